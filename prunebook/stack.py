@@ -50,8 +50,8 @@ class Block:
     def __len__(self) -> int: return self.n
     def __iter__(self) -> Iterator[int]: return iter(self.layers)
 
-# %% ../nbs/00_stack.ipynb #66abe7f8
-def _text_config(model: nn.Module):
+# %% ../nbs/00_stack.ipynb #3ede5ef8
+def _text_config(model: 'nn.Module'):
     "The config that holds the decoder's depth: `text_config` in multimodal models"
     cfg = getattr(model, 'config', None)
     if not hasattr(cfg, 'get_text_config'):
@@ -63,7 +63,7 @@ def _text_config(model: nn.Module):
     return cfg.get_text_config(decoder=True)
 
 def find_layers(
-    model: nn.Module,  # A transformers causal language model
+    model: 'nn.Module',  # A transformers causal language model
 ) -> str:              # Dotted path of the `ModuleList` of decoder layers
     "Where `model` keeps its decoder layers"
     from torch import nn
@@ -90,20 +90,20 @@ def cut_config(
     return {k: type(v)(v[i] for i in keep) for k, v in config.items()
             if isinstance(v, (list, tuple)) and len(v) == depth and not k.endswith(_not_per_layer)}
 
-# %% ../nbs/00_stack.ipynb #89e0e536
+# %% ../nbs/00_stack.ipynb #0ce9ac0f
 _idx_names = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
 
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `len(stack)`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self,
-        model: nn.Module  # A decoder-only transformers model; it is changed only by `cut` and inside `view`
+        model: 'nn.Module'  # A decoder-only transformers model; it is changed only by `cut` and inside `view`
     ):
         self.model, self.path = model, find_layers(model)
         parent, _, self._name = self.path.rpartition('.')
         self.config, self.parent = _text_config(model), model.get_submodule(parent)
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> 'nn.ModuleList':
         "The layers now in the stack"
         return getattr(self.parent, self._name)
 
@@ -134,7 +134,7 @@ class LayerStack:
     @contextmanager
     def view(self,
         keep: Sequence[int]  # Layers that stay, counted from 0
-    ) -> Iterator[nn.Module]:
+    ) -> Iterator['nn.Module']:
         "Inside the `with`, the model has only the layers `keep`; afterwards, also after an exception, it is exactly as before"
         undo = self._apply(_some(check_layers(keep, len(self), 'keep'), len(self)))
         try: yield self.model
