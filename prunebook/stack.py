@@ -50,7 +50,7 @@ class Block:
     def __len__(self) -> int: return self.n
     def __iter__(self) -> Iterator[int]: return iter(self.layers)
 
-# %% ../nbs/00_stack.ipynb #3ede5ef8
+# %% ../nbs/00_stack.ipynb #66abe7f8
 def _text_config(model: 'nn.Module'):
     "The config that holds the decoder's depth: `text_config` in multimodal models"
     cfg = getattr(model, 'config', None)
@@ -78,21 +78,75 @@ def find_layers(
             'and no ModuleList of that length holds parameters. Give a decoder-only transformers model.')
     return max(lists)[2]
 
-# %% ../nbs/00_stack.ipynb #9db4c23e
-_not_per_layer = ('architectures', 'token_id', 'token_ids')
+# %% ../nbs/00_stack.ipynb #c9bdc5e0
+_depth_names = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
+_not_per_layer = ('architectures', 'token_id', 'token_ids', 'tokens', 'multipliers', 'time_step_limit', 'languages', '_shape', '_dim', '_section', '_group_size', 'block_types', 'attention_types')
+_numbers = ('mlp_only_layers', 'full_attn_idxs', 'moe_layers', 'cross_attention_layers', 'hybrid_layer_ids', 'attn_layer_indices', 'local_layer_ids', 'ple_layer_ids')
+_first_k = ('first_k_dense_replace', 'num_dense_layers', 'max_window_layers', 'moe_layer_start_index', 'n_input_layers')
+_last_k = ('num_kv_shared_layers', 'n_output_layers')
 
 def cut_config(
     config: dict[str, Any],  # A config's fields
     keep: Sequence[int],     # Layers that stay, counted from 0
     depth: int,              # Layers before the cut
 ) -> dict[str, Any]:         # Only the fields that change
-    "The changes that cutting a stack to `keep` makes to its config: every list with an entry per layer is sliced"
-    return {k: type(v)(v[i] for i in keep) for k, v in config.items()
-            if isinstance(v, (list, tuple)) and len(v) == depth and not k.endswith(_not_per_layer)}
+    "The changes that cutting a stack to `keep` makes to what its config says of single layers. Raises `PrunebookError` where a layer's place in the stack is part of what it computes"
+    if by_place := [k for k in ('scale_attn_by_inverse_layer_idx', 'rescale_every') if config.get(k)]:
+        raise PrunebookError(f'{by_place[0]}={config[by_place[0]]}: a layer of this model computes with its own number, so that no layer can move. It cannot be pruned.')
+    lists = {k: v for k, v in config.items() if isinstance(v, (list, tuple)) and len(v)}
+    new = {k: type(v)(v[i] for i in keep) for k, v in lists.items() if len(v) == depth and not k.endswith(_not_per_layer + _numbers)}
+    new |= {k: type(v)(keep.index(i) for i in v if i in keep) for k, v in lists.items() if k in _numbers}
+    counts = {k: v for k, v in config.items() if isinstance(v, int) and 0 < v < depth}
+    new |= {k: sum(i < v for i in keep) for k, v in counts.items() if k in _first_k}
+    new |= {k: sum(i >= depth - v for i in keep) for k, v in counts.items() if k in _last_k}
+    return new | _cut_rules(config, keep, depth)
 
-# %% ../nbs/00_stack.ipynb #0ce9ac0f
+def _cut_rules(config, keep, depth):
+    "The changes to rules, such as `every second layer is a mixture of experts`"
+    new, get, at = {}, config.get, {i: new for new, i in enumerate(keep)}
+    if isinstance(end := get('moe_layer_end_index'), int): new['moe_layer_end_index'] = sum(i <= end for i in keep) - 1
+    if isinstance(n := get('n_recurrent_layers'), int) and n > 0: new['n_recurrent_layers'] = sum(0 <= i - config['n_input_layers'] < n for i in keep)
+    if (step := get('decoder_sparse_step') or 1) > 1 and get('mlp_only_layers') is not None:
+        new |= dict(decoder_sparse_step=1, mlp_only_layers=[at[i] for i in keep if (i + 1) % step or i in config['mlp_only_layers']])
+    if cycle := get('block_types'): new['block_types'] = type(cycle)(cycle[i % len(cycle)] for i in keep)
+    if runs := get('attention_types'):
+        kinds = [kind for group, times in runs for kind in group * times]
+        new['attention_types'] = [[[kinds[i]], 1] for i in keep]
+    for k in [k for k in config if k.endswith('_layer_period') and 'layers_block_type' not in config]:
+        offset = k.replace('period', 'offset')
+        want = [i % config[k] == config[offset] for i in keep]
+        fits = [(p, o) for p in range(1, len(keep) + 2) for o in range(p) if [i % p == o for i in range(len(keep))] == want]
+        if fits: new |= {k: fits[0][0], offset: fits[0][1]}
+    return new
+
+# %% ../nbs/00_stack.ipynb #8a48f492
 _idx_names = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
+_passing = ('training', 'gradient_checkpointing', 'max_seq_len_cached')
 
+def _settings(module, linear):
+    "What `module` is: its class and its plain settings"
+    if isinstance(module, linear): return 'Linear', module.in_features, module.out_features  # quantised or not
+    return type(module).__name__, {k: v for k, v in vars(module).items() if k[0] != '_' and k not in _passing and isinstance(v, (bool, int, float, str, tuple, type(None)))}
+
+def _differs(model, path):
+    "The first difference between `model`, whose layers are at `path`, and the one that its config describes; `None` if there is none"
+    import torch
+    from copy import deepcopy
+    config = deepcopy(model.config)
+    try:
+        with torch.device('meta'): told = type(model)(config)
+    except Exception as e: return f'the model cannot be built from its new config ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else "no message"})'
+    parts = lambda m: {n: _settings(o, torch.nn.Linear) for n, o in m.named_modules() if n.startswith(path + '.') or path.startswith(n)}
+    have, want = parts(model), parts(told)
+    for name in have | want:
+        if have.get(name) != want.get(name): return f'{name or "the model"} is {have.get(name)}, and would reload as {want.get(name)}'
+    shapes = lambda m: {n: tuple(t.shape) for n, t in m.state_dict().items()}
+    have, want = shapes(model), shapes(told)
+    if getattr(model.config, 'quantization_config', None): return None  # packed weights have shapes of their own
+    for name in have | want:
+        if have.get(name) != want.get(name): return f'{name} is {have.get(name)}, and would reload as {want.get(name)}'
+
+# %% ../nbs/00_stack.ipynb #442341e0
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `len(stack)`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self,
@@ -101,6 +155,8 @@ class LayerStack:
         self.model, self.path = model, find_layers(model)
         parent, _, self._name = self.path.rpartition('.')
         self.config, self.parent = _text_config(model), model.get_submodule(parent)
+        names = parent.split('.') if parent else []
+        self._above = [model.get_submodule('.'.join(names[:i])) for i in range(len(names) + 1)]
 
     @property
     def layers(self) -> 'nn.ModuleList':
@@ -113,22 +169,35 @@ class LayerStack:
     def _apply(self, keep):
         "Cut to `keep`, and return what undoes it as (object, attribute, old value)"
         old, depth, undo = self.layers, len(self), []
+        keep = _some(check_layers(keep, depth, 'keep'), depth)
+        changes = cut_config(vars(self.config), keep, depth)
         def put(obj, attr, new): undo.append((obj, attr, getattr(obj, attr))); setattr(obj, attr, new)
         for new, i in enumerate(keep):
             for m in old[i].modules():
                 for attr in _idx_names:
                     # an offset is kept: some modules count from 1
                     if isinstance(v := m.__dict__.get(attr), int): put(m, attr, v - i + new)
-        for attr, v in cut_config(vars(self.config), keep, depth).items(): put(self.config, attr, v)
+        for attr, v in changes.items(): put(self.config, attr, v)
         put(self.config, 'num_hidden_layers', len(keep))
+        for m in self._above:  # some keep copies of what the config says
+            mine = {k: v for k, v in vars(m).items() if k[0] != '_'}
+            for attr, v in cut_config(mine, keep, depth).items(): put(m, attr, v)
+            for attr in _depth_names:
+                if mine.get(attr) == depth: put(m, attr, len(keep))
         put(self.parent, self._name, type(old)(old[i] for i in keep))
         return undo
+
+    def _undo(self, undo):
+        for obj, attr, old in reversed(undo): setattr(obj, attr, old)
 
     def cut(self,
         keep: Sequence[int]  # Layers that stay, counted from 0
     ) -> LayerStack:
-        "Change the model for good: only the layers `keep` stay, renumbered, and the config says so. Raises `PrunebookError` if none would stay"
-        self._apply(_some(check_layers(keep, len(self), 'keep'), len(self)))
+        "Change the model for good: only the layers `keep` stay, renumbered, and the config says so. Raises `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot say it"
+        undo = self._apply(keep)
+        if why := _differs(self.model, self.path):
+            self._undo(undo)
+            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {list(keep)}: {why}. Its config has no way to say which kind each layer is; try a cut that keeps its pattern.')
         return self
 
     @contextmanager
@@ -136,10 +205,9 @@ class LayerStack:
         keep: Sequence[int]  # Layers that stay, counted from 0
     ) -> Iterator['nn.Module']:
         "Inside the `with`, the model has only the layers `keep`; afterwards, also after an exception, it is exactly as before"
-        undo = self._apply(_some(check_layers(keep, len(self), 'keep'), len(self)))
+        undo = self._apply(keep)
         try: yield self.model
-        finally:
-            for obj, attr, old in reversed(undo): setattr(obj, attr, old)
+        finally: self._undo(undo)
 
 def _some(keep, depth):
     if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
