@@ -203,7 +203,7 @@ def _trainer(model, rows, tokenizer, config, folder, progress):
 @dataclass
 class HealingResult:
     "What healing gives back"
-    model: PreTrainedModel         # The healed model: plain, adapters merged into the weights that were given
+    model: 'PreTrainedModel'         # The healed model: plain, adapters merged into the weights that were given
     adapter: Path | dict[str, Any] # The adapter's folder, or its tensors if no folder was asked for
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig
@@ -219,8 +219,8 @@ def _check_model(model, config):
     if not getattr(model.config, 'prunebook', None): log.warning('this model carries no note of dropped layers: healing it is plain fine-tuning.')
 
 def heal(
-    model: PreTrainedModel,              # A pruned model with 16- or 32-bit weights; it stays as it is
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',              # A pruned model with 16- or 32-bit weights; it stays as it is
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],                # Documents to train on
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for the adapter; `None` writes nothing
@@ -261,7 +261,7 @@ def _save_adapter(student, base, config, folder):
     (Path(folder)/'prunebook.json').write_text(json.dumps(note, indent=1, default=list) + '\n')
 
 def load_adapter(
-    model: PreTrainedModel,  # The pruned model that the adapter was trained on, in 16 or 32 bits; it stays as it is
+    model: 'PreTrainedModel',  # The pruned model that the adapter was trained on, in 16 or 32 bits; it stays as it is
     folder: str | Path,      # The adapter's folder
     merge: bool = True,      # Merge into a plain model; otherwise return a `PeftModel`
 ) -> nn.Module:              # In eval mode; weights without an adapter share the model's memory
