@@ -186,10 +186,10 @@ def _sharing(model):
     return deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})
 
 def prune_model(
-    model: PreTrainedModel,                   # A decoder-only transformers model
+    model: 'PreTrainedModel',                   # A decoder-only transformers model
     plan: Plan | Block | range | Sequence[int],  # What to drop
     inplace: bool = False                     # Cut `model` itself, which frees the dropped layers' memory
-) -> PreTrainedModel:                         # A plain transformers model
+) -> 'PreTrainedModel':                         # A plain transformers model
     "`model` without the layers of `plan`. Unless `inplace`, `model` is left as it was, and the result shares its weights. `config.prunebook` says what was done"
     depth = len(LayerStack(model))
     if not isinstance(plan, Plan): plan = Plan(tuple(plan), depth)
@@ -237,8 +237,8 @@ def new_folder(
 
 # %% ../nbs/03_pruning.ipynb #3d840b01
 def save_pruned(
-    model: PreTrainedModel,              # From `prune_model`, healed or not
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',              # From `prune_model`, healed or not
+    tokenizer: 'PreTrainedTokenizerBase',
     out: str | Path,                     # Folder
     force: bool = False                  # Replace what is in `out`
 ) -> Path:                               # The folder

