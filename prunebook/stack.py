@@ -130,14 +130,14 @@ def _cut_rules(config, keep, depth):
         if fits: new |= {k: fits[0][0], offset: fits[0][1]}
     return new
 
-# %% ../nbs/00_stack.ipynb #c8a803eb
+# %% ../nbs/00_stack.ipynb #243e0793
 _idx_names = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
 _passing = ('training', 'gradient_checkpointing', 'max_seq_len_cached')
 
 def _settings(module, linear):
     "What `module` is: its class and its plain settings"
-    if isinstance(module, linear): return 'Linear', module.in_features, module.out_features  # quantised or not
-    return type(module).__name__, {k: f'{v:.9g}' if isinstance(v, float) else v for k, v in vars(module).items() if k[0] != '_' and k not in _passing and isinstance(v, (bool, int, float, str, tuple))}
+    if isinstance(module, linear): return dict(kind='Linear', shape=(module.out_features, module.in_features))  # quantised or not
+    return dict(kind=type(module).__name__) | {k: f'{v:.9g}' if isinstance(v, float) else v for k, v in vars(module).items() if k[0] != '_' and k not in _passing and isinstance(v, (bool, int, float, str, tuple))}
 
 def _differs(model, path):
     "The first difference between `model`, whose layers are at `path`, and the one that its config describes; `None` if there is none"
@@ -149,15 +149,18 @@ def _differs(model, path):
     except Exception as e: return f'the model cannot be built from its new config ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else "no message"})'
     parts = lambda m: {n: _settings(o, torch.nn.Linear) for n, o in m.named_modules() if n.startswith(path + '.')}
     have, want = parts(model), parts(told)
+    alone = () if getattr(model.config, 'num_kv_shared_layers', 0) else ('store_full_length_kv',)  # with no layer to share with, it says nothing
     for name in have | want:
-        if have.get(name) != want.get(name): return f'{name} is {have.get(name)}, and would reload as {want.get(name)}'
+        a, b = have.get(name, {}), want.get(name, {})
+        for k in a | b:
+            if a.get(k) != b.get(k) and k not in alone: return f'{k} of {name} is {a.get(k)}, and would reload as {b.get(k)}'
     shapes = lambda m: {n: tuple(t.shape) for n, t in m.state_dict().items()}
     have, want = shapes(model), shapes(told)
     if getattr(model.config, 'quantization_config', None): return None  # packed weights have shapes of their own
     for name in have | want:
         if have.get(name) != want.get(name): return f'{name} is {have.get(name)}, and would reload as {want.get(name)}'
 
-# %% ../nbs/00_stack.ipynb #b59a7432
+# %% ../nbs/00_stack.ipynb #9a6533f9
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `len(stack)`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self,
@@ -205,7 +208,7 @@ class LayerStack:
         undo = self._apply(keep)
         if why := _differs(self.model, self.path):
             self._undo(undo)
-            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {list(keep)}: {why}. Its config has no way to say which kind each layer is; try a cut that keeps its pattern.')
+            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {list(keep)}: {why}. Its config has no way to say so; a cut that keeps the pattern of the layers may do.')
         return self
 
     @contextmanager

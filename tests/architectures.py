@@ -37,7 +37,7 @@ def tiny(model_type):
     kw[next((k for k in ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers') if k in fields or k in known), 'num_hidden_layers')] = DEPTH
     if 'qk_rope_head_dim' in fields: kw = {k: v for k, v in kw.items() if k != 'head_dim'} | dict(num_key_value_heads=4)
     with torch.device('meta'): size = sum(p.numel() for p in AutoModelForCausalLM.from_config(type(config)(**kw | special.get(model_type, {}))).parameters())
-    if size > 2e7: raise MemoryError(f'{size:,} parameters at its smallest')
+    if size > 3e7: raise MemoryError(f'{size:,} parameters at its smallest')
     return AutoModelForCausalLM.from_config(type(config)(**kw | special.get(model_type, {})), dtype=torch.float32).eval()
 
 def skip(layer):
