@@ -573,7 +573,7 @@ def heal(
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for checkpoints and, at the end, the adapter; `None` leaves no file behind
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
-    teacher: PreTrainedModel | str | None = None, # The unpruned model, for objective "distill" and method "linear_patch"
+    teacher: 'PreTrainedModel | str | None' = None, # The unpruned model, for objective "distill" and method "linear_patch"
     resume: bool = False,                # Go on with a run in `out` that was killed
     force: bool = False,                 # Replace what is in `out`
 ) -> HealingResult:
