@@ -478,7 +478,7 @@ def _linear_patch(model, teacher, tokenizer, texts, config, progress):
 
 # %% ../nbs/04_healing.ipynb #fbacae8a
 def fingerprint(
-    model: nn.Module  # Any model with its weights loaded
+    model: 'nn.Module'  # Any model with its weights loaded
 ) -> str:             # 16 hex digits
     "A hash of the names, shapes and up to 64 evenly spread values (as float32) of every parameter: the same for the same weights in 16 or 32 bits"
     h = hashlib.sha256()
