@@ -530,7 +530,7 @@ class HealingResult:
     seconds: float                 # Time of the training, or of its last part after `resume`
 
     def save(self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: 'PreTrainedTokenizerBase',
         out: str | Path,                       # Folder; what is there and is not part of the checkpoint (a run's adapter) stays
         scores: dict[str, Any] | None = None,  # What was measured, for the model card: name to (before, after)
     ) -> Path:                                 # The folder
