@@ -175,3 +175,42 @@ def test_evaluate_names_what_it_cannot_find(monkeypatch, tmp_path):
     (tmp_path/'piqa.jsonl').write_text('\n'.join(json.dumps(o) for o in questions()))
     s = evaluate(tiny('llama'), Letters(), ['piqa', 'piqa:per_char'], data_dir=tmp_path, progress=False)
     assert s['piqa'].logprobs == s['piqa:per_char'].logprobs and list(s.to_frame().metric) == ['likelihood', 'per_char']
+
+# generated answers
+
+def test_generated_answers_do_not_depend_on_the_batch():
+    from prunebook.evaluation import generated_accuracy, last_number
+    class Tok(Letters): pass
+    model, items = tiny('llama', max_position_embeddings=256), [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
+    model.generation_config.eos_token_id = None
+    import prunebook.evaluation as ev
+    run = lambda b: generated_accuracy(model, Tok(), items, max_new_tokens=5, batch_tokens=b, progress=False).written
+    real = model.generate
+    model.generate = lambda *a, **kw: real(*a, **{k: v for k, v in kw.items() if k not in ('stop_strings', 'tokenizer')})  # this tokenizer knows no stop strings
+    assert run(1) == run(10_000) and all(run(1))
+    with pytest.raises(PrunebookError, match='no number'): generated_accuracy(model, Tok(), [dict(question='Q', answer='none')], progress=False)
+    assert last_number('1,000 and then -2.50') == -2.5
+
+# the harness
+
+def yaml(path, name, prompt='Question: {{question}}\nAnswer:'):
+    return dict(task=name, dataset_path='json', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='multiple_choice', doc_to_text=prompt, doc_to_target='answer',
+        doc_to_choice='choices', metric_list=[dict(metric='acc', aggregation='mean', higher_is_better=True)])
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize('name,file,n', [('arc_easy', 'arc_easy', 2376), ('piqa', 'piqa', 1838), ('mmlu', 'mmlu_test', 1000)])
+def test_agrees_with_the_harness_item_by_item(name, file, n, tmp_path, monkeypatch):
+    pytest.importorskip('lm_eval')
+    from prunebook.data import load_model
+    from prunebook.evaluation import harness_scores
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    n = int(os.environ.get('PRUNEBOOK_TEST_ITEMS', n))
+    model, tok = load_model('demo', dtype=torch.float32)
+    items = load_questions(name, n=n)
+    (tmp_path/'items.jsonl').write_text(''.join(json.dumps({k: o[k] for k in ('question', 'choices', 'answer')} | dict(question=o['question'].strip())) + '\n' for o in items))
+    theirs = harness_scores(model, tok, [yaml(tmp_path/'items.jsonl', name)])[f'harness:{name}']
+    ours = choice_accuracy(model, tok, items, progress=False)
+    for a, b in zip(ours.logprobs, theirs.logprobs): np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-4)
+    assert ours.picked == theirs.picked and ours.answers == theirs.answers
+    print(name, ours, f'{theirs.seconds / ours.seconds:.1f} times as fast as the harness')

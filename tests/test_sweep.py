@@ -1,5 +1,5 @@
 "Sharing prefixes must change nothing but the time; a sweep that is killed must end as if it had not been."
-import json, os, random, signal, subprocess, sys, time
+import json, random, time
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,3 +132,36 @@ def test_bend_is_found_and_refused():
     assert critical_fraction(curve([300, 285, 268, 256, 240, 224, 210, 196, 180]), resamples=200).p > .05
     with pytest.raises(PrunebookError, match='five'): critical_fraction(curve([3, 2, 1]))
     with pytest.raises(PrunebookError, match='one curve'): critical_fraction(pd.concat([curve([3] * 6), curve([3] * 6)]))
+
+def _child(data, out):
+    torch.set_num_threads(1)
+    c = config(data, ns=[1, 2, 3], healed_ns=[2], healing=dict(steps=2, batch_size=2, max_length=16, rank=2, deterministic=False))
+    sweep(tiny('llama', max_position_embeddings=256), Letters(), c, out, progress=False)
+
+@pytest.mark.slow
+def test_killed_at_random_times_ends_with_the_same_table(data):
+    "SIGKILL, which nothing can catch, at 20 random times"
+    import multiprocessing as mp
+    ctx = mp.get_context('forkserver')
+    ctx.set_forkserver_preload(['prunebook.sweep', 'test_sweep', 'peft'])
+    def run(out, after=None):
+        p = ctx.Process(target=_child, args=(data, out))
+        p.start(); p.join(after)
+        alive = p.is_alive()
+        p.kill(); p.join()
+        return alive, p.exitcode
+    run(data/'warm')
+    start = time.time()
+    assert run(data/'whole') == (False, 0)
+    T, r, kills, folder = time.time() - start, random.Random(0), 0, 0
+    columns = ['strategy', 'n', 'healed', 'seed', 'task', 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
+    table = lambda out: pd.read_csv(data/out/'results.csv', float_precision='round_trip')[columns].sort_values(columns[:5]).reset_index(drop=True)
+    while kills < 20:
+        alive, code = run(data/f'killed{folder}', r.uniform(.1, .8) * T)
+        kills += alive
+        if not alive:
+            assert code == 0
+            pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
+            folder += 1
+    assert run(data/f'killed{folder}') == (False, 0)
+    pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
