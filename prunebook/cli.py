@@ -295,7 +295,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #d886258d
+# %% ../nbs/08_cli.ipynb #0284d030
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -329,7 +329,7 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
         ('What was run', 'All numbers on this page come from this run.', _conditions(model, preset)),
         ('How alike the layers are', 'Look for the minimum of each curve: the block of that size that changes the stream least. Bands are 95 % intervals (paper, figure 1c).', figures['curves']),
         ('Every block', 'Each row is stretched to [0, 1]. Look for the dark valley, and for the right edge: blocks that hold the last layer (paper, figure 4).', figures['heatmap']),
-        ('The best block of each size', 'certain: the best beats the runner-up by more than 1.96 standard errors of their paired difference.', best),
+        ('The best block of each size', 'certain: the best beats the runner-up by more than 1.96 standard errors of their paired difference. stop is excluded.', best.drop(columns='layers')),
         ('What dropping costs: loss', 'Look for the distance between the strategies without healing (dotted), and for what healing does to it (solid). Bars are 95 % intervals (paper, figures 3 and 5).', [figures['loss'], figures['normalized']]),
         ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts only a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
         ('One cut, healed', f'checkpoint/ holds this model, healed: layers {block["dropped"]} of {block["depth"]} are gone. Below, the same prompt continued by all three, the likeliest token each time.',
@@ -348,7 +348,7 @@ def _reproduce(args):
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
 
-# %% ../nbs/08_cli.ipynb #55f98639
+# %% ../nbs/08_cli.ipynb #dd1ac1e6
 def _show(found, indent=''):
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
@@ -393,6 +393,8 @@ def main(
 
 def _quiet():
     "transformers' own bars and advice would drown ours"
+    import logging
+    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
     os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
     os.environ.setdefault('HF_HUB_DISABLE_PROGRESS_BARS', '1')
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
