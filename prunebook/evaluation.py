@@ -20,10 +20,10 @@ from .stack import LayerStack, PrunebookError
 if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['log', 'SCORINGS', 'TASKS', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss',
-           'document_losses', 'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs',
-           'Score', 'wilson', 'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'Scores', 'evaluate',
-           'harness_scores', 'Comparison', 'compare']
+__all__ = ['SCORINGS', 'TASKS', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss', 'document_losses',
+           'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs', 'Score', 'wilson',
+           'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'Scores', 'evaluate', 'harness_scores',
+           'Comparison', 'compare']
 
 # %% ../nbs/05_evaluation.ipynb #3c1fa4e1
 log = logging.getLogger(__name__)
