@@ -156,14 +156,14 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from test_similarity import *
 from accelerate import PartialState
-rule = Certain(ns=[1, 3], tolerance=.02) if sys.argv[3] == 'until' else None
+rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if sys.argv[3] == 'until' else None
 d = layer_distances(louder(tiny('llama')), tokenizer(), texts(101), max_length=32, batch_tokens=128, every=10, until=rule, partial=sys.argv[1] + '/state', progress=False)
 d.save(sys.argv[1] + f'/{PartialState().process_index}')
 '''
 
 @pytest.mark.parametrize('how', ['all', 'until'])
 def test_two_processes_are_one(tmp_path, how):
-    rule = Certain(ns=[1, 3], tolerance=.02) if how == 'until' else None
+    rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if how == 'until' else None
     want = layer_distances(louder(tiny('llama')), tokenizer(), texts(101), max_length=32, batch_tokens=128, every=10, until=rule, progress=False)
     (tmp_path/'go.py').write_text(TWO)
     with socket.socket() as free: free.bind(('127.0.0.1', 0)); port = free.getsockname()[1]
