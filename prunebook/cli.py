@@ -315,7 +315,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #d886258d
+# %% ../nbs/08_cli.ipynb #227cca3f
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -336,6 +336,8 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
     from prunebook.figures import plot_curves, plot_heatmap, plot_scores, plot_stack, report_html
     block, best = pruned.config.prunebook, best_blocks(dist)
     table.to_csv(work/'results.csv', index=False)
+    conditions = _conditions(model, preset)
+    (work/'run.json').write_text(json.dumps(dict(conditions=dict(conditions.values.tolist()), seconds={k: round(v, 1) for k, v in clock.items()}, continuations=said), indent=1), encoding='utf-8')
     figures = dict(
         stack=plot_stack(dist.depth, Block(block['dropped'][0], len(block['dropped']))), curves=plot_curves(dist), heatmap=plot_heatmap(dist),
         loss=plot_scores(table, 'c4', label='C4 loss (nats per token)', log=True),
@@ -346,10 +348,10 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
         for kind in ('png', 'svg'): ax.figure.savefig(work/'figures'/f'{name}.{kind}', dpi=160)
     rows = table.drop(columns=['versions', 'source', 'interval', 'baseline', 'metric'])
     (work/'report.html').write_text(report_html(f'Layers out of {model.config._name_or_path or "a model"}', [
-        ('What was run', 'All numbers on this page come from this run.', _conditions(model, preset)),
+        ('What was run', 'All numbers on this page come from this run.', conditions),
         ('How alike the layers are', 'Look for the minimum of each curve: the block of that size that changes the stream least. Bands are 95 % intervals (paper, figure 1c).', figures['curves']),
         ('Every block', 'Each row is stretched to [0, 1]. Look for the dark valley, and for the right edge: blocks that hold the last layer (paper, figure 4).', figures['heatmap']),
-        ('The best block of each size', 'certain: the best beats the runner-up by more than 1.96 standard errors of their paired difference.', best),
+        ('The best block of each size', 'certain: the best beats the runner-up by more than 1.96 standard errors of their paired difference. stop is excluded.', best.drop(columns='layers')),
         ('What dropping costs: loss', 'Look for the distance between the strategies without healing (dotted), and for what healing does to it (solid). Bars are 95 % intervals (paper, figures 3 and 5).', [figures['loss'], figures['normalized']]),
         ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts only a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
         ('One cut, healed', f'checkpoint/ holds this model, healed: layers {block["dropped"]} of {block["depth"]} are gone. Below, the same prompt continued by all three, the likeliest token each time.',
@@ -368,7 +370,7 @@ def _reproduce(args):
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
 
-# %% ../nbs/08_cli.ipynb #6e07f253
+# %% ../nbs/08_cli.ipynb #5a82ecca
 def _show(found, indent=''):
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
@@ -413,6 +415,8 @@ def main(
 
 def _quiet():
     "transformers' own bars and advice would drown ours"
+    import logging
+    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
     os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
     os.environ.setdefault('HF_HUB_DISABLE_PROGRESS_BARS', '1')
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')

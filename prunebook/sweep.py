@@ -190,12 +190,12 @@ def _write(path, text):
     with open(tmp, 'w', encoding='utf-8') as f: f.write(text); f.flush(); os.fsync(f.fileno())
     os.replace(tmp, path)
 
-# %% ../nbs/06_sweep.ipynb #5e657792
+# %% ../nbs/06_sweep.ipynb #aca81289
 KEYS = ['strategy', 'n', 'healed', 'seed', 'task']
 
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
-    def __init__(self, out: str | Path, config: SweepConfig, model: 'PreTrainedModel'):
+    def __init__(self, out: str | Path, config: SweepConfig, model: PreTrainedModel):
         import pandas as pd
         self.out, self.stack, self.total = Path(out), LayerStack(model), model.num_parameters()
         asked = json.loads(json.dumps(dict(model=fingerprint(model), depth=len(self.stack), config=asdict(config))))
@@ -205,7 +205,12 @@ class Run:
         differ = [k for k in asked['config'] if was['config'].get(k) != asked['config'][k]] + (['the model'] if was['model'] != asked['model'] else [])
         if differ: raise PrunebookError(f'{out} holds a sweep that was started otherwise: {", ".join(differ)}. Use another folder, or start this one with what it was started with.')
         self.path = self.out/'results.csv'
-        self.table = pd.read_csv(self.path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=['']) if self.path.exists() else pd.DataFrame()
+        self.table = self.read() if self.path.exists() else pd.DataFrame()
+
+    def read(self) -> 'pd.DataFrame':
+        "The table as it is in the folder"
+        import pandas as pd
+        return pd.read_csv(self.path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=[''])
 
     def kept(self, name: str, make: Any) -> Any:
         "What NAME.json in the folder holds, or else what `make()` returns, which is then kept there"
@@ -226,9 +231,8 @@ class Run:
         row = dict(zip(KEYS, key)) | dict(metric=row['metric'], value=row['value'], low=row['low'], high=row['high'], k=row['k'], count=row['n'], baseline=row['baseline'],
             normalized=row.get('normalized'), interval=row['interval'], fraction_layers=len(layers) / depth, fraction_params=dropped / self.total,
             layers=' '.join(map(str, layers)) or None, source=row['source'], seconds=round(score.seconds, 3), versions=versions())
-        new = pd.DataFrame([row]).astype(dict(k='Int64'))
-        self.table = pd.concat([self.table, new], ignore_index=True) if len(self.table) else new
-        _write(self.path, self.table.to_csv(index=False))
+        _write(self.path, pd.DataFrame([*self.table.to_dict('records'), row], dtype=object).to_csv(index=False))
+        self.table = self.read()
 
 def versions() -> str:
     "What computed a row"
@@ -429,7 +433,7 @@ def _fit(x, y, w, ts):
     return line[0], rss, t, c, line[1]
 
 def critical_fraction(
-    table: 'pd.DataFrame',       # Rows of a sweep: one task and one strategy; the whole model's row (strategy "none") may be among them
+    table: pd.DataFrame,       # Rows of a sweep: one task and one strategy; the whole model's row (strategy "none") may be among them
     x: str = 'fraction_layers', # Or "fraction_params"
     resamples: int = 500,
     seed: int = 0,
