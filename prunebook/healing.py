@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from .data import batches, load_model, quantization, tokenize
-from .pruning import model_card, new_folder, show_layers
-from .stack import LayerStack, PrunebookError, ffn_modules
+from prunebook.data import batches, load_model, quantization, tokenize
+from prunebook.pruning import model_card, new_folder, show_layers
+from prunebook.stack import LayerStack, PrunebookError, ffn_modules
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
+__all__ = ['HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
 
 # %% ../nbs/04_healing.ipynb #9ff1355a
 @dataclass
@@ -414,7 +414,7 @@ def _train(model, teacher, rows, tokenizer, config, run, progress, out):
             _write_note(folder, model, config, history, time.time() - start)
     trainer.accelerator.wait_for_everyone()
 
-# %% ../nbs/04_healing.ipynb #2eb30af6
+# %% ../nbs/04_healing.ipynb #2f13b89a
 @contextmanager
 def _hooked(*pairs):
     "Inside, each (module, hook) is a forward hook"
@@ -461,18 +461,18 @@ def _linear_patch(model, teacher, tokenizer, texts, config, progress):
             real = b.attention_mask.bool()
             for p in at:
                 m, x, y = (got[p, k][real].float() for k in 'mxy')
-                w = ((y - x).norm(dim=-1, keepdim=True) + 1e-6).reciprocal()
+                w = (m.norm(dim=-1, keepdim=True) + 1e-6).reciprocal()
                 G, C = ((m * w).T @ (m * w)).double(), ((m * w).T @ ((y - x) * w)).double()
                 sums[p] = (sums[p][0] + G, sums[p][1] + C) if p in sums else (G, C)
             bar.update(int(b.lengths.sum()))
     new = {}
     for p, (G, C) in sums.items():
         if not G.isfinite().all(): raise PrunebookError('linear_patch: the model gives values that are not numbers. Check its weights.')
-        M = torch.eye(len(G)) + torch.linalg.solve(G + 1e-3 * G.diagonal().mean() * torch.eye(len(G)), C).T.cpu()
+        M = torch.eye(len(G)) + torch.linalg.solve(G.cpu() + G.diagonal().mean().cpu() * torch.eye(len(G)), C.cpu()).T
         path = f'{stack.path}.{p-1}.{at[p]}'
         module = model.get_submodule(path)
         w = module.weight.detach().cpu().double()
-        new[path + '.weight'] = ((M @ w.T.T) if not isinstance(module, Conv1D) else (w @ M.T)).to(module.weight.dtype)
+        new[path + '.weight'] = (w @ M.T if isinstance(module, Conv1D) else M @ w).to(module.weight.dtype)
         if getattr(module, 'bias', None) is not None: new[path + '.bias'] = (M @ module.bias.detach().cpu().double()).to(module.bias.dtype)
     return new
 
@@ -519,7 +519,7 @@ def load_adapter(
     for name, o in _tensors(folder).items(): twin.get_parameter(name).data = o.to(model.device)
     return twin
 
-# %% ../nbs/04_healing.ipynb #111c26dd
+# %% ../nbs/04_healing.ipynb #34729912
 @dataclass
 class HealingResult:
     "What healing gives back"
@@ -528,6 +528,37 @@ class HealingResult:
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig          # The recipe
     seconds: float                 # Time of the training, or of its last part after `resume`
+
+    def save(self,
+        tokenizer: 'PreTrainedTokenizerBase',
+        out: str | Path,                       # Folder; what is there and is not part of the checkpoint (a run's adapter) stays
+        scores: dict[str, Any] | None = None,  # What was measured, for the model card: name to (before, after)
+    ) -> Path:                                 # The folder
+        "Checkpoint, tokenizer and a model card with the recipe, the loss curve and `scores` in `out`; plain `AutoModelForCausalLM.from_pretrained` loads it"
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out) as tmp:
+            self.model.save_pretrained(tmp); tokenizer.save_pretrained(tmp)
+            if self.history: _curve(self.history, Path(tmp)/'loss.png')
+            (Path(tmp)/'README.md').write_text(_card(self, scores), encoding='utf-8')
+            for p in sorted(Path(tmp).iterdir(), key=lambda p: p.name == 'config.json'): os.replace(p, out/p.name)  # the config last: without it nothing loads
+        return out
+
+def _curve(history, path):
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(6, 3), layout='constrained')
+    ax.plot([o['tokens'] for o in history], [o['loss'] for o in history], lw=1)
+    ax.set(xlabel='real tokens', ylabel='training loss (nats a token)')
+    fig.savefig(path, dpi=120); plt.close(fig)
+
+def _card(result, scores):
+    "The pruned model's card with a section on healing"
+    record, h = getattr(result.model.config, 'prunebook', None), result.history
+    rows = _summary(result.config, h).items()
+    table = lambda head, rows: '\n'.join(['| ' + ' | '.join(o) + ' |' for o in [head, ['---'] * len(head), *rows]]) + '\n'
+    card = (model_card(record) if record else '# A fine-tuned model\n') + '\n## Healing\n\n' + table(['field', 'value'], [(k, str(v)) for k, v in rows])
+    if scores: card += '\n' + table(['measured', 'before', 'after'], [(k, f'{a:.4g}', f'{b:.4g}') for k, (a, b) in scores.items()])
+    return card + ('\n![Training loss against real tokens](loss.png)\n' if h else '')
 
 def _checked(model, tokenizer, config, teacher):
     "Refuse what cannot be healed, warn of what was not pruned; the teacher, loaded"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['read_stream', 'gram', 'angle', 'by_size', 'by_ends', 'Moments', 'LayerDistances', 'layer_distances']
+__all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'by_size', 'by_ends', 'Moments', 'Verdict', 'Certain',
+           'LayerDistances', 'fingerprint', 'layer_distances']
 
 # %% ../nbs/02_similarity.ipynb #ce80712e
 @contextmanager
@@ -33,18 +34,29 @@ def _listen(stack, take):
     finally:
         for o in hooks: o.remove()
 
-# %% ../nbs/02_similarity.ipynb #61cc5872
+# %% ../nbs/02_similarity.ipynb #f68d234f
+def _takers(batch, wanted):
+    "What to keep of a layer's (B, T, d) states: for each of `wanted`, a function to (N, d); and which text each of the N rows is of"
+    import torch
+    real, row = batch.attention_mask.bool(), torch.arange(len(batch.rows), device=batch.lengths.device)
+    def last(x): return x[row.to(x.device), (batch.lengths - 1).to(x.device)]
+    def every(x): return x[real.to(x.device)]
+    def mean(x): return (x * real.to(x.device)[..., None]).sum(1, dtype=torch.float32) / batch.lengths.to(x.device)[:, None]
+    kinds = dict(last=(last, row), all=(every, real.nonzero()[:, 0]), mean=(mean, row))
+    return {k: kinds[k][0] for k in wanted}, {k: kinds[k][1].cpu().numpy() for k in wanted}
+
 def read_stream(
     stack: LayerStack,  # A model's stack
     batch: Batch,       # Padded on the right
-) -> 'torch.Tensor':    # (L+1, B, d), on the CPU, in the model's own precision
-    "The residual stream at the last real token of each text: x^(0), …, x^(L), the last before the final norm"
+    tokens: Sequence[str] = ('last',),  # Any of "last", "all", "mean"
+) -> dict[str, tuple['torch.Tensor', np.ndarray]]:  # For each: (L+1, N, d) on the CPU, and the text of each of the N vectors
+    "The residual stream x^(0), …, x^(L), the last before the final norm"
     import torch
-    last = batch.lengths - 1
-    row = torch.arange(len(last), device=last.device)
-    take = lambda x: x[row.to(x.device), last.to(x.device)]
-    with torch.no_grad(), _listen(stack, take) as heard: stack.model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
-    return torch.stack([o.to(heard[-1].device) for o in heard]).cpu()
+    take, owner = _takers(batch, tokens)
+    with torch.no_grad(), _listen(stack, lambda x: {k: f(x) for k, f in take.items()}) as heard:
+        stack.model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
+    gather = lambda k: torch.stack([o[k].to(heard[-1][k].device) for o in heard]).cpu()
+    return {k: (gather(k), owner[k]) for k in tokens}
 
 # %% ../nbs/02_similarity.ipynb #6c4749b9
 def gram(
@@ -61,6 +73,40 @@ def angle(
     norm = np.sqrt(np.maximum(np.diagonal(g, axis1=-2, axis2=-1), np.finfo(float).tiny))
     cos = g / norm[..., :, None] / norm[..., None, :]
     return np.arccos(np.clip(cos, -1, 1)) / np.pi
+
+# %% ../nbs/02_similarity.ipynb #44dfbae7
+def cosine(g: np.ndarray) -> np.ndarray:
+    "1 - cos of all pairs"
+    return 1 - np.cos(np.pi * angle(g))
+
+def norm(g: np.ndarray) -> np.ndarray:
+    "Length of the difference of each pair, beside the length of the first: ‖x^(l+n) - x^(l)‖ / ‖x^(l)‖ at [l, l+n]"
+    sq = np.diagonal(g, axis1=-2, axis2=-1)
+    gap = np.maximum(sq[..., :, None] + sq[..., None, :] - 2 * g, 0)
+    return np.sqrt(gap / np.maximum(sq, np.finfo(float).tiny)[..., :, None])
+
+MEASURES = dict(angle=(angle, None), cosine=(cosine, None), norm=(norm, None), block_influence=(cosine, 'all'))  # and the tokens, where it has its own
+
+# %% ../nbs/02_similarity.ipynb #b1dc7036
+def _measure(stack, batch, measures, tokens, index):
+    "(B, L, L) distances of a batch for each measure, averaged over a text's tokens where there are several"
+    kinds = {m: MEASURES[m][1] or tokens for m in measures}
+    out = {m: np.zeros((len(batch.rows), len(stack), len(stack))) for m in measures}
+    for kind, (x, owner) in read_stream(stack, batch, sorted(set(kinds.values()))).items():
+        _all_finite(x, owner, [index[r] for r in batch.rows])
+        for at in range(0, len(owner), 256):  # so that float64 is only ever a small part
+            g, of = gram(x[:, at:at+256]), owner[at:at+256]
+            for m in (m for m, k in kinds.items() if k == kind): np.add.at(out[m], of, by_size(MEASURES[m][0](g)))
+        for m in (m for m, k in kinds.items() if k == kind): out[m] /= np.bincount(owner)[:, None, None]
+    return out
+
+def _all_finite(x, owner, index):
+    "Refuse streams with NaN or infinity, naming the first layer and text"
+    good = x.isfinite().all(-1)
+    if good.all(): return
+    l, i = (~good).nonzero()[0].tolist()
+    where = f'the output of layer {l-1}' if l else 'the embedding'
+    raise PrunebookError(f'text {index[owner[i]]}: {where} is not finite. Load the model in bfloat16 or float32 (float16 overflows in some models), or check its weights.')
 
 # %% ../nbs/02_similarity.ipynb #2d771ed1
 def by_size(
@@ -105,7 +151,58 @@ class Moments:
         "(L, L, L) covariances; not a number for a single text"
         return self.products / (self.count - 1 if self.count > 1 else math.nan)
 
-# %% ../nbs/02_similarity.ipynb #2280ed3e
+# %% ../nbs/02_similarity.ipynb #a653be9a
+def _threshold(count, alpha, g=0.1):
+    "The paired t statistic that, at any time, a true zero reaches with a chance of at most `alpha`; infinite while there are too few texts"
+    if count < 2: return math.inf
+    k = (math.sqrt(1 + count * g) / alpha) ** (2 / count)
+    return math.sqrt((count - 1) * (k - 1) / (1 - k / (1 + count * g))) if k < 1 + count * g else math.inf
+
+@dataclass(frozen=True)
+class Verdict:
+    "Where the search for the best block of `n` layers stands"
+    n: int
+    start: int        # First layer of the leader
+    rivals: tuple[int, ...]  # First layers of the blocks that are not beaten
+    tie: bool         # All rivals are within the tolerance of the leader
+
+    @property
+    def certain(self) -> bool: return not self.rivals
+    @property
+    def settled(self) -> bool: return self.certain or self.tie
+
+@dataclass(frozen=True)
+class Certain:
+    "When to stop: the best block of each size beats every rival, or all that remain are within `tolerance`"
+    ns: Sequence[int]         # Block sizes to settle
+    confidence: float = 0.95  # Chance that all that is said is right, whenever it is said
+    tolerance: float = 0.     # Differences of distance that do not matter
+
+    def __post_init__(self):
+        object.__setattr__(self, 'ns', tuple(self.ns))
+        if not self.ns: raise PrunebookError('Certain(ns=[]): give the block sizes to settle, such as [1, 2, 4].')
+        if not 0 < self.confidence < 1: raise PrunebookError(f'confidence={self.confidence}: give a number between 0 and 1, such as 0.95.')
+        if self.tolerance < 0: raise PrunebookError(f'tolerance={self.tolerance}: give 0 or a small distance, such as 0.002.')
+
+    def look(self, moments: Moments) -> list[Verdict]:
+        "A verdict for each block size"
+        depth = len(moments.mean)
+        if bad := [n for n in self.ns if not 1 <= n < depth]: raise PrunebookError(f'Certain(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} of a model of {depth} layers.')
+        alpha = (1 - self.confidence) / sum(depth - n for n in self.ns)
+        tau = _threshold(moments.count, alpha)
+        return [self._one(n, moments, tau) for n in self.ns]
+
+    def _one(self, n, moments, tau):
+        size = len(moments.mean) - n + 1
+        mean, cov = moments.mean[n-1, :size], moments.cov[n-1, :size, :size]
+        best, var = int(mean.argmin()), np.diagonal(cov)
+        gap = mean - mean[best]
+        if tau == math.inf: return Verdict(n, best, tuple(i for i in range(size) if i != best), False)
+        reach = tau * np.sqrt(np.maximum(var + var[best] - 2 * cov[best], 0) / moments.count)
+        rivals = [i for i in range(size) if i != best and gap[i] <= reach[i]]
+        return Verdict(n, best, tuple(rivals), bool(rivals) and all(gap[i] + reach[i] <= self.tolerance for i in rivals))
+
+# %% ../nbs/02_similarity.ipynb #4209dcb0
 @dataclass
 class LayerDistances:
     "Distance of every block of layers: entry [l, l+n] is of the block that starts at layer l and has n layers"
@@ -114,12 +211,24 @@ class LayerDistances:
     count: int                     # Texts
     skipped: list[int] = field(default_factory=list)   # Texts without a token, by index
     cov: np.ndarray | None = None  # (L, L, L) covariances over texts between blocks of the same size, [n-1, l, m]
-    info: dict[str, Any] = field(default_factory=dict) # Model, settings, versions
+    info: dict[str, Any] = field(default_factory=dict) # Model, measure, settings, fingerprint
+    also: dict[str, LayerDistances] = field(default_factory=dict)  # Other measures of the same pass
+
+    @classmethod
+    def of(cls, moments: Moments, skipped: list[int], info: dict[str, Any], also: dict[str, LayerDistances] | None = None) -> LayerDistances:
+        "The table that running statistics amount to"
+        sem = np.sqrt(np.diagonal(moments.cov, axis1=1, axis2=2) / moments.count)
+        return cls(by_ends(moments.mean), by_ends(sem), moments.count, skipped, moments.cov, info, also or {})
 
     @property
     def depth(self) -> int:
         "Layers in the model"
         return len(self.mean) - 1
+
+    @property
+    def influence(self) -> np.ndarray | None:
+        "Block Influence of each layer, if it was measured along"
+        return np.diagonal(self.also['block_influence'].mean, 1) if 'block_influence' in self.also else None
 
     def ranked(self,
         n: int,       # Size of the blocks
@@ -134,42 +243,128 @@ class LayerDistances:
         "The block of `n` layers that changes its input least: l*(n)"
         return self.ranked(n)[0]
 
-    def to_frame(self) -> 'pd.DataFrame':
-        "A row for every block: n, start, stop, distance, sem"
-        import pandas as pd
-        l, r = np.triu_indices(self.depth + 1, 1)
-        return pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r])).sort_values(['n', 'start'], ignore_index=True)
+# %% ../nbs/02_similarity.ipynb #3829b80f
+def _verdicts(self, certain=None):
+    "What can be said about each block size with what was measured: by `certain`, or by the rule of the run, or at 95 % for all sizes"
+    if self.cov is None: raise PrunebookError('these distances carry no covariances, so nothing can be said about differences. Measure again with layer_distances.')
+    certain = certain or (Certain(**self.info['until']) if self.info.get('until') else Certain(range(1, self.depth)))
+    return {v.n: v for v in certain.look(Moments(self.count, by_size(self.mean), self.cov * (self.count - 1)))}
 
-    def save(self,
-        folder: str | Path,  # Made if missing
-    ) -> Path:
-        "Write `distances.safetensors` (mean, sem, count, cov) and `distances.json`, each whole or not at all"
-        from safetensors.numpy import save
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = dict(mean=self.mean, sem=self.sem, count=np.array(self.count)) | ({} if self.cov is None else dict(cov=self.cov))
-        _write(folder/'distances.safetensors', save(arrays))
-        _write(folder/'distances.json', json.dumps(dict(depth=self.depth, count=self.count, skipped=self.skipped, **self.info), indent=1).encode())
-        return folder
+def _best_blocks(self,
+    certain: Certain | None = None  # The rule; that of the run if `None`, or 95 % for all sizes together
+) -> 'pd.DataFrame':
+    "A row for each n: n, start, stop, layers, distance, sem, runner_up_start, certain (`False` for sizes that the rule does not name)"
+    import pandas as pd
+    says = {} if self.cov is None else self.verdicts(certain)
+    rows = []
+    for n in range(1, self.depth):
+        b, *rest = self.ranked(n)
+        rows.append(dict(n=n, start=b.start, stop=b.stop, layers=list(b.layers), distance=self.mean[b.start, b.stop], sem=self.sem[b.start, b.stop],
+            runner_up_start=rest[0].start, certain=n in says and says[n].certain))
+    return pd.DataFrame(rows)
 
-    @classmethod
-    def load(cls,
-        folder: str | Path,  # Where it was saved
-    ) -> LayerDistances:
-        "What `save` wrote. Raises `PrunebookError` if it is not there"
-        from safetensors.numpy import load_file
-        try: arrays, info = load_file(Path(folder)/'distances.safetensors'), json.loads((Path(folder)/'distances.json').read_text())
-        except FileNotFoundError as e: raise PrunebookError(f'{folder}: no distances.safetensors and distances.json here. Give a folder that LayerDistances.save or `prunebook similarity` wrote.') from e
-        info.pop('depth')
-        return cls(arrays['mean'], arrays['sem'], info.pop('count'), info.pop('skipped'), arrays.get('cov'), info)
+def _to_frame(self) -> 'pd.DataFrame':
+    "A row for every block: n, start, stop, distance, sem"
+    import pandas as pd
+    l, r = np.triu_indices(self.depth + 1, 1)
+    return pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r])).sort_values(['n', 'start'], ignore_index=True)
 
+LayerDistances.verdicts, LayerDistances.best_blocks, LayerDistances.to_frame = _verdicts, _best_blocks, _to_frame
+
+# %% ../nbs/02_similarity.ipynb #0624f8db
 def _write(path, data):
     "Bytes into a file, atomically"
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try: tmp.write_bytes(data); os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/02_similarity.ipynb #f6c2c8a8
+def _arrays(d, prefix=''):
+    return {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem} | ({} if d.cov is None else {f'{prefix}cov': d.cov})
+
+def _save(self,
+    folder: str | Path,  # Made if missing
+) -> Path:
+    "Write `distances.safetensors` (mean, sem, count, cov; other measures as `name.mean`, …) and `distances.json`, each whole or not at all"
+    from safetensors.numpy import save
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = dict(count=np.array(self.count), **_arrays(self))
+    for name, d in self.also.items(): arrays |= _arrays(d, f'{name}.')
+    _write(folder/'distances.safetensors', save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+    _write(folder/'distances.json', json.dumps(dict(depth=self.depth, count=self.count, skipped=self.skipped, also=list(self.also), **self.info), indent=1).encode())
+    return folder
+
+def _load(cls,
+    folder: str | Path,  # Where it was saved
+) -> LayerDistances:
+    "What `save` wrote. Raises `PrunebookError` if it is not there"
+    from safetensors.numpy import load_file
+    try: arrays, info = load_file(Path(folder)/'distances.safetensors'), json.loads((Path(folder)/'distances.json').read_text())
+    except FileNotFoundError as e: raise PrunebookError(f'{folder}: no distances.safetensors and distances.json here. Give a folder that LayerDistances.save or `prunebook similarity` wrote.') from e
+    except Exception as e: raise PrunebookError(f'{folder}: damaged distances ({e}). Measure again.') from e
+    count, skipped, also = info.pop('count'), info.pop('skipped'), info.pop('also')
+    info.pop('depth')
+    make = lambda p, i, **kw: cls(arrays[f'{p}mean'], arrays[f'{p}sem'], count, skipped, arrays.get(f'{p}cov'), i, **kw)
+    return make('', info, also={k: make(f'{k}.', info | dict(measure=k)) for k in also})
+
+LayerDistances.save, LayerDistances.load = _save, classmethod(_load)
+
+# %% ../nbs/02_similarity.ipynb #c07ee57c
+def _sha(*parts):
+    h = hashlib.sha256()
+    for p in parts: p = p if isinstance(p, bytes) else str(p).encode(); h.update(len(p).to_bytes(8, 'big') + p)
+    return h.hexdigest()[:32]
+
+def fingerprint(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
+    texts: Sequence[str],
+    settings: dict[str, Any],  # Plain values
+) -> dict[str, str]:           # A hash each
+    "Tells runs apart: up to 256 values of each weight, the tokenizer's vocabulary and what it makes of a probe, all texts, the settings"
+    import torch
+    def some(p):
+        if p.device.type == 'meta': return b'elsewhere'  # offloaded: its name and shape must do
+        flat = p.detach().reshape(-1)
+        return flat[::max(1, len(flat) // 256)][:256].contiguous().cpu().view(torch.uint8).numpy().tobytes()
+    weights = [o for name, p in model.named_parameters() for o in (name, tuple(p.shape), p.dtype, some(p))]
+    seen = tokenizer('A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok', add_special_tokens=True, verbose=False)['input_ids']
+    return dict(model=_sha(*weights), tokenizer=_sha(sorted(tokenizer.get_vocab().items()), seen), texts=_sha(*texts), settings=_sha(sorted(settings.items())))
+
+@dataclass
+class _State:
+    "Where a run stands: statistics of the first `done` texts"
+    moments: dict[str, Moments] = field(default_factory=dict)
+    done: int = 0
+    skipped: list[int] = field(default_factory=list)
+    settled: dict[int, int] = field(default_factory=dict)  # Block size: texts after which it was first settled
+
+    def save(self, path, prints):
+        from safetensors.numpy import save
+        arrays = {f'{k}.{f}': np.ascontiguousarray(getattr(m, f)) for k, m in self.moments.items() for f in ('mean', 'products')}
+        meta = dict(prints=prints, done=self.done, skipped=self.skipped, settled=self.settled, counts={k: m.count for k, m in self.moments.items()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, save(arrays, metadata=dict(state=json.dumps(meta))))
+
+    @classmethod
+    def load(cls, path, prints):
+        from safetensors import safe_open
+        with safe_open(path, 'np') as f:
+            meta, get = json.loads(f.metadata()['state']), f.get_tensor
+            if differ := [k for k, v in prints.items() if meta['prints'].get(k) != v]:
+                raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. Give what that run was given to go on, or delete the file to start anew.')
+            moments = {k: Moments(n, get(f'{k}.mean'), get(f'{k}.products')) for k, n in meta['counts'].items()}
+        return cls(moments, meta['done'], meta['skipped'], {int(k): v for k, v in meta['settled'].items()})
+
+# %% ../nbs/02_similarity.ipynb #fcadb8c5
+def _processes(device):
+    "This process's number, how many there are, and a function that collects a list from all"
+    from accelerate import PartialState
+    from accelerate.utils import gather_object, get_int_from_env
+    if get_int_from_env(['WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE'], 1) == 1: return 0, 1, lambda o: o
+    state = PartialState(cpu=device.type == 'cpu')
+    return state.process_index, state.num_processes, gather_object
+
 @contextmanager
 def _evaluating(model):
     "Dropout off inside the `with`, and each module as it was afterwards"
@@ -179,6 +374,27 @@ def _evaluating(model):
     finally:
         for m, on in was.items(): m.training = on
 
+def _group(stack, tokenizer, texts, index, max_length, batch_tokens, measures, tokens, device):
+    "Statistics and skipped texts of a few texts"
+    out = {}
+    if not any(o.strip() for o in texts): return out, list(index)
+    toks = tokenize(tokenizer, texts, max_length)
+    for b in batches(toks.ids, batch_tokens, device=device):
+        for m, s in _measure(stack, b, measures, tokens, [index[i] for i in toks.index]).items():
+            out[m] = out[m] + Moments.of(s) if m in out else Moments.of(s)
+    return out, [index[i] for i in toks.skipped]
+
+# %% ../nbs/02_similarity.ipynb #3f3da9c2
+def _checked(texts, stack, max_length, measures, tokens):
+    if isinstance(texts, str): raise PrunebookError('texts is one string; give a list of documents, such as [text].')
+    texts = list(texts)
+    if not any(isinstance(o, str) and o.strip() for o in texts): raise PrunebookError(f'none of the {len(texts)} texts given has any words. Give a list with at least one document; load_texts("demo") has some.')
+    if bad := [m for m in measures if m not in MEASURES]: raise PrunebookError(f'measures {bad}: there are {", ".join(MEASURES)}.')
+    if tokens not in ('last', 'all', 'mean'): raise PrunebookError(f'tokens={tokens!r}: give "last", "all" or "mean".')
+    most = getattr(stack.config, 'max_position_embeddings', None)
+    if most and max_length > most: raise PrunebookError(f'max_length={max_length}: this model has {most} positions. Give at most that.')
+    return texts
+
 def layer_distances(
     model: 'PreTrainedModel',  # Any decoder-only transformers model, on any device or devices
     tokenizer: 'PreTrainedTokenizerBase',
@@ -186,17 +402,38 @@ def layer_distances(
     max_length: int = 512,     # Tokens kept of each, from its start
     batch_tokens: int = 8192,  # Most tokens of a batch, padding included
     progress: bool = True,     # Show a bar
+    *,
+    measures: Sequence[str] = ('angle',),  # The first makes the table, the others stand in `.also`: angle, cosine, norm, block_influence
+    tokens: str = 'last',      # Of each text: "last", the average over "all", or of the "mean" vector
+    until: Certain | None = None,          # Stop early when this is settled; texts should then stand in random order
+    every: int = 128,          # Texts between two looks, and between two savings
+    partial: str | Path | None = None,     # File for the state of a run that may be cut off; if it is there, the run goes on from it
 ) -> LayerDistances:
-    "Mean angular distance d(x^(l), x^(l+n)) of every block, and its standard error, in one pass over `texts`"
+    "Mean angular distance d(x^(l), x^(l+n)) of every block, and its standard error, in one pass over `texts` (arXiv:2403.17887). Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"
+    import torch
     from tqdm.auto import tqdm
-    stack, toks = LayerStack(model), tokenize(tokenizer, texts, max_length)
+    stack = LayerStack(model)
+    texts, measures = _checked(texts, stack, max_length, measures, tokens), tuple(measures)
     device = next(model.get_input_embeddings().parameters()).device
-    total = None
-    with _evaluating(model), tqdm(total=len(toks), desc='distances', unit='text', disable=not progress) as bar:
-        for b in batches(toks.ids, batch_tokens, device=device):
-            part = Moments.of(by_size(angle(gram(read_stream(stack, b)))))
-            total = part if total is None else total + part
-            bar.update(len(b.rows))
-    sem = np.sqrt(np.diagonal(total.cov, axis1=1, axis2=2) / total.count)
-    info = dict(model=model.config._name_or_path, dtype=str(model.dtype), max_length=max_length)
-    return LayerDistances(by_ends(total.mean), by_ends(sem), total.count, toks.skipped, total.cov, info)
+    if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
+    settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
+    prints, path = fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
+    state = _State.load(path, prints) if path and path.exists() else _State()
+    rank, world, gather = _processes(device)
+    with _evaluating(model), tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0) as bar:
+        while state.done < len(texts) and not (until and state.moments and all(v.settled for v in until.look(state.moments[measures[0]]))):
+            index = range(state.done, min(state.done + every, len(texts)))
+            mine = index[rank::world]
+            for moments, skipped in gather([_group(stack, tokenizer, [texts[i] for i in mine], mine, max_length, batch_tokens, measures, tokens, device)]):
+                for m, o in moments.items(): state.moments[m] = state.moments[m] + o if m in state.moments else o
+                state.skipped = sorted(state.skipped + skipped)
+            state.done = index.stop
+            if until and state.moments:
+                for v in until.look(state.moments[measures[0]]):
+                    if v.settled: state.settled.setdefault(v.n, state.done)
+            if path and rank == 0: state.save(path, prints)
+            bar.update(len(index))
+    info = dict(model=model.config._name_or_path, dtype=str(model.dtype), fingerprint=prints, **settings) | ({'settled': {str(k): v for k, v in sorted(state.settled.items())}} if until else {})
+    info = info | dict(measure=measures[0], measures=list(measures))
+    also = {m: LayerDistances.of(state.moments[m], state.skipped, info | dict(measure=m)) for m in measures[1:]}
+    return LayerDistances.of(state.moments[measures[0]], state.skipped, info, also)

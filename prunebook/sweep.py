@@ -80,8 +80,8 @@ def run_branch(
 # %% ../nbs/06_sweep.ipynb #fd8c42f7
 @torch.inference_mode()
 def cut_losses(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],
     keeps: Sequence[Sequence[int]],  # Layers kept by each cut
     max_length: int = 512,
@@ -207,7 +207,7 @@ class Run:
         self.path = self.out/'results.csv'
         self.table = self.read() if self.path.exists() else pd.DataFrame()
 
-    def read(self) -> pd.DataFrame:
+    def read(self) -> 'pd.DataFrame':
         "The table as it is in the folder"
         import pandas as pd
         return pd.read_csv(self.path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=[''])
@@ -241,8 +241,8 @@ def versions() -> str:
 
 # %% ../nbs/06_sweep.ipynb #64236253
 def choose_plans(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     config: SweepConfig,
     run: Run,
     distances: LayerDistances | None = None,
@@ -269,13 +269,13 @@ def choose_plans(
 
 # %% ../nbs/06_sweep.ipynb #820e0c9d
 def sweep(
-    model: PreTrainedModel,            # Unpruned; it is left as it is
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',            # Unpruned; it is left as it is
+    tokenizer: 'PreTrainedTokenizerBase',
     config: SweepConfig,
     out: str | Path,                   # Folder of the run; one that was killed goes on
     distances: LayerDistances | None = None,  # For "similarity" and "block_influence"; measured if `None`, and kept in the folder
     progress: bool = True,
-) -> pd.DataFrame:                     # A row per strategy, n, healed, seed and task; the whole model is strategy "none"
+) -> 'pd.DataFrame':                     # A row per strategy, n, healed, seed and task; the whole model is strategy "none"
     "Score every cut that `config` asks for. Raises `PrunebookError` if an n does not fit, or if `out` holds another sweep"
     depth = len(LayerStack(model))
     if bad := sorted({n for v in (config.ns, config.healed_ns, *config.task_ns.values()) for n in v if n >= depth}): raise PrunebookError(f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.')
@@ -337,7 +337,7 @@ class LossMap:
         "The block of `n` layers whose absence costs least"
         return Block(int(np.nanargmin(np.diagonal(self.loss, n))), n)
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> 'pd.DataFrame':
         "A row per block: start, n, loss, and its 95 % interval"
         import pandas as pd
         from prunebook.evaluation import ratio_interval
@@ -364,8 +364,8 @@ class LossMap:
         return cls(table.sum(-1) / sum(counts), table, list(counts), info)
 
 def loss_map(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],
     max_length: int = 256,
     ns: Sequence[int] | None = None,    # Sizes of the blocks; all if `None`
@@ -386,7 +386,7 @@ def loss_map(
 def judge_distances(
     losses: LossMap,
     distances: LayerDistances
-) -> pd.DataFrame: # A row per n
+) -> 'pd.DataFrame': # A row per n
     "How well distances stand in for losses: rank correlation over the blocks of each size, and the price of trusting them: loss at l* minus the least loss, with a paired 95 % interval"
     import pandas as pd
     from scipy.stats import spearmanr
