@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from .stack import PrunebookError
+from prunebook.stack import PrunebookError
 if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization',
-           'load_texts', 'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization', 'load_texts',
+           'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
 
 # %% ../nbs/01_data.ipynb #831a8faf
 @dataclass(frozen=True)

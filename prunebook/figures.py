@@ -100,7 +100,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #a09df40b
+# %% ../nbs/07_figures.ipynb #a58c82db
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
@@ -131,7 +131,9 @@ def plot_scores(
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
             ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
-        if log: ax.set_yscale('log')
+        if log:
+            ax.set_yscale('log')
+            ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
         ax.set(xlabel='layers dropped (%)', ylabel=label or task)
         ax.legend(fontsize=8)
     return ax
@@ -149,7 +151,7 @@ def plot_history(
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
     return ax
 
-# %% ../nbs/07_figures.ipynb #fb444af2
+# %% ../nbs/07_figures.ipynb #ffd7b1f9
 def _shown(o):
     "HTML of a figure, a table, or text"
     if isinstance(o, Axes): o = o.figure
@@ -162,7 +164,7 @@ def _shown(o):
 
 _css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #8885}img{max-width:100%;background:#fff;border-radius:4px}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:right}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:left;vertical-align:top}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
 
 def report_html(
     title: str,

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from .data import batches, load_model, quantization, tokenize
-from .pruning import model_card, new_folder, show_layers
-from .stack import LayerStack, PrunebookError, ffn_modules
+from prunebook.data import batches, load_model, quantization, tokenize
+from prunebook.pruning import model_card, new_folder, show_layers
+from prunebook.stack import LayerStack, PrunebookError, ffn_modules
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
+__all__ = ['HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
 
 # %% ../nbs/04_healing.ipynb #9ff1355a
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.data import load_questions
-from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, document_losses, encode_pairs, evaluate, pick, prompt,
+from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, encode_pairs, evaluate, load_score, pick, prompt,
     ratio_interval, replaced, text_loss, token_losses, wilson)
 from prunebook.stack import LayerStack, PrunebookError
 from test_sweep import KINDS, Letters, questions, texts, tiny
@@ -175,6 +175,10 @@ def test_evaluate_names_what_it_cannot_find(monkeypatch, tmp_path):
     (tmp_path/'piqa.jsonl').write_text('\n'.join(json.dumps(o) for o in questions()))
     s = evaluate(tiny('llama'), Letters(), ['piqa', 'piqa:per_char'], data_dir=tmp_path, progress=False)
     assert s['piqa'].logprobs == s['piqa:per_char'].logprobs and list(s.to_frame().metric) == ['likelihood', 'per_char']
+    s.save(tmp_path/'scores')
+    assert load_score(tmp_path/'scores'/'piqa_per_char.json') == s['piqa:per_char']
+    few = evaluate(tiny('llama', max_position_embeddings=512), Letters(), ['piqa'], data_dir=tmp_path, sources=dict(piqa=str(tmp_path/'piqa.jsonl')), shots=2, progress=False)
+    assert few['piqa'].logprobs != s['piqa'].logprobs
 
 # generated answers
 
