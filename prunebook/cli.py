@@ -155,7 +155,7 @@ def _heal(args):
     _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
     _arg('--n', type=int, metavar='N', help='how many questions of each task, evenly spread (default: all)'),
     _arg('--n-texts', type=int, metavar='N', help='how many documents for the loss (default: all)'),
-    _arg('--shots', type=int, default=0, metavar='K', help='worked examples in front of each question (default: 0)'),
+    _arg('--shots', type=int, default=0, metavar='K', help='solved questions in front of each question (default: 0)'),
     _arg('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the lm-evaluation-harness besides, such as mmlu boolq (needs prunebook[eval])'),
     _arg('--save', metavar='DIR', help='keep each score item by item, as JSON, in this folder'),
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
