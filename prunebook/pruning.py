@@ -16,8 +16,8 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'Plan', 'show_layers', 'parse_layers', 'choose_layers', 'prune_model', 'new_folder', 'save_pruned',
-           'model_card', 'Tensor', 'read_header', 'read_json', 'read_tensors', 'layers_prefix', 'checkpoint_folder',
-           'prune_checkpoint', 'check_checkpoint', 'export_plan']
+           'model_card', 'Tensor', 'read_header', 'read_json', 'read_tensors', 'layers_prefix', 'config_depth',
+           'checkpoint_folder', 'prune_checkpoint', 'check_checkpoint', 'export_plan']
 
 # %% ../nbs/03_pruning.ipynb #5dee72e4
 @dataclass(frozen=True)
@@ -249,20 +249,26 @@ def _running(pid):
     except PermissionError: pass
     return True
 
-# %% ../nbs/03_pruning.ipynb #8e4afb2d
+# %% ../nbs/03_pruning.ipynb #95b88827
 def save_pruned(
     model: 'PreTrainedModel',              # From `prune_model`, healed or not
     tokenizer: 'PreTrainedTokenizerBase',
     out: str | Path,                     # Folder
-    force: bool = False                  # Replace what is in `out`
+    force: bool = False,                 # Replace what is in `out`
+    push_to_hub: str | None = None,      # A repository on the hub that the folder is uploaded to as well
+    **kwargs: Any                        # To `save_pretrained`: max_shard_size, …
 ) -> Path:                               # The folder
     "Checkpoint, tokenizer and model card in `out`, which appears whole or not at all; plain `AutoModelForCausalLM.from_pretrained` loads it"
     record = getattr(model.config, 'prunebook', None)
     if not record: raise PrunebookError('this model was not pruned: config.prunebook is missing. Use prune_model, or save_pretrained for a whole model.')
     with new_folder(out, force) as tmp:
-        model.save_pretrained(tmp)
+        model.save_pretrained(tmp, **kwargs)
         tokenizer.save_pretrained(tmp)
         (tmp/'README.md').write_text(model_card(record), encoding='utf-8')
+    if push_to_hub:
+        from huggingface_hub import HfApi
+        (hub := HfApi()).create_repo(push_to_hub, exist_ok=True)
+        hub.upload_folder(repo_id=push_to_hub, folder_path=out)
     return Path(out)
 
 def model_card(
@@ -380,7 +386,7 @@ def layers_prefix(
         raise PrunebookError(f'the config says {depth} layers, and the weights hold {len(numbers)} ({name}: {show_layers(sorted(numbers))}). One of the two is wrong.')
     return max(sound, key=lambda k: sum(sound[k].values()))
 
-# %% ../nbs/03_pruning.ipynb #45413aa5
+# %% ../nbs/03_pruning.ipynb #435c70b6
 _alike = ('llama', 'mistral', 'qwen2', 'qwen3', 'gemma', 'phi', 'phi3', 'gpt2', 'gpt_neox', 'gptj', 'opt', 'bloom', 'falcon', 'mpt', 'olmo', 'olmo2', 'stablelm', 'granite', 'starcoder2', 'mixtral', 'qwen3_moe', 'olmoe', 'codegen', 'persimmon', 'cohere', 'glm', 'glm4', 'nemotron')
 
 def _json_depth(config):
@@ -389,6 +395,12 @@ def _json_depth(config):
     depth = next((text[k] for k in ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers') if isinstance(text.get(k), int)), None)
     if depth is None: raise PrunebookError('config.json does not say how many layers there are (num_hidden_layers).')
     return text, depth
+
+def config_depth(
+    folder: str | Path
+) -> int:
+    "How many layers the config of a checkpoint says it has"
+    return _json_depth(read_json(Path(folder)/'config.json'))[1]
 
 def _all_alike(text):
     "Are all layers of the same kind, by what `config.json` alone says?"
@@ -438,18 +450,19 @@ def _write_shard(file, tensors):
         for path, start, stop in runs:
             with open(path, 'rb', buffering=0) as src: _copy(src, dst, start, stop - start)
 
-# %% ../nbs/03_pruning.ipynb #3d82e151
+# %% ../nbs/03_pruning.ipynb #a54d0f7c
 _weights = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
 
 def checkpoint_folder(
-    name: str | Path  # "demo", a folder, or a hub id
+    name: str | Path,            # "demo", a folder, or a hub id
+    revision: str | None = None  # Of a model on the hub
 ) -> Path:
     "The folder of a checkpoint; one on the hub is downloaded to its cache. Raises `PrunebookError` if there is none"
     if str(name) == 'demo': return fetch('model')
     if Path(name).is_dir(): return Path(name)
     try:
         from huggingface_hub import snapshot_download
-        return Path(snapshot_download(str(name), ignore_patterns=['*.bin', '*.pt', '*.pth', '*.gguf', '*.h5', '*.msgpack', '*.onnx']))
+        return Path(snapshot_download(str(name), revision=revision, ignore_patterns=['*.bin', '*.pt', '*.pth', '*.gguf', '*.h5', '*.msgpack', '*.onnx']))
     except Exception as e: raise PrunebookError(f'{name}: no such folder, and not on the hub either ({str(e).strip().splitlines()[0]}). Give "demo", a folder with config.json and safetensors, or a hub id.') from e
 
 def prune_checkpoint(
@@ -457,20 +470,21 @@ def prune_checkpoint(
     dst: str | Path,                       # Where the smaller checkpoint shall stand
     drop: Plan | Block | Sequence[int] | str,  # What to drop; as text, what `parse_layers` reads
     force: bool = False,                   # Replace what is in `dst`
-    progress: bool = True
+    progress: bool = True,
+    source: str | None = None              # What to call `src` in the record
 ) -> Path:                                 # `dst`
     "Drop layers of a checkpoint on disk, tensor by tensor; the model is never loaded. The same as `prune_model` and `save_pruned`, and as safe: `dst` appears whole or not at all. Raises `PrunebookError` for a damaged or hostile checkpoint, or a disk without room"
     from tqdm.auto import tqdm
     folder, dst = checkpoint_folder(src), Path(os.path.abspath(dst))
     if (here := folder.resolve()) == dst.resolve() or here in dst.resolve().parents: raise PrunebookError(f'{dst} is, or lies in, the checkpoint that is to be pruned. The source is never changed: give another folder.')
-    _, depth = _json_depth(read_json(folder/'config.json'))
+    depth = config_depth(folder)
     if isinstance(drop, str): drop = parse_layers(drop, depth)
     plan = drop if isinstance(drop, Plan) else Plan(tuple(drop), depth)
     if plan.depth != depth: raise PrunebookError(f'the plan is for {plan.depth} layers and {folder} has {depth}. Choose layers for this model.')
     tensors = read_tensors(folder)
     kept = _renamed(tensors, layers_prefix(tensors, depth), plan)
     need, config = sum(t.size for _, t in kept), _cut_json(folder, plan.keep)
-    config['prunebook'] = _provenance(plan, config | dict(_name_or_path=str(src)), _count(tensors), _count([t for _, t in kept]))
+    config['prunebook'] = _provenance(plan, config | dict(_name_or_path=source or str(src)), _count(tensors), _count([t for _, t in kept]))
     with new_folder(dst, force) as tmp:
         if need > (free := shutil.disk_usage(tmp).free): raise PrunebookError(f'{dst} needs {need / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free. Nothing was written.')
         shards = [[o for o in kept if o[1].file == f] for f in dict.fromkeys(t.file for _, t in kept)]

@@ -388,3 +388,41 @@ def test_exports():
     assert [o['sources'][0]['layer_range'] for o in slices] == [[0, 3], [5, 6], [7, 8]]
     assert export_plan(plan, 'llama-quantize') == '--prune-layers 3,4,6' and '[3, 4, 6]' in export_plan(plan, 'shortgpt')
     with pytest.raises(PrunebookError): export_plan(plan, 'word')
+
+def test_uploads_what_was_saved(tmp_path, monkeypatch):
+    import huggingface_hub
+    calls = []
+    class Api:
+        def create_repo(self, repo, exist_ok): calls.append(repo)
+        def upload_folder(self, repo_id, folder_path): calls.append((repo_id, {p.name for p in Path(folder_path).iterdir()}))
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    save_pruned(prune_model(tiny(), [1]), Tok(), tmp_path/'out', push_to_hub='me/small', max_shard_size='60KB')
+    assert calls[0] == 'me/small' and {'README.md', 'config.json', 'tokenizer.json', 'model.safetensors.index.json'} <= calls[1][1]
+
+# the command
+
+def command(*args):
+    from prunebook.cli import main
+    return main([str(o) for o in args])
+
+def test_command_prunes_on_disk(saved, tmp_path, capsys):
+    for name, spelt in dict(a='1-2', b='1:3', c='1,2').items(): assert command('prune', saved, tmp_path/name, '--drop', spelt, '--json', '--no-progress') == 0
+    assert json.loads(capsys.readouterr().out.split('\n}\n')[0] + '}')['dropped'] == [1, 2]
+    files = [{k: v for k, v in digest(tmp_path/o).items() if k.endswith('.safetensors')} for o in 'abc']
+    assert files[0] == files[1] == files[2]
+    assert command('prune', saved, tmp_path/'d', '--strategy', 'keep_last', '--n', 2, '--k', 1, '--no-progress') == 0
+    assert json.loads((tmp_path/'d'/'config.json').read_text())['prunebook']['dropped'] == [3, 4]
+
+@pytest.mark.parametrize('args', [['--drop', '4-6'], ['--drop', '0-5'], ['--drop', ''], ['--n', '6', '--strategy', 'simple'], ['--n', '2', '--strategy', 'luck'], [], ['--n', '1', '--drop', '1']])
+def test_command_refuses_in_one_line(saved, tmp_path, capsys, args):
+    assert command('prune', saved, tmp_path/'out', *args) == 2
+    said = capsys.readouterr()
+    assert said.out == '' and said.err.startswith('prunebook prune: ') and said.err.count('\n') == 1
+    nothing(tmp_path/'out')
+
+def test_command_checks(saved, capsys):
+    assert command('check', saved, '--files-only') == 0
+    shard(saved).write_bytes(b'')
+    assert command('check', saved, '--json') == 1
+    found = json.loads(capsys.readouterr().out.split('problems: []\n')[1])
+    assert not found['sound'] and 'header' in found['problems'][0]
