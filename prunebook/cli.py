@@ -191,16 +191,20 @@ def _heal(args):
     return dict(out=args.out, steps=len(losses), first_loss=losses[0], last_loss=losses[-1], tokens=result.history[-1]['tokens'])
 
 # %% ../nbs/08_cli.ipynb #731ad918
-@_command('prunebook evaluate demo --tasks c4 mmlu --n-items 100', _model_args,
-    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
+@_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
+    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
     _arg('--n', type=int, metavar='N', help='how many questions of each task, evenly spread (default: all)'),
     _arg('--n-texts', type=int, metavar='N', help='how many documents for the loss (default: all)'),
+    _arg('--shots', type=int, default=0, metavar='K', help='solved questions in front of each question (default: 0)'),
+    _arg('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the lm-evaluation-harness besides, such as mmlu boolq (needs prunebook[eval])'),
+    _arg('--save', metavar='DIR', help='keep each score item by item, as JSON, in this folder'),
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
 def _evaluate(args):
     "Loss on C4 and accuracy on questions, with 95 % intervals."
     from prunebook.evaluation import evaluate
     model, tok = _load(args)
-    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, progress=args.progress)
+    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, shots=args.shots, harness=args.harness, progress=args.progress)
+    if args.save: scores.save(args.save)
     return dict(scores=[o.row() for o in scores.values()])
 
 # %% ../nbs/08_cli.ipynb #ba7e4973
