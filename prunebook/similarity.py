@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'by_size', 'by_ends', 'Moments', 'Verdict', 'Certain',
-           'LayerDistances', 'fingerprint', 'layer_distances']
+           'LayerDistances', 'run_fingerprint', 'layer_distances']
 
 # %% ../nbs/02_similarity.ipynb #ce80712e
 @contextmanager
@@ -315,7 +315,7 @@ def _sha(*parts):
     for p in parts: p = p if isinstance(p, bytes) else str(p).encode(); h.update(len(p).to_bytes(8, 'big') + p)
     return h.hexdigest()[:32]
 
-def fingerprint(
+def run_fingerprint(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],
@@ -417,7 +417,7 @@ def layer_distances(
     device = next(model.get_input_embeddings().parameters()).device
     if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
     settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
-    prints, path = fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
+    prints, path = run_fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
     rank, world, gather = _processes(device)
     state = gather([_State.load(path, prints) if rank == 0 and path and path.exists() else _State()])[0]  # the first process reads, the others are told
     with _evaluating(model), tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0) as bar:
