@@ -79,20 +79,40 @@ def _write_distances(dist, out):
     "The table, its best blocks and its two figures, into the folder `out`"
     from prunebook.figures import plot_curves, plot_heatmap
     dist.save(out)
-    best_blocks(dist).to_csv(out/'best_blocks.csv', index=False)
+    dist.best_blocks().to_csv(out/'best_blocks.csv', index=False)
     for name, plot in dict(curves=plot_curves, heatmap=plot_heatmap).items():
         for kind in ('png', 'svg'): plot(dist).figure.savefig(out/f'{name}.{kind}', dpi=160)
 
-@_command('prunebook similarity demo --n-texts 64 --out distances', _model_args, _text_args, _out_args)
+def _own_device():
+    "Where this process of several keeps its whole model"
+    import torch
+    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}" if torch.accelerator.is_available() else 'cpu'
+
+@_command('prunebook similarity demo --n-texts 64 --out distances', _model_args, _text_args, _out_args,
+    _arg('--until-certain', nargs='*', type=int, metavar='N', help='stop when the best block of each of these sizes is certain (no sizes given: 1, 2, 4, … up to half the depth); texts should stand in random order'),
+    _arg('--tolerance', type=float, default=0.002, help='with --until-certain: differences of distance that do not matter (default: %(default)s)'),
+    _arg('--resume', action='store_true', help='go on where the same command was cut off'))
 def _similarity(args):
-    "Measure the angular distance of every block of layers, in one pass."
+    "Measure the angular distance of every block of layers, in one pass. With accelerate launch -m prunebook similarity …, on several processes."
     from prunebook.pruning import new_folder
-    from prunebook.similarity import layer_distances
-    with new_folder(args.out, args.force) as out:
+    from prunebook.similarity import Certain, layer_distances
+    from prunebook.stack import LayerStack
+    partial = Path(args.out).with_name(f'.{Path(args.out).name}.partial')
+    main = os.environ.get('RANK', '0') == '0'
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
+    def measure():
         model, tok = _load(args)
-        dist = layer_distances(model, tok, _texts(args, 'calibration'), max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress)
+        sizes = args.until_certain or [2**i for i in range(len(LayerStack(model)).bit_length()) if 2**i <= len(LayerStack(model)) // 2]
+        until = None if args.until_certain is None else Certain(sizes, tolerance=args.tolerance)
+        return layer_distances(model, tok, _texts(args, 'calibration'), max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress,
+            until=until, every=32 if until else 128, partial=partial)
+    if not main: return measure() and {}
+    with new_folder(args.out, args.force) as out:
+        if not args.resume: partial.unlink(missing_ok=True)
+        dist = measure()
         _write_distances(dist, out)
-    best = best_blocks(dist)
+    partial.unlink(missing_ok=True)
+    best = dist.best_blocks()
     return dict(out=args.out, texts=int(dist.count), depth=dist.depth, best_blocks=best[['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']].to_dict('records'))
 
 # %% ../nbs/08_cli.ipynb #fd98de1e
@@ -171,16 +191,20 @@ def _heal(args):
     return dict(out=args.out, steps=len(losses), first_loss=losses[0], last_loss=losses[-1], tokens=result.history[-1]['tokens'])
 
 # %% ../nbs/08_cli.ipynb #731ad918
-@_command('prunebook evaluate demo --tasks c4 mmlu --n-items 100', _model_args,
-    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
+@_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
+    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
     _arg('--n', type=int, metavar='N', help='how many questions of each task, evenly spread (default: all)'),
     _arg('--n-texts', type=int, metavar='N', help='how many documents for the loss (default: all)'),
+    _arg('--shots', type=int, default=0, metavar='K', help='solved questions in front of each question (default: 0)'),
+    _arg('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the lm-evaluation-harness besides, such as mmlu boolq (needs prunebook[eval])'),
+    _arg('--save', metavar='DIR', help='keep each score item by item, as JSON, in this folder'),
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
 def _evaluate(args):
     "Loss on C4 and accuracy on questions, with 95 % intervals."
     from prunebook.evaluation import evaluate
     model, tok = _load(args)
-    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, progress=args.progress)
+    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, shots=args.shots, harness=args.harness, progress=args.progress)
+    if args.save: scores.save(args.save)
     return dict(scores=[o.row() for o in scores.values()])
 
 # %% ../nbs/08_cli.ipynb #ba7e4973

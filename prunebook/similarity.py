@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'by_size', 'by_ends', 'Moments', 'Verdict', 'Certain',
-           'LayerDistances', 'fingerprint', 'layer_distances']
+           'LayerDistances', 'run_fingerprint', 'layer_distances']
 
 # %% ../nbs/02_similarity.ipynb #ce80712e
 @contextmanager
@@ -243,7 +243,7 @@ class LayerDistances:
         "The block of `n` layers that changes its input least: l*(n)"
         return self.ranked(n)[0]
 
-# %% ../nbs/02_similarity.ipynb #3829b80f
+# %% ../nbs/02_similarity.ipynb #185260d1
 def _verdicts(self, certain=None):
     "What can be said about each block size with what was measured: by `certain`, or by the rule of the run, or at 95 % for all sizes"
     if self.cov is None: raise PrunebookError('these distances carry no covariances, so nothing can be said about differences. Measure again with layer_distances.')
@@ -259,7 +259,7 @@ def _best_blocks(self,
     rows = []
     for n in range(1, self.depth):
         b, *rest = self.ranked(n)
-        rows.append(dict(n=n, start=b.start, stop=b.stop, layers=list(b.layers), distance=self.mean[b.start, b.stop], sem=self.sem[b.start, b.stop],
+        rows.append(dict(n=n, start=b.start, stop=b.stop, layers=' '.join(map(str, b.layers)), distance=self.mean[b.start, b.stop], sem=self.sem[b.start, b.stop],
             runner_up_start=rest[0].start, certain=n in says and says[n].certain))
     return pd.DataFrame(rows)
 
@@ -315,7 +315,7 @@ def _sha(*parts):
     for p in parts: p = p if isinstance(p, bytes) else str(p).encode(); h.update(len(p).to_bytes(8, 'big') + p)
     return h.hexdigest()[:32]
 
-def fingerprint(
+def run_fingerprint(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],
@@ -384,7 +384,7 @@ def _group(stack, tokenizer, texts, index, max_length, batch_tokens, measures, t
             out[m] = out[m] + Moments.of(s) if m in out else Moments.of(s)
     return out, [index[i] for i in toks.skipped]
 
-# %% ../nbs/02_similarity.ipynb #3f3da9c2
+# %% ../nbs/02_similarity.ipynb #8b94c76d
 def _checked(texts, stack, max_length, measures, tokens):
     if isinstance(texts, str): raise PrunebookError('texts is one string; give a list of documents, such as [text].')
     texts = list(texts)
@@ -417,9 +417,9 @@ def layer_distances(
     device = next(model.get_input_embeddings().parameters()).device
     if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
     settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
-    prints, path = fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
-    state = _State.load(path, prints) if path and path.exists() else _State()
+    prints, path = run_fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
     rank, world, gather = _processes(device)
+    state = gather([_State.load(path, prints) if rank == 0 and path and path.exists() else _State()])[0]  # the first process reads, the others are told
     with _evaluating(model), tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0) as bar:
         while state.done < len(texts) and not (until and state.moments and all(v.settled for v in until.look(state.moments[measures[0]]))):
             index = range(state.done, min(state.done + every, len(texts)))

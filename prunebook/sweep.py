@@ -23,7 +23,7 @@ if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel,
 
 # %% auto #0
 __all__ = ['log', 'KEYS', 'Branch', 'share_prefixes', 'run_branch', 'cut_losses', 'walk', 'SweepConfig', 'Run', 'versions',
-           'load_score', 'choose_plans', 'sweep', 'LossMap', 'loss_map', 'judge_distances', 'Bend', 'critical_fraction']
+           'choose_plans', 'sweep', 'LossMap', 'loss_map', 'judge_distances', 'Bend', 'critical_fraction']
 
 # %% ../nbs/06_sweep.ipynb #3c1fa4e1
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _write(path, text):
     with open(tmp, 'w', encoding='utf-8') as f: f.write(text); f.flush(); os.fsync(f.fileno())
     os.replace(tmp, path)
 
-# %% ../nbs/06_sweep.ipynb #aca81289
+# %% ../nbs/06_sweep.ipynb #2386a0a1
 KEYS = ['strategy', 'n', 'healed', 'seed', 'task']
 
 class Run:
@@ -238,13 +238,6 @@ def versions() -> str:
     "What computed a row"
     from prunebook import __version__
     return ' '.join([f'prunebook {__version__}', *(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft'))])
-
-def load_score(
-    path: str | Path  # In a run's `scores`
-) -> LossScore | Score:
-    "A score as it was kept, item by item"
-    given = json.loads(Path(path).read_text())
-    return dict(LossScore=LossScore, Score=Score)[given.pop('kind')](**given)
 
 # %% ../nbs/06_sweep.ipynb #64236253
 def choose_plans(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.data import load_questions
-from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, document_losses, encode_pairs, evaluate, pick, prompt,
+from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, encode_pairs, evaluate, load_score, pick, prompt,
     ratio_interval, replaced, text_loss, token_losses, wilson)
 from prunebook.stack import LayerStack, PrunebookError
 from test_sweep import KINDS, Letters, questions, texts, tiny
@@ -88,7 +88,7 @@ def test_shared_prompts_run_fewer_tokens():
     model, seen = tiny('llama'), [0]
     LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.__setitem__(0, seen[0] + out.shape[0] * out.shape[1]))
     continuation_logprobs(model, [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)])
-    assert seen[0] == 31 * 0 + 30 + 6 * (2 + 2), 'the common 30 once; then two of its own and two choices that are longer than a token'
+    assert seen[0] == 30 + 6 * (2 + 2), 'the common 30 once; then two of its own and two choices that are longer than a token'
 
 def test_scorings():
     items = questions()
@@ -175,20 +175,22 @@ def test_evaluate_names_what_it_cannot_find(monkeypatch, tmp_path):
     (tmp_path/'piqa.jsonl').write_text('\n'.join(json.dumps(o) for o in questions()))
     s = evaluate(tiny('llama'), Letters(), ['piqa', 'piqa:per_char'], data_dir=tmp_path, progress=False)
     assert s['piqa'].logprobs == s['piqa:per_char'].logprobs and list(s.to_frame().metric) == ['likelihood', 'per_char']
+    s.save(tmp_path/'scores')
+    assert load_score(tmp_path/'scores'/'piqa_per_char.json') == s['piqa:per_char']
+    few = evaluate(tiny('llama', max_position_embeddings=512), Letters(), ['piqa'], data_dir=tmp_path, sources=dict(piqa=str(tmp_path/'piqa.jsonl')), shots=2, progress=False)
+    assert few['piqa'].logprobs != s['piqa'].logprobs
 
 # generated answers
 
 def test_generated_answers_do_not_depend_on_the_batch():
     from prunebook.evaluation import generated_accuracy, last_number
-    class Tok(Letters): pass
     model, items = tiny('llama', max_position_embeddings=256), [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
     model.generation_config.eos_token_id = None
-    import prunebook.evaluation as ev
-    run = lambda b: generated_accuracy(model, Tok(), items, max_new_tokens=5, batch_tokens=b, progress=False).written
+    run = lambda b: generated_accuracy(model, Letters(), items, max_new_tokens=5, batch_tokens=b, progress=False).written
     real = model.generate
     model.generate = lambda *a, **kw: real(*a, **{k: v for k, v in kw.items() if k not in ('stop_strings', 'tokenizer')})  # this tokenizer knows no stop strings
     assert run(1) == run(10_000) and all(run(1))
-    with pytest.raises(PrunebookError, match='no number'): generated_accuracy(model, Tok(), [dict(question='Q', answer='none')], progress=False)
+    with pytest.raises(PrunebookError, match='no number'): generated_accuracy(model, Letters(), [dict(question='Q', answer='none')], progress=False)
     assert last_number('1,000 and then -2.50') == -2.5
 
 # the harness

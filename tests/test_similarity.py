@@ -1,5 +1,5 @@
 "Layer distances against a slow reference, under faults, across processes, and the promise of the stopping rule."
-import os, random, signal, socket, subprocess, sys
+import os, random, signal, socket, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -239,3 +239,22 @@ def test_moments_merge_exactly():
     whole, parts = Moments.of(s), Moments.of(s[:1]) + Moments.of(s[1:20]) + Moments.of(s[20:])
     assert np.allclose(whole.mean, parts.mean, atol=1e-14) and np.allclose(whole.cov, parts.cov, atol=1e-14)
     assert np.isclose(parts.cov[2, 1, 3], np.cov(s[:, 2, 1], s[:, 2, 3])[0, 1])
+
+def test_the_command_goes_on(tmp_path):
+    "Killed after its first saving, and resumed; other settings are refused"
+    docs = tmp_path/'docs.txt'
+    docs.write_text('\n'.join(f'Document {i} says that {i} and {i} make {2 * i}, and no more than that.' for i in range(200)))
+    cmd = [sys.executable, '-m', 'prunebook', 'similarity', 'demo', '--texts', docs, '--max-length', '16', '--until-certain', '28', '--tolerance', '0', '--out']
+    run = lambda out, *more: subprocess.run([*cmd, out, *more], capture_output=True, text=True)
+    p = subprocess.Popen([*cmd, tmp_path/'out'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path/'.out.partial').exists(): assert p.poll() is None; time.sleep(.01)
+    p.kill(); p.wait()
+    assert not (tmp_path/'out').exists()
+    other = run(tmp_path/'out', '--resume', '--n-texts', '150')
+    assert other.returncode == 2 and 'another texts' in other.stderr and len(other.stderr.strip().splitlines()) == 1
+    assert (done := run(tmp_path/'out', '--resume')).returncode == 0, done.stderr
+    assert (done := run(tmp_path/'whole')).returncode == 0, done.stderr
+    a, b = LayerDistances.load(tmp_path/'out'), LayerDistances.load(tmp_path/'whole')
+    assert np.array_equal(a.cov, b.cov) and a.count == b.count and a.info == b.info
+    assert {p.name for p in tmp_path.iterdir()} == {'docs.txt', 'out', 'whole'}
+    assert (tmp_path/'out'/'best_blocks.csv').read_text().splitlines()[0] == 'n,start,stop,layers,distance,sem,runner_up_start,certain'

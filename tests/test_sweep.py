@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from prunebook.evaluation import Score, text_loss
+from prunebook.evaluation import Score, load_score, text_loss
 from prunebook.stack import Block, LayerStack, PrunebookError
-from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, load_score, loss_map, share_prefixes, sweep
+from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, loss_map, share_prefixes, sweep
 
 KINDS = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), gemma3_text=dict(head_dim=8, num_key_value_heads=2, sliding_window=6, final_logit_softcapping=5.),
     gpt_neox={}, gpt2={}, phi={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), falcon={}, mixtral={})
@@ -15,6 +15,7 @@ KINDS = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), gemma3_tex
 class Letters:
     "A tokenizer of single characters: no file, no network"
     pad_token_id, eos_token_id = 0, 2
+    def get_vocab(self): return {chr(32 + i): i for i in range(99)}
     def __call__(self, text, **kw): return dict(input_ids=[[3 + ord(c) % 90 for c in o] for o in text] if not isinstance(text, str) else [3 + ord(c) % 90 for c in text])
     def batch_decode(self, ids, **kw): return [''.join(chr(32 + i % 90) for i in o) for o in ids]
 
