@@ -306,7 +306,7 @@ def _same_world():
         torch.use_deterministic_algorithms(det, warn_only=warn)
         os.environ.clear(); os.environ.update(env)
 
-# %% ../nbs/04_healing.ipynb #faab7d0a
+# %% ../nbs/04_healing.ipynb #4107f907
 def _untie(model):
     "Give the head a matrix of its own, and say so in the config"
     head = model.get_output_embeddings()
@@ -326,7 +326,7 @@ def _student(model, config):
     student = _twin(model, config.bits, whole=last)
     _untie(student)
     for m in [student.get_output_embeddings(), *(LayerStack(student).layers[i] for i in last)]:
-        for p in m.parameters(): p.data = p.data.float(); p.requires_grad_(True)
+        for p in m.parameters(): p.data = p.data.to(torch.float32, copy=True); p.requires_grad_(True)
     return student, student
 
 # %% ../nbs/04_healing.ipynb #6ca1772d
@@ -519,7 +519,7 @@ def load_adapter(
     for name, o in _tensors(folder).items(): twin.get_parameter(name).data = o.to(model.device)
     return twin
 
-# %% ../nbs/04_healing.ipynb #34729912
+# %% ../nbs/04_healing.ipynb #58e139d7
 @dataclass
 class HealingResult:
     "What healing gives back"
@@ -590,7 +590,8 @@ def _run_folder(out, run, resume, force):
     if int(os.environ.get('RANK', 0)) == 0:
         if resume and start.exists():
             if (was := json.loads(start.read_text())) != run:
-                other = {k: (was.get(k), v) for k, v in (run['config'] | run).items() if k != 'config' and (was['config'] | was).get(k) != v}
+                flat = lambda o: o['config'] | {k: v for k, v in o.items() if k != 'config'}
+                other = {k: (flat(was).get(k), v) for k, v in flat(run).items() if flat(was).get(k) != v}
                 raise PrunebookError(f'{out}: the run there was started otherwise (then, now): {other}. Go on with what it was started with, or start anew in another folder.')
         else:
             with new_folder(out, force) as tmp: (tmp/'healing.json').write_text(json.dumps(run, indent=1) + '\n')
