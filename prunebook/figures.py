@@ -100,7 +100,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #a58c82db
+# %% ../nbs/07_figures.ipynb #9c47d0eb
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
@@ -135,7 +135,7 @@ def plot_scores(
             ax.set_yscale('log')
             ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
         ax.set(xlabel='layers dropped (%)', ylabel=label or task)
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
 # %% ../nbs/07_figures.ipynb #de02a6dc

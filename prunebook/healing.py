@@ -141,7 +141,7 @@ def _collate(rows, pad_id=0, packed=False):
     labels = ids.masked_fill(pos == 0, -100)  # a document's first token follows nothing; pads have place 0 as well
     return dict(input_ids=ids, labels=labels) | (dict(position_ids=pos) if packed else dict(attention_mask=((pos > 0) | (torch.arange(width) == 0)).long()))
 
-# %% ../nbs/04_healing.ipynb #ec41ef9c
+# %% ../nbs/04_healing.ipynb #a694e284
 @torch.no_grad()
 def _packing(model):
     "How `model` takes packed rows: 'isolated', or 'crossing' if attention leaks, or None if it knows no position_ids"
@@ -149,7 +149,8 @@ def _packing(model):
     inputs = dict(input_ids=ids, position_ids=torch.arange(8, device=model.device)[None] % 4, use_cache=False)
     try: both = model.base_model(**inputs).last_hidden_state
     except TypeError: return None
-    return 'isolated' if torch.allclose(both[:, :4].float(), both[:, 4:].float(), rtol=.05, atol=.05 * both.float().std().item()) else 'crossing'
+    tol = max(1e-5, 8 * torch.finfo(both.dtype).eps) * both.float().std()  # rounding, no more: in a random model attention does little
+    return 'isolated' if (both[:, :4] - both[:, 4:]).abs().max() < tol else 'crossing'
 
 # %% ../nbs/04_healing.ipynb #854bd45c
 def _twin(model, bits=None, whole=()):

@@ -5,8 +5,8 @@ import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-from prunebook import HealingConfig, PrunebookError, fingerprint, heal, load_adapter, prune_model
-from prunebook.healing import _InPieces, _collate, _packing, _rows, _seams, _student, _twin
+from prunebook import HealingConfig, PrunebookError, heal, prune_model
+from prunebook.healing import fingerprint, load_adapter, _collate, _packing, _rows, _seams, _student, _twin
 
 words = [f'w{i}' for i in range(96)]
 kinds = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), mistral={}, phi={}, gpt2={}, gpt_neox={}, olmo2={}, falcon=dict(alibi=True), stablelm={},
