@@ -384,7 +384,7 @@ def _group(stack, tokenizer, texts, index, max_length, batch_tokens, measures, t
             out[m] = out[m] + Moments.of(s) if m in out else Moments.of(s)
     return out, [index[i] for i in toks.skipped]
 
-# %% ../nbs/02_similarity.ipynb #8b94c76d
+# %% ../nbs/02_similarity.ipynb #23b9ef03
 def _checked(texts, stack, max_length, measures, tokens):
     if isinstance(texts, str): raise PrunebookError('texts is one string; give a list of documents, such as [text].')
     texts = list(texts)
@@ -417,7 +417,8 @@ def layer_distances(
     device = next(model.get_input_embeddings().parameters()).device
     if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
     settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
-    prints, path = run_fingerprint(model, tokenizer, texts, settings), Path(partial) if partial else None
+    path = Path(partial) if partial else None
+    prints = fingerprint(model, tokenizer, texts, settings) if path else None
     rank, world, gather = _processes(device)
     state = gather([_State.load(path, prints) if rank == 0 and path and path.exists() else _State()])[0]  # the first process reads, the others are told
     with _evaluating(model), tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0) as bar:
