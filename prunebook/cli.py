@@ -166,29 +166,36 @@ def _distances(args, model, tok):
     if args.strategy not in ('similarity', 'block_influence'): return None
     return layer_distances(model, tok, load_texts('demo', n=64), progress=args.progress)
 
-# %% ../nbs/08_cli.ipynb #f5c7431f
-@_command('prunebook heal pruned healed --steps 60', _model_args, _arg('out', metavar='OUT', help='folder for the healed checkpoint'), _text_args,
-    _arg('--config', default='quick', help='quick, paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
+# %% ../nbs/08_cli.ipynb #45a628c5
+@_command('prunebook heal pruned healed --steps 60', _model_args, _arg('out', metavar='OUT', help='folder for the healed checkpoint and its adapter'), _text_args,
+    _arg('--config', default='quick', help='quick (60 steps of 4 x 256 tokens), paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
+    _arg('--method', choices=('lora', 'head_and_last', 'linear_patch'), help='what is trained: adapters (paper), the head and last layers, or nothing: a linear map in place of the block'),
+    _arg('--objective', choices=('lm', 'distill'), help="the next token (paper), or the unpruned model's distribution over it; needs --teacher"),
+    _arg('--teacher', metavar='MODEL', help='the unpruned model, for distill and linear_patch'),
+    _arg('--packing', choices=('none', 'chunk'), help='a document a row, padded (paper), or documents joined, without padding'),
+    _arg('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters'),
     _arg('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights while training'),
     _arg('--steps', type=int, help='training steps'), _arg('--rank', type=int, help='rank of the adapters'),
     _arg('--seed', type=int, help='of the adapters and the order of texts'),
+    _arg('--n-judge', type=int, default=32, metavar='N', help='demo validation texts for the loss before and after, in the model card; 0 for none (default: %(default)s)'),
+    _arg('--resume', action='store_true', help='go on with a run in OUT that was stopped'),
     _arg('--force', action='store_true', help='replace what is in OUT'))
 def _heal(args):
-    "Heal a pruned checkpoint with low-rank adapters, merge them, and save it."
-    from dataclasses import replace
+    "Heal a pruned checkpoint by a short training, merge what was learned, and save it with its adapter."
+    from prunebook.data import load_texts
+    from prunebook.evaluation import text_loss
     from prunebook.healing import HealingConfig, heal
-    from prunebook.pruning import new_folder, save_pruned
-    with new_folder(args.out, args.force) as tmp:
-        model, tok = _load(args)
-        if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=args.max_length)
-        elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
-        else: config = HealingConfig.load(args.config)
-        given = dict(bits=args.train_bits, steps=args.steps, rank=args.rank, seed=args.seed)
-        config = replace(config, warmup=None, **{k: v for k, v in given.items() if v is not None})
-        result = heal(model, tok, _texts(args, 'healing'), config, out=tmp, progress=args.progress)
-        result.model.save_pretrained(tmp); tok.save_pretrained(tmp)
-    losses = [h['loss'] for h in result.history]
-    return dict(out=args.out, steps=len(losses), first_loss=losses[0], last_loss=losses[-1], tokens=result.history[-1]['tokens'])
+    model, tok = _load(args)
+    if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
+    elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
+    else: config = HealingConfig.load(args.config)
+    given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
+    config = config.but(**{k: v for k, v in given.items() if v is not None})
+    result = heal(model, tok, _texts(args, 'healing'), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
+    judge = lambda m: text_loss(m, tok, load_texts('demo', split='validation', n=args.n_judge), progress=args.progress).value
+    scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
+    result.save(tok, args.out, scores=scores)
+    return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
 # %% ../nbs/08_cli.ipynb #731ad918
 @_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
@@ -394,7 +401,7 @@ def _reproduce(args):
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
 
-# %% ../nbs/08_cli.ipynb #5a82ecca
+# %% ../nbs/08_cli.ipynb #153c0754
 def _show(found, indent=''):
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
@@ -428,7 +435,7 @@ def main(
     args = _parser().parse_args(argv)
     _quiet()
     try: found = COMMANDS[args.command][0](args)
-    except PrunebookError as e:
+    except (PrunebookError, OSError) as e:  # OSError: a file that is not there, a full disk
         print(f'prunebook {args.command}: {" ".join(str(e).split())}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

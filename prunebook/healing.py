@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['HealingConfig', 'fingerprint', 'load_adapter', 'HealingResult', 'heal']
 
-# %% ../nbs/04_healing.ipynb #9ff1355a
+# %% ../nbs/04_healing.ipynb #dd10a64c
 @dataclass
 class HealingConfig:
     "The recipe of a healing run. Checks itself: a wrong value raises `PrunebookError`"
@@ -80,6 +80,12 @@ class HealingConfig:
         given = json.loads(Path(path).read_text())
         if unknown := set(given) - {f.name for f in fields(cls)}: raise PrunebookError(f'{path}: unknown fields {sorted(unknown)}; the fields are {[f.name for f in fields(cls)]}.')
         return cls(**given)
+
+    def but(self, **changes: Any) -> HealingConfig:
+        "A copy with some fields changed. What follows from others (alpha from rank; warmup and save_every from steps) follows again, unless it was set otherwise"
+        usual = type(self)(steps=self.steps, rank=self.rank)
+        follows = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
+        return replace(self, **follows | changes)
 
 # %% ../nbs/04_healing.ipynb #d2d7871e
 _paper = {  # max_length, learning_rate, rank

@@ -418,7 +418,7 @@ def layer_distances(
     if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
     settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
     path = Path(partial) if partial else None
-    prints = fingerprint(model, tokenizer, texts, settings) if path else None
+    prints = run_fingerprint(model, tokenizer, texts, settings) if path else None
     rank, world, gather = _processes(device)
     state = gather([_State.load(path, prints) if rank == 0 and path and path.exists() else _State()])[0]  # the first process reads, the others are told
     with _evaluating(model), tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0) as bar:
