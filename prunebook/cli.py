@@ -14,7 +14,7 @@ from . import __version__
 from .stack import Block, LayerStack, PrunebookError
 
 # %% auto #0
-__all__ = ['COMMANDS', 'PRESETS', 'best_blocks', 'Preset', 'long_texts', 'continuations', 'reproduce', 'main']
+__all__ = ['COMMANDS', 'PRESETS', 'Preset', 'long_texts', 'continuations', 'reproduce', 'main']
 
 # %% ../nbs/08_cli.ipynb #326737b4
 COMMANDS: dict[str, tuple[Callable, str, list]] = {}
@@ -58,23 +58,7 @@ def _texts(args, split):
     demo, hub = args.texts == 'demo', args.texts != 'demo' and not Path(args.texts).exists()
     return load_texts(args.texts, split=args.split or (split if demo else 'validation'), n=args.n_texts or (256 if hub else None))
 
-# %% ../nbs/08_cli.ipynb #ecaf5e19
-def best_blocks(
-    distances,  # `LayerDistances`
-):              # A row per block size, as a `DataFrame`
-    "The best block of every size, the runner-up, and whether the best wins by more than 1.96 standard errors of their paired difference"
-    import pandas as pd
-    rows = []
-    for n in range(1, distances.depth):
-        best, second = distances.ranked(n)[:2]
-        at = lambda m, block: float(m[block.start, block.stop])
-        # the two were measured on the same texts, so the error is that of their paired difference
-        cov = distances.cov[n - 1]
-        error = ((cov[best.start, best.start] + cov[second.start, second.start] - 2 * cov[best.start, second.start]) / distances.count)**.5
-        rows.append(dict(n=n, start=best.start, stop=best.stop, layers=' '.join(map(str, best.layers)), distance=at(distances.mean, best), sem=at(distances.sem, best),
-            runner_up_start=second.start, certain=bool(at(distances.mean, second) - at(distances.mean, best) > 1.96 * error)))
-    return pd.DataFrame(rows)
-
+# %% ../nbs/08_cli.ipynb #041a9183
 def _write_distances(dist, out):
     "The table, its best blocks and its two figures, into the folder `out`"
     from prunebook.figures import plot_curves, plot_heatmap
@@ -346,7 +330,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #227cca3f
+# %% ../nbs/08_cli.ipynb #1ca119ce
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -365,7 +349,7 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
     "results.csv, figures and report.html into `work`"
     import pandas as pd
     from prunebook.figures import plot_curves, plot_heatmap, plot_scores, plot_stack, report_html
-    block, best = pruned.config.prunebook, best_blocks(dist)
+    block, best = pruned.config.prunebook, dist.best_blocks()
     table.to_csv(work/'results.csv', index=False)
     conditions = _conditions(model, preset)
     (work/'run.json').write_text(json.dumps(dict(conditions=dict(conditions.values.tolist()), seconds={k: round(v, 1) for k, v in clock.items()}, continuations=said), indent=1), encoding='utf-8')
@@ -382,7 +366,7 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
         ('What was run', 'All numbers on this page come from this run.', conditions),
         ('How alike the layers are', 'Look for the minimum of each curve: the block of that size that changes the stream least. Bands are 95 % intervals (paper, figure 1c).', figures['curves']),
         ('Every block', 'Each row is stretched to [0, 1]. Look for the dark valley, and for the right edge: blocks that hold the last layer (paper, figure 4).', figures['heatmap']),
-        ('The best block of each size', 'certain: the best beats the runner-up by more than 1.96 standard errors of their paired difference. stop is excluded.', best.drop(columns='layers')),
+        ('The best block of each size', 'certain: the best beats every rival by more than the error of their paired differences, however often one looks and whatever their number (95 %). stop is excluded.', best.drop(columns='layers')),
         ('What dropping costs: loss', 'Look for the distance between the strategies without healing (dotted), and for what healing does to it (solid). Bars are 95 % intervals (paper, figures 3 and 5).', [figures['loss'], figures['normalized']]),
         ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts only a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
         ('One cut, healed', f'checkpoint/ holds this model, healed: layers {block["dropped"]} of {block["depth"]} are gone. Below, the same prompt continued by all three, the likeliest token each time.',
