@@ -150,9 +150,9 @@ def _distances(args, model, tok):
     if args.strategy not in ('similarity', 'block_influence'): return None
     return layer_distances(model, tok, load_texts('demo', n=64), progress=args.progress)
 
-# %% ../nbs/08_cli.ipynb #45a628c5
+# %% ../nbs/08_cli.ipynb #40aa7d02
 @_command('prunebook heal pruned healed --steps 60', _model_args, _arg('out', metavar='OUT', help='folder for the healed checkpoint and its adapter'), _text_args,
-    _arg('--config', default='quick', help='quick (60 steps of 4 x 256 tokens), paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
+    _arg('--config', default='quick', help='quick (60 steps of 4 x 256 tokens; the preset quick of reproduce takes 20), paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
     _arg('--method', choices=('lora', 'head_and_last', 'linear_patch'), help='what is trained: adapters (paper), the head and last layers, or nothing: a linear map in place of the block'),
     _arg('--objective', choices=('lm', 'distill'), help="the next token (paper), or the unpruned model's distribution over it; needs --teacher"),
     _arg('--teacher', metavar='MODEL', help='the unpruned model, for distill and linear_patch'),
@@ -330,7 +330,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #1ca119ce
+# %% ../nbs/08_cli.ipynb #812475fd
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -365,10 +365,10 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
     (work/'report.html').write_text(report_html(f'Layers out of {model.config._name_or_path or "a model"}', [
         ('What was run', 'All numbers on this page come from this run.', conditions),
         ('How alike the layers are', 'Look for the minimum of each curve: the block of that size that changes the stream least. Bands are 95 % intervals (paper, figure 1c).', figures['curves']),
-        ('Every block', 'Each row is stretched to [0, 1]. Look for the dark valley, and for the right edge: blocks that hold the last layer (paper, figure 4).', figures['heatmap']),
+        ('Every block', 'Each row is stretched to [0, 1]. Look for the dark valley, and for the bright edges: blocks that hold the first layer (left) or the last (right) (paper, figure 4).', figures['heatmap']),
         ('The best block of each size', 'certain: the best beats every rival by more than the error of their paired differences, however often one looks and whatever their number (95 %). stop is excluded.', best.drop(columns='layers')),
         ('What dropping costs: loss', 'Look for the distance between the strategies without healing (dotted), and for what healing does to it (solid). Bars are 95 % intervals (paper, figures 3 and 5).', [figures['loss'], figures['normalized']]),
-        ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts only a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
+        ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts at or a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
         ('One cut, healed', f'checkpoint/ holds this model, healed: layers {block["dropped"]} of {block["depth"]} are gone. Below, the same prompt continued by all three, the likeliest token each time.',
             [figures['stack'], pd.DataFrame([dict(model=k, continuation=v) for k, v in said.items()])]),
         ('The table', 'One row per strategy, layers dropped, healed or not, and task; results.csv has more columns.', rows),

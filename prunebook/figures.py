@@ -55,7 +55,7 @@ def plot_stack(
         ax.set(xlim=(-4, depth + 3), ylim=(-.2, 2)); ax.axis('off')
     return ax
 
-# %% ../nbs/07_figures.ipynb #5c03d350
+# %% ../nbs/07_figures.ipynb #4b6cc69c
 def plot_curves(
     distances: LayerDistances,
     ns: Sequence[int] | None = None,  # Block sizes to draw; all but the longest few if `None`
@@ -76,7 +76,7 @@ def plot_curves(
         best = [distances.best_block(n).start for n in ns]
         ax.plot(best, [distances.mean[l, l + n] for l, n in zip(best, ns)], 'o-', color='black', ms=3, lw=.9, label='$\\ell^*(n)$')
         ax.figure.colorbar(plt.cm.ScalarMappable(norm, 'viridis'), ax=ax, label='block size $n$', pad=.02, ticks=MaxNLocator(integer=True))
-        ax.set(xlabel='first layer of the block, $\\ell$', ylabel='angular distance $d(x^{(\\ell)}, x^{(\\ell+n)})$ / π', ylim=(0, None))
+        ax.set(xlabel='first layer of the block, $\\ell$', ylabel='angular distance $d(x^{(\\ell)}, x^{(\\ell+n)})$ (half turns)', ylim=(0, None))
         ax.legend(loc='upper right')
     return ax
 
