@@ -28,7 +28,7 @@ def _command(example, *arguments):
         return run
     return f
 
-# %% ../nbs/08_cli.ipynb #4b128c10
+# %% ../nbs/08_cli.ipynb #456e2b96
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
     _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),
@@ -39,7 +39,7 @@ _model_args = [
 _text_args = [
     _arg('--texts', default='demo', help='"demo", a set on the hub such as allenai/c4, or a .txt, .jsonl, .json, .csv or .parquet file (default: %(default)s)'),
     _arg('--split', help='part of the texts: for demo calibration, healing or validation; for a set on the hub its own names'),
-    _arg('--n-texts', type=int, metavar='N', help='how many texts, from the start (default: all; 256 of a set on the hub)'),
+    _arg('--n-texts', type=int, metavar='N', help='how many texts, from the start (default: all; of a set on the hub 256, or what healing needs)'),
     _arg('--max-length', type=int, default=512, metavar='M', help='tokens kept of each text (default: %(default)s)'),
     _arg('--batch-tokens', type=int, default=8192, metavar='N', help='most tokens in a batch (default: %(default)s)')]
 _out_args = [
@@ -52,13 +52,14 @@ def _load(args):
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
 
-def _texts(args, split):
-    "The texts that the command line asks for: of a set on the hub 256 unless told otherwise, of anything else all"
+def _texts(args, split, n_hub=256):
+    "The texts that the command line asks for: of a set on the hub `n_hub` unless told otherwise, of anything else all"
     from prunebook.data import load_texts
     demo, hub = args.texts == 'demo', args.texts != 'demo' and not Path(args.texts).exists()
-    return load_texts(args.texts, split=args.split or (split if demo else 'validation'), n=args.n_texts or (256 if hub else None))
+    usual = split if demo else 'train' if split == 'healing' else 'validation'
+    return load_texts(args.texts, split=args.split or usual, n=args.n_texts if args.n_texts is not None else n_hub if hub else None)
 
-# %% ../nbs/08_cli.ipynb #041a9183
+# %% ../nbs/08_cli.ipynb #1b3d2200
 def _write_distances(dist, out):
     "The table, its best blocks and its two figures, into the folder `out`"
     from prunebook.figures import plot_curves, plot_heatmap
@@ -81,7 +82,8 @@ def _similarity(args):
     from prunebook.pruning import new_folder
     from prunebook.similarity import Certain, layer_distances
     from prunebook.stack import LayerStack
-    partial = Path(args.out).with_name(f'.{Path(args.out).name}.partial')
+    place = Path(os.path.abspath(args.out))
+    partial = place.with_name(f'.{place.name}.partial')
     main = os.environ.get('RANK', '0') == '0'
     if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
     def measure():
@@ -91,7 +93,7 @@ def _similarity(args):
         return layer_distances(model, tok, _texts(args, 'calibration'), max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress,
             until=until, every=32 if until else 128, partial=partial)
     if not main: return measure() and {}
-    with new_folder(args.out, args.force) as out:
+    with new_folder(args.out, args.force, [args.model]) as out:
         if not args.resume: partial.unlink(missing_ok=True)
         dist = measure()
         _write_distances(dist, out)
@@ -99,7 +101,7 @@ def _similarity(args):
     best = dist.best_blocks()
     return dict(out=args.out, texts=int(dist.count), depth=dist.depth, best_blocks=best[['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']].to_dict('records'))
 
-# %% ../nbs/08_cli.ipynb #fd98de1e
+# %% ../nbs/08_cli.ipynb #473b5a6d
 @_command('prunebook prune demo pruned --drop 11-18', _model_args,
     _arg('out', metavar='OUT', help='folder for the pruned checkpoint'),
     _arg('--drop', metavar='LAYERS', help='layers to drop, counted from 0: 11-18 (both ends included), 11:19 (end excluded), 3,7,11'),
@@ -117,7 +119,7 @@ def _prune(args):
     memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
     folder = args.model if memory else checkpoint_folder(args.model, revision=args.revision)
     measured = args.drop is None and (args.strategy in ('best_loss', 'greedy') or args.strategy in ('similarity', 'block_influence') and not args.distances)
-    with new_folder(args.out, args.force) as tmp:
+    with new_folder(args.out, args.force, [args.model, args.distances]) as tmp:
         model, tok = _load(args) if memory or measured else (None, None)
         depth = len(LayerStack(model)) if model is not None else config_depth(folder)
         if args.drop is not None: plan = choose_layers(parse_layers(args.drop, depth), depth=depth)
@@ -150,7 +152,7 @@ def _distances(args, model, tok):
     if args.strategy not in ('similarity', 'block_influence'): return None
     return layer_distances(model, tok, load_texts('demo', n=64), progress=args.progress)
 
-# %% ../nbs/08_cli.ipynb #40aa7d02
+# %% ../nbs/08_cli.ipynb #ffeb5973
 @_command('prunebook heal pruned healed --steps 60', _model_args, _arg('out', metavar='OUT', help='folder for the healed checkpoint and its adapter'), _text_args,
     _arg('--config', default='quick', help='quick (60 steps of 4 x 256 tokens; the preset quick of reproduce takes 20), paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
     _arg('--method', choices=('lora', 'head_and_last', 'linear_patch'), help='what is trained: adapters (paper), the head and last layers, or nothing: a linear map in place of the block'),
@@ -169,13 +171,15 @@ def _heal(args):
     from prunebook.data import load_texts
     from prunebook.evaluation import text_loss
     from prunebook.healing import HealingConfig, heal
+    from prunebook.pruning import free_place
+    free_place(args.out, args.force or args.resume, [args.model, args.teacher])
     model, tok = _load(args)
     if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
     elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
     else: config = HealingConfig.load(args.config)
     given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
     config = config.but(**{k: v for k, v in given.items() if v is not None})
-    result = heal(model, tok, _texts(args, 'healing'), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
+    result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
     judge = lambda m: text_loss(m, tok, load_texts('demo', split='validation', n=args.n_judge), progress=args.progress).value
     scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
     result.save(tok, args.out, scores=scores)
@@ -265,7 +269,7 @@ def continuations(
     say = lambda m: m.generate(**ids.to(m.device), max_new_tokens=n_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)[0, ids['input_ids'].shape[1]:]
     return {k: tokenizer.decode(say(m), skip_special_tokens=True) for k, m in models.items()}
 
-# %% ../nbs/08_cli.ipynb #18a36524
+# %% ../nbs/08_cli.ipynb #fd92e225
 class _Clock(dict):
     "Seconds by step; says on stderr what is going on"
     def __init__(self, progress): self.progress = progress
@@ -280,18 +284,19 @@ class _Clock(dict):
 def _run_folder(out, force, asked):
     "`out`.unfinished to work in, moved to `out` at the end; what is there is gone on with if it was asked for the same"
     import shutil
-    out = Path(os.path.abspath(out))
+    from prunebook.pruning import free_place, put_in_place
+    out = free_place(out, force, [asked['model']])
     work = out.with_name(out.name + '.unfinished')
-    if out.is_file() or out.is_dir() and any(out.iterdir()) and not force: raise PrunebookError(f'{out} is not empty. Choose another folder with --out, or replace it with --force.')
     note = work/'asked.json'
     if note.exists() and json.loads(note.read_text()) != asked:
         if not force: raise PrunebookError(f'{work} holds an unfinished run with other settings: {note.read_text()}. Finish it with these, or throw it away with --force.')
         shutil.rmtree(work)
-    try: work.mkdir(parents=True, exist_ok=True); note.write_text(json.dumps(asked))
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        if not note.exists(): note.with_suffix('.new').write_text(json.dumps(asked)); note.with_suffix('.new').replace(note)
     except OSError as e: raise PrunebookError(f'cannot write {work}: {e.strerror}. Choose another folder with --out.') from None
     yield work
-    if out.exists(): shutil.rmtree(out)
-    work.rename(out)
+    put_in_place(work, out, force)
 
 def reproduce(
     model: str = 'demo',               # "demo", a hub id or a folder
@@ -309,7 +314,8 @@ def reproduce(
     from prunebook.sweep import SweepConfig, sweep
     if preset not in PRESETS: raise PrunebookError(f'preset {preset!r}: there are {", ".join(PRESETS)}.')
     p, clock = PRESETS[preset], _Clock(progress)
-    with _run_folder(out, force, dict(model=str(model), preset=preset, version=__version__)) as work:
+    asked = dict(model=str(model), preset=preset, version=__version__) | {k: str(v) for k, v in kwargs.items() if v is not None and k != 'device_map'}
+    with _run_folder(out, force, asked) as work:
         with clock('load the model'): whole, tok = load_model(model, **kwargs)
         with clock('measure the distances'):
             if (work/'distances.json').exists(): dist = LayerDistances.load(work)

