@@ -59,7 +59,7 @@ def _texts(args, split, n_hub=256):
     usual = split if demo else 'train' if split == 'healing' else 'validation'
     return load_texts(args.texts, split=args.split or usual, n=args.n_texts if args.n_texts is not None else n_hub if hub else None)
 
-# %% ../nbs/08_cli.ipynb #1b3d2200
+# %% ../nbs/08_cli.ipynb #8773d0e2
 def _write_distances(dist, out):
     "The table, its best blocks and its two figures, into the folder `out`"
     from prunebook.figures import plot_curves, plot_heatmap
@@ -83,7 +83,7 @@ def _similarity(args):
     from prunebook.similarity import Certain, layer_distances
     from prunebook.stack import LayerStack
     place = Path(os.path.abspath(args.out))
-    partial = place.with_name(f'.{place.name}.partial')
+    partial = place.parent/f'.{place.name}.partial'
     main = os.environ.get('RANK', '0') == '0'
     if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
     def measure():
@@ -336,7 +336,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #812475fd
+# %% ../nbs/08_cli.ipynb #c94df8fa
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -354,6 +354,7 @@ def _conditions(model, preset):
 def _report(work, model, preset, dist, table, pruned, said, clock):
     "results.csv, figures and report.html into `work`"
     import pandas as pd
+    from prunebook.pruning import show_layers
     from prunebook.figures import plot_curves, plot_heatmap, plot_scores, plot_stack, report_html
     block, best = pruned.config.prunebook, dist.best_blocks()
     table.to_csv(work/'results.csv', index=False)
@@ -367,7 +368,8 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
     (work/'figures').mkdir(exist_ok=True)
     for name, ax in figures.items():
         for kind in ('png', 'svg'): ax.figure.savefig(work/'figures'/f'{name}.{kind}', dpi=160)
-    rows = table.drop(columns=['versions', 'source', 'interval', 'baseline', 'metric'])
+    rows = table[['strategy', 'n', 'healed', 'task', 'value', 'low', 'high', 'k', 'count', 'fraction_layers', 'fraction_params']].assign(
+        layers=[show_layers([int(i) for i in str(o).split()]) if n else '' for o, n in zip(table.layers, table.n)])
     (work/'report.html').write_text(report_html(f'Layers out of {model.config._name_or_path or "a model"}', [
         ('What was run', 'All numbers on this page come from this run.', conditions),
         ('How alike the layers are', 'Look for the minimum of each curve: the block of that size that changes the stream least. Bands are 95 % intervals (paper, figure 1c).', figures['curves']),
@@ -376,7 +378,7 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
         ('What dropping costs: loss', 'Look for the distance between the strategies without healing (dotted), and for what healing does to it (solid). Bars are 95 % intervals (paper, figures 3 and 5).', [figures['loss'], figures['normalized']]),
         ('What dropping costs: questions', 'Look for a plateau and a drop (paper, figure 2). A model of this size starts at or a little above chance on MMLU: mind the intervals.' if model.num_parameters() < 1e9 else 'Look for a plateau and a drop (paper, figure 2).', figures['mmlu']),
         ('One cut, healed', f'checkpoint/ holds this model, healed: layers {block["dropped"]} of {block["depth"]} are gone. Below, the same prompt continued by all three, the likeliest token each time.',
-            [figures['stack'], pd.DataFrame([dict(model=k, continuation=v) for k, v in said.items()])]),
+            [figures['stack'], pd.DataFrame([dict(model=k, continuation=' '.join(v.split())) for k, v in said.items()])]),
         ('The table', 'One row per strategy, layers dropped, healed or not, and task; results.csv has more columns.', rows),
         ('Time', 'Seconds of each step, in this run.', pd.DataFrame([dict(step=k, seconds=round(v, 1)) for k, v in clock.items()]))]), encoding='utf-8')
 

@@ -100,7 +100,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #2970e1a0
+# %% ../nbs/07_figures.ipynb #93b7ecef
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def plot_scores(
@@ -121,12 +121,12 @@ def plot_scores(
     base, strategies = rows[rows.n == 0], [s for s in rows.strategy.unique() if s != 'none']
     with figure_style():
         ax = _axes(ax)
-        for s, colour in zip(strategies, sns.color_palette('colorblind')):
+        for i, (s, colour) in enumerate(zip(strategies, sns.color_palette('colorblind'))):
             for healed in (False, True):
                 own = rows[(rows.strategy == s) & (rows.healed == healed) & (rows.n > 0)]
                 if own.empty: continue
                 pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
-                x, y = 100 * pts.fraction_layers, pts.value
+                x, y = 100 * pts.fraction_layers + .3 * (i - (len(strategies) - 1) / 2) + .15 * healed, pts.value  # side by side, so that no bar hides another
                 ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
                     ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
         if chance is not None:
@@ -152,7 +152,7 @@ def plot_history(
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
     return ax
 
-# %% ../nbs/07_figures.ipynb #ffd7b1f9
+# %% ../nbs/07_figures.ipynb #368a4e01
 def _shown(o):
     "HTML of a figure, a table, or text"
     if isinstance(o, Axes): o = o.figure
@@ -160,7 +160,9 @@ def _shown(o):
         buf = io.BytesIO()
         with figure_style(): o.savefig(buf, format='png', dpi=160)
         return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
-    if isinstance(o, pd.DataFrame): return f'<div class="wide">{o.to_html(index=False, border=0, float_format=lambda v: f"{v:.4g}")}</div>'
+    if isinstance(o, pd.DataFrame):
+        table = o.to_html(index=False, border=0, na_rep='', float_format=lambda v: f'{v:.4g}')
+        return f'<div class="wide">{table}</div>'
     return f'<pre>{html.escape(str(o))}</pre>'
 
 _css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
