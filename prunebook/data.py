@@ -171,8 +171,21 @@ def quantization(
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
-# %% ../nbs/01_data.ipynb #767a8dd0
+# %% ../nbs/01_data.ipynb #18cfe91c
 _readers = {'.jsonl': 'json', '.json': 'json', '.csv': 'csv', '.parquet': 'parquet'}
+
+def _lines(path):
+    "Lines that are not empty; only a line feed ends one"
+    try: return [o for o in path.read_text(encoding='utf-8').split('\n') if o.strip()]
+    except UnicodeDecodeError as e: raise PrunebookError(f'{path} is not UTF-8 ({e.reason} at byte {e.start}). Save it as UTF-8.') from None
+
+def _jsonl(path):
+    rows = []
+    for i, o in enumerate(_lines(path), 1):
+        try: rows.append(json.loads(o))
+        except ValueError as e: raise PrunebookError(f'{path}, line {i} that is not empty: not JSON ({e}).') from None
+        if not isinstance(rows[-1], dict): raise PrunebookError(f'{path}, line {i} that is not empty: not an object in braces.')
+    return rows
 
 def _why(e):
     "The first line of an error"
@@ -220,7 +233,7 @@ def _field(row, column, name):
     if not isinstance(row.get(column), str): raise PrunebookError(f'{name}: no text in column {column!r}; the columns are {sorted(row)}. Name the one with the text (column=…).')
     return row[column]
 
-# %% ../nbs/01_data.ipynb #aea620aa
+# %% ../nbs/01_data.ipynb #e82564f9
 # short name: set on the hub, its configuration, its split
 QUESTION_SETS = dict(mmlu=('cais/mmlu', 'all', 'test'), arc_easy=('allenai/ai2_arc', 'ARC-Easy', 'test'), arc_challenge=('allenai/ai2_arc', 'ARC-Challenge', 'test'),
     piqa=('ybisk/piqa', None, 'validation'), boolq=('google/boolq', None, 'validation'), gsm8k=('openai/gsm8k', 'main', 'test'))
@@ -267,19 +280,6 @@ def _question_rows(name, data_dir, split, kwargs):
         where = f', and {data_dir} has no {short}.jsonl' if data_dir else ''
         raise PrunebookError(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).') from e
-
-def _lines(path):
-    "Lines that are not empty; only a line feed ends one"
-    try: return [o for o in path.read_text(encoding='utf-8').split('\n') if o.strip()]
-    except UnicodeDecodeError as e: raise PrunebookError(f'{path} is not UTF-8 ({e.reason} at byte {e.start}). Save it as UTF-8.') from None
-
-def _jsonl(path):
-    rows = []
-    for i, o in enumerate(_lines(path), 1):
-        try: rows.append(json.loads(o))
-        except ValueError as e: raise PrunebookError(f'{path}, line {i} that is not empty: not JSON ({e}).') from None
-        if not isinstance(rows[-1], dict): raise PrunebookError(f'{path}, line {i} that is not empty: not an object in braces.')
-    return rows
 
 # %% ../nbs/01_data.ipynb #5bd59d5b
 @dataclass

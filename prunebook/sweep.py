@@ -197,7 +197,7 @@ KEYS = ['strategy', 'n', 'healed', 'seed', 'task']
 
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
-    def __init__(self, out: str | Path, config: SweepConfig, model: PreTrainedModel):
+    def __init__(self, out: str | Path, config: SweepConfig, model: 'PreTrainedModel'):
         import pandas as pd
         self.out, self.stack, self.total = Path(out), LayerStack(model), model.num_parameters()
         asked = json.loads(json.dumps(dict(model=fingerprint(model), dtype=str(model.dtype), depth=len(self.stack), config=asdict(config))))
@@ -428,7 +428,7 @@ def _fit(x, y, w, ts):
     return line[0], rss, t, c, line[1]
 
 def critical_fraction(
-    table: pd.DataFrame,       # Rows of a sweep: one task and one strategy; the whole model's row (strategy "none") may be among them
+    table: 'pd.DataFrame',       # Rows of a sweep: one task and one strategy; the whole model's row (strategy "none") may be among them
     x: str = 'fraction_layers', # Or "fraction_params"
     resamples: int = 500,
     seed: int = 0,
