@@ -576,7 +576,7 @@ def _check_files(folder):
 def _check_run(folder):
     import torch
     from transformers import AutoModelForCausalLM
-    try: model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+    try: model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)  # in 16 bits the two ways of generating may round apart
     except Exception as e: return [f'it cannot be loaded: {str(e).strip().splitlines()[0]}']
     said = dict(missing_keys='is missing and was filled with random numbers', unexpected_keys='has no place in the model and was ignored', mismatched_keys='has another shape than the config says', error_msgs='could not be read')
     wrong = [f'{k[0] if isinstance(k, tuple) else k} {why} ({len(info[what])} such).' for what, why in said.items() for k in sorted(info.get(what) or (), key=str)[:1]]

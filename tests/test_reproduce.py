@@ -2,7 +2,7 @@
 import json, os, re, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
-from prunebook import LayerDistances, PrunebookError, reproduce
+from prunebook import LayerDistances, PrunebookError, check_checkpoint, reproduce
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
@@ -39,6 +39,7 @@ def test_checkpoint_loads_with_plain_transformers(run):
     assert done.returncode == 0, done.stderr
     dropped = json.loads((run/'checkpoint'/'config.json').read_text())['prunebook']['dropped']
     assert done.stdout.split() == [str(30 - len(dropped))] * 2
+    assert check_checkpoint(run/'checkpoint') == []
 
 def test_report_is_whole_and_self_contained(run):
     page = (run/'report.html').read_text()
