@@ -308,7 +308,8 @@ def tokenize(
     if not texts: raise PrunebookError('no texts given. Give a list with at least one document; load_texts("demo") has some.')
     if bad := [i for i, o in enumerate(texts) if not isinstance(o, str)]: raise PrunebookError(f'texts {bad[:5]} are not strings but {type(texts[bad[0]]).__name__}.')
     if max_length < min_length: raise PrunebookError(f'max_length={max_length}: give at least {min_length} token(s).')
-    ids = [o[:max_length] for o in tokenizer(texts, add_special_tokens=True, verbose=False)['input_ids']]
+    few = (texts[i:i+32] for i in range(0, len(texts), 32))  # a tokenizer's own records of a document are many times larger than its tokens
+    ids = [o[:max_length] for part in few for o in tokenizer(part, add_special_tokens=True, verbose=False)['input_ids']]
     skipped = [i for i, o in enumerate(ids) if len(o) < min_length or not texts[i].strip()]
     index = [i for i in range(len(ids)) if i not in set(skipped)]
     if not index: raise PrunebookError(f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too short. Give longer documents.')
