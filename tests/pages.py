@@ -22,7 +22,7 @@ SCALES = dict(thousand=1e3, million=1e6, billion=1e9, kb=1e3, mb=1e6, gb=1e9)
 _run = r'\d+(?:(?:, | and | or | to |-|–|:|/)\d+)*'
 NO_RESULT = [re.compile(o, re.I) for o in (
     rf'\b(?:layers?|blocks?) {_run}', r'\bpython \d+\.\d+(?:(?: to |–|-| or )\d+\.\d+)?', rf'\b(?:figures?|tables?|sections?|equations?|claims?|exercises?|chapters?|cells?|versions?|seeds?) {_run}[a-z]?\b', r'\bappendix \w+',
-    r'\b\d{4}\.\d{4,5}\b', rf'{_run}[ -]bits?\b', r'\b95 ?%', r'\b(?:19|20)\d\d\b', r'^\s*\d+\. ', r'\b\d+(?:\.\d+)+\b(?=[^%]{0,12}\bor newer)')]
+    r'\b\d{4}\.\d{4,5}\b', rf'{_run}[ -]bits?\b', r'\b95 ?%', r'\b(?:19|20)\d\d\b', r'\b\d+(?:\.\d+)+\b(?=[^%]{0,12}\bor newer)')]
 
 @dataclass
 class Page:
@@ -53,7 +53,7 @@ def plain(md):
     md = re.sub(r'^(```|~~~).*?^\1[^\n]*$', '', md, flags=re.S | re.M)
     md = re.sub(r'\$\$.*?\$\$|(?<!\\)\$[^$\n]+\$', ' … ', md, flags=re.S)
     md = re.sub(r'`[^`\n]+`', ' … ', md)
-    return '\n'.join('' if re.match(r'\s*(#|:::|- [\w-]+: )', o) else o for o in md.splitlines())
+    return '\n'.join('' if re.match(r'\s*(#|:::|- [\w-]+: )', o) else re.sub(r'^\s*\d+\. ', '* ', o) for o in md.splitlines())
 
 def sentences(md):
     "Sentences of prose; a table's row is one, and so is an item of a list"
