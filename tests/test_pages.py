@@ -34,6 +34,11 @@ def test_exercises_have_answers(page):
     asked, answered = exercises(page)
     assert asked == answered >= 2
 
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
+def test_links_of_the_root_lead_somewhere(name):
+    links = re.findall(r'\]\(([^)\s#]+)', (folder.parent/name).read_text(encoding='utf-8'))
+    assert [o for o in links if not re.match(r'https?://', o) and not (folder.parent/o).exists()] == []
+
 # The checker itself, on pages that are right and pages that are broken.
 
 def md(text): return dict(cell_type='markdown', source=text)
