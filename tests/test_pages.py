@@ -18,7 +18,7 @@ def listed():
 def test_sidebar_and_folder_agree(): assert sorted(listed()) == sorted(p.name for p in book)
 
 def test_reading_order():
-    "index, first steps, 00 … 08, and then the paper's first page: each leads to the next in its last words"
+    "index, first steps, the library, and then the paper's first page: each leads to the next in its last words"
     order = listed()
     course = ['index.ipynb', 'guide/first_steps.ipynb', *(p.name for p in library)]
     assert order[:len(course)] == course
@@ -29,7 +29,7 @@ def test_reading_order():
         to = [(folder/here).parent/t.partition('#')[0] for t in re.findall(r'\]\(([^)]+\.ipynb[^)]*)\)', last)]
         assert (folder/there).resolve() in [t.resolve() for t in to], f'{here} does not lead to {there}: {last[-100:]!r}'
 
-@pytest.mark.parametrize('page', library, ids=lambda p: p.name)
+@pytest.mark.parametrize('page', [p for p in library if p.name < '09'], ids=lambda p: p.name)
 def test_exercises_have_answers(page):
     asked, answered = exercises(page)
     assert asked == answered >= 2
