@@ -152,7 +152,7 @@ def _distances(args, model, tok):
     if args.strategy not in ('similarity', 'block_influence'): return None
     return layer_distances(model, tok, load_texts('demo', n=64), progress=args.progress)
 
-# %% ../nbs/08_cli.ipynb #ffeb5973
+# %% ../nbs/08_cli.ipynb #e4d47625
 @_command('prunebook heal pruned healed --steps 60', _model_args, _arg('out', metavar='OUT', help='folder for the healed checkpoint and its adapter'), _text_args,
     _arg('--config', default='quick', help='quick (60 steps of 4 x 256 tokens; the preset quick of reproduce takes 20), paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'),
     _arg('--method', choices=('lora', 'head_and_last', 'linear_patch'), help='what is trained: adapters (paper), the head and last layers, or nothing: a linear map in place of the block'),
@@ -173,6 +173,7 @@ def _heal(args):
     from prunebook.healing import HealingConfig, heal
     from prunebook.pruning import free_place
     free_place(args.out, args.force or args.resume, [args.model, args.teacher])
+    judged = load_texts('demo', split='validation', n=args.n_judge) if args.n_judge else []
     model, tok = _load(args)
     if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
     elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
@@ -180,12 +181,12 @@ def _heal(args):
     given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
     config = config.but(**{k: v for k, v in given.items() if v is not None})
     result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
-    judge = lambda m: text_loss(m, tok, load_texts('demo', split='validation', n=args.n_judge), progress=args.progress).value
+    judge = lambda m: text_loss(m, tok, judged, progress=args.progress).value
     scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
     result.save(tok, args.out, scores=scores)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
-# %% ../nbs/08_cli.ipynb #731ad918
+# %% ../nbs/08_cli.ipynb #5f7f6f86
 @_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
     _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
     _arg('--n', type=int, metavar='N', help='how many questions of each task, evenly spread (default: all)'),
@@ -197,6 +198,7 @@ def _heal(args):
 def _evaluate(args):
     "Loss on C4 and accuracy on questions, with 95 % intervals."
     from prunebook.evaluation import evaluate
+    if args.save: Path(args.save).mkdir(parents=True, exist_ok=True)  # before the work, not after it
     model, tok = _load(args)
     scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, shots=args.shots, harness=args.harness, progress=args.progress)
     if args.save: scores.save(args.save)
@@ -269,7 +271,7 @@ def continuations(
     say = lambda m: m.generate(**ids.to(m.device), max_new_tokens=n_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)[0, ids['input_ids'].shape[1]:]
     return {k: tokenizer.decode(say(m), skip_special_tokens=True) for k, m in models.items()}
 
-# %% ../nbs/08_cli.ipynb #fd92e225
+# %% ../nbs/08_cli.ipynb #3a5e0b83
 class _Clock(dict):
     "Seconds by step; says on stderr what is going on"
     def __init__(self, progress): self.progress = progress
@@ -284,19 +286,20 @@ class _Clock(dict):
 def _run_folder(out, force, asked):
     "`out`.unfinished to work in, moved to `out` at the end; what is there is gone on with if it was asked for the same"
     import shutil
-    from prunebook.pruning import free_place, put_in_place
+    from prunebook.data import read_json, write_whole
+    from prunebook.pruning import alone, free_place, put_in_place
     out = free_place(out, force, [asked['model']])
     work = out.with_name(out.name + '.unfinished')
     note = work/'asked.json'
-    if note.exists() and json.loads(note.read_text()) != asked:
-        if not force: raise PrunebookError(f'{work} holds an unfinished run with other settings: {note.read_text()}. Finish it with these, or throw it away with --force.')
-        shutil.rmtree(work)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        if not note.exists(): note.with_suffix('.new').write_text(json.dumps(asked)); note.with_suffix('.new').replace(note)
+    try: work.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise PrunebookError(f'cannot write {work}: {e.strerror}. Choose another folder with --out.') from None
-    yield work
-    put_in_place(work, out, force)
+    with alone(work):
+        if note.exists() and (was := read_json(note)) != asked:
+            if not force: raise PrunebookError(f'{work} holds an unfinished run with other settings: {json.dumps(was)}. Finish it with these, or throw it away with --force.')
+            for p in work.iterdir(): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink()
+        if not note.exists(): write_whole(note, json.dumps(asked))
+        yield work
+        put_in_place(work, out, force)
 
 def reproduce(
     model: str = 'demo',               # "demo", a hub id or a folder
@@ -314,7 +317,7 @@ def reproduce(
     from prunebook.sweep import SweepConfig, sweep
     if preset not in PRESETS: raise PrunebookError(f'preset {preset!r}: there are {", ".join(PRESETS)}.')
     p, clock = PRESETS[preset], _Clock(progress)
-    asked = dict(model=str(model), preset=preset, version=__version__) | {k: str(v) for k, v in kwargs.items() if v is not None and k != 'device_map'}
+    asked = dict(model=str(model), preset=preset, version=__version__) | {k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')}
     with _run_folder(out, force, asked) as work:
         with clock('load the model'): whole, tok = load_model(model, **kwargs)
         with clock('measure the distances'):
@@ -393,7 +396,7 @@ def _reproduce(args):
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
 
-# %% ../nbs/08_cli.ipynb #153c0754
+# %% ../nbs/08_cli.ipynb #0a55ec0d
 def _show(found, indent=''):
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
@@ -425,16 +428,29 @@ def main(
 ) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted
     "Entry point of `prunebook`"
     args = _parser().parse_args(argv)
+    from prunebook.data import mask, out_of_memory
     _quiet()
+    def complain(why): _say(f'prunebook {args.command}: {" ".join(mask(str(why)).split())}', sys.stderr)
     try: found = COMMANDS[args.command][0](args)
-    except (PrunebookError, OSError) as e:  # OSError: a file that is not there, a full disk
-        print(f'prunebook {args.command}: {" ".join(str(e).split())}', file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f'prunebook {args.command}: interrupted', file=sys.stderr)
+        complain('interrupted. ' + _again.get(args.command, 'Nothing was written.'))
         return 130
-    print(json.dumps(found, indent=1, default=_plain) if args.json else '\n'.join(_show(found)))
+    except Exception as e:
+        if out_of_memory(e): complain('out of memory. Give a smaller --batch-tokens, fewer --bits, or use a larger machine; `prunebook estimate` says what is needed.')
+        elif isinstance(e, (PrunebookError, OSError)): complain(e)  # OSError: a file that is not there, a full disk
+        else: raise
+        return 2
+    try: _say(json.dumps(found, indent=1, default=_plain) if args.json else '\n'.join(_show(found)), sys.stdout)
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # who reads has seen enough
     return 0 if found.get('sound', True) else 1
+
+_again = dict(similarity='Go on with --resume.', heal='Go on with --resume.', sweep='The same command goes on.', reproduce='The same command goes on.')
+
+def _say(text, file):
+    "Print what the terminal can show: no escape codes out of a model's name, no failure for want of a letter"
+    text = ''.join(o if o.isprintable() or o == '\n' else repr(o)[1:-1] for o in text)
+    encoding = getattr(file, 'encoding', None) or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
 def _quiet():
     "transformers' own bars and advice would drown ours"
