@@ -28,14 +28,15 @@ def _command(example, *arguments):
         return run
     return f
 
-# %% ../nbs/08_cli.ipynb #456e2b96
+# %% ../nbs/08_cli.ipynb #11313bea
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
     _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),
     _arg('--bits', type=int, choices=(4, 8, 16, 32), help='4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32'),
     _arg('--device-map', default='auto', help='where the layers go, as in accelerate (default: %(default)s)'),
     _arg('--revision', help='revision of a model on the hub'),
-    _arg('--trust-remote-code', action='store_true', help="run the model's own code from the hub: only for a source you trust")]
+    _arg('--trust-remote-code', action='store_true', help="run the model's own code from the hub: only for a source you trust"),
+    _arg('--force-memory', action='store_true', help='go on even if the model cannot fit into the memory of this machine')]
 _text_args = [
     _arg('--texts', default='demo', help='"demo", a set on the hub such as allenai/c4, or a .txt, .jsonl, .json, .csv or .parquet file (default: %(default)s)'),
     _arg('--split', help='part of the texts: for demo calibration, healing or validation; for a set on the hub its own names'),
@@ -49,8 +50,20 @@ _out_args = [
 def _load(args):
     "Model and tokenizer as the command line asks for"
     from prunebook.data import load_model
+    _fits(args)
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
+
+def _fits(args):
+    "Refuse, before anything is loaded, what cannot fit into this machine"
+    from prunebook.estimate import memory_gb, model_size, peak_gb, weights_gb
+    if args.force_memory: return
+    try: size = model_size(args.model, args.revision)
+    except PrunebookError: return  # what is wrong is better said by who loads it
+    command = dict(prune='evaluate', reproduce='heal').get(args.command, args.command)
+    need, have = peak_gb(size, command, args.dtype, args.bits, getattr(args, 'batch_tokens', 8192)), memory_gb()
+    if need > sum(have.values()): raise PrunebookError(f'{args.command} of {args.model} needs about {need:,.1f} GB of memory, {weights_gb(size, args.dtype, args.bits):,.1f} of them for the weights, '
+        f'and this machine has {" + ".join(f"{v:,.1f} ({k})" for k, v in have.items())}. Use --bits 4, a smaller --batch-tokens or another machine, or --force-memory to try all the same.')
 
 def _texts(args, split, n_hub=256):
     "The texts that the command line asks for: of a set on the hub `n_hub` unless told otherwise, of anything else all"
@@ -339,7 +352,7 @@ def reproduce(
         with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #c94df8fa
+# %% ../nbs/08_cli.ipynb #f753f414
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -392,9 +405,25 @@ def _report(work, model, preset, dist, table, pruned, said, clock):
     _arg('--force', action='store_true', help='replace what is in the folder'))
 def _reproduce(args):
     "Measure, prune, heal and judge one model, and report: the paper's main figures from your own run."
+    _fits(args)
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
+
+# %% ../nbs/08_cli.ipynb #a63b323e
+@_command('prunebook estimate demo', _model_args[:3], _model_args[4], _text_args[2:],
+    _arg('--config', default='quick', help='recipe of healing: quick, paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'))
+def _estimate(args):
+    "Memory, disk and time that each command will need for a model, from its config and the headers of its weights alone."
+    from prunebook.estimate import estimate, memory_gb, model_size
+    size = model_size(args.model, args.revision)
+    recipe = None
+    if args.config != 'quick':
+        from prunebook.healing import HealingConfig
+        recipe = vars(HealingConfig.paper(args.model) if args.config == 'paper' else HealingConfig.load(args.config))
+    table = estimate(size, args.dtype, args.bits, args.n_texts or 256, args.max_length, args.batch_tokens, recipe)
+    return dict(model=args.model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
+        memory_gb={k: round(v, 1) for k, v in memory_gb().items()}, needs=table.to_dict('records'))
 
 # %% ../nbs/08_cli.ipynb #0a55ec0d
 def _show(found, indent=''):
