@@ -18,7 +18,7 @@ if TYPE_CHECKING: import pandas as pd
 __all__ = ['LIBRARIES', 'SLOWER', 'Size', 'model_size', 'weights_gb', 'working_gb', 'work', 'machine_speed', 'memory_gb',
            'peak_gb', 'estimate']
 
-# %% ../nbs/09_estimate.ipynb #ef99ed82
+# %% ../nbs/09_estimate.ipynb #faa347a4
 @dataclass(frozen=True)
 class Size:
     "How large a model is"
@@ -71,7 +71,9 @@ def _on_hub(name, revision):
     "Config and headers of a model on the hub, without its weights"
     from prunebook.pruning import Tensor
     try:
-        from huggingface_hub import get_safetensors_metadata, hf_hub_download
+        from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
+        try: here = Path(snapshot_download(name, revision=revision, local_files_only=True)); return read_json(here/'config.json'), read_tensors(here)
+        except Exception: pass  # it was not downloaded before, or not whole
         config = read_json(hf_hub_download(name, 'config.json', revision=revision))
         files = get_safetensors_metadata(name, revision=revision).files_metadata
         return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets) for f, m in files.items() for k, t in m.tensors.items()]

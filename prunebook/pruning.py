@@ -304,7 +304,7 @@ def _running(pid):
     except PermissionError: pass
     return True
 
-# %% ../nbs/03_pruning.ipynb #b591765e
+# %% ../nbs/03_pruning.ipynb #ac3f5e8e
 def save_pruned(
     model: 'PreTrainedModel',              # From `prune_model`, healed or not
     tokenizer: 'PreTrainedTokenizerBase',
@@ -332,7 +332,7 @@ def model_card(
     "What a reader of the checkpoint should know: what was dropped, how it was chosen, and from what"
     source, revision, chosen = (_tame(record[k]) for k in ('source', 'revision', 'strategy'))
     p, n = record['parameters'], len(record['dropped'])
-    front = ''.join(f'{o}\n' for o in ['---', *([f'base_model: {source}'] if re.fullmatch(r'[\w.-]+/[\w.-]+', source) else []), 'library_name: transformers', 'tags: [prunebook, layer-pruning]', '---'])
+    front = ''.join(f'{o}\n' for o in ['---', *([f'base_model: {source}'] if re.fullmatch(r'[\w.-]+/[\w.-]+', record['source'] or '') else []), 'library_name: transformers', 'tags: [prunebook, layer-pruning]', '---'])
     return f"""{front}
 # {Path(source).name or 'A model'} without {n} of its {record['depth']} layers
 

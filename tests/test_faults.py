@@ -362,7 +362,8 @@ def test_halved_batches_change_no_number(monkeypatch, caplog):
     assert not any('forward' in m.__dict__ for m in model.modules())
 
 def test_what_cannot_fit_is_refused_before_it_is_loaded(stage, monkeypatch, capsys, tmp_path):
-    import prunebook.estimate as estimate
+    from importlib import import_module
+    estimate = import_module('prunebook.estimate')  # the package's attribute of that name is the function
     monkeypatch.setattr(estimate, 'memory_gb', lambda: {'RAM': .01})
     monkeypatch.setattr(data, 'load_model', lambda *a, **kw: pytest.fail('loaded') if not allowed else (_ for _ in ()).throw(PrunebookError('tried')))
     allowed = False

@@ -30,6 +30,7 @@ def test_a_token_in_an_upstream_message_stays_inside(secret, monkeypatch, capsys
     import traceback, transformers
     def fail(*args, **kw): raise OSError(f'401 Client Error: token {kw.get("token")} is not allowed\nmore')
     monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', fail)
+    monkeypatch.setattr(cli, '_fits', lambda args: None)  # which would ask the hub
     with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated', token=secret)
     assert secret not in ''.join(traceback.format_exception(e.value)), 'nor in what Python shows of the cause'
     monkeypatch.setenv('HF_TOKEN', secret)
@@ -60,7 +61,7 @@ def test_code_of_a_model_is_run_only_when_asked_and_said(tmp_path, monkeypatch, 
     monkeypatch.setattr('builtins.input', lambda *a: 'y')  # a terminal, or `yes |`, that agrees to all
     for f in (lambda: load_model(str(tmp_path/'m')), lambda: prune_checkpoint(tmp_path/'m', tmp_path/'out', [1])):
         with pytest.raises(PrunebookError): f()
-    assert check_checkpoint(tmp_path/'m') and not (tmp_path/'pwned').exists() and not caplog.records
+    assert check_checkpoint(tmp_path/'m') and not (tmp_path/'pwned').exists() and 'will be run' not in caplog.text
     with pytest.raises(PrunebookError): load_model(str(tmp_path/'m'), trust_remote_code=True)
     assert 'will be run' in caplog.text and (tmp_path/'pwned').exists()
 
@@ -239,7 +240,7 @@ def test_damaged_files_are_named(load, text, tmp_path):
     with pytest.raises(PrunebookError): load(tmp_path/'nowhere.json')
 
 def test_damaged_distances(tmp_path):
-    d = layer_distances(tiny('llama'), Letters(), texts(), progress=False)
+    d = layer_distances(tiny('llama'), Letters(), texts(), 64, progress=False)
     d.save(tmp_path)
     good = json.loads((tmp_path/'distances.json').read_text())
     for change in (dict(depth=7), dict(count='x'), dict(also=['angle2']), dict(until=dict(x=1)), dict(skipped=3)):
@@ -247,11 +248,11 @@ def test_damaged_distances(tmp_path):
         with pytest.raises(PrunebookError, match='damaged distances'): LayerDistances.load(tmp_path)
     (tmp_path/'distances.json').write_text(json.dumps(good))
     assert (LayerDistances.load(tmp_path).mean == d.mean).all()
-    with pytest.raises(PrunebookError, match='damaged'): layer_distances(tiny('llama'), Letters(), texts(), progress=False, partial=tmp_path/'distances.json')
+    with pytest.raises(PrunebookError, match='damaged'): layer_distances(tiny('llama'), Letters(), texts(), 64, progress=False, partial=tmp_path/'distances.json')
 
 def test_damaged_partials_and_runs(sweep_files, tmp_path):
     (tmp_path/'p').write_text('{"key"')
-    with pytest.raises(PrunebookError, match='not JSON'): cut_losses(tiny('llama'), Letters(), texts(), [[0]], progress=False, partial=tmp_path/'p')
+    with pytest.raises(PrunebookError, match='not JSON'): cut_losses(tiny('llama'), Letters(), texts(), [[0]], 64, progress=False, partial=tmp_path/'p')
     c = config(sweep_files, ns=[1], strategies=['simple'], tasks=['c4'])
     sweep(model := tiny('llama'), Letters(), c, tmp_path/'run', progress=False)
     for name, text in (('results.csv', 'a,b\n1,2\n'), ('plans.json', '{'), ('sweep.json', '{}')):
