@@ -227,7 +227,7 @@ def _provenance(plan, config, before, after):
         **{k: dict(before=before[k], after=after[k]) for k in before}, versions=dict(prunebook=__version__, transformers=version('transformers')))
     return record | (dict(previous=previous) if (previous := get('prunebook')) else {})
 
-# %% ../nbs/03_pruning.ipynb #d5f93d37
+# %% ../nbs/03_pruning.ipynb #05239691
 def free_place(
     out: str | Path,                    # Where a folder shall stand
     force: bool = False,                # What is there may be replaced
@@ -271,7 +271,7 @@ def new_folder(
         out = free_place(out, force, reads)
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f'.{glob.escape(out.name)}.part-*'):
-            with alone(left): pass  # another process fills it, and would come to `out` first
+            with alone(left, out): pass  # refused if another process still fills it
             if not _running(left.name.split('-')[-2]): shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.part-{os.getpid()}-', ignore_cleanup_errors=True) as tmp, alone(tmp):
             new = Path(tmp)/'new'
@@ -286,17 +286,18 @@ def new_folder(
 
 @contextmanager
 def alone(
-    folder: str | Path  # One that is there
+    folder: str | Path,               # One that is there
+    place: str | Path | None = None   # What to call it in the message
 ) -> Iterator[None]:
     "Inside the `with`, no other process may be so in the same folder; a killed one holds it no longer. Raises `PrunebookError` if another does. On file systems and platforms without locks nothing is checked"
-    try: import fcntl; place = os.open(folder, os.O_RDONLY)
+    try: import fcntl; hold = os.open(folder, os.O_RDONLY)
     except (ImportError, FileNotFoundError): yield; return  # Windows; or gone already
     try:
-        try: fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise PrunebookError(f'another process is at work in {folder}. Wait until it has ended, or give another folder.') from None
+        try: fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise PrunebookError(f'another process is at work in {place or folder}. Wait until it has ended, or give another folder.') from None
         except OSError: pass
         yield
-    finally: os.close(place)
+    finally: os.close(hold)
 
 def _running(pid):
     try: os.kill(int(pid), 0)

@@ -131,7 +131,7 @@ def one_line(command, said):
     assert last.startswith(f'prunebook {command}: '), said
     return last
 
-def clean(out): return not out.exists() and not list(out.parent.glob(f'.{out.name}.part*'))
+def clean(out): return not out.exists() and not list(out.parent.glob(f'.{out.name}.part-*'))
 
 def both(*some):
     "Commands: the first few always, the others with --slow"
