@@ -22,7 +22,7 @@ __all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole',
            'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions', 'Tokens', 'tokenize', 'Batch',
            'batches', 'out_of_memory', 'halving', 'over_batches']
 
-# %% ../nbs/01_data.ipynb #23459c5f
+# %% ../nbs/01_data.ipynb #9111fd2a
 def read_json(
     file: str | Path
 ) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def write_whole(
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with open(tmp, 'wb') as f: f.write(data.encode() if isinstance(data, str) else data); f.flush(); os.fsync(f.fileno())
+        tmp.unlink(missing_ok=True)
+        with open(tmp, 'xb') as f: f.write(data.encode() if isinstance(data, str) else data); f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e: raise PrunebookError(f'cannot write {path}: {e.strerror}.') from None
     finally: tmp.unlink(missing_ok=True)
@@ -241,7 +242,7 @@ def quantization(
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
-# %% ../nbs/01_data.ipynb #cc0839ba
+# %% ../nbs/01_data.ipynb #4692e5de
 _readers = {'.jsonl': 'json', '.json': 'json', '.csv': 'csv', '.parquet': 'parquet'}
 
 def _lines(path):
@@ -250,10 +251,14 @@ def _lines(path):
     except OSError as e: raise PrunebookError(f'cannot read {path}: {e.strerror}.') from None
     except UnicodeDecodeError as e: raise PrunebookError(f'{path} is not UTF-8 ({e.reason} at byte {e.start}). Save it as UTF-8.') from None
 
+def _encodable(text):
+    "`text` with halves of characters, which no tokenizer takes, replaced"
+    return text if text.isascii() else text.encode('utf-8', 'replace').decode()
+
 def _jsonl(path):
     rows = []
     for i, o in enumerate(_lines(path), 1):
-        try: rows.append(json.loads(o))
+        try: rows.append(json.loads(o if '\\ud' not in o.lower() else _encodable(json.dumps(json.loads(o), ensure_ascii=False))))
         except (ValueError, RecursionError) as e: raise PrunebookError(f'{path}, line {i} that is not empty: not JSON ({e}).') from None
         if not isinstance(rows[-1], dict): raise PrunebookError(f'{path}, line {i} that is not empty: not an object in braces.')
     return rows
@@ -354,7 +359,7 @@ def _question_rows(name, data_dir, split, kwargs):
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
 
-# %% ../nbs/01_data.ipynb #e616d7ad
+# %% ../nbs/01_data.ipynb #9c11be6c
 @dataclass
 class Tokens:
     "Tokenized documents: `ids[i]` are the tokens of text `index[i]`; texts in `skipped` had too few"
@@ -380,6 +385,7 @@ def tokenize(
     texts = list(texts)
     if not texts: raise PrunebookError('no texts given. Give a list with at least one document; load_texts("demo") has some.')
     if bad := [i for i, o in enumerate(texts) if not isinstance(o, str)]: raise PrunebookError(f'texts {bad[:5]} are not strings but {type(texts[bad[0]]).__name__}.')
+    texts = [_encodable(o) for o in texts]
     if max_length < min_length: raise PrunebookError(f'max_length={max_length}: give at least {min_length} token(s).')
     few = (texts[i:i+32] for i in range(0, len(texts), 32))  # a tokenizer's own records of a document are many times larger than its tokens
     ids = [o[:max_length] for part in few for o in tokenizer(part, add_special_tokens=True, verbose=False)['input_ids']]

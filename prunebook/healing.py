@@ -497,7 +497,7 @@ def _linear_patch(model, teacher, tokenizer, texts, config, progress):
         if getattr(module, 'bias', None) is not None: new[path + '.bias'] = (M @ module.bias.detach().cpu().double()).to(module.bias.dtype)
     return new
 
-# %% ../nbs/04_healing.ipynb #1dddc7df
+# %% ../nbs/04_healing.ipynb #6c5a7741
 def fingerprint(
     model: 'nn.Module'  # Any model with its weights loaded
 ) -> str:             # 16 hex digits
@@ -540,7 +540,9 @@ def load_adapter(
     twin = _twin(model).eval()
     if note['config'].get('method') == 'lora':
         _tensors(folder)  # sound, and not in pickle
-        with _same_world(): peft = PeftModel.from_pretrained(twin, str(folder)).eval()
+        try:
+            with _same_world(): peft = PeftModel.from_pretrained(twin, str(folder)).eval()
+        except Exception as e: raise PrunebookError(f'{folder}: peft cannot read this adapter ({_why(e)}). Heal again.') from e
         # safe_merge makes new weights; the default adds in place, to memory that the given model shares
         return peft.merge_and_unload(safe_merge=True) if merge else peft
     if note['config'].get('method') == 'head_and_last': _untie(twin)

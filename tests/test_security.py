@@ -287,3 +287,21 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda fd: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
     with pytest.raises(PrunebookError, match='No space'): write_whole(tmp_path/'a', 'two')
     assert (tmp_path/'a').read_text() == 'one' and [p.name for p in tmp_path.iterdir()] == ['a']
+
+def test_half_characters(tmp_path):
+    (tmp_path/'q.jsonl').write_text(json.dumps(dict(question='x\ud800y', choices=['a', '\U0001f600'], answer=0)) + '\n')
+    assert load_questions(str(tmp_path/'q.jsonl'))[0] == dict(question='x?y', choices=['a', '\U0001f600'], answer=0)
+    tok = load_model('demo')[1]
+    assert data.tokenize(tok, ['a\udcffb']).ids == data.tokenize(tok, ['a?b']).ids
+
+def test_a_link_laid_in_the_way_is_not_followed(tmp_path):
+    (tmp_path/'mine').write_text('precious')
+    (tmp_path/f'.a.{os.getpid()}').symlink_to(tmp_path/'mine')
+    write_whole(tmp_path/'a', 'new')
+    assert (tmp_path/'mine').read_text() == 'precious' and (tmp_path/'a').read_text() == 'new'
+
+def test_json_is_json(capsys, monkeypatch):
+    def found(args): "Some numbers"; return dict(a=float('nan'), b=np.float64(1.5), c=[float('-inf')])
+    monkeypatch.setitem(cli.COMMANDS, 'check', (found, '', cli.COMMANDS['check'][2]))
+    assert main(['check', 'x', '--json']) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda o: pytest.fail(o)) == dict(a=None, b=1.5, c=[None])
