@@ -227,7 +227,7 @@ def _provenance(plan, config, before, after):
         **{k: dict(before=before[k], after=after[k]) for k in before}, versions=dict(prunebook=__version__, transformers=version('transformers')))
     return record | (dict(previous=previous) if (previous := get('prunebook')) else {})
 
-# %% ../nbs/03_pruning.ipynb #05239691
+# %% ../nbs/03_pruning.ipynb #efbdce0b
 def free_place(
     out: str | Path,                    # Where a folder shall stand
     force: bool = False,                # What is there may be replaced
@@ -272,8 +272,8 @@ def new_folder(
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f'.{glob.escape(out.name)}.part-*'):
             with alone(left, out): pass  # refused if another process still fills it
-            if not _running(left.name.split('-')[-2]): shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.part-{os.getpid()}-', ignore_cleanup_errors=True) as tmp, alone(tmp):
+            if _abandoned(left.name): shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.part-{_host()}-{os.getpid()}-', ignore_cleanup_errors=True) as tmp, alone(tmp):
             new = Path(tmp)/'new'
             new.mkdir()
             yield new
@@ -299,11 +299,18 @@ def alone(
         yield
     finally: os.close(hold)
 
-def _running(pid):
+def _host():
+    "This machine's name; folders may be shared with others"
+    from platform import node
+    return re.sub(r'\W', '_', node())
+
+def _abandoned(name):
+    "Was a folder of this name left by a process of this machine that was killed?"
+    host, pid = name.split('-')[-3:-1]
     try: os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError): return False
+    except (ProcessLookupError, ValueError): return host == _host()
     except PermissionError: pass
-    return True
+    return False
 
 # %% ../nbs/03_pruning.ipynb #ac3f5e8e
 def save_pruned(

@@ -207,7 +207,7 @@ class SweepConfig:
         if unknown := set(given) - {f.name for f in fields(cls)}: raise PrunebookError(f'{path}: unknown fields {sorted(unknown)}; the fields are {[f.name for f in fields(cls)]}.')
         return cls(**given)
 
-# %% ../nbs/06_sweep.ipynb #2f5c6d62
+# %% ../nbs/06_sweep.ipynb #75487153
 KEYS = ['strategy', 'n', 'healed', 'seed', 'task']
 
 class Run:
@@ -247,6 +247,7 @@ class Run:
         "Keep a score, and then its row"
         import pandas as pd
         name = '-'.join(str(o).replace('/', '_') for o in key)
+        if len(name) > 200: name = name[:150] + '-' + hashlib.sha256(name.encode()).hexdigest()[:16]  # a task may be a file of a long path
         write_whole(self.out/'scores'/f'{name}.json', json.dumps(dict(kind=type(score).__name__) | asdict(score)) + '\n')
         row, depth = score.row(), len(self.stack)
         dropped = sum(p.numel() for l in layers for p in self.stack.layers[l].parameters())
