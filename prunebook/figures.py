@@ -102,8 +102,12 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #93b7ecef
+# %% ../nbs/07_figures.ipynb #3a831704
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
+
+def _plain(text):
+    "Text that matplotlib shall not read as a formula"
+    return str(text).replace('$', r'\$')
 
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` returns it
@@ -130,14 +134,14 @@ def plot_scores(
                 pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
                 x, y = 100 * pts.fraction_layers + .3 * (i - (len(strategies) - 1) / 2) + .15 * healed, pts.value  # side by side, so that no bar hides another
                 ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
-                    ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
+                    ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s) or _plain(s)}, {"healed" if healed else "unhealed"}')
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
             ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
         if log:
             ax.set_yscale('log')
             ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
-        ax.set(xlabel='layers dropped (%)', ylabel=label or task)
+        ax.set(xlabel='layers dropped (%)', ylabel=label or _plain(task))
         ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
