@@ -18,6 +18,7 @@ _rooms = dict(
     evaluation='evaluate text_loss c4_loss choice_accuracy compare Score LossScore',
     sweep='SweepConfig sweep LossMap loss_map judge_distances critical_fraction',
     figures='plot_stack plot_curves plot_heatmap plot_scores plot_history report_html',
+    estimate='estimate model_size',
     cli='reproduce')
 _home = {name: room for room, names in _rooms.items() for name in names.split()}
 __all__ = list(_home)
@@ -44,4 +45,5 @@ if TYPE_CHECKING:
     from .evaluation import *
     from .sweep import *
     from .figures import *
+    from .estimate import *
     from .cli import *

@@ -8,7 +8,7 @@ import base64, html, io
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from .similarity import LayerDistances
 from .stack import Block, PrunebookError
+if TYPE_CHECKING: from prunebook.sweep import LossMap
 
 # %% auto #0
 __all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'plot_history', 'report_html']
@@ -82,26 +83,31 @@ def plot_curves(
 
 # %% ../nbs/07_figures.ipynb #4f83016c
 def plot_heatmap(
-    distances: LayerDistances,
+    distances: 'LayerDistances | LossMap', # Or the loss without each block
     ax: Axes | None = None
 ) -> Axes:
     "Every block's distance, each row (block size) rescaled to [0, 1]; dots mark the row's minimum (paper, figure 4)"
     depth = distances.depth
+    what, table = ('loss', distances.loss) if hasattr(distances, 'loss') else ('distance', distances.mean)
     rows = np.full((depth - 1, depth), np.nan)
     for n in range(1, depth):
-        d = np.array([distances.mean[l, l + n] for l in range(depth - n + 1)])
+        d = np.diagonal(table, n)
         rows[n - 1, :len(d)] = (d - d.min()) / (np.ptp(d) or 1)
     with figure_style():
         ax = _axes(ax, 6.4, 4.4)
         im = ax.imshow(rows, origin='lower', aspect='auto', cmap='viridis', extent=(-.5, depth - .5, .5, depth - .5), interpolation='none')
-        ax.plot([distances.best_block(n).start for n in range(1, depth)], range(1, depth), 'o', ms=3, mfc='white', mec='black', mew=.6, label='$\\ell^*(n)$')
-        ax.figure.colorbar(im, ax=ax, label='distance, rescaled per row', pad=.02)
+        ax.plot([distances.best_block(n).start for n in range(1, depth)], range(1, depth), 'o', ms=3, mfc='white', mec='black', mew=.6, label='$\\ell^*(n)$' if what == 'distance' else 'least loss')
+        ax.figure.colorbar(im, ax=ax, label=f'{what}, rescaled per row', pad=.02)
         ax.set(xlabel='first layer of the block, $\\ell$', ylabel='block size $n$')
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #93b7ecef
+# %% ../nbs/07_figures.ipynb #3a831704
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
+
+def _plain(text):
+    "Text that matplotlib shall not read as a formula"
+    return str(text).replace('$', r'\$')
 
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` returns it
@@ -128,14 +134,14 @@ def plot_scores(
                 pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
                 x, y = 100 * pts.fraction_layers + .3 * (i - (len(strategies) - 1) / 2) + .15 * healed, pts.value  # side by side, so that no bar hides another
                 ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
-                    ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
+                    ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s) or _plain(s)}, {"healed" if healed else "unhealed"}')
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
             ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
         if log:
             ax.set_yscale('log')
             ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
-        ax.set(xlabel='layers dropped (%)', ylabel=label or task)
+        ax.set(xlabel='layers dropped (%)', ylabel=label or _plain(task))
         ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
