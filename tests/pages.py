@@ -104,6 +104,7 @@ def accuracy_problems(page):
 def time_problems(page):
     everything = {i: md for i, md in page.prose} | {i: src + '\n'.join(map(texts, outs)) for i, src, outs in page.code}
     said = [(i, s) for i, md in page.prose for s in sentences(md) if not CITED.search(s)] + [(i, texts(o)) for i, _, outs in page.code for o in outs]
+    if any(MACHINE.search(texts(o)) for _, _, outs in page.code for o in outs): return  # the page prints its conditions once, for all of it
     for i, s in said:
         if (m := TIME.search(s)) and not any(MACHINE.search(everything.get(j, '')) for j in range(i - 3, i + 4)): yield f'cell {i}: a time ({m[0].strip()}) without what it was measured on, in this cell or near it'
 

@@ -17,17 +17,17 @@ def listed():
 
 def test_sidebar_and_folder_agree(): assert sorted(listed()) == sorted(p.name for p in book)
 
+def leads_to(page):
+    "Pages that the last words of a page lead to"
+    return [((folder/page.name).parent/t).resolve() for t in re.findall(r'\]\(([^)#]+\.ipynb)', page.prose[-1][1])]
+
 def test_reading_order():
-    "index, first steps, the library, and then the paper's first page: each leads to the next in its last words"
-    order = listed()
-    course = ['index.ipynb', 'guide/first_steps.ipynb', *(p.name for p in library)]
+    "index, first steps, 00 … 08: each leads to the next in its last words, and the last to a later page"
+    order, by_name = listed(), {p.name: p for p in book}
+    course = ['index.ipynb', 'guide/first_steps.ipynb', *(p.name for p in library if p.name < '09')]
     assert order[:len(course)] == course
-    course += [n for n in order if n.startswith('paper/')][:1]
-    by_name = {p.name: p for p in book}
-    for here, there in zip(course, course[1:]):
-        last = by_name[here].prose[-1][1]
-        to = [(folder/here).parent/t.partition('#')[0] for t in re.findall(r'\]\(([^)]+\.ipynb[^)]*)\)', last)]
-        assert (folder/there).resolve() in [t.resolve() for t in to], f'{here} does not lead to {there}: {last[-100:]!r}'
+    for here, there in zip(course, course[1:]): assert (folder/there).resolve() in leads_to(by_name[here]), f'{here} does not lead to {there}'
+    assert set(leads_to(by_name[course[-1]])) & {(folder/o).resolve() for o in order[len(course):]}
 
 @pytest.mark.parametrize('page', [p for p in library if p.name < '09'], ids=lambda p: p.name)
 def test_exercises_have_answers(page):
