@@ -149,6 +149,7 @@ def word_problems(page):
 def title_problems(page):
     first = page.prose[0][1] if page.prose else ''
     if not re.match(r'# .+\n\n> .+', first): yield 'cell 0: no title and description ("# title", "> description")'
+    elif extra := [l for l in first.splitlines()[1:] if l.strip() and not re.match(r'> |- [\w-]+: ', l)]: yield f'cell 0: the site leaves this out, give it a cell of its own: {extra[0][:60]!r}'
 
 def problems(page, book=()):
     "All that a page does not keep of the contract"

@@ -90,6 +90,8 @@ def test_a_broken_page_is_seen(cells, says):
     found = problems(made(*cells))
     assert found and any(says in o for o in found), found
 
+def test_prose_in_the_title_cell_is_seen(): assert any('leaves this out' in o for o in problems(Page('made.ipynb', [md('# made\n\n> A page.\n\nMore.')])))
+
 def test_a_page_without_a_title_is_seen(): assert any('no title' in o for o in problems(Page('made.ipynb', [md('Hello.')])))
 
 def test_unanswered_exercises_are_seen():
