@@ -21,7 +21,8 @@ from .similarity import LayerDistances
 from .stack import Block, PrunebookError
 
 # %% auto #0
-__all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'plot_history', 'report_html']
+__all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'plot_recipe', 'plot_places',
+           'plot_history', 'report_html', 'html_page']
 
 # %% ../nbs/07_figures.ipynb #8860e350
 @contextmanager
@@ -100,43 +101,109 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #93b7ecef
+# %% ../nbs/07_figures.ipynb #f6e80153
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
+def _points(rows, group):
+    "Mean over seeds of value and interval, by the columns `group`"
+    return rows.groupby(group)[['value', 'low', 'high']].mean().reset_index()
+
+def _line(ax, x, pts, healed, **kw):
+    "Points with their intervals: healed solid and filled, unhealed dotted and open"
+    ax.errorbar(x, pts.value, yerr=[pts.value - pts.low, pts.high - pts.value], capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
+        ls='-' if healed else ':', mfc=kw['color'] if healed else 'white', **kw)
+
+def _chance(ax, y, label='chance'):
+    ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
+    ax.annotate(label, (1, y), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
+
+def _logarithmic(ax):
+    ax.set_yscale('log')
+    ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
+
 def plot_scores(
-    table: pd.DataFrame,          # As `sweep` returns it
+    table: pd.DataFrame,          # As `sweep` or `read_run` returns it
     task: str,                    # Which of its tasks
     value: str = 'value',         # Column to draw: `value`, or a multiple of it such as `normalized` (loss / log V)
     chance: float | None = None,  # Height of a dashed line
     label: str | None = None,     # Of the y axis
     log: bool = False,            # Logarithmic y axis, for losses that explode
-    ax: Axes | None = None
+    ax: Axes | None = None,
+    by: str = 'strategy',         # Column that gives the colours
 ) -> Axes:
-    "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals (paper, figures 2, 3, 5, 6)"
+    "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals, seeds averaged (paper, figures 2, 3, 5, 6)"
     rows = table[table.task == task]
     if rows.empty: raise PrunebookError(f'no rows of task {task!r} in the table; its tasks are {sorted(table.task.unique())}.')
     if value != 'value':
         scale = rows[value] / rows.value
         rows = rows.assign(value=rows[value], low=rows.low * scale, high=rows.high * scale)
-    base, strategies = rows[rows.n == 0], [s for s in rows.strategy.unique() if s != 'none']
+    cuts, depth = rows[rows.n > 0], (rows.n / rows.fraction_layers).median()
+    names = list(cuts[by].dropna().unique())
     with figure_style():
         ax = _axes(ax)
-        for i, (s, colour) in enumerate(zip(strategies, sns.color_palette('colorblind'))):
+        for i, (name, colour) in enumerate(zip(names, sns.color_palette('colorblind', max(8, len(names))))):
+            whole = rows[rows.n == 0]
+            whole = whole[whole[by] == name] if (whole[by] == name).any() else whole
             for healed in (False, True):
-                own = rows[(rows.strategy == s) & (rows.healed == healed) & (rows.n > 0)]
+                own = cuts[(cuts[by] == name) & (cuts.healed == healed)]
                 if own.empty: continue
-                pts = pd.concat([base, own]).groupby('n')[['value', 'low', 'high', 'fraction_layers']].mean()
-                x, y = 100 * pts.fraction_layers + .3 * (i - (len(strategies) - 1) / 2) + .15 * healed, pts.value  # side by side, so that no bar hides another
-                ax.errorbar(x, y, yerr=[y - pts.low, pts.high - y], color=colour, capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
-                    ls='-' if healed else ':', mfc=colour if healed else 'white', label=f'{_labels.get(s, s)}, {"healed" if healed else "unhealed"}')
-        if chance is not None:
-            ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
-            ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), ha='right', va='bottom', color='0.4', fontsize=8)
-        if log:
-            ax.set_yscale('log')
-            ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter('{x:g}')
+                pts = _points(pd.concat([whole, own]), ['n', 'fraction_layers'])
+                x = 100 * pts.fraction_layers + .3 * (i - (len(names) - 1) / 2) + .15 * healed  # side by side, so that no bar hides another
+                shown = _labels.get(name, name) if by == 'strategy' else f'{by} {name:g}' if isinstance(name, (int, float)) else name
+                _line(ax, x, pts, healed, color=colour, label=f'{shown}, {"healed" if healed else "unhealed"}')
+        if chance is not None: _chance(ax, chance)
+        if log: _logarithmic(ax)
         ax.set(xlabel='layers dropped (%)', ylabel=label or task)
-        ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1))
+        if np.isfinite(depth):
+            top = ax.secondary_xaxis('top', functions=(lambda f: f * depth / 100, lambda n: n * 100 / depth))
+            top.xaxis.set_major_locator(MaxNLocator(integer=True)); top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=8)
+            top.tick_params(labelsize=8)
+        ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1.19), borderaxespad=0)
+    return ax
+
+# %% ../nbs/07_figures.ipynb #9b602d6d
+def plot_recipe(
+    table: pd.DataFrame,      # As `read_run` returns it
+    x: str,                   # Column along the axis: `healing_tokens`, `rank`, …
+    task: str = 'c4',
+    xlabel: str | None = None,
+    label: str | None = None, # Of the y axis
+    log: bool = False,        # Logarithmic y axis
+    ax: Axes | None = None
+) -> Axes:
+    "Healed scores against what a recipe changes, a colour per strategy and a marker per block size; bars are 95 % intervals, seeds averaged; dashed is the whole model (paper, figure 9, and C5)"
+    rows = table[(table.task == task) & table.healed & table[x].notna()]
+    if rows.empty: raise PrunebookError(f'no healed rows of task {task!r} with a value of {x!r} in the table.')
+    ns, strategies = sorted(rows.n.unique()), list(rows.strategy.unique())
+    with figure_style():
+        ax = _axes(ax)
+        for s, colour in zip(strategies, sns.color_palette('colorblind')):
+            for n, mark in zip(ns, 'os^Dvp*X' * 4):
+                pts = _points(rows[(rows.strategy == s) & (rows.n == n)], [x])
+                if pts.empty: continue
+                ax.errorbar(pts[x], pts.value, yerr=[pts.value - pts.low, pts.high - pts.value], color=colour, capsize=2, elinewidth=.8, lw=1.4, ms=5, marker=mark, label=f'{s}, n = {n}')
+        whole = table[(table.task == task) & (table.n == 0)].value.mean()
+        if np.isfinite(whole): _chance(ax, whole, 'whole model')
+        ax.set_xscale('log', base=2 if x == 'rank' else 10)
+        ax.xaxis.set_major_formatter('{x:g}' if x == 'rank' else '{x:,.0f}')
+        if log: _logarithmic(ax)
+        ax.set(xlabel=xlabel or x, ylabel=label or task)
+        ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1.02), borderaxespad=0)
+    return ax
+
+# %% ../nbs/07_figures.ipynb #37d24107
+def plot_places(
+    table: pd.DataFrame,  # Columns model, depth, n, start
+    ax: Axes | None = None
+) -> Axes:
+    "Where the best block of each size lies among all of its size, against the fraction dropped, a line per model"
+    with figure_style():
+        ax = _axes(ax)
+        for (name, own), colour, mark in zip(table.groupby('model', sort=False), sns.color_palette('colorblind'), 'os^DvpX*' * 2):
+            ax.plot(100 * own.n / own.depth, own.start / (own.depth - own.n), color=colour, lw=1.3, marker=mark, ms=3.5, label=f'{name}'.replace('$', r'\$') + f' (L = {own.depth.iloc[0]})')
+        ax.axhline(.5, color='0.5', ls='--', lw=.9, zorder=0)
+        ax.set(xlabel='layers dropped, $n / L$ (%)', ylabel='place of the best block, $\\ell^*(n) / (L - n)$', ylim=(-.03, 1.03))
+        ax.legend(fontsize=8, loc='lower left')
     return ax
 
 # %% ../nbs/07_figures.ipynb #de02a6dc
@@ -152,7 +219,7 @@ def plot_history(
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
     return ax
 
-# %% ../nbs/07_figures.ipynb #368a4e01
+# %% ../nbs/07_figures.ipynb #47c96010
 def _shown(o):
     "HTML of a figure, a table, or text"
     if isinstance(o, Axes): o = o.figure
@@ -167,7 +234,7 @@ def _shown(o):
 
 _css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #8885}img{max-width:100%;background:#fff;border-radius:4px}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:left;vertical-align:top}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
+summary{cursor:pointer;color:#888;font-size:.8rem}table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #8885;text-align:left;vertical-align:top}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
 
 def report_html(
     title: str,
@@ -175,4 +242,11 @@ def report_html(
 ) -> str:                                   # A whole page, needing no other file
     "A self-contained HTML page. Headings, prose, tables and text are escaped"
     body = ''.join(f'<section><h2>{html.escape(h)}</h2><p>{html.escape(p)}</p>{"".join(map(_shown, o if isinstance(o, list) else [o]))}</section>\n' for h, p, o in parts)
+    return html_page(title, body)
+
+def html_page(
+    title: str,  # Escaped here
+    body: str,   # HTML
+) -> str:
+    "A whole page around `body`"
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{_css}</style><h1>{html.escape(title)}</h1>\n{body}</html>'
