@@ -25,7 +25,7 @@ __all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'SAYS', 'Unmeasured', 'Unsure'
            'rank_effect', 'healing_gain', 'settings_agree', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau',
            'judge_claims']
 
-# %% ../nbs/09_claims.ipynb #198c42c1
+# %% ../nbs/09_claims.ipynb #92d5cc89
 HOLDS, FAILS, UNSURE, MISSING = 'holds', 'does not hold', 'cannot be told at this size', 'not measured in this run'
 
 class Unmeasured(PrunebookError):
@@ -76,7 +76,7 @@ def findings_table(
     import pandas as pd
     same = {HOLDS: 'yes', FAILS: 'no'}
     rows = [(o.claim, o.paper, o.seen, same.get(o.verdict, o.verdict)) for o in findings]
-    return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?'])
+    return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
 # %% ../nbs/09_claims.ipynb #88f4c812
 @dataclass
@@ -343,7 +343,7 @@ def qa_plateau(run: RunFolder, healed: bool = False, tasks: Sequence[str] | None
     found = plateau(x, right, floor, wanted)
     return replace(found, seen=f'{", ".join(used)}, {right.shape[1]} questions: {found.seen}')
 
-# %% ../nbs/09_claims.ipynb #792eff5a
+# %% ../nbs/09_claims.ipynb #6362cb8e
 def resample_losses(
     scores: Sequence[LossScore],  # Of the same documents
     size: int = 1000,
@@ -369,6 +369,7 @@ def smooth_loss(
     healed: bool = True,
     strategy: str = 'similarity',
     collapse: tuple[float, float] | None = None,  # Fractions between which answers collapse
+    smooth: bool = True,    # The claim: it is not; `False`: that it is much steeper there
 ) -> Finding:
     "C4: how much steeper the loss is across the collapse than elsewhere; below 2 it holds"
     rows = run.curve('c4', strategy, healed)
@@ -383,8 +384,8 @@ def smooth_loss(
     else: where = f'the collapse of answers, {collapse[0]:.0%} to {collapse[1]:.0%},'
     value, draws = float(step_ratio(x, y, inside)), step_ratio(x, resample_losses(scores), inside)
     low, high = interval(draws)
-    says = verdict(low, high, 2, above=False)
-    return Finding(f'{where} is {value:.1f} [{low:.1f}, {high:.1f}] times as steep as the rest; the line is 2', says if located or says == HOLDS else UNSURE, value, low, high)
+    says = verdict(low, high, 2, above=not smooth)
+    return Finding(f'{where} is {value:.1f} [{low:.1f}, {high:.1f}] times as steep as the rest; the line is 2', says if located or high < 2 else UNSURE, value, low, high)
 
 def collapse_of(
     run: RunFolder,

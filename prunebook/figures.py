@@ -21,7 +21,7 @@ from .similarity import LayerDistances
 from .stack import Block, PrunebookError
 
 # %% auto #0
-__all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'plot_recipe', 'plot_places',
+__all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'one_legend', 'plot_recipe', 'plot_places',
            'plot_history', 'report_html', 'html_page']
 
 # %% ../nbs/07_figures.ipynb #8860e350
@@ -160,6 +160,18 @@ def plot_scores(
             top.tick_params(labelsize=8)
         ax.legend(fontsize=8, ncol=2, loc='lower left', bbox_to_anchor=(0, 1.19), borderaxespad=0)
     return ax
+
+# %% ../nbs/07_figures.ipynb #d69167b8
+def one_legend(
+    axes: Sequence[Axes],  # Of one figure
+    ncol: int = 2
+) -> None:
+    "One legend below all panels instead of their own"
+    found = {}
+    for ax in axes:
+        for line, name in zip(*ax.get_legend_handles_labels()): found.setdefault(name, line)
+        if ax.get_legend(): ax.get_legend().remove()
+    if found: axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol, fontsize=8, frameon=False)
 
 # %% ../nbs/07_figures.ipynb #9b602d6d
 def plot_recipe(
