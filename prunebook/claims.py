@@ -78,7 +78,7 @@ def findings_table(
     rows = [(o.claim, o.paper, o.seen, same.get(o.verdict, o.verdict)) for o in findings]
     return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
-# %% ../nbs/09_claims.ipynb #88f4c812
+# %% ../nbs/09_claims.ipynb #2bfc6a77
 @dataclass
 class RunFolder:
     "A run as the paper's pages read it"
@@ -153,7 +153,7 @@ def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     try: return draw(*args, **kwargs)
     except PrunebookError as e:
         from IPython.display import Markdown, display
-        display(Markdown(f'*No figure: {e}*'))
+        display(Markdown(f'*Not shown: {e}*'))
 
 def open_run(
     folder: str | Path  # A run folder, such as `prunebook reproduce` writes
@@ -439,7 +439,7 @@ def healed_gap(run: RunFolder) -> Finding:
     low, high = interval(draws)
     return Finding(f'healing leaves {value:.0%} [{low:.0%}, {high:.0%}] of the gap between the strategies, n = {spans(ns)}; the line is 10 %', verdict(low, high, .1, above=False), value, low, high)
 
-# %% ../nbs/09_claims.ipynb #b5848709
+# %% ../nbs/09_claims.ipynb #cdad1676
 def _by_length(run):
     "(tokens, cuts, share, draws) for each length of healing with the same cuts, shortest first"
     t, found = run.table[run.table.healed & (run.table.task == 'c4')], []
@@ -450,7 +450,7 @@ def _by_length(run):
         import pandas as pd
         try: found.append((int(tokens), *gap_left(run, pd.concat([whole, own]))))
         except Unmeasured: continue
-    if len(found) < 3: raise Unmeasured(f'{len(found)} lengths of healing with both strategies: a rate needs three.')
+    if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with both strategies ({len(found)}): a rate needs three.')
     shared = set.intersection(*(set(o[1]) for o in found))
     if not shared: raise Unmeasured('The lengths of healing have no cut in common.')
     return [o for o in found if set(o[1]) == shared] if any(set(o[1]) != shared for o in found) else found
@@ -458,12 +458,12 @@ def _by_length(run):
 def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
     "Share of the gap that each length of healing leaves, with its interval. Raises `Unmeasured` with fewer than three lengths"
     import pandas as pd
-    return pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1]) for t, ns, v, d in _by_length(run)])
+    return pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1]) for t, ns, v, d in _by_length(run)]).set_index('healing_tokens')
 
 def closing_rate(run: RunFolder) -> Finding:
     "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
     found = _by_length(run)
-    if len(found) < 3: raise Unmeasured(f'{len(found)} lengths of healing with the same cuts: a rate needs three.')
+    if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with the same cuts ({len(found)}): a rate needs three.')
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))
@@ -521,21 +521,22 @@ def healing_gain(
     low, high = interval(draws)
     return Finding(f'{shown} [{low:+.1%}, {high:+.1%}], n = {spans(ns)}; the line is 0', verdict(low, high, 0), value, low, high)
 
-# %% ../nbs/09_claims.ipynb #8c236750
+# %% ../nbs/09_claims.ipynb #4c10b403
 def settings_agree(
-    values: np.ndarray,   # (cuts, settings) scores; the whole model is one of the cuts
-    shift: bool = True,   # Settings may differ by a constant
+    values: np.ndarray,          # (cuts, settings) scores
+    shift: bool = True,          # Settings may differ by a constant
+    whole: float | None = None,  # Score of the whole model, where it is the same under all settings
 ) -> Finding:
     "C7: how far single settings stray from the common curve, as a share of that curve's range; below 0.25 it holds"
     from scipy.stats import chi2
     v = np.asarray(values, float)
     a, b = v.shape
-    if a < 2 or b < 2: raise Unmeasured(f'{a} cuts and {b} settings: it takes two of each.')
+    if b < 2 or a + (whole is not None) < 2: raise Unmeasured(f'{a} cuts and {b} settings: it takes two of each.')
     left = v - v.mean(1, keepdims=True)
     if shift: left = left - left.mean(0)
-    df = (a - 1) * (b - 1) if shift else a * (b - 1)
-    s, reach = math.sqrt((left**2).sum() / df), np.ptp(v.mean(1))
+    df, reach = (a - shift) * (b - 1), np.ptp(v.mean(1) if whole is None else [whole, *v.mean(1)])
     if reach == 0: raise Unsure('The curve does not move at all.')
+    s = math.sqrt((left**2).sum() / df)
     value, low, high = (float(s * f / reach) for f in (1, *(math.sqrt(df / chi2.ppf(q, df)) for q in (.975, .025))))
     return Finding(f'{b} settings stray from their common curve by {value:.0%} [{low:.0%}, {high:.0%}] of its range, {a} cuts; the line is 25 %', verdict(low, high, .25, above=False), value, low, high)
 
@@ -543,11 +544,11 @@ def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     "C7 for the seeds of healing: cuts healed with the same recipe and several seeds, in whatever sweep they stand"
     t = run.table[run.table.healed & (run.table.strategy == strategy) & (run.table.task == task)]
     recipe = ['method', 'objective', 'adapt', 'rank', 'healing_tokens', 'shots', 'shots_seed', 'count']
-    wide = [g.drop_duplicates(['n', 'seed']).pivot(index='n', columns='seed', values='value').dropna() for _, g in t.groupby(recipe, dropna=False)]
-    wide = max((o for o in wide if o.shape[1] > 1 and len(o)), key=lambda o: o.size, default=None)
-    if wide is None: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task}.')
-    if len(wide) < 2: raise Unmeasured(f'Only n = {wide.index[0]} was healed with several seeds: it takes two cuts.')
-    return settings_agree(wide.to_numpy(), shift=False)
+    wide = {g['count'].iloc[0]: g.drop_duplicates(['n', 'seed']).pivot(index='n', columns='seed', values='value').dropna() for _, g in t.groupby(recipe, dropna=False)}
+    count, wide = max(((c, o) for c, o in wide.items() if o.shape[1] > 1 and len(o)), key=lambda o: o[1].size, default=(0, None))
+    whole = run.table[(run.table.n == 0) & (run.table.task == task) & (run.table['count'] == count)].value
+    if wide is None or whole.empty: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task}.')
+    return settings_agree(wide.to_numpy(), False, whole.iloc[0])
 
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Finding:
     "C7 for worked examples: curves of one task with other numbers (`shots`) or orders (`shots_seed`) of them"

@@ -443,7 +443,7 @@ def judge_distances(
         rows.append(dict(n=n, blocks=len(y), l_star=l, best=best, loss_l_star=y[l], loss_best=y[best], price=price, low=low, high=high, spearman=rho))
     return pd.DataFrame(rows)
 
-# %% ../nbs/06_sweep.ipynb #efbeafac
+# %% ../nbs/06_sweep.ipynb #d99a0168
 @dataclass(frozen=True)
 class Bend:
     "Where two lines meet: `value`, with a 95 % bootstrap interval; `p` of a straight line doing as well"
@@ -456,16 +456,15 @@ class Bend:
     points: int
 
 def _fit(x, y, w, ts):
-    "Weighted squares left by the straight line, and by two lines that meet at the best t; (straight, bent, t, coefficients)"
-    def solve(cols):
-        a = np.stack(cols, 1)
-        c = np.linalg.lstsq(a * w[:, None], y * w, rcond=None)[0]
-        return float((((a @ c - y) * w)**2).sum()), c
+    "Weighted squares left in each row of `y` (…, P) by a straight line, and by two lines that meet at the best t; and that t"
+    def left(*cols):
+        q = np.linalg.qr(np.stack(cols, 1) * w[:, None])[0]
+        return ((y * w)**2).sum(-1) - (((y * w) @ q)**2).sum(-1)
     one = np.ones_like(x)
-    bent = [(*solve([one, x, np.maximum(0, x - t)]), t) for t in ts]
-    rss, c, t = min(bent, key=lambda o: o[0])
-    line = solve([one, x])
-    return line[0], rss, t, c, line[1]
+    bent = np.stack([left(one, x, np.maximum(0, x - t)) for t in ts])
+    return left(one, x), bent.min(0), ts[bent.argmin(0)]
+
+def _coefficients(y, w, *cols): return np.linalg.lstsq(np.stack(cols, 1) * w[:, None], y * w, rcond=None)[0]
 
 def critical_fraction(
     table: 'pd.DataFrame',       # Rows of a sweep: one task and one strategy; the whole model's row (strategy "none") may be among them
@@ -480,9 +479,11 @@ def critical_fraction(
     xs, k, n = (rows[c].to_numpy(float) for c in (x, 'k', 'count'))
     ts = np.linspace(xs[1], xs[-2], 40)
     w = np.sqrt((n + 2) / (((k + 1) / (n + 2)) * (1 - (k + 1) / (n + 2))))  # shrunk a little, so that 0 or n right have a weight too
-    line, bent, t, c, straight = _fit(xs, k / n, w, ts)
-    rng, p = np.random.default_rng(seed), np.clip(np.stack([np.ones_like(xs), xs], 1) @ straight, 0, 1)
-    boot = [_fit(xs, rng.binomial(n.astype(int), k / n) / n, w, ts)[2] for _ in range(resamples)]
-    null = [_fit(xs, rng.binomial(n.astype(int), p) / n, w, ts)[:2] for _ in range(resamples)]
-    as_good = sum(a - b >= line - bent for a, b in null)
-    return Bend(float(t), *map(float, np.quantile(boot, [0.025, 0.975])), (1 + as_good) / (1 + resamples), float(c[1]), float(c[1] + c[2]), len(xs))
+    one = np.ones_like(xs)
+    line, bent, t = _fit(xs, k / n, w, ts)
+    straight, c = _coefficients(k / n, w, one, xs), _coefficients(k / n, w, one, xs, np.maximum(0, xs - t))
+    rng, p = np.random.default_rng(seed), np.clip(np.stack([one, xs], 1) @ straight, 0, 1)
+    draw = lambda p: rng.binomial(n.astype(int), p, (resamples, len(xs))) / n
+    boot, (null_line, null_bent, _) = _fit(xs, draw(k / n), w, ts)[2], _fit(xs, draw(p), w, ts)
+    as_good = (null_line - null_bent >= line - bent).sum()
+    return Bend(float(t), *map(float, np.quantile(boot, [0.025, 0.975])), float(1 + as_good) / (1 + resamples), float(c[1]), float(c[1] + c[2]), len(xs))
