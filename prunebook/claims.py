@@ -521,7 +521,7 @@ def healing_gain(
     low, high = interval(draws)
     return Finding(f'{shown} [{low:+.1%}, {high:+.1%}], n = {spans(ns)}; the line is 0', verdict(low, high, 0), value, low, high)
 
-# %% ../nbs/09_claims.ipynb #4c10b403
+# %% ../nbs/09_claims.ipynb #6314bde9
 def settings_agree(
     values: np.ndarray,          # (cuts, settings) scores
     shift: bool = True,          # Settings may differ by a constant
@@ -541,11 +541,10 @@ def settings_agree(
     return Finding(f'{b} settings stray from their common curve by {value:.0%} [{low:.0%}, {high:.0%}] of its range, {a} cuts; the line is 25 %', verdict(low, high, .25, above=False), value, low, high)
 
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:
-    "C7 for the seeds of healing: cuts healed with the same recipe and several seeds, in whatever sweep they stand"
+    "C7 for the seeds of healing, in the sweep that has most of them"
     t = run.table[run.table.healed & (run.table.strategy == strategy) & (run.table.task == task)]
-    recipe = ['method', 'objective', 'adapt', 'rank', 'healing_tokens', 'shots', 'shots_seed', 'count']
-    wide = {g['count'].iloc[0]: g.drop_duplicates(['n', 'seed']).pivot(index='n', columns='seed', values='value').dropna() for _, g in t.groupby(recipe, dropna=False)}
-    count, wide = max(((c, o) for c, o in wide.items() if o.shape[1] > 1 and len(o)), key=lambda o: o[1].size, default=(0, None))
+    wide = [(g['count'].iloc[0], g.pivot(index='n', columns='seed', values='value').dropna()) for _, g in t.groupby('sweep')]
+    count, wide = max((o for o in wide if o[1].shape[1] > 1 and len(o[1])), key=lambda o: o[1].size, default=(0, None))
     whole = run.table[(run.table.n == 0) & (run.table.task == task) & (run.table['count'] == count)].value
     if wide is None or whole.empty: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task}.')
     return settings_agree(wide.to_numpy(), False, whole.iloc[0])

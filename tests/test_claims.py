@@ -1,60 +1,12 @@
 "Statistics of the claims on made data whose truth is known, and `read_run` on what may be lying in a folder."
-import json, math
+import math
 import numpy as np, pandas as pd, pytest
+from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
     healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, unhealed_gap, verdict)
-from prunebook.evaluation import Score, wilson, ratio_interval, LossScore
-from prunebook.healing import HealingConfig
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
-from prunebook.sweep import KEYS, SweepConfig, kept_score, read_run
-from dataclasses import asdict
-
-DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
-shapes = dict(plateau=np.where(x < 6, .8, np.maximum(.25, .8 - .14 * (x - 5))), straight=np.maximum(.25, .8 - .055 * x), at_once=.25 + .55 * np.exp(-.35 * x))
-
-def distances(best, count=200, spread=.01, depth=DEPTH, last=.5):
-    "Distances whose best block of each size is `best(n)` by a clear margin; the last layer is `last` away from everything"
-    mean = np.zeros((depth + 1, depth + 1))
-    for n in range(1, depth + 1):
-        for l in range(depth - n + 1): mean[l, l + n] = mean[l + n, l] = last if l + n == depth else .1 + .01 * abs(l - best(n))
-    return LayerDistances(mean, np.full_like(mean, spread / math.sqrt(count)), count, info=dict(model='made/model'))
-
-class Made:
-    "A run folder of made scores, written as a sweep writes them"
-    def __init__(self, root): self.root, self.rows = root, {}
-    def config(self, name, **kw):
-        folder = self.root/name
-        (folder/'scores').mkdir(parents=True, exist_ok=True)
-        healing = kw.pop('healing', {})
-        config = SweepConfig(healing=HealingConfig(**dict(steps=10, batch_size=4, max_length=64) | healing), **kw)
-        (folder/'sweep.json').write_text(json.dumps(dict(model='f00', dtype='torch.float32', depth=DEPTH, config=asdict(config))))
-        return self
-    def add(self, sweep, score, strategy, n, healed=False, seed=0):
-        row, key = score.row(), (strategy, n, healed, seed, score.task)
-        folder = self.root/sweep
-        (folder/'scores'/('-'.join(map(str, key)) + '.json')).write_text(json.dumps(dict(kind=type(score).__name__) | asdict(score)))
-        self.rows.setdefault(sweep, []).append(dict(zip(KEYS, key)) | dict(metric=row['metric'], value=score.value, low=score.low, high=score.high, k=row['k'], count=score.n, baseline=row['baseline'],
-            normalized=row.get('normalized'), fraction_layers=n / DEPTH, layers='', source='made'))
-        pd.DataFrame(self.rows[sweep]).astype(dict(k='Int64')).to_csv(folder/'results.csv', index=False)
-        return self
-
-def choice(p, task='quiz', n=600, scoring='likelihood', seed=0, noise=0):
-    "Questions of differing difficulty, the same for all models; `noise` of them are answered at random"
-    ease = np.random.default_rng(0).permutation(n) / n
-    right = np.where(np.random.default_rng(seed).random(n) < noise, np.random.default_rng(seed + 1).random(n) < p, ease < p)
-    answers = [i % 4 for i in range(n)]
-    picked = [a if r else (a + 1) % 4 for a, r in zip(answers, right)]
-    k, generated = int(right.sum()), scoring == 'generated'
-    return Score(task, k / n, k, n, *wilson(k, n), picked, answers, scoring, 0. if generated else .25, 0. if generated else .25)
-
-def loss(v, seed=0, n=40):
-    "Documents of differing difficulty, the same for all models"
-    r = np.random.default_rng(7)
-    counts, hard = r.integers(50, 200, n), r.normal(0, .3, n)
-    sums = counts * (v + hard + np.random.default_rng(seed).normal(0, .01, n))
-    value, low, high = ratio_interval(sums, counts)
-    return LossScore('c4', float(value), float(low), float(high), n, sums.tolist(), counts.tolist(), list(range(n)), [], 1000, 32000)
+from prunebook.sweep import kept_score, read_run
 
 @pytest.fixture
 def made(tmp_path): return Made(tmp_path)
@@ -116,16 +68,6 @@ def test_too_weak_or_too_few_says_so():
     with pytest.raises(Unsure, match='within the error'): curve_shape(x, np.stack([choice(.8).right] * len(x)), .25)
     with pytest.raises(Unsure, match='shape needs four'): curve_shape(x[:3], np.stack([choice(p).right for p in (.8, .5, .3)]), .25)
 
-def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss_simple=lambda n: 3 + 1.5 * n, healed=lambda n: 3 + .05 * n, healed_simple=None, tasks=('quiz',), ns=x, healing=None, scoring='likelihood'):
-    made.config(sweep, healing=healing or {})
-    for n, p in zip(ns, shapes[kind]):
-        n = int(n)
-        for s in ('similarity', 'simple') if n else ('none',):
-            for t in tasks: made.add(sweep, choice(p, t, scoring=scoring), s, n)
-            made.add(sweep, loss(loss_sim(n) if s != 'simple' else loss_simple(n), seed=n), s, n)
-            if n: made.add(sweep, loss((healed_simple or healed)(n) if s == 'simple' else healed(n), seed=n), s, n, True)
-    return made
-
 def test_claims_of_a_run_that_is_as_the_paper_says(made):
     fill(made, tasks=('quiz', 'other'))
     distances(lambda n: DEPTH - n - 2).save(made.root)
@@ -163,11 +105,8 @@ def test_gap_that_stays_is_not_called_closed(made):
 def test_rate_of_closing(made, power, want):
     fill(made)
     for steps in (100, 400, 1600, 6400):
-        name, left = f'tokens-{steps}', .5 * (steps / 100)**-power
-        made.config(name, healing=dict(steps=steps)).add(name, loss(3), 'none', 0)
-        for n in (4, 8):
-            made.add(name, loss(3 + .1 * n, seed=steps), 'similarity', n, True)
-            made.add(name, loss(3 + .1 * n + left * 1.4 * n, seed=steps + 1), 'simple', n, True)
+        left = .5 * (steps / 100)**-power
+        lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
     run = open_run(made.root)
     table = gap_by_length(run)
     assert list(table.index) == [s * 256 for s in (100, 400, 1600, 6400)]
@@ -175,12 +114,7 @@ def test_rate_of_closing(made, power, want):
     assert abs(found.value - power) < .05 and (found.verdict == HOLDS) == (want == HOLDS)
 
 def test_ranks(made):
-    for rank, extra, p in ((2, .2, .5), (8, .1, .45), (64, 0, .4)):
-        made.config(f'ranks-{rank}', healing=dict(rank=rank))
-        for n in (0, 4, 8):
-            for s in ('similarity', 'simple') if n else ('none',):
-                made.add(f'ranks-{rank}', loss(3 + .1 * n + (extra if n else 0), seed=rank + n), s, n, n > 0)
-                made.add(f'ranks-{rank}', choice(p, seed=rank, noise=.05), s, n, n > 0)
+    ranks(made)
     run = open_run(made.root)
     assert rank_effect(run).verdict == HOLDS and abs(rank_effect(run).value - .2) < .02
     assert rank_effect(run, 'choice').verdict == HOLDS and abs(rank_effect(run, 'choice').value - .1) < .03
@@ -204,17 +138,11 @@ def test_interval_of_the_straying_covers_the_truth():
     assert inside > .9 and reach > 0
 
 def test_seeds_and_shots_of_a_run(made):
-    made.config('seeds')
-    made.add('seeds', loss(3), 'none', 0)
-    for n in (4, 8):
-        for seed in (0, 1, 2): made.add('seeds', loss(3 + .1 * n, seed=100 + n + seed), 'similarity', n, True, seed)
-    for shots, order in ((0, 0), (5, 0), (5, 1)):
-        name = f'shots-{shots}-{order}'
-        made.config(name, scoring=dict(shots=shots, seed=order))
-        for n, p in zip(x, shapes['plateau']): made.add(name, choice(p + .02 * (shots > 0), seed=order, noise=.02), 'similarity' if n else 'none', int(n))
+    fill(made); seeds(made); examples(made)
     run = open_run(made.root)
     assert seeds_agree(run).verdict == HOLDS and shots_agree(run, 'quiz').verdict == HOLDS
     assert set(read_run(made.root).shots) == {0, 5}
+    assert about('', '', seeds_agree, run, 'quiz').verdict == MISSING
 
 def test_healing_gain(made):
     made.config('main')

@@ -6,6 +6,7 @@ import prunebook, pytest
 from prunebook import PrunebookError, SweepConfig, report, sweep
 from prunebook.cli import main
 from prunebook.report import PAGES, page_html, pages_folder
+from made import full
 from test_sweep import Letters, config, data, tiny
 
 root = Path(__file__).parents[1]
@@ -54,6 +55,10 @@ def test_report_of_a_small_run(run, capsys):
     (run/'sweep'/'results.csv').write_text('damaged')
     with pytest.raises(PrunebookError, match='damaged'): report(run, force=True, progress=False)
     assert Path(said['report']).stat().st_mtime_ns == before, 'what was there stays'
+
+def test_report_of_all_that_a_run_may_hold(tmp_path):
+    read = check(report(full(tmp_path/'run'), tmp_path/'all.html', progress=False), tmp_path/'all-figures', least=15)
+    for words in ('Not shown', 'damaged'): assert words not in read.text.replace('Not shown: This run has no map of true losses', ''), words
 
 @pytest.mark.skipif('PRUNEBOOK_RUN' not in os.environ, reason='PRUNEBOOK_RUN names no run')
 def test_report_of_a_finished_run(tmp_path):
