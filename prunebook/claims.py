@@ -397,7 +397,7 @@ def collapse_of(
     except (Unsure, Unmeasured): return None
     return (s.bend, s.end) if s.floored and s.bend < s.end else None
 
-# %% ../nbs/09_claims.ipynb #a8ceb9ee
+# %% ../nbs/09_claims.ipynb #8788c7a2
 def _pair(run, healed, ns=None, table=None):
     "Scores of both strategies at the cuts they share, and of the whole model; (ns, whole, similarity, simple)"
     a, b = (run.curve('c4', s, healed, table) for s in ('similarity', 'simple'))
@@ -424,9 +424,10 @@ def unhealed_gap(run: RunFolder) -> Finding:
 def gap_left(
     run: RunFolder,
     table: 'pd.DataFrame | None' = None,  # Rows to choose the healed ones from; the main sweep's if `None`
+    ns: Sequence[int] | None = None,      # Cuts; all that there are if `None`
 ) -> tuple[list[int], float, np.ndarray]: # Cuts, the share of the gap that is left, and draws of it
     "The gap between the strategies after healing, as a share of the gap before, at the same cuts and on the same documents"
-    ns = _pair(run, False, _pair(run, True, table=table)[0])[0]
+    ns = _pair(run, False, _pair(run, True, ns, table)[0])[0]
     (_, *healed), (_, *before) = _pair(run, True, ns, table), _pair(run, False, ns)
     flat = [o for s in [*before, *healed] for o in s]
     if any(o.index != flat[0].index for o in flat): raise Unmeasured('Healed and unhealed losses are not of the same documents.')
@@ -439,21 +440,20 @@ def healed_gap(run: RunFolder) -> Finding:
     low, high = interval(draws)
     return Finding(f'healing leaves {value:.0%} [{low:.0%}, {high:.0%}] of the gap between the strategies, n = {spans(ns)}; the line is 10 %', verdict(low, high, .1, above=False), value, low, high)
 
-# %% ../nbs/09_claims.ipynb #cdad1676
+# %% ../nbs/09_claims.ipynb #42850f98
 def _by_length(run):
-    "(tokens, cuts, share, draws) for each length of healing with the same cuts, shortest first"
-    t, found = run.table[run.table.healed & (run.table.task == 'c4')], []
+    "(tokens, cuts, share, draws) for each length of healing, shortest first, at the cuts that most lengths have"
+    import pandas as pd
+    t, cuts = run.table[run.table.healed & (run.table.task == 'c4')], {}
     recipe = t[['method', 'objective', 'adapt', 'rank']].astype(str).agg(' '.join, axis=1)
-    t = t[recipe == recipe.mode().iloc[0]] if len(t) else t
-    for tokens, own in t.groupby('healing_tokens'):
-        whole = run.main[run.main.n == 0]
-        import pandas as pd
-        try: found.append((int(tokens), *gap_left(run, pd.concat([whole, own]))))
+    for tokens, own in t[recipe == t.healing_tokens.groupby(recipe).nunique().idxmax()].groupby('healing_tokens') if len(t) else []:
+        own = pd.concat([run.main[run.main.n == 0], own])
+        try: cuts[int(tokens)] = own, set(_pair(run, False, _pair(run, True, table=own)[0])[0])
         except Unmeasured: continue
-    if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with both strategies ({len(found)}): a rate needs three.')
-    shared = set.intersection(*(set(o[1]) for o in found))
-    if not shared: raise Unmeasured('The lengths of healing have no cut in common.')
-    return [o for o in found if set(o[1]) == shared] if any(set(o[1]) != shared for o in found) else found
+    best = max((ns for _, ns in cuts.values()), key=lambda s: (sum(s <= o for _, o in cuts.values()), len(s)), default=set())
+    found = [(tokens, *gap_left(run, own, best)) for tokens, (own, ns) in cuts.items() if best <= ns]
+    if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with both strategies at the same cuts ({len(found)}): a rate needs three.')
+    return found
 
 def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
     "Share of the gap that each length of healing leaves, with its interval. Raises `Unmeasured` with fewer than three lengths"
@@ -463,7 +463,6 @@ def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
 def closing_rate(run: RunFolder) -> Finding:
     "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
     found = _by_length(run)
-    if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with the same cuts ({len(found)}): a rate needs three.')
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))

@@ -103,7 +103,7 @@ def test_gap_that_stays_is_not_called_closed(made):
 
 @pytest.mark.parametrize('power,want', [(.5, HOLDS), (0, UNSURE)])
 def test_rate_of_closing(made, power, want):
-    fill(made)
+    fill(made, healing=dict(rank=2))
     for steps in (100, 400, 1600, 6400):
         left = .5 * (steps / 100)**-power
         lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
