@@ -65,7 +65,10 @@ def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss
 
 def full(root):
     "All that the pages can show, in the layout of the kept run"
-    m = fill(Made(root), tasks=('mmlu', 'arc_easy', 'boolq'), loss_simple=lambda n: 3 + min(16, 4 * n), healed_simple=lambda n: 3 + .3 * n)
+    tasks = ('mmlu', 'arc_easy', 'boolq')
+    m = fill(Made(root), tasks=tasks, loss_simple=lambda n: 3 + min(16, 4 * n), healed_simple=lambda n: 3 + .3 * n)
+    for n, p in zip(x[1:], shapes['plateau'][1:]):
+        for t in tasks: m.add('main', choice(min(.8, p + .05), t), 'similarity', int(n), True)
     for n, p in zip(x, shapes['at_once']):
         for s in ('similarity', 'simple') if n else ('none',): m.add('main', choice(p, 'gsm8k', scoring='generated'), s, int(n))
     distances(lambda n: max(0, DEPTH - n - 3 - 6 * (n > 9)), spread=.02).save(root)
@@ -74,8 +77,8 @@ def full(root):
     for i, s in enumerate(others, 1):
         for n in (2, 4, 8):
             for seed in range(5 if s == 'random' else 1): m.add('controls', loss(3 + .3 * n * i + .1 * seed, seed=seed), s, n, False, seed)
-    for steps in (100, 300, 1000, 3000, 10000):
-        lengths(m, steps, lambda n: .5 * (steps / 100)**-.3, lambda n: .5 * n * (steps / 100)**-.3)
+    for steps in (2, 5, 20, 50):
+        lengths(m, steps, lambda n: .1 * (steps / 10)**-.3, lambda n: .25 * n * (steps / 10)**-.3)
     ranks(m)
     seeds(m)
     examples(m, 'arc_easy')
@@ -92,13 +95,13 @@ def ranks(m):
         m.config(f'ranks-{rank}', healing=dict(rank=rank))
         for n in (0, 4, 8):
             for s in ('similarity', 'simple') if n else ('none',):
-                m.add(f'ranks-{rank}', loss(3 + .1 * n + extra * (n > 0), seed=rank + n), s, n, n > 0)
+                m.add(f'ranks-{rank}', loss(3 + (.3 if s == 'simple' else .05) * n + extra * (n > 0), seed=n), s, n, n > 0)
                 m.add(f'ranks-{rank}', choice(p, 'mmlu', seed=rank, noise=.05), s, n, n > 0)
 
 def seeds(m):
-    m.config('seeds').add('seeds', loss(3), 'none', 0)
+    m.config('seeds', seeds=[1, 2]).add('seeds', loss(3), 'none', 0, seed=1)  # seed 0 is in the main sweep
     for n in (4, 8):
-        for seed in (0, 1, 2): m.add('seeds', loss(3 + .1 * n, seed=100 + n + seed), 'similarity', n, True, seed)
+        for seed in (1, 2): m.add('seeds', loss(3 + .05 * n, seed=100 + n + seed), 'similarity', n, True, seed)
 
 def examples(m, task='quiz'):
     for shots, order in ((0, 0), (5, 0), (5, 1)):

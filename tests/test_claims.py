@@ -1,5 +1,5 @@
 "Statistics of the claims on made data whose truth is known, and `read_run` on what may be lying in a folder."
-import math
+import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
@@ -73,14 +73,37 @@ def test_claims_of_a_run_that_is_as_the_paper_says(made):
     distances(lambda n: DEPTH - n - 2).save(made.root)
     fill(made, 'written', 'at_once', tasks=('sums',), scoring='generated')
     run = open_run(made.root)
-    assert run.name == 'model' and run.depth == DEPTH and run.main.sweep.unique().tolist() == ['main']
+    assert run.name == 'model' and run.depth == DEPTH and run.tasks() == ['quiz', 'other'] and run.tasks('generated') == ['sums']
     found = {(o.claim, o.paper): o for o in judge_claims(run)}
     assert len(found) == 12
     got = {k[0]: o.verdict for k, o in found.items() if 'healed)' not in k[1] or 'unhealed' in k[1]}
-    assert {k: got[k] for k in ('C1', 'C2', 'C3', 'C4', 'C5a', 'C5b', 'C6a', 'C7a', 'C8')} == dict(C1=HOLDS, C2=HOLDS, C3=HOLDS, C4=HOLDS, C5a=HOLDS, C5b=HOLDS, C6a=MISSING, C7a=MISSING, C8=MISSING)
+    assert {k: got[k] for k in ('C1', 'C2', 'C3', 'C4', 'C5a', 'C5b', 'C6a', 'C7a', 'C8')} == dict(C1=HOLDS, C2=HOLDS, C3=HOLDS, C4=HOLDS, C5a=HOLDS, C5b=HOLDS, C6a=MISSING, C7a=MISSING, C8=HOLDS)
     low, high = collapse_of(run)
     assert .2 <= low < high <= .55
-    assert about('', '', qa_plateau, run, False, ['sums']).verdict == MISSING, 'it is not in the main sweep'
+
+def test_one_figure_from_several_sweeps(made):
+    "Strategies, healing, seeds and other recipes in sweeps of their own: what belongs together is found"
+    for s in ('similarity', 'simple'):
+        made.config(s, strategies=[s]).add(s, loss(3), 'none', 0)
+        for n in (2, 4, 6, 8): made.add(s, loss(3 + n * (1 if s == 'simple' else .1), seed=n), s, n)
+    for name, steps, ns, seed in (('healed', 100, (2, 4, 8), 0), ('more', 100, (4,), 1), ('short', 5, (4, 8), 0)):
+        made.config(name, seeds=[seed], healing=dict(steps=steps)).add(name, loss(3), 'none', 0, seed=seed)
+        for n in ns:
+            for s in ('similarity', 'simple'): made.add(name, loss(3 + n * (.2 if s == 'simple' else .05) + 5 / steps, seed=n + seed), s, n, True, seed)
+    made.config('controls', strategies=['first']).add('controls', loss(9), 'first', 2)
+    made.config('few').add('few', loss(5, n=10), 'none', 0).add('few', loss(5, n=10), 'similarity', 2)
+    run = open_run(made.root)
+    assert set(run.main.sweep) == {'similarity', 'simple', 'healed', 'more'} and set(run.main.strategy) == {'none', 'similarity', 'simple'}
+    assert list(run.curve('c4', healed=True).n) == [0, 2, 4, 8] and set(run.curve('c4', healed=True).seed) == {0}
+    assert unhealed_gap(run).verdict == HOLDS and abs(healed_gap(run).value - .15 / .9) < .01
+    assert 'similarity, healed: n = 2, 4, 8' in points_of(run.main)
+
+def test_two_models_in_one_folder_are_refused(made):
+    fill(made, ns=x[:2])
+    fill(made, 'other', ns=x[:2])
+    asked = json.loads((made.root/'other'/'sweep.json').read_text())
+    (made.root/'other'/'sweep.json').write_text(json.dumps(asked | dict(model='other')))
+    with pytest.raises(PrunebookError, match='2 different models'): open_run(made.root)
 
 def test_written_answers_without_a_plateau(made):
     run = open_run(fill(made, kind='at_once', tasks=('sums',), scoring='generated').root)
