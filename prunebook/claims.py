@@ -78,7 +78,7 @@ def findings_table(
     rows = [(o.claim, o.paper, o.seen, same.get(o.verdict, o.verdict)) for o in findings]
     return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
-# %% ../nbs/09_claims.ipynb #51ac120c
+# %% ../nbs/09_claims.ipynb #5639bbda
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
 
 def _most(rows, by):
@@ -162,9 +162,12 @@ def points_of(rows: 'pd.DataFrame') -> str:
 
 def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     "What `draw(*args, **kwargs)` gives; where the run lacks what it needs, `None`, and a sentence is displayed that says so"
+    import matplotlib.pyplot as plt
+    from IPython.display import Markdown, display
+    before = set(plt.get_fignums())
     try: return draw(*args, **kwargs)
     except PrunebookError as e:
-        from IPython.display import Markdown, display
+        for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
         display(Markdown(f'*Not shown: {e}*'))
 
 def open_run(

@@ -6,7 +6,7 @@ import prunebook, pytest
 from prunebook import PrunebookError, SweepConfig, report, sweep
 from prunebook.cli import main
 from prunebook.report import PAGES, page_html, pages_folder
-from made import full
+from made import Made, choice, full, loss, shapes, x
 from test_sweep import Letters, config, data, tiny
 
 root = Path(__file__).parents[1]
@@ -59,6 +59,24 @@ def test_report_of_a_small_run(run, capsys):
 def test_report_of_all_that_a_run_may_hold(tmp_path):
     read = check(report(full(tmp_path/'run'), tmp_path/'all.html', progress=False), tmp_path/'all-figures', least=15)
     for words in ('Not shown', 'damaged'): assert words not in read.text.replace('Not shown: This run has no map of true losses', ''), words
+
+def partial(m, kind):
+    "Runs that lack nearly everything"
+    m.config('s').add('s', loss(3), 'none', 0)
+    if kind == 'questions only':
+        m.rows.clear()
+        for n, p in zip(x, shapes['straight']): m.add('s', choice(p), 'similarity' if n else 'none', int(n))
+    if kind == 'random only':
+        for n in (1, 3): m.add('s', loss(3 + n), 'random', n).add('s', loss(3 + n, seed=1), 'random', n, False, 1)
+    if kind == 'healed only':
+        for n in (2, 4): m.add('s', loss(3 + n), 'similarity', n, True)
+    return m.root
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['the whole model only', 'questions only', 'random only', 'healed only'])
+def test_report_of_a_partial_run(tmp_path, kind):
+    read = check(report(partial(Made(tmp_path/'run'), kind), tmp_path/'p.html', progress=False), tmp_path/'p-figures', least=2)
+    assert 'Not shown: This run has no distances.' in read.text
 
 @pytest.mark.skipif('PRUNEBOOK_RUN' not in os.environ, reason='PRUNEBOOK_RUN names no run')
 def test_report_of_a_finished_run(tmp_path):
