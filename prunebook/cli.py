@@ -172,7 +172,9 @@ def _heal(args):
     from prunebook.evaluation import text_loss
     from prunebook.healing import HealingConfig, heal
     from prunebook.pruning import free_place
-    free_place(args.out, args.force or args.resume, [args.model, args.teacher])
+    main = os.environ.get('RANK', '0') == '0'
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
+    if main: free_place(args.out, args.force or args.resume, [args.model, args.teacher])
     model, tok = _load(args)
     if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
     elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
@@ -180,6 +182,7 @@ def _heal(args):
     given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
     config = config.but(**{k: v for k, v in given.items() if v is not None})
     result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
+    if not main: return {}
     judge = lambda m: text_loss(m, tok, load_texts('demo', split='validation', n=args.n_judge), progress=args.progress).value
     scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
     result.save(tok, args.out, scores=scores)
@@ -213,14 +216,17 @@ def _evaluate(args):
     _arg('--n', type=int, metavar='N', help='questions of each task (default: all)'),
     _arg('--seeds', nargs='+', type=int, default=[0], help='of healing, and of the strategy random (default: 0)'),
     _arg('--config', metavar='FILE', help='a JSON file that SweepConfig.save wrote, instead of all of these'),
+    _arg('--distances', metavar='DIR', help='what `prunebook similarity` wrote, for the strategies that need it; measured on demo texts if not given'),
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
 def _sweep(args):
     "Strategies × block sizes × healed or not: one table, restartable."
+    from prunebook.similarity import LayerDistances
     from prunebook.sweep import SweepConfig, sweep
     config = SweepConfig.load(args.config) if args.config else SweepConfig(strategies=args.strategies, ns=args.ns, healed_ns=args.healed_ns, tasks=args.tasks,
         n_texts=args.n_texts, n_questions=args.n, seeds=args.seeds, data_dir=args.data_dir)
     model, tok = _load(args)
-    table = sweep(model, tok, config, args.out, progress=args.progress)
+    distances = LayerDistances.load(args.distances) if args.distances else None
+    table = sweep(model, tok, config, args.out, distances, progress=args.progress)
     return dict(out=args.out, rows=table[['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']].to_dict('records'))
 
 # %% ../nbs/08_cli.ipynb #4010b076

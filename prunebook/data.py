@@ -250,7 +250,7 @@ def as_item(
     return row
 
 def load_questions(
-    name: str = 'demo',    # "demo"; mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k or their hub names; or a local .jsonl, .json, .csv, .parquet
+    name: str = 'demo',    # "demo"; mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k or their hub names; NAME of a NAME.jsonl in `data_dir`; or a local .jsonl, .json, .csv, .parquet
     n: int | None = None,  # How many, evenly spread over the set; all if `None`
     data_dir: str | Path | None = None,  # Folder with NAME.jsonl, asked before the hub; `$PRUNEBOOK_DATA` if `None`
     split: str | None = None,  # Of a hub set, or NAME_SPLIT.jsonl in the folder; the usual one if `None`
@@ -265,6 +265,7 @@ def load_questions(
 def _question_rows(name, data_dir, split, kwargs):
     if name == 'demo': return _jsonl(fetch('questions')/'questions.jsonl')
     if (path := Path(name)).is_file(): return _jsonl(path) if path.suffix == '.jsonl' else list(_local_rows(path))
+    if data_dir and name not in QUESTION_SETS and (p := Path(data_dir)/f'{name}.jsonl').is_file(): return _jsonl(p)
     by_hub = {hub: short for short, (hub, *_) in QUESTION_SETS.items() if short != 'arc_challenge'}
     short = name if name in QUESTION_SETS else by_hub.get(name)
     if short is None and not ('/' in name and not path.suffix):

@@ -8,7 +8,7 @@ import base64, html, io
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from .similarity import LayerDistances
 from .stack import Block, PrunebookError
+if TYPE_CHECKING: from prunebook.sweep import LossMap
 
 # %% auto #0
 __all__ = ['figure_style', 'plot_stack', 'plot_curves', 'plot_heatmap', 'plot_scores', 'one_legend', 'plot_recipe', 'plot_places',
@@ -83,20 +84,21 @@ def plot_curves(
 
 # %% ../nbs/07_figures.ipynb #4f83016c
 def plot_heatmap(
-    distances: LayerDistances,
+    distances: 'LayerDistances | LossMap', # Or the loss without each block
     ax: Axes | None = None
 ) -> Axes:
     "Every block's distance, each row (block size) rescaled to [0, 1]; dots mark the row's minimum (paper, figure 4)"
     depth = distances.depth
+    what, table = ('loss', distances.loss) if hasattr(distances, 'loss') else ('distance', distances.mean)
     rows = np.full((depth - 1, depth), np.nan)
     for n in range(1, depth):
-        d = np.array([distances.mean[l, l + n] for l in range(depth - n + 1)])
+        d = np.diagonal(table, n)
         rows[n - 1, :len(d)] = (d - d.min()) / (np.ptp(d) or 1)
     with figure_style():
         ax = _axes(ax, 6.4, 4.4)
         im = ax.imshow(rows, origin='lower', aspect='auto', cmap='viridis', extent=(-.5, depth - .5, .5, depth - .5), interpolation='none')
-        ax.plot([distances.best_block(n).start for n in range(1, depth)], range(1, depth), 'o', ms=3, mfc='white', mec='black', mew=.6, label='$\\ell^*(n)$')
-        ax.figure.colorbar(im, ax=ax, label='distance, rescaled per row', pad=.02)
+        ax.plot([distances.best_block(n).start for n in range(1, depth)], range(1, depth), 'o', ms=3, mfc='white', mec='black', mew=.6, label='$\\ell^*(n)$' if what == 'distance' else 'least loss')
+        ax.figure.colorbar(im, ax=ax, label=f'{what}, rescaled per row', pad=.02)
         ax.set(xlabel='first layer of the block, $\\ell$', ylabel='block size $n$')
         ax.legend(loc='upper right')
     return ax
