@@ -19,6 +19,7 @@ _rooms = dict(
     sweep='SweepConfig sweep read_run kept_score LossMap loss_map judge_distances critical_fraction',
     claims='Finding RunFolder open_run judge_claims findings_table',
     figures='plot_stack plot_curves plot_heatmap plot_scores plot_recipe plot_places plot_history report_html',
+    estimate='estimate model_size',
     report='report',
     cli='reproduce')
 _home = {name: room for room, names in _rooms.items() for name in names.split()}
@@ -46,4 +47,5 @@ if TYPE_CHECKING:
     from .evaluation import *
     from .sweep import *
     from .figures import *
+    from .estimate import *
     from .cli import *
