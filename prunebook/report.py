@@ -28,7 +28,7 @@ def pages_folder() -> Path:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError('the paper\'s notebooks are not in this installation. Install prunebook anew.')
 
-# %% ../nbs/11_report.ipynb #101c2b6b
+# %% ../nbs/11_report.ipynb #61bbedb8
 def run_pages(
     folder: str | Path,           # A run folder
     pages: Sequence[str] = PAGES,
@@ -40,17 +40,16 @@ def run_pages(
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
     from tqdm.auto import tqdm
-    source = pages_folder()
+    source, new = pages_folder(), nbformat.v4.new_code_cell
     books = {o: nbformat.read(source/f'{o}.ipynb', 4) for o in pages}
-    cell, owner = nbformat.v4.new_code_cell, []
-    def cells():
-        yield cell("%config InlineBackend.figure_formats = ['png', 'svg']")
-        for name, book in books.items(): owner.append(name); yield cell('%reset -f'); yield from book.cells
-    whole = nbformat.v4.new_notebook(cells=list(cells()))
+    cells = [new("%config InlineBackend.figure_formats = ['png', 'svg']")]
+    for book in books.values(): cells += [new('%reset -f'), *book.cells]
+    for i, cell in enumerate(cells): cell.id = f'cell-{i}'
+    whole = nbformat.v4.new_notebook(cells=cells)
     env = dict(os.environ, PRUNEBOOK_RUN=str(Path(folder).resolve()), MPLBACKEND='module://matplotlib_inline.backend_inline',
         PYTHONPATH=os.pathsep.join([str(Path(prunebook.__file__).parents[1]), os.environ.get('PYTHONPATH', '')]))
     with tqdm(total=len(whole.cells), desc='pages', unit='cell', disable=not progress) as bar:
-        client = NotebookClient(whole, timeout=timeout, kernel_name='python3', resources=dict(metadata=dict(path=str(source))), on_cell_start=lambda **kw: bar.update())
+        client = NotebookClient(whole, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources=dict(metadata=dict(path=str(source))), on_cell_start=lambda **kw: bar.update())
         try: client.execute(env=env)
         except (CellExecutionError, CellTimeoutError) as e: raise PrunebookError(f'a page failed on {folder}: {str(e).strip().splitlines()[-1]}') from e
     return books
