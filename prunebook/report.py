@@ -54,7 +54,7 @@ def run_pages(
         except (CellExecutionError, CellTimeoutError) as e: raise PrunebookError(f'a page failed on {folder}: {str(e).strip().splitlines()[-1]}') from e
     return books
 
-# %% ../nbs/11_report.ipynb #4ca8bca7
+# %% ../nbs/11_report.ipynb #cdfaf47e
 def _joined(o): return o if isinstance(o, str) else ''.join(o)
 
 def _prose():
@@ -86,7 +86,7 @@ def page_html(
         count += 1
         (figures/f'{name}-{count}.png').write_bytes(png)
         if svg: (figures/f'{name}-{count}.svg').write_text(svg, encoding='utf-8')
-        return f'<img alt="{name}, picture {count}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        return f'<figure><img alt="{html.escape(flags.get("fig-cap", name))}" src="data:image/png;base64,{base64.b64encode(png).decode()}"><figcaption>{html.escape(flags.get("fig-cap", ""))}</figcaption></figure>'
     for cell in book.cells:
         source = _joined(cell.source)
         flags = dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, re.M))
