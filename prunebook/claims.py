@@ -26,7 +26,7 @@ __all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'RECIPE', 'SAYS', 'Unmeasured'
            'gap_by_length', 'closing_rate', 'rank_effect', 'healing_gain', 'settings_agree', 'seeds_table',
            'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
 
-# %% ../nbs/10_claims.ipynb #92d5cc89
+# %% ../nbs/10_claims.ipynb #e087420f
 HOLDS, FAILS, UNSURE, MISSING = 'holds', 'does not hold', 'cannot be told at this size', 'not measured in this run'
 
 class Unmeasured(PrunebookError):
@@ -35,7 +35,7 @@ class Unmeasured(PrunebookError):
 class Unsure(PrunebookError):
     "A run holds what a claim needs, and it tells nothing"
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     "A claim, what was measured about it, and the verdict"
     seen: str               # What was measured, in words and numbers
@@ -45,6 +45,8 @@ class Finding:
     high: float = math.nan
     claim: str = ''         # C1 to C8
     paper: str = ''         # What the paper says
+
+    def __repr__(self): return f'{self.claim}{": " if self.claim else ""}{self.verdict} ({self.seen})'
 
 def verdict(
     low: float,
