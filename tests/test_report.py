@@ -56,6 +56,7 @@ def test_report_of_a_small_run(run, capsys):
     with pytest.raises(PrunebookError, match='damaged'): report(run, force=True, progress=False)
     assert Path(said['report']).stat().st_mtime_ns == before, 'what was there stays'
 
+@pytest.mark.slow
 def test_report_of_all_that_a_run_may_hold(tmp_path):
     read = check(report(full(tmp_path/'run'), tmp_path/'all.html', progress=False), tmp_path/'all-figures', least=14)
     for words in ('Not shown', 'damaged'): assert words not in read.text.replace('Not shown: This run has no map of true losses', ''), words
