@@ -148,7 +148,7 @@ def wheel(members, cut=None):
 
 bomb = b'a\n' * 10**4
 member_names = st.sampled_from([*(o.member for o in ASSETS.values()), ASSETS['questions'].member + 'x.yaml', '../../evil', '/tmp/evil', 'a/../../evil', ASSETS['questions'].member + '/../../evil.yaml'])
-yamls = st.sampled_from([b'fewshot_config: {samples: [{question: "q (A) a (B) b (C) c (D) d", target: "the answer is (A)."}]}\ndataset_name: x\n', b'&a [*a, *a]', b'!!python/object/apply:os.system ["touch evil"]', b'[' * 1500, b'a: ' * 500, bomb])
+yamls = st.sampled_from([b'fewshot_config: {samples: [{question: "q (A) a (B) b (C) c (D) d", target: "the answer is (A)."}]}\ndataset_name: x\n', b'&a [*a, *a]', b'!!python/object/apply:os.system ["touch evil"]', b'[' * 200, b'a: ' * 200, bomb])
 @fuzz(150, asset=st.sampled_from(['texts', 'questions']), members=st.lists(st.tuples(member_names, st.one_of(yamls, st.binary(max_size=60)), st.booleans()), max_size=4), cut=st.one_of(st.none(), edits))
 def wheels(root, asset, members, cut):
     (root/'w.whl').write_bytes(wheel(members, cut))
