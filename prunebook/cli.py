@@ -290,7 +290,7 @@ def continuations(
     say = lambda m: m.generate(**ids.to(m.device), max_new_tokens=n_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)[0, ids['input_ids'].shape[1]:]
     return {k: tokenizer.decode(say(m), skip_special_tokens=True) for k, m in models.items()}
 
-# %% ../nbs/08_cli.ipynb #3a5e0b83
+# %% ../nbs/08_cli.ipynb #512d8f79
 class _Clock(dict):
     "Seconds by step; says on stderr what is going on"
     def __init__(self, progress): self.progress = progress
@@ -355,10 +355,10 @@ def reproduce(
             mended = load_adapter(pruned, work/'sweep'/'healing'/f'similarity-{n}-0'/'adapter')
             save_pruned(mended, tok, work/'checkpoint', force=True)
             said = continuations(dict(original=whole, pruned=pruned, healed=mended), tok)
-        with clock('draw and report'): _report(work, whole, p, dist, table, pruned, said, clock)
+        with clock('draw and report'): _write_report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 
-# %% ../nbs/08_cli.ipynb #f753f414
+# %% ../nbs/08_cli.ipynb #fd63dae8
 def _conditions(model, preset):
     "What was run, on what"
     import platform, torch
@@ -373,7 +373,7 @@ def _conditions(model, preset):
         ('machine', f'{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}'),
         ('versions', ', '.join(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft')) + f', prunebook {__version__}')], columns=['', 'what was run'])
 
-def _report(work, model, preset, dist, table, pruned, said, clock):
+def _write_report(work, model, preset, dist, table, pruned, said, clock):
     "results.csv, figures and report.html into `work`"
     import pandas as pd
     from prunebook.pruning import show_layers
@@ -415,6 +415,17 @@ def _reproduce(args):
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
+
+# %% ../nbs/08_cli.ipynb #f5d6fd8a
+@_command('prunebook report prunebook-run',
+    _arg('folder', metavar='DIR', help='a run folder: what `prunebook reproduce` or `prunebook sweep` wrote, or a folder that holds several of these'),
+    _arg('--out', metavar='FILE', help='the HTML file (default: paper.html in DIR); its figures go beside it, into NAME-figures'),
+    _arg('--force', action='store_true', help='replace a report that is there'))
+def _report(args):
+    "Run the paper's notebooks on a run folder: one HTML file with every figure of the paper and a verdict on each claim, and the figures as PNG and SVG."
+    from prunebook.report import report
+    page = report(args.folder, args.out, args.force, args.progress)
+    return dict(report=str(page), figures=str(page.with_name(f'{page.stem}-figures')))
 
 # %% ../nbs/08_cli.ipynb #a63b323e
 @_command('prunebook estimate demo', _model_args[:3], _model_args[4], _text_args[2:],

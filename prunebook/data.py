@@ -425,13 +425,13 @@ def batches(
     device: Any = 'cpu',
 ) -> Iterator[Batch]:
     "Length-sorted batches within a token budget, longest first, so that memory is tested at the start and not after an hour"
-    for rows in _groups(ids, batch_tokens): yield _batch(ids, rows, pad_id, device)
+    for rows in _groups(list(map(len, ids)), batch_tokens): yield _batch(ids, rows, pad_id, device)
 
-def _groups(ids, batch_tokens):
-    "The rows of each batch"
-    order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
+def _groups(lengths, batch_tokens):
+    "The rows of each batch, out of rows of these lengths"
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
-        take = max(1, batch_tokens // max(1, len(ids[order[0]])))
+        take = max(1, batch_tokens // max(1, lengths[order[0]]))
         yield order[:take]
         order = order[take:]
 
@@ -481,4 +481,4 @@ def over_batches(
 ) -> Iterator[tuple[Batch, Any]]:
     "Each of `batches` with `f` of it, smaller where memory does not suffice"
     def run(rows): b = _batch(ids, rows, pad_id, device); return b, f(b)
-    for _, found in halving(run, _groups(ids, batch_tokens), lambda rows: len(rows) * max(len(ids[i]) for i in rows)): yield found
+    for _, found in halving(run, _groups(list(map(len, ids)), batch_tokens), lambda rows: len(rows) * max(len(ids[i]) for i in rows)): yield found

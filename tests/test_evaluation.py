@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.data import load_questions
-from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, encode_pairs, evaluate, load_score, pick, prompt,
+from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, _takes_forks, encode_pairs, evaluate, load_score, pick, prompt,
     ratio_interval, replaced, text_loss, token_losses, wilson)
 from prunebook.stack import LayerStack, PrunebookError
 from test_sweep import KINDS, Letters, questions, texts, tiny
@@ -84,8 +85,29 @@ def test_shared_prompts_change_nothing(kind):
                 with torch.no_grad(): lp = model(torch.tensor([c + a])).logits[0].log_softmax(-1)
                 assert math.isclose(sum(lp[len(c) - 1 + t, a[t]].item() for t in range(len(a))), g, rel_tol=1e-4, abs_tol=1e-4)
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_forks_and_caches_agree(kind, monkeypatch):
+    "The way for models that take no such masks gives the same, and the models that we know to take them do"
+    model, r = tiny(kind, **({'sliding_window': 64} if 'sliding_window' in KINDS[kind] else {})), random.Random(1)
+    word = lambda n: [r.randrange(3, 99) for _ in range(n)]
+    requests = [(word(r.randrange(2, 9)), [word(r.randrange(1, 6)) for _ in range(3)]) for _ in range(7)]
+    assert _takes_forks(LayerStack(model))
+    forks = continuation_logprobs(model, requests)
+    monkeypatch.setattr('prunebook.evaluation._takes_forks', lambda stack: False)
+    for a, b in zip(forks, continuation_logprobs(model, requests)): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+def test_who_takes_no_forks():
+    "A state has no mask; in a window that is shorter than the row, a mask of one's own would let too much be seen"
+    mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model('mamba', hidden_size=32, num_hidden_layers=2, vocab_size=99, state_size=4)).eval()
+    assert not _takes_forks(LayerStack(mamba)) and not _takes_forks(LayerStack(tiny('gemma3_text', sliding_window=4)))
+    model, long = tiny('gemma3_text', sliding_window=16), [(list(range(3, 33)), [[40, 41], [50, 51, 52]])]
+    assert _takes_forks(LayerStack(model))
+    with torch.no_grad(): lp = model(torch.tensor([long[0][0] + [40, 41]])).logits[0].log_softmax(-1)
+    assert math.isclose(continuation_logprobs(model, long)[0][0], (lp[29, 40] + lp[30, 41]).item(), rel_tol=1e-4)
+
 def test_shared_prompts_run_fewer_tokens():
     model, seen = tiny('llama'), [0]
+    assert _takes_forks(LayerStack(model))  # asked once
     LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.__setitem__(0, seen[0] + out.shape[0] * out.shape[1]))
     continuation_logprobs(model, [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)])
     assert seen[0] == 30 + 6 * (2 + 2), 'the common 30 once; then two of its own and two choices that are longer than a token'

@@ -64,6 +64,20 @@ def test_equals_the_equation(kind):
     rounded = model.float(); SOURCE[id(tok)] = rounded  # the same weights, rounded: what bfloat16 arithmetic alone does
     assert np.abs(half.mean[upper] - reference(rounded, tok, texts()).mean(0)[upper]).max() < 1e-2
 
+@pytest.mark.parametrize('kind', ['mamba', 'mamba2', 'falcon_mamba'])
+def test_models_with_a_state(kind):
+    "Layer after layer by hand: some of these give hidden states without the embedding's, so they are no reference"
+    model, tok, want = louder(tiny(kind)), tokenizer(), []
+    stack = LayerStack(model)
+    with torch.no_grad():
+        for ids in tokenize(tok, texts(), 32).ids:
+            x = [model.get_input_embeddings()(torch.tensor([ids]))]
+            for layer in stack.layers: x.append(layer(x[-1]))
+            x = torch.cat(x)[:, -1].double()
+            want.append([[torch.arccos((x[l] @ x[r] / x[l].norm() / x[r].norm()).clamp(-1, 1)).item() / np.pi for r in range(DEPTH + 1)] for l in range(DEPTH + 1)])
+    got = layer_distances(model, tok, texts(), max_length=32, progress=False)
+    assert np.abs(got.mean - np.mean(want, 0))[upper].max() < 1e-3 and got.mean[upper].max() > .05
+
 def test_other_measures_and_tokens():
     model, tok = louder(tiny('llama')), tokenizer(); SOURCE[id(tok)] = model
     cos, norm = lambda a, b: 1 - a @ b / a.norm() / b.norm(), lambda a, b: (b - a).norm() / a.norm()

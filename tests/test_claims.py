@@ -1,0 +1,213 @@
+"Statistics of the claims on made data whose truth is known, and `read_run` on what may be lying in a folder."
+import json, math
+import numpy as np, pandas as pd, pytest
+from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
+from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
+    healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, unhealed_gap, verdict)
+from prunebook.similarity import LayerDistances
+from prunebook.stack import PrunebookError
+from prunebook.sweep import kept_score, read_run
+
+@pytest.fixture
+def made(tmp_path): return Made(tmp_path)
+
+def test_verdicts():
+    assert [verdict(.6, .9, .5), verdict(.1, .4, .5), verdict(.1, .5, .5), verdict(.4, .6, .5), verdict(math.nan, 1, .5)] == [HOLDS, FAILS, FAILS, UNSURE, UNSURE]
+    assert [verdict(.1, .4, .5, above=False), verdict(.6, .9, .5, above=False)] == [HOLDS, FAILS]
+    def missing(): raise Unmeasured('not there')
+    def silent(): raise Unsure('says nothing')
+    assert [about('C1', 'p', missing).verdict, about('C1', 'p', silent).verdict] == [MISSING, UNSURE]
+    table = findings_table([about('C9', 'it is so', lambda: Finding('seen', HOLDS)), about('C9', 'it is so', missing)], 'm')
+    assert list(table['same?']) == ['yes', MISSING] and list(table['we see on m']) == ['seen', 'not there']
+
+def test_deep_or_shallow():
+    assert deep_minima(distances(lambda n: DEPTH - n - 2)).verdict == HOLDS
+    assert deep_minima(distances(lambda n: 1)).verdict == FAILS
+    assert deep_minima(distances(lambda n: (DEPTH - n) // 2, spread=.5)).verdict == UNSURE
+    assert about('C1', '', deep_minima, None).verdict == MISSING
+    with pytest.raises(Unmeasured, match='single text'): draw_distances(LayerDistances(np.zeros((4, 4)), np.full((4, 4), np.nan), 1), 1)
+
+def test_draws_have_the_moments_of_the_distances():
+    d = distances(lambda n: 5, spread=.2)
+    draws = draw_distances(d, 3, size=20_000)
+    np.testing.assert_allclose(draws.mean(0), np.diagonal(d.mean, 3), atol=6e-4)
+    np.testing.assert_allclose(draws.std(0), np.diagonal(d.sem, 3), rtol=.03)
+
+def test_last_layer():
+    assert last_layer_apart(distances(lambda n: 5)).verdict == HOLDS
+    assert last_layer_apart(distances(lambda n: 5, last=.05)).verdict == FAILS
+
+def test_jump():
+    j = largest_jump([23, 24, 23, 23, 23, 22, 22, 21, 20, 19, 18, 18, 17, 16, 15, 8, 8, 7])  # Llama-2-7b as published
+    assert (j.n, j.size, j.second) == (16, 7, 1)
+    slide = largest_jump(list(range(30, 0, -1)))
+    assert slide.ratio == 1
+    assert largest_jump([1, 2, 3]).size == 0
+    with pytest.raises(Unmeasured): largest_jump([1, 2])
+
+def test_bulge_of_known_areas():
+    t = np.linspace(0, 1, 101)
+    assert abs(bulge(t, 1 - t)) < 1e-12
+    assert abs(bulge(t, 3 - 2 * np.maximum(0, t - .5)) - .25) < 1e-3
+    assert abs(bulge(t, np.where(t < 1, .8, .2)) - .5) < .01
+    assert bulge(t, np.exp(-5 * t)) < -.2
+
+@pytest.mark.parametrize('kind,want', [('plateau', HOLDS), ('straight', FAILS), ('at_once', FAILS)])
+def test_plateau_of_made_curves(kind, want):
+    right = np.stack([choice(p).right for p in shapes[kind]])
+    assert plateau(x / DEPTH, right, .25).verdict == want
+    assert plateau(x / DEPTH, right, .25, wanted=False).verdict == {HOLDS: FAILS, FAILS: HOLDS}[want]
+
+@pytest.mark.parametrize('seed', range(5))
+def test_plateau_is_seldom_seen_in_noise_around_a_line(seed):
+    right = np.stack([choice(p, seed=10 * seed + i, noise=.5).right for i, p in enumerate(shapes['straight'])])
+    assert plateau(x / DEPTH, right, .25).verdict != HOLDS
+
+def test_too_weak_or_too_few_says_so():
+    with pytest.raises(Unsure, match='nothing to lose'): curve_shape(x, np.stack([choice(.26).right] * len(x)), .25)
+    with pytest.raises(Unsure, match='within the error'): curve_shape(x, np.stack([choice(.8).right] * len(x)), .25)
+    with pytest.raises(Unsure, match='shape needs four'): curve_shape(x[:3], np.stack([choice(p).right for p in (.8, .5, .3)]), .25)
+
+def test_claims_of_a_run_that_is_as_the_paper_says(made):
+    fill(made, tasks=('quiz', 'other'))
+    distances(lambda n: DEPTH - n - 2).save(made.root)
+    fill(made, 'written', 'at_once', tasks=('sums',), scoring='generated')
+    run = open_run(made.root)
+    assert run.name == 'model' and run.depth == DEPTH and run.tasks() == ['quiz', 'other'] and run.tasks('generated') == ['sums']
+    found = {(o.claim, o.paper): o for o in judge_claims(run)}
+    assert len(found) == 12
+    got = {k[0]: o.verdict for k, o in found.items() if 'healed)' not in k[1] or 'unhealed' in k[1]}
+    assert {k: got[k] for k in ('C1', 'C2', 'C3', 'C4', 'C5a', 'C5b', 'C6a', 'C7a', 'C8')} == dict(C1=HOLDS, C2=HOLDS, C3=HOLDS, C4=HOLDS, C5a=HOLDS, C5b=HOLDS, C6a=MISSING, C7a=MISSING, C8=HOLDS)
+    low, high = collapse_of(run)
+    assert .2 <= low < high <= .55
+
+def test_one_figure_from_several_sweeps(made):
+    "Strategies, healing, seeds and other recipes in sweeps of their own: what belongs together is found"
+    for s in ('similarity', 'simple'):
+        made.config(s, strategies=[s]).add(s, loss(3), 'none', 0)
+        for n in (2, 4, 6, 8): made.add(s, loss(3 + n * (1 if s == 'simple' else .1), seed=n), s, n)
+    for name, steps, ns, seed in (('healed', 100, (2, 4, 8), 0), ('more', 100, (4,), 1), ('short', 5, (4, 8), 0)):
+        made.config(name, seeds=[seed], healing=dict(steps=steps)).add(name, loss(3), 'none', 0, seed=seed)
+        for n in ns:
+            for s in ('similarity', 'simple'): made.add(name, loss(3 + n * (.2 if s == 'simple' else .05) + 5 / steps, seed=n + seed), s, n, True, seed)
+    made.config('controls', strategies=['first']).add('controls', loss(9), 'first', 2)
+    made.config('few').add('few', loss(5, n=10), 'none', 0).add('few', loss(5, n=10), 'similarity', 2)
+    run = open_run(made.root)
+    assert set(run.main.sweep) == {'similarity', 'simple', 'healed', 'more'} and set(run.main.strategy) == {'none', 'similarity', 'simple'}
+    assert list(run.curve('c4', healed=True).n) == [0, 2, 4, 8] and set(run.curve('c4', healed=True).seed) == {0}
+    assert unhealed_gap(run).verdict == HOLDS and abs(healed_gap(run).value - .15 / .9) < .01
+    assert 'similarity, healed: n = 2, 4, 8' in points_of(run.main)
+
+def test_two_models_in_one_folder_are_refused(made):
+    fill(made, ns=x[:2])
+    fill(made, 'other', ns=x[:2])
+    asked = json.loads((made.root/'other'/'sweep.json').read_text())
+    (made.root/'other'/'sweep.json').write_text(json.dumps(asked | dict(model='other')))
+    with pytest.raises(PrunebookError, match='2 different models'): open_run(made.root)
+
+def test_written_answers_without_a_plateau(made):
+    run = open_run(fill(made, kind='at_once', tasks=('sums',), scoring='generated').root)
+    assert run.tasks('generated') == ['sums'] and run.tasks() == []
+    assert no_plateau(run).verdict == HOLDS
+    assert about('C3', '', qa_plateau, run).verdict == MISSING
+
+def test_jump_of_the_healed_loss_is_seen(made):
+    jumps = lambda n: 3 + .05 * n + 2 * (n > 6)
+    run = open_run(fill(made, healed=jumps).root)
+    assert smooth_loss(run, collapse=collapse_of(run)).verdict == FAILS
+    assert smooth_loss(run).verdict == UNSURE, 'a step picked for its steepness says nothing against the claim'
+    assert smooth_loss(run, False, collapse=collapse_of(run)).verdict == HOLDS
+    assert smooth_loss(run, True, collapse=collapse_of(run), smooth=False).verdict == HOLDS
+
+def test_gap_that_stays_is_not_called_closed(made):
+    run = open_run(fill(made, healed_simple=lambda n: 3 + .6 * n).root)
+    assert unhealed_gap(run).verdict == HOLDS and healed_gap(run).verdict == FAILS
+    assert abs(healed_gap(run).value - .55 / 1.4) < .01
+
+@pytest.mark.parametrize('power,want', [(.5, HOLDS), (0, UNSURE)])
+def test_rate_of_closing(made, power, want):
+    fill(made, healing=dict(rank=2))
+    for steps in (100, 400, 1600, 6400):
+        left = .5 * (steps / 100)**-power
+        lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
+    run = open_run(made.root)
+    table = gap_by_length(run)
+    assert list(table.index) == [s * 256 for s in (100, 400, 1600, 6400)]
+    found = closing_rate(run)
+    assert abs(found.value - power) < .05 and (found.verdict == HOLDS) == (want == HOLDS)
+
+def test_ranks(made):
+    ranks(made)
+    run = open_run(made.root)
+    assert rank_effect(run).verdict == HOLDS and abs(rank_effect(run).value - .2) < .02
+    assert rank_effect(run, 'choice').verdict == HOLDS and abs(rank_effect(run, 'choice').value - .1) < .03
+
+def test_settings_that_agree_and_that_do_not():
+    r, base = np.random.default_rng(0), shapes['plateau'][:, None]
+    agree = lambda sd, **kw: settings_agree(base + r.normal(0, sd, (len(x), 3)), **kw).verdict
+    assert [agree(.01), agree(.5)] == [HOLDS, FAILS]
+    assert settings_agree(base + np.array([[0, .1, .2]])).value < 1e-6, 'a shift of the whole curve does not move the transition'
+    assert settings_agree(base + np.array([[0, .3, .6]]), shift=False).verdict == FAILS
+    assert settings_agree([[3.5, 3.51, 3.5]], False, whole=3.).verdict == HOLDS and settings_agree([[3.5, 4, 4.5]], False, whole=3.).verdict != HOLDS
+    moved = np.stack([np.interp(x + k, x, shapes['plateau']) for k in (-4, 0, 4)], 1)
+    assert settings_agree(moved).verdict != HOLDS
+    with pytest.raises(Unmeasured): settings_agree(base)
+
+def test_interval_of_the_straying_covers_the_truth():
+    r, base, sd = np.random.default_rng(1), shapes['plateau'][:, None], .05
+    reach = np.ptp(base)
+    found = [settings_agree(base + r.normal(0, sd, (len(x), 4))) for _ in range(200)]
+    inside = np.mean([o.low * np.ptp(base) < sd * 1.02 and o.high * np.ptp(base) > sd * .9 for o in found])
+    assert inside > .9 and reach > 0
+
+def test_seeds_and_shots_of_a_run(made):
+    fill(made); seeds(made); examples(made)
+    run = open_run(made.root)
+    assert seeds_agree(run).verdict == HOLDS and shots_agree(run, 'quiz').verdict == HOLDS
+    assert set(read_run(made.root).shots) == {0, 5}
+    assert about('', '', seeds_agree, run, 'quiz').verdict == MISSING
+
+def test_healing_gain(made):
+    made.config('main')
+    for task, after in (('yes', .7), ('quiz', .45)):
+        made.add('main', choice(.8, task), 'none', 0)
+        for n in (4, 8): made.add('main', choice(.4, task), 'similarity', n).add('main', choice(after, task), 'similarity', n, True)
+    made.add('main', choice(.4, 'yes'), 'simple', 4)
+    run = open_run(made.root)
+    assert abs(healing_gain(run, 'yes').value - .3) < .01 and healing_gain(run, 'yes', 'quiz').verdict == HOLDS and healing_gain(run, 'quiz', 'yes').verdict == FAILS
+
+def test_items_that_differ_are_not_paired(made):
+    made.config('main').add('main', loss(3), 'none', 0)
+    for n in (2, 4, 6): made.add('main', loss(3 + n, n=40 if n < 6 else 30), 'similarity', n)
+    assert about('C4', '', smooth_loss, open_run(made.root), False).verdict == MISSING
+
+def test_sentences():
+    assert spans([4, 1, 2, 3, 8, 6, 9]) == '1-4, 6, 8, 9' and spans([]) == '' and spans([5]) == '5'
+    assert 'No cut' in points_of(pd.DataFrame(dict(n=[0])))
+
+def test_read_run(made):
+    fill(made, 'a/deep', ns=x[:3]); fill(made, 'b', ns=x[:2], healing=dict(rank=2, steps=7))
+    t = read_run(made.root)
+    assert set(t.sweep) == {'a/deep', 'b'} and len(t) == 2 + 2 * 2 * 3 + 2 + 2 * 3
+    b = t[(t.sweep == 'b') & t.healed]
+    assert set(b['rank']) == {2} and set(b.healing_tokens) == {7 * 4 * 64} and set(t[~t.healed].healing_tokens) == {0} and t[~t.healed]['rank'].isna().all()
+    row = t[(t.sweep == 'a/deep') & (t.n == 2) & (t.task == 'quiz')].iloc[0]
+    assert kept_score(made.root, row).k == row.k
+
+def test_read_run_refuses(made, tmp_path):
+    with pytest.raises(PrunebookError, match='no sweep here'): read_run(tmp_path/'nothing')
+    made.config('started')
+    with pytest.raises(PrunebookError, match='none has a score'): read_run(made.root)
+    fill(made, 'whole', ns=x[:2])
+    assert set(read_run(made.root).sweep) == {'whole'}
+    row = read_run(made.root).iloc[0]
+    for f in (made.root/'whole'/'scores').iterdir(): f.unlink()
+    with pytest.raises(PrunebookError, match='not kept'): kept_score(made.root, row)
+    for text in ('{', '[]', '{"config": {}}', ''):
+        (made.root/'started'/'sweep.json').write_text(text)
+        (made.root/'started'/'results.csv').write_text((made.root/'whole'/'results.csv').read_text())
+        with pytest.raises(PrunebookError, match='damaged'): read_run(made.root)
+    made.config('started')
+    for text in ('', 'a,b\n1,2\n', '\x00\x01'):
+        (made.root/'started'/'results.csv').write_text(text)
+        with pytest.raises(PrunebookError, match='damaged'): read_run(made.root)
