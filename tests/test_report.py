@@ -64,6 +64,7 @@ def test_report_of_all_that_a_run_may_hold(tmp_path):
 def partial(m, kind):
     "Runs that lack nearly everything"
     m.config('s').add('s', loss(3), 'none', 0)
+    if kind == 'the whole model only': m.add('s', choice(.6), 'none', 0)
     if kind == 'questions only':
         m.rows.clear()
         for n, p in zip(x, shapes['straight']): m.add('s', choice(p), 'similarity' if n else 'none', int(n))
