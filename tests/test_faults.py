@@ -147,8 +147,8 @@ def test_interrupted(command, stage, right, tmp_path):
     assert code == 130 and 'interrupted' in one_line(command, said)
     if command == 'prune': assert clean(out)
     if command == 'similarity': assert clean(out) and (tmp_path/'.out.partial').exists()
-    if command == 'sweep': assert (out/'sweep.json').exists()
-    kept = (out/'results.csv').exists()
+    if command == 'sweep': assert (out/'losses.json').exists() or (out/'results.csv').exists()
+    if command == 'heal': assert list((out/'checkpoints').glob('checkpoint-*/whole'))
     code, said = run(argv(command, stage, out, resume=True))
     assert code == 0, said
     assert result(command, out) == right(command)
@@ -164,7 +164,7 @@ def test_killed(command, stage, right, tmp_path):
     code, said = run(argv(command, stage, out, resume=True))
     assert code == 0, said
     assert result(command, out) == right(command) and not list(tmp_path.glob('.out.part-*'))
-    note('SIGKILL, power cut', command, 137, dict(similarity='--resume goes on to the same result', heal='--resume goes on from the last checkpoint to the same result', sweep='the same command goes on to the same result').get(command, 'the same command starts anew; what was left half done is cleared away'))
+    note('SIGKILL', command, 137, dict(similarity='--resume goes on to the same result', heal='--resume goes on from the last checkpoint to the same result', sweep='the same command goes on to the same result').get(command, 'the same command starts anew; what was left half done is cleared away'))
 
 # disks
 

@@ -230,7 +230,7 @@ def test_disk_full(tmp_path, monkeypatch):
         if folder.endswith('-4'): raise OSError(28, 'No space left on device')
         return save(self, folder)
     monkeypatch.setattr(Trainer, '_save_optimizer_and_scheduler', full)
-    with pytest.raises(PrunebookError, match='no space left'): run(pruned, config, out=tmp_path/'a')
+    with pytest.raises(PrunebookError, match='No space left'): run(pruned, config, out=tmp_path/'a')
     assert (tmp_path/'a'/'checkpoints'/'checkpoint-3'/'whole').exists() and not (tmp_path/'a'/'checkpoints'/'checkpoint-4'/'whole').exists()
     monkeypatch.undo()
     assert same(load_file(run(pruned, config, out=tmp_path/'a', resume=True).adapter/'adapter_model.safetensors'), run(pruned, config).adapter)
