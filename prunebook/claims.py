@@ -369,7 +369,7 @@ def qa_plateau(run: RunFolder, healed: bool = False, tasks: Sequence[str] | None
     found = plateau(x, right, floor, wanted)
     return replace(found, seen=f'{", ".join(used)}, {right.shape[1]} questions: {found.seen}')
 
-# %% ../nbs/10_claims.ipynb #6362cb8e
+# %% ../nbs/10_claims.ipynb #3cad729a
 def resample_losses(
     scores: Sequence[LossScore],  # Of the same documents
     size: int = 1000,
@@ -385,10 +385,10 @@ def step_ratio(
     y: np.ndarray,        # (…, P) losses
     inside: np.ndarray,   # (P-1,) bool: which steps belong to the collapse
 ) -> np.ndarray:          # (…)
-    "Slope over the steps `inside`, divided by the slope over the others"
+    "Slope over the steps `inside`, divided by the slope over the others; where these do not rise, by a tenth of the curve's range over its width"
     rise, run = np.diff(y), np.diff(x)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return (rise[..., inside].sum(-1) / run[inside].sum()) / (rise[..., ~inside].sum(-1) / run[~inside].sum())
+    rest = rise[..., ~inside].sum(-1) / run[~inside].sum()
+    return rise[..., inside].sum(-1) / run[inside].sum() / np.maximum(rest, .1 * np.ptp(y, axis=-1) / (x[-1] - x[0]))
 
 def smooth_loss(
     run: RunFolder,

@@ -243,7 +243,7 @@ def plot_history(
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
     return ax
 
-# %% ../nbs/07_figures.ipynb #c9f7292d
+# %% ../nbs/07_figures.ipynb #c5a670f1
 def _shown(o):
     "HTML of a figure, a table, or text"
     if isinstance(o, Axes): o = o.figure
@@ -256,9 +256,9 @@ def _shown(o):
         return f'<div class="wide">{table}</div>'
     return f'<pre>{html.escape(str(o))}</pre>'
 
-_css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
+_css = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #8885}img{max-width:100%;background:#fff;border-radius:4px}.wide{overflow-x:auto}
-summary{cursor:pointer;color:#888;font-size:.8rem}table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border:0;border-bottom:1px solid #8885;text-align:left!important;vertical-align:top}figure{margin:1rem 0}figcaption{color:#888;font-size:.85rem}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
+summary{cursor:pointer}table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}td,th{overflow-wrap:normal;padding:.25rem .6rem;border:0;border-bottom:1px solid #8885;text-align:left!important;vertical-align:top}figure{margin:1rem 0}figcaption,summary{color:light-dark(#555,#aaa);font-size:.85rem}pre{white-space:pre-wrap;font-size:.85rem;background:#8881;padding:.7rem;border-radius:4px}"""
 
 def report_html(
     title: str,

@@ -3,7 +3,7 @@ import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
-    healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, unhealed_gap, verdict)
+    healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
 from prunebook.sweep import kept_score, read_run
@@ -118,6 +118,11 @@ def test_jump_of_the_healed_loss_is_seen(made):
     assert smooth_loss(run).verdict == UNSURE, 'a step picked for its steepness says nothing against the claim'
     assert smooth_loss(run, False, collapse=collapse_of(run)).verdict == HOLDS
     assert smooth_loss(run, True, collapse=collapse_of(run), smooth=False).verdict == HOLDS
+
+def test_a_curve_that_explodes_and_comes_back_has_a_jump():
+    t, inside = np.arange(6) / 10, np.arange(5) == 2
+    assert abs(step_ratio(t, np.array([3, 3.1, 3.2, 4.2, 4.3, 4.4]), inside) - 10) < 1e-9
+    assert step_ratio(t, np.array([3, 3, 3, 9, 4, 3.5]), inside) > 10 and abs(step_ratio(t, np.linspace(3, 4, 6), inside) - 1) < 1e-9
 
 def test_gap_that_stays_is_not_called_closed(made):
     run = open_run(fill(made, healed_simple=lambda n: 3 + .6 * n).root)

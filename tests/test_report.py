@@ -6,6 +6,7 @@ import prunebook, pytest
 from prunebook import PrunebookError, SweepConfig, report, sweep
 from prunebook.cli import main
 from prunebook.report import PAGES, page_html, pages_folder
+from browser import Browser, find
 from made import Made, choice, full, loss, shapes, x
 from test_sweep import Letters, config, data, tiny
 
@@ -50,6 +51,8 @@ def test_report_of_a_small_run(run, capsys):
     assert '<img src=x' in read.text, 'the name is there, as text'
     for words in ('the paper says', 'holds', 'not measured in this run', 'This run has no task with generated answers', 'published'): assert words in read.text, words
     assert sorted(p.name for p in run.iterdir()) == ['paper-figures', 'paper.html', 'sweep']
+    if find():
+        with Browser() as b: assert b.look(Path(said['report']).as_uri()) == []
     before = Path(said['report']).stat().st_mtime_ns
     with pytest.raises(PrunebookError, match='there already'): report(run, progress=False)
     (run/'sweep'/'results.csv').write_text('damaged')
@@ -64,6 +67,7 @@ def test_report_of_all_that_a_run_may_hold(tmp_path):
 def partial(m, kind):
     "Runs that lack nearly everything"
     m.config('s').add('s', loss(3), 'none', 0)
+    if kind == 'the whole model only': m.add('s', choice(.6), 'none', 0)
     if kind == 'questions only':
         m.rows.clear()
         for n, p in zip(x, shapes['straight']): m.add('s', choice(p), 'similarity' if n else 'none', int(n))
