@@ -255,7 +255,9 @@ class Run:
     def add(self, key: Sequence[Any], score: LossScore | Score, layers: Sequence[int]):
         "Keep a score, and then its row"
         import pandas as pd
-        write_whole(self.out/'scores'/_score_file(key), json.dumps(dict(kind=type(score).__name__) | asdict(score)) + '\n')
+        kept = dict(kind=type(score).__name__) | asdict(score)
+        if kept.get('logprobs'): kept['logprobs'] = [[round(v, 3) for v in o] for o in kept['logprobs']]  # the picks are kept too; these are for a look
+        write_whole(self.out/'scores'/_score_file(key), json.dumps(kept) + '\n')
         row, depth = score.row(), len(self.stack)
         dropped = sum(p.numel() for l in layers for p in self.stack.layers[l].parameters())
         row = dict(zip(KEYS, key)) | dict(metric=row['metric'], value=row['value'], low=row['low'], high=row['high'], k=row['k'], count=row['n'], baseline=row['baseline'],
