@@ -13,7 +13,7 @@ BANNED = ('for free|state[- ]of[- ]the[- ]art|sota|blazing(?:ly)?|lightning[- ]f
     'magical(?:ly)?|guarantee[sd]?|production[- ]ready|best[- ]in[- ]class|lossless(?:ly)?|no loss of quality|zero[- ]cost|outperforms?|superior|the best (?:tool|library|method|strategy|way)|unrivall?ed')
 CITED = re.compile(r"\bpapers?\b|et al\.|\]\(https?:", re.I)
 MACHINE = re.compile(r'threads?\b|processor|\bcores?\b|x86_64|aarch64|\bCPU|\bGPU|\b[AH]100\b', re.I)
-TIME = re.compile(r'(?<![\w.])\d[\d,.]*\s*(?:ms|s|sec|seconds?|min|minutes?|hours?|h)\b(?!-)|\b(?:seconds|minutes|hours)\b[^\n]*?[:=] ?\d', re.I)
+TIME = re.compile(r'(?<![\w.])\d(?:[\d,.]*\d)?\s*(?:ms|s|sec|seconds?|min|minutes?|hours?|h)\b(?!-)|\b(?:seconds|minutes|hours)\b[^\n]*?[:=] ?\d', re.I)
 EXAM = re.compile(r'accura|answered right|right answers|\b(?:mmlu|arc|arc.easy|piqa|boolq|gsm8k)\b', re.I)
 SHARE = re.compile(r'\d(?:\.\d+)?\s*%')
 COUNT, INTERVAL = re.compile(r'\d\s*(?:/|of|out of)\s*\d'), re.compile(r'interval|\[|±|\d\s*%?\s*(?:to|–)\s*\d')
@@ -99,6 +99,7 @@ def accuracy_problems(page):
     for i, _, outs in page.code:
         for o in outs:
             heads = {html.unescape(h).strip().lower() for h in re.findall(r'<th[^>]*>([^<]*)</th>', joined(o.get('data', {}).get('text/html', '')))}
+            if COUNT.search(t := texts(o)) and INTERVAL.search(t): continue  # written out in the table's cells
             if any('accura' in h for h in heads) and not ({'low', 'high'} <= heads and heads & {'k', 'right'} and heads & {'n', 'count', 'of'}): yield f'cell {i}: a table of accuracies without k, n, low and high'
 
 def time_problems(page):
@@ -149,6 +150,7 @@ def word_problems(page):
 def title_problems(page):
     first = page.prose[0][1] if page.prose else ''
     if not re.match(r'# .+\n\n> .+', first): yield 'cell 0: no title and description ("# title", "> description")'
+    elif extra := [l for l in first.splitlines()[1:] if l.strip() and not re.match(r'> |- [\w-]+: ', l)]: yield f'cell 0: the site leaves this out, give it a cell of its own: {extra[0][:60]!r}'
 
 def problems(page, book=()):
     "All that a page does not keep of the contract"
