@@ -391,7 +391,7 @@ def kept_score(
     if not path.exists(): raise PrunebookError(f'{path}: this score was not kept item by item, so it can be compared only by its interval.')
     return load_score(path)
 
-# %% ../nbs/06_sweep.ipynb #c4c451e0
+# %% ../nbs/06_sweep.ipynb #82b8e5f2
 @dataclass
 class LossMap:
     "Loss without each block: entry [l, l+n] of `loss` is of the block that starts at layer l and has n layers; the diagonal is the whole model's"
@@ -399,6 +399,8 @@ class LossMap:
     sums: np.ndarray     # (L+1, L+1, documents) nats
     counts: list[int]    # Predicted tokens of each document
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self): return f'LossMap({self.depth} layers, {int(np.isfinite(self.loss).sum()) - self.depth - 1} blocks, {len(self.counts)} documents, {sum(self.counts)} tokens, whole model {self.loss[0, 0]:.4f} nats/token)'
 
     @property
     def depth(self) -> int:

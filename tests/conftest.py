@@ -1,4 +1,6 @@
-"Slow tests run only with --slow: `pytest --slow`."
+"Slow tests run only with --slow: `pytest --slow`. No test asks the model hub: what is not there then fails at once, and the same everywhere."
+import os
+os.environ['HF_HUB_OFFLINE'] = '1'  # read when huggingface_hub is imported
 import pytest
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run tests marked slow: minutes of work or gigabytes of disk')

@@ -91,6 +91,7 @@ def child(args, log, fault):
     fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(fd, 1); os.dup2(fd, 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, and so would this
     name, *more = fault or ['none']
     if name in ('SIGINT', 'SIGKILL'): at(more[0], lambda: os.kill(os.getpid(), getattr(signal, name)), args[0])
     if name == 'memory': no_memory(*more)
