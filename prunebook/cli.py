@@ -28,7 +28,7 @@ def _command(example, *arguments):
         return run
     return f
 
-# %% ../nbs/08_cli.ipynb #11313bea
+# %% ../nbs/08_cli.ipynb #9f48535b
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
     _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),
@@ -42,7 +42,7 @@ _text_args = [
     _arg('--split', help='part of the texts: for demo calibration, healing or validation; for a set on the hub its own names'),
     _arg('--n-texts', type=int, metavar='N', help='how many texts, from the start (default: all; of a set on the hub 256, or what healing needs)'),
     _arg('--max-length', type=int, default=512, metavar='M', help='tokens kept of each text (default: %(default)s)'),
-    _arg('--batch-tokens', type=int, default=8192, metavar='N', help='most tokens in a batch (default: %(default)s)')]
+    _arg('--batch-tokens', type=int, metavar='N', help='most tokens in a batch (default: 1024 on a processor, 8192 on an accelerator)')]
 _out_args = [
     _arg('--out', required=True, metavar='DIR', help='folder for the results; it appears whole or not at all'),
     _arg('--force', action='store_true', help='replace what is in the folder')]
@@ -61,7 +61,7 @@ def _fits(args):
     try: size = model_size(args.model, args.revision)
     except PrunebookError: return  # what is wrong is better said by who loads it
     command = dict(prune='evaluate', reproduce='heal').get(args.command, args.command)
-    need, have = peak_gb(size, command, args.dtype, args.bits, getattr(args, 'batch_tokens', 8192)), memory_gb()
+    need, have = peak_gb(size, command, args.dtype, args.bits, getattr(args, 'batch_tokens', None)), memory_gb()
     if need > sum(have.values()): raise PrunebookError(f'{args.command} of {args.model} needs about {need:,.1f} GB of memory, {weights_gb(size, args.dtype, args.bits):,.1f} of them for the weights, '
         f'and this machine has {" + ".join(f"{v:,.1f} ({k})" for k, v in have.items())}. Use --bits 4, a smaller --batch-tokens or another machine, or --force-memory to try all the same.')
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole', 'writing', 'mask', 'Asset', 'cache_dir', 'fetch',
            'unpack', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions', 'Tokens', 'tokenize',
-           'Batch', 'batches', 'out_of_memory', 'halving', 'over_batches']
+           'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving', 'over_batches']
 
 # %% ../nbs/01_data.ipynb #b92c5cdc
 def read_json(
@@ -374,7 +374,7 @@ def _question_rows(name, data_dir, split, kwargs):
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
 
-# %% ../nbs/01_data.ipynb #9c11be6c
+# %% ../nbs/01_data.ipynb #7f743f6b
 @dataclass
 class Tokens:
     "Tokenized documents: `ids[i]` are the tokens of text `index[i]`; texts in `skipped` had too few"
@@ -418,14 +418,24 @@ class Batch:
     attention_mask: 'torch.Tensor' # (B, T) 1 for real tokens, 0 for pads
     lengths: 'torch.Tensor'       # (B,) real tokens
 
+def token_budget(
+    batch_tokens: int | None = None,  # As the caller asks for, or `None`
+    device: Any = None,               # Where the model is; the machine's accelerator, if it has one, if `None`
+) -> int:
+    "Most tokens of a batch: as asked for, or 1,024 on a processor and 8,192 on an accelerator"
+    import torch
+    if batch_tokens: return batch_tokens
+    accelerated = torch.device(device).type != 'cpu' if device is not None else torch.accelerator.is_available()
+    return 8192 if accelerated else 1024
+
 def batches(
     ids: Sequence[Sequence[int]],  # Tokens of each document
-    batch_tokens: int = 8192,      # Most tokens of a batch, padding included; a single longer document is a batch of its own
+    batch_tokens: int | None = None,  # Most tokens of a batch, padding included; `token_budget` if `None`. A single longer document is a batch of its own
     pad_id: int = 0,               # What to pad with; any token, since pads are masked by place
     device: Any = 'cpu',
 ) -> Iterator[Batch]:
     "Length-sorted batches within a token budget, longest first, so that memory is tested at the start and not after an hour"
-    for rows in _groups(list(map(len, ids)), batch_tokens): yield _batch(ids, rows, pad_id, device)
+    for rows in _groups(list(map(len, ids)), token_budget(batch_tokens, device)): yield _batch(ids, rows, pad_id, device)
 
 def _groups(lengths, batch_tokens):
     "The rows of each batch, out of rows of these lengths"
@@ -443,7 +453,7 @@ def _batch(ids, rows, pad_id, device):
     for r, i in enumerate(rows): x[r, :len(ids[i])] = torch.tensor(ids[i])
     return Batch(rows, x.to(device), (torch.arange(width) < n[:, None]).long().to(device), n.to(device))
 
-# %% ../nbs/01_data.ipynb #483e6618
+# %% ../nbs/01_data.ipynb #23031f31
 def out_of_memory(
     e: BaseException
 ) -> bool:
@@ -475,10 +485,10 @@ def halving(
 def over_batches(
     f: Callable[[Batch], Any],  # Such as a forward pass
     ids: Sequence[Sequence[int]],
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,  # As in `batches`
     pad_id: int = 0,
     device: Any = 'cpu',
 ) -> Iterator[tuple[Batch, Any]]:
     "Each of `batches` with `f` of it, smaller where memory does not suffice"
     def run(rows): b = _batch(ids, rows, pad_id, device); return b, f(b)
-    for _, found in halving(run, _groups(list(map(len, ids)), batch_tokens), lambda rows: len(rows) * max(len(ids[i]) for i in rows)): yield found
+    for _, found in halving(run, _groups(list(map(len, ids)), token_budget(batch_tokens, device)), lambda rows: len(rows) * max(len(ids[i]) for i in rows)): yield found
