@@ -28,7 +28,7 @@ def _command(example, *arguments):
         return run
     return f
 
-# %% ../nbs/08_cli.ipynb #9f48535b
+# %% ../nbs/08_cli.ipynb #0bd88a6b
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
     _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),

@@ -374,7 +374,7 @@ def _question_rows(name, data_dir, split, kwargs):
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
 
-# %% ../nbs/01_data.ipynb #7f743f6b
+# %% ../nbs/01_data.ipynb #fca6cf74
 @dataclass
 class Tokens:
     "Tokenized documents: `ids[i]` are the tokens of text `index[i]`; texts in `skipped` had too few"
@@ -453,7 +453,7 @@ def _batch(ids, rows, pad_id, device):
     for r, i in enumerate(rows): x[r, :len(ids[i])] = torch.tensor(ids[i])
     return Batch(rows, x.to(device), (torch.arange(width) < n[:, None]).long().to(device), n.to(device))
 
-# %% ../nbs/01_data.ipynb #23031f31
+# %% ../nbs/01_data.ipynb #68f6dd49
 def out_of_memory(
     e: BaseException
 ) -> bool:

@@ -161,6 +161,41 @@ def _packing(model):
     tol = max(1e-5, 8 * torch.finfo(both.dtype).eps) * both.float().std()  # rounding, no more: in a random model attention does little
     return 'isolated' if (both[:, :4] - both[:, 4:]).abs().max() < tol else 'crossing'
 
+# %% ../nbs/04_healing.ipynb #9b6b93cd
+_documents = []  # of the packed rows that are being run: row, start, stop
+
+def _by_document(module, query, key, value, attention_mask=None, **kwargs):
+    "Attention inside each of `_documents`"
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    each = [sdpa_attention_forward(module, *(o[r:r+1, :, a:b] for o in (query, key, value)), None, **kwargs)[0] for r, a, b in _documents]
+    return torch.cat(each, 1).view(*query.shape[::2], *each[0].shape[2:]), None
+
+def _spans(position_ids):
+    "Where the documents of packed rows lie"
+    width, found = position_ids.shape[1], []
+    for r, row in enumerate(position_ids.cpu()):
+        at = [*(row == 0).nonzero()[:, 0].tolist(), width]
+        found += [(r, a, b) for a, b in zip(at, at[1:])]
+    return found
+
+def _attend_by_document(model, width):
+    "Switch `model` to `_by_document`, if that is the same to it; rows have up to `width` tokens"
+    from transformers import AttentionInterface
+    config = model.config.get_text_config()
+    window = getattr(config, 'sliding_window', None) or getattr(config, 'attention_chunk_size', None) or width
+    if config._attn_implementation != 'sdpa' or window < width or not model._can_set_attn_implementation(): return
+    AttentionInterface.register('by_document', _by_document)
+    pos = torch.arange(8, device=model.device)[None] % 5
+    def states():
+        _documents[:] = _spans(pos)
+        return model.base_model(input_ids=pos + 5, position_ids=pos, use_cache=False).last_hidden_state
+    with torch.no_grad():
+        want = states()
+        model.set_attn_implementation('by_document')
+        try: same = torch.allclose(states(), want, rtol=0, atol=float(max(1e-5, 8 * torch.finfo(want.dtype).eps) * want.float().std()))
+        except Exception: same = False  # whatever an architecture makes of it
+    if not same: model.set_attn_implementation('sdpa')
+
 # %% ../nbs/04_healing.ipynb #854bd45c
 def _twin(model, bits=None, whole=()):
     "A frozen copy of `model` with its own modules. The weights share the model's memory unless `bits` asks for another type; in 4 bits, the layers `whole` are left in 16"
@@ -288,7 +323,7 @@ def _divergence(head, teacher_head, teacher_hidden):
         return nn.functional.kl_div(head(x).float().log_softmax(-1), p, reduction='sum', log_target=True)
     return loss
 
-# %% ../nbs/04_healing.ipynb #b11b01fa
+# %% ../nbs/04_healing.ipynb #17d0dd02
 def _loss_forward(model, config, teacher=None, size=512):
     "A forward for `model` that returns a dict with the loss a predicted token (or their sum over `num_items_in_batch`)"
     body, head, learned = model.base_model, _head(model), [p for p in model.get_output_embeddings().parameters() if p.requires_grad]
@@ -296,6 +331,7 @@ def _loss_forward(model, config, teacher=None, size=512):
     def forward(labels, num_items_in_batch=None, **inputs):
         inputs = {k: v for k, v in inputs.items() if k in ('input_ids', 'attention_mask', 'position_ids') and v is not None} | dict(use_cache=False)
         where = labels[:, 1:] != -100
+        if 'position_ids' in inputs: _documents[:] = _spans(inputs['position_ids'])
         rows = lambda m: m(**inputs).last_hidden_state[:, :-1][where]
         if teacher:
             with torch.no_grad(): loss_of = _divergence(head, teacher_head, rows(teacher.base_model))
@@ -406,7 +442,7 @@ def _trainer(student, rows, config, folder, collate, progress, save):
 
 def _learned(student): return {n: p.detach().contiguous() for n, p in student.named_parameters() if p.requires_grad}
 
-# %% ../nbs/04_healing.ipynb #7bbdb68d
+# %% ../nbs/04_healing.ipynb #9d1dfa97
 def _train(model, teacher, rows, tokenizer, config, run, progress, out):
     "Train, and save what was learned in `run`/adapter"
     from safetensors.torch import save_file
@@ -414,6 +450,8 @@ def _train(model, teacher, rows, tokenizer, config, run, progress, out):
     packing = _packing(causal) if config.packing == 'chunk' else None
     if config.packing == 'chunk' and packing != 'isolated': log.warning('%s cannot keep attention inside a document: the documents of a chunk see those before them.', type(model).__name__)
     teacher = _twin(teacher, config.teacher_bits).to(causal.device) if config.objective == 'distill' else None
+    if packing == 'isolated':
+        for m in (causal, teacher) if teacher else (causal,): _attend_by_document(m, config.max_length)
     causal.forward, causal.accepts_loss_kwargs = _loss_forward(causal, config, teacher), True
     collate = partial(_collate, pad_id=tokenizer.pad_token_id or 0, packed=packing is not None)
     trainer = _trainer(student, rows, config, run/'checkpoints', collate, progress, save=out is not None)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
 from prunebook.pruning import save_pruned
 from prunebook.stack import LayerStack
-from prunebook.healing import fingerprint, load_adapter, _collate, _packing, _rows, _seams, _student, _twin
+from prunebook.healing import fingerprint, load_adapter, _attend_by_document, _collate, _documents, _packing, _rows, _seams, _spans, _student, _twin
 
 words = [f'w{i}' for i in range(96)]
 kinds = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), mistral={}, phi={}, gpt2={}, gpt_neox={}, olmo2={}, falcon=dict(alibi=True), stablelm={},
@@ -120,20 +120,39 @@ def test_micro_batches_add_up():
     assert [o['loss'] for o in parts] == pytest.approx([o['loss'] for o in whole], abs=1e-4)
     assert [o['tokens'] for o in parts] == [o['tokens'] for o in whole]
 
+@pytest.mark.parametrize('by_document', [False, True])
 @pytest.mark.parametrize('kind', ['llama', 'gpt2', 'gemma3_text', 'gpt_neox'])
-def test_documents_of_a_chunk_do_not_mix(kind):
+def test_documents_of_a_chunk_do_not_mix(kind, by_document):
     "Hidden states of packed documents are those of the documents alone"
     model = tiny(kind)
     assert _packing(model) == 'isolated'
     rows = _rows(tokenizer(), texts(), replace(small, packing='chunk', max_length=40))
     batch = _collate([rows[0], rows[1]], packed=True)
+    if by_document:
+        _attend_by_document(model, 40)
+        assert model.config._attn_implementation == 'by_document'
+        _documents[:] = _spans(batch['position_ids'])
     starts = [*(batch['position_ids'][0] == 0).nonzero().flatten().tolist(), 40]
     assert len(starts) > 3
     with torch.no_grad():
         packed = model.base_model(input_ids=batch['input_ids'], position_ids=batch['position_ids'], use_cache=False).last_hidden_state[0]
         for a, b in zip(starts, starts[1:]):
+            if by_document: model.set_attn_implementation('sdpa')
             alone = model.base_model(input_ids=batch['input_ids'][:1, a:b], use_cache=False).last_hidden_state[0]
             assert torch.allclose(packed[a:b], alone, atol=1e-5)
+
+def test_attention_by_document_is_the_masked_one(monkeypatch):
+    "The same loss curve, and a model that is asked in vain, or has a narrow window, is left as it was"
+    from prunebook import healing
+    cfg, cut, asked = replace(small, packing='chunk', steps=3, max_length=40), prune_model(tiny(), [2]), []
+    healed = run(cut, cfg)
+    fast = healed.history
+    assert cut.config._attn_implementation == healed.model.config._attn_implementation == 'sdpa'
+    monkeypatch.setattr(healing, '_attend_by_document', lambda *a: asked.append(a))
+    assert [o['loss'] for o in run(cut, cfg).history] == pytest.approx([o['loss'] for o in fast], abs=1e-5) and asked
+    for model in (tiny('falcon', alibi=True), tiny('mistral', sliding_window=16)):
+        _attend_by_document(model, 40)
+        assert model.config._attn_implementation == 'sdpa'
 
 def test_chunks_hold_every_token_once():
     o = _rows(tokenizer(), texts(), replace(small, packing='chunk', max_length=40, steps=1, batch_size=2))
