@@ -81,13 +81,13 @@ def findings_table(
     rows = [(o.claim, o.paper, o.seen, same.get(o.verdict, o.verdict)) for o in findings]
     return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
-# %% ../nbs/10_claims.ipynb #26eab3ab
+# %% ../nbs/10_claims.ipynb #7423c47b
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
 
 def _most(rows, by):
     "The rows whose values of `by` have most different cuts"
     if rows.empty: return rows
-    key = rows[by].astype(str).agg(' '.join, axis=1)
+    key = rows[by].apply(lambda o: ' '.join(map(str, o)), axis=1)
     cuts = rows.groupby(key)[['strategy', 'n', 'healed']].apply(lambda o: len(o.drop_duplicates()))
     return rows[key == cuts.idxmax()]
 
@@ -109,10 +109,9 @@ class RunFolder:
     def main(self) -> 'pd.DataFrame':
         "What belongs into one figure: the paper's two strategies (or all, if there are others only), and where sweeps differ in items, worked examples or healing, the choice that has most cuts"
         import pandas as pd
-        t = _most(self.table, ['shots', 'shots_seed'])
-        t = pd.concat([_most(o, ['source', 'count']) for _, o in t.groupby('task', sort=False)])
-        two = t.strategy.isin(['similarity', 'simple'])
-        t = t[two | (t.n == 0)] if two.any() else t
+        two = self.table.strategy.isin(['similarity', 'simple'])
+        t = self.table[two | (self.table.n == 0)] if two.any() else self.table
+        t = pd.concat([_most(_most(o, ['shots', 'shots_seed']), ['source', 'count', 'max_length', 'dtype']) for _, o in t.groupby('task', sort=False)])
         return pd.concat([t[~t.healed], _most(t[t.healed], RECIPE)]).drop_duplicates(KEYS).reset_index(drop=True)
 
     def curve(self,

@@ -28,7 +28,7 @@ def _command(example, *arguments):
         return run
     return f
 
-# %% ../nbs/08_cli.ipynb #0bd88a6b
+# %% ../nbs/08_cli.ipynb #e7d34c74
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
     _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),
@@ -56,12 +56,14 @@ def _load(args):
 
 def _fits(args):
     "Refuse, before anything is loaded, what cannot fit into this machine"
+    from prunebook.data import token_budget
     from prunebook.estimate import memory_gb, model_size, peak_gb, weights_gb
     if args.force_memory: return
     try: size = model_size(args.model, args.revision)
     except PrunebookError: return  # what is wrong is better said by who loads it
     command = dict(prune='evaluate', reproduce='heal').get(args.command, args.command)
-    need, have = peak_gb(size, command, args.dtype, args.bits, getattr(args, 'batch_tokens', None)), memory_gb()
+    tokens = max(getattr(args, 'max_length', None) or 0, token_budget(getattr(args, 'batch_tokens', None)))
+    need, have = peak_gb(size, command, args.dtype, args.bits, tokens), memory_gb()
     if need > sum(have.values()): raise PrunebookError(f'{args.command} of {args.model} needs about {need:,.1f} GB of memory, {weights_gb(size, args.dtype, args.bits):,.1f} of them for the weights, '
         f'and this machine has {" + ".join(f"{v:,.1f} ({k})" for k, v in have.items())}. Use --bits 4, a smaller --batch-tokens or another machine, or --force-memory to try all the same.')
 

@@ -374,7 +374,7 @@ def _question_rows(name, data_dir, split, kwargs):
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
 
-# %% ../nbs/01_data.ipynb #fca6cf74
+# %% ../nbs/01_data.ipynb #e0efed40
 @dataclass
 class Tokens:
     "Tokenized documents: `ids[i]` are the tokens of text `index[i]`; texts in `skipped` had too few"
@@ -422,9 +422,11 @@ def token_budget(
     batch_tokens: int | None = None,  # As the caller asks for, or `None`
     device: Any = None,               # Where the model is; the machine's accelerator, if it has one, if `None`
 ) -> int:
-    "Most tokens of a batch: as asked for, or 1,024 on a processor and 8,192 on an accelerator"
+    "Most tokens of a batch: as asked for, or 1,024 on a processor and 8,192 on an accelerator. Raises `PrunebookError` below 1"
     import torch
-    if batch_tokens: return batch_tokens
+    if batch_tokens is not None:
+        if batch_tokens < 1: raise PrunebookError(f'batch_tokens={batch_tokens}: give 1 or more tokens.')
+        return batch_tokens
     accelerated = torch.device(device).type != 'cpu' if device is not None else torch.accelerator.is_available()
     return 8192 if accelerated else 1024
 

@@ -151,7 +151,7 @@ def memory_gb() -> dict[str, float]:
     if torch.cuda.is_available(): found |= {f'{torch.cuda.get_device_name(i)} {i}': torch.cuda.get_device_properties(i).total_memory / 1e9 for i in range(torch.cuda.device_count())}
     return found
 
-# %% ../nbs/09_estimate.ipynb #bbf00935
+# %% ../nbs/09_estimate.ipynb #d775b8d0
 _quick = dict(steps=60, batch_size=4, max_length=256, rank=64)  # of `prunebook heal`
 
 def peak_gb(
@@ -177,6 +177,7 @@ def estimate(
     "What each command will need, without loading a weight. Raises `PrunebookError` if the headers cannot be read"
     import pandas as pd
     size = model if isinstance(model, Size) else model_size(model, revision)
+    batch_tokens = max(max_length, token_budget(batch_tokens))  # a document is not divided
     r, b, stored = _quick | (recipe or {}), _number(size, dtype, bits), sum(size.stored.values()) / 1e9
     speed, have = speed or machine_speed(size, b), sum(memory_gb().values())
     tokens = dict(similarity=n_texts * max_length, evaluate=n_texts * max_length, heal=r['steps'] * r['batch_size'] * r['max_length'])

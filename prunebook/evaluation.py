@@ -127,7 +127,7 @@ class LossScore:
         return dict(task=self.task, metric='loss', value=self.value, low=self.low, high=self.high, k=None, n=self.n, baseline=math.log(self.vocab), interval=self.interval,
                     normalized=self.normalized, perplexity=self.perplexity, bits_per_byte=self.bits_per_byte, source=self.source, seconds=self.seconds)
 
-# %% ../nbs/05_evaluation.ipynb #c33ef4dc
+# %% ../nbs/05_evaluation.ipynb #a39b8e8d
 @torch.inference_mode()
 def text_loss(
     model: 'PreTrainedModel',
@@ -146,7 +146,7 @@ def text_loss(
     sums = np.zeros(len(toks))
     with _evaluating(model), tqdm(total=toks.total, desc=f'{task} loss', unit='token', disable=not progress) as bar:
         losses = lambda b: document_losses(stack, stack.parent(input_ids=b.input_ids, use_cache=False), b)
-        for b, found in over_batches(losses, toks.ids, batch_tokens, device=model.device):
+        for b, found in over_batches(losses, toks.ids, batch_tokens, device=stack.device):
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
     return _loss_score(sums, toks, stack, tokenizer, task, source, time.perf_counter() - start)
@@ -213,7 +213,7 @@ def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     "What is scored after the prompt: the choices' texts, or their letters"
     return list(string.ascii_uppercase[:len(item['choices'])]) if letter else list(item['choices'])
 
-# %% ../nbs/05_evaluation.ipynb #9f309f28
+# %% ../nbs/05_evaluation.ipynb #a6a53f3c
 @dataclass
 class _Fork:
     "A row: what is left of the context after `before` tokens, then each continuation without its last token"
@@ -233,31 +233,37 @@ class _Fork:
 
 def _run_forks(stack, forks, base=None, before=0):
     "The decoder's output on a batch of forks, on top of the cache `base` of `before` tokens"
-    model, pad = stack.model, torch.nn.utils.rnn.pad_sequence
-    ids, place, prong = (pad([torch.tensor(getattr(o, k)) for o in forks], batch_first=True, padding_value=-(k == 'prong')).to(model.device) for k in ('ids', 'place', 'prong'))
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids, place, prong = (pad([torch.tensor(getattr(o, k)) for o in forks], batch_first=True, padding_value=-(k == 'prong')).to(stack.device) for k in ('ids', 'place', 'prong'))
     sees = ((prong[:, None] == 0) | (prong[:, None] == prong[..., None])).tril()
     sees = F.pad(sees, (before, 0), value=True)[:, None]
-    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device).masked_fill_(~sees, torch.finfo(model.dtype).min)
+    mask = torch.zeros(sees.shape, dtype=stack.model.dtype, device=stack.device).masked_fill_(~sees, torch.finfo(stack.model.dtype).min)
     inputs = dict(input_ids=ids, position_ids=place, attention_mask=mask)
     return stack.parent(**inputs, use_cache=False) if base is None else stack.parent(**inputs, use_cache=True, **{_cache_name(stack): _copies(base, len(forks))})
 
-# %% ../nbs/05_evaluation.ipynb #0e2a4f27
+# %% ../nbs/05_evaluation.ipynb #d54f28ad
 _forks_well = weakref.WeakKeyDictionary()
 
 def _takes_forks(stack):
-    "Do the prongs of a fork come out as they do alone? Asked once of each model"
+    "Do the prongs of a fork come out as they do alone? Asked once of each model, with the layers it has at the time"
     def ask():
         words = lambda *o: [v % (stack.config.vocab_size - 1) + 1 for v in o]
         context, prongs = words(5, 7, 11, 13, 17), [words(19, 23, 29), words(31, 37, 41)]
         try:
             both, *alone = [_run_forks(stack, [_Fork.of(context, o)]).last_hidden_state[0] for o in (prongs, prongs[:1], prongs[1:])]
-            plain = stack.parent(input_ids=torch.tensor([context + prongs[1]], device=stack.model.device), use_cache=False).last_hidden_state[0]
+            plain = stack.parent(input_ids=torch.tensor([context + prongs[1]], device=stack.device), use_cache=False).last_hidden_state[0]
         except Exception: return False  # whatever an architecture makes of it
         tol = max(1e-5, 8 * torch.finfo(both.dtype).eps) * plain.float().std()
         return all((a - b).abs().max() < tol for a, b in ((both[:7], alone[0]), (both[7:], alone[1][5:]), (both[7:], plain[5:7])))
-    if stack.model not in _forks_well:
-        with torch.inference_mode(), _evaluating(stack.model): _forks_well[stack.model] = ask()
-    return _forks_well[stack.model]
+    known, key = _forks_well.setdefault(stack.model, {}), (*map(id, stack.layers), stack.model.dtype, stack.config._attn_implementation)
+    if key not in known:
+        with torch.inference_mode(), _evaluating(stack.model): known[key] = ask()
+    return known[key]
+
+def _longest_fork(stack):
+    "Tokens in a row up to which a mask of ours counts: some attentions have a square one of their own besides, by place in the row (GPT-Neo, GPT-2)"
+    own = [b.shape[-1] for b in stack.model.buffers() if b.dtype == torch.bool and b.dim() > 1 and b.shape[-1] == b.shape[-2]]
+    return min([getattr(stack.config, 'window_size', None) or math.inf, *own])
 
 def _cache_name(stack): return 'cache' if 'cache' in inspect.signature(stack.parent.forward).parameters else 'past_key_values'
 
@@ -273,7 +279,7 @@ def _copies(cache, n):
 
 def _extend(stack, rows, cache=None):
     "The decoder's output on rows of tokens, on top of `cache`"
-    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(stack.model.device)
+    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(stack.device)
     if cache is None: return stack.parent(input_ids=x, use_cache=False)
     return stack.parent(input_ids=x, use_cache=True, **{_cache_name(stack): cache})
 
@@ -292,7 +298,8 @@ def continuation_logprobs(
     base = None
     if n_common: _extend(stack, [common], base := _new_cache(stack))
     window = getattr(stack.config, 'sliding_window', None) or getattr(stack.config, 'attention_chunk_size', None) or math.inf
-    run, groups, cost = (_by_forks if _takes_forks(stack) and max(len(c) + len(o) for c, k in requests for o in k) <= window else _by_cache)(stack, requests, base, n_common, token_budget(batch_tokens, model.device))
+    forks = max(len(c) + len(o) for c, k in requests for o in k) <= window and max(len(c) + sum(map(len, k)) for c, k in requests) <= _longest_fork(stack) and _takes_forks(stack)
+    run, groups, cost = (_by_forks if forks else _by_cache)(stack, requests, base, n_common, token_budget(batch_tokens, stack.device))
     for rows, found in halving(run, groups, cost):
         for (i, j), v in found: result[i][j] -= v
         if bar is not None: bar.update(len(rows))
@@ -321,7 +328,7 @@ def _by_cache(stack, requests, base, before, batch_tokens):
         last = out.last_hidden_state[:, -1]
         add(out, last[[o[0] for o in tails]], [o[3][0] for o in tails], [o[1:3] for o in tails])
         if longer:
-            cache.reorder_cache(torch.tensor([o[0] for o in longer], device=stack.model.device))
+            cache.reorder_cache(torch.tensor([o[0] for o in longer], device=stack.device))
             out = _extend(stack, [o[3][:-1] for o in longer], cache)
             cells = [(r, t) for r, o in enumerate(longer) for t in range(len(o[3]) - 1)]
             add(out, out.last_hidden_state[[r for r, _ in cells], [t for _, t in cells]], [longer[r][3][t + 1] for r, t in cells], [longer[r][1:3] for r, _ in cells])
@@ -474,7 +481,7 @@ def _score(task, picked, items, scoring, **kwargs):
     top = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), picked, right, scoring, float(np.mean([1 / len(o['choices']) for o in items])), top, **kwargs)
 
-# %% ../nbs/05_evaluation.ipynb #6e494f56
+# %% ../nbs/05_evaluation.ipynb #e3410c22
 def last_number(
     text: str
 ) -> float | None:  # `None` if there is none
@@ -511,7 +518,7 @@ def generated_accuracy(
             order = order[take:]
     def write(rows):
         width = max(len(ids[i]) for i in rows)
-        x = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids[i])) + ids[i] for i in rows], device=model.device)
+        x = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids[i])) + ids[i] for i in rows], device=LayerStack(model).device)
         mask = torch.arange(width, device=x.device) >= torch.tensor([[width - len(ids[i])] for i in rows], device=x.device)
         out = model.generate(x, attention_mask=mask.long(), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id, stop_strings=['Question:'], tokenizer=tokenizer)
         return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)

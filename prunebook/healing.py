@@ -536,14 +536,21 @@ def _linear_patch(model, teacher, tokenizer, texts, config, progress):
         if getattr(module, 'bias', None) is not None: new[path + '.bias'] = (M @ module.bias.detach().cpu().double()).to(module.bias.dtype)
     return new
 
-# %% ../nbs/04_healing.ipynb #6c5a7741
+# %% ../nbs/04_healing.ipynb #3ac99dd6
+def _loaded(model, name, p):
+    "A parameter; from where accelerate keeps it, if it is offloaded"
+    if p.device.type != 'meta': return p
+    owner, _, leaf = name.rpartition('.')
+    hook = model.get_submodule(owner)._hf_hook
+    return next(o.weights_map for o in getattr(hook, 'hooks', [hook]) if getattr(o, 'weights_map', None))[leaf]
+
 def fingerprint(
     model: 'nn.Module'  # Any model with its weights loaded
 ) -> str:             # 16 hex digits
     "A hash of the names, shapes and up to 64 evenly spread values (as float32) of every parameter: the same for the same weights in 16 or 32 bits"
     h = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
-        flat = p.detach().reshape(-1)
+        flat = _loaded(model, name, p).detach().reshape(-1)
         h.update(f'{name}{tuple(p.shape)}'.encode() + flat[::max(1, len(flat) // 64)][:64].float().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 

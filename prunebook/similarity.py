@@ -391,7 +391,7 @@ def _group(stack, tokenizer, texts, index, max_length, batch_tokens, measures, t
             out[m] = out[m] + Moments.of(s) if m in out else Moments.of(s)
     return out, [index[i] for i in toks.skipped]
 
-# %% ../nbs/02_similarity.ipynb #b12c25d1
+# %% ../nbs/02_similarity.ipynb #d7613c81
 def _checked(texts, stack, max_length, measures, tokens):
     if isinstance(texts, str): raise PrunebookError('texts is one string; give a list of documents, such as [text].')
     texts = list(texts)
@@ -421,8 +421,7 @@ def layer_distances(
     from tqdm.auto import tqdm
     stack = LayerStack(model)
     texts, measures = _checked(texts, stack, max_length, measures, tokens), tuple(measures)
-    device = next(model.get_input_embeddings().parameters()).device
-    if device.type == 'meta': device = torch.device('cpu')  # offloaded: accelerate moves what it is given
+    device = stack.device
     batch_tokens = token_budget(batch_tokens, device)
     settings = dict(measures=measures, tokens=tokens, max_length=max_length, batch_tokens=batch_tokens, every=every, until=asdict(until) if until else None)
     path = Path(partial) if partial else None

@@ -192,7 +192,7 @@ def check_quantization(
     if config and (m := re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str))):
         raise PrunebookError(f'the quantization_config names single layers ({m[0]}, …), which a cut would renumber. Prune the 16-bit model and quantise the result.')
 
-# %% ../nbs/00_stack.ipynb #2240cb44
+# %% ../nbs/00_stack.ipynb #dffa8785
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `len(stack)`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self,
@@ -208,6 +208,13 @@ class LayerStack:
     def layers(self) -> 'nn.ModuleList':
         "The layers now in the stack"
         return getattr(self.parent, self._name)
+
+    @property
+    def device(self) -> 'torch.device':
+        "Where the model takes its tokens; if its embedding is offloaded, the processor, from where accelerate moves them on"
+        import torch
+        device = next(self.model.get_input_embeddings().parameters()).device
+        return torch.device('cpu') if device.type == 'meta' else device
 
     def __len__(self) -> int: return len(self.layers)
     def __repr__(self) -> str: return f'LayerStack({type(self.model).__name__}.{self.path}: {len(self)} × {type(self.layers[0]).__name__})'

@@ -78,7 +78,7 @@ def run_branch(
         out = stack.parent(input_ids=input_ids, use_cache=False)
     return out, *kept[0]
 
-# %% ../nbs/06_sweep.ipynb #a1afa4b2
+# %% ../nbs/06_sweep.ipynb #89a405f3
 @torch.inference_mode()
 def cut_losses(
     model: 'PreTrainedModel',
@@ -101,7 +101,7 @@ def cut_losses(
     roots = share_prefixes(keeps)
     toks = tokenize(tokenizer, texts, max_length, min_length=2)
     per_token = stack.config.hidden_size * model.dtype.itemsize * (1 + max(map(_stored, roots)))
-    batch_tokens = max(max_length, min(token_budget(batch_tokens, model.device), int(memory * 1e9 / per_token)))
+    batch_tokens = max(max_length, min(token_budget(batch_tokens, stack.device), int(memory * 1e9 / per_token)))
     key = hashlib.sha256(json.dumps([fingerprint(model), str(model.dtype), keeps, toks.ids, batch_tokens]).encode()).hexdigest()
     sums, before = _taken_up(partial, key, (len(keeps), len(toks)))
     with _evaluating(model), tqdm(total=toks.total * len(keeps), desc=f'{task} loss of {len(keeps)} cuts', unit='token', unit_scale=True, disable=not progress) as bar:
@@ -114,7 +114,7 @@ def cut_losses(
                     bar.update(int(b.lengths.sum()) * len(cuts))
             except BaseException: bar.n = at; raise  # these are run again, or not at all
             return found
-        for b, found in over_batches(run, toks.ids, batch_tokens, device=model.device):
+        for b, found in over_batches(run, toks.ids, batch_tokens, device=stack.device):
             for cuts, losses in found: sums[np.ix_(cuts, b.rows)] = losses
             if np.isnan(sums[:, b.rows]).any(): raise PrunebookError(f'{task}: a loss is not a number. The model has NaN or infinite weights, or overflows: try dtype=float32.')
             elapsed = before + time.perf_counter() - start
@@ -356,7 +356,7 @@ def _evaluate(model, tokenizer, task, config, progress):
     return evaluate(model, tokenizer, [task], n=config.n_questions, n_texts=config.n_texts, sources=config.sources, data_dir=config.data_dir, max_length=config.max_length,
                     batch_tokens=config.batch_tokens, progress=progress, **config.scoring)[task]
 
-# %% ../nbs/06_sweep.ipynb #055d2729
+# %% ../nbs/06_sweep.ipynb #d9416bdc
 def read_run(
     folder: str | Path  # Holds sweeps, at any depth
 ) -> 'pd.DataFrame':    # A row per sweep, strategy, n, healed, seed and task
@@ -376,7 +376,7 @@ def _read_sweep(folder, name):
         if missing := {*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'fraction_layers'} - set(table): raise ValueError(f'columns {sorted(missing)} are missing')
         config, recipe = asked['config'], asked['config']['healing']
         table = table.assign(sweep=name, depth=asked['depth'], model=asked['model'], dtype=asked.get('dtype'), shots=config['scoring'].get('shots', 0), shots_seed=config['scoring'].get('seed', 0),
-            healing_tokens=table.healed * recipe['steps'] * recipe['batch_size'] * recipe['max_length'])
+            max_length=table.metric.eq('loss').map({True: config['max_length']}), healing_tokens=table.healed * recipe['steps'] * recipe['batch_size'] * recipe['max_length'])
         own = dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, **{k: recipe[k] for k in ('method', 'objective', 'adapt', 'steps')})
         return table.assign(**{k: table.healed.map({True: v}) for k, v in own.items()})
     except (PrunebookError, ValueError, KeyError, TypeError, AttributeError, OSError) as e:
@@ -391,7 +391,7 @@ def kept_score(
     if not path.exists(): raise PrunebookError(f'{path}: this score was not kept item by item, so it can be compared only by its interval.')
     return load_score(path)
 
-# %% ../nbs/06_sweep.ipynb #02ddcb84
+# %% ../nbs/06_sweep.ipynb #6b0600dd
 @dataclass
 class LossMap:
     "Loss without each block: entry [l, l+n] of `loss` is of the block that starts at layer l and has n layers; the diagonal is the whole model's"
@@ -408,8 +408,9 @@ class LossMap:
         return len(self.loss) - 1
 
     def best_block(self, n: int) -> Block:
-        "The block of `n` layers whose absence costs least"
-        return Block(int(np.nanargmin(np.diagonal(self.loss, n))), n)
+        "The block of `n` layers whose absence costs least. Raises `PrunebookError` if not all of that size were measured"
+        if not 1 <= n < self.depth or np.isnan(np.diagonal(self.loss, n)).any(): raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {[k for k in range(1, self.depth) if not np.isnan(np.diagonal(self.loss, k)).any()]}.')
+        return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
 
     def to_frame(self) -> 'pd.DataFrame':
         "A row per block: start, n, loss, and its 95 % interval"
@@ -456,7 +457,7 @@ def loss_map(
 ) -> LossMap:
     "The loss of `model` on `texts` without each contiguous block of layers"
     start, depth = time.perf_counter(), len(LayerStack(model))
-    blocks = [(0, 0)] + [(l, l + n) for n in (ns or range(1, depth)) for l in range(depth - n + 1)]
+    blocks = [(0, 0)] + [(l, l + n) for n in (range(1, depth) if ns is None else ns) for l in range(depth - n + 1)]
     keeps = [[i for i in range(depth) if not l <= i < e] for l, e in blocks]
     scores = cut_losses(model, tokenizer, texts, keeps, max_length, batch_tokens, memory, progress, 'blocks', partial=partial)
     info = dict(model=model.config._name_or_path, dtype=str(model.dtype), max_length=max_length, texts=len(texts), seconds=round(len(scores) * scores[0].seconds, 1), versions=versions(),
@@ -471,6 +472,7 @@ def judge_distances(
     import pandas as pd
     from scipy.stats import spearmanr
     from prunebook.evaluation import ratio_interval
+    if losses.depth != distances.depth: raise PrunebookError(f'a map of {losses.depth} layers and distances of {distances.depth}: give those of one model.')
     rows = []
     for n in range(1, losses.depth):
         y = np.diagonal(losses.loss, n)

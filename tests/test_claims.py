@@ -2,7 +2,7 @@
 import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
-from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
+from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, RunFolder, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
     healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
@@ -10,6 +10,16 @@ from prunebook.sweep import kept_score, read_run
 
 @pytest.fixture
 def made(tmp_path): return Made(tmp_path)
+
+def test_one_figure_holds_what_belongs_together(tmp_path):
+    "Of each task the choice that has most cuts of the paper's strategies: not what controls say, nor another task; other lengths of document apart"
+    base = dict(model='m', dtype='torch.bfloat16', depth=12, sweep='s', healed=False, seed=0, shots=0, shots_seed=0, source='demo', layers='')
+    row = lambda task, strategy, n, **kw: base | dict(task=task, strategy=strategy, n=n, metric='loss' if task == 'c4' else 'likelihood', count=100, max_length=512. if task == 'c4' else math.nan) | kw
+    own = lambda task, ns, **kw: [row(task, 'none' if n == 0 else 'similarity', n, **kw) for n in ns]
+    rows = own('c4', [0, 2, 4]) + own('mmlu', [0, 4], shots=5) + own('c4', [0, 6], max_length=64.) + [row('c4', s, n, count=32) for s in ('first', 'middle', 'random') for n in (1, 2, 3, 4)]
+    table = pd.DataFrame([r | dict(method='lora', objective='lm', adapt='all', rank=64, healing_tokens=0) for r in rows])
+    main = RunFolder(tmp_path, table, 'm').main
+    assert [(o.task, o.n, o['count']) for _, o in main.iterrows()] == [('c4', 0, 100), ('c4', 2, 100), ('c4', 4, 100), ('mmlu', 0, 100), ('mmlu', 4, 100)]
 
 def test_verdicts():
     assert [verdict(.6, .9, .5), verdict(.1, .4, .5), verdict(.1, .5, .5), verdict(.4, .6, .5), verdict(math.nan, 1, .5)] == [HOLDS, FAILS, FAILS, UNSURE, UNSURE]

@@ -105,6 +105,43 @@ def test_who_takes_no_forks():
     with torch.no_grad(): lp = model(torch.tensor([long[0][0] + [40, 41]])).logits[0].log_softmax(-1)
     assert math.isclose(continuation_logprobs(model, long)[0][0], (lp[29, 40] + lp[30, 41]).item(), rel_tol=1e-4)
 
+def test_masks_by_place_in_the_row():
+    "GPT-Neo masks by place in the row, whatever mask it is given: right all the same, also where a row of forks would be longer than its tables"
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model('gpt_neo', num_layers=4, hidden_size=32, num_heads=4, attention_types=[[['global', 'local'], 2]], window_size=16, vocab_size=99,
+        max_position_embeddings=64, initializer_range=.3, bos_token_id=1, eos_token_id=2)).eval()
+    r = random.Random(0)
+    for n, m in ((4, 2), (10, 4), (30, 4), (56, 6)):
+        context, choices = [r.randrange(3, 99) for _ in range(n)], [[r.randrange(3, 99) for _ in range(m)] for _ in range(4)]
+        for got, c in zip(continuation_logprobs(model, [(context, choices)])[0], choices):
+            with torch.no_grad(): lp = model(torch.tensor([context + c])).logits[0].log_softmax(-1)
+            assert math.isclose(got, sum(lp[n - 1 + t, v].item() for t, v in enumerate(c)), rel_tol=1e-4), (n, m)
+
+def test_forks_are_asked_of_the_layers_there_are():
+    "Attention alone takes forks; with the states of the whole model it does not"
+    model = tiny('llama')
+    stack = LayerStack(model)
+    with stack.view([0, 1]): assert _takes_forks(stack)
+    stack.layers[3].register_forward_hook(lambda m, a, out: out.cumsum(1) if torch.is_tensor(out) else (out[0].cumsum(1), *out[1:]))  # as a recurrence does: all that stood before
+    assert not _takes_forks(stack)
+    with stack.view([0, 1]): assert _takes_forks(stack)
+
+def test_offloaded(tmp_path):
+    "Embedding, head and some layers on disk: the same losses, scores and cuts"
+    from accelerate import dispatch_model
+    from prunebook.healing import fingerprint
+    from prunebook.sweep import cut_losses
+    model, items = tiny('llama'), questions()
+    every = lambda m: (fingerprint(m), text_loss(m, Letters(), texts(), max_length=32, progress=False).sums, choice_accuracy(m, Letters(), items, progress=False).logprobs,
+        [o.sums for o in cut_losses(m, Letters(), texts(), [range(6), [0, 1, 5]], max_length=32, progress=False)])
+    want = every(model)
+    where = {'model.embed_tokens': 'disk', 'model.norm': 'cpu', 'model.rotary_emb': 'cpu', 'lm_head': 'disk'} | {f'model.layers.{i}': 'cpu' if i < 3 else 'disk' for i in range(6)}
+    there = dispatch_model(model, where, main_device='cpu', offload_dir=str(tmp_path), force_hooks=True)
+    assert there.get_input_embeddings().weight.device.type == 'meta'
+    got = every(there)
+    assert got[0] == want[0] and got[1] == want[1] and got[2] == want[2]
+    for a, b in zip(got[3], want[3]): np.testing.assert_allclose(a, b, rtol=1e-6)
+
 def test_shared_prompts_run_fewer_tokens():
     model, seen = tiny('llama'), [0]
     assert _takes_forks(LayerStack(model))  # asked once
