@@ -141,6 +141,7 @@ class RunFolder:
         if any(o != items[0] for o in items): raise Unmeasured('These scores are not of the same items and cannot be paired.')
         return kept
 
+# %% ../nbs/10_claims.ipynb #a343f426
 def spans(ns: Sequence[int]) -> str:
     "Whole numbers, runs of three and more as a-b: 1-4, 6, 8"
     ns, parts = sorted(map(int, set(ns))), []
@@ -172,6 +173,7 @@ def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
         for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
         display(Markdown(f'*Not shown: {e}*'))
 
+# %% ../nbs/10_claims.ipynb #36a1555a
 def which_run(
     *kept: str | Path  # Folders to choose from
 ) -> str | Path:

@@ -475,6 +475,7 @@ def _parser():
         s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
     return p
 
+# %% ../nbs/08_cli.ipynb #a41f2b0e
 def main(
     argv: Sequence[str] | None = None,  # Arguments; the command line's own if `None`
 ) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted

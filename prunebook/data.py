@@ -410,6 +410,7 @@ def tokenize(
     if skipped: log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s', len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
 
+# %% ../nbs/01_data.ipynb #4b5ea6a7
 @dataclass
 class Batch:
     "Rows of similar length, padded on the right"

@@ -265,6 +265,7 @@ def _longest_fork(stack):
     own = [b.shape[-1] for b in stack.model.buffers() if b.dtype == torch.bool and b.dim() > 1 and b.shape[-1] == b.shape[-2]]
     return min([getattr(stack.config, 'window_size', None) or math.inf, *own])
 
+# %% ../nbs/05_evaluation.ipynb #ba0945c8
 def _cache_name(stack): return 'cache' if 'cache' in inspect.signature(stack.parent.forward).parameters else 'past_key_values'
 
 def _new_cache(stack):
@@ -283,6 +284,7 @@ def _extend(stack, rows, cache=None):
     if cache is None: return stack.parent(input_ids=x, use_cache=False)
     return stack.parent(input_ids=x, use_cache=True, **{_cache_name(stack): cache})
 
+# %% ../nbs/05_evaluation.ipynb #b05c46bc
 @torch.inference_mode()
 def continuation_logprobs(
     model: 'PreTrainedModel',
@@ -316,6 +318,7 @@ def _by_forks(stack, requests, base, before, batch_tokens):
         return list(zip([o[1:3] for o in cells], nll.tolist()))
     return run, _groups(width, batch_tokens), lambda rows: len(rows) * max(width[i] for i in rows)
 
+# %% ../nbs/05_evaluation.ipynb #31125a42
 def _by_cache(stack, requests, base, before, batch_tokens):
     "The same, for models that do not take forks"
     def run(rows):

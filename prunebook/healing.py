@@ -639,6 +639,7 @@ def _card(result, scores):
     if scores: card += '\n' + table(['measured', 'before', 'after'], [(k, f'{a:.4g}', f'{b:.4g}') for k, (a, b) in scores.items()])
     return card + ('\n![Training loss against real tokens](loss.png)\n' if h else '')
 
+# %% ../nbs/04_healing.ipynb #58e74f38
 def _checked(model, tokenizer, config, teacher):
     "Refuse what cannot be healed, warn of what was not pruned; the teacher, loaded"
     stack = LayerStack(model)
@@ -678,6 +679,7 @@ def _run_folder(out, run, resume, force):
         shutil.rmtree(out/'checkpoints', ignore_errors=True)
     else: yield out
 
+# %% ../nbs/04_healing.ipynb #ee3a9356
 def heal(
     model: 'PreTrainedModel',              # A pruned model with 16- or 32-bit weights; it stays as it is
     tokenizer: 'PreTrainedTokenizerBase',

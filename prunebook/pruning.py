@@ -279,6 +279,7 @@ def new_folder(
             yield new
             put_in_place(new, out, force)
 
+# %% ../nbs/03_pruning.ipynb #1d40826e
 @contextmanager
 def alone(
     folder: str | Path,               # One that is there

@@ -444,6 +444,7 @@ class LossMap:
         table[range(depth + 1), range(depth + 1)] = sums[0, 0]
         return cls(table.sum(-1) / sum(counts), table, list(counts), info)
 
+# %% ../nbs/06_sweep.ipynb #6b584cb9
 def loss_map(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -464,6 +465,7 @@ def loss_map(
                 layers_run=sum(o.applications for o in share_prefixes(keeps)), layers_plain=sum(map(len, keeps)))
     return LossMap.of({b: s.sums for b, s in zip(blocks, scores)}, depth, scores[0].counts, info)
 
+# %% ../nbs/06_sweep.ipynb #6629b206
 def judge_distances(
     losses: LossMap,
     distances: LayerDistances
