@@ -16,7 +16,7 @@ def test_one_figure_holds_what_belongs_together(tmp_path):
     base = dict(model='m', dtype='torch.bfloat16', depth=12, sweep='s', healed=False, seed=0, shots=0, shots_seed=0, source='demo', layers='')
     row = lambda task, strategy, n, **kw: base | dict(task=task, strategy=strategy, n=n, metric='loss' if task == 'c4' else 'likelihood', count=100, max_length=512. if task == 'c4' else math.nan) | kw
     own = lambda task, ns, **kw: [row(task, 'none' if n == 0 else 'similarity', n, **kw) for n in ns]
-    rows = own('c4', [0, 2, 4]) + own('mmlu', [0, 4], shots=5) + own('c4', [0, 6], max_length=64.) + [row('c4', s, n, count=32) for s in ('first', 'middle', 'random') for n in (1, 2, 3, 4)]
+    rows = own('c4', [0, 2, 4]) + own('mmlu', [0, 4], shots=5) + own('mmlu', [2]) + own('c4', [0, 6], max_length=64.) + [row('c4', s, n, count=32) for s in ('first', 'middle', 'random') for n in (1, 2, 3, 4)]
     table = pd.DataFrame([r | dict(method='lora', objective='lm', adapt='all', rank=64, healing_tokens=0) for r in rows])
     main = RunFolder(tmp_path, table, 'm').main
     assert [(o.task, o.n, o['count']) for _, o in main.iterrows()] == [('c4', 0, 100), ('c4', 2, 100), ('c4', 4, 100), ('mmlu', 0, 100), ('mmlu', 4, 100)]

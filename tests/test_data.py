@@ -4,12 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 import prunebook.data as data
 from prunebook import PrunebookError, load_model, load_texts, tokenize
+from prunebook.data import batches, token_budget
 import pytest
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
     return tmp_path/'cache'
+
+def test_the_budget_of_a_batch():
+    assert [token_budget(None, 'cpu'), token_budget(None, 'cuda'), token_budget(7, 'cuda')] == [1024, 8192, 7]
+    assert max(b.input_ids.numel() for b in batches([[1] * 100] * 50)) == 1000
+    for bad in (0, -5):
+        with pytest.raises(PrunebookError, match='give 1 or more tokens'): token_budget(bad)
 
 def left_over(cache): return [o.name for o in cache.iterdir() if not o.name.endswith('.lock')]
 

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.evaluation import Score, load_score, text_loss
 from prunebook.stack import Block, LayerStack, PrunebookError
-from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, loss_map, share_prefixes, sweep
+from prunebook.similarity import layer_distances
+from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, judge_distances, loss_map, share_prefixes, sweep
 
 KINDS = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), gemma3_text=dict(head_dim=8, num_key_value_heads=2, sliding_window=6, final_logit_softcapping=5.),
     gpt_neox={}, gpt2={}, phi={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), falcon={}, mixtral={})
@@ -124,6 +125,13 @@ def test_loss_map_of_every_block():
         assert abs(m.loss[l, l + n] - want) < 1e-5
     assert len(m.to_frame()) == 1 + sum(6 - n + 1 for n in range(1, 6))
     assert m.info['layers_run'] < m.info['layers_plain']
+    assert m.loss[m.best_block(2).start, m.best_block(2).stop] == np.diagonal(m.loss, 2).min()
+    judged = judge_distances(m, layer_distances(model, Letters(), texts(), max_length=32, progress=False))
+    assert list(judged.n) == [1, 2, 3, 4, 5] and (judged.price >= 0).all()
+    for n in (0, 6):
+        with pytest.raises(PrunebookError, match='has not all blocks of that size'): m.best_block(n)
+    with pytest.raises(PrunebookError, match='has not all blocks of that size'): loss_map(model, Letters(), texts(2), max_length=32, ns=[2], progress=False).best_block(3)
+    with pytest.raises(PrunebookError, match='a map of 6 layers and distances of 4'): judge_distances(m, layer_distances(tiny('llama', layers=4), Letters(), texts(), max_length=32, progress=False))
 
 def curve(k, n=400): return pd.DataFrame(dict(task='t', fraction_layers=np.arange(len(k)) / 12, k=pd.array(k, 'Int64'), count=n))
 
