@@ -484,7 +484,7 @@ def _score(task, picked, items, scoring, **kwargs):
     top = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), picked, right, scoring, float(np.mean([1 / len(o['choices']) for o in items])), top, **kwargs)
 
-# %% ../nbs/05_evaluation.ipynb #e3410c22
+# %% ../nbs/05_evaluation.ipynb #c6446ce1
 def last_number(
     text: str
 ) -> float | None:  # `None` if there is none
@@ -516,7 +516,7 @@ def generated_accuracy(
     written, order = [''] * len(items), sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     def groups(order):
         while order:
-            take = max(1, (batch_tokens or 8192) // (len(ids[order[0]]) + max_new_tokens))
+            take = max(1, token_budget(8192 if batch_tokens is None else batch_tokens) // (len(ids[order[0]]) + max_new_tokens))
             yield order[:take]
             order = order[take:]
     def write(rows):
