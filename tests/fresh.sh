@@ -41,7 +41,7 @@ assert len(m) == len(a) == len(b) and (m.value_x - m.value_y).abs().max() < 1e-6
 print('the second run, without a network: the same', len(a), 'rows')
 PY
     else echo "skipped: the second run without a network (unshare is not permitted here)"; fi
-    left=$(find "$home" -maxdepth 1 -mindepth 1 ! -name venv ! -name cache ! -name first ! -name second ! -name .cache -printf '%f ')
+    left=$(find "$home" -maxdepth 1 -mindepth 1 ! -name venv ! -name cache ! -name first ! -name second ! -name .cache ! -name .config -printf '%f ')
     test -z "$left" || { echo "left in the home folder: $left"; exit 1; }
 done
 echo; echo "fresh: ${#pythons[@]} of 3 Pythons (${pythons[*]##*/})"
