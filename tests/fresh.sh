@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A machine that has never seen prunebook: an empty home, an empty cache and a new virtual environment for each Python that is here.
-# The README's two lines, then the same job again without a network. Some minutes and 2 GB of downloads a Python; not part of .ci/run,
-# which makes such an environment of its own for the Python it runs on.   tests/fresh.sh [python3.12 …]
+# The README's two lines, then the same job again without a network. Some minutes and 2 GB of downloads a Python;
+# .ci/run does it for the Python it runs on.   tests/fresh.sh [python3.12 …]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)

@@ -120,6 +120,22 @@ def test_micro_batches_add_up():
     assert [o['loss'] for o in parts] == pytest.approx([o['loss'] for o in whole], abs=1e-4)
     assert [o['tokens'] for o in parts] == [o['tokens'] for o in whole]
 
+@pytest.mark.parametrize('after', [0, 2])
+def test_rows_that_do_not_fit_into_memory_are_halved(after, monkeypatch, caplog, tmp_path):
+    "From the start, or in the middle of a run, from its last checkpoint; the numbers are those of small batches"
+    pruned, recipe = prune_model(tiny(), [2, 3]), replace(small, dropout=0., save_every=1)
+    want, calls, old = run(pruned, replace(recipe, micro_batch=1)).history, [0], torch.nn.Embedding.forward
+    def forward(self, x):
+        calls[0] += 1
+        if len(x) > 1 and calls[0] > after: raise torch.OutOfMemoryError('CUDA out of memory')
+        return old(self, x)
+    monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
+    got = run(pruned, recipe, out=tmp_path/'out').history
+    assert 'out of memory with 2 rows at once; going on with 1,' in caplog.text
+    assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4) and [o['tokens'] for o in got] == [o['tokens'] for o in want]
+    monkeypatch.setattr(torch.nn.Embedding, 'forward', lambda self, x: (_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory')))
+    with pytest.raises(PrunebookError, match='1 row.s. of .* do not fit'): run(pruned, recipe)
+
 @pytest.mark.parametrize('by_document', [False, True])
 @pytest.mark.parametrize('kind', ['llama', 'gpt2', 'gemma3_text', 'gpt_neox'])
 def test_documents_of_a_chunk_do_not_mix(kind, by_document):

@@ -1,0 +1,50 @@
+"""Fuzzing that follows the code's branches: atheris changes the bytes that reach a branch not seen before. On request, since atheris
+has wheels for few systems:   pip install atheris && python tests/guided.py -runs=100000 [-seed=0]
+May happen: a result, or a `PrunebookError`. Anything else stops it, and the bytes are kept as crash-…"""
+import json, os, sys, tempfile
+from dataclasses import asdict
+from pathlib import Path
+import atheris
+with atheris.instrument_imports(include=['prunebook.data', 'prunebook.evaluation', 'prunebook.healing', 'prunebook.pruning', 'prunebook.similarity', 'prunebook.sweep']):
+    from prunebook.data import load_questions, load_texts
+    from prunebook.evaluation import Score, check_items, load_score
+    from prunebook.healing import HealingConfig
+    from prunebook.pruning import Plan, parse_layers, read_header
+    from prunebook.stack import PrunebookError
+    from prunebook.sweep import LossMap, SweepConfig
+
+os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')
+root = Path(tempfile.mkdtemp())
+
+def put(name, data): (root/name).write_bytes(data); return root/name
+
+def reload(load):
+    "What was read is written and read again, and is the same"
+    def f(data):
+        found = load(put('x.json', data))
+        found.save(root/'again.json')
+        assert load(root/'again.json') == found
+    return f
+
+def header(data):
+    for t in read_header(put('x.safetensors', data)): assert t.size >= 0 and t.stop <= len(data)
+
+def layers(data): assert all(0 <= i < 40 for i in parse_layers(data.decode('utf-8', 'replace'), 40))
+
+head = json.dumps({'w': dict(dtype='F32', shape=[2], data_offsets=[0, 8])}).encode()
+score = asdict(Score('t', .5, 1, 2, .1, .9, [0, 1], [0, 0], 'likelihood', .5, .5)) | dict(kind='Score')
+READERS = [(header, len(head).to_bytes(8, 'little') + head + bytes(8)), (layers, b'1, 3-5, -1'), (reload(HealingConfig.load), asdict(HealingConfig())), (reload(SweepConfig.load), asdict(SweepConfig())),
+    (reload(Plan.load), dict(layers=[1, 2], depth=4, strategy='x', details={})), (lambda d: load_score(put('x.json', d)), score), (lambda d: LossMap.load(put('x.json', d)), dict(depth=2, counts=[3, 4], info={}, sums=[[0, 0, [1., 2.]]])),
+    (lambda d: check_items(load_questions(str(put('q.jsonl', d)))), dict(question='q', choices=['a', 'b'], answer=1, subject='s')), (lambda d: load_texts(str(put('t.jsonl', d))), dict(text='x')), (lambda d: load_texts(str(put('t.txt', d))), b'one\ntwo\n')]
+
+def one(data):
+    if not data: return
+    try: READERS[data[0] % len(READERS)][0](data[1:])
+    except PrunebookError as e: assert str(e).strip()
+    assert {p.name for p in root.parent.glob(f'{root.name}*')} == {root.name}
+
+if __name__ == '__main__':
+    corpus = Path(tempfile.mkdtemp())
+    for i, (_, right) in enumerate(READERS): (corpus/str(i)).write_bytes(bytes([i]) + (right if isinstance(right, bytes) else json.dumps(right, default=str).encode()))
+    atheris.Setup([*sys.argv, str(corpus), '-max_len=2000', '-timeout=20', '-rss_limit_mb=4000'], one)
+    atheris.Fuzz()
