@@ -88,7 +88,7 @@ def find_layers(
     if beside: raise PrunebookError(f'the layers of {type(model).__name__} are spread over several lists ({path}, {", ".join(beside)}). Only models with one list of layers can be pruned.')
     return path
 
-# %% ../nbs/00_stack.ipynb #e66b2d23
+# %% ../nbs/00_stack.ipynb #e1c16694
 _depth_names = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'num_blocks', 'decoder_layers', 'first_kv_shared_layer_idx')
 _not_per_layer = ('architectures', 'token_id', 'token_ids', 'tokens', 'multipliers', 'time_step_limit', 'languages', '_shape', '_dim', '_section', '_group_size', 'block_types', 'attention_types')
 _numbers = ('mlp_only_layers', 'full_attn_idxs', 'moe_layers', 'cross_attention_layers', 'hybrid_layer_ids', 'attn_layer_indices', 'local_layer_ids', 'ple_layer_ids')
@@ -113,7 +113,7 @@ def cut_config(
     new |= {k: sum(i >= depth - v for i in keep) for k, v in counts.items() if k in _last_k}
     try: return new | {k: len(keep) for k in _depth_names if config.get(k) == depth} | _cut_rules(config, keep, depth)
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as e:  # newer transformers refuse such a config themselves
-        raise PrunebookError(f'a field of the config that speaks of single layers is not of the form it should have ({type(e).__name__}: {e}).') from e
+        raise PrunebookError(f'the config is not as transformers writes it: a field that speaks of single layers has another form ({type(e).__name__}: {e}).') from e
 
 def _cut_rules(config, keep, depth):
     "The changes to rules, such as `every second layer is a mixture of experts`"
