@@ -3,7 +3,7 @@ import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, RunFolder, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
-    healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
+    gap_left, healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
 from prunebook.sweep import kept_score, read_run
@@ -105,7 +105,7 @@ def test_one_figure_from_several_sweeps(made):
     run = open_run(made.root)
     assert set(run.main.sweep) == {'similarity', 'simple', 'healed', 'more'} and set(run.main.strategy) == {'none', 'similarity', 'simple'}
     assert list(run.curve('c4', healed=True).n) == [0, 2, 4, 8] and set(run.curve('c4', healed=True).seed) == {0}
-    assert unhealed_gap(run).verdict == HOLDS and abs(healed_gap(run).value - .15 / .9) < .01
+    assert unhealed_gap(run).verdict == HOLDS and abs(gap_left(run)[1] - .15 / .9) < .01 and healed_gap(run).verdict == FAILS
     assert 'similarity, healed: n = 2, 4, 8' in points_of(run.main)
 
 def test_two_models_in_one_folder_are_refused(made):
@@ -137,7 +137,7 @@ def test_a_curve_that_explodes_and_comes_back_has_a_jump():
 def test_gap_that_stays_is_not_called_closed(made):
     run = open_run(fill(made, healed_simple=lambda n: 3 + .6 * n).root)
     assert unhealed_gap(run).verdict == HOLDS and healed_gap(run).verdict == FAILS
-    assert abs(healed_gap(run).value - .55 / 1.4) < .01
+    assert abs(gap_left(run)[1] - .55 / 1.4) < .01 and '39%' in healed_gap(run).seen
 
 @pytest.mark.parametrize('power,want', [(.5, HOLDS), (0, UNSURE)])
 def test_rate_of_closing(made, power, want):
