@@ -107,7 +107,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/07_figures.ipynb #ea35342c
+# %% ../nbs/07_figures.ipynb #91f8fc87
 _labels = dict(similarity='similarity', simple='simple (deepest, last kept)')
 
 def _points(rows, group):
@@ -119,9 +119,9 @@ def _line(ax, x, pts, healed, **kw):
     ax.errorbar(x, pts.value, yerr=[pts.value - pts.low, pts.high - pts.value], capsize=2, elinewidth=.8, lw=1.5, ms=4.5, marker='o',
         ls='-' if healed else ':', mfc=kw['color'] if healed else 'white', **kw)
 
-def _chance(ax, y, label='chance', left=False):
+def _chance(ax, y, label='chance', x=1):
     ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
-    ax.annotate(label, (.01 if left else 1, y), xycoords=('axes fraction', 'data'), ha='left' if left else 'right', va='bottom', color='0.4', fontsize=8)
+    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), ha='right' if x == 1 else 'center', va='bottom', color='0.4', fontsize=8)
 
 def _logarithmic(ax):
     ax.set_yscale('log')
@@ -185,7 +185,7 @@ def one_legend(
         if ax.get_legend(): ax.get_legend().remove()
     if found: axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol, fontsize=8, frameon=False)
 
-# %% ../nbs/07_figures.ipynb #9e460bc6
+# %% ../nbs/07_figures.ipynb #e4d7a6ef
 def plot_recipe(
     table: pd.DataFrame,      # As `read_run` returns it
     x: str,                   # Column along the axis: `healing_tokens`, `rank`, …
@@ -207,7 +207,7 @@ def plot_recipe(
                 if pts.empty: continue
                 ax.errorbar(pts[x], pts.value, yerr=[pts.value - pts.low, pts.high - pts.value], color=colour, capsize=2, elinewidth=.8, lw=1.4, ms=5, marker=mark, label=f'{_plain(s)}, n = {n}')
         whole = table[(table.task == task) & (table.n == 0)].value.mean()
-        if np.isfinite(whole): _chance(ax, whole, 'whole model', left=True)
+        if np.isfinite(whole): _chance(ax, whole, 'whole model', .5)
         ax.set_xscale('log', base=2 if x == 'rank' else 10)
         ax.xaxis.set_major_formatter('{x:g}' if x == 'rank' else '{x:,.0f}')
         if log: _logarithmic(ax)
