@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
 from prunebook.pruning import save_pruned
 from prunebook.stack import LayerStack
-from prunebook.healing import fingerprint, load_adapter, _attend_by_document, _by_document, _collate, _documents, _packing, _rows, _seams, _spans, _student, _twin
+from prunebook.healing import _callbacks, fingerprint, load_adapter, _attend_by_document, _by_document, _collate, _documents, _packing, _rows, _seams, _spans, _student, _twin
 
 words = [f'w{i}' for i in range(96)]
 kinds = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), mistral={}, phi={}, gpt2={}, gpt_neox={}, olmo2={}, falcon=dict(alibi=True), stablelm={},
@@ -298,6 +298,20 @@ def test_not_a_number_stops(tmp_path):
     with pytest.raises(PrunebookError, match='step 1: the loss is nan'): run(pruned, out=tmp_path/'a')
     with pytest.raises(PrunebookError, match='diverge'): run(prune_model(tiny(), [2, 3]), replace(small, steps=60, learning_rate=.9, warmup=0, method='head_and_last'), out=tmp_path/'b')
     assert list((tmp_path/'b'/'checkpoints').glob('*/whole'))
+
+@pytest.mark.parametrize('curve, stops', [([4.6] + [26.] * 25, True), ([4.6] * 10 + [7.] * 15, True), ([20.] * 3 + [9.] * 25, False), ([1.5] + [3.3] * 25, False)])
+def test_a_loss_that_grows_stops(curve, stops):
+    "At once or slowly; but not one that starts on an easy document, or above guessing"
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    model, state = tiny(), TrainerState()
+    watch, args = _callbacks(60, False)[0], TrainingArguments('out', save_strategy='no')
+    def go():
+        for i, v in enumerate(curve):
+            state.log_history.append(dict(loss=v)); state.global_step = i + 1
+            watch.on_log(args, state, TrainerControl(), model=model, logs=dict(loss=v))
+    if stops:
+        with pytest.raises(PrunebookError, match='diverges'): go()
+    else: go()
 
 @pytest.mark.parametrize('change,match', [
     (dict(max_length=512), 'at most 128 positions'), (dict(batch_size=64), '40 documents, fewer than one batch of 64'), (dict(targets=['mlp.nope']), 'no such linear maps'),
