@@ -324,9 +324,11 @@ def test_out_of_memory(command, stage, right, tmp_path):
     if command == 'similarity': np.testing.assert_allclose(LayerDistances.load(out).mean, right(command), atol=1e-6)
     elif command in ('sweep', 'reproduce'):
         a, b = (pd.read_csv(o/'results.csv').sort_values(['strategy', 'n', 'healed', 'task']) for o in (out, stage/f'right-{command}') if right(command))
-        np.testing.assert_allclose(a.value, b.value, rtol=1e-5)
+        assert len(a) == len(b) and (a.healed == b.healed).all()
+        np.testing.assert_allclose(a.value[~a.healed], b.value[~b.healed], rtol=1e-5)  # what is healed has drawn other dropout
     else: assert result(command, out) == right(command)
-    note('out of memory', command, 0, 'the batch is halved, which a line on stderr says; results as before, up to rounding')
+    drawn = ', except that healing draws other dropout' if command == 'reproduce' else ''
+    note('out of memory', command, 0, f'the batch is halved, which a line on stderr says; results as before, up to rounding{drawn}')
 
 def test_halving():
     tried = []
