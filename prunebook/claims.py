@@ -18,16 +18,17 @@ from .sweep import KEYS, LossMap, critical_fraction, kept_score, read_run
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'RECIPE', 'SAYS', 'Unmeasured', 'Unsure', 'Finding', 'verdict', 'about',
-           'findings_table', 'RunFolder', 'spans', 'points_of', 'figure_or_reason', 'which_run', 'open_run', 'small_ns',
-           'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart', 'Jump', 'largest_jump',
-           'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve', 'qa_plateau',
-           'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left', 'healed_gap',
-           'gap_by_length', 'closing_rate', 'rank_effect', 'healing_gain', 'settings_agree', 'seeds_table',
-           'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
+__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SAYS', 'Unmeasured', 'Unsure', 'Finding', 'verdict',
+           'about', 'findings_table', 'RunFolder', 'spans', 'points_of', 'figure_or_reason', 'which_run', 'open_run',
+           'small_ns', 'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart', 'Jump',
+           'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
+           'qa_plateau', 'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left',
+           'healed_gap', 'gap_by_length', 'closing_rate', 'rank_effect', 'healing_gain', 'settings_agree',
+           'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
 
 # %% ../nbs/10_claims.ipynb #e087420f
 HOLDS, FAILS, UNSURE, MISSING = 'holds', 'does not hold', 'cannot be told at this size', 'not measured in this run'
+EARLY = .1  # Fraction of the layers: answers that are gone by then have had no plateau
 
 class Unmeasured(PrunebookError):
     "A run does not hold what a claim needs"
@@ -307,14 +308,15 @@ def curve_shape(
     right: np.ndarray,   # (P, N) right or wrong
     floor: float,        # What needs no knowledge
 ) -> Shape:
-    "The shape of an accuracy curve up to its collapse. Raises `Unmeasured` if the whole model is at the floor, or nothing falls"
+    "The shape of an accuracy curve up to its collapse. Raises `Unsure` if the whole model is at the floor, nothing falls, or there are too few points"
     import pandas as pd
     from prunebook.evaluation import wilson
     k, n = right.sum(1), right.shape[1]
     low = np.array([wilson(int(o), n)[0] for o in k])
     if low[0] <= floor: raise Unsure(f'the whole model gets {k[0] / n:.1%} = {k[0]}/{n}, which is not above the floor of {floor:.1%}: there is nothing to lose')
-    last = int(np.argmax(low <= floor)) if (low <= floor).any() else len(x) - 1
-    if last < 3: raise Unsure(f'{last + 1} points up to the collapse: a shape needs four')
+    floored = bool((low <= floor).any())
+    last = int(np.argmax(low <= floor)) if floored else len(x) - 1
+    if last < 3 and not (floored and x[last] <= EARLY): raise Unsure(f'{last + 1} points up to the collapse: a shape needs four')
     xs, own = x[:last + 1], right[:last + 1]
     acc = resample(own)
     if interval(acc[:, 0] - acc[:, -1])[0] <= 0: raise Unsure(f'from {k[0] / n:.1%} to {k[last] / n:.1%} of {n}: the fall is within the error')
@@ -322,7 +324,7 @@ def curve_shape(
     rows = pd.DataFrame(dict(task='curve', fraction_layers=xs, k=k[:last + 1], count=n))
     bend = critical_fraction(rows) if last > 3 else None
     lo, hi = interval(draws[np.isfinite(draws)])
-    return Shape(float(bulge(xs, own.mean(1))), lo, hi, bend.p if bend else math.nan, bend.value if bend else math.nan, float(x[last]), bool((low <= floor).any()), last + 1)
+    return Shape(float(bulge(xs, own.mean(1))), lo, hi, bend.p if bend else math.nan, bend.value if bend else math.nan, float(x[last]), floored, last + 1)
 
 def _shape_seen(s):
     p = '' if math.isnan(s.p) else f', bend at {s.bend:.0%} (p of a straight line {s.p:.3f})'
@@ -332,9 +334,10 @@ def plateau(
     x: np.ndarray, right: np.ndarray, floor: float,  # As for `curve_shape`
     wanted: bool = True  # The claim is that there is a plateau (C3); `False`: that there is none (C8)
 ) -> Finding:
-    "C3: a bulge surely above 0 and a bend that no straight line explains are a plateau; a bulge surely below 0.1 is none. C8 is the reverse"
+    "C3: a bulge surely above 0 and a bend that no straight line explains are a plateau; a bulge surely below 0.1, or a floor reached within `EARLY` of the layers, is none. C8 is the reverse. Raises as `curve_shape`"
     s = curve_shape(x, right, floor)
-    there, not_there = s.low > 0 and s.p < .05, s.high < .1
+    early = s.floored and s.end <= EARLY
+    there, not_there = s.low > 0 and s.p < .05 and not early, s.high < .1 or early
     return Finding(_shape_seen(s), (HOLDS if there == wanted else FAILS) if there or not_there else UNSURE, s.bulge, s.low, s.high)
 
 # %% ../nbs/10_claims.ipynb #3bfe2e13
@@ -453,7 +456,7 @@ def _rises(run, healed):
     _, sim, simple = _gap(resample_losses(flat), len(ns))
     if (sim <= 0).mean() > .025: raise Unsure(f'Under similarity the loss does not rise beyond doubt (n = {spans(ns)}), so nothing can be compared with its rise.')
     _, a, b = _gap(np.array([[o.value for o in flat]]), len(ns))
-    return ns, float(b[0] / a[0]), *interval(simple / sim)
+    return ns, float(b[0] / a[0]), *interval(np.where(sim > 0, simple / sim, np.inf))  # what does not rise is risen above without limit
 
 def unhealed_gap(run: RunFolder) -> Finding:
     "C5, first half: rise of the loss under simple over that under similarity; above 2 it holds"
@@ -474,9 +477,14 @@ def gap_left(
     return ns, float(share(np.array([[o.value for o in flat]]))[0]), share(resample_losses(flat))
 
 def healed_gap(run: RunFolder) -> Finding:
-    "C5, second half: the same ratio after healing; below 1.25 it holds. The share of the gap that healing leaves stands beside it"
+    "C5, second half: the same ratio after healing; below 1.25 it holds, and so it does where the losses differ by less than a hundredth. The share of the gap that healing leaves stands beside it"
+    ns, *scores = _pair(run, True)
+    draws = resample_losses([o for s in scores for o in s])
+    apart = _gap(draws, len(ns))[0] / draws[:, 0]
+    (low, high), value = interval(apart), float(apart.mean())
+    if max(-low, high) < .01: return Finding(f'healed, the losses differ by {value:.2%} [{low:.2%}, {high:.2%}] of the whole model\'s, n = {spans(ns)}; the line is 1 %', HOLDS, value, low, high)
     ns, value, low, high = _rises(run, True)
-    try: _, share, draws = gap_left(run); left = '; healing leaves {:.0%} [{:.0%}, {:.0%}] of the gap there was'.format(share, *interval(draws))
+    try: cuts, share, draws = gap_left(run); left = '; healing leaves {:.0%} [{:.0%}, {:.0%}] of the gap there was at n = {}'.format(share, *interval(draws), spans(cuts))
     except Unmeasured: left = ''
     return Finding(f'healed, the loss rises {value:.1f} [{low:.1f}, {high:.1f}] times as much under simple, n = {spans(ns)}; the line is 1.25{left}', verdict(low, high, 1.25, above=False), value, low, high)
 

@@ -481,8 +481,10 @@ def main(
 ) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted
     "Entry point of `prunebook`"
     args = _parser().parse_args(argv)
+    with _quiet(args.progress): return _run(args)
+
+def _run(args):
     from prunebook.data import mask, out_of_memory
-    _quiet(args.progress)
     def complain(why): _say(f'prunebook {args.command}: {" ".join(mask(str(why)).split())}', sys.stderr)
     try: found = COMMANDS[args.command][0](args)
     except KeyboardInterrupt:
@@ -505,11 +507,15 @@ def _say(text, file):
     encoding = getattr(file, 'encoding', None) or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
 
+@contextmanager
 def _quiet(progress):
-    "transformers' own bars and advice would drown ours; without `progress`, no library draws any"
+    "transformers' own bars and advice would drown ours; without `progress`, no library draws any that imports tqdm from here on"
     import logging
+    before = dict(os.environ)
     if not progress: os.environ['TQDM_DISABLE'] = '1'
     logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
     os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
     os.environ.setdefault('HF_HUB_DISABLE_PROGRESS_BARS', '1')
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    try: yield
+    finally: os.environ.clear(); os.environ.update(before)

@@ -379,16 +379,18 @@ def _question_rows(name, data_dir, split, kwargs):
 
 # %% ../nbs/01_data.ipynb #4680a84e
 def one_step_sums(
-    n: int = 500,
-    seed: int = 0,
+    n: int = 500,  # How many
+    seed: int = 0, # Of the numbers and names
 ) -> list[dict[str, Any]]: # question, and answer: the number, as text
-    "Sums of one step as questions: a third each adds, takes away and multiplies, with numbers up to 20"
+    "Sums of one step as questions: a third each adds, takes away and multiplies two numbers up to 20. Raises `PrunebookError` unless `n` is a whole number above 0"
+    if not isinstance(n, int) or n < 1: raise PrunebookError(f'n={n!r}: give a whole number of questions, 1 or more.')
     rng, made = random.Random(seed), []
     for i in range(n):
         who, what = rng.choice(['Tom', 'Ana', 'Li', 'Sara', 'Ben', 'Mia']), rng.choice(['apples', 'books', 'coins', 'stones', 'pens', 'eggs'])
         b, a = sorted(rng.sample(range(2, 21), 2))
-        if i % 3 == 0: text, answer = f'{who} has {a} {what} and gets {b} more. How many {what} does {who} have now?', a + b
-        elif i % 3 == 1: text, answer = f'{who} has {a} {what} and gives {b} away. How many {what} does {who} have now?', a - b
+        kind = i * 3 // n  # one after the other, so that evenly spread questions are of all three
+        if kind == 0: text, answer = f'{who} has {a} {what} and gets {b} more. How many {what} does {who} have now?', a + b
+        elif kind == 1: text, answer = f'{who} has {a} {what} and gives {b} away. How many {what} does {who} have now?', a - b
         else: text, answer = f'{who} has {b} boxes with {a} {what} in each. How many {what} does {who} have?', a * b
         made.append(dict(question=text, answer=str(answer)))
     return made

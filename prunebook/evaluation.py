@@ -185,17 +185,19 @@ def check_items(
 ) -> Sequence[dict[str, Any]]:       # The same
     "Refuses, with `PrunebookError`, questions that cannot be scored; logs how many are there twice"
     if isinstance(items, (str, dict)) or not len(items): raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; load_questions("demo") has some.')
-    for i, o in enumerate(items):
-        if not isinstance(o, dict): raise PrunebookError(f'question {i} is {o!r:.60}; give a dict with question, choices and answer.')
-        if missing := {'question', 'choices', 'answer'} - set(o): raise PrunebookError(f'question {i} has no {", ".join(sorted(missing))}; its fields are {sorted(map(str, o))}.')
-        c, a = o['choices'], o['answer']
-        if bad := [k for k in ('question', 'passage', 'subject') if not isinstance(o.get(k) or '', str)]: raise PrunebookError(f'question {i}: {bad[0]} is {o[bad[0]]!r:.60}; give a text.')
-        if isinstance(c, (str, dict)) or not hasattr(c, '__len__') or len(c) < 2: raise PrunebookError(f'question {i}: choices {c!r}; give a list of at least two texts.')
-        if bad := [j for j, s in enumerate(c) if not isinstance(s, str) or not s.strip()]: raise PrunebookError(f'question {i}: choice {bad[0]} is {c[bad[0]]!r}; an empty choice has no likelihood. Leave the question out, or give the choice a text.')
-        if isinstance(a, bool) or not isinstance(a, (int, np.integer)) or not 0 <= a < len(c): raise PrunebookError(f'question {i}: answer {a!r}; give the number of the right choice, 0 to {len(c)-1}.')
+    for i, o in enumerate(items): _check_item(i, o)
     twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
     if twice: log.warning('%d of %d questions are there more than once; each counts, so the interval is too narrow', twice, len(items))
     return items
+
+def _check_item(i, o, what='question'):
+    if not isinstance(o, dict): raise PrunebookError(f'{what} {i} is {o!r:.60}; give a dict with question, choices and answer.')
+    if missing := {'question', 'choices', 'answer'} - set(o): raise PrunebookError(f'{what} {i} has no {", ".join(sorted(missing))}; its fields are {sorted(map(str, o))}.')
+    c, a = o['choices'], o['answer']
+    if bad := [k for k in ('question', 'passage', 'subject') if not isinstance(o.get(k) or '', str)]: raise PrunebookError(f'{what} {i}: {bad[0]} is {o[bad[0]]!r:.60}; give a text.')
+    if isinstance(c, (str, dict)) or not hasattr(c, '__len__') or len(c) < 2: raise PrunebookError(f'{what} {i}: choices {c!r}; give a list of at least two texts.')
+    if bad := [j for j, s in enumerate(c) if not isinstance(s, str) or not s.strip()]: raise PrunebookError(f'{what} {i}: choice {bad[0]} is {c[bad[0]]!r}; an empty choice has no likelihood. Leave the question out, or give the choice a text.')
+    if isinstance(a, bool) or not isinstance(a, (int, np.integer)) or not 0 <= a < len(c): raise PrunebookError(f'{what} {i}: answer {a!r}; give the number of the right choice, 0 to {len(c)-1}.')
 
 def prompt(
     item: dict[str, Any],   # A question
@@ -450,6 +452,8 @@ def choice_accuracy(
     if too_long not in ('truncate', 'refuse'): raise PrunebookError(f'too_long {too_long!r}: give "truncate" or "refuse".')
     start, letter = time.perf_counter(), scoring == 'letter'
     check_items(items)
+    _check_shots(shots, examples)
+    for i, o in enumerate(examples if shots else ()): _check_item(i, o, 'example')
     fronts = [_front(o, letter, shots, examples, seed) for o in items]
     conts = [answers(o, letter) for o in items]
     limit = max_length or getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 2**30
@@ -467,12 +471,14 @@ def choice_accuracy(
     per = dict(per_char=[[len(c) for c in o] for o in conts], per_token=lengths).get(scoring)
     return _score(task, pick(logprobs, per), items, scoring, logprobs=logprobs, truncated=cut, seconds=time.perf_counter() - start, source=source)
 
+def _check_shots(shots, examples):
+    if not isinstance(shots, int) or shots < 0: raise PrunebookError(f'shots={shots!r}: give 0 or more.')
+    if shots and not examples: raise PrunebookError(f'shots={shots} needs examples: give a list of other questions (examples=…), such as a set\'s dev or train split.')
+
 def _front(item, letter, shots, examples, seed):
     "What stands before the prompt: the harness's line on the subject, and the worked examples"
     text = f"The following are multiple choice questions (with answers) about {item['subject'].replace('_', ' ')}.\n\n" if letter and item.get('subject') else ''
     if not shots: return text
-    if shots < 0: raise PrunebookError(f'shots={shots}: give 0 or more.')
-    if not examples: raise PrunebookError(f'shots={shots} needs examples: give a list of other questions (examples=…), such as a set\'s dev split.')
     same = [o for o in examples if o.get('subject') == item.get('subject')] or list(examples)
     same = [o for o in same if o['question'] != item['question']]  # never the item itself
     if len(same) < shots: raise PrunebookError(f'shots={shots}, but only {len(same)} examples fit (subject {item.get("subject")!r}). Give more, or fewer shots.')
@@ -499,19 +505,20 @@ def generated_accuracy(
     items: Sequence[dict[str, Any]],  # question, and answer: the number, as text
     shots: int = 0,                   # Worked examples in front
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
-    seed: int = 0,
-    max_new_tokens: int = 256,
+    seed: int = 0,                    # Of the examples' choice and order
+    max_new_tokens: int = 256,        # Tokens after which an answer is cut off
     batch_tokens: int | None = None,  # Prompt and answer, all rows of a batch; 8,192 if `None`, since writing is faster in many rows at once
     progress: bool = True,
     task: str = 'generated',
     source: str = '',
 ) -> Score:
-    "Share of questions whose generated answer ends in the right number (exact match). Writing stops at a new question"
+    "Share of questions whose generated answer ends in the right number (exact match). Writing stops at a new question. Raises `PrunebookError` for items whose answer is not a number"
     from tqdm.auto import tqdm
     start = time.perf_counter()
-    if not items: raise PrunebookError('no questions given. Give a list of dicts with question and answer; load_questions("gsm8k") and load_questions("sums") have some.')
-    want = [last_number(str(o.get('answer', ''))) for o in items]
-    if None in want: raise PrunebookError(f'question {want.index(None)}: no number in its answer {items[want.index(None)].get("answer")!r}.')
+    want = _numbers(items)
+    _check_shots(shots, examples)
+    if shots: _numbers(examples, 'example')
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1: raise PrunebookError(f'max_new_tokens={max_new_tokens!r}: give 1 or more.')
     ids = tokenizer([_worked(o, shots, examples, seed) + f"Question: {o['question'].strip()}\nAnswer:" for o in items], verbose=False)['input_ids']
     written, order = [''] * len(items), sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     def groups(order):
@@ -532,13 +539,20 @@ def generated_accuracy(
     got = [last_number(t) for t in written]
     right = [int(g is not None and abs(g - w) < 1e-6) for g, w in zip(got, want)]
     k, n = sum(right), len(items)
-    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., 0., written=written, seconds=time.perf_counter() - start, source=source)
+    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(Counter(want).values()) / n, written=written, seconds=time.perf_counter() - start, source=source)
+
+def _numbers(items, what='question'):
+    "The right numbers. Refuses questions of another kind"
+    if not items: raise PrunebookError('no questions given. Give a list of dicts with question and answer; load_questions("gsm8k") and load_questions("sums") have some.')
+    for i, o in enumerate(items):
+        if not isinstance(o, dict) or not isinstance(o.get('question'), str) or 'choices' in o or last_number(str(o.get('answer', ''))) is None:
+            raise PrunebookError(f'{what} {i} is {o!r:.120}; give a dict with question and answer, a number that stands at the end of what is to be written, and no choices.')
+    return [last_number(str(o['answer'])) for o in items]
 
 def _worked(item, shots, examples, seed):
     if not shots: return ''
-    if shots < 0: raise PrunebookError(f'shots={shots}: give 0 or more.')
-    others = [o for o in examples or [] if o['question'] != item['question']]
-    if len(others) < shots: raise PrunebookError(f'shots={shots} needs as many examples: give a list of other questions (examples=…), such as the set\'s train split.')
+    others = [o for o in examples if o['question'] != item['question']]
+    if len(others) < shots: raise PrunebookError(f'shots={shots}, but only {len(others)} examples are other questions. Give more, or fewer shots.')
     return ''.join(f"Question: {o['question'].strip()}\nAnswer: {o['answer']}\n\n" for o in random.Random(seed).sample(others, shots))
 
 # %% ../nbs/05_evaluation.ipynb #9b755833
@@ -590,6 +604,7 @@ def evaluate(
     if isinstance(tasks, str): tasks = [tasks]
     sources = dict(c4='demo', mmlu='demo') | (sources or {})
     if not tasks and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}, or files of questions.')
+    if unknown := set(kwargs) - {'seed', 'too_long', 'max_new_tokens'}: raise PrunebookError(f'evaluate has no {", ".join(sorted(unknown))}; what it hands on is seed, too_long and max_new_tokens. For others call choice_accuracy or generated_accuracy.')
     scores = Scores()
     for task in tasks:
         name, _, scoring = str(task).partition(':')
@@ -598,7 +613,7 @@ def evaluate(
             scores[task] = text_loss(model, tokenizer, load_texts(src, split='validation', n=n_texts), max_length, source=src, **kw)
             continue
         items, more = load_questions(src, n=n, data_dir=data_dir), dict(shots=shots, examples=examples) | kwargs
-        if isinstance(examples, str): more['examples'] = load_questions(examples, data_dir=data_dir)
+        if shots and isinstance(examples, str): more['examples'] = load_questions(examples, data_dir=data_dir)
         elif shots and examples is None: more['examples'] = load_questions(src, data_dir=data_dir, split=None if src not in QUESTION_SETS else 'dev' if src == 'mmlu' else 'train')
         if name in WRITTEN:
             scores[task] = generated_accuracy(model, tokenizer, items, source=src, **kw, **{k: v for k, v in more.items() if k in ('shots', 'examples', 'seed', 'max_new_tokens')})

@@ -44,10 +44,10 @@ class HealingConfig:
     last: int = 3                 # Layers that "head_and_last" trains with the head (2411.15558: 3)
     objective: str = 'lm'         # "lm": the next token (paper); "distill": the unpruned model's distribution over it
     teacher_bits: int = 16        # The unpruned model's weights for "distill": 4, 16 or 32
-    micro_batch: int | None = None # Rows a process holds at once; gradients add up to `batch_size`. `None` is all of them
+    micro_batch: int | None = None # Rows a process holds at once; gradients add up to `batch_size`. `None` is all of them, or as many as fit
     save_every: int | None = None # Steps between checkpoints of a run with a folder; `None` is a tenth of `steps`
     seed: int = 0                 # Of adapters, order and dropout (paper: 0)
-    deterministic: bool = True    # Same run, same bits, on the same machine (paper: full determinism)
+    deterministic: bool = True    # Same run, same bits, on the same machine, as long as memory suffices: fewer rows at once draw other dropout (paper: full determinism)
 
     def __post_init__(self):
         whole = lambda o, low: isinstance(o, int) and not isinstance(o, bool) and o >= low
@@ -396,7 +396,8 @@ def _callbacks(steps, progress):
                 raise PrunebookError(f'step {step}: the loss is {logs["loss"]}, its gradient {logs.get("grad_norm")}: the weights hold NaN, or the training diverged. Check the model, or lower learning_rate={args.learning_rate}.{kept}')
             if len(losses) < 20: return
             start, now, blind = np.mean(losses[:10]), np.mean(losses[-10:]), math.log(model.config.get_text_config().vocab_size)
-            if now > 1.5 * start or now > max(2 * losses[0], blind):  # the second: it grew within the first ten, past guessing blindly
+            early = now > max(2 * losses[0], blind) and now >= np.median(losses[-20:-10])  # it grew within the first ten, past guessing blindly, and is not on its way down
+            if now > 1.5 * start or early:
                 raise PrunebookError(f'step {step}: the loss grew from {losses[0] if now <= 1.5 * start else start:.2f} to {now:.2f} (mean of 10 steps): the training diverges. Lower learning_rate={args.learning_rate}, or raise warmup.{kept}')
         def on_save(self, args, state, control, **kw):
             PartialState().wait_for_everyone()
@@ -445,7 +446,13 @@ def _learned(student): return {n: p.detach().contiguous() for n, p in student.na
 
 # %% ../nbs/04_healing.ipynb #87948e8e
 def _train(model, teacher, rows, tokenizer, config, run, progress, out):
-    "Train, with fewer rows at once if memory does not suffice, and save what was learned in `run`/adapter"
+    "Train, with fewer rows at once as long as memory does not suffice, and save what was learned in `run`/adapter"
+    while fewer := _attempt(model, teacher, rows, tokenizer, config, run, progress, out):
+        gc.collect()  # here and not where memory ran out: there the error still holds it
+        config = replace(config, micro_batch=fewer)
+
+def _attempt(model, teacher, rows, tokenizer, config, run, progress, out):
+    "Train and save; or say with how many rows at once to try again"
     student, causal = _student(model, config)
     packing = _packing(causal) if config.packing == 'chunk' else None
     if config.packing == 'chunk' and packing != 'isolated': log.warning('%s cannot keep attention inside a document: the documents of a chunk see those before them.', type(model).__name__)
@@ -466,13 +473,10 @@ def _train(model, teacher, rows, tokenizer, config, run, progress, out):
         micro = trainer.args.per_device_train_batch_size
         if micro == 1 or trainer.args.world_size > 1:
             raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory for training. Give a smaller micro_batch (gradients still add up to batch_size) if there are several, a smaller max_length, or bits=4.') from e
-    else: return _keep(trainer, student, model, config, run, out, time.time() - start)
-    # here and not above, where the error still holds the memory
-    less = next(k for k in range(micro // 2, 0, -1) if config.batch_size % k == 0)
-    log.warning('out of memory with %d rows at once; going on with %d, and the gradients add up. A smaller micro_batch avoids this.', micro, less)
-    del student, causal, guide, trainer
-    gc.collect()
-    _train(model, teacher, rows, tokenizer, replace(config, micro_batch=less), run, progress, out)
+        fewer = next(k for k in range(micro // 2, 0, -1) if config.batch_size % k == 0)
+        log.warning('out of memory with %d rows at once; going on with %d, and the gradients add up. A smaller micro_batch avoids this.', micro, fewer)
+        return fewer
+    _keep(trainer, student, model, config, run, out, time.time() - start)
 
 def _keep(trainer, student, model, config, run, out, seconds):
     "Save what was learned in `run`/adapter"
@@ -617,7 +621,7 @@ class HealingResult:
     adapter: Path | dict[str, Any] # The adapter's folder, or its tensors if no folder was asked for
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig          # The recipe
-    seconds: float                 # Time of the training, or of its last part after `resume`
+    seconds: float                 # Time of the training, or of its last part after `resume` or after memory ran out
 
     def save(self,
         tokenizer: 'PreTrainedTokenizerBase',
@@ -702,7 +706,7 @@ def heal(
     resume: bool = False,                # Go on with a run in `out` that was killed
     force: bool = False,                 # Replace what is in `out`
 ) -> HealingResult:
-    "Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge what was learned. Raises `PrunebookError` on wrong input before any training, and when the loss is not a number or grows"
+    "Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge what was learned. If memory runs out it goes on with fewer rows at once, and says so. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows, and when a single row does not fit"
     config = config or HealingConfig()
     teacher = _checked(model, tokenizer, config, teacher)
     patch = config.method == 'linear_patch'

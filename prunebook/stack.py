@@ -113,7 +113,7 @@ def cut_config(
     new |= {k: sum(i >= depth - v for i in keep) for k, v in counts.items() if k in _last_k}
     try: return new | {k: len(keep) for k in _depth_names if config.get(k) == depth} | _cut_rules(config, keep, depth)
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as e:  # newer transformers refuse such a config themselves
-        raise PrunebookError(f'the config is not as transformers writes it: a field that speaks of single layers has another form ({type(e).__name__}: {e}).') from e
+        raise PrunebookError(f'the config is not as transformers writes it: a field that speaks of single layers has another form ({type(e).__name__}: {str(e)[:200]}).') from e
 
 def _cut_rules(config, keep, depth):
     "The changes to rules, such as `every second layer is a mixture of experts`"

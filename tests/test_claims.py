@@ -73,6 +73,11 @@ def test_plateau_is_seldom_seen_in_noise_around_a_line(seed):
     right = np.stack([choice(p, seed=10 * seed + i, noise=.5).right for i, p in enumerate(shapes['straight'])])
     assert plateau(x / DEPTH, right, .25).verdict != HOLDS
 
+def test_answers_gone_within_a_tenth_of_the_layers_had_no_plateau():
+    right = np.stack([choice(p).right for p in (.8, .25, .25, .25)])
+    assert plateau(np.array([0, .03, .07, .1]), right, .25).verdict == FAILS
+    with pytest.raises(Unsure, match='shape needs four'): plateau(np.array([0, .2, .3, .4]), right, .25)
+
 def test_too_weak_or_too_few_says_so():
     with pytest.raises(Unsure, match='nothing to lose'): curve_shape(x, np.stack([choice(.26).right] * len(x)), .25)
     with pytest.raises(Unsure, match='within the error'): curve_shape(x, np.stack([choice(.8).right] * len(x)), .25)
@@ -138,6 +143,10 @@ def test_gap_that_stays_is_not_called_closed(made):
     run = open_run(fill(made, healed_simple=lambda n: 3 + .6 * n).root)
     assert unhealed_gap(run).verdict == HOLDS and healed_gap(run).verdict == FAILS
     assert abs(gap_left(run)[1] - .55 / 1.4) < .01 and '39%' in healed_gap(run).seen
+
+def test_losses_a_hair_apart_coincide_whatever_their_ratio(made):
+    run = open_run(fill(made, healed=lambda n: 3 + .001 * n, healed_simple=lambda n: 3 + .003 * n).root)
+    assert healed_gap(run).verdict == HOLDS and 'the line is 1 %' in healed_gap(run).seen
 
 @pytest.mark.parametrize('power,want', [(.5, HOLDS), (0, UNSURE)])
 def test_rate_of_closing(made, power, want):

@@ -66,3 +66,7 @@ def test_similarity_then_prune_then_evaluate(tmp_path):
 def test_main_returns_the_exit_code(capsys):
     assert main(['prune', 'demo', '/nowhere/out']) == 2
     assert capsys.readouterr().err.count('\n') == 1
+
+def test_the_environment_is_as_before(tmp_path, capsys):
+    before = dict(os.environ)
+    assert main(['check', str(tmp_path), '--no-progress']) == 1 and dict(os.environ) == before

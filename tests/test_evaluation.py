@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.data import load_questions
-from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, _takes_forks, encode_pairs, evaluate, load_score, pick, prompt,
+from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, _takes_forks, encode_pairs, evaluate, generated_accuracy, last_number, load_score, pick, prompt,
     ratio_interval, replaced, text_loss, token_losses, wilson)
 from prunebook.stack import LayerStack, PrunebookError
 from test_sweep import KINDS, Letters, questions, texts, tiny
@@ -165,7 +165,7 @@ def test_shots_are_seeded_and_never_the_item_itself():
     for o in items: o['question'] += str(random.random())
     run = lambda **kw: choice_accuracy(model, tok, items, shots=3, examples=items, progress=False, **kw).logprobs
     assert run(seed=1) == run(seed=1) != run(seed=2)
-    for wrong in (dict(shots=9, examples=items), dict(shots=2)):
+    for wrong in (dict(shots=9, examples=items), dict(shots=2), dict(shots='2', examples=items)):
         with pytest.raises(PrunebookError, match='shots'): choice_accuracy(model, tok, items, progress=False, **wrong)
 
 def test_longer_than_the_context(caplog):
@@ -239,17 +239,26 @@ def test_evaluate_names_what_it_cannot_find(monkeypatch, tmp_path):
     few = evaluate(tiny('llama', max_position_embeddings=512), Letters(), ['piqa'], data_dir=tmp_path, sources=dict(piqa=str(tmp_path/'piqa.jsonl')), shots=2, progress=False)
     assert few['piqa'].logprobs != s['piqa'].logprobs
 
+def test_worked_examples_must_be_of_the_kind_that_is_asked():
+    model, written = tiny('llama', max_position_embeddings=512), [dict(question='Q', answer='7'), dict(question='R', answer='8')]
+    for examples in (written, ['a', 'b', 'c'], [{'q': 1}] * 5):
+        with pytest.raises(PrunebookError, match='example 0'): choice_accuracy(model, Letters(), questions(), shots=2, examples=examples, progress=False)
+    for examples in (questions(), ['a', 'b', 'c'], [{'q': 1}] * 5):
+        with pytest.raises(PrunebookError, match='example 0'): generated_accuracy(model, Letters(), written, shots=1, examples=examples, progress=False)
+    with pytest.raises(PrunebookError, match='max_new_tokens=0'): generated_accuracy(model, Letters(), written, max_new_tokens=0, progress=False)
+    with pytest.raises(PrunebookError, match='no max_tokens'): evaluate(model, Letters(), ['sums'], n=2, max_tokens=5, progress=False)
+
 # generated answers
 
 def test_generated_answers_do_not_depend_on_the_batch():
-    from prunebook.evaluation import generated_accuracy, last_number
     model, items = tiny('llama', max_position_embeddings=256), [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
     model.generation_config.eos_token_id = None
     run = lambda b: generated_accuracy(model, Letters(), items, max_new_tokens=5, batch_tokens=b, progress=False).written
     real = model.generate
     model.generate = lambda *a, **kw: real(*a, **{k: v for k, v in kw.items() if k not in ('stop_strings', 'tokenizer')})  # this tokenizer knows no stop strings
     assert run(1) == run(10_000) and all(run(1))
-    with pytest.raises(PrunebookError, match='no number'): generated_accuracy(model, Letters(), [dict(question='Q', answer='none')], progress=False)
+    assert generated_accuracy(model, Letters(), [*items, dict(question='y', answer='8')], max_new_tokens=2, progress=False).majority == .75
+    with pytest.raises(PrunebookError, match='a number that stands'): generated_accuracy(model, Letters(), [dict(question='Q', answer='none')], progress=False)
     assert last_number('1,000 and then -2.50') == -2.5
 
 # the harness

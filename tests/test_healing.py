@@ -1,5 +1,5 @@
 "Healing beyond its notebook: architectures, kills and resumes, processes, faults."
-import json, multiprocessing, os, random, subprocess, sys, time
+import gc, json, multiprocessing, os, random, subprocess, sys, time
 from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
@@ -131,10 +131,22 @@ def test_rows_that_do_not_fit_into_memory_are_halved(after, monkeypatch, caplog,
         return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
     got = run(pruned, recipe, out=tmp_path/'out').history
+    assert calls[0] == after + 2 + 4 * (recipe.steps - after), 'steps that a checkpoint holds are not run again'
     assert 'out of memory with 2 rows at once; going on with 1,' in caplog.text
     assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4) and [o['tokens'] for o in got] == [o['tokens'] for o in want]
     monkeypatch.setattr(torch.nn.Embedding, 'forward', lambda self, x: (_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory')))
     with pytest.raises(PrunebookError, match='1 row.s. of .* do not fit'): run(pruned, recipe)
+
+def test_no_model_outlives_the_rows_that_did_not_fit(monkeypatch):
+    "Else the memory would be gone for which fewer rows are tried"
+    pruned, old, alive = prune_model(tiny(), [2, 3]), torch.nn.Embedding.forward, []
+    def forward(self, x):
+        if len(x) > 1: raise torch.OutOfMemoryError('CUDA out of memory')
+        alive.append(sum(type(o) is type(pruned) for o in gc.get_objects()))
+        return old(self, x)
+    monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
+    last = [(run(pruned, replace(small, steps=1, packing='chunk', micro_batch=micro)), gc.collect(), alive[-1])[-1] for micro in (1, None)]
+    assert last[0] == last[1], 'as many models with rows that fit from the start as after two attempts'
 
 @pytest.mark.parametrize('by_document', [False, True])
 @pytest.mark.parametrize('kind', ['llama', 'gpt2', 'gemma3_text', 'gpt_neox'])
@@ -299,9 +311,9 @@ def test_not_a_number_stops(tmp_path):
     with pytest.raises(PrunebookError, match='diverge'): run(prune_model(tiny(), [2, 3]), replace(small, steps=60, learning_rate=.9, warmup=0, method='head_and_last'), out=tmp_path/'b')
     assert list((tmp_path/'b'/'checkpoints').glob('*/whole'))
 
-@pytest.mark.parametrize('curve, stops', [([4.6] + [26.] * 25, True), ([4.6] * 10 + [7.] * 15, True), ([20.] * 3 + [9.] * 25, False), ([1.5] + [3.3] * 25, False)])
+@pytest.mark.parametrize('curve, stops', [([4.6] + [26.] * 25, True), ([4.6] * 10 + [7.] * 15, True), ([20.] * 3 + [9.] * 25, False), ([1.5] + [3.3] * 25, False), ([2.] + [12.5 - .1 * i for i in range(60)], False)])
 def test_a_loss_that_grows_stops(curve, stops):
-    "At once or slowly; but not one that starts on an easy document, or above guessing"
+    "At once or slowly; but not one that starts on an easy document, above guessing, or both and falls"
     from transformers import TrainerControl, TrainerState, TrainingArguments
     model, state = tiny(), TrainerState()
     watch, args = _callbacks(60, False)[0], TrainingArguments('out', save_strategy='no')
