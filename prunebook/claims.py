@@ -205,7 +205,7 @@ def draw_distances(
     size: int = 500,
     seed: int = 0,
 ) -> np.ndarray:         # (size, L-n+1)
-    "What the mean distances of all blocks of `n` layers might have been, had other texts been measured"
+    "What the mean distances of all blocks of `n` layers might have been, had other texts been measured. Raises `Unmeasured` for distances of a single text"
     m, (rows, cols) = distances.depth - n + 1, (np.arange(distances.depth - n + 1), np.arange(n, distances.depth + 1))
     mean = distances.mean[rows, cols]
     cov = np.diag(distances.sem[rows, cols]**2) if distances.cov is None else distances.cov[n - 1, :m, :m] / distances.count
@@ -221,13 +221,13 @@ def relative_depth(
     return np.asarray(start) / (depth - np.asarray(n))
 
 def interval(draws: np.ndarray) -> tuple[float, float]:
-    "The middle 95 % of draws"
+    "The middle 95 % of draws. (size,) numbers"
     return tuple(map(float, np.quantile(draws, [0.025, 0.975])))
 
 def deep_minima(
     distances: LayerDistances | None
 ) -> Finding:
-    "C1: mean place of l*(n) over small n; above 0.5 it holds"
+    "C1: mean place of l*(n) over small n; above 0.5 it holds. Raises `Unmeasured` without distances"
     if (d := distances) is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth)
     place = lambda starts: float(np.mean([relative_depth(s, n, d.depth) for s, n in zip(starts, ns)]))
@@ -239,7 +239,7 @@ def deep_minima(
 def last_layer_apart(
     distances: LayerDistances | None
 ) -> Finding:
-    "C2: share of the blocks of the same size that are nearer than the one with the last layer; above 0.9 it holds"
+    "C2: share of the blocks of the same size that are nearer than the one with the last layer; above 0.9 it holds. Raises `Unmeasured` without distances"
     if (d := distances) is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth, 1/2)
     share = lambda rows: float(np.mean([(r[:-1] < r[-1]).mean() for r in rows]))
@@ -351,7 +351,7 @@ def pooled_curve(
     strategy: str = 'similarity',
     healed: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float, list[str]]:  # Fractions (P,), right answers (P, N), floor, and the tasks that are in it
-    "Several tasks as one set of questions, at the cuts that all have; tasks that the whole model cannot do stay out"
+    "Several tasks as one set of questions, at the cuts that all have; tasks that the whole model cannot do stay out. Raises `Unmeasured` without such tasks, `Unsure` if all stay out"
     from prunebook.evaluation import wilson
     parts, why = {}, []
     for t in tasks:
@@ -368,7 +368,7 @@ def pooled_curve(
     return chosen[0].fraction_layers.to_numpy(float), right, float(floor), list(parts)
 
 def qa_plateau(run: RunFolder, healed: bool = False, tasks: Sequence[str] | None = None, wanted: bool = True, strategy: str = 'similarity') -> Finding:
-    "C3 (or, with `wanted=False`, C8) on the pooled choice tasks of a run, or on `tasks`"
+    "C3 (or, with `wanted=False`, C8) on the pooled choice tasks of a run, or on `tasks`. Raises as `pooled_curve` and `curve_shape`"
     x, right, floor, used = pooled_curve(run, run.tasks() if tasks is None else tasks, strategy, healed)
     found = plateau(x, right, floor, wanted)
     return replace(found, seen=f'{", ".join(used)}, {right.shape[1]} questions: {found.seen}')
@@ -401,7 +401,7 @@ def smooth_loss(
     collapse: tuple[float, float] | None = None,  # Fractions between which answers collapse
     smooth: bool = True,    # The claim: it is not; `False`: that it is much steeper there
 ) -> Finding:
-    "C4: how much steeper the loss is across the collapse than elsewhere; below 2 it holds"
+    "C4: how much steeper the loss is across the collapse than elsewhere; below 2 it holds. Raises `Unmeasured` with fewer than three cuts"
     rows = run.curve('c4', strategy, healed)
     if len(rows) < 4: raise Unmeasured(f'{len(rows) - 1} {"healed" if healed else "unhealed"} cuts: a jump needs three.')
     x, scores = rows.fraction_layers.to_numpy(float), run.scores(rows)
@@ -459,7 +459,7 @@ def _rises(run, healed):
     return ns, float(b[0] / a[0]), *interval(np.where(sim > 0, simple / sim, np.inf))  # what does not rise is risen above without limit
 
 def unhealed_gap(run: RunFolder) -> Finding:
-    "C5, first half: rise of the loss under simple over that under similarity; above 2 it holds"
+    "C5, first half: rise of the loss under simple over that under similarity; above 2 it holds. Raises `Unmeasured` or `Unsure`"
     ns, value, low, high = _rises(run, False)
     return Finding(f'unhealed, the loss rises {value:.1f} [{low:.1f}, {high:.1f}] times as much under simple, n = {spans(ns)}; the line is 2', verdict(low, high, 2), value, low, high)
 
@@ -468,7 +468,7 @@ def gap_left(
     table: 'pd.DataFrame | None' = None,  # Rows to choose the healed ones from; `main` if `None`
     ns: Sequence[int] | None = None,      # Cuts; all that there are if `None`
 ) -> tuple[list[int], float, np.ndarray]: # Cuts, the share of the gap that is left, and draws of it
-    "The gap between the strategies after healing, as a share of the gap before, at the same cuts and on the same documents"
+    "The gap between the strategies after healing, as a share of the gap before, at the same cuts and on the same documents. Draws are (1000,). Raises `Unmeasured` without losses of both"
     ns = _pair(run, False, _pair(run, True, ns, table)[0])[0]
     (_, *healed), (_, *before) = _pair(run, True, ns, table), _pair(run, False, ns)
     flat = [o for s in [*before, *healed] for o in s]
@@ -477,7 +477,7 @@ def gap_left(
     return ns, float(share(np.array([[o.value for o in flat]]))[0]), share(resample_losses(flat))
 
 def healed_gap(run: RunFolder) -> Finding:
-    "C5, second half: the same ratio after healing; below 1.25 it holds, and so it does where the losses differ by less than a hundredth. The share of the gap that healing leaves stands beside it"
+    "C5, second half: the same ratio after healing; below 1.25 it holds, and so it does where the losses differ by less than a hundredth. The share of the gap that healing leaves stands beside it. Raises `Unmeasured` or `Unsure`"
     ns, *scores = _pair(run, True)
     draws = resample_losses([o for s in scores for o in s])
     apart = _gap(draws, len(ns))[0] / draws[:, 0]
@@ -522,7 +522,7 @@ def rank_effect(
     run: RunFolder,
     kind: str = 'loss',  # Or "choice": the run's pooled choice tasks
 ) -> Finding:
-    "C6: loss (claim: higher) or accuracy (claim: higher) of the lowest rank less that of the highest, healed alike"
+    "C6: loss (claim: higher) or accuracy (claim: higher) of the lowest rank less that of the highest, healed alike. Raises `Unmeasured` or `Unsure`"
     import pandas as pd
     t = run.table[run.table.healed & run.table['rank'].notna() & ((run.table.metric == 'loss') if kind == 'loss' else ~run.table.metric.isin(['loss', 'generated']))]
     same = ['strategy', 'n', 'seed', 'task', 'healing_tokens', 'objective', 'adapt', 'shots', 'shots_seed', 'count']
@@ -574,7 +574,7 @@ def settings_agree(
     shift: bool = True,          # Settings may differ by a constant
     whole: float | None = None,  # Score of the whole model, where it is the same under all settings
 ) -> Finding:
-    "C7: how far single settings stray from the common curve, as a share of that curve's range; below 0.25 it holds"
+    "C7: how far single settings stray from the common curve, as a share of that curve's range; below 0.25 it holds. Raises `Unmeasured` with fewer than two cuts or settings, `Unsure` where nothing moves"
     from scipy.stats import chi2
     v = np.asarray(values, float)
     a, b = v.shape
@@ -599,13 +599,13 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     return max(found, key=lambda o: o[:2])[2:]
 
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:
-    "C7 for the seeds of healing"
+    "C7 for the seeds of healing. Raises as `settings_agree`"
     wide, rows = seeds_table(run, task, strategy)
     whole = run.table[(run.table.n == 0) & (run.table.task == task) & (run.table['count'] == rows['count'].iloc[0])].value
     return settings_agree(wide.to_numpy(), False, whole.iloc[0] if len(whole) else None)
 
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Finding:
-    "C7 for worked examples: curves of one task with other numbers (`shots`) or orders (`shots_seed`) of them"
+    "C7 for worked examples: curves of one task with other numbers (`shots`) or orders (`shots_seed`) of them. Raises `Unmeasured` with a single setting"
     wide = shots_table(run, task, strategy, healed)
     if wide.shape[1] < 2: raise Unmeasured(f'This run asked {task} with one setting of worked examples only.')
     return settings_agree(wide.to_numpy())
@@ -618,7 +618,7 @@ def shots_table(run: RunFolder, task: str, strategy: str = 'similarity', healed:
 
 # %% ../nbs/10_claims.ipynb #f4c7fcc5
 def no_plateau(run: RunFolder, healed: bool = False) -> Finding:
-    "C8 on the generated tasks of a run"
+    "C8 on the generated tasks of a run. Raises `Unmeasured` without one, and as `curve_shape`"
     if not run.tasks('generated'): raise Unmeasured('This run has no task with generated answers.')
     return qa_plateau(run, healed, run.tasks('generated'), wanted=False)
 

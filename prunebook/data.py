@@ -251,7 +251,7 @@ def load_model(
 def quantization(
     bits: int  # 4 or 8
 ):
-    "bitsandbytes settings: 8-bit, or the paper's 4-bit NF4, twice quantised, computing in bfloat16"
+    "bitsandbytes settings: 8-bit, or the paper's 4-bit NF4, twice quantised, computing in bfloat16. Raises `PrunebookError` without bitsandbytes"
     import torch
     from transformers import BitsAndBytesConfig
     from importlib.util import find_spec

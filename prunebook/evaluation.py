@@ -362,7 +362,7 @@ def encode_pairs(
     continuations: Sequence[list[str]],  # The choices of each
     max_length: int,                     # Most tokens that the model takes
 ) -> tuple[list[tuple[list[int], list[list[int]]]], list[tuple[int, list[int]]], list[int]]:  # Requests, for each the item and the choices it scores, and the items that were cut
-    "Prompts and choices as tokens. A prompt ending in spaces gives them to the choices, as the harness does"
+    "Prompts and choices as tokens. A prompt ending in spaces gives them to the choices, as the harness does. Raises `PrunebookError` for one that adds no token, or a choice longer than the context"
     heads = [c.rstrip() for c in contexts]
     head_ids = tokenizer(heads, verbose=False)['input_ids']
     flat = [h + c[len(h):] + ' ' + a for h, c, al in zip(heads, contexts, continuations) for a in al]
@@ -559,7 +559,7 @@ def _worked(item, shots, examples, seed):
 def load_score(
     path: str | Path  # Written by `save`
 ) -> LossScore | Score:
-    "A score as it was kept, item by item"
+    "A score as it was kept, item by item. Raises `PrunebookError` if the file is none"
     given = read_json(path)
     try:
         score = dict(LossScore=LossScore, Score=Score)[given.pop('kind')](**given)

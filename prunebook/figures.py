@@ -142,7 +142,7 @@ def plot_scores(
     ax: Axes | None = None,
     by: str = 'strategy',         # Column that gives the colours
 ) -> Axes:
-    "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals, seeds averaged (paper, figures 2, 3, 5, 6)"
+    "A task's score against the fraction of layers dropped, a colour per strategy, healed solid and unhealed dotted, bars are 95 % intervals, seeds averaged (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that the table has not"
     rows = table[table.task == task]
     if rows.empty: raise PrunebookError(f'no rows of task {task!r} in the table; its tasks are {sorted(table.task.unique())}.')
     if value != 'value':
@@ -195,7 +195,7 @@ def plot_recipe(
     log: bool = False,        # Logarithmic y axis
     ax: Axes | None = None
 ) -> Axes:
-    "Healed scores against what a recipe changes, a colour per strategy and a marker per block size; bars are 95 % intervals, seeds averaged; dashed is the whole model (paper, figure 9, and C5)"
+    "Healed scores against what a recipe changes, a colour per strategy and a marker per block size; bars are 95 % intervals, seeds averaged; dashed is the whole model (paper, figure 9, and C5). Raises `PrunebookError` for rows that are not there"
     rows = table[(table.task == task) & table.healed & table[x].notna()]
     if rows.empty: raise PrunebookError(f'no healed rows of task {task!r} with a value of {x!r} in the table.')
     ns, strategies = sorted(rows.n.unique()), list(rows.strategy.unique())

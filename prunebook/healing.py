@@ -78,7 +78,7 @@ class HealingConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> HealingConfig:
-        "Read what `save` wrote"
+        "Read what `save` wrote. Raises `PrunebookError` for anything else"
         given = read_json(path)
         if unknown := set(given) - {f.name for f in fields(cls)}: raise PrunebookError(f'{path}: unknown fields {sorted(unknown)}; the fields are {[f.name for f in fields(cls)]}.')
         return cls(**given)

@@ -58,7 +58,7 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        "Read what `save` wrote"
+        "Read what `save` wrote. Raises `PrunebookError` for anything else"
         try: return cls(**read_json(path))
         except TypeError as e: raise PrunebookError(f'{path} is no plan: {_why(e)}. Give a file that Plan.save wrote.') from None
 
@@ -198,7 +198,7 @@ def prune_model(
     plan: Plan | Block | range | Sequence[int],  # What to drop
     inplace: bool = False                     # Cut `model` itself, which frees the dropped layers' memory
 ) -> 'PreTrainedModel':                         # A plain transformers model
-    "`model` without the layers of `plan`. Unless `inplace`, `model` is left as it was, and the result shares its weights. `config.prunebook` says what was done"
+    "`model` without the layers of `plan`. Unless `inplace`, `model` is left as it was, and the result shares its weights. `config.prunebook` says what was done. Raises `PrunebookError` if the plan is for another depth, or the layers cannot be taken out"
     depth = len(LayerStack(model))
     if not isinstance(plan, Plan): plan = Plan(plan, depth)
     if plan.depth != depth: raise PrunebookError(f'the plan is for {plan.depth} layers and the model has {depth}. Choose layers for this model.')
@@ -317,7 +317,7 @@ def save_pruned(
     push_to_hub: str | None = None,      # A repository on the hub that the folder is uploaded to as well
     **kwargs: Any                        # To `save_pretrained`: max_shard_size, …
 ) -> Path:                               # The folder
-    "Checkpoint, tokenizer and model card in `out`, which appears whole or not at all; plain `AutoModelForCausalLM.from_pretrained` loads it"
+    "Checkpoint, tokenizer and model card in `out`, which appears whole or not at all; plain `AutoModelForCausalLM.from_pretrained` loads it. Raises `PrunebookError` where it cannot write"
     record = getattr(model.config, 'prunebook', None)
     if not record: raise PrunebookError('this model was not pruned: config.prunebook is missing. Use prune_model, or save_pretrained for a whole model.')
     with new_folder(out, force) as tmp:
@@ -586,7 +586,7 @@ def check_checkpoint(
     folder: str | Path,  # A checkpoint
     run: bool = True     # Also load and run it, once its files are in order
 ) -> list[str]:          # What is wrong, in words; empty if nothing is
-    "Whether a checkpoint is what its config says, reloads whole, and generates the same with and without a key-value cache"
+    "Whether a checkpoint is what its config says, reloads whole, and generates the same with and without a key-value cache. Raises `PrunebookError` if there is no such folder"
     folder = Path(folder)
     if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder.')
     wrong = _check_files(folder)
@@ -635,7 +635,7 @@ def export_plan(
     to: str,                # "mergekit", "llama-quantize" or "shortgpt"
     model: str = 'MODEL'    # What to call the model in it
 ) -> str:
-    "The cut as mergekit's YAML (half-open layer ranges), as the option of llama.cpp's llama-quantize, or as ShortGPT's list `layers_to_remove`"
+    "The cut as mergekit's YAML (half-open layer ranges), as the option of llama.cpp's llama-quantize, or as ShortGPT's list `layers_to_remove`. Raises `PrunebookError` for another format"
     if to == 'llama-quantize': return f'--prune-layers {",".join(map(str, plan))}'
     if to == 'shortgpt': return f'layers_to_remove = {list(plan)}'
     if to != 'mergekit': raise PrunebookError(f'{to!r}: there are mergekit, llama-quantize and shortgpt.')

@@ -76,11 +76,11 @@ def angle(
 
 # %% ../nbs/02_similarity.ipynb #44dfbae7
 def cosine(g: np.ndarray) -> np.ndarray:
-    "1 - cos of all pairs"
+    "1 - cos of all pairs, from Gram matrices (…, L+1, L+1), of the same shape"
     return 1 - np.cos(np.pi * angle(g))
 
 def norm(g: np.ndarray) -> np.ndarray:
-    "Length of the difference of each pair, beside the length of the first: ‖x^(l+n) - x^(l)‖ / ‖x^(l)‖ at [l, l+n]"
+    "Length of the difference of each pair, beside the length of the first: ‖x^(l+n) - x^(l)‖ / ‖x^(l)‖ at [l, l+n]; shapes as in `cosine`"
     sq = np.diagonal(g, axis1=-2, axis2=-1)
     gap = np.maximum(sq[..., :, None] + sq[..., None, :] - 2 * g, 0)
     return np.sqrt(gap / np.maximum(sq, np.finfo(float).tiny)[..., :, None])
@@ -167,9 +167,13 @@ class Verdict:
     tie: bool         # All rivals are within the tolerance of the leader
 
     @property
-    def certain(self) -> bool: return not self.rivals
+    def certain(self) -> bool:
+        "No rival is left"
+        return not self.rivals
     @property
-    def settled(self) -> bool: return self.certain or self.tie
+    def settled(self) -> bool:
+        "No rival is left, or none that matters"
+        return self.certain or self.tie
 
 @dataclass(frozen=True)
 class Certain:
@@ -227,7 +231,7 @@ class LayerDistances:
 
     @property
     def influence(self) -> np.ndarray | None:
-        "Block Influence of each layer, if it was measured along"
+        "Block Influence of each layer, if it was measured along. (L,)"
         return np.diagonal(self.also['block_influence'].mean, 1) if 'block_influence' in self.also else None
 
     def ranked(self,

@@ -71,7 +71,7 @@ def _text_config(model: 'nn.Module'):
 def find_layers(
     model: 'nn.Module',  # A transformers causal language model
 ) -> str:              # Dotted path of the `ModuleList` of decoder layers
-    "Where `model` keeps its decoder layers"
+    "Where `model` keeps its decoder layers. Raises `PrunebookError` if that cannot be seen"
     from torch import nn
     config = _text_config(model)
     depth = getattr(config, 'decoder_layers', None) or getattr(config, 'num_hidden_layers', None)

@@ -93,7 +93,7 @@ def cut_losses(
     source: str = '',
     partial: str | Path | None = None, # File that keeps the sums after each batch; a killed call goes on from it
 ) -> list[LossScore]:                # A score per cut, as `text_loss` in a `view` gives
-    "Losses of many cuts of one model, running what they share once."
+    "Losses of many cuts of one model, running what they share once. Raises `PrunebookError` for cuts without layers and losses that are not numbers"
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     keeps = [check_layers(k, len(stack), 'keep') for k in keeps]
@@ -203,7 +203,7 @@ class SweepConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> SweepConfig:
-        "Read what `save` wrote"
+        "Read what `save` wrote. Raises `PrunebookError` for anything else"
         given = read_json(path)
         if unknown := set(given) - {f.name for f in fields(cls)}: raise PrunebookError(f'{path}: unknown fields {sorted(unknown)}; the fields are {[f.name for f in fields(cls)]}.')
         return cls(**given)
@@ -243,7 +243,7 @@ class Run:
         return _read_table(self.path)
 
     def kept(self, name: str, make: Any) -> Any:
-        "What NAME.json in the folder holds, or else what `make()` returns, which is then kept there"
+        "What NAME.json in the folder holds, or else what `make()` returns, which is then kept there. Raises `PrunebookError` if that file is damaged"
         if not (path := self.out/f'{name}.json').exists(): write_whole(path, json.dumps(make(), indent=1) + '\n')
         try: return json.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError, RecursionError) as e: raise PrunebookError(f'{path} is damaged ({_why(e)}). Use another folder.') from e
@@ -426,7 +426,7 @@ class LossMap:
 
     @classmethod
     def load(cls, path: str | Path) -> LossMap:
-        "Read what `save` wrote"
+        "Read what `save` wrote. Raises `PrunebookError` for anything else"
         o = read_json(path)
         try:
             depth, counts = o['depth'], [int(c) for c in o['counts']]
