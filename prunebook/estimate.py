@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from prunebook.data import fetch, read_json, token_budget, _cause, _why
+from prunebook.data import fetch, read_json, slow_in_16_bits, token_budget, _cause, _why
 from prunebook.pruning import layers_prefix, read_tensors, _json_depth
 from prunebook.stack import PrunebookError
 if TYPE_CHECKING: import pandas as pd
@@ -88,13 +88,20 @@ def weights_gb(
     bits: int | None = None    # As in `load_model`
 ) -> float:
     "Memory of the weights alone"
-    each = {'bfloat16': 2, 'float16': 2, 'float32': 4}.get({16: 'bfloat16', 32: 'float32'}.get(bits, dtype))
+    if _in_float32(dtype, bits): return size.parameters * 4 / 1e9
+    each = 2 if bits == 16 or bits is None and dtype in ('bfloat16', 'float16') else None
     if bits in (4, 8): return (size.layers * {4: 4.127 / 8, 8: 1}[bits] + size.others * 2) / 1e9  # NF4 with its scales, twice quantised
     return size.parameters * each / 1e9 if each else sum(size.stored.values()) / 1e9
 
+def _in_float32(dtype, bits):
+    "Is it loaded in float32 whatever its own type is?"
+    import torch
+    if bits is not None: return bits == 32
+    return dtype == 'float32' or dtype == 'auto' and not torch.accelerator.is_available() and slow_in_16_bits()
+
 def _number(size, dtype, bits):
     "Bytes of a number on its way through the layers"
-    if bits == 32 or bits is None and dtype == 'float32': return 4
+    if _in_float32(dtype, bits): return 4
     return 4 if bits is None and dtype == 'auto' and size.usual == 'F32' else 2
 
 def working_gb(
@@ -113,7 +120,7 @@ def working_gb(
         r = recipe or {}
         tokens = (r.get('micro_batch') or r.get('batch_size', 4)) * r.get('max_length', 256)
         adapters = size.depth * 3 * r.get('rank', 64) * (size.hidden + size.inner) * 4
-        kept = tokens * size.depth * (14 * size.hidden + 8 * size.inner) * 2
+        kept = tokens * size.depth * (14 * size.hidden + 8 * size.inner) * b
         return (kept + 4 * adapters + 512 * size.vocab * 16) / 1e9
     return .2
 

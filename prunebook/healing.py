@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from prunebook.data import batches, load_model, out_of_memory, quantization, read_json, tokenize, write_whole, writing, _why
+from prunebook.data import batches, load_model, out_of_memory, quantization, read_json, slow_in_16_bits, tokenize, write_whole, writing, _why
 from prunebook.pruning import alone, model_card, new_folder, show_layers
 from prunebook.stack import LayerStack, PrunebookError, ffn_modules
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class HealingConfig:
     alpha: float | None = None    # Adapters are scaled by alpha / rank; `None` is the rank (paper: the rank)
     dropout: float = 0.05         # On the adapters' input (paper: 0.05)
     targets: Sequence[str] | None = None # Linear maps inside a layer, such as "mlp.up_proj"; `None` is all of its feed-forward part (paper: the same)
-    bits: int = 16                # Frozen weights in training: 4 (NF4, twice quantised), 16 (bfloat16) or 32 (paper: 4)
+    bits: int = 16                # Frozen weights in training: 4 (NF4, twice quantised), 16 (bfloat16; on a processor that is `slow_in_16_bits` it becomes 32) or 32 (paper: 4)
     packing: str = 'none'         # "none": a document a row, cut and padded (paper); "chunk": documents joined by EOS, no padding
     adapt: str = 'all'            # Layers with adapters: "all" (paper), "after_cut", or "near_cut": `near` layers on each side. Below the first nothing is back-propagated
     near: int = 4                 # Layers on each side of a cut for "near_cut"
@@ -708,6 +708,7 @@ def heal(
 ) -> HealingResult:
     "Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge what was learned. If memory runs out it goes on with fewer rows at once, and says so. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows, and when a single row does not fit"
     config = config or HealingConfig()
+    if slow_in_16_bits(model.device): config = replace(config, **{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
     teacher = _checked(model, tokenizer, config, teacher)
     patch = config.method == 'linear_patch'
     rows = _rows(tokenizer, texts, replace(config, batch_size=1, micro_batch=None, steps=1, warmup=0) if patch else config)

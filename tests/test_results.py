@@ -1,8 +1,9 @@
 "The kept tables, computed again: randomly chosen cells, from the model and the texts up. Each run picks other cells; a failure names its cell."
-import json, os, random
+import json, os, random, re
 from pathlib import Path
 import numpy as np, pytest
 from prunebook import LayerStack, SweepConfig, choice_accuracy, heal, kept_score, load_model, load_questions, load_texts, prune_model, read_run, text_loss
+from prunebook.claims import FAILS, HOLDS, MISSING, UNSURE, judge_claims, open_run
 from prunebook.evaluation import LossScore, Score, generated_accuracy, ratio_interval, wilson
 from prunebook.healing import fingerprint
 from prunebook.pruning import Plan
@@ -43,6 +44,13 @@ def test_every_row_is_what_its_items_say(run):
 
 def test_the_model_is_the_demo(run, demo):
     assert set(read_run(run).model) == {fingerprint(demo[0])}
+
+def test_the_page_of_claims_shows_these_verdicts():
+    "A line that is moved, or a table that grows, must reach the page"
+    page = json.loads((results.parent/'paper'/'claims.ipynb').read_text())
+    html = ''.join(''.join(o['data']['text/html']) for c in page['cells'] for o in c.get('outputs', []) if 'text/html' in o.get('data', {}))
+    verdicts = [o.verdict for o in judge_claims(open_run(runs[0]))]
+    assert re.findall(f'<td>({"|".join((HOLDS, FAILS, UNSURE, MISSING))})</td>', html) == verdicts
 
 def test_a_loss(run, demo):
     "Six documents of a random unhealed cut"
