@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 import prunebook.data as data
 from prunebook import PrunebookError, load_model, load_texts, tokenize
-from prunebook.data import batches, token_budget
-import pytest
+from prunebook.cli import main
+from prunebook.data import batches, read_json, token_budget
+import pytest, torch
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -84,3 +85,11 @@ def test_local_files(ending, tmp_path):
     dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'), jsonl=lambda: df.to_json(path, orient='records', lines=True), csv=lambda: df.to_csv(path, index=False),
          json=lambda: df.to_json(path, orient='records'), parquet=lambda: df.to_parquet(path))[ending]()
     assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
+
+@pytest.mark.parametrize('slow, dtype', [(True, torch.float32), (False, torch.bfloat16)])
+def test_a_processor_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch, tmp_path):
+    "Unless asked otherwise; and what is saved has the checkpoint's type"
+    monkeypatch.setattr(data, 'slow_in_16_bits', lambda device='cpu': slow)
+    assert load_model('demo')[0].dtype == dtype and load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
+    assert main(['prune', 'demo', str(tmp_path/'p'), '--drop', '3-27', '--in-memory', '--no-progress']) == 0
+    assert load_model(str(tmp_path/'p'))[0].dtype == dtype and read_json(tmp_path/'p'/'config.json')['dtype'] == 'bfloat16'
