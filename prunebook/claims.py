@@ -279,7 +279,7 @@ def bulge(
     "Area between a curve and its chord, over the width and the fall of the chord"
     from scipy.integrate import trapezoid
     chord = y[..., :1] + (y[..., -1:] - y[..., :1]) * (x - x[0]) / (x[-1] - x[0])
-    with np.errstate(divide='ignore', invalid='ignore'): return trapezoid(y - chord, x, axis=-1) / (x[-1] - x[0]) / (y[..., 0] - y[..., -1])
+    with np.errstate(divide='ignore', invalid='ignore'): return trapezoid(y - chord, x, axis=-1) / (x[-1] - x[0]) / (y[..., 0] - y[..., -1]) + 0.
 
 def resample(
     right: np.ndarray,     # (P, N) which of N items each of P models got right
