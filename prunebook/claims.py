@@ -162,7 +162,8 @@ def points_of(rows: 'pd.DataFrame') -> str:
     items = ', '.join(f'{t}: {" or ".join(map(str, sorted(own["count"].unique())))} {kind(own)}' for t, own in rows.groupby('task', sort=False))
     rank = lambda o: '' if math.isnan(o['rank']) else f' of rank {o["rank"]:.0f}'
     recipes = [f'{o.method}{rank(o)}, {o.healing_tokens:,} tokens' for _, o in cuts[cuts.healed].drop_duplicates(['method', 'rank', 'healing_tokens']).iterrows()]
-    return f'Points: {"; ".join(parts)}. {items[0].upper() + items[1:]}.' + (f' Healing: {"; ".join(recipes)}.' if recipes else '')
+    some = ' (not every task has all of them)' if rows.task.nunique() > 1 else ''
+    return f'Points{some}: {"; ".join(parts)}. {items[0].upper() + items[1:]}.' + (f' Healing: {"; ".join(recipes)}.' if recipes else '')
 
 def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     "What `draw(*args, **kwargs)` gives; where the run lacks what it needs, `None`, and a sentence is displayed that says so"
@@ -328,16 +329,17 @@ def curve_shape(
 
 def _shape_seen(s):
     p = '' if math.isnan(s.p) else f', bend at {s.bend:.0%} (p of a straight line {s.p:.3f})'
-    return f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]{p}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points'
+    bulge = f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]' if s.points > 2 else 'no room for a bulge'
+    return f'{bulge}{p}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points'
 
 def plateau(
     x: np.ndarray, right: np.ndarray, floor: float,  # As for `curve_shape`
     wanted: bool = True  # The claim is that there is a plateau (C3); `False`: that there is none (C8)
 ) -> Finding:
-    "C3: a bulge surely above 0 and a bend that no straight line explains are a plateau; a bulge surely below 0.1, or a floor reached within `EARLY` of the layers, is none. C8 is the reverse. Raises as `curve_shape`"
+    "C3: a bulge surely above 0, a bend that no straight line explains and a floor that is reached are a plateau and a collapse; a bulge surely below 0.1, or a floor reached within `EARLY` of the layers, is none. C8 is the reverse. Raises as `curve_shape`"
     s = curve_shape(x, right, floor)
     early = s.floored and s.end <= EARLY
-    there, not_there = s.low > 0 and s.p < .05 and not early, s.high < .1 or early
+    there, not_there = s.low > 0 and s.p < .05 and s.floored and not early, s.high < .1 or early
     return Finding(_shape_seen(s), (HOLDS if there == wanted else FAILS) if there or not_there else UNSURE, s.bulge, s.low, s.high)
 
 # %% ../nbs/10_claims.ipynb #3bfe2e13
@@ -360,7 +362,7 @@ def pooled_curve(
         scores = run.scores(rows)
         if wilson(scores[0].k, scores[0].n)[0] > floor_of(scores[0]): parts[t] = rows.assign(score=scores)
         else: why.append(f'{t}: the whole model is at the floor.')
-    if not parts: raise (Unmeasured(why[0] if why else 'This run has no multiple-choice task.') if not any('floor' in o for o in why) else Unsure('on no task of this run is the whole model above the floor'))
+    if not parts: raise (Unmeasured(why[0] if why else 'This run has no multiple-choice task.') if not any('floor' in o for o in why) else Unsure(f'the whole model is at the floor on {", ".join(tasks)}'))
     ns = sorted(set.intersection(*(set(o.n) for o in parts.values())))
     chosen = [o[o.n.isin(ns)] for o in parts.values()]
     right = np.concatenate([np.stack([s.right for s in o.score]) for o in chosen], axis=1)
@@ -515,7 +517,7 @@ def closing_rate(run: RunFolder) -> Finding:
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))
     ten = 2**value
-    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -{value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {ten:.2f}; the line is 0', verdict(low, high, 0), value, low, high)
+    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {ten:.2f}; the line is 0', verdict(low, high, 0), value, low, high)
 
 # %% ../nbs/10_claims.ipynb #7eec482f
 def rank_effect(

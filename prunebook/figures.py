@@ -121,7 +121,7 @@ def _line(ax, x, pts, healed, **kw):
 
 def _chance(ax, y, label='chance', x=1):
     ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
-    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), ha='right' if x == 1 else 'center', va='bottom', color='0.4', fontsize=8)
+    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), xytext=(0, -2), textcoords='offset points', ha='right' if x == 1 else 'center', va='top', color='0.4', fontsize=8)
 
 def _logarithmic(ax):
     ax.set_yscale('log')
