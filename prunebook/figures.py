@@ -121,7 +121,8 @@ def _line(ax, x, pts, healed, **kw):
 
 def _chance(ax, y, label='chance', x=1):
     ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
-    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), xytext=(0, -2), textcoords='offset points', ha='right' if x == 1 else 'center', va='top', color='0.4', fontsize=8)
+    place = dict(xytext=(3, 0), ha='left', va='center') if x == 1 else dict(xytext=(0, -2), ha='center', va='top')  # beside the axes, or below the line
+    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), textcoords='offset points', color='0.4', fontsize=8, **place)
 
 def _logarithmic(ax):
     ax.set_yscale('log')
