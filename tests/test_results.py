@@ -63,7 +63,7 @@ def test_a_loss(run, demo):
     with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = text_loss(small, tok, [texts[score.index[i]] for i in some], config.max_length, progress=False)
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n}, documents {some}'
     assert again.counts == [score.counts[i] for i in some], where
-    np.testing.assert_allclose(again.sums, [score.sums[i] for i in some], rtol=.02, err_msg=where)  # 16 bits, other batches
+    np.testing.assert_allclose(again.sums, [score.sums[i] for i in some], rtol=.04, err_msg=where)  # 16 bits then, perhaps 32 now; other batches
 
 def test_a_choice(run, demo):
     "Eight questions of a random unhealed cut"
@@ -78,8 +78,8 @@ def test_a_choice(run, demo):
     assert again.answers == [score.answers[i] for i in some], where
     for i, mine in zip(some, again.logprobs):
         kept = score.logprobs[i]
-        np.testing.assert_allclose(mine, kept, rtol=.03, atol=.3, err_msg=where)
-        if np.diff(np.sort(kept)[-2:])[0] > 1: assert np.argmax(mine) == score.picked[i], where
+        np.testing.assert_allclose(mine, kept, rtol=.06, atol=1, err_msg=where)  # 16 bits then, perhaps 32 now
+        if np.diff(np.sort(kept)[-2:])[0] > 5: assert np.argmax(mine) == score.picked[i], where
 
 @pytest.mark.slow
 def test_a_generated_answer(run, demo):
