@@ -292,6 +292,7 @@ def resample(
     weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size)
     return weight @ right.T / n
 
+# %% ../nbs/10_claims.ipynb #63376183
 @dataclass(frozen=True)
 class Shape:
     "How a curve falls: its bulge, with a 95 % interval, and where it ends"
@@ -327,6 +328,7 @@ def curve_shape(
     lo, hi = interval(draws[np.isfinite(draws)])
     return Shape(float(bulge(xs, own.mean(1))), lo, hi, bend.p if bend else math.nan, bend.value if bend else math.nan, float(x[last]), floored, last + 1)
 
+# %% ../nbs/10_claims.ipynb #3b5c8eba
 def _shape_seen(s):
     p = '' if math.isnan(s.p) else f', bend at {s.bend:.0%} (p of a straight line {s.p:.3f})'
     bulge = f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]' if s.points > 2 else 'no room for a bulge'

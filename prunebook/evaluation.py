@@ -498,6 +498,7 @@ def last_number(
     found = re.findall(r'-?\d[\d,]*(?:\.\d+)?', text)
     return float(found[-1].replace(',', '')) if found else None
 
+# %% ../nbs/05_evaluation.ipynb #9ce56265
 @torch.inference_mode()
 def generated_accuracy(
     model: 'PreTrainedModel',
@@ -541,6 +542,7 @@ def generated_accuracy(
     k, n = sum(right), len(items)
     return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(Counter(want).values()) / n, written=written, seconds=time.perf_counter() - start, source=source)
 
+# %% ../nbs/05_evaluation.ipynb #4e60912e
 def _numbers(items, what='question'):
     "The right numbers. Refuses questions of another kind"
     if not items: raise PrunebookError('no questions given. Give a list of dicts with question and answer; load_questions("gsm8k") and load_questions("sums") have some.')
@@ -569,6 +571,7 @@ def load_score(
     except (TypeError, ValueError, KeyError, ArithmeticError) as e: raise PrunebookError(f'{path} is no score ({type(e).__name__}: {_why(e)}). Give a file that save wrote.') from None
     return score
 
+# %% ../nbs/05_evaluation.ipynb #de7c0b7e
 TASKS = ('c4', 'mmlu', 'arc_easy', 'arc_challenge', 'piqa', 'boolq', 'gsm8k', 'sums')
 WRITTEN = ('gsm8k', 'sums')  # Their answers are numbers that the model writes
 
@@ -584,6 +587,7 @@ class Scores(dict):
         for k, o in self.items(): o.save(Path(folder)/(re.sub(r'[^\w.-]', '_', str(k)) + '.json'))
     def _repr_html_(self): return self.to_frame()._repr_html_()
 
+# %% ../nbs/05_evaluation.ipynb #fd319a10
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',

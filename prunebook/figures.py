@@ -133,6 +133,7 @@ def _plain(text):
     "Text that matplotlib shall not read as a formula"
     return str(text).replace('$', r'\$')
 
+# %% ../nbs/07_figures.ipynb #0e988a29
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` or `read_run` returns it
     task: str,                    # Which of its tasks

@@ -531,6 +531,7 @@ def checkpoint_folder(
         return Path(snapshot_download(str(name), revision=revision, ignore_patterns=['*.bin', '*.pt', '*.pth', '*.gguf', '*.h5', '*.msgpack', '*.onnx']))
     except Exception as e: raise PrunebookError(f'{name}: no such folder, and not on the hub either ({_why(e)}). Give "demo", a folder with config.json and safetensors, or a hub id.') from _cause(e)
 
+# %% ../nbs/03_pruning.ipynb #10992289
 def prune_checkpoint(
     src: str | Path,                       # A folder with config.json and safetensors, "demo", or a hub id. It is only read
     dst: str | Path,                       # Where the smaller checkpoint shall stand
@@ -565,6 +566,7 @@ def prune_checkpoint(
         (tmp/'README.md').write_text(model_card(config['prunebook']), encoding='utf-8')
     return dst
 
+# %% ../nbs/03_pruning.ipynb #8a266a6c
 def _own(file, folder):
     "Is `file` the checkpoint's own, and no link to elsewhere? The hub's cache holds links, but then config.json leads to the same place"
     return any(o in file.resolve().parents for o in (folder.resolve(), (folder/'config.json').resolve().parent))

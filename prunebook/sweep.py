@@ -122,6 +122,7 @@ def cut_losses(
     seconds = (before + time.perf_counter() - start) / len(keeps)
     return [_loss_score(s, toks, stack, tokenizer, task, source, seconds) for s in sums]
 
+# %% ../nbs/06_sweep.ipynb #11f59c40
 def _taken_up(partial, key, shape):
     "Sums so far, NaN where there are none, and the seconds they took"
     if partial and Path(partial).exists():
@@ -133,6 +134,7 @@ def _taken_up(partial, key, shape):
             return sums, seconds
     return np.full(shape, np.nan), 0.
 
+# %% ../nbs/06_sweep.ipynb #43ac3155
 def walk(stack: LayerStack, roots: Sequence[Branch], batch: Any):
     "Yields (cuts, the losses of the batch's documents under them), depth first"
     todo, as_tuple = [(o, None) for o in roots], False
