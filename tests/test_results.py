@@ -14,7 +14,7 @@ runs = [o for o in (results/'demo', results/'quick') if any(o.rglob('results.csv
 pick = random.SystemRandom()
 
 @pytest.fixture(scope='module')
-def demo(): return load_model('demo')
+def demo(): return load_model('demo', dtype='bfloat16')  # as the kept rows are, whatever this machine is fast in
 
 @pytest.fixture(params=runs, ids=lambda o: o.name)
 def run(request): return request.param
@@ -53,10 +53,6 @@ def test_the_page_of_claims_shows_these_verdicts():
     verdicts = [o.verdict for o in judge_claims(open_run(runs[0]))]
     assert re.findall(f'<td>({"|".join((HOLDS, FAILS, UNSURE, MISSING))})</td>', html) == verdicts
 
-def apart(mine, kept):
-    "Differences as a share of the whole: it was 16 bits then, is perhaps 32 now, and other batches, which single items feel"
-    return np.abs(np.array(mine) - kept).sum() / np.abs(kept).sum()
-
 def test_a_loss(run, demo):
     "Six documents of a random unhealed cut"
     model, tok = demo
@@ -67,7 +63,7 @@ def test_a_loss(run, demo):
     with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = text_loss(small, tok, [texts[score.index[i]] for i in some], config.max_length, progress=False)
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n}, documents {some}'
     assert again.counts == [score.counts[i] for i in some], where
-    assert apart(again.sums, [score.sums[i] for i in some]) < .02, where
+    np.testing.assert_allclose(again.sums, [score.sums[i] for i in some], rtol=.02, err_msg=where)  # 16 bits, other batches
 
 def test_a_choice(run, demo):
     "Eight questions of a random unhealed cut"
@@ -80,7 +76,10 @@ def test_a_choice(run, demo):
     with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = choice_accuracy(small, tok, [questions[i] for i in some], row.metric, progress=False)
     where = f'{run.name}: {row.sweep} {row.task} {row.strategy} n={row.n}, questions {some}'
     assert again.answers == [score.answers[i] for i in some], where
-    assert apart(np.concatenate(again.logprobs), np.concatenate([score.logprobs[i] for i in some])) < .05, where
+    for i, mine in zip(some, again.logprobs):
+        kept = score.logprobs[i]
+        np.testing.assert_allclose(mine, kept, rtol=.03, atol=.3, err_msg=where)
+        if np.diff(np.sort(kept)[-2:])[0] > 1: assert np.argmax(mine) == score.picked[i], where
 
 @pytest.mark.slow
 def test_a_generated_answer(run, demo):
