@@ -77,6 +77,13 @@ def test_answers_gone_within_a_tenth_of_the_layers_had_no_plateau():
     right = np.stack([choice(p).right for p in (.8, .25, .25, .25)])
     assert plateau(np.array([0, .03, .07, .1]), right, .25).verdict == FAILS
     with pytest.raises(Unsure, match='shape needs four'): plateau(np.array([0, .2, .3, .4]), right, .25)
+    held = np.stack([choice(p).right for p in (.8, .8, .25, .25)])
+    assert plateau(np.array([0, .03, .07, .1]), held, .25).verdict == FAILS, 'its bulge is large, and its place too early'
+
+def test_a_fall_that_stops_above_the_floor_is_no_collapse():
+    right = np.stack([choice(p).right for p in (.8, .8, .8, .8, .8, .65, .5)])
+    found = plateau(np.arange(7) / 10, right, .25)
+    assert found.low > 0 and found.verdict == UNSURE and 'floor not reached' in found.seen
 
 def test_too_weak_or_too_few_says_so():
     with pytest.raises(Unsure, match='nothing to lose'): curve_shape(x, np.stack([choice(.26).right] * len(x)), .25)
@@ -147,6 +154,10 @@ def test_gap_that_stays_is_not_called_closed(made):
 def test_losses_a_hair_apart_coincide_whatever_their_ratio(made):
     run = open_run(fill(made, healed=lambda n: 3 + .001 * n, healed_simple=lambda n: 3 + .003 * n).root)
     assert healed_gap(run).verdict == HOLDS and 'the line is 1 %' in healed_gap(run).seen
+
+def test_nothing_is_compared_with_a_rise_that_is_none(made):
+    run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
+    with pytest.raises(Unsure, match='does not rise beyond doubt'): healed_gap(run)
 
 @pytest.mark.parametrize('power,want', [(.5, HOLDS), (0, UNSURE)])
 def test_rate_of_closing(made, power, want):

@@ -1,5 +1,5 @@
 "The demo set: what can go wrong on the way from a registry into the cache."
-import json, os, subprocess, sys
+import importlib, json, os, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import prunebook.data as data
@@ -7,6 +7,8 @@ from prunebook import PrunebookError, load_model, load_texts, tokenize
 from prunebook.cli import main
 from prunebook.data import batches, read_json, token_budget
 import pytest, torch
+
+estimate = importlib.import_module('prunebook.estimate')  # the package has a function of this name
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -91,5 +93,8 @@ def test_a_processor_without_16_bit_arithmetic_computes_in_32(slow, dtype, monke
     "Unless asked otherwise; and what is saved has the checkpoint's type"
     monkeypatch.setattr(data, 'slow_in_16_bits', lambda device='cpu': slow)
     assert load_model('demo')[0].dtype == dtype and load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
+    monkeypatch.setattr(estimate, 'slow_in_16_bits', lambda device='cpu': slow)
+    size = estimate.model_size('demo')
+    assert estimate.weights_gb(size) == pytest.approx(estimate.weights_gb(size, bits=32 if slow else 16), rel=.01)
     assert main(['prune', 'demo', str(tmp_path/'p'), '--drop', '3-27', '--in-memory', '--no-progress']) == 0
     assert load_model(str(tmp_path/'p'))[0].dtype == dtype and read_json(tmp_path/'p'/'config.json')['dtype'] == 'bfloat16'

@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+import prunebook.healing as healing
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
 from prunebook.pruning import save_pruned
 from prunebook.stack import LayerStack
@@ -136,6 +137,11 @@ def test_rows_that_do_not_fit_into_memory_are_halved(after, monkeypatch, caplog,
     assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4) and [o['tokens'] for o in got] == [o['tokens'] for o in want]
     monkeypatch.setattr(torch.nn.Embedding, 'forward', lambda self, x: (_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory')))
     with pytest.raises(PrunebookError, match='1 row.s. of .* do not fit'): run(pruned, recipe)
+
+@pytest.mark.parametrize('slow, bits', [(True, 32), (False, 16)])
+def test_a_processor_slow_in_16_bits_trains_in_32(slow, bits, monkeypatch):
+    monkeypatch.setattr(healing, 'slow_in_16_bits', lambda device: slow)
+    assert run(prune_model(tiny(), [2, 3]), replace(small, steps=1, bits=16)).config.bits == bits
 
 def test_no_model_outlives_the_rows_that_did_not_fit(monkeypatch):
     "Else the memory would be gone for which fewer rows are tried"
