@@ -139,7 +139,7 @@ class RunFolder:
         try: kept = [kept_score(self.folder, r) for _, r in rows.iterrows()]
         except PrunebookError as e: raise Unmeasured(str(e)) from None
         items = [(o.index, o.counts) if isinstance(o, LossScore) else o.answers for o in kept]
-        if any(o != items[0] for o in items): raise Unmeasured('These scores are not of the same items and cannot be paired.')
+        if any(o != items[0] for o in items) or len({o.items for o in kept if o.items}) > 1: raise Unmeasured('These scores are not of the same items and cannot be paired.')
         return kept
 
 # %% ../nbs/10_claims.ipynb #a343f426
@@ -233,7 +233,7 @@ def deep_minima(
     ns = small_ns(d.depth)
     place = lambda starts: float(np.mean([relative_depth(s, n, d.depth) for s, n in zip(starts, ns)]))
     value = place([d.best_block(n).start for n in ns])
-    low, high = interval([place(o) for o in np.stack([draw_distances(d, n).argmin(1) for n in ns], 1)])
+    low, high = interval([place(o) for o in np.stack([np.sort(draw_distances(d, n).argmin(1)) for n in ns], 1)])
     return Finding(f'mean place of the best block, n = 1 to {ns[-1]}: {value:.2f} [{low:.2f}, {high:.2f}]; 0 is the shallowest block, 1 the deepest, the line is 0.5', verdict(low, high, .5), value, low, high)
 
 # %% ../nbs/10_claims.ipynb #aaf2a31d
@@ -245,7 +245,7 @@ def last_layer_apart(
     ns = small_ns(d.depth, 1/2)
     share = lambda rows: float(np.mean([(r[:-1] < r[-1]).mean() for r in rows]))
     value = share([np.diagonal(d.mean, n) for n in ns])
-    low, high = interval([share(o) for o in zip(*(draw_distances(d, n) for n in ns))])
+    low, high = interval(np.mean([np.sort([share([r]) for r in draw_distances(d, n)]) for n in ns], 0))
     first = [n for n in ns if np.diagonal(d.mean, n).argmax() == d.depth - n]
     most = f'the most distant of all for {len(first)} of {len(ns)} sizes'
     return Finding(f'farther than {value:.0%} [{low:.0%}, {high:.0%}] of the blocks of their size, n = 1 to {ns[-1]}; {most}; the line is 90 %', verdict(low, high, .9), value, low, high)

@@ -47,10 +47,10 @@ _out_args = [
     _arg('--out', required=True, metavar='DIR', help='folder for the results; it appears whole or not at all'),
     _arg('--force', action='store_true', help='replace what is in the folder')]
 
-def _load(args):
+def _load(args, recipe=None, teacher=None):
     "Model and tokenizer as the command line asks for"
     from prunebook.data import load_model
-    _fits(args)
+    _fits(args, recipe, teacher)
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
 
@@ -58,18 +58,26 @@ def _own_type(model):
     "A model that is to be saved, in the type that it was asked for, if it was only computed in another (`slow_in_16_bits`)"
     return model if getattr(model, 'is_quantized', False) else model.to(model.config.dtype)
 
-def _fits(args):
-    "Refuse, before anything is loaded, what cannot fit into this machine"
+def _fits(args, recipe=None, teacher=None):
+    "Refuse, before anything is loaded, what cannot fit into this machine; with a `recipe`, healing is part of it"
     from prunebook.data import token_budget
     from prunebook.estimate import memory_gb, model_size, peak_gb, weights_gb
     if args.force_memory: return
     try: size = model_size(args.model, args.revision)
     except PrunebookError: return  # what is wrong is better said by who loads it
-    command = dict(prune='evaluate', reproduce='heal').get(args.command, args.command)
+    command = 'heal' if recipe else dict(prune='evaluate').get(args.command, args.command)
     tokens = max(getattr(args, 'max_length', None) or 0, token_budget(getattr(args, 'batch_tokens', None)))
-    need, have = peak_gb(size, command, args.dtype, args.bits, tokens), memory_gb()
-    if need > sum(have.values()): raise PrunebookError(f'{args.command} of {args.model} needs about {need:,.1f} GB of memory, {weights_gb(size, args.dtype, args.bits):,.1f} of them for the weights, '
-        f'and this machine has {" + ".join(f"{v:,.1f} ({k})" for k, v in have.items())}. Use --bits 4, a smaller --batch-tokens or another machine, or --force-memory to try all the same.')
+    weights, have = weights_gb(size, args.dtype, args.bits), memory_gb()
+    need = peak_gb(size, command, args.dtype, args.bits, tokens, recipe)
+    if teacher:
+        try: need += weights_gb(model_size(teacher))
+        except PrunebookError: pass
+    if need > sum(have.values()): raise PrunebookError(f'{args.command} of {args.model} needs about {need:,.1f} GB of memory, {weights:,.1f} of them for the weights, '
+        f'and this machine has {" + ".join(f"{v:,.1f} ({k})" for k, v in have.items())}. {_smaller(args)}, or --force-memory to try all the same.')
+
+def _smaller(args):
+    "What of this command's options takes less memory"
+    return 'Use ' + ', '.join([f'a smaller {o}' for o in ('--batch-tokens', '--max-length') if hasattr(args, o[2:].replace('-', '_'))] + ['--bits 4'] * hasattr(args, 'bits') + ['a larger machine'])
 
 def _texts(args, split, n_hub=256):
     "The texts that the command line asks for: of a set on the hub `n_hub` unless told otherwise, of anything else all"
@@ -86,6 +94,8 @@ def _write_distances(dist, out):
     dist.best_blocks().to_csv(out/'best_blocks.csv', index=False)
     for name, plot in dict(curves=plot_curves, heatmap=plot_heatmap).items():
         for kind in ('png', 'svg'): plot(dist).figure.savefig(out/f'{name}.{kind}', dpi=160)
+
+def _world(): return int(os.environ.get('WORLD_SIZE') or 1)  # processes that accelerate or torchrun started
 
 def _own_device():
     "Where this process of several keeps its whole model"
@@ -104,7 +114,7 @@ def _similarity(args):
     place = Path(os.path.abspath(args.out))
     partial = place.parent/f'.{place.name}.partial'
     main = os.environ.get('RANK', '0') == '0'
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
+    if _world() > 1: args.device_map = _own_device()
     def measure():
         model, tok = _load(args)
         sizes = args.until_certain or [2**i for i in range(len(LayerStack(model)).bit_length()) if 2**i <= len(LayerStack(model)) // 2]
@@ -133,8 +143,9 @@ def _similarity(args):
     _arg('--force', action='store_true', help='replace what is in OUT'))
 def _prune(args):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads. The model itself is loaded only to measure, or if asked to."
-    from prunebook.pruning import checkpoint_folder, choose_layers, config_depth, new_folder, parse_layers, prune_checkpoint, prune_model, save_pruned
+    from prunebook.pruning import checkpoint_folder, choose_layers, config_depth, free_place, new_folder, parse_layers, prune_checkpoint, prune_model, save_pruned
     if (args.drop is None) == (args.n is None): raise PrunebookError('give either --drop LAYERS or --n N.')
+    free_place(args.out, args.force, [args.model, args.distances])  # before anything is downloaded
     memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
     folder = args.model if memory else checkpoint_folder(args.model, revision=args.revision)
     measured = args.drop is None and (args.strategy in ('best_loss', 'greedy') or args.strategy in ('similarity', 'block_influence') and not args.distances)
@@ -149,10 +160,11 @@ def _prune(args):
     return dict(out=args.out, dropped=record['dropped'], kept=record['kept'], strategy=plan.strategy, parameters=record['parameters'], bytes=record['bytes'])
 
 @_command('prunebook check pruned', _arg('folder', metavar='FOLDER', help='a checkpoint'),
-    _arg('--files-only', action='store_true', help='read headers and config only; do not load and run it'))
+    _arg('--files-only', action='store_true', help='read headers and config only; do not load and run it'), _model_args[-1])
 def _check(args):
     "Say whether a checkpoint is what its config says, loads whole, and generates the same with and without a cache. Exit code 1 if not."
     from prunebook.pruning import check_checkpoint
+    if not args.files_only: _fits(argparse.Namespace(command='check', model=args.folder, dtype='float32', bits=None, revision=None, force_memory=args.force_memory))
     problems = check_checkpoint(args.folder, run=not args.files_only)
     return dict(folder=args.folder, sound=not problems, problems=problems)
 
@@ -189,18 +201,14 @@ def _heal(args):
     "Heal a pruned checkpoint by a short training, merge what was learned, and save it with its adapter."
     from prunebook.data import load_texts
     from prunebook.evaluation import text_loss
-    from prunebook.healing import HealingConfig, heal
+    from prunebook.healing import heal
     from prunebook.pruning import free_place
     main = os.environ.get('RANK', '0') == '0'
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1: args.device_map = _own_device()
+    if _world() > 1: args.device_map = _own_device()
     if main: free_place(args.out, args.force or args.resume, [args.model, args.teacher])
     judged = load_texts('demo', split='validation', n=args.n_judge) if args.n_judge else []
-    model, tok = _load(args)
-    if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
-    elif args.config == 'paper': config = HealingConfig.paper((getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
-    else: config = HealingConfig.load(args.config)
-    given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
-    config = config.but(**{k: v for k, v in given.items() if v is not None})
+    model, tok = _load(args, vars(_recipe(args, args.model)), args.teacher)
+    config = _recipe(args, (getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
     result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
     if not main: return {}
     judge = lambda m: text_loss(m, tok, judged, progress=args.progress).value
@@ -209,6 +217,14 @@ def _heal(args):
     result.save(tok, args.out, scores=scores)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
+def _recipe(args, source):
+    "The recipe that the command line asks for; the paper's is by the name of the model"
+    from prunebook.healing import HealingConfig
+    if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
+    else: config = HealingConfig.paper(source) if args.config == 'paper' else HealingConfig.load(args.config)
+    given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
+    return config.but(**{k: v for k, v in given.items() if v is not None})
+
 # %% ../nbs/08_cli.ipynb #956b6c3f
 @_command('prunebook evaluate demo --tasks c4 mmlu --n 100', _model_args,
     _arg('--tasks', nargs='+', default=['c4', 'mmlu'], help='c4 (validation loss), mmlu, arc_easy, arc_challenge, piqa, boolq, gsm8k, sums, or a file of questions; mmlu:letter names the scoring (default: c4 mmlu)'),
@@ -216,15 +232,15 @@ def _heal(args):
     _arg('--n-texts', type=int, metavar='N', help='how many documents for the loss (default: all)'),
     _arg('--shots', type=int, default=0, metavar='K', help='solved questions in front of each question (default: 0)'),
     _arg('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the lm-evaluation-harness besides, such as mmlu boolq (needs prunebook[eval])'),
-    _arg('--save', metavar='DIR', help='keep each score item by item, as JSON, in this folder'),
+    _arg('--save', metavar='DIR', help='keep each score item by item, as JSON, in this folder, as soon as it is there'), _text_args[3:],
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
 def _evaluate(args):
     "Loss on C4 and accuracy on questions, with 95 % intervals."
     from prunebook.evaluation import evaluate
     if args.save: Path(args.save).mkdir(parents=True, exist_ok=True)  # before the work, not after it
     model, tok = _load(args)
-    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, shots=args.shots, harness=args.harness, progress=args.progress)
-    if args.save: scores.save(args.save)
+    scores = evaluate(model, tok, args.tasks, n=args.n, n_texts=args.n_texts, data_dir=args.data_dir, shots=args.shots, harness=args.harness,
+        max_length=args.max_length, batch_tokens=args.batch_tokens, save=args.save, progress=args.progress)
     return dict(scores=[o.row() for o in scores.values()])
 
 # %% ../nbs/08_cli.ipynb #ba7e4973
@@ -236,7 +252,7 @@ def _evaluate(args):
     _arg('--tasks', nargs='+', default=['c4'], help='c4, mmlu, … as in `prunebook evaluate` (default: c4)'),
     _arg('--n-texts', type=int, metavar='N', help='documents for the loss (default: all)'),
     _arg('--n', type=int, metavar='N', help='questions of each task (default: all)'),
-    _arg('--seeds', nargs='+', type=int, default=[0], help='of healing, and of the strategy random (default: 0)'),
+    _arg('--seeds', nargs='+', type=int, default=[0], help='of healing, and of the strategy random (default: 0)'), _text_args[3:],
     _arg('--config', metavar='FILE', help='a JSON file that SweepConfig.save wrote, instead of all of these'),
     _arg('--distances', metavar='DIR', help='what `prunebook similarity` wrote, for the strategies that need it; measured on demo texts if not given'),
     _arg('--data-dir', metavar='DIR', help='folder with NAME.jsonl question files, for machines without a hub (default: $PRUNEBOOK_DATA)'))
@@ -245,8 +261,8 @@ def _sweep(args):
     from prunebook.similarity import LayerDistances
     from prunebook.sweep import SweepConfig, sweep
     config = SweepConfig.load(args.config) if args.config else SweepConfig(strategies=args.strategies, ns=args.ns, healed_ns=args.healed_ns, tasks=args.tasks,
-        n_texts=args.n_texts, n_questions=args.n, seeds=args.seeds, data_dir=args.data_dir)
-    model, tok = _load(args)
+        n_texts=args.n_texts, n_questions=args.n, seeds=args.seeds, data_dir=args.data_dir, max_length=args.max_length, batch_tokens=args.batch_tokens)
+    model, tok = _load(args, vars(config.healing) if config.healed_ns else None)
     distances = LayerDistances.load(args.distances) if args.distances else None
     table = sweep(model, tok, config, args.out, distances, progress=args.progress)
     return dict(out=args.out, rows=table[['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']].to_dict('records'))
@@ -419,7 +435,7 @@ def _write_report(work, model, preset, dist, table, pruned, said, clock):
     _arg('--force', action='store_true', help='replace what is in the folder'))
 def _reproduce(args):
     "Measure, prune, heal and judge one model, and report: the paper's main figures from your own run."
-    _fits(args)
+    _fits(args, PRESETS[args.preset].healing if args.preset in PRESETS else None)
     kw = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     out = reproduce(args.model, args.out, args.preset, args.force, args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **kw)
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
@@ -484,20 +500,31 @@ def _parser():
 # %% ../nbs/08_cli.ipynb #2b43ffcf
 def main(
     argv: Sequence[str] | None = None,  # Arguments; the command line's own if `None`
-) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted
+) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted; 143: the same, by SIGTERM
     "Entry point of `prunebook`"
     args = _parser().parse_args(argv)
-    with _quiet(args.progress): return _run(args)
+    with _quiet(args.progress), _ending(): return _run(args)
+
+class _Terminated(KeyboardInterrupt): "SIGTERM, with which schedulers end a job: it stops as Ctrl-C does"
+
+@contextmanager
+def _ending():
+    import signal, threading
+    def stop(*_): raise _Terminated
+    if threading.current_thread() is not threading.main_thread(): yield; return  # only there can signals be received
+    before = signal.signal(signal.SIGTERM, stop)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 def _run(args):
     from prunebook.data import mask, out_of_memory
     def complain(why): _say(f'prunebook {args.command}: {" ".join(mask(str(why)).split())}', sys.stderr)
     try: found = COMMANDS[args.command][0](args)
-    except KeyboardInterrupt:
-        complain('interrupted. ' + _again.get(args.command, 'Nothing was written.'))
-        return 130
+    except KeyboardInterrupt as e:
+        complain('interrupted. ' + (f'What was scored is in {args.save}.' if getattr(args, 'save', None) else _again.get(args.command, 'Nothing was written.')))
+        return 143 if isinstance(e, _Terminated) else 130
     except Exception as e:
-        if out_of_memory(e): complain('out of memory. Give a smaller --batch-tokens, fewer --bits, or use a larger machine; `prunebook estimate` says what is needed.')
+        if out_of_memory(e): complain(f'out of memory. {_smaller(args)}; `prunebook estimate` says what is needed.')
         elif isinstance(e, (PrunebookError, OSError)): complain(e)  # OSError: a file that is not there, a full disk
         else: raise
         return 2

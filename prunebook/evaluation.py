@@ -4,17 +4,18 @@
 
 # %% ../nbs/05_evaluation.ipynb #e9588917
 from __future__ import annotations
-import copy, inspect, json, logging, math, os, random, re, string, time, weakref
+import copy, hashlib, inspect, json, logging, math, os, random, re, string, time, weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .data import QUESTION_SETS, halving, load_questions, load_texts, over_batches, read_json, token_budget, tokenize, write_whole, _groups, _why
+from .data import QUESTION_SETS, file_name, halving, load_questions, load_texts, over_batches, read_json, token_budget, tokenize, write_whole, _groups, _why
 from .similarity import _evaluating
 from .stack import LayerStack, PrunebookError
 if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,6 +95,7 @@ class LossScore:
     seconds: float = 0.
     source: str = ''
     interval: str = 'linearised, over documents'
+    items: str = field(default='', repr=False)  # Hash of the documents; scores of the same ones can be paired
 
     @property
     def loss(self) -> float:
@@ -151,6 +153,8 @@ def text_loss(
             bar.update(int(b.lengths.sum()))
     return _loss_score(sums, toks, stack, tokenizer, task, source, time.perf_counter() - start)
 
+def _hash(o): return hashlib.sha256(json.dumps(o, default=str).encode()).hexdigest()[:16]
+
 def document_losses(stack: LayerStack, out: Any, batch: Any) -> np.ndarray:
     "(B,) float64: the nats of each document of a batch, from the decoder's output"
     real = batch.attention_mask[:, 1:].bool()
@@ -165,7 +169,7 @@ def _loss_score(sums, toks, stack, tokenizer, task, source, seconds):
     counts = [len(o) - 1 for o in toks.ids]
     n_bytes = sum(len(o.encode()) for o in tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True))
     value, low, high = ratio_interval(sums, counts)
-    return LossScore(task, float(value), float(low), float(high), len(toks), sums.tolist(), counts, toks.index, toks.skipped, n_bytes, stack.config.vocab_size, seconds, source)
+    return LossScore(task, float(value), float(low), float(high), len(toks), sums.tolist(), counts, toks.index, toks.skipped, n_bytes, stack.config.vocab_size, seconds, source, items=_hash(toks.ids))
 
 def c4_loss(
     model: 'PreTrainedModel',
@@ -184,11 +188,14 @@ def check_items(
     items: Sequence[dict[str, Any]]  # Questions
 ) -> Sequence[dict[str, Any]]:       # The same
     "Refuses, with `PrunebookError`, questions that cannot be scored; logs how many are there twice"
-    if isinstance(items, (str, dict)) or not len(items): raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; load_questions("demo") has some.')
-    for i, o in enumerate(items): _check_item(i, o)
+    _check_items(items)
     twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
     if twice: log.warning('%d of %d questions are there more than once; each counts, so the interval is too narrow', twice, len(items))
     return items
+
+def _check_items(items):
+    if isinstance(items, (str, dict)) or not len(items): raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; load_questions("demo") has some.')
+    for i, o in enumerate(items): _check_item(i, o)
 
 def _check_item(i, o, what='question'):
     if not isinstance(o, dict): raise PrunebookError(f'{what} {i} is {o!r:.60}; give a dict with question, choices and answer.')
@@ -399,6 +406,7 @@ class Score:
     seconds: float = 0.
     source: str = ''
     interval: str = 'Wilson'
+    items: str = field(default='', repr=False)  # Hash of the questions; scores of the same ones can be paired
 
     @property
     def right(self) -> np.ndarray:
@@ -488,6 +496,7 @@ def _score(task, picked, items, scoring, **kwargs):
     right = [int(o['answer']) for o in items]
     k, n = sum(p == a for p, a in zip(picked, right)), len(items)
     top = max(Counter(right).values()) / n
+    kwargs = dict(items=_hash(items)) | kwargs
     return Score(task, k / n, k, n, *wilson(k, n), picked, right, scoring, float(np.mean([1 / len(o['choices']) for o in items])), top, **kwargs)
 
 # %% ../nbs/05_evaluation.ipynb #ce6c640b
@@ -495,7 +504,7 @@ def last_number(
     text: str
 ) -> float | None:  # `None` if there is none
     "The last number in `text`: signs, decimal points and thousands' commas are understood"
-    found = re.findall(r'-?\d[\d,]*(?:\.\d+)?', text)
+    found = re.findall(r'(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?', text)
     return float(found[-1].replace(',', '')) if found else None
 
 # %% ../nbs/05_evaluation.ipynb #9ce56265
@@ -540,7 +549,7 @@ def generated_accuracy(
     got = [last_number(t) for t in written]
     right = [int(g is not None and abs(g - w) < 1e-6) for g, w in zip(got, want)]
     k, n = sum(right), len(items)
-    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(Counter(want).values()) / n, written=written, seconds=time.perf_counter() - start, source=source)
+    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(Counter(want).values()) / n, written=written, seconds=time.perf_counter() - start, source=source, items=_hash(items))
 
 # %% ../nbs/05_evaluation.ipynb #4e60912e
 def _numbers(items, what='question'):
@@ -567,6 +576,7 @@ def load_score(
         score = dict(LossScore=LossScore, Score=Score)[given.pop('kind')](**given)
         lists = (score.sums, score.counts) if isinstance(score, LossScore) else (score.picked, score.answers)
         if {score.n} != {len(o) for o in lists}: raise ValueError('its lists are not as long as it says')
+        if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold other things than numbers')
         float(score.value), score.row(), repr(score)
     except (TypeError, ValueError, KeyError, ArithmeticError) as e: raise PrunebookError(f'{path} is no score ({type(e).__name__}: {_why(e)}). Give a file that save wrote.') from None
     return score
@@ -584,8 +594,26 @@ class Scores(dict):
     def save(self, folder: str | Path):
         "Each score whole, item by item, as TASK.json in `folder`; `load_score` reads it"
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for k, o in self.items(): o.save(Path(folder)/(re.sub(r'[^\w.-]', '_', str(k)) + '.json'))
+        for k, o in self.items(): o.save(Path(folder)/(file_name(str(k).replace(':', '_')) + '.json'))
     def _repr_html_(self): return self.to_frame()._repr_html_()
+
+# %% ../nbs/05_evaluation.ipynb #4f0c9a1e
+def _job(task, sources, n, n_texts, data_dir, max_length, shots, examples, more):
+    "What scores `task` once a model is given; its texts or questions are loaded and found sound"
+    name, _, scoring = task.rpartition(':')
+    if scoring not in SCORINGS:
+        if name in TASKS: raise PrunebookError(f'{task}: there is no scoring {scoring!r}. Give one of {", ".join(SCORINGS)}.')
+        name, scoring = task, 'likelihood'
+    src = sources.get(name, name)
+    if name == 'c4': return partial(text_loss, texts=load_texts(src, split='validation', n=n_texts), max_length=max_length, source=src)
+    items = load_questions(src, n=n, data_dir=data_dir)
+    if shots and isinstance(examples, str): examples = load_questions(examples, data_dir=data_dir)
+    elif shots and examples is None: examples = load_questions(src, data_dir=data_dir, split=None if src not in QUESTION_SETS else 'dev' if src == 'mmlu' else 'train')
+    _check_shots(shots, examples)
+    own = lambda *keys: {k: v for k, v in more.items() if k in keys} | dict(items=items, shots=shots, examples=examples, source=src)
+    if name in WRITTEN: _numbers(items); return partial(generated_accuracy, **own('seed', 'max_new_tokens'))
+    _check_items(items)
+    return partial(choice_accuracy, scoring=scoring, **own('seed', 'too_long'))
 
 # %% ../nbs/05_evaluation.ipynb #fd319a10
 def evaluate(
@@ -602,30 +630,33 @@ def evaluate(
     shots: int = 0,                         # Worked examples in front, out of the set's dev (mmlu) or train split; out of its own other questions for the demo, the sums and files
     examples: str | Sequence[dict[str, Any]] | None = None,  # The questions that worked examples come from, or the name of another set
     harness: Sequence[str] = (),            # Published tasks to run in the lm-evaluation-harness besides
+    save: str | Path | None = None,         # Folder that keeps each score as soon as it is there
     **kwargs: Any                           # To `choice_accuracy`: seed, too_long; to `generated_accuracy`: seed, max_new_tokens
 ) -> Scores:
-    "Scores by task, each with its interval. Raises `PrunebookError` for an unknown task or a set that cannot be found"
+    "Scores by task, each with its interval. All texts and questions are loaded and checked first. Raises `PrunebookError` for an unknown task or a set that cannot be found"
     if isinstance(tasks, str): tasks = [tasks]
     sources = dict(c4='demo', mmlu='demo') | (sources or {})
     if not tasks and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}, or files of questions.')
     if unknown := set(kwargs) - {'seed', 'too_long', 'max_new_tokens'}: raise PrunebookError(f'evaluate has no {", ".join(sorted(unknown))}; what it hands on is seed, too_long and max_new_tokens. For others call choice_accuracy or generated_accuracy.')
+    if harness: _harness()
+    jobs = {task: _job(str(task), sources, n, n_texts, data_dir, max_length, shots, examples, kwargs) for task in tasks}
+    jobs = {task: partial(f, model, tokenizer, batch_tokens=batch_tokens, progress=progress, task=str(task)) for task, f in jobs.items()}
+    if harness: jobs['harness'] = partial(harness_scores, model, tokenizer, harness, limit=n)
     scores = Scores()
-    for task in tasks:
-        name, _, scoring = str(task).partition(':')
-        src, kw = sources.get(name, name), dict(batch_tokens=batch_tokens, progress=progress, task=str(task))
-        if name == 'c4':
-            scores[task] = text_loss(model, tokenizer, load_texts(src, split='validation', n=n_texts), max_length, source=src, **kw)
-            continue
-        items, more = load_questions(src, n=n, data_dir=data_dir), dict(shots=shots, examples=examples) | kwargs
-        if shots and isinstance(examples, str): more['examples'] = load_questions(examples, data_dir=data_dir)
-        elif shots and examples is None: more['examples'] = load_questions(src, data_dir=data_dir, split=None if src not in QUESTION_SETS else 'dev' if src == 'mmlu' else 'train')
-        if name in WRITTEN:
-            scores[task] = generated_accuracy(model, tokenizer, items, source=src, **kw, **{k: v for k, v in more.items() if k in ('shots', 'examples', 'seed', 'max_new_tokens')})
-        else:
-            scores[task] = choice_accuracy(model, tokenizer, items, scoring or 'likelihood', source=src, **kw, **{k: v for k, v in more.items() if k != 'max_new_tokens'})
-    return Scores(scores | (harness_scores(model, tokenizer, harness, limit=n) if harness else {}))
+    for task, f in jobs.items():
+        new = Scores(found if isinstance(found := f(), Scores) else {task: found})
+        if save: new.save(save)
+        scores |= new
+    return scores
 
 # %% ../nbs/05_evaluation.ipynb #72536d71
+def _harness():
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    except ImportError: raise PrunebookError('the lm-evaluation-harness is not installed: pip install "prunebook[eval]".') from None
+    return simple_evaluate, HFLM
+
 def harness_scores(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -635,10 +666,7 @@ def harness_scores(
     **kwargs: Any                 # To `lm_eval.simple_evaluate`: num_fewshot, …
 ) -> Scores:
     "Multiple-choice tasks of the lm-evaluation-harness (extra `eval`), a `Score` each; a group's items are pooled. Raises `PrunebookError` if the harness is missing"
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-    except ImportError: raise PrunebookError('the lm-evaluation-harness is not installed: pip install "prunebook[eval]".') from None
+    simple_evaluate, HFLM = _harness()
     start, scores = time.perf_counter(), Scores()
     try: out = simple_evaluate(model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size), tasks=list(tasks), limit=limit, log_samples=True, bootstrap_iters=0, **kwargs)
     except (KeyError, ValueError, OSError) as e: raise PrunebookError(f'the lm-evaluation-harness cannot run {list(tasks)}: {_why(e)}') from e
@@ -649,7 +677,7 @@ def harness_scores(
         if any(not isinstance(s['target'], int) or len(s['filtered_resps']) < 2 for s in samples): raise PrunebookError(f'{name} is not multiple choice; run it with lm_eval itself.')
         lp = [[float(r[0]) for r in s['filtered_resps']] for s in samples]
         items = [dict(choices=o, answer=s['target']) for o, s in zip(lp, samples)]
-        scores[f'harness:{name}'] = _score(f'harness:{name}', pick(lp), items, 'likelihood', logprobs=lp, seconds=time.perf_counter() - start, source='lm-eval')
+        scores[f'harness:{name}'] = _score(f'harness:{name}', pick(lp), items, 'likelihood', logprobs=lp, seconds=time.perf_counter() - start, source='lm-eval', items=_hash([s['doc'] for s in samples]))
     return scores
 
 # %% ../nbs/05_evaluation.ipynb #26827b68
@@ -672,15 +700,16 @@ def compare(
     from scipy.stats import binomtest
     loss = isinstance(first, LossScore)
     key = (lambda o: (o.index, o.counts)) if loss else (lambda o: o.answers)
-    if type(first) is not type(second) or key(first) != key(second): raise PrunebookError('the two scores are not of the same items: score both models on the same texts or questions, with the same settings.')
-    pick = np.random.default_rng(seed).integers(0, first.n, (resamples, first.n))
+    if type(first) is not type(second) or key(first) != key(second) or first.items and second.items and first.items != second.items: raise PrunebookError('the two scores are not of the same items: score both models on the same texts or questions, with the same settings.')
+    rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all of a large set's at once would be gigabytes
+    picks = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))
     if loss:
         d, c = np.array(second.sums) - first.sums, np.array(first.counts)
-        boot = d[pick].sum(1) / c[pick].sum(1)
+        boot = np.concatenate([d[o].sum(1) / c[o].sum(1) for o in picks])
         p, name = min(1., 2 * (1 + min((boot <= 0).sum(), (boot >= 0).sum())) / (1 + resamples)), 'paired bootstrap over documents'
     else:
         d = second.right.astype(int) - first.right
-        boot, only = d[pick].mean(1), ((d > 0).sum(), (d < 0).sum())
+        boot, only = np.concatenate([d[o].mean(1) for o in picks]), ((d > 0).sum(), (d < 0).sum())
         p, name = binomtest(only[0], sum(only)).pvalue if sum(only) else 1., f'McNemar, exact; {only[0]} gained, {only[1]} lost; interval: paired bootstrap'
     low, high = np.quantile(boot, [0.025, 0.975])
     return Comparison(second.value - first.value, float(low), float(high), float(p), name)

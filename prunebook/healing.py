@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
 from prunebook.data import batches, load_model, out_of_memory, quantization, read_json, slow_in_16_bits, tokenize, write_whole, writing, _why
-from prunebook.pruning import alone, model_card, new_folder, show_layers
+from prunebook.pruning import alone, model_card, new_folder, show_layers, sound_record
 from prunebook.stack import LayerStack, PrunebookError, ffn_modules
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -229,7 +229,7 @@ def _record(model):
     "What the config says about the cut, or `None`. Raises `PrunebookError` if that is damaged"
     if not (record := getattr(model.config, 'prunebook', None)): return None
     try:
-        if len(_origins(record)[0]) == len(LayerStack(model)): return record
+        if len(_origins(record)[0]) == len(LayerStack(model)) and sound_record(record): return record
     except (TypeError, KeyError, IndexError, AttributeError, RecursionError): pass
     raise PrunebookError(f'config.prunebook, the record of the cut, does not fit this model of {len(LayerStack(model))} layers. Prune it again, or delete the record from config.json.')
 

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'Plan', 'show_layers', 'parse_layers', 'choose_layers', 'prune_model', 'free_place', 'put_in_place',
-           'new_folder', 'alone', 'save_pruned', 'model_card', 'Tensor', 'read_header', 'read_tensors', 'layers_prefix',
-           'config_depth', 'checkpoint_folder', 'prune_checkpoint', 'check_checkpoint', 'export_plan']
+           'new_folder', 'alone', 'save_pruned', 'model_card', 'sound_record', 'Tensor', 'read_header', 'read_tensors',
+           'layers_prefix', 'config_depth', 'checkpoint_folder', 'prune_checkpoint', 'check_checkpoint', 'export_plan']
 
 # %% ../nbs/03_pruning.ipynb #98e21e78
 @dataclass(frozen=True)
@@ -238,6 +238,7 @@ def free_place(
     real = out.resolve()
     for src in [Path(o).resolve() for o in reads if o and Path(o).is_dir()]:
         if real == src or real in src.parents or src in real.parents: raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read. The source is never changed: give another folder.')
+    if os.path.ismount(out): raise PrunebookError(f'{out} is where a disk is mounted, and nothing can be moved there whole. Give a folder inside it, such as {out/"run"}.')
     if out.is_symlink() or out.is_file(): raise PrunebookError(f'{out} is a {"link" if out.is_symlink() else "file"}. Give a folder.')
     if out.is_dir() and any(out.iterdir()):
         if not force: raise PrunebookError(f'{out} is not empty. Choose another folder, or replace it with force (--force).')
@@ -253,7 +254,9 @@ def put_in_place(
     "Move `new` to `out`; what stood there is gone only once the new one stands. Raises `PrunebookError` if `out` was filled meanwhile"
     free_place(out, force)
     old = new.with_name(new.name + '.old')
-    if out.exists(): out.rename(old)
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of one that was killed on its last step
+        out.rename(old)
     try: new.rename(out)
     except BaseException:
         if old.exists(): old.rename(out)
@@ -271,8 +274,8 @@ def new_folder(
         out = free_place(out, force, reads)
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f'.{glob.escape(out.name)}.part-*'):
-            with alone(left, out): pass  # refused if another process still fills it
-            if _abandoned(left.name): shutil.rmtree(left, ignore_errors=True)
+            with alone(left, out) as held:  # refused if another process still fills it
+                if _abandoned(left.name, held): shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.part-{_host()}-{os.getpid()}-', ignore_cleanup_errors=True) as tmp, alone(tmp):
             new = Path(tmp)/'new'
             new.mkdir()
@@ -284,15 +287,16 @@ def new_folder(
 def alone(
     folder: str | Path,               # One that is there
     place: str | Path | None = None   # What to call it in the message
-) -> Iterator[None]:
-    "Inside the `with`, no other process may be so in the same folder; a killed one holds it no longer. Raises `PrunebookError` if another does. On file systems and platforms without locks nothing is checked"
+) -> Iterator[bool]:                  # Is it held? Not on file systems and platforms without locks
+    "Inside the `with`, no other process may be so in the same folder; a killed one holds it no longer. Raises `PrunebookError` if another does"
     try: import fcntl; hold = os.open(folder, os.O_RDONLY)
-    except (ImportError, FileNotFoundError): yield; return  # Windows; or gone already
+    except (ImportError, FileNotFoundError): yield False; return  # Windows; or gone already
     try:
+        held = True
         try: fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError: raise PrunebookError(f'another process is at work in {place or folder}. Wait until it has ended, or give another folder.') from None
-        except OSError: pass
-        yield
+        except OSError: held = False
+        yield held
     finally: os.close(hold)
 
 def _host():
@@ -300,12 +304,14 @@ def _host():
     from platform import node
     return re.sub(r'\W', '_', node())
 
-def _abandoned(name):
-    "Was a folder of this name left by a process of this machine that was killed?"
-    host, pid = name.split('-')[-3:-1]
-    try: os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError): return host == _host()
-    except PermissionError: pass
+def _abandoned(name, held):
+    "Was a folder of this name left by a process of this machine that was killed? If it can be `held`, nobody works there, whoever has the number of its process now"
+    parts = name.rsplit('-', 3)
+    if len(parts) < 4 or parts[1] != _host() or not parts[2].isdigit(): return False
+    if held: return True
+    try: os.kill(int(parts[2]), 0)
+    except ProcessLookupError: return True
+    except (PermissionError, OverflowError): pass
     return False
 
 # %% ../nbs/03_pruning.ipynb #ac3f5e8e
@@ -350,10 +356,17 @@ Layers are counted from 0.
 | parameters | {p['before']:,} before, {p['after']:,} after ({1 - p['after'] / p['before']:.1%} fewer) |
 | bytes | {record['bytes']['before']:,} before, {record['bytes']['after']:,} after |
 | source | {source or 'unknown'} {revision} |
-| made with | {', '.join(f'{k} {v}' for k, v in record['versions'].items())} |
+| made with | {', '.join(_tame(f'{k} {v}') for k, v in record['versions'].items())} |
 
 The same record is in `config.json` under `prunebook`.
 """
+
+def sound_record(
+    record: Any  # `config.prunebook`, perhaps of a stranger
+) -> bool:
+    "Does it hold all that a model card says?"
+    try: return all(type(i) is int for k in ('dropped', 'kept') for i in record[k]) and bool(model_card(record))
+    except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
 
 def _tame(text):
     "Text from outside, on one line and without anything that Markdown, HTML or YAML would obey"
@@ -600,7 +613,7 @@ def _check_files(folder):
         wrong = [f'config.json: {k} has {len(v)} entries for {depth} layers; it must have one a layer.' for k, v in text.items()
             if k.endswith(('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')) and isinstance(v, list) and len(v) != depth]
         record = read_json(folder/'config.json').get('prunebook') or {}
-        if record and not isinstance(record, dict) or record and not isinstance(record.get('kept'), list): wrong.append('config.json: the record of the cut (prunebook) is damaged.')
+        if record and not sound_record(record): wrong.append('config.json: the record of the cut (prunebook) is damaged.')
         elif record and len(record['kept']) != depth: wrong.append(f'config.json: prunebook says that {len(record["kept"])} layers were kept, and the config says {depth} layers.')
     except PrunebookError as e: return [str(e)]
     try:

@@ -38,7 +38,7 @@ def run_pages(
     "Run the paper's notebooks on a run. Raises `PrunebookError` if a page fails"
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from tqdm.auto import tqdm
     source, new = pages_folder(), nbformat.v4.new_code_cell
     books = {o: nbformat.read(source/f'{o}.ipynb', 4) for o in pages}
@@ -51,6 +51,7 @@ def run_pages(
     with tqdm(total=len(whole.cells), desc='pages', unit='cell', disable=not progress) as bar:
         client = NotebookClient(whole, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources=dict(metadata=dict(path=str(source))), on_cell_start=lambda **kw: bar.update())
         try: client.execute(env=env)
+        except DeadKernelError as e: raise PrunebookError(f'the process that ran the pages on {folder} died, as it does when memory is gone. Give it more, or a smaller run.') from e
         except (CellExecutionError, CellTimeoutError) as e: raise PrunebookError(f'a page failed on {folder}: {str(e).strip().splitlines()[-1]}') from e
     return books
 

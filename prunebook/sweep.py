@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from .data import load_texts, over_batches, read_json, token_budget, tokenize, write_whole, _why
+from .data import file_name, load_texts, over_batches, read_json, token_budget, tokenize, write_whole, _why
 from .evaluation import LossScore, Score, document_losses, evaluate, load_score, replaced, text_loss, _loss_score
 from .healing import HealingConfig, fingerprint, heal
 from .pruning import STRATEGIES, Plan, alone, choose_layers, prune_model
@@ -180,7 +180,7 @@ class SweepConfig:
             *((k, whole(getattr(self, k), low), f'a whole number, {low} or more') for k, low in dict(max_length=2, n_calibration=1).items()),
             *((k, getattr(self, k) is None or whole(getattr(self, k), 1), 'a whole number, 1 or more, or None') for k in ('n_texts', 'n_questions', 'batch_tokens')),
             ('healing', isinstance(self.healing, (dict, HealingConfig)), 'a HealingConfig'), ('data_dir', self.data_dir is None or isinstance(self.data_dir, (str, Path)), 'a folder, or None'),
-            ('memory', type(self.memory) in (int, float) and self.memory > 0, 'a number of GB above 0')]:
+            ('memory', type(self.memory) in (int, float) and 0 < self.memory < math.inf, 'a number of GB above 0')]:
             if not ok: raise PrunebookError(f'{name}={getattr(self, name)!r}: it must be {allowed}.')
         if isinstance(self.healing, dict):
             if unknown := set(self.healing) - {f.name for f in fields(HealingConfig)}: raise PrunebookError(f'healing: unknown fields {sorted(unknown)}.')
@@ -218,12 +218,12 @@ def _read_table(path):
     try: table = pd.read_csv(path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=[''])
     except (ValueError, OSError) as e: raise PrunebookError(f'{path} cannot be read ({_why(e)}). Delete it; the scores beside it are still there.') from e
     if missing := set(KEYS) - set(table): raise PrunebookError(f'{path} has no columns {sorted(missing)}: it is no table of a sweep.')
+    kinds = dict(healed='b', n='i', seed='i', value='fi', low='fi', high='fi', count='i')
+    if bad := [k for k, v in kinds.items() if k in table and table[k].dtype.kind not in v]: raise PrunebookError(f'{path}: column {bad[0]} holds {table[bad[0]].iloc[0]!r} and the like, which no sweep wrote. Delete the file; the scores beside it are still there.')
     return table
 
 def _score_file(key):
-    name = '-'.join(str(o).replace('/', '_') for o in key)
-    if len(name) > 200: name = name[:150] + '-' + hashlib.sha256(name.encode()).hexdigest()[:16]  # a task may be a file of a long path
-    return f'{name}.json'
+    return file_name('-'.join(map(str, key))) + '.json'
 
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
@@ -319,6 +319,8 @@ def sweep(
 
 def _sweep(run, model, tokenizer, config, distances, progress):
     depth = len(run.stack)
+    todo = any(not run.has(s, n, True, seed, t) for s in config.strategies for n in config.healed_ns for seed in config.seeds for t in config.tasks)
+    texts = _healing_texts(config) if todo else []  # now, and not after hours of unhealed rows
     plans = choose_plans(model, tokenizer, config, run, distances, progress)
     cuts = {('none', 0, config.seeds[0]): []} | plans
     wants = lambda n, task: n == 0 or n in config.task_ns.get(task, config.ns)
@@ -330,7 +332,7 @@ def _sweep(run, model, tokenizer, config, distances, progress):
                 run.add((strategy, n, False, seed, task), score, layers)
     for strategy in config.strategies:
         for n in config.healed_ns:
-            for seed in config.seeds: _add_healed(run, model, tokenizer, config, (strategy, n, seed), plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]], progress)
+            for seed in config.seeds: _add_healed(run, model, tokenizer, config, texts, (strategy, n, seed), plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]], progress)
     return run.table.copy()
 
 def _add_losses(run, model, tokenizer, config, cuts, progress):
@@ -344,14 +346,17 @@ def _add_losses(run, model, tokenizer, config, cuts, progress):
     for key, score, layers in zip(keys, scores, cuts.values()):
         if not run.has(*key): run.add(key, score, layers)
 
-def _add_healed(run, model, tokenizer, config, cut, layers, progress):
+def _healing_texts(config):
+    "Of a set on the hub as many as healing reads; of anything else all"
+    name, recipe = config.healing_texts, config.healing
+    return load_texts(name, split='healing' if name == 'demo' else 'train', n=None if name == 'demo' or os.path.exists(name) else recipe.steps * recipe.batch_size)
+
+def _add_healed(run, model, tokenizer, config, texts, cut, layers, progress):
     strategy, n, seed = cut
     todo = [t for t in config.tasks if not run.has(strategy, n, True, seed, t)]
     if not todo: return
-    demo, recipe = config.healing_texts == 'demo', replace(config.healing, seed=seed)
-    texts = load_texts(config.healing_texts, split='healing' if demo else 'train', n=None if demo else recipe.steps * recipe.batch_size)
     small = prune_model(model, Plan(tuple(layers), len(run.stack), strategy))
-    healed = heal(small, tokenizer, texts, recipe, run.out/'healing'/f'{strategy}-{n}-{seed}', progress, teacher=model, resume=True).model
+    healed = heal(small, tokenizer, texts, replace(config.healing, seed=seed), run.out/'healing'/f'{strategy}-{n}-{seed}', progress, teacher=model, resume=True).model
     for t in todo: run.add((strategy, n, True, seed, t), _evaluate(healed, tokenizer, t, config, progress), layers)
 
 def _evaluate(model, tokenizer, task, config, progress):
@@ -368,13 +373,14 @@ def read_run(
     import pandas as pd
     found = sorted(Path(folder).rglob('sweep.json')) if Path(folder).is_dir() else []
     if not found: raise PrunebookError(f'{folder}: no sweep here or below (a folder with sweep.json and results.csv). Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
-    tables = [_read_sweep(o.parent, o.parent.relative_to(folder).as_posix()) for o in found if (o.parent/'results.csv').exists()]
+    tables = [_read_sweep(o.parent, o.parent.relative_to(folder).as_posix()) for o in found if (o.parent/'results.csv').is_file()]
     if not tables: raise PrunebookError(f'{folder}: {len(found)} sweeps were started here, and none has a score yet. Let one get on.')
     return pd.concat(tables, ignore_index=True)
 
 def _read_sweep(folder, name):
     try:
-        asked, table = json.loads((folder/'sweep.json').read_text()), _read_table(folder/'results.csv')
+        asked, table = read_json(folder/'sweep.json'), _read_table(folder/'results.csv')
+        if type(asked['depth']) is not int or not 1 <= asked['depth'] < 10**6: raise ValueError(f'depth {asked["depth"]!r}')
         if missing := {*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'fraction_layers'} - set(table): raise ValueError(f'columns {sorted(missing)} are missing')
         config, recipe = asked['config'], asked['config']['healing']
         table = table.assign(sweep=name, depth=asked['depth'], model=asked['model'], dtype=asked.get('dtype'), shots=config['scoring'].get('shots', 0), shots_seed=config['scoring'].get('seed', 0),
@@ -434,6 +440,7 @@ class LossMap:
             depth, counts = o['depth'], [int(c) for c in o['counts']]
             if not (type(depth) is int and 1 <= depth < 1000 and counts and min(counts) > 0): raise ValueError('depth and counts must be whole numbers above 0')
             sums = {(l, e): np.array(s, float) for l, e, s in o['sums']}
+            if (size := (depth + 1)**2 * len(counts)) > max(10**7, 200 * len(sums) * len(counts)): raise ValueError(f'a table of {size:,} numbers for {len(sums)} blocks')
             if (0, 0) not in sums or not all(type(l) is type(e) is int and 0 <= l <= e <= depth and s.shape == (len(counts),) for (l, e), s in sums.items()): raise ValueError('its blocks do not fit')
             return cls.of(sums, depth, counts, dict(o['info']))
         except (KeyError, TypeError, ValueError, OverflowError) as e: raise PrunebookError(f'{path} is no loss map ({type(e).__name__}: {_why(e)}). Give a file that LossMap.save wrote.') from None

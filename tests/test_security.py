@@ -30,7 +30,7 @@ def test_a_token_in_an_upstream_message_stays_inside(secret, monkeypatch, capsys
     import traceback, transformers
     def fail(*args, **kw): raise OSError(f'401 Client Error: token {kw.get("token")} is not allowed\nmore')
     monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', fail)
-    monkeypatch.setattr(cli, '_fits', lambda args: None)  # which would ask the hub
+    monkeypatch.setattr(cli, '_fits', lambda *args: None)  # which would ask the hub
     with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated', token=secret)
     assert secret not in ''.join(traceback.format_exception(e.value)), 'nor in what Python shows of the cause'
     monkeypatch.setenv('HF_TOKEN', secret)
