@@ -14,7 +14,7 @@ import numpy as np
 from .evaluation import LossScore, Score
 from .similarity import LayerDistances
 from .stack import PrunebookError
-from .sweep import KEYS, LossMap, critical_fraction, kept_score, read_run
+from .sweep import KEYS, LossMap, kept_score, read_run, _fit
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -23,7 +23,7 @@ __all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SAYS', 'Un
            'small_ns', 'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart', 'Jump',
            'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
            'qa_plateau', 'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left',
-           'healed_gap', 'gap_by_length', 'closing_rate', 'rank_effect', 'healing_gain', 'settings_agree',
+           'healed_gap', 'gap_by_length', 'closing_rate', 'rank_effect', 'rank_table', 'healing_gain', 'settings_agree',
            'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
 
 # %% ../nbs/10_claims.ipynb #e087420f
@@ -295,15 +295,38 @@ def resample(
 # %% ../nbs/10_claims.ipynb #63376183
 @dataclass(frozen=True)
 class Shape:
-    "How a curve falls: its bulge, with a 95 % interval, and where it ends"
+    "How a curve falls: its bulge and its bend with 95 % intervals, where it ends, and in how many draws of the questions there is a plateau"
     bulge: float
     low: float
     high: float
-    p: float         # Of a straight line doing as well as two; not a number with fewer than five points
-    bend: float      # Where two lines meet
+    bend: float      # Fraction where two lines meet; not a number with fewer than five points
+    bend_low: float
+    bend_high: float
     end: float       # Fraction at which the floor is reached, or the last that was measured
     floored: bool    # It is reached
     points: int
+    held: float      # Share of the draws with a plateau and a collapse
+    fell: float      # Share of the draws that fall without a plateau
+    fall: tuple[float, float, float]  # Accuracy of the whole model less that at the end, and its interval
+
+def _ends(k, n, floor):
+    "Of each row of right answers: the first point whose interval reaches the floor, or else the last; and whether it is reached"
+    from prunebook.evaluation import wilson
+    low = {i: wilson(int(i), n)[0] for i in np.unique(k)}
+    at = np.vectorize(low.get)(k) <= floor
+    return np.where(at.any(1), at.argmax(1), k.shape[1] - 1), at.any(1)
+
+def _bulges_bends(x, k, n, ends):
+    "Of each row, up to its end; not a number where there are too few points"
+    bulges, bends = np.full((2, len(k)), np.nan)
+    for e in np.unique(ends):
+        own, xs = ends == e, x[:e + 1]
+        y = k[own, :e + 1] / n
+        if e > 0: bulges[own] = bulge(xs, y)
+        if e > 3:
+            p = (y.mean(0) * n + 1) / (n + 2)
+            bends[own] = _fit(xs, y, np.sqrt((n + 2) / (p * (1 - p))), np.linspace(xs[1], xs[-2], 40))[2]
+    return bulges, bends
 
 def curve_shape(
     x: np.ndarray,       # (P,) fractions dropped, from 0
@@ -311,38 +334,38 @@ def curve_shape(
     floor: float,        # What needs no knowledge
 ) -> Shape:
     "The shape of an accuracy curve up to its collapse. Raises `Unsure` if the whole model is at the floor, nothing falls, or there are too few points"
-    import pandas as pd
-    from prunebook.evaluation import wilson
-    k, n = right.sum(1), right.shape[1]
-    low = np.array([wilson(int(o), n)[0] for o in k])
-    if low[0] <= floor: raise Unsure(f'the whole model gets {k[0] / n:.1%} = {k[0]}/{n}, which is not above the floor of {floor:.1%}: there is nothing to lose')
-    floored = bool((low <= floor).any())
-    last = int(np.argmax(low <= floor)) if floored else len(x) - 1
+    x, k, n = np.asarray(x, float), right.sum(1)[None], right.shape[1]
+    (last,), (floored,) = _ends(k, n, floor)
+    if floored and last == 0: raise Unsure(f'the whole model gets {k[0, 0] / n:.1%} = {k[0, 0]}/{n}, which is not above the floor of {floor:.1%}: there is nothing to lose')
     if last < 3 and not (floored and x[last] <= EARLY): raise Unsure(f'{last + 1} points up to the collapse: a shape needs four')
-    xs, own = x[:last + 1], right[:last + 1]
-    acc = resample(own)
-    if interval(acc[:, 0] - acc[:, -1])[0] <= 0: raise Unsure(f'from {k[0] / n:.1%} to {k[last] / n:.1%} of {n}: the fall is within the error')
-    draws = bulge(xs, acc)
-    rows = pd.DataFrame(dict(task='curve', fraction_layers=xs, k=k[:last + 1], count=n))
-    bend = critical_fraction(rows) if last > 3 else None
-    lo, hi = interval(draws[np.isfinite(draws)])
-    return Shape(float(bulge(xs, own.mean(1))), lo, hi, bend.p if bend else math.nan, bend.value if bend else math.nan, float(x[last]), floored, last + 1)
+    drawn = np.rint(resample(right) * n).astype(int)
+    fall = (drawn[:, 0] - drawn[:, last]) / n
+    if interval(fall)[0] <= 0: raise Unsure(f'from {k[0, 0] / n:.1%} to {k[0, last] / n:.1%} of {n}: the fall is within the error')
+    ends, floors = _ends(drawn, n, floor)
+    (value,), (bend,) = _bulges_bends(x, k, n, np.array([last]))
+    bulges, bends = _bulges_bends(x, drawn, n, ends)
+    early = floors & (x[ends] <= EARLY)
+    shaped, below = ~early & (ends > 2), np.where(floors, .1, 0.)
+    middle = lambda o: interval(o[np.isfinite(o)]) if np.isfinite(o).any() else (math.nan, math.nan)
+    return Shape(float(value), *middle(bulges), float(bend), *(middle(bends) if np.isfinite(bend) else (math.nan, math.nan)), float(x[last]), bool(floored), int(last) + 1,
+        float((shaped & floors & (bulges > 0)).mean()), float((early | shaped & (bulges < below)).mean()), (float(k[0, 0] - k[0, last]) / n, *interval(fall)))
 
 # %% ../nbs/10_claims.ipynb #3b5c8eba
 def _shape_seen(s):
-    p = '' if math.isnan(s.p) else f', bend at {s.bend:.0%} (p of a straight line {s.p:.3f})'
-    bulge = f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]' if s.points > 2 else 'no room for a bulge'
-    return f'{bulge}{p}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points'
+    if s.floored and s.end <= EARLY: return f'down by {s.fall[0]:.1%} [{s.fall[1]:.1%}, {s.fall[2]:.1%}] of the answers to the floor at {s.end:.0%}, with no room for a plateau, in {s.fell:.0%} of the draws; the line is 95 %'
+    bend = '' if math.isnan(s.bend) else f', bend at {s.bend:.0%} [{s.bend_low:.0%}, {s.bend_high:.0%}]'
+    return (f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]{bend}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points; '
+        f'a plateau and a collapse (bulge above 0, floor reached) in {s.held:.0%} of the draws, none (below {.1 if s.floored else 0}) in {s.fell:.0%}; the line is 95 %')
 
 def plateau(
     x: np.ndarray, right: np.ndarray, floor: float,  # As for `curve_shape`
     wanted: bool = True  # The claim is that there is a plateau (C3); `False`: that there is none (C8)
 ) -> Finding:
-    "C3: a bulge surely above 0, a bend that no straight line explains and a floor that is reached are a plateau and a collapse; a bulge surely below 0.1, or a floor reached within `EARLY` of the layers, is none. C8 is the reverse. Raises as `curve_shape`"
+    "C3: a bulge above 0 and a floor that is reached are a plateau and a collapse; a bulge below 0.1 (0 where the floor is not reached), or a floor within `EARLY` of the layers, is none; either in 95 % of the draws. C8 is the reverse. Raises as `curve_shape`"
     s = curve_shape(x, right, floor)
-    early = s.floored and s.end <= EARLY
-    there, not_there = s.low > 0 and s.p < .05 and s.floored and not early, s.high < .1 or early
-    return Finding(_shape_seen(s), (HOLDS if there == wanted else FAILS) if there or not_there else UNSURE, s.bulge, s.low, s.high)
+    there, not_there = s.held >= .95, s.fell >= .95
+    numbers = s.fall if s.floored and s.end <= EARLY else (s.bulge, s.low, s.high)
+    return Finding(_shape_seen(s), (HOLDS if there == wanted else FAILS) if there or not_there else UNSURE, *numbers)
 
 # %% ../nbs/10_claims.ipynb #3bfe2e13
 def floor_of(score: Score) -> float:
@@ -404,9 +427,12 @@ def smooth_loss(
     strategy: str = 'similarity',
     collapse: tuple[float, float] | None = None,  # Fractions between which answers collapse
     smooth: bool = True,    # The claim: it is not; `False`: that it is much steeper there
+    whose: str = 'answers', # What collapses there, in words
+    ns: Sequence[int] | None = None,  # Only these cuts, beside the whole model; all if `None`
 ) -> Finding:
     "C4: how much steeper the loss is across the collapse than elsewhere; below 2 it holds. Raises `Unmeasured` with fewer than three cuts"
     rows = run.curve('c4', strategy, healed)
+    if ns is not None: rows = rows[rows.n.isin([0, *ns])].reset_index(drop=True)
     if len(rows) < 4: raise Unmeasured(f'{len(rows) - 1} {"healed" if healed else "unhealed"} cuts: a jump needs three.')
     x, scores = rows.fraction_layers.to_numpy(float), run.scores(rows)
     y = np.array([o.value for o in scores])
@@ -415,7 +441,7 @@ def smooth_loss(
     if not located:
         steepest = int((np.diff(y) / np.diff(x)).argmax())
         inside, where = np.arange(len(x) - 1) == steepest, f'the steepest step, n = {rows.n[steepest]} to {rows.n[steepest + 1]},'
-    else: where = f'the collapse of answers, {collapse[0]:.0%} to {collapse[1]:.0%},'
+    else: where = f'the collapse of the {whose}, {collapse[0]:.0%} to {collapse[1]:.0%},'
     value, draws = float(step_ratio(x, y, inside)), step_ratio(x, resample_losses(scores), inside)
     low, high = interval(draws)
     says = verdict(low, high, 2, above=not smooth)
@@ -494,7 +520,7 @@ def healed_gap(run: RunFolder) -> Finding:
 
 # %% ../nbs/10_claims.ipynb #b01fa8d5
 def _by_length(run):
-    "(tokens, cuts, share, draws) for each length of healing, shortest first, at the cuts that most lengths have"
+    "(tokens, cuts, share, draws, ratio of the rises) for each length of healing, shortest first, at the cuts that most lengths have"
     import pandas as pd
     t, cuts = run.table[run.table.healed & (run.table.task == 'c4')], {}
     recipe = t[[o for o in RECIPE if o != 'healing_tokens']].astype(str).agg(' '.join, axis=1)
@@ -503,50 +529,84 @@ def _by_length(run):
         try: cuts[int(tokens)] = own, set(_pair(run, False, _pair(run, True, table=own)[0])[0])
         except Unmeasured: continue
     best = max((ns for _, ns in cuts.values()), key=lambda s: (sum(s <= o for _, o in cuts.values()), len(s)), default=set())
-    found = [(tokens, *gap_left(run, own, best)) for tokens, (own, ns) in cuts.items() if best <= ns]
+    found = [(tokens, *gap_left(run, own, best), _ratio(run, own, best)) for tokens, (own, ns) in cuts.items() if best <= ns]
     if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with both strategies at the same cuts ({len(found)}): a rate needs three.')
     return found
 
 def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
-    "Share of the gap that each length of healing leaves, with its interval. Raises `Unmeasured` with fewer than three lengths"
+    """For each length of healing: `left`, the share of the gap before healing that is left, with its interval; `rate`, the power of the tokens by which it fell since the length before;
+    and `ratio`, how many times as much the loss rises under simple as under similarity. Raises `Unmeasured` with fewer than three lengths"""
     import pandas as pd
-    return pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1]) for t, ns, v, d in _by_length(run)]).set_index('healing_tokens')
+    t = pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1], ratio=r) for t, ns, v, d, r in _by_length(run)])
+    return t.assign(rate=-np.log(t.left).diff() / np.log(t.healing_tokens).diff()).set_index('healing_tokens')
+
+def _ratio(run, table, ns):
+    "Mean rise of the loss under simple over that under similarity"
+    _, *scores = _pair(run, True, ns, table)
+    _, a, b = _gap(np.array([[o.value for s in scores for o in s]]), len(ns))
+    return float(b[0] / a[0])
 
 def closing_rate(run: RunFolder) -> Finding:
     "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
-    found = _by_length(run)
+    found, table = _by_length(run), gap_by_length(run)
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))
     ten = 2**value
-    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {ten:.2f}; the line is 0', verdict(low, high, 0), value, low, high)
+    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {ten:.2f}; from one length to the next, a = {", ".join(f"{o:.2f}" for o in table.rate[1:])}; in units of what similarity loses, simple loses {table.ratio.iloc[0]:.1f} to {table.ratio.iloc[-1]:.1f} times as much; the line is 0', verdict(low, high, 0), value, low, high)
 
 # %% ../nbs/10_claims.ipynb #7eec482f
-def rank_effect(
-    run: RunFolder,
-    kind: str = 'loss',  # Or "choice": the run's pooled choice tasks
-) -> Finding:
-    "C6: loss (claim: higher) or accuracy (claim: higher) of the lowest rank less that of the highest, healed alike. Raises `Unmeasured` or `Unsure`"
-    import pandas as pd
+def _rank_pairs(run, kind):
+    "Rows of the lowest and the highest rank, healed alike, and their scores"
     t = run.table[run.table.healed & run.table['rank'].notna() & ((run.table.metric == 'loss') if kind == 'loss' else ~run.table.metric.isin(['loss', 'generated']))]
     same = ['strategy', 'n', 'seed', 'task', 'healing_tokens', 'objective', 'adapt', 'shots', 'shots_seed', 'count']
     pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in t.drop_duplicates([*same, 'rank']).groupby(same) if len(g) > 1]
     if not pairs: raise Unmeasured(f'This run was not healed at two ranks{"" if kind == "loss" else " and asked questions"}.')
+    pairs = [o for o in pairs if kind == 'loss' or _knows(run, o.task.iloc[0])]
+    if not pairs: raise Unsure('The whole model is at the floor on every task that was asked at two ranks.')
     ends = (min(o['rank'].iloc[0] for o in pairs), max(o['rank'].iloc[-1] for o in pairs))
     pairs = [o for o in pairs if tuple(o['rank']) == ends]
     if not pairs: raise Unmeasured('No cut was healed at both the lowest and the highest rank.')
-    kept = [run.scores(o) for o in pairs]
+    return pairs, [run.scores(o) for o in pairs]
+
+def _knows(run, task):
+    "Is the whole model above the floor?"
+    from prunebook.evaluation import wilson
+    rows = run.table[(run.table.task == task) & (run.table.n == 0)]
+    if rows.empty: return True  # nothing is said against it
+    whole, = run.scores(rows.iloc[:1])
+    return wilson(whole.k, whole.n)[0] > floor_of(whole)
+
+def rank_effect(
+    run: RunFolder,
+    kind: str = 'loss',  # Or "choice": the run's choice tasks on which the whole model is above the floor, pooled
+) -> Finding:
+    "C6: loss (claim: higher) or accuracy (claim: higher) of the lowest rank less that of the highest, healed alike. Raises `Unmeasured` or `Unsure`"
+    pairs, kept = _rank_pairs(run, kind)
+    ends = tuple(pairs[0]['rank'])
     cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
     if kind == 'loss':
         draws = np.mean([np.subtract(*resample_losses(s).T) for s in kept], axis=0)
         value, unit = float(np.mean([a.value - b.value for a, b in kept])), 'nats'
     else:
         weights = np.array([s[0].n for s in kept], float)
-        draws = np.average([np.subtract(*resample(np.stack([o.right for o in s])).T) for s in kept], axis=0, weights=weights)
+        tasks = [o.task.iloc[0] for o in pairs]  # cuts of one task share its questions, and so the draws
+        draws = np.average([np.subtract(*resample(np.stack([o.right for o in s]), seed=tasks.index(t)).T) for t, s in zip(tasks, kept)], axis=0, weights=weights)
         value, unit = float(np.average([a.value - b.value for a, b in kept], weights=weights)), 'of the answers'
     low, high = interval(draws)
+    if kind != 'loss': cuts = f'{", ".join(sorted({o.task.iloc[0] for o in pairs}))}; {cuts}'
     shown = f'{value:+.3f} [{low:+.3f}, {high:+.3f}] {unit}' if kind == 'loss' else f'{value:+.1%} [{low:+.1%}, {high:+.1%}] {unit}'
     return Finding(f'rank {ends[0]:.0f} less rank {ends[1]:.0f}: {shown} ({cuts}); the line is 0', verdict(low, high, 0), value, low, high)
+
+# %% ../nbs/10_claims.ipynb #7be1c0d2
+def rank_table(run: RunFolder) -> 'pd.DataFrame':
+    "A row per task and cut: right answers at the lowest and the highest rank, and the difference with its interval. Raises as `rank_effect`"
+    import pandas as pd
+    rows = []
+    for o, (a, b) in zip(*_rank_pairs(run, 'choice')):
+        low, high = interval(np.subtract(*resample(np.stack([a.right, b.right])).T))
+        rows.append(dict(task=o.task.iloc[0], strategy=o.strategy.iloc[0], n=o.n.iloc[0]) | {f'rank {r:.0f}': f'{s.k}/{s.n}' for r, s in zip(o['rank'], (a, b))} | dict(difference=a.value - b.value, low=low, high=high))
+    return pd.DataFrame(rows)
 
 # %% ../nbs/10_claims.ipynb #4e84110e
 def _gain(run, task, strategy='similarity'):
@@ -589,7 +649,7 @@ def settings_agree(
     if reach == 0: raise Unsure('The curve does not move at all.')
     s = math.sqrt((left**2).sum() / df)
     value, low, high = (float(s * f / reach) for f in (1, *(math.sqrt(df / chi2.ppf(q, df)) for q in (.975, .025))))
-    return Finding(f'{b} settings stray from their common curve by {value:.0%} [{low:.0%}, {high:.0%}] of its range, {a} cuts; the line is 25 %', verdict(low, high, .25, above=False), value, low, high)
+    return Finding(f'{b} settings stray from their common curve by {s:.3g}, which is {value:.1%} [{low:.1%}, {high:.1%}] of its range, {a} cuts; the line is 25 %', verdict(low, high, .25, above=False), value, low, high)
 
 def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> tuple['pd.DataFrame', 'pd.DataFrame']:
     "Scores by n (rows) and seed of healing (columns), of the recipe that has most of them; and the rows of the run that these are. Raises `Unmeasured` if nothing was healed twice"
@@ -632,7 +692,7 @@ SAYS = dict(
     C3='answers stay on a plateau, then collapse', C4='the healed loss does not jump where answers collapse',
     C5a='unhealed, similarity is far better than simple', C5b='healed, the two nearly coincide',
     C6a='a lower rank has the worse loss', C6b='a lower rank answers better',
-    C7a='healing seeds do not matter', C7b='number and order of worked examples do not move the transition', C8='reasoning has no plateau')
+    C7a='healing seeds do not matter (to the loss)', C7b='number and order of worked examples do not move the transition', C8='reasoning has no plateau')
 
 def judge_claims(
     run: RunFolder
@@ -641,8 +701,9 @@ def judge_claims(
     say = lambda key, f, *args, note='', **kw: about(key, SAYS[key] + note, f, *args, **kw)
     found = [say('C1', deep_minima, run.distances), say('C2', last_layer_apart, run.distances)]
     for healed in (False, True): found.append(say('C3', qa_plateau, run, healed, note=f' ({"healed" if healed else "unhealed"})'))
-    found += [say('C4', smooth_loss, run, collapse=collapse_of(run, True) or collapse_of(run)), say('C5a', unhealed_gap, run), say('C5b', healed_gap, run),
+    at = collapse_of(run, True)
+    found += [say('C4', smooth_loss, run, collapse=at or collapse_of(run), whose='healed answers' if at else 'unhealed answers'), say('C5a', unhealed_gap, run), say('C5b', healed_gap, run),
         say('C6a', rank_effect, run), say('C6b', rank_effect, run, 'choice'), say('C7a', seeds_agree, run)]
     asked = [t for t in run.tasks() if len(shots_table(run, t).columns) > 1] or run.tasks()[:1] or ['mmlu']
     found += [say('C7b', shots_agree, run, t, note=f' ({t})') for t in asked]
-    return found + [say('C8', no_plateau, run)]
+    return found + [say('C8', no_plateau, run, note=f' ({", ".join(run.tasks("generated")) or "gsm8k"})')]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from .data import file_name, load_texts, over_batches, read_json, token_budget, tokenize, write_whole, _why
+from .data import file_name, load_texts, mask, over_batches, read_json, token_budget, tokenize, write_whole, _why
 from .evaluation import LossScore, Score, document_losses, evaluate, load_score, replaced, text_loss, _loss_score
 from .healing import HealingConfig, fingerprint, heal
 from .pruning import STRATEGIES, Plan, alone, choose_layers, prune_model
@@ -22,9 +22,9 @@ from .stack import Block, LayerStack, PrunebookError, check_layers
 if TYPE_CHECKING: import pandas as pd; from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['log', 'KEYS', 'Branch', 'share_prefixes', 'run_branch', 'cut_losses', 'walk', 'SweepConfig', 'Run', 'versions',
-           'choose_plans', 'sweep', 'read_run', 'kept_score', 'LossMap', 'loss_map', 'judge_distances', 'Bend',
-           'critical_fraction']
+__all__ = ['log', 'KEYS', 'Branch', 'share_prefixes', 'run_branch', 'cut_losses', 'walk', 'SweepConfig', 'Run', 'log_start',
+           'versions', 'choose_plans', 'sweep', 'read_run', 'kept_score', 'LossMap', 'loss_map', 'judge_distances',
+           'Bend', 'critical_fraction']
 
 # %% ../nbs/06_sweep.ipynb #3c1fa4e1
 log = logging.getLogger(__name__)
@@ -238,6 +238,7 @@ class Run:
         differ = [k for k in asked['config'] if was['config'].get(k) != asked['config'][k]] + [f'the {k}' for k in ('model', 'dtype') if was[k] != asked[k]]
         if differ: raise PrunebookError(f'{out} holds a sweep that was started otherwise: {", ".join(differ)}. Use another folder, or start this one with what it was started with.')
         self.path = self.out/'results.csv'
+        log_start(self.out)
         self.table = self.read() if self.path.exists() else pd.DataFrame()
 
     def read(self) -> 'pd.DataFrame':
@@ -267,6 +268,18 @@ class Run:
             layers=' '.join(map(str, layers)) or None, source=row['source'], seconds=round(score.seconds, 3), versions=versions())
         write_whole(self.path, pd.DataFrame([*self.table.to_dict('records'), row], dtype=object).to_csv(index=False))
         self.table = self.read()
+
+def log_start(
+    folder: str | Path  # Of a run
+) -> None:
+    "Add a line to `starts.jsonl`: when and with what command a run was started or gone on with, on which processor, by which versions"
+    import platform, sys
+    path, cpu = Path(folder)/'starts.jsonl', Path('/proc/cpuinfo')
+    name = next((o.split(':')[1].strip() for o in cpu.read_text().splitlines() if o.startswith('model name')), '') if cpu.is_file() else platform.processor()
+    device = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
+    line = dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=mask(' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])), processor=name + device, threads=torch.get_num_threads(),
+        system=platform.system(), python=platform.python_version(), versions=versions())
+    write_whole(path, (path.read_text(encoding='utf-8') if path.is_file() else '') + json.dumps(line) + '\n')
 
 def versions() -> str:
     "What computed a row"
