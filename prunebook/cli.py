@@ -195,29 +195,35 @@ def _distances(args, model, tok):
     _arg('--steps', type=int, help='training steps'), _arg('--rank', type=int, help='rank of the adapters'),
     _arg('--seed', type=int, help='of the adapters and the order of texts'),
     _arg('--n-judge', type=int, default=32, metavar='N', help='demo validation texts for the loss before and after, in the model card; 0 for none (default: %(default)s)'),
-    _arg('--resume', action='store_true', help='go on with a run in OUT that was stopped'),
+    _arg('--resume', action='store_true', help='go on with a run in OUT.unfinished that was stopped'),
     _arg('--force', action='store_true', help='replace what is in OUT'))
 def _heal(args):
     "Heal a pruned checkpoint by a short training, merge what was learned, and save it with its adapter."
     from prunebook.data import load_texts
     from prunebook.evaluation import text_loss
     from prunebook.healing import heal
-    from prunebook.pruning import free_place
+    from prunebook.pruning import alone, free_place, put_in_place
+    out = Path(os.path.abspath(args.out))
+    work = out.with_name(out.name + '.unfinished')
     main = os.environ.get('RANK', '0') == '0'
     if _world() > 1: args.device_map = _own_device()
-    if main: free_place(args.out, args.force or args.resume, [args.model, args.teacher])
+    if main:
+        free_place(out, args.force, [args.model, args.teacher, args.texts, args.config])
+        with alone(work): pass
+        if work.exists() and not (args.resume or args.force): raise PrunebookError(f'{work} holds a healing that was stopped. Go on with --resume, or start anew with --force.')
     judged = load_texts('demo', split='validation', n=args.n_judge) if args.n_judge else []
-    model, tok = _load(args, vars(_recipe(args, args.model)), args.teacher)
-    config = _recipe(args, (getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
-    result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=args.out, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
+    model, tok = _load(args, vars(_healing_config(args, args.model)), args.teacher)
+    config = _healing_config(args, (getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
+    result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=work, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
     if not main: return {}
     judge = lambda m: text_loss(m, tok, judged, progress=args.progress).value
     scores = {'C4 validation loss': (judge(model), judge(result.model))} if args.n_judge else {}
     _own_type(result.model)
-    result.save(tok, args.out, scores=scores)
+    result.save(tok, work, scores=scores)
+    put_in_place(work, out, args.force)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
 
-def _recipe(args, source):
+def _healing_config(args, source):
     "The recipe that the command line asks for; the paper's is by the name of the model"
     from prunebook.healing import HealingConfig
     if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')

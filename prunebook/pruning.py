@@ -231,12 +231,12 @@ def _provenance(plan, config, before, after):
 def free_place(
     out: str | Path,                    # Where a folder shall stand
     force: bool = False,                # What is there may be replaced
-    reads: Sequence[str | Path] = ()    # Folders that the work reads; names that are no folder are passed over
+    reads: Sequence[str | Path] = ()    # Folders and files that the work reads; other names are passed over
 ) -> Path:                              # `out` as an absolute path
-    "Raises `PrunebookError` unless a folder may come to stand at `out`: it must be free or, with `force`, no folder that is read, worked in or lived in"
+    "Raises `PrunebookError` unless a folder may come to stand at `out`: it must be free or, with `force`, no folder that is read or holds what is read, worked in or lived in"
     out = Path(os.path.abspath(out))
     real = out.resolve()
-    for src in [Path(o).resolve() for o in reads if o and Path(o).is_dir()]:
+    for src in [Path(o).resolve() for o in reads if o and Path(o).exists()]:
         if real == src or real in src.parents or src in real.parents: raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read. The source is never changed: give another folder.')
     if os.path.ismount(out): raise PrunebookError(f'{out} is where a disk is mounted, and nothing can be moved there whole. Give a folder inside it, such as {out/"run"}.')
     if out.is_symlink() or out.is_file(): raise PrunebookError(f'{out} is a {"link" if out.is_symlink() else "file"}. Give a folder.')

@@ -151,12 +151,12 @@ def test_interrupted(command, stage, right, tmp_path):
     if command == 'similarity': assert clean(out) and (tmp_path/'.out.partial').exists()
     if command == 'reproduce': assert (tmp_path/'out.unfinished').exists() and not out.exists()
     if command == 'sweep': assert (out/'losses.json').exists() or (out/'results.csv').exists()
-    if command == 'heal': assert list((out/'checkpoints').glob('checkpoint-*/whole'))
+    if command == 'heal': assert list((tmp_path/'out.unfinished'/'checkpoints').glob('checkpoint-*/whole')) and not out.exists()
     code, said = run(argv(command, stage, out, resume=True))
     assert code == 0, said
     assert result(command, out) == right(command)
     note('SIGINT (Ctrl-C)', command, 130, dict(similarity='the texts so far are kept; --resume goes on to the same result', prune='nothing is written', heal='checkpoints are kept; --resume goes on to the same result',
-        evaluate='nothing is kept; the same command starts anew', **dict.fromkeys(('sweep', 'reproduce'), 'rows and sums so far are kept; the same command goes on to the same result'))[command])
+        evaluate='scores so far are kept (--save); the same command starts anew', **dict.fromkeys(('sweep', 'reproduce'), 'rows and sums so far are kept; the same command goes on to the same result'))[command])
 
 @both('prune', 'heal')
 def test_killed(command, stage, right, tmp_path):

@@ -1,14 +1,17 @@
 "What a user's slip must never cost: a source folder, a finished result, a right number."
-import json
+import json, os
+from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
+from prunebook import evaluation
 from prunebook.cli import main
-from prunebook.data import load_questions, load_texts
+from prunebook.data import file_name, load_questions, load_texts, mask, read_json
+from prunebook.evaluation import Score, check_items, compare, last_number
 from prunebook.figures import plot_scores
-from prunebook.pruning import choose_layers, new_folder, prune_checkpoint, prune_model
+from prunebook.pruning import check_checkpoint, choose_layers, free_place, new_folder, prune_checkpoint, prune_model, put_in_place
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
-from prunebook.sweep import loss_map
+from prunebook.sweep import LossMap, loss_map
 from test_sweep import Letters, texts, tiny
 
 @pytest.fixture
@@ -93,3 +96,72 @@ def test_no_right_answer_has_an_interval_too():
     ax = plot_scores(pd.DataFrame(rows), 'gsm8k')
     ends = np.concatenate([np.array(o) for c in ax.containers for o in c.lines[2][0].get_segments()])
     assert np.isfinite(ends).all() and np.isclose(ends[:, 1].min(), 0) and np.isclose(sorted(ends[:, 1])[1], .04)
+
+# what a second look found
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    for name, text in (('a[1].csv', 'this one'), ('a1.csv', 'another')): (tmp_path/name).write_text(f'text\n{text}\n')
+    assert load_texts(str(tmp_path/'a[1].csv')) == ['this one']
+
+def test_a_table_of_questions(tmp_path):
+    (tmp_path/'q.csv').write_text('question,choices,answer\nWhich?,"[""a"", ""b""]",1\n')
+    assert check_items(load_questions(str(tmp_path/'q.csv'))) == [dict(question='Which?', choices=['a', 'b'], answer=1)]
+
+@pytest.mark.parametrize('make', [os.mkfifo, lambda p: p.symlink_to('/dev/zero')])
+def test_pipes_and_devices_are_not_read(tmp_path, make):
+    make(tmp_path/'config.json')
+    with pytest.raises(PrunebookError, match='pipe or a device'): read_json(tmp_path/'config.json')
+    assert 'pipe or a device' in check_checkpoint(tmp_path, run=False)[0]
+
+def test_a_replaced_run_that_was_killed_on_its_last_step(tmp_path):
+    for name in ('out', 'new', 'new.old'): (tmp_path/name).mkdir(); (tmp_path/name/'file').write_text(name)
+    put_in_place(tmp_path/'new', tmp_path/'out', force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ['out'] and (tmp_path/'out'/'file').read_text() == 'new'
+
+def test_a_mounted_disk_is_no_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, 'ismount', lambda p: str(p) == str(tmp_path))
+    with pytest.raises(PrunebookError, match='mounted.*run'): free_place(tmp_path)
+
+def test_left_overs_of_this_machine_are_cleared(tmp_path):
+    from prunebook.pruning import _host
+    mine, other = tmp_path/f'.out.part-{_host()}-{os.getpid()}-x', tmp_path/'.out.part-elsewhere-1-x'
+    for p in (mine, other, tmp_path/'.out.part-1'): p.mkdir()
+    with new_folder(tmp_path/'out') as new: (new/'file').write_text('')
+    assert not mine.exists() and other.exists(), 'the lock says that nobody works there, whoever has the number of its process now'
+
+def test_names_of_files():
+    assert file_name('similarity-2-True-0-arc_easy') == 'similarity-2-True-0-arc_easy'
+    names = [file_name(o) for o in ('a/q.jsonl', 'a_q.jsonl', '字' * 100, '..', '', '\udcff')]
+    assert len(set(names)) == 6 and all(len(o.encode('utf-8')) <= 200 and '/' not in o and o[0] != '.' for o in names)
+
+def test_a_table_that_no_sweep_wrote(tmp_path):
+    from made import Made, fill
+    from prunebook.claims import open_run
+    fill(Made(tmp_path))
+    path = next(tmp_path.rglob('results.csv'))
+    right = path.read_text()
+    open_run(tmp_path)
+    for old, new in (('False', 'maybe'), (',0.', ',x0.')):
+        path.write_text(right.replace(old, new, 1))
+        with pytest.raises(PrunebookError, match='column'): open_run(tmp_path)
+
+def test_a_small_file_makes_no_large_table(tmp_path):
+    (tmp_path/'x.json').write_text(json.dumps(dict(depth=999, counts=[1] * 100, info={}, sums=[[0, 0, [1.] * 100]])))
+    with pytest.raises(PrunebookError, match='99,999,900|100,000,000'): LossMap.load(tmp_path/'x.json')
+
+def test_scores_of_other_items_are_not_compared():
+    score = Score('t', .5, 1, 2, .1, .9, [1, 0], [1, 1], 'generated', 0., .5, items='a')
+    assert compare(score, replace(score, items='a')).p == 1 and compare(score, replace(score, items='')).p == 1
+    with pytest.raises(PrunebookError, match='same items'): compare(score, replace(score, items='b'))
+
+@pytest.mark.parametrize('text, number', [('10-15', 15), ('3,4', 4), ('so 1,234,567.5', 1234567.5), ('-3', -3), ('5 - 3', 3), ('12,3456', 3456)])
+def test_last_numbers(text, number): assert last_number(text) == number
+
+@pytest.mark.parametrize('tasks, says', [(['c4', 'mmul'], 'mmul'), (['c4', 'mmlu:lettre'], 'no scoring'), (['c4', 'a:b/q.jsonl'], 'a:b/q.jsonl')])
+def test_evaluate_looks_at_all_before_it_works(tasks, says, monkeypatch):
+    def work(*args, **kw): raise AssertionError('worked before it looked')
+    monkeypatch.setattr(evaluation, 'text_loss', work)
+    with pytest.raises(PrunebookError, match=says): evaluation.evaluate(None, None, tasks)
+
+def test_addresses_keep_no_password():
+    for text in ('https://me:p@ss@host/x', 'https://host/x?token=SECRETSECRET', 'https://host/x?a=1&sig=SECRETSECRET'): assert 'ss@' not in mask(text) and 'SECRET' not in mask(text)
