@@ -94,7 +94,7 @@ def child(args, log, fault):
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, and so would this
     name, *more = fault or ['none']
-    if name in ('SIGINT', 'SIGKILL'): at(more[0], lambda: os.kill(os.getpid(), getattr(signal, name)), args[0])
+    if name in ('SIGINT', 'SIGTERM', 'SIGKILL'): at(more[0], lambda: os.kill(os.getpid(), getattr(signal, name)), args[0])
     if name == 'memory': no_memory(*more)
     if name == 'clock': wrong_clock()
     if name == 'size': import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (more[0], more[0]))
@@ -122,7 +122,9 @@ def logs(tmp_path_factory, monkeypatch): monkeypatch.setenv('TMPDIR_FAULTS', str
 @pytest.fixture(autouse=True, scope='module')
 def record():
     yield
-    if out := os.environ.get('PRUNEBOOK_FAULTS'):
+    if out := os.environ.get('PRUNEBOOK_FAULTS'):  # rows of tests that were not run stay
+        was = {tuple(r[:2]): r[2:] for r in list(csv.reader(open(out, newline='')))[1:]} if Path(out).exists() else {}
+        for k, v in was.items(): RECORD.setdefault(k, v)
         with open(out, 'w', newline='') as f: csv.writer(f, lineterminator='\n').writerows([('fault', 'command', 'exit', 'what happens'), *((*k, *v) for k, v in sorted(RECORD.items()))])
 
 def note(fault, command, code, what): RECORD[fault, command] = code, what
@@ -157,6 +159,15 @@ def test_interrupted(command, stage, right, tmp_path):
     assert result(command, out) == right(command)
     note('SIGINT (Ctrl-C)', command, 130, dict(similarity='the texts so far are kept; --resume goes on to the same result', prune='nothing is written', heal='checkpoints are kept; --resume goes on to the same result',
         evaluate='scores so far are kept (--save); the same command starts anew', **dict.fromkeys(('sweep', 'reproduce'), 'rows and sums so far are kept; the same command goes on to the same result'))[command])
+
+@both('similarity')
+def test_terminated(command, stage, right, tmp_path):
+    out, k = tmp_path/'out', dict(similarity=30, prune=1, heal=5, evaluate=2, sweep=30, reproduce=40)[command]
+    code, said = run(argv(command, stage, out), ('SIGTERM', k))
+    assert code == 143 and 'interrupted' in one_line(command, said)
+    code, said = run(argv(command, stage, out, resume=True))
+    assert code == 0 and result(command, out) == right(command), said
+    note('SIGTERM', command, 143, 'as Ctrl-C')
 
 @both('prune', 'heal')
 def test_killed(command, stage, right, tmp_path):
