@@ -395,6 +395,7 @@ def read_header(
     file = Path(file)
     bad = lambda why: PrunebookError(f'{file}: {why}. The file is damaged or was not written to its end: fetch or save it again.')
     try:
+        if file.exists() and not file.is_file(): raise PrunebookError(f'{file} is no plain file. Give a .safetensors file.')
         with open(file, 'rb') as f:
             size, n = file.stat().st_size, int.from_bytes(f.read(8), 'little')
             if not 2 <= n <= size - 8: raise bad(f'its header should be {n:,} bytes long and the file is {size:,}')

@@ -185,6 +185,7 @@ class Certain:
     def __post_init__(self):
         object.__setattr__(self, 'ns', tuple(self.ns))
         if not self.ns: raise PrunebookError('Certain(ns=[]): give the block sizes to settle, such as [1, 2, 4].')
+        if bad := [n for n in self.ns if not isinstance(n, (int, np.integer)) or isinstance(n, bool)]: raise PrunebookError(f'Certain(ns={list(self.ns)}): {bad} are not whole numbers.')
         if not 0 < self.confidence < 1: raise PrunebookError(f'confidence={self.confidence}: give a number between 0 and 1, such as 0.95.')
         if self.tolerance < 0: raise PrunebookError(f'tolerance={self.tolerance}: give 0 or a small distance, such as 0.002.')
 

@@ -1,6 +1,7 @@
 """The tutorial contract: what holds for every page of the book. `problems(page)` says what does not.
 
-A number in prose must be *printed* by a cell of its page (rounded as the prose rounds it) or *set* by one (a literal of its code).
+A number in prose, or in a figure's caption, must be *printed* by a cell of its page (rounded as the prose rounds it, with its sign) or *set* by one
+(a literal of its code; how a figure is drawn, comments and captions set nothing).
 These are no results, and need no cell:
 - code, formulas, headings, link targets; the numbers of a list; 0 and 1; numbers in words (bfloat16, 7B);
 - numbers of layers ("layers 11 to 18"), of figures, sections, claims and exercises; years and arXiv ids; bits; versions; the 95 % of intervals;
@@ -17,7 +18,9 @@ TIME = re.compile(r'(?<![\w.])\d(?:[\d,.]*\d)?\s*(?:ms|s|sec|seconds?|min|minute
 EXAM = re.compile(r'accura|answered right|right answers|\b(?:mmlu|arc|arc.easy|piqa|boolq|gsm8k)\b', re.I)
 SHARE = re.compile(r'\d(?:\.\d+)?\s*%')
 COUNT, INTERVAL = re.compile(r'\d\s*(?:/|of|out of)\s*\d'), re.compile(r'interval|\[|±|\d\s*%?\s*(?:to|–)\s*\d')
-NUMBER = re.compile(r'(?<![\w.,])(?:(?<![\w)] )(?<!\d)[-−])?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w])(?!\.\d)')
+NUMBER = re.compile(r'(?<![\w.,])(?:(?<!\))[-−])?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w])(?!\.\d)')
+_value = r'(?:[-+.\d][\w.]*|\([^()]*\)|\[[^\[\]]*\])'
+DRAWN = re.compile(rf'\b(?:figsize|dpi|lw|linewidth|elinewidth|capsize|zorder|fontsize|labelsize|ms|markersize|mew|ncol|pad|borderaxespad|bbox_to_anchor|xytext|[xy]lim|[xy]ticks|extent|font_scale|rounding_size|height_ratios|width_ratios|hspace|wspace|indent) ?= ?{_value}|\bset_[xy](?:lim|ticks){_value}')
 SCALES = dict(thousand=1e3, million=1e6, billion=1e9, kb=1e3, mb=1e6, gb=1e9)
 _run = r'\d+(?:(?:, | and | or | to |-|–|:|/)\d+)*'
 NO_RESULT = [re.compile(o, re.I) for o in (
@@ -38,6 +41,8 @@ class Page:
     def prose(self): return [(i, ''.join(c['source'])) for i, c in enumerate(self.cells) if c['cell_type'] == 'markdown']
     @property
     def code(self): return [(i, ''.join(c['source']), c.get('outputs', [])) for i, c in enumerate(self.cells) if c['cell_type'] == 'code']
+    @property
+    def said(self): return self.prose + [(i, m) for i, src, _ in self.code for m in re.findall(r'^#\| fig-cap: (.+)$', src, re.M)]
 
 def joined(o): return o if isinstance(o, str) else ''.join(o or [])
 
@@ -71,7 +76,12 @@ def numbers(text, keep_all=False):
 def shown(page):
     "Values that a page's cells print, and the literals that they set"
     out = {v for _, _, outs in page.code for o in outs for _, v, _ in numbers(texts(o), True)}
-    return out, {v for _, src, _ in page.code for _, v, _ in numbers(re.sub(r'(?<=\d)_(?=\d)', '', re.sub(r'(?<![\d.])\.(?=\d)', '0.', src)), True)}
+    return out, {v for _, src, _ in page.code for _, v, _ in numbers(setting(src), True)}
+
+def setting(src):
+    "Code without what sets nothing, and its numbers as prose writes them"
+    src = DRAWN.sub(' ', re.sub(r'^#\|.*$|(?:^|  )# .*$', '', src, flags=re.M))
+    return re.sub(r'(?<=\d)_(?=\d)', '', re.sub(r'(?<![\d.])\.(?=\d)', '0.', src))
 
 def is_shown(written, value, after, printed, literals):
     "Is the number in prose one of the printed ones, rounded as it is written, or one of the literals?"
@@ -79,19 +89,19 @@ def is_shown(written, value, after, printed, literals):
     digits = len(body.partition('.')[2]) if 'e' not in body else None
     scale = next((s for w, s in SCALES.items() if re.match(rf'[ -]?{w}', after, re.I)), 1)
     units = {1, scale} | ({.01} if re.match(r'\s*(%|per ?cent)', after) else set())
-    near = lambda u: math.isclose(u, value, rel_tol=.05) if digits is None else abs(abs(u) - abs(value)) <= .5000001 * 10.**-digits
+    near = lambda u: math.isclose(u, value, rel_tol=.05) if digits is None else abs(u - value) <= .5000001 * 10.**-digits
     return value in literals or any(near(u / s) for u in printed for s in units)
 
 def number_problems(page):
     printed, literals = shown(page)
-    for i, md in page.prose:
+    for i, md in page.said:
         for s in sentences(md):
             if CITED.search(s): continue
             for written, value, after in numbers(s):
                 if not is_shown(written, value, after, printed, literals): yield f'cell {i}: {written} is printed by no cell: {s.strip()[:110]!r}'
 
 def accuracy_problems(page):
-    spoken = [(i, s) for i, md in page.prose for s in sentences(md) if not CITED.search(s)]
+    spoken = [(i, s) for i, md in page.said for s in sentences(md) if not CITED.search(s)]
     printed = [(i, l) for i, _, outs in page.code for o in outs if 'text' in o for l in joined(o['text']).splitlines()]
     for i, s in spoken + printed:
         bare = re.sub(r'\b95 ?%|chance[^.,;]{0,12}?\d+(?:\.\d+)? ?%|majority \d+(?:\.\d+)?%|\d+(?:\.\d+)? ?% of (?:the )?(?:layers|parameters)', '', s)
@@ -104,7 +114,7 @@ def accuracy_problems(page):
 
 def time_problems(page):
     everything = {i: md for i, md in page.prose} | {i: src + '\n'.join(map(texts, outs)) for i, src, outs in page.code}
-    said = [(i, s) for i, md in page.prose for s in sentences(md) if not CITED.search(s)] + [(i, texts(o)) for i, _, outs in page.code for o in outs]
+    said = [(i, s) for i, md in page.said for s in sentences(md) if not CITED.search(s)] + [(i, texts(o)) for i, _, outs in page.code for o in outs]
     if any(MACHINE.search(texts(o)) for _, _, outs in page.code for o in outs): return  # the page prints its conditions once, for all of it
     for i, s in said:
         if (m := TIME.search(s)) and not any(MACHINE.search(everything.get(j, '')) for j in range(i - 3, i + 4)): yield f'cell {i}: a time ({m[0].strip()}) without what it was measured on, in this cell or near it'
@@ -144,7 +154,7 @@ def link_problems(page, book):
             if anchor and (other is None or anchor not in anchors(other)): yield f'cell {i}: {target}: no such heading'
 
 def word_problems(page):
-    for i, md in page.prose:
+    for i, md in page.said:
         for m in re.finditer(rf'\b(?:{BANNED})\b', plain(md), re.I): yield f'cell {i}: a claim that no cell can show: {m[0]!r}'
 
 def title_problems(page):

@@ -3,7 +3,7 @@ which is right only after a change that is meant to change them. All in float32,
 import json, os
 from pathlib import Path
 import numpy as np, pytest, torch
-from prunebook import layer_distances, load_model, load_texts
+from prunebook import choice_accuracy, layer_distances, load_model, load_questions, load_texts
 from prunebook.sweep import cut_losses
 
 file = Path(__file__).with_name('golden.json')
@@ -17,9 +17,9 @@ def demo(): return load_model('demo', dtype='float32')
 
 def distances(model, tok, n=8): return layer_distances(model, tok, load_texts('demo', n=n), max_length=128, progress=False).mean
 
-def losses(model, tok):
+def losses(model, tok, n=8):
     keeps = [[i for i in range(30) if i not in c] for c in CUTS.values()]
-    return {k: s.value for k, s in zip(CUTS, cut_losses(model, tok, load_texts('demo', split='validation', n=8), keeps, max_length=128, progress=False))}
+    return {k: s.value for k, s in zip(CUTS, cut_losses(model, tok, load_texts('demo', split='validation', n=n), keeps, max_length=128, progress=False))}
 
 def test_distances_and_losses(demo):
     d = distances(*demo)
@@ -32,11 +32,14 @@ def test_distances_and_losses(demo):
         off = {k: abs(found[what][k] - v) for k, v in kept[what].items()}
         assert max(off.values()) < tolerance, {k: v for k, v in off.items() if v >= tolerance}
 
+def likelihoods(model, tok): return [v for o in choice_accuracy(model, tok, load_questions('demo', n=4), progress=False).logprobs for v in o]
+
 def test_threads(demo):
     was, found = torch.get_num_threads(), []
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            found.append(distances(*demo, n=3))
+            assert torch.get_num_threads() == n
+            found.append((distances(*demo, n=3), list(losses(*demo, n=3).values()), likelihoods(*demo)))
     finally: torch.set_num_threads(was)
-    assert np.abs(found[0] - found[1]).max() < THREADS
+    for what, one, two in zip(('distances', 'losses', 'likelihoods'), *found): np.testing.assert_allclose(one, two, rtol=THREADS, atol=THREADS, err_msg=what)

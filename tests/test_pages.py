@@ -53,6 +53,9 @@ sound = dict(
     quoted=[md('The paper measures 10,000 texts. [Others](https://example.org/a) took 800.')],
     accuracy=[md('MMLU accuracy is 28 %, 28 of 100 [20 %, 37 %].'), code(text='mmlu: 28.0% = 28/100 [20.1%, 37.5%], chance 25.0%')],
     times=[code(text='fit: 3.2 s on 2 threads')],
+    signs=[md('It falls: -0.36, and rises by 0.02.'), code(text='-0.3591 +0.0204')],
+    drawn_and_set=[md('On 64 texts.'), code('run(n=64)\nplot(figsize=(8, 3), lw=2.5)')],
+    caption=[code('#| fig-cap: Loss on 64 texts.\nrun(n=64)', image_png='iVBOR')],
     links=[md('[up](#a-heading), @fig-one\n\n## A *heading*'), code('#| label: fig-one\n#| fig-cap: One.', image_png='iVBOR')])
 
 @pytest.mark.parametrize('cells', sound.values(), ids=sound)
@@ -66,6 +69,15 @@ broken = dict(
     in_a_list=([md('Results:\n\n- 250 items\n- 300 items'), code(text='250')], '300 is printed'),
     only_in_prose_elsewhere=([md('It is 42.'), md('Indeed 42.')], '42 is printed'),
     in_code_of_prose=([md('```python\nx = 42\n```\n\nIt is 42.')], '42 is printed'),
+    figsize=([md('It took 8 texts.'), code('plot(figsize=(8, 3))')], '8 is printed'),
+    line_width=([md('It is 2.5.'), code('plot(lw=2.5)')], '2.5 is printed'),
+    axis=([md('It is 7.'), code('ax.set_xlim(0, 7)')], '7 is printed'),
+    comment=([md('It is 42.'), code('x = 3  # not 42')], '42 is printed'),
+    sign=([md('The rise is 3.59.'), code(text='-3.59')], '3.59 is printed'),
+    lost_sign=([md('The change is -3.59.'), code(text='3.59')], '-3.59 is printed'),
+    caption=([code('#| fig-cap: Loss on 64 texts.', image_png='iVBOR')], '64 is printed'),
+    claim_in_a_caption=([code('#| fig-cap: State-of-the-art.', image_png='iVBOR')], 'a claim'),
+    accuracy_in_a_caption=([code('#| fig-cap: The accuracy is 28 %.\nx = 28', image_png='iVBOR')], 'an accuracy without'),
     accuracy=([md('Its accuracy is 28 %.'), code(text='28')], 'an accuracy without'),
     accuracy_without_interval=([code(text='mmlu: 28.0% = 28/100')], 'an accuracy without'),
     accuracy_table=([code(text_html='<table><tr><th>task</th><th>accuracy</th></tr></table>')], 'a table of accuracies'),

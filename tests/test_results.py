@@ -3,6 +3,7 @@ import json, os, random, re
 from pathlib import Path
 import numpy as np, pytest
 from prunebook import LayerStack, SweepConfig, choice_accuracy, heal, kept_score, load_model, load_questions, load_texts, prune_model, read_run, text_loss
+from prunebook.data import QUESTION_SETS
 from prunebook.claims import FAILS, HOLDS, MISSING, UNSURE, judge_claims, open_run
 from prunebook.evaluation import LossScore, Score, generated_accuracy, ratio_interval, wilson
 from prunebook.healing import fingerprint
@@ -25,13 +26,28 @@ def dropped(row): return [int(o) for o in row.layers.split()] if isinstance(row.
 
 def kept_layers(row, depth): return [l for l in range(depth) if l not in dropped(row)]
 
+HERE = ('demo', 'sums')  # questions that need no folder
+
+def source_of(row, config):
+    task = row.task.partition(':')[0]
+    return config.sources.get(task, 'demo' if task == 'mmlu' else task)
+
 def items(run, row):
-    "The questions of a row, as the sweep loaded them"
-    config, task = configured(run, row), row.task.partition(':')[0]
-    source = config.sources.get(task, 'demo' if task == 'mmlu' else task)
-    folder = os.environ.get('PRUNEBOOK_DATA')
-    if source != 'demo' and not folder: pytest.skip(f'{row.task} needs its questions: PRUNEBOOK_DATA is not set')
+    "The questions of a row, as the sweep loaded them. A folder that is named must have them: only without one is this test skipped"
+    config = configured(run, row)
+    source, folder = source_of(row, config), os.environ.get('PRUNEBOOK_DATA')
+    if source not in HERE and not folder: pytest.skip(f'{row.task} needs its questions: PRUNEBOOK_DATA is not set')
+    if source not in HERE: assert os.path.isfile(source) or any(Path(folder).glob(f'{source}*.jsonl')), f'PRUNEBOOK_DATA names {folder}, which has no {source}.jsonl'
     return load_questions(source, n=config.n_questions, data_dir=folder), config
+
+def examples(row, config):
+    "The worked examples that a row was asked with, as keyword arguments"
+    if not row.shots: return {}
+    source, folder = source_of(row, config), os.environ.get('PRUNEBOOK_DATA')
+    split = None if source not in QUESTION_SETS else 'dev' if source == 'mmlu' else 'train'
+    named = config.scoring.get('examples')
+    given = load_questions(named, data_dir=folder) if isinstance(named, str) else named or load_questions(source, data_dir=folder, split=split)
+    return dict(shots=int(row.shots), seed=int(row.shots_seed), examples=given)
 
 def test_every_row_is_what_its_items_say(run):
     "No model: value and interval of each row, from what was kept item by item"
@@ -68,13 +84,13 @@ def test_a_loss(run, demo):
 def test_a_choice(run, demo):
     "Eight questions of a random unhealed cut"
     model, tok = demo
-    rows = [o for _, o in read_run(run).iterrows() if o.metric in ('likelihood', 'letter') and not o.healed and not o.shots and (o.source == 'demo' or os.environ.get('PRUNEBOOK_DATA'))]
+    rows = [o for _, o in read_run(run).iterrows() if o.metric in ('likelihood', 'letter') and not o.healed and (o.source == 'demo' or os.environ.get('PRUNEBOOK_DATA'))]
     if not rows: pytest.skip('the questions of this run are needed: PRUNEBOOK_DATA is not set')
     row = pick.choice(rows)
     (questions, config), score = items(run, row), kept_score(run, row)
     some = pick.sample(range(score.n), 8)
-    with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = choice_accuracy(small, tok, [questions[i] for i in some], row.metric, progress=False)
-    where = f'{run.name}: {row.sweep} {row.task} {row.strategy} n={row.n}, questions {some}'
+    with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = choice_accuracy(small, tok, [questions[i] for i in some], row.metric, progress=False, **examples(row, config))
+    where = f'{run.name}: {row.sweep} {row.task} {row.strategy} n={row.n}, {row.shots} examples, questions {some}'
     assert again.answers == [score.answers[i] for i in some], where
     for i, mine in zip(some, again.logprobs):
         kept = score.logprobs[i]
@@ -84,12 +100,12 @@ def test_a_choice(run, demo):
 @pytest.mark.slow
 def test_a_generated_answer(run, demo):
     model, tok = demo
-    rows = [o for _, o in read_run(run).iterrows() if o.metric == 'generated' and not o.healed and not o.shots]
+    rows = [o for _, o in read_run(run).iterrows() if o.metric == 'generated' and not o.healed]
     if not rows: pytest.skip('no generated task in this run')
     row = pick.choice(rows)
     (questions, config), score = items(run, row), kept_score(run, row)
     some = pick.sample(range(score.n), 4)
-    with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = generated_accuracy(small, tok, [questions[i] for i in some], progress=False, **{k: v for k, v in config.scoring.items() if k == 'max_new_tokens'})
+    with LayerStack(model).view(kept_layers(row, row.depth)) as small: again = generated_accuracy(small, tok, [questions[i] for i in some], progress=False, **examples(row, config), **{k: v for k, v in config.scoring.items() if k == 'max_new_tokens'})
     assert [a[:20] == score.written[i][:20] for a, i in zip(again.written, some)].count(True) >= 3, f'{row.task} {row.strategy} n={row.n}, questions {some}'
 
 @pytest.mark.slow
