@@ -310,10 +310,10 @@ class Shape:
     fall: tuple[float, float, float]  # Accuracy of the whole model less that at the end, and its interval
 
 def _ends(k, n, floor):
-    "Of each row of right answers: the first point whose interval reaches the floor, or else the last; and whether it is reached"
+    "Of each row of right answers: the first point from which on all intervals reach the floor, or else the last; and whether there is one"
     from prunebook.evaluation import wilson
     low = {i: wilson(int(i), n)[0] for i in np.unique(k)}
-    at = np.vectorize(low.get)(k) <= floor
+    at = np.logical_and.accumulate((np.vectorize(low.get)(k) <= floor)[:, ::-1], axis=1)[:, ::-1]
     return np.where(at.any(1), at.argmax(1), k.shape[1] - 1), at.any(1)
 
 def _bulges_bends(x, k, n, ends):
@@ -334,9 +334,10 @@ def curve_shape(
     floor: float,        # What needs no knowledge
 ) -> Shape:
     "The shape of an accuracy curve up to its collapse. Raises `Unsure` if the whole model is at the floor, nothing falls, or there are too few points"
+    from prunebook.evaluation import wilson
     x, k, n = np.asarray(x, float), right.sum(1)[None], right.shape[1]
     (last,), (floored,) = _ends(k, n, floor)
-    if floored and last == 0: raise Unsure(f'the whole model gets {k[0, 0] / n:.1%} = {k[0, 0]}/{n}, which is not above the floor of {floor:.1%}: there is nothing to lose')
+    if wilson(int(k[0, 0]), n)[0] <= floor: raise Unsure(f'the whole model gets {k[0, 0] / n:.1%} = {k[0, 0]}/{n}, which is not above the floor of {floor:.1%}: there is nothing to lose')
     if last < 3 and not (floored and x[last] <= EARLY): raise Unsure(f'{last + 1} points up to the collapse: a shape needs four')
     drawn = np.rint(resample(right) * n).astype(int)
     fall = (drawn[:, 0] - drawn[:, last]) / n
@@ -452,10 +453,10 @@ def collapse_of(
     healed: bool = False,
     tasks: Sequence[str] | None = None,
 ) -> tuple[float, float] | None:
-    "Fractions between which the pooled answers collapse, from the bend to the floor; `None` if that cannot be seen"
+    "Fractions between which the pooled answers collapse, from the bend to the floor; `None` if there is no plateau and collapse in 95 % of the draws"
     try: s = curve_shape(*pooled_curve(run, run.tasks() if tasks is None else tasks, healed=healed)[:3])
     except (Unsure, Unmeasured): return None
-    return (s.bend, s.end) if s.floored and s.bend < s.end else None
+    return (s.bend, s.end) if s.held >= .95 and s.bend < s.end else None
 
 # %% ../nbs/10_claims.ipynb #1690c272
 def _losses(run, strategy, healed, table=None):
