@@ -537,8 +537,11 @@ def _by_length(run):
 def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
     """For each length of healing: `left`, the share of the gap before healing that is left, with its interval; `rate`, the power of the tokens by which it fell since the length before;
     and `ratio`, how many times as much the loss rises under simple as under similarity. Raises `Unmeasured` with fewer than three lengths"""
+    return _gap_table(_by_length(run))
+
+def _gap_table(found):
     import pandas as pd
-    t = pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1], ratio=r) for t, ns, v, d, r in _by_length(run)])
+    t = pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1], ratio=r) for t, ns, v, d, r in found])
     return t.assign(rate=-np.log(t.left).diff() / np.log(t.healing_tokens).diff()).set_index('healing_tokens')
 
 def _ratio(run, table, ns):
@@ -549,7 +552,8 @@ def _ratio(run, table, ns):
 
 def closing_rate(run: RunFolder) -> Finding:
     "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
-    found, table = _by_length(run), gap_by_length(run)
+    found = _by_length(run)
+    table = _gap_table(found)
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))

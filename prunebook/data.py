@@ -40,6 +40,7 @@ def read_json(
     if not isinstance(d, dict): raise PrunebookError(f'{file} holds no JSON object.')
     return d
 
+# %% ../nbs/01_data.ipynb #a1d0c002
 def write_whole(
     path: str | Path,
     data: str | bytes,  # Text is written as UTF-8
@@ -75,6 +76,7 @@ def writing(
         if not isinstance(e, OSError) and not re.search(r'\(os error \d+\)|PytorchStreamWriter|unexpected pos \d+', str(e)): raise
         raise PrunebookError(f'cannot write {path}: {getattr(e, "strerror", None) or _why(e)}.') from _cause(e)
 
+# %% ../nbs/01_data.ipynb #a1d0c004
 _secret = re.compile(r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/]+(?=@)|(?<=[?&](?:key|sig)=)[^\s&]+|(?<=[?&]token=)[^\s&]+|(?<=[?&]password=)[^\s&]+|(?<=Bearer )[\w.~+/-]{8,}')
 
 def mask(

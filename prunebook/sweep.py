@@ -225,6 +225,7 @@ def _read_table(path):
 def _score_file(key):
     return file_name('-'.join(map(str, key))) + '.json'
 
+# %% ../nbs/06_sweep.ipynb #a6d0c002
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
     def __init__(self, out: str | Path, config: SweepConfig, model: 'PreTrainedModel'):
@@ -269,6 +270,7 @@ class Run:
         write_whole(self.path, pd.DataFrame([*self.table.to_dict('records'), row], dtype=object).to_csv(index=False))
         self.table = self.read()
 
+# %% ../nbs/06_sweep.ipynb #a6d0c004
 def log_start(
     folder: str | Path  # Of a run
 ) -> None:
