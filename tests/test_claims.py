@@ -246,3 +246,16 @@ def test_read_run_refuses(made, tmp_path):
     for text in ('', 'a,b\n1,2\n', '\x00\x01'):
         (made.root/'started'/'results.csv').write_text(text)
         with pytest.raises(PrunebookError, match='damaged'): read_run(made.root)
+
+def test_a_curve_that_comes_back_has_not_collapsed():
+    ease = np.random.default_rng(0).uniform(size=600)
+    curve = lambda *accuracies: curve_shape(np.arange(len(accuracies)) / 20, ease < np.array(accuracies)[:, None], .25)
+    assert curve(.7, .7, .7, .7, .25, .7, .7, .25, .25).end == 7 / 20
+    assert not curve(.7, .7, .7, .7, .25, .7, .6).floored
+
+def test_sizes_of_blocks_err_together():
+    d = distances(lambda n: 5, spread=.2)
+    one = [np.sort(draw_distances(d, n).argmin(1)) / (d.depth - n) for n in range(1, d.depth // 4 + 1)]
+    widest = np.mean([np.quantile(o, .975) - np.quantile(o, .025) for o in one])
+    found = deep_minima(d)
+    assert found.high - found.low == pytest.approx(widest, abs=.02), 'no narrower than if all erred at once'

@@ -165,3 +165,15 @@ def test_evaluate_looks_at_all_before_it_works(tasks, says, monkeypatch):
 
 def test_addresses_keep_no_password():
     for text in ('https://me:p@ss@host/x', 'https://host/x?token=SECRETSECRET', 'https://host/x?a=1&sig=SECRETSECRET'): assert 'ss@' not in mask(text) and 'SECRET' not in mask(text)
+
+def test_a_healing_that_fails_leaves_what_it_would_replace(zoo, tmp_path, capsys, monkeypatch):
+    "With --force too, the old result is there until the new one stands"
+    from prunebook import healing
+    def fail(*args, **kw): raise PrunebookError('it failed')
+    monkeypatch.setattr(healing, 'heal', fail)
+    monkeypatch.setattr('prunebook.data.load_model', lambda *a, **kw: (tiny('llama'), Letters()))
+    (tmp_path/'t.txt').write_text('some text\n' * 9)
+    assert main(['heal', str(zoo/'m'), str(tmp_path/'zoo2'), '--texts', str(tmp_path/'t.txt'), '--n-judge', '0']) == 2 and not (tmp_path/'zoo2').exists()
+    (tmp_path/'old').mkdir(); (tmp_path/'old'/'model').write_text('yesterday')
+    assert main(['heal', str(zoo/'m'), str(tmp_path/'old'), '--force', '--texts', str(tmp_path/'t.txt'), '--n-judge', '0']) == 2
+    assert 'it failed' in capsys.readouterr().err and (tmp_path/'old'/'model').read_text() == 'yesterday'
