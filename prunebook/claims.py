@@ -18,10 +18,10 @@ from .sweep import KEYS, LossMap, kept_score, read_run, _fit
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SAYS', 'Unmeasured', 'Unsure', 'Finding', 'verdict',
-           'about', 'findings_table', 'RunFolder', 'spans', 'points_of', 'figure_or_reason', 'which_run', 'open_run',
-           'small_ns', 'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart', 'Jump',
-           'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
+__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SHOTS', 'ITEMS', 'SAYS', 'Unmeasured', 'Unsure', 'Finding',
+           'verdict', 'about', 'findings_table', 'RunFolder', 'spans', 'points_of', 'figure_or_reason', 'which_run',
+           'open_run', 'small_ns', 'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart',
+           'Jump', 'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
            'qa_plateau', 'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left',
            'healed_gap', 'gap_by_length', 'closing_rate', 'rank_effect', 'rank_table', 'healing_gain', 'settings_agree',
            'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
@@ -83,12 +83,16 @@ def findings_table(
     return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
 # %% ../nbs/10_claims.ipynb #7423c47b
-RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
+RECIPE, SHOTS, ITEMS = ['method', 'objective', 'adapt', 'rank', 'healing_tokens'], ['shots', 'shots_seed'], ['source', 'count', 'max_length', 'dtype']
+
+def _joined(rows, by):
+    "The columns `by` of each row as one text"
+    return rows[by].apply(lambda o: ' '.join(map(str, o)), axis=1)
 
 def _most(rows, by):
     "The rows whose values of `by` have most different cuts"
     if rows.empty: return rows
-    key = rows[by].apply(lambda o: ' '.join(map(str, o)), axis=1)
+    key = _joined(rows, by)
     cuts = rows.groupby(key)[['strategy', 'n', 'healed']].apply(lambda o: len(o.drop_duplicates()))
     return rows[key == cuts.idxmax()]
 
@@ -112,7 +116,8 @@ class RunFolder:
         import pandas as pd
         two = self.table.strategy.isin(['similarity', 'simple'])
         t = self.table[two | (self.table.n == 0)] if two.any() else self.table
-        t = pd.concat([_most(_most(o, ['shots', 'shots_seed']), ['source', 'count', 'max_length', 'dtype']) for _, o in t.groupby('task', sort=False)])
+        t = pd.concat([_most(_most(o, SHOTS), ITEMS) for _, o in t.groupby('task', sort=False)])
+        t = t.iloc[(-t.groupby(['task', 'sweep']).n.transform('nunique')).argsort(kind='stable')]  # of several scores of the whole model, the one beside most cuts
         return pd.concat([t[~t.healed], _most(t[t.healed], RECIPE)]).drop_duplicates(KEYS).reset_index(drop=True)
 
     def curve(self,
@@ -128,6 +133,15 @@ class RunFolder:
         if not (own.n > 0).any(): raise Unmeasured(f'This run has no {"healed" if healed else "unhealed"} scores of {task} under "{strategy}".')
         if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the whole model on {task}.')
         return own
+
+    def most_items(self, task: str, strategy: str = 'similarity', healed: bool = False) -> 'pd.DataFrame':
+        "Rows for one curve by itself: those with most questions that still have the whole model and five cuts, asked and healed as in `main`; `main` if there are none. Two curves are compared on `main`, where the items are the same"
+        own = self.table[(self.table.task == task) & (((self.table.strategy == strategy) & (self.table.healed == healed)) | (self.table.n == 0))]
+        alike = lambda rows, by: rows[_joined(rows, by).isin(_joined(self.main[(self.main.task == task) & (self.main.healed == healed)], by))] if len(rows) else rows
+        own = alike(own, SHOTS)
+        if healed: own = own[~own.healed | own.index.isin(alike(own, RECIPE).index)]
+        enough = [o for _, o in own.groupby(_joined(own, ITEMS)) if (o.n == 0).any() and o.n.nunique() > 5] if len(own) else []
+        return max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()), default=self.main)
 
     def tasks(self, kind: str = 'choice') -> list[str]:
         "Tasks of `main` by kind: loss, choice or generated"
@@ -379,11 +393,11 @@ def pooled_curve(
     strategy: str = 'similarity',
     healed: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float, list[str]]:  # Fractions (P,), right answers (P, N), floor, and the tasks that are in it
-    "Several tasks as one set of questions, at the cuts that all have; tasks that the whole model cannot do stay out. Raises `Unmeasured` without such tasks, `Unsure` if all stay out"
+    "Several tasks as one set of questions, of each as many as were asked, at the cuts that all have; tasks that the whole model cannot do stay out. Raises `Unmeasured` without such tasks, `Unsure` if all stay out"
     from prunebook.evaluation import wilson
     parts, why = {}, []
     for t in tasks:
-        try: rows = run.curve(t, strategy, healed)
+        try: rows = run.curve(t, strategy, healed, run.most_items(t, strategy, healed))
         except Unmeasured as e: why.append(str(e)); continue
         scores = run.scores(rows)
         if wilson(scores[0].k, scores[0].n)[0] > floor_of(scores[0]): parts[t] = rows.assign(score=scores)
@@ -521,7 +535,7 @@ def healed_gap(run: RunFolder) -> Finding:
 
 # %% ../nbs/10_claims.ipynb #b01fa8d5
 def _by_length(run):
-    "(tokens, cuts, share, draws, ratio of the rises) for each length of healing, shortest first, at the cuts that most lengths have"
+    "(tokens, cuts, (share, its draws), (ratio of the rises, its draws)) for each length of healing, shortest first, at the cuts that most lengths have"
     import pandas as pd
     t, cuts = run.table[run.table.healed & (run.table.task == 'c4')], {}
     recipe = t[[o for o in RECIPE if o != 'healing_tokens']].astype(str).agg(' '.join, axis=1)
@@ -530,25 +544,29 @@ def _by_length(run):
         try: cuts[int(tokens)] = own, set(_pair(run, False, _pair(run, True, table=own)[0])[0])
         except Unmeasured: continue
     best = max((ns for _, ns in cuts.values()), key=lambda s: (sum(s <= o for _, o in cuts.values()), len(s)), default=set())
-    found = [(tokens, *gap_left(run, own, best), _ratio(run, own, best)) for tokens, (own, ns) in cuts.items() if best <= ns]
+    found = [(tokens, best, gap_left(run, own, best)[1:], _ratio(run, own, best)) for tokens, (own, ns) in cuts.items() if best <= ns]
     if len(found) < 3: raise Unmeasured(f'Too few lengths of healing with both strategies at the same cuts ({len(found)}): a rate needs three.')
     return found
 
 def gap_by_length(run: RunFolder) -> 'pd.DataFrame':
-    """For each length of healing: `left`, the share of the gap before healing that is left, with its interval; `rate`, the power of the tokens by which it fell since the length before;
-    and `ratio`, how many times as much the loss rises under simple as under similarity. Raises `Unmeasured` with fewer than three lengths"""
+    """For each length of healing: `left`, the share of the gap before healing that is left; `rate`, the power of the tokens by which it fell since the length before;
+    and `ratio`, how many times as much the loss rises under simple as under similarity; each with its interval, from `_low` to `_high`. Raises `Unmeasured` with fewer than three lengths"""
     return _gap_table(_by_length(run))
 
 def _gap_table(found):
     import pandas as pd
-    t = pd.DataFrame([dict(healing_tokens=t, cuts=spans(ns), left=v, low=interval(d)[0], high=interval(d)[1], ratio=r) for t, ns, v, d, r in found])
-    return t.assign(rate=-np.log(t.left).diff() / np.log(t.healing_tokens).diff()).set_index('healing_tokens')
+    with_interval = lambda name, value, draws: {name: value} | dict(zip((f'{name}_low', f'{name}_high'), interval(draws)))
+    rows = [dict(healing_tokens=tokens, cuts=spans(ns)) | with_interval('left', *left) | with_interval('ratio', *ratio) for tokens, ns, left, ratio in found]
+    fall = lambda a, b, k: -np.log(np.maximum(b[2][k], 1e-6) / np.maximum(a[2][k], 1e-6)) / math.log(b[0] / a[0])
+    for row, a, b in zip(rows[1:], found, found[1:]): row |= with_interval('rate', fall(a, b, 0), fall(a, b, 1))
+    return pd.DataFrame(rows).set_index('healing_tokens')
 
 def _ratio(run, table, ns):
-    "Mean rise of the loss under simple over that under similarity"
-    _, *scores = _pair(run, True, ns, table)
-    _, a, b = _gap(np.array([[o.value for s in scores for o in s]]), len(ns))
-    return float(b[0] / a[0])
+    "Mean rise of the loss under simple over that under similarity, and draws of it"
+    ns, *scores = _pair(run, True, ns, table)
+    flat = [o for s in scores for o in s]
+    ratio = lambda d: np.divide(*_gap(d, len(ns))[:0:-1])
+    return float(ratio(np.array([[o.value for o in flat]]))[0]), ratio(resample_losses(flat))
 
 def closing_rate(run: RunFolder) -> Finding:
     "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
@@ -556,9 +574,9 @@ def closing_rate(run: RunFolder) -> Finding:
     table = _gap_table(found)
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
-    value, (low, high) = float(slope(np.array([o[2] for o in found]))), interval(slope(np.stack([o[3] for o in found])))
-    ten = 2**value
-    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {ten:.2f}; from one length to the next, a = {", ".join(f"{o:.2f}" for o in table.rate[1:])}; in units of what similarity loses, simple loses {table.ratio.iloc[0]:.1f} to {table.ratio.iloc[-1]:.1f} times as much; the line is 0', verdict(low, high, 0), value, low, high)
+    value, (low, high) = float(slope(np.array([o[2][0] for o in found]))), interval(slope(np.stack([o[2][1] for o in found])))
+    ratio = lambda o: f'{o.ratio:.1f} [{o.ratio_low:.1f}, {o.ratio_high:.1f}]'
+    return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {2**value:.2f}; from one length to the next, a = {", ".join(f"{o.rate:.2f} [{o.rate_low:.2f}, {o.rate_high:.2f}]" for _, o in table[1:].iterrows())}; in units of what similarity loses, simple loses {ratio(table.iloc[0])} at first and {ratio(table.iloc[-1])} at last times as much; the line is 0', verdict(low, high, 0), value, low, high)
 
 # %% ../nbs/10_claims.ipynb #7eec482f
 def _rank_pairs(run, kind):

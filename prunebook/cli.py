@@ -193,6 +193,8 @@ def _distances(args, model, tok):
     _arg('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters'),
     _arg('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights while training'),
     _arg('--steps', type=int, help='training steps'), _arg('--rank', type=int, help='rank of the adapters'),
+    _arg('--micro-batch', type=int, metavar='N', help='rows held in memory at once; the gradients of a step add up (default: as many as fit)'),
+    _arg('--gradient-checkpointing', action='store_true', help='less memory, more time: keep only what enters each layer for the way back, and run the layer again'),
     _arg('--seed', type=int, help='of the adapters and the order of texts'),
     _arg('--n-judge', type=int, default=32, metavar='N', help='demo validation texts for the loss before and after, in the model card; 0 for none (default: %(default)s)'),
     _arg('--resume', action='store_true', help='go on with a run in OUT.unfinished that was stopped'),
@@ -228,7 +230,7 @@ def _healing_config(args, source):
     from prunebook.healing import HealingConfig
     if args.config == 'quick': config = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
     else: config = HealingConfig.paper(source) if args.config == 'paper' else HealingConfig.load(args.config)
-    given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt')}
+    given = dict(bits=args.train_bits) | {k: getattr(args, k) for k in ('steps', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt', 'micro_batch')} | dict(gradient_checkpointing=args.gradient_checkpointing or None)
     return config.but(**{k: v for k, v in given.items() if v is not None})
 
 # %% ../nbs/08_cli.ipynb #956b6c3f

@@ -109,7 +109,7 @@ def working_gb(
     command: str,              # similarity, evaluate, heal, …
     b: int = 2,                # Bytes of a number
     batch_tokens: int | None = None,  # `token_budget` if `None`
-    recipe: dict[str, Any] | None = None  # Of healing: batch_size (or micro_batch), max_length, rank
+    recipe: dict[str, Any] | None = None  # Of healing: batch_size (or micro_batch), max_length, rank, gradient_checkpointing
 ) -> float:
     "Memory beside the weights"
     layer = token_budget(batch_tokens) * (6 * size.hidden + 3 * size.inner) * b
@@ -120,7 +120,8 @@ def working_gb(
         r = recipe or {}
         tokens = (r.get('micro_batch') or r.get('batch_size', 4)) * r.get('max_length', 256)
         adapters = size.depth * 3 * r.get('rank', 64) * (size.hidden + size.inner) * 4
-        kept = tokens * size.depth * (14 * size.hidden + 8 * size.inner) * b
+        of_layer = 14 * size.hidden + 8 * size.inner
+        kept = tokens * b * (size.depth * size.hidden + of_layer if r.get('gradient_checkpointing') else size.depth * of_layer)
         return (kept + 4 * adapters + 512 * size.vocab * 16) / 1e9
     return .2
 
@@ -129,10 +130,11 @@ def work(
     size: Size,
     command: str,
     tokens: int,  # How many go through the model
+    again: bool = False  # `gradient_checkpointing`: layers are run twice on the way forward
 ) -> float:
     "Operations that a command takes, in units of 1e12"
     head = 0 if command == 'similarity' else size.hidden * size.vocab
-    return {'heal': 4}.get(command, 2) * tokens * (size.active + head) / 1e12
+    return ({'heal': 4}.get(command, 2) * (size.active + head) + 2 * again * size.active) * tokens / 1e12
 
 def machine_speed(
     size: Size,
@@ -177,7 +179,7 @@ def estimate(
     n_texts: int = 256,         # Documents measured or judged
     max_length: int = 512,      # Tokens of each
     batch_tokens: int | None = None,
-    recipe: dict[str, Any] | None = None,  # Of healing: steps, batch_size, micro_batch, max_length, rank; `prunebook heal`'s own if `None`
+    recipe: dict[str, Any] | None = None,  # Of healing: steps, batch_size, micro_batch, max_length, rank, gradient_checkpointing; `prunebook heal`'s own if `None`
     speed: float | None = None, # 1e12 operations a second; measured if `None`
     revision: str | None = None # Of a model on the hub
 ) -> 'pd.DataFrame':            # command, weights, peak and disk in GB, minutes, whether it fits into this machine
@@ -194,7 +196,7 @@ def estimate(
     for c in ('similarity', 'prune', 'heal', 'evaluate', 'check'):
         peak = peak_gb(size, c, 'float32' if c == 'check' else dtype, None if c == 'check' else bits, batch_tokens, r)
         rows.append(dict(command=c, weights_gb=0. if c == 'prune' else weights_gb(size, 'float32' if c == 'check' else dtype, None if c == 'check' else bits), peak_gb=peak,
-            disk_gb=disk.get(c, 0.), minutes=work(size, c, tokens[c]) / speed / SLOWER.get(c, 1) / 60 if c in tokens else None, fits=peak < have))
+            disk_gb=disk.get(c, 0.), minutes=work(size, c, tokens[c], c == 'heal' and r.get('gradient_checkpointing', False)) / speed / SLOWER.get(c, 1) / 60 if c in tokens else None, fits=peak < have))
     return pd.DataFrame(rows)
 
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the multiplication's speed that a whole command reaches

@@ -45,6 +45,7 @@ class HealingConfig:
     objective: str = 'lm'         # "lm": the next token (paper); "distill": the unpruned model's distribution over it
     teacher_bits: int = 16        # The unpruned model's weights for "distill": 4, 16 or 32
     micro_batch: int | None = None # Rows a process holds at once; gradients add up to `batch_size`. `None` is all of them, or as many as fit
+    gradient_checkpointing: bool = False # Keep only what enters each layer for the way back, and run the layer again: less memory, more time, the same numbers
     save_every: int | None = None # Steps between checkpoints of a run with a folder; `None` is a tenth of `steps`
     seed: int = 0                 # Of adapters, order and dropout (paper: 0)
     deterministic: bool = True    # Same run, same bits, on the same machine, as long as memory suffices: fewer rows at once draw other dropout (paper: full determinism)
@@ -69,7 +70,7 @@ class HealingConfig:
             ('objective', self.objective in ('lm', 'distill'), '"lm" or "distill"'), ('teacher_bits', whole(self.teacher_bits, 0) and self.teacher_bits in (4, 16, 32), '4, 16 or 32'),
             ('save_every', whole(self.save_every, 1), 'a whole number of steps, 1 or more'),
             ('micro_batch', self.micro_batch is None or whole(self.micro_batch, 1) and self.batch_size % self.micro_batch == 0, f'a divisor of batch_size={self.batch_size}'),
-            ('seed', whole(self.seed, 0) and self.seed < 2**32, 'a whole number, 0 or more and below 2**32'), ('deterministic', isinstance(self.deterministic, bool), 'True or False'),
+            ('seed', whole(self.seed, 0) and self.seed < 2**32, 'a whole number, 0 or more and below 2**32'), *((k, isinstance(getattr(self, k), bool), 'True or False') for k in ('gradient_checkpointing', 'deterministic')),
             ('targets', self.targets is None or isinstance(self.targets, list) and len(self.targets) > 0 and all(isinstance(o, str) for o in self.targets), 'names of linear maps, or None for the feed-forward part')]: check(name, ok, allowed)
 
     def save(self, path: str | Path):
@@ -371,16 +372,21 @@ def _untie(model):
 def _student(model, config):
     "What is trained, and the causal model inside it"
     if config.method == 'lora':
-        names = _target_names(model, config.targets, _adapted(model, config))
-        student = _with_adapter(_twin(model, config.bits), config, names)
-        return student, student.get_base_model()
+        student = _with_adapter(_twin(model, config.bits), config, _target_names(model, config.targets, _adapted(model, config)))
+        causal = student.get_base_model()
+    else: student = causal = _with_free_end(model, config)
+    if config.gradient_checkpointing: causal.gradient_checkpointing_enable(dict(use_reentrant=False))
+    return student, causal
+
+def _with_free_end(model, config):
+    "A twin whose head and last layers are not frozen"
     n = len(LayerStack(model))
     last = range(max(0, n - config.last), n)
     student = _twin(model, config.bits, whole=last)
     _untie(student)
     for m in [student.get_output_embeddings(), *(LayerStack(student).layers[i] for i in last)]:
         for p in m.parameters(): p.data = p.data.to(torch.float32, copy=True); p.requires_grad_(True)
-    return student, student
+    return student
 
 # %% ../nbs/04_healing.ipynb #7d589577
 def _callbacks(steps, progress):
@@ -472,7 +478,7 @@ def _attempt(model, teacher, rows, tokenizer, config, run, progress, out):
         if not out_of_memory(e): raise
         micro = trainer.args.per_device_train_batch_size
         if micro == 1 or trainer.args.world_size > 1:
-            raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory for training. Give a smaller micro_batch (gradients still add up to batch_size) if there are several, a smaller max_length, or bits=4.') from e
+            raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory for training. Give a smaller micro_batch (gradients still add up to batch_size) if there are several, gradient_checkpointing=True, a smaller max_length, or bits=4.') from e
         fewer = next(k for k in range(micro // 2, 0, -1) if config.batch_size % k == 0)
         log.warning('out of memory with %d rows at once; going on with %d, and the gradients add up. A smaller micro_batch avoids this.', micro, fewer)
         return fewer
@@ -663,6 +669,7 @@ def _checked(model, tokenizer, config, teacher):
     if 4 in (config.bits, config.objective == 'distill' and config.teacher_bits): quantization(4)
     if (limit := getattr(stack.config, 'max_position_embeddings', None)) and config.max_length > limit:
         raise PrunebookError(f'max_length={config.max_length}: {type(model).__name__} knows at most {limit} positions. Give {limit} or less.')
+    if config.gradient_checkpointing and not model.supports_gradient_checkpointing: raise PrunebookError(f'gradient_checkpointing=True: transformers does not offer it for {type(model).__name__}. Leave it out; a smaller micro_batch or max_length takes less memory too.')
     if not _record(model): log.warning('this model carries no note of dropped layers: healing it is plain fine-tuning.')
     if config.method == 'lora': _target_names(model, config.targets, _adapted(model, config))
     if config.objective == 'lm' and config.method != 'linear_patch': return None
@@ -684,7 +691,9 @@ def _run_folder(out, run, resume, force):
     out, start = Path(out), Path(out)/'healing.json'
     if int(os.environ.get('RANK', 0)) == 0:
         if resume and start.exists():
-            if (was := read_json(start)) != run:
+            was = read_json(start)
+            if isinstance(was.get('config'), dict): was['config'] = asdict(HealingConfig()) | was['config']  # an older version did not know all fields
+            if was != run:
                 flat = lambda o: dict(o.get('config') or {}) | {k: v for k, v in o.items() if k != 'config'}
                 other = {k: (flat(was).get(k), v) for k, v in flat(run).items() if flat(was).get(k) != v}
                 raise PrunebookError(f'{out}: the run there was started otherwise (then, now): {other}. Go on with what it was started with, or start anew in another folder.')

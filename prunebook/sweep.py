@@ -226,6 +226,11 @@ def _score_file(key):
     return file_name('-'.join(map(str, key))) + '.json'
 
 # %% ../nbs/06_sweep.ipynb #a6d0c002
+def _with_defaults(config):
+    "A sweep's settings as an older version kept them, with the fields that it did not know"
+    whole = asdict(SweepConfig()) | config
+    return whole | (dict(healing=asdict(HealingConfig()) | whole['healing']) if isinstance(whole['healing'], dict) else {})
+
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
     def __init__(self, out: str | Path, config: SweepConfig, model: 'PreTrainedModel'):
@@ -236,7 +241,8 @@ class Run:
         except OSError as e: raise PrunebookError(f'{out}: cannot write there ({e.strerror}). Give a folder that can be written.') from None
         was = self.kept('sweep', lambda: asked)
         if not isinstance(was, dict) or not isinstance(was.get('config'), dict) or not set(asked) <= set(was): raise PrunebookError(f'{self.out/"sweep.json"} is damaged. Use another folder.')
-        differ = [k for k in asked['config'] if was['config'].get(k) != asked['config'][k]] + [f'the {k}' for k in ('model', 'dtype') if was[k] != asked[k]]
+        before = _with_defaults(was['config'])
+        differ = [k for k in asked['config'] if before.get(k) != asked['config'][k]] + [f'the {k}' for k in ('model', 'dtype') if was[k] != asked[k]]
         if differ: raise PrunebookError(f'{out} holds a sweep that was started otherwise: {", ".join(differ)}. Use another folder, or start this one with what it was started with.')
         self.path = self.out/'results.csv'
         log_start(self.out)

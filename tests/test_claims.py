@@ -21,6 +21,21 @@ def test_one_figure_holds_what_belongs_together(tmp_path):
     main = RunFolder(tmp_path, table, 'm').main
     assert [(o.task, o.n, o['count']) for _, o in main.iterrows()] == [('c4', 0, 100), ('c4', 2, 100), ('c4', 4, 100), ('mmlu', 0, 100), ('mmlu', 4, 100)]
 
+def test_a_curve_by_itself_is_that_of_most_questions(tmp_path):
+    "If it has the whole model and five cuts, asked as in the figures; and the whole model is that of the sweep with most cuts"
+    base = dict(model='m', dtype='torch.float32', depth=12, healed=False, seed=0, shots=0, shots_seed=0, source='q', layers='', task='arc_easy', metric='likelihood', max_length=math.nan, method=None, objective=None, adapt=None, rank=None, healing_tokens=0)
+    own = lambda sweep, ns, count, **kw: [base | dict(strategy='none' if n == 0 else 'similarity', n=n, sweep=sweep, count=count) | kw for n in ns]
+    run = lambda *rows: RunFolder(tmp_path, pd.DataFrame([o for r in rows for o in r]), 'm')
+    short, many, few = own('a', [0, 2], 100), own('b', [0, 1, 3, 4, 5, 6], 100), own('c', [0, 1, 2, 3, 4], 900)
+    assert list(run(short, many).main.query('n == 0').sweep) == ['b'] and set(run(short, many).main.n) == {0, 1, 2, 3, 4, 5, 6}
+    assert set(run(short, many, few).most_items('arc_easy')['count']) == {100}, 'four cuts are no curve'
+    whole = own('c', [0, 1, 2, 3, 4, 5], 900)
+    assert set(run(short, many, whole).most_items('arc_easy')['count']) == {900} and set(run(short, many, whole).main['count']) == {100}
+    assert set(run(short, many, own('c', [0, 1, 2, 3, 4, 5], 900, shots=5)).most_items('arc_easy')['count']) == {100}, 'asked otherwise'
+    assert set(run(many, own('c', [1, 2, 3, 4, 5, 6], 900)).most_items('arc_easy')['count']) == {100}, 'the whole model is missing'
+    healed = own('h', [1, 2, 3, 4, 5], 900, healed=True, rank=2.) + own('h', [0], 900)
+    assert set(run(many, own('g', [1, 2, 3, 4, 5, 6], 100, healed=True, rank=64.), healed).most_items('arc_easy', healed=True)['count']) == {100}, 'healed otherwise'
+
 def test_verdicts():
     assert [verdict(.6, .9, .5), verdict(.1, .4, .5), verdict(.1, .5, .5), verdict(.4, .6, .5), verdict(math.nan, 1, .5)] == [HOLDS, FAILS, FAILS, UNSURE, UNSURE]
     assert [verdict(.1, .4, .5, above=False), verdict(.6, .9, .5, above=False)] == [HOLDS, FAILS]

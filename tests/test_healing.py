@@ -121,6 +121,18 @@ def test_micro_batches_add_up():
     assert [o['loss'] for o in parts] == pytest.approx([o['loss'] for o in whole], abs=1e-4)
     assert [o['tokens'] for o in parts] == [o['tokens'] for o in whole]
 
+@pytest.mark.parametrize('kind, changes', [*((k, {}) for k in ('llama', 'gpt2', 'gemma3_text', 'falcon')), *(('llama', o) for o in (dict(packing='chunk'), dict(method='head_and_last', last=1), dict(objective='distill')))])
+def test_layers_that_are_run_again_learn_the_same(kind, changes):
+    "Bit by bit, dropout included"
+    model = tiny(kind)
+    a, b = (run(prune_model(model, [2, 3]), replace(small, steps=3, gradient_checkpointing=o, **changes), teacher=model) for o in (False, True))
+    assert same(a.adapter, b.adapter) and a.history == b.history
+
+def test_a_model_whose_layers_cannot_be_run_again_is_refused(monkeypatch):
+    pruned = prune_model(tiny(), [2, 3])
+    monkeypatch.setattr(type(pruned), 'supports_gradient_checkpointing', False)
+    with pytest.raises(PrunebookError, match='does not offer it for LlamaForCausalLM'): run(pruned, replace(small, gradient_checkpointing=True))
+
 @pytest.mark.parametrize('after', [0, 2])
 def test_rows_that_do_not_fit_into_memory_are_halved(after, monkeypatch, caplog, tmp_path):
     "From the start, or in the middle of a run, from its last checkpoint; the numbers are those of small batches"
