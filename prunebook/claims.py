@@ -134,14 +134,14 @@ class RunFolder:
         if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the whole model on {task}.')
         return own
 
-    def most_items(self, task: str, strategy: str = 'similarity', healed: bool = False) -> 'pd.DataFrame':
-        "Rows for one curve by itself: those with most questions that still have the whole model and five cuts, asked and healed as in `main`; `main` if there are none. Two curves are compared on `main`, where the items are the same"
+    def finest_curve(self, task: str, strategy: str = 'similarity', healed: bool = False) -> 'pd.DataFrame':
+        "As `curve`, for a curve by itself: of all that were asked and healed as in `main` and have the whole model and five cuts, that with most questions. Two curves are compared by `curve`, where the items are the same. Raises `Unmeasured` if no cut is there"
         own = self.table[(self.table.task == task) & (((self.table.strategy == strategy) & (self.table.healed == healed)) | (self.table.n == 0))]
         alike = lambda rows, by: rows[_joined(rows, by).isin(_joined(self.main[(self.main.task == task) & (self.main.healed == healed)], by))] if len(rows) else rows
         own = alike(own, SHOTS)
         if healed: own = own[~own.healed | own.index.isin(alike(own, RECIPE).index)]
         enough = [o for _, o in own.groupby(_joined(own, ITEMS)) if (o.n == 0).any() and o.n.nunique() > 5] if len(own) else []
-        return max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()), default=self.main)
+        return self.curve(task, strategy, healed, max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()), default=None))
 
     def tasks(self, kind: str = 'choice') -> list[str]:
         "Tasks of `main` by kind: loss, choice or generated"
@@ -397,7 +397,7 @@ def pooled_curve(
     from prunebook.evaluation import wilson
     parts, why = {}, []
     for t in tasks:
-        try: rows = run.curve(t, strategy, healed, run.most_items(t, strategy, healed))
+        try: rows = run.finest_curve(t, strategy, healed)
         except Unmeasured as e: why.append(str(e)); continue
         scores = run.scores(rows)
         if wilson(scores[0].k, scores[0].n)[0] > floor_of(scores[0]): parts[t] = rows.assign(score=scores)

@@ -28,13 +28,13 @@ def test_a_curve_by_itself_is_that_of_most_questions(tmp_path):
     run = lambda *rows: RunFolder(tmp_path, pd.DataFrame([o for r in rows for o in r]), 'm')
     short, many, few = own('a', [0, 2], 100), own('b', [0, 1, 3, 4, 5, 6], 100), own('c', [0, 1, 2, 3, 4], 900)
     assert list(run(short, many).main.query('n == 0').sweep) == ['b'] and set(run(short, many).main.n) == {0, 1, 2, 3, 4, 5, 6}
-    assert set(run(short, many, few).most_items('arc_easy')['count']) == {100}, 'four cuts are no curve'
+    assert set(run(short, many, few).finest_curve('arc_easy')['count']) == {100}, 'four cuts are no curve'
     whole = own('c', [0, 1, 2, 3, 4, 5], 900)
-    assert set(run(short, many, whole).most_items('arc_easy')['count']) == {900} and set(run(short, many, whole).main['count']) == {100}
-    assert set(run(short, many, own('c', [0, 1, 2, 3, 4, 5], 900, shots=5)).most_items('arc_easy')['count']) == {100}, 'asked otherwise'
-    assert set(run(many, own('c', [1, 2, 3, 4, 5, 6], 900)).most_items('arc_easy')['count']) == {100}, 'the whole model is missing'
+    assert set(run(short, many, whole).finest_curve('arc_easy')['count']) == {900} and set(run(short, many, whole).main['count']) == {100}
+    assert set(run(short, many, own('c', [0, 1, 2, 3, 4, 5], 900, shots=5)).finest_curve('arc_easy')['count']) == {100}, 'asked otherwise'
+    assert set(run(many, own('c', [1, 2, 3, 4, 5, 6], 900)).finest_curve('arc_easy')['count']) == {100}, 'the whole model is missing'
     healed = own('h', [1, 2, 3, 4, 5], 900, healed=True, rank=2.) + own('h', [0], 900)
-    assert set(run(many, own('g', [1, 2, 3, 4, 5, 6], 100, healed=True, rank=64.), healed).most_items('arc_easy', healed=True)['count']) == {100}, 'healed otherwise'
+    assert set(run(many, own('g', [1, 2, 3, 4, 5, 6], 100, healed=True, rank=64.), healed).finest_curve('arc_easy', healed=True)['count']) == {100}, 'healed otherwise'
 
 def test_verdicts():
     assert [verdict(.6, .9, .5), verdict(.1, .4, .5), verdict(.1, .5, .5), verdict(.4, .6, .5), verdict(math.nan, 1, .5)] == [HOLDS, FAILS, FAILS, UNSURE, UNSURE]

@@ -285,6 +285,11 @@ def test_resume_is_for_the_same_run(tmp_path):
     first = run(pruned, out=tmp_path/'a')
     assert run(pruned, out=tmp_path/'a', resume=True).history == first.history  # done already: nothing is trained
     with pytest.raises(PrunebookError, match="'steps': \\(6, 7\\)"): run(pruned, replace(small, steps=7), out=tmp_path/'a', resume=True)
+    note = json.loads((tmp_path/'a'/'healing.json').read_text())
+    del note['config']['gradient_checkpointing']  # as a version kept it that did not know the field
+    (tmp_path/'a'/'healing.json').write_text(json.dumps(note))
+    assert run(pruned, out=tmp_path/'a', resume=True).history == first.history
+    with pytest.raises(PrunebookError, match="'gradient_checkpointing': \\(False, True\\)"): run(pruned, replace(small, gradient_checkpointing=True), out=tmp_path/'a', resume=True)
     with pytest.raises(PrunebookError, match='not empty'): run(pruned, out=tmp_path/'a')
     assert run(pruned, replace(small, steps=2), out=tmp_path/'a', force=True).history[-1]['step'] == 2
 

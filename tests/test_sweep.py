@@ -111,6 +111,11 @@ def test_sweep_resumes_and_refuses(data):
     assert row.layers == '2 3 4' and row.fraction_layers == .5 and 0 < row.fraction_params < .5
     kept = load_score(data/'run'/'scores'/'simple-3-False-0-mmlu.json')
     assert isinstance(kept, Score) and kept.k == row.k == kept.right.sum()
+    asked = json.loads((data/'run'/'sweep.json').read_text())
+    del asked['config']['memory'], asked['config']['healing']['gradient_checkpointing']  # as a version kept it that did not know them
+    (data/'run'/'sweep.json').write_text(json.dumps(asked))
+    pd.testing.assert_frame_equal(table, sweep(model, Letters(), c, data/'run', progress=False))
+    with pytest.raises(PrunebookError, match='otherwise: healing'): sweep(model, Letters(), config(data, strategies=c.strategies, seeds=c.seeds, healing=dict(gradient_checkpointing=True)), data/'run', progress=False)
     with pytest.raises(PrunebookError, match='ns'): sweep(model, Letters(), config(data, ns=[1]), data/'run', progress=False)
     other = tiny('llama', max_position_embeddings=256)
     with torch.no_grad(): LayerStack(other).layers[0].self_attn.q_proj.weight.mul_(2)
