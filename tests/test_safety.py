@@ -73,10 +73,17 @@ def test_only_a_line_feed_ends_a_document(tmp_path):
     (tmp_path/'q.jsonl').write_text(json.dumps(dict(question='a\u2028b', choices=['x', 'y'], answer=0), ensure_ascii=False) + '\n', encoding='utf-8')
     assert load_questions(str(tmp_path/'q.jsonl'))[0]['question'] == 'a\u2028b'
 
-@pytest.mark.parametrize('name, content, says', [('t.txt', b'caf\xe9', 'UTF-8'), ('t.jsonl', b'{"text": ', 'not a readable'), ('t.jsonl', b'', 'no texts|not a readable')])
+@pytest.mark.parametrize('name, content, says', [('t.txt', b'caf\xe9', 'UTF-8'), ('t.jsonl', b'{"text": "a"}\n\n{"text": ', 'line 3: not JSON'), ('t.jsonl', b'', 'no texts'),
+    ('t.jsonl', b' null', 'line 1: not an object'), ('t.json', b'[{"text": "a"}, 3]', 'row 2: not an object'), ('t.jsonl', b'{"text": "a"}\n\xff', 'line 2: not UTF-8'), ('t.csv', b'', 'not a readable .csv')])
 def test_damaged_texts(tmp_path, name, content, says):
     (tmp_path/name).write_bytes(content)
     with pytest.raises(PrunebookError, match=says): load_texts(tmp_path/name)
+
+@pytest.mark.parametrize('content', [b'{"text": "a"}\r\n\n{"text": "b"}', b'\xef\xbb\xbf[{"text": "a"},\n {"text": "b"}]\n'])
+def test_json_by_the_line_or_in_a_list(tmp_path, content):
+    for name in ('t.json', 't.jsonl'):
+        (tmp_path/name).write_bytes(content)
+        assert load_texts(tmp_path/name) == ['a', 'b'] and load_texts(tmp_path/name, n=1) == ['a']
 
 def test_damaged_questions(tmp_path):
     (tmp_path/'q.jsonl').write_text('{"question": \n')
