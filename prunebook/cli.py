@@ -510,7 +510,9 @@ def main(
     argv: Sequence[str] | None = None,  # Arguments; the command line's own if `None`
 ) -> int:                               # 0: done; 1: `check` found something; 2: wrong use or input, said in one line on stderr; 130: interrupted; 143: the same, by SIGTERM
     "Entry point of `prunebook`"
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if any('\0' in o for o in argv or ()): parser.error('a null character stands in the arguments, which no name of a file holds.')
     with _quiet(args.progress), _ending(): return _run(args)
 
 class _Terminated(KeyboardInterrupt): "SIGTERM, with which schedulers end a job: it stops as Ctrl-C does"

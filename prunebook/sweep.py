@@ -216,7 +216,7 @@ KEYS = ['strategy', 'n', 'healed', 'seed', 'task']
 def _read_table(path):
     import pandas as pd
     try: table = pd.read_csv(path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=[''])
-    except (ValueError, OSError) as e: raise PrunebookError(f'{path} cannot be read ({_why(e)}). Delete it; the scores beside it are still there.') from e
+    except (ValueError, OverflowError, OSError) as e: raise PrunebookError(f'{path} cannot be read ({_why(e)}). Delete it; the scores beside it are still there.') from e
     if missing := set(KEYS) - set(table): raise PrunebookError(f'{path} has no columns {sorted(missing)}: it is no table of a sweep.')
     kinds = dict(healed='b', n='i', seed='i', value='fi', low='fi', high='fi', count='i')
     if bad := [k for k, v in kinds.items() if k in table and table[k].dtype.kind not in v]: raise PrunebookError(f'{path}: column {bad[0]} holds {table[bad[0]].iloc[0]!r} and the like, which no sweep wrote. Delete the file; the scores beside it are still there.')
@@ -285,7 +285,7 @@ def log_start(
     path, cpu = Path(folder)/'starts.jsonl', Path('/proc/cpuinfo')
     name = next((o.split(':')[1].strip() for o in cpu.read_text().splitlines() if o.startswith('model name')), '') if cpu.is_file() else platform.processor()
     device = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
-    line = dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=mask(' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])), processor=name + device, threads=torch.get_num_threads(),
+    line = dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=mask(' '.join([Path(sys.argv[0]).name.replace('__main__.py', 'prunebook'), *sys.argv[1:]])), processor=name + device, threads=torch.get_num_threads(),
         system=platform.system(), python=platform.python_version(), versions=versions())
     write_whole(path, (path.read_text(encoding='utf-8') if path.is_file() else '') + json.dumps(line) + '\n')
 

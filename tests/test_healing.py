@@ -1,5 +1,5 @@
 "Healing beyond its notebook: architectures, kills and resumes, processes, faults."
-import gc, json, multiprocessing, os, random, subprocess, sys, time
+import gc, json, multiprocessing, os, random, socket, subprocess, sys, time
 from dataclasses import replace
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
@@ -313,7 +313,8 @@ def test_two_processes(tmp_path):
     replace(small, dropout=0.).save(tmp_path/'config.json')
     replace(small, batch_size=3).save(tmp_path/'odd.json')
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
-    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0']
+    with socket.socket() as free: free.bind(('127.0.0.1', 0)); port = free.getsockname()[1]  # older accelerate takes 0 as it is
+    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', str(port)]
     def start(launch, out, config='config', **kw):
         return subprocess.run([sys.executable, *launch, '-m', 'prunebook', 'heal', str(tmp_path/'pruned'), str(out), '--texts', str(tmp_path/'texts.jsonl'), '--config', str(tmp_path/f'{config}.json'),
             '--n-judge', '0', '--no-progress'], env=env, capture_output=True, text=True, timeout=170, **kw)

@@ -11,7 +11,7 @@ from prunebook.figures import plot_scores
 from prunebook.pruning import check_checkpoint, choose_layers, free_place, new_folder, prune_checkpoint, prune_model, put_in_place
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
-from prunebook.sweep import LossMap, loss_map
+from prunebook.sweep import LossMap, loss_map, _read_table
 from test_sweep import Letters, texts, tiny
 
 @pytest.fixture
@@ -184,3 +184,11 @@ def test_a_healing_that_fails_leaves_what_it_would_replace(zoo, tmp_path, capsys
     (tmp_path/'old').mkdir(); (tmp_path/'old'/'model').write_text('yesterday')
     assert main(['heal', str(zoo/'m'), str(tmp_path/'old'), '--force', '--texts', str(tmp_path/'t.txt'), '--n-judge', '0']) == 2
     assert 'it failed' in capsys.readouterr().err and (tmp_path/'old'/'model').read_text() == 'yesterday'
+
+def test_a_null_character_in_a_name_is_wrong_use(capsys):
+    with pytest.raises(SystemExit) as stop: main(['prune', 'src', 'a\0b', '--drop', '1'])
+    assert stop.value.code == 2 and 'null character' in capsys.readouterr().err
+
+def test_a_count_without_end_in_a_table(tmp_path):
+    (tmp_path/'results.csv').write_text('strategy,n,healed,seed,task,k\nnone,0,False,0,c4,1e400\n')
+    with pytest.raises(PrunebookError, match='cannot be read'): _read_table(tmp_path/'results.csv')
