@@ -12,6 +12,7 @@ git clone -q "$root" "$work/src" && cd "$work/src"
 "$python" -m venv "$work/venv" && . "$work/venv/bin/activate"
 export MPLBACKEND=agg TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 unset PYTHONPATH
+export PRUNEBOOK_CACHE="$work/cache"  # these versions unpack the demo set themselves
 
 if [ "$what" = nbdev3 ]; then
     pip install -q 'nbdev>=3' && pip install -q --no-deps -e .
