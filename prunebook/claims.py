@@ -23,8 +23,8 @@ __all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SHOTS', 'I
            'open_run', 'small_ns', 'draw_distances', 'relative_depth', 'interval', 'deep_minima', 'last_layer_apart',
            'Jump', 'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
            'qa_plateau', 'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left',
-           'healed_gap', 'gap_by_length', 'closing_rate', 'rank_effect', 'rank_table', 'healing_gain', 'settings_agree',
-           'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
+           'healed_gap', 'gap_by_length', 'closing_rate', 'slowing', 'rank_effect', 'rank_table', 'healing_gain',
+           'settings_agree', 'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
 
 # %% ../nbs/10_claims.ipynb #e087420f
 HOLDS, FAILS, UNSURE, MISSING = 'holds', 'does not hold', 'cannot be told at this size', 'not measured in this run'
@@ -89,6 +89,10 @@ def _joined(rows, by):
     "The columns `by` of each row as one text"
     return rows[by].apply(lambda o: ' '.join(map(str, o)), axis=1)
 
+def _widest_first(rows):
+    "Sweeps with most cuts first: of several scores of the whole model, the one beside most cuts is taken"
+    return rows.iloc[(-rows.groupby('sweep').n.transform('nunique')).argsort(kind='stable')]
+
 def _most(rows, by):
     "The rows whose values of `by` have most different cuts"
     if rows.empty: return rows
@@ -116,8 +120,7 @@ class RunFolder:
         import pandas as pd
         two = self.table.strategy.isin(['similarity', 'simple'])
         t = self.table[two | (self.table.n == 0)] if two.any() else self.table
-        t = pd.concat([_most(_most(o, SHOTS), ITEMS) for _, o in t.groupby('task', sort=False)])
-        t = t.iloc[(-t.groupby(['task', 'sweep']).n.transform('nunique')).argsort(kind='stable')]  # of several scores of the whole model, the one beside most cuts
+        t = pd.concat([_widest_first(_most(_most(o, SHOTS), ITEMS)) for _, o in t.groupby('task', sort=False)])
         return pd.concat([t[~t.healed], _most(t[t.healed], RECIPE)]).drop_duplicates(KEYS).reset_index(drop=True)
 
     def curve(self,
@@ -135,13 +138,15 @@ class RunFolder:
         return own
 
     def finest_curve(self, task: str, strategy: str = 'similarity', healed: bool = False) -> 'pd.DataFrame':
-        "As `curve`, for a curve by itself: of all that were asked and healed as in `main` and have the whole model and five cuts, that with most questions. Two curves are compared by `curve`, where the items are the same. Raises `Unmeasured` if no cut is there"
-        own = self.table[(self.table.task == task) & (((self.table.strategy == strategy) & (self.table.healed == healed)) | (self.table.n == 0))]
-        alike = lambda rows, by: rows[_joined(rows, by).isin(_joined(self.main[(self.main.task == task) & (self.main.healed == healed)], by))] if len(rows) else rows
-        own = alike(own, SHOTS)
-        if healed: own = own[~own.healed | own.index.isin(alike(own, RECIPE).index)]
-        enough = [o for _, o in own.groupby(_joined(own, ITEMS)) if (o.n == 0).any() and o.n.nunique() > 5] if len(own) else []
-        return self.curve(task, strategy, healed, max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()), default=None))
+        """As `curve`, for a curve by itself: that with most questions, if it was asked and healed as the one in `main`, reaches as far, and has at least half its cuts.
+        Two curves are compared by `curve`, where the items are the same. Raises `Unmeasured` if no cut is there"""
+        usual = self.curve(task, strategy, healed)
+        own = self.table[(self.table.task == task) & (((self.table.strategy == strategy) & (self.table.healed == healed)) | (self.table.n == 0)) & (self.table['count'] > usual['count'].iloc[0])]
+        if own.empty: return usual
+        alike = lambda by: _joined(own, by).isin(_joined(usual[usual.n > 0], by))
+        own = own[alike(SHOTS) & (~own.healed | alike(RECIPE))]
+        enough = [o for _, o in own.groupby(_joined(own, ITEMS)) if (o.n == 0).any() and o.n.max() >= usual.n.max() and 2 * o.n.nunique() > len(usual)] if len(own) else []
+        return self.curve(task, strategy, healed, _widest_first(max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique())))) if enough else usual
 
     def tasks(self, kind: str = 'choice') -> list[str]:
         "Tasks of `main` by kind: loss, choice or generated"
@@ -392,12 +397,13 @@ def pooled_curve(
     tasks: Sequence[str],
     strategy: str = 'similarity',
     healed: bool = False,
+    finest: bool = False,  # `finest_curve` of each, for what is said of this curve alone
 ) -> tuple[np.ndarray, np.ndarray, float, list[str]]:  # Fractions (P,), right answers (P, N), floor, and the tasks that are in it
-    "Several tasks as one set of questions, of each as many as were asked, at the cuts that all have; tasks that the whole model cannot do stay out. Raises `Unmeasured` without such tasks, `Unsure` if all stay out"
+    "Several tasks as one set of questions, at the cuts that all have; tasks that the whole model cannot do stay out. Raises `Unmeasured` without such tasks, `Unsure` if all stay out"
     from prunebook.evaluation import wilson
     parts, why = {}, []
     for t in tasks:
-        try: rows = run.finest_curve(t, strategy, healed)
+        try: rows = (run.finest_curve if finest else run.curve)(t, strategy, healed)
         except Unmeasured as e: why.append(str(e)); continue
         scores = run.scores(rows)
         if wilson(scores[0].k, scores[0].n)[0] > floor_of(scores[0]): parts[t] = rows.assign(score=scores)
@@ -411,7 +417,7 @@ def pooled_curve(
 
 def qa_plateau(run: RunFolder, healed: bool = False, tasks: Sequence[str] | None = None, wanted: bool = True, strategy: str = 'similarity') -> Finding:
     "C3 (or, with `wanted=False`, C8) on the pooled choice tasks of a run, or on `tasks`. Raises as `pooled_curve` and `curve_shape`"
-    x, right, floor, used = pooled_curve(run, run.tasks() if tasks is None else tasks, strategy, healed)
+    x, right, floor, used = pooled_curve(run, run.tasks() if tasks is None else tasks, strategy, healed, finest=True)
     found = plateau(x, right, floor, wanted)
     return replace(found, seen=f'{", ".join(used)}, {right.shape[1]} questions: {found.seen}')
 
@@ -468,7 +474,7 @@ def collapse_of(
     tasks: Sequence[str] | None = None,
 ) -> tuple[float, float] | None:
     "Fractions between which the pooled answers collapse, from the bend to the floor; `None` if there is no plateau and collapse in 95 % of the draws"
-    try: s = curve_shape(*pooled_curve(run, run.tasks() if tasks is None else tasks, healed=healed)[:3])
+    try: s = curve_shape(*pooled_curve(run, run.tasks() if tasks is None else tasks, healed=healed, finest=True)[:3])
     except (Unsure, Unmeasured): return None
     return (s.bend, s.end) if s.held >= .95 and s.bend < s.end else None
 
@@ -557,26 +563,41 @@ def _gap_table(found):
     import pandas as pd
     with_interval = lambda name, value, draws: {name: value} | dict(zip((f'{name}_low', f'{name}_high'), interval(draws)))
     rows = [dict(healing_tokens=tokens, cuts=spans(ns)) | with_interval('left', *left) | with_interval('ratio', *ratio) for tokens, ns, left, ratio in found]
-    fall = lambda a, b, k: -np.log(np.maximum(b[2][k], 1e-6) / np.maximum(a[2][k], 1e-6)) / math.log(b[0] / a[0])
-    for row, a, b in zip(rows[1:], found, found[1:]): row |= with_interval('rate', fall(a, b, 0), fall(a, b, 1))
+    for row, (value, draws) in zip(rows[1:], _rates(found)): row |= with_interval('rate', value, draws)
     return pd.DataFrame(rows).set_index('healing_tokens')
 
+def _rates(found):
+    "From each length to the next, the power of the tokens by which the gap falls, and draws of it; not a number where a gap may be closed"
+    open_ = lambda o: (o[2][0], o[2][1]) if o[2][0] > 0 and (o[2][1] > 0).all() else (math.nan, np.full_like(o[2][1], math.nan))
+    fall = lambda a, b: tuple(-np.log(y / x) / math.log(b[0] / a[0]) for x, y in zip(open_(a), open_(b)))
+    return [fall(a, b) for a, b in zip(found, found[1:])]
+
 def _ratio(run, table, ns):
-    "Mean rise of the loss under simple over that under similarity, and draws of it"
+    "Mean rise of the loss under simple over that under similarity, and draws of it; not a number where the loss may not rise under similarity"
     ns, *scores = _pair(run, True, ns, table)
     flat = [o for s in scores for o in s]
-    ratio = lambda d: np.divide(*_gap(d, len(ns))[:0:-1])
-    return float(ratio(np.array([[o.value for o in flat]]))[0]), ratio(resample_losses(flat))
+    _, sim, simple = _gap(np.concatenate([[[o.value for o in flat]], resample_losses(flat)]), len(ns))
+    value, *draws = simple / sim if (sim > 0).all() else np.full(len(sim), math.nan)
+    return float(value), np.array(draws)
 
 def closing_rate(run: RunFolder) -> Finding:
-    "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes"
-    found = _by_length(run)
+    "C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes. Raises `Unmeasured` with fewer than three lengths, `Unsure` where fewer leave a gap beyond doubt"
+    measured = _by_length(run)
+    found = [o for o in measured if (o[2][1] > 0).all()]
+    if len(found) < 3: raise Unsure(f'{len(found)} of {len(measured)} lengths of healing leave a gap beyond doubt: a rate needs three.')
     table = _gap_table(found)
     x = np.log([o[0] for o in found])
     slope = lambda y: -np.polyfit(x, np.log(np.maximum(y, 1e-6)), 1)[0]
     value, (low, high) = float(slope(np.array([o[2][0] for o in found]))), interval(slope(np.stack([o[2][1] for o in found])))
     ratio = lambda o: f'{o.ratio:.1f} [{o.ratio_low:.1f}, {o.ratio_high:.1f}]'
     return Finding(f'from {found[0][0]:,} to {found[-1][0]:,} tokens the gap left falls as tokens to the power -a, a = {value:.2f} [{low:.2f}, {high:.2f}]: twice the tokens divide it by {2**value:.2f}; from one length to the next, a = {", ".join(f"{o.rate:.2f} [{o.rate_low:.2f}, {o.rate_high:.2f}]" for _, o in table[1:].iterrows())}; in units of what similarity loses, simple loses {ratio(table.iloc[0])} at first and {ratio(table.iloc[-1])} at last times as much; the line is 0', verdict(low, high, 0), value, low, high)
+
+def slowing(run: RunFolder) -> Finding:
+    "C5: the last rate at which the gap closes less the first, on the same draws of the documents; below 0 the closing slows down. Raises `Unmeasured` with fewer than three lengths, `Unsure` where a gap may be closed"
+    (a, x), *_, (b, y) = _rates(_by_length(run))
+    if math.isnan(a + b): raise Unsure('Where a gap may be closed there is no rate.')
+    low, high = interval(y - x)
+    return Finding(f'the rate goes from {a:.2f} at first to {b:.2f} at last, by {b - a:+.2f} [{low:+.2f}, {high:+.2f}]; the line is 0', verdict(low, high, 0, above=False), b - a, low, high)
 
 # %% ../nbs/10_claims.ipynb #7eec482f
 def _rank_pairs(run, kind):
@@ -688,20 +709,21 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:
     "C7 for the seeds of healing. Raises as `settings_agree`"
     wide, rows = seeds_table(run, task, strategy)
-    whole = run.table[(run.table.n == 0) & (run.table.task == task) & (run.table['count'] == rows['count'].iloc[0])].value
+    whole = _widest_first(run.table[(run.table.task == task) & (run.table['count'] == rows['count'].iloc[0])]).query('n == 0').value
     return settings_agree(wide.to_numpy(), False, whole.iloc[0] if len(whole) else None)
 
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Finding:
     "C7 for worked examples: curves of one task with other numbers (`shots`) or orders (`shots_seed`) of them. Raises `Unmeasured` with a single setting"
-    wide = shots_table(run, task, strategy, healed)
+    wide, _ = shots_table(run, task, strategy, healed)
     if wide.shape[1] < 2: raise Unmeasured(f'This run asked {task} with one setting of worked examples only.')
     return settings_agree(wide.to_numpy())
 
-def shots_table(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> 'pd.DataFrame':
-    "Accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have"
+def shots_table(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> tuple['pd.DataFrame', 'pd.DataFrame']:
+    "Accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the questions that were asked with most settings; and the rows of the run that these are"
     t = run.table[(run.table.task == task) & (((run.table.strategy == strategy) & (run.table.healed == healed)) | (run.table.n == 0))]
-    t = t[t['count'] == t['count'].max()].drop_duplicates(['n', 'shots', 'shots_seed'])
-    return t.pivot(index='n', columns=['shots', 'shots_seed'], values='value').dropna(axis=1, thresh=2).dropna()
+    settings = lambda o: (len(o[SHOTS].drop_duplicates()), len(o[['n', *SHOTS]].drop_duplicates()), o['count'].iloc[0])
+    if len(t): t = _widest_first(max((o for _, o in t.groupby(_joined(t, ITEMS))), key=settings)).drop_duplicates(['n', *SHOTS])
+    return t.pivot(index='n', columns=SHOTS, values='value').dropna(axis=1, thresh=2).dropna(), t
 
 # %% ../nbs/10_claims.ipynb #f4c7fcc5
 def no_plateau(run: RunFolder, healed: bool = False) -> Finding:
@@ -727,6 +749,6 @@ def judge_claims(
     at = collapse_of(run, True)
     found += [say('C4', smooth_loss, run, collapse=at or collapse_of(run), whose='healed answers' if at else 'unhealed answers'), say('C5a', unhealed_gap, run), say('C5b', healed_gap, run),
         say('C6a', rank_effect, run), say('C6b', rank_effect, run, 'choice'), say('C7a', seeds_agree, run)]
-    asked = [t for t in run.tasks() if len(shots_table(run, t).columns) > 1] or run.tasks()[:1] or ['mmlu']
+    asked = [t for t in run.tasks() if len(shots_table(run, t)[0].columns) > 1] or run.tasks()[:1] or ['mmlu']
     found += [say('C7b', shots_agree, run, t, note=f' ({t})') for t in asked]
     return found + [say('C8', no_plateau, run, note=f' ({", ".join(run.tasks("generated")) or "gsm8k"})')]

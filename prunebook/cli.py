@@ -43,6 +43,9 @@ _text_args = [
     _arg('--n-texts', type=int, metavar='N', help='how many texts, from the start (default: all; of a set on the hub 256, or what healing needs)'),
     _arg('--max-length', type=int, default=512, metavar='M', help='tokens kept of each text (default: %(default)s)'),
     _arg('--batch-tokens', type=int, metavar='N', help='most tokens in a batch (default: 1024 on a processor, 8192 on an accelerator)')]
+_memory_args = [
+    _arg('--micro-batch', type=int, metavar='N', help='rows of healing held in memory at once; the gradients of a step add up (default: as many as fit)'),
+    _arg('--gradient-checkpointing', action='store_true', help='less memory, more time in healing: keep only what enters each layer for the way back, and run the layer again')]
 _out_args = [
     _arg('--out', required=True, metavar='DIR', help='folder for the results; it appears whole or not at all'),
     _arg('--force', action='store_true', help='replace what is in the folder')]
@@ -77,7 +80,9 @@ def _fits(args, recipe=None, teacher=None):
 
 def _smaller(args):
     "What of this command's options takes less memory"
-    return 'Use ' + ', '.join([f'a smaller {o}' for o in ('--batch-tokens', '--max-length') if hasattr(args, o[2:].replace('-', '_'))] + ['--bits 4'] * hasattr(args, 'bits') + ['a larger machine'])
+    if args.command == 'heal': less = ['--micro-batch 1'] * (args.micro_batch != 1) + ['--gradient-checkpointing'] * (not args.gradient_checkpointing) + ['a recipe with a smaller max_length (--config)']
+    else: less = [f'a smaller {o}' for o in ('--batch-tokens', '--max-length') if hasattr(args, o[2:].replace('-', '_'))] + ['--bits 4'] * hasattr(args, 'bits')
+    return 'Use ' + ', '.join([*less, 'a larger machine'])
 
 def _texts(args, split, n_hub=256):
     "The texts that the command line asks for: of a set on the hub `n_hub` unless told otherwise, of anything else all"
@@ -193,8 +198,7 @@ def _distances(args, model, tok):
     _arg('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters'),
     _arg('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights while training'),
     _arg('--steps', type=int, help='training steps'), _arg('--rank', type=int, help='rank of the adapters'),
-    _arg('--micro-batch', type=int, metavar='N', help='rows held in memory at once; the gradients of a step add up (default: as many as fit)'),
-    _arg('--gradient-checkpointing', action='store_true', help='less memory, more time: keep only what enters each layer for the way back, and run the layer again'),
+    *_memory_args,
     _arg('--seed', type=int, help='of the adapters and the order of texts'),
     _arg('--n-judge', type=int, default=32, metavar='N', help='demo validation texts for the loss before and after, in the model card; 0 for none (default: %(default)s)'),
     _arg('--resume', action='store_true', help='go on with a run in OUT.unfinished that was stopped'),
@@ -214,7 +218,7 @@ def _heal(args):
         with alone(work): pass
         if work.exists() and not (args.resume or args.force): raise PrunebookError(f'{work} holds a healing that was stopped. Go on with --resume, or start anew with --force.')
     judged = load_texts('demo', split='validation', n=args.n_judge) if args.n_judge else []
-    model, tok = _load(args, vars(_healing_config(args, args.model)), args.teacher)
+    model, tok = _load(args, vars(_healing_config(args, _source(args.model))), args.teacher)
     config = _healing_config(args, (getattr(model.config, 'prunebook', None) or {}).get('source') or args.model)
     result = heal(model, tok, _texts(args, 'healing', config.steps * config.batch_size), config, out=work, progress=args.progress, teacher=args.teacher, resume=args.resume, force=args.force)
     if not main: return {}
@@ -224,6 +228,12 @@ def _heal(args):
     result.save(tok, work, scores=scores)
     put_in_place(work, out, args.force)
     return dict(out=args.out, steps=len(result.history), tokens=result.history[-1]['tokens'] if result.history else 0, seconds=round(result.seconds, 1), **{k: dict(before=a, after=b) for k, (a, b) in scores.items()})
+
+def _source(model):
+    "The name of the model that a folder was pruned from, by which the paper's recipe goes"
+    from prunebook.data import read_json
+    record = read_json(file).get('prunebook') if (file := Path(model)/'config.json').is_file() else None
+    return record.get('source') or model if isinstance(record, dict) else model
 
 def _healing_config(args, source):
     "The recipe that the command line asks for; the paper's is by the name of the model"
@@ -461,15 +471,15 @@ def _report(args):
 
 # %% ../nbs/08_cli.ipynb #a63b323e
 @_command('prunebook estimate demo', _model_args[:3], _model_args[4], _text_args[2:],
-    _arg('--config', default='quick', help='recipe of healing: quick, paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'))
+    _arg('--config', default='quick', help='recipe of healing: quick, paper, or a JSON file that HealingConfig.save wrote (default: %(default)s)'), *_memory_args)
 def _estimate(args):
     "Memory, disk and time that each command will need for a model, from its config and the headers of its weights alone."
     from prunebook.estimate import estimate, memory_gb, model_size
     size = model_size(args.model, args.revision)
-    recipe = None
+    recipe = {k: getattr(args, k) for k in ('micro_batch', 'gradient_checkpointing') if getattr(args, k)}
     if args.config != 'quick':
         from prunebook.healing import HealingConfig
-        recipe = vars(HealingConfig.paper(args.model) if args.config == 'paper' else HealingConfig.load(args.config))
+        recipe = vars((HealingConfig.paper(_source(args.model)) if args.config == 'paper' else HealingConfig.load(args.config)).but(**recipe))
     table = estimate(size, args.dtype, args.bits, args.n_texts or 256, args.max_length, args.batch_tokens, recipe)
     return dict(model=args.model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
         memory_gb={k: round(v, 1) for k, v in memory_gb().items()}, needs=table.to_dict('records'))

@@ -8,6 +8,7 @@ import errno, glob, hashlib, json, logging, math, os, random, re, shutil, stat, 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
@@ -311,7 +312,7 @@ def _encodable(text):
 def _json(text, where):
     "`text` as JSON"
     try: return json.loads(text if '\\ud' not in text.lower() else _encodable(json.dumps(json.loads(text), ensure_ascii=False)))
-    except (ValueError, RecursionError) as e: raise PrunebookError(f'{where}: not JSON ({e}).') from None
+    except (ValueError, RecursionError) as e: raise PrunebookError(f'{where}: not JSON ({e}). Give one object a line, or all in one list.') from None
 
 def _jsonl(path):
     "The objects of a file of JSON: one a line, or all in one list"
@@ -348,7 +349,7 @@ def load_texts(
         texts = [o.rstrip('\r') for _, o in _lines(path)]
     else:
         rows = _local_rows(path) if os.path.isfile(path) else _hub_rows(name, split, config, **kwargs)
-        texts = [_field(r, column, name) for r, _ in zip(rows, range(n if n is not None else sys.maxsize))]
+        texts = [_field(r, column, name) for r in islice(rows, n if n is None or n > 0 else 1)]
     if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
     if not texts: raise PrunebookError(f'{name}: no texts in it.')
     if n is not None and not 1 <= n <= len(texts): raise PrunebookError(f'n={n} texts asked of {name} ({split}), which has {len(texts)}. Ask for 1 to {len(texts)}.')
@@ -393,6 +394,7 @@ def load_questions(
 ) -> list[dict[str, Any]]: # question, choices, answer and, where there is one, passage and subject
     "Questions as plain dicts. With `n`, every k-th is taken, so that all subjects are still there. Raises `PrunebookError` if the set cannot be found"
     items = [_as_item(i, o, name) for i, o in enumerate(_question_rows(str(name), data_dir or os.environ.get('PRUNEBOOK_DATA'), split, kwargs))]
+    if not items: raise PrunebookError(f'{name}: no questions in it.')
     if n is None: return items
     if not 1 <= n <= len(items): raise PrunebookError(f'n={n} questions asked of {name}, which has {len(items)}. Ask for 1 to {len(items)}.')
     return [items[i * len(items) // n] for i in range(n)]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
@@ -375,7 +376,9 @@ def _student(model, config):
         student = _with_adapter(_twin(model, config.bits), config, _target_names(model, config.targets, _adapted(model, config)))
         causal = student.get_base_model()
     else: student = causal = _with_free_end(model, config)
-    if config.gradient_checkpointing: causal.gradient_checkpointing_enable(dict(use_reentrant=False))
+    if config.gradient_checkpointing:
+        causal.gradient_checkpointing_enable(dict(use_reentrant=False))
+        causal.disable_input_require_grads()  # else gradients go down to the embedding, past the first layer that learns
     return student, causal
 
 def _with_free_end(model, config):
@@ -478,7 +481,8 @@ def _attempt(model, teacher, rows, tokenizer, config, run, progress, out):
         if not out_of_memory(e): raise
         micro = trainer.args.per_device_train_batch_size
         if micro == 1 or trainer.args.world_size > 1:
-            raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory for training. Give a smaller micro_batch (gradients still add up to batch_size) if there are several, gradient_checkpointing=True, a smaller max_length, or bits=4.') from e
+            less = '' if config.gradient_checkpointing else 'gradient_checkpointing=True (a run that was stopped may go on with it), '
+            raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory for training. Give a smaller micro_batch (gradients still add up to batch_size) if there are several, {less}a smaller max_length, or bits=4.') from e
         fewer = next(k for k in range(micro // 2, 0, -1) if config.batch_size % k == 0)
         log.warning('out of memory with %d rows at once; going on with %d, and the gradients add up. A smaller micro_batch avoids this.', micro, fewer)
         return fewer
@@ -669,7 +673,7 @@ def _checked(model, tokenizer, config, teacher):
     if 4 in (config.bits, config.objective == 'distill' and config.teacher_bits): quantization(4)
     if (limit := getattr(stack.config, 'max_position_embeddings', None)) and config.max_length > limit:
         raise PrunebookError(f'max_length={config.max_length}: {type(model).__name__} knows at most {limit} positions. Give {limit} or less.')
-    if config.gradient_checkpointing and not model.supports_gradient_checkpointing: raise PrunebookError(f'gradient_checkpointing=True: transformers does not offer it for {type(model).__name__}. Leave it out; a smaller micro_batch or max_length takes less memory too.')
+    if config.gradient_checkpointing and not (model.supports_gradient_checkpointing and 'enable' in signature(model._set_gradient_checkpointing).parameters): raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller micro_batch or max_length takes less memory too.')
     if not _record(model): log.warning('this model carries no note of dropped layers: healing it is plain fine-tuning.')
     if config.method == 'lora': _target_names(model, config.targets, _adapted(model, config))
     if config.objective == 'lm' and config.method != 'linear_patch': return None
@@ -683,6 +687,10 @@ def _checked(model, tokenizer, config, teacher):
         raise PrunebookError(f'the teacher has {len(LayerStack(teacher))} layers; this model was pruned from one of {depth}. Give that one.')
     return teacher
 
+def _what_counts(recipe):
+    "What of a recipe changes numbers, the fields that an older version did not know at their defaults: two runs that are alike in it can go on with each other"
+    return {k: v for k, v in (asdict(HealingConfig()) | dict(recipe)).items() if k != 'gradient_checkpointing'}
+
 @contextmanager
 def _run_folder(out, run, resume, force):
     "The folder of a run: `out`, which holds `healing.json` from its first moment, or a temporary one"
@@ -691,11 +699,9 @@ def _run_folder(out, run, resume, force):
     out, start = Path(out), Path(out)/'healing.json'
     if int(os.environ.get('RANK', 0)) == 0:
         if resume and start.exists():
-            was = read_json(start)
-            if isinstance(was.get('config'), dict): was['config'] = asdict(HealingConfig()) | was['config']  # an older version did not know all fields
-            if was != run:
-                flat = lambda o: dict(o.get('config') or {}) | {k: v for k, v in o.items() if k != 'config'}
-                other = {k: (flat(was).get(k), v) for k, v in flat(run).items() if flat(was).get(k) != v}
+            was, now = (_what_counts(o.get('config') or {}) | {k: v for k, v in o.items() if k != 'config'} for o in (read_json(start), run))
+            if was != now:
+                other = {k: (was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)}
                 raise PrunebookError(f'{out}: the run there was started otherwise (then, now): {other}. Go on with what it was started with, or start anew in another folder.')
         else:
             with new_folder(out, force) as tmp: (tmp/'healing.json').write_text(json.dumps(run, indent=1) + '\n')

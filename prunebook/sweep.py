@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from .data import file_name, load_texts, mask, over_batches, read_json, token_budget, tokenize, write_whole, _why
 from .evaluation import LossScore, Score, document_losses, evaluate, load_score, replaced, text_loss, _loss_score
-from .healing import HealingConfig, fingerprint, heal
+from .healing import HealingConfig, fingerprint, heal, _what_counts
 from .pruning import STRATEGIES, Plan, alone, choose_layers, prune_model
 from .similarity import LayerDistances, _evaluating, layer_distances
 from .stack import Block, LayerStack, PrunebookError, check_layers
@@ -227,9 +227,9 @@ def _score_file(key):
 
 # %% ../nbs/06_sweep.ipynb #a6d0c002
 def _with_defaults(config):
-    "A sweep's settings as an older version kept them, with the fields that it did not know"
+    "A sweep's settings as an older version kept them, with the fields that it did not know; of the recipe what changes numbers"
     whole = asdict(SweepConfig()) | config
-    return whole | (dict(healing=asdict(HealingConfig()) | whole['healing']) if isinstance(whole['healing'], dict) else {})
+    return whole | (dict(healing=_what_counts(whole['healing'])) if isinstance(whole['healing'], dict) else {})
 
 class Run:
     "A sweep's folder: the table, the scores, and what was asked for"
@@ -242,7 +242,8 @@ class Run:
         was = self.kept('sweep', lambda: asked)
         if not isinstance(was, dict) or not isinstance(was.get('config'), dict) or not set(asked) <= set(was): raise PrunebookError(f'{self.out/"sweep.json"} is damaged. Use another folder.')
         before = _with_defaults(was['config'])
-        differ = [k for k in asked['config'] if before.get(k) != asked['config'][k]] + [f'the {k}' for k in ('model', 'dtype') if was[k] != asked[k]]
+        now = _with_defaults(asked['config'])
+        differ = [k for k in now if before.get(k) != now[k]] + [f'the {k}' for k in ('model', 'dtype') if was[k] != asked[k]]
         if differ: raise PrunebookError(f'{out} holds a sweep that was started otherwise: {", ".join(differ)}. Use another folder, or start this one with what it was started with.')
         self.path = self.out/'results.csv'
         log_start(self.out)
@@ -403,7 +404,9 @@ def _read_sweep(folder, name):
         asked, table = read_json(folder/'sweep.json'), _read_table(folder/'results.csv')
         if type(asked['depth']) is not int or not 1 <= asked['depth'] < 10**6: raise ValueError(f'depth {asked["depth"]!r}')
         if missing := {*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'fraction_layers'} - set(table): raise ValueError(f'columns {sorted(missing)} are missing')
-        config, recipe = asked['config'], asked['config']['healing']
+        config = asked['config']
+        recipe = asdict(HealingConfig(**{f.name: config['healing'][f.name] for f in fields(HealingConfig) if f.name in config['healing']}))
+        if not isinstance(config['max_length'], (int, float)): raise ValueError(f'max_length {config["max_length"]!r}')
         table = table.assign(sweep=name, depth=asked['depth'], model=asked['model'], dtype=asked.get('dtype'), shots=config['scoring'].get('shots', 0), shots_seed=config['scoring'].get('seed', 0),
             max_length=table.metric.eq('loss').map({True: config['max_length']}), healing_tokens=table.healed * recipe['steps'] * recipe['batch_size'] * recipe['max_length'])
         own = dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, **{k: recipe[k] for k in ('method', 'objective', 'adapt', 'steps')})

@@ -3,7 +3,7 @@ import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, RunFolder, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
-    gap_left, healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
+    gap_left, healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, shots_table, slowing, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
 from prunebook.sweep import kept_score, read_run
@@ -22,19 +22,45 @@ def test_one_figure_holds_what_belongs_together(tmp_path):
     assert [(o.task, o.n, o['count']) for _, o in main.iterrows()] == [('c4', 0, 100), ('c4', 2, 100), ('c4', 4, 100), ('mmlu', 0, 100), ('mmlu', 4, 100)]
 
 def test_a_curve_by_itself_is_that_of_most_questions(tmp_path):
-    "If it has the whole model and five cuts, asked as in the figures; and the whole model is that of the sweep with most cuts"
+    "If it was asked as in the figures, reaches as far and has half the cuts; and the whole model is that of the sweep with most cuts"
     base = dict(model='m', dtype='torch.float32', depth=12, healed=False, seed=0, shots=0, shots_seed=0, source='q', layers='', task='arc_easy', metric='likelihood', max_length=math.nan, method=None, objective=None, adapt=None, rank=None, healing_tokens=0)
     own = lambda sweep, ns, count, **kw: [base | dict(strategy='none' if n == 0 else 'similarity', n=n, sweep=sweep, count=count) | kw for n in ns]
     run = lambda *rows: RunFolder(tmp_path, pd.DataFrame([o for r in rows for o in r]), 'm')
-    short, many, few = own('a', [0, 2], 100), own('b', [0, 1, 3, 4, 5, 6], 100), own('c', [0, 1, 2, 3, 4], 900)
-    assert list(run(short, many).main.query('n == 0').sweep) == ['b'] and set(run(short, many).main.n) == {0, 1, 2, 3, 4, 5, 6}
-    assert set(run(short, many, few).finest_curve('arc_easy')['count']) == {100}, 'four cuts are no curve'
-    whole = own('c', [0, 1, 2, 3, 4, 5], 900)
-    assert set(run(short, many, whole).finest_curve('arc_easy')['count']) == {900} and set(run(short, many, whole).main['count']) == {100}
-    assert set(run(short, many, own('c', [0, 1, 2, 3, 4, 5], 900, shots=5)).finest_curve('arc_easy')['count']) == {100}, 'asked otherwise'
-    assert set(run(many, own('c', [1, 2, 3, 4, 5, 6], 900)).finest_curve('arc_easy')['count']) == {100}, 'the whole model is missing'
-    healed = own('h', [1, 2, 3, 4, 5], 900, healed=True, rank=2.) + own('h', [0], 900)
-    assert set(run(many, own('g', [1, 2, 3, 4, 5, 6], 100, healed=True, rank=64.), healed).finest_curve('arc_easy', healed=True)['count']) == {100}, 'healed otherwise'
+    counts = lambda *rows, **kw: set(run(*rows).finest_curve('arc_easy', **kw)['count'])
+    short, usual = own('a', [0, 2], 100), own('b', [0, 1, 3, 4, 5, 6], 100)
+    for curve in (run(short, usual).main, run(short, usual).finest_curve('arc_easy')): assert list(curve.query('n == 0').sweep) == ['b'] and set(curve.n) == {0, 1, 2, 3, 4, 5, 6}
+    assert counts(short, usual, own('c', [0, 1, 2, 4, 6], 900)) == {900} and set(run(short, usual, own('c', [0, 1, 2, 4, 6], 900)).main['count']) == {100}
+    assert counts(short, usual, own('c', [0, 1, 2, 3, 4, 5], 900)) == {100}, 'it does not reach as far'
+    assert counts(short, usual, own('c', [0, 3, 6], 900)) == {100}, 'too few cuts'
+    assert counts(short, usual, own('c', [0, 1, 2, 4, 6], 900, shots=5)) == {100}, 'asked otherwise'
+    assert counts(usual, own('c', [1, 2, 3, 4, 5, 6], 900)) == {100}, 'the whole model is missing'
+    healed = own('g', [1, 2, 4, 6], 100, healed=True, rank=64.)
+    assert counts(usual, healed, own('h', [1, 2, 4, 6], 900, healed=True, rank=2.) + own('h', [0], 900), healed=True) == {100}, 'healed otherwise'
+    assert counts(usual, healed, own('h', [1, 2, 4, 6], 900, healed=True, rank=64.) + own('h', [0], 900), healed=True) == {900}
+
+def test_settings_are_compared_on_the_questions_that_most_have(tmp_path):
+    rows = [dict(strategy='none' if n == 0 else 'similarity', n=n, healed=False, seed=0, task='t', source='q', count=count, max_length=math.nan, dtype='d', shots=s, shots_seed=0, sweep=f'{s}-{count}', value=n + s)
+        for s, count, ns in ((0, 100, [0, 1, 2]), (5, 100, [0, 2]), (0, 900, [0, 1, 2, 3, 4])) for n in ns]
+    wide, own = shots_table(RunFolder(tmp_path, pd.DataFrame(rows), 'm'), 't')
+    assert set(own['count']) == {100} and list(wide.index) == [0, 2] and wide.shape[1] == 2
+
+def test_a_gap_that_is_closed_has_no_rate_and_a_rise_that_is_none_no_ratio(made):
+    fill(made, healing=dict(rank=2))
+    for steps, left in ((100, .5), (400, .1), (1600, .02), (6400, -.1)): lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
+    run = open_run(made.root)
+    table = gap_by_length(run)
+    assert table.rate.notna().tolist() == [False, True, True, False]
+    assert table.ratio.notna().all() and closing_rate(run).verdict == HOLDS and 'from 25,600 to 409,600 tokens' in closing_rate(run).seen
+    with pytest.raises(Unsure, match='no rate'): slowing(run)
+    lengths(made, 25600, lambda n: -.101 * n, lambda n: .1 * n)  # no rise under similarity
+    assert gap_by_length(open_run(made.root)).ratio.notna().tolist() == [True] * 4 + [False]
+
+def test_closing_that_slows_down_and_that_does_not(made):
+    fill(made, healing=dict(rank=2))
+    for steps, left in ((100, .5), (400, .1), (1600, .04)): lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
+    assert slowing(open_run(made.root)).verdict == HOLDS
+    lengths(made, 6400, lambda n: 0, lambda n: .002 * 1.4 * n)
+    assert slowing(open_run(made.root)).verdict == FAILS
 
 def test_verdicts():
     assert [verdict(.6, .9, .5), verdict(.1, .4, .5), verdict(.1, .5, .5), verdict(.4, .6, .5), verdict(math.nan, 1, .5)] == [HOLDS, FAILS, FAILS, UNSURE, UNSURE]

@@ -231,10 +231,10 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path):
 def tiny_gguf(path):
     "A sound model of one layer, in the form that the demo model comes in"
     from gguf import GGUFWriter
-    vocab = [chr(33 + i) for i in range(94)] + ['ab', '<s>', '</s>', 'Ġ']
+    vocab = [chr(33 + i) for i in range(94)] + ['ab', '<s>', '</s>', 'Ġ', 'cd']
     w = GGUFWriter(path, 'llama')
     for name, value in dict(context_length=32, embedding_length=8, block_count=1, feed_forward_length=8, head_count=2, head_count_kv=1, layer_norm_rms_eps=1e-5, rope_freq_base=1e4, vocab_size=len(vocab), tokenizer_model='gpt2',
-        token_list=vocab, token_merges=['a b'], token_types=[1] * len(vocab), bos_token_id=95, eos_token_id=96, unk_token_id=95, pad_token_id=96).items(): getattr(w, f'add_{name}')(value)
+        token_list=vocab, token_merges=['a b', 'c d'], token_types=[1] * len(vocab), bos_token_id=95, eos_token_id=96, unk_token_id=95, pad_token_id=96).items(): getattr(w, f'add_{name}')(value)
     layer = dict(attn_norm=(8,), ffn_norm=(8,), attn_q=(8, 8), attn_k=(4, 8), attn_v=(4, 8), attn_output=(8, 8), ffn_gate=(8, 8), ffn_up=(8, 8), ffn_down=(8, 8))
     for name, shape in dict(token_embd=(len(vocab), 8), output_norm=(8,), **{f'blk.0.{k}': v for k, v in layer.items()}).items(): w.add_tensor(f'{name}.weight', np.ones(shape, np.float32))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()

@@ -121,17 +121,32 @@ def test_micro_batches_add_up():
     assert [o['loss'] for o in parts] == pytest.approx([o['loss'] for o in whole], abs=1e-4)
     assert [o['tokens'] for o in parts] == [o['tokens'] for o in whole]
 
-@pytest.mark.parametrize('kind, changes', [*((k, {}) for k in ('llama', 'gpt2', 'gemma3_text', 'falcon')), *(('llama', o) for o in (dict(packing='chunk'), dict(method='head_and_last', last=1), dict(objective='distill')))])
+@pytest.mark.parametrize('kind, changes', [*((k, {}) for k in ('llama', 'gpt2', 'gemma3_text', 'falcon')), *(('llama', o) for o in (dict(packing='chunk'), dict(adapt='near_cut', near=1), dict(method='head_and_last', last=1), dict(objective='distill')))])
 def test_layers_that_are_run_again_learn_the_same(kind, changes):
-    "Bit by bit, dropout included"
+    "Bit by bit, dropout included; each is run again, and gradients go no deeper than without"
     model = tiny(kind)
-    a, b = (run(prune_model(model, [2, 3]), replace(small, steps=3, gradient_checkpointing=o, **changes), teacher=model) for o in (False, True))
+    pruned = prune_model(model, [2, 3])
+    layer = type(LayerStack(pruned).layers[0])
+    plain = layer.forward
+    def learn(again):
+        calls, place, learning = [0], {}, set()
+        def forward(self, *args, **kw):
+            calls[0] += 1
+            i = place.setdefault(self, len(place))  # layers come in order
+            out = plain(self, *args, **kw)
+            if (out[0] if isinstance(out, tuple) else out).requires_grad: learning.add(i)
+            return out
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(layer, 'forward', forward)
+            return run(pruned, replace(small, steps=3, gradient_checkpointing=again, **changes), teacher=model), calls[0], learning
+    (a, once, deep), (b, more, deep_too) = learn(False), learn(True)
     assert same(a.adapter, b.adapter) and a.history == b.history
+    assert more > once and deep == deep_too
 
 def test_a_model_whose_layers_cannot_be_run_again_is_refused(monkeypatch):
     pruned = prune_model(tiny(), [2, 3])
     monkeypatch.setattr(type(pruned), 'supports_gradient_checkpointing', False)
-    with pytest.raises(PrunebookError, match='does not offer it for LlamaForCausalLM'): run(pruned, replace(small, gradient_checkpointing=True))
+    with pytest.raises(PrunebookError, match='it is not offered for LlamaForCausalLM'): run(pruned, replace(small, gradient_checkpointing=True))
 
 @pytest.mark.parametrize('after', [0, 2])
 def test_rows_that_do_not_fit_into_memory_are_halved(after, monkeypatch, caplog, tmp_path):
@@ -289,7 +304,10 @@ def test_resume_is_for_the_same_run(tmp_path):
     del note['config']['gradient_checkpointing']  # as a version kept it that did not know the field
     (tmp_path/'a'/'healing.json').write_text(json.dumps(note))
     assert run(pruned, out=tmp_path/'a', resume=True).history == first.history
-    with pytest.raises(PrunebookError, match="'gradient_checkpointing': \\(False, True\\)"): run(pruned, replace(small, gradient_checkpointing=True), out=tmp_path/'a', resume=True)
+    assert run(pruned, replace(small, gradient_checkpointing=True), out=tmp_path/'a', resume=True).history == first.history  # it changes no number
+    (tmp_path/'a'/'healing.json').write_text(json.dumps(note | dict(config=note['config'] | dict(later=1))))
+    with pytest.raises(PrunebookError, match="'later': \\(1, None\\)"): run(pruned, out=tmp_path/'a', resume=True)
+    (tmp_path/'a'/'healing.json').write_text(json.dumps(note))
     with pytest.raises(PrunebookError, match='not empty'): run(pruned, out=tmp_path/'a')
     assert run(pruned, replace(small, steps=2), out=tmp_path/'a', force=True).history[-1]['step'] == 2
 

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.evaluation import Score, load_score, text_loss
 from prunebook.stack import Block, LayerStack, PrunebookError
 from prunebook.similarity import layer_distances
+from dataclasses import asdict
 from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, judge_distances, loss_map, share_prefixes, sweep
 
 KINDS = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), gemma3_text=dict(head_dim=8, num_key_value_heads=2, sliding_window=6, final_logit_softcapping=5.),
@@ -115,7 +116,9 @@ def test_sweep_resumes_and_refuses(data):
     del asked['config']['memory'], asked['config']['healing']['gradient_checkpointing']  # as a version kept it that did not know them
     (data/'run'/'sweep.json').write_text(json.dumps(asked))
     pd.testing.assert_frame_equal(table, sweep(model, Letters(), c, data/'run', progress=False))
-    with pytest.raises(PrunebookError, match='otherwise: healing'): sweep(model, Letters(), config(data, strategies=c.strategies, seeds=c.seeds, healing=dict(gradient_checkpointing=True)), data/'run', progress=False)
+    go_on = lambda **kw: sweep(model, Letters(), config(data, strategies=c.strategies, seeds=c.seeds, healing=kw), data/'run', progress=False)
+    pd.testing.assert_frame_equal(table, go_on(**asdict(c.healing) | dict(gradient_checkpointing=True)))  # it changes no number
+    with pytest.raises(PrunebookError, match='otherwise: healing'): go_on(rank=3)
     with pytest.raises(PrunebookError, match='ns'): sweep(model, Letters(), config(data, ns=[1]), data/'run', progress=False)
     other = tiny('llama', max_position_embeddings=256)
     with torch.no_grad(): LayerStack(other).layers[0].self_attn.q_proj.weight.mul_(2)
