@@ -126,22 +126,22 @@ def test_layers_that_are_run_again_learn_the_same(kind, changes):
     "Bit by bit, dropout included; each is run again, and gradients go no deeper than without"
     model = tiny(kind)
     pruned = prune_model(model, [2, 3])
-    layer = type(LayerStack(pruned).layers[0])
-    plain = layer.forward
+    layer, call, calls = type(LayerStack(pruned).layers[0]), torch.nn.Module._call_impl, []
     def learn(again):
-        calls, place, learning = [0], {}, set()
-        def forward(self, *args, **kw):
-            calls[0] += 1
-            i = place.setdefault(self, len(place))  # layers come in order
-            out = plain(self, *args, **kw)
-            if (out[0] if isinstance(out, tuple) else out).requires_grad: learning.add(i)
+        place, learning = {}, set()
+        calls.append(0)
+        def counted(self, *args, **kw):
+            calls[-1] += 1
+            out = call(self, *args, **kw)
+            if isinstance(self, layer) and (out[0] if isinstance(out, tuple) else out).requires_grad: learning.add(place.setdefault(self, len(place)))
+            elif isinstance(self, layer): place.setdefault(self, len(place))  # layers come in order
             return out
         with pytest.MonkeyPatch.context() as m:
-            m.setattr(layer, 'forward', forward)
-            return run(pruned, replace(small, steps=3, gradient_checkpointing=again, **changes), teacher=model), calls[0], learning
-    (a, once, deep), (b, more, deep_too) = learn(False), learn(True)
+            m.setattr(torch.nn.Module, '_call_impl', counted)
+            return run(pruned, replace(small, steps=3, gradient_checkpointing=again, **changes), teacher=model), learning
+    (a, deep), (b, deep_too) = learn(False), learn(True)
     assert same(a.adapter, b.adapter) and a.history == b.history
-    assert more > once and deep == deep_too
+    assert calls[1] > 1.1 * calls[0] and deep == deep_too
 
 def test_a_model_whose_layers_cannot_be_run_again_is_refused(monkeypatch):
     pruned = prune_model(tiny(), [2, 3])
