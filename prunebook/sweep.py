@@ -217,6 +217,7 @@ def _read_table(path):
     import pandas as pd
     try: table = pd.read_csv(path, float_precision='round_trip', dtype=dict(k='Int64', layers=str, source=str), keep_default_na=False, na_values=[''])
     except (ValueError, OverflowError, OSError) as e: raise PrunebookError(f'{path} cannot be read ({_why(e)}). Delete it; the scores beside it are still there.') from e
+    if table.empty: raise PrunebookError(f'{path} holds no row. Delete it; the scores beside it are still there.')
     if missing := set(KEYS) - set(table): raise PrunebookError(f'{path} has no columns {sorted(missing)}: it is no table of a sweep.')
     kinds = dict(healed='b', n='i', seed='i', count='i') | {k: 'fi' for k in ('value', 'low', 'high', 'baseline', 'normalized', 'fraction_layers', 'fraction_params', 'seconds')}
     if bad := [k for k, v in kinds.items() if k in table and table[k].dtype.kind not in v]: raise PrunebookError(f'{path}: column {bad[0]} holds {table[bad[0]].iloc[0]!r} and the like, which no sweep wrote. Delete the file; the scores beside it are still there.')

@@ -11,8 +11,16 @@ from prunebook.figures import plot_scores
 from prunebook.pruning import check_checkpoint, choose_layers, free_place, new_folder, prune_checkpoint, prune_model, put_in_place
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
-from prunebook.sweep import LossMap, loss_map, _read_table
+from prunebook.sweep import LossMap, loss_map, read_run, _read_table
+from made import Made, loss
 from test_sweep import Letters, texts, tiny
+
+@pytest.fixture
+def made_run(tmp_path):
+    "A sweep's folder"
+    m = Made(tmp_path)
+    m.config('s').add('s', loss(3), 'none', 0)
+    return tmp_path/'s'
 
 @pytest.fixture
 def zoo(tmp_path):
@@ -189,6 +197,13 @@ def test_a_null_character_in_a_name_is_wrong_use(capsys):
     with pytest.raises(SystemExit) as stop: main(['prune', 'src', 'a\0b', '--drop', '1'])
     assert stop.value.code == 2 and 'null character' in capsys.readouterr().err
 
-def test_a_count_without_end_in_a_table(tmp_path):
-    (tmp_path/'results.csv').write_text('strategy,n,healed,seed,task,k\nnone,0,False,0,c4,1e400\n')
-    with pytest.raises(PrunebookError, match='cannot be read'): _read_table(tmp_path/'results.csv')
+@pytest.mark.parametrize('k, row, says', [('k', 'none,0,False,0,c4,1e400\n', 'cannot be read'), ('fraction_layers', 'none,0,False,0,c4,True\n', 'fraction_layers holds'), ('value', '', 'no row')])
+def test_numbers_that_no_sweep_wrote(tmp_path, k, row, says):
+    (tmp_path/'results.csv').write_text(f'strategy,n,healed,seed,task,{k}\n{row}')
+    with pytest.raises(PrunebookError, match=says): _read_table(tmp_path/'results.csv')
+
+def test_a_recipe_that_is_none(made_run):
+    asked = json.loads((made_run/'sweep.json').read_text())
+    asked['config']['healing']['rank'] = ''
+    (made_run/'sweep.json').write_text(json.dumps(asked))
+    with pytest.raises(PrunebookError, match="a damaged sweep .*rank=''"): read_run(made_run)
