@@ -375,7 +375,7 @@ def _shape_seen(s):
     if s.floored and s.end <= EARLY: return f'down by {s.fall[0]:.1%} [{s.fall[1]:.1%}, {s.fall[2]:.1%}] of the answers to the floor at {s.end:.0%}, with no room for a plateau, in {s.fell:.0%} of the draws; the line is 95 %'
     bend = '' if math.isnan(s.bend) else f', bend at {s.bend:.0%} [{s.bend_low:.0%}, {s.bend_high:.0%}]'
     return (f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]{bend}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points; '
-        f'a plateau and a collapse (bulge above 0, floor reached) in {s.held:.0%} of the draws, none (below {.1 if s.floored else 0}) in {s.fell:.0%}; the line is 95 %')
+        f'a plateau and a collapse (bulge above 0, floor reached) in {s.held:.0%} of the draws, none (below 0, or below 0.1 with the floor reached) in {s.fell:.0%}; the line is 95 %')
 
 def plateau(
     x: np.ndarray, right: np.ndarray, floor: float,  # As for `curve_shape`
