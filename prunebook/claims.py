@@ -100,6 +100,7 @@ def _most(rows, by):
     cuts = rows.groupby(key)[['strategy', 'n', 'healed']].apply(lambda o: len(o.drop_duplicates()))
     return rows[key == cuts.idxmax()]
 
+# %% ../nbs/10_claims.ipynb #splt0002
 @dataclass
 class RunFolder:
     "A run as the paper's pages read it"

@@ -50,6 +50,7 @@ _out_args = [
     _arg('--out', required=True, metavar='DIR', help='folder for the results; it appears whole or not at all'),
     _arg('--force', action='store_true', help='replace what is in the folder')]
 
+# %% ../nbs/08_cli.ipynb #splt0004
 def _load(args, recipe=None, teacher=None):
     "Model and tokenizer as the command line asks for"
     from prunebook.data import load_model

@@ -699,7 +699,7 @@ def _run_folder(out, run, resume, force):
     out, start = Path(out), Path(out)/'healing.json'
     if int(os.environ.get('RANK', 0)) == 0:
         if resume and start.exists():
-            was, now = (_what_counts(o.get('config') or {}) | {k: v for k, v in o.items() if k != 'config'} for o in (read_json(start), run))
+            was, now = (_what_counts(o['config'] if isinstance(o.get('config'), dict) else {}) | {k: v for k, v in o.items() if k != 'config'} for o in (read_json(start), run))
             if was != now:
                 other = {k: (was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)}
                 raise PrunebookError(f'{out}: the run there was started otherwise (then, now): {other}. Go on with what it was started with, or start anew in another folder.')

@@ -358,6 +358,7 @@ def _sweep(run, model, tokenizer, config, distances, progress):
             for seed in config.seeds: _add_healed(run, model, tokenizer, config, texts, (strategy, n, seed), plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]], progress)
     return run.table.copy()
 
+# %% ../nbs/06_sweep.ipynb #splt0006
 def _add_losses(run, model, tokenizer, config, cuts, progress):
     keys = [(s, n, False, seed, 'c4') for s, n, seed in cuts]
     if all(run.has(*k) for k in keys): return

@@ -307,6 +307,8 @@ def test_resume_is_for_the_same_run(tmp_path):
     assert run(pruned, replace(small, gradient_checkpointing=True), out=tmp_path/'a', resume=True).history == first.history  # it changes no number
     (tmp_path/'a'/'healing.json').write_text(json.dumps(note | dict(config=note['config'] | dict(later=1))))
     with pytest.raises(PrunebookError, match="'later': \\(1, None\\)"): run(pruned, out=tmp_path/'a', resume=True)
+    (tmp_path/'a'/'healing.json').write_text(json.dumps(note | dict(config='x')))
+    with pytest.raises(PrunebookError, match='started otherwise'): run(pruned, replace(small, rank=3), out=tmp_path/'a', resume=True)
     (tmp_path/'a'/'healing.json').write_text(json.dumps(note))
     with pytest.raises(PrunebookError, match='not empty'): run(pruned, out=tmp_path/'a')
     assert run(pruned, replace(small, steps=2), out=tmp_path/'a', force=True).history[-1]['step'] == 2

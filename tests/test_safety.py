@@ -93,6 +93,10 @@ def test_json_by_the_line_or_in_a_list(tmp_path, content):
         (tmp_path/name).write_bytes(content)
         assert load_texts(tmp_path/name) == ['a', 'b'] and load_texts(tmp_path/name, n=1) == ['a']
 
+def test_no_line_after_the_last_that_was_asked_is_read(tmp_path):
+    (tmp_path/'t.jsonl').write_text('{"text": "a"}\n{bad')
+    assert load_texts(tmp_path/'t.jsonl', n=1) == ['a']
+
 def test_damaged_questions(tmp_path):
     (tmp_path/'q.jsonl').write_text('{"question": \n')
     with pytest.raises(PrunebookError, match='line 1'): load_questions(str(tmp_path/'q.jsonl'))
