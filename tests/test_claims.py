@@ -48,7 +48,7 @@ def test_a_gap_that_is_closed_has_no_rate_and_a_rise_that_is_none_no_ratio(made)
     fill(made, healing=dict(rank=2))
     for steps, left in ((100, .5), (400, .1), (1600, .02), (6400, -.1)): lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
     run = open_run(made.root)
-    table = gap_by_length(run)
+    with np.errstate(divide='raise', invalid='raise'): table = gap_by_length(run)  # a closed gap has no logarithm
     assert table.rate.notna().tolist() == [False, True, True, False]
     assert table.ratio.notna().all() and closing_rate(run).verdict == HOLDS and 'from 25,600 to 409,600 tokens' in closing_rate(run).seen
     with pytest.raises(Unsure, match='no rate'): slowing(run)
