@@ -24,7 +24,8 @@ __all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SHOTS', 'I
            'Jump', 'largest_jump', 'bulge', 'resample', 'Shape', 'curve_shape', 'plateau', 'floor_of', 'pooled_curve',
            'qa_plateau', 'resample_losses', 'step_ratio', 'smooth_loss', 'collapse_of', 'unhealed_gap', 'gap_left',
            'healed_gap', 'gap_by_length', 'closing_rate', 'slowing', 'rank_effect', 'rank_table', 'healing_gain',
-           'settings_agree', 'seeds_table', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau', 'judge_claims']
+           'settings_agree', 'seeds_table', 'seeded_tasks', 'seeds_agree', 'shots_agree', 'shots_table', 'no_plateau',
+           'judge_claims']
 
 # %% ../nbs/10_claims.ipynb #e087420f
 HOLDS, FAILS, UNSURE, MISSING = 'holds', 'does not hold', 'cannot be told at this size', 'not measured in this run'
@@ -707,6 +708,11 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task}.')
     return max(found, key=lambda o: o[:2])[2:]
 
+def seeded_tasks(run: RunFolder) -> list[str]:
+    "The loss, and the choice tasks that the whole model can do and that were scored after healing with several seeds"
+    seeded = lambda t: about('', '', lambda: Finding(str(len(seeds_table(run, t))), HOLDS)).verdict != MISSING
+    return ['c4', *(t for t in run.tasks() if seeded(t) and _knows(run, t))]
+
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:
     "C7 for the seeds of healing. Raises as `settings_agree`"
     wide, rows = seeds_table(run, task, strategy)
@@ -738,7 +744,7 @@ SAYS = dict(
     C3='answers stay on a plateau, then collapse', C4='the healed loss does not jump where answers collapse',
     C5a='unhealed, similarity is far better than simple', C5b='healed, the two nearly coincide',
     C6a='a lower rank has the worse loss', C6b='a lower rank answers better',
-    C7a='healing seeds do not matter (to the loss)', C7b='number and order of worked examples do not move the transition', C8='reasoning has no plateau')
+    C7a='healing seeds do not matter', C7b='number and order of worked examples do not move the transition', C8='reasoning has no plateau')
 
 def judge_claims(
     run: RunFolder
@@ -749,7 +755,7 @@ def judge_claims(
     for healed in (False, True): found.append(say('C3', qa_plateau, run, healed, note=f' ({"healed" if healed else "unhealed"})'))
     at = collapse_of(run, True)
     found += [say('C4', smooth_loss, run, collapse=at or collapse_of(run), whose='healed answers' if at else 'unhealed answers'), say('C5a', unhealed_gap, run), say('C5b', healed_gap, run),
-        say('C6a', rank_effect, run), say('C6b', rank_effect, run, 'choice'), say('C7a', seeds_agree, run)]
+        say('C6a', rank_effect, run), say('C6b', rank_effect, run, 'choice'), *(say('C7a', seeds_agree, run, t, note=f' ({"loss" if t == "c4" else t})') for t in seeded_tasks(run))]
     asked = [t for t in run.tasks() if len(shots_table(run, t)[0].columns) > 1] or run.tasks()[:1] or ['mmlu']
     found += [say('C7b', shots_agree, run, t, note=f' ({t})') for t in asked]
     return found + [say('C8', no_plateau, run, note=f' ({", ".join(run.tasks("generated")) or "gsm8k"})')]

@@ -325,10 +325,11 @@ def _divergence(head, teacher_head, teacher_hidden):
     return loss
 
 # %% ../nbs/04_healing.ipynb #17d0dd02
-def _loss_forward(model, config, teacher=None, size=512):
+def _loss_forward(model, config, teacher=None, size=None):
     "A forward for `model` that returns a dict with the loss a predicted token (or their sum over `num_items_in_batch`)"
     body, head, learned = model.base_model, _head(model), [p for p in model.get_output_embeddings().parameters() if p.requires_grad]
     teacher_head = _head(teacher) if teacher else None
+    size = size or (64 if body.device.type == 'cpu' and not learned else 512)  # logits that a processor's caches hold; a head that learns adds its whole gradient once a piece
     def forward(labels, num_items_in_batch=None, **inputs):
         inputs = {k: v for k, v in inputs.items() if k in ('input_ids', 'attention_mask', 'position_ids') and v is not None} | dict(use_cache=False)
         where = labels[:, 1:] != -100
@@ -348,8 +349,9 @@ def _same_world():
     py, npy, tor, env = random.getstate(), np.random.get_state(), torch.random.get_rng_state(), dict(os.environ)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     det, warn, loud, bnb = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(), hf.get_verbosity(), logging.getLogger('bitsandbytes')
-    level = bnb.level
+    level, fill = bnb.level, torch.utils.deterministic.fill_uninitialized_memory
     try:
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written; filling is a twentieth of the time
         hf.set_verbosity_error(); bnb.setLevel(logging.ERROR)
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning); warnings.simplefilter('ignore', UserWarning)
@@ -359,6 +361,7 @@ def _same_world():
         random.setstate(py); np.random.set_state(npy); torch.random.set_rng_state(tor)
         if cuda: torch.cuda.set_rng_state_all(cuda)
         torch.use_deterministic_algorithms(det, warn_only=warn)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
         os.environ.clear(); os.environ.update(env)
 
 # %% ../nbs/04_healing.ipynb #4107f907

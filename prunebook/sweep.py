@@ -163,7 +163,7 @@ class SweepConfig:
     tasks: Sequence[str] = ('c4', 'mmlu')    # As in `evaluate`
     seeds: Sequence[int] = (0,)              # Of healing, and of the strategy "random"
     n_texts: int | None = None               # Documents of the loss; all if `None`
-    n_questions: int | None = None           # Questions of each task; all if `None`
+    n_questions: int | dict[str, int] | None = None # Questions of each task, or by task: {"mmlu": 500}; all if `None` or not named
     max_length: int = 512                    # Tokens of a document, for loss and distances
     sources: dict[str, str] = field(default_factory=dict)  # Where tasks come from; c4 and mmlu are the demo's unless named here
     data_dir: str | None = None
@@ -178,7 +178,8 @@ class SweepConfig:
         whole = lambda v, low: type(v) is int and v >= low
         for name, ok, allowed in [*((k, isinstance(getattr(self, k), dict), 'a dict') for k in ('task_ns', 'sources', 'scoring')), *((k, isinstance(getattr(self, k), str), 'a text') for k in ('calibration', 'healing_texts')),
             *((k, whole(getattr(self, k), low), f'a whole number, {low} or more') for k, low in dict(max_length=2, n_calibration=1).items()),
-            *((k, getattr(self, k) is None or whole(getattr(self, k), 1), 'a whole number, 1 or more, or None') for k in ('n_texts', 'n_questions', 'batch_tokens')),
+            *((k, getattr(self, k) is None or whole(getattr(self, k), 1), 'a whole number, 1 or more, or None') for k in ('n_texts', 'batch_tokens')),
+            ('n_questions', all(v is None or whole(v, 1) for v in (self.n_questions.values() if isinstance(self.n_questions, dict) else [self.n_questions])), 'a whole number, 1 or more, None, or a dict of them by task'),
             ('healing', isinstance(self.healing, (dict, HealingConfig)), 'a HealingConfig'), ('data_dir', self.data_dir is None or isinstance(self.data_dir, (str, Path)), 'a folder, or None'),
             ('memory', type(self.memory) in (int, float) and 0 < self.memory < math.inf, 'a number of GB above 0')]:
             if not ok: raise PrunebookError(f'{name}={getattr(self, name)!r}: it must be {allowed}.')
@@ -197,7 +198,13 @@ class SweepConfig:
         if not self.strategies or not self.tasks or not self.seeds: raise PrunebookError('strategies, tasks and seeds: give at least one of each.')
         for name, ns in [('ns', self.ns), ('healed_ns', self.healed_ns), *((f'task_ns[{k!r}]', v) for k, v in self.task_ns.items())]:
             if bad := [n for n in ns if not isinstance(n, int) or isinstance(n, bool) or n < 1]: raise PrunebookError(f'{name}: {bad} are not numbers of layers to drop. Give whole numbers from 1; the whole model is always scored.')
-        if unknown := set(self.task_ns) - set(self.tasks): raise PrunebookError(f'task_ns {sorted(unknown)}: not among the tasks {self.tasks}.')
+        for name in ('task_ns', 'n_questions'):
+            given = getattr(self, name)
+            if isinstance(given, dict) and (unknown := set(given) - set(self.tasks)): raise PrunebookError(f'{name} {sorted(map(str, unknown))}: not among the tasks {self.tasks}.')
+
+    def questions_of(self, task: str) -> int | None:
+        "How many questions `task` has here; `None` is all"
+        return self.n_questions.get(task) if isinstance(self.n_questions, dict) else self.n_questions
 
     def save(self, path: str | Path):
         "Write as JSON"
@@ -384,7 +391,7 @@ def _add_healed(run, model, tokenizer, config, texts, cut, layers, progress):
     for t in todo: run.add((strategy, n, True, seed, t), _evaluate(healed, tokenizer, t, config, progress), layers)
 
 def _evaluate(model, tokenizer, task, config, progress):
-    return evaluate(model, tokenizer, [task], n=config.n_questions, n_texts=config.n_texts, sources=config.sources, data_dir=config.data_dir, max_length=config.max_length,
+    return evaluate(model, tokenizer, [task], n=config.questions_of(task), n_texts=config.n_texts, sources=config.sources, data_dir=config.data_dir, max_length=config.max_length,
                     batch_tokens=config.batch_tokens, progress=progress, **config.scoring)[task]
 
 # %% ../nbs/06_sweep.ipynb #d9416bdc
@@ -505,19 +512,23 @@ def judge_distances(
     losses: LossMap,
     distances: LayerDistances
 ) -> 'pd.DataFrame': # A row per n
-    "How well distances stand in for losses: rank correlation over the blocks of each size, and the price of trusting them: loss at l* minus the least loss, with a paired 95 % interval"
+    """How well distances stand in for losses: rank correlation over the blocks of each size, and what it costs to trust them, each with a paired 95 % interval: `price` is the loss at l* minus the least loss,
+    which is flattered by its choice; `fair` prices each half of the documents against the block that is best on the other half (not a number with fewer than four documents). Raises `PrunebookError` if the two are not of one model"""
     import pandas as pd
     from scipy.stats import spearmanr
     from prunebook.evaluation import ratio_interval
     if losses.depth != distances.depth: raise PrunebookError(f'a map of {losses.depth} layers and distances of {distances.depth}: give those of one model.')
-    rows = []
+    rows, half = [], np.arange(len(losses.counts)) % 2
     for n in range(1, losses.depth):
         y = np.diagonal(losses.loss, n)
         if np.isnan(y).any(): continue
         l, best = distances.best_block(n).start, losses.best_block(n).start
-        price, low, high = ratio_interval(losses.sums[l, l + n] - losses.sums[best, best + n], losses.counts)
+        sums = np.stack([losses.sums[i, i + n] for i in range(len(y))])  # (blocks, documents)
+        elsewhere = [sums[:, half == 1 - h].sum(1).argmin() for h in (0, 1)]
+        price, low, high = ratio_interval(sums[l] - sums[best], losses.counts)
+        fair = ratio_interval(sums[l] - np.where(half, sums[elsewhere[1]], sums[elsewhere[0]]), losses.counts) if len(half) > 3 else [np.nan] * 3
         rho = spearmanr(np.diagonal(distances.mean, n), y).statistic if len(y) > 2 else np.nan
-        rows.append(dict(n=n, blocks=len(y), l_star=l, best=best, loss_l_star=y[l], loss_best=y[best], price=price, low=low, high=high, spearman=rho))
+        rows.append(dict(n=n, blocks=len(y), l_star=l, best=best, loss_l_star=y[l], loss_best=y[best], price=price, low=low, high=high, **dict(zip(('fair', 'fair_low', 'fair_high'), fair)), spearman=rho))
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_sweep.ipynb #d99a0168

@@ -3,7 +3,7 @@ import json, math
 import numpy as np, pandas as pd, pytest
 from made import DEPTH, Made, choice, distances, examples, fill, lengths, loss, ranks, seeds, shapes, x
 from prunebook.claims import (FAILS, HOLDS, MISSING, UNSURE, Finding, RunFolder, Unmeasured, Unsure, about, bulge, closing_rate, collapse_of, curve_shape, deep_minima, draw_distances, findings_table, gap_by_length,
-    gap_left, healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeds_agree, settings_agree, shots_agree, shots_table, slowing, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
+    gap_left, healed_gap, healing_gain, judge_claims, largest_jump, last_layer_apart, no_plateau, open_run, plateau, points_of, qa_plateau, rank_effect, seeded_tasks, seeds_agree, settings_agree, shots_agree, shots_table, slowing, smooth_loss, spans, step_ratio, unhealed_gap, verdict)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import PrunebookError
 from prunebook.sweep import kept_score, read_run
@@ -242,6 +242,10 @@ def test_seeds_and_shots_of_a_run(made):
     assert seeds_agree(run).verdict == HOLDS and shots_agree(run, 'quiz').verdict == HOLDS
     assert set(read_run(made.root).shots) == {0, 5}
     assert about('', '', seeds_agree, run, 'quiz').verdict == MISSING
+    assert seeded_tasks(run) == ["c4"]
+    for seed, p in enumerate((.5, .51, .49)): made.add("seeds", choice(p), "similarity", 4, True, seed).add("seeds", choice(p - .2), "similarity", 8, True, seed)
+    run = open_run(made.root)
+    assert seeded_tasks(run) == ["c4", "quiz"] and [o.verdict for o in judge_claims(run) if o.claim == "C7a"] == [HOLDS, HOLDS]
 
 def test_healing_gain(made):
     made.config('main')

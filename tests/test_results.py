@@ -38,7 +38,7 @@ def items(run, row):
     source, folder = source_of(row, config), os.environ.get('PRUNEBOOK_DATA')
     if source not in HERE and not folder: pytest.skip(f'{row.task} needs its questions: PRUNEBOOK_DATA is not set')
     if source not in HERE: assert os.path.isfile(source) or any(Path(folder).glob(f'{source}*.jsonl')), f'PRUNEBOOK_DATA names {folder}, which has no {source}.jsonl'
-    return load_questions(source, n=config.n_questions, data_dir=folder), config
+    return load_questions(source, n=config.questions_of(row.task), data_dir=folder), config
 
 def examples(row, config):
     "The worked examples that a row was asked with, as keyword arguments"

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from prunebook.data import load_questions
 from prunebook.evaluation import Score, load_score, text_loss
 from prunebook.stack import Block, LayerStack, PrunebookError
-from prunebook.similarity import layer_distances
-from dataclasses import asdict
-from prunebook.sweep import SweepConfig, critical_fraction, cut_losses, judge_distances, loss_map, share_prefixes, sweep
+from prunebook.similarity import LayerDistances, layer_distances
+from dataclasses import asdict, replace
+from prunebook.sweep import LossMap, SweepConfig, critical_fraction, cut_losses, judge_distances, loss_map, share_prefixes, sweep
 
 KINDS = dict(llama={}, qwen3=dict(head_dim=8, num_key_value_heads=2), gemma3_text=dict(head_dim=8, num_key_value_heads=2, sliding_window=6, final_logit_softcapping=5.),
     gpt_neox={}, gpt2={}, phi={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), falcon={}, mixtral={})
@@ -125,6 +126,19 @@ def test_sweep_resumes_and_refuses(data):
     with pytest.raises(PrunebookError, match='the model'): sweep(other, Letters(), c, data/'run', progress=False)
     with pytest.raises(PrunebookError, match='drop from 1 to 5'): sweep(model, Letters(), config(data, ns=[6]), data/'other', progress=False)
 
+def test_questions_by_task(data):
+    "Two tasks, one cut down and one asked whole; a file that names a task that is not asked is refused"
+    q, c = str(data/'questions.jsonl'), config(data, strategies=['simple'], ns=[1], healed_ns=[1], tasks=['mmlu', 'boolq'], healing=dict(steps=1, batch_size=1, max_length=16, bits=32))
+    c.sources['boolq'] = q
+    c = replace(c, n_questions=dict(mmlu=3))
+    table = sweep(tiny('llama', max_position_embeddings=256), Letters(), c, data/'run', progress=False)
+    whole = len(load_questions(q))
+    assert table.groupby('task')['count'].unique().map(list).to_dict() == dict(mmlu=[3], boolq=[whole]) and whole > 3
+    c.save(data/'c.json')
+    assert SweepConfig.load(data/'c.json') == c
+    for wrong, said in ((dict(c4=3), 'c4'), (dict(mmlu=0), 'dict of them by task'), (dict(mmlu=True), 'dict of them by task')):
+        with pytest.raises(PrunebookError, match=said): replace(c, n_questions=wrong)
+
 def test_loss_map_of_every_block():
     model, stack = tiny('llama'), LayerStack(tiny('llama'))
     m = loss_map(model, Letters(), texts(), max_length=32, progress=False)
@@ -140,6 +154,22 @@ def test_loss_map_of_every_block():
         with pytest.raises(PrunebookError, match='has not all blocks of that size'): m.best_block(n)
     with pytest.raises(PrunebookError, match='has not all blocks of that size'): loss_map(model, Letters(), texts(2), max_length=32, ns=[2], progress=False).best_block(3)
     with pytest.raises(PrunebookError, match='a map of 6 layers and distances of 4'): judge_distances(m, layer_distances(tiny('llama', layers=4), Letters(), texts(), max_length=32, progress=False))
+
+def test_a_fair_price_of_blocks_that_are_all_alike_is_nothing():
+    "Forty-nine blocks and twelve documents whose losses are chance: the least of many looks cheap on the documents that chose it, and not on others"
+    r, depth, docs = np.random.default_rng(0), 50, 12
+    price, fair = [], []
+    for _ in range(40):
+        sums = np.full((depth + 1, depth + 1, docs), np.nan)
+        sums[range(depth), range(1, depth + 1)] = r.normal(300, 30, (depth, docs))
+        grid = sums.sum(-1) / (100 * docs)
+        far = np.abs(np.subtract.outer(np.arange(depth + 1), np.arange(depth + 1))) / depth
+        far[0, 1] = far[1, 0] = 0
+        row, = judge_distances(LossMap(grid, sums, [100] * docs, {}), LayerDistances(far, far * .01, 9)).to_dict('records')
+        assert row['l_star'] == 0
+        price.append(row['price']); fair.append(row['fair'])
+    assert np.mean(price) > .1 and abs(np.mean(fair)) < 3 * np.std(fair) / 40**.5
+    assert np.isnan(judge_distances(LossMap(grid, sums[..., :3], [100] * 3, {}), LayerDistances(far, far * .01, 9)).fair).all()
 
 def curve(k, n=400): return pd.DataFrame(dict(task='t', fraction_layers=np.arange(len(k)) / 12, k=pd.array(k, 'Int64'), count=n))
 
