@@ -329,7 +329,6 @@ def _loss_forward(model, config, teacher=None, size=None):
     "A forward for `model` that returns a dict with the loss a predicted token (or their sum over `num_items_in_batch`)"
     body, head, learned = model.base_model, _head(model), [p for p in model.get_output_embeddings().parameters() if p.requires_grad]
     teacher_head = _head(teacher) if teacher else None
-    size = size or (64 if body.device.type == 'cpu' and not learned else 512)  # logits that a processor's caches hold; a head that learns adds its whole gradient once a piece
     def forward(labels, num_items_in_batch=None, **inputs):
         inputs = {k: v for k, v in inputs.items() if k in ('input_ids', 'attention_mask', 'position_ids') and v is not None} | dict(use_cache=False)
         where = labels[:, 1:] != -100
@@ -338,7 +337,8 @@ def _loss_forward(model, config, teacher=None, size=None):
         if teacher:
             with torch.no_grad(): loss_of = _divergence(head, teacher_head, rows(teacher.base_model))
         else: loss_of = _next_token(head, labels[:, 1:][where])
-        return dict(loss=_InPieces.apply(loss_of, size, rows(body), *learned) / (num_items_in_batch if num_items_in_batch is not None else where.sum()))
+        rows_once = size or (64 if labels.device.type == 'cpu' and not learned else 512)  # a processor's caches hold 64; a head that learns adds its whole gradient once a piece
+        return dict(loss=_InPieces.apply(loss_of, rows_once, rows(body), *learned) / (num_items_in_batch if num_items_in_batch is not None else where.sum()))
     return forward
 
 # %% ../nbs/04_healing.ipynb #8fc9fdfc
