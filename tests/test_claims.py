@@ -242,10 +242,10 @@ def test_seeds_and_shots_of_a_run(made):
     assert seeds_agree(run).verdict == HOLDS and shots_agree(run, 'quiz').verdict == HOLDS
     assert set(read_run(made.root).shots) == {0, 5}
     assert about('', '', seeds_agree, run, 'quiz').verdict == MISSING
-    assert seeded_tasks(run) == ["c4"]
-    for seed, p in enumerate((.5, .51, .49)): made.add("seeds", choice(p), "similarity", 4, True, seed).add("seeds", choice(p - .2), "similarity", 8, True, seed)
+    assert seeded_tasks(run) == ['c4']
+    for seed, p in enumerate((.5, .51, .49)): made.add('seeds', choice(p), 'similarity', 4, True, seed).add('seeds', choice(p - .2), 'similarity', 8, True, seed)
     run = open_run(made.root)
-    assert seeded_tasks(run) == ["c4", "quiz"] and [o.verdict for o in judge_claims(run) if o.claim == "C7a"] == [HOLDS, HOLDS]
+    assert seeded_tasks(run) == ['c4', 'quiz'] and [o.verdict for o in judge_claims(run) if o.claim == 'C7a'] == [HOLDS, HOLDS]
 
 def test_healing_gain(made):
     made.config('main')
