@@ -367,23 +367,23 @@ def curve_shape(
     (value,), (bend,) = _bulges_bends(x, k, n, np.array([last]))
     bulges, bends = _bulges_bends(x, drawn, n, ends)
     early = floors & (x[ends] <= EARLY)
-    shaped, below = ~early & (ends > 2), np.where(floors, .1, 0.)
+    shaped, line = ~early & (ends > 2), np.where(floors, .1, 0.)
     middle = lambda o: interval(o[np.isfinite(o)]) if np.isfinite(o).any() else (math.nan, math.nan)
     return Shape(float(value), *middle(bulges), float(bend), *(middle(bends) if np.isfinite(bend) else (math.nan, math.nan)), float(x[last]), bool(floored), int(last) + 1,
-        float((shaped & floors & (bulges > 0)).mean()), float((early | shaped & (bulges < below)).mean()), (float(k[0, 0] - k[0, last]) / n, *interval(fall)))
+        float((shaped & floors & (bulges >= line)).mean()), float((early | shaped & (bulges < line)).mean()), (float(k[0, 0] - k[0, last]) / n, *interval(fall)))
 
 # %% ../nbs/10_claims.ipynb #3b5c8eba
 def _shape_seen(s):
     if s.floored and s.end <= EARLY: return f'down by {s.fall[0]:.1%} [{s.fall[1]:.1%}, {s.fall[2]:.1%}] of the answers to the floor at {s.end:.0%}, with no room for a plateau, in {s.fell:.0%} of the draws; the line is 95 %'
     bend = '' if math.isnan(s.bend) else f', bend at {s.bend:.0%} [{s.bend_low:.0%}, {s.bend_high:.0%}]'
     return (f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]{bend}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points; '
-        f'a plateau and a collapse (bulge above 0, floor reached) in {s.held:.0%} of the draws, none (below 0, or below 0.1 with the floor reached) in {s.fell:.0%}; the line is 95 %')
+        f'a plateau and a collapse (bulge from 0.1 on, floor reached) in {s.held:.0%} of the draws, none (a smaller bulge; below 0 where the floor is not reached) in {s.fell:.0%}; the line is 95 %')
 
 def plateau(
     x: np.ndarray, right: np.ndarray, floor: float,  # As for `curve_shape`
     wanted: bool = True  # The claim is that there is a plateau (C3); `False`: that there is none (C8)
 ) -> Finding:
-    "C3: a bulge above 0 and a floor that is reached are a plateau and a collapse; a bulge below 0.1 (0 where the floor is not reached), or a floor within `EARLY` of the layers, is none; either in 95 % of the draws. C8 is the reverse. Raises as `curve_shape`"
+    "C3: a bulge of 0.1 or more and a floor that is reached are a plateau and a collapse; a smaller bulge (below 0 where the floor is not reached), or a floor within `EARLY` of the layers, is none; either in 95 % of the draws. C8 is the reverse. Raises as `curve_shape`"
     s = curve_shape(x, right, floor)
     there, not_there = s.held >= .95, s.fell >= .95
     numbers = s.fall if s.floored and s.end <= EARLY else (s.bulge, s.low, s.high)

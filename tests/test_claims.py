@@ -114,6 +114,18 @@ def test_plateau_is_seldom_seen_in_noise_around_a_line(seed):
     right = np.stack([choice(p, seed=10 * seed + i, noise=.5).right for i, p in enumerate(shapes['straight'])])
     assert plateau(x / DEPTH, right, .25).verdict != HOLDS
 
+def test_a_slope_that_ends_in_a_drop_is_no_plateau():
+    "Two thirds of the height are lost step by step, and the rest at once: the chord is passed, and nothing was held"
+    right = np.stack([choice(p, n=4000).right for p in np.interp(x, [0, 10, 12, 14], [.8, .4, .25, .25])])
+    s = curve_shape(x / DEPTH, right, .25)
+    assert 0 < s.low < s.high < .1 and s.held < .05 and s.fell > .95
+    assert plateau(x / DEPTH, right, .25).verdict == FAILS
+
+@pytest.mark.parametrize('kind', shapes)
+def test_no_draw_is_on_both_sides(kind):
+    s = curve_shape(x / DEPTH, np.stack([choice(p, noise=.3).right for p in shapes[kind]]), .25)
+    assert s.held + s.fell <= 1
+
 def test_answers_gone_within_a_tenth_of_the_layers_had_no_plateau():
     right = np.stack([choice(p).right for p in (.8, .25, .25, .25)])
     assert plateau(np.array([0, .03, .07, .1]), right, .25).verdict == FAILS
