@@ -118,7 +118,7 @@ def test_a_slope_that_ends_in_a_drop_is_no_plateau():
     "Two thirds of the height are lost step by step, and the rest at once: the chord is passed, and nothing was held"
     right = np.stack([choice(p, n=4000).right for p in np.interp(x, [0, 10, 12, 14], [.8, .4, .25, .25])])
     s = curve_shape(x / DEPTH, right, .25)
-    assert 0 < s.low < s.high < .1 and s.held < .05 and s.fell > .95
+    assert 0 < s.bulge and s.high < .1 and s.held < .05 and s.fell > .95
     assert plateau(x / DEPTH, right, .25).verdict == FAILS
 
 @pytest.mark.parametrize('kind', shapes)
