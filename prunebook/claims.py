@@ -375,7 +375,7 @@ def curve_shape(
 # %% ../nbs/10_claims.ipynb #3b5c8eba
 def _shape_seen(s):
     if s.floored and s.end <= EARLY: return f'down by {s.fall[0]:.1%} [{s.fall[1]:.1%}, {s.fall[2]:.1%}] of the answers to the floor at {s.end:.0%}, with no room for a plateau, in {s.fell:.0%} of the draws; the line is 95 %'
-    bend = '' if math.isnan(s.bend) else f', bend at {s.bend:.0%} [{s.bend_low:.0%}, {s.bend_high:.0%}]'
+    bend = '' if math.isnan(s.bend) or s.held < .95 else f', bend at {s.bend:.0%} [{s.bend_low:.0%}, {s.bend_high:.0%}]'
     return (f'bulge {s.bulge:.2f} [{s.low:.2f}, {s.high:.2f}]{bend}, floor {f"reached at {s.end:.0%}" if s.floored else "not reached"}, {s.points} points; '
         f'a plateau and a collapse (bulge from 0.1 on, floor reached) in {s.held:.0%} of the draws, none (a smaller bulge; below 0 where the floor is not reached) in {s.fell:.0%}; the line is 95 %')
 
@@ -717,13 +717,15 @@ def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     "C7 for the seeds of healing. Raises as `settings_agree`"
     wide, rows = seeds_table(run, task, strategy)
     whole = _widest_first(run.table[(run.table.task == task) & (run.table['count'] == rows['count'].iloc[0])]).query('n == 0').value
-    return settings_agree(wide.to_numpy(), False, whole.iloc[0] if len(whole) else None)
+    found = settings_agree(wide.to_numpy(), False, whole.iloc[0] if len(whole) else None)
+    return replace(found, seen=f'n = {spans(wide.index)}: {found.seen}')
 
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Finding:
     "C7 for worked examples: curves of one task with other numbers (`shots`) or orders (`shots_seed`) of them. Raises `Unmeasured` with a single setting"
     wide, _ = shots_table(run, task, strategy, healed)
     if wide.shape[1] < 2: raise Unmeasured(f'This run asked {task} with one setting of worked examples only.')
-    return settings_agree(wide.to_numpy())
+    found = settings_agree(wide.to_numpy())
+    return replace(found, seen=f'n = {spans(wide.index)}: {found.seen}')
 
 def shots_table(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> tuple['pd.DataFrame', 'pd.DataFrame']:
     "Accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the questions that were asked with most settings; and the rows of the run that these are"
