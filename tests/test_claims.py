@@ -257,6 +257,10 @@ def test_seeds_and_shots_of_a_run(made):
     assert seeded_tasks(run) == ['c4']
     for seed, p in enumerate((.5, .51, .49)): made.add('seeds', choice(p), 'similarity', 4, True, seed).add('seeds', choice(p - .2), 'similarity', 8, True, seed)
     run = open_run(made.root)
+    made.add('main', choice(.26, 'dull'), 'none', 0)
+    for seed in (0, 1): made.add('seeds', choice(.25, 'dull'), 'similarity', 4, True, seed)
+    run = open_run(made.root)
+    assert 'dull' in run.tasks(), 'it was asked, and the whole model cannot do it'
     assert seeded_tasks(run) == ['c4', 'quiz'] and [o.verdict for o in judge_claims(run) if o.claim == 'C7a'] == [HOLDS, HOLDS]
 
 def test_healing_gain(made):
