@@ -710,7 +710,9 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
 
 def seeded_tasks(run: RunFolder) -> list[str]:
     "The loss, and the choice tasks that the whole model can do and that were scored after healing with several seeds"
-    seeded = lambda t: about('', '', lambda: Finding(str(len(seeds_table(run, t))), HOLDS)).verdict != MISSING
+    def seeded(task):
+        try: return len(seeds_table(run, task)[1]) > 0
+        except Unmeasured: return False
     return ['c4', *(t for t in run.tasks() if seeded(t) and _knows(run, t))]
 
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:

@@ -351,7 +351,7 @@ def _same_world():
     det, warn, loud, bnb = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(), hf.get_verbosity(), logging.getLogger('bitsandbytes')
     level, fill = bnb.level, torch.utils.deterministic.fill_uninitialized_memory
     try:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written; filling is a twentieth of the time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written: filling takes time and changes no number
         hf.set_verbosity_error(); bnb.setLevel(logging.ERROR)
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning); warnings.simplefilter('ignore', UserWarning)

@@ -81,6 +81,12 @@ def test_a_loss(run, demo):
     assert again.counts == [score.counts[i] for i in some], where
     np.testing.assert_allclose(again.sums, [score.sums[i] for i in some], rtol=.02, err_msg=where)  # 16 bits, other batches
 
+def damaged(run, row):
+    "Is the loss of this cut more than twice the whole model's? In 16 bits the scores of such a one hang on the batch: now and then one is nats away"
+    losses = read_run(run).query('task == "c4" and not healed')
+    own = losses[(losses.layers == row.layers) & (losses.n == row.n)]
+    return row.n > 0 and (own.empty or own.value.iloc[0] > 2 * losses[losses.n == 0].value.iloc[0])
+
 def test_a_choice(run, demo):
     "Eight questions of a random unhealed cut"
     model, tok = demo
@@ -94,7 +100,7 @@ def test_a_choice(run, demo):
     assert again.answers == [score.answers[i] for i in some], where
     near = lambda mine, kept: np.allclose(mine, kept, rtol=.03, atol=.3)
     sure = [i for i, mine in zip(some, again.logprobs) if near(mine, score.logprobs[i])]
-    assert len(sure) >= 6, f'{where}: {again.logprobs}'  # in 16 bits a damaged model's sums hang on the batch: now and then one is nats away
+    assert len(sure) >= 8 - 2 * damaged(run, row), f'{where}: {again.logprobs}'
     for i, mine in zip(some, again.logprobs):
         if i in sure and np.diff(np.sort(score.logprobs[i])[-2:])[0] > 1: assert np.argmax(mine) == score.picked[i], where
 
