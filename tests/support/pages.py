@@ -1,0 +1,120 @@
+"""Hard facts about a page of the book. `problems(page)` lists those that do not hold.
+
+Each page has a title and a description, saves no error, warning or text of stderr, names nothing of the machine that
+ran it, gives every figure a caption, answers its exercises, and links only to places that exist. Style is not tested:
+`python tools/style.py` counts it and warns."""
+import html
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Page:
+    "A notebook: `name` is its path below nbs/"
+    name: str
+    cells: list[dict]
+    folder: Path = Path('nbs')
+
+    @classmethod
+    def read(cls, path, folder):
+        cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
+        return cls(str(Path(path).relative_to(folder)), cells, Path(folder))
+
+    @property
+    def prose(self):
+        "(number of the cell, text)"
+        return [(i, ''.join(c['source'])) for i, c in enumerate(self.cells) if c['cell_type'] == 'markdown']
+
+    @property
+    def code(self):
+        "(number of the cell, source, outputs)"
+        return [(i, ''.join(c['source']), c.get('outputs', [])) for i, c in enumerate(self.cells) if c['cell_type'] == 'code']
+
+
+def joined(o): return o if isinstance(o, str) else ''.join(o or [])
+
+
+def text_of(out):
+    "What a reader can read of an output"
+    d = out.get('data', {})
+    if 'text' in out: return joined(out['text'])
+    rich = re.sub(r'<style.*?</style>|<[^>]+>', ' ', joined(d.get('text/html', '')), flags=re.S)
+    plain = '' if 'image/png' in d else joined(d.get('text/plain', ''))
+    return '\n'.join([html.unescape(rich), joined(d.get('text/markdown', '')), plain])
+
+
+def output_problems(page):
+    for i, src, outs in page.code:
+        for o in outs:
+            text = text_of(o)
+            if o['output_type'] == 'error': yield f'cell {i}: an error: {o.get("ename")}'
+            if o.get('name') == 'stderr': yield f'cell {i}: text of stderr: {joined(o["text"])[:60]!r}'
+            if m := re.search(r'Traceback \(most recent|\b\w+Warning: |\d%\|', text):
+                yield f'cell {i}: a traceback, warning or progress bar: {m[0]!r}'
+            if m := re.search(r'(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt)/[\w.-]+|\bat 0x[0-9a-f]{6,}', text):
+                yield f'cell {i}: something of this machine: {m[0]!r}'
+            figure = {'image/png', 'image/svg+xml'} & set(o.get('data', {}))
+            if figure and not re.search(r'^#\| fig-cap: \S', src, re.M):
+                yield f'cell {i}: a figure without a caption (#| fig-cap)'
+
+
+def title_problems(page):
+    first = page.prose[0][1] if page.prose else ''
+    if not re.match(r'# .+\n\n> .+', first): yield 'cell 0: no title and description ("# title", "> description")'
+    extra = [o for o in first.splitlines()[1:] if o.strip() and not re.match(r'> |- [\w-]+: ', o)]
+    if extra: yield f'cell 0: the site leaves this out, give it a cell of its own: {extra[0][:60]!r}'
+
+
+def exercises(page):
+    "How many exercises a page has, and how many folded answers"
+    md = '\n\n'.join(s for _, s in page.prose)
+    asked = re.search(r'^## Exercises\n(.*?)(?=^:::|^## |\Z)', md, re.S | re.M)
+    answered = re.search(r'^::: \{\.callout-tip collapse="true"\}\n## Answers\n(.*?)^:::', md, re.S | re.M)
+    return tuple(len(re.findall(r'^\d+\. ', o[1], re.M)) if o else 0 for o in (asked, answered))
+
+
+def exercise_problems(page):
+    asked, answered = exercises(page)
+    if asked != answered: yield f'{asked} exercises and {answered} answers'
+
+
+def slug(heading):
+    "A heading's anchor, as pandoc makes it"
+    text = re.sub(r'\[([^\]]*)\]\([^)]*\)|[`*]', r'\1', heading)
+    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', text).strip().lower()))
+
+
+def anchors(page):
+    found = {slug(h) for _, md in page.prose for h in re.findall(r'^#{1,6} +(.+)$', md, re.M)}
+    for _, src, _ in page.code:
+        found |= set(re.findall(r'^(?:def|class) (\w+)', src, re.M)) | set(re.findall(r'^#\| label: (\S+)', src, re.M))
+    return found
+
+
+def link_problems(page, book):
+    "Relative links, anchors and figure references; addresses on the web are not fetched"
+    here = anchors(page)
+    for i, md in page.prose:
+        bare = re.sub(r'^(```).*?^\1[^\n]*$|`[^`\n]+`', '', md, flags=re.S | re.M)
+        for f in re.findall(r'(?<![\w\[/])@(fig-[\w-]+)', bare):
+            if f not in here: yield f'cell {i}: no figure {f} on this page'
+        for target in re.findall(r'\]\(([^)\s]+)(?: "[^"]*")?\)', bare):
+            if why := target_problem(target, page, book): yield f'cell {i}: {target}{why}'
+
+
+def target_problem(target, page, book):
+    if re.match(r'(https?://[\w-]+\.[\w./-]+|mailto:)', target): return ''
+    if re.match(r'\w+:', target): return ' is not an address'
+    file, _, anchor = target.partition('#')
+    to = (page.folder/Path(page.name).parent/file).resolve() if file else None
+    if to and not to.exists(): return ' leads to no file'
+    other = page if not to else next((p for p in book if (p.folder/p.name).resolve() == to), None)
+    return ': no such heading' if anchor and (other is None or anchor not in anchors(other)) else ''
+
+
+def problems(page, book=()):
+    "All that does not hold of a page"
+    found = [output_problems(page), title_problems(page), exercise_problems(page), link_problems(page, book or [page])]
+    return [f'{page.name}, {o}' for some in found for o in some]

@@ -1,0 +1,584 @@
+"Checkpoints on disk, by guarantee: the same cut as in memory, what transformers would load, whole or not at all."
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
+from support.tiny import save, tiny, word_tokenizer
+from prunebook.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header, read_tensors,
+                                  save_pruned, sound_record)
+from prunebook.core import PrunebookError
+from prunebook.pruning import Plan, prune_model
+
+ids = torch.arange(3, 15)[None]
+moe = dict(num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16, decoder_sparse_step=2)
+kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={}, mixtral={},
+             qwen2_moe={}, deepseek_v3={})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    "A saved tiny Llama of six layers in three shards"
+    save(tmp_path/'src', tiny(layers=6), max_shard_size='60KB')
+    assert (tmp_path/'src'/INDEX).exists()
+    return tmp_path/'src'
+
+
+@pytest.fixture
+def single(tmp_path): return save(tmp_path/'src', tiny(layers=6))
+
+
+def prune(src, dst, drop=(1,), **kw): return prune_checkpoint(src, dst, drop, progress=False, **kw)
+
+
+# the same cut as in memory
+
+@pytest.mark.parametrize('kind', kinds)
+def test_disk_equals_memory(kind, tmp_path):
+    drop, model = [1, 4], tiny(kind, layers=6, **kinds[kind])
+    save(tmp_path/'src', model, max_shard_size='40KB')
+    save_pruned(prune_model(model, drop), word_tokenizer(), tmp_path/'memory')
+    prune(tmp_path/'src', tmp_path/'disk', drop)
+    a, b = tensors(tmp_path/'memory'), tensors(tmp_path/'disk')
+    assert set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+    loaded = [AutoModelForCausalLM.from_pretrained(tmp_path/o, output_loading_info=True) for o in ('memory', 'disk')]
+    assert not any(loaded[1][1].values()), loaded[1][1]
+    x, y = (m.config.to_dict() for m, _ in loaded)
+    skip = ('prunebook', '_name_or_path')
+    assert {k: v for k, v in x.items() if k not in skip} == {k: v for k, v in y.items() if k not in skip}
+    says = ['dropped', 'kept', 'depth']
+    if kind != 'deepseek_v3': says += ['parameters', 'bytes']  # its routers hold buffers too, which the files count
+    assert [x['prunebook'][k] for k in says] == [y['prunebook'][k] for k in says]
+    assert torch.equal(loaded[0][0](ids).logits, loaded[1][0](ids).logits)
+    assert check_checkpoint(tmp_path/'disk') == []
+
+
+def test_a_pattern_that_old_configs_leave_unsaid(tmp_path):
+    "Gemma 2 alternates sliding and full layers. Its released configs do not list them"
+    save(tmp_path/'src', tiny('gemma2', layers=6))
+    config = json.loads((tmp_path/'src'/'config.json').read_text())
+    types = config.pop('layer_types')
+    (tmp_path/'src'/'config.json').write_text(json.dumps(config))
+    prune(tmp_path/'src', tmp_path/'out', '1-1')
+    assert json.loads((tmp_path/'out'/'config.json').read_text())['layer_types'] == types[:1] + types[2:]
+
+
+def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
+    save_file({'model.layers.6.extra.weight': torch.zeros(2)}, saved/'extra.safetensors')
+    edit_json(saved/INDEX, lambda d: d['weight_map'].update({'model.layers.6.extra.weight': 'extra.safetensors'}))
+    prune(saved, tmp_path/'out', [0])
+    assert not [t.name for t in read_tensors(tmp_path/'out') if 'extra' in t.name]
+    assert check_checkpoint(tmp_path/'out') == []
+
+
+def test_without_copy_file_range(saved, tmp_path, monkeypatch):
+    prune(saved, tmp_path/'a', [1, 3])
+    monkeypatch.delattr(os, 'copy_file_range')
+    prune(saved, tmp_path/'b', [1, 3])
+    assert digest(tmp_path/'a') == digest(tmp_path/'b')
+
+
+def test_a_plan_in_any_form(saved, tmp_path):
+    for i, o in enumerate(('1-2', [2, 1], range(1, 3), Plan((1, 2), 6))): prune(saved, tmp_path/f'{i}', o)
+    files = [{k: v for k, v in digest(tmp_path/f'{i}').items() if k.endswith('.safetensors')} for i in range(4)]
+    assert all(o == files[0] for o in files)
+
+
+def test_the_same_bytes_under_three_hash_seeds(saved, tmp_path):
+    code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+            'from prunebook.checkpoint import *; from prunebook.pruning import prune_model; '
+            'src, out = sys.argv[1:]; prune_checkpoint(src, out + "/disk", [1], progress=False); '
+            'save_pruned(prune_model(M.from_pretrained(src), [1]), T.from_pretrained(src), out + "/memory")')
+    found = []
+    for seed in '012':
+        out = tmp_path/seed
+        out.mkdir()
+        subprocess.run([sys.executable, '-c', code, saved, out], check=True, env=os.environ | dict(PYTHONHASHSEED=seed))
+        found.append(digest(out))
+    assert found[0] == found[1] == found[2] and len(found[0]) > 8
+
+
+# a checkpoint means what transformers would load
+
+def other(folder):
+    "The tensors of a checkpoint with other numbers"
+    return {k: v + 1 for k, v in tensors(folder).items()}
+
+
+def test_an_index_beside_a_single_file(saved, tmp_path):
+    "transformers loads model.safetensors: both ways of pruning must cut the same weights"
+    save_file(other(saved), saved/'model.safetensors', {'format': 'pt'})
+    want = load_file(saved/'model.safetensors')
+    prune(saved, tmp_path/'disk')
+    save_pruned(prune_model(AutoModelForCausalLM.from_pretrained(saved), [1]), word_tokenizer(), tmp_path/'memory')
+    a, b = tensors(tmp_path/'disk'), tensors(tmp_path/'memory')
+    assert set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+    assert torch.equal(a['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
+    assert not (tmp_path/'disk'/INDEX).exists()
+
+
+def test_a_stale_index_is_ignored(single, tmp_path):
+    (single/INDEX).write_text(json.dumps(dict(weight_map={'model.norm.weight': 'model-00001-of-00002.safetensors'})))
+    assert check_checkpoint(single) == []
+    prune(single, tmp_path/'out')
+    assert check_checkpoint(tmp_path/'out') == [] and not (tmp_path/'out'/INDEX).exists()
+
+
+def test_weights_that_the_config_names(single, tmp_path):
+    save_file(other(single), single/'new.safetensors', {'format': 'pt'})
+    edit_json(single/'config.json', transformers_weights='new.safetensors')
+    prune(single, tmp_path/'out')
+    want = {k: v for k, v in AutoModelForCausalLM.from_pretrained(single).state_dict().items()}
+    got = AutoModelForCausalLM.from_pretrained(tmp_path/'out').state_dict()
+    assert torch.equal(got['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
+    for name in ('../new.safetensors', 'gone.safetensors', 'model.bin', 3):
+        edit_json(single/'config.json', transformers_weights=name)
+        with pytest.raises(PrunebookError, match='names the weights'): prune(single, tmp_path/'bad')
+        assert check_checkpoint(single, run=False)
+
+
+def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
+    (saved/'notes.txt').write_text('mine')
+    (saved/'pytorch_model.bin').write_bytes(b'old weights')
+    (saved/'model.fp16.safetensors.index.json').write_text('{}')
+    before = digest(saved)
+    prune(saved, tmp_path/'out', '2-3')
+    names = {p.name for p in (tmp_path/'out').iterdir()}
+    assert {'config.json', 'generation_config.json', 'tokenizer.json', 'notes.txt', 'README.md'} <= names
+    assert not names & {'pytorch_model.bin', 'model.fp16.safetensors.index.json'}
+    assert 'without 2 of its 6 layers' in (tmp_path/'out'/'README.md').read_text()
+    assert digest(saved) == before
+    index = json.loads((tmp_path/'out'/INDEX).read_text())
+    assert index['metadata']['total_size'] == sum(t.size for t in read_tensors(tmp_path/'out'))
+
+
+def test_chat_templates_in_a_folder_are_kept(single, tmp_path):
+    (single/'chat_template.jinja').write_text('{{ messages }}')
+    (single/'additional_chat_templates').mkdir()
+    (single/'additional_chat_templates'/'tools.jinja').write_text('tools {{ messages }}')
+    (single/'original').mkdir()
+    (single/'original'/'params.json').write_text('{}')
+    want = AutoTokenizer.from_pretrained(single).chat_template
+    prune(single, tmp_path/'out')
+    assert AutoTokenizer.from_pretrained(tmp_path/'out').chat_template == want and 'tools' in want
+    assert not (tmp_path/'out'/'original').exists()
+
+
+def blobs(single, home):
+    "Move the tokenizer into a cache like the hub's, with links in its place: the layout of old --local-dir downloads"
+    (home/'blobs').mkdir(parents=True)
+    for i, p in enumerate(sorted(single.glob('tokenizer*'))):
+        shutil.move(p, home/'blobs'/f'{i:064x}')
+        p.symlink_to(home/'blobs'/f'{i:064x}')
+
+
+def test_a_tokenizer_linked_into_the_hub_cache_is_copied(single, tmp_path):
+    blobs(single, tmp_path/'hub'/'models--lab--m')
+    prune(single, tmp_path/'out')
+    assert (tmp_path/'out'/'tokenizer.json').is_file() and not (tmp_path/'out'/'tokenizer.json').is_symlink()
+    assert check_checkpoint(tmp_path/'out') == []
+
+
+def test_the_hub_cache_of_links_is_followed(saved, tmp_path):
+    home = tmp_path/'models--a--b'
+    (home/'blobs').mkdir(parents=True)
+    (home/'snapshots'/'rev').mkdir(parents=True)
+    for p in saved.iterdir():
+        shutil.copy(p, home/'blobs'/f'x{p.name}')
+        (home/'snapshots'/'rev'/p.name).symlink_to(f'../../blobs/x{p.name}')
+    prune(home/'snapshots'/'rev', tmp_path/'out')
+    assert check_checkpoint(tmp_path/'out') == []
+
+
+@pytest.mark.parametrize('lay', [
+    lambda p, outside: p.symlink_to(outside), lambda p, outside: p.symlink_to('nowhere'), lambda p, outside: os.mkfifo(p),
+    lambda p, outside: p.symlink_to('/dev/zero'), lambda p, outside: p.symlink_to(p.name)])
+@pytest.mark.parametrize('name', ['tokenizer.json', 'merges.txt', 'additional_chat_templates/a.jinja'])
+def test_a_link_elsewhere_is_refused_and_never_dropped(single, tmp_path, lay, name):
+    (tmp_path/'id_rsa').write_text('secret')
+    (single/name).parent.mkdir(exist_ok=True)
+    (single/name).unlink(missing_ok=True)
+    lay(single/name, tmp_path/'id_rsa')
+    with pytest.raises(PrunebookError, match='is not copied. Put a copy'): prune(single, tmp_path/'out')
+    assert absent(tmp_path/'out')
+
+
+def test_a_link_inside_the_checkpoint_is_followed(single, tmp_path):
+    (single/'again.txt').symlink_to('tokenizer.json')
+    prune(single, tmp_path/'out')
+    assert (tmp_path/'out'/'again.txt').read_bytes() == (single/'tokenizer.json').read_bytes()
+
+
+def test_an_adapter_beside_the_weights(single, tmp_path, caplog):
+    (single/'adapter_config.json').write_text('{"base_model_name_or_path": "stranger/m", "peft_type": "LORA"}')
+    (single/'adapter_model.safetensors').write_bytes(b'')
+    assert any('adapter_config.json' in o for o in check_checkpoint(single))
+    prune(single, tmp_path/'out')
+    assert 'adapter_config.json is not copied' in caplog.text
+    assert not list((tmp_path/'out').glob('adapter*')) and check_checkpoint(tmp_path/'out') == []
+
+
+def test_a_folder_without_a_usable_tokenizer(single):
+    word_tokenizer().save_pretrained(single/'other')
+    gone = [p for p in single.glob('*token*')]
+    for p in gone: p.unlink()
+    assert any('no files of a tokenizer' in o for o in check_checkpoint(single, run=False))
+    (single/'tokenizer_config.json').write_text('{}')
+    assert any('tokenizer' in o for o in check_checkpoint(single))
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    save(tmp_path/'few', tiny(layers=2, vocab_size=50))
+    save(tmp_path/'many', tiny(layers=2, vocab_size=5000))
+    for o in ('few', 'many'): assert any('the tokenizer has' in p for p in check_checkpoint(tmp_path/o))
+
+
+@pytest.mark.parametrize('config', [
+    dict(stop_strings=['w1']), dict(num_beams=3), dict(num_return_sequences=2, do_sample=True), dict(prompt_lookup_num_tokens=3),
+    dict(eos_token_id=list(range(99))), dict(min_new_tokens=50), dict(max_length=1), dict(return_dict_in_generate=True),
+    dict(repetition_penalty=9.), dict(use_cache=False), dict(cache_implementation='static')])
+def test_check_ignores_the_generation_settings(single, config):
+    edit_json(single/'generation_config.json', **config)
+    assert check_checkpoint(single) == []
+
+
+@pytest.mark.parametrize('config', [
+    dict(quant_method='gptq', dynamic={r'+:.*\.3\..*': dict(bits=8)}),
+    dict(quant_method='compressed-tensors', ignore=[r're:.*layers\.[0-3]\..*']),
+    dict(quant_method='bitsandbytes', llm_int8_skip_modules=['lm_head', 'model.layers.3.mlp'])])
+def test_layers_that_a_quantisation_config_names(single, tmp_path, config):
+    edit_json(single/'config.json', quantization_config=config)
+    with pytest.raises(PrunebookError, match='single layers'): prune(single, tmp_path/'out')
+    assert absent(tmp_path/'out')
+
+
+# the record and the card
+
+def front(folder): return (folder/'README.md').read_text().split('---')[1]
+
+
+def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path/'lab'/'m', tiny(layers=6))
+    prune('lab/m', 'out')
+    assert 'base_model' not in front(tmp_path/'out')
+    assert json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']['source'] == 'm'
+    save_pruned(prune_model(AutoModelForCausalLM.from_pretrained('lab/m'), [1]), word_tokenizer(), 'memory')
+    assert 'base_model' not in front(tmp_path/'memory')
+    prune('lab/m', 'named', source='lab/hub')
+    assert 'base_model: lab/hub' in front(tmp_path/'named')
+    assert str(tmp_path) not in (tmp_path/'out'/'config.json').read_text() + (tmp_path/'out'/'README.md').read_text()
+
+
+def test_packed_bytes_are_no_parameters(tmp_path):
+    pytest.importorskip('bitsandbytes')
+    from prunebook.models import quantization
+    model = tiny(layers=6, hidden_size=64, head_dim=16)
+    save(tmp_path/'src', model)
+    packed = AutoModelForCausalLM.from_pretrained(tmp_path/'src', quantization_config=quantization(4), device_map='cpu')
+    save(tmp_path/'packed', packed)
+    prune(tmp_path/'packed', tmp_path/'out', [1, 3])
+    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
+    whole, small = model.num_parameters(), prune_model(model, [1, 3]).num_parameters()
+    assert record['parameters'] == dict(before=whole, after=small)
+    assert prune_model(packed, [1, 3]).config.prunebook['parameters'] == record['parameters']
+
+
+def test_parameters_of_other_packings_are_unknown(single, tmp_path):
+    edit_json(single/'config.json', quantization_config=dict(quant_method='gptq', bits=4))
+    prune(single, tmp_path/'out')
+    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
+    assert record['parameters'] == dict(before=None, after=None) and sound_record(record)
+    assert '| parameters | unknown (quantised) |' in (tmp_path/'out'/'README.md').read_text()
+
+
+def test_a_card_obeys_nobody():
+    record = dict(dropped=[1], kept=[0, 2], depth=3, strategy='x | y\n# z', source='a/b\n---\nevil: 1', revision='<b>',
+                  parameters=dict(before=3, after=2), bytes=dict(before=6, after=4), versions={'p': '1'})
+    card = model_card(record)
+    assert 'evil: 1' not in card.split('---')[1] and '<b>' not in card and '\n# z' not in card
+
+
+@pytest.mark.parametrize('record', ['text', [1], dict(kept=3), dict(dropped=[1])])
+def test_a_damaged_record_of_the_cut(saved, record):
+    edit_json(saved/'config.json', prunebook=record)
+    assert 'prunebook' in check_checkpoint(saved, run=False)[0]
+
+
+def test_uploads_the_saved_folder(tmp_path, monkeypatch):
+    import huggingface_hub
+    calls = []
+
+    class Api:
+        def create_repo(self, repo, exist_ok): calls.append(repo)
+        def upload_folder(self, repo_id, folder_path): calls.append((repo_id, {p.name for p in folder_path.iterdir()}))
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    small = prune_model(tiny(), [1])
+    save_pruned(small, word_tokenizer(), tmp_path/'out', push_to_hub='me/small', max_shard_size='60KB')
+    assert calls[0] == 'me/small' and {'README.md', 'config.json', 'tokenizer.json', INDEX} <= calls[1][1]
+
+
+# whole or not at all
+
+@pytest.mark.parametrize('drop', [[], '0-5', [6], [1, 1], '4-9', 'x', Plan((1,), 7)])
+def test_wrong_layers_write_nothing(saved, tmp_path, drop):
+    with pytest.raises(PrunebookError): prune(saved, tmp_path/'out', drop)
+    assert absent(tmp_path/'out')
+
+
+def test_source_and_full_folders_are_safe(saved, tmp_path):
+    before = digest(saved)
+    os.symlink(saved, tmp_path/'link')
+    for out in (saved, saved/'in', tmp_path/'link'):
+        with pytest.raises(PrunebookError, match='never changed'): prune(saved, out, force=True)
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'mine').write_text('x')
+    with pytest.raises(PrunebookError, match='force'): prune(saved, tmp_path/'out')
+    assert (tmp_path/'out'/'mine').read_text() == 'x'
+    prune(saved, tmp_path/'out', force=True)
+    assert not (tmp_path/'out'/'mine').exists() and check_checkpoint(tmp_path/'out', run=False) == []
+    assert digest(saved) == before
+
+
+def test_save_pruned_never_replaces_its_source(saved):
+    before = digest(saved)
+    small = prune_model(AutoModelForCausalLM.from_pretrained(saved), [1])
+    with pytest.raises(PrunebookError, match='never changed'): save_pruned(small, word_tokenizer(), saved, force=True)
+    assert digest(saved) == before
+    with pytest.raises(PrunebookError, match='was not pruned'): save_pruned(tiny(), word_tokenizer(), saved.parent/'out')
+
+
+def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
+    "After a power cut seconds after the end, no file may be empty"
+    code = ('import os, sys\nseen = []\n'
+            'sys.addaudithook(lambda e, a: seen.append((e, str(a[0]))) if e in ("prunebook.sync", "os.rename") else None)\n'
+            'from prunebook.checkpoint import prune_checkpoint\n'
+            'prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
+            'at = next(i for i, (e, p) in enumerate(seen) if e == "os.rename" and ".new-" in p)\n'
+            'print(sorted({os.path.basename(p) for e, p in seen[:at]}))')
+    done = subprocess.run([sys.executable, '-c', code, saved, tmp_path/'out'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(repr(p.name) in done.stdout for p in (tmp_path/'out').iterdir())
+
+
+in_process = "import sys; from prunebook.checkpoint import *; from prunebook.core import PrunebookError\n"
+
+
+def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
+    code = in_process + ('try: prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
+                         'except PrunebookError as e: print(e)')
+
+    def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # a write beyond fails, as on a full disk
+    cmd = [sys.executable, '-c', code, saved, tmp_path/'out']
+    done = subprocess.run(cmd, capture_output=True, text=True, preexec_fn=limit)
+    assert 'cannot write' in done.stdout, done.stderr
+    assert absent(tmp_path/'out')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=1000))
+    with pytest.raises(PrunebookError, match='GB free'): prune(saved, tmp_path/'out')
+    assert absent(tmp_path/'out')
+
+
+def test_an_unwritable_place(saved, tmp_path):
+    (tmp_path/'file').write_text('')
+    for out in (tmp_path/'file', tmp_path/'file'/'out'):
+        with pytest.raises(PrunebookError): prune(saved, out)
+
+
+def test_killed_at_any_moment(tmp_path):
+    src, out = synthetic(tmp_path/'src', 8, 8, 3), tmp_path/'out'
+    before, keep = digest(src), [0, 1, 3, 4, 6, 7]
+    code = in_process + "print('go', flush=True)\nprune_checkpoint(sys.argv[1], sys.argv[2], [2, 5], progress=False)"
+    for k in range(12):
+        p = subprocess.Popen([sys.executable, '-c', code, src, out], stdout=subprocess.PIPE, text=True)
+        p.stdout.readline()
+        time.sleep(.02 * k)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        if out.exists():
+            assert has_layers(out, keep) and (out/'README.md').exists()
+            shutil.rmtree(out)
+    prune(src, out, [2, 5])
+    assert has_layers(out, keep) and digest(src) == before
+    assert not [p for p in tmp_path.glob('.out*') if p.is_dir()], 'the next run clears the leavings of killed ones'
+
+
+# memory
+
+def lean(src, out, drop):
+    "Peak memory in MB above the bare imports' own, in a new process without torch"
+    code = """import sys
+peak = lambda: int(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1]) / 1024
+from prunebook.checkpoint import prune_checkpoint
+bare = peak()
+prune_checkpoint(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
+assert 'torch' not in sys.modules and 'transformers' not in sys.modules
+print(peak() - bare)"""
+    done = subprocess.run([sys.executable, '-c', code, src, out, drop], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_lean(tmp_path):
+    src = synthetic(tmp_path/'src', 10, 40, 2)
+    assert lean(src, tmp_path/'out', '3-6') < 150
+    assert has_layers(tmp_path/'out', [0, 1, 2, 7, 8, 9])
+
+
+@pytest.mark.slow
+def test_lean_at_gigabytes(tmp_path):
+    src = synthetic(tmp_path/'src', 32, 128, 4)
+    assert lean(src, tmp_path/'out', '20-27') < 150
+    assert has_layers(tmp_path/'out', [*range(20), *range(28, 32)])
+
+
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors.index.json'])
+def test_a_file_too_large_to_be_true(saved, tmp_path, name):
+    with open(saved/name, 'ab') as f: f.truncate(70 << 20)
+    with pytest.raises(PrunebookError, match='It is not read'): prune(saved, tmp_path/'out')
+    assert any('It is not read' in o for o in check_checkpoint(saved, run=False))
+
+
+def test_a_header_too_large_to_be_true(tmp_path):
+    with open(tmp_path/'model.safetensors', 'wb') as f:
+        f.write((60 << 20).to_bytes(8, 'little'))
+        f.truncate(61 << 20)
+    with pytest.raises(PrunebookError, match='are the most that is read'): read_header(tmp_path/'model.safetensors')
+
+
+# damage is named
+
+def first(table): return next(k for k in table if k != '__metadata__')
+def place(s, **names): edit_json(s/INDEX, lambda d: d['weight_map'].update({'model.norm.weight': names['norm']}))
+def without_weights(s): return [p.unlink() for p in s.glob('*.safetensors*')]
+def offsets(s, o): edit_header(shard(s), lambda t: t[first(t)].update(data_offsets=o))
+
+
+broken = {
+    'cut short': (lambda s: os.truncate(shard(s), shard(s).stat().st_size - 5), 'end at byte'),
+    'empty': (lambda s: os.truncate(shard(s), 0), 'header'),
+    'headless': (lambda s: shard(s).write_bytes(b'\xff' * 1000), 'header'),
+    'no table': (lambda s: shard(s).write_bytes((4).to_bytes(8, 'little') + b'nope'), 'not a table'),
+    'a list': (lambda s: shard(s).write_bytes((2).to_bytes(8, 'little') + b'[]'), 'not a table'),
+    'overlap': (lambda s: offsets(s, [0, 4]), 'overlap'),
+    'backwards': (lambda s: offsets(s, [8, 0]), 'overlap'),
+    'no offsets': (lambda s: edit_header(shard(s), lambda t: t[first(t)].pop('data_offsets')), 'not a table'),
+    'trailing': (lambda s: shard(s).write_bytes(shard(s).read_bytes() + b'more'), 'follow the last'),
+    'missing file': (lambda s: shard(s, 1).unlink(), 'no such file'),
+    'missing tensor': (lambda s: edit_json(s/INDEX, lambda d: d['weight_map'].update(ghost=shard(s).name)), 'not there'),
+    'up and away': (lambda s: place(s, norm='../../etc/passwd.safetensors'), 'not a safetensors file beside it'),
+    'absolute': (lambda s: place(s, norm='/etc/passwd'), 'not a safetensors file beside it'),
+    'no map': (lambda s: (s/INDEX).write_text('{}'), 'weight_map'),
+    'index not JSON': (lambda s: (s/INDEX).write_text('{'), 'not JSON'),
+    'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'not JSON'),
+    'config a list': (lambda s: (s/'config.json').write_text('[]'), 'no JSON object'),
+    'no config': (lambda s: (s/'config.json').unlink(), 'cannot read'),
+    'no depth': (lambda s: (s/'config.json').write_text('{"model_type": "llama"}'), 'num_hidden_layers'),
+    'stale depth': (lambda s: edit_json(s/'config.json', num_hidden_layers=9), '9 layers, and the weights hold 6'),
+    'deep JSON': (lambda s: (s/'config.json').write_text('{"a":' * 100_000), 'not JSON'),
+    'no weights': (without_weights, 'no model.safetensors'),
+    'pickle': (lambda s: (without_weights(s), (s/'pytorch_model.bin').write_bytes(b'x')), 'Convert them first: python -c')}
+
+
+@pytest.mark.parametrize('how', broken)
+def test_damage_is_named_and_nothing_is_written(saved, tmp_path, how):
+    spoil, said = broken[how]
+    spoil(saved)
+    with pytest.raises(PrunebookError, match=said): prune(saved, tmp_path/'out')
+    assert absent(tmp_path/'out')
+    found = check_checkpoint(saved)
+    assert any(said in o for o in found), found
+
+
+one = dict(dtype='F32', shape=[1], data_offsets=[0, 4])
+
+
+@pytest.mark.parametrize('entry', [
+    one | dict(shape=[10**9]), one | dict(shape=[-1]), one | dict(shape=[1.0]), one | dict(data_offsets=[0.0, 4.0]),
+    one | dict(dtype=3), one | dict(shape='a'), one | dict(shape=[True]), one | dict(data_offsets=[0, 10**400]),
+    one | dict(name='x'), [], None, 7])
+def test_hostile_headers(entry, tmp_path):
+    head = json.dumps({'model.layers.0.w': entry}).encode()
+    (tmp_path/'model.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head + bytes(4))
+    with pytest.raises(PrunebookError, match='damaged'): read_header(tmp_path/'model.safetensors')
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(num_hidden_layers=10**15), 'impossible'), (dict(num_hidden_layers=-6), 'impossible'),
+    (dict(num_hidden_layers=True), 'num_hidden_layers'), (dict(scale_depth='x'), 'not as transformers writes'),
+    (dict(layer_types=['full_attention'] * 6, attention_types=[[5, 'x']]), 'not as transformers writes'),
+    (dict(per_layer_config=['x']), 'not as transformers writes')])
+def test_hostile_configs(saved, tmp_path, change, says):
+    edit_json(saved/'config.json', **change)
+    with pytest.raises(PrunebookError, match=says): prune(saved, tmp_path/'out')
+    assert not (tmp_path/'out').exists()
+
+
+def test_one_layer_under_two_names(single, tmp_path):
+    "model.layers.01 is no second model.layers.1, whose place in the result it would take"
+    was = tensors(single)
+    save_file(was | {'model.layers.01.mlp.up_proj.weight': torch.zeros(3)}, single/'model.safetensors')
+    prune(single, tmp_path/'out', [0])
+    assert check_checkpoint(tmp_path/'out', run=False) == []
+    name = 'model.layers.{}.mlp.up_proj.weight'
+    assert torch.equal(tensors(tmp_path/'out')[name.format(0)], was[name.format(1)])
+
+
+def test_a_tensor_in_two_shards(saved, tmp_path):
+    a, b = shard(saved, 0), shard(saved, 1)
+    name = next(iter(load_file(a)))
+    save_file(load_file(b) | {name: torch.zeros(5)}, b, {'format': 'pt'})
+    prune(saved, tmp_path/'out', [5])
+    assert check_checkpoint(tmp_path/'out', run=False) == []
+    assert torch.equal(tensors(tmp_path/'out')[name], load_file(a)[name])
+
+
+def test_the_advice_is_safe_to_paste(tmp_path):
+    folder = tmp_path/"x'; touch pwned; \"$(touch pwned)`touch pwned`"
+    folder.mkdir()
+    (folder/'pytorch_model.bin').write_bytes(b'')
+    with pytest.raises(PrunebookError) as e: read_tensors(folder)
+    line = str(e.value).split('Convert them first: ')[1]
+    assert shlex.split(line)[:2] == ['python', '-c'] and len(shlex.split(line)) == 3
+    subprocess.run(['sh', '-c', line.replace('python', 'true', 1)], cwd=tmp_path, check=True)
+    assert not (tmp_path/'pwned').exists()
+    compile(shlex.split(line)[2], 'advice', 'exec')
+
+
+def test_check_names_the_faults_of_other_tools(saved, tmp_path):
+    def spoilt(**change):
+        shutil.copytree(saved, tmp_path/'bad', dirs_exist_ok=True)
+        edit_json(tmp_path/'bad'/'config.json', **json.loads((saved/'config.json').read_text()) | change)
+        return check_checkpoint(tmp_path/'bad')
+    assert spoilt() == []
+    assert 'says 4 layers, and the weights hold' in spoilt(num_hidden_layers=4)[0]
+    assert 'layer_types has 8 entries for 6 layers' in spoilt(layer_types=['full_attention'] * 8)[0]
+    assert any('another shape' in o for o in spoilt(intermediate_size=65))
+    was = tensors(saved)
+    for p in (tmp_path/'bad').glob('*.safetensors*'): p.unlink()
+    shutil.copy(saved/'config.json', tmp_path/'bad')
+    lacking = {k: v for k, v in was.items() if k != 'model.layers.2.mlp.up_proj.weight'}
+    save_file(lacking, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
+    assert 'layer 2 lacks mlp.up_proj.weight' in check_checkpoint(tmp_path/'bad')[0]
+    was['model.norm.weight'] = was['model.norm.weight'] * float('nan')
+    save_file(was, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
+    assert 'not finite' in check_checkpoint(tmp_path/'bad')[0]
+
+
+def test_exports():
+    import yaml
+    plan = Plan((3, 4, 6), 8)
+    slices = yaml.safe_load(export_plan(plan, 'mergekit', 'org/name'))['slices']
+    assert [o['sources'][0]['layer_range'] for o in slices] == [[0, 3], [5, 6], [7, 8]]
+    assert export_plan(plan, 'llama-quantize') == '--prune-layers 3,4,6' and '[3, 4, 6]' in export_plan(plan, 'shortgpt')
+    with pytest.raises(PrunebookError): export_plan(plan, 'word')

@@ -1,0 +1,264 @@
+"""Guarantees 1 and 2 for whole commands, on a tiny model: killed before file operations, stopped by signals, on full disks, two at
+once. The old result or the new one stands at OUT, the next run gives the right result, and nothing is left beside it.
+
+A seeded share runs always, the rest with `--slow`. `PRUNEBOOK_FAULTS=FILE` writes the counts to a table."""
+import csv, hashlib, json, os, random, signal, subprocess
+from collections import Counter, defaultdict
+from pathlib import Path
+import pandas as pd, pytest
+from prunebook.checkpoint import prune_checkpoint
+from prunebook.healing import HealingConfig
+from prunebook.similarity import LayerDistances
+from prunebook.sweeps import SweepConfig
+from support import kills
+from support.kills import beside, tree, unsynced
+from support.tiny import save, texts, tiny, words
+
+EVERY = ('similarity', 'prune', 'prune in memory', 'heal', 'evaluate', 'sweep', 'reproduce')
+FOLDERS = ('similarity', 'prune', 'prune in memory', 'heal', 'reproduce')  # OUT appears whole; the others add to it
+HEAVY = ('reproduce',)
+
+@pytest.fixture(scope='session')
+def stage(tmp_path_factory):
+    "A tiny model, a pruned one, texts, questions and recipes"
+    work = tmp_path_factory.mktemp('stage')
+    save(work/'m', tiny(layers=4, hidden_size=16))
+    prune_checkpoint(work/'m', work/'p', [1], progress=False)
+    (work/'t.txt').write_text('\n'.join(texts(120)) + '\n')
+    r = random.Random(0)
+    ask = lambda: dict(question=' '.join(r.sample(words, 4)), choices=r.sample(words, 3), answer=r.randrange(3))
+    (work/'q.jsonl').write_text(''.join(json.dumps(ask()) + '\n' for _ in range(12)))
+    recipe = HealingConfig(steps=4, batch_size=2, max_length=16, rank=2, save_every=2, bits=32)
+    recipe.save(work/'heal.json')
+    SweepConfig(strategies=['simple', 'random'], ns=[1, 2], healed_ns=[1], healing=recipe, tasks=['c4', str(work/'q.jsonl')],
+                sources=dict(c4=str(work/'t.txt')), n_texts=20, max_length=24, batch_tokens=96, calibration=str(work/'t.txt'),
+                healing_texts=str(work/'t.txt'), n_calibration=8).save(work/'sweep.json')
+    return work
+
+def arguments(command, stage, out, again=False):
+    "The command; `again` as a user starts it after an interruption"
+    m, t, q = stage/'m', stage/'t.txt', stage/'q.jsonl'
+    resume = ['--resume'] if again else []
+    found = dict(
+        similarity=['similarity', m, '--texts', t, '--max-length', 24, '--batch-tokens', 96, '--out', out, '--force', *resume],
+        prune=['prune', m, out, '--drop', '1', '--force'],
+        heal=['heal', stage/'p', out, '--texts', t, '--config', stage/'heal.json', '--n-judge', 0, '--force', *resume],
+        evaluate=['evaluate', m, '--tasks', 'c4', q, '--judge-texts', t, '--max-length', 24, '--save', out],
+        sweep=['sweep', m, '--config', stage/'sweep.json', '--out', out],
+        reproduce=['reproduce', '--model', m, '--preset', 'smoke', '--texts', t, '--questions', q, '--out', out, '--force'])
+    found['prune in memory'] = [*found['prune'], '--in-memory']
+    return [str(o) for o in [*found[command], '--no-progress']]
+
+def table(file):
+    columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
+    return pd.read_csv(file)[columns].round(9).sort_values(columns[:5]).to_csv(index=False)
+
+def result(command, out):
+    "The part of a finished run that must not depend on interruptions; `None` if it is not there"
+    try:
+        if command == 'similarity': return LayerDistances.load(out).mean.round(9).tolist()
+        if command == 'evaluate': return sorted((json.loads(p.read_text())['task'], json.loads(p.read_text())['value']) for p in out.glob('*.json'))
+        if command in ('sweep', 'reproduce'): return table(out/'results.csv')
+        names = [p for p in sorted(out.rglob('*.safetensors')) if 'adapter' not in p.parts]
+        return [hashlib.sha256(p.read_bytes()).hexdigest() for p in names] or None
+    except (OSError, ValueError): return None
+
+class Right:
+    "An undisturbed run"
+    def __init__(self, command, stage, out):
+        done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'))
+        assert done.code == 0, done.said
+        self.result, self.events, self.names = result(command, out), done.events, set(tree(out))
+        assert self.result
+
+@pytest.fixture(scope='session')
+def right(stage, tmp_path_factory):
+    found = {}
+    def get(command):
+        if command not in found: found[command] = Right(command, stage, tmp_path_factory.mktemp('right')/'out')
+        return found[command]
+    return get
+
+COUNTS = defaultdict(Counter)
+
+@pytest.fixture(autouse=True, scope='module')
+def record():
+    "Rows of tests that did not run stay"
+    yield
+    if not (file := os.environ.get('PRUNEBOOK_FAULTS')): return
+    rows = {(r['fault'], r['command']): r for r in csv.DictReader(open(file, newline=''))} if Path(file).exists() else {}
+    for (fault, command, after), codes in COUNTS.items():
+        exits = ' '.join(f'{code}' for code in sorted(codes, key=str))
+        rows[fault, command] = dict(fault=fault, command=command, runs=sum(codes.values()), exit=exits, after=after)
+    with open(file, 'w', newline='') as f:
+        out = csv.DictWriter(f, ['fault', 'command', 'runs', 'exit', 'after'], lineterminator='\n', extrasaction='ignore')
+        out.writeheader()
+        out.writerows(rows[k] for k in sorted(rows))
+
+AFTER = dict(similarity='--resume goes on', heal='--resume goes on', sweep='the same command goes on',
+             reproduce='the same command goes on', evaluate='the same command starts again')
+
+def note(fault, command, code): COUNTS[fault, command, AFTER.get(command, 'the same command starts again')][code] += 1
+
+def each(quick=EVERY):
+    "All commands; those not in `quick` only with --slow"
+    return pytest.mark.parametrize('command', [c if c in quick else pytest.param(c, marks=pytest.mark.slow) for c in EVERY])
+
+@pytest.fixture
+def share(request):
+    "A function that takes so many of some numbers: few always, many with --slow"
+    slow = request.config.getoption('--slow')
+    seed = random.Random(request.node.name)
+    return lambda numbers, few, many: sorted(seed.sample(list(numbers), min(len(numbers), many if slow else few)))
+
+OLD = {'old/part': b'old', 'model.safetensors': b'old', 'results.csv': b'old'}
+
+def fill(out):
+    for name, data in OLD.items():
+        (out/name).parent.mkdir(parents=True, exist_ok=True)
+        (out/name).write_bytes(data)
+
+def one_line(command, said):
+    assert 'Traceback' not in said, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f'prunebook {command.split()[0]}: '), said
+    return last
+
+def stands(command, out, was, right):
+    "The old folder or the new one; commands that add to a folder may have added a part"
+    found = tree(out)
+    if command in FOLDERS: assert found == was or result(command, out) == right.result and set(found) - {'asked.json'} == right.names, sorted(found or ())
+    assert command not in FOLDERS or set(beside(out)) <= {'out', 'log', 'log.said', '.out.lock', 'out.unfinished'} or all(
+        o.startswith('.out.prunebook-') for o in set(beside(out)) - {'out', 'log', 'log.said', '.out.lock', 'out.unfinished'})
+
+def goes_on(command, stage, out, right, why=''):
+    "The next run gives the right result, and leaves nothing else"
+    log = out.with_name('log')
+    done = kills.command(arguments(command, stage, out, again=True), out.parent, log)
+    assert done.code == 0, f'{why}: {done.said}'
+    assert result(command, out) == right.result, why
+    assert beside(out) == ['log', 'log.said', 'out'], why
+    assert {o for o in tree(out) if '.tmp' in o or 'prunebook-' in o or '.lock' in o} == set(), why
+
+# killed
+
+@each()
+def test_killed(command, stage, right, share, tmp_path):
+    good = right(command)
+    for k in share(range(len(good.events)), 1 if command in HEAVY else 3, 20 if command in HEAVY else 60):
+        out = tmp_path/str(k)/'out'
+        out.parent.mkdir()
+        if command in FOLDERS and k % 2: fill(out)
+        was = tree(out)
+        done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'), at=k)
+        why = f'killed before operation {k}: {good.events[k]}'
+        if done.code == 0: continue  # a run may have an operation or two less
+        assert done.code == -signal.SIGKILL, f'{why}: {done.said}'
+        stands(command, out, was, good)
+        goes_on(command, stage, out, good, why)
+        note('SIGKILL before a file operation', command, 137)
+
+@each(FOLDERS)
+def test_killed_at_the_end(command, stage, right, share, tmp_path):
+    "Around the exchange, where the old folder and the new one change places"
+    good = right(command)
+    names = [e for e, *_ in good.events]
+    last = len(names) - 1 - names[::-1].index('os.mkdir') if command in FOLDERS else 0
+    for back in share(range(1, 9), 2, 8):
+        out = tmp_path/str(back)/'out'
+        fill(out)
+        full = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'))
+        assert full.code == 0, full.said
+        if command not in FOLDERS: continue
+        swap = max(i for i, (e, *_) in enumerate(full.events) if e == 'prunebook.exchange')
+        out = tmp_path/f'{back}-killed'/'out'
+        fill(out)
+        done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'), at=swap + 5 - back)
+        assert done.code in (-signal.SIGKILL, 0)
+        stands(command, out, OLD, good)
+        goes_on(command, stage, out, good, f'killed {back - 5} operations before the exchange')
+        note('SIGKILL before a file operation', command, 137)
+
+# power cuts
+
+@each(FOLDERS)
+def test_synced_before_it_counts(command, stage, right, tmp_path):
+    out = tmp_path/'out'
+    fill(out) if command in FOLDERS else None
+    done = kills.command(arguments(command, stage, out), tmp_path, tmp_path/'log')
+    assert done.code == 0, done.said
+    if command in FOLDERS: assert unsynced(done.events, out) == []
+    note('power cut after the end (order of syncs)', command, done.code)
+
+# signals
+
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['SIGINT', 'SIGTERM'])
+@each()
+def test_stopped(command, sign, code, stage, right, share, tmp_path):
+    good = right(command)
+    for k in share(range(len(good.events)), 1, 20):
+        out = tmp_path/str(k)/'out'
+        out.parent.mkdir()
+        if command in FOLDERS and k % 2: fill(out)
+        was = tree(out)
+        done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'), at=k, sign=sign)
+        assert done.code in (code, 0), (k, good.events[k], done.said)
+        if done.code: assert 'interrupted' in one_line(command, done.said)
+        stands(command, out, was, good)
+        goes_on(command, stage, out, good, f'stopped at operation {k}: {good.events[k]}')
+        note(f'{sign.name} at a file operation', command, done.code)
+
+# full disks
+
+@pytest.fixture
+def disk(tmp_path):
+    "A function that mounts a file system of so many kB; where mounting is not allowed the test is skipped"
+    place = tmp_path/'disk'
+    place.mkdir()
+    def mount(kb, *options):
+        made = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={kb}k', 'tmpfs', place], capture_output=True)
+        if made.returncode: pytest.skip('mounting is not allowed here')
+        return place
+    mount.change = lambda what: subprocess.run(['mount', '-o', f'remount,{what}', place], check=True)
+    yield mount
+    subprocess.run(['umount', '-l', place], capture_output=True)
+
+SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
+
+@each(('prune', 'evaluate', 'sweep', 'heal'))
+def test_full_disk(command, stage, right, share, disk, tmp_path):
+    good = right(command)
+    for kb in share(SIZES, 2, len(SIZES)):
+        out = disk(kb)/'out'
+        log = tmp_path/'log'
+        done = kills.command(arguments(command, stage, out), out.parent, log)
+        assert done.code in (0, 2), (kb, done.said)
+        if done.code: one_line(command, done.said)
+        if command in FOLDERS: assert tree(out) is None or done.code == 0
+        disk.change('size=100m')
+        again = kills.command(arguments(command, stage, out, again=True), out.parent, log)
+        assert again.code == 0, (kb, again.said)
+        assert result(command, out) == good.result and beside(out) == ['out'], kb
+        subprocess.run(['umount', '-l', out.parent], check=True)
+        note('full disk', command, done.code)
+
+@each(('prune', 'sweep'))
+def test_read_only_folder(command, stage, disk, tmp_path):
+    out = disk(64)/'out'
+    disk.change('ro')
+    done = kills.command(arguments(command, stage, out), out.parent, tmp_path/'log')
+    assert done.code == 2 and 'Read-only' in one_line(command, done.said) and not beside(out)
+    note('read-only folder', command, done.code)
+
+# two at once
+
+@each(('prune', 'heal'))
+def test_two_at_once(command, stage, right, tmp_path):
+    good, out, logs = right(command), tmp_path/'place'/'out', [tmp_path/'log0', tmp_path/'log1']
+    out.parent.mkdir()
+    both = [kills.start(arguments(command, stage, out), out.parent, log) for log in logs]
+    ends = sorted([kills.end(p, log) for p, log in zip(both, logs)], key=lambda o: o.code)
+    assert ends[0].code == 0, ends[0].said
+    if ends[1].code: assert ends[1].code == 2 and 'another process' in one_line(command, ends[1].said)
+    assert result(command, out) == good.result and beside(out) == ['out']
+    note('two at once in one folder', command, ends[1].code)

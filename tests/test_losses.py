@@ -1,0 +1,241 @@
+"""Losses of many pruned models. Sharing prefixes changes nothing but the time; a loss map says what single models say; and the
+comparison with distances is not flattered by its own choice."""
+import json
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prunebook.core import PrunebookError
+from prunebook.evaluation import text_loss
+from prunebook.losses import (Branch, LossMap, critical_fraction, cut_losses, fit_two_lines, judge_distances, loss_map,
+                              run_branch, share_prefixes)
+from prunebook.similarity import LayerDistances, layer_distances
+from prunebook.stack import Block, LayerStack
+from support.tiny import Letters, letter_texts, tiny
+
+DEPTH, texts = 6, letter_texts()
+KINDS = dict(llama={}, qwen3={}, gemma3_text=dict(sliding_window=6, final_logit_softcapping=5.), gpt_neox={}, gpt2={}, phi={},
+             opt={}, falcon={}, mixtral={})
+
+
+def spread(kind='llama', **kw):
+    "A tiny model whose layers matter, so that equality says something"
+    return tiny(kind, DEPTH, initializer_range=.3, **KINDS[kind] | kw)
+
+
+def all_cuts():
+    "Every block, and three cuts that are none"
+    blocks = [list(Block(l, n)) for n in range(1, DEPTH) for l in range(DEPTH - n + 1)]
+    return [[l for l in range(DEPTH) if l not in c] for c in [[], *blocks, [0, 2], [1, 3], [2, 4]]]
+
+
+def losses_of(model, keeps, **kw):
+    return cut_losses(model, Letters(), texts, keeps, **dict(max_length=32, progress=False) | kw)
+
+
+# sharing changes nothing but the time
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_shared_equals_plain(kind):
+    model, before, keeps = spread(kind), spread(kind).state_dict(), all_cuts()
+    stack, config = LayerStack(model), model.config.to_json_string()
+    shared = losses_of(model, keeps, batch_tokens=64)
+    for k, s in zip(keeps, shared):
+        with stack.view(k) as small: plain = text_loss(small, Letters(), texts, max_length=32, batch_tokens=64, progress=False)
+        np.testing.assert_allclose(s.sums, plain.sums, rtol=2e-5)
+        assert (s.counts, s.index, s.items) == (plain.counts, plain.index, plain.items)
+    assert len({round(s.value, 4) for s in shared}) > len(keeps) // 2
+    assert model.config.to_json_string() == config
+    for k, v in model.state_dict().items(): assert torch.equal(v, before[k])
+    assert not any('forward' in m.__dict__ for m in model.modules())
+
+
+def test_layers_run_are_those_of_the_tree():
+    model, count, keeps = spread(), [], all_cuts()
+    for l in LayerStack(model).layers: l.self_attn.register_forward_hook(lambda *a: count.append(1))
+    losses_of(model, keeps, batch_tokens=10**4)
+    run = sum(o.applications for o in share_prefixes(keeps))
+    assert run <= len(count) <= run + 1 and run < sum(map(len, keeps))  # one more: `replay` asks a layer what it returns
+
+
+def test_both_strategies_of_a_stack_of_thirty():
+    "The demo model's own l*(n), measured on calibration texts"
+    star = [14, 13, 13, 12, 11, 13, 12, 11, 10, 9, 9] + [3] * 8 + [2] * 4 + [1] * 4 + [0, 0]
+    cuts = [[]] + [range(l, l + n) for n, l in enumerate(star, 1)] + [range(29 - n, 29) for n in range(1, 30)]
+    keeps = [[i for i in range(30) if i not in c] for c in cuts]
+    assert (sum(map(len, keeps)) + 30) / sum(o.applications for o in share_prefixes(keeps)) >= 2.8
+
+
+def test_a_branch_starts_where_the_last_one_ended():
+    model, ids = spread(), torch.tensor([[5, 6, 7, 8]])
+    stack = LayerStack(model)
+    with torch.inference_mode():
+        _, x = run_branch(stack, Branch((), (0, 1), [], []), ids, None)
+        hidden, _ = run_branch(stack, Branch((0, 1), (4, 5), [0], []), ids, x)
+        with stack.view([0, 1, 4, 5]): assert torch.equal(hidden, stack.body(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize('kw', [dict(memory=1e-9), dict(batch_tokens=32), dict(batch_tokens=10**4)], ids=str)
+def test_memory_and_batches_change_no_loss(kw):
+    keeps = [list(range(6)), [0, 1, 5], [0, 1, 2, 5]]
+    for s, t in zip(losses_of(spread(), keeps), losses_of(spread(), keeps, **kw)):
+        np.testing.assert_allclose(s.sums, t.sums, rtol=1e-5)
+
+
+def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
+    "Stopped after each batch in turn; what was done is not run again, with other batches either"
+    model, keeps, partial = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial'
+    whole = losses_of(model, keeps, batch_tokens=40)
+    import prunebook.losses as losses
+    walk = losses.walk
+    for stop in (1, 2, 3):
+        partial.unlink(missing_ok=True)
+        left = iter(range(stop))
+
+        def interrupted(*args):
+            if next(left, None) is None: raise KeyboardInterrupt
+            yield from walk(*args)
+        monkeypatch.setattr(losses, 'walk', interrupted)
+        with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
+        count = []
+        monkeypatch.setattr(losses, 'walk', lambda stack, roots, batch: count.append(len(batch.rows)) or walk(stack, roots, batch))
+        again = losses_of(model, keeps, batch_tokens=40, partial=partial)
+        assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(count) < len(texts)
+    assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used
+    partial.write_bytes(b'{}')
+    with pytest.raises(PrunebookError, match='is damaged'): losses_of(model, keeps, partial=partial)
+
+
+# wrong input
+
+@pytest.mark.parametrize('keeps', [[], [[]], [[0, 0]], [[9]]], ids=str)
+def test_wrong_cuts_are_refused(keeps):
+    with pytest.raises(PrunebookError): losses_of(spread(), keeps)
+
+
+def test_nan_weights_are_refused():
+    model = spread()
+    with torch.no_grad(): LayerStack(model).layers[4].self_attn.o_proj.weight.fill_(float('nan'))
+    with pytest.raises(PrunebookError, match='not a number'): losses_of(model, [[0, 1, 2, 3, 4, 5]])
+    assert np.isfinite(losses_of(model, [[0, 1, 2, 3, 5]])[0].value)
+
+
+def test_no_more_tokens_than_the_model_has_positions():
+    "GPT-2 looks positions up in a table: longer documents were an IndexError"
+    model = spread('gpt2', max_position_embeddings=16)
+    long = [o * 4 for o in texts]
+    scores = cut_losses(model, Letters(), long, [[0, 1, 2]], max_length=64, progress=False)
+    assert max(scores[0].counts) == 15
+
+
+# the loss map
+
+@pytest.fixture(scope='module')
+def measured():
+    model = spread()
+    return model, loss_map(model, Letters(), texts, max_length=32, progress=False)
+
+
+def test_loss_map_of_every_block(measured):
+    model, m = measured
+    stack = LayerStack(model)
+    for l, n in [(0, 1), (2, 3), (5, 1), (1, 5)]:
+        with stack.view([i for i in range(6) if i not in range(l, l + n)]) as small:
+            want = text_loss(small, Letters(), texts, max_length=32, progress=False).value
+        assert abs(m.loss[l, l + n] - want) < 1e-5
+    assert len(m.to_frame()) == len(m.blocks) == 1 + sum(6 - n + 1 for n in range(1, 6))
+    assert m.info['layers_run'] < m.info['layers_plain']
+    assert m.loss[m.best_block(2).start, m.best_block(2).stop] == np.diagonal(m.loss, 2).min()
+    for n in (0, 6):
+        with pytest.raises(PrunebookError, match='has not all blocks of that size'): m.best_block(n)
+
+
+def test_loss_map_is_saved_as_it_is_and_damaged_ones_are_refused(measured, tmp_path):
+    _, m = measured
+    path = m.save(tmp_path/'run')
+    for o in (LossMap.load(tmp_path/'run'), LossMap.load(path)):
+        np.testing.assert_array_equal(o.sums, m.sums)
+        assert (o.counts, o.info) == (m.counts, m.info)
+    data = path.read_bytes()
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(60):
+        i = int(rng.integers(len(data)))
+        path.write_bytes(data[:i] + bytes([int(rng.integers(256))]) + data[i + 1 + int(rng.integers(3)):])
+        try: LossMap.load(path)
+        except PrunebookError: told += 1
+    assert told > 10
+    for bad in (b'', b'{}', data[:40]):
+        path.write_bytes(bad)
+        with pytest.raises(PrunebookError, match='is no loss map'): LossMap.load(path)
+    with pytest.raises(PrunebookError, match='no such file'): LossMap.load(tmp_path)
+
+
+@pytest.mark.parametrize('change', [dict(depth='9999'), dict(depth='2'), dict(info='[]'), dict(blocks=np.full((21, 2), 7)),
+                                    dict(counts=np.zeros(7, int)), dict(sums=np.full((21, 7), np.nan)), dict(sums=np.zeros(3))],
+                         ids=lambda o: next(iter(o)))
+def test_a_map_whose_parts_do_not_fit(measured, tmp_path, change):
+    from safetensors.numpy import load_file, save_file
+    path = measured[1].save(tmp_path)
+    about = dict(depth='6', info=json.dumps({}))
+    arrays = load_file(path) | {k: v for k, v in change.items() if k not in about}
+    save_file(arrays, path, about | {k: v for k, v in change.items() if k in about})
+    with pytest.raises(PrunebookError, match='is no loss map'): LossMap.load(path)
+
+
+# distance against loss
+
+def test_judged_by_size(measured):
+    model, m = measured
+    judged = judge_distances(m, layer_distances(model, Letters(), texts, max_length=32, progress=False))
+    assert list(judged.n) == [1, 2, 3, 4, 5] and (judged.excess_loss >= 0).all()
+    assert ((judged.excess_low <= judged.excess_loss) & (judged.excess_loss <= judged.excess_high)).all()
+    assert {'cross_fitted', 'cross_low', 'cross_high', 'spearman', 'l_star', 'best'} <= set(judged)
+
+
+def test_map_and_distances_of_two_models_are_refused(measured):
+    other = [layer_distances(o, Letters(), texts, max_length=32, progress=False) for o in (tiny(layers=4), tiny(layers=6, seed=1))]
+    for d, said in zip(other, ('a map of 6 layers and distances of 4', 'a map of the model')):
+        with pytest.raises(PrunebookError, match=said): judge_distances(measured[1], d)
+
+
+def test_cross_fitted_excess_loss_of_blocks_that_are_all_alike_is_nothing():
+    "Fifty blocks and twelve documents of pure chance: the least of many looks cheap on the documents that chose it only"
+    r, depth, docs = np.random.default_rng(0), 50, 12
+    far = np.abs(np.subtract.outer(np.arange(depth + 1), np.arange(depth + 1))) / depth
+    far[0, 1] = far[1, 0] = 0
+    dist, excess, cross = LayerDistances(far, far * .01, 9), [], []
+    for _ in range(40):
+        sums = np.full((depth + 1, depth + 1, docs), np.nan)
+        sums[range(depth), range(1, depth + 1)] = r.normal(300, 30, (depth, docs))
+        grid = sums.sum(-1) / (100 * docs)
+        row, = judge_distances(LossMap(grid, sums, [100] * docs, {}), dist).to_dict('records')
+        assert row['l_star'] == 0
+        excess.append(row['excess_loss'])
+        cross.append(row['cross_fitted'])
+    assert np.mean(excess) > .1 and abs(np.mean(cross)) < 3 * np.std(cross) / 40**.5
+    assert np.isnan(judge_distances(LossMap(grid, sums[..., :3], [100] * 3, {}), dist).cross_fitted).all()
+
+
+# the bend
+
+def curve(k, n=400):
+    return pd.DataFrame(dict(task='t', fraction_layers=np.arange(len(k)) / 12, k=pd.array(k, 'Int64'), count=n))
+
+
+def test_a_bend_is_found_and_a_straight_line_is_none():
+    bent = critical_fraction(curve([300, 302, 299, 301, 300, 298, 230, 170, 110]), resamples=200)
+    assert .3 < bent.low < bent.value < bent.high < .55 and bent.p < .02 and bent.slope_after < bent.slope_before
+    assert critical_fraction(curve([300, 285, 268, 256, 240, 224, 210, 196, 180]), resamples=200).p > .05
+
+
+def test_curves_that_cannot_bend_are_refused():
+    with pytest.raises(PrunebookError, match='five'): critical_fraction(curve([3, 2, 1]))
+    with pytest.raises(PrunebookError, match='one curve'): critical_fraction(pd.concat([curve([3] * 6), curve([3] * 6)]))
+
+
+def test_two_lines_fit_many_curves_at_once():
+    x, ts = np.linspace(0, 1, 11), np.linspace(.1, .9, 81)
+    y = np.stack([np.minimum(0, t - x) for t in (.3, .5)])
+    straight, bent, t = fit_two_lines(x, y, np.ones_like(x), ts)
+    np.testing.assert_allclose(t, [.3, .5], atol=.011)
+    assert (bent < 1e-3).all() and (straight > .01).all()

@@ -1,0 +1,255 @@
+"""Guarantee 1: a folder that was there stays until the new one is safe. Guarantee 2: a resumed run equals one that was never
+interrupted, or is refused. Processes are killed before each of their file operations, and the next run must succeed."""
+import itertools, os, signal, subprocess, sys, tempfile
+from pathlib import Path
+import pytest
+from prunebook import core
+from prunebook.core import PrunebookError, atomic_write, lock, new_folder, work_folder
+from support import kills
+from support.kills import beside, forked, tree, unsynced
+
+@pytest.fixture
+def memory(tmp_path):
+    "A folder in memory, where a sync takes no time; on the disk where there is none"
+    if not os.access('/dev/shm', os.W_OK): yield tmp_path
+    else:
+        with tempfile.TemporaryDirectory(dir='/dev/shm') as d: yield Path(d)
+
+# the protocol itself: killed before each operation
+
+ASKED = dict(steps=3)
+OLD = {'asked.json': b'{"steps": 3}', 'old/part': b'old', 'old-only': b'old'}  # as asked for, so that it could pass for unfinished work
+NEW = {'a': b'new', 'deep/b': b'new', 'c.json': b'new'}
+
+def put(folder, files):
+    for name, data in files.items():
+        (Path(folder)/name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder)/name).write_bytes(data)
+
+def work(folder):
+    "Write `NEW`, and go on from its first file if that is there"
+    if not (folder/'a').exists(): atomic_write(folder/'a', 'new')
+    put(folder, {'deep/b': b'new'})
+    atomic_write(folder/'c.json', 'new')
+
+def do_new(out, **kw):
+    with new_folder(out, **kw) as folder: work(folder)
+
+def do_work(out, **kw):
+    with work_folder(out, ASKED, **kw) as folder: work(folder)
+
+STAGES = dict(
+    absent=lambda out: None,
+    empty=lambda out: out.mkdir(),
+    full=lambda out: put(out, OLD),
+    unfinished=lambda out: put(out.with_name('out.unfinished'), {'asked.json': b'{"steps": 3}', 'a': b'new'}),
+    both=lambda out: (STAGES['full'](out), STAGES['unfinished'](out)))
+CASES = [(do_new, 'absent', {}), (do_new, 'empty', {}), (do_new, 'full', dict(force=True)), (do_work, 'absent', {}),
+         (do_work, 'empty', {}), (do_work, 'full', dict(force=True)), (do_work, 'unfinished', dict(resume=True)),
+         (do_work, 'unfinished', dict(force=True)), (do_work, 'both', dict(resume=True, force=True))]
+
+def name_case(o): return getattr(o, '__name__', None) or (o if isinstance(o, str) else '-'.join(o) or 'plain')
+
+def expected(do): return NEW | ({'asked.json': b'{\n "steps": 3\n}\n'} if do is do_work else {})
+
+def is_new(found, do):
+    "The new folder, whole; a record that was there already has its own spaces"
+    plain = lambda files: {k: b''.join(v.split()) for k, v in files.items()}
+    return found is not None and plain(found) == plain(expected(do))
+
+def no_exchange(monkeypatch):
+    def cannot(a, b):
+        sys.audit('prunebook.exchange', str(a), str(b))
+        return False
+    monkeypatch.setattr(core, 'exchange', cannot)
+
+@pytest.mark.parametrize('exchanges', [True, False], ids=['exchange', 'renames'])
+@pytest.mark.parametrize('do, stage, how', CASES, ids=name_case)
+def test_killed_before_each_operation(do, stage, how, exchanges, memory, monkeypatch):
+    if not exchanges: no_exchange(monkeypatch)
+    log, total = memory/'log', None
+    for k in itertools.count():
+        place = memory/f'kill-{k}'
+        place.mkdir()
+        out = place/'out'
+        STAGES[stage](out)
+        was = tree(out)
+        done = forked(lambda: do(out, **how), place, log, k)
+        if done.code == 0: break
+        assert done.code == -signal.SIGKILL
+        found = tree(out)
+        moved_aside = was and not exchanges and found is None and tree(place/'.out.prunebook-old') == was
+        assert found == was or is_new(found, do) or moved_aside, f'killed before operation {k}: {done.events[-1:]}'
+        # a run that is refused puts back the old folder too
+        if moved_aside:
+            assert forked(lambda: do(out), place, log).code == 1
+            assert tree(out) == was
+        again = dict(force=True) | (dict(resume=True) if do is do_work else {})
+        assert forked(lambda: do(out, **again), place, log).code == 0, f'killed before operation {k}: {done.events[-1:]}'
+        assert is_new(tree(out), do), f'killed before operation {k}: {done.events[-1:]}'
+        assert beside(out) == ['out']
+        total = k + 1
+    assert total > 15
+    assert is_new(tree(out), do) and beside(out) == ['out'], 'nothing killed it'
+
+@pytest.mark.parametrize('exchanges', [True, False], ids=['exchange', 'renames'])
+@pytest.mark.parametrize('do, stage, how', CASES, ids=name_case)
+def test_synced_before_it_counts(do, stage, how, exchanges, memory, monkeypatch):
+    "A power cut after the end finds everything on the disk: files and folders are synced before the rename, the parent after it"
+    if not exchanges: no_exchange(monkeypatch)
+    place = memory/'place'
+    place.mkdir()
+    STAGES[stage](place/'out')
+    done = forked(lambda: do(place/'out', **how), place, memory/'log')
+    assert done.code == 0 and unsynced(done.events, place/'out') == []
+
+@pytest.mark.parametrize('first', [12, 22, 32, 42, *(pytest.param(k, marks=pytest.mark.slow) for k in range(5, 60) if k % 10 != 2)])
+def test_killed_twice(memory, first):
+    "The run that cleans up is killed in its turn, before each of its operations"
+    log = memory/'log'
+    for second in itertools.count():
+        out = memory/str(second)/'out'
+        put(out, OLD)
+        if forked(lambda: do_work(out, force=True), out.parent, log, first).code == 0: break
+        if forked(lambda: do_work(out, force=True, resume=True), out.parent, log, second).code == 0: break
+        assert tree(out) == OLD or is_new(tree(out), do_work)
+        assert forked(lambda: do_work(out, force=True, resume=True), out.parent, log).code == 0
+        assert is_new(tree(out), do_work) and beside(out) == ['out']
+
+def test_a_file_is_whole_whenever_its_writer_dies(memory):
+    for k in itertools.count():
+        file = memory/str(k)/'file'
+        put(file.parent, dict(file=b'old'))
+        if forked(lambda: atomic_write(file, 'new'), file.parent, memory/'log', k).code == 0: break
+        assert file.read_bytes() in (b'old', b'new')
+        atomic_write(file, 'newer')
+        assert tree(file.parent) == dict(file=b'newer')
+    assert k > 4
+
+# folders that are not ours, and other processes
+
+def test_filled_meanwhile(tmp_path):
+    with pytest.raises(PrunebookError, match='not empty'), new_folder(tmp_path/'out') as new:
+        put(new, dict(ours=b'x'))
+        put(tmp_path/'out', dict(theirs=b'y'))
+    assert tree(tmp_path/'out') == dict(theirs=b'y') and beside(tmp_path/'out') == ['out']
+
+def test_filled_at_the_last_moment(tmp_path):
+    "Between the last look and the exchange"
+    put(tmp_path/'new', NEW)
+    put(tmp_path/'out', OLD)
+    with pytest.raises(PrunebookError, match='filled meanwhile'): core.replace_folder(tmp_path/'new', tmp_path/'out', force=False)
+    assert tree(tmp_path/'out') == OLD
+
+def test_an_empty_folder_made_after_a_kill(tmp_path):
+    "Killed between two renames; then somebody makes the folder by hand. The old one still comes back"
+    put(tmp_path/'.out.prunebook-old', OLD)
+    (tmp_path/'out').mkdir()
+    with pytest.raises(PrunebookError, match='not empty'), new_folder(tmp_path/'out'): pass
+    assert tree(tmp_path/'out') == OLD and beside(tmp_path/'out') == ['out']
+
+def test_a_users_own_folder_is_not_taken_for_unfinished_work(tmp_path):
+    put(tmp_path/'out.unfinished', dict(mine=b'x'))
+    for how in (dict(), dict(force=True), dict(resume=True), dict(resume=True, force=True)):
+        with pytest.raises(PrunebookError, match='not made by prunebook'), work_folder(tmp_path/'out', ASKED, **how): pass
+    assert tree(tmp_path/'out.unfinished') == dict(mine=b'x')
+
+@pytest.mark.parametrize('reads', ['out', '.', 'out/part', 'out.unfinished', 'out.unfinished/m', 'link', 'link/m'])
+def test_sources_are_never_written(tmp_path, reads):
+    put(tmp_path/'out', {'part/x': b'x'})
+    put(tmp_path/'out.unfinished', {'m/x': b'x', 'asked.json': b'{"steps": 3}'})
+    (tmp_path/'link').symlink_to('out.unfinished')
+    was = tree(tmp_path)
+    with pytest.raises(PrunebookError, match='only read'):
+        with work_folder(tmp_path/'out', ASKED, force=True, reads=[tmp_path/reads]): pass
+    assert tree(tmp_path) == was
+
+def test_names_of_unfinished_work_are_refused_as_a_place(tmp_path):
+    put(tmp_path/'out.unfinished', OLD)
+    with pytest.raises(PrunebookError, match='interrupted'), new_folder(tmp_path/'out.unfinished', force=True): pass
+    assert tree(tmp_path/'out.unfinished') == OLD
+
+@pytest.mark.parametrize('place', ['/', '/dev/null', '/dev'])
+def test_places_that_cannot_be(place):
+    for make in (lambda: new_folder(place, force=True), lambda: work_folder(place, ASKED, force=True)):
+        with pytest.raises(PrunebookError), make(): pass
+
+def test_the_folder_you_are_in(tmp_path, monkeypatch):
+    put(tmp_path/'here', OLD)
+    monkeypatch.chdir(tmp_path/'here')
+    for place in ('.', '..', tmp_path/'here'):
+        with pytest.raises(PrunebookError, match='never replaced'), new_folder(place, force=True): pass
+    assert tree(tmp_path/'here') == OLD
+
+def test_read_only_folders_are_replaced_whole(tmp_path):
+    put(tmp_path/'out', {'deep/x': b'x'})
+    (tmp_path/'out'/'deep').chmod(0o500)
+    do_new(tmp_path/'out', force=True)
+    assert is_new(tree(tmp_path/'out'), do_new) and beside(tmp_path/'out') == ['out']
+
+def python(code): return subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+HOLD = """import sys
+from prunebook.core import lock, new_folder, work_folder
+with {}:
+    print('held', flush=True)
+    sys.stdin.readline()
+"""
+
+@pytest.mark.parametrize('how', ['lock({!r})', 'new_folder({!r}, force=True)', 'work_folder({!r}, {{}}, force=True)'])
+def test_two_at_once(tmp_path, how):
+    "The second is refused, whatever both want; after a kill the lock is free at once"
+    out = tmp_path/'out'
+    put(out, OLD)
+    other = python(HOLD.format(how.format(str(out))))
+    assert other.stdout.readline() == 'held\n'
+    for do in (do_new, do_work):
+        with pytest.raises(PrunebookError, match='another process'): do(out, force=True)
+    assert tree(out) == OLD
+    other.kill()
+    other.communicate()
+    do_work(out, force=True)
+    assert is_new(tree(out), do_work) and beside(out) == ['out']
+
+def test_two_write_one_file(memory):
+    "Neither sees half of the other's, and neither fails"
+    code = """import sys
+from prunebook.core import atomic_write
+for i in range(150): atomic_write(sys.argv[1], sys.argv[2] * 50_000)
+"""
+    file = memory/'file'
+    atomic_write(file, 'c' * 50_000)
+    both = [subprocess.Popen([sys.executable, '-c', code, str(file), c]) for c in 'ab']
+    while any(p.poll() is None for p in both):
+        text = file.read_text()
+        assert len(text) == 50_000 and len(set(text)) == 1
+    assert [p.returncode for p in both] == [0, 0] and beside(file) == ['file']
+
+# full disks
+
+@pytest.fixture
+def disk(tmp_path):
+    "A function that mounts a file system of so many kB; where mounting is not allowed the test is skipped"
+    place = tmp_path/'disk'
+    place.mkdir()
+    def mount(kb, *options):
+        made = subprocess.run(['mount', '-t', 'tmpfs', '-o', ','.join([f'size={kb}k', *options]), 'tmpfs', place], capture_output=True)
+        if made.returncode: pytest.skip('mounting is not allowed here')
+        return place
+    mount.resize = lambda kb: subprocess.run(['mount', '-o', f'remount,size={kb}k', place], check=True)
+    yield mount
+    subprocess.run(['umount', '-l', place], capture_output=True)
+
+@pytest.mark.parametrize('do', [do_new, do_work])
+@pytest.mark.parametrize('kb', range(12, 40, 4))
+def test_full_disk(do, kb, disk):
+    "The old folder or the new one, one line, and the next run succeeds once there is room"
+    out = disk(kb)/'out'
+    put(out, OLD)
+    try: do(out, force=True)
+    except PrunebookError as e:
+        assert 'cannot write' in str(e) and 'space' in str(e)
+        assert tree(out) == OLD and set(beside(out)) <= {'out', 'out.unfinished'}
+    disk.resize(400)
+    do(out, force=True)
+    assert is_new(tree(out), do) and beside(out) == ['out']

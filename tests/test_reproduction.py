@@ -1,0 +1,163 @@
+"The main job, shortened: the folder that a run leaves. `PRUNEBOOK_RUN` names a finished run; without it one is made."
+import html, json, os, re, subprocess, sys
+from pathlib import Path
+import pandas as pd, pytest
+import prunebook.reproduction as reproduction
+from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
+from prunebook.healing import QUICK
+from prunebook.reproduction import PRESETS, named_texts, source_mark
+from support.tiny import letter_tokenizer, save, texts, tiny
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    if given := os.environ.get('PRUNEBOOK_RUN'): return Path(given)
+    return reproduce(out=tmp_path_factory.mktemp('run')/'run', preset='smoke', progress=False)
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+    "A model of 5 layers, texts and questions of one's own"
+    folder = tmp_path_factory.mktemp('own')
+    save(folder/'model', tiny(layers=5, max_position_embeddings=1024), letter_tokenizer())
+    (folder/'texts.txt').write_text('\n'.join(texts(60)))
+    (folder/'judge.txt').write_text('\n'.join(texts(12, seed=1)))
+    rows = [dict(question=f'{i} and {i}', choices=['same', 'other', 'none'], answer=i % 3) for i in range(16)]
+    (folder/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    return folder
+
+
+def own_run(own, out, **kw):
+    given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
+    return reproduce(str(own/'model'), out, 'smoke', progress=False, **given | kw)
+
+
+def test_the_folder(run):
+    names = {p.name for p in run.iterdir()}
+    assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv', 'figures',
+                     'report.html', 'checkpoint', 'adapters'}
+    assert {p.stem for p in (run/'figures').iterdir()} == {'loss', 'questions', 'stack', 'curves', 'heatmap'}
+
+
+def test_the_table(run):
+    t = read_run(run)
+    assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
+    assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
+    loss = t[(t.task == 'c4') & ~t.healed].set_index(['strategy', 'n']).value
+    assert loss['none', 0] < loss['similarity', 2] < loss['simple', 2], 'similarity beats simple before healing'
+    layers = t[t.strategy == 'simple'].groupby('n').layers.first()
+    assert layers[2] == '27 28', 'the deepest but the last'
+
+
+def test_healing_lowers_the_loss(run):
+    t = read_run(run).query("task == 'c4' and n == 8").set_index(['strategy', 'healed']).value
+    assert t['similarity', True] < t['similarity', False] and t['simple', True] < t['simple', False]
+
+
+def test_distances_and_best_blocks(run):
+    dist, best = LayerDistances.load(run), pd.read_csv(run/'best_blocks.csv')
+    assert list(best.columns) == 'n start stop layers distance sem runner_up_start certain'.split()
+    assert [dist.best_block(n).start for n in best.n] == list(best.start)
+
+
+def test_the_checkpoint_loads_with_plain_transformers(run):
+    "In float32: in 16 bits, generating with and without a cache may round apart"
+    code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+            'm, info = M.from_pretrained(sys.argv[1], dtype="float32", output_loading_info=True); '
+            'x = T.from_pretrained(sys.argv[1])("The capital of", return_tensors="pt"); '
+            'out = [m.generate(**x, max_new_tokens=8, do_sample=False, use_cache=c).tolist() for c in (True, False)]; '
+            'assert not info["missing_keys"] and not info["unexpected_keys"], info; assert out[0] == out[1]; '
+            'assert "prunebook" not in sys.modules; print(len(m.model.layers), m.config.num_hidden_layers)')
+    done = subprocess.run([sys.executable, '-c', code, run/'checkpoint'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    dropped = json.loads((run/'checkpoint'/'config.json').read_text())['prunebook']['dropped']
+    assert done.stdout.split() == [str(30 - len(dropped))] * 2
+    assert check_checkpoint(run/'checkpoint') == []
+
+
+def test_the_first_screen_of_the_report_is_the_result(run):
+    page = (run/'report.html').read_text()
+    first = page[:page.index('<h2>')]
+    told = json.loads((run/'run.json').read_text())['sweeps']['main']['reproduction']
+    assert len(told['result']) == 3 and all(html.escape(o) in first for o in told['result'])
+    assert 'ARC-Easy' in first and first.count('data:image/png;base64,') == 2
+    assert page.count('<details>') == 3, 'long tables are folded'
+    assert not re.findall(r'(?:src|href)="(?!data:)', page), 'it needs no other file'
+    assert max(len(o) for o in re.findall(r'\d+\.(\d+)', re.sub(r'base64,[^"]+', '', page))) <= 4, 'numbers are rounded'
+    assert set(told['continuations']) == {'unpruned', 'pruned', 'healed'}
+
+
+def test_your_own_model_and_data(own, tmp_path, monkeypatch):
+    "Nothing of the demo: no asset is fetched, no depth of 30, and the sources are named"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    run = own_run(own, tmp_path/'run')
+    t, page, record = read_run(run), (run/'report.html').read_text(), (run/'run.json').read_text()
+    assert t.n.max() < 5 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
+    page = re.sub(r'base64,[^"]+', '', page)
+    assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
+    for text in (page, record): assert str(own) not in text and str(tmp_path) not in text
+    assert not (tmp_path/'cache').exists()
+
+
+def test_refusals_come_before_any_work(own, tmp_path):
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'mine').write_text('precious')
+    with pytest.raises(PrunebookError, match='not empty'): own_run(own, tmp_path/'out')
+    with pytest.raises(PrunebookError, match='judge_texts'): own_run(own, tmp_path/'new', judge_texts=None)
+    with pytest.raises(PrunebookError, match='no_such'): own_run(own, tmp_path/'new', questions=['no_such'])
+    with pytest.raises(PrunebookError, match='only read'): own_run(own, own/'model'/'inside')
+    assert (tmp_path/'out'/'mine').read_text() == 'precious' and [p.name for p in tmp_path.iterdir()] == ['out']
+
+
+def stopped(own, out, monkeypatch, at, **kw):
+    "A run that is interrupted when it comes to the function `at`"
+    def stop(*a, **k): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(reproduction, at, stop)
+        with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
+
+
+@pytest.mark.parametrize('at', ['sweep', 'keep_checkpoint', 'write_report', 'save_figures', 'result_page'])
+def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
+    "Also when it stopped between the distances and their figures: every file of every step is there"
+    whole = own_run(own, tmp_path/'whole')
+    stopped(own, tmp_path/'run', monkeypatch, at)
+    assert not (tmp_path/'run').exists() and (tmp_path/'run.unfinished').exists()
+    again = own_run(own, tmp_path/'run')
+    assert not (tmp_path/'run.unfinished').exists()
+    files = lambda o: {p.relative_to(o) for p in o.rglob('*') if p.is_file()}
+    assert files(whole) == files(again)
+    same = ['distances.safetensors', 'best_blocks.csv', 'figures/curves.svg', 'figures/loss.svg']
+    assert [o for o in same if (whole/o).read_bytes() != (again/o).read_bytes()] == []
+    drop = lambda t: t.drop(columns='seconds')
+    pd.testing.assert_frame_equal(drop(read_run(whole)), drop(read_run(again)))
+
+
+def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):
+    stopped(own, tmp_path/'run', monkeypatch, 'write_report')
+    with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=['arc_easy'])
+    changed = tmp_path/'mine.jsonl'
+    changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
+    with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=[str(changed)])
+    own_run(own, tmp_path/'run', questions=[str(own/'mine.jsonl')], force=True)
+
+
+def test_presets_fit_any_depth():
+    for p in PRESETS.values():
+        assert p.healing.replace(steps=QUICK.steps) == QUICK, 'one recipe, of different length'
+        for depth in (2, 5, 18, 28, 80):
+            ns = p.ns(p.drops, depth)
+            assert ns == sorted(set(ns)) and 1 <= ns[0] and ns[-1] < depth
+    assert PRESETS['quick'].n_questions >= 400
+
+
+def test_marks_follow_the_content(tmp_path):
+    (tmp_path/'a.txt').write_text('one')
+    one = source_mark(str(tmp_path/'a.txt'))
+    (tmp_path/'a.txt').write_text('two')
+    assert source_mark(str(tmp_path/'a.txt')) != one and str(tmp_path) not in one
+
+
+def test_parts_of_the_demo_are_disjoint():
+    parts = [set(named_texts('demo', o)) for o in ('calibration', 'healing', 'validation')]
+    assert not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]

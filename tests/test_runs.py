@@ -1,0 +1,263 @@
+"""A run folder. What was written is what is read; a row never stands without its items; what is damaged, foreign, of another
+model or in use is refused in one line; nothing private is recorded; and the kept runs still have their numbers."""
+import hashlib
+import json
+import math
+import random
+import sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+import pytest
+from prunebook import runs
+from prunebook.core import PrunebookError
+from prunebook.evaluation import LossScore, Score, ratio_interval, wilson
+from prunebook.runs import (EMPTY, FILES, ITEMS, KEYS, RESULTS, Run, arrow_schema, kept_score, read_items, read_record,
+                            read_results, read_run, start_record)
+from support.made_runs import MODEL, Made, choice, fill, loss
+
+results = Path(__file__).parents[1]/'nbs'/'results'
+
+
+def scores():
+    "One of each kind, with everything that a score can hold"
+    choices = Score('quiz', .5, 2, 4, *wilson(2, 4), [0, 1, 0, 0], [0, 1, 2, 3], 'letter', .25, .5,
+                    [[-1.5, -2., -3.], [-2.125, -1., -math.inf], [0., -1., -2.], [-.001, -7., -9.]], [1, 3], [], 1.25, 'set',
+                    items='abc', groups=['law', 'law', 'art', ''], shots=5, chat=True)
+    written = Score('sums', 1 / 3, 1, 3, *wilson(1, 3), [1, 0, 0], [1, 1, 1], 'generated', 0., 0., written=['12', '', 'ä\n"x"'])
+    one = LossScore('c4', 3.25, -math.inf, math.inf, 1, [325.], [100], [4], [0, 1, 2, 3], 321, 99, 2., 'demo', items='d')
+    return [choices, written, one, loss(3.1), choice(.5, n=7)]
+
+
+def write(folder, named=None):
+    "A run with a sweep of all these scores; returns them by key"
+    named = named or {('main', 'none', 0, False, i, s.task): s for i, s in enumerate(scores())}
+    made = Made(folder)
+    for name in {k[0] for k in named}: made.config(name)
+    made.write()
+    with Run(folder, MODEL) as run: run.add_all([(k, s, range(k[2])) for k, s in named.items()])
+    return named
+
+
+# what was written is what is read
+
+def test_every_kind_of_score_comes_back_as_it_was(tmp_path):
+    named = write(tmp_path/'run')
+    table = read_run(tmp_path/'run')
+    assert len(table) == len(named)
+    for _, row in table.iterrows(): assert kept_score(tmp_path/'run', row) == named[tuple(row[KEYS])]
+
+
+def test_numbers_come_back_to_the_last_digit(tmp_path):
+    rng = np.random.default_rng(0)
+    named = {('main', 's', 1, True, i, 'c4'): loss(float(v), seed=i) for i, v in enumerate(rng.uniform(0, 99, 40))}
+    write(tmp_path/'run', named)
+    for _, row in read_run(tmp_path/'run').iterrows():
+        s = named[tuple(row[KEYS])]
+        assert (row.value, row.low, row.high) == (s.value, s.low, s.high)
+
+
+def test_infinite_intervals_and_names_like_na_are_safe(tmp_path):
+    one = LossScore('NA', 3.25, -math.inf, math.inf, 1, [325.], [100], [0], [], 9, 99, source='null', items='NA')
+    write(tmp_path/'run', {('nan', 'NA', 1, False, 0, 'NA'): one})
+    row = read_run(tmp_path/'run').iloc[0]
+    assert (row.sweep, row.strategy, row.task, row.source, row.low) == ('nan', 'NA', 'NA', 'null', -math.inf)
+    assert kept_score(tmp_path/'run', row) == one
+
+
+def test_pandas_alone_reads_it(tmp_path):
+    named = write(tmp_path/'run')
+    table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')
+    assert list(table) == [o.name for o in RESULTS] and list(items) == [o.name for o in ITEMS] == arrow_schema().names
+    assert len(items) == sum(s.n for s in named.values()) == table['count'].sum()
+    own = items[items.task == 'quiz'].groupby('seed').apply(lambda o: (o.picked == o.answer).sum())
+    assert list(own) == [s.k for s in named.values() if s.task == 'quiz']
+
+
+def test_rows_have_the_settings_of_their_sweep(tmp_path):
+    made = Made(tmp_path/'run').config('a', healing=dict(rank=8, steps=5)).config('b', scoring=dict(shots=2, seed=3))
+    made.add('a', loss(3), 'simple', 2, True).add('a', loss(3), 'none', 0).add('b', choice(.5), 'none', 0)
+    table = read_run(made.root).set_index('sweep', drop=False)
+    assert list(table.loc['a'].healing_tokens) == [5 * 4 * 64, 0] and table.loc['a', 'rank'].iloc[0] == 8
+    assert table.loc['b'].shots_seed == 3 and math.isnan(table.loc['b'].max_length)
+    assert table.loc['a', 'fraction_params'].tolist() == [2 * 40 / 1000, 0]
+
+
+# a row never stands without its items
+
+def test_killed_between_any_two_writes(tmp_path, monkeypatch):
+    "Whatever was written, the next start sees whole scores, and can go on"
+    named, real = list(write(tmp_path/'whole').items()), runs.atomic_write
+    for stop in range(2 * len(named)):
+        folder, count = tmp_path/f'killed{stop}', iter(range(99))
+        Made(folder).config('main').write()
+
+        def write_or_die(path, data):
+            if next(count) == stop: raise KeyboardInterrupt
+            real(path, data)
+        monkeypatch.setattr(runs, 'atomic_write', write_or_die)
+        with pytest.raises(KeyboardInterrupt), Run(folder, MODEL) as run:
+            for k, s in named: run.add(k, s, [])
+        monkeypatch.setattr(runs, 'atomic_write', real)
+        with Run(folder, MODEL) as run:
+            assert len(run.table) == stop // 2 and run.items.keys() == {k for k, _ in named[:stop // 2]}
+            for k, s in named:
+                if not run.has(*k): run.add(k, s, [])
+        for _, row in read_run(folder).iterrows(): assert kept_score(folder, row) == dict(named)[tuple(row[KEYS])]
+
+
+# what is damaged, foreign, of another model or in use is refused in one line
+
+def refused(f, *args, match=None):
+    with pytest.raises(PrunebookError, match=match) as e: f(*args)
+    assert '\n' not in str(e.value).strip()
+
+
+def test_no_run(tmp_path):
+    refused(read_run, tmp_path, match='there is no run here')
+    refused(read_run, tmp_path/'nowhere', match='there is no run here')
+    (tmp_path/'sweep.json').write_text('{}')
+    refused(read_run, tmp_path, match='older version: convert it')
+    Made(tmp_path/'begun').config('main').write()
+    refused(read_run, tmp_path/'begun', match='none has a score yet')
+
+
+def test_one_writer_and_one_model(tmp_path):
+    write(tmp_path/'run')
+    with Run(tmp_path/'run', MODEL): refused(Run(tmp_path/'run', MODEL).__enter__, match='another process is at work')
+    refused(Run(tmp_path/'run', MODEL | dict(fingerprint='beef')).__enter__, match='of another model')
+    with Run(tmp_path/'run', MODEL): pass  # and the lock was given back
+
+
+def test_rows_without_items_and_items_that_disagree(tmp_path):
+    write(folder := tmp_path/'run')
+    row = read_run(folder).iloc[0]
+    refused(kept_score, folder, row.replace({row.task: 'other'}), match='has no items')
+    table = pd.read_csv(folder/'results.csv', keep_default_na=False)
+    table['k'] = table.k.where(table.task != 'quiz', '1')
+    table.to_csv(folder/'results.csv', index=False)
+    bad = read_run(folder).query('task == "quiz"').iloc[0]
+    refused(kept_score, folder, bad, match='do not fit the table')
+    (folder/'items.parquet').unlink()
+    refused(Run(folder, MODEL).__enter__, match='items.parquet')
+
+
+@pytest.mark.parametrize('change', [
+    dict(format=2), dict(format=None), dict(model=None), dict(sweeps=[]), dict(sweeps=dict(main=3)),
+    dict(sweeps=dict(main=dict(EMPTY, config=None))), dict(model=MODEL | dict(depth=0)), dict(model=MODEL | dict(depth=True)),
+    dict(model=MODEL | dict(layer_parameters=[1])), dict(model=MODEL | dict(parameters='x'))], ids=str)
+def test_a_record_that_is_none(tmp_path, change):
+    write(tmp_path/'run')
+    path = tmp_path/'run'/'run.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(read_record, tmp_path/'run', match='is damaged, or no record')
+
+
+def mutations(data, rng):
+    "Damaged versions of a file"
+    n = len(data)
+    yield b''
+    yield data[:n // 2]
+    yield data[n // 2:]
+    yield bytes(rng.randrange(256) for _ in range(64))
+    yield data + data
+    for _ in range(30):
+        i = rng.randrange(n)
+        yield data[:i] + bytes([rng.randrange(256)]) + data[i + 1:]
+        yield data[:i] + data[i + rng.randrange(1, 9):]
+
+
+@pytest.mark.parametrize('name', ['record', 'results', 'items'])
+def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
+    "Never another exception, whatever byte is changed"
+    made = fill(Made(tmp_path/'run'), ns=[0, 2, 4])
+    path = made.root/FILES[name]
+    whole, rng, told = path.read_bytes(), random.Random(0), 0
+    for data in mutations(whole, rng):
+        path.write_bytes(data)
+        try:
+            for _, row in read_run(made.root).iloc[:4].iterrows(): kept_score(made.root, row)
+        except PrunebookError as e:
+            told += 1
+            assert '\n' not in str(e)
+    assert told > 5
+
+
+def retyped(text, rng):
+    "A cell of a CSV replaced by something that does not belong there"
+    lines = text.splitlines()
+    i = rng.randrange(1, len(lines))
+    cells = lines[i].split(',')
+    cells[rng.randrange(len(cells))] = rng.choice(['', 'x', '-1', '1e400', 'nan', 'True', '3.5', '9' * 30, '[]', '"'])
+    return '\n'.join([*lines[:i], ','.join(cells), *lines[i + 1:]]) + '\n'
+
+
+def test_retyped_cells_and_settings(tmp_path):
+    made, rng = fill(Made(tmp_path/'run'), ns=[0, 2]), random.Random(1)
+    csv, record = made.root/'results.csv', made.root/'run.json'
+    text, asked = csv.read_text(), json.loads(record.read_text())
+    for _ in range(80):
+        csv.write_text(retyped(text, rng))
+        changed = json.loads(json.dumps(asked))
+        for o in (changed['sweeps']['main']['config'], changed['sweeps']['main']['config']['healing']):
+            o[rng.choice(list(o))] = rng.choice([None, 'x', -1, [], {}, 1e400, True])
+        record.write_text(json.dumps(rng.choice([asked, changed])))
+        try:
+            for _, row in read_run(made.root).iterrows(): kept_score(made.root, row)
+        except PrunebookError as e: assert '\n' not in str(e)
+
+
+def test_foreign_tables(tmp_path):
+    for text in ('a,b\n1,2\n', '', '\x00\xff', 'sweep\n'):
+        (tmp_path/'t.csv').write_bytes(text.encode('latin1'))
+        refused(read_results, tmp_path/'t.csv', match='no table of a run')
+    pd.DataFrame(dict(a=[1])).to_parquet(tmp_path/'t.parquet')
+    refused(read_items, tmp_path/'t.parquet', match='no columns')
+    refused(read_items, tmp_path, match='no table of a run')
+    refused(read_results, '/dev/zero', match='no plain file')
+
+
+# nothing private is recorded
+
+def test_commands_and_sources_without_local_paths_and_secrets(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/opt/x/prunebook', 'sweep', str(tmp_path), f'--out={tmp_path}/o', 'hf_' + 'a' * 30])
+    start = start_record()
+    assert str(tmp_path) not in start['command'] and 'hf_aaa' not in start['command']
+    assert start['command'].startswith('prunebook sweep')
+    named = {('main', 's', 1, False, 0, 'quiz'): choice(.5)}
+    next(iter(named.values())).source = str(tmp_path/'mine.jsonl')
+    write(tmp_path/'run', named)
+    assert read_run(tmp_path/'run').source[0] == 'mine.jsonl'
+
+
+# the kept runs
+
+kept = json.loads((Path(__file__).parent/'kept_numbers.json').read_text())
+
+
+@pytest.mark.parametrize('name', kept)
+def test_kept_runs_have_the_numbers_that_they_were_published_with(name):
+    table = read_run(results/name)
+    assert len(table) == len(kept[name])
+    for _, row in table.iterrows():
+        value, low, high, k, digest = kept[name][' '.join(str(row[o]) for o in KEYS)]
+        score = kept_score(results/name, row)
+        assert (row.value, row.low, row.high) == (value, low, high) == (score.value, score.low, score.high)
+        assert pd.isna(row.k) and k is None or row.k == k
+        body = ([score.sums, score.counts, score.index] if isinstance(score, LossScore) else
+                [score.picked, score.answers, score.written])
+        assert hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize('name', kept)
+def test_every_kept_row_is_what_its_items_say(name):
+    for _, row in read_run(results/name).iterrows():
+        score = kept_score(results/name, row)
+        want = ratio_interval(score.sums, score.counts) if row.metric == 'loss' else (score.right.mean(), *wilson(score.k, score.n))
+        np.testing.assert_allclose([row.value, row.low, row.high], want, rtol=1e-9)
+        assert score.n == row['count'] and len((row.layers if isinstance(row.layers, str) else '').split()) == row.n
+
+
+def test_kept_results_are_few_and_small():
+    files = [o for o in results.rglob('*') if o.is_file()]
+    assert len(files) <= 80 and sum(o.stat().st_size for o in files) <= 5 * 2**20

@@ -1,0 +1,341 @@
+"""Sweeps. A stopped sweep ends as if it had not been stopped, or is refused; what differs is named; nothing of another model is
+taken; and strategies and tasks come from their registries."""
+import json
+import random
+import time
+from dataclasses import asdict
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prunebook.core import PrunebookError
+from prunebook.data import load_questions
+from prunebook.evaluation import TASKS, Score, Task
+from prunebook.healing import HealingConfig
+from prunebook.pruning import STRATEGIES, Strategy
+from prunebook.runs import KEYS, kept_score, read_record, read_run
+from prunebook.similarity import layer_distances
+from prunebook.stack import LayerStack
+from prunebook.sweeps import SweepConfig, kept_config, questions_of, sweep, task_of
+from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
+
+COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
+SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
+
+
+def model(kind='llama', layers=6, seed=0, **kw):
+    "A tiny model whose layers matter"
+    return tiny(kind, layers, seed=seed, **dict(initializer_range=.3, max_position_embeddings=256) | kw)
+
+
+def questions(n=12, seed=1):
+    r = random.Random(seed)
+    make = lambda: [r.choice('abc') * r.randrange(1, 4) + str(j) for j in range(4)]
+    return [dict(question=f'What is {r.randrange(99)}', choices=make(), answer=r.randrange(4)) for _ in range(n)]
+
+
+def write(path, rows): path.write_text(''.join(json.dumps(o) + '\n' for o in rows))
+
+
+@pytest.fixture
+def data(tmp_path):
+    "Files for a sweep of a tiny model"
+    write(tmp_path/'texts.jsonl', [dict(text=o) for o in letter_texts()])
+    write(tmp_path/'questions.jsonl', questions())
+    return tmp_path
+
+
+def config(data, **kw):
+    texts = str(data/'texts.jsonl')
+    usual = dict(ns=[1, 3], tasks=['c4', 'arc_easy'], sources=dict(c4=texts, arc_easy=str(data/'questions.jsonl')),
+                 calibration=texts, healing_texts=texts, n_calibration=5, n_search=3, max_length=32)
+    return SweepConfig(**usual | kw)
+
+
+def run(data, c, out='run', m=None, tokenizer=None, **kw):
+    return sweep(m or model(), tokenizer or Letters(), c, data/out, progress=False, **kw)
+
+
+# the table
+
+def test_a_row_for_every_model_and_task(data):
+    names = ['similarity', 'simple', 'random', 'greedy', 'block_influence', 'best_loss']
+    table = run(data, config(data, strategies=names, seeds=[0, 1]))
+    assert len(table) == 2 + (5 + 2) * 2 * 2 and not table.duplicated(KEYS).any()
+    assert ((table.low <= table.value) & (table.value <= table.high)).all()
+    row = table[(table.strategy == 'simple') & (table.n == 3) & (table.task == 'arc_easy')].iloc[0]
+    assert row.layers == '2 3 4' and row.fraction_layers == .5 and 0 < row.fraction_params < .5
+    score = kept_score(data/'run', row)
+    assert isinstance(score, Score) and score.k == row.k == score.right.sum() and row.source == 'questions.jsonl'
+    greedy = {o.n: set(o.layers.split()) for o in table[table.strategy == 'greedy'].itertuples()}
+    assert greedy[1] < greedy[3]
+    best = table[(table.task == 'c4') & (table.n == 1) & (table.strategy == 'best_loss')].value.item()
+    assert best <= table[(table.task == 'c4') & (table.n == 1)].value.max()
+    assert not (data/'run'/'work').exists()
+
+
+def test_several_sweeps_in_one_run(data):
+    a = run(data, config(data, strategies=['simple'], tasks=['c4']), name='a')
+    b = run(data, config(data, strategies=['first'], tasks=['c4']), name='b')
+    both = read_run(data/'run')
+    assert set(a.sweep) == {'a'} and set(b.sweep) == {'b'} and len(both) == len(a) + len(b)
+    assert a.value[0] == b.value[0]  # the unpruned model
+    assert kept_config(data/'run', 'b').strategies == ['first']
+    for name in ('../x', '', 'a b', '.a'):
+        with pytest.raises(PrunebookError, match='a sweep has a name'): run(data, config(data), name=name)
+
+
+def test_questions_by_task_and_examples(data):
+    q = str(data/'questions.jsonl')
+    c = config(data, strategies=['simple'], ns=[1], tasks=['arc_easy', 'piqa'], n_questions=dict(arc_easy=3))
+    c = c.replace(sources=c.sources | dict(piqa=q), scoring=dict(shots=2, seed=1))
+    table = run(data, c)
+    assert table.groupby('task')['count'].unique().map(list).to_dict() == dict(arc_easy=[3], piqa=[len(load_questions(q))])
+    assert set(read_run(data/'run').shots) == {2} and set(read_run(data/'run').shots_seed) == {1}
+    assert questions_of(c, 'arc_easy') == 3 and task_of(c, 'piqa').shots == 2
+    c.save(data/'c.json')
+    assert SweepConfig.load(data/'c.json') == c
+
+
+def test_healed_rows_have_curves_and_adapters(data):
+    c = config(data, strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4'], seeds=[0, 1], healing=SHORT)
+    table = run(data, c)
+    assert list(table.healed) == [False, True, True] and list(table.seed) == [0, 0, 1]
+    about = read_record(data/'run')['sweeps']['main']['healing']
+    assert set(about) == {'simple-2-0', 'simple-2-1'} and about['simple-2-0']['history']['step'] == [1, 2]
+    assert about['simple-2-0']['tokens'] == about['simple-2-0']['history']['tokens'][-1] > 0
+    for seed in (0, 1): assert (data/'run'/'adapters'/f'main-simple-2-{seed}'/'adapter').is_dir()
+
+
+# a stopped sweep ends as if it had not been stopped
+
+def test_run_again_it_only_reads(data, monkeypatch):
+    c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
+    table = run(data, c)
+    import prunebook.sweeps as sweeps
+    for name in ('cut_losses', 'evaluate', 'layer_distances', 'search_loss'): monkeypatch.setattr(sweeps, name, None)
+    pd.testing.assert_frame_equal(table, run(data, c))
+
+
+@pytest.mark.parametrize('healed_ns, step', [([], 2), ([1], 8)], ids=['unhealed', 'healed'])
+def test_stopped_at_any_write(data, monkeypatch, healed_ns, step):
+    c = config(data, strategies=['similarity', 'greedy'], healed_ns=healed_ns, healing=SHORT)
+    whole = run(data, c, 'whole')[COLUMNS].sort_values(KEYS).reset_index(drop=True)
+    import prunebook.runs as runs
+    real, writes = runs.atomic_write, []
+    monkeypatch.setattr(runs, 'atomic_write', lambda *a: writes.append(1) or real(*a))
+    run(data, c, 'counted')
+    for stop in range(1, len(writes), step):
+        left = iter(range(stop))
+
+        def stopped(*args):
+            if next(left, None) is None: raise KeyboardInterrupt
+            real(*args)
+        monkeypatch.setattr(runs, 'atomic_write', stopped)
+        with pytest.raises(KeyboardInterrupt): run(data, c, f'stopped{stop}')
+        monkeypatch.setattr(runs, 'atomic_write', real)
+        again = run(data, c, f'stopped{stop}')[COLUMNS].sort_values(KEYS).reset_index(drop=True)
+        pd.testing.assert_frame_equal(again, whole)
+
+
+def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
+    c = config(data)
+    table = run(data, c)
+    pd.testing.assert_frame_equal(table, run(data, c.replace(batch_tokens=64, memory=.5, data_dir=str(data))))
+    again = run(data, c.replace(healing=c.healing.replace(gradient_checkpointing=True)))  # changes no number either
+    pd.testing.assert_frame_equal(table, again)
+
+
+def child(data, out):
+    torch.set_num_threads(1)
+    c = config(data, ns=[1, 2, 3], healed_ns=[2], healing=SHORT | dict(deterministic=False))
+    run(data, c, out)
+
+
+@pytest.mark.slow
+def test_killed_at_random_times_ends_with_the_same_table(data):
+    "SIGKILL, which nothing can catch, at 20 random times"
+    import multiprocessing as mp
+    ctx = mp.get_context('forkserver')
+    ctx.set_forkserver_preload(['prunebook.sweeps', 'test_sweeps', 'peft'])
+
+    def start(out, after=None):
+        p = ctx.Process(target=child, args=(data, out))
+        p.start()
+        p.join(after)
+        alive = p.is_alive()
+        p.kill()
+        p.join()
+        return alive, p.exitcode
+    start('warm')
+    begun = time.time()
+    assert start('whole') == (False, 0)
+    T, r, kills, folder = time.time() - begun, random.Random(0), 0, 0
+    table = lambda out: read_run(data/out)[COLUMNS].sort_values(KEYS).reset_index(drop=True)
+    while kills < 20:
+        alive, code = start(f'killed{folder}', r.uniform(.1, .8) * T)
+        kills += alive
+        if not alive:
+            assert code == 0
+            pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
+            folder += 1
+    assert start(f'killed{folder}') == (False, 0)
+    pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
+
+
+# or it is refused, and what differs is named
+
+def test_other_settings_are_refused(data):
+    c = config(data)
+    run(data, c)
+    for changes, said in ((dict(ns=[1]), 'ns differ'), (dict(healing=c.healing.replace(rank=3)), 'healing'),
+                          (dict(n_texts=3), 'n_texts'), (dict(scoring=dict(shots=1)), 'scoring')):
+        with pytest.raises(PrunebookError, match=said): run(data, c.replace(**changes))
+
+
+def test_a_record_of_a_version_that_knew_fewer_settings(data):
+    table = run(data, c := config(data))
+    path = data/'run'/'run.json'
+    record = json.loads(path.read_text())
+    kept = record['sweeps']['main']['config']
+    del kept['memory'], kept['healing']['gradient_checkpointing']
+    path.write_text(json.dumps(record))
+    pd.testing.assert_frame_equal(table, run(data, c))
+
+
+@pytest.mark.parametrize('name', ['questions', 'texts'])
+def test_items_changed_between_stop_and_start(data, name):
+    "Rows of two question files stood in one table"
+    write(data/'own.jsonl', [dict(text=o) for o in letter_texts()])
+    run(data, c := config(data, calibration=str(data/'own.jsonl')))
+    rows = questions(7, seed=2) if name == 'questions' else [dict(text=o) for o in letter_texts(5, seed=2)]
+    write(data/f'{name}.jsonl', rows)
+    task = 'arc_easy' if name == 'questions' else 'c4'
+    with pytest.raises(PrunebookError, match=f'the items of {task} differ'): run(data, c)
+
+
+def test_another_model_is_refused(data):
+    short = model().bfloat16()  # the same weights in both types
+    run(data, c := config(data), m=short)
+    with pytest.raises(PrunebookError, match='of another model'): run(data, c, m=model(seed=1))
+    with pytest.raises(PrunebookError, match='the dtype differ'): run(data, c, m=short.float())
+
+
+def test_distances_of_another_model_are_refused(data):
+    "Of equal depth: only the fingerprint tells"
+    other = layer_distances(model(seed=1), Letters(), letter_texts(), 32, progress=False)
+    assert other.depth == 6
+    with pytest.raises(PrunebookError, match='another model'): run(data, config(data), distances=other)
+    own = layer_distances(model(), Letters(), letter_texts(20, seed=4), 32, progress=False)
+    run(data, config(data), distances=own)
+    run(data, config(data))  # the run has them now
+    with pytest.raises(PrunebookError, match='other distances'):
+        run(data, config(data), distances=layer_distances(model(), Letters(), letter_texts(), 32, progress=False))
+
+
+def test_a_quantised_model_is_not_healed(data):
+    "Refused before the first row"
+    m = model()
+    m.is_quantized = True
+    with pytest.raises(PrunebookError, match='quantised'): run(data, config(data, healed_ns=[2]), m=m)
+    assert not (data/'run').exists()
+
+
+def test_sizes_and_places(data):
+    with pytest.raises(PrunebookError, match='drop from 1 to 5'): run(data, config(data, ns=[6]))
+    m = model()
+    m.config._name_or_path = str(data)
+    for out in ('.', 'run'):
+        with pytest.raises(PrunebookError, match='only read'): run(data, config(data), out, m=m)
+    assert not (data/'run').exists()
+
+
+def test_missing_healing_texts_are_noticed_before_the_first_row(data):
+    with pytest.raises(PrunebookError): run(data, config(data, healed_ns=[1], healing=SHORT, healing_texts=str(data/'none.txt')))
+    assert not (data/'run'/'results.csv').exists()
+
+
+@pytest.mark.parametrize('wrong', [
+    dict(strategies=['simlarity']), dict(strategies=[]), dict(ns=[0]), dict(ns=[True]), dict(ns='x'), dict(ns={}), dict(seeds=[-1]),
+    dict(task_ns=dict(piqa=[1])), dict(task_ns=[1]), dict(tasks=[3]), dict(tasks=['trivia']), dict(tasks=['c4', 'c4']),
+    dict(n_questions=dict(c5=3)), dict(n_questions=dict(arc_easy=0)), dict(n_questions=True), dict(n_texts=0), dict(memory=0),
+    dict(max_length=1), dict(healing=3), dict(healing=dict(stepps=3)), dict(scoring=dict(shot=3)), dict(sources=dict(c4=3))], ids=str)
+def test_wrong_settings(wrong):
+    with pytest.raises(PrunebookError): SweepConfig(**wrong)
+
+
+def test_numpy_integers_are_numbers_of_layers():
+    c = SweepConfig(ns=np.arange(1, 4), healed_ns=(np.int64(2),), task_ns=dict(c4=range(1, 3)), n_texts=np.int32(4))
+    assert c.ns == [1, 2, 3] and c.healed_ns == [2] and c.task_ns == dict(c4=[1, 2]) and type(c.n_texts) is int
+
+
+# nothing private, nothing infinite in the way
+
+def test_no_local_path_in_the_record(data):
+    run(data, config(data, data_dir=str(data)))
+    assert str(data) not in (data/'run'/'run.json').read_text() + (data/'run'/'results.csv').read_text()
+
+
+def test_a_loss_of_one_document_has_an_infinite_interval(data):
+    table = run(data, config(data, n_texts=1, tasks=['c4'], strategies=['simple']))
+    assert np.isinf(table.low).all()
+    assert kept_score(data/'run', table.iloc[0]).high == np.inf
+    pd.testing.assert_frame_equal(table, run(data, config(data, n_texts=1, tasks=['c4'], strategies=['simple'])))
+
+
+# strategies and tasks come from their registries
+
+@pytest.fixture
+def registries():
+    "The registries as they were, afterwards"
+    was = dict(STRATEGIES), dict(TASKS)
+    yield
+    for registry, old in zip((STRATEGIES, TASKS), was):
+        registry.clear()
+        registry.update(old)
+
+
+def test_a_strategy_of_the_readers_own(data, registries):
+    "One that needs distances, one that is seeded, one that is nested and needs the loss"
+    def luck(n, depth, seed=0): return sorted(random.Random(seed).sample(range(depth), n))
+
+    def by_loss(n, depth, model, loss):
+        from prunebook.pruning import Plan
+        order = sorted(range(depth), key=lambda i: (i % 2, i))
+        assert loss(model) > 0
+        return Plan(tuple(order[:n]), depth, 'even', dict(order=order[:n]))
+    STRATEGIES.add(Strategy('far', lambda n, depth, distances: list(distances.ranked(n)[-1]), 'the worst block', needs=('distances',)))
+    STRATEGIES.add(Strategy('luck', luck, 'any layers', options=dict(seed=0)))
+    STRATEGIES.add(Strategy('even', by_loss, 'even layers', needs=('model', 'loss'), nested=True))
+    table = run(data, config(data, strategies=['far', 'luck', 'even'], seeds=[3, 4], tasks=['c4']))
+    assert table[table.strategy == 'even'].layers.tolist() == ['0', '0 2 4']
+    assert len(table[table.strategy == 'luck']) == 4 and (data/'run'/'distances.safetensors').exists()
+
+
+def test_a_task_of_the_readers_own(data, registries):
+    rows = [dict(question=f'{i} and one', answer=str(i + 1)) for i in range(4)]
+    TASKS.add(Task('next', 'Next number', 'generated', rows, max_new_tokens=4))
+    TASKS.add(Task('mine', 'My texts', 'loss', texts=letter_texts(4, seed=9)))
+    table = run(data, config(data, strategies=['simple'], ns=[2], tasks=['next', 'mine']), tokenizer=letter_tokenizer())
+    assert table[['task', 'metric', 'count']].drop_duplicates().values.tolist() == [['mine', 'loss', 4], ['next', 'generated', 4]]
+
+
+# the kept runs can be made again
+
+@pytest.mark.parametrize('name', ['healed', 'similarity', 'tokens-5k', 'shots-5-order-1', 'sums-healed'])
+def test_kept_configs_load(name):
+    from pathlib import Path
+    folder = Path(__file__).parents[1]/'nbs'/'results'/'demo'
+    c, rows = kept_config(folder, name), read_run(folder).query('sweep == @name')
+    assert isinstance(c.healing, HealingConfig) and SweepConfig(**asdict(c)) == c
+    assert set(c.tasks) == set(rows.task)
+    for t in c.tasks: assert set(rows[rows.task == t].metric) == {task_of(c, t).metric}, t
+    for t in c.tasks: assert set(rows[rows.task == t].shots) == {task_of(c, t).shots}, t
+
+
+def test_kept_configs_that_are_not_there():
+    from pathlib import Path
+    results = Path(__file__).parents[1]/'nbs'/'results'
+    with pytest.raises(PrunebookError, match='There are'): kept_config(results/'demo')
+    with pytest.raises(PrunebookError, match='there is no run'): kept_config(results)
+    assert kept_config(results/'quick').strategies == ['similarity', 'simple']

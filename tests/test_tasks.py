@@ -1,0 +1,249 @@
+"The registry of tasks: names, prompts as the harness words them, and `evaluate`."
+import json, os, random
+from dataclasses import replace
+import numpy as np
+import pytest
+import torch
+from prunebook.assets import ASSETS, complete
+from prunebook.core import PrunebookError
+from prunebook.data import load_questions
+from prunebook.evaluation import (GSM8K_EXAMPLES, TASKS, Task, change_task, choose_examples, compare, evaluate,
+                                  load_score, parse_task, prompt, put_in_words, same_number, task_examples, task_items,
+                                  task_title)
+from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
+
+needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
+model = tiny(layers=2, max_position_embeddings=512, initializer_range=.3)
+
+
+def questions(n=6):
+    r = random.Random(0)
+    word = lambda: ''.join(r.choice('abcdefgh') for _ in range(r.randrange(2, 9)))
+    return [dict(question=f'{word()} {i}', choices=[word() for _ in range(4)], answer=r.randrange(4)) for i in range(n)]
+
+
+def write(path, rows):
+    path.write_text(''.join(json.dumps(o) + '\n' for o in rows))
+    return path
+
+
+def run(tasks, **kw): return evaluate(model, Letters(), tasks, progress=False, **kw)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    "A registry that the test may change"
+    tasks = dict(TASKS)
+    yield TASKS
+    TASKS.clear()
+    TASKS.update(tasks)
+
+
+# names
+
+def test_changes_stand_in_the_name():
+    t = parse_task('mmlu:shots=0,scoring=per_char')
+    assert (t.name, t.shots, t.scoring) == ('mmlu:shots=0,scoring=per_char', 0, 'per_char')
+    assert t.title == 'MMLU (0-shot, scoring per_char)'
+    assert parse_task('mmlu:scoring=letter,shots=5') is TASKS['mmlu'] and parse_task(t) is t
+    assert parse_task('mmlu:scoring=per_char , shots=0') == t
+    assert parse_task('boolq:scoring=likelihood').answers is None, 'a wording belongs to its scoring'
+    assert parse_task('arc_easy:scoring=per_char').prompt is None and parse_task('hellaswag:scoring=per_token').prompt
+    assert change_task(TASKS['arc_easy'], shots=5, seed=1).name == 'arc_easy:shots=5,seed=1'
+
+
+@pytest.mark.parametrize('spec', [
+    'c4:letter', 'c4:scoring=letter', 'c4:shots=1', 'sums:per_char', 'sums:scoring=per_char', 'mmlu:K=5', 'mmlu:letter',
+    'mmlu:shots=-1', 'mmlu:shots=x', 'mmlu:shots=', 'mmlu:seed=1.5', 'arc_easy:scoring=best', 'trivia', 'no.jsonl'])
+def test_meaningless_specs_are_refused(spec):
+    with pytest.raises(PrunebookError): parse_task(spec)
+    with pytest.raises(PrunebookError): run([spec])
+
+
+def test_a_file_of_questions_is_a_task(tmp_path):
+    choice, sums = write(tmp_path/'q.jsonl', questions()), write(tmp_path/'s.jsonl', load_questions('sums', n=3))
+    assert (parse_task(choice).name, parse_task(choice).kind) == ('q.jsonl', 'choice')
+    assert parse_task(sums).kind == 'generated'
+    s = run([str(choice), f'{choice}:scoring=per_char,shots=2'])
+    a, b = s.values()
+    assert a.scoring == 'likelihood' and b.task == 'q.jsonl:shots=2,scoring=per_char' and b.shots == 2
+    assert str(tmp_path) not in json.dumps([o.to_dict() for o in s.values()]), 'local paths stay out of records'
+
+
+def test_titles():
+    assert [task_title(o) for o in ('piqa', 'boolq', 'mmlu:seed=1', 'other', 'q.jsonl')] == [
+        'PIQA', 'BoolQ', 'MMLU (seed 1)', 'other', 'q.jsonl']
+    assert len(repr(TASKS['gsm8k'])) < 80
+
+
+@pytest.mark.parametrize('wrong', [dict(kind='guess'), dict(questions=None), dict(scoring='best')])
+def test_a_task_checks_itself(wrong):
+    good = dict(name='mine', title='Mine', kind='choice', questions='mmlu')
+    with pytest.raises(PrunebookError, match='mine'): Task(**good | wrong)
+
+
+# the rows
+
+def test_default_scorings_are_the_harness_headline():
+    assert {k: o.scoring for k, o in TASKS.items() if o.kind == 'choice'} == dict(
+        mmlu='letter', mmlu_text='likelihood', boolq='letter', boolq_text='likelihood', arc_easy='likelihood',
+        arc_challenge='per_char', piqa='likelihood', hellaswag='per_char', openbookqa='per_char', sciq='likelihood',
+        csqa='letter', siqa='likelihood', winogrande='likelihood')
+
+
+def words(name, item, **kw):
+    t = TASKS[name]
+    return put_in_words(item, letter=t.scoring == 'letter', prompt=t.prompt, answers=t.answers, **kw)
+
+
+def test_prompts_are_the_harness_ones():
+    "Written out from lm-evaluation-harness 0.4.13, its YAML files"
+    q = dict(question=' Why? ', choices=['a b', 'c'], answer=1)
+    assert words('mmlu', q | dict(subject='high_school_physics')).front == (
+        'The following are multiple choice questions (with answers) about high school physics.\n\n')
+    assert words('mmlu', q).prompts == ['Why?\nA. a b\nB. c\nAnswer:'] and words('mmlu', q).choices == ['A', 'B']
+    assert words('csqa', q).prompts == ['Question: Why?\nA. a b\nB. c\nAnswer:']
+    for name in ('arc_easy', 'arc_challenge', 'piqa', 'mmlu_text'):
+        assert words(name, q).prompts == ['Question: Why?\nAnswer:'] and words(name, q).choices == ['a b', 'c']
+    b = dict(passage='It is.', question='is it?', choices=['no', 'yes'], answer=1)
+    assert words('boolq', b).prompts == words('boolq_text', b).prompts == ['It is.\nQuestion: is it?\nAnswer:']
+    assert words('boolq', b).choices == ['No', 'Yes'] and words('boolq_text', b).choices == ['no', 'yes']
+    assert words('hellaswag', dict(question='Roof: He', choices=['a', 'b'], answer=0)).prompts == ['Roof: He']
+    assert words('sciq', q).prompts == ['\nQuestion:  Why? \nAnswer:']
+    assert words('sciq', q | dict(passage='S.')).prompts == ['S.\nQuestion:  Why? \nAnswer:']
+    assert words('siqa', dict(question='C. Q?', choices=['a', 'b'], answer=0)).prompts == ['Q: C. Q?\nA:']
+
+
+def test_winogrande_is_asked_by_partial_evaluation():
+    item = dict(question='Sarah beat Maria, so _ got the cup.', choices=['Sarah', 'Maria'], answer=0)
+    asked = words('winogrande', item, examples=[item | dict(answer=1)])
+    assert asked.prompts == ['Sarah beat Maria, so Sarah', 'Sarah beat Maria, so Maria']
+    assert asked.choices == ['got the cup.'] * 2 and asked.front == 'Sarah beat Maria, so Maria got the cup.\n\n'
+    s = run([replace(TASKS['winogrande'], questions=[item])])['winogrande']
+    ids = [Letters()(o + ' got the cup.')['input_ids'] for o in asked.prompts]
+    with torch.no_grad(): lp = [model(torch.tensor([o])).logits[0].log_softmax(-1) for o in ids]
+    want = [sum(l[i - 1, o[i]].item() for i in range(len(o) - len(' got the cup.'), len(o))) for l, o in zip(lp, ids)]
+    np.testing.assert_allclose(s.logprobs[0], want, rtol=1e-4)
+
+
+def test_gsm8k_shows_the_eight_examples_in_order():
+    t = TASKS['gsm8k']
+    assert len(GSM8K_EXAMPLES) == t.shots == 8 and task_examples(t) == GSM8K_EXAMPLES
+    assert [o['answer'].split()[-1] for o in GSM8K_EXAMPLES] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
+    assert choose_examples(dict(question='new'), GSM8K_EXAMPLES, 8, t.seed) == GSM8K_EXAMPLES
+    assert same_number('It is $18.', dict(answer='18')) and not same_number('', dict(answer='18'))
+
+
+@needs_questions
+def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
+    t = TASKS['mmlu']
+    items, dev = task_items(t), task_examples(t)
+    assert len(items) == 14042 and len(dev) == 285 and len({o['subject'] for o in items}) == 57
+    item = items[700]
+    shown = choose_examples(item, dev, t.shots, t.seed)
+    assert shown == [o for o in dev if o['subject'] == item['subject']]
+    text = words('mmlu', item, examples=shown).front
+    assert text.count('\nAnswer: ') == 5 and prompt(shown[0], letter=True, answered=True) in text
+
+
+@needs_questions
+@pytest.mark.parametrize('name', [k for k, o in TASKS.items() if isinstance(o.questions, str) and k != 'sums'])
+def test_every_task_has_questions_and_a_prompt(name):
+    t = TASKS[name]
+    item, = task_items(t, 1)
+    if t.kind == 'choice':
+        asked = words(name, item)
+        assert len(asked.choices) == len(item['choices']) and all(asked.choices) and all(asked.prompts)
+    else: assert t.prompt(item) and item['answer']
+
+
+# evaluate
+
+def test_scores_come_by_task_and_are_saved(tmp_path):
+    write(tmp_path/'piqa.jsonl', questions())
+    s = run(['piqa', 'piqa:scoring=per_char'], data_dir=tmp_path, save=tmp_path/'scores')
+    assert s['piqa'].logprobs == s['piqa:scoring=per_char'].logprobs
+    assert list(s.to_frame().metric) == ['likelihood', 'per_char']
+    assert load_score(tmp_path/'scores'/'piqa_scoring_per_char.json') == s['piqa:scoring=per_char']
+    few = run(['piqa:shots=2'], data_dir=tmp_path)['piqa:shots=2']
+    assert few.logprobs != s['piqa'].logprobs and few.shots == 2
+    again = run(['piqa'], sources=dict(piqa=tmp_path/'piqa.jsonl'))['piqa']
+    assert again.logprobs == s['piqa'].logprobs and again.source == 'piqa.jsonl'
+
+
+def test_own_texts_and_their_name():
+    s = run([Task('mine', 'Mine', 'loss', texts=letter_texts)], n_texts=3)['mine']
+    assert s.task == 'mine' and s.n == 3 and s.source == 'own'
+    c4 = run(['c4'], sources=dict(c4=letter_texts()))['c4']
+    assert c4.source == 'own' and np.isclose(c4.sums[0], s.sums[0])
+
+
+def test_nothing_runs_before_all_questions_are_there(own, monkeypatch):
+    monkeypatch.delenv('PRUNEBOOK_DATA', raising=False)
+    seen = []
+    own.add(Task('first', 'First', 'generated', [dict(question='q', answer='1')], score=lambda *a: seen.append(a)))
+    for tasks in (['first', 'trivia'], ['first', Task('b', 'B', 'choice', [dict(question='q')])], []):
+        with pytest.raises(PrunebookError): run(tasks)
+    with pytest.raises(PrunebookError, match='Ask for 1 to 1'): run(['first'], n_questions=2)
+    assert not seen
+
+
+def test_an_interruption_keeps_the_scores_that_are_known(own, tmp_path):
+    def stop(text, item): raise KeyboardInterrupt
+    own.add(Task('second', 'Second', 'generated', [dict(question='q', answer='1')], score=stop, stop=()))
+    first = write(tmp_path/'q.jsonl', questions())
+    with pytest.raises(KeyboardInterrupt): run([first, 'second'], save=tmp_path/'out', max_new_tokens=2)
+    assert [load_score(o).n for o in (tmp_path/'out').iterdir()] == [6]
+
+
+def test_scores_are_never_saved_into_the_model(tmp_path):
+    from transformers import AutoModelForCausalLM
+    folder, file = save(tmp_path/'m', tiny(layers=2)), write(tmp_path/'q.jsonl', questions())
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    for out in (folder, folder/'scores', tmp_path):
+        with pytest.raises(PrunebookError, match='only read'):
+            evaluate(loaded, Letters(), [file], save=out, progress=False)
+    assert not (folder/'scores').exists()
+
+
+def test_an_exact_match_task_of_a_reader(own):
+    "One row, with its own prompt, examples and scorer; nothing else is edited"
+    words = dict(hot='cold', big='small', up='down', old='new')
+    own.add(Task('opposites', 'Opposites', 'generated', [dict(question=a, answer=b) for a, b in words.items()], shots=2,
+                 prompt=lambda o: f'{o["question"]} >', score=lambda text, o: text.strip() == o['answer'], stop=('\n',),
+                 max_new_tokens=4))
+    s = evaluate(model, letter_tokenizer(), ['opposites'], progress=False)['opposites']
+    assert s.n == 4 and s.shots == 2 and s.majority == .25 and len(s.written) == 4
+    other = evaluate(model, letter_tokenizer(), ['opposites:seed=7'], progress=False)['opposites:seed=7']
+    assert compare(s, other).p == 1. or other.task == 'opposites:seed=7'
+
+
+def test_task_fields_reach_generation(own):
+    t = own.add(Task('t', 'T', 'generated', [dict(question='abc', answer='1')], max_new_tokens=3, stop=()))
+    model.generation_config.eos_token_id = None
+    run_one = lambda **kw: evaluate(model, letter_tokenizer(), [t], progress=False, **kw)['t'].written[0]
+    assert len(run_one()) <= 3 and len(run_one(max_new_tokens=5)) > len(run_one())
+    assert evaluate(model, letter_tokenizer(), [replace(t, kind='generated', shots=0)], progress=False)['t'].k in (0, 1)
+
+
+# the harness, where it is installed
+
+@pytest.mark.slow
+@needs_questions
+@pytest.mark.parametrize('name', ('arc_easy', 'piqa', 'winogrande', 'mmlu'))
+def test_agrees_with_the_harness_item_by_item(name, tmp_path):
+    "Log-likelihoods of the harness's own requests, on the demo model in float32"
+    pytest.importorskip('lm_eval')
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from prunebook.models import load_model
+    t = TASKS[name]
+    demo, tok = load_model('demo', dtype=torch.float32)
+    items, n = task_items(t), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
+    items = [items[i * len(items) // n] for i in range(n)]
+    ours = evaluate(demo, tok, [replace(t, questions=items)], progress=False)[name]
+    asked = [words(name, o, examples=choose_examples(o, task_examples(t) or (), t.shots, t.seed)) for o in items]
+    requests = [Instance('loglikelihood', o, (text, ' ' + a.choices[j]), j) for o, a in zip(items, asked)
+                for text, js in a.parts() for j in js]
+    theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))
+    for lp in ours.logprobs: np.testing.assert_allclose(lp, [next(theirs)[0] for _ in lp], atol=2e-3, rtol=1e-4)

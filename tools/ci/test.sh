@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Every page and every test, as the README says, less the installation. The tree must be as clean afterwards as before.
+. "$(dirname "$0")/common.sh"
+step "nbdev_test and pytest"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # nbdev_test runs as many notebooks at once as there are cores
+before=$(git status --porcelain)
+nbdev_test
+pytest -q "$@"
+[ "$before" = "$(git status --porcelain)" ] || { git status --short; echo "the tests left files behind"; exit 1; }
