@@ -125,13 +125,13 @@ def _note_spans(decoder, args, kwargs):
     if place is None or place.shape != ids.shape: place = torch.arange(ids.shape[1]).expand(ids.shape)
     _spans[:] = document_spans(place)
 
-# %% ../nbs/01a_attention.ipynb #4c57fa2b
+# %% ../nbs/01a_attention.ipynb #2dfc5194
 def attend_by_document(
     model: PreTrainedModel | LayerStack,
     width: int  # Most tokens of a row
 ) -> bool:      # Was it switched?
     """Let attention run document by document in packed rows, in place: less work than a mask over whole rows. The model
-    stays as it is if its attention is not plain SDPA, if a window is shorter than `width`, or if results would differ"""
+    stays as it is if its attention is not plain SDPA, if a window is shorter than `width`, or if results differ"""
     from transformers import AttentionInterface
     stack = model if isinstance(model, LayerStack) else LayerStack(model)
     if stack.config._attn_implementation != 'sdpa' or (stack.window or width) < width: return False

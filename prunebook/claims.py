@@ -49,7 +49,7 @@ def verdict(
     if not above: low, high, threshold = -high, -low, -threshold
     return HOLDS if low > threshold else FAILS if high <= threshold else UNSURE
 
-# %% ../nbs/15_claims.ipynb #5ec58028
+# %% ../nbs/15_claims.ipynb #d7f67c07
 @dataclass(frozen=True, repr=False)
 class Finding:
     "What a run shows about a claim"
@@ -75,22 +75,26 @@ class Finding:
         "With the verdict that follows from an interval and a threshold"
         return cls(seen, verdict(*interval, threshold, above), value, *interval)
 
+# %% ../nbs/15_claims.ipynb #f0e73c72
 def with_interval(value: float, low: float, high: float, form: str = '.2f') -> str:
     "A number and its interval as text"
     return f'{value:{form}} [{low:{form}}, {high:{form}}]'
 
+# %% ../nbs/15_claims.ipynb #8739d1fa
 def accuracy_text(k: int, n: int) -> str:
     "Right answers as text: share, count and interval"
     low, high = wilson(k, n)
     return f'{k / n:.1%} = {k}/{n} [{low:.1%}, {high:.1%}]'
 
-# %% ../nbs/15_claims.ipynb #8c17fe35
+# %% ../nbs/15_claims.ipynb #9cf4b97b
 class Unmeasured(PrunebookError):
     "The run lacks the rows that a claim needs"
 
+# %% ../nbs/15_claims.ipynb #7e03ed09
 class Unsure(PrunebookError):
     "The run has the rows, and they cannot decide"
 
+# %% ../nbs/15_claims.ipynb #1c003a98
 def about(
     claim: str,                        # C1 to C8, or nothing
     paper: str,                        # What the paper says
@@ -114,7 +118,7 @@ def findings_table(
     rows = [(o.claim, o.paper, o.seen, same.get(o.verdict, o.verdict)) for o in findings]
     return pd.DataFrame(rows, columns=['claim', 'the paper says', f'we see on {model}', 'same?']).set_index('claim')
 
-# %% ../nbs/15_claims.ipynb #682022b6
+# %% ../nbs/15_claims.ipynb #4d045e92
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
 SHOTS = ['shots', 'shots_seed']
 ITEMS = ['source', 'count', 'max_length', 'dtype']
@@ -123,10 +127,12 @@ def combined(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     "The columns `by` of each row as one text, to group and compare by"
     return rows[list(by)].apply(lambda o: ' '.join(map(str, o)), axis=1)
 
+# %% ../nbs/15_claims.ipynb #004738cb
 def widest_first(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows of the sweep with most cuts first: of several scores of the unpruned model, the first is then the one to take"
     return rows.iloc[(-rows.groupby('sweep').n.transform('nunique')).argsort(kind='stable')]
 
+# %% ../nbs/15_claims.ipynb #b8498b89
 def most_cuts(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     "The rows whose values of `by` have most different cuts"
     if rows.empty: return rows
@@ -139,7 +145,7 @@ def title_of(task: str) -> str:
     "The title of a task of the registry: ARC-Easy for arc_easy; any other name as it is"
     return task_title(task) if task.partition(':')[0] in TASKS else task
 
-# %% ../nbs/15_claims.ipynb #504d51a7
+# %% ../nbs/15_claims.ipynb #7bf69b22
 def figure_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that are shown together: the paper's two strategies (or all, if there are only others), and for each
     task the few-shot examples, items and healing recipe that have most cuts"""
@@ -149,12 +155,13 @@ def figure_rows(table: pd.DataFrame) -> pd.DataFrame:
     once = [o for o in KEYS if o != 'sweep']
     return pd.concat([t[~t.healed], most_cuts(t[t.healed], RECIPE)]).drop_duplicates(once).reset_index(drop=True)
 
+# %% ../nbs/15_claims.ipynb #f5fdcd57
 def rows_of(table: pd.DataFrame, task: str, strategy: str, healed: bool) -> pd.DataFrame:
     "Rows of one task and strategy, healed or not, and those of the unpruned model"
     cut = (table.strategy == strategy) & (table.healed == healed)
     return table[(table.task == task) & (cut | (table.n == 0))]
 
-# %% ../nbs/15_claims.ipynb #6189ae49
+# %% ../nbs/15_claims.ipynb #b63be891
 def curve_of(
     table: pd.DataFrame,
     task: str,
@@ -171,6 +178,7 @@ def curve_of(
     if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {title_of(task)}.')
     return own
 
+# %% ../nbs/15_claims.ipynb #6c28dde2
 def finest_rows(rows: pd.DataFrame, usual: pd.DataFrame) -> pd.DataFrame | None:
     """Of `rows` those with most items, if they were asked and healed as the curve `usual`, reach as far, and have at
     least half its cuts; `None` if there are none"""
@@ -183,7 +191,7 @@ def finest_rows(rows: pd.DataFrame, usual: pd.DataFrame) -> pd.DataFrame | None:
     enough = [o for _, o in own.groupby(combined(own, ITEMS)) if reaches(o)]
     return widest_first(max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()))) if enough else None
 
-# %% ../nbs/15_claims.ipynb #01db83f3
+# %% ../nbs/15_claims.ipynb #682e821a
 @dataclass
 class RunFolder:
     "A run as the paper's pages read it"
@@ -227,6 +235,7 @@ class RunFolder:
         rows = self.table[(self.table.task == task) & (self.table.n == 0)]
         return rows.empty or knows(self.scores(rows.iloc[:1])[0])
 
+# %% ../nbs/15_claims.ipynb #a80686b5
 def paired_scores(folder: Path, rows: pd.DataFrame) -> list[LossScore | Score]:
     "The kept scores of `rows`. Raises `Unmeasured` if one was not kept, or if they are not of the same items"
     try: kept = [kept_score(folder, r) for _, r in rows.iterrows()]
@@ -236,13 +245,14 @@ def paired_scores(folder: Path, rows: pd.DataFrame) -> list[LossScore | Score]:
         raise Unmeasured('These scores are not of the same items and cannot be paired.')
     return kept
 
-# %% ../nbs/15_claims.ipynb #d2955dc5
+# %% ../nbs/15_claims.ipynb #e58f482e
 def which_run(
     *kept: str | Path  # Folders to choose from
 ) -> str | Path:
     "The folder named by the environment variable `PRUNEBOOK_RUN`, or else the first of `kept` that holds a run"
     return os.environ.get('PRUNEBOOK_RUN') or next((o for o in kept if (Path(o)/'run.json').exists()), kept[-1])
 
+# %% ../nbs/15_claims.ipynb #f9e23ad4
 def open_run(
     folder: str | Path  # A run folder, such as `prunebook reproduce` writes
 ) -> RunFolder:
@@ -300,11 +310,12 @@ def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
         for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
         display(Markdown(f'*Not shown: {e}*'))
 
-# %% ../nbs/15_claims.ipynb #2acd893d
+# %% ../nbs/15_claims.ipynb #5b4d7bb0
 def small_ns(depth: int, share: float = 1/4) -> range:
     "Block sizes up to a share of the layers, at least one"
     return range(1, max(1, int(depth * share)) + 1)
 
+# %% ../nbs/15_claims.ipynb #a172c431
 def relative_depth(
     start: np.ndarray,  # First layer of a block
     n: np.ndarray,      # Its size
@@ -313,7 +324,7 @@ def relative_depth(
     "Place of a block among those of its size: 0 the shallowest, 1 the deepest"
     return np.asarray(start) / (depth - np.asarray(n))
 
-# %% ../nbs/15_claims.ipynb #8d88bae3
+# %% ../nbs/15_claims.ipynb #aec1ce5d
 def draw_distances(
     distances: LayerDistances,
     n: int,              # Block size
@@ -330,6 +341,7 @@ def draw_distances(
     rng = np.random.default_rng([seed, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
+# %% ../nbs/15_claims.ipynb #780b1875
 def interval(draws: np.ndarray) -> tuple[float, float]:
     "The middle 95 % of resamples. (size,) numbers"
     return tuple(map(float, np.quantile(draws, [0.025, 0.975])))
@@ -350,7 +362,7 @@ def deep_minima(
             '0 is the shallowest block, 1 the deepest, and the threshold is 0.5')
     return Finding.of(seen, value, (low, high), .5)
 
-# %% ../nbs/15_claims.ipynb #e0c2c12b
+# %% ../nbs/15_claims.ipynb #442592b9
 def farther_than(
     distances: LayerDistances,
     ns: Sequence[int],
@@ -363,6 +375,7 @@ def farther_than(
     drawn = [np.sort([share([r]) for r in draw_distances(distances, n)]) for n in ns]
     return value, *interval(np.mean(drawn, 0))
 
+# %% ../nbs/15_claims.ipynb #b1423f20
 def last_layer_apart(
     distances: LayerDistances | None
 ) -> Finding:
@@ -376,7 +389,7 @@ def last_layer_apart(
             f'the most distant of all for {len(first)} of {len(ns)} sizes; the threshold is 90 %')
     return Finding.of(seen, value, (low, high), .9)
 
-# %% ../nbs/15_claims.ipynb #667fcab3
+# %% ../nbs/15_claims.ipynb #a801d9a8
 @dataclass(frozen=True)
 class Jump:
     "The largest fall of l* from one size to the next"
@@ -389,6 +402,7 @@ class Jump:
         "Its size over that of the next largest"
         return self.size / max(1, self.second)
 
+# %% ../nbs/15_claims.ipynb #c9f0fbe3
 def largest_jump(
     starts: Sequence[int]  # l*(1), l*(2), …
 ) -> Jump:
@@ -408,11 +422,12 @@ def area_above_chord(
     with np.errstate(divide='ignore', invalid='ignore'):
         return trapezoid(y - chord, x, axis=-1) / (x[-1] - x[0]) / (y[..., 0] - y[..., -1]) + 0.
 
-# %% ../nbs/15_claims.ipynb #28a193ff
+# %% ../nbs/15_claims.ipynb #c84250bc
 def baseline_of(score: Score) -> float:
     "Accuracy without knowledge: chance, or always the most frequent answer"
     return max(score.chance, score.majority)
 
+# %% ../nbs/15_claims.ipynb #25c23775
 def resample(
     right: np.ndarray,     # (P, N) which of N items each of P models got right
     size: int = 1000,
@@ -423,7 +438,7 @@ def resample(
     weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size)
     return weight @ right.T / n
 
-# %% ../nbs/15_claims.ipynb #f8419523
+# %% ../nbs/15_claims.ipynb #956de7f2
 def curve_ends(
     k: np.ndarray,    # (R, P) right answers, a row per resample
     n: int,           # Of that many
@@ -435,6 +450,7 @@ def curve_ends(
     at = np.logical_and.accumulate(reached, axis=1)[:, ::-1]
     return np.where(at.any(1), at.argmax(1), k.shape[1] - 1), at.any(1)
 
+# %% ../nbs/15_claims.ipynb #02702c44
 def curve_numbers(
     x: np.ndarray,    # (P,)
     k: np.ndarray,    # (R, P)
@@ -542,7 +558,7 @@ def _shape_seen(s):
             f'(area from 0.1 on, baseline reached) in {s.held:.0%} of the resamples, none (a smaller area; below 0 '
             f'where the baseline is not reached) in {s.fell:.0%}; the threshold is 95 %')
 
-# %% ../nbs/15_claims.ipynb #ba90b844
+# %% ../nbs/15_claims.ipynb #712ae7a8
 class Pool(NamedTuple):
     "Several tasks as one set of questions"
     x: np.ndarray      # (P,) fractions of the layers dropped
@@ -550,6 +566,7 @@ class Pool(NamedTuple):
     baseline: float
     tasks: list[str]   # That are in it
 
+# %% ../nbs/15_claims.ipynb #9cfb7365
 def pooled_curve(
     run: RunFolder,
     tasks: Sequence[str],
@@ -582,7 +599,7 @@ def _pool(parts):
     baseline = np.average([baseline_of(s) for s in first], weights=[s.n for s in first])
     return Pool(chosen[0].fraction_layers.to_numpy(float), right, float(baseline), list(parts))
 
-# %% ../nbs/15_claims.ipynb #84d9a21b
+# %% ../nbs/15_claims.ipynb #a8624bdc
 def qa_plateau(
     run: RunFolder,
     healed: bool = False,
@@ -595,6 +612,7 @@ def qa_plateau(
     found = plateau(pool.x, pool.right, pool.baseline, wanted)
     return replace(found, seen=f'{_titles(pool.tasks)}, {pool.right.shape[1]} questions: {found.seen}')
 
+# %% ../nbs/15_claims.ipynb #e1a70172
 def collapse_of(
     run: RunFolder,
     healed: bool = False,
@@ -685,7 +703,7 @@ def _mean_loss(some):
     return replace(some[0], value=float(np.mean([o.value for o in some])),
                    sums=np.mean([o.sums for o in some], axis=0).tolist())
 
-# %% ../nbs/15_claims.ipynb #a0320f2a
+# %% ../nbs/15_claims.ipynb #e6d46284
 class LossPair(NamedTuple):
     "Losses of both strategies on the same documents"
     ns: list[int]              # Cuts that both have
@@ -701,6 +719,7 @@ class LossPair(NamedTuple):
         "The measured losses"
         return np.array([o.value for o in self.scores])
 
+# %% ../nbs/15_claims.ipynb #eeb9b0b2
 def loss_pair(
     run: RunFolder,
     healed: bool,
@@ -715,7 +734,7 @@ def loss_pair(
                          'strategies.')
     return LossPair(both, [a[0], *(a[n] for n in both), *(b[n] for n in both)])
 
-# %% ../nbs/15_claims.ipynb #b321f21d
+# %% ../nbs/15_claims.ipynb #cf87a072
 def rise_ratio(
     run: RunFolder,
     healed: bool
@@ -729,13 +748,14 @@ def rise_ratio(
     a, b = pair.rises(pair.values)
     return pair.ns, float(b / a), *interval(simple / similarity)
 
+# %% ../nbs/15_claims.ipynb #90db44c6
 def unhealed_gap(run: RunFolder) -> Finding:
     "C5, first half: the ratio of the rises; above 2 it holds. Raises `Unmeasured` or `Unsure`"
     ns, value, low, high = rise_ratio(run, False)
     seen = f'unhealed, the loss rises {with_interval(value, low, high, ".1f")} times as much under simple'
     return Finding.of(f'{seen}, n = {spans(ns)}; the threshold is 2', value, (low, high), 2)
 
-# %% ../nbs/15_claims.ipynb #7ca8753c
+# %% ../nbs/15_claims.ipynb #a8348395
 def gap_left(
     run: RunFolder,
     table: pd.DataFrame | None = None,  # Rows to choose the healed ones from; `main` if `None`
@@ -751,6 +771,7 @@ def gap_left(
     share = lambda losses: gap(losses[..., half:]) / gap(losses[..., :half])
     return ns, float(share(np.array([o.value for o in flat]))), share(resample_losses(flat))
 
+# %% ../nbs/15_claims.ipynb #b15e8f60
 def healed_gap(run: RunFolder) -> Finding:
     """C5, second half: the ratio of the rises after healing; below 1.25 it holds, and so it does where the losses
     differ by less than a hundredth. Raises `Unmeasured` or `Unsure`"""
@@ -772,7 +793,7 @@ def _left_seen(run):
     except Unmeasured: return ''
     return f'; healing leaves {with_interval(share, *interval(draws), ".0%")} of the gap before it at n = {spans(ns)}'
 
-# %% ../nbs/15_claims.ipynb #0591e713
+# %% ../nbs/15_claims.ipynb #b1670e2e
 class Length(NamedTuple):
     "One length of healing: numbers with their resamples, at the cuts that most lengths have"
     tokens: int
@@ -785,6 +806,7 @@ class Length(NamedTuple):
         "A gap is left beyond doubt"
         return bool(self.left[0] > 0 and (self.left[1] > 0).all())
 
+# %% ../nbs/15_claims.ipynb #31f22801
 def by_length(run: RunFolder) -> list[Length]:
     "Lengths of healing of the recipe that has most, shortest first. Raises `Unmeasured` with fewer than three"
     t = run.table[run.table.healed & (run.table.task == 'c4')]
@@ -808,7 +830,7 @@ def _ratio(run, table, ns):
     value, *draws = b / a if (a > 0).all() else np.full(len(a), math.nan)
     return float(value), np.array(draws)
 
-# %% ../nbs/15_claims.ipynb #86361a3d
+# %% ../nbs/15_claims.ipynb #01c02635
 def closing_rates(
     lengths: Sequence[Length]
 ) -> list[tuple[float, np.ndarray]]:
@@ -819,6 +841,7 @@ def closing_rates(
     width = np.log([o.tokens for o in lengths])
     return [(-math.log(b / a) / w, -np.log(y / x) / w) for (a, x), (b, y), w in zip(left, left[1:], np.diff(width))]
 
+# %% ../nbs/15_claims.ipynb #993be4d3
 def gap_table(lengths: Sequence[Length]) -> pd.DataFrame:
     """For each length of healing: `left`, the share of the gap that is left; `rate`, the power of the tokens by which
     it fell since the length before; `ratio` of the rises; each with its interval, from `_low` to `_high`"""
@@ -828,11 +851,12 @@ def gap_table(lengths: Sequence[Length]) -> pd.DataFrame:
     for o, rate in zip(rows[1:], closing_rates(lengths)): o |= row('rate', *rate)
     return pd.DataFrame(rows).set_index('healing_tokens')
 
+# %% ../nbs/15_claims.ipynb #31bc552e
 def gap_by_length(run: RunFolder) -> pd.DataFrame:
     "`gap_table` of a run. Raises as `by_length`"
     return gap_table(by_length(run))
 
-# %% ../nbs/15_claims.ipynb #2b4b314b
+# %% ../nbs/15_claims.ipynb #5b9051fa
 def closing_rate(run: RunFolder) -> Finding:
     """C5, how fast: the power a by which the gap closes as healing goes on; above 0 it closes. Raises `Unmeasured` with
     fewer than three lengths, `Unsure` where fewer leave a gap beyond doubt"""
@@ -856,6 +880,7 @@ def _rate_seen(table, value, low, high):
             f'the next, a = {rates}; in units of the rise under similarity, that under simple is {first} at first and '
             f'{last} at last; the threshold is 0')
 
+# %% ../nbs/15_claims.ipynb #9b44a8e5
 def slowing(run: RunFolder) -> Finding:
     "C5: the last closing rate less the first; below 0 the closing slows down. Raises `Unmeasured` or `Unsure`"
     (a, x), *_, (b, y) = closing_rates(by_length(run))
@@ -865,7 +890,7 @@ def slowing(run: RunFolder) -> Finding:
             'the threshold is 0')
     return Finding.of(seen, b - a, (low, high), 0, above=False)
 
-# %% ../nbs/15_claims.ipynb #186199fe
+# %% ../nbs/15_claims.ipynb #bc455f28
 class RankPair(NamedTuple):
     "One cut, healed alike at the lowest and at the highest rank"
     rows: pd.DataFrame                # Two rows, the lowest rank first
@@ -881,6 +906,7 @@ class RankPair(NamedTuple):
         "Lowest and highest"
         return tuple(self.rows['rank'])
 
+# %% ../nbs/15_claims.ipynb #56e69934
 def rank_pairs(
     run: RunFolder,
     kind: str = 'choice'  # Or "loss"
@@ -942,7 +968,7 @@ def rank_table(run: RunFolder) -> pd.DataFrame:
         return cut | counts | dict(difference=a.value - b.value, low=low, high=high)
     return pd.DataFrame([row(o) for o in rank_pairs(run)])
 
-# %% ../nbs/15_claims.ipynb #ee2fcea9
+# %% ../nbs/15_claims.ipynb #38e82107
 def task_gain(
     run: RunFolder,
     task: str,
@@ -957,6 +983,7 @@ def task_gain(
     gain = lambda accuracy: accuracy[..., len(ns):].mean(-1) - accuracy[..., :len(ns)].mean(-1)
     return ns, float(gain(right.mean(1))), gain(resample(right, seed=seed))
 
+# %% ../nbs/15_claims.ipynb #85d9b086
 def healing_gain(
     run: RunFolder,
     task: str,
@@ -995,7 +1022,7 @@ def settings_agree(
             f'{with_interval(s / reach, low, high, ".1%")} of its range, {a} cuts; the threshold is 25 %')
     return Finding.of(seen, float(s / reach), (low, high), .25, above=False)
 
-# %% ../nbs/15_claims.ipynb #e0cec8bb
+# %% ../nbs/15_claims.ipynb #b19e1a9e
 def seeds_table(
     run: RunFolder,
     task: str = 'c4',
@@ -1014,6 +1041,7 @@ def seeds_table(
     if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {title_of(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
 
+# %% ../nbs/15_claims.ipynb #3abfb1f9
 def seeded_tasks(run: RunFolder) -> list[str]:
     "The loss, and the choice tasks that the unpruned model can do and that have scores of several healing seeds"
     def seeded(task):
@@ -1021,6 +1049,7 @@ def seeded_tasks(run: RunFolder) -> list[str]:
         except Unmeasured: return False
     return ['c4', *(t for t in run.tasks() if seeded(t) and run.knows(t))]
 
+# %% ../nbs/15_claims.ipynb #40919fd3
 def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> Finding:
     "C7 for the seeds of healing. Raises as `settings_agree`"
     wide, rows = seeds_table(run, task, strategy)
@@ -1029,7 +1058,7 @@ def seeds_agree(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     found = settings_agree(wide.to_numpy(), False, unpruned.iloc[0] if len(unpruned) else None)
     return replace(found, seen=f'n = {spans(wide.index)}: {found.seen}')
 
-# %% ../nbs/15_claims.ipynb #a122b10d
+# %% ../nbs/15_claims.ipynb #c489f62b
 def shots_table(
     run: RunFolder,
     task: str,
@@ -1045,6 +1074,7 @@ def shots_table(
         t = widest_first(t).drop_duplicates(['n', *SHOTS])
     return t.pivot(index='n', columns=SHOTS, values='value').dropna(axis=1, thresh=2).dropna(), t
 
+# %% ../nbs/15_claims.ipynb #d12e78d0
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Finding:
     "C7 for few-shot examples of one task: their number (`shots`) and order (`shots_seed`). Raises as `settings_agree`"
     wide, _ = shots_table(run, task, strategy, healed)

@@ -382,7 +382,7 @@ def exchange(
     if (e := ctypes.get_errno()) in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP): return False
     raise OSError(e, os.strerror(e), str(a))
 
-# %% ../nbs/00_core.ipynb #757b5a5a
+# %% ../nbs/00_core.ipynb #abfdfe20
 def recover(
     out: Path,
     alone: bool = True  # Is the lock of `out` held? If not, another process may be at work, and only `old` is looked at
@@ -396,6 +396,7 @@ def recover(
     left = lambda kind: out.parent.glob(glob.escape(_beside(out, kind).name) + '*')
     for ready in left('ready-'): _settle(ready, out)
     for new in left('new-'): _delete(new)
+    if not out.with_name(out.name + '.unfinished').exists(): _beside(out, 'asked').unlink(missing_ok=True)
 
 def _ready_name(out, folder):
     "The name of finished work for `out`, which is in `folder`"
@@ -477,50 +478,67 @@ def _make_folders(folder):
     folder.mkdir(exist_ok=True)
     sync(folder.parent)
 
-# %% ../nbs/00_core.ipynb #9153e9ac
+# %% ../nbs/00_core.ipynb #be75dad3
 @contextmanager
 def work_folder(
     out: str | Path,
     asked: dict[str, Any],             # The request, as plain JSON; going on needs the same
     resume: bool = False,              # Go on with `OUT.unfinished` if it is there
     force: bool = False,               # Replace what is at `out`; without `resume` also throw `OUT.unfinished` away
-    reads: Sequence[str | Path] = (),
-    keep_note: bool = True             # Leave `asked.json` in the finished folder
-) -> Iterator[Path]:                   # `OUT.unfinished`
+    reads: Sequence[str | Path] = ()
+) -> Iterator[Path]:                   # `OUT.unfinished`; `asked.json` in it is yours to keep or delete
     "A folder to work in over several starts, put at `out` at the end. Raises `PrunebookError` if other work is there"
     work = Path(os.path.abspath(out) + '.unfinished')
     keep_apart(work, reads)
     with _own_place(out, force, reads) as out:
         if work.exists() or work.is_symlink(): _go_on(work, asked, resume, force, out)
-        work.mkdir(exist_ok=True)
-        if not (note := work/'asked.json').exists(): atomic_write(note, json.dumps(asked, indent=1) + '\n')
-        yield work
-        free_place(out, force, reads)
-        sync_tree(work)
-        work.rename(ready := _ready_name(out, work))
-        try: replace_folder(ready, out, force)
+        if not work.exists(): _begin(work, asked, out)
+        try:
+            yield work
+            free_place(out, force, reads)
+            sync_tree(work)
+            _put_finished(work, out, force)
         finally:
-            if ready.exists(): _settle(ready, out)
-        # only now: without its record, unfinished work could not be gone on with
-        if not keep_note: (out/'asked.json').unlink(missing_ok=True)
+            if not work.exists(): _beside(out, 'asked').unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #458bd3e1
+def _put_finished(work, out, force):
+    work.rename(ready := _ready_name(out, work))
+    try: replace_folder(ready, out, force)
+    finally:
+        if ready.exists(): _settle(ready, out)
+
+# %% ../nbs/00_core.ipynb #23576047
 def _go_on(work, asked, resume, force, out):
     "Refuse an unfinished folder that cannot be gone on with, or throw it away"
-    if work.is_symlink() or not work.is_dir() or not (work/'asked.json').exists() and _holds_work(work):
+    was, now = _asked_before(work, out), json.loads(json.dumps(asked))
+    if was is None:
         raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
-    if not _holds_work(work): return  # killed before it began
-    if force and not resume: return discard(work, out)
+    if not any(work.iterdir()) or force and not resume: return discard(work, out)
     if not resume:
         raise PrunebookError(f'{work} holds work that was interrupted. '
                              'Go on with it (--resume), or throw it away (--force).')
-    was, now = read_json(work/'asked.json'), json.loads(json.dumps(asked))
     if was != now:
         other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
         raise PrunebookError(f'{work} was started with other settings: {other}. '
                              'Use the same, or throw it away (--force).')
 
-def _holds_work(work): return any(p.name != '.asked.json.tmp' for p in work.iterdir())
+def _begin(work, asked, out):
+    "A new folder, with the request in it and beside `out`: the work may do as it likes in its folder"
+    new = _new_name(out)
+    new.mkdir()
+    try:
+        for file in ('copy', 'asked.json'): (new/file).write_text(json.dumps(asked, indent=1) + '\n')
+        sync_tree(new)
+        (new/'copy').rename(_beside(out, 'asked'))
+        new.rename(work)
+    finally: _delete(new)
+    sync(out.parent)
+
+def _asked_before(work, out):
+    "The request that unfinished work was started with; `None` if it is no work of ours"
+    if work.is_symlink() or not work.is_dir(): return
+    # the second is for work that was moved here from another place
+    return next((read_json(o) for o in (_beside(out, 'asked'), work/'asked.json') if o.is_file()), None)
 
 # %% ../nbs/00_core.ipynb #be109e8e
 class Process(NamedTuple):

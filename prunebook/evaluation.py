@@ -115,7 +115,7 @@ class LossScore(SavedScore):
         return dict(task=self.task, metric='loss', k=None, baseline=math.log(self.vocab)) | {
             k: getattr(self, k) for k in keys}
 
-# %% ../nbs/11_evaluation.ipynb #6e0b679d
+# %% ../nbs/11_evaluation.ipynb #fee4fd6f
 @torch.inference_mode()
 def text_loss(
     model: 'PreTrainedModel',
@@ -139,6 +139,7 @@ def text_loss(
     score = loss_score(sums, toks, stack, tokenizer, task, source, time.perf_counter() - start)
     return replace(score, chat=chat)
 
+# %% ../nbs/11_evaluation.ipynb #997aca3e
 def _plain_losses(stack, tokenizer, texts, max_length, batch_tokens, bar):
     toks = tokenize(tokenizer, texts, max_length, min_length=2)
     check_vocabulary(stack, toks.ids)
@@ -154,7 +155,7 @@ def _bar(progress, task, unit, total=None):
     from tqdm.auto import tqdm
     return tqdm(total=total, desc=task, unit=unit, disable=not progress)
 
-# %% ../nbs/11_evaluation.ipynb #174e7814
+# %% ../nbs/11_evaluation.ipynb #0f34bed4
 def loss_score(
     sums: np.ndarray,   # Nats of each document
     toks: Tokens,
@@ -175,12 +176,14 @@ def loss_score(
                      sum(len(o.encode()) for o in written), stack.vocab_size, seconds, source,
                      items=item_hash(toks.ids))
 
+# %% ../nbs/11_evaluation.ipynb #90295983
 def item_hash(
     item: Any  # A question, the tokens of a document, or a list of either
 ) -> str:      # 16 hex digits
     "Tells whether two scores are of the same items"
     return hashlib.sha256(json.dumps(item, default=str).encode()).hexdigest()[:16]
 
+# %% ../nbs/11_evaluation.ipynb #3e3072ea
 def c4_loss(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -192,7 +195,7 @@ def c4_loss(
     texts = load_texts(source, split='validation', n=n_texts)
     return text_loss(model, tokenizer, texts, task='c4', source=source, **kwargs)
 
-# %% ../nbs/11_evaluation.ipynb #d767d2b9
+# %% ../nbs/11_evaluation.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
 
 def prompt(
@@ -207,6 +210,7 @@ def prompt(
     else: text += f'Question: {q}\nAnswer:'
     return text + f' {answers(item, letter)[item["answer"]]}' if answered else text
 
+# %% ../nbs/11_evaluation.ipynb #c73e2da8
 def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     "The texts that are scored after the prompt: the choices, or their letters"
     n = len(item['choices'])
@@ -231,7 +235,7 @@ def check_items(
                     twice, len(items))
     return items
 
-# %% ../nbs/11_evaluation.ipynb #b274b0db
+# %% ../nbs/11_evaluation.ipynb #9889a19b
 def _item_fault(o):
     "What is wrong with a question, and the cure; `None` if nothing is"
     if not isinstance(o, dict): return f'{o!r:.60} is no question. Give a dict with question, choices and answer.'
@@ -241,6 +245,7 @@ def _item_fault(o):
         if not isinstance(o.get(k) or '', str): return f'{k} is {o[k]!r:.60}. Give a text.'
     return _choices_fault(o['choices']) or _answer_fault(o['answer'], len(o['choices']))
 
+# %% ../nbs/11_evaluation.ipynb #eb8903a2
 def _choices_fault(c):
     if isinstance(c, (str, dict)) or not hasattr(c, '__len__') or len(c) < 2:
         return f'choices is {c!r:.60}. Give a list of at least two texts.'
@@ -334,7 +339,7 @@ def knows(
     floors = [row['baseline'], row.get('majority')]
     return bool(row['low'] > max(v for v in floors if v is not None and v == v))
 
-# %% ../nbs/11_evaluation.ipynb #a929710c
+# %% ../nbs/11_evaluation.ipynb #52260580
 def choose_examples(
     item: dict[str, Any],
     examples: Sequence[dict[str, Any]],  # Questions to choose from
@@ -350,6 +355,7 @@ def choose_examples(
                              'Give more examples, or fewer shots.')
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
+# %% ../nbs/11_evaluation.ipynb #8c96a825
 def check_shots(shots: int, examples: Sequence | None) -> None:
     "Raises `PrunebookError` unless `shots` is a number for which there are examples"
     if isinstance(shots, bool) or not hasattr(shots, '__index__') or shots < 0:
@@ -358,7 +364,7 @@ def check_shots(shots: int, examples: Sequence | None) -> None:
         raise PrunebookError(f'shots={shots} needs examples. Give a list of other questions (examples=…), '
                              "such as a set's dev or train split.")
 
-# %% ../nbs/11_evaluation.ipynb #bfa87e93
+# %% ../nbs/11_evaluation.ipynb #ea2c210b
 @dataclass(frozen=True)
 class Asked:
     "A question in words"
@@ -371,6 +377,7 @@ class Asked:
         if len(self.prompts) == 1: yield self.front + self.prompts[0], list(range(len(self.choices)))
         else: yield from ((self.front + p, [j]) for j, p in enumerate(self.prompts))
 
+# %% ../nbs/11_evaluation.ipynb #f7a60ffa
 def put_in_words(
     item: dict[str, Any],
     examples: Sequence[dict[str, Any]] = (),  # Shown in front
@@ -390,7 +397,6 @@ def put_in_words(
         shown = as_list(ask(o))
         front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
     return Asked(front, as_list(ask(item)), list(say(item)))
-
 _standard_prompt, _standard_answers = prompt, answers
 
 # %% ../nbs/11_evaluation.ipynb #ad54636e
@@ -435,18 +441,19 @@ def choice_accuracy(
     return choice_score(task, pick(logprobs, per), items, scoring, logprobs=logprobs, truncated=sorted(set(cut)),
                         seconds=time.perf_counter() - start, source=source, shots=int(shots), chat=chat)
 
-# %% ../nbs/11_evaluation.ipynb #769ea27a
+# %% ../nbs/11_evaluation.ipynb #fcc3d8c2
 def context_limit(stack: LayerStack, max_length: int | None = None) -> int:
     "Most tokens of a prompt: the model's own context, or `max_length`, but never more than absolute positions"
     own = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
     return own if max_length is None else min(max_length, stack.positions or max_length)
 
 def _by_front(asked):
-    "Numbers of the items, grouped by what stands in front"
+    "Numbers of the items, grouped by their fronts"
     groups = defaultdict(list)
     for i, o in enumerate(asked): groups[o.front].append(i)
     return list(groups.values())
 
+# %% ../nbs/11_evaluation.ipynb #96fcb7d6
 def _encode_group(tokenizer, asked, limit, chat, rows):
     "Requests of some items; for each the item and its choices; the items that lost their beginning"
     parts = [(i, text, js) for i in rows for text, js in asked[i].parts()]
@@ -454,10 +461,9 @@ def _encode_group(tokenizer, asked, limit, chat, rows):
     choices = [[asked[i].choices[j] for j in js] for i, _, js in parts]
     requests, where, cut = encode_pairs(tokenizer, texts, choices, limit, **CHAT if chat else {})
     return requests, [(parts[p][0], [parts[p][2][j] for j in js]) for p, js in where], [parts[p][0] for p in cut]
-
 CHAT = dict(delimiter='', special=False)  # a chat template brings its own special tokens and white space
 
-# %% ../nbs/11_evaluation.ipynb #dea37b80
+# %% ../nbs/11_evaluation.ipynb #55117a29
 def _check_asking(items, scoring, shots, examples, too_long):
     if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
     if too_long not in ('truncate', 'refuse'):
@@ -470,6 +476,7 @@ def _refuse_cut(cut, n):
     if cut: raise PrunebookError(f'{len(set(cut))} of {n} items are longer than the context: {sorted(set(cut))[:10]}. '
                                  'Leave them out, use fewer shots, or too_long="truncate".')
 
+# %% ../nbs/11_evaluation.ipynb #5af933ac
 def _tell_cut(cut, n):
     if cut: log.warning('%d of %d items are longer than the context and lose their beginning: %s',
                         len(set(cut)), n, sorted(set(cut))[:10])
@@ -496,7 +503,7 @@ def choice_score(
     most = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
 
-# %% ../nbs/11_evaluation.ipynb #4ddfbe01
+# %% ../nbs/11_evaluation.ipynb #00c90189
 def chat_prompt(
     tokenizer: 'PreTrainedTokenizerBase',
     text: str  # A user's message
@@ -508,6 +515,7 @@ def chat_prompt(
     message = [dict(role='user', content=text)]
     return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
+# %% ../nbs/11_evaluation.ipynb #b34ec16f
 def _chat_losses(stack, tokenizer, texts, max_length, batch_tokens, bar):
     "Tokens and nats of texts as a user's message; the template's own tokens are not scored"
     before = chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
@@ -536,7 +544,7 @@ def same_number(
     got = last_number(text)
     return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
 
-# %% ../nbs/11_evaluation.ipynb #14a692db
+# %% ../nbs/11_evaluation.ipynb #464dc0c8
 def greedy_config(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -552,6 +560,7 @@ def greedy_config(
     return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=end,
                             pad_token_id=0 if pad is None else pad, stop_strings=list(stop) or None)
 
+# %% ../nbs/11_evaluation.ipynb #84a8a6ef
 @torch.inference_mode()
 def generate_texts(
     model: 'PreTrainedModel',
@@ -606,7 +615,7 @@ def generated_accuracy(
     record = dict(seconds=time.perf_counter() - start, source=source, shots=int(shots), chat=chat)
     return _generated_score(task, right, items, written=written, truncated=cut, **record)
 
-# %% ../nbs/11_evaluation.ipynb #d8b0d4bc
+# %% ../nbs/11_evaluation.ipynb #7f29ee84
 def _with_examples(item, shots, examples, seed, ask):
     shown = choose_examples(item, examples, shots, seed) if shots else []
     return ''.join(f"{ask(o)} {o['answer']}\n\n" for o in shown) + ask(item)
@@ -621,6 +630,7 @@ def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
                                       'for prompt and answer. Give a smaller max_new_tokens.')
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
 
+# %% ../nbs/11_evaluation.ipynb #a54de59f
 def _prompt_groups(ids, max_new_tokens, budget):
     "Prompts of like length, longest first, within the budget"
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
@@ -636,7 +646,7 @@ def _generated_score(task, right, items, **kwargs):
     kwargs |= dict(items=item_hash(items))
     return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., majority, **kwargs)
 
-# %% ../nbs/11_evaluation.ipynb #ad5028aa
+# %% ../nbs/11_evaluation.ipynb #f097044b
 def _check_generated(items, shots, examples, max_new_tokens, prompt, score):
     if isinstance(items, (str, dict)) or not len(items):
         raise PrunebookError('no questions given. Give a list of dicts with question and answer; '
@@ -648,6 +658,7 @@ def _check_generated(items, shots, examples, max_new_tokens, prompt, score):
         for i, o in enumerate(rows):
             if wrong := _generated_fault(o, prompt, score): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
 
+# %% ../nbs/11_evaluation.ipynb #c4ee5f9d
 def _generated_fault(o, prompt, score):
     if not isinstance(o, dict) or 'answer' not in o: return 'Give a dict with question and answer.'
     if prompt is None and (not isinstance(o.get('question'), str) or 'choices' in o):
@@ -770,7 +781,7 @@ for _o in (
          score=lambda text, o: text.strip().startswith(o['answer']), source='arXiv 1606.06031, last word, greedy'),
 ): TASKS.add(_o)
 
-# %% ../nbs/11_evaluation.ipynb #2f71a89f
+# %% ../nbs/11_evaluation.ipynb #069f52ab
 SPEC_KEYS = dict(loss=('source', 'split'), choice=('shots', 'scoring', 'source', 'split', 'seed'),
                  generated=('shots', 'source', 'split', 'seed'))
 
@@ -784,6 +795,7 @@ def parse_task(
     task = _file_task(name) if os.path.isfile(name) else TASKS.find(name)
     return change_task(task, **_spec_changes(spec, task, rest)) if rest else task
 
+# %% ../nbs/11_evaluation.ipynb #07804441
 def _spec_changes(spec, task, rest):
     "`shots=0,seed=1` as a dict with values of the right type"
     keys, found = SPEC_KEYS[task.kind], {}
@@ -797,7 +809,7 @@ def _spec_changes(spec, task, rest):
         found[key] = int(value) if key in ('shots', 'seed') else value
     return found
 
-# %% ../nbs/11_evaluation.ipynb #879fe357
+# %% ../nbs/11_evaluation.ipynb #39170e71
 def change_task(
     task: Task,
     **changes: Any  # shots, scoring, source, split, seed
@@ -815,6 +827,7 @@ def change_task(
     if len(letters) == 2: fields |= dict(prompt=None, answers=None)  # a wording belongs to its kind of scoring
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
 
+# %% ../nbs/11_evaluation.ipynb #c606e258
 def _source_fields(task, source):
     if task.kind == 'loss': return dict(texts=source)
     return dict(questions=source, examples=None if isinstance(task.examples, str) else task.examples)
@@ -823,6 +836,7 @@ def _file_task(path):
     rows, name = load_questions(path), public_name(path)
     return Task(name, name, 'choice' if 'choices' in rows[0] else 'generated', path)
 
+# %% ../nbs/11_evaluation.ipynb #7eef8569
 def task_title(
     name: str  # As in the column `task` of a table
 ) -> str:
@@ -831,7 +845,7 @@ def task_title(
     try: return parse_task(name).title
     except PrunebookError: return name
 
-# %% ../nbs/11_evaluation.ipynb #3c78f948
+# %% ../nbs/11_evaluation.ipynb #ddffcc71
 def task_items(
     task: Task,
     n: int | None = None,                # How many, evenly spread; all if `None`
@@ -847,6 +861,7 @@ def task_items(
         raise PrunebookError(f'{task.name}: {n} of {len(items)} items. Ask for 1 to {len(items)}.')
     return items if n is None else [items[i * len(items) // n] for i in range(n)]
 
+# %% ../nbs/11_evaluation.ipynb #9aa50061
 def task_examples(
     task: Task,
     data_dir: str | Path | None = None
@@ -876,7 +891,7 @@ class Scores(dict):
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
 
-# %% ../nbs/11_evaluation.ipynb #d3835e29
+# %% ../nbs/11_evaluation.ipynb #3df1c72f
 def as_score(
     given: dict[str, Any],  # From `to_dict`
     where: str = 'this'     # For the message
@@ -895,13 +910,14 @@ def as_score(
                              'Give a file that save wrote.') from None
     return score
 
+# %% ../nbs/11_evaluation.ipynb #8edf577d
 def load_score(
     path: str | Path  # Written by `save`
 ) -> LossScore | Score:
     "A score as it was kept, item by item. Raises `PrunebookError` if the file is none"
     return as_score(read_json(path, most_mb=256), str(path))
 
-# %% ../nbs/11_evaluation.ipynb #9aeaabce
+# %% ../nbs/11_evaluation.ipynb #360d7332
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -935,6 +951,7 @@ def evaluate(
     if harness: jobs['harness'] = partial(harness_scores, model, tokenizer, harness, limit=n_questions)
     return _run_jobs(jobs, save)
 
+# %% ../nbs/11_evaluation.ipynb #852defb4
 def _is_path(o): return isinstance(o, (str, Path))
 
 def _with_source(task, sources):
@@ -965,7 +982,7 @@ def _job(task, n_questions, n_texts, data_dir):
     _check_generated(items, task.shots, examples, task.max_new_tokens, task.prompt, task.score)
     return partial(generated_accuracy, **record, **{k: getattr(task, k) for k in ('score', 'stop', 'max_new_tokens')})
 
-# %% ../nbs/11_evaluation.ipynb #7aefa21e
+# %% ../nbs/11_evaluation.ipynb #bfd978c0
 def _harness():
     try:
         from lm_eval import simple_evaluate
@@ -974,6 +991,7 @@ def _harness():
         raise PrunebookError('the lm-evaluation-harness is not installed: pip install "prunebook[eval]".') from None
     return simple_evaluate, HFLM
 
+# %% ../nbs/11_evaluation.ipynb #d10f37ba
 def harness_scores(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -992,6 +1010,7 @@ def harness_scores(
     names = [o if isinstance(o, str) else o['task'] for o in tasks]
     return Scores({f'harness:{o}': _harness_score(out, o, time.perf_counter() - start) for o in names})
 
+# %% ../nbs/11_evaluation.ipynb #fb8bb161
 def _harness_score(out, name, seconds):
     "The score of a task, or of all tasks of a group"
     groups = out.get('group_subtasks', {})
@@ -1004,7 +1023,7 @@ def _harness_score(out, name, seconds):
     record = dict(seconds=seconds, source='lm-eval', items=item_hash([s['doc'] for s in samples]))
     return choice_score(f'harness:{name}', pick(lp), items, 'likelihood', logprobs=lp, **record)
 
-# %% ../nbs/11_evaluation.ipynb #7220eb1c
+# %% ../nbs/11_evaluation.ipynb #2bd9dfdd
 @dataclass(frozen=True)
 class Comparison:
     "`difference` = second minus first, with a 95 % interval, and the p-value of no difference"
@@ -1014,6 +1033,7 @@ class Comparison:
     p: float
     test: str
 
+# %% ../nbs/11_evaluation.ipynb #38e92772
 def compare(
     first: LossScore | Score,
     second: LossScore | Score,   # Of another model on the same items
@@ -1029,7 +1049,7 @@ def compare(
     low, high = np.quantile(boot, [0.025, 0.975])
     return Comparison(second.value - first.value, float(low), float(high), float(p), name)
 
-# %% ../nbs/11_evaluation.ipynb #e314f7dd
+# %% ../nbs/11_evaluation.ipynb #4e6583f9
 def _check_pair(first, second):
     key = (lambda o: (o.index, o.counts)) if isinstance(first, LossScore) else (lambda o: o.answers)
     other_items = first.items and second.items and first.items != second.items
@@ -1043,6 +1063,7 @@ def _compare_losses(first, second, draws, resamples):
     p = min(1., 2 * (1 + min((boot <= 0).sum(), (boot >= 0).sum())) / (1 + resamples))
     return boot, p, 'paired bootstrap over documents'
 
+# %% ../nbs/11_evaluation.ipynb #376373c8
 def _compare_answers(first, second, draws, resamples):
     from scipy.stats import binomtest
     d = second.right.astype(int) - first.right

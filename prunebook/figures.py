@@ -48,11 +48,12 @@ def figure_style() -> Iterator[None]:
         on = plt.isinteractive()  # a notebook's first figure switches it on, for all that follow
     matplotlib.interactive(on)
 
-# %% ../nbs/16_figures.ipynb #938547fc
+# %% ../nbs/16_figures.ipynb #8b10a7da
 def new_axes(ax: Axes | None = None, width: float = 6.4, height: float = 3.8) -> Axes:
     "`ax`, or the axes of a new figure"
     return ax or plt.subplots(figsize=(width, height), layout='constrained')[1]
 
+# %% ../nbs/16_figures.ipynb #7bd9dc36
 def panels(
     count: int,
     columns: int = 2,
@@ -68,6 +69,7 @@ def panels(
     for ax in axes.flat[count:]: ax.axis('off')
     return list(axes.flat[:count])
 
+# %% ../nbs/16_figures.ipynb #1ed5244c
 def one_legend(
     axes: Sequence[Axes],  # Of one figure
     ncol: int = 2
@@ -81,7 +83,7 @@ def one_legend(
     axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol,
                           fontsize=9, frameon=False)
 
-# %% ../nbs/16_figures.ipynb #5f53c76a
+# %% ../nbs/16_figures.ipynb #2c092ff9
 STRATEGY_COLOURS = dict(zip(
     ['similarity', 'simple', 'block_influence', 'greedy', 'best_loss', 'random', 'first', 'middle', 'keep_last'],
     sns.color_palette('colorblind', 10)))
@@ -93,6 +95,7 @@ def colours_of(names: Sequence[Any]) -> dict[Any, Any]:
     free += sns.color_palette('husl', max(0, len(names) - len(free)))
     return {o: STRATEGY_COLOURS[o] if o in STRATEGY_COLOURS else free.pop(0) for o in names}
 
+# %% ../nbs/16_figures.ipynb #95c8d16e
 def draw_points(
     ax: Axes,
     x: Sequence[float],
@@ -105,7 +108,7 @@ def draw_points(
     if not healed: line['mfc'] = 'white'
     ax.errorbar(x, rows.value, yerr=[rows.value - rows.low, rows.high - rows.value], **line)
 
-# %% ../nbs/16_figures.ipynb #8b461712
+# %% ../nbs/16_figures.ipynb #34378deb
 AXES = dict(
     healing_tokens='healing tokens', rank='rank of the adapters', value='score', seed='seed',
     normalized='loss / log V', fraction_layers='layers dropped', fraction_params='parameters dropped')
@@ -114,17 +117,19 @@ def plain(text: Any) -> str:
     "Text that matplotlib shall not read as a formula"
     return str(text).replace('$', r'\$')
 
+# %% ../nbs/16_figures.ipynb #d1085d4c
 def axis_title(column: str) -> str:
     "A column of a table in words"
     return AXES.get(column) or plain(column.replace('_', ' '))
 
+# %% ../nbs/16_figures.ipynb #5f6b7505
 def score_label(task: str, column: str = 'value') -> str:
     "The y axis of a task's score, with its unit"
     entry, title = TASKS.get(task.partition(':')[0]), plain(title_of(task))
     if column == 'normalized': return f'{title} loss / log V'
     return f'{title} loss (nats per token)' if entry and entry.kind == 'loss' else f'{title} accuracy'
 
-# %% ../nbs/16_figures.ipynb #50346aae
+# %% ../nbs/16_figures.ipynb #14632ce2
 def baseline_line(
     ax: Axes,
     y: float,
@@ -136,6 +141,7 @@ def baseline_line(
     low, high = ax.get_ylim()
     if ax.get_yscale() == 'linear': ax.set_ylim(min(low, y - .03 * (high - low)), high)
 
+# %% ../nbs/16_figures.ipynb #630c5a17
 def note_line(ax: Axes, y: float, label: str, x: float = 1) -> None:
     "A dashed line with its name on it: beside the axes at `x=1`, else below the line"
     ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
@@ -144,6 +150,7 @@ def note_line(ax: Axes, y: float, label: str, x: float = 1) -> None:
     ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), textcoords='offset points', color='0.4',
                 fontsize=9, **(beside if x == 1 else below))
 
+# %% ../nbs/16_figures.ipynb #25645e8b
 def logarithmic(ax: Axes) -> None:
     "A logarithmic y axis with plain numbers"
     ax.set_yscale('log')
@@ -220,7 +227,7 @@ def plot_curves(
         ax.legend(loc='upper right')
     return ax
 
-# %% ../nbs/16_figures.ipynb #c7e64369
+# %% ../nbs/16_figures.ipynb #30b724ac
 def rescaled_rows(
     table: np.ndarray,   # (L+1, L+1), entry [l, l+n] of the block that starts at layer l
     first: bool = True   # With the blocks that hold layer 0
@@ -233,12 +240,13 @@ def rescaled_rows(
         if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
     return rows
 
+# %% ../nbs/16_figures.ipynb #504ae776
 def first_dominates(table: np.ndarray) -> bool:
-    "Do the blocks that hold layer 0 take more than half of the colour scale, at most sizes up to a quarter of the layers?"
+    "Do blocks that hold layer 0 take over half of the colour scale, at most sizes up to a quarter of the layers?"
     rows = rescaled_rows(table)[:max(1, len(table) // 4)]
     return bool(rows.size and rows.shape[1] > 1 and np.nanmedian(np.nanmax(rows[:, 1:], axis=1)) < .5)
 
-# %% ../nbs/16_figures.ipynb #87519c55
+# %% ../nbs/16_figures.ipynb #0ae51105
 def plot_heatmap(
     distances: LayerDistances | LossMap, # Or the loss without each block
     ax: Axes | None = None,
@@ -260,6 +268,7 @@ def plot_heatmap(
         ax.legend(loc='upper right')
     return ax
 
+# %% ../nbs/16_figures.ipynb #354ba07f
 def plot_heatmaps(distances: LayerDistances | LossMap) -> list[Axes]:
     "`plot_heatmap`, and beside it one without the first layer where that takes most of the scale"
     if not first_dominates(distances.loss if isinstance(distances, LossMap) else distances.mean):
@@ -270,17 +279,19 @@ def plot_heatmaps(distances: LayerDistances | LossMap) -> list[Axes]:
         plot_heatmap(distances, ax, first).set_title(title, loc='left')
     return axes
 
-# %% ../nbs/16_figures.ipynb #0d21fb3b
+# %% ../nbs/16_figures.ipynb #7c2c7332
 def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
     "Mean of value and interval by the columns `group`"
     return rows.groupby(list(group))[['value', 'low', 'high']].mean().reset_index()
 
+# %% ../nbs/16_figures.ipynb #632e6342
 def rescale_scores(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     "`rows` with `column`, a multiple of the value such as the normalized loss, in place of the value"
     if column == 'value': return rows
     scale = rows[column] / rows.value
     return rows.assign(value=rows[column], low=rows.low * scale, high=rows.high * scale)
 
+# %% ../nbs/16_figures.ipynb #1d670af7
 def layers_axis(ax: Axes, depth: float) -> None:
     "An axis on top that counts layers, for an axis in percent of them"
     if not np.isfinite(depth): return

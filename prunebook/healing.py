@@ -769,28 +769,29 @@ def _checked_rows(model, tokenizer, texts, config):
     raise PrunebookError(f'the tokenizer gives token {top} and the embedding of the model has {most} rows: they do not '
                          'belong together. Give the tokenizer of this model.')
 
-# %% ../nbs/09_healing.ipynb #08417866
+# %% ../nbs/09_healing.ipynb #687a1c65
 @contextmanager
-def _run_folder(out, asked, resume, force):
+def _run_folder(out, asked, resume, force, reads):
     "Where the run works, the same folder in all processes"
     from prunebook.training import on_first
     if out is None:
         with tempfile.TemporaryDirectory() as tmp: yield Path(tmp)
         return
     with ExitStack() as held:
-        yield on_first(lambda: held.enter_context(_work_at(Path(os.path.abspath(out)), asked, resume, force)))
+        work = _work_at(Path(os.path.abspath(out)), asked, resume, force, reads)
+        yield on_first(lambda: held.enter_context(work))
         on_first(held.close)
 
-# %% ../nbs/09_healing.ipynb #92ce65b9
+# %% ../nbs/09_healing.ipynb #c84cb061
 @contextmanager
-def _work_at(out, asked, resume, force):
+def _work_at(out, asked, resume, force, reads):
     "`out` itself if this run is finished, or a work folder that comes to stand there"
     if resume and not force and (out/'asked.json').exists():
         with lock(out):
             _same_run(out, asked)
             yield out
     else:
-        with work_folder(out, asked, resume, force) as work:
+        with work_folder(out, asked, resume, force, reads) as work:
             yield work
             shutil.rmtree(work/'checkpoints', ignore_errors=True)
 
@@ -807,7 +808,7 @@ def _asked(model, teacher, rows, config):
     if teacher is not None: who['teacher'] = fingerprint(teacher)
     return who | settings_that_count(asdict(config))
 
-# %% ../nbs/09_healing.ipynb #88587b2a
+# %% ../nbs/09_healing.ipynb #50d53711
 def heal(
     model: PreTrainedModel,              # A pruned model with 16- or 32-bit weights; it stays as it is
     tokenizer: PreTrainedTokenizerBase,
@@ -824,9 +825,11 @@ def heal(
     when the loss is not a number or grows, and when a single row does not fit"""
     from prunebook.training import undisturbed
     config = _precise(config or HealingConfig(), model)
+    reads = [model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
     teacher = _checked(model, tokenizer, config, teacher)
     rows = _checked_rows(model, tokenizer, texts, config)
-    with undisturbed(), _run_folder(out, _asked(model, teacher, rows, config), resume, force) as folder:
+    asked = _asked(model, teacher, rows, config)
+    with undisturbed(), _run_folder(out, asked, resume, force, reads) as folder:
         _learn(Run(model, teacher, tokenizer, rows, config, folder, out is not None, progress), texts)
         note, tensors = read_note(folder/'adapter'), adapter_tensors(folder/'adapter')
         healed = load_adapter(model, folder/'adapter')

@@ -56,7 +56,7 @@ def check_vocabulary(
         raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
                              f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
 
-# %% ../nbs/10_likelihood.ipynb #9a258199
+# %% ../nbs/10_likelihood.ipynb #5bbce3da
 @torch.inference_mode()
 def continuation_logprobs(
     model: 'PreTrainedModel',
@@ -80,6 +80,7 @@ def continuation_logprobs(
         if bar is not None: bar.update(len({i for (i, _), _ in found}))
     return result
 
+# %% ../nbs/10_likelihood.ipynb #46803d6e
 def _common_beginning(requests, share):
     "Tokens that all contexts begin with; each keeps one of its own"
     common = os.path.commonprefix([c[:-1] for c, _ in requests])
@@ -103,7 +104,7 @@ def _by_forks(stack, requests, base, before, batch_tokens):
         return list(zip([o[1:3] for o in cells], nll.tolist()))
     return run, groups_by_length(width, batch_tokens), lambda rows: len(rows) * max(width[i] for i in rows)
 
-# %% ../nbs/10_likelihood.ipynb #f7474c55
+# %% ../nbs/10_likelihood.ipynb #3222f3d1
 def _by_rows(stack, requests, base, before, batch_tokens):
     rows_of = _fill_rows([len(c) - before for c, _ in requests], min(batch_tokens // 3, fork_limit(stack) - before))
     packed = [_prompts_in_a_row(requests, o, before) for o in rows_of]
@@ -117,6 +118,7 @@ def _by_rows(stack, requests, base, before, batch_tokens):
         return list(zip([o[1] for o in cells], nll.tolist()))
     return run, groups_by_length(width, batch_tokens), lambda rows: len(rows) * max(width[r] for r in rows)
 
+# %% ../nbs/10_likelihood.ipynb #4def66ec
 def _prompts_in_a_row(requests, which, before):
     "A fork whose prongs are prompts; a cell says which request and choice it scores"
     o = Fork([], [], [], [])
@@ -127,6 +129,7 @@ def _prompts_in_a_row(requests, which, before):
         o.cells += [((i, j), len(o.ids) - 1, c[0]) for j, c in enumerate(choices)]
     return o
 
+# %% ../nbs/10_likelihood.ipynb #4110f7f1
 def _fill_rows(lengths, most):
     "Numbers of the prompts of each row, in order; a row has at most `most` tokens, or a single prompt"
     rows, used = [], math.inf
@@ -136,7 +139,7 @@ def _fill_rows(lengths, most):
         used += n
     return rows
 
-# %% ../nbs/10_likelihood.ipynb #cff9a04f
+# %% ../nbs/10_likelihood.ipynb #e60d3970
 def _by_cache(stack, requests, base, before, batch_tokens):
     def run(rows):
         tails = [(r, (i, j), c) for r, i in enumerate(rows) for j, c in enumerate(requests[i][1])]
@@ -148,6 +151,7 @@ def _by_cache(stack, requests, base, before, batch_tokens):
         return found + _longer_choices(stack, longer, cache) if longer else found
     return run, _equal_length(requests, batch_tokens), lambda rows: len(rows) * max(_slots(requests[i]) for i in rows)
 
+# %% ../nbs/10_likelihood.ipynb #051c8599
 def _longer_choices(stack, longer, cache):
     "Losses of the second and later tokens of choices, each on a copy of its prompt's cache"
     cache.reorder_cache(torch.tensor([o[0] for o in longer], device=stack.device))
@@ -162,6 +166,7 @@ def _slots(request):
     context, choices = request
     return sum(len(context) + len(c) for c in choices if len(c) > 1) or len(context)
 
+# %% ../nbs/10_likelihood.ipynb #b83f9c99
 def _equal_length(requests, batch_tokens):
     "Requests with equally long contexts, within the budget; longest first"
     groups = defaultdict(list)
@@ -172,7 +177,7 @@ def _equal_length(requests, batch_tokens):
         take = max(1, batch_tokens // max(_slots(requests[i]) for i in todo))
         for k in range(0, len(todo), take): yield todo[k:k + take]
 
-# %% ../nbs/10_likelihood.ipynb #97b5b9fa
+# %% ../nbs/10_likelihood.ipynb #d5fe73db
 def encode_pairs(
     tokenizer: 'PreTrainedTokenizerBase',
     contexts: Sequence[str],             # Prompts
@@ -200,6 +205,7 @@ def encode_pairs(
         where += [(i, o[2]) for o in parts]
     return requests, where, cut
 
+# %% ../nbs/10_likelihood.ipynb #8f475e1f
 def _check_pair(i, head, conts, text, choices, max_length):
     if not head or not all(conts):
         raise PrunebookError(f'item {i}: the prompt or a choice adds no token with this tokenizer. '

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'find_model', 'allowed_models', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem',
+__all__ = ['log', 'allowed_models', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem',
            'check_tokenizer', 'load_model', 'load_gguf']
 
-# %% ../nbs/03_models.ipynb #396ad728
+# %% ../nbs/03_models.ipynb #cd2561aa
+def allowed_models() -> str:
+    "What can be loaded, for messages"
+    names = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
+    return f'Give one of {names}, a folder with config.json and safetensors, a .gguf file, or a model id of the hub.'
+
+# %% ../nbs/03_models.ipynb #ec869c72
 def find_model(
     name: str,
     progress: bool = True,        # Show progress while fetching
@@ -39,11 +45,6 @@ def find_model(
         org, repository, file = name.split('/', 2)
         return f'{org}/{repository}', file
     return name, gguf_file
-
-def allowed_models() -> str:
-    "What can be loaded, for messages"
-    names = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
-    return f'Give one of {names}, a folder with config.json and safetensors, a .gguf file, or a model id of the hub.'
 
 # %% ../nbs/03_models.ipynb #edfc3bbf
 def slow_in_16_bits(
@@ -78,13 +79,13 @@ def quantization(
         load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32 if slow else torch.bfloat16)
 
-# %% ../nbs/03_models.ipynb #a93e49be
+# %% ../nbs/03_models.ipynb #a147c82f
 def tokenizer_problem(
     tokenizer: 'PreTrainedTokenizerBase',
     rows: int  # Rows of the model's embedding
 ) -> str | None:
-    """Why a tokenizer cannot be used with a model, or `None` if it can. Its vocabulary is far smaller than the embedding,
-    or larger (added special tokens do not count: they need not occur)"""
+    """Why a tokenizer cannot be used with a model, or `None` if it can. Its vocabulary is far smaller than the
+    embedding, or larger (added special tokens do not count, because they need not occur)"""
     size = len(tokenizer)
     if size < rows / 4:
         return (f'the tokenizer has {size:,} tokens and the model {rows:,}. It belongs to another model, or its files '
@@ -93,6 +94,7 @@ def tokenizer_problem(
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
     return None
 
+# %% ../nbs/03_models.ipynb #48653d6d
 def check_tokenizer(tokenizer: 'PreTrainedTokenizerBase', model: 'PreTrainedModel', name: str) -> None:
     "Raises `PrunebookError` for a tokenizer with a `tokenizer_problem`; sets a token to pad with if there is none"
     rows = model.get_input_embeddings().weight.shape[0]
@@ -101,7 +103,7 @@ def check_tokenizer(tokenizer: 'PreTrainedTokenizerBase', model: 'PreTrainedMode
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token  # pads are masked by position, never by this number
 
-# %% ../nbs/03_models.ipynb #7a96efd6
+# %% ../nbs/03_models.ipynb #0d978ace
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
@@ -115,7 +117,8 @@ def load_model(
     name = str(name)
     _check_arguments(dtype, bits)
     path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
-    kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs  # left open, transformers asks on the terminal
+    # left open, transformers would ask on the terminal whether to trust the code
+    kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
     if kwargs['trust_remote_code']:
         log.warning('%s: code that comes with the model will be run (trust_remote_code). '
                     'Only do this with a source you trust.', redact(name))
@@ -128,7 +131,7 @@ def load_model(
     if name in ASSETS: model.config._name_or_path = ASSETS[name].upstream or name  # not a folder of this machine
     return model.eval(), tok
 
-# %% ../nbs/03_models.ipynb #9589c435
+# %% ../nbs/03_models.ipynb #d73c6f3a
 def _check_arguments(dtype, bits):
     if bits not in (None, 4, 8, 16, 32):
         raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
@@ -138,7 +141,8 @@ def _check_arguments(dtype, bits):
 def _load(name, path, gguf, bits, kwargs):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if gguf and bits in (4, 8):
-        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, and load that.')
+        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. '
+                             'Load it without, save it, and load that.')
     if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
     try:
         if gguf: return _load_gguf(path, gguf, kwargs)

@@ -280,9 +280,9 @@ def known_depth(depth: int | None, distances: LayerDistances | None, model: PreT
                              'Measure this model.')
     return operator.index(depth)
 
-# %% ../nbs/06_pruning.ipynb #9ea44202
+# %% ../nbs/06_pruning.ipynb #793c2236
 def choose_layers(
-    strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function f(n, depth, …), or layers
+    strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
     n: int | None = None,      # How many layers to drop, 1 to depth - 1; not needed for a list
     distances: LayerDistances | None = None,
     depth: int | None = None,  # Layers in the model; taken from `distances` or `model` if they are given

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema', 'result_row',
-           'model_record', 'item_rows', 'score_of', 'read_results', 'read_items', 'versions', 'machine', 'start_record',
-           'read_record', 'Run', 'read_run', 'task_options', 'kept_score']
+           'model_record', 'item_rows', 'score_of', 'numbers_in', 'loss_fields', 'answer_fields', 'read_results',
+           'check_plain', 'read_items', 'cut_up', 'versions', 'machine', 'start_record', 'read_record', 'why_unfit',
+           'Run', 'opened', 'results_csv', 'items_parquet', 'record_json', 'read_run', 'with_settings', 'task_options',
+           'kept_score']
 
 # %% ../nbs/12_runs.ipynb #9e1e2fc9
 class Column(NamedTuple):
@@ -125,7 +127,7 @@ def item_rows(
     schema = arrow_schema()
     return pa.table([pa.array(columns.get(o.name) or [None] * n, o.type) for o in schema], schema=schema)
 
-# %% ../nbs/12_runs.ipynb #ddeba77d
+# %% ../nbs/12_runs.ipynb #7a55600b
 def score_of(
     row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
     items: 'pa.Table'      # Its rows of `items.parquet`, in order
@@ -138,29 +140,35 @@ def score_of(
     if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')
     text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
     common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
-    made = _loss_of(row, got) if row['metric'] == 'loss' else _answers_of(row, got)
+    made = loss_fields(row, got) if row['metric'] == 'loss' else answer_fields(row, got)
     return (LossScore if row['metric'] == 'loss' else Score)(**common, **text, **made)
 
-def _numbers(text): return [int(o) for o in (text or '').split()]
+# %% ../nbs/12_runs.ipynb #76b3154d
+def numbers_in(text: str | None) -> list[int]:
+    "Whole numbers separated by spaces"
+    return [int(o) for o in (text or '').split()]
 
-def _loss_of(row, got):
+def loss_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
+    "Fields of a `LossScore`. Raises `ValueError` if the items have another mean"
     value = sum(got['loss']) / sum(got['tokens'])
     if not math.isclose(value, row['value'], rel_tol=1e-6):
         raise ValueError(f'the items give {value}, the table {row["value"]}')
-    return dict(sums=got['loss'], counts=got['tokens'], index=got['index'], skipped=_numbers(row['skipped']),
+    return dict(sums=got['loss'], counts=got['tokens'], index=got['index'], skipped=numbers_in(row['skipped']),
                 n_bytes=int(row['n_bytes']), vocab=int(row['vocab']))
 
-def _answers_of(row, got):
+# %% ../nbs/12_runs.ipynb #32f3cf05
+def answer_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
+    "Fields of a `Score`. Raises `ValueError` if another number of items is right"
     right = sum(map(operator.eq, got['picked'], got['answer']))
     if None in got['picked'] or right != row['k']:
         raise ValueError(f'{right} items are right, the table says {row["k"]}')
     logprobs = [[round(v, 3) for v in o] for o in got['logprobs'] if o is not None]
     return dict(k=right, picked=got['picked'], answers=got['answer'], scoring=row['metric'],
                 chance=float(row['baseline']), majority=float(row['majority']),
-                truncated=_numbers(row['truncated']), logprobs=logprobs, shots=int(row['shots'] or 0),
+                truncated=numbers_in(row['truncated']), logprobs=logprobs, shots=int(row['shots'] or 0),
                 written=[o for o in got['written'] if o is not None], groups=[o for o in got['group'] if o is not None])
 
-# %% ../nbs/12_runs.ipynb #964e9da4
+# %% ../nbs/12_runs.ipynb #f8fa0d8b
 def read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema. Raises `PrunebookError` for anything else"
     import pandas as pd
@@ -168,7 +176,7 @@ def read_results(path: str | Path) -> 'pd.DataFrame':
     types = {o.name: 'Int64' if o.kind == 'int?' else kinds[o.kind.rstrip('?')] for o in RESULTS}
     floats = {o.name: 'float64' for o in RESULTS if o.kind.startswith('float')}  # from text, to the last digit
     try:
-        _plain(path, 256)
+        check_plain(path, 256)
         names = pd.read_csv(path, nrows=0).columns
         if missing := [o.name for o in RESULTS if o.name not in names]: raise ValueError(f'it has no columns {missing}')
         table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=['']).astype(floats)
@@ -180,13 +188,14 @@ def read_results(path: str | Path) -> 'pd.DataFrame':
                              'Restore it, or use another folder.') from None
     return table[[o.name for o in RESULTS]]
 
-def _plain(path, most_mb):
-    "Refuse pipes, devices, and files that are too large to be what they claim"
+# %% ../nbs/12_runs.ipynb #f5d49323
+def check_plain(path: str | Path, most_mb: int) -> None:
+    "Raises `ValueError` for pipes, devices, and files that are too large to be a table of a run"
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode): raise ValueError('it is no plain file')
     if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
 
-# %% ../nbs/12_runs.ipynb #0b5304f6
+# %% ../nbs/12_runs.ipynb #d73efa54
 def read_items(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy, n, healed, seed and task
     "`items.parquet`, checked against the schema, and cut into scores. Raises `PrunebookError` for anything else"
     try:
@@ -199,16 +208,17 @@ def read_items(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy
 @lru_cache(maxsize=4)
 def _read_items(path, *version):
     import pyarrow.parquet as pq
-    _plain(path, 4096)
+    check_plain(path, 4096)
     schema = arrow_schema()
     with pq.ParquetFile(path) as f:
         if missing := set(schema.names) - set(f.schema_arrow.names): raise ValueError(f'no columns {sorted(missing)}')
         if (rows := f.metadata.num_rows) > 2 * 10**8: raise ValueError(f'it claims {rows:,} rows')
         table = f.read(schema.names).select(schema.names).cast(schema).combine_chunks()
-    return _cut_up(table) if len(table) else {}
+    return cut_up(table) if len(table) else {}
 
-def _cut_up(table):
-    "Slices of `table`, one for each run of equal keys"
+# %% ../nbs/12_runs.ipynb #09c885d8
+def cut_up(table: pa.Table) -> dict[tuple, pa.Table]:
+    "Slices of `table`, one for each run of equal keys. Raises `ValueError` if a key comes back later"
     import numpy as np
     columns = [np.asarray(table[k].to_pylist(), dtype=object) for k in KEYS]
     new = np.logical_or.reduce([o[1:] != o[:-1] for o in columns])
@@ -218,13 +228,14 @@ def _cut_up(table):
     if len(parts) < len(starts): raise ValueError('the items of one score stand in two places')
     return parts
 
-# %% ../nbs/12_runs.ipynb #017655c2
+# %% ../nbs/12_runs.ipynb #775472a4
 def versions() -> str:
     "Versions of this library and of those that compute"
     from importlib.metadata import version
     from prunebook import __version__
     return ' '.join([f'prunebook {__version__}', *(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft'))])
 
+# %% ../nbs/12_runs.ipynb #2dcaef02
 def machine() -> dict[str, Any]:
     "Processor, threads, system and versions of this process"
     import platform, torch
@@ -237,6 +248,7 @@ def machine() -> dict[str, Any]:
     return dict(processor=cpu, threads=torch.get_num_threads(), system=platform.system(),
                 python=platform.python_version(), versions=versions())
 
+# %% ../nbs/12_runs.ipynb #76b26432
 def start_record() -> dict[str, Any]:
     "An entry of `starts` in `run.json`: time, command, and `machine()`"
     named = lambda v: '='.join(public_name(o) if o else o for o in v.split('=', 1))
@@ -244,7 +256,7 @@ def start_record() -> dict[str, Any]:
     command = redact(' '.join([program, *map(named, sys.argv[1:])]))
     return dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=command) | machine()
 
-# %% ../nbs/12_runs.ipynb #350bd774
+# %% ../nbs/12_runs.ipynb #6c2c0ef6
 FORMAT = 1
 FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
              losses='loss_map.safetensors')
@@ -258,11 +270,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
                 'Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
         raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). {hint}')
     record = read_json(path)
-    if why := _unfit(record):
+    if why := why_unfit(record):
         raise PrunebookError(f'{path} is damaged, or no record of a run ({why}). Restore it, or use another folder.')
     return record
 
-def _unfit(record):
+# %% ../nbs/12_runs.ipynb #56a3738d
+def why_unfit(record: dict[str, Any]) -> str | None:
     "Why a record cannot be used; `None` if it can"
     if record.get('format') != FORMAT: return f'its format is {record.get("format")!r}, and this version reads {FORMAT}'
     model, sweeps = record.get('model'), record.get('sweeps')
@@ -279,7 +292,7 @@ def _unfit(record):
         if bad: return f'sweep {name!r}: {bad[0]} is missing'
     return None
 
-# %% ../nbs/12_runs.ipynb #a2365cff
+# %% ../nbs/12_runs.ipynb #041b1cc8
 class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
     Raises `PrunebookError` if the folder is damaged, of another model, or in use"""
@@ -290,7 +303,7 @@ class Run:
         with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             held.enter_context(lock(self.folder))
-            self.record, self.table, self.items = _opened(self.folder, self.model)
+            self.record, self.table, self.items = opened(self.folder, self.model)
             self.close = held.pop_all().close
         return self
 
@@ -303,7 +316,7 @@ class Run:
     def note(self, sweep: str, **changes: Any) -> None:
         "Write fields of a sweep into `run.json`"
         self.record['sweeps'].setdefault(sweep, dict(EMPTY)).update(changes)
-        atomic_write(self.folder/FILES['record'], _as_json(self.record))
+        atomic_write(self.folder/FILES['record'], record_json(self.record))
 
     def add(self, key: Sequence[Any], score: LossScore | Score, layers: Sequence[int]) -> None:
         "Store a score: `key` is sweep, strategy, n, healed, seed, task; `layers` are those dropped"
@@ -315,15 +328,16 @@ class Run:
         if not scores: return
         self.items |= {k: item_rows(k, s) for k, s, _ in scores}
         rows = [result_row(k, s, layers, self.model) for k, s, layers in scores]
-        atomic_write(self.folder/FILES['items'], _parquet(self.items.values()))
-        atomic_write(self.folder/FILES['results'], _csv([*self.table.to_dict('records'), *rows]))
+        atomic_write(self.folder/FILES['items'], items_parquet(self.items.values()))
+        atomic_write(self.folder/FILES['results'], results_csv([*self.table.to_dict('records'), *rows]))
         self.table = read_results(self.folder/FILES['results'])
 
-# %% ../nbs/12_runs.ipynb #6a33cb05
+# %% ../nbs/12_runs.ipynb #052bfb8d
 EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)
 
-def _opened(folder, model):
-    "Record, table and items of `folder`, without the items of scores that have no row"
+def opened(folder: Path, model: dict[str, Any]) -> tuple[dict, 'pd.DataFrame', dict]:
+    """Record, table and items of `folder`, without the items of scores that have no row.
+    Raises `PrunebookError` if they are damaged, or of another model"""
     import pandas as pd
     place = {k: folder/v for k, v in FILES.items()}
     new = dict(format=FORMAT, model=model, distances=None, sweeps={})
@@ -339,24 +353,27 @@ def _opened(folder, model):
                              'Restore it, or use another folder.')
     return record, table, {k: items[k] for k in keys}
 
-# %% ../nbs/12_runs.ipynb #0be239c9
-def _csv(rows):
+# %% ../nbs/12_runs.ipynb #1872d99c
+def results_csv(rows: list[dict[str, Any]]) -> str:
+    "`results.csv` of these rows"
     import pandas as pd
     return pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
 
-def _parquet(parts):
+def items_parquet(parts: Iterable[pa.Table]) -> bytes:
+    "`items.parquet` of these scores"
     import pyarrow as pa, pyarrow.parquet as pq
     out = io.BytesIO()
     pq.write_table(pa.concat_tables(parts), out, compression='zstd', compression_level=9, row_group_size=2**20,
                    use_dictionary=True)
     return out.getvalue()
 
-def _as_json(record):
+# %% ../nbs/12_runs.ipynb #dbd01f45
+def record_json(record: dict[str, Any]) -> str:
     "JSON with a line per list of numbers, so that it stays readable and small"
     text = json.dumps(record, indent=1, default=str)
     return re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text) + '\n'
 
-# %% ../nbs/12_runs.ipynb #f7c7eaf8
+# %% ../nbs/12_runs.ipynb #38e6bc15
 def read_run(
     folder: str | Path  # Of a run
 ) -> 'pd.DataFrame':    # A row per sweep, strategy, n, healed, seed and task, sorted by sweep
@@ -370,14 +387,15 @@ def read_run(
         raise PrunebookError(f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
                              'Let one get on.')
     table = read_results(path)
-    try: parts = [_with_settings(own, record, name) for name, own in table.groupby('sweep')]
+    try: parts = [with_settings(own, record, name) for name, own in table.groupby('sweep')]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise PrunebookError(f'{folder}: run.json and results.csv do not fit each other '
                              f'({type(e).__name__}: {first_line(e)}). Restore them.') from None
     return pd.concat(parts, ignore_index=True)
 
-def _with_settings(table, record, name):
-    "The rows of one sweep, with its settings as columns"
+# %% ../nbs/12_runs.ipynb #4399aff3
+def with_settings(table: 'pd.DataFrame', record: dict[str, Any], name: str) -> 'pd.DataFrame':
+    "The rows of one sweep, with its settings as columns. Raises `ValueError` and `KeyError` if the two do not fit"
     about = record['sweeps'][name]
     config, recipe = about['config'], about['config']['healing']
     whole = {k: recipe[k] for k in ('steps', 'batch_size', 'max_length')} | dict(max_tokens=config['max_length'])

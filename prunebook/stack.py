@@ -177,14 +177,14 @@ def window(self: LayerStack) -> int | None:
     "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
     return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
 
-# %% ../nbs/01_stack.ipynb #1e266036
+# %% ../nbs/01_stack.ipynb #090b6c3d
 @patch(as_prop=True)
 def positions(self: LayerStack) -> int | None:
     "The longest input that the model has position vectors for; `None` if it computes positions (rotary, ALiBi)"
     found = [m.weight.shape[0] - getattr(m, 'offset', 0) for n, m in self.model.named_modules()
              if re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
     found += [b.shape[0] for n, b in self.model.named_buffers() if n.endswith('embed_positions')]
-    found += [len(m.pos_encoding) for m in self.model.modules() if hasattr(m, 'pos_encoding')]
+    found += [len(t) for m in self.model.modules() if hasattr(t := vars(m).get('pos_encoding'), 'shape')]
     return min(found, default=None)
 
 # %% ../nbs/01_stack.ipynb #8f89d86f

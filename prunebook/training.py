@@ -164,7 +164,7 @@ def divergence_loss(
         return nn.functional.kl_div(q, p, reduction='sum', log_target=True)
     return loss
 
-# %% ../nbs/08_training.ipynb #9165d073
+# %% ../nbs/08_training.ipynb #700635df
 class WithLoss(nn.Module):
     "A student whose forward pass returns its loss in nats a predicted token"
     accepts_loss_kwargs = True  # the Trainer hands over num_items_in_batch
@@ -172,12 +172,12 @@ class WithLoss(nn.Module):
         student: nn.Module,                # Holds the parameters that learn
         stack: LayerStack,                 # Of the causal language model inside `student`
         teacher: LayerStack | None = None, # Learn this model's distribution
-        size: int | None = None            # Positions whose logits are held at once
+        size: int | None = None            # Positions whose logits are held at once; 64 on a CPU, otherwise 512
     ):
         super().__init__()
         self.student, self.stack, self.teacher, self.config = student, stack, teacher, stack.model.config
         self.learned = [p for p in stack.model.get_output_embeddings().parameters() if p.requires_grad]
-        self.size = size or (64 if stack.device.type == 'cpu' and not self.learned else 512)
+        self.size = size
         if places := getattr(stack.model, 'hf_device_map', None): self.hf_device_map = places
 
     def forward(self,
@@ -187,8 +187,9 @@ class WithLoss(nn.Module):
     ) -> dict[str, torch.Tensor]:
         where = labels[:, 1:] != -100
         def hidden(stack): return stack.body(**inputs).last_hidden_state[:, :-1][where]
+        size = self.size or (64 if labels.device.type == 'cpu' and not self.learned else 512)
         loss_of = self.loss_of(labels[:, 1:][where], hidden)
-        total = LossInPieces.apply(loss_of, self.size, hidden(self.stack), *self.learned)
+        total = LossInPieces.apply(loss_of, size, hidden(self.stack), *self.learned)
         return dict(loss=total / (where.sum() if num_items_in_batch is None else num_items_in_batch))
 
     def loss_of(self, targets: torch.Tensor, hidden: Callable) -> Callable:

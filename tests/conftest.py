@@ -6,7 +6,8 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption('--slow', action='store_true', help='also run tests marked slow: minutes of work or gigabytes of disk')
+    text = 'also run tests marked slow: minutes of work or gigabytes of disk'
+    parser.addoption('--slow', action='store_true', help=text)
 
 
 def pytest_collection_modifyitems(config, items):

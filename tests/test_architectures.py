@@ -1,4 +1,4 @@
-"""Cuts are correct for every architecture, or refused. `nbs/results/architectures.csv` is the record of the full walk."""
+"Cuts are correct for every architecture, or refused. `nbs/results/architectures.csv` is the record of the full walk."
 import csv, subprocess, sys
 from pathlib import Path
 import pytest
@@ -7,8 +7,8 @@ from support import architectures
 
 RECORD = list(csv.DictReader(open(Path(__file__).parents[1]/'nbs'/'results'/'architectures.csv')))
 # each refers to layers in a way of its own
-DOZEN = ('llama', 'qwen2_moe', 'gemma3_text', 'gemma4_text', 'gpt2', 'gpt_neo', 'deepseek_v3', 'llama4_text', 'lfm2', 'bamba',
-         'recurrent_gemma', 'minicpm3')
+DOZEN = ('llama', 'qwen2_moe', 'gemma3_text', 'gemma4_text', 'gpt2', 'gpt_neo', 'deepseek_v3', 'llama4_text', 'lfm2',
+         'bamba', 'recurrent_gemma', 'minicpm3')
 REFUSED = ('minimax', 'rwkv', 'xlm', 'inkling2_text')
 
 def test_a_dozen(tmp_path):

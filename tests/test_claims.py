@@ -386,7 +386,7 @@ def test_seeds_are_compared_on_tasks_that_the_model_can_do(made):
     fill(made)
     seeds(made)
     for seed, p in enumerate((.5, .51, .49)):
-        made.add('seeds', choice(p), 'similarity', 4, True, seed).add('seeds', choice(p - .2), 'similarity', 8, True, seed)
+        for n, q in ((4, p), (8, p - .2)): made.add('seeds', choice(q), 'similarity', n, True, seed)
     made.add('main', choice(.26, 'dull'), 'none', 0)
     for seed in (0, 1): made.add('seeds', choice(.25, 'dull'), 'similarity', 4, True, seed)
     run = open_run(made.root)

@@ -1,7 +1,6 @@
-"""The command line, by what it promises: help from the registries, one clear line for every failure, sources that are never
-written, your own texts without the demo's, and an end that is clean whatever ends it."""
+"""The command line, by its promises: help from the registries, one clear line for every failure, sources that are
+never written, your own texts without the demo's, and a clean end in every case."""
 import argparse, ast, inspect, json, os, random, signal, subprocess, sys, time
-from pathlib import Path
 import numpy as np, pytest
 import prunebook.cli as cli
 from prunebook import METHODS, STRATEGIES, Method, Strategy
@@ -54,7 +53,9 @@ def test_help_and_version_start_at_once():
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
-def options(name): return [a for a in parser(name)._subparsers._group_actions[0].choices[name]._actions if a.dest != 'help']
+def options(name):
+    actions = parser(name)._subparsers._group_actions[0].choices[name]._actions
+    return [a for a in actions if a.dest != 'help']
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -84,11 +85,13 @@ def test_one_name_has_one_meaning():
         for a in options(name):
             if '--n' in a.option_strings: assert 'layers' in a.help
             if '--n-questions' in a.option_strings: assert 'questions' in a.help
-            if '--max-length' in a.option_strings and name in ('similarity', 'prune', 'evaluate'): assert a.default == 512
+            measures = name in ('similarity', 'prune', 'evaluate')
+            if '--max-length' in a.option_strings and measures: assert a.default == 512
 
 
 def test_a_new_strategy_and_method_are_choices(monkeypatch):
-    monkeypatch.setitem(STRATEGIES, 'odd', Strategy('odd', lambda n, depth, step=2: range(0, 2 * n, step), 'every other', options=dict(step=2)))
+    odd = Strategy('odd', lambda n, depth, step=2: range(0, 2 * n, step), 'every other', options=dict(step=2))
+    monkeypatch.setitem(STRATEGIES, 'odd', odd)
     monkeypatch.setitem(METHODS, 'other', Method('other', 'another way', trains_adapters=True))
     assert parser('prune').parse_args(['prune', 'm', 'o', '--strategy', 'odd', '--step', '2']).step == 2
     assert parser('sweep').parse_args(['sweep', 'm', '--out', 'o', '--strategies', 'odd']).strategies == ['odd']
@@ -99,7 +102,8 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
     assert main(['assets', '--json']) == 0
     rows = {o['name']: o for o in json.loads(capsys.readouterr().out)['assets']}
-    assert set(rows) == set(ASSETS) and rows['demo']['fetched'] == 'no' and rows['qwen2.5-coder-0.5b']['third_party'] == 'yes'
+    assert set(rows) == set(ASSETS) and rows['demo']['fetched'] == 'no'
+    assert rows['qwen2.5-coder-0.5b']['third_party'] == 'yes'
     assert {'kind', 'title', 'licence', 'mb'} <= set(rows['demo'])
     (tmp_path/'mine').mkdir()
     monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
@@ -115,7 +119,8 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
 # Failures
 
 @pytest.mark.parametrize('args, says', [
-    ((), 'required'), (('fly',), 'invalid choice'), (('prune', 'demo'), 'required'), (('prune', 'demo', 'OUT'), '--drop'),
+    ((), 'required'), (('fly',), 'invalid choice'), (('prune', 'demo'), 'required'),
+    (('prune', 'demo', 'OUT'), '--drop'),
     (('prune', 'OWN', 'OUT', '--drop', '28-30'), 'beyond layer 5'),
     (('prune', 'OWN', 'OUT', '--drop', '4-3'), 'smaller number first'),
     (('prune', 'OWN', 'OUT', '--n', '6', '--strategy', 'simple'), '1 to 5'),
@@ -129,7 +134,8 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     (('evaluate', 'OWN', '--tasks', 'arc_easy', '--judge-texts', 'OWN_TEXTS'), 'measures a loss'),
     (('heal', 'OWN', 'OUT', '--micro-batch', '-4'), 'micro_batch'), (('heal', 'OWN', 'OUT', '--bits', '4'), '--bits'),
     (('sweep', 'OWN', '--out', 'OUT', '--healed-ns', '2', '--bits', '4'), 'cannot be healed'),
-    (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'), (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),
+    (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'),
+    (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),
     (('reproduce', '--texts', 'OWN_TEXTS', '--out', 'OUT'), '--judge-texts'),
     (('check', 'nowhere'), 'nowhere'), (('report', 'nowhere'), 'nowhere'), (('estimate', 'nowhere'), 'nowhere')])
 def test_wrong_use_is_one_line_and_leaves_nothing(args, says, own, tmp_path, capsys, monkeypatch):
@@ -170,7 +176,8 @@ def test_without_docstrings(own, tmp_path):
 
 
 def test_no_progress_is_silent(own, tmp_path):
-    done = run('prune', own/'model', tmp_path/'out', '--n', '1', '--texts', own/'texts.txt', '--max-length', '64', '--no-progress')
+    args = ['--n', '1', '--texts', own/'texts.txt', '--max-length', '64', '--no-progress']
+    done = run('prune', own/'model', tmp_path/'out', *args)
     assert done.returncode == 0 and done.stderr == ''
 
 
@@ -203,8 +210,9 @@ def test_a_source_is_never_written(args, own, tmp_path, capsys):
 def test_nothing_is_overwritten_without_force(own, tmp_path, capsys):
     (tmp_path/'out').mkdir()
     (tmp_path/'out'/'mine').write_text('precious')
-    for args in (('similarity', own/'model', '--out', tmp_path/'out'), ('prune', own/'model', tmp_path/'out', '--drop', '3'),
-                 ('heal', own/'model', tmp_path/'out'), ('reproduce', '--preset', 'smoke', '--out', tmp_path/'out')):
+    for args in (('similarity', own/'model', '--out', tmp_path/'out'),
+                 ('prune', own/'model', tmp_path/'out', '--drop', '3'), ('heal', own/'model', tmp_path/'out'),
+                 ('reproduce', '--preset', 'smoke', '--out', tmp_path/'out')):
         refused(capsys, *args, says='not empty')
     assert (tmp_path/'out'/'mine').read_text() == 'precious'
 
@@ -214,9 +222,10 @@ def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
     refused(capsys, 'prune', own/'model', tmp_path/'file'/'out', '--drop', '3', says='cannot write')
 
 
-def test_an_interrupted_measurement_is_kept_until_it_is_thrown_away_by_name(own, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, capsys, monkeypatch):
     import prunebook.similarity as similarity
-    args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d'), '--no-progress']
+    args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d')]
+    args.append('--no-progress')
     save_state, saved = similarity.RunState.save, []
 
     def stop_after_one(self, *a, **kw):
@@ -235,7 +244,8 @@ def test_an_interrupted_measurement_is_kept_until_it_is_thrown_away_by_name(own,
     assert snapshot(tmp_path) == before
     assert main([*args, '--resume', '--until-certain', '1', '--tolerance', '0']) == 0
     names = {p.name for p in (tmp_path/'d').iterdir()}
-    assert names == {'distances.safetensors', 'best_blocks.csv'} | {f'{k}.{e}' for k in ('curves', 'heatmap') for e in ('png', 'svg')}
+    figures = {f'{k}.{e}' for k in ('curves', 'heatmap') for e in ('png', 'svg')}
+    assert names == {'distances.safetensors', 'best_blocks.csv'} | figures
     assert [p.name for p in tmp_path.iterdir()] == ['d']
 
 
@@ -263,16 +273,19 @@ def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
     found = ok('similarity', model, '--texts', calibration, '--max-length', '64', '--out', 'd')
     pruned = ok('prune', model, 'p', '--n', '2', '--distances', 'd')
     assert pruned['dropped'] == list(range(found['best_blocks'][1]['start'], found['best_blocks'][1]['stop']))
-    assert ok('prune', model, 'p2', '--n', '2', '--texts', calibration, '--max-length', '64')['dropped'] == pruned['dropped']
-    assert ok('prune', model, 'p3', '--n', '1', '--strategy', 'best_loss', '--texts', calibration)['strategy'] == 'best_loss'
+    again = ok('prune', model, 'p2', '--n', '2', '--texts', calibration, '--max-length', '64')
+    assert again['dropped'] == pruned['dropped']
+    ok('prune', model, 'p3', '--n', '1', '--strategy', 'best_loss', '--texts', calibration)
     recipe = ['--steps', '2', '--batch-size', '2', '--max-length', '32', '--rank', '2']
     healed = ok('heal', 'p', 'h', '--texts', calibration, '--judge-texts', judge, *recipe)
     assert healed['steps'] == 2 and 'judge.txt validation loss' in healed
     assert not (tmp_path/'h'/'asked.json').exists() and (tmp_path/'h'/'adapter').is_dir()
-    scores = ok('evaluate', 'h', '--tasks', 'c4', mine, '--judge-texts', judge, '--n-questions', '6', '--save', 's')['scores']
+    scores = ok('evaluate', 'h', '--tasks', 'c4', mine, '--judge-texts', judge, '--n-questions', '6', '--save', 's')
+    scores = scores['scores']
     assert [(o['task'], o['source']) for o in scores] == [('c4', 'judge.txt'), ('mine.jsonl', 'mine.jsonl')]
-    rows = ok('sweep', model, '--out', 'w', '--ns', '1', '2', '--healed-ns', '2', '--texts', calibration, '--n-calibration',
-              '20', '--judge-texts', judge, '--tasks', 'c4', mine, '--recipe', recipe_file(tmp_path), '--max-length', '64')
+    own_texts = ['--texts', calibration, '--n-calibration', '20', '--judge-texts', judge, '--tasks', 'c4', mine]
+    rows = ok('sweep', model, '--out', 'w', '--ns', '1', '2', '--healed-ns', '2', *own_texts, '--recipe',
+              recipe_file(tmp_path), '--max-length', '64')
     assert {(o['strategy'], o['healed']) for o in rows['rows']} == {
         ('none', False), ('similarity', False), ('similarity', True), ('simple', False), ('simple', True)}
     assert ok('check', 'h')['sound']
@@ -298,7 +311,8 @@ def test_similarity_prune_and_evaluate_say_the_same_as_the_functions(own, capsys
 
 SLOW = dict(
     similarity=['similarity', 'M', '--texts', 'T', '--out', 'o'], prune=['prune', 'M', 'o', '--n', '2', '--texts', 'T'],
-    evaluate=['evaluate', 'M', '--tasks', 'Q'], heal=['heal', 'M', 'o', '--texts', 'T', '--steps', '200', '--max-length', '32'],
+    evaluate=['evaluate', 'M', '--tasks', 'Q'],
+    heal=['heal', 'M', 'o', '--texts', 'T', '--steps', '200', '--max-length', '32'],
     check=['check', 'M'], sweep=['sweep', 'M', '--out', 'o', '--texts', 'T', '--tasks', 'Q'])
 
 

@@ -20,7 +20,8 @@ ENDINGS = ['txt', 'jsonl', 'json', 'csv', 'parquet']
 def write_texts(path, docs):
     "Documents in the form that the ending says"
     df = pd.DataFrame(dict(text=docs))
-    dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'), jsonl=lambda: df.to_json(path, orient='records', lines=True),
+    dict(txt=lambda: path.write_text('\n'.join(docs) + '\n'),
+         jsonl=lambda: df.to_json(path, orient='records', lines=True),
          csv=lambda: df.to_csv(path, index=False), json=lambda: df.to_json(path, orient='records'),
          parquet=lambda: path.write_bytes(df.to_parquet()))[path.suffix[1:]]()
     return path
@@ -47,7 +48,8 @@ def test_the_texts_for_healing_have_no_near_duplicates():
     for name, n in (('wiki', 804), ('technical', 124), ('tiny', 317)):
         docs = load_texts(name)
         assert len(docs) == n and assets.drop_near_duplicates(docs, seen) == docs
-        with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"): load_texts(name, 'validation')
+        with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"):
+            load_texts(name, 'validation')
 
 
 def test_several_texts_at_once():
@@ -61,7 +63,8 @@ def test_local_files(ending, tmp_path):
     docs = ['first document', 'second, with a comma', 'NA', 'None', '007']
     path = write_texts(tmp_path/f'docs.{ending}', docs)
     assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
-    with pytest.raises(PrunebookError, match='n=6 texts asked of .*, which has 5. Ask for 1 to 5'): load_texts(path, n=6)
+    with pytest.raises(PrunebookError, match='n=6 texts asked of .*, which has 5. Ask for 1 to 5'):
+        load_texts(path, n=6)
     for n in (0, -1):
         with pytest.raises(PrunebookError, match='ask for 1 or more'): load_texts(path, n=n)
 
@@ -103,14 +106,15 @@ def test_files_that_cannot_be_read(write, says, tmp_path):
 
 
 def test_a_set_that_no_hub_has():
-    with pytest.raises(PrunebookError, match='neither a local file nor a set that can be reached') as e: load_texts('org/none')
+    with pytest.raises(PrunebookError, match='neither a local file nor a set that can be reached') as e:
+        load_texts('org/none')
     assert e.value.__cause__ is None
 
 
 # questions
 
-ROWS = {'mmlu': 14042, 'arc_easy': 2376, 'arc_challenge': 1172, 'gsm8k': 1319, 'lambada': 5153, 'piqa': 1838, 'boolq': 3270,
-        'hellaswag': 10042, 'openbookqa': 500, 'sciq': 1000, 'winogrande': 1267, 'csqa': 1221, 'siqa': 1954, 'arithmetic': 3000}
+ROWS = dict(mmlu=14042, arc_easy=2376, arc_challenge=1172, gsm8k=1319, lambada=5153, piqa=1838, boolq=3270,
+            hellaswag=10042, openbookqa=500, sciq=1000, winogrande=1267, csqa=1221, siqa=1954, arithmetic=3000)
 
 
 @pytest.mark.parametrize('name', ROWS)
@@ -159,12 +163,14 @@ def test_without_registry_and_hub_the_error_names_both(tmp_path, monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
     def none(*a): raise PrunebookError('no registry here.')
     monkeypatch.setattr(assets, 'download', none)
-    with pytest.raises(PrunebookError, match='cannot reach the set ybisk/piqa on the hub .* no registry here. You can put piqa.jsonl'):
+    says = 'cannot reach the set ybisk/piqa on the hub .* no registry here. You can put piqa.jsonl'
+    with pytest.raises(PrunebookError, match=says):
         load_questions('piqa')
 
 
 @pytest.mark.parametrize('kw, says', [
-    (dict(name='trivia'), 'no such file or question set'), (dict(name='piqa', n=0), 'n=0 questions asked of piqa, which has 1838'),
+    (dict(name='trivia'), 'no such file or question set'),
+    (dict(name='piqa', n=0), 'n=0 questions asked of piqa, which has 1838'),
     (dict(name='piqa', n=1839), 'Ask for 1 to 1838'), (dict(name='wiki'), 'no such file or question set')])
 def test_sets_that_are_not_there(kw, says):
     with pytest.raises(PrunebookError, match=says): load_questions(**kw)
@@ -175,7 +181,8 @@ GOOD = dict(question='q', choices=['a', 'b'], answer=0)
 
 @pytest.mark.parametrize('row, says', [
     (dict(goal='x'), "KeyError: 'sol1'"), (dict(question='q', choices=dict(text=['a']), answerKey='z'), 'KeyError'),
-    (dict(question=3, answer=True), 'AttributeError'), (dict(question='q'), 'without choices, the answer must be a text'),
+    (dict(question=3, answer=True), 'AttributeError'),
+    (dict(question='q'), 'without choices, the answer must be a text'),
     (GOOD | dict(answer=2), 'answer 2 is not the number of a choice, 0 to 1'), (GOOD | dict(answer=-1), 'answer -1'),
     (GOOD | dict(answer=True), 'answer True is not the number'), (GOOD | dict(answer='A'), "answer 'A'"),
     (GOOD | dict(choices=['a']), 'two or more texts'), (GOOD | dict(choices=[1, 2]), 'two or more texts'),
@@ -187,11 +194,14 @@ def test_rows_that_are_no_question(row, says, tmp_path):
 
 
 def test_cells_of_a_csv_stay_as_they_are(tmp_path):
-    (tmp_path/'q.csv').write_text('question,choices,answer\nWhich country is it?,"[""NA"", ""None"", ""007""]",2\nNA,"[""x"",""y""]",0\n')
+    (tmp_path/'q.csv').write_text('question,choices,answer\nWhich is it?,"[""NA"", ""None"", ""007""]",2\n'
+                                  'NA,"[""x"",""y""]",0\n')
     assert load_questions(tmp_path/'q.csv') == [
-        dict(question='Which country is it?', choices=['NA', 'None', '007'], answer=2), dict(question='NA', choices=['x', 'y'], answer=0)]
+        dict(question='Which is it?', choices=['NA', 'None', '007'], answer=2),
+        dict(question='NA', choices=['x', 'y'], answer=0)]
     (tmp_path/'b.csv').write_text('question,passage,answer\nis it,It is.,True\n')
-    assert load_questions(tmp_path/'b.csv') == [dict(passage='It is.', question='is it?', choices=['no', 'yes'], answer=1)]
+    assert load_questions(tmp_path/'b.csv') == [
+        dict(passage='It is.', question='is it?', choices=['no', 'yes'], answer=1)]
 
 
 def test_sums_are_the_same_everywhere_and_of_three_kinds():
@@ -199,7 +209,8 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     words = (' gets ', ' gives ', ' boxes ')
     kinds = [next(k for k, word in enumerate(words) if word in o['question']) for o in found]
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
-    assert load_questions('sums')[0] == dict(question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
+    assert load_questions('sums')[0] == dict(
+        question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
     with pytest.raises(PrunebookError, match='whole number of questions'): data.one_step_sums(0)
 
 
@@ -208,7 +219,8 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
 def test_the_first_tokens_are_those_of_the_whole_document(demo):
     tok = demo[1]
     texts = load_texts('demo') + load_texts('wiki', n=200)
-    texts += ['\n'.join(texts[:60]), ''.join(texts[60:120]).replace(' ', ''), 'a' * 60_000, ' ' * 60_000 + 'x', 'é' * 30_000, '日本' * 20_000]
+    texts += ['\n'.join(texts[:60]), ''.join(texts[60:120]).replace(' ', '')]
+    texts += ['a' * 60_000, ' ' * 60_000 + 'x', 'é' * 30_000, '日本' * 20_000]
     whole = [o for t in texts for o in [tok(t, verbose=False)['input_ids']]]
     for n in (3, 64, 512): assert first_tokens(tok, texts, n) == [o[:n] for o in whole]
 
@@ -226,7 +238,8 @@ def test_a_long_document_costs_no_more_than_its_first_tokens(demo, monkeypatch):
 
 def test_texts_that_cannot_be_tokenized(demo):
     tok = demo[1]
-    for bad, says in ([], 'no texts given'), ('one', 'is one string'), ([3], 'not strings but int'), ([' '], 'none of the 1 texts'):
+    for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], 'not strings but int'),
+                      ([' '], 'none of the 1 texts')]:
         with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)
     with pytest.raises(PrunebookError, match='max_length=1: give at least 2'): tokenize(tok, ['x'], 1, 2)
     assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]
@@ -243,7 +256,8 @@ def test_bos_is_the_tokenizers_own_habit(demo, tiny_tokenizer):
     from support.tiny import word_tokenizer
     assert not starts_with_bos(demo[1]) and not starts_with_bos(tiny_tokenizer)
     tok = word_tokenizer()
-    tok.backend_tokenizer.post_processor = TemplateProcessing(single='<s> $A', special_tokens=[('<s>', tok.bos_token_id)])
+    tok.backend_tokenizer.post_processor = TemplateProcessing(
+        single='<s> $A', special_tokens=[('<s>', tok.bos_token_id)])
     assert starts_with_bos(tok) and tokenize(tok, ['w1 w2'], 2).ids == [[1, 4]]
 
 
@@ -260,7 +274,8 @@ def test_batches_hold_every_row_once_within_the_budget():
     rng = random.Random(0)
     ids = [[i + 1] * rng.randint(1, 90) for i in range(200)]
     found = list(batches(ids, 256))
-    assert sorted(r for b in found for r in b.rows) == list(range(200)) and max(b.input_ids.numel() for b in found) <= 256
+    assert sorted(r for b in found for r in b.rows) == list(range(200))
+    assert max(b.input_ids.numel() for b in found) <= 256
     for b in found:
         for r, row in enumerate(b.rows):
             real = b.input_ids[r][b.attention_mask[r].bool()]
@@ -306,10 +321,12 @@ def encoded(o): return json.dumps(o).encode()
 
 
 item = st.one_of(
-    near(question='q', choices=['a', 'b'], answer=1, passage='p', subject='s'), near(goal='g', sol1='a', sol2='b', label=0),
+    near(question='q', choices=['a', 'b'], answer=1, passage='p', subject='s'),
+    near(goal='g', sol1='a', sol2='b', label=0),
     near(question='q', choices=dict(text=['a', 'b'], label=['A', 'B']), answerKey='A'), near(text='x'),
     near(question='q', passage='p', answer=True), near(sentence='a _', option1='a', option2='b', answer='1'),
-    near(query='Question: q\nAnswer:', choices=['a', 'b'], gold=0), near(question_stem='q', choices=dict(text=['a'], label=['A']), answerKey='A'),
+    near(query='Question: q\nAnswer:', choices=['a', 'b'], gold=0),
+    near(question_stem='q', choices=dict(text=['a'], label=['A']), answerKey='A'),
     near(activity_label='a', ctx_a='b', ctx_b='c', endings=['a', 'b'], label='1'),
     near(question='q', distractor1='a', distractor2='b', distractor3='c', correct_answer='d', support=''))
 lines = st.lists(st.one_of(item.map(encoded), item.map(encoded), blobs), min_size=1, max_size=3).map(b'\n'.join)
@@ -323,7 +340,7 @@ def test_questions_by_line(root, content):
 cells = st.text('a,"\n1é', max_size=40).map(lambda o: ('question,choices,answer,text\n' + o).encode())
 
 
-@fuzz(60, content=st.one_of(lines, cells), ending=st.sampled_from(['csv', 'json', 'jsonl', 'parquet', 'txt', 'xyz', '']))
+@fuzz(60, content=st.one_of(lines, cells), ending=st.sampled_from([*ENDINGS, 'xyz', '']))
 def test_tables(root, content, ending):
     (root/f'q.{ending}').write_bytes(content)
     try: load_questions(str(root/f'q.{ending}'))

@@ -74,7 +74,8 @@ def test_a_longer_batch_and_layers_run_again(pruned):
 
 @pytest.mark.parametrize('method', ['head_and_last', 'linear_patch'])
 def test_methods_without_adapters_count_their_weights(pruned, method):
-    assert working_gb(pruned[1], 'heal', recipe=LIGHT.replace(method=method)) > working_gb(pruned[1], 'heal', recipe=LIGHT)
+    gb = lambda **kw: working_gb(pruned[1], 'heal', recipe=LIGHT.replace(**kw))
+    assert gb(method=method) > gb()
 
 
 def sparse_checkpoint(folder, config, shapes):
@@ -98,7 +99,8 @@ def test_the_estimate_of_405_billion_parameters_takes_little_itself(tmp_path):
     parts = dict(q=(hidden, hidden), k=(1024, hidden), v=(1024, hidden), o=(hidden, hidden), gate=(inner, hidden),
                  up=(inner, hidden), down=(hidden, inner))
     shapes |= {f'model.layers.{i}.{k}.weight': v for i in range(depth) for k, v in parts.items()}
-    config = dict(model_type='llama', num_hidden_layers=depth, hidden_size=hidden, intermediate_size=inner, vocab_size=vocab)
+    config = dict(model_type='llama', num_hidden_layers=depth, hidden_size=hidden, intermediate_size=inner,
+                  vocab_size=vocab)
     try: folder = sparse_checkpoint(tmp_path/'large', config, shapes)
     except OSError as e: pytest.skip(f'no sparse file of 812 GB here: {e}')
     size = model_size(str(folder))

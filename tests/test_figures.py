@@ -135,7 +135,8 @@ def test_names_are_no_formulas(run):
 
 def test_a_page_escapes_everything():
     bad = '<script>alert(1)</script>'
-    page = report_html(bad, [(bad, bad, bad), ('t', '', pd.DataFrame({bad: [bad]})), ('p', '', [bad, plot_stack(4, Block(1, 2))])])
+    parts = [(bad, bad, bad), ('t', '', pd.DataFrame({bad: [bad]})), ('p', '', [bad, plot_stack(4, Block(1, 2))])]
+    page = report_html(bad, parts)
     assert '<script' not in page and page.count('data:image/png;base64,') == 1
 
 
@@ -164,7 +165,8 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
 
 
 def test_saving_onto_nothing_is_one_clear_line(tmp_path):
-    with pytest.raises(PrunebookError, match='cannot write'): save_figure(plot_stack(4, Block(1, 2)), tmp_path/'no'/'x.png')
+    ax = plot_stack(4, Block(1, 2))
+    with pytest.raises(PrunebookError, match='cannot write'): save_figure(ax, tmp_path/'no'/'x.png')
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-"""The demo model's numbers stay the same. `PRUNEBOOK_GOLDEN=write pytest tests/test_golden.py` writes tests/golden.json anew,
-which is right only after a change that is meant to change them. All in float32, where CPUs differ little."""
+"""The demo model's numbers stay the same. `PRUNEBOOK_GOLDEN=write pytest tests/test_golden.py` writes tests/golden.json
+anew, which is right only after a change that is meant to change them. All in float32, where CPUs differ little."""
 import json
 import os
 from pathlib import Path
@@ -57,7 +57,8 @@ def test_threads(float_demo):
         for n in (1, 2):
             torch.set_num_threads(n)
             assert torch.get_num_threads() == n
-            found.append((distances(*float_demo, n=3), list(losses(*float_demo, n=3).values()), likelihoods(*float_demo)))
+            values = list(losses(*float_demo, n=3).values())
+            found.append((distances(*float_demo, n=3), values, likelihoods(*float_demo)))
     finally: torch.set_num_threads(was)
     for name, one, two in zip(('distances', 'losses', 'likelihoods'), *found):
         np.testing.assert_allclose(one, two, rtol=THREADS, atol=THREADS, err_msg=name)

@@ -14,7 +14,7 @@ from prunebook.core import lock, read_json
 from prunebook.healing import (METHODS, PAPER_RECIPES, QUICK, HealingResult, Method, load_adapter, make_student, seams,
                                settings_that_count)
 from prunebook.stack import LayerStack, fingerprint
-from prunebook.training import mark_whole, training_rows
+from prunebook.training import training_rows
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 
 
@@ -48,30 +48,33 @@ def test_the_paper_has_seven_recipes():
 
 
 def test_quick_is_one_recipe():
-    assert (QUICK.steps, QUICK.batch_size, QUICK.max_length, QUICK.learning_rate, QUICK.packing) == (60, 4, 256, 5e-4, 'chunk')
+    assert (QUICK.steps, QUICK.batch_size, QUICK.max_length) == (60, 4, 256)
+    assert (QUICK.learning_rate, QUICK.packing) == (5e-4, 'chunk')
     short = QUICK.replace(steps=20)
     assert (short.warmup, short.save_every, short.batch_size) == (2, 2, 4)
 
 
 def test_fields_that_follow():
-    assert HealingConfig(steps=50).warmup == 5 and HealingConfig(steps=5000).warmup == 100 and HealingConfig(steps=5).warmup == 0
-    assert HealingConfig(rank=8).replace(rank=2).alpha == 2 and HealingConfig(rank=8, alpha=16).replace(rank=2).alpha == 16
+    assert [HealingConfig(steps=o).warmup for o in (5, 50, 5000)] == [0, 5, 100]
+    assert HealingConfig(rank=8).replace(rank=2).alpha == 2
+    assert HealingConfig(rank=8, alpha=16).replace(rank=2).alpha == 16
     assert HealingConfig(targets='up_proj').targets == ['up_proj'] == HealingConfig(targets=('up_proj',)).targets
     numpy_config = HealingConfig(steps=np.int64(30), rank=np.int32(4), seed=np.int64(1))
     assert numpy_config == HealingConfig(steps=30, rank=4, seed=1) and json.dumps(asdict(numpy_config))
 
 
-WRONG = [dict(micro_batch=-4), dict(micro_batch=0), dict(micro_batch=3), dict(steps=0), dict(steps=True), dict(steps='6'),
-         dict(rank=1.5), dict(bits=8), dict(bits=True), dict(packing='tight'), dict(adapt='some'), dict(method='magic'),
-         dict(method=3), dict(objective='kl'), dict(teacher_bits=5), dict(learning_rate=0.), dict(learning_rate=1),
-         dict(dropout=1), dict(alpha=0), dict(max_length=1), dict(steps=10, warmup=10), dict(warmup=-1), dict(seed=2**32),
-         dict(targets=[]), dict(targets=[3]), dict(deterministic=1), dict(gradient_checkpointing='yes'), dict(near=0),
-         dict(last=-1), dict(save_every=0)]
+WRONG = [
+    dict(micro_batch=-4), dict(micro_batch=0), dict(micro_batch=3), dict(steps=0), dict(steps=True), dict(steps='6'),
+    dict(rank=1.5), dict(bits=8), dict(bits=True), dict(packing='tight'), dict(adapt='some'), dict(method='magic'),
+    dict(method=3), dict(objective='kl'), dict(teacher_bits=5), dict(learning_rate=0.), dict(learning_rate=1),
+    dict(dropout=1), dict(alpha=0), dict(max_length=1), dict(steps=10, warmup=10), dict(warmup=-1), dict(seed=2**32),
+    dict(targets=[]), dict(targets=[3]), dict(deterministic=1), dict(gradient_checkpointing='yes'), dict(near=0),
+    dict(last=-1), dict(save_every=0)]
 
 
 @pytest.mark.parametrize('wrong', WRONG, ids=str)
 def test_a_wrong_value_is_refused(wrong):
-    with pytest.raises(PrunebookError, match=list(wrong)[-1] if 'method' not in wrong else 'method'): HealingConfig(**wrong)
+    with pytest.raises(PrunebookError, match=list(wrong)[-1]): HealingConfig(**wrong)
     with pytest.raises(PrunebookError): SMALL.replace(**wrong)
 
 
@@ -105,7 +108,8 @@ def test_a_reader_adds_dora_with_one_row(dora, pruned, tmp_path):
     assert [n for n, _ in result.model.named_parameters()] == [n for n, _ in pruned.named_parameters()]
     ids = torch.arange(3, 15)[None]
     with torch.no_grad():
-        merged, on_top, plain = (m(ids).logits for m in (result.model, load_adapter(pruned, result.adapter, merge=False), pruned))
+        on_top = load_adapter(pruned, result.adapter, merge=False)(ids).logits
+        merged, plain = result.model(ids).logits, pruned(ids).logits
     assert torch.allclose(merged, on_top, atol=1e-5) and not torch.allclose(merged, plain, atol=1e-4)
     assert result.model.config.prunebook['healed']['method'] == 'dora'
 
@@ -129,11 +133,15 @@ def test_a_reader_adds_a_method_that_solves(pruned):
 def test_a_field_that_peft_refuses(pruned):
     METHODS.add(replace(METHODS['lora'], name='odd', lora=dict(no_such_field=1)))
     try:
-        with pytest.raises(PrunebookError, match="method 'odd': peft refuses it"): run(pruned, SMALL.replace(method='odd'))
+        with pytest.raises(PrunebookError, match="method 'odd': peft refuses it"):
+            run(pruned, SMALL.replace(method='odd'))
     finally: del METHODS['odd']
 
 
-@pytest.mark.parametrize('kind, name', dict(llama='mlp.down_proj', gpt2='mlp.c_proj', phi='mlp.fc2', gpt_neox='mlp.dense_4h_to_h').items())
+WRITERS = dict(llama='mlp.down_proj', gpt2='mlp.c_proj', phi='mlp.fc2', gpt_neox='mlp.dense_4h_to_h')
+
+
+@pytest.mark.parametrize('kind, name', WRITERS.items())
 def test_patch_is_the_least_squares_map(kind, name):
     "Against the formula on the page, with every token's states in memory, one document at a time"
     model, seen = tiny(kind), []
@@ -201,9 +209,11 @@ def test_a_cpu_slow_in_16_bits_trains_in_32(slow, bits, pruned, monkeypatch):
 @pytest.mark.parametrize('adapt, layers', [('all', {0, 1, 2, 3}), ('after_cut', {2, 3}), ('near_cut', {1, 2})])
 def test_no_graph_below_the_first_adapter(adapt, layers, pruned):
     student, stack = make_student(pruned, SMALL.replace(adapt=adapt, near=1))
-    assert {int(n.split('layers.')[1].split('.')[0]) for n, p in student.named_parameters() if p.requires_grad} == layers
+    learns = [n for n, p in student.named_parameters() if p.requires_grad]
+    assert {int(n.split('layers.')[1].split('.')[0]) for n in learns} == layers
     graph = {}
-    for i, l in enumerate(stack.layers): l.register_forward_hook(lambda m, a, o, i=i: graph.update({i: o.requires_grad}))
+    for i, layer in enumerate(stack.layers):
+        layer.register_forward_hook(lambda m, a, o, i=i: graph.update({i: o.requires_grad}))
     stack.body(torch.arange(3, 9)[None])
     assert graph == {i: i >= min(layers) for i in range(4)}
 
@@ -212,7 +222,7 @@ def test_seams():
     model = tiny()
     assert seams(prune_model(model, [0])) == [0] and seams(prune_model(model, [4, 5])) == [4]
     assert seams(prune_model(model, [1, 3])) == [1, 2]
-    assert seams(prune_model(prune_model(model, [1]), [3])) == [1, 3]  # the second cut removes layer 4 of the unpruned model
+    assert seams(prune_model(prune_model(model, [1]), [3])) == [1, 3]  # the second cut removes the old layer 4
     with pytest.raises(PrunebookError, match='no layer stands after the cut'):
         run(prune_model(model, [4, 5]), SMALL.replace(adapt='after_cut'))
 
@@ -419,6 +429,16 @@ def test_interrupted_work_is_not_thrown_away_unasked(pruned, tmp_path):
     assert run(pruned, config, out=tmp_path/'a', force=True).history == run(pruned, config).history
 
 
+@pytest.mark.parametrize('name', ['model', 'model.unfinished'])
+def test_the_source_is_never_written(name, pruned, tmp_path):
+    folder = save_pruned(pruned, tokenizer(), tmp_path/'saved').rename(tmp_path/name)
+    model, before = AutoModelForCausalLM.from_pretrained(folder), sorted(folder.rglob('*'))
+    with pytest.raises(PrunebookError, match='only read'): run(model, out=tmp_path/'model', force=True)
+    with pytest.raises(PrunebookError, match='only read'):
+        run(pruned, SMALL.replace(objective='distill'), out=folder/'out', teacher=str(folder))
+    assert sorted(folder.rglob('*')) == before
+
+
 def test_the_lock_is_held_to_the_end(pruned, tmp_path, monkeypatch):
     "Also while the adapter is merged, after the training"
     found, old = [], healing.load_adapter
@@ -443,8 +463,10 @@ def test_resume_is_for_the_same_run(pruned, tmp_path):
     out, file = tmp_path/'a', tmp_path/'a'/'asked.json'
     first = run(pruned, out=out)
     assert run(pruned, out=out, resume=True).history == first.history  # done already: nothing is trained
-    with pytest.raises(PrunebookError, match="'steps': '6 then, 7 now'"): run(pruned, SMALL.replace(steps=7), out=out, resume=True)
-    with pytest.raises(PrunebookError, match="'texts'"): heal(pruned, tokenizer(), texts(seed=1), SMALL, out, False, resume=True)
+    with pytest.raises(PrunebookError, match="'steps': '6 then, 7 now'"):
+        run(pruned, SMALL.replace(steps=7), out=out, resume=True)
+    with pytest.raises(PrunebookError, match="'texts'"):
+        heal(pruned, tokenizer(), texts(seed=1), SMALL, out, False, resume=True)
     asked = read_json(file)
     file.write_text(json.dumps({k: v for k, v in asked.items() if k != 'near'}))  # as an older version wrote it
     assert run(pruned, out=out, resume=True).history == first.history
@@ -462,9 +484,10 @@ def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
     cut, config = prune_model(model, [2, 3]), SMALL.replace(objective='distill')
     stopped(cut, tmp_path/'a', config, teacher=model)
     again = config.replace(save_every=1)
-    with pytest.raises(PrunebookError, match="'teacher'"): run(cut, again, out=tmp_path/'a', teacher=other, resume=True)
-    assert run(cut, again, out=tmp_path/'a', teacher=model, resume=True).history == run(cut, again, teacher=model).history
-    with pytest.raises(PrunebookError, match="'teacher'"): run(cut, again, out=tmp_path/'a', teacher=other, resume=True)
+    def resumed(teacher): return run(cut, again, out=tmp_path/'a', teacher=teacher, resume=True)
+    with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
+    assert resumed(model).history == run(cut, again, teacher=model).history
+    with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
 
 
 def test_disk_full(pruned, tmp_path, monkeypatch):
@@ -507,7 +530,10 @@ sys.path.insert(0, sys.argv[2])
 from support.healing import *
 from prunebook import prune_model
 result = run(prune_model(tiny(), [2, 3]), SMALL.replace(steps=1))
-result.model.save_pretrained = lambda folder: (open(f'{folder}/model.safetensors', 'w').write('half'), os.kill(os.getpid(), signal.SIGKILL))
+def dies(folder):
+    open(f'{folder}/model.safetensors', 'w').write('half')
+    os.kill(os.getpid(), signal.SIGKILL)
+result.model.save_pretrained = dies
 result.save(tokenizer(), sys.argv[1])
 '''
 
@@ -572,7 +598,8 @@ from support.healing import *
 from prunebook import prune_model
 from prunebook.core import process
 out, batch, seed = Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4])
-result = run(prune_model(tiny(), [2, 3]), SMALL.replace(dropout=0., batch_size=batch, seed=seed), out=out, force='force' in sys.argv)
+config = SMALL.replace(dropout=0., batch_size=batch, seed=seed)
+result = run(prune_model(tiny(), [2, 3]), config, out=out, force='force' in sys.argv)
 torch.save(result.model.state_dict(), f'{out}-{process().rank}.pt')
 '''
 
@@ -584,13 +611,15 @@ def launched(out, n, batch=4, seed=0, *more):
         port = free.getsockname()[1]
     script = out.parent/'two.py'
     script.write_text(TWO)
-    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', str(n), '--main_process_port', str(port)]
-    command = [sys.executable, *(launch if n > 1 else []), str(script), str(out), str(Path(__file__).parent), str(batch), str(seed), *more]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', str(n),
+              '--main_process_port', str(port)]
+    args = [script, out, Path(__file__).parent, batch, seed, *more]
+    command = [sys.executable, *(launch if n > 1 else []), *map(str, args)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
 
 
 def test_two_processes(tmp_path):
-    "With the same global batch: the same losses, and in each process the same model, also with an old adapter to replace"
+    "With the same global batch: the same losses, and in each process the same model, also over an old adapter"
     assert (one := launched(tmp_path/'one', 1)).returncode == 0, one.stderr
     assert launched(tmp_path/'two', 1, 4, 7).returncode == 0
     assert (two := launched(tmp_path/'two', 2, 4, 0, 'force')).returncode == 0, two.stderr
@@ -617,7 +646,8 @@ def test_not_a_number_stops(tmp_path):
     assert list((tmp_path/'b.unfinished'/'checkpoints').glob('*/whole.json'))
 
 
-BAD = [(dict(max_length=512), 'at most 128 positions'), (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
+BAD = [(dict(max_length=512), 'at most 128 positions'),
+       (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
        (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher'),
        (dict(method='linear_patch'), 'give it as teacher')]
 

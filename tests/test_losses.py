@@ -1,5 +1,5 @@
-"""Losses of many pruned models. Sharing prefixes changes nothing but the time; a loss map says what single models say; and the
-comparison with distances is not flattered by its own choice."""
+"""Losses of many pruned models. Sharing prefixes changes nothing but the time; a loss map says what single models say;
+and the comparison with distances is not flattered by its own choice."""
 import json
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from prunebook.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
 
 DEPTH, texts = 6, letter_texts()
-KINDS = dict(llama={}, qwen3={}, gemma3_text=dict(sliding_window=6, final_logit_softcapping=5.), gpt_neox={}, gpt2={}, phi={},
-             opt={}, falcon={}, mixtral={})
+KINDS = {k: {} for k in ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral')}
+KINDS['gemma3_text'] = dict(sliding_window=6, final_logit_softcapping=5.)
 
 
 def spread(kind='llama', **kw):
@@ -41,7 +41,8 @@ def test_shared_equals_plain(kind):
     stack, config = LayerStack(model), model.config.to_json_string()
     shared = losses_of(model, keeps, batch_tokens=64)
     for k, s in zip(keeps, shared):
-        with stack.view(k) as small: plain = text_loss(small, Letters(), texts, max_length=32, batch_tokens=64, progress=False)
+        with stack.view(k) as small:
+            plain = text_loss(small, Letters(), texts, max_length=32, batch_tokens=64, progress=False)
         np.testing.assert_allclose(s.sums, plain.sums, rtol=2e-5)
         assert (s.counts, s.index, s.items) == (plain.counts, plain.index, plain.items)
     assert len({round(s.value, 4) for s in shared}) > len(keeps) // 2
@@ -55,7 +56,8 @@ def test_layers_run_are_those_of_the_tree():
     for l in LayerStack(model).layers: l.self_attn.register_forward_hook(lambda *a: count.append(1))
     losses_of(model, keeps, batch_tokens=10**4)
     run = sum(o.applications for o in share_prefixes(keeps))
-    assert run <= len(count) <= run + 1 and run < sum(map(len, keeps))  # one more: `replay` asks a layer what it returns
+    assert run <= len(count) <= run + 1  # one more: `replay` asks a layer what it returns
+    assert run < sum(map(len, keeps))
 
 
 def test_both_strategies_of_a_stack_of_thirty():
@@ -98,7 +100,11 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
         monkeypatch.setattr(losses, 'walk', interrupted)
         with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
         count = []
-        monkeypatch.setattr(losses, 'walk', lambda stack, roots, batch: count.append(len(batch.rows)) or walk(stack, roots, batch))
+
+        def counted(stack, roots, batch):
+            count.append(len(batch.rows))
+            return walk(stack, roots, batch)
+        monkeypatch.setattr(losses, 'walk', counted)
         again = losses_of(model, keeps, batch_tokens=40, partial=partial)
         assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(count) < len(texts)
     assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used
@@ -170,9 +176,10 @@ def test_loss_map_is_saved_as_it_is_and_damaged_ones_are_refused(measured, tmp_p
     with pytest.raises(PrunebookError, match='no such file'): LossMap.load(tmp_path)
 
 
-@pytest.mark.parametrize('change', [dict(depth='9999'), dict(depth='2'), dict(info='[]'), dict(blocks=np.full((21, 2), 7)),
-                                    dict(counts=np.zeros(7, int)), dict(sums=np.full((21, 7), np.nan)), dict(sums=np.zeros(3))],
-                         ids=lambda o: next(iter(o)))
+@pytest.mark.parametrize('change', [
+    dict(depth='9999'), dict(depth='2'), dict(info='[]'), dict(blocks=np.full((21, 2), 7)),
+    dict(counts=np.zeros(7, int)), dict(sums=np.full((21, 7), np.nan)), dict(sums=np.zeros(3))],
+    ids=lambda o: next(iter(o)))
 def test_a_map_whose_parts_do_not_fit(measured, tmp_path, change):
     from safetensors.numpy import load_file, save_file
     path = measured[1].save(tmp_path)
@@ -193,13 +200,14 @@ def test_judged_by_size(measured):
 
 
 def test_map_and_distances_of_two_models_are_refused(measured):
-    other = [layer_distances(o, Letters(), texts, max_length=32, progress=False) for o in (tiny(layers=4), tiny(layers=6, seed=1))]
-    for d, said in zip(other, ('a map of 6 layers and distances of 4', 'a map of the model')):
+    others = {'a map of 6 layers and distances of 4': tiny(layers=4), 'a map of the model': tiny(layers=6, seed=1)}
+    for said, o in others.items():
+        d = layer_distances(o, Letters(), texts, max_length=32, progress=False)
         with pytest.raises(PrunebookError, match=said): judge_distances(measured[1], d)
 
 
 def test_cross_fitted_excess_loss_of_blocks_that_are_all_alike_is_nothing():
-    "Fifty blocks and twelve documents of pure chance: the least of many looks cheap on the documents that chose it only"
+    "Fifty blocks, twelve documents, pure chance: the least of many looks cheap only on the documents that chose it"
     r, depth, docs = np.random.default_rng(0), 50, 12
     far = np.abs(np.subtract.outer(np.arange(depth + 1), np.arange(depth + 1))) / depth
     far[0, 1] = far[1, 0] = 0
@@ -230,7 +238,8 @@ def test_a_bend_is_found_and_a_straight_line_is_none():
 
 def test_curves_that_cannot_bend_are_refused():
     with pytest.raises(PrunebookError, match='five'): critical_fraction(curve([3, 2, 1]))
-    with pytest.raises(PrunebookError, match='one curve'): critical_fraction(pd.concat([curve([3] * 6), curve([3] * 6)]))
+    two = pd.concat([curve([3] * 6), curve([3] * 6)])
+    with pytest.raises(PrunebookError, match='one curve'): critical_fraction(two)
 
 
 def test_two_lines_fit_many_curves_at_once():

@@ -17,8 +17,9 @@ TOKEN = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 
 @pytest.mark.parametrize('kw, says', [
     (dict(name='no/such-model-anywhere'), 'cannot load'), (dict(name='demo', bits=3), 'bits=3: give 4 or 8'),
-    (dict(name='demo', dtype='half'), "dtype='half': give auto"), (dict(name='/no/such/folder'), 'no such file or folder'),
-    (dict(name='arc_easy'), 'arc_easy names questions, not a model'), (dict(name='c4'), 'c4 names texts')])
+    (dict(name='demo', dtype='half'), "dtype='half': give auto"),
+    (dict(name='/no/such/folder'), 'no such file or folder'), (dict(name='c4'), 'c4 names texts'),
+    (dict(name='arc_easy'), 'arc_easy names questions, not a model')])
 def test_bad_names_and_arguments(kw, says):
     with pytest.raises(PrunebookError, match=says): load_model(**kw)
 
@@ -115,7 +116,8 @@ def test_gguf_files_that_cannot_be_read(made, says, tmp_path):
 
 
 def test_gguf_and_bits(tmp_path):
-    with pytest.raises(PrunebookError, match='bits=4 cannot be used on a GGUF file'): load_gguf(tiny_gguf(tmp_path/'m.gguf'), bits=4)
+    file = tiny_gguf(tmp_path/'m.gguf')
+    with pytest.raises(PrunebookError, match='bits=4 cannot be used on a GGUF file'): load_gguf(file, bits=4)
     with pytest.raises(PrunebookError, match='ends in .gguf'): load_gguf(tmp_path)
 
 
@@ -186,7 +188,8 @@ def test_pickles_run_nothing(tiny, tmp_path):
 @pytest.mark.parametrize('secret', [TOKEN, 'a-token-of-no-form'])
 def test_a_token_in_an_upstream_message_stays_inside(secret, monkeypatch):
     import transformers
-    def fail(*args, **kw): raise OSError(f'401 Client Error: token {kw.get("token") or os.environ["HF_TOKEN"]} is not allowed\nmore')
+    def fail(*args, **kw):
+        raise OSError(f'401 Client Error: token {kw.get("token") or os.environ["HF_TOKEN"]} is not allowed\nmore')
     monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', fail)
     with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated', token=secret)
     assert secret not in ''.join(traceback.format_exception(e.value)), 'nor in the traceback'

@@ -1,4 +1,4 @@
-"Hard facts about every page of the book (support/pages.py lists them), and the checker itself on pages that break them."
+"Hard facts about every page of the book (support/pages.py lists them), and the checker itself on broken pages."
 import re
 from pathlib import Path
 import pytest
@@ -47,7 +47,8 @@ def md(text): return dict(cell_type='markdown', source=text)
 def code(src='x', text=None, **data):
     outs = [dict(output_type='stream', name='stdout', text=text)] if text else []
     rich = {k.replace('_', '/'): v for k, v in data.items()}
-    return dict(cell_type='code', source=src, outputs=outs + ([dict(output_type='display_data', data=rich)] if data else []))
+    if data: outs.append(dict(output_type='display_data', data=rich))
+    return dict(cell_type='code', source=src, outputs=outs)
 
 
 def made(*cells): return Page('made.ipynb', [md('# made\n\n> A page.'), *cells], Path('/nowhere'))
@@ -57,7 +58,8 @@ ASKED = '## Exercises\n\n1. A?\n2. B?\n\n::: {.callout-tip collapse="true"}\n## 
 
 sound = dict(
     caption=[code('#| fig-cap: Loss on 64 texts.\nrun(n=64)', image_png='iVBOR')],
-    links=[md('[up](#a-heading), @fig-one\n\n## A *heading*'), code('#| label: fig-one\n#| fig-cap: One.', image_png='x')],
+    links=[md('[up](#a-heading), @fig-one\n\n## A *heading*'),
+           code('#| label: fig-one\n#| fig-cap: One.', image_png='x')],
     web=[md('[there](https://example.org/a)')],
     fraction=[code(text='12/work of 3/4')],
     exercises=[md(ASKED % '2. b\n')])

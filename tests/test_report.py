@@ -1,4 +1,4 @@
-"`prunebook report`: the paper's pages, run on whatever lies in a run folder. `PRUNEBOOK_RUN` names a finished run to draw."
+"`prunebook report`: the paper's pages, run on whatever lies in a run folder. `PRUNEBOOK_RUN` names a finished run."
 import base64
 import json
 import os
@@ -29,16 +29,20 @@ hostile = '<img src=x onerror=alert(1)>$x_{`](javascript:alert(2)) & "co" [web](
 
 
 class Reader(HTMLParser):
-    "Tags, attributes and text of a page"
+    "Tags, attributes and text of a page, without its folded code"
     def __init__(self, page):
         super().__init__()
-        self.tags, self.text = [], ''
+        self.tags, self.text, self.folded = [], '', 0
         self.feed(page)
         self.close()
 
-    def handle_starttag(self, tag, attrs): self.tags.append((tag, dict(attrs)))
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.folded += tag == 'details'
 
-    def handle_data(self, data): self.text += data
+    def handle_endtag(self, tag): self.folded -= tag == 'details'
+
+    def handle_data(self, data): self.text += '' if self.folded else data
 
 
 def check(page, figures, least):
@@ -147,7 +151,8 @@ def test_escaping():
     shown = [out(text_plain=hostile), out(text_markdown=hostile), out(text_html='<td>/home/me/runs/secret</td>')]
     book = v4.new_notebook(cells=[v4.new_markdown_cell(prose), v4.new_code_cell('1', outputs=shown)])
     read = Reader(page_html('t', book, Path('.')))
-    assert [a['href'] for t, a in read.tags if t == 'a'] == ['https://example.org/x', 'https://arxiv.org'], 'outputs have no links'
+    links = [a['href'] for t, a in read.tags if t == 'a']
+    assert links == ['https://example.org/x', 'https://arxiv.org'], 'outputs have no links'
     assert not [t for t, _ in read.tags if t == 'img'] and read.text.count('onerror') == 3
     assert '/home' not in read.text and 'secret' in read.text
 
@@ -235,7 +240,8 @@ def test_a_folder_of_the_user_is_never_replaced(small, quick, tmp_path):
     mine.mkdir()
     (mine/'thesis.png').write_text('mine')
     for force in (False, True):
-        with pytest.raises(PrunebookError, match='thesis.png, which no report wrote'): report(small, tmp_path/'a.html', force)
+        with pytest.raises(PrunebookError, match='thesis.png, which no report wrote'):
+            report(small, tmp_path/'a.html', force)
     (mine/'thesis.png').unlink()
     report(small, tmp_path/'a.html', progress=False)
     assert names(mine) == [MARK, 'claims-1.png', 'claims-1.svg'], 'an empty one is fine'
@@ -260,10 +266,11 @@ def stopped_at(step, work):
     child = os.fork()
     if child: return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     count = 0
+    changes = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'prunebook.exchange', 'prunebook.sync')
     def hook(event, args):
         nonlocal count
         writes = event == 'open' and isinstance(args[1], str) and any(o in args[1] for o in 'wxa')
-        if writes or event in ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'prunebook.exchange', 'prunebook.sync'):
+        if writes or event in changes:
             count += 1
             if count == step: os._exit(9)
     sys.addaudithook(hook)
@@ -305,8 +312,8 @@ def kernels(run):
     found = []
     for o in Path('/proc').glob('[0-9]*'):
         try:
-            if b'ipykernel' in (o/'cmdline').read_bytes() and f'PRUNEBOOK_RUN={run}\0'.encode() in (o/'environ').read_bytes():
-                found.append(int(o.name))
+            ours = f'PRUNEBOOK_RUN={run}\0'.encode() in (o/'environ').read_bytes()
+            if ours and b'ipykernel' in (o/'cmdline').read_bytes(): found.append(int(o.name))
         except OSError: continue
     return found
 
@@ -350,7 +357,8 @@ def test_the_wheel_holds_the_pages(tmp_path):
     "Built from a copy of the tree, without network; the pages come without their outputs"
     import shutil
     pytest.importorskip('setuptools', '77')
-    for o in ('setup.py', 'settings.ini', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(root/o, tmp_path/o)
+    for o in ('setup.py', 'settings.ini', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'):
+        shutil.copy(root/o, tmp_path/o)
     shutil.copytree(root/'prunebook', tmp_path/'prunebook', ignore=shutil.ignore_patterns('__pycache__'))
     shutil.copytree(root/'nbs'/'paper', tmp_path/'nbs'/'paper', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     command = [sys.executable, 'setup.py', '-q', 'bdist_wheel', '-d', 'dist']

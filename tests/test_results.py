@@ -1,4 +1,4 @@
-"""The kept tables, computed again from the model and the texts up, at some cells that PRUNEBOOK_SEED chooses (0 if it is not
+"""The kept tables, computed again from the model and the texts up, at some cells that PRUNEBOOK_SEED chooses (0 if not
 set). A failure names its cell. Without a model: tests/test_runs.py."""
 import json
 import os
@@ -52,7 +52,8 @@ def asked(run, row):
     except PrunebookError as e:
         if folder: raise
         pytest.skip(f'{row.task} needs its questions, and PRUNEBOOK_DATA is not set: {e}')
-    if item_hash(items) != row['items']: pytest.skip(f'{row.task} of {row.sweep} was asked other questions than {task.questions} now has')
+    if item_hash(items) != row['items']:
+        pytest.skip(f'{row.task} of {row.sweep} was asked other questions than {task.questions} now has')
     return task, items, dict(shots=task.shots, examples=task_examples(task, folder), seed=task.seed, prompt=task.prompt)
 
 
@@ -69,7 +70,8 @@ def test_the_model_is_the_demo(run, demo_16):
 def test_the_page_of_claims_shows_these_verdicts():
     "A threshold that is moved, or a table that grows, must reach the page"
     page = json.loads((results.parent/'paper'/'claims.ipynb').read_text())
-    tables = [''.join(o['data']['text/html']) for c in page['cells'] for o in c.get('outputs', []) if 'text/html' in o.get('data', {})]
+    shown = [o['data'] for c in page['cells'] for o in c.get('outputs', []) if 'text/html' in o.get('data', {})]
+    tables = [''.join(o['text/html']) for o in shown]
     html, = [o for o in tables if '<th>verdict</th>' in o]
     verdicts = [o.verdict for o in judge_claims(open_run(runs[0]))]
     assert re.findall(f'<td>({"|".join((HOLDS, FAILS, UNSURE, MISSING))})</td>', html) == verdicts
@@ -86,11 +88,12 @@ def test_a_loss(run, demo_16, pick):
         again = text_loss(small, tok, [texts[score.index[i]] for i in some], config.max_length, progress=False)
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n}, documents {some}'
     assert again.counts == [score.counts[i] for i in some], where
-    np.testing.assert_allclose(again.sums, [score.sums[i] for i in some], rtol=.02, err_msg=where)  # 16 bits, other batches
+    kept = [score.sums[i] for i in some]
+    np.testing.assert_allclose(again.sums, kept, rtol=.02, err_msg=where)  # 16 bits, other batches
 
 
 def damaged(run, row):
-    "Is the loss of this cut above twice the unpruned model's? In 16 bits its scores depend on the batch, now and then by nats"
+    "Is the loss above twice the unpruned model's? In 16 bits such scores depend on the batch, now and then by nats"
     losses = read_run(run).query('task == "c4" and not healed')
     own = losses[(losses.layers == row.layers) & (losses.n == row.n)]
     return row.n > 0 and (own.empty or own.value.iloc[0] > 2 * losses[losses.n == 0].value.iloc[0])
@@ -103,14 +106,16 @@ def test_a_choice(run, demo_16, pick):
     (task, items, how), score = asked(run, row), kept_score(run, row)
     some = pick.sample(range(score.n), 8)
     with view_of(model, row) as small:
-        again = choice_accuracy(small, tok, [items[i] for i in some], task.scoring, progress=False, answers=task.answers, **how)
+        again = choice_accuracy(small, tok, [items[i] for i in some], task.scoring, progress=False,
+                                answers=task.answers, **how)
     where = f'{run.name}: {row.sweep} {row.task} {row.strategy} n={row.n}, {row.shots} examples, questions {some}'
     assert again.answers == [score.answers[i] for i in some], where
     near = lambda mine, kept: np.allclose(mine, kept, rtol=.03, atol=.3)
     sure = [i for i, mine in zip(some, again.logprobs) if near(mine, score.logprobs[i])]
     assert len(sure) >= 8 - 2 * damaged(run, row), f'{where}: {again.logprobs}'
     for i, mine in zip(some, again.logprobs):
-        if i in sure and np.diff(np.sort(score.logprobs[i])[-2:])[0] > 1: assert np.argmax(mine) == score.picked[i], where
+        clear = np.diff(np.sort(score.logprobs[i])[-2:])[0] > 1
+        if i in sure and clear: assert np.argmax(mine) == score.picked[i], where
 
 
 @pytest.mark.slow
@@ -118,12 +123,13 @@ def test_a_generated_answer(run, demo_16, pick):
     model, tok = demo_16
     row = pick.choice(rows_of(run, lambda o: o.metric == 'generated' and not o.healed))
     (task, items, how), score = asked(run, row), kept_score(run, row)
-    some = pick.sample(range(score.n), 4)
+    some = pick.sample(range(score.n), 12)
     length = kept_config(run, row.sweep).scoring.get('max_new_tokens', task.max_new_tokens)
     with view_of(model, row) as small:
         again = generated_accuracy(small, tok, [items[i] for i in some], progress=False, max_new_tokens=length, **how)
     same = [a[:20] == score.written[i][:20] for a, i in zip(again.written, some)]
-    assert same.count(True) >= 3, f'{row.task} {row.strategy} n={row.n}, questions {some}'
+    where = f'{row.task} {row.strategy} n={row.n}, questions {some}'
+    assert same.count(True) >= 7, where  # in 16 bits and other batches, four in five are the same
 
 
 @pytest.mark.slow
@@ -135,7 +141,8 @@ def test_a_healed_loss(run, demo_16, pick):
     config = kept_config(run, row.sweep)
     small = prune_model(model, Plan(tuple(dropped(row)), row.depth, row.strategy))
     recipe = config.healing.replace(seed=int(row.seed))
-    healed = heal(small, tok, load_texts(config.healing_texts, split='healing'), recipe, progress=False, teacher=model).model
+    train = load_texts(config.healing_texts, split='healing')
+    healed = heal(small, tok, train, recipe, progress=False, teacher=model).model
     texts = task_items(task_of(config, 'c4'), config.n_texts)
     again = text_loss(healed, tok, texts, config.max_length, progress=False).value
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n} seed {row.seed}'

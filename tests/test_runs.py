@@ -1,5 +1,5 @@
-"""A run folder. What was written is what is read; a row never stands without its items; what is damaged, foreign, of another
-model or in use is refused in one line; nothing private is recorded; and the kept runs still have their numbers."""
+"""A run folder. What was written is what is read; a row never stands without its items; what is damaged, foreign, of
+another model or in use is refused in one line; nothing private is recorded; and the kept runs have their numbers."""
 import hashlib
 import json
 import math
@@ -21,11 +21,13 @@ results = Path(__file__).parents[1]/'nbs'/'results'
 
 def scores():
     "One of each kind, with everything that a score can hold"
-    choices = Score('quiz', .5, 2, 4, *wilson(2, 4), [0, 1, 0, 0], [0, 1, 2, 3], 'letter', .25, .5,
-                    [[-1.5, -2., -3.], [-2.125, -1., -math.inf], [0., -1., -2.], [-.001, -7., -9.]], [1, 3], [], 1.25, 'set',
-                    items='abc', groups=['law', 'law', 'art', ''], shots=5, chat=True)
-    written = Score('sums', 1 / 3, 1, 3, *wilson(1, 3), [1, 0, 0], [1, 1, 1], 'generated', 0., 0., written=['12', '', 'ä\n"x"'])
-    one = LossScore('c4', 3.25, -math.inf, math.inf, 1, [325.], [100], [4], [0, 1, 2, 3], 321, 99, 2., 'demo', items='d')
+    logprobs = [[-1.5, -2., -3.], [-2.125, -1., -math.inf], [0., -1., -2.], [-.001, -7., -9.]]
+    choices = Score('quiz', .5, 2, 4, *wilson(2, 4), [0, 1, 0, 0], [0, 1, 2, 3], 'letter', .25, .5, logprobs, [1, 3],
+                    [], 1.25, 'set', items='abc', groups=['law', 'law', 'art', ''], shots=5, chat=True)
+    written = Score('sums', 1 / 3, 1, 3, *wilson(1, 3), [1, 0, 0], [1, 1, 1], 'generated', 0., 0.,
+                    written=['12', '', 'ä\n"x"'])
+    one = LossScore('c4', 3.25, -math.inf, math.inf, 1, [325.], [100], [4], [0, 1, 2, 3], 321, 99, 2., 'demo',
+                    items='d')
     return [choices, written, one, loss(3.1), choice(.5, n=7)]
 
 
@@ -144,8 +146,9 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
 
 @pytest.mark.parametrize('change', [
     dict(format=2), dict(format=None), dict(model=None), dict(sweeps=[]), dict(sweeps=dict(main=3)),
-    dict(sweeps=dict(main=dict(EMPTY, config=None))), dict(model=MODEL | dict(depth=0)), dict(model=MODEL | dict(depth=True)),
-    dict(model=MODEL | dict(layer_parameters=[1])), dict(model=MODEL | dict(parameters='x'))], ids=str)
+    dict(sweeps=dict(main=dict(EMPTY, config=None))), dict(model=MODEL | dict(depth=0)),
+    dict(model=MODEL | dict(depth=True)), dict(model=MODEL | dict(layer_parameters=[1])),
+    dict(model=MODEL | dict(parameters='x'))], ids=str)
 def test_a_record_that_is_none(tmp_path, change):
     write(tmp_path/'run')
     path = tmp_path/'run'/'run.json'
@@ -220,7 +223,8 @@ def test_foreign_tables(tmp_path):
 # nothing private is recorded
 
 def test_commands_and_sources_without_local_paths_and_secrets(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['/opt/x/prunebook', 'sweep', str(tmp_path), f'--out={tmp_path}/o', 'hf_' + 'a' * 30])
+    args = ['sweep', str(tmp_path), f'--out={tmp_path}/o', 'hf_' + 'a' * 30]
+    monkeypatch.setattr(sys, 'argv', ['/opt/x/prunebook', *args])
     start = start_record()
     assert str(tmp_path) not in start['command'] and 'hf_aaa' not in start['command']
     assert start['command'].startswith('prunebook sweep')
@@ -253,7 +257,8 @@ def test_kept_runs_have_the_numbers_that_they_were_published_with(name):
 def test_every_kept_row_is_what_its_items_say(name):
     for _, row in read_run(results/name).iterrows():
         score = kept_score(results/name, row)
-        want = ratio_interval(score.sums, score.counts) if row.metric == 'loss' else (score.right.mean(), *wilson(score.k, score.n))
+        if row.metric == 'loss': want = ratio_interval(score.sums, score.counts)
+        else: want = score.right.mean(), *wilson(score.k, score.n)
         np.testing.assert_allclose([row.value, row.low, row.high], want, rtol=1e-9)
         assert score.n == row['count'] and len((row.layers if isinstance(row.layers, str) else '').split()) == row.n
 

@@ -74,8 +74,8 @@ def test_other_measures_and_tokens(tokens):
     def cos(a, b): return 1 - a @ b / a.norm() / b.norm()
     def norm(a, b): return (b - a).norm() / a.norm()
     got = measure(model, docs=docs, tokens=tokens, measures=('norm', 'cosine', 'angle', 'block_influence'))
-    slow = {k: equation(model, tok, docs, tokens=t, measure=f).mean(0) for k, t, f in (
-        ('norm', tokens, norm), ('cosine', tokens, cos), ('angle', tokens, half_turns), ('block_influence', 'all', cos))}
+    kinds = dict(norm=(tokens, norm), cosine=(tokens, cos), angle=(tokens, half_turns), block_influence=('all', cos))
+    slow = {k: equation(model, tok, docs, tokens=t, measure=f).mean(0) for k, (t, f) in kinds.items()}
     assert off(got.mean, slow['norm']) < 1e-5
     for k in ('cosine', 'angle', 'block_influence'): assert off(got.also[k].mean, slow[k]) < 1e-5
     assert np.allclose(got.influence, np.diagonal(got.also['block_influence'].mean, 1))
@@ -203,7 +203,8 @@ def test_numpy_integers_are_integers(tmp_path):
 
 @pytest.mark.parametrize('n', [0, 8, 1.5, -1])
 def test_sizes_that_no_block_has(n):
-    with pytest.raises(PrunebookError, match='1 to 7'): LayerDistances(np.ones((9, 9)), np.ones((9, 9)), 2).best_block(n)
+    d = LayerDistances(np.ones((9, 9)), np.ones((9, 9)), 2)
+    with pytest.raises(PrunebookError, match='1 to 7'): d.best_block(n)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -218,7 +219,8 @@ def test_not_finite(value):
     model.model.register_forward_pre_hook(lambda m, a, kw: seen.append(kw['input_ids']), with_kwargs=True)
     docs = [o.replace('w77', 'w78') for o in documents()]
     docs[9] = 'w5 w77 w6'
-    with pytest.raises(PrunebookError, match='text 9: the output of layer 4 is not finite'): measure(model, docs=docs, every=4)
+    with pytest.raises(PrunebookError, match='text 9: the output of layer 4 is not finite'):
+        measure(model, docs=docs, every=4)
 
 
 # resumed is equal to never interrupted, or refused
@@ -298,8 +300,8 @@ def test_two_processes_are_one(tmp_path, how):
     cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu']
     cmd += [str(o) for k, v in options.items() for o in (f'--{k}', v)]
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
-    done = subprocess.run([*cmd, tmp_path/'go.py', tmp_path, Path(__file__).parent, how], capture_output=True, text=True,
-                          env=env, timeout=300)
+    cmd += [tmp_path/'go.py', tmp_path, Path(__file__).parent, how]
+    done = subprocess.run(cmd, capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in '01':
         got = LayerDistances.load(tmp_path/rank)

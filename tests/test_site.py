@@ -1,13 +1,20 @@
 "The pages in a browser: each is opened at the width of a telephone and of a desk, light and dark."
-import os, subprocess, sys
+import os
+import subprocess
+import sys
 from pathlib import Path
 import pytest
-from browser import Browser, find
+from support.browser import Browser, find
 
 root = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not find(), reason='no chromium: apt-get install chromium')
 
-def sources(): return [*(p for p in (root/'nbs').rglob('*') if p.is_file() and '.ipynb_checkpoints' not in p.parts), *(root/'tools').glob('*.py')]
+
+def sources():
+    "What the site is made from"
+    pages = [p for p in (root/'nbs').rglob('*') if p.is_file() and '.ipynb_checkpoints' not in p.parts]
+    return [*pages, *(root/'tools').glob('*.py')]
+
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
@@ -15,21 +22,31 @@ def site(tmp_path_factory):
     made = root/'_site'/'index.html'
     if made.exists() and made.stat().st_mtime > max(p.stat().st_mtime for p in sources()): return made.parent
     out = tmp_path_factory.mktemp('site')
-    done = subprocess.run([sys.executable, 'tools/preview.py', '--dest', str(out)], cwd=root, capture_output=True, text=True)
+    command = [sys.executable, 'tools/preview.py', '--dest', str(out)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
+
 
 @pytest.fixture(scope='module')
 def browser():
     with Browser() as b: yield b
 
+
 def test_every_page(site, browser):
     pages = sorted(site.rglob('*.html'))
-    assert len(pages) == len([p for p in sources() if p.suffix == '.ipynb'])
+    names = {p.relative_to(site).with_suffix('').name for p in pages}
+    assert {p.stem for p in sources() if p.suffix == '.ipynb'} <= names, 'a page was not made'
     if run := os.environ.get('PRUNEBOOK_RUN'): pages += sorted(Path(run).glob('report.html'))
-    wrong = {str(p.relative_to(site) if p.is_relative_to(site) else p.name): o for p in pages if (o := browser.look(p.as_uri()))}
+    shown = lambda p: str(p.relative_to(site) if p.is_relative_to(site) else p.name)
+    wrong = {shown(p): o for p in pages if (o := browser.look(p.as_uri()))}
     assert wrong == {}, '\n'.join(f'{k}: {o}' for k, v in wrong.items() for o in v)
 
+
+# The browser itself, on pages that are broken
+
+HEAD = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title>'
+DARK = '<style>@media(prefers-color-scheme:dark){body{background:#111;color:#333}}</style><p>text</p>'
 BROKEN = dict(
     console=('<p>text</p><script>console.error("oh no")</script>', 'console: oh no'),
     exception=('<p>text</p><script>no_such_thing()</script>', 'exception: '),
@@ -37,17 +54,19 @@ BROKEN = dict(
     damaged=('<p>text</p><img alt="" src="data:image/png;base64,iVBORw0KGgo=">', 'does not decode'),
     wide=('<div style="width:700px">text</div>', '390 px, light: scrolls sideways'),
     pale=('<p style="color:#aaa">text</p>', 'needs 4.5'),
-    pale_when_dark=('<style>@media(prefers-color-scheme:dark){body{background:#111;color:#333}}</style><p>text</p>', '1280 px, dark: p in body has a contrast of'),
+    pale_when_dark=(DARK, '1280 px, dark: p in body has a contrast of'),
     faded=('<p style="opacity:.3">text</p>', 'needs 4.5'),
     folded=('<details><summary>more</summary><p style="color:#bbb">text</p></details>', 'needs 4.5'),
     empty=('', 'no text at all'))
 
+
 @pytest.mark.parametrize('body, says', BROKEN.values(), ids=BROKEN)
 def test_a_broken_page_is_seen(browser, tmp_path, body, says):
-    (tmp_path/'page.html').write_text(f'<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title>{body}')
+    (tmp_path/'page.html').write_text(HEAD + body)
     found = browser.look((tmp_path/'page.html').as_uri())
     assert any(says in o for o in found), found
 
+
 def test_a_sound_page_passes(browser, tmp_path):
-    (tmp_path/'page.html').write_text('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title><div style="overflow-x:auto"><div style="width:700px">text</div></div>')
+    (tmp_path/'page.html').write_text(f'{HEAD}<div style="overflow-x:auto"><div style="width:700px">text</div></div>')
     assert browser.look((tmp_path/'page.html').as_uri()) == []

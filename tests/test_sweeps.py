@@ -1,5 +1,5 @@
-"""Sweeps. A stopped sweep ends as if it had not been stopped, or is refused; what differs is named; nothing of another model is
-taken; and strategies and tasks come from their registries."""
+"""Sweeps. A stopped sweep ends as if it had not been stopped, or is refused; what differs is named; nothing of another
+model is taken; and strategies and tasks come from their registries."""
 import json
 import random
 import time
@@ -15,7 +15,6 @@ from prunebook.healing import HealingConfig
 from prunebook.pruning import STRATEGIES, Strategy
 from prunebook.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity import layer_distances
-from prunebook.stack import LayerStack
 from prunebook.sweeps import SweepConfig, kept_config, questions_of, sweep, task_of
 from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
 
@@ -90,7 +89,8 @@ def test_questions_by_task_and_examples(data):
     c = config(data, strategies=['simple'], ns=[1], tasks=['arc_easy', 'piqa'], n_questions=dict(arc_easy=3))
     c = c.replace(sources=c.sources | dict(piqa=q), scoring=dict(shots=2, seed=1))
     table = run(data, c)
-    assert table.groupby('task')['count'].unique().map(list).to_dict() == dict(arc_easy=[3], piqa=[len(load_questions(q))])
+    counts = table.groupby('task')['count'].unique().map(list).to_dict()
+    assert counts == dict(arc_easy=[3], piqa=[len(load_questions(q))])
     assert set(read_run(data/'run').shots) == {2} and set(read_run(data/'run').shots_seed) == {1}
     assert questions_of(c, 'arc_easy') == 3 and task_of(c, 'piqa').shots == 2
     c.save(data/'c.json')
@@ -251,15 +251,17 @@ def test_sizes_and_places(data):
 
 
 def test_missing_healing_texts_are_noticed_before_the_first_row(data):
-    with pytest.raises(PrunebookError): run(data, config(data, healed_ns=[1], healing=SHORT, healing_texts=str(data/'none.txt')))
+    c = config(data, healed_ns=[1], healing=SHORT, healing_texts=str(data/'none.txt'))
+    with pytest.raises(PrunebookError): run(data, c)
     assert not (data/'run'/'results.csv').exists()
 
 
 @pytest.mark.parametrize('wrong', [
-    dict(strategies=['simlarity']), dict(strategies=[]), dict(ns=[0]), dict(ns=[True]), dict(ns='x'), dict(ns={}), dict(seeds=[-1]),
+    dict(strategies=['simlarity']), dict(strategies=[]), dict(ns=[0]), dict(ns=[True]), dict(ns='x'), dict(ns={}),
     dict(task_ns=dict(piqa=[1])), dict(task_ns=[1]), dict(tasks=[3]), dict(tasks=['trivia']), dict(tasks=['c4', 'c4']),
-    dict(n_questions=dict(c5=3)), dict(n_questions=dict(arc_easy=0)), dict(n_questions=True), dict(n_texts=0), dict(memory=0),
-    dict(max_length=1), dict(healing=3), dict(healing=dict(stepps=3)), dict(scoring=dict(shot=3)), dict(sources=dict(c4=3))], ids=str)
+    dict(n_questions=dict(c5=3)), dict(n_questions=dict(arc_easy=0)), dict(n_questions=True), dict(n_texts=0),
+    dict(memory=0), dict(max_length=1), dict(healing=3), dict(healing=dict(stepps=3)), dict(scoring=dict(shot=3)),
+    dict(sources=dict(c4=3)), dict(seeds=[-1])], ids=str)
 def test_wrong_settings(wrong):
     with pytest.raises(PrunebookError): SweepConfig(**wrong)
 
@@ -304,7 +306,8 @@ def test_a_strategy_of_the_readers_own(data, registries):
         order = sorted(range(depth), key=lambda i: (i % 2, i))
         assert loss(model) > 0
         return Plan(tuple(order[:n]), depth, 'even', dict(order=order[:n]))
-    STRATEGIES.add(Strategy('far', lambda n, depth, distances: list(distances.ranked(n)[-1]), 'the worst block', needs=('distances',)))
+    def far(n, depth, distances): return list(distances.ranked(n)[-1])
+    STRATEGIES.add(Strategy('far', far, 'the worst block', needs=('distances',)))
     STRATEGIES.add(Strategy('luck', luck, 'any layers', options=dict(seed=0)))
     STRATEGIES.add(Strategy('even', by_loss, 'even layers', needs=('model', 'loss'), nested=True))
     table = run(data, config(data, strategies=['far', 'luck', 'even'], seeds=[3, 4], tasks=['c4']))
@@ -316,8 +319,10 @@ def test_a_task_of_the_readers_own(data, registries):
     rows = [dict(question=f'{i} and one', answer=str(i + 1)) for i in range(4)]
     TASKS.add(Task('next', 'Next number', 'generated', rows, max_new_tokens=4))
     TASKS.add(Task('mine', 'My texts', 'loss', texts=letter_texts(4, seed=9)))
-    table = run(data, config(data, strategies=['simple'], ns=[2], tasks=['next', 'mine']), tokenizer=letter_tokenizer())
-    assert table[['task', 'metric', 'count']].drop_duplicates().values.tolist() == [['mine', 'loss', 4], ['next', 'generated', 4]]
+    c = config(data, strategies=['simple'], ns=[2], tasks=['next', 'mine'])
+    table = run(data, c, tokenizer=letter_tokenizer())
+    found = table[['task', 'metric', 'count']].drop_duplicates().values.tolist()
+    assert found == [['mine', 'loss', 4], ['next', 'generated', 4]]
 
 
 # the kept runs can be made again

@@ -7,8 +7,8 @@ from prunebook import PrunebookError, prune_model
 from prunebook.attention import attend_by_document, documents_isolated
 from prunebook.core import read_json
 from prunebook.stack import LayerStack
-from prunebook.training import (DivergenceWatch, WithLoss, collate, is_whole, mark_whole, on_first, row_order, training_rows,
-                                undisturbed, whole_checkpoint)
+from prunebook.training import (DivergenceWatch, WithLoss, collate, is_whole, mark_whole, on_first, row_order,
+                                training_rows, undisturbed, whole_checkpoint)
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
@@ -130,7 +130,10 @@ def made_checkpoints(folder):
     return folder
 
 
-@pytest.mark.parametrize('damage', ['empty', 'shorter', 'other bytes', 'gone', 'unmarked', 'empty mark', 'mark is no JSON'])
+DAMAGES = ['empty', 'shorter', 'other bytes', 'gone', 'unmarked', 'empty mark', 'mark is no JSON']
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
     last = made_checkpoints(tmp_path)/'checkpoint-10'
     assert whole_checkpoint(tmp_path) == last

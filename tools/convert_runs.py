@@ -3,8 +3,8 @@
 
     python tools/convert_runs.py OLD NEW [--old-code FOLDER]
 
-OLD is a folder with sweeps at any depth; NEW becomes one run folder that holds them all. Every score is read back and compared
-with the old one. With --old-code, a checkout of the version that wrote OLD, its own reader's table is compared too."""
+OLD is a folder with sweeps at any depth; NEW becomes one run folder that holds them all. Every score is read back and
+compared with the old one. With --old-code, a checkout of the version that wrote OLD, its own reader's table is too."""
 import argparse, json, math, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
@@ -64,8 +64,9 @@ def record(folder, name):
 
 
 def convert(old, new):
-    sweeps = {o.parent.relative_to(old).as_posix().replace('.', 'main'): o.parent for o in sorted(old.rglob('sweep.json'))}
-    asked, model = json.loads(next(iter(sweeps.values())).joinpath('sweep.json').read_text()), None
+    folders = [o.parent for o in sorted(old.rglob('sweep.json'))]
+    sweeps = {o.relative_to(old).as_posix().replace('.', 'main'): o for o in folders}
+    asked = json.loads((folders[0]/'sweep.json').read_text())
     model = dict(fingerprint=asked['model'], name=NAME, depth=asked['depth'], parameters=TOTAL,
                  layer_parameters=[LAYER] * asked['depth'])
     with Run(new, model) as run:
@@ -138,4 +139,6 @@ if __name__ == '__main__':
     a = p.parse_args()
     sweeps = convert(a.old, a.new)
     print(f'{check(a.old, a.new, sweeps)} scores of {len(sweeps)} sweeps are those of the old run')
-    if a.old_code: print(f'{len(same_table(a.old, a.new, a.old_code))} columns of the table are those of the old reader')
+    if a.old_code:
+        names = same_table(a.old, a.new, a.old_code)
+        print(f'{len(names)} columns of the table are those of the old reader')

@@ -1,6 +1,8 @@
-"""Every causal language model that the installed transformers can build from its config class, tiny and random: is a cut of it sound?
+"""Every causal language model that the installed transformers can build from its config class, tiny and random: is a
+cut of it correct?
 
-`python -m tests.support.architectures nbs/results/architectures.csv` walks them all and writes the table; the tests walk some."""
+`python -m tests.support.architectures nbs/results/architectures.csv` walks them all and writes the table. The tests
+walk some."""
 import csv, json, subprocess, sys, tempfile, warnings
 from pathlib import Path
 import torch, transformers
@@ -12,8 +14,9 @@ DEPTH = 8
 CUTS = dict(middle=[3, 4], deepest=[6, 7], scattered=[1, 4, 6])
 DEPTH_NAMES = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
 small = dict(
-    hidden_size=32, n_embd=32, d_model=32, num_attention_heads=4, n_head=4, n_heads=4, num_heads=4, num_key_value_heads=2,
-    head_dim=8, intermediate_size=64, n_inner=64, ffn_dim=64, d_ff=64, vocab_size=99, max_position_embeddings=128,
+    hidden_size=32, n_embd=32, d_model=32, num_attention_heads=4, n_head=4, n_heads=4, num_heads=4,
+    num_key_value_heads=2, head_dim=8, intermediate_size=64, n_inner=64, ffn_dim=64, d_ff=64, vocab_size=99,
+    max_position_embeddings=128,
     n_positions=128, n_ctx=128, num_experts=4, num_local_experts=4, n_routed_experts=4, moe_num_experts=4,
     num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, bos_token_id=1, eos_token_id=2,
     pad_token_id=0, decoder_start_token_id=1, is_decoder=True, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8,
@@ -72,7 +75,8 @@ uncached = ('cpmant',)  # a new model of this class, unpruned, already generates
 
 def cached_right(model):
     "Does generation with a key-value cache equal generation without? A few architectures cannot, unpruned"
-    write = lambda cache: model.generate(ids, max_new_tokens=8, do_sample=False, use_cache=cache, pad_token_id=0, eos_token_id=None)
+    how = dict(max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=None)
+    write = lambda cache: model.generate(ids, use_cache=cache, **how)
     try: return torch.equal(write(True), write(False))
     except Exception: return False
 
@@ -95,7 +99,7 @@ def check_parts(model, want):
     return None if close(again, hidden) else 'replay differs from the forward'
 
 def check(model, drop, folder, caches):
-    "Prune, and compare with the same model with layers skipped by hooks; save for the reload. The check that failed, or None"
+    "Prune, compare with the model with layers skipped by hooks, save for the reload. The check that failed, or None"
     stack = LayerStack(model)
     keep, before = [i for i in range(DEPTH) if i not in drop], state(model)
     unpruned = call(model)
@@ -161,7 +165,8 @@ def judge(row):
 def walk(model_types, tmp):
     "A row per architecture"
     rows = [one(o, tmp) for o in model_types]
-    saved = [(r, c, str(Path(tmp)/f'{r["architecture"]}-{c}')) for r in rows for c, why in r['cuts'].items() if why is None]
+    done = [(r, c) for r in rows for c, why in r['cuts'].items() if why is None]
+    saved = [(r, c, str(Path(tmp)/f'{r["architecture"]}-{c}')) for r, c in done]
     command = [sys.executable, __file__, 'reload', *[folder for *_, folder in saved]]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode: raise RuntimeError(done.stderr[-2000:])

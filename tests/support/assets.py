@@ -29,8 +29,8 @@ def requests(*docs):
 
 
 def tiny_gguf(path, architecture='llama', tokenizer=True, output=None, without=()):
-    """A random model of two layers in the form in which the demo comes. `output`: None (tied), 'same' (the embedding stored
-    twice) or 'other'; `without`: tensors that are left out"""
+    """A random model of two layers in the form in which the demo comes. `output`: None (tied), 'same' (the embedding
+    stored twice) or 'other'; `without`: tensors that are left out"""
     from gguf import GGUFWriter
     rng, w = np.random.default_rng(0), GGUFWriter(path, architecture)
     fields = dict(context_length=64, embedding_length=8, block_count=2, feed_forward_length=8, head_count=2,

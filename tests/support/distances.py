@@ -1,4 +1,4 @@
-"For tests of layer distances: a tokenizer of plain words, documents, a model that turns the stream, and the slow equation."
+"For tests of layer distances: a tokenizer of plain words, documents, a model that turns the stream, the equation."
 import random
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ def of_blocks(x, measure):
 
 
 def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns):
-    """The paper's equation, slowly: float64, one document at a time, without padding. The hidden states are transformers'
-    own, but the last is the last layer's output. (texts, L+1, L+1)"""
+    """The paper's equation, slowly: float64, one document at a time, without padding. The hidden states are
+    transformers' own, but the last is the last layer's output. (texts, L+1, L+1)"""
     model.config._experts_implementation = 'eager'  # the grouped product of experts has no float64
     exact, out, keep = type(model)(model.config).double().eval(), [], []
     exact.load_state_dict({k: v.double() for k, v in model.state_dict().items()})

@@ -16,7 +16,8 @@ def tiny(kind='llama', **kw):
 def tokenizer(bos=False):
     "A tokenizer of whole words; with `bos` it begins every text with <s>"
     t = word_tokenizer()
-    if bos: t.backend_tokenizer.post_processor = processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 1)])
+    begin = processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 1)])
+    if bos: t.backend_tokenizer.post_processor = begin
     return t
 
 

@@ -1,14 +1,15 @@
 """Stop a process before its k-th file operation, and watch the order of its operations.
 
-An audit hook sees every operation on paths under one folder. `forked` runs a function in a fork of this process, and `command`
-a command of `prunebook` in a fork of a server that has imported the libraries."""
+An audit hook sees every operation on paths under one folder. `forked` runs a function in a fork of this process, and
+`command` a command of `prunebook` in a fork of a server that has imported the libraries."""
 import json, multiprocessing, os, signal, sys, time
 from pathlib import Path
 from typing import NamedTuple
 
-CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.link', 'os.symlink', 'os.truncate', 'os.chmod', 'os.utime')
+CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.link', 'os.symlink', 'os.truncate', 'os.chmod',
+           'os.utime')
 OURS = ('prunebook.exchange', 'prunebook.sync')
-DIR_FD = {'os.remove': {0: 1}, 'os.rmdir': {0: 1}, 'os.mkdir': {0: 2}, 'os.rename': {0: 2, 1: 3}}  # argument: its dir_fd
+DIR_FD = {'os.remove': {0: 1}, 'os.rmdir': {0: 1}, 'os.mkdir': {0: 2}, 'os.rename': {0: 2, 1: 3}}  # of arguments
 
 def is_change(event, args):
     "Does this event change files, or wait for a disk?"
@@ -67,8 +68,9 @@ def forked(f, under, log, at=None):
 # the command line: a server that has imported the libraries forks a process for each run
 
 SERVER = multiprocessing.get_context('forkserver')
-SERVER.set_forkserver_preload(['support.kills', 'prunebook.cli', 'prunebook.sweeps', 'prunebook.healing', 'prunebook.evaluation',
-                               'prunebook.checkpoint', 'prunebook.reproduction', 'peft', 'transformers.trainer'])
+SERVER.set_forkserver_preload(['support.kills', 'prunebook.cli', 'prunebook.sweeps', 'prunebook.healing',
+                               'prunebook.evaluation', 'prunebook.checkpoint', 'prunebook.reproduction', 'peft',
+                               'transformers.trainer'])
 
 def _main(argv, under, log, at, sign, said):
     "In the process: run `prunebook` with these arguments"
@@ -134,13 +136,15 @@ def _name_inside(path, out):
     "The name that `path`, in a folder that is built for `out`, will have in `out`; `None` for other paths"
     for place in (path, *path.parents):
         built = place.name == out.name and place.parent.name.startswith(f'.{out.name}.prunebook-new-')
-        ready = place.parent == out.parent and place.name.startswith((f'{out.name}.unfinished', f'.{out.name}.prunebook-ready-'))
-        if built and place.parent.parent == out.parent or ready: return str(path.relative_to(place))
+        done = place.name.startswith((f'{out.name}.unfinished', f'.{out.name}.prunebook-ready-'))
+        if built and place.parent.parent == out.parent or done and place.parent == out.parent:
+            return str(path.relative_to(place))
 
 def unsynced(events, out):
     "What a power cut right after the commit could lose: files and folders written and not synced before it"
     at, out, lost = commit_index(events, out), Path(out), []
-    if not any(e == 'prunebook.sync' and str(out.parent) in about for e, *about in events[at:]): lost.append(str(out.parent))
+    after = [about for e, *about in events[at:] if e == 'prunebook.sync']
+    if not any(str(out.parent) in about for about in after): lost.append(str(out.parent))
     synced, written = {}, {}
     for i, (event, *about) in enumerate(events[:at]):
         for name in filter(None, (_name_inside(Path(p), out) for p in about)):

@@ -34,7 +34,8 @@ class Made:
         "Begin a sweep: fields of `SweepConfig`; `healing` is a dict of changes to a short recipe"
         recipe = HealingConfig(**dict(steps=10, batch_size=4, max_length=64) | kw.pop('healing', {}))
         config = json.loads(json.dumps(asdict(SweepConfig(healing=recipe, **kw)), default=str))
-        self.sweeps[name] = dict(EMPTY) | dict(config=config, dtype='torch.float32', plans={}, starts=[], healing={}, items={})
+        own = dict(config=config, dtype='torch.float32', plans={}, starts=[], healing={}, items={})
+        self.sweeps[name] = dict(EMPTY) | own
         self.dirty = True
         return self
 
@@ -62,7 +63,8 @@ class Made:
 def choice(p, task='quiz', n=600, scoring='likelihood', seed=0, noise=0):
     "Questions of differing difficulty, the same for all models; `noise` of them are answered at random"
     ease = np.random.default_rng(0).permutation(n) / n
-    right = np.where(np.random.default_rng(seed).random(n) < noise, np.random.default_rng(seed + 1).random(n) < p, ease < p)
+    at_random = np.random.default_rng(seed).random(n) < noise
+    right = np.where(at_random, np.random.default_rng(seed + 1).random(n) < p, ease < p)
     answers = [i % 4 for i in range(n)]
     picked = [a if r else (a + 1) % 4 for a, r in zip(answers, right)]
     k, chance = int(right.sum()), 0. if scoring == 'generated' else .25
@@ -86,7 +88,8 @@ def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss
         for s in ('similarity', 'simple') if n else ('none',):
             for t in tasks: made.add(sweep, choice(p, t, scoring=scoring), s, n)
             made.add(sweep, loss(loss_sim(n) if s != 'simple' else loss_simple(n), seed=n), s, n)
-            if n: made.add(sweep, loss((healed_simple or healed)(n) if s == 'simple' else healed(n), seed=n), s, n, True)
+            mended = healed_simple if healed_simple and s == 'simple' else healed
+            if n: made.add(sweep, loss(mended(n), seed=n), s, n, True)
     return made
 
 
@@ -97,7 +100,8 @@ def full(root):
     for n, p in zip(x[1:], shapes['plateau'][1:]):
         for t in tasks: m.add('main', choice(min(.8, p + .05), t), 'similarity', n, True)
     for n, p in zip(x, shapes['at_once']):
-        for s in ('similarity', 'simple') if n else ('none',): m.add('main', choice(p, 'gsm8k', scoring='generated'), s, n)
+        for s in ('similarity', 'simple') if n else ('none',):
+            m.add('main', choice(p, 'gsm8k', scoring='generated'), s, n)
     controls(m)
     for steps in (2, 5, 20, 50):
         lengths(m, steps, lambda n: .1 * (steps / 10)**-.3, lambda n: .25 * n * (steps / 10)**-.3)

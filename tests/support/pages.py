@@ -30,7 +30,8 @@ class Page:
     @property
     def code(self):
         "(number of the cell, source, outputs)"
-        return [(i, ''.join(c['source']), c.get('outputs', [])) for i, c in enumerate(self.cells) if c['cell_type'] == 'code']
+        code = [(i, c) for i, c in enumerate(self.cells) if c['cell_type'] == 'code']
+        return [(i, ''.join(c['source']), c.get('outputs', [])) for i, c in code]
 
 
 def joined(o): return o if isinstance(o, str) else ''.join(o or [])

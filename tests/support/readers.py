@@ -1,4 +1,4 @@
-"Hostile input for readers: bounds on time and memory, spoiled bytes, and `fuzz`, a test of many cases in folders of their own."
+"Hostile input for readers: bounds on time and memory, spoiled bytes, and `fuzz`, a test of many cases."
 import errno
 import json
 import resource
@@ -48,9 +48,9 @@ def bounded(seconds=20, megabytes=1500):
         assert not rung, f'more than {seconds} s'
 
 
-def fuzz(n, longer=10, **given_strategies):
-    """A test of `n` cases, or with --slow of `longer` times as many, each in a folder of its own, `root`. A case ends well or in
-    a `PrunebookError` of one line, and writes nothing outside of its folder"""
+def fuzz(n, longer=10, seconds=20, **given_strategies):
+    """A test of `n` cases, or with --slow of `longer` times as many, each in a folder of its own, `root`. A case ends
+    well or in a `PrunebookError`, and writes nothing outside of its folder"""
     def wrap(check):
         def test(request, tmp_path):
             root = tmp_path/'root'
@@ -60,7 +60,7 @@ def fuzz(n, longer=10, **given_strategies):
                 shutil.rmtree(root, ignore_errors=True)
                 root.mkdir()
                 try:
-                    with bounded(): check(root, **kw)
+                    with bounded(seconds): check(root, **kw)
                     ended['read'] += 1
                 except PrunebookError as e:
                     assert str(e).strip()

@@ -11,8 +11,8 @@ _mla = dict(q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_di
             num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=16)
 _moe = dict(num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16, decoder_sparse_step=2)
 KINDS = dict(
-    llama={}, mistral={}, qwen3=_qwen, gemma2=dict(head_dim=8), gemma3_text=_qwen, gpt2={}, gpt_neox={}, phi={}, olmo2={},
-    falcon={}, stablelm={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), mixtral=dict(num_local_experts=4),
+    llama={}, mistral={}, qwen3=_qwen, gemma2=dict(head_dim=8), gemma3_text=_qwen, gpt2={}, gpt_neox={}, phi={},
+    olmo2={}, falcon={}, stablelm={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), mixtral=dict(num_local_experts=4),
     qwen2_moe=dict(num_key_value_heads=2) | _moe, deepseek_v3=_mla)
 "Model types, and the config fields that each needs besides `SHAPE`"
 
@@ -29,10 +29,11 @@ words = [f'w{i}' for i in range(96)]
 
 
 def word_tokenizer(side='right', pad='<pad>'):
-    "A token for each of `words`, separated by white space; `pad='</s>'` pads with the end token, as many models do"
+    "A token for each of `words`, between white space; `pad='</s>'` pads with the end token, as many do"
     t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(['<pad>', '<s>', '</s>', *words])}, unk_token='<pad>'))
     t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=t, pad_token=pad, bos_token='<s>', eos_token='</s>', padding_side=side)
+    return PreTrainedTokenizerFast(tokenizer_object=t, pad_token=pad, bos_token='<s>', eos_token='</s>',
+                                   padding_side=side)
 
 
 def letter_tokenizer():
