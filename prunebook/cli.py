@@ -112,12 +112,13 @@ def _load(args, recipe=None, teacher=None):
     return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map,
                       progress=args.progress, **given)
 
-# %% ../nbs/20_cli.ipynb #45ffb03c
+# %% ../nbs/20_cli.ipynb #c83f8931
 def _fits(args, name=None, dtype=None, recipe=None, teacher=None):
     "Refuse, before anything is loaded, a command that cannot fit into this machine; with a `recipe`, it also heals"
     from prunebook.estimates import memory_gb, model_size, peak_gb, weights_gb
     if args.force_memory: return
-    name, dtype, bits = name or args.model, dtype or args.dtype, getattr(args, 'bits', None)
+    name, dtype = args.model if name is None else name, dtype or args.dtype
+    bits = getattr(args, 'bits', None)
     try: size = model_size(name, getattr(args, 'revision', None), args.progress)
     except PrunebookError: return  # loading it gives the clearer message
     work = 'heal' if recipe else dict(prune='evaluate').get(args.command, args.command)

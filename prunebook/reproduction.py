@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['PRESETS', 'PROMPT', 'LOOK', 'STYLE', 'Preset', 'default_questions', 'named_texts', 'long_texts', 'continuations',
-           'Clock', 'source_mark', 'goes_on', 'started_work', 'reproduce', 'check_settings', 'measure', 'sweep_config',
-           'keep_checkpoint', 'Story', 'texts_title', 'sentences', 'question_sentence', 'result_figures',
-           'other_figures', 'folded', 'section', 'short_table', 'conditions', 'result_page', 'write_distances',
-           'save_figures', 'write_report']
+__all__ = ['PRESETS', 'PROMPT', 'LOOK', 'REPORT_STYLE', 'Preset', 'default_questions', 'named_texts', 'long_texts',
+           'continuations', 'Clock', 'source_mark', 'goes_on', 'started_work', 'reproduce', 'check_settings', 'measure',
+           'sweep_config', 'keep_checkpoint', 'Story', 'texts_title', 'sentences', 'question_sentence',
+           'result_figures', 'other_figures', 'folded', 'section', 'short_table', 'conditions', 'result_page',
+           'write_distances', 'save_figures', 'write_report']
 
 # %% ../nbs/18_reproduction.ipynb #115b6e59
 @dataclass(frozen=True)
@@ -366,7 +366,7 @@ def conditions(s: Story, model: 'PreTrainedModel') -> 'pd.DataFrame':
         ('machine', f'{m["processor"]}, {m["threads"]} threads, {m["system"]}, Python {m["python"]}'),
         ('versions', m['versions'])], columns=['part', 'setting'])
 
-# %% ../nbs/18_reproduction.ipynb #d9a6dace
+# %% ../nbs/18_reproduction.ipynb #daeeecd7
 def result_page(s: Story, model: 'PreTrainedModel', figures: dict[str, Any], result: Sequence[str]) -> str:
     "The report as one HTML page that needs no other file"
     import pandas as pd
@@ -389,11 +389,11 @@ def result_page(s: Story, model: 'PreTrainedModel', figures: dict[str, Any], res
             section('What was run', 'All numbers of this page come from this run.', html_of(conditions(s, model)),
                     folded('seconds of each step', seconds))]
     name = public_name(model.config._name_or_path or 'a model')
-    return html_page(f'{name} without {s.n} of {s.distances.depth} layers', STYLE + ''.join(body))
+    return html_page(f'{name} without {s.n} of {s.distances.depth} layers', REPORT_STYLE + ''.join(body))
 
 LOOK = ('Dotted curves are unhealed, solid ones healed. Bars are 95 % intervals. Look for a plateau and a drop, and '
         'for the distance between the two strategies (paper, figures 2, 3 and 5).')
-STYLE = ('<style>.result{display:flex;flex-wrap:wrap;gap:1rem}'
+REPORT_STYLE = ('<style>.result{display:flex;flex-wrap:wrap;gap:1rem}'
          '.result img{flex:1 1 20rem;min-width:0;max-width:27rem}</style>')
 
 # %% ../nbs/18_reproduction.ipynb #ea0654a0

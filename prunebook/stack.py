@@ -177,14 +177,16 @@ def window(self: LayerStack) -> int | None:
     "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
     return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
 
-# %% ../nbs/01_stack.ipynb #090b6c3d
+# %% ../nbs/01_stack.ipynb #63a5ca47
 @patch(as_prop=True)
 def positions(self: LayerStack) -> int | None:
     "The longest input that the model has position vectors for; `None` if it computes positions (rotary, ALiBi)"
-    found = [m.weight.shape[0] - getattr(m, 'offset', 0) for n, m in self.model.named_modules()
-             if re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
-    found += [b.shape[0] for n, b in self.model.named_buffers() if n.endswith('embed_positions')]
-    found += [len(t) for m in self.model.modules() if hasattr(t := vars(m).get('pos_encoding'), 'shape')]
+    tables = [m for n, m in self.model.named_modules()
+              if re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
+    # OPT keeps two rows for itself, RoBERTa those up to its padding
+    unused = lambda m: getattr(m, 'offset', 0) if m.padding_idx is None else m.padding_idx + 1
+    found = [m.num_embeddings - unused(m) for m in tables]
+    found += [b.shape[0] for n, b in self.model.named_buffers() if n.endswith(('embed_positions', 'pos_encoding'))]
     return min(found, default=None)
 
 # %% ../nbs/01_stack.ipynb #8f89d86f
