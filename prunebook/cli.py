@@ -651,7 +651,7 @@ def _raise_again(last, came):
     last[0] = -math.inf
     _thread.interrupt_main(came[-1])
 
-# %% ../nbs/20_cli.ipynb #5bb37240
+# %% ../nbs/20_cli.ipynb #380a8bbc
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
 ) -> int:  # 0: done; 1: `check` found a problem; 2: wrong use or input; 130: interrupted; 143: ended by SIGTERM
@@ -662,6 +662,7 @@ def main(
         except BaseException as e:
             if not came: raise
             code = 143 if _is_term(came) else 130
+            exec('')  # as in `_run`
             say(f'prunebook: interrupted ({type(e).__name__}).', sys.stderr)
     if argv is None: _ignore_signals()
     return code
@@ -687,7 +688,7 @@ def _unusable(word):
     try: return '\0' in word or not word.encode()  and bool(word)
     except UnicodeEncodeError: return True
 
-# %% ../nbs/20_cli.ipynb #f412fd65
+# %% ../nbs/20_cli.ipynb #f7903f0f
 AGAIN = dict(similarity='Go on with --resume.', heal='Go on with --resume.', sweep='The same command goes on.',
              reproduce='The same command goes on.')
 
@@ -700,6 +701,7 @@ def _run(args, came):
             saved = getattr(args, 'save', None)
             left = f'The scores so far are in {saved}.' if saved else AGAIN.get(args.command, 'Nothing was written.')
             complain(f'interrupted. {left}')
+            exec('')  # or Python may end by SIGINT: it notes an interruption of code that was run from a text
             return 143 if _is_term(came) else 130
         if out_of_memory(e): complain(f'out of memory. {_smaller(args)}. `prunebook estimate` gives the memory.')
         elif isinstance(e, (PrunebookError, OSError, UnicodeError)): complain(e)

@@ -706,15 +706,15 @@ class Task:
 
 TASKS = Registry('task')
 
-# %% ../nbs/11_evaluation.ipynb #45350ba2
+# %% ../nbs/11_evaluation.ipynb #9e2c548b
 for _o in (
     Task('c4', 'C4', 'loss', texts='demo', split='validation', source='arXiv 2403.17887'),
     Task('mmlu', 'MMLU', 'choice', 'mmlu', scoring='letter', shots=5, examples='mmlu', example_split='dev', seed=None,
          source='lm-evaluation-harness: mmlu'),
-    Task('mmlu_text', 'MMLU, answer texts', 'choice', 'mmlu', source='lm-evaluation-harness: mmlu_continuation'),
+    Task('mmlu_text', 'MMLU (texts)', 'choice', 'mmlu', source='lm-evaluation-harness: mmlu_continuation'),
     Task('boolq', 'BoolQ', 'choice', 'boolq', scoring='letter', prompt=prompt, answers=lambda o: ['No', 'Yes'],
          source='arXiv 2403.17887'),
-    Task('boolq_text', 'BoolQ, answer texts', 'choice', 'boolq', source='lm-evaluation-harness: boolq'),
+    Task('boolq_text', 'BoolQ (texts)', 'choice', 'boolq', source='lm-evaluation-harness: boolq'),
 ): TASKS.add(_o)
 
 # %% ../nbs/11_evaluation.ipynb #d2f92b82

@@ -5,13 +5,20 @@
 
 OLD is a folder with sweeps at any depth; NEW becomes one run folder that holds them all. Every score is read back and
 compared with the old one. With --old-code, a checkout of the version that wrote OLD, its own reader's table is too."""
-import argparse, json, math, subprocess, sys, tempfile
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from prunebook.evaluation import LossScore, Score
 from prunebook.losses import LossMap
-from prunebook.runs import KEYS, Run, kept_score, read_run
+from prunebook.runs import KEYS, Run, kept_score, read_run, record_json
 from prunebook.similarity import LayerDistances
 from prunebook.sweeps import SweepConfig, config_record
 from dataclasses import asdict
@@ -98,6 +105,25 @@ def convert(old, new):
     return sweeps
 
 
+def rename_tasks(folder, names):
+    "Give tasks of a converted run other names: the first format called MMLU and BoolQ by likelihood `mmlu` and `boolq`"
+    table = pd.read_csv(folder/'results.csv', keep_default_na=False, dtype=str)
+    table['task'] = table.task.replace(names)
+    table.to_csv(folder/'results.csv', index=False)
+    items = pq.read_table(folder/'items.parquet')
+    tasks = pa.array([names.get(o, o) for o in items['task'].to_pylist()], pa.string())
+    items = items.set_column(items.schema.get_field_index('task'), 'task', tasks)
+    pq.write_table(items, folder/'items.parquet', compression='zstd', compression_level=9, row_group_size=2**20)
+    run, new = json.loads((folder/'run.json').read_text()), lambda o: names.get(o, o)
+    for sweep in run['sweeps'].values():
+        config = sweep['config']
+        config['tasks'] = [new(o) for o in config['tasks']]
+        for k in ('task_ns', 'n_questions', 'sources'):
+            if isinstance(config.get(k), dict): config[k] = {new(o): v for o, v in config[k].items()}
+        sweep['items'] = {new(o): v for o, v in sweep['items'].items()}
+    (folder/'run.json').write_text(record_json(run))
+
+
 def check(old, new, sweeps):
     "Every score is the old one; every row is the old row"
     table, n = read_run(new).set_index(KEYS), 0
@@ -142,3 +168,4 @@ if __name__ == '__main__':
     if a.old_code:
         names = same_table(a.old, a.new, a.old_code)
         print(f'{len(names)} columns of the table are those of the old reader')
+    rename_tasks(a.new, dict(mmlu='mmlu_text', boolq='boolq_text'))
