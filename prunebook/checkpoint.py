@@ -25,8 +25,8 @@ __all__ = ['log', 'BITS', 'INDEX', 'TOWERS', 'NUMBER', 'ALIKE', 'WEIGHTS', 'FOLD
            'read_tensors', 'layers_prefix', 'layer_number', 'decoder_config', 'config_depth', 'all_alike',
            'cut_by_class', 'cut_config_file', 'copy_bytes', 'write_shard', 'renamed', 'parameters_of', 'bitsandbytes',
            'count', 'check_link', 'files_beside', 'checkpoint_folder', 'check_room', 'write_json', 'write_weights',
-           'prune_checkpoint', 'save_pruned', 'tame', 'before_and_after', 'model_card', 'sound_record', 'check_config',
-           'check_tensors', 'check_files', 'check_generation', 'check_loading', 'check_tokenizer', 'check_run',
+           'prune_checkpoint', 'save_pruned', 'tame', 'before_and_after', 'model_card', 'sound_record', 'config_faults',
+           'check_tensors', 'check_files', 'check_generation', 'check_loading', 'tokenizer_faults', 'check_run',
            'check_checkpoint', 'export_plan']
 
 # %% ../nbs/07_checkpoint.ipynb #4239705d
@@ -537,7 +537,7 @@ def sound_record(
     except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
 
 # %% ../nbs/07_checkpoint.ipynb #dd5e237a
-def check_config(config: dict[str, Any], text: dict[str, Any], depth: int) -> list[str]:
+def config_faults(config: dict[str, Any], text: dict[str, Any], depth: int) -> list[str]:
     "Problems of a config with itself: lists of the wrong length, a record that does not fit"
     ends = ('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')
     lists = {k: len(v) for k, v in text.items() if k.endswith(ends) and isinstance(v, list)}
@@ -574,7 +574,7 @@ def check_files(folder: Path) -> list[str]:
     wrong = []
     try:
         text, depth = decoder_config(config)
-        wrong += check_config(config, text, depth)
+        wrong += config_faults(config, text, depth)
         wrong += check_tensors(read_tensors(folder), text, depth)
     except PrunebookError as e: wrong.append(str(e))
     if (folder/'adapter_config.json').is_file():
@@ -611,7 +611,7 @@ def check_loading(info: dict[str, Any]) -> list[str]:
     firsts = {k: sorted(info[k], key=str)[0] for k in said if info.get(k)}
     return [f'{v[0] if isinstance(v, tuple) else v} {said[k]} ({len(info[k])} such).' for k, v in firsts.items()]
 
-def check_tokenizer(folder: Path, rows: int) -> str | None:
+def tokenizer_faults(folder: Path, rows: int) -> str | None:
     "The problem with a checkpoint's tokenizer, if there is one"
     from transformers import AutoTokenizer
     from prunebook.models import tokenizer_problem
@@ -629,7 +629,7 @@ def check_run(folder: Path) -> list[str]:
     try: model, info = AutoModelForCausalLM.from_pretrained(folder, **how)
     except Exception as e: return [f'it cannot be loaded: {first_line(e)}']
     wrong = check_loading(info)
-    if problem := check_tokenizer(folder, LayerStack(model).embedding_rows): wrong.append(problem)
+    if problem := tokenizer_faults(folder, LayerStack(model).embedding_rows): wrong.append(problem)
     return wrong + check_generation(model)
 
 # %% ../nbs/07_checkpoint.ipynb #228d61de

@@ -21,7 +21,7 @@ from .runs import KEYS, kept_score, read_record, read_run
 from .similarity import LayerDistances
 
 # %% auto #0
-__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SHOTS', 'ITEMS', 'SAYS', 'verdict', 'Finding',
+__all__ = ['HOLDS', 'FAILS', 'UNSURE', 'MISSING', 'EARLY', 'RECIPE', 'SHOTS', 'ITEM_COLUMNS', 'SAYS', 'verdict', 'Finding',
            'with_interval', 'accuracy_text', 'Unmeasured', 'Unsure', 'about', 'findings_table', 'combined',
            'widest_first', 'most_cuts', 'title_of', 'figure_rows', 'rows_of', 'curve_of', 'finest_rows', 'RunFolder',
            'paired_scores', 'which_run', 'open_run', 'spans', 'points_of', 'figure_or_reason', 'small_ns',
@@ -121,7 +121,7 @@ def findings_table(
 # %% ../nbs/15_claims.ipynb #4d045e92
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
 SHOTS = ['shots', 'shots_seed']
-ITEMS = ['source', 'count', 'max_length', 'dtype']
+ITEM_COLUMNS = ['source', 'count', 'max_length', 'dtype']
 
 def combined(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     "The columns `by` of each row as one text, to group and compare by"
@@ -151,7 +151,8 @@ def figure_rows(table: pd.DataFrame) -> pd.DataFrame:
     task the few-shot examples, items and healing recipe that have most cuts"""
     two = table.strategy.isin(['similarity', 'simple'])
     t = table[two | (table.n == 0)] if two.any() else table
-    t = pd.concat([widest_first(most_cuts(most_cuts(o, SHOTS), ITEMS)) for _, o in t.groupby('task', sort=False)])
+    by_task = t.groupby('task', sort=False)
+    t = pd.concat([widest_first(most_cuts(most_cuts(o, SHOTS), ITEM_COLUMNS)) for _, o in by_task])
     once = [o for o in KEYS if o != 'sweep']
     return pd.concat([t[~t.healed], most_cuts(t[t.healed], RECIPE)]).drop_duplicates(once).reset_index(drop=True)
 
@@ -188,7 +189,7 @@ def finest_rows(rows: pd.DataFrame, usual: pd.DataFrame) -> pd.DataFrame | None:
     own = own[alike(SHOTS) & (~own.healed | alike(RECIPE))]
     if own.empty: return None
     reaches = lambda o: (o.n == 0).any() and o.n.max() >= usual.n.max() and 2 * o.n.nunique() > len(usual)
-    enough = [o for _, o in own.groupby(combined(own, ITEMS)) if reaches(o)]
+    enough = [o for _, o in own.groupby(combined(own, ITEM_COLUMNS)) if reaches(o)]
     return widest_first(max(enough, key=lambda o: (o['count'].iloc[0], o.n.nunique()))) if enough else None
 
 # %% ../nbs/15_claims.ipynb #682e821a
@@ -1070,7 +1071,7 @@ def shots_table(
     t = rows_of(run.table, task, strategy, healed)
     count = lambda o: (len(o[SHOTS].drop_duplicates()), len(o[['n', *SHOTS]].drop_duplicates()), o['count'].iloc[0])
     if len(t):
-        t = max((o for _, o in t.groupby(combined(t, ITEMS))), key=count)
+        t = max((o for _, o in t.groupby(combined(t, ITEM_COLUMNS))), key=count)
         t = widest_first(t).drop_duplicates(['n', *SHOTS])
     return t.pivot(index='n', columns=SHOTS, values='value').dropna(axis=1, thresh=2).dropna(), t
 

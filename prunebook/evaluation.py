@@ -17,7 +17,8 @@ from .core import (PrunebookError, Registry, atomic_write, file_name, first_line
                             read_json)
 from .data import (Tokens, load_questions, load_texts, over_batches, retry_smaller_batch, token_budget,
                             tokenize)
-from .likelihood import check_vocabulary, continuation_logprobs, document_losses, encode_pairs, pick
+from .likelihood import continuation_logprobs, document_losses, encode_pairs, pick
+from .similarity import check_vocabulary
 from .stack import LayerStack, evaluating, replaced
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,7 +27,7 @@ from .stack import Block
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'AXES', 'MARKS', 'figure_style', 'new_axes', 'panels', 'one_legend', 'colours_of',
-           'draw_points', 'plain', 'axis_title', 'score_label', 'baseline_line', 'note_line', 'logarithmic',
+           'draw_points', 'escape_math', 'axis_title', 'score_label', 'baseline_line', 'note_line', 'logarithmic',
            'save_figure', 'plot_stack', 'plot_curves', 'rescaled_rows', 'first_dominates', 'plot_heatmap',
            'plot_heatmaps', 'mean_over_seeds', 'rescale_scores', 'layers_axis', 'plot_scores', 'plot_recipe',
            'plot_places', 'plot_history', 'html_of', 'html_page', 'report_html']
@@ -113,19 +113,19 @@ AXES = dict(
     healing_tokens='healing tokens', rank='rank of the adapters', value='score', seed='seed',
     normalized='loss / log V', fraction_layers='layers dropped', fraction_params='parameters dropped')
 
-def plain(text: Any) -> str:
+def escape_math(text: Any) -> str:
     "Text that matplotlib shall not read as a formula"
     return str(text).replace('$', r'\$')
 
 # %% ../nbs/16_figures.ipynb #d1085d4c
 def axis_title(column: str) -> str:
     "A column of a table in words"
-    return AXES.get(column) or plain(column.replace('_', ' '))
+    return AXES.get(column) or escape_math(column.replace('_', ' '))
 
 # %% ../nbs/16_figures.ipynb #5f6b7505
 def score_label(task: str, column: str = 'value') -> str:
     "The y axis of a task's score, with its unit"
-    entry, title = TASKS.get(task.partition(':')[0]), plain(title_of(task))
+    entry, title = TASKS.get(task.partition(':')[0]), escape_math(title_of(task))
     if column == 'normalized': return f'{title} loss / log V'
     return f'{title} loss (nats per token)' if entry and entry.kind == 'loss' else f'{title} accuracy'
 
@@ -152,7 +152,7 @@ def note_line(ax: Axes, y: float, label: str, x: float = 1) -> None:
 
 # %% ../nbs/16_figures.ipynb #25645e8b
 def logarithmic(ax: Axes) -> None:
-    "A logarithmic y axis with plain numbers"
+    "A logarithmic y axis with escape_math numbers"
     ax.set_yscale('log')
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6)))
     ax.yaxis.set_major_formatter('{x:g}')
@@ -341,7 +341,7 @@ def _draw_curves(ax, rows, cuts, by, name, colour, shift):
     "One name, unhealed and healed, each from the unpruned model on; side by side, so that no bar hides another"
     unpruned = rows[rows.n == 0]
     if (unpruned[by] == name).any(): unpruned = unpruned[unpruned[by] == name]
-    shown = plain(name.replace('_', ' ')) if isinstance(name, str) else f'{axis_title(by)} {name:g}'
+    shown = escape_math(name.replace('_', ' ')) if isinstance(name, str) else f'{axis_title(by)} {name:g}'
     if name == 'simple': shown += ' (deepest, last kept)'
     for healed in (False, True):
         own = cuts[(cuts[by] == name) & (cuts.healed == healed)]
@@ -370,7 +370,7 @@ def plot_recipe(
         for s, colour in colours_of(rows.strategy.unique()).items():
             for n, own in rows[rows.strategy == s].groupby('n'):
                 pts = mean_over_seeds(own, [x])
-                draw_points(ax, pts[x], pts, color=colour, marker=marks[n], ms=5, label=f'{plain(s)}, n = {n}')
+                draw_points(ax, pts[x], pts, color=colour, marker=marks[n], ms=5, label=f'{escape_math(s)}, n = {n}')
         unpruned = table[(table.task == task) & (table.n == 0)].value.mean()
         if np.isfinite(unpruned): note_line(ax, unpruned, 'unpruned model', .5)
         ax.set_xscale('log', base=2 if x == 'rank' else 10)
@@ -393,7 +393,7 @@ def plot_places(
         models = table.groupby('model', sort=False)
         for (name, own), colour, mark in zip(models, sns.color_palette('colorblind', 16), MARKS * 2):
             ax.plot(100 * own.n / own.depth, own.start / (own.depth - own.n), color=colour, lw=1.3, marker=mark,
-                    ms=3.5, label=f'{plain(name)} (L = {own.depth.iloc[0]})')
+                    ms=3.5, label=f'{escape_math(name)} (L = {own.depth.iloc[0]})')
         ax.axhline(.5, color='0.5', ls='--', lw=.9, zorder=0)
         ax.set(xlabel='layers dropped, $n / L$ (%)', ylim=(-.03, 1.03),
                ylabel='relative depth of the best block,\n$\\ell^*(n) / (L - n)$')

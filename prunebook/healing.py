@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 __all__ = ['log', 'METHODS', 'USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'Method', 'HealingConfig', 'settings_that_count',
            'frozen_copy', 'layer_origins', 'cut_record', 'seams', 'adapted_layers', 'target_names', 'Student',
            'add_adapters', 'unfreeze_end', 'make_student', 'Patch', 'find_patches', 'patch_sums', 'least_squares_map',
-           'fold_map', 'linear_patch', 'Run', 'train', 'write_adapter', 'read_note', 'adapter_tensors', 'load_adapter',
-           'HealingResult', 'plot_history', 'healing_summary', 'healing_card', 'heal']
+           'fold_map', 'linear_patch', 'HealingRun', 'train', 'write_adapter', 'read_note', 'adapter_tensors',
+           'load_adapter', 'HealingResult', 'save_history', 'healing_summary', 'healing_card', 'heal']
 
 # %% ../nbs/09_healing.ipynb #7a01a364
 @dataclass(frozen=True)
@@ -449,7 +449,7 @@ METHODS.add(Method('linear_patch', 'a least-squares map, no training', 'arXiv:25
                    solve=linear_patch, needs_teacher=True))
 
 # %% ../nbs/09_healing.ipynb #43c74c4a
-class Run(NamedTuple):
+class HealingRun(NamedTuple):
     "All that a training works on"
     model: PreTrainedModel
     teacher: PreTrainedModel | None
@@ -462,7 +462,7 @@ class Run(NamedTuple):
 
 # %% ../nbs/09_healing.ipynb #c1283c2e
 def train(
-    run: Run
+    run: HealingRun
 ) -> None:
     "Train, and write the learned parameters to `run.folder`/adapter"
     while fewer := _attempt(run):
@@ -538,7 +538,7 @@ def _fewer_rows(e, args, config):
 # %% ../nbs/09_healing.ipynb #4c43706c
 def write_adapter(
     folder: Path,                  # It appears whole or not at all
-    run: Run,
+    run: HealingRun,
     learned: Student | dict[str, torch.Tensor],  # A student, or new tensors by name
     history: list[dict[str, Any]],
     seconds: float
@@ -675,11 +675,11 @@ class HealingResult:
         with disk_errors(folder):
             self.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            if self.history: plot_history(self.history, folder/'loss.png')
+            if self.history: save_history(self.history, folder/'loss.png')
             (folder/'README.md').write_text(healing_card(self, scores), encoding='utf-8')
 
 # %% ../nbs/09_healing.ipynb #285a711b
-def plot_history(
+def save_history(
     history: list[dict[str, Any]],
     path: str | Path
 ) -> None:
@@ -830,7 +830,7 @@ def heal(
     rows = _checked_rows(model, tokenizer, texts, config)
     asked = _asked(model, teacher, rows, config)
     with undisturbed(), _run_folder(out, asked, resume, force, reads) as folder:
-        _learn(Run(model, teacher, tokenizer, rows, config, folder, out is not None, progress), texts)
+        _learn(HealingRun(model, teacher, tokenizer, rows, config, folder, out is not None, progress), texts)
         note, tensors = read_note(folder/'adapter'), adapter_tensors(folder/'adapter')
         healed = load_adapter(model, folder/'adapter')
     record = getattr(model.config, 'prunebook', None)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import math, os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from .attention import Fork, fork_limit, run_forks, takes_forks
 from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
+from .similarity import check_vocabulary
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'document_losses', 'check_vocabulary', 'continuation_logprobs', 'encode_pairs', 'pick']
+__all__ = ['token_losses', 'document_losses', 'continuation_logprobs', 'encode_pairs', 'pick']
 
 # %% ../nbs/10_likelihood.ipynb #acb5fa21
 def token_losses(
@@ -44,17 +45,6 @@ def document_losses(
     nll = token_losses(stack, hidden[:, :-1][real.to(hidden.device)], batch.input_ids[:, 1:][real])
     rows = real.nonzero()[:, 0].cpu().numpy()
     return np.bincount(rows, nll.double().cpu().numpy(), minlength=len(real))
-
-# %% ../nbs/10_likelihood.ipynb #4efbf9a4
-def check_vocabulary(
-    stack: LayerStack,
-    rows: Iterable[Sequence[int]]  # Tokens of each text
-) -> None:
-    "Raises `PrunebookError` if a token has no row in the model's embedding"
-    top = max((max(o) for o in rows if len(o)), default=0)
-    if top >= stack.embedding_rows:
-        raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
-                             f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
 
 # %% ../nbs/10_likelihood.ipynb #5bbce3da
 @torch.inference_mode()

@@ -14,9 +14,9 @@ import torch
 from .core import PrunebookError, atomic_write, digest, first_line, public_name
 from .data import Batch, Tokens, over_batches, token_budget, tokenize
 from .evaluation import LossScore, loss_score, ratio_interval
-from .likelihood import check_vocabulary, document_losses
+from .likelihood import document_losses
 from .runs import FILES, versions
-from .similarity import LayerDistances
+from .similarity import LayerDistances, check_vocabulary
 from .stack import Block, LayerStack, check_layers, evaluating, fingerprint
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ['STRATEGIES', 'INPUTS', 'Plan', 'layer_range', 'parse_layers', 'as_plan', 'Strategy', 'similar_block', 'deep_block',
            'first_block', 'middle_block', 'random_block', 'keep_last_block', 'least_influence', 'best_loss_block',
            'greedy_layers', 'as_strategy', 'strategy_arguments', 'known_depth', 'choose_layers', 'check_distances',
-           'model_size', 'quantization_of', 'provenance', 'patterns_in', 'matches', 'check_patterns', 'prune_model']
+           'weight_counts', 'quantization_of', 'provenance', 'patterns_in', 'matches', 'check_patterns', 'prune_model']
 
 # %% ../nbs/06_pruning.ipynb #09630d87
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def check_distances(
                              'Measure this model.')
 
 # %% ../nbs/06_pruning.ipynb #90b9aa83
-def model_size(
+def weight_counts(
     model: PreTrainedModel
 ) -> dict[str, int | None]:
     "Parameters and bytes, tied weights once. Parameters are `None` where a quantised model packs them in its own way"
@@ -329,7 +329,7 @@ def quantization_of(model: PreTrainedModel) -> dict[str, Any] | None:
 def provenance(
     plan: Plan,
     config: Any,             # The config of the pruned model, or the JSON of one
-    before: dict[str, Any],  # As `model_size` gives it
+    before: dict[str, Any],  # As `weight_counts` gives it
     after: dict[str, Any],
     source: str | None = None  # The name of the source; the config's if `None`
 ) -> dict[str, Any]:
@@ -383,10 +383,10 @@ def prune_model(
 ) -> PreTrainedModel:                          # A plain transformers model
     """`model` without the layers of `plan`. Unless `inplace`, `model` stays as it was, and shares its weights.
     `config.prunebook` records the cut. Raises `PrunebookError` if the plan does not fit, or the cut is impossible"""
-    stack, before = LayerStack(model), model_size(model)
+    stack, before = LayerStack(model), weight_counts(model)
     plan = as_plan(plan, len(stack))
     check_patterns(quantization_of(model), [n for n, _ in model.named_modules()], stack.path)
     small = model if inplace else weight_sharing_copy(model)
     LayerStack(small).cut(plan.keep)
-    small.config.prunebook = provenance(plan, small.config, before, model_size(small))
+    small.config.prunebook = provenance(plan, small.config, before, weight_counts(small))
     return small

@@ -5,7 +5,7 @@
 # %% ../nbs/05_similarity.ipynb #a13fe958
 from __future__ import annotations
 import json, math, operator, os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -446,13 +446,13 @@ def measure_group(
 
 def check_vocabulary(
     stack: LayerStack,
-    ids: Sequence[Sequence[int]]
+    ids: Iterable[Sequence[int]]  # Tokens of each text
 ) -> None:
     "Raises `PrunebookError` if a token has no row in the model's embedding"
-    rows, most = stack.embedding_rows, max(map(max, ids))
-    if rows is not None and most >= rows:
-        raise PrunebookError(f'the tokenizer gives token {most:,} and the model has embeddings for {rows:,} tokens. '
-                             "Use the model's own tokenizer.")
+    top = max((max(o) for o in ids if len(o)), default=0)
+    if top >= stack.embedding_rows:
+        raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
+                             f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
 
 # %% ../nbs/05_similarity.ipynb #05c2bbad
 def run_prints(

@@ -60,11 +60,13 @@ head = json.dumps({'w': dict(dtype='F32', shape=[2], data_offsets=[0, 8])}).enco
 score = asdict(Score('t', .5, 1, 2, .1, .9, [0, 1], [0, 0], 'likelihood', .5, .5)) | dict(kind='Score')
 READERS = dict(
     header=(header, len(head).to_bytes(8, 'little') + head + bytes(8)), layers=(layers, b'1, 3-5, -1'),
-    healing=(reload(HealingConfig.load), asdict(HealingConfig())), sweep=(reload(SweepConfig.load), asdict(SweepConfig())),
+    healing=(reload(HealingConfig.load), asdict(HealingConfig())),
+    sweep=(reload(SweepConfig.load), asdict(SweepConfig())),
     plan=(reload(Plan.load), dict(layers=[1, 2], depth=4, strategy='x', details={})),
     score=(lambda d: load_score(put('x.json', d)), score),
     loss_map=(lambda d: LossMap.load(put('x.safetensors', d)), whole_map()),
-    questions=(lambda d: check_items(load_questions(str(put('q.jsonl', d)))), dict(question='q', choices=['a', 'b'], answer=1)),
+    questions=(lambda d: check_items(load_questions(str(put('q.jsonl', d)))),
+               dict(question='q', choices=['a', 'b'], answer=1)),
     texts=(lambda d: load_texts(str(put('t.jsonl', d))), dict(text='x')),
     lines=(lambda d: load_texts(str(put('t.txt', d))), b'one\ntwo\n'))
 known = {'x.json', 'again.json', 'x.safetensors', 'q.jsonl', 't.jsonl', 't.txt'}

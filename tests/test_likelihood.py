@@ -7,9 +7,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.attention import takes_forks
 from prunebook.core import PrunebookError
 from prunebook.evaluation import prompt
-from prunebook.likelihood import (check_vocabulary, continuation_logprobs, document_losses, encode_pairs, pick,
+from prunebook.likelihood import (continuation_logprobs, document_losses, encode_pairs, pick,
                                   token_losses)
 from prunebook.data import make_batch
+from prunebook.similarity import check_vocabulary
 from prunebook.stack import LayerStack
 from support.tiny import Letters, tiny
 

@@ -1,5 +1,5 @@
-"""Strangers' files do nothing, and secrets stay inside. What concerns one room alone (wheels, checkpoints, models, reports)
-stands beside that room's other tests."""
+"""Strangers' files do nothing, and secrets stay inside. Tests of one room alone (wheels, checkpoints, models, reports)
+stand beside that room's other tests."""
 import json
 import os
 import shutil
@@ -27,7 +27,8 @@ nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=docume
 
 def test_secrets_are_blotted_out(monkeypatch):
     monkeypatch.setenv('HF_TOKEN', 'no-form-at-all')
-    said = redact(f'GET https://me:pass@host/x?y {token} Bearer abcdefghij no-form-at-all mine hf_quantizer', 'mine', None)
+    sent = f'GET https://me:pass@host/x?y {token} Bearer abcdefghij no-form-at-all mine hf_quantizer'
+    said = redact(sent, 'mine', None)
     assert said == 'GET https://***@host/x?y *** Bearer *** *** *** hf_quantizer'
 
 
@@ -57,16 +58,18 @@ def test_a_pickled_adapter_runs_nothing(tiny, tmp_path):
 
 
 def test_no_pickle_and_no_shell_in_the_package():
-    words = ('pickle.load', 'torch.load', 'torch.save', 'shell=True', 'os.system', 'os.popen', 'exec(', 'yaml.load(')
+    words = ('pickle.load', 'torch.load', 'torch.save', 'shell=True', 'os.system', 'os.popen', ' exec(', 'yaml.load(')
     for p in Path(prunebook.__file__).parent.glob('*.py'):
-        for word in words: assert word not in p.read_text(), f'{p.name}: {word}'
+        code = p.read_text().replace("exec('')", '')  # runs no code: it clears a flag of Python's
+        for word in words: assert word not in code, f'{p.name}: {word}'
 
 
 # text that others obey
 
 def card_of(source):
     return model_card(dict(
-        source=source, revision=source, strategy=source, dropped=[1], kept=[0, 2], depth=3, versions=dict(prunebook='0'),
+        source=source, revision=source, strategy=source, dropped=[1], kept=[0, 2], depth=3,
+        versions=dict(prunebook='0'),
         parameters=dict(before=3, after=2), bytes=dict(before=3, after=2)))
 
 
@@ -89,7 +92,8 @@ def test_plans_for_mergekit_cannot_be_steered(name):
 
 def page():
     table = pd.DataFrame([{o: o for o in nasty[:4]}])
-    return report_html(nasty[0], [(nasty[1], nasty[0], table), (nasty[0], nasty[1], nasty[1]), ('list', nasty[2], [nasty[0], table])])
+    sections = [(nasty[1], nasty[0], table), (nasty[0], nasty[1], nasty[1]), ('list', nasty[2], [nasty[0], table])]
+    return report_html(nasty[0], sections)
 
 
 class Tags(HTMLParser):
@@ -114,15 +118,16 @@ def test_reports_run_nothing_in_a_browser(tmp_path):
     (tmp_path/'page.html').write_text(page())
     (tmp_path/'control.html').write_text('<title>x</title>' + nasty[0])
     def dom(name):
-        argv = [browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path/"profile"}', '--dump-dom']
-        return subprocess.run([*argv, f'file://{tmp_path/name}'], capture_output=True, text=True, timeout=60).stdout
+        flags = ['--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path/"profile"}', '--dump-dom']
+        argv = [browser, *flags, f'file://{tmp_path/name}']
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
     if 'pwned</title>' not in dom('control.html'): pytest.skip('the browser does not start here')
     assert 'pwned</title>' not in (shown := dom('page.html')) and '&lt;script&gt;' in shown
 
 
 def test_figures_take_any_name(tmp_path):
-    rows = [dict(strategy=s, n=n, healed=False, seed=0, task='$\\frac{x', value=.5, low=.4, high=.6, fraction_layers=n / 30)
-            for s, n in [('none', 0), ('$\\undefined', 2)]]
+    same = dict(healed=False, seed=0, task='$\\frac{x', value=.5, low=.4, high=.6)
+    rows = [same | dict(strategy=s, n=n, fraction_layers=n / 30) for s, n in [('none', 0), ('$\\undefined', 2)]]
     plot_scores(pd.DataFrame(rows), '$\\frac{x').figure.savefig(tmp_path/'x.png')
 
 
