@@ -347,17 +347,18 @@ def _heal(args):
         scores = _before_and_after(args, judged, model, result.model, tok)
         own_type(result.model)
         result.write(tok, work, scores)
-        _tidy(work)
+        _tidy(work, args.out)
     said = {k: dict(before=a, after=b) for k, (a, b) in scores.items()}
     tokens = result.history[-1]['tokens'] if result.history else 0
     return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
 
-def _tidy(work):
+def _tidy(work, out):
     "The adapter beside the checkpoint, and nothing that only the work needed"
-    from shutil import copytree, rmtree
+    from shutil import copytree
+    from prunebook.core import discard
     copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
     (work/'asked.json').unlink(missing_ok=True)
-    rmtree(work/'healing')
+    discard(work/'healing', out)  # in one step: half of it could not be gone on with
 
 # %% ../nbs/20_cli.ipynb #8bc26708
 def _healing_config(args):

@@ -496,10 +496,16 @@ def work_folder(
         try:
             yield work
             free_place(out, force, reads)
+            _clear_leavings(work)
             sync_tree(work)
             _put_finished(work, out, force)
         finally:
             if not work.exists(): _beside(out, 'asked').unlink(missing_ok=True)
+
+def _clear_leavings(folder):
+    "Remove the locks and half-made folders that killed work left inside `folder`"
+    for p in sorted(folder.rglob('.*')):
+        if re.fullmatch(r'\.+.*\.(lock|prunebook-.*)', p.name): _delete(p)
 
 def _put_finished(work, out, force):
     work.rename(ready := _ready_name(out, work))

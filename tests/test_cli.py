@@ -313,7 +313,9 @@ SLOW = dict(
     similarity=['similarity', 'M', '--texts', 'T', '--out', 'o'], prune=['prune', 'M', 'o', '--n', '2', '--texts', 'T'],
     evaluate=['evaluate', 'M', '--tasks', 'Q'],
     heal=['heal', 'M', 'o', '--texts', 'T', '--steps', '200', '--max-length', '32'],
-    check=['check', 'M'], sweep=['sweep', 'M', '--out', 'o', '--texts', 'T', '--tasks', 'Q'])
+    check=['check', 'M'],
+    sweep=['sweep', 'M', '--out', 'o', '--ns', '1', '2', '--texts', 'T', '--n-calibration', '8',
+           '--tasks', 'Q'])
 
 
 def interrupted(command, own, folder, after, number):
