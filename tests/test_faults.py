@@ -141,7 +141,7 @@ def stands(command, out, was, right):
     new = result(command, out) == right.result and set(found) - {'asked.json'} == right.names - {'asked.json'}
     assert found == was or new, sorted(found or ())
     other = {o for o in beside(out) if not o.startswith(('.out.prunebook-', 'log'))}
-    assert other <= {'out', '.out.lock', 'out.unfinished'}
+    assert other <= {'out', '.out.lock', 'out.unfinished', '.out.unfinished.lock'}
 
 def goes_on(command, stage, out, right, why=''):
     "The next run gives the right result, and leaves nothing else"

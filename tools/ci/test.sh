@@ -5,5 +5,5 @@ step "nbdev_test and pytest"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # nbdev_test runs as many notebooks at once as there are cores
 before=$(git status --porcelain)
 nbdev_test
-pytest -q "$@"
+pytest -q -n 2 "$@"  # two processes: most of the time goes into starting others
 [ "$before" = "$(git status --porcelain)" ] || { git status --short; echo "the tests left files behind"; exit 1; }
