@@ -123,6 +123,7 @@ def sync(path: str | Path) -> None:
         if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise  # some network file systems cannot sync a folder
     finally: os.close(fd)
 
+# %% ../nbs/00_core.ipynb #129dd02e
 def atomic_write(
     path: str | Path,
     data: str | bytes  # Text is written as UTF-8

@@ -300,6 +300,25 @@ def layers_axis(ax: Axes, depth: float) -> None:
     top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=9)
     top.tick_params(labelsize=9)
 
+# %% ../nbs/16_figures.ipynb #8f8f5a27
+def _ordered(names):
+    "The paper's two strategies first, then the others as they come"
+    known = list(STRATEGY_COLOURS)
+    return sorted(names, key=lambda o: (known.index(o) if o in known[:2] else 2, str(o) if isinstance(o, str) else o))
+
+def _draw_curves(ax, rows, cuts, by, name, colour, shift):
+    "One name, unhealed and healed, each from the unpruned model on; side by side, so that no bar hides another"
+    unpruned = rows[rows.n == 0]
+    if (unpruned[by] == name).any(): unpruned = unpruned[unpruned[by] == name]
+    shown = escape_math(name.replace('_', ' ')) if isinstance(name, str) else f'{axis_title(by)} {name:g}'
+    if name == 'simple': shown += ' (deepest, last kept)'
+    for healed in (False, True):
+        own = cuts[(cuts[by] == name) & (cuts.healed == healed)]
+        if own.empty: continue
+        pts = mean_over_seeds(pd.concat([unpruned, own]), ['n', 'fraction_layers'])
+        label = f'{shown}, {"healed" if healed else "unhealed"}'
+        draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour, label=label)
+
 # %% ../nbs/16_figures.ipynb #133c9a1d
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` or `read_run` returns it
@@ -331,24 +350,6 @@ def plot_scores(
         layers_axis(ax, (rows.n / rows.fraction_layers).median())
         ax.legend(ncol=2, loc='lower left', bbox_to_anchor=(0, 1.24), borderaxespad=0)
     return ax
-
-def _ordered(names):
-    "The paper's two strategies first, then the others as they come"
-    known = list(STRATEGY_COLOURS)
-    return sorted(names, key=lambda o: (known.index(o) if o in known[:2] else 2, str(o) if isinstance(o, str) else o))
-
-def _draw_curves(ax, rows, cuts, by, name, colour, shift):
-    "One name, unhealed and healed, each from the unpruned model on; side by side, so that no bar hides another"
-    unpruned = rows[rows.n == 0]
-    if (unpruned[by] == name).any(): unpruned = unpruned[unpruned[by] == name]
-    shown = escape_math(name.replace('_', ' ')) if isinstance(name, str) else f'{axis_title(by)} {name:g}'
-    if name == 'simple': shown += ' (deepest, last kept)'
-    for healed in (False, True):
-        own = cuts[(cuts[by] == name) & (cuts.healed == healed)]
-        if own.empty: continue
-        pts = mean_over_seeds(pd.concat([unpruned, own]), ['n', 'fraction_layers'])
-        label = f'{shown}, {"healed" if healed else "unhealed"}'
-        draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour, label=label)
 
 # %% ../nbs/16_figures.ipynb #b1315700
 def plot_recipe(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
+from fastcore.basics import patch
 from .core import PrunebookError, atomic_write, digest, first_line, public_name
 from .data import Batch, Tokens, over_batches, token_budget, tokenize
 from .evaluation import LossScore, loss_score, ratio_interval
@@ -227,18 +228,6 @@ class LossMap:
         table[range(depth + 1), range(depth + 1)] = sums[0, 0]
         return cls(table.sum(-1) / sum(counts), table, list(counts), info)
 
-    def best_block(self, n: int) -> Block:
-        "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
-        sizes = [k for k in range(1, self.depth) if not np.isnan(np.diagonal(self.loss, k)).any()]
-        if n not in sizes: raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {sizes}.')
-        return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
-
-    def to_frame(self) -> 'pd.DataFrame':
-        "A row per block: start, n, loss, and its 95 % interval"
-        import pandas as pd
-        rows = [(l, e - l, *ratio_interval(self.sums[l, e], self.counts)) for l, e in self.blocks]
-        return pd.DataFrame(rows, columns=['start', 'n', 'loss', 'low', 'high'])
-
     def save(self, folder: str | Path) -> Path:
         "Write `loss_map.safetensors` into `folder`"
         return save_map(self, Path(folder))
@@ -247,6 +236,21 @@ class LossMap:
     def load(cls, path: str | Path) -> LossMap:
         "Read a folder or file that `save` wrote. Raises `PrunebookError` for anything else"
         return load_map(Path(path))
+
+# %% ../nbs/13_losses.ipynb #7bb686b4
+@patch
+def best_block(self: LossMap, n: int) -> Block:
+    "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
+    sizes = [k for k in range(1, self.depth) if not np.isnan(np.diagonal(self.loss, k)).any()]
+    if n not in sizes: raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {sizes}.')
+    return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
+
+@patch
+def to_frame(self: LossMap) -> 'pd.DataFrame':
+    "A row per block: start, n, loss, and its 95 % interval"
+    import pandas as pd
+    rows = [(l, e - l, *ratio_interval(self.sums[l, e], self.counts)) for l, e in self.blocks]
+    return pd.DataFrame(rows, columns=['start', 'n', 'loss', 'low', 'high'])
 
 # %% ../nbs/13_losses.ipynb #b7dbffe8
 def save_map(losses: LossMap, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
+from fastcore.basics import patch
 from .core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name, read_json
 from .data import Batch, over_batches, token_budget, tokenize
 from .stack import Block, LayerStack, evaluating, fingerprint
@@ -482,13 +483,6 @@ class RunState:
         for m, o in moments.items(): self.moments[m] = self.moments[m] + o if m in self.moments else o
         self.skipped = sorted(self.skipped + skipped)
 
-    def verdicts(self, until: Certain | None, measure: str) -> list[Verdict]:
-        "The verdicts of the rule, and note the sizes that are settled; empty without a rule"
-        found = until.look(self.moments[measure]) if until and self.moments else []
-        for v in found:
-            if v.settled: self.settled.setdefault(v.n, self.done)
-        return found
-
     def save(self, path: Path, prints: dict[str, str]) -> None:
         "Write to one file, whole or not at all"
         from safetensors.numpy import save
@@ -515,6 +509,15 @@ class RunState:
         if not differ: return found
         raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. '
                              'Give the same as that run to go on, or delete the file to start anew.')
+
+# %% ../nbs/05_similarity.ipynb #72e8cead
+@patch
+def verdicts(self: RunState, until: Certain | None, measure: str) -> list[Verdict]:
+    "The verdicts of the rule, and note the sizes that are settled; empty without a rule"
+    found = until.look(self.moments[measure]) if until and self.moments else []
+    for v in found:
+        if v.settled: self.settled.setdefault(v.n, self.done)
+    return found
 
 # %% ../nbs/05_similarity.ipynb #cf26986d
 def gather_lists(
