@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Every page and every test, as the README says, less the installation. The tree must be as clean afterwards as before.
+# `tools/ci/test.sh pages` runs the pages alone, `tools/ci/test.sh tests` the tests alone.
 . "$(dirname "$0")/common.sh"
-step "nbdev_test and pytest"
+what=${1:-all}
+step "nbdev_test and pytest: $what"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # nbdev_test runs as many notebooks at once as there are cores
 before=$(git status --porcelain)
-nbdev_test
-pytest -q -n 2 "$@"  # two processes: most of the time goes into starting others
+[ "$what" = tests ] || nbdev_test
+[ "$what" = pages ] || pytest -q -n 2  # two processes: most of the time goes into starting others
 [ "$before" = "$(git status --porcelain)" ] || { git status --short; echo "the tests left files behind"; exit 1; }
