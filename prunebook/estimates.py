@@ -287,14 +287,14 @@ def estimate(
     return pd.DataFrame([dict(o, disk_gb=disk.get(o['command'], 0.), minutes=minutes.get(o['command']),
                               fits=o['peak_gb'] < have) for o in rows])
 
-def memory_rows(size, dtype, bits, batch_tokens, recipe):
+def memory_rows(size: Size, dtype: str, bits: int | None, batch_tokens: int, recipe: Any):
     "Memory of each command; `check` always loads in float32, and `prune` loads nothing"
     for command in ('similarity', 'prune', 'heal', 'evaluate', 'check'):
         how = ('float32', None) if command == 'check' else (dtype, bits)
         yield dict(command=command, weights_gb=0. if command == 'prune' else weights_gb(size, *how),
                    peak_gb=peak_gb(size, command, *how, batch_tokens, recipe))
 
-def operations(size, tokens, recipe):
+def operations(size: Size, tokens: int, recipe: Any):
     "1e12 operations of each command that takes long"
     trained = recipe.steps * recipe.batch_size * recipe.max_length
     return dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
