@@ -19,7 +19,7 @@ from .losses import cut_losses
 from .pruning import STRATEGIES, Plan, check_distances, choose_layers, prune_model
 from .runs import FILES, Run, model_record, read_record, start_record
 from .similarity import LayerDistances, layer_distances
-from .stack import LayerStack
+from .stack import LayerStack, weight_sharing_copy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,8 @@ class SweepConfig(Settings):
     ns: Sequence[int] = setting((1, 2, 3, 4, 6, 8, 10, 12, 15), listed(whole(1)))
     # Other `ns` for some tasks, such as {"mmlu": [2, 8]}
     task_ns: dict[str, Sequence[int]] = setting(rule=by_task(listed(whole(1))), factory=dict)
-    # Layers to drop and then heal
-    healed_ns: Sequence[int] = setting((), listed(whole(1)))
+    # Layers to drop and then heal; 0 is the unpruned model, healed alike
+    healed_ns: Sequence[int] = setting((), listed(whole(0)))
     # The recipe
     healing: HealingConfig | dict = setting(rule=instance(HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
     # As in `evaluate`
@@ -287,7 +287,7 @@ def choose_plans(
 ) -> dict[tuple[str, int, int], list[int]]:  # Strategy, n, seed → layers to drop
     "The plans of a sweep, recorded in the run. Raises `PrunebookError` if it was started with other ones"
     config = job.config
-    ns = sorted({*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)})
+    ns = sorted({*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)} - {0})
     given = dict(distances=measured_distances(job, distances), depth=len(job.stack))
     plans = dict(job.record['plans'])
     for name in config.strategies:
@@ -355,13 +355,14 @@ def add_unhealed(job: Job, plans: dict[tuple[str, int, int], list[int]]) -> None
 def add_healed(job: Job, plans: dict[tuple[str, int, int], list[int]]) -> None:
     "Heal and score the models of `healed_ns`"
     config = job.config
-    cuts = [(s, n, seed) for s in config.strategies for n in config.healed_ns for seed in config.seeds]
+    cuts = [(s, n, seed) for s in config.strategies for n in config.healed_ns if n for seed in config.seeds]
+    if 0 in config.healed_ns: cuts = [*(('none', 0, seed) for seed in config.seeds), *cuts]
     todo = {o: [t for t in config.tasks if not job.has(o[0], o[1], True, o[2], t)] for o in cuts}
     if not any(todo.values()): return
     texts = healing_texts(config)
     for cut in [o for o in cuts if todo[o]]:
         strategy, n, seed = cut
-        layers = plans.get(cut) or plans[strategy, n, config.seeds[0]]
+        layers = (plans.get(cut) or plans[strategy, n, config.seeds[0]]) if n else []
         healed = healed_model(job, f'{strategy}-{n}-{seed}', layers, texts, config.healing.replace(seed=seed))
         for t in todo[cut]: job.add(cut, True, t, one_score(job, healed, t), layers)
 
@@ -369,7 +370,8 @@ def add_healed(job: Job, plans: dict[tuple[str, int, int], list[int]]) -> None:
 def healed_model(job: Job, key: str, layers: Sequence[int], texts: Sequence[str],
                  recipe: HealingConfig) -> 'PreTrainedModel':
     "Heal one pruned model, or load its adapter if that is done"
-    small = prune_model(job.model, Plan(tuple(layers), len(job.stack), key.rsplit('-', 2)[0]))
+    plan = Plan(tuple(layers), len(job.stack), key.rsplit('-', 2)[0]) if layers else None
+    small = prune_model(job.model, plan) if plan else weight_sharing_copy(job.model)
     out = job.run.folder/'adapters'/f'{job.name}-{key}'
     result = heal(small, job.tokenizer, texts, recipe, out, job.progress, teacher=job.model, resume=True)
     history = {k: [o[k] for o in result.history] for k in (result.history or [{}])[0]}

@@ -1,0 +1,77 @@
+"""The long runs behind the paper's pages: `python tools/evidence.py gemma3-270m` makes or goes on with all of a model.
+
+Each run is a folder of nbs/results that holds several sweeps. A run that was stopped goes on where it was; one that is
+whole is read and left alone. `--only NAME` makes one sweep, `--list` shows them all. One run at a time: each uses all
+cores.
+"""
+import argparse
+from pathlib import Path
+
+from prunebook.healing import QUICK
+from prunebook.losses import loss_map
+from prunebook.models import load_model
+from prunebook.runs import Run, model_record, read_run
+from prunebook.data import load_texts
+from prunebook.similarity import layer_distances, LayerDistances
+from prunebook.sweeps import SweepConfig, sweep
+
+RESULTS = Path(__file__).parent.parent/'nbs'/'results'
+RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens
+PAPER = ['similarity', 'simple']
+
+QWEN = dict(n_texts=64, n_questions={'mmlu': 741, 'boolq': 500, 'arc_easy': 500, 'piqa': 500},
+            tasks=['c4', 'mmlu', 'boolq', 'arc_easy', 'piqa'])
+GEMMA = dict(tasks=['c4', 'arc_easy', 'piqa', 'sciq', 'hellaswag'], n_questions={'hellaswag': 2000}, n_texts=100)
+SMALL = dict(tasks=['c4'], n_texts=100)
+
+def asked(n, **kwargs):
+    "A sweep of one task that has `n` questions"
+    (task,) = kwargs['tasks']
+    return SweepConfig(n_questions={task: n}, **kwargs)
+
+SWEEPS = {
+    'gemma3-270m': {
+        'paper': SweepConfig(strategies=PAPER, ns=range(1, 13), **GEMMA),
+        'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], **GEMMA),
+        'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], tasks=['c4'],
+                            sources=dict(c4='wiki'), n_texts=100),
+        'healed': SweepConfig(strategies=[*PAPER, 'best_loss'], ns=[], healed_ns=[0, 2, 4, 6, 8], healing=RECIPE,
+                              **GEMMA)},
+    'qwen2.5-coder-1.5b': {
+        'similarity': SweepConfig(strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
+        'simple': SweepConfig(strategies=['simple'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
+        'middle': SweepConfig(strategies=['middle'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
+        'mmlu-text': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu_text']),
+        'mmlu-0-shot': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu:shots=0']),
+        'gsm8k': asked(100, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=['gsm8k']),
+        'healed': SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0, 4, 6, 8, 10, 14], healing=RECIPE, **QWEN),
+        'healed-simple': SweepConfig(strategies=['simple'], ns=[], healed_ns=[4, 6, 10], healing=RECIPE, **QWEN)},
+    'demo': {
+        'healed-base': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE, **SMALL),
+        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE.replace(steps=1000),
+                                 **SMALL)}}
+
+def distances_of(model, tokenizer, folder):
+    "The distances of a run: read, or measured on 256 texts"
+    if (folder/'distances.safetensors').exists(): return LayerDistances.load(folder)
+    return layer_distances(model, tokenizer, load_texts('demo', 'calibration', n=256))
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('model', choices=SWEEPS)
+    p.add_argument('--only', nargs='+', metavar='NAME', help='these sweeps')
+    p.add_argument('--loss-map', action='store_true', help='the loss without each block as well')
+    p.add_argument('--list', action='store_true', help='show the sweeps, and which rows they have')
+    args = p.parse_args()
+    folder, sweeps = RESULTS/args.model, SWEEPS[args.model]
+    if args.list:
+        have = read_run(folder).sweep.value_counts() if (folder/'results.csv').exists() else {}
+        return print('\n'.join(f'{k}: {have.get(k, 0)} rows' for k in sweeps))
+    model, tokenizer = load_model(args.model)
+    distances = distances_of(model, tokenizer, folder)
+    for name in args.only or sweeps: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
+    if args.loss_map and not (folder/'loss_map.safetensors').exists():
+        found = loss_map(model, tokenizer, load_texts('demo', 'validation', n=16), max_length=256)
+        with Run(folder, model_record(model)): found.save(folder)
+
+if __name__ == '__main__': main()
