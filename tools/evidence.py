@@ -21,7 +21,7 @@ PAPER = ['similarity', 'simple']
 
 QWEN = dict(n_texts=64, n_questions={'mmlu': 741, 'boolq': 500, 'arc_easy': 500, 'piqa': 500},
             tasks=['c4', 'mmlu', 'boolq', 'arc_easy', 'piqa'])
-GEMMA = dict(tasks=['c4', 'arc_easy', 'piqa', 'sciq', 'hellaswag'], n_questions={'hellaswag': 2000}, n_texts=100)
+GEMMA = dict(tasks=['arc_easy', 'sciq', 'piqa'])
 SMALL = dict(tasks=['c4'], n_texts=100)
 
 def asked(n, **kwargs):
@@ -31,12 +31,16 @@ def asked(n, **kwargs):
 
 SWEEPS = {
     'gemma3-270m': {
-        'paper': SweepConfig(strategies=PAPER, ns=range(1, 13), **GEMMA),
-        'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], **GEMMA),
-        'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], tasks=['c4'],
-                            sources=dict(c4='wiki'), n_texts=100),
+        'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
+        'similarity': SweepConfig(strategies=['similarity'], ns=range(1, 13), **GEMMA),
+        'simple': SweepConfig(strategies=['simple'], ns=range(1, 13), **GEMMA),
+        'hellaswag': asked(1000, strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
+        'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], n_texts=100,
+                              tasks=['c4', *GEMMA['tasks']]),
+        'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], sources=dict(c4='wiki'),
+                            **SMALL),
         'healed': SweepConfig(strategies=[*PAPER, 'best_loss'], ns=[], healed_ns=[0, 2, 4, 6, 8], healing=RECIPE,
-                              **GEMMA)},
+                              n_texts=100, tasks=['c4', *GEMMA['tasks']])},
     'qwen2.5-coder-1.5b': {
         'similarity': SweepConfig(strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
         'simple': SweepConfig(strategies=['simple'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
