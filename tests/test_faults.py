@@ -246,8 +246,8 @@ def disk(tmp_path):
     yield mount
     subprocess.run(['umount', '-l', place], capture_output=True)
 
-SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536,
-         2048)
+SIZES = (4, 8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256, 288, 320, 352, 384,
+         448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 
 @each(('prune', 'evaluate', 'sweep', 'heal'))
 def test_full_disk(command, stage, right, share, disk, tmp_path):

@@ -1,11 +1,14 @@
 "Hostile input for readers: bounds on time and memory, spoiled bytes, and `fuzz`, a test of many cases."
 import errno
 import json
+import os
 import resource
 import shutil
 import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from prunebook import PrunebookError
 
@@ -48,31 +51,43 @@ def bounded(seconds=20, megabytes=1500):
         assert not rung, f'more than {seconds} s'
 
 
+def keep_counts(reader, ended, longest):
+    "Add the counts of one test to the file named by PRUNEBOOK_FUZZ"
+    if not (file := os.environ.get('PRUNEBOOK_FUZZ')): return
+    kept = json.loads(Path(file).read_text())['readers'] if Path(file).exists() else {}
+    kept[reader] = dict(cases=sum(ended.values()), refused=ended['refused'], longest_seconds=round(longest, 3))
+    found = dict(cases=sum(o['cases'] for o in kept.values()), readers=dict(sorted(kept.items())))
+    Path(file).write_text(json.dumps(found, indent=1) + '\n')
+
+
 def fuzz(n, longer=10, seconds=20, **given_strategies):
     """A test of `n` cases, or with --slow of `longer` times as many, each in a folder of its own, `root`. A case ends
     well or in a `PrunebookError`, and writes nothing outside of its folder"""
     def wrap(check):
         def test(request, tmp_path):
             root = tmp_path/'root'
-            ended = dict(read=0, refused=0)
+            ended, longest = dict(read=0, refused=0), [0.]
 
             def case(**kw):
                 shutil.rmtree(root, ignore_errors=True)
                 root.mkdir()
+                begun = time.perf_counter()
                 try:
                     with bounded(seconds): check(root, **kw)
                     ended['read'] += 1
                 except PrunebookError as e:
                     assert str(e).strip()
                     ended['refused'] += 1
+                longest[0] = max(longest[0], time.perf_counter() - begun)
                 assert [p.name for p in tmp_path.iterdir()] == ['root'], 'something was written outside'
             times = longer if request.config.getoption('--slow') else 1
             rules = settings(max_examples=n * times, derandomize=True, database=None, deadline=None,
                              suppress_health_check=list(HealthCheck))
             rules(given(**given_strategies)(case))()
             assert all(ended.values()), f'a fuzz test in which all are read or all refused tests nothing: {ended}'
+            keep_counts(check.__name__.removeprefix('test_'), ended, longest[0])
         test.__doc__ = check.__doc__
-        return test
+        return pytest.mark.fuzz(test)
     return wrap
 
 
