@@ -18,6 +18,7 @@ _rooms = dict(
     pruning='STRATEGIES Strategy Plan choose_layers prune_model',
     checkpoint='prune_checkpoint save_pruned check_checkpoint',
     healing='METHODS Method HealingConfig heal load_adapter',
+    merging='merge_adapter',
     evaluation='TASKS Task evaluate choice_accuracy text_loss compare',
     runs='read_run',
     sweeps='SweepConfig sweep',
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .pruning import STRATEGIES, Strategy, Plan, choose_layers, prune_model
     from .checkpoint import prune_checkpoint, save_pruned, check_checkpoint
     from .healing import METHODS, Method, HealingConfig, heal, load_adapter
+    from .merging import merge_adapter
     from .evaluation import TASKS, Task, evaluate, choice_accuracy, text_loss, compare
     from .runs import read_run
     from .sweeps import SweepConfig, sweep

@@ -49,8 +49,9 @@ def _model_arguments(p, bits=(4, 8, 16, 32), optional=False):
     else: p.add_argument('model', metavar='MODEL', help=text)
     p.add_argument('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own; float32 on a CPU "
                    'that is slow in 16 bits), bfloat16, float16 or float32')
-    p.add_argument('--bits', type=int, choices=bits, help=('4 or 8: quantised by bitsandbytes. ' if 4 in bits else '')
-                   + '16 or 32: bfloat16 or float32')
+    few = '4 or 8: quantised by bitsandbytes. ' if 8 in bits else (
+        '4: only a copy in 4 bits is loaded and trained, and the adapter is merged on disk. ' if 4 in bits else '')
+    p.add_argument('--bits', type=int, choices=bits, help=f'{few}16 or 32: bfloat16 or float32')
     p.add_argument('--device-map', default='auto', help='where the layers go, as in accelerate (default: %(default)s)')
     p.add_argument('--revision', help='revision of a model on the hub')
     p.add_argument('--trust-remote-code', action='store_true',
@@ -108,9 +109,11 @@ def _load(args, recipe=None, teacher=None):
     "Model and tokenizer as the command line asks for"
     from prunebook.models import load_model
     _fits(args, recipe=recipe, teacher=teacher)
+    return load_model(**_load_arguments(args), progress=args.progress)
+
+def _load_arguments(args):
     given = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
-    return load_model(args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map,
-                      progress=args.progress, **given)
+    return dict(name=args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map) | given
 
 # %% ../nbs/20_cli.ipynb #c83f8931
 def _fits(args, name=None, dtype=None, recipe=None, teacher=None):
@@ -136,9 +139,10 @@ def _batch(args):
 # %% ../nbs/20_cli.ipynb #76290cc2
 def _smaller(args):
     "Options of this command that take less memory"
-    heals = args.command in ('heal', 'estimate')
+    four = getattr(args, 'bits', 0) == 4
     ways = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length',
-                bits=None if heals or args.command == 'reproduce' else '--bits 4', train_bits='--train-bits 4',
+                bits=None if four or args.command in ('estimate', 'reproduce') else '--bits 4',
+                train_bits=None if four else '--train-bits 4',
                 micro_batch=None if getattr(args, 'micro_batch', 0) == 1 else '--micro-batch 1',
                 gradient_checkpointing=None if getattr(args, 'gradient_checkpointing', 0) else
                 '--gradient-checkpointing',
@@ -149,7 +153,7 @@ def _smaller(args):
 # %% ../nbs/20_cli.ipynb #744117ed
 def _reads(args):
     "Files and folders that a command reads"
-    names = ('model', 'folder', 'teacher', 'texts', 'healing_texts', 'judge_texts', 'distances', 'config', 'tasks',
+    names = ('model', 'folder', 'teacher', 'parent', 'texts', 'healing_texts', 'judge_texts', 'distances', 'config', 'tasks',
              'questions')
     given = [getattr(args, k, None) for k in names]
     return [o for v in given if v for o in ([v] if isinstance(v, str) else v)]
@@ -221,6 +225,7 @@ def _prune_arguments(p):
     p.add_argument('--drop', metavar='LAYERS', help='layers to drop, counted from 0: 11-18 (both ends included), 11:19 '
                    '(end excluded) or 3,7,11')
     p.add_argument('--n', type=int, help='how many layers to drop, if --drop is not given')
+    _budget_arguments(p)
     p.add_argument('--strategy', default='similarity', choices=list(STRATEGIES), metavar='STRATEGY',
                    help='how to choose them: ' + '. '.join(f'{k}: {v.summary}' for k, v in STRATEGIES.items()))
     for name, default in _options(STRATEGIES).items():
@@ -234,12 +239,20 @@ def _prune_arguments(p):
 
 def _options(strategies): return {k: v for s in strategies.values() for k, v in s.options.items()}
 
+def _budget_arguments(p):
+    least = 'instead of --n: drop as few layers as'
+    p.add_argument('--params', type=float, metavar='P', help=f'{least} leave at most so many parameters, such as 1.2e9')
+    p.add_argument('--gb', type=float, metavar='GB', help=f'{least} leave at most so many GB of weights')
+    p.add_argument('--speedup', type=float, metavar='X', help=f'{least} are predicted to make generation so many times '
+                   'as fast, such as 1.3')
+
 # %% ../nbs/20_cli.ipynb #8b210e5c
 @command('Drop layers of a checkpoint and write the rest, which plain transformers loads.',
          'prunebook prune demo pruned --drop 11-18', _prune_arguments)
 def _prune(args):
     from prunebook.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
-    if (args.drop is None) == (args.n is None): raise PrunebookError('give either --drop LAYERS or --n N.')
+    from prunebook.sizes import in_words
+    _check_amount(args)
     free_place(args.out, args.force, _reads(args))  # before anything is downloaded
     memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
     with new_folder(args.out, args.force, _reads(args)) as tmp:
@@ -250,7 +263,16 @@ def _prune(args):
         else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model)
         record = read_json(tmp/'config.json')['prunebook']
     told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes')}
-    return dict(out=args.out, strategy=plan.strategy) | told
+    fits = dict(fits=in_words(plan.details['gives'])) if 'gives' in plan.details else {}
+    return dict(out=args.out, strategy=plan.strategy, n=len(plan)) | fits | told
+
+def _check_amount(args):
+    "Refuse, before any work, all but one of the ways to say how many layers to drop"
+    from prunebook.sizes import LIMITS, as_budget
+    ways = {k: getattr(args, k) for k in ('drop', 'n', *LIMITS)}
+    if sum(v is not None for v in ways.values()) != 1:
+        raise PrunebookError(f'give exactly one of {", ".join("--" + k for k in ways)}.')
+    if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})
 
 def _measures(args):
     "Does choosing the layers need the model?"
@@ -274,7 +296,19 @@ def _plan(args, model, tok, depth):
     if args.drop is not None: return as_plan(args.drop, depth)
     strategy = STRATEGIES.find(args.strategy)
     given = {k: v for k in strategy.options if (v := getattr(args, k)) is not None}
-    return choose_layers(args.strategy, args.n, depth=depth, **given, **_measured(args, strategy, model, tok))
+    given |= _limits(args, model) | _measured(args, strategy, model, tok)
+    return choose_layers(args.strategy, args.n, depth=depth, **given)
+
+def _limits(args, model):
+    "A budget, and the sizes of the layers as they will be saved"
+    from prunebook.estimates import layer_sizes
+    from prunebook.sizes import LIMITS, model_sizes
+    found = {k: v for k in LIMITS if (v := getattr(args, k)) is not None}
+    if not found: return {}
+    if args.dtype == 'auto' and not args.bits and not args.trust_remote_code:
+        return found | dict(sizes=layer_sizes(args.model, args.revision, args.progress))
+    quantised = getattr(model, 'is_quantized', False)
+    return found | dict(sizes=model_sizes(model, None if quantised else model.config.dtype))
 
 def _measured(args, strategy, model, tok):
     "The distances, the model and the loss that a strategy needs"
@@ -304,10 +338,30 @@ def _check(args):
     problems = check_checkpoint(args.folder, run=not args.files_only)
     return dict(folder=args.folder, sound=not problems, problems=problems)
 
+# %% ../nbs/20_cli.ipynb #17b1964b
+def _export_arguments(p):
+    from prunebook.llamacpp import TYPES
+    p.add_argument('folder', metavar='FOLDER', help='a checkpoint, pruned or not')
+    p.add_argument('out', metavar='OUT', help='the file to write, such as pruned.gguf; it appears whole or not at all')
+    p.add_argument('--type', default='f16', metavar='TYPE', help=f'{", ".join(TYPES)} (default: %(default)s)')
+    p.add_argument('--force', action='store_true', help='replace the file if it is there')
+    _memory_argument(p)
+
+@command('Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same.',
+         'prunebook export pruned pruned.gguf --type q8_0', _export_arguments)
+def _export(args):
+    from prunebook.exports import TOLERANCES, export_gguf
+    if Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
+    made = export_gguf(args.folder, args.out, args.type, args.force)
+    near = made.agreement
+    return dict(out=args.out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
+                difference=round(near.mean, 5), allowed=TOLERANCES[made.type], largest=round(near.largest, 4),
+                same_top=round(near.same_top, 4))
+
 # %% ../nbs/20_cli.ipynb #09d9e2da
 def _heal_arguments(p):
     from prunebook.healing import METHODS
-    _model_arguments(p, bits=(16, 32))
+    _model_arguments(p, bits=(4, 16, 32))
     _out_arguments(p, 'out', 'folder for the healed checkpoint and its adapter')
     _text_arguments(p, 'texts to train on')
     _recipe_arguments(p)
@@ -331,26 +385,47 @@ def _heal_arguments(p):
          'prunebook heal pruned healed --steps 60', _heal_arguments)
 def _heal(args):
     from prunebook.healing import heal
-    from prunebook.models import own_type
     from prunebook.reproduction import started_work
     me, place = process(), Path(os.path.abspath(args.out))
     if me.world > 1: args.device_map = _own_device()
     asked = dict(command='heal', model=public_name(args.model), texts=public_name(args.texts))
+    on_disk = _heals_on_disk(args)
     config = _healing_config(args)
     there = nullcontext(place.with_name(place.name + '.unfinished'))
     with there if me.rank else started_work(place, asked, args.resume, args.force, _reads(args)) as work:
-        judged = _judged(args)
-        model, tok = _load(args, config, args.teacher)
+        judged = [] if on_disk else _judged(args)
+        if on_disk: _fits(args, recipe=config, teacher=args.teacher)
+        model, tok = (args.model, None) if on_disk else _load(args, config, args.teacher)
         texts = _texts(args, 'healing')
         result = heal(model, tok, texts, config, work/'healing', args.progress, args.teacher, resume=True)
         if me.rank: return {}
         scores = _before_and_after(args, judged, model, result.model, tok)
-        own_type(result.model)
-        result.write(tok, work, scores)
+        _write_healed(args, work, on_disk, result, tok, scores)
         _tidy(work, args.out)
     said = {k: dict(before=a, after=b) for k, (a, b) in scores.items()}
     tokens = result.history[-1]['tokens'] if result.history else 0
     return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
+
+def _heals_on_disk(args):
+    "Do the 16-bit weights stay on disk? Then a training copy is loaded, and the adapter is merged tensor by tensor"
+    if args.bits == 4:
+        if args.train_bits not in (None, 4): raise PrunebookError('--bits 4 trains in 4 bits. Leave out --train-bits.')
+        args.train_bits = 4
+    elif process().world == 1: return False
+    from prunebook.training import fully_sharded
+    found = args.bits == 4 or fully_sharded()
+    if found and (args.revision or args.trust_remote_code):
+        raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out --revision '
+                             'and --trust-remote-code.')
+    return found
+
+def _write_healed(args, work, on_disk, result, tok, scores):
+    from prunebook.checkpoint import checkpoint_folder
+    from prunebook.merging import merge_into
+    from prunebook.models import own_type
+    if on_disk: return merge_into(work, checkpoint_folder(args.model), work/'healing'/'adapter', args.progress)
+    own_type(result.model)
+    result.write(tok, work, scores)
 
 def _tidy(work, out):
     "The adapter beside the checkpoint, and nothing that only the work needed"
@@ -402,6 +477,8 @@ def _evaluate_arguments(p):
     p.add_argument('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the '
                    'lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])')
     p.add_argument('--chat', action='store_true', help="put questions and texts into the model's chat template")
+    p.add_argument('--parent', metavar='MODEL', help='the unpruned model: the tasks agreement (share of places where '
+                   'both expect the same token) and kl are added to the default ones')
     _length_arguments(p)
     p.add_argument('--save', metavar='DIR', help='keep each score item by item in this folder, as soon as it is there')
 
@@ -413,19 +490,36 @@ def _evaluate(args):
     if args.save:
         keep_apart(args.save, _reads(args))
         Path(args.save).mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    tasks, sources = _tasks(args, ['c4', 'arc_easy'])
-    model, tok = _load(args)
+    tasks, sources = _tasks(args, ['c4', 'arc_easy'], _beside_parent(args))
+    model, tok = _load(args, teacher=args.parent)
     scores = evaluate(model, tok, tasks, n_questions=args.n_questions, n_texts=args.n_texts, sources=sources,
                       data_dir=args.data_dir, max_length=args.max_length, batch_tokens=args.batch_tokens,
-                      harness=args.harness, chat=args.chat, save=args.save, progress=args.progress)
+                      harness=args.harness, chat=args.chat, save=args.save, progress=args.progress,
+                      parent=_parent(args))
     return dict(scores=[o.row() for o in scores.values()])
 
-def _tasks(args, default):
-    "The tasks, and the texts for those that measure a loss"
+def _beside_parent(args):
+    "The tasks that --parent adds. Raises `PrunebookError` if a task needs it and it is not given"
+    from prunebook.evaluation import TASKS
+    found = [k for k, o in TASKS.items() if o.kind == 'parent']
+    if needy := [o for o in args.tasks or () if o.partition(':')[0] in found and not args.parent]:
+        raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
+                             '(--parent MODEL).')
+    return found if args.parent else []
+
+def _parent(args):
+    "The unpruned model, loaded as the model itself"
+    from prunebook.models import load_model
+    if not args.parent: return None
+    return load_model(args.parent, dtype=args.dtype, bits=args.bits, device_map=args.device_map,
+                      progress=args.progress, trust_remote_code=args.trust_remote_code)[0]
+
+def _tasks(args, default, more=()):
+    "The tasks, and the texts for those that are measured on texts"
     from prunebook.evaluation import TASKS, parse_task
-    tasks = args.tasks or (['c4'] if args.judge_texts else default)
+    tasks = args.tasks or [*(['c4'] if args.judge_texts else default), *more]
     if not args.judge_texts: return tasks, None
-    losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in TASKS and parse_task(o).kind == 'loss']
+    losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
     if not losses: raise PrunebookError('--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.')
     return tasks, {o: args.judge_texts for o in losses}
 
@@ -449,6 +543,12 @@ def _sweep_arguments(p):
     p.add_argument('--distances', metavar='DIR', help='result of `prunebook similarity`; measured if not given')
     p.add_argument('--config', metavar='FILE', help='JSON that SweepConfig.save wrote; options change its fields')
     p.add_argument('--name', default='main', help='name of the sweep in its run (default: %(default)s)')
+    p.add_argument('--ray', nargs='?', const='', metavar='ADDRESS', help='score on the workers of a Ray cluster: '
+                   'host:port, or nothing for one on this machine; see the page cluster')
+    p.add_argument('--gpus-per-task', type=float, metavar='G', help='with --ray: GPUs of a worker, such as 1 or 0.5 '
+                   '(default: 1 if the cluster has any)')
+    p.add_argument('--cpus-per-task', type=float, default=1, metavar='C', help='with --ray: CPU cores of a worker '
+                   '(default: %(default)s)')
 
 # %% ../nbs/20_cli.ipynb #331630cd
 @command('Strategies × block sizes × healed or not: one table, which goes on after an interruption.',
@@ -461,11 +561,20 @@ def _sweep(args):
     if args.bits in (4, 8) and config.healed_ns:
         raise PrunebookError(f'--bits {args.bits}: a quantised model cannot be healed. Leave out --bits, or set bits '
                              'in the recipe of healing (--recipe), which quantises it for the training only.')
-    distances = LayerDistances.load(args.distances) if args.distances else None
+    distances, workers = LayerDistances.load(args.distances) if args.distances else None, _workers(args)
     model, tok = _load(args, config.healing if config.healed_ns else None)
-    table = sweep(model, tok, config, args.out, distances, progress=args.progress, name=args.name)
+    table = sweep(model, tok, config, args.out, distances, progress=args.progress, name=args.name, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
     return dict(out=args.out, rows=table[columns].to_dict('records'))
+
+def _workers(args):
+    "The cluster of --ray; `None` without it. Refuse, before anything is loaded, one that does not answer"
+    if args.ray is None: return None
+    from prunebook.cluster import Cluster, check_cluster
+    workers = Cluster(args.ray or None, cpus_per_task=args.cpus_per_task, gpus_per_task=args.gpus_per_task,
+                      load=_load_arguments(args))
+    check_cluster(workers)
+    return workers
 
 def _sweep_config(args):
     "The settings of --config, changed by the options that are given"

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SCORINGS', 'CHAT', 'TASKS', 'GSM8K_EXAMPLES', 'SPEC_KEYS', 'ratio_interval', 'SavedScore', 'LossScore',
-           'text_loss', 'loss_score', 'item_hash', 'c4_loss', 'prompt', 'answers', 'check_items', 'wilson',
-           'macro_interval', 'Score', 'knows', 'choose_examples', 'check_shots', 'Asked', 'put_in_words',
-           'choice_accuracy', 'context_limit', 'choice_score', 'chat_prompt', 'last_number', 'same_number',
-           'greedy_config', 'generate_texts', 'generated_accuracy', 'Task', 'gap_prompts', 'gap_answers', 'parse_task',
-           'change_task', 'task_title', 'task_items', 'task_examples', 'Scores', 'as_score', 'load_score', 'evaluate',
-           'harness_scores', 'Comparison', 'compare']
+__all__ = ['log', 'PARENT_SCORINGS', 'SCORINGS', 'CHAT', 'SPEC_KEYS', 'TASKS', 'GSM8K_EXAMPLES', 'ratio_interval', 'SavedScore',
+           'LossScore', 'text_loss', 'loss_score', 'item_hash', 'c4_loss', 'compare_heads', 'ParentScore', 'agreement',
+           'prompt', 'answers', 'check_items', 'wilson', 'macro_interval', 'Score', 'knows', 'choose_examples',
+           'check_shots', 'Asked', 'put_in_words', 'choice_accuracy', 'context_limit', 'choice_score', 'chat_prompt',
+           'chat_documents', 'last_number', 'same_number', 'greedy_config', 'generate_texts', 'generated_accuracy',
+           'Task', 'gap_prompts', 'gap_answers', 'parse_task', 'change_task', 'task_title', 'task_items',
+           'task_examples', 'Scores', 'as_score', 'load_score', 'evaluate', 'harness_scores', 'Comparison', 'compare']
 
 # %% ../nbs/11_evaluation.ipynb #2653293e
 def ratio_interval(
@@ -195,6 +195,122 @@ def c4_loss(
     "`text_loss` on C4 validation documents"
     texts = load_texts(source, split='validation', n=n_texts)
     return text_loss(model, tokenizer, texts, task='c4', source=source, **kwargs)
+
+# %% ../nbs/11_evaluation.ipynb #edab84f1
+def compare_heads(
+    stack: LayerStack,
+    parent: LayerStack,
+    hidden: torch.Tensor,  # (N, d) states of the model after its final norm
+    theirs: torch.Tensor,  # (N, d') the parent's
+    chunk: int = 2**22     # Most logits of a model at a time; their float32 copies take 16 bytes each
+) -> tuple[torch.Tensor, torch.Tensor]:  # (N,) is the likeliest token the same?; (N,) KL(parent‖model) in nats
+    "Compare the next-token distributions of two models"
+    same, kl = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
+    size = max(1, chunk // stack.vocab_size)
+    for x, y in zip(hidden.split(size), theirs.split(size)):
+        q, p = stack.logits(x).float(), parent.logits(y).float().to(x.device)
+        same.append((q.argmax(-1) == p.argmax(-1)).cpu())
+        q, p = q.log_softmax(-1), p.log_softmax(-1)
+        kl.append((p.exp() * (p - q)).sum(-1).cpu())
+    return torch.cat(same), torch.cat(kl)
+
+# %% ../nbs/11_evaluation.ipynb #be57ad73
+PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
+
+@dataclass(repr=False)
+class ParentScore(SavedScore):
+    "How close a model is to its parent on text: `value` with a 95 % interval `low` to `high` over `n` documents"
+    task: str
+    scoring: str        # "agreement": share of the places with the same likeliest token; "kl": nats per token
+    value: float
+    low: float
+    high: float
+    n: int              # Documents
+    sums: list[float]   # Agreeing places, or nats, of each document
+    counts: list[int]   # Predicted tokens of each document
+    index: list[int]    # Which text each is
+    skipped: list[int]  # Texts with too few tokens
+    vocab: int          # Size of the vocabulary
+    seconds: float = 0.
+    source: str = ''    # Where the texts come from
+    interval: str = 'linearised, over documents'
+    items: str = ''     # Hash of the documents; scores of the same ones can be paired
+    chat: bool = False  # Were the texts put through the chat template?
+
+    @property
+    def baseline(self) -> float:
+        "For agreement that of a random guess; for KL 0, that of an identical model"
+        return 1 / self.vocab if self.scoring == 'agreement' else 0.
+
+    def __repr__(self) -> str:
+        return (f'ParentScore({self.task}: {self.value:.4f} {PARENT_SCORINGS[self.scoring]} [{self.low:.4f}, '
+                f'{self.high:.4f}], {self.n} documents, {sum(self.counts)} tokens)')
+
+    def row(self) -> dict[str, Any]:
+        "A row of a table"
+        keys = 'value low high n baseline interval source seconds'.split()
+        return dict(task=self.task, metric=self.scoring, k=None) | {k: getattr(self, k) for k in keys}
+
+# %% ../nbs/11_evaluation.ipynb #733e6a00
+@torch.inference_mode()
+def agreement(
+    model: 'PreTrainedModel',
+    parent: 'PreTrainedModel',        # The unpruned model, as an object of its own
+    tokenizer: 'PreTrainedTokenizerBase',
+    texts: Sequence[str],             # A document each
+    max_length: int = 512,            # Tokens kept of each, at most the models' absolute positions
+    batch_tokens: int | None = None,  # Most tokens of a batch; `token_budget` if `None`
+    progress: bool = True,
+    source: str = '',                 # Where the texts come from, for the record
+    chat: bool = False                # Each text as a user's message in the tokenizer's chat template
+) -> dict[str, ParentScore]:          # "agreement" and "kl"
+    """Top-1 agreement of `model` with `parent` and KL(parent‖model), from one pass of each.
+    Raises `PrunebookError` if they have different vocabularies, or if a divergence is not a number"""
+    start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
+    _check_parent(*stacks)
+    toks, first = _document_rows(stacks, tokenizer, texts, max_length, chat)
+    sums, compared = np.zeros((len(toks), 2)), partial(_compare_batch, *stacks, first)
+    with evaluating(model), evaluating(parent), _bar(progress, 'agreement', 'token', toks.total) as bar:
+        for b, found in over_batches(compared, toks.ids, batch_tokens, device=stacks[0].device):
+            sums[b.rows] = found
+            bar.update(int(b.lengths.sum()))
+    if bad := int((~np.isfinite(sums)).any(1).sum()):
+        raise PrunebookError(f'the divergence of {bad} of {len(sums)} documents is not a number. '
+                             'One of the models has NaN or infinite weights, or overflows: try dtype=float32.')
+    counts, used = [len(o) - first for o in toks.ids], (time.perf_counter() - start) / 2
+    about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
+                 items=item_hash(toks.ids), chat=chat)
+    return {k: ParentScore(k, k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, **about)
+            for k, s in zip(PARENT_SCORINGS, sums.T)}
+
+# %% ../nbs/11_evaluation.ipynb #5939177d
+def _check_parent(stack, parent):
+    if stack.model is parent.model:
+        raise PrunebookError('the parent is the model itself, as inside a view. Give weight_sharing_copy(model) as the '
+                             'parent, made before the view.')
+    if stack.vocab_size != parent.vocab_size:
+        raise PrunebookError(f'the model has a vocabulary of {stack.vocab_size} tokens and the parent one of '
+                             f'{parent.vocab_size}. Give the model that this one was pruned from.')
+
+def _document_rows(stacks, tokenizer, texts, max_length, chat):
+    "Tokens of the documents, and the place of the first token that counts; a chat template's own do not"
+    room = min([max_length, *(o.positions for o in stacks if o.positions)])
+    toks, first = tokenize(tokenizer, texts, 2**30 if chat else room, min_length=2), 1
+    if chat:
+        requests, kept, skipped = chat_documents(tokenizer, texts, room)
+        toks, first = Tokens([c + k[0] for c, k in requests], kept, skipped), len(requests[0][0])
+    for o in stacks: check_vocabulary(o, toks.ids)
+    return toks, first
+
+def _compare_batch(stack, parent, first, batch):
+    "(B, 2): agreeing places and nats of each document"
+    real = batch.attention_mask[:, first:].bool()
+    def states(o):
+        hidden = o.body(batch.input_ids.to(o.device)).last_hidden_state[:, first - 1:-1]
+        return hidden[real.to(hidden.device)]
+    found = compare_heads(stack, parent, states(stack), states(parent))
+    rows = real.nonzero()[:, 0].cpu().numpy()
+    return np.stack([np.bincount(rows, o.double().numpy(), minlength=len(real)) for o in found], 1)
 
 # %% ../nbs/11_evaluation.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
@@ -516,18 +632,27 @@ def chat_prompt(
     message = [dict(role='user', content=text)]
     return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
-# %% ../nbs/11_evaluation.ipynb #b34ec16f
+# %% ../nbs/11_evaluation.ipynb #ef78ea73
 def _chat_losses(stack, tokenizer, texts, max_length, batch_tokens, bar):
     "Tokens and nats of texts as a user's message; the template's own tokens are not scored"
+    requests, full, skipped = chat_documents(tokenizer, texts, max_length, stack.positions)
+    ids, bar.total, bar.unit = [[c[-1]] + k[0] for c, k in requests], len(requests), 'text'
+    with bar: sums = -np.array(continuation_logprobs(stack.model, requests, batch_tokens, bar=bar))[:, 0]
+    return Tokens(ids, full, skipped), sums
+
+def chat_documents(
+    tokenizer: 'PreTrainedTokenizerBase',
+    texts: Sequence[str],
+    max_length: int,              # Tokens kept of each text
+    positions: int | None = None  # Of the model, template included
+) -> tuple[list, list[int], list[int]]:  # (template's tokens, [text's tokens]) each; which texts; the empty ones
+    "Texts as a user's message. Raises `PrunebookError` if there are none, or no chat template"
     before = chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
     if isinstance(texts, str) or not len(texts): tokenize(tokenizer, texts)  # says what is wrong
     full = [i for i, o in enumerate(texts) if o.strip()]
     requests, _, _ = encode_pairs(tokenizer, [before] * len(full), [[texts[i]] for i in full], 2**30, **CHAT)
-    room = max_length if not stack.positions else min(max_length, stack.positions - len(requests[0][0]))
-    requests = [(c, [k[0][:room]]) for c, k in requests]
-    ids, bar.total, bar.unit = [[c[-1]] + k[0] for c, k in requests], len(requests), 'text'
-    with bar: sums = -np.array(continuation_logprobs(stack.model, requests, batch_tokens, bar=bar))[:, 0]
-    return Tokens(ids, full, [i for i in range(len(texts)) if i not in full]), sums
+    room = max_length if not positions else min(max_length, positions - len(requests[0][0]))
+    return [(c, [k[0][:room]]) for c, k in requests], full, [i for i in range(len(texts)) if i not in full]
 
 # %% ../nbs/11_evaluation.ipynb #81b6dfde
 def last_number(
@@ -667,17 +792,17 @@ def _generated_fault(o, prompt, score):
     if score is None and last_number(str(o['answer'])) is None:
         return 'Its answer must hold the number that stands at the end of the generated text.'
 
-# %% ../nbs/11_evaluation.ipynb #555afa4d
+# %% ../nbs/11_evaluation.ipynb #6f0c1b80
 @dataclass(frozen=True, repr=False)
 class Task:
     "Something to measure"
     name: str
     title: str                # For people, such as "ARC-Easy"
-    kind: str                 # "loss" on texts, "choice" among answers, or "generated" answers
+    kind: str                 # "loss" or "parent" on texts, "choice" among answers, or "generated" answers
     questions: Any = None     # For `load_questions`: a name or file; or a list, or a function that gives one
-    texts: Any = None         # For a loss, likewise for `load_texts`
+    texts: Any = None         # For a loss, or to compare with the parent, likewise for `load_texts`
     split: str | None = None  # Of the questions or texts; the usual one if `None`
-    scoring: str = 'likelihood'      # Of choices: one of `SCORINGS`
+    scoring: str = 'likelihood'      # Of choices: one of `SCORINGS`; with the parent one of `PARENT_SCORINGS`
     shots: int = 0                   # Few-shot examples
     examples: Any = None             # Their source: a name, or a list; the task's own other questions if `None`
     example_split: str | None = None
@@ -690,21 +815,36 @@ class Task:
     source: str = ''          # Where wording and scoring are published
 
     def __post_init__(self):
-        if self.kind not in ('loss', 'choice', 'generated'):
-            raise PrunebookError(f'task {self.name!r}: kind is {self.kind!r}. Give "loss", "choice" or "generated".')
-        if (self.texts if self.kind == 'loss' else self.questions) is None:
-            need = 'texts' if self.kind == 'loss' else 'questions'
+        if self.kind not in SPEC_KEYS:
+            kinds = ', '.join(f'"{o}"' for o in SPEC_KEYS)
+            raise PrunebookError(f'task {self.name!r}: kind is {self.kind!r}. Give one of {kinds}.')
+        if self.given is None:
+            need = 'texts' if self.reads_texts else 'questions'
             raise PrunebookError(f'task {self.name!r} has no {need}. Give a name, a file, a list or a function.')
-        if self.scoring not in SCORINGS:
-            raise PrunebookError(f'task {self.name!r}: scoring {self.scoring!r}. Give one of {", ".join(SCORINGS)}.')
+        allowed = PARENT_SCORINGS if self.kind == 'parent' else SCORINGS
+        if self.scoring not in allowed:
+            raise PrunebookError(f'task {self.name!r}: scoring {self.scoring!r}. Give one of {", ".join(allowed)}.')
+
+    @property
+    def reads_texts(self) -> bool:
+        "Is it measured on texts, and not on questions?"
+        return self.kind in ('loss', 'parent')
+
+    @property
+    def given(self) -> Any:
+        "Its texts or questions, or where they come from"
+        return self.texts if self.reads_texts else self.questions
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
     @property
     def metric(self) -> str:
         "The column `metric` of its scores"
-        return self.scoring if self.kind == 'choice' else self.kind
+        return self.scoring if self.kind in ('choice', 'parent') else self.kind
 
+SPEC_KEYS = dict(loss=('source', 'split'), parent=('source', 'split'),
+                 choice=('shots', 'scoring', 'source', 'split', 'seed'),
+                 generated=('shots', 'source', 'split', 'seed'))  # by kind: what a name can change
 TASKS = Registry('task')
 
 # %% ../nbs/11_evaluation.ipynb #9e2c548b
@@ -716,6 +856,12 @@ for _o in (
     Task('boolq', 'BoolQ', 'choice', 'boolq', scoring='letter', prompt=prompt, answers=lambda o: ['No', 'Yes'],
          source='arXiv 2403.17887'),
     Task('boolq_text', 'BoolQ (texts)', 'choice', 'boolq', source='lm-evaluation-harness: boolq'),
+): TASKS.add(_o)
+
+# %% ../nbs/11_evaluation.ipynb #f602e406
+for _o in (
+    Task('agreement', 'Agreement with the parent', 'parent', texts='demo', split='validation', scoring='agreement'),
+    Task('kl', 'KL from the parent', 'parent', texts='demo', split='validation', scoring='kl'),
 ): TASKS.add(_o)
 
 # %% ../nbs/11_evaluation.ipynb #d2f92b82
@@ -782,10 +928,7 @@ for _o in (
          score=lambda text, o: text.strip().startswith(o['answer']), source='arXiv 1606.06031, last word, greedy'),
 ): TASKS.add(_o)
 
-# %% ../nbs/11_evaluation.ipynb #069f52ab
-SPEC_KEYS = dict(loss=('source', 'split'), choice=('shots', 'scoring', 'source', 'split', 'seed'),
-                 generated=('shots', 'source', 'split', 'seed'))
-
+# %% ../nbs/11_evaluation.ipynb #b02b586f
 def parse_task(
     spec: str | Path | Task  # "NAME", "NAME:key=value,…", a file of questions, or a task
 ) -> Task:
@@ -810,14 +953,14 @@ def _spec_changes(spec, task, rest):
         found[key] = int(value) if key in ('shots', 'seed') else value
     return found
 
-# %% ../nbs/11_evaluation.ipynb #39170e71
+# %% ../nbs/11_evaluation.ipynb #d7afff60
 def change_task(
     task: Task,
     **changes: Any  # shots, scoring, source, split, seed
 ) -> Task:
     "A task with changes, which its name and title carry"
     own = dict(shots=task.shots, scoring=task.scoring, seed=task.seed, split=task.split,
-               source=task.texts if task.kind == 'loss' else task.questions)
+               source=task.given)
     new = {k: changes[k] for k in SPEC_KEYS['choice'] if k in changes and changes[k] != own[k]}
     if not new: return task
     said = [f'{v}-shot' if k == 'shots' else f'{k} {public_name(v)}' for k, v in new.items()]
@@ -828,9 +971,9 @@ def change_task(
     if len(letters) == 2: fields |= dict(prompt=None, answers=None)  # a wording belongs to its kind of scoring
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
 
-# %% ../nbs/11_evaluation.ipynb #c606e258
+# %% ../nbs/11_evaluation.ipynb #fe028a5a
 def _source_fields(task, source):
-    if task.kind == 'loss': return dict(texts=source)
+    if task.reads_texts: return dict(texts=source)
     return dict(questions=source, examples=None if isinstance(task.examples, str) else task.examples)
 
 def _file_task(path):
@@ -846,16 +989,16 @@ def task_title(
     try: return parse_task(name).title
     except PrunebookError: return name
 
-# %% ../nbs/11_evaluation.ipynb #ddffcc71
+# %% ../nbs/11_evaluation.ipynb #33c09e16
 def task_items(
     task: Task,
     n: int | None = None,                # How many, evenly spread; all if `None`
     data_dir: str | Path | None = None   # Folder with NAME.jsonl files; see `load_questions`
 ) -> list:
     "The questions or texts of a task. Raises `PrunebookError` if they cannot be found"
-    given, is_loss = task.texts if task.kind == 'loss' else task.questions, task.kind == 'loss'
+    given = task.given
     if isinstance(given, (str, Path)):
-        if is_loss: return load_texts(given, split=task.split or 'validation', n=n)
+        if task.reads_texts: return load_texts(given, split=task.split or 'validation', n=n)
         return load_questions(given, n=n, data_dir=data_dir, split=task.split)
     items = list(given() if callable(given) else given)
     if n is not None and not 1 <= n <= len(items):
@@ -892,17 +1035,18 @@ class Scores(dict):
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
 
-# %% ../nbs/11_evaluation.ipynb #a6f6e022
+# %% ../nbs/11_evaluation.ipynb #981ad744
 def as_score(
     given: dict[str, Any],  # From `to_dict`
     where: str = 'this'     # For the message
-) -> LossScore | Score:
+) -> LossScore | ParentScore | Score:
     "A score from its plain fields. Raises `PrunebookError` if they are none"
     try:
         given = dict(given)
         ends = {k: e for k, e in (('low', -math.inf), ('high', math.inf)) if given.get(k, 0) is None}
-        score = dict(LossScore=LossScore, Score=Score)[given.pop('kind')](**given | ends)
-        lists = (score.sums, score.counts) if isinstance(score, LossScore) else (score.picked, score.answers)
+        kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
+        score = kinds[given.pop('kind')](**given | ends)
+        lists = (score.picked, score.answers) if isinstance(score, Score) else (score.sums, score.counts)
         groups = [score.groups] if isinstance(score, Score) and score.groups else []
         if {score.n} != {len(o) for o in (*lists, *groups)}: raise ValueError('its lists are not as long as it says')
         if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold no numbers')
@@ -912,14 +1056,14 @@ def as_score(
                              'Give a file that save wrote.') from None
     return score
 
-# %% ../nbs/11_evaluation.ipynb #8edf577d
+# %% ../nbs/11_evaluation.ipynb #f3483fbc
 def load_score(
     path: str | Path  # Written by `save`
-) -> LossScore | Score:
+) -> LossScore | ParentScore | Score:
     "A score as it was kept, item by item. Raises `PrunebookError` if the file is none"
     return as_score(read_json(path, most_mb=256), str(path))
 
-# %% ../nbs/11_evaluation.ipynb #360d7332
+# %% ../nbs/11_evaluation.ipynb #71d6f885
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -935,7 +1079,8 @@ def evaluate(
     save: str | Path | None = None,        # Folder that keeps each score as soon as it is known
     chat: bool = False,                    # Use the tokenizer's chat template
     too_long: str = 'truncate',            # As in `choice_accuracy`
-    max_new_tokens: int | None = None      # Of a generated answer; the task's own if `None`
+    max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
+    parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
@@ -944,21 +1089,36 @@ def evaluate(
     common = dict(batch_tokens=batch_tokens, progress=progress, chat=chat)
     load = partial(_job, n_questions=n_questions, n_texts=n_texts, data_dir=data_dir)
     own = dict(loss=dict(max_length=max_length), choice=dict(too_long=too_long),
+               parent=dict(max_length=max_length, parent=parent, passes={}),
                generated=dict(max_new_tokens=max_new_tokens) if max_new_tokens else {})
     found = {o.name if isinstance(o, Task) else str(o): parse_task(o) for o in tasks}
     found = {k: _with_source(o, sources or {}) for k, o in found.items()}
+    _check_needs_parent(found.values(), model, parent)
     read = [o for t in found.values() for o in (t.questions, t.texts) if _is_path(o)]
     if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
     jobs = {k: partial(load(o), model, tokenizer, **common, **own[o.kind]) for k, o in found.items()}
     if harness: jobs['harness'] = partial(harness_scores, model, tokenizer, harness, limit=n_questions)
     return _run_jobs(jobs, save)
 
-# %% ../nbs/11_evaluation.ipynb #852defb4
+# %% ../nbs/11_evaluation.ipynb #78c23d99
 def _is_path(o): return isinstance(o, (str, Path))
 
 def _with_source(task, sources):
     base = task.name.partition(':')[0]
     return replace(task, **_source_fields(task, sources[base])) if base in sources else task
+
+def _check_needs_parent(tasks, model, parent):
+    if needy := [o.name for o in tasks if o.kind == 'parent']:
+        if parent is None:
+            raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. '
+                                 'Give the unpruned model (parent=, or --parent MODEL).')
+        _check_parent(LayerStack(model), LayerStack(parent))
+
+def _from_one_pass(model, tokenizer, texts, scoring, task, parent, passes, **how):
+    "The score of one task against the parent; the pass over the same texts gives the other one as well"
+    key = item_hash(list(texts))
+    if key not in passes: passes[key] = agreement(model, parent, tokenizer, texts, **how)
+    return replace(passes[key][scoring], task=task)
 
 def _run_jobs(jobs, save):
     scores = Scores()
@@ -968,13 +1128,13 @@ def _run_jobs(jobs, save):
         scores |= new
     return scores
 
-# %% ../nbs/11_evaluation.ipynb #6c5721ab
+# %% ../nbs/11_evaluation.ipynb #2fb45e31
 def _job(task, n_questions, n_texts, data_dir):
     "The function that scores a task on a model; its texts or questions are loaded and checked"
-    given = task.texts if task.kind == 'loss' else task.questions
-    record = dict(task=task.name, source=public_name(given) if _is_path(given) else 'own')
-    items = task_items(task, n_texts if task.kind == 'loss' else n_questions, data_dir)
+    record = dict(task=task.name, source=public_name(task.given) if _is_path(task.given) else 'own')
+    items = task_items(task, n_texts if task.reads_texts else n_questions, data_dir)
     if task.kind == 'loss': return partial(text_loss, texts=items, **record)
+    if task.kind == 'parent': return partial(_from_one_pass, texts=items, scoring=task.scoring, **record)
     examples = task_examples(task, data_dir)
     record |= dict(items=items, shots=task.shots, examples=examples, seed=task.seed, prompt=task.prompt)
     if task.kind == 'choice':
@@ -1035,10 +1195,10 @@ class Comparison:
     p: float
     test: str
 
-# %% ../nbs/11_evaluation.ipynb #38e92772
+# %% ../nbs/11_evaluation.ipynb #449753c7
 def compare(
-    first: LossScore | Score,
-    second: LossScore | Score,   # Of another model on the same items
+    first: LossScore | ParentScore | Score,
+    second: LossScore | ParentScore | Score,   # Of another model on the same items
     resamples: int = 10_000,
     seed: int = 0
 ) -> Comparison:
@@ -1046,14 +1206,15 @@ def compare(
     _check_pair(first, second)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
     draws = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))
-    how = _compare_losses if isinstance(first, LossScore) else _compare_answers
+    how = _compare_answers if isinstance(first, Score) else _compare_losses
     boot, p, name = how(first, second, draws, resamples)
     low, high = np.quantile(boot, [0.025, 0.975])
     return Comparison(second.value - first.value, float(low), float(high), float(p), name)
 
-# %% ../nbs/11_evaluation.ipynb #4e6583f9
+# %% ../nbs/11_evaluation.ipynb #e9073242
 def _check_pair(first, second):
-    key = (lambda o: (o.index, o.counts)) if isinstance(first, LossScore) else (lambda o: o.answers)
+    metric = lambda o: getattr(o, 'scoring', 'loss')
+    key = (lambda o: o.answers) if isinstance(first, Score) else (lambda o: (o.index, o.counts, metric(o)))
     other_items = first.items and second.items and first.items != second.items
     if type(first) is not type(second) or key(first) != key(second) or other_items:
         raise PrunebookError('the two scores are not of the same items. Score both models on the same texts or '

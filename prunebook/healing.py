@@ -4,20 +4,21 @@
 
 # %% ../nbs/09_healing.ipynb #b2ec0d54
 from __future__ import annotations
-import copy, gc, json, logging, os, shutil, tempfile, time
+import copy, gc, json, logging, mmap, os, re, shutil, tempfile, time, warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from .checkpoint import model_card, sound_record
+from .checkpoint import (NUMBER, Tensor, checkpoint_folder, config_depth, layer_number, layers_prefix,
+                                  model_card, read_tensors, sound_record)
 from .core import (PrunebookError, Registry, Rule, Settings, atomic_write, disk_errors, first_line, instance,
                             lock, new_folder, number, one_of, or_none, public_name, read_json, setting, whole,
                             work_folder)
 from .data import batches, out_of_memory, tokenize
 from .models import load_model, quantization, slow_in_16_bits
-from .stack import LayerStack, ffn_modules, fingerprint, show_layers, stream_writer, untie
+from .stack import LayerStack, ffn_modules, fingerprint, fingerprint_of, show_layers, stream_writer, untie
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'METHODS', 'USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'Method', 'HealingConfig', 'settings_that_count',
-           'frozen_copy', 'layer_origins', 'cut_record', 'seams', 'adapted_layers', 'target_names', 'Student',
-           'add_adapters', 'unfreeze_end', 'make_student', 'Patch', 'find_patches', 'patch_sums', 'least_squares_map',
-           'fold_map', 'linear_patch', 'HealingRun', 'train', 'write_adapter', 'read_note', 'adapter_tensors',
-           'load_adapter', 'HealingResult', 'save_history', 'healing_summary', 'healing_card', 'heal']
+__all__ = ['log', 'METHODS', 'USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'PLAIN', 'Method', 'HealingConfig', 'settings_that_count',
+           'frozen_copy', 'four_bits', 'layer_origins', 'cut_record', 'seams', 'adapted_layers', 'target_names',
+           'Student', 'add_adapters', 'unfreeze_end', 'make_student', 'Patch', 'find_patches', 'patch_sums',
+           'least_squares_map', 'fold_map', 'linear_patch', 'HealingRun', 'train', 'stored_tensors',
+           'checkpoint_fingerprint', 'mapped', 'training_copy', 'write_adapter', 'read_note', 'adapter_tensors',
+           'load_adapter', 'check_base', 'HealingResult', 'save_history', 'healing_summary', 'healing_card', 'heal']
 
 # %% ../nbs/09_healing.ipynb #7a01a364
 @dataclass(frozen=True)
@@ -185,16 +187,26 @@ def _quantise(model, in_16):
         if i not in in_16: _quantise_layer(layer)
     model.is_loaded_in_4bit = True  # peft looks for this
 
+# %% ../nbs/09_healing.ipynb #dbf0234a
+def four_bits() -> Any:
+    "The settings of `quantization(4)`. With FSDP the numbers are stored as bfloat16, the only kind that it divides"
+    import torch
+    from prunebook.training import fully_sharded
+    settings = quantization(4)
+    if fully_sharded(): settings.bnb_4bit_quant_storage = torch.bfloat16
+    return settings
+
 # %% ../nbs/09_healing.ipynb #7ecc785e
 def _quantise_layer(layer):
     import bitsandbytes as bnb
     from torch import nn
-    q = quantization(4)
-    same = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant)
+    q = four_bits()
+    same = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
+                quant_storage=q.bnb_4bit_quant_storage)
     for name, m in [(n, m) for n, m in layer.named_modules() if type(m) is nn.Linear]:
         new = bnb.nn.Linear4bit(m.in_features, m.out_features, bias=m.bias is not None,
                                 compute_dtype=q.bnb_4bit_compute_dtype, device='meta', **same)
-        new.weight = bnb.nn.Params4bit(m.weight.data.contiguous(), requires_grad=False, **same)
+        new.weight = bnb.nn.Params4bit(m.weight.data.contiguous(), requires_grad=False, module=new, **same)
         new.bias = m.bias
         layer.set_submodule(name, new.to(m.weight.device))
 
@@ -283,13 +295,14 @@ class Student(NamedTuple):
 # %% ../nbs/09_healing.ipynb #abcd9908
 def add_adapters(
     model: PreTrainedModel,
-    config: HealingConfig
+    config: HealingConfig,
+    inplace: bool = False  # `model` itself gets the adapters, whatever the config's bits
 ) -> Student:
     "A frozen copy of `model` with fresh adapters, as the config's method and `targets` ask"
     import torch
     from peft import LoraConfig, get_peft_model
     names = target_names(model, config.targets, adapted_layers(model, config))
-    causal = frozen_copy(model, config.bits)
+    causal = model.requires_grad_(False) if inplace else frozen_copy(model, config.bits)
     usual = dict(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type='CAUSAL_LM')
     torch.manual_seed(config.seed)
     try: student = get_peft_model(causal, LoraConfig(target_modules=names, **usual | METHODS[config.method].lora))
@@ -322,11 +335,12 @@ METHODS.add(Method('head_and_last', 'the head and the last layers', 'arXiv:2411.
 # %% ../nbs/09_healing.ipynb #f8b02186
 def make_student(
     model: PreTrainedModel,
-    config: HealingConfig
+    config: HealingConfig,
+    inplace: bool = False  # As in `add_adapters`
 ) -> Student:
     "The copy of `model` that the config's method trains"
     method = METHODS.find(config.method)
-    if method.trains_adapters: student = add_adapters(model, config)
+    if method.trains_adapters: student = add_adapters(model, config, inplace)
     else:
         module = method.prepare(model, config)
         student = Student(module, LayerStack(module))
@@ -452,6 +466,8 @@ METHODS.add(Method('linear_patch', 'a least-squares map, no training', 'arXiv:25
 class HealingRun(NamedTuple):
     "All that a training works on"
     model: PreTrainedModel
+    base: str               # Fingerprint of the weights that the adapter belongs to
+    inplace: bool           # The model is a training copy already
     teacher: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase
     rows: Any               # `training.Rows`
@@ -472,7 +488,7 @@ def train(
 # %% ../nbs/09_healing.ipynb #dd2f6c68
 def _attempt(run):
     "Train and save; or return how many rows at once to try instead"
-    from prunebook.training import on_first, whole_checkpoint
+    from prunebook.training import learned, on_first, whole_checkpoint
     student, trainer = _trainer_of(run)
     checkpoint = on_first(lambda: whole_checkpoint(run.folder/'checkpoints'))
     start = time.time()
@@ -482,15 +498,17 @@ def _attempt(run):
     except (PrunebookError, RuntimeError, MemoryError) as e:
         if 'cannot write' in str(e): raise _not_saved(e, trainer.state.global_step) from e
         if not out_of_memory(e): raise
+        if run.inplace: student.module.unload()
         return _fewer_rows(e, trainer.args, run.config)
+    tensors = learned(student.module)
     if not run.save or trainer.is_world_process_zero():
-        write_adapter(run.folder/'adapter', run, student, trainer.history(), time.time() - start)
+        write_adapter(run.folder/'adapter', run, tensors, trainer.history(), time.time() - start, student)
 
 # %% ../nbs/09_healing.ipynb #7be43311
 def _trainer_of(run):
     "A student, and the trainer that trains it"
     from prunebook.training import WithLoss, collate, make_trainer, training_arguments
-    student = make_student(run.model, run.config)
+    student = make_student(run.model, run.config, run.inplace)
     guide = _guide(run, student.stack.device)
     packed = run.config.packing == 'chunk' and _keep_documents_apart(run, student.stack, guide)
     model = WithLoss(student.module, student.stack, guide)
@@ -535,31 +553,94 @@ def _fewer_rows(e, args, config):
                 'A smaller micro_batch avoids this.', micro, fewer)
     return fewer
 
+# %% ../nbs/09_healing.ipynb #974916b2
+def stored_tensors(
+    folder: str | Path  # A checkpoint
+) -> Callable[[str], Tensor | None]:
+    "A function from the name of a parameter to the tensor that holds it, or to `None`"
+    tensors = read_tensors(folder)
+    prefix = layers_prefix(tensors, config_depth(folder))
+    by_name = {t.name: t for t in tensors}
+    by_place = {layer_number(t.name, prefix): t for t in tensors}
+    def find(name):
+        if name in by_name: return by_name[name]
+        if m := re.match(rf'.+?\.{NUMBER}\.', name): return by_place.get((int(m[1]), name[m.end():]))
+        return by_name.get('embed_out.weight' if name == 'lm_head.weight' else name.partition('.')[2])
+    return find
+
+# %% ../nbs/09_healing.ipynb #f587a2f9
+def checkpoint_fingerprint(
+    folder: str | Path
+) -> str:
+    """The `fingerprint` of a checkpoint's model, of which only a few numbers are read. Raises `PrunebookError` if the
+    files store the parameters in another form than the model has them"""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    own = dict(trust_remote_code=False)
+    with torch.device('meta'):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
+    find, shapes = stored_tensors(folder), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
+    found = {n: find(n) for n in shapes}
+    if lost := [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in PLAIN]:
+        raise PrunebookError(f'{folder} stores {lost[0]} under another name or in another form ({len(lost)} such). '
+                             'Load it with load_model and heal the model.')
+    return fingerprint_of((n, t.shape, mapped(t)) for n, t in found.items())
+
+# %% ../nbs/09_healing.ipynb #a06d101b
+PLAIN = dict(BF16='bfloat16', F16='float16', F32='float32')
+"Types of stored weights that can be merged into"
+
+def mapped(
+    t: Tensor
+) -> torch.Tensor:  # Flat; read only
+    "A stored tensor, of which only the numbers that are looked at are read"
+    import torch
+    dtype = getattr(torch, PLAIN[t.dtype])
+    with open(t.file, 'rb') as f: data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # that it cannot be written to
+        return torch.frombuffer(data, dtype=dtype, offset=t.start, count=t.size // dtype.itemsize)
+
+# %% ../nbs/09_healing.ipynb #9c066f55
+def training_copy(
+    folder: str | Path,      # A checkpoint
+    config: HealingConfig,
+    progress: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
+    from prunebook.training import fully_sharded, own_device
+    if not METHODS.find(config.method).trains_adapters:
+        raise PrunebookError(f'method={config.method!r}: it changes the weights themselves and needs them in memory. '
+                             'Load the checkpoint with load_model and heal the model, or use method="lora".')
+    place = dict(device_map=own_device(alone='auto'), progress=progress)
+    if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=four_bits(), **place)
+    if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
+    return load_model(str(folder), bits=config.bits, **place)
+
 # %% ../nbs/09_healing.ipynb #4c43706c
 def write_adapter(
     folder: Path,                  # It appears whole or not at all
     run: HealingRun,
-    learned: Student | dict[str, torch.Tensor],  # A student, or new tensors by name
+    learned: dict[str, torch.Tensor],  # By name, in `student` if one learned them
     history: list[dict[str, Any]],
-    seconds: float
+    seconds: float,
+    student: Student | None = None
 ) -> None:
     "Write the learned parameters, and their record `prunebook.json`"
-    note = dict(base=fingerprint(run.model), depth=len(LayerStack(run.model)),
+    note = dict(base=run.base, depth=len(LayerStack(run.model)),
                 pruned=getattr(run.model.config, 'prunebook', None), config=asdict(run.config),
                 seconds=round(seconds, 1), history=history)
     with new_folder(folder) as new:
-        _write_parameters(new, run, learned)
+        _write_parameters(new, learned, student, run.model.dtype)
         atomic_write(new/'prunebook.json', json.dumps(note, indent=1) + '\n')
 
 # %% ../nbs/09_healing.ipynb #55d762f6
-def _write_parameters(folder, run, learned):
+def _write_parameters(folder, learned, student, dtype):
     from safetensors.torch import save_file
-    from prunebook import training
-    if isinstance(learned, Student) and hasattr(learned.module, 'peft_config'):
-        learned.module.save_pretrained(str(folder))
+    if student and hasattr(student.module, 'peft_config'):
+        student.module.save_pretrained(str(folder), state_dict=learned)
         return _tidy_adapter(folder)
-    if isinstance(learned, Student):
-        learned = {n: o.to(run.model.dtype) for n, o in training.learned(learned.module).items()}
+    if student: learned = {n: o.to(dtype) for n, o in learned.items()}
     save_file({n: o.contiguous() for n, o in learned.items()}, folder/'weights.safetensors')
 
 # %% ../nbs/09_healing.ipynb #2d40d8c5
@@ -605,7 +686,8 @@ def load_adapter(
     merge: bool = True       # Merge into a plain model; otherwise return a `PeftModel`
 ) -> nn.Module:              # In eval mode; weights that healing left alone share the model's memory
     "`model` with the learned parameters. Raises `PrunebookError` if they were learned on another base"
-    _check_base(model, read_note(folder), folder)
+    about = fingerprint(model), len(LayerStack(model)), getattr(model.config, 'prunebook', None)
+    check_base(read_note(folder), *about, folder)
     tensors, new = adapter_tensors(folder), frozen_copy(model).eval()
     if (Path(folder)/'adapter_config.json').exists(): return _with_peft(new, folder, merge)
     if not tensors.keys() <= dict(new.named_parameters()).keys(): untie(new)  # the head learned a matrix of its own
@@ -629,12 +711,19 @@ def _with_peft(new, folder, merge):
     return found.merge_and_unload(safe_merge=True) if merge else found
 
 # %% ../nbs/09_healing.ipynb #37279c50
-def _check_base(model, note, folder):
-    if (got := fingerprint(model)) == note['base']: return
+def check_base(
+    note: dict[str, Any],  # From `read_note`
+    got: str,              # Fingerprint of the model that is to take the adapter
+    depth: int,            # Its layers
+    record: Any,           # Its `config.prunebook`
+    folder: str | Path     # Of the adapter
+) -> None:
+    "Raises `PrunebookError` if an adapter was trained on another model"
+    if got == note['base']: return
     def about(depth, record, print):
         removed = show_layers(record['dropped']) if isinstance(record, dict) and 'dropped' in record else 'none'
         return f'{depth} layers (removed: {removed}; fingerprint {print})'
-    own = about(len(LayerStack(model)), getattr(model.config, 'prunebook', None), got)
+    own = about(depth, record, got)
     raise PrunebookError(f'{folder}: this adapter was trained on a model of '
                          f'{about(note["depth"], note["pruned"], note["base"])}; the model given has {own}. '
                          'Give the very model it was trained on.')
@@ -643,7 +732,7 @@ def _check_base(model, note, folder):
 @dataclass(repr=False)
 class HealingResult:
     "The result of healing"
-    model: PreTrainedModel         # The healed model: plain, the learned parameters merged into the given weights
+    model: PreTrainedModel | None  # The healed model: plain, the learned parameters merged; `None` after a folder
     adapter: Path | dict[str, torch.Tensor]  # The adapter's folder, or its tensors if no folder was asked for
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig          # The recipe
@@ -672,11 +761,16 @@ class HealingResult:
     ) -> None:
         "Write into `folder` the files that `save` writes"
         folder = Path(folder)
+        if self.model is None:
+            raise PrunebookError('a folder was healed, and its 16-bit weights were never loaded. Merge the adapter on '
+                                 'disk: merge_adapter(FOLDER, result.adapter, OUT).')
         with disk_errors(folder):
             self.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             if self.history: save_history(self.history, folder/'loss.png')
-            (folder/'README.md').write_text(healing_card(self, scores), encoding='utf-8')
+            record = getattr(self.model.config, 'prunebook', None)
+            card = healing_card(record, self.config, self.history, scores)
+            (folder/'README.md').write_text(card, encoding='utf-8')
 
 # %% ../nbs/09_healing.ipynb #285a711b
 def save_history(
@@ -705,27 +799,30 @@ def healing_summary(
 
 # %% ../nbs/09_healing.ipynb #86956c20
 def healing_card(
-    result: HealingResult,
-    scores: dict[str, Any] | None = None
+    record: dict[str, Any] | None,  # `config.prunebook`
+    config: HealingConfig,
+    history: list[dict[str, Any]],
+    scores: dict[str, Any] | None = None  # As in `HealingResult.save`
 ) -> str:
     "The pruned model's card with a section on healing, as Markdown"
     def table(*rows): return '\n'.join('| ' + ' | '.join(o) + ' |' for o in rows) + '\n'
-    record = getattr(result.model.config, 'prunebook', None)
-    rows = [(k, str(v)) for k, v in healing_summary(result.config, result.history).items()]
+    rows = [(k, str(v)) for k, v in healing_summary(config, history).items()]
     card = model_card(record) if record else '# A fine-tuned model\n'
     card += '\n## Healing\n\n' + table(('field', 'value'), ('---', '---'), *rows)
     if scores:
         rows = [(k, f'{a:.4g}', f'{b:.4g}') for k, (a, b) in scores.items()]
         card += '\n' + table(('measured', 'before', 'after'), ('---',) * 3, *rows)
-    return card + ('\n![Training loss against real tokens](loss.png)\n' if result.history else '')
+    return card + ('\n![Training loss against real tokens](loss.png)\n' if history else '')
 
 # %% ../nbs/09_healing.ipynb #3e3f5350
-def _checked(model, tokenizer, config, teacher):
+def _checked(model, tokenizer, config, teacher, inplace=False):
     "Refuse a model that cannot be healed, warn if it was not pruned; the teacher, loaded, if one is needed"
     stack, method = LayerStack(model), METHODS.find(config.method)
-    if getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False):
+    quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
+    if quantised and not inplace:
         raise PrunebookError('the model is quantised, but the adapter must be merged into 16-bit weights. Load it '
-                             'without bits and let HealingConfig(bits=4) quantise a copy for training.')
+                             'without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the '
+                             'folder of the checkpoint instead of the model.')
     if 4 in (config.bits, config.objective == 'distill' and config.teacher_bits): quantization(4)
     limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None)
     if limit and config.max_length > limit:
@@ -802,16 +899,16 @@ def _same_run(out, asked):
     if other:
         raise PrunebookError(f'{out} holds a run with other settings: {other}. Use the same, or choose another folder.')
 
-def _asked(model, teacher, rows, config):
+def _asked(base, teacher, rows, config):
     "The identity of a run: a resumed one must have the same"
-    who = dict(base=fingerprint(model), texts=rows.digest)
+    who = dict(base=base, texts=rows.digest)
     if teacher is not None: who['teacher'] = fingerprint(teacher)
     return who | settings_that_count(asdict(config))
 
 # %% ../nbs/09_healing.ipynb #50d53711
 def heal(
-    model: PreTrainedModel,              # A pruned model with 16- or 32-bit weights; it stays as it is
-    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | str | Path, # Pruned, with 16- or 32-bit weights; it stays as it is. Or its checkpoint
+    tokenizer: PreTrainedTokenizerBase | None,  # `None`: the checkpoint's own
     texts: Sequence[str],                # Documents to train on
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
@@ -820,28 +917,40 @@ def heal(
     resume: bool = False,                # Go on with an interrupted run in `OUT.unfinished`, or take the finished one
     force: bool = False                  # Replace the folder at `out`
 ) -> HealingResult:
-    """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. If
-    memory runs out it continues with fewer rows at once. Raises `PrunebookError` on wrong input before any training,
-    when the loss is not a number or grows, and when a single row does not fit"""
-    from prunebook.training import undisturbed
-    config = _precise(config or HealingConfig(), model)
-    reads = [model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
-    teacher = _checked(model, tokenizer, config, teacher)
+    """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
+    a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
+    rows at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
+    and when a single row does not fit"""
+    from prunebook.training import own_device, undisturbed
+    config, on_disk = config or HealingConfig(), isinstance(model, (str, Path))
+    reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
+    config = _precise(config, own_device() if on_disk else LayerStack(model).device)
+    if on_disk: model, base, tokenizer = _opened(model, tokenizer, config, progress)
+    else: base = fingerprint(model)
+    teacher = _checked(model, tokenizer, config, teacher, on_disk)
     rows = _checked_rows(model, tokenizer, texts, config)
-    asked = _asked(model, teacher, rows, config)
+    asked, save = _asked(base, teacher, rows, config), out is not None
     with undisturbed(), _run_folder(out, asked, resume, force, reads) as folder:
-        _learn(HealingRun(model, teacher, tokenizer, rows, config, folder, out is not None, progress), texts)
+        _learn(HealingRun(model, base, on_disk, teacher, tokenizer, rows, config, folder, save, progress), texts)
         note, tensors = read_note(folder/'adapter'), adapter_tensors(folder/'adapter')
-        healed = load_adapter(model, folder/'adapter')
-    record = getattr(model.config, 'prunebook', None)
+        healed = None if on_disk else load_adapter(model, folder/'adapter')
+    record = None if on_disk else getattr(model.config, 'prunebook', None)
     if record: healed.config.prunebook = record | dict(healed=healing_summary(config, note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
 
+# %% ../nbs/09_healing.ipynb #f6b20982
+def _opened(name, tokenizer, config, progress):
+    "A checkpoint's training copy, its fingerprint and a tokenizer"
+    folder = checkpoint_folder(name)
+    base = checkpoint_fingerprint(folder)
+    model, own = training_copy(folder, config, progress)
+    return model, base, tokenizer or own
+
 # %% ../nbs/09_healing.ipynb #83cc2c4a
-def _precise(config, model):
+def _precise(config, device):
     "16 bits become 32 on a CPU that is slow in 16"
-    if not slow_in_16_bits(LayerStack(model).device): return config
+    if not slow_in_16_bits(device): return config
     return config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
 
 def _learn(run, texts):

@@ -23,7 +23,7 @@ __all__ = ['PAGES', 'SETUP', 'MARK', 'pages_folder', 'read_pages', 'joined_pages
            'check_figures', 'place_of_report', 'report', 'report_page']
 
 # %% ../nbs/19_reports.ipynb #10905b8a
-PAGES = ('figure1', 'figure1d', 'figure2', 'figure3', 'figure4', 'figure5', 'figure6', 'figures7to9', 'gsm8k', 'claims')
+PAGES = ('claims', 'figure1', 'figure1d', 'figure2', 'figure3', 'figure4', 'figure5', 'figure6', 'figures7to9', 'gsm8k')
 
 def pages_folder() -> Path:
     "Folder of the paper's notebooks. Raises `PrunebookError` if they are not there"

@@ -16,14 +16,14 @@ from .core import (PrunebookError, atomic_write, disk_errors, first_line, lock, 
 if TYPE_CHECKING:
     import pandas as pd, pyarrow as pa
     from transformers import PreTrainedModel
-    from prunebook.evaluation import LossScore, Score
+    from prunebook.evaluation import LossScore, ParentScore, Score
 
 # %% auto #0
-__all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema', 'result_row',
-           'model_record', 'item_rows', 'score_of', 'numbers_in', 'loss_fields', 'answer_fields', 'read_results',
-           'check_plain', 'read_items', 'cut_up', 'versions', 'machine', 'start_record', 'read_record', 'why_unfit',
-           'Run', 'opened', 'results_csv', 'items_parquet', 'record_json', 'read_run', 'with_settings', 'task_options',
-           'kept_score']
+__all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema',
+           'result_row', 'model_record', 'texts_columns', 'item_rows', 'score_of', 'numbers_in', 'text_fields',
+           'answer_fields', 'read_results', 'check_plain', 'read_items', 'cut_up', 'versions', 'machine',
+           'start_record', 'read_record', 'why_unfit', 'Run', 'opened', 'results_csv', 'items_parquet', 'record_json',
+           'read_run', 'with_settings', 'task_options', 'kept_score']
 
 # %% ../nbs/12_runs.ipynb #9e1e2fc9
 class Column(NamedTuple):
@@ -43,13 +43,14 @@ KEYS = [o.name for o in KEY_COLUMNS]
 
 # %% ../nbs/12_runs.ipynb #c0a4b6f0
 RESULTS = KEY_COLUMNS + [
-    Column('metric', 'str', '"loss", or how answers were scored: "likelihood", "letter", "generated", …'),
-    Column('value', 'float', 'nats per token, or the share of right answers'),
+    Column('metric', 'str', '"loss"; "agreement" with the parent or "kl" from it; or how answers were scored: '
+           '"likelihood", "letter", "generated", …'),
+    Column('value', 'float', 'nats per token (loss, kl), or the share of right answers or of agreeing places'),
     Column('low', 'float', 'lower end of the 95 % interval'),
     Column('high', 'float', 'upper end'),
-    Column('k', 'int?', 'right answers; empty for a loss'),
+    Column('k', 'int?', 'right answers; empty for what is measured on texts'),
     Column('count', 'int', 'documents or questions'),
-    Column('baseline', 'float', 'chance; for a loss, log of the vocabulary size'),
+    Column('baseline', 'float', 'chance; for a loss, log of the vocabulary size; for kl, 0'),
     Column('normalized', 'float?', 'loss / log of the vocabulary size'),
     Column('interval', 'str?', 'how the interval was computed'),
     Column('fraction_layers', 'float', 'layers dropped / layers of the model'),
@@ -70,13 +71,16 @@ RESULTS = KEY_COLUMNS + [
 ITEMS = KEY_COLUMNS + [
     Column('index', 'int', 'which text or question of the set'),
     Column('items', 'str', 'hash of the set; with `index` it identifies the item'),
-    Column('picked', 'int?', 'choice picked; 1 or 0 for right or wrong where the model writes its answer'),
+    Column('picked', 'int?', 'choice picked; 1 or 0 for right or wrong where the model writes its answer; for '
+           'agreement, the places of the document where the parent expects the same token'),
     Column('answer', 'int?', 'the right choice'),
-    Column('loss', 'float?', 'nats of the document'),
+    Column('loss', 'float?', 'nats of the document (loss, kl)'),
     Column('tokens', 'int?', 'predicted tokens of the document'),
     Column('logprobs', 'list?', 'log-probability of each choice, to three decimals'),
     Column('written', 'str?', 'the answer as the model wrote it'),
     Column('group', 'str?', 'subject of the question')]
+
+ON_TEXTS = dict(loss='loss', agreement='picked', kl='loss')  # metrics of documents, and the column of their sums
 
 # %% ../nbs/12_runs.ipynb #79d366a5
 def arrow_schema() -> 'pa.Schema':
@@ -88,16 +92,16 @@ def arrow_schema() -> 'pa.Schema':
 # %% ../nbs/12_runs.ipynb #ffcfebfc
 def result_row(
     key: Sequence[Any],        # Sweep, strategy, n, healed, seed, task
-    score: LossScore | Score,
+    score: LossScore | ParentScore | Score,
     layers: Sequence[int],     # Layers dropped
     model: dict[str, Any]      # As in `model_record`
 ) -> dict[str, Any]:
     "The row of a score in `results.csv`"
     said, join = score.row(), lambda v: ' '.join(map(str, v)) or None
     dropped = sum(model['layer_parameters'][i] for i in layers)
-    loss = said['metric'] == 'loss'
-    own = {k: getattr(score, k) for k in (('vocab', 'n_bytes') if loss else ('majority', 'shots'))}
-    own |= {k: join(getattr(score, k)) for k in [('truncated', 'skipped')[loss]]}
+    fields = dict(loss=('vocab', 'n_bytes'), agreement=('vocab',), kl=('vocab',))
+    own = {k: getattr(score, k) for k in fields.get(said['metric'], ('majority', 'shots'))}
+    own |= {k: join(getattr(score, k)) for k in ['skipped' if said['metric'] in ON_TEXTS else 'truncated']}
     return {o.name: None for o in RESULTS} | dict(zip(KEYS, key)) | own | dict(
         {k: said[k] for k in ('metric', 'value', 'low', 'high', 'k', 'baseline', 'interval')},
         normalized=said.get('normalized'), count=score.n, layers=join(layers), seconds=round(score.seconds, 3),
@@ -113,14 +117,20 @@ def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
                 depth=len(layers), parameters=model.num_parameters(), layer_parameters=layers)
 
 # %% ../nbs/12_runs.ipynb #42ad8160
+def texts_columns(score: LossScore | ParentScore, column: str) -> dict[str, list]:
+    "The columns of a score of documents"
+    sums = score.sums if column == 'loss' else [int(v) for v in score.sums]
+    return {'index': score.index, 'tokens': score.counts, column: sums}
+
 def item_rows(
     key: Sequence[Any],
-    score: LossScore | Score
+    score: LossScore | ParentScore | Score
 ) -> 'pa.Table':
     "The rows of a score in `items.parquet`"
     import pyarrow as pa
-    n, loss = score.n, score.row()['metric'] == 'loss'
-    own = dict(index=score.index, loss=score.sums, tokens=score.counts) if loss else dict(
+    n, metric = score.n, score.row()['metric']
+    if metric in ON_TEXTS: own = texts_columns(score, ON_TEXTS[metric])
+    else: own = dict(
         index=list(range(n)), picked=score.picked, answer=score.answers, written=score.written, group=score.groups,
         logprobs=[[round(v, 3) for v in o] for o in score.logprobs])
     columns = {k: [v] * n for k, v in zip(KEYS, key)} | dict(items=[score.items] * n) | own
@@ -131,30 +141,33 @@ def item_rows(
 def score_of(
     row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
     items: 'pa.Table'      # Its rows of `items.parquet`, in order
-) -> LossScore | Score:
+) -> LossScore | ParentScore | Score:
     """The score that was written, with log-probabilities to three decimals.
     Raises `ValueError` if row and items disagree"""
-    from prunebook.evaluation import LossScore, Score
+    from prunebook.evaluation import LossScore, ParentScore, Score
     row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
     got = {k: items[k].to_pylist() for k in items.column_names if k not in KEYS}
     if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')
     text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
     common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
-    made = loss_fields(row, got) if row['metric'] == 'loss' else answer_fields(row, got)
-    return (LossScore if row['metric'] == 'loss' else Score)(**common, **text, **made)
+    if (metric := row['metric']) not in ON_TEXTS: return Score(**common, **text, **answer_fields(row, got))
+    made = text_fields(row, got)
+    if metric == 'loss': return LossScore(**common, **text, **made, n_bytes=int(row['n_bytes']))
+    return ParentScore(**common, **text, **made, scoring=metric)
 
 # %% ../nbs/12_runs.ipynb #76b3154d
 def numbers_in(text: str | None) -> list[int]:
     "Whole numbers separated by spaces"
     return [int(o) for o in (text or '').split()]
 
-def loss_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
-    "Fields of a `LossScore`. Raises `ValueError` if the items have another mean"
-    value = sum(got['loss']) / sum(got['tokens'])
-    if not math.isclose(value, row['value'], rel_tol=1e-6):
+def text_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
+    "Fields of a `LossScore` or `ParentScore`. Raises `ValueError` if the items have another mean"
+    sums = [float(v) for v in got[ON_TEXTS[row['metric']]]]
+    value = sum(sums) / sum(got['tokens'])
+    if not math.isclose(value, row['value'], rel_tol=1e-6, abs_tol=1e-12):
         raise ValueError(f'the items give {value}, the table {row["value"]}')
-    return dict(sums=got['loss'], counts=got['tokens'], index=got['index'], skipped=numbers_in(row['skipped']),
-                n_bytes=int(row['n_bytes']), vocab=int(row['vocab']))
+    return dict(sums=sums, counts=got['tokens'], index=got['index'], skipped=numbers_in(row['skipped']),
+                vocab=int(row['vocab']))
 
 # %% ../nbs/12_runs.ipynb #32f3cf05
 def answer_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
@@ -318,11 +331,11 @@ class Run:
         self.record['sweeps'].setdefault(sweep, dict(EMPTY)).update(changes)
         atomic_write(self.folder/FILES['record'], record_json(self.record))
 
-    def add(self, key: Sequence[Any], score: LossScore | Score, layers: Sequence[int]) -> None:
+    def add(self, key: Sequence[Any], score: LossScore | ParentScore | Score, layers: Sequence[int]) -> None:
         "Store a score: `key` is sweep, strategy, n, healed, seed, task; `layers` are those dropped"
         self.add_all([(key, score, layers)])
 
-    def add_all(self, scores: Iterable[tuple[Sequence[Any], LossScore | Score, Sequence[int]]]) -> None:
+    def add_all(self, scores: Iterable[tuple[Sequence[Any], LossScore | ParentScore | Score, Sequence[int]]]) -> None:
         "Store several scores in one go, as `add` does each"
         scores = [(tuple(k), s, layers) for k, s, layers in scores]
         if not scores: return
@@ -407,7 +420,7 @@ def with_settings(table: 'pd.DataFrame', record: dict[str, Any], name: str) -> '
     return table.assign(
         depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
         shots=table.shots.fillna(0).astype(int), shots_seed=seeds,
-        max_length=table.metric.eq('loss').map({True: config['max_length']}),
+        max_length=table.metric.isin(list(ON_TEXTS)).map({True: config['max_length']}),
         healing_tokens=table.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
         **{k: table.healed.map({True: v}) for k, v in own.items()})
 
@@ -421,7 +434,7 @@ def task_options(task: str) -> dict[str, Any]:
 def kept_score(
     folder: str | Path,  # As given to `read_run`
     row: 'pd.Series'     # Of its table
-) -> LossScore | Score:
+) -> LossScore | ParentScore | Score:
     "The score of a row, as it was written. Raises `PrunebookError` if the items are missing or do not fit the row"
     path, key = Path(folder)/FILES['items'], tuple(row[k] for k in KEYS)
     parts = read_items(path) if path.exists() else {}

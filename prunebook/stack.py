@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['check_layers', 'show_layers', 'Block', 'find_layers', 'LayerStack', 'cut_config', 'module_settings', 'reload_differs',
            'check_quantization', 'weight_sharing_copy', 'replaced', 'evaluating', 'ffn_modules', 'stream_writer',
-           'untie', 'fingerprint']
+           'untie', 'fingerprint', 'fingerprint_of']
 
 # %% ../nbs/01_stack.ipynb #79480e61
 def check_layers(
@@ -664,11 +664,17 @@ def fingerprint(
 ) -> str:             # 16 hex digits
     """A hash of the name, the shape and up to 64 evenly spread values (as float32) of every parameter: the same for the
     same weights in 16 or 32 bits, on a device or offloaded"""
+    own = sorted(model.named_parameters())
+    return fingerprint_of((name, p.shape, _loaded(model, name, p).detach().reshape(-1)) for name, p in own)
+
+def fingerprint_of(
+    parts: Iterable[tuple[str, Sequence[int], torch.Tensor]]  # Name, shape and flat values of each parameter, by name
+) -> str:
+    "The `fingerprint` of a model with these parameters"
     h = hashlib.sha256()
-    for name, p in sorted(model.named_parameters()):
-        flat = _loaded(model, name, p).detach().reshape(-1)
+    for name, shape, flat in parts:
         values = flat[::max(1, len(flat) // 64)][:64].float().cpu().numpy()
-        h.update(f'{name}{tuple(p.shape)}'.encode() + values.tobytes())
+        h.update(f'{name}{tuple(shape)}'.encode() + values.tobytes())
     return h.hexdigest()[:16]
 
 def _loaded(model, name, p):

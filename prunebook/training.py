@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'LossInPieces', 'next_token_loss', 'divergence_loss',
-           'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'mark_whole', 'is_whole',
-           'whole_checkpoint', 'learned', 'OrderedTrainer', 'MarkWhole', 'training_arguments', 'make_trainer']
+           'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded', 'own_device',
+           'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'OrderedTrainer',
+           'MarkWhole', 'training_arguments', 'make_trainer']
 
 # %% ../nbs/08_training.ipynb #8193417e
 class Rows(torch.utils.data.Dataset):
@@ -176,8 +177,8 @@ class WithLoss(nn.Module):
     ):
         super().__init__()
         self.student, self.stack, self.teacher, self.config = student, stack, teacher, stack.model.config
-        self.learned = [p for p in stack.model.get_output_embeddings().parameters() if p.requires_grad]
         self.size = size
+        self._no_split_modules = sorted({type(o).__name__ for o in stack.layers})  # the units that FSDP gathers
         if places := getattr(stack.model, 'hf_device_map', None): self.hf_device_map = places
 
     def forward(self,
@@ -187,9 +188,10 @@ class WithLoss(nn.Module):
     ) -> dict[str, torch.Tensor]:
         where = labels[:, 1:] != -100
         def hidden(stack): return stack.body(**inputs).last_hidden_state[:, :-1][where]
-        size = self.size or (64 if labels.device.type == 'cpu' and not self.learned else 512)
+        learned = [p for p in self.stack.model.get_output_embeddings().parameters() if p.requires_grad]
+        size = self.size or (64 if labels.device.type == 'cpu' and not learned else 512)
         loss_of = self.loss_of(labels[:, 1:][where], hidden)
-        total = LossInPieces.apply(loss_of, size, hidden(self.stack), *self.learned)
+        total = LossInPieces.apply(loss_of, size, hidden(self.stack), *learned)
         return dict(loss=total / (where.sum() if num_items_in_batch is None else num_items_in_batch))
 
     def loss_of(self, targets: torch.Tensor, hidden: Callable) -> Callable:
@@ -247,7 +249,7 @@ def _quiet_libraries():
 def _same_environment():
     env = dict(os.environ)
     if process().world == 1:  # a stray RANK must not make accelerate wait for other processes
-        for k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'): os.environ.pop(k, None)
+        for k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'ACCELERATE_USE_FSDP'): os.environ.pop(k, None)
     try: yield
     finally:
         os.environ.clear()
@@ -328,6 +330,39 @@ def on_first(
     if found[1]: raise found[1]
     return found[0]
 
+# %% ../nbs/08_training.ipynb #1eed8ff7
+def fully_sharded() -> bool:
+    "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
+    if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
+    if os.environ.get('FSDP_VERSION') == '2': return True
+    raise PrunebookError(f'FSDP_VERSION={os.environ.get("FSDP_VERSION")}: only the second version of FSDP is '
+                         'supported. Write fsdp_version: 2 into the configuration of accelerate.')
+
+# %% ../nbs/08_training.ipynb #0f82daca
+def own_device(
+    alone: str | None = None  # The answer for a single process
+) -> str:
+    "The device of this process among several"
+    if alone and process().world == 1: return alone
+    if not torch.accelerator.is_available(): return 'cpu'
+    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
+
+# %% ../nbs/08_training.ipynb #87e465ce
+def gathered(
+    o: Any  # A tensor, perhaps a `DTensor`; anything else comes back as it is
+) -> Any:
+    "The whole tensor, of which each process has a part. All processes must call it"
+    return o.full_tensor() if hasattr(o, 'full_tensor') else o
+
+def scattered(
+    o: Any,
+    like: torch.Tensor  # A parameter
+) -> Any:
+    "This process's part of a whole tensor, divided as `like` is; all of it if `like` or its shape is another"
+    if not hasattr(like, 'device_mesh') or getattr(o, 'shape', None) != like.shape: return o
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(o.to(like.device), like.device_mesh, like.placements)
+
 # %% ../nbs/08_training.ipynb #b1cf81c5
 def mark_whole(
     folder: str | Path  # A checkpoint that is written
@@ -369,22 +404,42 @@ def _hashes(folder):
 def learned(
     module: nn.Module
 ) -> dict[str, torch.Tensor]:
-    "The parameters of `module` that learn, by name"
-    return {n: p.detach().contiguous() for n, p in module.named_parameters() if p.requires_grad}
+    "The parameters of `module` that learn, by name and whole. With FSDP, all processes must call it"
+    return {n: gathered(p.detach()).contiguous() for n, p in module.named_parameters() if p.requires_grad}
 
 # %% ../nbs/08_training.ipynb #5f4778b8
 class OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    def _save(self, output_dir=None, state_dict=None):
+    def save_model(self, output_dir=None, _internal_call=False):
         from safetensors.torch import save_file
+        weights = learned(self.model)
+        if not self.args.should_save: return
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_file(learned(self.model), Path(output_dir)/'weights.safetensors')
+        save_file(weights, Path(output_dir)/'weights.safetensors')
 
     def _load_from_checkpoint(self, path, model=None):
         from safetensors.torch import load_file
-        for n, o in load_file(Path(path)/'weights.safetensors').items(): self.model.get_parameter(n).data.copy_(o)
+        for n, o in load_file(Path(path)/'weights.safetensors').items():
+            p = self.model.get_parameter(n)
+            p.data.copy_(scattered(o, p))
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not fully_sharded(): return super()._save_optimizer_and_scheduler(output_dir)
+        state = self.optimizer.state_dict()
+        state['state'] = {i: {k: gathered(v) for k, v in o.items()} for i, o in state['state'].items()}
+        if not self.args.should_save: return
+        torch.save(state, Path(output_dir)/'optimizer.pt')
+        torch.save(self.lr_scheduler.state_dict(), Path(output_dir)/'scheduler.pt')
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is None or not fully_sharded(): return super()._load_optimizer_and_scheduler(checkpoint)
+        load = lambda name: torch.load(Path(checkpoint)/name, map_location='cpu', weights_only=True)
+        state, learn = load('optimizer.pt'), [p for g in self.optimizer.param_groups for p in g['params']]
+        state['state'] = {i: {k: scattered(v, learn[i]) for k, v in o.items()} for i, o in state['state'].items()}
+        self.optimizer.load_state_dict(state)
+        self.lr_scheduler.load_state_dict(load('scheduler.pt'))
 
     def history(self) -> list[dict[str, Any]]:
         "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"
@@ -435,4 +490,11 @@ def make_trainer(
     trainer = OrderedTrainer(model=model, args=args, train_dataset=rows, data_collator=collator,
                              callbacks=[watch, ProgressBar(args.max_steps, progress), MarkWhole()])
     trainer.remove_callback(PrinterCallback)
+    if args.bf16 and fully_sharded(): _sum_in_float32(trainer)
     return trainer
+
+def _sum_in_float32(trainer):
+    "As without FSDP: weights are cast to bfloat16, and gradients are summed in float32. The loss is not rounded"
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy

@@ -132,7 +132,7 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     (('similarity', 'OWN', '--texts', 'OWN_TEXTS', '--n-texts', '9999', '--out', 'OUT'), '1 to 40'),
     (('evaluate', 'OWN', '--tasks', 'poetry'), 'poetry'), (('evaluate', 'OWN', '--tasks', 'c4:letter'), 'c4:letter'),
     (('evaluate', 'OWN', '--tasks', 'arc_easy', '--judge-texts', 'OWN_TEXTS'), 'measures a loss'),
-    (('heal', 'OWN', 'OUT', '--micro-batch', '-4'), 'micro_batch'), (('heal', 'OWN', 'OUT', '--bits', '4'), '--bits'),
+    (('heal', 'OWN', 'OUT', '--micro-batch', '-4'), 'micro_batch'), (('heal', 'OWN', 'OUT', '--bits', '8'), '--bits'),
     (('sweep', 'OWN', '--out', 'OUT', '--healed-ns', '2', '--bits', '4'), 'cannot be healed'),
     (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'),
     (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),

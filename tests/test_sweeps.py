@@ -109,6 +109,21 @@ def test_healed_rows_have_curves_and_adapters(data):
 
 # a stopped sweep ends as if it had not been stopped
 
+def test_the_unpruned_model_is_healed_alike(data):
+    "healed_ns with 0: one row a task and seed, of the same recipe, and the model that was given keeps its weights"
+    m, c = model(), config(data, strategies=['simple'], ns=[1], healed_ns=[0, 2], seeds=[0, 1], healing=SHORT)
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    t = run(data, c, m=m)
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    base = t[(t.n == 0) & t.healed]
+    assert set(base.strategy) == {'none'} and base.layers.isna().all()
+    assert sorted(zip(base.task, base.seed)) == [(o, s) for o in ('arc_easy', 'c4') for s in (0, 1)]
+    plain = t[(t.n == 0) & ~t.healed & (t.task == 'c4')].value.item()
+    assert (base[base.task == 'c4'].value != plain).all()
+    assert set(read_record(data/'run')['sweeps']['main']['healing']) == {
+        f'{k}-{s}' for k in ('none-0', 'simple-2') for s in (0, 1)}
+
+
 def test_run_again_it_only_reads(data, monkeypatch):
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)

@@ -1,0 +1,130 @@
+"Budgets instead of n: the least n that fits, for layers of one size and of several, loaded and from headers alone."
+import json, math
+import pytest, torch
+from prunebook import PrunebookError, choose_layers, prune_model
+from prunebook.cli import main
+from prunebook.estimates import layer_sizes
+from prunebook.sizes import LIMITS, LayerSizes, as_budget, in_words, model_sizes, within
+from support import architectures
+from support.tiny import save, tiny
+
+uneven = LayerSizes((10, 50, 50, 10, 20), (20, 100, 100, 20, 40), (10, 50, 50, 10, 20), 30, 60, 30)
+
+
+@pytest.mark.parametrize('kind', ['llama', 'gpt2', 'qwen2_moe', 'mixtral', 'gemma3_text', 'phi'])
+def test_headers_and_a_loaded_model_say_the_same(kind, tmp_path):
+    model = tiny(kind, layers=4)
+    said, read = model_sizes(model), layer_sizes(str(save(tmp_path/'m', model)))
+    assert (read.parameters, read.bytes, read.other_parameters) == (said.parameters, said.bytes, said.other_parameters)
+    assert read.work == pytest.approx(said.work) and read.head == said.head
+    assert said.after()['params'] == model.num_parameters()
+
+
+@pytest.mark.parametrize('kind', ['llama', 'qwen2_moe', 'gemma3n_text', 'gemma4_text', 'gpt_oss'])
+def test_the_prediction_of_size_is_the_size(kind):
+    "Also where layers differ, and where a table outside them shrinks with the cut"
+    model = architectures.tiny(kind)
+    sizes = model_sizes(model)
+    left = sizes.after([2, 3])
+    small = prune_model(model, [2, 3])
+    assert left['params'] == small.num_parameters()
+    assert left['gb'] == pytest.approx(sum(p.nbytes for p in small.parameters()) / 1e9)
+    assert left['speedup'] == pytest.approx(model_sizes(small).after()['speedup'] * (sizes.head + sum(sizes.work)) / (
+        sizes.head + sum(model_sizes(small).work)))
+
+
+def test_experts_count_as_far_as_a_token_passes_through_them():
+    dense, mixed = model_sizes(tiny('llama', layers=2)), model_sizes(tiny('mixtral', layers=2))
+    assert dense.work == dense.parameters
+    assert mixed.work[0] < mixed.parameters[0]
+
+
+@pytest.mark.parametrize('limit', [dict(params=8 * 9e3), dict(gb=25e-5), dict(speedup=1.4), dict(speedup=2)])
+def test_the_least_n_that_fits(limit, tiny_model):
+    sizes, budget = model_sizes(tiny_model), as_budget(**limit)
+    plan = choose_layers('simple', model=tiny_model, **limit)
+    assert within(sizes.after(plan), budget)
+    assert len(plan) == 1 or not within(sizes.after(choose_layers('simple', len(plan) - 1, depth=8)), budget)
+    assert plan.details['budget'] == dict([budget]) and plan.details['gives'] == sizes.after(plan)
+    assert plan.layers == choose_layers('simple', len(plan), depth=8).layers
+    assert in_words(plan.details['gives']) in str(plan)
+
+
+def test_layers_of_different_sizes():
+    "The least n depends on which layers the strategy takes"
+    at = lambda strategy: len(choose_layers(strategy, params=100, sizes=uneven))
+    assert at('middle') == 2 and at('first') == 3
+    assert at(lambda n, depth: [1, 2, 0, 3][:n]) == 2
+    with pytest.raises(PrunebookError, match='none of the cuts that the strategy chooses fits. The last, n=4'):
+        choose_layers(lambda n, depth: [0], params=100, sizes=uneven)
+
+
+def test_a_budget_goes_with_the_inputs_of_a_strategy(tiny_model):
+    plan = choose_layers('greedy', speedup=1.2, model=tiny_model, loss=lambda m: len(m.model.layers), progress=False)
+    assert plan.strategy == 'greedy' and set(plan.details) == {'order', 'losses', 'budget', 'gives'}
+    assert choose_layers('random', seed=3, gb=25e-5, model=tiny_model).details['seed'] == 3
+
+
+@pytest.mark.parametrize('wrong, said', [
+    (dict(n=2, gb=1), 'Give exactly one of n, params, gb, speedup'),
+    (dict(params=1e6, speedup=2), 'params=1000000.0 and speedup=2 given'),
+    (dict(params=0), 'give a number above 0'), (dict(gb=-1), 'give a number above 0'),
+    (dict(speedup=math.nan), 'give a number above 0'), (dict(params=math.inf), 'give a number above 0'),
+    (dict(params=True), 'give a number above 0'), (dict(params='1B'), 'give a number above 0'),
+    (dict(params=5), 'The smallest, with 4 of 5 layers dropped, gives 40 parameters'),
+    (dict(speedup=9), 'no cut fits'), (dict(params=170), 'already fits'), (dict(speedup=1), 'already fits'),
+    (dict(gb=1, depth=7), 'the sizes are of 5 layers and the model has 7'),
+    (dict(gb=1, depth=5, sizes=None), 'sizes=layer_sizes')])
+def test_bad_budgets_have_a_clear_line(wrong, said):
+    with pytest.raises(PrunebookError, match=said.replace('(', r'\(')) as e:
+        choose_layers('simple', **dict(sizes=uneven) | wrong)
+    assert '\n' not in str(e.value)
+
+
+def test_layers_by_name_take_no_budget():
+    with pytest.raises(PrunebookError, match='exactly one'): choose_layers([1, 2], gb=1e-9, sizes=uneven)
+
+
+def test_packed_weights_are_not_counted(tmp_path):
+    folder = save(tmp_path/'m')
+    config = json.loads((folder/'config.json').read_text()) | dict(quantization_config=dict(quant_method='gptq'))
+    (folder/'config.json').write_text(json.dumps(config))
+    with pytest.raises(PrunebookError, match='hides their number'): layer_sizes(str(folder))
+
+
+# command line
+
+def run(*args): return main(['prune', *map(str, args), '--no-progress', '--json'])
+
+
+@pytest.mark.parametrize('option', ['--params', '--gb', '--speedup'])
+@pytest.mark.parametrize('more', [(), ('--in-memory',), ('--dtype', 'bfloat16')])
+def test_prune_by_budget(option, more, tiny_folder, tmp_path, capsys):
+    sizes = layer_sizes(str(tiny_folder))
+    asked = sizes.after([0, 1, 2])[option.strip('-')] * (.5 if more[1:] and option == '--gb' else 1)
+    assert run(tiny_folder, tmp_path/'out', '--strategy', 'simple', option, asked, *more) == 0
+    said = json.loads(capsys.readouterr().out)
+    record = json.loads((tmp_path/'out/config.json').read_text())['prunebook']
+    assert said['n'] == len(record['dropped']) == 3 and 'predicted' in said['fits']
+    gives = record['details']['gives']
+    assert gives['params'] == record['parameters']['after'] and gives['gb'] == record['bytes']['after'] / 1e9
+
+
+@pytest.mark.parametrize('args', [['--n', 2, '--gb', 1], [], ['--drop', 3, '--params', 1e4], ['--speedup', 'nan'],
+                                  ['--params', 1], ['--gb', 100], ['--speedup', 1], ['--params', '1e9x']])
+def test_bad_budgets_exit_with_2_and_write_nothing(args, tiny_folder, tmp_path, capsys):
+    assert run(tiny_folder, tmp_path/'out', '--strategy', 'simple', *args) == 2
+    assert not list(tmp_path.iterdir())
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_no_weight_is_read(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, 'load_state_dict', None)
+    monkeypatch.setattr('prunebook.models.load_model', None)
+    assert run(tiny_folder, tmp_path/'out', '--strategy', 'simple', '--speedup', 1.2) == 0
+
+
+def test_every_limit_has_an_option(capsys):
+    main(['prune', '--help'])
+    shown = capsys.readouterr().out
+    assert all(f'--{o}' in shown for o in LIMITS)

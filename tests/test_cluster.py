@@ -1,0 +1,348 @@
+"""Sweeps and loss maps on Ray. The table is that of one process; a worker, the driver or both may be killed at any time
+and no finished row is lost; what cannot work is one clear line. Skipped without Ray."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prunebook import cluster as room
+from prunebook.cli import main
+from prunebook.cluster import Cluster, Worker, check_address, loss_parts, model_groups, pack, places, unpack
+from prunebook.core import PrunebookError
+from prunebook.losses import cut_losses, loss_map, loss_work, share_prefixes
+from prunebook.runs import KEYS, read_items, read_record, read_run
+from prunebook.stack import fingerprint
+from prunebook.sweeps import SweepConfig, sweep
+from support.tiny import letter_texts, letter_tokenizer, save, tiny
+
+COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers', 'items', 'source']
+SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope='module')
+def ray():
+    "Two workers on this machine"
+    ray = pytest.importorskip('ray')
+    os.environ |= dict(PYTHONPATH=HERE, RAY_agent_register_timeout_ms='300000', RAY_USAGE_STATS_ENABLED='0')
+    for last in (False, False, True):  # on a busy machine it may not start in the half minute that Ray gives it
+        try: ray.init(address='local', num_cpus=2, object_store_memory=80_000_000, include_dashboard=False,
+                      logging_level='ERROR', log_to_driver=False)
+        except Exception:
+            ray.shutdown()
+            if last: raise
+        else: break
+    yield ray
+    ray.shutdown()
+    del os.environ['PYTHONPATH']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    "A model, texts and questions in files"
+    folder = tmp_path_factory.mktemp('data')
+    save(folder/'model', tiny(layers=6, initializer_range=.3, max_position_embeddings=256), letter_tokenizer())
+    (folder/'texts.jsonl').write_text(''.join(json.dumps(dict(text=o)) + '\n' for o in letter_texts(9)))
+    rows = [dict(question=f'Is {i}', choices=['a', 'bc', f'{i}'], answer=i % 3) for i in range(8)]
+    (folder/'questions.jsonl').write_text(''.join(json.dumps(o) + '\n' for o in rows))
+    return folder
+
+
+def loaded(data):
+    from prunebook import load_model
+    torch.set_num_threads(1)  # as in a worker with one core: the last bits can depend on it
+    return load_model(str(data/'model'), dtype='float32', progress=False)
+
+
+def config(data, **kw):
+    texts = str(data/'texts.jsonl')
+    usual = dict(strategies=['similarity', 'simple'], ns=[1, 3], tasks=['c4', 'arc_easy'], calibration=texts,
+                 sources=dict(c4=texts, arc_easy=str(data/'questions.jsonl')), healing_texts=texts, n_calibration=5,
+                 max_length=32, batch_tokens=64)
+    return SweepConfig(**usual | kw)
+
+
+def on_ray(data, **kw): return Cluster(load=dict(name=str(data/'model'), dtype='float32'), **kw)
+
+
+def run(data, c, out, **kw): return sweep(*loaded(data), c, out, progress=False, **kw)
+
+
+def same_run(a, b):
+    "Tables, items, adapters and healing curves"
+    table = lambda o: read_run(o)[COLUMNS].sort_values(KEYS).reset_index(drop=True)
+    pd.testing.assert_frame_equal(table(a), table(b), check_exact=True)
+    one, other = (read_items(o/'items.parquet') for o in (a, b))
+    assert one.keys() == other.keys() and all(one[k].equals(other[k]) for k in one)
+    curve = lambda o: {k: v['history']['loss'] for k, v in read_record(o)['sweeps']['main']['healing'].items()}
+    assert curve(a) == curve(b)
+    places = [sorted(p.name for p in (o/'adapters').iterdir()) if (o/'adapters').exists() else [] for o in (a, b)]
+    assert places[0] == places[1] and not (b/'work').exists()
+
+
+@pytest.fixture(scope='module')
+def whole(data, tmp_path_factory):
+    "The run of one process: some of it healed"
+    out = tmp_path_factory.mktemp('whole')/'run'
+    run(data, config(data, healed_ns=[3], strategies=['simple']), out)
+    return out
+
+
+@pytest.fixture(scope='module')
+def plain(data, tmp_path_factory):
+    "The run of one process: nothing healed"
+    out = tmp_path_factory.mktemp('plain')/'run'
+    run(data, config(data), out)
+    return out
+
+
+# parts
+
+def test_groups_and_parts_hold_everything_once():
+    r = np.random.default_rng(0)
+    for _ in range(200):
+        depth = int(r.integers(2, 12))
+        keeps = [sorted(r.choice(depth, int(r.integers(1, depth + 1)), replace=False).tolist())
+                 for _ in range(int(r.integers(1, 20)))]
+        for n in (1, 2, 3, 50):
+            groups = model_groups(keeps, n)
+            assert sorted(sum(groups, [])) == list(range(len(keeps))) and 1 <= len(groups) <= max(n, 1) and all(groups)
+
+
+def test_groups_share_their_prefixes():
+    keeps = [[i for i in range(30) if not l <= i < e] for l in range(30) for e in range(l + 1, 31) if e - l < 30]
+    cost = lambda rows: sum(o.applications for o in share_prefixes([keeps[i] for i in rows]))
+    assert sum(map(cost, model_groups(keeps, 16))) < 1.1 * cost(range(len(keeps)))
+
+
+def test_parts_skip_what_is_done(data):
+    model, tok = loaded(data)
+    keeps = [[*range(6)], [0, 1, 5], [0, 5], [0, 1, 2, 5]]
+    work = loss_work(model, tok, letter_texts(9), keeps, 32, batch_tokens=64)
+    parts = loss_parts(work, 9)
+    assert sum(len(m) * len(r) for m, r in parts) == work.done.sums.size
+    assert len(work.batches) < 9 and len(parts) > len(work.batches) > 1
+    work.done.sums[:, work.batches[0]] = 1.
+    work.done.sums[2] = 1.
+    left = loss_parts(work, 9)
+    assert 0 < len(left) < len(parts) and all(2 not in m and r not in work.batches[:1] for m, r in left)
+
+
+def test_a_worker_without_ray(data):
+    "It is an ordinary class"
+    model, tok = loaded(data)
+    w = Worker(lambda: (model, tok), (fingerprint(model), 'torch.float32'), config(data))
+    work = loss_work(model, tok, letter_texts(9), keeps := [[*range(6)], [0, 1, 5], [0, 5]], 32, batch_tokens=64)
+    for m, r in loss_parts(work, 8):
+        work.add(m, r, *w.losses([keeps[i] for i in m], [work.toks.ids[i] for i in r], 'c4'))
+    alone = cut_losses(model, tok, letter_texts(9), keeps, 32, batch_tokens=64, progress=False)
+    assert [o.sums for o in work.scores(tok)] == [o.sums for o in alone]
+    with pytest.raises(PrunebookError, match='loaded another model'):
+        Worker(lambda: (tiny(seed=3), tok), (fingerprint(model), 'torch.float32')).ready()
+
+
+def test_files_travel(tmp_path):
+    unpack({'a/b': b'1', 'c': b''}, tmp_path/'x')
+    (tmp_path/'x'/'.c.lock').touch()
+    assert pack(tmp_path/'x') == {'a/b': b'1', 'c': b''}
+
+
+# what cannot work
+
+@pytest.mark.parametrize('wrong', [dict(workers=0), dict(cpus_per_task=0), dict(gpus_per_task=-1), dict(load='demo'),
+                                   dict(address=3), dict(retries=-1), dict(options=[])], ids=str)
+def test_wrong_clusters(wrong):
+    with pytest.raises(PrunebookError): Cluster(**wrong)
+
+
+@pytest.mark.parametrize('address', ['x', 'localhost', 'localhost:', 'localhost:99999', 'ray://x', 'localhost:1',
+                                     'no-such-host.invalid:6379', 'ray://localhost:1'])
+def test_bad_addresses_are_noticed_at_once(address):
+    start = time.time()
+    with pytest.raises(PrunebookError, match='Give host:port'): check_address(address)
+    assert time.time() - start < 30
+
+
+def test_too_large_workers():
+    for wrong in (dict(cpus_per_task=3), dict(gpus_per_task=.5)):
+        with pytest.raises(PrunebookError, match='the cluster has 2 and 0'): places(Cluster(**wrong), dict(CPU=2.))
+    assert places(Cluster(cpus_per_task=.5), dict(CPU=2., GPU=8.)) == (4, 1)
+
+
+def test_without_ray(monkeypatch, data, tmp_path):
+    "It is not imported, and if it is asked for, the message says how to get it"
+    code = 'import sys, prunebook.sweeps, prunebook.losses, prunebook.cluster; sys.exit("ray" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):
+        run(data, config(data), tmp_path/'run', ray=Cluster())
+
+
+def test_bad_address_on_the_command_line(data, tmp_path, capsys):
+    pytest.importorskip('ray')
+    args = ['sweep', str(data/'model'), '--ns', '1', '--texts', str(data/'texts.jsonl'), '--out', str(tmp_path/'run')]
+    assert main([*args, '--ray', 'localhost:1', '--no-progress']) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count('\n') == 1 and 'cannot reach Ray at localhost:1' in err
+    assert not (tmp_path/'run').exists()
+
+
+def test_a_model_that_workers_cannot_load(ray, data, tmp_path):
+    gone = Cluster(load=dict(name=str(tmp_path/'gone')))
+    with pytest.raises(PrunebookError, match='gone') as e: run(data, config(data), tmp_path/'a', ray=gone)
+    assert '\n' not in str(e.value)
+    save(tmp_path/'other', tiny(layers=6, seed=5), letter_tokenizer())
+    other = Cluster(load=dict(name=str(tmp_path/'other')))
+    with pytest.raises(PrunebookError, match='loaded another model') as e:
+        run(data, config(data), tmp_path/'b', ray=other)
+    assert '\n' not in str(e.value)
+
+
+def test_a_call_that_kills_its_worker_every_time(ray, data, tmp_path, monkeypatch):
+    "It ends with a message, and not never"
+    monkeypatch.setattr(room, 'load_model', die)
+    with pytest.raises(PrunebookError, match='lost with its worker'):
+        run(data, config(data), tmp_path/'run', ray=on_ray(data, retries=0))
+
+
+def die(**kw): os._exit(1)
+
+
+# the same table
+
+def test_a_sweep_is_that_of_one_process(ray, data, whole, tmp_path):
+    run(data, config(data, healed_ns=[3], strategies=['simple']), tmp_path/'run', ray=on_ray(data))
+    same_run(whole, tmp_path/'run')
+    again = run(data, config(data, healed_ns=[3], strategies=['simple']), tmp_path/'run', ray=Cluster('nowhere'))
+    assert len(again) == len(read_run(whole))  # nothing is missing: no cluster is asked
+
+
+def test_a_model_that_exists_only_in_memory(ray, data, plain, tmp_path):
+    run(data, config(data), tmp_path/'run', ray=Cluster())
+    same_run(plain, tmp_path/'run')
+
+
+def test_a_loss_map_is_that_of_one_process(ray, data, tmp_path):
+    model, tok = loaded(data)
+    measure = partial(loss_map, model, tok, letter_texts(9), max_length=32, progress=False)
+    for batch_tokens in (64, 4096):  # many batches, and one: then the models are divided
+        one = measure(batch_tokens=batch_tokens)
+        many = measure(batch_tokens=batch_tokens, ray=on_ray(data), partial=tmp_path/f'{batch_tokens}')
+        np.testing.assert_array_equal(one.sums, many.sums)
+
+
+@pytest.mark.parametrize('first', ['one process', 'ray'])
+def test_stopped_and_gone_on_elsewhere(ray, data, whole, tmp_path, monkeypatch, first):
+    "Stopped at several writes; every second start is on Ray"
+    import prunebook.runs as runs
+    c, real, starts = config(data, healed_ns=[3], strategies=['simple']), runs.atomic_write, 0
+    while True:
+        left = iter(range(7))
+
+        def stopped(*args):
+            if next(left, None) is None: raise KeyboardInterrupt
+            real(*args)
+        monkeypatch.setattr(runs, 'atomic_write', stopped)
+        rows = len(read_run(tmp_path/'run')) if (tmp_path/'run'/'results.csv').exists() else 0
+        here = (starts % 2 == 0) == (first == 'one process')
+        starts += 1
+        try: run(data, c, tmp_path/'run', **({} if here else dict(ray=on_ray(data))))
+        except KeyboardInterrupt:
+            if (tmp_path/'run'/'results.csv').exists(): assert len(read_run(tmp_path/'run')) >= rows
+        else: break
+        assert starts < 20
+    assert starts > 2
+    monkeypatch.undo()
+    same_run(whole, tmp_path/'run')
+
+
+# killed
+
+def workers_of(pid):
+    "Processes of Ray's workers that descend from `pid`"
+    parent, found = {}, []
+    for p in Path('/proc').iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            parent[int(p.name)] = int((p/'stat').read_text().rpartition(')')[2].split()[1])
+            if (p/'cmdline').read_bytes().startswith(b'ray::Remote'): found.append(int(p.name))
+    def below(o): return o == pid or o in parent and parent[o] and below(parent[o])
+    return [o for o in found if below(o)]
+
+
+@pytest.mark.parametrize('kills', [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_killed_workers(ray, data, plain, tmp_path, monkeypatch, kills):
+    "After each write a worker is killed, until that has happened often enough. Ray restarts some, we the others"
+    real, killed = room.Driver.write, []
+
+    def write(self):
+        before = len(self.job.run.table)
+        real(self)
+        alive = workers_of(os.getpid())
+        if len(killed) < kills and len(self.job.run.table) > before and alive:
+            os.kill(alive[len(killed) % len(alive)], signal.SIGKILL)
+            killed.append(alive)
+    monkeypatch.setattr(room.Driver, 'write', write)
+    c = config(data, ns=[1, 2, 3, 4]) if kills > 2 else config(data)
+    one = plain
+    if kills > 2: run(data, c, one := tmp_path/'one')
+    run(data, c, tmp_path/'run', ray=on_ray(data))
+    assert len(killed) == kills
+    same_run(one, tmp_path/'run')
+
+
+DRIVER = '''
+import sys, time
+sys.path.insert(0, {here!r})
+import ray, test_cluster as t
+from pathlib import Path
+ray.init(address={address!r}, logging_level='ERROR', log_to_driver=False)
+data, out = Path({data!r}), Path({out!r})
+t.run(data, t.config(data), out, ray=t.on_ray(data))
+'''
+
+
+@pytest.mark.parametrize('kills', [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_drivers(ray, data, plain, tmp_path, kills):
+    "SIGKILL as soon as there are new rows. They stay, and the next start goes on"
+    address, rows = ray.get_runtime_context().gcs_address, 0
+    out = tmp_path/'run'
+    for _ in range(kills):
+        code = DRIVER.format(here=HERE, address=address, data=str(data), out=str(out))
+        p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+        while p.poll() is None and count(out) <= rows: time.sleep(.02)
+        p.kill()
+        p.wait()
+        assert count(out) >= rows
+        rows = count(out)
+    run(data, config(data), out, ray=on_ray(data))
+    same_run(plain, out)
+
+
+def count(out): return len(read_run(out)) if (out/'results.csv').exists() else 0
+
+
+# the command line
+
+def test_the_command(ray, data, tmp_path):
+    address = ray.get_runtime_context().gcs_address
+    args = ['sweep', data/'model', '--strategies', 'simple', '--ns', '1', '3', '--tasks', 'c4', '--judge-texts',
+            data/'texts.jsonl', '--texts', data/'texts.jsonl', '--max-length', '32', '--batch-tokens', '64',
+            '--no-progress', '--json']
+
+    def command(out, *more):
+        env = os.environ | dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1')
+        words = [sys.executable, '-m', 'prunebook', *map(str, args), '--out', str(tmp_path/out), *more]
+        return subprocess.run(words, capture_output=True, text=True, env=env)
+    one, many = command('one'), command('many', '--ray', address, '--cpus-per-task', '1')
+    assert one.returncode == many.returncode == 0, many.stderr
+    assert json.loads(one.stdout)['rows'] == json.loads(many.stdout)['rows']
+    refused = command('many2', '--ray', address, '--gpus-per-task', '8')
+    assert refused.returncode == 2 and refused.stderr.count('\n') == 1 and 'GPUs' in refused.stderr, refused.stderr

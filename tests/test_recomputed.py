@@ -1,0 +1,275 @@
+"""Numbers of the claims page, computed again from the kept tables with numpy and pandas alone. Nothing of the claims or
+the criteria is imported: the formulas are written here a second time, as the pages state them."""
+import json
+import math
+import re
+from io import StringIO
+from pathlib import Path
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+root = Path(__file__).parents[1]/'nbs'
+run = root/'results'/'demo'
+MODEL, DEPTH = 'SmolLM2-135M-Instruct', 30
+
+
+# The page
+
+def outputs():
+    "Outputs of the page of claims, in their order"
+    cells = json.loads((root/'paper'/'claims.ipynb').read_text())['cells']
+    return [o['data'] for c in cells for o in c.get('outputs', []) if 'data' in o]
+
+
+@pytest.fixture(scope='module')
+def rows():
+    "Rows of the page's tables of rulings, by claim and task"
+    tables = [t for o in outputs() for t in pd.read_html(StringIO(''.join(o.get('text/html', '<table></table>'))))]
+    found = [t for t in tables if 'threshold' in t.columns.get_level_values(-1) or 'threshold' in map(str, t.iloc[0])]
+    return {(str(o.iloc[0]), str(o.iloc[1])): o for t in found for _, o in t.iterrows()}
+
+
+@pytest.fixture(scope='module')
+def said():
+    "Sentences of the page, by claim, about this model"
+    text = '\n'.join(''.join(o.get('text/markdown', '')) for o in outputs())
+    return {k: v for k, v in re.findall(rf'^- (C\d\w?), `{MODEL}`: (.*)$', text, re.M)}
+
+
+def shown(rows, claim, task=''):
+    "Value, low and high of a row"
+    text = str(rows[claim, MODEL + (f', {task}' if task else '')].loc['number'])
+    return [float(o) for o in re.findall(r'-?[0-9.]+', text)]
+
+
+def near(rows, claim, value, draws=None, task=''):
+    "The page shows this value to its last digit, and an interval like that of `draws`"
+    got, low, high = shown(rows, claim, task)
+    digits = 2 if abs(value) >= .1 else 3
+    assert got == pytest.approx(value, abs=.51 * 10**-digits), (claim, task)
+    if draws is None: return
+    mine = np.quantile(draws, [.025, .975])
+    assert [low, high] == pytest.approx(mine, abs=.15 * max(high - low, 10**-digits) + 10**-digits), (claim, task)
+
+
+# The tables
+
+@pytest.fixture(scope='module')
+def table(): return pd.read_csv(run/'results.csv')
+
+
+@pytest.fixture(scope='module')
+def items():
+    keys = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
+    columns = [*keys, 'index', 'picked', 'answer', 'loss', 'tokens', 'written']
+    return dict(iter(pd.read_parquet(run/'items.parquet', columns=columns).groupby(keys)))
+
+
+def right(items, task, *cuts):
+    "(P, N) right answers at these (sweep, strategy, n, healed) or (…, seed)"
+    got = [items[(*c[:4], c[4] if len(c) > 4 else 0, task)] for c in cuts]
+    return np.stack([(o.picked == o.answer).to_numpy(float) for o in got])
+
+
+def nats(items, *cuts):
+    "(P, D) nats and (D,) tokens at these cuts"
+    got = [items[(*c[:4], c[4] if len(c) > 4 else 0, 'c4')] for c in cuts]
+    assert all((o.tokens.to_numpy() == got[0].tokens.to_numpy()).all() for o in got)
+    return np.stack([o.loss.to_numpy(float) for o in got]), got[0].tokens.to_numpy(float)
+
+
+def cuts_of(table, task, sweeps, strategy='similarity', healed=False):
+    "The curve in these sweeps, by n"
+    t = table[(table.task == task) & table.sweep.isin(sweeps) & (table.strategy == strategy) & (table.healed == healed)]
+    return sorted({(o.sweep, strategy, int(o.n), healed) for o in t.itertuples() if o.n > 0 and o.seed == 0},
+                  key=lambda o: o[2])
+
+
+def draws(x, size=1500):
+    "Means of (P, N) numbers over the same resamples of the columns"
+    r, n = np.random.default_rng(12345), x.shape[1]
+    return np.stack([x[:, r.integers(0, n, n)].mean(1) for _ in range(size)])
+
+
+def loss_draws(sums, counts, size=1500):
+    r, n = np.random.default_rng(54321), len(counts)
+    picks = [r.integers(0, n, n) for _ in range(size)]
+    return np.stack([sums[:, i].sum(1) / counts[i].sum() for i in picks])
+
+
+# C1 and C2
+
+@pytest.fixture(scope='module')
+def mean(): return load_file(run/'distances.safetensors')['mean']
+
+
+def blocks(mean, n): return np.array([mean[l, l + n] for l in range(DEPTH - n + 1)])
+
+
+def test_places(rows, mean):
+    near(rows, 'C1', np.mean([blocks(mean, n).argmin() / (DEPTH - n) for n in range(1, 8)]))
+
+
+def test_last_layer(rows, said, mean):
+    d = [blocks(mean, n) for n in range(1, 16)]
+    near(rows, 'C2', np.mean([(o[-1] - o.min()) / (o.max() - o.min()) for o in d]))
+    assert f'{np.mean([(o[:-1] < o[-1]).mean() for o in d]):.0%} of the other blocks' in said['C2']
+    assert f'at {sum(o.argmax() == 0 for o in d)} of 15 sizes' in said['C2']
+
+
+# C3 and C8
+
+def falling(y):
+    "The nearest non-increasing curve: pool adjacent violators"
+    out = []
+    for v in y:
+        out.append([v, 1])
+        while len(out) > 1 and out[-2][0] < out[-1][0]:
+            (a, i), (b, j) = out[-2:]
+            out[-2:] = [[(a * i + b * j) / (i + j), i + j]]
+    return np.concatenate([[v] * n for v, n in out])
+
+
+def where(x, y, level):
+    "Where a falling curve passes `level`"
+    for (a, b), (u, v) in zip(zip(x, x[1:]), zip(y, y[1:])):
+        if v < level: return a + (b - a) * min(1, max(0, (u - level) / (u - v)))
+    return math.inf
+
+
+def fall(x, accuracy, chance):
+    "Where retention falls below 90 % and 50 %, and the width"
+    y = falling((accuracy - chance) / (accuracy[0] - chance))
+    kept, lost = where(x, y, .9), where(x, y, .5)
+    return kept, lost, (lost - kept) / lost
+
+
+def check_fall(rows, said, items, table, claim, task, title, sweeps, base, healed=False):
+    curve = cuts_of(table, task, sweeps, healed=healed)
+    x = np.array([0, *(c[2] for c in curve)]) / DEPTH
+    r = right(items, task, base, *curve)
+    chance = table[(table.task == task) & (table.sweep == base[0])].baseline.iloc[0]
+    kept, lost, width = fall(x, r.mean(1), chance)
+    near(rows, claim, width, [fall(x, o, chance)[2] for o in draws(r, 800)], title)
+    if said.get(claim, '').startswith(title):
+        assert f'below 90% at {kept:.1%} of the layers, below 50% at {lost:.1%}' in said[claim]
+        assert f'{r.shape[1]} questions' in said[claim]
+
+
+@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
+def test_unhealed_falls(rows, said, items, table, task, title):
+    check_fall(rows, said, items, table, 'C3a', task, title, ['similarity'], ('similarity', 'none', 0, False))
+
+
+@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
+def test_healed_falls(rows, said, items, table, task, title):
+    check_fall(rows, said, items, table, 'C3b', task, title, ['healed', 'healed-deep'], ('healed', 'none', 0, False),
+               True)
+
+
+def test_written_sums(rows, said, items, table):
+    check_fall(rows, said, items, table, 'C8', 'sums', 'Sums of one step', ['sums'], ('sums', 'none', 0, False))
+    for n in (1, 2, 4):
+        empty = items['sums', 'similarity', n, False, 0, 'sums'].written.fillna('').str.strip().eq('').mean()
+        assert f'{empty:.0%} at n = {n}' in said['C8']
+
+
+@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
+def test_rises(rows, said, items, table, task, title):
+    curve = [('similarity', 'none', 0, False), *cuts_of(table, task, ['similarity'])]
+    r = right(items, task, *curve)
+    acc, resampled = r.mean(1), draws(r)
+    pairs = [(i, j) for i in range(len(acc)) for j in range(i + 1, len(acc))]
+    spread = {p: (resampled[:, p[1]] - resampled[:, p[0]]).std() for p in pairs}
+    i, j = max(pairs, key=lambda p: (acc[p[1]] - acc[p[0]]) / spread[p])
+    near(rows, 'C3c', acc[j] - acc[i], task=title)
+    if said['C3c'].startswith(title):
+        i, j = max(pairs, key=lambda p: acc[p[1]] - acc[p[0]])
+        assert f'n = {curve[i][2]} ({acc[i]:.1%}) to {curve[j][2]} ({acc[j]:.1%})' in said['C3c']
+
+
+@pytest.mark.parametrize('task, title', [('mmlu_text', 'MMLU (texts)'), ('boolq_text', 'BoolQ (texts)')])
+def test_tasks_that_are_not_known(rows, items, task, title):
+    "Wilson's interval of the unpruned model reaches the share of the most frequent answer"
+    o = items['similarity', 'none', 0, False, 0, task]
+    p, n, z = (o.picked == o.answer).mean(), len(o), 1.959964
+    low = (p + z**2 / 2 / n - z * math.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)) / (1 + z**2 / n)
+    assert low <= o.answer.value_counts(normalize=True).max()
+    for claim in ('C3a', 'C3b', 'C3c'):
+        assert 'does not know the task' in rows[claim, f'{MODEL}, {title}'].loc['verdict']
+
+
+# C4 and C5
+
+def test_slope_across_the_collapse(rows, items, table):
+    answers = cuts_of(table, 'arc_easy', ['healed', 'healed-deep'], healed=True)
+    r = right(items, 'arc_easy', ('healed', 'none', 0, False), *answers)
+    chance = table[(table.task == 'arc_easy') & (table.sweep == 'healed')].baseline.iloc[0]
+    kept, lost, _ = fall(np.array([0, *(c[2] for c in answers)]) / DEPTH, r.mean(1), chance)
+    curve = cuts_of(table, 'c4', ['healed', 'healed-deep'], healed=True)
+    sums, counts = nats(items, ('healed', 'none', 0, False), *curve)
+    x = np.array([0, *(c[2] for c in curve)]) / DEPTH
+    inside = (x[1:] > kept) & (x[:-1] < lost)
+    def ratio(y):
+        rise, run = np.diff(y), np.diff(x)
+        rest = max(rise[~inside].sum() / run[~inside].sum(), .1 * (y.max() - y.min()) / (x[-1] - x[0]))
+        return rise[inside].sum() / run[inside].sum() / rest
+    near(rows, 'C4', ratio(sums.sum(1) / counts.sum()), [ratio(o) for o in loss_draws(sums, counts)])
+
+
+def check_gap(rows, said, claim, sums, counts):
+    k = (len(sums) - 1) // 2
+    parts = lambda y: (y[1:1 + k].mean() - y[0], y[1 + k:].mean() - y[0])
+    a, b = parts(sums.sum(1) / counts.sum())
+    near(rows, claim, b / a, [v / u for u, v in map(parts, loss_draws(sums, counts))])
+    assert f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple' in said[claim]
+
+
+def test_unhealed_gap(rows, said, items):
+    cuts = [(s, s, n, False) for s in ('similarity', 'simple') for n in range(1, 30)]
+    check_gap(rows, said, 'C5a', *nats(items, ('similarity', 'none', 0, False), *cuts))
+
+
+def test_healed_gap(rows, said, items, table):
+    "Over the unpruned model healed alike, where the run has it: then of the longest healing"
+    alike = table[(table.task == 'c4') & (table.n == 0) & table.healed].sweep.unique()
+    if len(alike):
+        tokens = json.loads((run/'run.json').read_text())['sweeps']
+        name = max(alike, key=lambda o: tokens[o]['config']['healing']['steps'])
+        places, base = {'similarity': [name], 'simple': [name]}, (name, 'none', 0, True)
+    else: places, base = {'similarity': ['healed'], 'simple': ['healed-simple']}, ('healed', 'none', 0, False)
+    both = {s: cuts_of(table, 'c4', v, s, True) for s, v in places.items()}
+    ns = set.intersection(*({c[2] for c in v} for v in both.values()))
+    cuts = [c for v in both.values() for c in v if c[2] in ns]
+    check_gap(rows, said, 'C5b', *nats(items, base, *cuts))
+
+
+# C6 and C7
+
+def test_ranks(rows, items):
+    low, high = ([(s, 'similarity', n, True) for n in (4, 8)] for s in ('rank-2', 'healed'))
+    (a, counts), (b, _) = nats(items, *low), nats(items, *high)
+    d = (a - b) / counts
+    near(rows, 'C6a', d.mean(), draws(d.mean(0)[None])[:, 0])
+    d = right(items, 'arc_easy', *low) - right(items, 'arc_easy', *high)
+    near(rows, 'C6b', d.mean(), draws(d.mean(0)[None])[:, 0], 'ARC-Easy')
+
+
+def test_seeds(rows, items):
+    where = {0: 'healed', 1: 'seeds', 2: 'seeds'}
+    sums, counts = nats(items, *((where[s], 'similarity', n, True, s) for n in (4, 8) for s in where))
+    losses = (sums.sum(1) / counts.sum()).reshape(2, 3)
+    base, _ = nats(items, ('healed', 'none', 0, False))
+    near(rows, 'C7a', math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / counts.sum()))
+
+
+def test_examples(rows, said, items):
+    ns = (0, 2, 4, 6, 8, 12)
+    cuts = lambda sweep: [(sweep, 'similarity' if n else 'none', n, False) for n in ns]
+    plain, first, second = (right(items, 'arc_easy', *cuts(s)) for s in ('shots-0', 'shots-5', 'shots-5-order-1'))
+    gain = ((first + second) / 2 - plain).mean(1)
+    most = max(range(1, len(ns)), key=lambda i: abs(gain[i] - gain[0]))
+    near(rows, 'C7b', gain[most] - gain[0], task='ARC-Easy')
+    assert f'5 examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = {ns[most]}' in said['C7b']
