@@ -22,6 +22,7 @@ _rooms = dict(
     evaluation='TASKS Task evaluate choice_accuracy text_loss compare',
     runs='read_run',
     sweeps='SweepConfig sweep',
+    exports='export_gguf',
     estimates='estimate',
     reproduction='reproduce',
     reports='report')
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .evaluation import TASKS, Task, evaluate, choice_accuracy, text_loss, compare
     from .runs import read_run
     from .sweeps import SweepConfig, sweep
+    from .exports import export_gguf
     from .estimates import estimate
     from .reproduction import reproduce
     from .reports import report

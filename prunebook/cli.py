@@ -160,9 +160,8 @@ def _reads(args):
 
 def _own_device():
     "Where this process of several keeps its whole model"
-    import torch
-    if not torch.accelerator.is_available(): return 'cpu'
-    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
+    from prunebook.training import own_device
+    return own_device()
 
 # %% ../nbs/20_cli.ipynb #2615c48b
 def _similarity_arguments(p):
@@ -217,7 +216,7 @@ def _texts(args, part):
     if split := getattr(args, 'split', None): return load_texts(args.texts, split, args.n_texts, progress=args.progress)
     return named_texts(args.texts, part, args.n_texts, progress=args.progress)
 
-# %% ../nbs/20_cli.ipynb #e62adce7
+# %% ../nbs/20_cli.ipynb #2d99b7ac
 def _prune_arguments(p):
     from prunebook.pruning import STRATEGIES
     _model_arguments(p)
@@ -232,10 +231,15 @@ def _prune_arguments(p):
         users = ', '.join(k for k, v in STRATEGIES.items() if name in v.options)
         p.add_argument(f'--{name.replace("_", "-")}', type=type(default), help=f'of {users} (default: {default})')
     p.add_argument('--distances', metavar='DIR', help='result of `prunebook similarity`; measured if not given')
+    _serve_argument(p, 'choose only cuts that compute the same in')
     _text_arguments(p, 'texts to measure on, for the strategies that need them')
     _length_arguments(p)
     p.add_argument('--in-memory', action='store_true', help='load the model and save what is left, instead of copying '
                    'bytes; --dtype, --bits and --trust-remote-code imply it')
+
+def _serve_argument(p, use):
+    from prunebook.serving import STACKS
+    p.add_argument('--serve', nargs='+', metavar='STACK', help=f'{use} these stacks: {", ".join(STACKS)}')
 
 def _options(strategies): return {k: v for s in strategies.values() for k, v in s.options.items()}
 
@@ -246,24 +250,30 @@ def _budget_arguments(p):
     p.add_argument('--speedup', type=float, metavar='X', help=f'{least} are predicted to make generation so many times '
                    'as fast, such as 1.3')
 
-# %% ../nbs/20_cli.ipynb #8b210e5c
+# %% ../nbs/20_cli.ipynb #8fd8cefd
 @command('Drop layers of a checkpoint and write the rest, which plain transformers loads.',
          'prunebook prune demo pruned --drop 11-18', _prune_arguments)
 def _prune(args):
     from prunebook.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
+    from prunebook.pruning import restriction
+    from prunebook.serving import check_stacks
     from prunebook.sizes import in_words
     _check_amount(args)
+    if args.serve: check_stacks(args.serve)
     free_place(args.out, args.force, _reads(args))  # before anything is downloaded
     memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
     with new_folder(args.out, args.force, _reads(args)) as tmp:
         model, tok = _load(args) if memory or _measures(args) else (None, None)
         folder = None if memory else checkpoint_folder(args.model, revision=args.revision)
-        plan = _plan(args, model, tok, config_depth(folder) if model is None else None)
+        config = model.config if folder is None else read_json(folder/'config.json')
+        plan = _plan(args, model, tok, config_depth(folder) if model is None else None, config)
         if memory: _save(model, tok, plan, tmp)
         else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model)
         record = read_json(tmp/'config.json')['prunebook']
     told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes')}
     fits = dict(fits=in_words(plan.details['gives'])) if 'gives' in plan.details else {}
+    if why := restriction(plan): fits['serve'] = why
+    if 'serving' in record: told['serving'] = record['serving']
     return dict(out=args.out, strategy=plan.strategy, n=len(plan)) | fits | told
 
 def _check_amount(args):
@@ -287,17 +297,18 @@ def _save(model, tok, plan, out):
     from prunebook.pruning import prune_model
     save_pruned(own_type(prune_model(model, plan, inplace=True)), tok, out)
 
-# %% ../nbs/20_cli.ipynb #25a3d04c
-def _plan(args, model, tok, depth):
-    "The plan that --drop or --strategy names"
+# %% ../nbs/20_cli.ipynb #b81331cf
+def _plan(args, model, tok, depth, config=None):
+    "The plan that --drop or --strategy names; `config` is that of the unpruned model"
     from prunebook.pruning import STRATEGIES, as_plan, choose_layers
     from prunebook.stack import LayerStack
     depth = depth or len(LayerStack(model))
-    if args.drop is not None: return as_plan(args.drop, depth)
+    served = dict(serve=args.serve, config=config) if args.serve else {}
+    if args.drop is not None: return choose_layers(as_plan(args.drop, depth).layers, depth=depth, **served)
     strategy = STRATEGIES.find(args.strategy)
     given = {k: v for k in strategy.options if (v := getattr(args, k)) is not None}
     given |= _limits(args, model) | _measured(args, strategy, model, tok)
-    return choose_layers(args.strategy, args.n, depth=depth, **given)
+    return choose_layers(args.strategy, args.n, depth=depth, **given, **served)
 
 def _limits(args, model):
     "A budget, and the sizes of the layers as they will be saved"
@@ -324,19 +335,30 @@ def _measured(args, strategy, model, tok):
         found['loss'] = lambda m: text_loss(m, tok, texts, **how | dict(progress=False)).value
     return found
 
-# %% ../nbs/20_cli.ipynb #d02661d6
+# %% ../nbs/20_cli.ipynb #06a74946
 def _check_arguments(p):
     p.add_argument('folder', metavar='FOLDER', help='a checkpoint')
     p.add_argument('--files-only', action='store_true', help='read headers and config only; do not load and run it')
+    _serve_argument(p, 'also compare with transformers, by rules and, where installed, by running')
     _memory_argument(p)
 
 @command('Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache. '
          'Exit code 1 if not.', 'prunebook check pruned', _check_arguments)
 def _check(args):
     from prunebook.checkpoint import check_checkpoint
+    from prunebook.serving import check_stacks
+    if args.serve: check_stacks(args.serve)
     if not args.files_only: _fits(args, args.folder, 'float32')
     problems = check_checkpoint(args.folder, run=not args.files_only)
-    return dict(folder=args.folder, sound=not problems, problems=problems)
+    found = dict(folder=args.folder, sound=not problems, problems=problems)
+    return found | _serving(args) if args.serve and not problems else found
+
+def _serving(args):
+    "What the stacks of --serve make of the checkpoint; it is sound only if all of them compute the same"
+    from prunebook.deploy import serving_report
+    served = serving_report(args.folder, args.serve, run=not args.files_only)
+    rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
+    return dict(sound=all(o.right for o in served), serving=rows)
 
 # %% ../nbs/20_cli.ipynb #17b1964b
 def _export_arguments(p):

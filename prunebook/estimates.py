@@ -233,7 +233,9 @@ def peak_gb(
     "The most memory that a command needs at once, on all devices together, in GB"
     if command == 'prune': return .1  # bytes are copied from file to file
     working = working_gb(size, command, number_bytes(size, dtype, bits), batch_tokens, recipe)
-    return LIBRARIES + weights_gb(size, dtype, bits) + working
+    quantised = command == 'heal' and bits != 4 and recipe and recipe.bits == 4  # a copy beside the weights
+    copy = weights_gb(size, bits=4) - size.others * 2 / 1e9 if quantised else 0.
+    return LIBRARIES + weights_gb(size, dtype, bits) + copy + working
 
 def memory_gb() -> dict[str, float]:
     "Memory of this machine by device, in GB. In a container its limit counts, not the machine around it"

@@ -29,9 +29,9 @@ from .similarity import LayerDistances
 from .stack import Block
 
 # %% auto #0
-__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'LOOKS', 'AXES', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel',
-           'outer_labels', 'one_legend', 'colours_of', 'draw_points', 'short_name', 'look_of', 'escape_math',
-           'axis_title', 'score_label', 'baseline_line', 'note_line', 'percent_axis', 'accuracy_axis', 'logarithmic',
+__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'AXES', 'LOOKS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel',
+           'outer_labels', 'one_legend', 'colours_of', 'draw_points', 'escape_math', 'axis_title', 'score_label',
+           'short_name', 'look_of', 'baseline_line', 'note_line', 'percent_axis', 'accuracy_axis', 'logarithmic',
            'save_figure', 'plot_stack', 'plot_curves', 'rescaled_rows', 'first_dominates', 'plot_heatmap',
            'plot_heatmaps', 'mean_over_seeds', 'rescale_scores', 'layers_axis', 'plot_scores', 'plot_retention',
            'kept_runs', 'draw_each', 'known_rulings', 'by_model', 'plot_recipe', 'plot_places', 'plot_history',
@@ -128,23 +128,6 @@ def draw_points(
     if not healed: line['mfc'] = 'white'
     ax.errorbar(x, rows.value, yerr=[rows.value - rows.low, rows.high - rows.value], **line)
 
-# %% ../nbs/16_figures.ipynb #2f5a8efa
-LOOKS = {'SmolLM2-135M': ('o', 0), 'gemma-3-270m': ('s', -.5), 'Qwen2.5-Coder-1.5B': ('D', .4)}  # Marker, shade
-
-def short_name(name: str) -> str:
-    "A model's name without its last part, such as -Instruct, as matplotlib can show it"
-    return escape_math(re.sub(r'-(Instruct|it)$', '', name))
-
-def look_of(
-    model: str,
-    strategy: str = 'similarity'
-) -> dict[str, Any]:  # `color` and `marker`, to draw with
-    "How a model's curve looks: the colour of the strategy, darker or lighter, and the marker of the model"
-    marker, shade = LOOKS.get(re.sub(r'-(Instruct|it)$', '', model), ('^', 0))
-    towards = np.ones(3) if shade > 0 else np.zeros(3)
-    colour = np.array(to_rgb(colours_of([strategy])[strategy]))
-    return dict(color=tuple(colour + abs(shade) * (towards - colour)), marker=marker)
-
 # %% ../nbs/16_figures.ipynb #34378deb
 AXES = dict(
     healing_tokens='healing tokens', rank='rank of the adapters', value='score', seed='seed',
@@ -165,6 +148,23 @@ def score_label(task: str, column: str = 'value') -> str:
     entry, title = TASKS.get(task.partition(':')[0]), escape_math(title_of(task))
     if column == 'normalized': return f'{title} loss / log V'
     return f'{title} loss (nats per token)' if entry and entry.kind == 'loss' else f'{title} accuracy'
+
+# %% ../nbs/16_figures.ipynb #2f5a8efa
+LOOKS = {'SmolLM2-135M': ('o', 0), 'gemma-3-270m': ('s', -.5), 'Qwen2.5-Coder-1.5B': ('D', .4)}  # Marker, shade
+
+def short_name(name: str) -> str:
+    "A model's name without its last part, such as -Instruct, as matplotlib can show it"
+    return escape_math(re.sub(r'-(Instruct|it)$', '', name))
+
+def look_of(
+    model: str,
+    strategy: str = 'similarity'
+) -> dict[str, Any]:  # `color` and `marker`, to draw with
+    "How a model's curve looks: the colour of the strategy, darker or lighter, and the marker of the model"
+    marker, shade = LOOKS.get(re.sub(r'-(Instruct|it)$', '', model), ('^', 0))
+    towards = np.ones(3) if shade > 0 else np.zeros(3)
+    colour = np.array(to_rgb(colours_of([strategy])[strategy]))
+    return dict(color=tuple(colour + abs(shade) * (towards - colour)), marker=marker)
 
 # %% ../nbs/16_figures.ipynb #14632ce2
 def baseline_line(
@@ -503,7 +503,7 @@ def plot_recipe(
         ax.legend(ncol=2, loc='lower left', bbox_to_anchor=(0, 1.02), borderaxespad=0)
     return ax
 
-# %% ../nbs/16_figures.ipynb #ef3e5b95
+# %% ../nbs/16_figures.ipynb #df0ab3fb
 def plot_places(
     table: pd.DataFrame,    # Columns model, depth, n, start
     ax: Axes | None = None,
@@ -517,7 +517,8 @@ def plot_places(
             look = dict(zip(('color', 'marker'), greys[name]), lw=1, ms=3) if name in greys else look_of(name)
             label = f'{short_name(name)} ({own.depth.iloc[0]} layers)'
             y = own.start / (own.depth - own.n)
-            ax.plot(100 * own.n / own.depth, y, **dict(lw=1.5, ms=4.5, zorder=2 + (name not in greys)) | look, label=label)
+            look = dict(lw=1.5, ms=4.5, zorder=2 + (name not in greys), label=label) | look
+            ax.plot(100 * own.n / own.depth, y, **look)
         ax.axhline(.5, color='0.5', ls='--', lw=.9, zorder=0)
         percent_axis(ax)
         ax.set(ylim=(-.03, 1.03), ylabel='relative depth of the best block,\n$\\ell^*(n) / (L - n)$')

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 __all__ = ['log', 'METHODS', 'USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'PLAIN', 'Method', 'HealingConfig', 'settings_that_count',
            'frozen_copy', 'four_bits', 'layer_origins', 'cut_record', 'seams', 'adapted_layers', 'target_names',
            'Student', 'add_adapters', 'unfreeze_end', 'make_student', 'Patch', 'find_patches', 'patch_sums',
-           'least_squares_map', 'fold_map', 'linear_patch', 'HealingRun', 'train', 'stored_tensors',
-           'checkpoint_fingerprint', 'mapped', 'training_copy', 'write_adapter', 'read_note', 'adapter_tensors',
-           'load_adapter', 'check_base', 'HealingResult', 'save_history', 'healing_summary', 'healing_card', 'heal']
+           'least_squares_map', 'fold_map', 'linear_patch', 'HealingRun', 'train', 'stored_tensors', 'mapped',
+           'checkpoint_fingerprint', 'training_copy', 'write_adapter', 'read_note', 'adapter_tensors', 'load_adapter',
+           'check_base', 'HealingResult', 'save_history', 'healing_summary', 'healing_card', 'heal']
 
 # %% ../nbs/09_healing.ipynb #7a01a364
 @dataclass(frozen=True)
@@ -568,24 +568,6 @@ def stored_tensors(
         return by_name.get('embed_out.weight' if name == 'lm_head.weight' else name.partition('.')[2])
     return find
 
-# %% ../nbs/09_healing.ipynb #f587a2f9
-def checkpoint_fingerprint(
-    folder: str | Path
-) -> str:
-    """The `fingerprint` of a checkpoint's model, of which only a few numbers are read. Raises `PrunebookError` if the
-    files store the parameters in another form than the model has them"""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    own = dict(trust_remote_code=False)
-    with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
-    find, shapes = stored_tensors(folder), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
-    found = {n: find(n) for n in shapes}
-    if lost := [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in PLAIN]:
-        raise PrunebookError(f'{folder} stores {lost[0]} under another name or in another form ({len(lost)} such). '
-                             'Load it with load_model and heal the model.')
-    return fingerprint_of((n, t.shape, mapped(t)) for n, t in found.items())
-
 # %% ../nbs/09_healing.ipynb #a06d101b
 PLAIN = dict(BF16='bfloat16', F16='float16', F32='float32')
 "Types of stored weights that can be merged into"
@@ -600,6 +582,28 @@ def mapped(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # that it cannot be written to
         return torch.frombuffer(data, dtype=dtype, offset=t.start, count=t.size // dtype.itemsize)
+
+# %% ../nbs/09_healing.ipynb #f587a2f9
+def checkpoint_fingerprint(
+    folder: str | Path
+) -> str:
+    """The `fingerprint` of a checkpoint's model, of which only a few numbers are read. Raises `PrunebookError` if the
+    files store the parameters in another form than the model has them"""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    own = dict(trust_remote_code=False)
+    try:
+        with torch.device('meta'):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
+    except Exception as e:
+        raise PrunebookError(f'{folder}: transformers cannot build its model ({first_line(e)}). Load it with '
+                             'load_model and heal the model.') from e
+    find, shapes = stored_tensors(folder), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
+    found = {n: find(n) for n in shapes}
+    if lost := [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in PLAIN]:
+        raise PrunebookError(f'{folder} stores {lost[0]} under another name or in another form ({len(lost)} such). '
+                             'Load it with load_model and heal the model.')
+    return fingerprint_of((n, t.shape, mapped(t)) for n, t in found.items())
 
 # %% ../nbs/09_healing.ipynb #9c066f55
 def training_copy(

@@ -122,7 +122,7 @@ class PartialSums:
         from safetensors.numpy import save
         atomic_write(path, save(dict(sums=self.sums), dict(key=self.key, seconds=str(self.seconds))))
 
-# %% ../nbs/13_losses.ipynb #8ce5630d
+# %% ../nbs/13_losses.ipynb #6a7bc42c
 @dataclass
 class LossWork:
     "Losses of many pruned models on some documents: what is asked, and the sums so far"
@@ -135,9 +135,16 @@ class LossWork:
     partial: str | Path | None = None  # File that keeps the sums
 
     @property
+    def missing(self) -> list[int]:
+        "Documents that some pruned model has not read"
+        return np.flatnonzero(np.isnan(self.done.sums).any(0)).tolist()
+
+    @property
     def batches(self) -> list[list[int]]:
-        "The documents of each batch, longest first"
-        return list(groups_by_length(list(map(len, self.toks.ids)), self.batch_tokens))
+        "The missing documents of each batch, longest first"
+        docs = self.missing
+        groups = groups_by_length([len(self.toks.ids[i]) for i in docs], self.batch_tokens)
+        return [[docs[i] for i in group] for group in groups]
 
     def add(self, models: Sequence[int], rows: Sequence[int], losses: np.ndarray, seconds: float = 0.) -> None:
         "Put in the nats (pruned models, documents) of a part. Raises `PrunebookError` if one is not a number"
@@ -191,17 +198,17 @@ def batch_room(stack: LayerStack, roots: Sequence[Branch], max_length: int, batc
     a_token = stack.hidden_size * stack.model.dtype.itemsize * (1 + max(map(states_stored, roots)))
     return max(max_length, min(token_budget(batch_tokens, stack.device), int(memory * 1e9 / a_token)))
 
-# %% ../nbs/13_losses.ipynb #f1329024
+# %% ../nbs/13_losses.ipynb #43e6a587
 def sum_batches(
     work: LossWork,
     bar: Any = None  # A progress bar, updated by the tokens that a model has seen
 ) -> Iterator[None]:
     "Fill the sums where they are NaN; yields after each batch"
-    roots, sums = share_prefixes(work.keeps), work.done.sums
+    roots, sums, docs = share_prefixes(work.keeps), work.done.sums, work.missing
     def run(batch):
-        missing, begun = np.isnan(sums[:, batch.rows]).any(1), bar.n if bar else 0
-        found = np.where(missing[:, None], np.nan, sums[:, batch.rows])
-        if not missing.any(): return found
+        rows, begun = [docs[i] for i in batch.rows], bar.n if bar else 0
+        missing = np.isnan(sums[:, rows]).any(1)
+        found = np.where(missing[:, None], np.nan, sums[:, rows])
         tree = roots if missing.all() else pruned_tree(work.keeps, np.flatnonzero(missing))
         try:
             for models, losses in walk(work.stack, tree, batch):
@@ -210,11 +217,12 @@ def sum_batches(
         except BaseException:
             if bar: bar.n = begun  # this batch runs again in smaller parts, or not at all
             raise
-        return found
+        return rows, found
     start = time.perf_counter()
-    for batch, found in over_batches(run, work.toks.ids, work.batch_tokens, device=work.stack.device):
+    ids = [work.toks.ids[i] for i in docs]
+    for _, (rows, found) in over_batches(run, ids, work.batch_tokens, device=work.stack.device):
         now = time.perf_counter()
-        work.add(range(len(sums)), batch.rows, found, now - start)
+        work.add(range(len(sums)), rows, found, now - start)
         yield
         start = now
 

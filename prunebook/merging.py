@@ -35,9 +35,11 @@ def merged_weight(
         odd = [k for k in missing if 'lora_' in k] + list(unknown)
         if odd: raise ValueError(f'{odd[0]} is missing, or is not known')
         layer = model.get_submodule(path)
-        with torch.no_grad(): layer.merge(safe_merge=True)
+        with torch.no_grad(): layer.merge()
+        new = layer.get_base_layer().weight.detach()
+        if not new.isfinite().all(): raise ValueError('the sum is not finite')
     except Exception as e: raise PrunebookError(f'{path}: peft cannot merge this adapter ({first_line(e)}).') from e
-    return layer.get_base_layer().weight.detach()
+    return new
 
 # %% ../nbs/09a_merging.ipynb #e803954a
 def _only_layer(weight, path, parts, config):

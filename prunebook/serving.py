@@ -358,7 +358,7 @@ def cut_fields(raw: Fields, full: Fields, keep: Sequence[int]) -> tuple[Fields, 
 # %% ../nbs/05a_serving.ipynb #1629cf65
 def _judged(stack, known, wrong, before, full, keep):
     "The verdict on layers of a wrong kind; those that were wrong before the cut are not its fault"
-    if not wrong: return Verdict(stack, 'same', 'Each layer keeps its kind.', source=next(iter(known.values())).source)
+    if not wrong: return Verdict(stack, 'same', 'Each layer keeps its kind.', source=known['attention'].source)
     was = {(part, i) for part, layers in before.items() for i, *_ in layers}
     by_cut = [p for p, layers in wrong.items() if keep and any((p, keep[i]) not in was for i, *_ in layers)]
     right = rules_of('transformers', full['model_type'])

@@ -7,15 +7,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import open_run
+from prunebook.claims import Unmeasured, open_run, retention_of
 from prunebook.core import PrunebookError
 from prunebook.figures import (
-    STRATEGY_COLOURS, colours_of, figure_style, first_dominates, one_legend, panels, plot_curves, plot_heatmap,
-    plot_heatmaps, plot_history, plot_places, plot_recipe, plot_scores, plot_stack, report_html, rescaled_rows,
-    save_figure)
+    STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates, kept_runs, known_rulings, look_of,
+    one_legend, outer_labels, panels, percent_axis, plot_curves, plot_heatmap, plot_heatmaps, plot_history, plot_places,
+    plot_recipe, plot_retention, plot_scores, plot_stack, report_html, rescaled_rows, save_figure, short_name)
 from prunebook.similarity import LayerDistances
 from prunebook.stack import Block
-from support.made_runs import Made, distances, fill, full
+from support import made_runs
+from support.made_runs import Made, choice, distances, fill, full
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,7 @@ def drawn(run):
     yield plot_scores(table, 'arc_easy', chance=.25)
     yield plot_recipe(table, 'rank')
     yield plot_places(pd.DataFrame(dict(model='m', depth=20, n=[1, 2], start=[9, 8])))
+    yield plot_retention(retention_of(run, 'arc_easy'), run.name, 'made')
     yield plot_history([dict(step=1, loss=3.), dict(step=2, loss=2.)])
 
 
@@ -90,6 +92,90 @@ def test_panels_share_one_legend(run):
     one_legend(axes)
     assert len(axes) == 3 and len(axes[0].figure.legends[0].get_texts()) == 4
     assert all(ax.get_legend() is None for ax in axes)
+
+
+def test_a_model_has_a_marker_and_a_shade_of_its_colour():
+    models = ['SmolLM2-135M-Instruct', 'gemma-3-270m', 'Qwen2.5-Coder-1.5B-Instruct', 'mine']
+    looks = [look_of(o) for o in models]
+    assert len({o['marker'] for o in looks}) == 4
+    assert looks[0]['color'] == looks[3]['color'] == STRATEGY_COLOURS['similarity']
+    grey = [np.dot(o['color'], [.299, .587, .114]) for o in looks[:3]]
+    assert np.diff(sorted(grey)).min() > .1, 'to be told apart in grey as well'
+    assert look_of('mine', 'simple')['color'] == STRATEGY_COLOURS['simple']
+
+
+def test_markers_of_models_are_used(run):
+    for plot in (lambda m: plot_scores(run.table, 'c4', model=m), lambda m: plot_recipe(run.table, 'rank', model=m)):
+        assert [plot(m).containers[0][0].get_marker() for m in ('SmolLM2-135M', 'gemma-3-270m')] == ['o', 's']
+
+
+@pytest.mark.parametrize('most', [18, 45, 67, 96.7])
+def test_ticks_are_whole(most):
+    ax = panels(1)[0]
+    ax.plot([0, most], [0, 1])
+    percent_axis(ax)
+    assert all(o == round(o) for o in ax.get_xticks())
+
+
+def test_labels_that_repeat_are_left_out():
+    axes = panels(4)
+    for ax in axes: ax.set(xlabel='x', ylabel='y')
+    outer_labels(axes)
+    assert [(o.get_xlabel(), o.get_ylabel()) for o in axes] == [('', 'y'), ('', ''), ('x', 'y'), ('x', '')]
+
+
+def test_retention_is_drawn_with_its_band(run):
+    rows = retention_of(run, 'arc_easy')
+    ax = plot_retention(rows, run.name, 'made', healed=True)
+    line, band = ax.lines[0], ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert line.get_linestyle() == '-' and line.get_markerfacecolor() != 'white'
+    np.testing.assert_allclose(line.get_ydata(), rows.value)
+    assert {round(o, 6) for o in [*rows.low, *rows.high]} <= {round(o, 6) for o in band}
+    assert plot_retention(rows, run.name, 'made').lines[0].get_linestyle() == ':'
+
+
+# Several models
+
+def named(root, name, ns, parameters):
+    "A run of a made model with a name"
+    made_runs.MODEL, before = made_runs.MODEL | dict(name=name, parameters=parameters), made_runs.MODEL
+    try: return fill(Made(root), ns=ns, tasks=('arc_easy',)).root
+    finally: made_runs.MODEL = before
+
+
+def test_the_kept_runs_are_one_per_model(tmp_path, monkeypatch):
+    monkeypatch.delenv('PRUNEBOOK_RUN', raising=False)
+    named(tmp_path/'a', 'lab/large', [0, 1], 2000)
+    named(tmp_path/'b', 'lab/small', [0, 1], 1000)
+    most = named(tmp_path/'c', 'lab/small', [0, 1, 2], 1000)
+    (tmp_path/'d').mkdir()  # begun, without results
+    assert [(o.name, o.folder.name) for o in kept_runs(tmp_path)] == [('small', 'c'), ('large', 'a')]
+    monkeypatch.setenv('PRUNEBOOK_RUN', str(most))
+    assert [o.folder for o in kept_runs('nowhere')] == [most]
+
+
+def test_a_model_that_lacks_rows_is_passed_over(run):
+    seen = []
+    def draw(o):
+        if o == 1: raise Unmeasured('No rows.')
+        seen.append(o)
+    draw_each([1, 2], draw)
+    assert seen == [2]
+    with pytest.raises(Unmeasured, match='No rows'): draw_each([1], draw)
+    def lacking(o): raise Unmeasured('No rows.')
+    assert by_model([run], lacking).data == f'- `{run.name}` ({run.depth} layers): *Not shown: No rows.*'
+
+
+def test_verdicts_of_unknown_tasks_are_left_out(tmp_path):
+    made = fill(Made(tmp_path/'run'), ns=[0, 1, 2, 4, 8], tasks=('arc_easy',))
+    for n in (0, 1, 2, 4, 8): made.add('main', choice(.2, 'piqa'), 'similarity' if n else 'none', n)
+    found = known_rulings([open_run(made.root)], 'C3a')
+    assert found.model.str.contains('ARC-Easy').all() and len(found) == 1
+
+
+def test_short_names():
+    names = ('SmolLM2-135M-Instruct', 'gemma-3-270m-it', 'gemma-3-270m', 'Instruct-7B')
+    assert [short_name(o) for o in names] == ['SmolLM2-135M', 'gemma-3-270m', 'gemma-3-270m', 'Instruct-7B']
 
 
 # Heat maps

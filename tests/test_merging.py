@@ -190,8 +190,8 @@ print(read() - before)
 '''
 
 
-def large(folder, layers, hidden, inner):
-    "A Llama-like checkpoint of a shard a layer, and an adapter of rank 8 for its MLPs. Bytes of a shard"
+def large(folder, layers, hidden, inner, each):
+    "A Llama-like checkpoint of `each` layers a shard, and an adapter of rank 8 for its MLPs. Bytes of a shard"
     from transformers import LlamaConfig
     folder.mkdir()
     config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, vocab_size=64,
@@ -204,12 +204,12 @@ def large(folder, layers, hidden, inner):
     def shard(name, own):
         save_file({k: torch.full(s, .01, dtype=torch.bfloat16) for k, s in own.items()}, folder/'src'/name)
         places.update(dict.fromkeys(own, name))
+    shapes |= {f'{k}_layernorm': (hidden,) for k in ('input', 'post_attention')}
+    for s in range(0, layers, each):
+        shard(f'model-{s:05}.safetensors', {f'model.layers.{i}.{k}.weight': v for i in range(s, min(s + each, layers))
+                                            for k, v in shapes.items()})
     for i in range(layers):
-        own = {f'model.layers.{i}.{k}.weight': s for k, s in shapes.items()}
-        own |= {f'model.layers.{i}.{k}_layernorm.weight': (hidden,) for k in ('input', 'post_attention')}
-        shard(f'model-{i:05}.safetensors', own)
-        for k, (outs, ins) in shapes.items():
-            if 'mlp' not in k: continue
+        for k, (outs, ins) in ((k, v) for k, v in shapes.items() if 'mlp' in k):
             name = f'base_model.model.model.layers.{i}.{k}.lora_{{}}.weight'
             parts[name.format('A')] = torch.randn(8, ins, generator=g)
             parts[name.format('B')] = torch.randn(outs, 8, generator=g)
@@ -245,13 +245,13 @@ def lean(folder, **shape):
 
 def test_lean(tmp_path):
     "Less than two shards"
-    shards, total = lean(tmp_path/'a', layers=6, hidden=1024, inner=5632)
+    shards, total = lean(tmp_path/'a', layers=9, hidden=1024, inner=5632, each=3)
     assert shards < 2 and total < .5
 
 
 @pytest.mark.slow
 def test_lean_at_gigabytes(tmp_path):
-    shards, total = lean(tmp_path/'a', layers=8, hidden=4096, inner=14336)
+    shards, total = lean(tmp_path/'a', layers=12, hidden=4096, inner=14336, each=4)
     assert shards < 2 and total < .25
 
 

@@ -16,7 +16,7 @@ from prunebook.pruning import STRATEGIES, Strategy
 from prunebook.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity import layer_distances
 from prunebook.sweeps import SweepConfig, kept_config, questions_of, sweep, task_of
-from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
+from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
 SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
@@ -159,6 +159,61 @@ def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
     pd.testing.assert_frame_equal(table, run(data, c.replace(batch_tokens=64, memory=.5, data_dir=str(data))))
     again = run(data, c.replace(healing=c.healing.replace(gradient_checkpointing=True)))  # changes no number either
     pd.testing.assert_frame_equal(table, again)
+
+
+def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
+    "In the middle of the losses: what is done stays, and is not run again"
+    import prunebook.losses as losses
+    c, walk, left, read = config(data, batch_tokens=40), losses.walk, iter(range(2)), []
+    whole = run(data, c, 'whole')
+
+    def interrupted(*args):
+        if next(left, None) is None: raise KeyboardInterrupt
+        yield from walk(*args)
+
+    def counted(stack, roots, batch):
+        read.extend(batch.rows)
+        return walk(stack, roots, batch)
+    monkeypatch.setattr(losses, 'walk', interrupted)
+    with pytest.raises(KeyboardInterrupt): run(data, c, 'stopped')
+    assert (data/'stopped'/'work'/'main'/'c4.partial').exists()
+    monkeypatch.setattr(losses, 'walk', counted)
+    again = run(data, c.replace(batch_tokens=4096, memory=2., data_dir=str(data)), 'stopped')
+    assert 0 < len(read) < len(letter_texts())
+    numbers = ['value', 'low', 'high']
+    exact = [o for o in COLUMNS if o not in numbers]
+    pd.testing.assert_frame_equal(whole[exact], again[exact])
+    np.testing.assert_allclose(whole[numbers], again[numbers], rtol=1e-5)
+
+
+def test_gone_on_with_other_batches_on_the_command_line(data, monkeypatch, capsys):
+    from prunebook.cli import main
+    save(data/'model', model(), letter_tokenizer())
+    config(data).save(data/'c.json')
+    config(data, memory=.25).save(data/'less.json')
+
+    def command(out, *args):
+        words = ['sweep', data/'model', '--config', data/'c.json', '--out', data/out, '--no-progress', '--json', *args]
+        code = main([str(o) for o in words])
+        return code, capsys.readouterr()
+    code, said = command('whole')
+    assert code == 0, said.err
+    import prunebook.runs as runs
+    real, left = runs.atomic_write, iter(range(9))
+
+    def stopped(*args):
+        if next(left, None) is None: raise KeyboardInterrupt
+        real(*args)
+    monkeypatch.setattr(runs, 'atomic_write', stopped)
+    assert command('stopped', '--batch-tokens', '40')[0] == 130
+    monkeypatch.setattr(runs, 'atomic_write', real)
+    code, again = command('stopped', '--batch-tokens', '400', '--data-dir', str(data), '--config', data/'less.json')
+    assert code == 0, again.err
+    rows = lambda o: json.loads(o.out)['rows']
+    value = lambda o: sorted((r['strategy'], r['n'], r['task'], round(r['value'], 4)) for r in rows(o))
+    assert value(again) == value(said)
+    code, refused = command('stopped', '--max-length', '16')
+    assert code == 2 and 'other settings: max_length' in refused.err
 
 
 def child(data, out):

