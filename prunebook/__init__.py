@@ -15,6 +15,7 @@ _rooms = dict(
     models='load_model',
     data='load_texts load_questions',
     similarity='LayerDistances layer_distances',
+    serving='serving_verdict',
     pruning='STRATEGIES Strategy Plan choose_layers prune_model',
     checkpoint='prune_checkpoint save_pruned check_checkpoint',
     healing='METHODS Method HealingConfig heal load_adapter',
@@ -23,6 +24,7 @@ _rooms = dict(
     runs='read_run',
     sweeps='SweepConfig sweep',
     exports='export_gguf',
+    deploy='serving_report',
     estimates='estimate',
     reproduction='reproduce',
     reports='report')
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from .models import load_model
     from .data import load_texts, load_questions
     from .similarity import LayerDistances, layer_distances
+    from .serving import serving_verdict
     from .pruning import STRATEGIES, Strategy, Plan, choose_layers, prune_model
     from .checkpoint import prune_checkpoint, save_pruned, check_checkpoint
     from .healing import METHODS, Method, HealingConfig, heal, load_adapter
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from .runs import read_run
     from .sweeps import SweepConfig, sweep
     from .exports import export_gguf
+    from .deploy import serving_report
     from .estimates import estimate
     from .reproduction import reproduce
     from .reports import report

@@ -31,9 +31,9 @@ __all__ = ['RECIPE', 'SHOTS', 'ASKED', 'SAYS', 'Finding', 'with_interval', 'accu
            'collapse_of', 'main_tasks', 'small_ns', 'draw_distances', 'distances_in', 'deep_minima', 'last_layer_apart',
            'farther_than', 'relative_depth', 'task_plateau', 'one_bad_layer', 'first_collapse', 'smooth_loss',
            'TwoStrategies', 'both_losses', 'unhealed_gap', 'healed_gap', 'gap_by_length', 'rank_pairs', 'rank_effect',
-           'seeds_table', 'seeds_agree', 'shots_table', 'Shots', 'shots_setting', 'shots_of', 'shots_gain',
-           'shots_agree', 'no_plateau', 'gain_items', 'healing_gain', 'with_holm', 'judge_claims', 'findings_by',
-           'claim_finding', 'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
+           'seeds_table', 'seeds_agree', 'shots_table', 'shots_setting', 'shots_of', 'shots_gain', 'shots_agree',
+           'no_plateau', 'gain_items', 'healing_gain', 'with_holm', 'judge_claims', 'findings_by', 'claim_finding',
+           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../nbs/15_claims.ipynb #4b0bb70b
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
@@ -89,7 +89,7 @@ def accuracy_text(k: int, n: int) -> str:
     low, high = wilson(k, n)
     return f'{k / n:.1%} = {k}/{n} [{low:.1%}, {high:.1%}]'
 
-# %% ../nbs/15_claims.ipynb #34b71c7c
+# %% ../nbs/15_claims.ipynb #e0d3a910
 class Unmeasured(PrunebookError):
     "The run lacks the rows that a claim needs"
 
@@ -102,6 +102,12 @@ def about(
     try: found = statistic(*args, **kwargs)
     except Unmeasured as e: found = Finding(str(e))
     return replace(found, claim=claim, says=says)
+
+def _measured(f, *args, **kwargs):
+    "Does `f` find its rows?"
+    try: f(*args, **kwargs)
+    except Unmeasured: return False
+    return True
 
 # %% ../nbs/15_claims.ipynb #46eeb451
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
@@ -569,19 +575,20 @@ def _gap_finding(o, ruling):
     note = base_note(o.rows)
     return Finding.of(f'{said}. {note}' if note else said, ruling)
 
-# %% ../nbs/15_claims.ipynb #7ef724eb
+# %% ../nbs/15_claims.ipynb #55d130d1
 def gap_by_length(run: RunFolder) -> pd.DataFrame:
-    """For each length of healing: excess losses under both strategies, their gap in nats and their ratio, with
-    intervals from `_low` to `_high`. Raises `Unmeasured` without losses of both"""
+    """For each length of healing, at the cuts that most lengths share: excess losses under both strategies, their gap
+    in nats and their ratio, with intervals from `_low` to `_high`. Raises `Unmeasured` without losses of both"""
     t = run.table[(run.table.task == 'c4') & (run.table.healed | (run.table.n == 0))]
-    rows = [_length_row(run, t[(t.healing_tokens == tokens) | ~t.healed], int(tokens))
-            for tokens in sorted(t.healing_tokens[t.healed].unique())]
-    if not (rows := [o for o in rows if o]): raise Unmeasured('No cut was healed under both strategies.')
+    tables = {int(k): t[(t.healing_tokens == k) | ~t.healed] for k in sorted(t.healing_tokens[t.healed].unique())}
+    cuts = {k: set(both_losses(run, True, table=o).ns) for k, o in tables.items()
+            if _measured(both_losses, run, True, table=o)}
+    if not cuts: raise Unmeasured('No cut was healed under both strategies.')
+    shared = max(cuts.values(), key=lambda ns: (sum(ns <= o for o in cuts.values()), len(ns)))
+    rows = [_length_row(both_losses(run, True, sorted(shared), tables[k]), k) for k, o in cuts.items() if shared <= o]
     return pd.DataFrame(rows).set_index('healing_tokens')
 
-def _length_row(run, table, tokens):
-    try: o = both_losses(run, True, table=table)
-    except Unmeasured: return
+def _length_row(o, tokens):
     k = len(o.ns)
     losses = np.concatenate([(o.sums.sum(1) / o.counts.sum())[None], resampled_losses(o.sums, o.counts)])
     a, b = losses[:, 1:1 + k].mean(1) - losses[:, 0], losses[:, 1 + k:].mean(1) - losses[:, 0]
@@ -668,17 +675,7 @@ def _without_shots(task):
     name, _, options = task.partition(':')
     return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
 
-# %% ../nbs/15_claims.ipynb #f1d57477
-class Shots(NamedTuple):
-    "The same questions without and with few-shot examples"
-    x: np.ndarray      # (P,) share of the layers dropped, from 0
-    ns: list[int]
-    plain: np.ndarray  # (P, N) right without examples
-    shots: np.ndarray  # (P, N) right with examples, the mean over their orders
-    chance: float
-    majority: float
-    count: int         # Examples
-
+# %% ../nbs/15_claims.ipynb #8f0937fd
 def shots_setting(run: RunFolder, task: str, strategy: str = 'similarity') -> list[pd.DataFrame]:
     "Rows without examples, and those with the most examples in each order, at the same cuts. Raises `Unmeasured`"
     wide, rows = shots_table(run, task, strategy)
@@ -689,29 +686,28 @@ def shots_setting(run: RunFolder, task: str, strategy: str = 'similarity') -> li
     columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
     return [rows[(rows.shots == shots) & (rows.shots_seed == seed)] for shots, seed in columns]
 
-def shots_of(run: RunFolder, task: str, strategy: str = 'similarity') -> Shots:
-    "Answers without examples and with the most of them. Raises `Unmeasured`"
+def shots_of(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[Answers, np.ndarray, int]:
+    """Answers without examples, (P, N) right with the most examples (the mean over their orders), and how many those
+    are. Raises `Unmeasured`"""
     plain, *asked = (answers_in(run, o) for o in shots_setting(run, task, strategy))
-    return Shots(plain.x, plain.ns, plain.right, np.mean([o.right for o in asked], 0), plain.chance, plain.majority,
-                 int(asked[0].rows.shots.iloc[0]))
+    return plain, np.mean([o.right for o in asked], 0), int(asked[0].rows.shots.iloc[0])
 
 def shots_gain(run: RunFolder, task: str, strategy: str = 'similarity') -> pd.DataFrame:
     "n, fraction_layers, and the accuracy with examples less that without as value, low, high. Raises `Unmeasured`"
-    o = shots_of(run, task, strategy)
-    gain = o.shots - o.plain
+    plain, shots, _ = shots_of(run, task, strategy)
+    gain = shots - plain.right
     low, high = np.quantile(resample_means(gain), [.025, .975], axis=0)
-    return pd.DataFrame(dict(n=o.ns, fraction_layers=o.x, value=gain.mean(1), low=low, high=high))
+    return pd.DataFrame(dict(n=plain.ns, fraction_layers=plain.x, value=gain.mean(1), low=low, high=high))
 
-# %% ../nbs/15_claims.ipynb #930d9968
+# %% ../nbs/15_claims.ipynb #a6422cdb
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity') -> Finding:
     "C7b: the largest change of the gain from examples, within a tenth of the accuracy above chance. Raises `Unmeasured`"
-    o = shots_of(run, task, strategy)
-    if not any(knows_task(r[0] > .5, o.chance, o.majority) for r in (o.plain, o.shots)):
+    o, shots, count = shots_of(run, task, strategy)
+    if not any(knows_task(r[0] > .5, o.chance, o.majority) for r in (o.right, shots)):
         return Finding.of(_not_known(task), _unknown, task=task)
-    ruling = rule_no_interaction(o.plain, o.shots, o.chance)
-    gain = (o.shots - o.plain).mean(1)
+    ruling, gain = rule_no_interaction(o.right, shots, o.chance), (shots - o.right).mean(1)
     most = int(np.abs(gain[1:] - gain[0]).argmax()) + 1
-    seen = (f'{title_of(task)}: {o.count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
+    seen = (f'{title_of(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
             f'{o.ns[most]}, a change of {_number(ruling, "+.3f")} on either side')
     return Finding.of(seen, ruling, task=task)
 
@@ -757,13 +753,13 @@ def healing_gain(
     ruling = decide(value, draws, 0)
     return Finding.of(f'{said}: {_number(ruling, "+.3f")}', ruling, task=task)
 
-# %% ../nbs/15_claims.ipynb #a26e78cc
+# %% ../nbs/15_claims.ipynb #b4050eb8
 SAYS = dict(
     C1='for small n the best block lies in the deep half',
     C2='blocks with the last layer are the least alike, or nearly',
     C3a='unhealed, answers stay on a plateau, then collapse',
     C3b='healed, they do so as well',
-    C3c='one bad layer: a larger cut answers better than a smaller one (our question)',
+    C3c='some larger cut answers better than a smaller one (our own question)',
     C4='the healed loss does not jump where answers collapse',
     C5a='unhealed, similarity is far better than simple',
     C5b='healed, the two nearly coincide',
@@ -779,16 +775,10 @@ def with_holm(findings: Sequence[Finding]) -> list[Finding]:
     adjusted = dict(zip(map(id, decided), map(float, holm([o.p for o in decided]))))
     return [replace(o, holm=adjusted.get(id(o), math.nan)) for o in findings]
 
-# %% ../nbs/15_claims.ipynb #18bc3f7f
+# %% ../nbs/15_claims.ipynb #fc33c7eb
 def judge_claims(run: RunFolder) -> list[Finding]:
     "Every claim on one run"
     return with_holm([about(key, SAYS[key], f, *args) for key, f, *args in _tests(run)])
-
-def _measured(rows, task):
-    "Does the run have these rows?"
-    try: rows(task)
-    except Unmeasured: return False
-    return True
 
 def _tests(run) -> Iterator[tuple]:
     "(claim, statistic, its arguments)"

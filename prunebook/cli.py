@@ -372,12 +372,12 @@ def _export_arguments(p):
 @command('Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same.',
          'prunebook export pruned pruned.gguf --type q8_0', _export_arguments)
 def _export(args):
-    from prunebook.exports import TOLERANCES, export_gguf
+    from prunebook.exports import export_gguf
     if Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
     made = export_gguf(args.folder, args.out, args.type, args.force)
     near = made.agreement
     return dict(out=args.out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
-                difference=round(near.mean, 5), allowed=TOLERANCES[made.type], largest=round(near.largest, 4),
+                difference=round(near.mean, 5), allowed=round(made.allowed, 5), largest=round(near.largest, 4),
                 same_top=round(near.same_top, 4))
 
 # %% ../nbs/20_cli.ipynb #09d9e2da

@@ -14,12 +14,12 @@ import numpy as np
 from .checkpoint import decoder_config, read_tensors
 from .core import PrunebookError, first_line, read_json
 from .llamacpp import CONVERTER, RUNTIME, llama_scores, to_gguf
-from .serving import Verdict, check_stacks, config_fields, serving_verdict
+from .serving import ServingVerdict, check_stacks, config_fields, serving_verdict
 
 # %% auto #0
-__all__ = ['PROBE', 'Scores', 'RUNNERS', 'TOLERANCE', 'probe_length', 'probe_ids', 'transformers_scores', 'need', 'mlx_scores',
-           'mlx_logprobs', 'llama_cpp_scores', 'mended_scores', 'Runner', 'Agreement', 'agreement_of', 'Served',
-           'judge', 'check_servable_folder', 'serving_report']
+__all__ = ['PROBE', 'StackScores', 'RUNNERS', 'TOLERANCE', 'probe_length', 'probe_ids', 'transformers_scores', 'need',
+           'mlx_scores', 'mlx_logprobs', 'llama_cpp_scores', 'mended_scores', 'Runner', 'Agreement', 'agreement_of',
+           'Served', 'judge', 'check_servable_folder', 'serving_report']
 
 # %% ../nbs/16b_deploy.ipynb #d4c4eb2a
 PROBE = '''The ferry left the island a little before seven. Most of the passengers stood on the upper deck, where the
@@ -61,12 +61,12 @@ def probe_ids(
     return np.random.default_rng(0).integers(min(3, rows - 1), rows, length).tolist()
 
 # %% ../nbs/16b_deploy.ipynb #0ba34a1b
-Scores = tuple[np.ndarray, np.ndarray]  # Log-probability of each next token, and the likeliest token, each (T-1,)
+StackScores = tuple[np.ndarray, np.ndarray]  # Log-probability of each next token, and the likeliest token, each (T-1,)
 
 def transformers_scores(
     folder: str | Path,
     ids: Sequence[int]  # Tokens, T
-) -> Scores:
+) -> StackScores:
     "What transformers computes for a text, in 32 bits, in nats. Raises `PrunebookError` if it cannot load the folder"
     import torch
     from transformers import AutoModelForCausalLM
@@ -90,7 +90,7 @@ def need(packages: Iterable[str], extra: str) -> None:
 def mlx_scores(
     folder: str | Path,
     ids: Sequence[int]  # Tokens, T
-) -> Scores:
+) -> StackScores:
     "What mlx-lm computes for a text, in 32 bits. Raises `PrunebookError` if it is not there, or cannot load the folder"
     need(('mlx', 'mlx-lm'), 'mlx')
     import mlx.core as mx
@@ -113,12 +113,12 @@ def llama_cpp_scores(
     folder: str | Path,
     ids: Sequence[int],  # Tokens, T
     mend: bool = False   # Convert as `prunebook export` does
-) -> Scores:
+) -> StackScores:
     "What llama.cpp computes for a text after a conversion. Raises `PrunebookError` without llama.cpp, or if it cannot"
     with tempfile.TemporaryDirectory(prefix='prunebook-') as tmp:
         return llama_scores(to_gguf(folder, Path(tmp)/'model.gguf', type='f32', mend=mend, tokenizer=False), ids)
 
-def mended_scores(folder: str | Path, ids: Sequence[int]) -> Scores:
+def mended_scores(folder: str | Path, ids: Sequence[int]) -> StackScores:
     "The same after our own conversion"
     return llama_cpp_scores(folder, ids, mend=True)
 
@@ -128,7 +128,7 @@ class Runner:
     "How to run a stack"
     packages: tuple[str, ...]
     extra: str
-    scores: Callable[[str | Path, Sequence[int]], Scores]
+    scores: Callable[[str | Path, Sequence[int]], StackScores]
 
     @property
     def installed(self) -> bool:
@@ -170,7 +170,7 @@ class Agreement:
                 f'{self.largest:.4f}), and the likeliest token is the same in {self.same_top:.1%}')
 
 # %% ../nbs/16b_deploy.ipynb #bd84776c
-def agreement_of(a: Scores, b: Scores) -> Agreement:
+def agreement_of(a: StackScores, b: StackScores) -> Agreement:
     "Compare two results of the same tokens. A log-probability that is not finite counts as infinitely far"
     far = np.abs(a[0] - b[0])
     far = np.where(np.isfinite(far), far, np.inf)
@@ -184,7 +184,7 @@ class Served:
     status: str                         # same, differs, not supported or unknown
     how: str                            # "by running …", "by rules only …"
     why: str
-    rule: Verdict
+    rule: ServingVerdict
     agreement: Agreement | None = None  # If it was run
 
     @property
@@ -199,7 +199,7 @@ class Served:
 
 # %% ../nbs/16b_deploy.ipynb #0a2e2bd0
 def judge(
-    rule: Verdict,
+    rule: ServingVerdict,
     runner: Runner,
     found: Agreement | PrunebookError  # Of a run; or why it failed
 ) -> Served:

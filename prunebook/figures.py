@@ -37,11 +37,11 @@ __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'AXES', 'LOOKS', 'WHOLE', 'figur
            'kept_runs', 'draw_each', 'known_rulings', 'by_model', 'plot_recipe', 'plot_places', 'plot_history',
            'html_of', 'html_page', 'report_html']
 
-# %% ../nbs/16_figures.ipynb #e82b473a
+# %% ../nbs/16_figures.ipynb #2b8d25d7
 STYLE = {
     **sns.axes_style('ticks'), 'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
-    'font.size': 10, 'axes.labelsize': 10, 'axes.titlesize': 10.5, 'xtick.labelsize': 9, 'ytick.labelsize': 9,
-    'legend.fontsize': 9, 'legend.frameon': False, 'lines.linewidth': 1.5, 'figure.dpi': 110,
+    'font.size': 10.5, 'axes.labelsize': 11, 'axes.titlesize': 11.5, 'xtick.labelsize': 10, 'ytick.labelsize': 10,
+    'legend.fontsize': 10, 'legend.frameon': False, 'lines.linewidth': 1.5, 'figure.dpi': 110,
     'savefig.bbox': 'tight', 'svg.hashsalt': 'prunebook'}
 WIDE = 7.2  # Inches: a page of the book is 800 pixels wide
 
@@ -75,10 +75,10 @@ def panels(
     for ax in axes.flat[count:]: ax.axis('off')
     return list(axes.flat[:count])
 
-# %% ../nbs/16_figures.ipynb #92a4700a
+# %% ../nbs/16_figures.ipynb #5cdf24a7
 def name_panel(ax: Axes, title: str, pad: float = 6) -> None:
     "A title at the left of a panel"
-    ax.set_title(title, loc='left', fontsize=10.5, pad=pad)
+    ax.set_title(title, loc='left', fontsize=11.5, pad=pad)
 
 def outer_labels(axes: Sequence[Axes], columns: int = 2) -> None:
     "Labels of the axes only at the left and where no panel is below, for panels whose axes mean the same"
@@ -86,7 +86,7 @@ def outer_labels(axes: Sequence[Axes], columns: int = 2) -> None:
         if i + columns < len(axes): ax.set_xlabel('')
         if i % columns: ax.set_ylabel('')
 
-# %% ../nbs/16_figures.ipynb #1ed5244c
+# %% ../nbs/16_figures.ipynb #a95bd0e4
 def one_legend(
     axes: Sequence[Axes],  # Of one figure
     ncol: int = 2
@@ -98,7 +98,7 @@ def one_legend(
         if ax.get_legend(): ax.get_legend().remove()
     if not found: return
     axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol,
-                          fontsize=9, frameon=False)
+                          fontsize=10, frameon=False)
 
 # %% ../nbs/16_figures.ipynb #1f483953
 _colours = dict(zip('blue orange green vermillion purple brown pink grey yellow cyan'.split(),

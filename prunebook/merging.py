@@ -44,12 +44,13 @@ def merged_weight(
 # %% ../nbs/09a_merging.ipynb #e803954a
 def _only_layer(weight, path, parts, config):
     "A module that holds nothing but one linear layer, at `path`"
+    import torch
     from torch import nn
     from transformers.pytorch_utils import Conv1D
     turned = getattr(config, 'fan_in_fan_out', False)  # as GPT-2 has its weights
     outs, ins = weight.shape[::-1] if turned else weight.shape
     layer = Conv1D(outs, ins) if turned else nn.Linear(ins, outs, bias=False)
-    layer.weight = nn.Parameter(weight.float(), requires_grad=False)
+    layer.weight = nn.Parameter(weight.to(torch.float32, copy=True), requires_grad=False)
     top = at = nn.Module()
     *names, last = path.split('.')
     for name in names:

@@ -13,17 +13,17 @@ from .stack import check_layers, cut_config, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['STACKS', 'Fields', 'HOW', 'KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT', 'RULES', 'SLIDING',
-           'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'SERVED', 'Rule', 'check_stacks', 'depth_of', 'by_list',
+__all__ = ['STACKS', 'Fields', 'HOW', 'PART_KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT', 'RULES', 'SLIDING',
+           'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'SERVED', 'ServingRule', 'check_stacks', 'depth_of', 'by_list',
            'by_numbers', 'by_period', 'alike', 'by_window', 'packed', 'by_sparse_step', 'own_scale', 'by_depth',
            'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'rules', 'rules_of', 'known_types', 'config_fields',
-           'completed', 'wrong_kinds', 'Verdict', 'explain', 'serving_verdict', 'cut_fields', 'servable',
-           'servable_blocks', 'places', 'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving',
+           'completed', 'wrong_kinds', 'ServingVerdict', 'explain', 'serving_verdict', 'cut_fields', 'servable',
+           'servable_blocks', 'servable_places', 'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving',
            'serving_warning']
 
 # %% ../nbs/05a_serving.ipynb #63ed22e1
 @dataclass(frozen=True)
-class Rule:
+class ServingRule:
     "How a stack derives one part of a layer's kind"
     stack: str                   # Of `STACKS`
     types: str                   # Values of `model_type`, separated by spaces
@@ -55,44 +55,44 @@ def depth_of(full: Fields) -> int:
     "Layers in the model"
     return full['num_hidden_layers']
 
-def by_list(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_list(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "An entry a layer; numbers choose among `kinds`. Without a list all layers are of the first kind"
     values = full.get(rule.key) or [rule.kinds[0]] * depth_of(full)
     return [o if isinstance(o, str) else rule.kinds[int(o)] for o in values]
 
-def by_numbers(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_numbers(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Layers of the second kind by number"
     return [rule.kinds[i in full[rule.key]] for i in range(depth_of(full))]
 
-def by_period(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_period(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "The last layer of each period is of the second kind"
     p = raw.get(rule.key) or int(rule.step)
     return [rule.kinds[(i + 1) % p == 0] for i in range(depth_of(full))]
 
-def alike(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def alike(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "All layers are of one kind"
     return [rule.kinds[0]] * depth_of(full)
 
 # %% ../nbs/05a_serving.ipynb #7896fc8e
-def by_window(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_window(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "All layers slide if there is a window"
     return [rule.kinds[bool(full.get(rule.key))]] * depth_of(full)
 
-def packed(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def packed(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Experts load only if they are quantised"
     return ['experts' if raw.get('quantization_config') else 'MXFP4 experts only'] * depth_of(full)
 
-def by_sparse_step(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_sparse_step(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Every step-th layer is a mixture of experts, except some"
     step, dense = full.get('decoder_sparse_step') or 1, full.get('mlp_only_layers') or ()
     return [rule.kinds[i not in dense and (i + 1) % step == 0] for i in range(depth_of(full))]
 
 # %% ../nbs/05a_serving.ipynb #af237c16
-def own_scale(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def own_scale(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "The scale that the config names"
     return [f'1/sqrt({full.get("query_pre_attn_scalar") or full["head_dim"]:g})'] * depth_of(full)
 
-def by_depth(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def by_depth(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "One scale at a certain depth, and another at all others"
     wide = full['hidden_size'] // full['num_attention_heads']
     return [f'1/sqrt({wide if depth_of(full) == rule.step else full["head_dim"]:g})'] * depth_of(full)
@@ -109,13 +109,13 @@ def show_rotary(base: float | None, scaling: str) -> str:
     "In short"
     return 'none, it stops' if base is None else f'base {base:g}' + ('' if scaling == 'default' else f' ({scaling})')
 
-def own_rotary(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def own_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Base and scaling of each layer, as transformers has them"
     types = full.get('layer_types') or [''] * depth_of(full)
     return [show_rotary(*rotary_of(full, o)) for o in types]
 
 # %% ../nbs/05a_serving.ipynb #a65dee10
-def top_rotary(rule: Rule, raw: Fields, full: Fields) -> list[str]:
+def top_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Base and scaling from the top of config.json; `kinds` names the field for layers with a sliding window"
     top = (raw.get('rope_theta') or rule.step or None, ((raw.get('rope_scaling') or {}).get('rope_type') or 'default'))
     local = (raw.get(rule.kinds[0]) or 10_000., 'default') if rule.kinds else top
@@ -124,27 +124,27 @@ def top_rotary(rule: Rule, raw: Fields, full: Fields) -> list[str]:
 
 # %% ../nbs/05a_serving.ipynb #1438cdc1
 #| output: false
-HOW: dict[str, Callable[[Rule, Fields, Fields], list[str]]] = dict(list=by_list, numbers=by_numbers, period=by_period,
-    alike=alike, window=by_window, packed=packed, sparse=by_sparse_step, scale=own_scale, depth=by_depth,
-    rotary=own_rotary, top=top_rotary)
+HOW: dict[str, Callable[[ServingRule, Fields, Fields], list[str]]] = dict(
+    list=by_list, numbers=by_numbers, period=by_period, alike=alike, window=by_window, packed=packed,
+    sparse=by_sparse_step, scale=own_scale, depth=by_depth, rotary=own_rotary, top=top_rotary)
 "The ways in which a stack finds the kind of each layer"
 
 # %% ../nbs/05a_serving.ipynb #6bdffbe5
 #| output: false
-KINDS = dict(attention=('full_attention', 'sliding_attention'), positions=('none', 'rotary'),
+PART_KINDS = dict(attention=('full_attention', 'sliding_attention'), positions=('none', 'rotary'),
     experts=('dense', 'experts'))
 "Usual kinds of each part, those of layers without a list first"
 
 def rules(
     stack: str,
     source: str,         # With {} for the file
-    *rows: tuple         # (types, part, how, file, further fields of `Rule`)
-) -> list[Rule]:
+    *rows: tuple         # (types, part, how, file, further fields of `ServingRule`)
+) -> list[ServingRule]:
     "Rows of one stack"
     made = []
     for types, part, how, file, *more in rows:
-        fields = dict(kinds=KINDS.get(part, ())) | (more[0] if more else {})
-        made.append(Rule(stack, types, part, how, source.format(file), **fields))
+        fields = dict(kinds=PART_KINDS.get(part, ())) | (more[0] if more else {})
+        made.append(ServingRule(stack, types, part, how, source.format(file), **fields))
     return made
 
 # %% ../nbs/05a_serving.ipynb #487c7c61
@@ -248,7 +248,7 @@ RULES += rules('vllm', 'vllm 0.33.0, vllm/model_executor/models/{}.py',
 def rules_of(
     stack: str,
     model_type: str
-) -> dict[str, Rule]:  # By part
+) -> dict[str, ServingRule]:  # By part
     "The rules of a stack for one model type; empty if there are none"
     found = {} if stack != 'llama.cpp-mended' else rules_of('llama.cpp', model_type)
     for types in ('*', model_type):
@@ -298,7 +298,7 @@ def wrong_kinds(
 
 # %% ../nbs/05a_serving.ipynb #e7a9adef
 @dataclass(frozen=True)
-class Verdict:
+class ServingVerdict:
     "Does a stack compute the same as transformers?"
     stack: str
     status: str                   # same, differs, not supported or unknown
@@ -310,7 +310,7 @@ class Verdict:
     def __str__(self) -> str: return f'{STACKS[self.stack]}: {self.status}. {self.why}'
 
 # %% ../nbs/05a_serving.ipynb #b302d734
-def explain(rule: Rule, wrong: list[tuple[int, str, str]], right: Rule, full: Fields) -> str:
+def explain(rule: ServingRule, wrong: list[tuple[int, str, str]], right: ServingRule, full: Fields) -> str:
     "One sentence about the layers of a wrong kind"
     n, (_, have, want) = depth_of(full), wrong[0]
     which = f'layer{"s" * (len(wrong) > 1)} {show_layers([o[0] for o in wrong])} of {n}'
@@ -329,7 +329,7 @@ def serving_verdict(
     config: Fields | PreTrainedConfig,  # Of the unpruned model; or of a pruned one, without `keep`
     stack: str,                         # Of `STACKS`
     keep: Iterable[int] | None = None   # The layers that stay
-) -> Verdict:
+) -> ServingVerdict:
     """Does `stack` compute what transformers computes? By its rules. Raises `PrunebookError` for an unknown stack, or a
     config that is not as transformers writes it"""
     [stack] = check_stacks(stack)
@@ -341,10 +341,10 @@ def serving_verdict(
 def _verdict(stack, raw, full, keep):
     known = rules_of(stack, full['model_type'])
     if refused := [o for o in known.values() if o.how == 'refused']:
-        return Verdict(stack, 'not supported', f'It does not load the model type {full["model_type"]!r}.',
+        return ServingVerdict(stack, 'not supported', f'It does not load the model type {full["model_type"]!r}.',
                        source=refused[0].source)
     if not known or set(rules_of('transformers', full['model_type'])) - set(known):
-        return Verdict(stack, 'unknown', f'There is no rule for the model type {full["model_type"]!r}.')
+        return ServingVerdict(stack, 'unknown', f'There is no rule for the model type {full["model_type"]!r}.')
     before = wrong_kinds(stack, raw, full) if keep is not None else {}
     if keep is not None: raw, full = cut_fields(raw, full, keep)
     return _judged(stack, known, wrong_kinds(stack, raw, full), before, full, keep)
@@ -358,7 +358,7 @@ def cut_fields(raw: Fields, full: Fields, keep: Sequence[int]) -> tuple[Fields, 
 # %% ../nbs/05a_serving.ipynb #1629cf65
 def _judged(stack, known, wrong, before, full, keep):
     "The verdict on layers of a wrong kind; those that were wrong before the cut are not its fault"
-    if not wrong: return Verdict(stack, 'same', 'Each layer keeps its kind.', source=known['attention'].source)
+    if not wrong: return ServingVerdict(stack, 'same', 'Each layer keeps its kind.', source=known['attention'].source)
     was = {(part, i) for part, layers in before.items() for i, *_ in layers}
     by_cut = [p for p, layers in wrong.items() if keep and any((p, keep[i]) not in was for i, *_ in layers)]
     right = rules_of('transformers', full['model_type'])
@@ -366,7 +366,7 @@ def _judged(stack, known, wrong, before, full, keep):
     layers = tuple(sorted({i for p in by_cut or wrong for i, *_ in wrong[p]}))
     if keep is not None and not by_cut: why += ' The unpruned model has the same problem.'
     why = why[0].upper() + why[1:]
-    return Verdict(stack, 'differs', why, layers, bool(by_cut), known[next(iter(by_cut or wrong))].source)
+    return ServingVerdict(stack, 'differs', why, layers, bool(by_cut), known[next(iter(by_cut or wrong))].source)
 
 # %% ../nbs/05a_serving.ipynb #fad033ff
 def servable(
@@ -395,7 +395,7 @@ def servable_blocks(
     return [o for o in range(depth - n + 1) if servable(config, without(o), stacks)]
 
 # %% ../nbs/05a_serving.ipynb #7168fcdc
-def places(
+def servable_places(
     config: Fields | PreTrainedConfig,
     n: int,                      # Layers to drop
     stacks: str | Iterable[str]
@@ -423,7 +423,7 @@ def cheapest_servable(
 ) -> list[int] | None:           # `None` if there is no such set
     "The `n` layers of least total cost that can go so that all others keep their kind"
     config = config_fields(config)[1]
-    fits, best = places(config, n, stacks), {0: (0., ())}  # by layers placed: cost, dropped
+    fits, best = servable_places(config, n, stacks), {0: (0., ())}  # by layers placed: cost, dropped
     for i, cost in enumerate(costs):
         dropped = {j: (c + cost, (*d, i)) for j, (c, d) in best.items() if len(d) < n}
         placed = {j + 1: o for j, o in best.items() if j < len(fits[i]) and fits[i][j]}
@@ -439,7 +439,7 @@ SERVED = ('llama.cpp', 'mlx', 'vllm')
 def verdicts_of(
     config: Fields | PreTrainedConfig,  # Of the unpruned model
     keep: Iterable[int]
-) -> list[Verdict]:                     # Empty if there are no rules for the model type, or the config cannot be read
+) -> list[ServingVerdict]:  # Empty if there are no rules for the model type, or the config cannot be read
     "The verdict of each stack in `SERVED` on a cut"
     keep = list(keep)
     try: found = [serving_verdict(config, o, keep) for o in SERVED]

@@ -20,9 +20,9 @@ MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_inte
 LINEAR = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
 GEMMA = dict(WINDOW, head_dim=8, num_key_value_heads=2)
 FAMILIES = dict(
-    llama=(8, 3, {}), mistral=(8, 3, dict(sliding_window=None)), qwen2=(8, 3, {}), qwen3=(8, 3, dict(head_dim=8)),
+    llama=(8, 3, {}), mistral=(8, 3, WINDOW), qwen2=(8, 3, {}), qwen3=(8, 3, dict(head_dim=8)),
     gemma2=(9, 2, GEMMA | dict(query_pre_attn_scalar=8)), gemma3_text=(13, 6, GEMMA | dict(query_pre_attn_scalar=8)),
-    gemma4_text=(12, 6, GEMMA | dict(global_head_dim=8, hidden_size_per_layer_input=0, num_kv_shared_layers=0)),
+    gemma4_text=(12, 6, GEMMA | dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)),
     gpt_oss=(9, 2, GEMMA | MIXED), cohere2=(9, 4, WINDOW), smollm3=(9, 4, {}),
     qwen3_next=(9, 4, MIXED | LINEAR | dict(head_dim=8)))
 "Model type: depth, period (or any number, where nothing is counted), and fields of the config"
@@ -42,6 +42,7 @@ def wide_awake(model):
 def old_style(folder):
     "The angles of a config also where transformers 4 wrote them, for models of mlx-lm that look only there"
     config = json.loads((folder/'config.json').read_text())
+    if config['model_type'].startswith('gemma4'): return  # mlx-lm reads the new style there
     angles = config.get('rope_parameters') or {}
     angles = angles.get('full_attention', angles)
     config |= {k: angles[k] for k in ('rope_theta', 'partial_rotary_factor') if k in angles}
@@ -91,7 +92,6 @@ def test_the_families_of_the_table():
 @pytest.mark.parametrize('family', FAMILIES)
 def test_unpruned_models_are_the_same_in_vllm(family):
     config = AutoConfig.for_model(family, num_hidden_layers=FAMILIES[family][0])
-    if family == 'mistral': config.sliding_window = None
     assert serving_verdict(config, 'vllm').status == 'same'
 
 
@@ -167,7 +167,7 @@ def against(stack, folder):
     except PrunebookError as e:
         assert 'does not load' in rule.why or rule.status == 'not supported', f'{e} / {rule}'
         return
-    assert (found.largest < .002) == (rule.status == 'same'), f'{rule} / {found}'
+    assert (found.largest < .02) == (rule.status == 'same'), f'{rule} / {found}'  # a wrong kind: .05 and more
 
 
 @pytest.mark.slow

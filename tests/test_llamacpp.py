@@ -1,15 +1,15 @@
 """A GGUF file computes what its folder computes in transformers, or it is not written."""
 import errno, json, os, resource, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest, torch
+from shutil import copy
+import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook import llamacpp
 from prunebook.cli import main
 from prunebook.deploy import agreement_of, transformers_scores
 from prunebook.exports import TOLERANCES, export_gguf, short_window
 from prunebook.llamacpp import (
-    TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores, llama_top1, query_factor, run_job,
-    to_gguf)
+    TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores, query_factor, run_job, to_gguf)
 from prunebook.speeds import served_speed, speed_medians
 from support.tiny import save, tiny
 
@@ -31,15 +31,20 @@ def gemma(tmp_path_factory):
     return pruned('gemma3_text', [4, 5], tmp_path_factory.mktemp('gemma')/'pruned', query_pre_attn_scalar=16)
 
 
+@pytest.fixture(scope='module')
+def files(gemma):
+    "GGUF files of it: mended and plain"
+    return {mend: to_gguf(gemma, gemma.with_name(f'{mend}.gguf'), 'f32', mend, tokenizer=False)
+            for mend in (True, False)}
+
+
 # What llama.cpp's converter leaves out
 
-def test_the_kinds_of_layers_make_a_plain_conversion_right(gemma, tmp_path):
-    want, off = transformers_scores(gemma, ids), {}
-    for mend in (True, False):
-        file = to_gguf(gemma, tmp_path/f'{mend}.gguf', 'f32', mend, tokenizer=False)
-        off[mend] = agreement_of(want, llama_scores(file, ids)).mean
+def test_the_kinds_of_layers_make_a_plain_conversion_right(gemma, files):
+    want = transformers_scores(gemma, ids)
+    off = {mend: agreement_of(want, llama_scores(file, ids)).mean for mend, file in files.items()}
     assert off[True] < .005 and off[False] > .1
-    assert architecture(file) == 'gemma3'
+    assert architecture(files[True]) == 'gemma3'
 
 
 FAMILIES = dict(
@@ -90,14 +95,12 @@ def test_lists_and_factors():
     assert query_factor(config, 'llama') == 1
 
 
-def test_scores(gemma, tmp_path):
-    file = to_gguf(gemma, tmp_path/'x.gguf', tokenizer=False)
-    logprobs, top = llama_scores(file, ids)
-    assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all()
-    assert np.array_equal(llama_logprobs(file, ids), logprobs) and np.array_equal(llama_top1(file, ids), top)
-    short = llama_logprobs(file, ids, window=2)
+def test_scores(files):
+    logprobs, top = llama_scores(files[True], ids)
+    assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all() and ((top >= 0) & (top < 99)).all()
+    short = llama_logprobs(files[True], ids, window=2)
     assert abs(short[:1] - logprobs[:1]).max() < 1e-4 and abs(short - logprobs).max() > .01
-    with pytest.raises(PrunebookError, match='at least two'): llama_scores(file, [3])
+    with pytest.raises(PrunebookError, match='at least two'): llama_scores(files[True], [3])
 
 
 # The export
@@ -106,20 +109,20 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
     "The demo, two layers deep: the file loads in transformers again, and computes the same"
     folder = prune_checkpoint('demo', tmp_path/'pruned', '1-28', progress=False)
     made = export_gguf(folder, tmp_path/'x.gguf', 'q8_0')
-    assert made.plain.mean < .01 and made.agreement.mean < TOLERANCES['q8_0'] and made.bytes < 45e6
+    assert made.plain.mean < .01 and made.agreement.mean < made.allowed and made.bytes < 45e6
     assert sorted(o.name for o in tmp_path.iterdir()) == ['pruned', 'x.gguf']
     text = 'The ferry left the island a little before seven.'
     logits = []
     for source in (folder, made.path):
         model, tok = load_model(str(source), dtype='float32', progress=False)
         with torch.no_grad(): logits.append(model(**tok(text, return_tensors='pt')).logits[0].log_softmax(-1))
-    assert (logits[0] - logits[1]).abs().mean() < .1
+    assert (logits[0] - logits[1]).abs().mean() < made.allowed
 
 
-def test_a_file_that_differs_is_refused(gemma, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
     "And what stood at its place stays"
     (tmp_path/'x.gguf').write_text('mine')
-    monkeypatch.setattr('prunebook.exports.to_gguf', lambda *a, **kw: to_gguf(*a, **kw | dict(mend=False)))
+    monkeypatch.setattr('prunebook.exports.to_gguf', lambda folder, out, *a, **kw: copy(files[False], out))
     with pytest.raises(PrunebookError, match='does not compute what transformers computes.*Nothing was written'):
         export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
@@ -139,6 +142,7 @@ def test_a_long_window_is_shortened_for_the_check(tmp_path):
 # Bad input
 
 def say(argv, capsys):
+    capsys.readouterr()  # what was printed before
     code = main(['export', *map(str, argv), '--no-progress'])
     return code, capsys.readouterr().err
 
