@@ -701,7 +701,7 @@ def shots_gain(run: RunFolder, task: str, strategy: str = 'similarity') -> pd.Da
 
 # %% ../nbs/15_claims.ipynb #a6422cdb
 def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity') -> Finding:
-    "C7b: the largest change of the gain from examples, within a tenth of the accuracy above chance. Raises `Unmeasured`"
+    "C7b: the largest change of the gain from examples, in a tenth of the accuracy above chance. Raises `Unmeasured`"
     o, shots, count = shots_of(run, task, strategy)
     if not any(knows_task(r[0] > .5, o.chance, o.majority) for r in (o.right, shots)):
         return Finding.of(_not_known(task), _unknown, task=task)
@@ -828,4 +828,5 @@ def rulings_table(runs: Sequence[RunFolder], keys: Sequence[str]) -> pd.DataFram
              shown(o.value, with_interval(o.value, o.low, o.high, f'.{_digits(o)}f')),
              shown(o.threshold, f'{o.threshold:.3g}'), shown(o.holm, f'{o.holm:.2g}'))
             for k in keys for r in runs for o in findings_by(r, k)]
-    return pd.DataFrame(rows, columns=['claim', 'model', 'verdict', 'number', 'threshold', 'p (Holm)']).set_index('claim')
+    columns = ['claim', 'model', 'verdict', 'number', 'threshold', 'p (Holm)']
+    return pd.DataFrame(rows, columns=columns).set_index('claim')

@@ -153,8 +153,8 @@ def _smaller(args):
 # %% ../nbs/20_cli.ipynb #744117ed
 def _reads(args):
     "Files and folders that a command reads"
-    names = ('model', 'folder', 'teacher', 'parent', 'texts', 'healing_texts', 'judge_texts', 'distances', 'config', 'tasks',
-             'questions')
+    names = ('model', 'folder', 'teacher', 'parent', 'texts', 'healing_texts', 'judge_texts', 'distances', 'config',
+             'tasks', 'questions')
     given = [getattr(args, k, None) for k in names]
     return [o for v in given if v for o in ([v] if isinstance(v, str) else v)]
 
@@ -278,8 +278,8 @@ def _prune(args):
 
 def _check_amount(args):
     "Refuse, before any work, all but one of the ways to say how many layers to drop"
-    from prunebook.sizes import LIMITS, as_budget
-    ways = {k: getattr(args, k) for k in ('drop', 'n', *LIMITS)}
+    from prunebook.sizes import as_budget
+    ways = dict(drop=args.drop, n=args.n, params=args.params, gb=args.gb, speedup=args.speedup)
     if sum(v is not None for v in ways.values()) != 1:
         raise PrunebookError(f'give exactly one of {", ".join("--" + k for k in ways)}.')
     if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})

@@ -153,8 +153,8 @@ def layer_sizes(
     revision: str | None = None,  # Of a model on the hub
     progress: bool = True         # Show progress while fetching an asset
 ) -> LayerSizes:
-    """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` if its config or headers
-    cannot be read, or if its weights are packed in a way that hides their number"""
+    """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` if its config or
+    headers cannot be read, or if its weights are packed in a way that hides their number"""
     config, tensors = read_shapes(name, revision, progress)
     (text, depth), quantised = decoder_config(config), config.get('quantization_config')
     if quantised and not bitsandbytes(quantised):

