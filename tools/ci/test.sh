@@ -7,5 +7,8 @@ step "nbdev_test and pytest: $what"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # nbdev_test runs as many notebooks at once as there are cores
 before=$(git status --porcelain)
 [ "$what" = tests ] || nbdev_test
-[ "$what" = pages ] || pytest -q -n 2  # two processes: most of the time goes into starting others
+if [ "$what" != pages ]; then
+    pytest -q -n 2 --ignore tests/test_cluster.py  # two processes: most of the time goes into starting others
+    pytest -q tests/test_cluster.py                # a cluster has processes of its own
+fi
 [ "$before" = "$(git status --porcelain)" ] || { git status --short; echo "the tests left files behind"; exit 1; }
