@@ -34,6 +34,7 @@ __all__ = list(_home)
 
 def __getattr__(name):
     if name in _home: return getattr(_import(f'prunebook.{_home[name]}'), name)
+    if name in _rooms: return _import(f'prunebook.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
