@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .checkpoint import (NUMBER, Tensor, checkpoint_folder, config_depth, layer_number, layers_prefix,
                                   model_card, read_tensors, sound_record)
 from .core import (PrunebookError, Registry, Rule, Settings, atomic_write, disk_errors, first_line, instance,
-                            lock, new_folder, number, one_of, or_none, public_name, read_json, setting, whole,
+                            lock, new_folder, number, one_of, or_none, public_name, read_json, recover, setting, whole,
                             work_folder)
 from .data import batches, out_of_memory, tokenize
 from .models import load_model, quantization, slow_in_16_bits
@@ -888,7 +888,8 @@ def _run_folder(out, asked, resume, force, reads):
 def _work_at(out, asked, resume, force, reads):
     "`out` itself if this run is finished, or a work folder that comes to stand there"
     if resume and not force and (out/'asked.json').exists():
-        with lock(out):
+        with lock(out) as held:
+            recover(out, held)
             _same_run(out, asked)
             yield out
     else:

@@ -157,7 +157,7 @@ def goes_on(command, stage, out, right, why=''):
 @each()
 def test_killed(command, stage, right, share, tmp_path):
     good = right(command)
-    for k in share(range(len(good.events)), 1 if command in HEAVY else 3, 20 if command in HEAVY else 60):
+    for k in share(range(len(good.events)), 1 if command in HEAVY else 3, 20 if command in HEAVY else 40):
         out = tmp_path/str(k)/'out'
         out.parent.mkdir()
         if command in FOLDERS and k % 2: fill(out)
