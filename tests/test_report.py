@@ -332,6 +332,7 @@ import signal, sys
 from prunebook.reports import report
 def stop(*a): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
 try: report(sys.argv[1], sys.argv[2], progress=False)
 except KeyboardInterrupt: sys.exit(77)
 '''
