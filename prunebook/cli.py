@@ -766,7 +766,8 @@ def interruptible() -> Iterator[list[int]]:
         yield came
         return
     last = [-math.inf]
-    def stop(number, _):
+    def stop(number, frame):
+        if _importing(frame): return _later(number)
         came.append(number)
         again, last[0] = time.monotonic() - last[0] < 3, time.monotonic()
         if not again: raise KeyboardInterrupt
@@ -777,6 +778,17 @@ def interruptible() -> Iterator[list[int]]:
     finally:
         sys.unraisablehook = hook
         for o, handler in before.items(): signal.signal(o, handler or signal.SIG_DFL)
+
+def _importing(frame):
+    "Is `frame` inside an import? C++ code that initialises a module would end the process at an exception"
+    while frame and not frame.f_code.co_filename.startswith('<frozen importlib'): frame = frame.f_back
+    return frame is not None
+
+def _later(number):
+    import _thread, threading
+    timer = threading.Timer(.1, _thread.interrupt_main, [number])
+    timer.daemon = True
+    timer.start()
 
 def _raise_again(last, came):
     import _thread

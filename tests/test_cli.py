@@ -344,3 +344,20 @@ def test_a_signal_at_any_moment_ends_in_one_line(command, count, own, tmp_path):
         assert 'Traceback' not in err and err.count('\n') == (code != 0), err
         left = {p.name for p in folder.iterdir()}
         assert left <= {'o', 'o.unfinished'}, left
+
+
+def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
+    "An exception inside the import of a C++ module would abort the process"
+    lines = 'import os, signal, time', 'os.kill(os.getpid(), signal.SIGTERM)', 'time.sleep(.3)', 'done = True'
+    (tmp_path/'slow.py').write_text('\n'.join(lines) + '\n')
+    code = """if 1:
+        import sys, time
+        from prunebook.cli import interruptible
+        sys.path.insert(0, sys.argv[1])
+        try:
+            with interruptible() as came:
+                import slow
+                time.sleep(9)
+        except KeyboardInterrupt: print(slow.done, came)"""
+    done = subprocess.run([sys.executable, '-c', code, tmp_path], capture_output=True, text=True)
+    assert done.stdout == 'True [15]\n', done
