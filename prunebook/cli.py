@@ -801,13 +801,14 @@ def main(
 ) -> int:  # 0: done; 1: `check` found a problem; 2: wrong use or input; 130: interrupted; 143: ended by SIGTERM
     "Entry point of `prunebook`"
     words = sys.argv[1:] if argv is None else list(argv)
+    named = words[:1] if words and words[0].isascii() and words[0].isalpha() else []
     with interruptible() as came:
         try: code = _main(words, came)
         except BaseException as e:
             if not came: raise
             code = 143 if _is_term(came) else 130
             exec('')  # as in `_run`
-            say(f'prunebook: interrupted ({type(e).__name__}).', sys.stderr)
+            say(f'{" ".join(["prunebook", *named])}: interrupted ({type(e).__name__}).', sys.stderr)
     if argv is None: _ignore_signals()
     return code
 
