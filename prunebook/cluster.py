@@ -21,11 +21,12 @@ from .core import (PrunebookError, Settings, discard, first_line, instance, log,
 from .data import Tokens, out_of_memory
 from .evaluation import TASKS, LossScore, Score
 from .healing import METHODS
-from .losses import LossWork, PartialSums, loss_work, sum_batches
+from .losses import LossWork, loss_work, sum_batches
+from .prefixes import PartialSums
 from .models import load_model
 from .stack import evaluating, fingerprint
 from .sweeps import (Cut, Job, Row, Scorer, SweepConfig, Unit, adapter_folder, heal_cut, healing_curve,
-                              healing_texts, losses_asked, note_healing, one_score, score_row)
+                              healing_texts, losses_asked, note_healing, one_score, score_choices, score_row)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -133,6 +134,11 @@ def losses(self: Worker, keeps: list[list[int]], ids: list[list[int]], task: str
 def score(self: Worker, row: Row) -> LossScore | Score:
     "A score of a model that is not healed"
     return score_row(self.scorer, row)
+
+@patch
+def choices(self: Worker, rows: list[Row]) -> list[Score]:
+    "Scores of some models on the questions of one task"
+    return score_choices(self.scorer, rows)
 
 # %% ../nbs/14b_cluster.ipynb #4cf7558b
 @patch
@@ -450,19 +456,24 @@ class Driver:
     def calls(self, unit: Unit) -> list[Call]:
         "What workers have to do for a unit"
         if unit.kind == 'losses': return self.loss_unit(unit)
+        if unit.kind == 'choices': return self.choice_unit(unit)
         if unit.kind == 'healed': return self.heal_unit(unit)
         return [self.score(row, 'score', row) for row in unit.rows]
 
     def score(self, row: Row, method: str, *arguments: Any) -> Call:
         "A score of one model"
-        def put(score):
+        return Call(method, arguments, lambda score: self.put([row], [score]),
+                    f'{row.cut.key} on {public_name(row.task)}')
+
+    def put(self, rows: Sequence[Row], scores: Sequence) -> tuple:
+        "Take scores of a worker. Raises `PrunebookError` if they are of other items"
+        for row, score in zip(rows, scores):
             name = public_name(row.task)
             if score.items != self.job.record['items'].get(name, score.items):
                 raise PrunebookError(f'{name}: a worker has other items than this machine. Put the same files at the '
                                      'same place on each.')
             self.new.append((row, score))
-            return ()
-        return Call(method, arguments, put, f'{row.cut.key} on {public_name(row.task)}')
+        return ()
 
     def write(self) -> None:
         "Store what has come in"
@@ -487,6 +498,14 @@ def loss_unit(self: Driver, unit: Unit) -> list[Call]:
     return calls
 
 # %% ../nbs/14b_cluster.ipynb #550da79a
+@patch
+def choice_unit(self: Driver, unit: Unit) -> list[Call]:
+    "Questions of one task to many models: neighbours, which share most layers, go to the same worker"
+    rows = [o for o in unit.rows if not self.job.has(o)]
+    take = -(-len(rows) // min(self.pieces, len(rows)))
+    parts = [rows[i:i + take] for i in range(0, len(rows), take)]
+    return [Call('choices', (o,), partial(self.put, o), f'{len(o)} models on {public_name(o[0].task)}') for o in parts]
+
 @patch
 def heal_unit(self: Driver, unit: Unit) -> list[Call]:
     "Heal a model; then its rows can be scored by any worker"
@@ -513,6 +532,6 @@ def work_through_on(cluster: Cluster, job: Job, units: Sequence[Unit]) -> None:
     if not missing: return
     with pool(cluster, job.model, job.tokenizer, job.config, job.progress) as workers:
         driver = Driver(job, 2 * workers.size, workers.ray.put)
-        order = sorted(missing, key=lambda o: ('healed', 'score', 'losses').index(o.kind))
+        order = sorted(missing, key=lambda o: ('healed', 'score', 'choices', 'losses').index(o.kind))
         workers.run([call for unit in order for call in driver.calls(unit)], driver.write)
         driver.write()

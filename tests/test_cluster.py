@@ -18,7 +18,8 @@ from prunebook.cli import main
 from prunebook.cluster import (Cluster, Worker, check_address, loss_parts, model_groups, pack_files, unpack_files,
                                worker_places)
 from prunebook.core import PrunebookError
-from prunebook.losses import cut_losses, loss_map, loss_work, share_prefixes
+from prunebook.losses import cut_losses, loss_map, loss_work
+from prunebook.prefixes import share_prefixes
 from prunebook.runs import KEYS, read_items, read_record, read_run
 from prunebook.stack import fingerprint
 from prunebook.sweeps import SweepConfig, sweep

@@ -7,8 +7,8 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation import text_loss
-from prunebook.losses import (Branch, LossMap, critical_fraction, cut_losses, fit_two_lines, judge_distances, loss_map,
-                              run_branch, share_prefixes)
+from prunebook.losses import LossMap, critical_fraction, cut_losses, fit_two_lines, judge_distances, loss_map
+from prunebook.prefixes import Branch, run_branch, share_prefixes
 from prunebook.similarity import LayerDistances, layer_distances
 from prunebook.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
@@ -72,8 +72,8 @@ def test_a_branch_starts_where_the_last_one_ended():
     model, ids = spread(), torch.tensor([[5, 6, 7, 8]])
     stack = LayerStack(model)
     with torch.inference_mode():
-        _, x = run_branch(stack, Branch((), (0, 1), [], []), ids, None)
-        hidden, _ = run_branch(stack, Branch((0, 1), (4, 5), [0], []), ids, x)
+        _, x = run_branch(stack, Branch((), (0, 1), [], []), None, lambda: stack.body(ids))
+        hidden, _ = run_branch(stack, Branch((0, 1), (4, 5), [0], []), x, lambda: stack.body(ids))
         with stack.view([0, 1, 4, 5]): assert torch.equal(hidden, stack.body(ids).last_hidden_state)
 
 

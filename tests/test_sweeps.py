@@ -199,7 +199,7 @@ def test_gone_on_with_other_batches_on_the_command_line(data, monkeypatch, capsy
     code, said = command('whole')
     assert code == 0, said.err
     import prunebook.runs as runs
-    real, left = runs.atomic_write, iter(range(9))
+    real, left = runs.atomic_write, iter(range(5))
 
     def stopped(*args):
         if next(left, None) is None: raise KeyboardInterrupt

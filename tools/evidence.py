@@ -32,8 +32,7 @@ def asked(n, **kwargs):
 SWEEPS = {
     'gemma3-270m': {
         'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
-        'similarity': SweepConfig(strategies=['similarity'], ns=range(1, 13), **GEMMA),
-        'simple': SweepConfig(strategies=['simple'], ns=range(1, 13), **GEMMA),
+        'cuts': SweepConfig(strategies=PAPER, ns=range(1, 13), **GEMMA),
         'hellaswag': asked(1000, strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
         'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], n_texts=100,
                               tasks=['c4', *GEMMA['tasks']]),
@@ -42,8 +41,7 @@ SWEEPS = {
         'healed': SweepConfig(strategies=[*PAPER, 'best_loss'], ns=[], healed_ns=[0, 2, 4, 6, 8], healing=RECIPE,
                               n_texts=100, tasks=['c4', *GEMMA['tasks']])},
     'qwen2.5-coder-1.5b': {
-        'similarity': SweepConfig(strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
-        'simple': SweepConfig(strategies=['simple'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
+        'cuts': SweepConfig(strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
         'middle': SweepConfig(strategies=['middle'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
         'mmlu-text': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu_text']),
         'mmlu-0-shot': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu:shots=0']),
