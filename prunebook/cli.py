@@ -255,7 +255,7 @@ def _budget_arguments(p):
          'prunebook prune demo pruned --drop 11-18', _prune_arguments)
 def _prune(args):
     from prunebook.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
-    from prunebook.pruning import restriction
+    from prunebook.limits import restriction
     from prunebook.serving import check_stacks
     from prunebook.sizes import in_words
     _check_amount(args)
@@ -300,7 +300,8 @@ def _save(model, tok, plan, out):
 # %% ../nbs/20_cli.ipynb #b81331cf
 def _plan(args, model, tok, depth, config=None):
     "The plan that --drop or --strategy names; `config` is that of the unpruned model"
-    from prunebook.pruning import STRATEGIES, as_plan, choose_layers
+    from prunebook.plans import as_plan
+    from prunebook.pruning import STRATEGIES, choose_layers
     from prunebook.stack import LayerStack
     depth = depth or len(LayerStack(model))
     served = dict(serve=args.serve, config=config) if args.serve else {}
@@ -348,7 +349,7 @@ def _check(args):
     from prunebook.checkpoint import check_checkpoint
     from prunebook.serving import check_stacks
     if args.serve: check_stacks(args.serve)
-    if not args.files_only: _fits(args, args.folder, 'float32')
+    if not args.files_only and Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
     problems = check_checkpoint(args.folder, run=not args.files_only)
     found = dict(folder=args.folder, sound=not problems, problems=problems)
     return found | _serving(args) if args.serve and not problems else found
@@ -382,7 +383,7 @@ def _export(args):
 
 # %% ../nbs/20_cli.ipynb #09d9e2da
 def _heal_arguments(p):
-    from prunebook.healing import METHODS
+    from prunebook.methods import METHODS
     _model_arguments(p, bits=(4, 16, 32))
     _out_arguments(p, 'out', 'folder for the healed checkpoint and its adapter')
     _text_arguments(p, 'texts to train on')
@@ -460,7 +461,7 @@ def _tidy(work, out):
 # %% ../nbs/20_cli.ipynb #8bc26708
 def _healing_config(args):
     "The recipe that the command line asks for"
-    from prunebook.healing import QUICK, HealingConfig
+    from prunebook.recipes import QUICK, HealingConfig
     if args.config == 'quick': config = QUICK
     elif args.config == 'paper': config = HealingConfig.paper(_source(args.model))
     else: config = HealingConfig.load(args.config)
@@ -600,7 +601,7 @@ def _workers(args):
 
 def _sweep_config(args):
     "The settings of --config, changed by the options that are given"
-    from prunebook.healing import HealingConfig
+    from prunebook.recipes import HealingConfig
     from prunebook.sweeps import SweepConfig
     config = SweepConfig.load(args.config) if args.config else SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     names = ('strategies', 'ns', 'healed_ns', 'n_texts', 'n_questions', 'seeds', 'data_dir', 'max_length',
@@ -840,7 +841,9 @@ AGAIN = dict(similarity='Go on with --resume.', heal='Go on with --resume.', swe
 def _run(args, came):
     from prunebook.data import out_of_memory
     def complain(why): say(f'prunebook {args.command}: {" ".join(redact(str(why)).split())}', sys.stderr)
-    try: found = COMMANDS[args.command].run(args)
+    try:
+        _check_models(args)
+        found = COMMANDS[args.command].run(args)
     except BaseException as e:
         if came or isinstance(e, KeyboardInterrupt):
             saved = getattr(args, 'save', None)
@@ -857,6 +860,15 @@ def _run(args, came):
         complain('cannot write the result to stdout. Is its disk full?')
         return 2
     return 0 if found.get('sound', True) else 1
+
+def _check_models(args):
+    "Refuse, before libraries are imported, a model that is neither here nor on a hub that answers"
+    from prunebook.assets import ASSETS, check_hub
+    from prunebook.models import find_model
+    for k in ('model', 'teacher', 'parent'):
+        if (name := getattr(args, k, None)) is None or name in ASSETS: continue
+        if not Path(path := find_model(name)[0]).is_dir():
+            check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
 
 def _is_term(came):
     import signal

@@ -20,8 +20,8 @@ from .core import (PrunebookError, Settings, discard, first_line, instance, log,
                             public_name, setting, whole)
 from .data import Tokens, out_of_memory
 from .evaluation import TASKS, LossScore, Score
-from .healing import METHODS
 from .losses import LossWork, loss_work, sum_batches
+from .methods import METHODS
 from .prefixes import PartialSums
 from .models import load_model
 from .stack import evaluating, fingerprint

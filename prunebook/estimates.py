@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError, first_line, read_json, safe_cause
-from .assets import ASSETS, fetch
+from .assets import ASSETS, check_hub, fetch
 from .models import slow_in_16_bits
 from .data import token_budget
 from .sizes import LayerSizes, active_share, first_number, sizes_of_parts
@@ -18,7 +18,7 @@ from .checkpoint import (Tensor, bitsandbytes, decoder_config, layer_number, lay
                                   read_tensors)
 if TYPE_CHECKING:
     import pandas as pd
-    from prunebook.healing import HealingConfig
+    from prunebook.recipes import HealingConfig
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'SLOWER', 'Size', 'gguf_shapes', 'hub_shapes', 'models', 'read_shapes', 'model_size',
@@ -71,6 +71,7 @@ def gguf_shapes(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
 # %% ../nbs/17_estimates.ipynb #75ddda50
 def hub_shapes(name: str, revision: str | None = None) -> tuple[dict[str, Any], list[Tensor]]:
     "Config and tensors of a model on the hub, without its weights. Raises `PrunebookError` if they cannot be read"
+    check_hub(name, revision)
     try:
         from huggingface_hub import get_safetensors_metadata, hf_hub_download
         if here := _downloaded(name, revision): return read_json(here/'config.json'), read_tensors(here)
@@ -208,7 +209,7 @@ def working_gb(
 
 def healing_gb(size: Size, b: int = 2, recipe: HealingConfig | None = None) -> float:
     "Memory of a training beside the frozen weights, in GB"
-    from prunebook.healing import QUICK
+    from prunebook.recipes import QUICK
     r = recipe or QUICK
     tokens = (r.micro_batch or r.batch_size) * r.max_length
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
@@ -217,7 +218,7 @@ def healing_gb(size: Size, b: int = 2, recipe: HealingConfig | None = None) -> f
 
 def trained_bytes(size: Size, r: HealingConfig) -> int:
     "Bytes of the weights that a recipe trains, in float32"
-    from prunebook.healing import METHODS
+    from prunebook.methods import METHODS
     if METHODS.find(r.method).trains_adapters: return size.depth * 3 * r.rank * (size.hidden + size.inner) * 4
     return (size.hidden * size.vocab + r.last * size.layers // size.depth) * 4
 
@@ -295,7 +296,7 @@ def estimate(
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes, fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
-    from prunebook.healing import QUICK
+    from prunebook.recipes import QUICK
     for k, v in dict(n_texts=n_texts, max_length=max_length).items():
         if v < 1: raise PrunebookError(f'{k}={v}: give a whole number above 0.')
     size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK

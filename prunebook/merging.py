@@ -9,11 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from .adapters import (PLAIN, adapter_tensors, check_base, checkpoint_fingerprint, healing_card,
+                                healing_summary, read_note, save_history, stored_tensors)
 from .checkpoint import (Tensor, check_room, checkpoint_folder, config_depth, files_beside, read_tensors,
                                   write_json, write_weights)
 from .core import PrunebookError, disk_errors, first_line, free_place, new_folder, read_json
-from .healing import (PLAIN, HealingConfig, adapter_tensors, check_base, checkpoint_fingerprint,
-                               healing_card, healing_summary, read_note, save_history, stored_tensors)
+from .recipes import HealingConfig
 if TYPE_CHECKING: import torch
 
 # %% auto #0

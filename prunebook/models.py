@@ -8,7 +8,7 @@ import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .assets import ASSETS, fetch, hub_arguments, quiet, read_gguf
+from .assets import ASSETS, check_hub, fetch, hub_arguments, quiet, read_gguf
 from .core import PrunebookError, first_line, redact
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -117,6 +117,7 @@ def load_model(
     name = str(name)
     _check_arguments(dtype, bits)
     path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
+    if not Path(path).is_dir(): check_hub(path, **hub_arguments(kwargs))
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
     if kwargs['trust_remote_code']:

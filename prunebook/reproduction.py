@@ -19,7 +19,8 @@ from .data import load_texts
 from .similarity import LayerDistances, layer_distances
 from .pruning import choose_layers, prune_model
 from .checkpoint import save_pruned
-from .healing import QUICK, HealingConfig, load_adapter
+from .recipes import QUICK, HealingConfig
+from .adapters import load_adapter
 from .evaluation import parse_task, task_title
 from .runs import Run, machine, model_record
 from .sweeps import SweepConfig, sweep

@@ -13,13 +13,14 @@ from .stack import check_layers, cut_config, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['STACKS', 'Fields', 'HOW', 'PART_KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT', 'RULES', 'SLIDING',
-           'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'SERVED', 'ServingRule', 'check_stacks', 'depth_of', 'by_list',
-           'by_numbers', 'by_period', 'alike', 'by_window', 'packed', 'by_sparse_step', 'own_scale', 'by_depth',
-           'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'rules', 'rules_of', 'known_types', 'config_fields',
-           'completed', 'wrong_kinds', 'ServingVerdict', 'explain', 'serving_verdict', 'cut_fields', 'servable',
-           'servable_blocks', 'servable_places', 'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving',
-           'serving_warning']
+__all__ = ['STACKS', 'Fields', 'HOW', 'LEFT_ROTARY', 'PART_KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT',
+           'NOPE', 'BASES', 'RULES', 'SLIDING', 'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'ALIKE_UNLESS', 'COUNTED',
+           'SERVED', 'ServingRule', 'check_stacks', 'depth_of', 'by_list', 'by_numbers', 'by_period', 'alike',
+           'by_window', 'packed', 'by_sparse_step', 'by_sliding', 'by_letters', 'at_depth', 'by_width', 'by_depths',
+           'own_scale', 'by_depth', 'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'older_rotary', 'rules',
+           'rules_of', 'known_types', 'decoder_part', 'config_fields', 'completed', 'wrong_kinds', 'ServingVerdict',
+           'explain', 'serving_verdict', 'cut_fields', 'servable', 'servable_blocks', 'servable_places',
+           'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving', 'serving_warning']
 
 # %% ../nbs/05a_serving.ipynb #63ed22e1
 @dataclass(frozen=True)
@@ -87,6 +88,35 @@ def by_sparse_step(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     step, dense = full.get('decoder_sparse_step') or 1, full.get('mlp_only_layers') or ()
     return [rule.kinds[i not in dense and (i + 1) % step == 0] for i in range(depth_of(full))]
 
+# %% ../nbs/05a_serving.ipynb #d3b2fc35
+def by_sliding(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
+    "By the window of each layer. The model has none if `key` is missing, or if `key` is layer_types and names none"
+    types = full.get('layer_types') or ['full_attention'] * depth_of(full)
+    some = 'sliding_attention' in types if rule.key == 'layer_types' else full.get(rule.key)
+    return [rule.kinds[o == 'sliding_attention' if some else 2] for o in types]
+
+def by_letters(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
+    "Letters that repeat, L for a window. Without the field, or with a number in it, the model does not load"
+    letters, n = raw.get(rule.key, 1), depth_of(full)
+    if not letters: return [rule.kinds[2]] * n
+    if not isinstance(letters, str): return ['none, it stops'] * n
+    return [rule.kinds[letters[i % len(letters)] == 'L'] for i in range(n)]
+
+def at_depth(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
+    "By the list at one depth. At any other, the model has no windows"
+    if depth_of(full) != rule.step: return [rule.kinds[2]] * depth_of(full)
+    return [rule.kinds[o == 'sliding_attention'] for o in full['layer_types']]
+
+# %% ../nbs/05a_serving.ipynb #2e96e674
+def by_width(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
+    "The first kind at one width of the residual stream, and the second at all others"
+    return [rule.kinds[full['hidden_size'] != rule.step]] * depth_of(full)
+
+def by_depths(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
+    "`key` holds depths, with a kind for each; the last kind is for all others"
+    depths = rule.key.split()
+    return [rule.kinds[depths.index(n) if (n := str(depth_of(full))) in depths else -1]] * depth_of(full)
+
 # %% ../nbs/05a_serving.ipynb #af237c16
 def own_scale(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "The scale that the config names"
@@ -97,13 +127,14 @@ def by_depth(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     wide = full['hidden_size'] // full['num_attention_heads']
     return [f'1/sqrt({wide if depth_of(full) == rule.step else full["head_dim"]:g})'] * depth_of(full)
 
-# %% ../nbs/05a_serving.ipynb #1f641ef5
-def rotary_of(full: Fields, layer_type: str) -> tuple[float, str]:
-    "Base and scaling of the rotary angles in layers of a type"
+# %% ../nbs/05a_serving.ipynb #6e9b32a9
+def rotary_of(full: Fields, layer_type: str, usual: float = 0) -> tuple[float, str]:
+    "Base, which is `usual` if the config has none, and scaling of the rotary angles in layers of a type"
     nested = full.get('rope_parameters') or full.get('rope_scaling') or {}
     mine = nested.get(layer_type, nested) if isinstance(nested.get(layer_type, 0), dict) else nested
-    base = mine.get('rope_theta') or full.get('rope_theta') or 10_000.
-    return float(base), mine.get('rope_type') or mine.get('type') or 'default'
+    base = mine.get('rope_theta') or full.get('rope_theta') or usual or 10_000.
+    exact = ', unrounded' if mine.get('truncate') is False else ''
+    return float(base), (mine.get('rope_type') or mine.get('type') or 'default') + exact
 
 def show_rotary(base: float | None, scaling: str) -> str:
     "In short"
@@ -112,22 +143,46 @@ def show_rotary(base: float | None, scaling: str) -> str:
 def own_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Base and scaling of each layer, as transformers has them"
     types = full.get('layer_types') or [''] * depth_of(full)
-    return [show_rotary(*rotary_of(full, o)) for o in types]
+    return [show_rotary(*rotary_of(full, o, rule.step)) for o in types]
 
-# %% ../nbs/05a_serving.ipynb #a65dee10
+# %% ../nbs/05a_serving.ipynb #9ce708ea
 def top_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
-    "Base and scaling from the top of config.json; `kinds` names the field for layers with a sliding window"
-    top = (raw.get('rope_theta') or rule.step or None, ((raw.get('rope_scaling') or {}).get('rope_type') or 'default'))
+    """Base and scaling from the top of config.json, or the base alone; `kinds` names the field for layers with a
+    sliding window"""
+    scaling = raw.get('rope_scaling') or {}
+    top = (raw.get('rope_theta') or rule.step or None, scaling.get('type') or scaling.get('rope_type') or 'default')
+    if rule.how == 'base': top = top[0], 'default'
     local = (raw.get(rule.kinds[0]) or 10_000., 'default') if rule.kinds else top
     types = full.get('layer_types') or [''] * depth_of(full)
     return [show_rotary(*(local if o == 'sliding_attention' else top)) for o in types]
 
-# %% ../nbs/05a_serving.ipynb #1438cdc1
+# %% ../nbs/05a_serving.ipynb #bf63449f
 #| output: false
 HOW: dict[str, Callable[[ServingRule, Fields, Fields], list[str]]] = dict(
     list=by_list, numbers=by_numbers, period=by_period, alike=alike, window=by_window, packed=packed,
-    sparse=by_sparse_step, scale=own_scale, depth=by_depth, rotary=own_rotary, top=top_rotary)
+    sparse=by_sparse_step, sliding=by_sliding, letters=by_letters, at_depth=at_depth, width=by_width, depths=by_depths,
+    scale=own_scale, depth=by_depth, rotary=own_rotary, top=top_rotary, base=top_rotary)
 "The ways in which a stack finds the kind of each layer"
+
+# %% ../nbs/05a_serving.ipynb #5463789a
+LEFT_ROTARY = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid')
+"Model types that transformers would load with another base if `rope_scaling` stood in the config"
+
+def older_rotary(
+    fields: Fields  # Of the decoder
+) -> Fields:        # Only those that are missing
+    "The rotary angles as configs named them before transformers 5, and as MLX and others read them"
+    nested, kind = fields.get('rope_parameters'), str(fields.get('model_type'))
+    if not isinstance(nested, dict) or kind in LEFT_ROTARY: return {}
+    local = nested.get('sliding_attention') if kind.startswith('gemma3') else None
+    main = nested.get('full_attention') if local else nested
+    if not isinstance(main, dict) or not isinstance(main.get('rope_theta'), (int, float)): return {}
+    scaling = {k: v for k, v in main.items() if k not in ('rope_theta', 'partial_rotary_factor')}
+    scaled = scaling.get('rope_type', 'default') != 'default'
+    found = dict(rope_theta=main['rope_theta'], rope_scaling=scaling if scaled else None)
+    if local: found['rope_local_base_freq'] = local.get('rope_theta')
+    if 'partial_rotary_factor' in main: found['partial_rotary_factor'] = main['partial_rotary_factor']
+    return {k: v for k, v in found.items() if k not in fields}
 
 # %% ../nbs/05a_serving.ipynb #6bdffbe5
 #| output: false
@@ -147,9 +202,13 @@ def rules(
         made.append(ServingRule(stack, types, part, how, source.format(file), **fields))
     return made
 
-# %% ../nbs/05a_serving.ipynb #487c7c61
+# %% ../nbs/05a_serving.ipynb #213d1c54
 LISTED, WINDOW, TENSORS = dict(key='layer_types'), dict(effect='window'), dict(effect='tensors')
 GEMMA, LLAMA4, NEXT = 'gemma3_text gemma3', 'llama4_text llama4', 'qwen3_next qwen3_5_text qwen3_5'
+NOPE = ('none', 'rotary', 'rotary')
+BASES = (('llama mistral qwen2 qwen3', 'llama', 10_000), ('gemma2', 'gemma2', 10_000), ('cohere2', 'cohere2', 10_000),
+         ('smollm3', 'smollm3', 2_000_000))
+"The base of the rotary angles where a config names none: `default_theta` in transformers' config classes"
 
 RULES = rules('transformers', 'transformers 5.24.0, models/{0}/modeling_{0}.py',
     ('llama', 'attention', 'alike', 'llama'),
@@ -169,9 +228,15 @@ RULES = rules('transformers', 'transformers 5.24.0, models/{0}/modeling_{0}.py',
     (LLAMA4, 'experts', 'numbers', 'llama4', dict(key='moe_layers') | TENSORS),
     (NEXT, 'attention', 'list', 'qwen3_next', LISTED | TENSORS),
     ('qwen3_next', 'experts', 'sparse', 'qwen3_next', TENSORS),
-    ('*', 'rotary', 'rotary', 'llama'))
+    ('exaone4', 'attention', 'list', 'exaone4', LISTED | WINDOW),
+    ('exaone4', 'positions', 'sliding', 'exaone4', dict(key='sliding_window', kinds=NOPE)),
+    ('*', 'rotary', 'rotary', 'llama'), *((o, 'rotary', 'rotary', f, dict(step=base)) for o, f, base in BASES))
 
-# %% ../nbs/05a_serving.ipynb #7792aba3
+RULES += rules('transformers', 'baichuan-inc/Baichuan2-7B-Base and -13B-Base, code beside the weights, {}.py',
+    ('baichuan', 'attention', 'alike', 'modeling_baichuan'),
+    ('baichuan', 'positions', 'width', 'modeling_baichuan', dict(step=4096, kinds=('rotary', 'ALiBi'))))
+
+# %% ../nbs/05a_serving.ipynb #71cd411c
 SLIDING, CHUNKED = ('sliding_attention', 'full_attention'), ('chunked_attention', 'full_attention')
 LINEAR = ('linear_attention', 'full_attention')
 
@@ -193,6 +258,10 @@ RULES += rules('llama.cpp', 'llama.cpp 0c1e57098, src/models/{}.cpp; converter o
     (LLAMA4, 'experts', 'period', 'llama4', dict(key='interleave_moe_layer_step', step=1)),
     (NEXT, 'attention', 'period', 'qwen3next', dict(key='full_attention_interval', step=4, kinds=LINEAR)),
     ('qwen3_next', 'experts', 'alike', 'qwen3next', dict(kinds=('experts',))),
+    ('exaone4', 'attention', 'at_depth', 'exaone4', dict(step=64, kinds=(*SLIDING[::-1], 'full_attention'))),
+    ('exaone4', 'positions', 'at_depth', 'exaone4', dict(step=64, kinds=NOPE)),
+    ('baichuan', 'attention', 'alike', 'baichuan'),
+    ('baichuan', 'positions', 'depths', 'baichuan', dict(key='32 40', kinds=('rotary', 'ALiBi', 'no positions'))),
     ('*', 'rotary', 'same', 'llama'))
 
 # %% ../nbs/05a_serving.ipynb #9efbfdcd
@@ -200,7 +269,7 @@ RULES += rules('llama.cpp-mended', 'llama.cpp 0c1e57098, load_swa_pattern in src
     *((o, 'attention', 'list', '', LISTED) for o in ('gemma2', GEMMA, 'gpt_oss', 'cohere2', LLAMA4, NEXT)),
     ('gemma2', 'scale', 'same', ''), (GEMMA, 'scale', 'same', ''))
 
-# %% ../nbs/05a_serving.ipynb #e21f8295
+# %% ../nbs/05a_serving.ipynb #d67228ba
 PATTERN = dict(key='sliding_window_pattern', kinds=SLIDING)
 INTERVAL = dict(key='full_attention_interval', step=4, kinds=LINEAR)
 
@@ -209,7 +278,7 @@ RULES += rules('mlx', 'mlx-lm 0.32.2, mlx_lm/models/{}.py',
     ('qwen2', 'attention', 'alike', 'qwen2'), ('qwen2', 'rotary', 'top', 'qwen2', dict(step=1_000_000)),
     ('qwen3', 'attention', 'alike', 'qwen3'), ('qwen3', 'rotary', 'same', 'qwen3'),
     ('gemma2', 'attention', 'alike', 'gemma2'), ('gemma2', 'scale', 'same', 'gemma2'),
-    ('gemma2', 'rotary', 'top', 'gemma2', dict(step=10_000)),
+    ('gemma2', 'rotary', 'base', 'gemma2', dict(step=10_000)),
     (GEMMA, 'attention', 'period', 'gemma3_text', PATTERN | dict(step=6)), (GEMMA, 'scale', 'same', 'gemma3_text'),
     (GEMMA, 'rotary', 'top', 'gemma3_text', dict(step=1_000_000, kinds=('rope_local_base_freq',))),
     ('gemma4_text gemma4', 'attention', 'list', 'gemma4_text', LISTED),
@@ -217,7 +286,7 @@ RULES += rules('mlx', 'mlx-lm 0.32.2, mlx_lm/models/{}.py',
     ('gpt_oss', 'attention', 'list', 'gpt_oss', LISTED), ('gpt_oss', 'experts', 'packed', 'gpt_oss'),
     ('gpt_oss', 'rotary', 'top', 'gpt_oss', dict(step=150_000)),
     ('cohere2', 'attention', 'period', 'cohere2', PATTERN | dict(step=4)),
-    ('cohere2', 'rotary', 'top', 'cohere2', dict(step=50_000)),
+    ('cohere2', 'rotary', 'base', 'cohere2', dict(step=50_000)),
     ('smollm3', 'attention', 'list', 'smollm3', LISTED),
     ('smollm3', 'positions', 'list', 'smollm3', dict(key='no_rope_layers')),
     ('smollm3', 'rotary', 'top', 'llama', dict(step=10_000)),
@@ -227,9 +296,12 @@ RULES += rules('mlx', 'mlx-lm 0.32.2, mlx_lm/models/{}.py',
     ('llama4', 'rotary', 'top', 'llama4'), ('llama4_text', 'attention', 'refused', 'llama4_text'),
     ('qwen3_next', 'attention', 'period', 'qwen3_next', INTERVAL), ('qwen3_next', 'experts', 'sparse', 'qwen3_next'),
     ('qwen3_next', 'rotary', 'top', 'qwen3_next'), ('qwen3_5', 'attention', 'period', 'qwen3_5', INTERVAL),
-    ('qwen3_5', 'rotary', 'same', 'qwen3_5'), ('qwen3_5_text', 'attention', 'refused', 'qwen3_5'))
+    ('qwen3_5', 'rotary', 'same', 'qwen3_5'), ('qwen3_5_text', 'attention', 'refused', 'qwen3_5'),
+    ('exaone4', 'attention', 'letters', 'exaone4', PATTERN | dict(kinds=(*SLIDING[::-1], 'full_attention'))),
+    ('exaone4', 'positions', 'letters', 'exaone4', PATTERN | dict(kinds=NOPE)),
+    ('exaone4', 'rotary', 'top', 'exaone4'), ('baichuan', 'attention', 'refused', 'baichuan_m1'))
 
-# %% ../nbs/05a_serving.ipynb #14130c21
+# %% ../nbs/05a_serving.ipynb #ff881311
 RULES += rules('vllm', 'vllm 0.33.0, vllm/model_executor/models/{}.py',
     ('llama', 'attention', 'alike', 'llama'), ('mistral', 'attention', 'same', 'mistral'),
     ('qwen2', 'attention', 'same', 'qwen2'), ('qwen3', 'attention', 'same', 'qwen3'),
@@ -242,7 +314,9 @@ RULES += rules('vllm', 'vllm 0.33.0, vllm/model_executor/models/{}.py',
     (LLAMA4, 'attention', 'list', 'llama4', dict(key='no_rope_layers', kinds=CHUNKED[::-1])),
     (LLAMA4, 'positions', 'list', 'llama4', dict(key='no_rope_layers')),
     (LLAMA4, 'experts', 'period', 'llama4', dict(key='interleave_moe_layer_step', step=1)),
-    ('qwen3_next', 'experts', 'sparse', 'qwen3_next'), ('*', 'rotary', 'same', 'llama'))
+    ('qwen3_next', 'experts', 'sparse', 'qwen3_next'), ('exaone4', 'attention', 'list', 'exaone4', LISTED),
+    ('exaone4', 'positions', 'sliding', 'exaone4', LISTED | dict(kinds=NOPE)),
+    ('baichuan', 'attention', 'refused', 'registry'), ('*', 'rotary', 'same', 'llama'))
 
 # %% ../nbs/05a_serving.ipynb #f3c350bc
 def rules_of(
@@ -259,23 +333,33 @@ def known_types() -> list[str]:
     "Model types with rules"
     return sorted({t for o in RULES if o.stack == 'transformers' for t in o.types.split()} - {'*'})
 
-# %% ../nbs/05a_serving.ipynb #0f51b884
+# %% ../nbs/05a_serving.ipynb #f9931080
+def decoder_part(config: Fields) -> Fields:
+    "The fields of the decoder in the content of a config.json"
+    inside = ('text_config', 'llm_config', 'language_config')
+    return next((config[k] for k in inside if isinstance(config.get(k), dict)), config)
+
 def config_fields(
     config: Fields | PreTrainedConfig  # The content of config.json, or a config
 ) -> tuple[Fields, Fields]:            # As it stands in the file, and as transformers completes it
     "The fields of the decoder. Raises `PrunebookError` for anything else"
     raw = config.to_dict() if hasattr(config, 'to_dict') else config
     if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
-    inside = ('text_config', 'llm_config', 'language_config')
-    inner = next((raw[k] for k in inside if isinstance(raw.get(k), dict)), raw)
+    inner = decoder_part(raw)
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
     return raw, completed(raw, inner.get('model_type') or raw['model_type'])
 
+ALIKE_UNLESS = dict(qwen2='use_sliding_window', qwen3='use_sliding_window')
+"Model types without windows unless a field says so: no list is needed then"
+
 def completed(raw: Fields, model_type: str) -> Fields:
-    "The fields with transformers' defaults; as they are where there are no rules, or transformers refuses them"
-    needed = [o.key for o in rules_of('transformers', model_type).values() if o.how in ('list', 'numbers')]
-    whole = all(o in raw for o in needed) and ('rope_parameters' in raw or 'rope_theta' in raw)
-    if model_type not in known_types() or whole: return raw
+    """The fields with transformers' defaults; as they are if they hold all that the rules read, if there are no rules,
+    or if transformers refuses them"""
+    right = rules_of('transformers', model_type)
+    needed = [o.key for o in right.values() if o.how in ('list', 'numbers', 'window', 'sliding')]
+    if model_type in ALIKE_UNLESS and not raw.get(ALIKE_UNLESS[model_type]): needed = []
+    angles = 'rope_parameters' in raw or 'rope_theta' in raw or right.get('rotary') and right['rotary'].step
+    if not right or all(o in raw for o in needed) and angles: return raw
     from transformers import AutoConfig
     fields = {k: v for k, v in raw.items() if k not in ('model_type', 'transformers_version', 'prunebook')}
     try: return raw | AutoConfig.for_model(model_type, **fields).to_dict() | dict(model_type=raw['model_type'])
@@ -309,7 +393,7 @@ class ServingVerdict:
 
     def __str__(self) -> str: return f'{STACKS[self.stack]}: {self.status}. {self.why}'
 
-# %% ../nbs/05a_serving.ipynb #b302d734
+# %% ../nbs/05a_serving.ipynb #7809e72b
 def explain(rule: ServingRule, wrong: list[tuple[int, str, str]], right: ServingRule, full: Fields) -> str:
     "One sentence about the layers of a wrong kind"
     n, (_, have, want) = depth_of(full), wrong[0]
@@ -318,7 +402,11 @@ def explain(rule: ServingRule, wrong: list[tuple[int, str, str]], right: Serving
     said = f'{rule.part} of {which}: {have.replace("_", " ")} there, {want.replace("_", " ")} in transformers'
     if len({o[1:] for o in wrong}) > 1: said += ', or the reverse'
     if rule.how == 'period': said += f' (it counts a period of {int(rule.step)} anew)'
-    if rule.how == 'top': said += f' (it reads {rule.key or "rope_theta"} only at the top of config.json: add it there)'
+    if rule.how == 'letters': said += f' (it counts the letters of {rule.key} anew)'
+    if rule.how in ('at_depth', 'depths'):
+        said += f' (it knows the model by its depth of {(rule.key or f"{rule.step:g}").replace(" ", " or ")})'
+    if rule.how in ('top', 'base'):
+        said += f' (it reads {rule.key or "rope_theta"} only at the top of config.json: add it there)'
     if right.effect == 'tensors': return said + '. It does not load'
     if right.effect != 'window' or rule.how == 'depth': return said
     size = full.get('sliding_window') or full.get('attention_chunk_size')
@@ -349,11 +437,11 @@ def _verdict(stack, raw, full, keep):
     if keep is not None: raw, full = cut_fields(raw, full, keep)
     return _judged(stack, known, wrong_kinds(stack, raw, full), before, full, keep)
 
-# %% ../nbs/05a_serving.ipynb #84bf719d
+# %% ../nbs/05a_serving.ipynb #ac1b02bf
 def cut_fields(raw: Fields, full: Fields, keep: Sequence[int]) -> tuple[Fields, Fields]:
-    "The fields after a cut"
+    "The fields after a cut, as this library saves them"
     changes = cut_config(full, check_layers(keep, depth_of(full), 'keep'), depth_of(full))
-    return raw | {k: v for k, v in changes.items() if k in raw}, full | changes
+    return raw | {k: v for k, v in changes.items() if k in raw} | older_rotary(raw), full | changes
 
 # %% ../nbs/05a_serving.ipynb #1629cf65
 def _judged(stack, known, wrong, before, full, keep):
@@ -394,7 +482,10 @@ def servable_blocks(
     without = lambda start: [i for i in range(depth) if not start <= i < start + n]
     return [o for o in range(depth - n + 1) if servable(config, without(o), stacks)]
 
-# %% ../nbs/05a_serving.ipynb #7168fcdc
+# %% ../nbs/05a_serving.ipynb #e213f366
+COUNTED = ('period', 'alike', 'depth', 'letters', 'at_depth', 'depths')
+"The ways in which a kind follows from a layer's place or from the depth"
+
 def servable_places(
     config: Fields | PreTrainedConfig,
     n: int,                      # Layers to drop
@@ -407,7 +498,7 @@ def servable_places(
     for stack in check_stacks(stacks):
         was = wrong_kinds(stack, raw, full)
         for part, rule in rules_of(stack, full['model_type']).items():
-            if part not in right or rule.how not in ('period', 'alike', 'depth'): continue
+            if part not in right or rule.how not in COUNTED: continue
             want = HOW[right[part].how](right[part], raw, full)
             have = HOW[rule.how](rule, raw, full | dict(num_hidden_layers=depth - n))
             old = {i for i, *_ in was.get(part, ())}

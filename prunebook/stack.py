@@ -391,15 +391,27 @@ def reload_differs(
     "The first difference between `model` and the model that its config describes, which is built without weights"
     import torch
     try:
+        forced = _other_lists(model.config)
         with torch.device('meta'): told = type(model)(copy.deepcopy(model.config))
     except Exception as e:
         last = (str(e).strip().splitlines() or ['no message'])[-1]
         return f'the model cannot be built from its new config ({type(e).__name__}: {last})'
-    if found := _other_settings(model, told, path): return found
+    if found := forced or _other_settings(model, told, path): return found
     if getattr(model.config, 'quantization_config', None): return None  # packed weights have shapes of their own
     have, want = ({n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (model, told))
     bad = [n for n in have | want if have.get(n) != want.get(n)]
     return f'{bad[0]} is {have.get(bad[0])}, and would reload as {want.get(bad[0])}' if bad else None
+
+def _other_lists(config):
+    "The first list that a config changes when it is read again: some classes force the kind of the last layer"
+    again = type(config).from_dict(config.to_dict())
+    have, want = (vars(o.get_text_config(decoder=True)) for o in (config, again))
+    lists = {k: list(v) for k, v in have.items() if k[0] != '_' and isinstance(v, (list, tuple))}
+    for k, v in lists.items():
+        if (new := list(want.get(k) or [])) == v: continue
+        i = next((i for i, (a, b) in enumerate(zip(v, new)) if a != b), min(len(v), len(new)))
+        entry = lambda o: o[i] if i < len(o) else 'missing'
+        return f'{k}[{i}] is {entry(v)}, and would reload as {entry(new)}'
 
 def _other_settings(model, told, path):
     "The first module below `path` that `told` would make differently"
@@ -585,7 +597,7 @@ def cache_copies(self: LayerStack,
     "`cache` of one row, repeated `n` times"
     import torch
     cache = copy.deepcopy(cache)
-    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=cache.layers[0].keys.device))
+    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=self.device))
     return cache
 
 # %% ../nbs/01_stack.ipynb #21cc5024

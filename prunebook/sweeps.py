@@ -15,9 +15,12 @@ from .core import (PrunebookError, Rule, Settings, instance, keep_apart, number,
 from .data import load_texts, tokenize
 from .evaluation import (Task, change_task, choice_arguments, cut_answers, evaluate, item_hash, parse_task,
                                   task_items, text_loss)
-from .healing import QUICK, HealingConfig, HealingResult, heal, settings_that_count
+from .healing import HealingResult, heal
 from .losses import cut_losses
-from .pruning import STRATEGIES, Plan, check_distances, choose_layers, prune_model
+from .limits import check_distances
+from .plans import Plan
+from .pruning import STRATEGIES, choose_layers, prune_model
+from .recipes import QUICK, HealingConfig, settings_that_count
 from .runs import FILES, Run, model_record, read_record, start_record
 from .similarity import LayerDistances, layer_distances
 from .stack import LayerStack, weight_sharing_copy

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'LossInPieces', 'next_token_loss', 'divergence_loss',
            'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded', 'own_device',
-           'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'OrderedTrainer',
-           'MarkWhole', 'training_arguments', 'make_trainer']
+           'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'save_state', 'load_state',
+           'OrderedTrainer', 'MarkWhole', 'training_arguments', 'make_trainer']
 
 # %% ../nbs/08_training.ipynb #8193417e
 class Rows(torch.utils.data.Dataset):
@@ -407,7 +407,35 @@ def learned(
     "The parameters of `module` that learn, by name and whole. With FSDP, all processes must call it"
     return {n: gathered(p.detach()).contiguous() for n, p in module.named_parameters() if p.requires_grad}
 
-# %% ../nbs/08_training.ipynb #5f4778b8
+# %% ../nbs/08_training.ipynb #d3511ada
+def save_state(
+    folder: str | Path,        # A checkpoint
+    state: dict[str, Any],     # The optimiser's `state_dict()`, with whole tensors
+    schedule: dict[str, Any]   # The `state_dict()` of the learning rate's schedule
+) -> None:
+    "Write `optimizer.safetensors`, and all that is no tensor to `optimizer.json`. Raises `TypeError` if JSON cannot"
+    from safetensors.torch import save_file
+    named = {f'{i}.{k}': v for i, o in state['state'].items() for k, v in o.items()}
+    tensors = {k: v.contiguous() for k, v in named.items() if isinstance(v, torch.Tensor)}
+    plain = dict(groups=state['param_groups'], schedule=schedule, rest={k: named[k] for k in named.keys() - tensors})
+    save_file(tensors, Path(folder)/'optimizer.safetensors')
+    (Path(folder)/'optimizer.json').write_text(json.dumps(plain, indent=1) + '\n')
+
+# %% ../nbs/08_training.ipynb #e244aa8c
+def load_state(
+    folder: str | Path  # A checkpoint
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    "The states of the optimiser and of the schedule, as `save_state` was given them. Raises `PrunebookError`"
+    from safetensors.torch import load_file
+    plain, state = read_json(Path(folder)/'optimizer.json'), {}
+    for name, v in (load_file(Path(folder)/'optimizer.safetensors') | plain['rest']).items():
+        i, k = name.split('.', 1)
+        state.setdefault(int(i), {})[k] = v
+    pairs = lambda v: tuple(v) if isinstance(v, list) else v  # JSON knows no tuples
+    groups = [{k: v if k == 'params' else pairs(v) for k, v in g.items()} for g in plain['groups']]
+    return dict(state=dict(sorted(state.items())), param_groups=groups), plain['schedule']
+
+# %% ../nbs/08_training.ipynb #9f833914
 class OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -426,20 +454,17 @@ class OrderedTrainer(Trainer):
             p.data.copy_(scattered(o, p))
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        if not fully_sharded(): return super()._save_optimizer_and_scheduler(output_dir)
         state = self.optimizer.state_dict()
         state['state'] = {i: {k: gathered(v) for k, v in o.items()} for i, o in state['state'].items()}
-        if not self.args.should_save: return
-        torch.save(state, Path(output_dir)/'optimizer.pt')
-        torch.save(self.lr_scheduler.state_dict(), Path(output_dir)/'scheduler.pt')
+        if self.args.should_save: save_state(output_dir, state, self.lr_scheduler.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        if checkpoint is None or not fully_sharded(): return super()._load_optimizer_and_scheduler(checkpoint)
-        load = lambda name: torch.load(Path(checkpoint)/name, map_location='cpu', weights_only=True)
-        state, learn = load('optimizer.pt'), [p for g in self.optimizer.param_groups for p in g['params']]
+        if checkpoint is None: return
+        state, schedule = load_state(checkpoint)
+        learn = [p for g in self.optimizer.param_groups for p in g['params']]
         state['state'] = {i: {k: scattered(v, learn[i]) for k, v in o.items()} for i, o in state['state'].items()}
         self.optimizer.load_state_dict(state)
-        self.lr_scheduler.load_state_dict(load('scheduler.pt'))
+        self.lr_scheduler.load_state_dict(schedule)
 
     def history(self) -> list[dict[str, Any]]:
         "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"

@@ -11,15 +11,15 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 import atheris
-rooms = ['data', 'evaluation', 'healing', 'losses', 'pruning', 'checkpoint', 'similarity', 'sweeps']
+rooms = ['data', 'evaluation', 'recipes', 'losses', 'plans', 'checkpoint', 'similarity', 'sweeps']
 with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.checkpoint import read_header
     from prunebook.core import PrunebookError
     from prunebook.data import load_questions, load_texts
     from prunebook.evaluation import Score, check_items, load_score
-    from prunebook.healing import HealingConfig
+    from prunebook.recipes import HealingConfig
     from prunebook.losses import LossMap
-    from prunebook.pruning import Plan, parse_layers
+    from prunebook.plans import Plan, parse_layers
     from prunebook.sweeps import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')

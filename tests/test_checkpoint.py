@@ -18,7 +18,8 @@ from support.tiny import save, tiny, word_tokenizer
 from prunebook.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
                                   read_tensors, save_pruned, sound_record)
 from prunebook.core import PrunebookError
-from prunebook.pruning import Plan, prune_model
+from prunebook.plans import Plan
+from prunebook.pruning import prune_model
 
 ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},

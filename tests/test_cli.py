@@ -37,6 +37,26 @@ def own(tmp_path_factory):
     return folder
 
 
+# A model that is not there
+
+@pytest.mark.parametrize('words', [
+    'check nowhere', 'prune nowhere out --n 2', 'similarity nowhere --out out', 'heal nowhere out',
+    'heal demo out --objective distill --teacher nowhere', 'evaluate demo --parent nowhere', 'estimate nowhere'])
+def test_a_model_that_is_not_there_is_refused_at_once(tmp_path, words):
+    "Without a network. The libraries of the hub try for 24 s; imports on a busy laptop may take 5"
+    start = time.perf_counter()
+    done = run(*words.split(), env=dict(HF_HUB_OFFLINE='0', HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path)),
+               cwd=tmp_path)
+    assert time.perf_counter() - start < 15
+    assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1
+    assert 'nowhere: no such folder' in done.stderr and not (tmp_path/'out').exists()
+
+
+def test_offline_the_hub_is_not_asked(capsys):
+    "HF_HUB_OFFLINE is set in these tests"
+    refused(capsys, 'estimate', 'no/model', says='no/model: no such folder or file, and none in the cache of the hub')
+
+
 # Help and registries
 
 def test_help_and_version_start_at_once():

@@ -8,7 +8,8 @@ from prunebook.checkpoint import export_plan, model_card, sound_record
 from prunebook.cli import main
 from prunebook.deploy import (
     RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report, transformers_scores)
-from prunebook.pruning import NotServable, Plan, as_plan, restriction
+from prunebook.limits import NotServable, restriction
+from prunebook.plans import Plan, as_plan
 from prunebook.serving import (
     HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable, servable_blocks, serving_states,
     serving_verdict, serving_warning, show_serving)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd, pytest
 from prunebook.checkpoint import prune_checkpoint
 from prunebook.core import read_json
-from prunebook.healing import HealingConfig
+from prunebook.recipes import HealingConfig
 from prunebook.similarity import LayerDistances
 from prunebook.sweeps import SweepConfig
 from support import kills

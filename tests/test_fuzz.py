@@ -12,9 +12,9 @@ from prunebook.checkpoint import check_checkpoint, prune_checkpoint, read_header
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.evaluation import LossScore, Score, load_score, parse_task
-from prunebook.healing import HealingConfig
+from prunebook.recipes import HealingConfig
 from prunebook.losses import LossMap
-from prunebook.pruning import Plan, parse_layers
+from prunebook.plans import Plan, parse_layers
 from prunebook.similarity import LayerDistances
 from prunebook.sweeps import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values

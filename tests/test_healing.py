@@ -1,20 +1,25 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import gc, json, multiprocessing, os, random, socket, subprocess, sys, threading, time
+import gc, json, multiprocessing, os, random, re, socket, subprocess, sys, threading, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import AutoModelForCausalLM
+import prunebook.adapters as adapters
 import prunebook.attention as attention
 import prunebook.healing as healing
+import prunebook.methods as methods
 import prunebook.training as training
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
+from prunebook.adapters import load_adapter
 from prunebook.checkpoint import save_pruned
 from prunebook.core import lock, read_json
-from prunebook.healing import (METHODS, PAPER_RECIPES, QUICK, HealingResult, Method, load_adapter, make_student, seams,
-                               settings_that_count)
+from prunebook.data import Tokens
+from prunebook.healing import HealingResult, make_student
+from prunebook.methods import METHODS, Method, frozen_copy, seams
+from prunebook.recipes import PAPER_RECIPES, QUICK, settings_that_count
 from prunebook.stack import LayerStack, fingerprint
-from prunebook.training import training_rows
+from prunebook.training import OrderedTrainer, training_rows
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 
 
@@ -172,6 +177,35 @@ def test_patch_refuses_a_norm_after_the_map():
         if 'Norm' in type(m).__name__: m.weight.data += 2
     with pytest.raises(PrunebookError, match='norm stands between'):
         run(prune_model(model, [2, 3]), SMALL.replace(method='linear_patch'), teacher=model)
+
+
+def trained():
+    "A model that has learned to continue one sequence, and the sequence"
+    model, ids = tiny().train(), torch.arange(5, 37).repeat(2)[None]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        model(ids, labels=ids).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return model.eval().requires_grad_(False), ids[0].tolist()
+
+
+def test_a_patch_that_makes_the_model_worse_warns(monkeypatch, caplog):
+    "In one line, with both losses. The result is the same tensors as ever"
+    model, ids = trained()
+    monkeypatch.setattr(methods, 'tokenize', lambda *a, **kw: Tokens([ids] * 3, [0, 1, 2], []))
+    cut, patch = prune_model(model, [3]), SMALL.replace(method='linear_patch', max_length=64)
+    first, (before, after) = run(cut, patch, teacher=model), methods.warn_if_worse(cut, {}, [ids])
+    assert before == after == pytest.approx(cut(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item(), abs=1e-4)
+    assert caplog.text == ''
+    monkeypatch.setattr(methods, 'least_squares_map', lambda G, C: -9 * torch.eye(len(G)).double())
+    second = run(cut, patch, teacher=model)
+    lines = [o.getMessage() for o in caplog.records if o.name == 'prunebook.methods']
+    assert len(lines) == 1 and '\n' not in lines[0]
+    numbers = re.search(r'from ([\d.]+) to ([\d.]+) nats per token on 3 of the texts. Heal it', lines[0])
+    a, b = map(float, numbers.groups())
+    assert a == pytest.approx(before, abs=.01) and b > a
+    assert not same(state(first.model), state(second.model))
 
 
 def test_learns_and_history(pruned):
@@ -388,12 +422,12 @@ def test_killed_at_any_moment(tmp_path):
 
 def stopped(pruned, out, config=SMALL, at=4, **kw):
     "Interrupt a run when it begins to save the checkpoint of step `at`"
-    save = Trainer._save_optimizer_and_scheduler
+    save = OrderedTrainer._save_optimizer_and_scheduler
     def stop(self, folder):
         if folder.endswith(f'-{at}'): raise KeyboardInterrupt
         return save(self, folder)
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(Trainer, '_save_optimizer_and_scheduler', stop)
+        m.setattr(OrderedTrainer, '_save_optimizer_and_scheduler', stop)
         with pytest.raises(KeyboardInterrupt): run(pruned, config.replace(save_every=1), out=out, **kw)
     return Path(f'{out}.unfinished')/'checkpoints'
 
@@ -402,7 +436,7 @@ def stopped(pruned, out, config=SMALL, at=4, **kw):
 def test_a_damaged_checkpoint_is_skipped(damage, pruned, tmp_path):
     "Marked whole, with an empty or cut file: the one before is used, and the end is the same"
     folder = stopped(pruned, tmp_path/'a')/'checkpoint-3'
-    name = dict(optimizer='optimizer.pt', state='trainer_state.json').get(damage, 'weights.safetensors')
+    name = dict(optimizer='optimizer.safetensors', state='trainer_state.json').get(damage, 'weights.safetensors')
     data = (folder/name).read_bytes()
     (folder/name).write_bytes(data[:len(data) // 2] if damage == 'truncated' else b'')
     config = SMALL.replace(save_every=1)
@@ -492,11 +526,11 @@ def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
 
 def test_disk_full(pruned, tmp_path, monkeypatch):
     "A checkpoint that cannot be written leaves the one before, and the run goes on from it to the same end"
-    save, config = Trainer._save_optimizer_and_scheduler, SMALL.replace(save_every=1)
+    save, config = OrderedTrainer._save_optimizer_and_scheduler, SMALL.replace(save_every=1)
     def full(self, folder):
         if folder.endswith('-4'): raise OSError(28, 'No space left on device')
         return save(self, folder)
-    monkeypatch.setattr(Trainer, '_save_optimizer_and_scheduler', full)
+    monkeypatch.setattr(OrderedTrainer, '_save_optimizer_and_scheduler', full)
     with pytest.raises(PrunebookError, match='No space left'): run(pruned, config, out=tmp_path/'a')
     saved = tmp_path/'a.unfinished'/'checkpoints'
     assert (saved/'checkpoint-3'/'whole.json').exists() and not (saved/'checkpoint-4'/'whole.json').exists()
@@ -515,7 +549,7 @@ def test_save_appears_whole_or_not_at_all(pruned, tmp_path, monkeypatch):
     with pytest.raises(PrunebookError, match='not empty'): result.save(tokenizer(), out)
     def dies(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(healing, 'healing_card', dies)
+        m.setattr(adapters, 'healing_card', dies)
         with pytest.raises(KeyboardInterrupt): result.save(tokenizer(), out, force=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     result.save(tokenizer(), out, force=True)
@@ -585,7 +619,7 @@ def test_another_base_is_refused(pruned, tmp_path):
     with pytest.raises(PrunebookError, match='not an adapter'): load_adapter(model, tmp_path)
     (result.adapter/'adapter_model.safetensors').write_bytes(b'')
     with pytest.raises(PrunebookError, match='is damaged'): load_adapter(pruned, result.adapter)
-    assert fingerprint(model) == fingerprint(healing.frozen_copy(model)) != fingerprint(result.model)
+    assert fingerprint(model) == fingerprint(frozen_copy(model)) != fingerprint(result.model)
 
 
 # Several processes
@@ -702,5 +736,6 @@ def test_settings_that_count_know_older_recipes():
 
 def test_healing_imports_without_torch():
     "The command line reads METHODS and QUICK for its help"
-    code = 'import sys, prunebook.healing as h; assert h.METHODS and h.QUICK; print("torch" in sys.modules)'
+    code = ('import sys, prunebook.healing as h, prunebook.recipes as r; assert h.METHODS and r.QUICK; '
+            'print("torch" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == 'False\n'

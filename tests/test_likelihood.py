@@ -7,8 +7,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.attention import takes_forks
 from prunebook.core import PrunebookError
 from prunebook.evaluation import prompt
-from prunebook.likelihood import (continuation_logprobs, document_losses, encode_pairs, pick,
+from prunebook.likelihood import (continuation_logprobs, document_losses, encode_pairs, logprob_batches, pick,
                                   token_losses)
+from prunebook.prefixes import share_prefixes
 from prunebook.data import make_batch
 from prunebook.similarity import check_vocabulary
 from prunebook.stack import LayerStack
@@ -134,6 +135,57 @@ def test_a_row_of_prompts_is_one_batch_without_padding():
     requests = [([3] * 30 + [i] * n, [[7], [8]]) for i, n in ((4, 2), (5, 9), (6, 5))]
     continuation_logprobs(model, requests, batch_tokens=99)
     assert seen == [(1, 30), (1, 16)]
+
+
+# many pruned models
+
+KEEPS = [[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [0, 3], [1, 2, 3], [0, 1]]
+
+
+def asked(kind, r):
+    "Requests for each of the three ways: choices of many tokens, of one token behind a shared beginning, and alone"
+    front = words(r, 20)
+    if kind == 'letters': return [(front + words(r, r.randrange(1, 9)), [[v] for v in words(r, 4)]) for _ in range(9)]
+    front = front if kind == 'shared' else []
+    return [(front + words(r, r.randrange(2, 9)), [words(r, r.randrange(1, 5)) for _ in range(3)]) for _ in range(7)]
+
+
+@pytest.mark.parametrize('kind', ['letters', 'shared', 'alone'])
+@pytest.mark.parametrize('model', [*CASES, 'mamba'])
+def test_pruned_models_together_as_alone(model, kind):
+    "One walk over the tree gives bit for bit what a view of each pruned model gives"
+    model = tiny('mamba', layers=4) if model == 'mamba' else make(model)
+    requests, stack = asked(kind, random.Random(3)), LayerStack(model)
+    together = list(logprob_batches(model, requests, KEEPS, batch_tokens=200))
+    for m, keep in enumerate(KEEPS):
+        with stack.view(keep) as small: alone = continuation_logprobs(small, requests, batch_tokens=200)
+        got = {o: v for pairs, found in together for o, v in zip(pairs, found[m])}
+        assert got == {(i, j): v for i, o in enumerate(alone) for j, v in enumerate(o)}
+    assert len({round(float(found[m, 0]), 4) for m in range(len(KEEPS)) for _, found in together}) > 3
+
+
+@pytest.mark.parametrize('kind', ['letters', 'shared', 'alone'])
+def test_shared_layers_run_once(kind):
+    model, ran, requests = make('llama'), [], asked(kind, random.Random(4))
+    assert takes_forks(LayerStack(model))  # asked once
+    for layer in LayerStack(model).layers: layer.self_attn.register_forward_hook(lambda *a: ran.append(1))
+    batches = len(list(logprob_batches(model, requests, KEEPS, batch_tokens=60)))
+    walks = batches + (kind != 'alone')  # the shared beginning runs through the tree as well
+    tree = sum(o.applications for o in share_prefixes(KEEPS))
+    assert batches > 1 and walks * tree <= len(ran) <= walks * tree + 1  # `replay` asks a layer what it returns
+    assert tree < sum(map(len, KEEPS)) / 1.5
+
+
+def test_requests_that_are_done_do_not_run():
+    "The others keep their batches, and so their last digits"
+    model, requests = make('llama'), asked('shared', random.Random(5))
+    whole = list(logprob_batches(model, requests, KEEPS, batch_tokens=120))
+    first = {i for i, _ in whole[0][0]}
+    rest = list(logprob_batches(model, requests, KEEPS, batch_tokens=120, done=first))
+    assert len(rest) == len(whole) - 1
+    for (pairs, found), (again, values) in zip(whole[1:], rest):
+        assert pairs == again and np.array_equal(found, values)
+    assert not list(logprob_batches(model, requests, KEEPS, done=range(len(requests))))
 
 
 # text and tokens

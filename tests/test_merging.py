@@ -6,10 +6,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 import prunebook.merging as merging
 from prunebook import PrunebookError, heal, merge_adapter, prune_model
+from prunebook.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
 from prunebook.core import read_json
-from prunebook.healing import METHODS, checkpoint_fingerprint, load_adapter
+from prunebook.methods import METHODS
 from prunebook.stack import fingerprint
 from support.checkpoints import absent, digest, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer
@@ -277,7 +278,7 @@ def test_heal_in_four_bits_loads_nothing_else(files, tmp_path, monkeypatch, caps
     def noted(*args, **kw):
         loaded.append(load(*args, **kw))
         return loaded[-1]
-    monkeypatch.setattr('prunebook.healing.load_model', noted)
+    monkeypatch.setattr('prunebook.adapters.load_model', noted)
     args = files('--bits', 4, src=tmp_path/'src')
     def dies(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:

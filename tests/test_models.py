@@ -1,10 +1,13 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
 import json
 import os
+import socket
+import time
 import traceback
 import pytest
 import torch
 from prunebook import PrunebookError, load_model, models
+from prunebook.assets import check_hub
 from prunebook.models import find_model, load_gguf, own_type, tokenizer_problem
 from prunebook.stack import LayerStack
 from support.assets import tiny_gguf
@@ -16,7 +19,7 @@ TOKEN = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 # names
 
 @pytest.mark.parametrize('kw, says', [
-    (dict(name='no/such-model-anywhere'), 'cannot load'), (dict(name='demo', bits=3), 'bits=3: give 4 or 8'),
+    (dict(name='no/such-model-anywhere'), 'no such folder or file'), (dict(name='demo', bits=3), 'bits=3: give 4 or 8'),
     (dict(name='demo', dtype='half'), "dtype='half': give auto"),
     (dict(name='/no/such/folder'), 'no such file or folder'), (dict(name='c4'), 'c4 names texts'),
     (dict(name='arc_easy'), 'arc_easy names questions, not a model')])
@@ -28,6 +31,21 @@ def test_a_wrong_hub_id_gives_one_line():
     "Also in a notebook, which shows all exceptions of a chain"
     with pytest.raises(PrunebookError) as e: load_model('no/such-model-anywhere')
     assert '\n' not in str(e.value) and e.value.__cause__ is None and e.value.__suppress_context__
+
+
+def test_a_hub_that_never_answers(monkeypatch, tmp_path):
+    "One request of five seconds; a model in the cache is not asked for"
+    import huggingface_hub
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+    with socket.create_server(('127.0.0.1', 0)) as deaf:
+        monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{deaf.getsockname()[1]}')
+        start = time.perf_counter()
+        with pytest.raises(PrunebookError, match='org/model: no such folder or file, and the hub .* timed out'):
+            load_model('org/model')
+        assert time.perf_counter() - start < 10
+        (tmp_path/'models--org--model'/'snapshots').mkdir(parents=True)
+        check_hub('org/model', cache_dir=tmp_path)
+        check_hub('org/model', local_files_only=True)
 
 
 def test_where_a_model_is(tmp_path, monkeypatch):
@@ -47,6 +65,7 @@ def test_a_file_of_a_hub_repository(monkeypatch):
         asked.append((args, kw))
         raise PrunebookError('enough')
     monkeypatch.setattr(models, 'read_gguf', read)
+    monkeypatch.setattr(models, 'check_hub', lambda *args, **kw: None)
     for given in (dict(name='org/repo/mine.gguf'), dict(name='org/repo', gguf_file='mine.gguf')):
         with pytest.raises(PrunebookError, match='enough'): load_model(**given, revision='main')
     assert asked[0] == asked[1] and asked[0][0] == ('org/repo', 'mine.gguf', None) and asked[0][1]['revision'] == 'main'

@@ -7,8 +7,9 @@ from transformers import AutoModelForCausalLM
 from support.tiny import save, tiny
 from prunebook.checkpoint import save_pruned
 from prunebook.core import PrunebookError
-from prunebook.pruning import (STRATEGIES, Plan, Strategy, as_plan, check_distances, check_patterns, choose_layers,
-                               matches, parse_layers, prune_model)
+from prunebook.limits import check_distances
+from prunebook.plans import Plan, as_plan, check_patterns, matches, parse_layers
+from prunebook.pruning import STRATEGIES, Strategy, choose_layers, prune_model
 from prunebook.similarity import LayerDistances
 from prunebook.stack import Block, LayerStack, fingerprint, show_layers
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd, pytest
 import prunebook.reproduction as reproduction
 from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
-from prunebook.healing import QUICK
+from prunebook.recipes import QUICK
 from prunebook.reproduction import PRESETS, named_texts, source_mark
 from support.tiny import letter_tokenizer, save, texts, tiny
 

@@ -14,7 +14,8 @@ from prunebook.data import load_texts
 from prunebook.evaluation import choice_accuracy, generated_accuracy, item_hash, task_examples, task_items, text_loss
 from prunebook.healing import heal
 from prunebook.models import load_model
-from prunebook.pruning import Plan, prune_model
+from prunebook.plans import Plan
+from prunebook.pruning import prune_model
 from prunebook.runs import kept_score, read_record, read_run
 from prunebook.stack import LayerStack, fingerprint
 from prunebook.sweeps import kept_config, questions_of, task_of

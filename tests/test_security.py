@@ -15,8 +15,8 @@ from prunebook.checkpoint import export_plan, model_card
 from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable, public_name, redact
 from prunebook.figures import plot_scores, report_html
-from prunebook.healing import load_adapter
-from prunebook.pruning import Plan
+from prunebook.adapters import load_adapter
+from prunebook.plans import Plan
 from prunebook.stack import fingerprint
 
 token = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
@@ -59,11 +59,10 @@ def test_a_pickled_adapter_runs_nothing(tiny, tmp_path):
 
 
 def test_no_pickle_and_no_shell_in_the_package():
-    words = ('pickle.load', 'torch.load', 'torch.save', 'shell=True', 'os.system', 'os.popen', ' exec(', 'yaml.load(')
+    words = ('pickle.', 'import pickle', 'torch.load', 'torch.save', 'shell=True', 'os.system', 'os.popen', ' exec(',
+             'yaml.load(')
     for p in Path(prunebook.__file__).parent.glob('*.py'):
         code = p.read_text().replace("exec('')", '')  # runs no code: it clears a flag of Python's
-        code = re.sub(r'torch\.load\(.*weights_only=True\)', '', code)  # tensors and plain numbers alone
-        if p.name == 'training.py': code = code.replace('torch.save(', '')  # the trainer's own state, as transformers
         for word in words: assert word not in code, f'{p.name}: {word}'
 
 

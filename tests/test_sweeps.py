@@ -11,7 +11,7 @@ import torch
 from prunebook.core import PrunebookError
 from prunebook.data import load_questions
 from prunebook.evaluation import TASKS, Score, Task
-from prunebook.healing import HealingConfig
+from prunebook.recipes import HealingConfig
 from prunebook.pruning import STRATEGIES, Strategy
 from prunebook.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity import layer_distances
@@ -372,7 +372,7 @@ def test_a_strategy_of_the_readers_own(data, registries):
     def luck(n, depth, seed=0): return sorted(random.Random(seed).sample(range(depth), n))
 
     def by_loss(n, depth, model, loss):
-        from prunebook.pruning import Plan
+        from prunebook.plans import Plan
         order = sorted(range(depth), key=lambda i: (i % 2, i))
         assert loss(model) > 0
         return Plan(tuple(order[:n]), depth, 'even', dict(order=order[:n]))

@@ -7,7 +7,7 @@ cores.
 import argparse
 from pathlib import Path
 
-from prunebook.healing import QUICK
+from prunebook.recipes import QUICK
 from prunebook.losses import loss_map
 from prunebook.models import load_model
 from prunebook.runs import Run, model_record, read_run

@@ -58,7 +58,7 @@ def synthetic(folder, layers, mb, shards, name='model.layers'):
             for k in table: f.write(hashlib.sha256(k.encode()).digest() * (mb << 14))
         places |= dict.fromkeys(table, file)
     (folder/INDEX).write_text(json.dumps(dict(weight_map=places)))
-    (folder/'config.json').write_text(json.dumps(dict(model_type='llama', num_hidden_layers=layers, rope_theta=1e4)))
+    (folder/'config.json').write_text(json.dumps(dict(model_type='llama', num_hidden_layers=layers)))
     return folder
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np
 from prunebook.evaluation import LossScore, Score, ratio_interval, wilson
-from prunebook.healing import HealingConfig
+from prunebook.recipes import HealingConfig
 from prunebook.runs import EMPTY, Run
 from prunebook.similarity import LayerDistances
 from prunebook.sweeps import SweepConfig
