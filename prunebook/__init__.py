@@ -14,7 +14,8 @@ _rooms = dict(
     assets='ASSETS Asset',
     models='load_model',
     data='load_texts load_questions',
-    similarity='LayerDistances layer_distances',
+    distances='LayerDistances',
+    similarity='layer_distances',
     serving='serving_verdict',
     plans='Plan',
     pruning='STRATEGIES Strategy choose_layers prune_model',
@@ -24,7 +25,9 @@ _rooms = dict(
     adapters='load_adapter',
     healing='heal',
     merging='merge_adapter',
-    evaluation='TASKS Task evaluate choice_accuracy text_loss compare',
+    scores='Score compare',
+    tasks='TASKS Task',
+    evaluation='evaluate choice_accuracy text_loss',
     runs='read_run',
     sweeps='SweepConfig sweep',
     exports='export_gguf',
@@ -51,7 +54,8 @@ if TYPE_CHECKING:
     from .assets import ASSETS, Asset
     from .models import load_model
     from .data import load_texts, load_questions
-    from .similarity import LayerDistances, layer_distances
+    from .distances import LayerDistances
+    from .similarity import layer_distances
     from .serving import serving_verdict
     from .plans import Plan
     from .pruning import STRATEGIES, Strategy, choose_layers, prune_model
@@ -61,7 +65,9 @@ if TYPE_CHECKING:
     from .adapters import load_adapter
     from .healing import heal
     from .merging import merge_adapter
-    from .evaluation import TASKS, Task, evaluate, choice_accuracy, text_loss, compare
+    from .scores import Score, compare
+    from .tasks import TASKS, Task
+    from .evaluation import evaluate, choice_accuracy, text_loss
     from .runs import read_run
     from .sweeps import SweepConfig, sweep
     from .exports import export_gguf

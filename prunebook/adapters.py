@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .checkpoint import (NUMBER, Tensor, config_depth, layer_number, layers_prefix, model_card, read_tensors)
+from .checkpoint import (
+    NUMBER, Tensor, config_depth, layer_number, layers_prefix, model_card, read_tensors, widen_config)
 from .core import PrunebookError, atomic_write, disk_errors, first_line, new_folder, public_name, read_json
 from .methods import METHODS, four_bits, frozen_copy
 from .models import load_model
-from .stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
+from .modules import fingerprint, fingerprint_of, untie
+from .stack import LayerStack, show_layers
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -259,6 +261,7 @@ def write_healed(
     folder = Path(folder)
     with disk_errors(folder):
         model.save_pretrained(folder)
+        widen_config(folder)
         tokenizer.save_pretrained(folder)
         if history: save_history(history, folder/'loss.png')
         card = healing_card(getattr(model.config, 'prunebook', None), config, history, scores)

@@ -15,7 +15,8 @@ from .assets import ASSETS, check_hub, fetch
 from .core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact, safe_cause
 from .plans import Plan, as_plan, check_patterns, provenance
 from .serving import decoder_part, older_rotary, serving_states, serving_warning, show_serving, verdicts_of
-from .stack import Block, LayerStack, check_quantization, cut_config, show_layers
+from .configs import check_quantization, cut_config
+from .stack import Block, LayerStack, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)

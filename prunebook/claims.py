@@ -18,10 +18,11 @@ from .criteria import (
     locate_collapse, middle_95, monotone_fit, resample_means, resampled_losses, retention, retention_band, rule_deep,
     rule_difference, rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau,
     rule_reversal, rule_seeds, rule_smooth_loss)
-from .evaluation import TASKS, LossScore, Score, task_title, wilson
+from .scores import LossScore, Score, wilson
+from .tasks import TASKS, task_title
 from .losses import LossMap
 from .runs import KEYS, ON_TEXTS, kept_score, read_record, read_run
-from .similarity import LayerDistances
+from .distances import LayerDistances
 
 # %% auto #0
 __all__ = ['RECIPE', 'SHOTS', 'ASKED', 'SAYS', 'Finding', 'with_interval', 'accuracy_text', 'Unmeasured', 'about', 'combined',

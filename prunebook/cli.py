@@ -78,7 +78,7 @@ def _length_arguments(p, length='tokens kept of each text'):
 
 # %% ../nbs/20_cli.ipynb #16ea52c5
 def _task_arguments(p, default):
-    from prunebook.evaluation import TASKS
+    from prunebook.tasks import TASKS
     p.add_argument('--tasks', nargs='+', metavar='TASK', help=f'{", ".join(TASKS)}, or a file of questions. A task may '
                    f'carry options, as in mmlu:shots=0 (default: {" ".join(default)})')
     p.add_argument('--n-questions', type=int, metavar='N', help='questions of each task, evenly spread (default: all)')
@@ -197,7 +197,8 @@ def _similarity(args):
                 best_blocks=dist.best_blocks()[columns].to_dict('records'))
 
 def _measure(args, state):
-    from prunebook.similarity import Certain, layer_distances
+    from prunebook.certainty import Certain
+    from prunebook.similarity import layer_distances
     from prunebook.stack import LayerStack
     if process().world > 1: args.device_map = _own_device()
     model, tok = _load(args)
@@ -325,7 +326,8 @@ def _limits(args, model):
 def _measured(args, strategy, model, tok):
     "The distances, the model and the loss that a strategy needs"
     from prunebook.evaluation import text_loss
-    from prunebook.similarity import LayerDistances, layer_distances
+    from prunebook.distances import LayerDistances
+    from prunebook.similarity import layer_distances
     how, found = dict(max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress), {}
     if 'distances' in strategy.needs:
         found['distances'] = (LayerDistances.load(args.distances) if args.distances
@@ -523,7 +525,7 @@ def _evaluate(args):
 
 def _beside_parent(args):
     "The tasks that --parent adds. Raises `PrunebookError` if a task needs it and it is not given"
-    from prunebook.evaluation import TASKS
+    from prunebook.tasks import TASKS
     found = [k for k, o in TASKS.items() if o.kind == 'parent']
     if needy := [o for o in args.tasks or () if o.partition(':')[0] in found and not args.parent]:
         raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
@@ -539,7 +541,7 @@ def _parent(args):
 
 def _tasks(args, default, more=()):
     "The tasks, and the texts for those that are measured on texts"
-    from prunebook.evaluation import TASKS, parse_task
+    from prunebook.tasks import TASKS, parse_task
     tasks = args.tasks or [*(['c4'] if args.judge_texts else default), *more]
     if not args.judge_texts: return tasks, None
     losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
@@ -577,7 +579,7 @@ def _sweep_arguments(p):
 @command('Strategies × block sizes × healed or not: one table, which goes on after an interruption.',
          'prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep', _sweep_arguments)
 def _sweep(args):
-    from prunebook.similarity import LayerDistances
+    from prunebook.distances import LayerDistances
     from prunebook.sweeps import sweep
     keep_apart(args.out, _reads(args))
     config = _sweep_config(args)

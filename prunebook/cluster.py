@@ -19,12 +19,13 @@ from fastcore.basics import patch
 from .core import (PrunebookError, Settings, discard, first_line, instance, log, new_folder, number, or_none,
                             public_name, setting, whole)
 from .data import Tokens, out_of_memory
-from .evaluation import TASKS, LossScore, Score
+from .scores import LossScore, Score
+from .tasks import TASKS
 from .losses import LossWork, loss_work, sum_batches
 from .methods import METHODS
 from .prefixes import PartialSums
 from .models import load_model
-from .stack import evaluating, fingerprint
+from .modules import evaluating, fingerprint
 from .sweeps import (Cut, Job, Row, Scorer, SweepConfig, Unit, adapter_folder, heal_cut, healing_curve,
                               healing_texts, losses_asked, note_healing, one_score, score_choices, score_row)
 
@@ -500,10 +501,10 @@ def loss_unit(self: Driver, unit: Unit) -> list[Call]:
 # %% ../nbs/14b_cluster.ipynb #550da79a
 @patch
 def choice_unit(self: Driver, unit: Unit) -> list[Call]:
-    "Questions of one task to many models: neighbours, which share most layers, go to the same worker"
+    "Questions of one task to many models; those that share most layers go to the same worker"
     rows = [o for o in unit.rows if not self.job.has(o)]
-    take = -(-len(rows) // min(self.pieces, len(rows)))
-    parts = [rows[i:i + take] for i in range(0, len(rows), take)]
+    groups = model_groups([self.job.keep(o.cut.layers) for o in rows], min(self.pieces, len(rows)))
+    parts = [[rows[i] for i in group] for group in groups]
     return [Call('choices', (o,), partial(self.put, o), f'{len(o)} models on {public_name(o[0].task)}') for o in parts]
 
 @patch

@@ -22,10 +22,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from .claims import RunFolder, Unmeasured, open_run, rulings_table, title_of
 from .core import PrunebookError, atomic_write
 from .criteria import REASONS
-from .evaluation import TASKS
+from .tasks import TASKS
 from .losses import LossMap
 from .runs import read_record
-from .similarity import LayerDistances
+from .distances import LayerDistances
 from .stack import Block
 
 # %% auto #0

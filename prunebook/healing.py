@@ -20,7 +20,8 @@ from .models import slow_in_16_bits
 from .recipes import HealingConfig
 from .safeguards import (check_input, checked_rows, fewer_rows, keep_documents_apart, not_saved, run_folder,
                                   run_identity)
-from .stack import LayerStack, fingerprint
+from .modules import fingerprint
+from .stack import LayerStack
 if TYPE_CHECKING:
     import torch
     from torch import nn

@@ -18,7 +18,7 @@ from .attention import Fork, fork_limit, run_forks, takes_forks
 from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
 from .prefixes import Branch, batch_room, run_tree, share_prefixes
-from .similarity import check_vocabulary
+from .architecture import check_vocabulary
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -14,12 +14,14 @@ import torch
 from fastcore.basics import patch
 from .core import PrunebookError, atomic_write, digest, first_line, public_name
 from .data import Batch, Tokens, groups_by_length, over_batches, tokenize
-from .evaluation import LossScore, loss_score, ratio_interval
+from .scores import LossScore, loss_score, ratio_interval
 from .likelihood import document_losses
 from .prefixes import (Branch, PartialSums, batch_room, checked_keeps, pruned_tree, run_tree, share_prefixes)
 from .runs import FILES, versions
-from .similarity import LayerDistances, check_vocabulary
-from .stack import Block, LayerStack, evaluating, fingerprint
+from .architecture import check_vocabulary
+from .distances import LayerDistances
+from .modules import evaluating, fingerprint
+from .stack import Block, LayerStack
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,9 @@ from .checkpoint import sound_record
 from .core import PrunebookError, Registry
 from .data import batches, tokenize
 from .models import quantization
-from .stack import LayerStack, ffn_modules, stream_writer, untie
+from .modules import untie
+from .stack import LayerStack
+from .architecture import ffn_modules, stream_writer
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -45,6 +47,7 @@ class Method:
             raise PrunebookError(f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.')
 
 # %% ../nbs/08a_methods.ipynb #611e2785
+#| output: false
 METHODS = Registry('healing method')
 METHODS.add(Method('lora', 'LoRA adapters on the MLPs (paper)', 'arXiv:2403.17887', trains_adapters=True))
 
@@ -189,6 +192,7 @@ def unfreeze_end(
     return new
 
 # %% ../nbs/08a_methods.ipynb #cec238bb
+#| output: false
 METHODS.add(Method('head_and_last', 'the head and the last layers', 'arXiv:2411.15558', prepare=unfreeze_end))
 
 # %% ../nbs/08a_methods.ipynb #8e3a717a
@@ -337,5 +341,6 @@ def linear_patch(
     return new
 
 # %% ../nbs/08a_methods.ipynb #b7a71249
+#| output: false
 METHODS.add(Method('linear_patch', 'a least-squares map, no training', 'arXiv:2505.02819',
                    solve=linear_patch, needs_teacher=True))

@@ -16,12 +16,13 @@ from .stack import Block, LayerStack, show_layers
 from .assets import ASSETS
 from .models import load_model, own_type
 from .data import load_texts
-from .similarity import LayerDistances, layer_distances
+from .distances import LayerDistances
+from .similarity import layer_distances
 from .pruning import choose_layers, prune_model
 from .checkpoint import save_pruned
 from .recipes import QUICK, HealingConfig
 from .adapters import load_adapter
-from .evaluation import parse_task, task_title
+from .tasks import parse_task, task_title
 from .runs import Run, machine, model_record
 from .sweeps import SweepConfig, sweep
 from .figures import (

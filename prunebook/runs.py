@@ -16,7 +16,7 @@ from .core import (PrunebookError, atomic_write, disk_errors, first_line, lock, 
 if TYPE_CHECKING:
     import pandas as pd, pyarrow as pa
     from transformers import PreTrainedModel
-    from prunebook.evaluation import LossScore, ParentScore, Score
+    from prunebook.scores import LossScore, ParentScore, Score
 
 # %% auto #0
 __all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema',
@@ -111,7 +111,8 @@ def result_row(
 # %% ../nbs/12_runs.ipynb #298b9aa0
 def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
     "Fingerprint, name, depth and parameters of a model, in all and by layer"
-    from prunebook.stack import LayerStack, fingerprint
+    from prunebook.modules import fingerprint
+    from prunebook.stack import LayerStack
     layers = [sum(p.numel() for p in o.parameters()) for o in LayerStack(model).layers]
     return dict(fingerprint=fingerprint(model), name=public_name(model.config.name_or_path or type(model).__name__),
                 depth=len(layers), parameters=model.num_parameters(), layer_parameters=layers)
@@ -144,7 +145,7 @@ def score_of(
 ) -> LossScore | ParentScore | Score:
     """The score that was written, with log-probabilities to three decimals.
     Raises `ValueError` if row and items disagree"""
-    from prunebook.evaluation import LossScore, ParentScore, Score
+    from prunebook.scores import LossScore, ParentScore, Score
     row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
     got = {k: items[k].to_pylist() for k in items.column_names if k not in KEYS}
     if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')

@@ -14,7 +14,8 @@ from .core import PrunebookError, lock, read_json, recover, work_folder
 from .methods import METHODS, adapted_layers, cut_record, layer_origins, seams, target_names
 from .models import load_model, quantization
 from .recipes import settings_that_count
-from .stack import LayerStack, fingerprint
+from .modules import fingerprint
+from .stack import LayerStack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from prunebook.recipes import HealingConfig

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError
-from .stack import check_layers, cut_config, show_layers
+from .configs import cut_config
+from .stack import check_layers, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
@@ -165,7 +166,7 @@ HOW: dict[str, Callable[[ServingRule, Fields, Fields], list[str]]] = dict(
 "The ways in which a stack finds the kind of each layer"
 
 # %% ../nbs/05a_serving.ipynb #5463789a
-LEFT_ROTARY = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid')
+LEFT_ROTARY = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid', 'cohere_compass_text')
 "Model types that transformers would load with another base if `rope_scaling` stood in the config"
 
 def older_rotary(
@@ -177,6 +178,7 @@ def older_rotary(
     local = nested.get('sliding_attention') if kind.startswith('gemma3') else None
     main = nested.get('full_attention') if local else nested
     if not isinstance(main, dict) or not isinstance(main.get('rope_theta'), (int, float)): return {}
+    if any(isinstance(o, dict) for o in main.values()): return {}  # one kind of layers has its own
     scaling = {k: v for k, v in main.items() if k not in ('rope_theta', 'partial_rotary_factor')}
     scaled = scaling.get('rope_type', 'default') != 'default'
     found = dict(rope_theta=main['rope_theta'], rope_scaling=scaling if scaled else None)

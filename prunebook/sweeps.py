@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .core import (PrunebookError, Rule, Settings, instance, keep_apart, number, or_none, public_name, setting,
                             whole)
 from .data import load_texts, tokenize
-from .evaluation import (Task, change_task, choice_arguments, cut_answers, evaluate, item_hash, parse_task,
-                                  task_items, text_loss)
+from .choices import cut_answers
+from .evaluation import evaluate, text_loss
+from .scores import item_hash
+from .tasks import Task, change_task, choice_arguments, parse_task, task_items
 from .healing import HealingResult, heal
 from .losses import cut_losses
 from .limits import check_distances
@@ -22,13 +24,14 @@ from .plans import Plan
 from .pruning import STRATEGIES, choose_layers, prune_model
 from .recipes import QUICK, HealingConfig, settings_that_count
 from .runs import FILES, Run, model_record, read_record, start_record
-from .similarity import LayerDistances, layer_distances
+from .distances import LayerDistances
+from .similarity import layer_distances
 from .stack import LayerStack, weight_sharing_copy
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from prunebook.evaluation import LossScore, ParentScore, Score
+    from prunebook.scores import LossScore, ParentScore, Score
 
 # %% auto #0
 __all__ = ['TEXT', 'SCORING', 'FREE', 'listed', 'by_task', 'either', 'SweepConfig', 'complete_config', 'check_config', 'task_of',

@@ -11,12 +11,14 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 import atheris
-rooms = ['data', 'evaluation', 'recipes', 'losses', 'plans', 'checkpoint', 'similarity', 'sweeps']
+rooms = ['readers', 'questions', 'data', 'distances', 'evaluation', 'recipes',
+         'losses', 'plans', 'checkpoint', 'similarity', 'sweeps']
 with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.checkpoint import read_header
     from prunebook.core import PrunebookError
     from prunebook.data import load_questions, load_texts
-    from prunebook.evaluation import Score, check_items, load_score
+    from prunebook.prompts import check_items
+    from prunebook.scores import Score, load_score
     from prunebook.recipes import HealingConfig
     from prunebook.losses import LossMap
     from prunebook.plans import Plan, parse_layers

@@ -4,7 +4,10 @@ import pytest, torch
 from prunebook import PrunebookError, SweepConfig, Task, compare, evaluate, prune_model, read_run, sweep
 from prunebook.cli import main
 from prunebook.core import PrunebookError as Refused
-from prunebook.evaluation import ParentScore, agreement, chat_documents, compare_heads, load_score, parse_task
+from prunebook.parents import agreement, compare_heads
+from prunebook.prompts import chat_documents
+from prunebook.scores import ParentScore, load_score
+from prunebook.tasks import parse_task
 from prunebook.runs import kept_score
 from prunebook.stack import LayerStack, weight_sharing_copy
 from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word_tokenizer

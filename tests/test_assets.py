@@ -410,7 +410,7 @@ def test_a_local_folder_or_file_is_one_row(quick, tmp_path):
 
 def test_the_demo_is_the_one_of_the_kept_runs():
     from prunebook import load_model
-    from prunebook.stack import fingerprint
+    from prunebook.modules import fingerprint
     assert fingerprint(load_model('demo', dtype='bfloat16')[0]) == 'f05aa70870683f6a'
 
 

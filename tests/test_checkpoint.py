@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from support import architectures
 from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
 from support.tiny import save, tiny, word_tokenizer
 from prunebook.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
                                   read_tensors, save_pruned, sound_record)
 from prunebook.core import PrunebookError
+from prunebook.modules import reload_differs
+from prunebook.stack import LayerStack
 from prunebook.plans import Plan
 from prunebook.pruning import prune_model
 
@@ -414,6 +417,69 @@ def test_killed_at_any_moment(tmp_path):
     prune(src, out, [2, 5])
     assert has_layers(out, keep) and digest(src) == before
     assert not [p for p in tmp_path.glob('.out*') if p.is_dir()], 'the next run clears the leavings of killed ones'
+
+
+# what other stacks read
+
+LONGER = dict(original_max_position_embeddings=64)
+LLAMA3 = dict(rope_type='llama3', factor=8., low_freq_factor=1., high_freq_factor=4.) | LONGER
+YARN = dict(rope_type='yarn', factor=4., beta_fast=32., beta_slow=1.) | LONGER
+ANGLES = dict(default=dict(rope_type='default'), linear=dict(rope_type='linear', factor=2.), llama3=LLAMA3, yarn=YARN)
+
+
+@pytest.mark.parametrize('kind, angles', [('llama', o) for o in ANGLES] + [
+    ('mistral', 'default'), ('qwen2', 'yarn'), ('qwen3', 'default'), ('gemma2', 'linear'), ('phi', 'default')])
+def test_rotary_angles_stand_at_the_top_too(kind, angles, tmp_path):
+    "transformers loads the same model from it, by its config, its logits and its modules"
+    angles = dict(rope_theta=77_000.) | ANGLES[angles] | (dict(partial_rotary_factor=.5) if kind == 'phi' else {})
+    model = tiny(kind, layers=6, rope_parameters=angles)
+    save(tmp_path/'src', model)
+    small = prune_model(model, [1, 4])
+    save_pruned(small, word_tokenizer(), tmp_path/'memory')
+    prune(tmp_path/'src', tmp_path/'disk', [1, 4])
+    for folder in (tmp_path/'memory', tmp_path/'disk'):
+        told = json.loads((folder/'config.json').read_text())
+        assert told['rope_theta'] == 77_000 and told['rope_parameters']['rope_theta'] == 77_000
+        assert (told['rope_scaling'] or {}).get('factor') == angles.get('factor')
+        again = AutoModelForCausalLM.from_pretrained(folder).eval()
+        assert again.config.rope_parameters == small.config.rope_parameters
+        assert torch.equal(again(ids).logits, small(ids).logits)
+        assert reload_differs(again, LayerStack(again).path) is None
+
+
+def test_gemma3_has_a_name_for_each_kind(tmp_path):
+    angles = dict(full_attention=dict(rope_theta=5e5, rope_type='linear', factor=8.),
+                  sliding_attention=dict(rope_theta=2e4, rope_type='default'))
+    model = tiny('gemma3_text', layers=7, rope_parameters=angles)
+    small = prune_model(model, [0])
+    save_pruned(small, word_tokenizer(), tmp_path/'a')
+    told = json.loads((tmp_path/'a'/'config.json').read_text())
+    assert (told['rope_theta'], told['rope_local_base_freq'], told['rope_scaling']['factor']) == (5e5, 2e4, 8.)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path/'a').eval()
+    assert again.config.rope_parameters == angles and torch.equal(again(ids).logits, small(ids).logits)
+
+
+@pytest.mark.parametrize('kind', ['gpt_neox', 'bailing_hybrid'])
+def test_models_that_name_their_base_otherwise_are_left(kind):
+    from prunebook.serving import older_rotary
+    assert older_rotary(dict(model_type=kind, rope_parameters=dict(rope_theta=5., rope_type='linear', factor=2.))) == {}
+    assert older_rotary(dict(model_type='olmo3', rope_parameters=dict(full_attention=dict(rope_theta=5.)))) == {}
+
+
+# kinds that a config class forces
+
+@pytest.mark.parametrize('kind', ['gemma4_text', 'gemma4_unified_text'])
+def test_a_last_layer_that_the_config_would_change(kind, tmp_path):
+    "Transformers gives the last layer full attention. On disk and in memory alike"
+    model = architectures.tiny(kind, hidden_size_per_layer_input=0)
+    save(tmp_path/'src', model)
+    for cut in (lambda: prune(tmp_path/'src', tmp_path/'out', [7]), lambda: prune_model(model, [7])):
+        with pytest.raises(PrunebookError) as e: cut()
+        assert 'layer_types[6] is sliding_attention, and would reload as full_attention' in str(e.value)
+        assert '\n' not in str(e.value) and absent(tmp_path/'out')
+    prune(tmp_path/'src', tmp_path/'out', [6, 7])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path/'out').eval()
+    assert torch.equal(again(ids).logits, prune_model(model, [6, 7])(ids).logits)
 
 
 # memory

@@ -12,7 +12,7 @@ from prunebook.claims import (
     task_plateau, title_of, unhealed_gap, unpruned, with_hashes, with_holm)
 from prunebook.core import PrunebookError
 from prunebook.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from support.made_runs import (DEPTH, MODEL, Made, choice, distances, examples, fill, full, lengths, loss, ranks, seeds,
                                shapes, x)
 

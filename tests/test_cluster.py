@@ -21,7 +21,7 @@ from prunebook.core import PrunebookError
 from prunebook.losses import cut_losses, loss_map, loss_work
 from prunebook.prefixes import share_prefixes
 from prunebook.runs import KEYS, read_items, read_record, read_run
-from prunebook.stack import fingerprint
+from prunebook.modules import fingerprint
 from prunebook.sweeps import SweepConfig, sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import strategies as st
-from prunebook import PrunebookError, assets, data, load_questions, load_texts
+from prunebook import PrunebookError, assets, load_questions, load_texts
 from prunebook.assets import TEXT_SPLITS
 from prunebook.core import digest
 from prunebook.data import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
-from prunebook.evaluation import check_items
+from prunebook.prompts import check_items
+from prunebook.questions import one_step_sums
 from support.readers import blobs, bounded, fuzz, near
 
 KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')
@@ -211,7 +212,7 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
     assert load_questions('sums')[0] == dict(
         question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
-    with pytest.raises(PrunebookError, match='whole number of questions'): data.one_step_sums(0)
+    with pytest.raises(PrunebookError, match='whole number of questions'): one_step_sums(0)
 
 
 # tokens

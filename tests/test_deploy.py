@@ -1,10 +1,10 @@
 """Served elsewhere: what the rules say about other stacks, tested by running these stacks on random models; the choice
 of layers that stays right there; `prunebook check --serve`. Stacks that are not installed are skipped."""
-import itertools, json
+import itertools, json, subprocess, sys
 import numpy as np, pytest, torch
 from transformers import AutoConfig
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model, save_pruned
-from prunebook.checkpoint import export_plan, model_card, sound_record
+from prunebook.checkpoint import export_plan, model_card, sound_record, widen_config
 from prunebook.cli import main
 from prunebook.deploy import (
     RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report, transformers_scores)
@@ -19,16 +19,18 @@ WINDOW = dict(sliding_window=8)
 MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
              shared_expert_intermediate_size=16, decoder_sparse_step=1)
 LINEAR = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
+LLLG = (['sliding_attention'] * 3 + ['full_attention']) * 16
 GEMMA = dict(WINDOW, head_dim=8, num_key_value_heads=2)
 FAMILIES = dict(
     llama=(8, 3, {}), mistral=(8, 3, WINDOW), qwen2=(8, 3, {}), qwen3=(8, 3, dict(head_dim=8)),
     gemma2=(9, 2, GEMMA | dict(query_pre_attn_scalar=8)), gemma3_text=(13, 6, GEMMA | dict(query_pre_attn_scalar=8)),
     gemma4_text=(12, 6, GEMMA | dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)),
     gpt_oss=(9, 2, GEMMA | MIXED), cohere2=(9, 4, WINDOW), smollm3=(9, 4, {}),
+    exaone4=(64, 4, WINDOW | dict(head_dim=8, sliding_window_pattern='LLLG', layer_types=LLLG)),
     qwen3_next=(9, 4, MIXED | LINEAR | dict(head_dim=8)))
 "Model type: depth, period (or any number, where nothing is counted), and fields of the config"
 CASES = [(f, n) for f, (_, period, _) in FAMILIES.items() for n in (0, 1, 2, period)]
-QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2)}
+QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2), ('exaone4', 2)}
 cases = [pytest.param(*o, marks=[] if o in QUICK else pytest.mark.slow) for o in dict.fromkeys(CASES)]
 
 
@@ -38,17 +40,6 @@ def wide_awake(model):
         for p in model.parameters():
             if p.dim() > 1: p *= 3
     return model
-
-
-def old_style(folder):
-    "The angles of a config also where transformers 4 wrote them, for models of mlx-lm that look only there"
-    config = json.loads((folder/'config.json').read_text())
-    if config['model_type'].startswith('gemma4'): return  # mlx-lm reads the new style there
-    angles = config.get('rope_parameters') or {}
-    angles = angles.get('full_attention', angles)
-    config |= {k: angles[k] for k in ('rope_theta', 'partial_rotary_factor') if k in angles}
-    if angles.get('rope_type', 'default') != 'default': config['rope_scaling'] = angles
-    (folder/'config.json').write_text(json.dumps(config))
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +53,7 @@ def pruned(tmp_path_factory, tiny):
         small = prune_model(model, range(1, 1 + n)) if n else model
         folder = made[family, n] = tmp_path_factory.mktemp(f'{family}-{n}')/'model'
         save(folder, small)
-        old_style(folder)
+        widen_config(folder)
         return folder
     return make
 
@@ -84,7 +75,7 @@ def test_every_rule_is_complete():
 
 
 def test_the_families_of_the_table():
-    names = 'llama qwen2 qwen3 gemma2 gemma3_text gemma4_text gpt_oss cohere2 smollm3 llama4 qwen3_next mistral'
+    names = 'llama qwen2 qwen3 gemma2 gemma3_text gemma4_text gpt_oss cohere2 smollm3 llama4 qwen3_next mistral exaone4'
     wanted = set(names.split())
     assert wanted <= set(known_types())
     assert all(rules_of(stack, kind) for stack in SERVED for kind in wanted)
@@ -129,12 +120,74 @@ def test_the_scale_of_the_largest_gemma_is_lost_in_a_plain_conversion():
 
 
 def test_angles_that_mlx_does_not_read():
-    "Saved by transformers 5; not a fault of the cut"
+    "Saved by transformers 5 alone. A pruned model is saved with the old names too"
     new = dict(model_type='llama', num_hidden_layers=4, rope_parameters=dict(rope_theta=5e5, rope_type='default'))
-    found = serving_verdict(new, 'mlx', [0, 1, 3])
+    found = serving_verdict(new, 'mlx')
     assert found.status == 'differs' and not found.by_cut and 'rope_theta' in found.why
+    assert serving_verdict(new, 'mlx', [0, 1, 3]).status == 'same'
     assert serving_verdict(new | dict(rope_theta=5e5), 'mlx').status == 'same'
-    assert serving_warning(new, [0, 1, 3]) == '' and serving_states(new, [0])['mlx'] == 'differs unpruned too'
+    assert serving_warning(new, [0, 1, 3]) == '' and serving_states(new, [0])['mlx'] == 'same'
+
+
+def test_fields_that_a_stack_ignores():
+    "mlx-lm has no scaled angles for Gemma 2, and rounds those of YaRN; both are wrong unpruned too"
+    scaled = dict(rope_parameters=dict(rope_theta=1e4, rope_type='linear', factor=2.))
+    gemma2 = dict(model_type='gemma2', num_hidden_layers=4, layer_types=['full_attention'] * 4, head_dim=8) | scaled
+    found = serving_verdict(gemma2, 'mlx', [0, 1])
+    assert found.status == 'differs' and not found.by_cut and 'linear' in found.why
+    yarn = dict(rope_theta=1e4, rope_type='yarn', factor=2., original_max_position_embeddings=64)
+    llama = lambda **kw: dict(model_type='llama', num_hidden_layers=4, rope_parameters=yarn | kw)
+    assert serving_states(llama(), [0])['mlx'] == 'same'
+    assert serving_states(llama(truncate=False), [0])['mlx'] == 'differs unpruned too'
+
+
+def exaone(depth, **fields):
+    kinds = (['sliding_attention'] * 3 + ['full_attention']) * (depth // 4)
+    return dict(model_type='exaone4', num_hidden_layers=depth, sliding_window=8, sliding_window_pattern='LLLG',
+                layer_types=kinds, rope_theta=1e6, **fields)
+
+
+@pytest.mark.parametrize('stack, drop, right', [
+    ('llama.cpp', '', True), ('llama.cpp', '4-7', False), ('llama.cpp-mended', '4-7', False), ('mlx', '', True),
+    ('mlx', '4-7', True), ('mlx', '5-8', True), ('mlx', '4', False), ('mlx', '63', True), ('vllm', '4', True)])
+def test_cuts_of_exaone(stack, drop, right):
+    "64 layers are the 32B. llama.cpp knows it by them, and mlx-lm counts letters"
+    config = exaone(64)
+    found = serving_verdict(config, stack, as_plan(drop, 64).keep if drop else range(64))
+    assert (found.status == 'same') == right and found.by_cut != right
+    if not right: assert ('depth of 64' if 'llama' in stack else 'letters of sliding_window_pattern') in found.why
+
+
+def test_exaone_without_windows():
+    "As the 1.2B: all layers are alike, with rotary positions"
+    config = exaone(8) | dict(sliding_window=None, sliding_window_pattern=None, layer_types=['full_attention'] * 8)
+    assert serving_states(config, [0, 1, 2]) == dict.fromkeys(SERVED, 'same')
+    assert 'it stops' in serving_verdict(exaone(8) | dict(sliding_window_pattern=4), 'mlx').why
+    only_full = [3, 7, 11]
+    assert [serving_verdict(exaone(64), o, only_full).by_cut for o in SERVED] == [True, True, True]
+
+
+@pytest.mark.parametrize('depth, width, status', [(32, 4096, 'same'), (40, 5120, 'same'), (30, 4096, 'differs'),
+                                                  (38, 5120, 'differs'), (32, 5120, 'differs')])
+def test_baichuan_in_llama_cpp(depth, width, status):
+    config = dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=width)
+    assert serving_verdict(config, 'llama.cpp').status == status
+    assert {serving_verdict(config, o).status for o in ('mlx', 'vllm')} == {'not supported'}
+    assert serving_verdict(config, 'llama.cpp', range(depth - 1)).by_cut == (status == 'same')
+
+
+def test_rules_need_no_transformers_where_defaults_are_known():
+    "In a new process, with the configs of old checkpoints"
+    code = """import sys
+from prunebook.serving import verdicts_of
+for kind in ('llama', 'qwen2', 'qwen3'):
+    [mlx] = [o for o in verdicts_of(dict(model_type=kind, num_hidden_layers=4), [0, 1]) if o.stack == 'mlx']
+    print(kind, mlx.status)
+assert 'transformers' not in sys.modules"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.split() == ['llama', 'same', 'qwen2', 'differs', 'qwen3', 'same'], done.stderr
+    config = AutoConfig.for_model('qwen2')
+    assert config.rope_parameters['rope_theta'] == 10_000, 'mlx-lm takes a million for Qwen2'
 
 
 @pytest.mark.parametrize('wrong', [dict(layer_types=3), dict(num_hidden_layers='x'), dict(layer_types=['a']),
@@ -169,6 +222,36 @@ def against(stack, folder):
         assert 'does not load' in rule.why or rule.status == 'not supported', f'{e} / {rule}'
         return
     assert (found.largest < .02) == (rule.status == 'same'), f'{rule} / {found}'  # a wrong kind: .05 and more
+
+
+def as_baichuan(src, dst):
+    "A GGUF file of a Llama as one of Baichuan's architecture, which computes the same at a depth of 32"
+    from gguf import GGUFReader, GGUFWriter
+    read, out = GGUFReader(src), GGUFWriter(dst, 'baichuan')
+    for name, field in read.fields.items():
+        if name.startswith('GGUF.') or name == 'general.architecture': continue
+        out.add_key_value(name.replace('llama.', 'baichuan.', 1), field.contents(), field.types[0],
+                          field.types[-1] if len(field.types) > 1 else None)
+    for t in read.tensors: out.add_tensor(t.name, t.data)
+    for write in (out.write_header_to_file, out.write_kv_data_to_file, out.write_tensors_to_file, out.close): write()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='llama.cpp is not installed')
+@pytest.mark.parametrize('depth', [32, 31])
+def test_baichuan_by_running(depth, tmp_path, tiny):
+    "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
+    from prunebook.llamacpp import llama_scores, to_gguf
+    model = wide_awake(tiny('llama', layers=depth))
+    save(tmp_path/'m', model)
+    to_gguf(tmp_path/'m', tmp_path/'llama.gguf', 'f32', False, tokenizer=False)
+    as_baichuan(tmp_path/'llama.gguf', tmp_path/'baichuan.gguf')
+    ids = np.random.default_rng(0).integers(3, 99, 60).tolist()
+    want = transformers_scores(tmp_path/'m', ids)
+    assert agreement_of(want, llama_scores(tmp_path/'llama.gguf', ids)).largest < .02
+    found = agreement_of(want, llama_scores(tmp_path/'baichuan.gguf', ids)).largest
+    rule = serving_verdict(dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=4096), 'llama.cpp')
+    assert (found < .02) == (rule.status == 'same') == (depth == 32)
 
 
 @pytest.mark.slow

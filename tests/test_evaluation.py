@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.evaluation import (SCORINGS, LossScore, Score, answers, as_score, c4_loss, check_items, choice_accuracy,
-                                  compare, generate_texts, generated_accuracy, item_hash, knows, last_number,
-                                  load_score, macro_interval, prompt, ratio_interval, text_loss, wilson)
+from prunebook.evaluation import c4_loss, choice_accuracy, text_loss
+from prunebook.generation import generate_texts, generated_accuracy, last_number
+from prunebook.prompts import SCORINGS, answers, check_items, prompt
+from prunebook.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score, macro_interval,
+                              ratio_interval, wilson)
 from prunebook.likelihood import pick
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
@@ -286,7 +288,7 @@ def test_compare_finds_and_does_not_find():
     counts = rng.integers(50, 100, 80).tolist()
     base = rng.normal(3, 1, 80) * counts
     index = list(range(80))
-    score = lambda sums: LossScore('t', *ratio_interval(sums, counts), 80, list(sums), counts, index, [], 1, 99)
+    score = lambda sums: LossScore('t', *ratio_interval(sums, counts), 80, list(sums), counts, index, [], 1, vocab=99)
     better = compare(score(base), score(base + rng.normal(.1, .1, 80) * counts))
     assert better.low > 0 and better.p < .01
     assert compare(score(base), score(base + rng.normal(0, .1, 80) * counts)).p > .05

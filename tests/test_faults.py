@@ -10,7 +10,7 @@ import pandas as pd, pytest
 from prunebook.checkpoint import prune_checkpoint
 from prunebook.core import read_json
 from prunebook.recipes import HealingConfig
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from prunebook.sweeps import SweepConfig
 from support import kills
 from support.kills import beside, tree, unsynced

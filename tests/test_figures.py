@@ -13,7 +13,7 @@ from prunebook.figures import (
     STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates, kept_runs, known_rulings, look_of,
     one_legend, outer_labels, panels, percent_axis, plot_curves, plot_heatmap, plot_heatmaps, plot_history, plot_places,
     plot_recipe, plot_retention, plot_scores, plot_stack, report_html, rescaled_rows, save_figure, short_name)
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from prunebook.stack import Block
 from support import made_runs
 from support.made_runs import Made, choice, distances, fill, full

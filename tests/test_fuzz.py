@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from prunebook.checkpoint import check_checkpoint, prune_checkpoint, read_header, read_tensors
 from prunebook.cli import main
 from prunebook.core import PrunebookError
-from prunebook.evaluation import LossScore, Score, load_score, parse_task
+from prunebook.scores import LossScore, Score, load_score
+from prunebook.tasks import parse_task
 from prunebook.recipes import HealingConfig
 from prunebook.losses import LossMap
 from prunebook.plans import Plan, parse_layers
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from prunebook.sweeps import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
 
@@ -107,7 +108,7 @@ def test_headers(root, table, more):
 # settings, scores, tables
 
 score = Score('t', .5, 1, 2, .1, .9, [0, 1], [0, 0], 'likelihood', .5, .5)
-losses = LossScore('t', 2., 1., 3., 2, [4., 4.], [2, 2], [0, 1], [], 9, 99)
+losses = LossScore('t', 2., 1., 3., 2, [4., 4.], [2, 2], [0, 1], [], 9, vocab=99)
 readers = dict(
     score=(load_score, near(kind='Score', **vars(score))), losses=(load_score, near(kind='LossScore', **vars(losses))),
     plan=(Plan.load, near(layers=[1, 2], depth=4, strategy='x', details={})),

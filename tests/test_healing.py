@@ -18,7 +18,8 @@ from prunebook.data import Tokens
 from prunebook.healing import HealingResult, make_student
 from prunebook.methods import METHODS, Method, frozen_copy, seams
 from prunebook.recipes import PAPER_RECIPES, QUICK, settings_that_count
-from prunebook.stack import LayerStack, fingerprint
+from prunebook.modules import fingerprint
+from prunebook.stack import LayerStack
 from prunebook.training import OrderedTrainer, training_rows
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 

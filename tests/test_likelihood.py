@@ -6,12 +6,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.attention import takes_forks
 from prunebook.core import PrunebookError
-from prunebook.evaluation import prompt
+from prunebook.prompts import prompt
 from prunebook.likelihood import (continuation_logprobs, document_losses, encode_pairs, logprob_batches, pick,
                                   token_losses)
 from prunebook.prefixes import share_prefixes
 from prunebook.data import make_batch
-from prunebook.similarity import check_vocabulary
+from prunebook.architecture import check_vocabulary
 from prunebook.stack import LayerStack
 from support.tiny import Letters, tiny
 

@@ -9,7 +9,8 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation import text_loss
 from prunebook.losses import LossMap, critical_fraction, cut_losses, fit_two_lines, judge_distances, loss_map
 from prunebook.prefixes import Branch, run_branch, share_prefixes
-from prunebook.similarity import LayerDistances, layer_distances
+from prunebook.distances import LayerDistances
+from prunebook.similarity import layer_distances
 from prunebook.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
 

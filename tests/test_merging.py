@@ -11,7 +11,7 @@ from prunebook.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
 from prunebook.core import read_json
 from prunebook.methods import METHODS
-from prunebook.stack import fingerprint
+from prunebook.modules import fingerprint
 from support.checkpoints import absent, digest, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import prunebook.evaluation as evaluation
 from prunebook.core import PrunebookError
-from prunebook.evaluation import choice_accuracy, cut_answers
+from prunebook.choices import cut_answers
+from prunebook.evaluation import choice_accuracy
 from prunebook.prefixes import batch_room, pruned_tree, share_prefixes, states_stored
 from prunebook.stack import LayerStack
 from support.tiny import Letters, tiny

@@ -10,8 +10,9 @@ from prunebook.core import PrunebookError
 from prunebook.limits import check_distances
 from prunebook.plans import Plan, as_plan, check_patterns, matches, parse_layers
 from prunebook.pruning import STRATEGIES, Strategy, choose_layers, prune_model
-from prunebook.similarity import LayerDistances
-from prunebook.stack import Block, LayerStack, fingerprint, show_layers
+from prunebook.distances import LayerDistances
+from prunebook.modules import fingerprint
+from prunebook.stack import Block, LayerStack, show_layers
 
 ids = torch.arange(3, 15)[None]
 

@@ -3,7 +3,7 @@ import json
 import pytest, torch
 from prunebook import PrunebookError, choose_layers, heal, prune_model
 from prunebook.cli import main
-from prunebook.evaluation import agreement
+from prunebook.parents import agreement
 from prunebook.recipes import HealingConfig
 from prunebook.serving import servable, serving_verdict
 from prunebook.sizes import model_sizes

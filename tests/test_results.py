@@ -11,13 +11,17 @@ import pytest
 from prunebook.claims import claim_finding, open_run
 from prunebook.core import PrunebookError
 from prunebook.data import load_texts
-from prunebook.evaluation import choice_accuracy, generated_accuracy, item_hash, task_examples, task_items, text_loss
+from prunebook.evaluation import choice_accuracy, text_loss
+from prunebook.generation import generated_accuracy
+from prunebook.scores import item_hash
+from prunebook.tasks import task_examples, task_items
 from prunebook.healing import heal
 from prunebook.models import load_model
 from prunebook.plans import Plan
 from prunebook.pruning import prune_model
 from prunebook.runs import kept_score, read_record, read_run
-from prunebook.stack import LayerStack, fingerprint
+from prunebook.modules import fingerprint
+from prunebook.stack import LayerStack
 from prunebook.sweeps import kept_config, questions_of, task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'

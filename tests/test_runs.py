@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from prunebook import runs
 from prunebook.core import PrunebookError
-from prunebook.evaluation import LossScore, Score, ratio_interval, wilson
+from prunebook.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.runs import (EMPTY, FILES, ITEMS, KEYS, RESULTS, Run, arrow_schema, kept_score, read_items, read_record,
                             read_results, read_run, start_record)
 from support.made_runs import MODEL, Made, choice, fill, loss
@@ -26,8 +26,8 @@ def scores():
                     [], 1.25, 'set', items='abc', groups=['law', 'law', 'art', ''], shots=5, chat=True)
     written = Score('sums', 1 / 3, 1, 3, *wilson(1, 3), [1, 0, 0], [1, 1, 1], 'generated', 0., 0.,
                     written=['12', '', 'ä\n"x"'])
-    one = LossScore('c4', 3.25, -math.inf, math.inf, 1, [325.], [100], [4], [0, 1, 2, 3], 321, 99, 2., 'demo',
-                    items='d')
+    one = LossScore('c4', 3.25, -math.inf, math.inf, 1, [325.], [100], [4], [0, 1, 2, 3], 321,
+                    vocab=99, seconds=2., source='demo', items='d')
     return [choices, written, one, loss(3.1), choice(.5, n=7)]
 
 
@@ -60,7 +60,8 @@ def test_numbers_come_back_to_the_last_digit(tmp_path):
 
 
 def test_infinite_intervals_and_names_like_na_are_safe(tmp_path):
-    one = LossScore('NA', 3.25, -math.inf, math.inf, 1, [325.], [100], [0], [], 9, 99, source='null', items='NA')
+    one = LossScore('NA', 3.25, -math.inf, math.inf, 1, [325.], [100], [0], [], 9, vocab=99, source='null',
+                    items='NA')
     write(tmp_path/'run', {('nan', 'NA', 1, False, 0, 'NA'): one})
     row = read_run(tmp_path/'run').iloc[0]
     assert (row.sweep, row.strategy, row.task, row.source, row.low) == ('nan', 'NA', 'NA', 'null', -math.inf)

@@ -1,7 +1,6 @@
 """Strangers' files do nothing, and secrets stay inside. Tests of one room alone (wheels, checkpoints, models, reports)
 stand beside that room's other tests."""
 import json
-import re
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from prunebook.core import PrunebookError, atomic_write, printable, public_name,
 from prunebook.figures import plot_scores, report_html
 from prunebook.adapters import load_adapter
 from prunebook.plans import Plan
-from prunebook.stack import fingerprint
+from prunebook.modules import fingerprint
 
 token = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=document.title="pwned">',

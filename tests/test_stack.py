@@ -3,11 +3,12 @@ import copy, itertools
 import numpy as np, pytest, torch
 from prunebook.attention import (
     Fork, attend_by_document, document_spans, documents_isolated, fork_limit, run_forks, takes_forks)
-from prunebook import stack as stack_module
+from prunebook import modules
 from prunebook.core import PrunebookError
-from prunebook.stack import (
-    Block, LayerStack, check_layers, check_quantization, cut_config, evaluating, ffn_modules, find_layers, fingerprint,
-    replaced, show_layers, stream_writer, untie, weight_sharing_copy)
+from prunebook.configs import check_quantization, cut_config
+from prunebook.modules import evaluating, fingerprint, replaced, untie
+from prunebook.stack import Block, LayerStack, check_layers, find_layers, show_layers, weight_sharing_copy
+from prunebook.architecture import ffn_modules, stream_writer
 from support import architectures
 from support.architectures import state
 from support.tiny import KINDS, tiny
@@ -72,7 +73,7 @@ def test_an_exception_inside_a_cut_undoes_it(kind, late, monkeypatch):
             calls[0] += 1
             if calls[0] != k or late: setattr(obj, name, value)
             if calls[0] == k: raise MemoryError
-        monkeypatch.setattr(stack_module, 'setattr', fail, raising=False)
+        monkeypatch.setattr(modules, 'setattr', fail, raising=False)
         try:
             with LayerStack(model).view([0, 3]):
                 calls[0] = 1000  # all changes are made, and may be undone

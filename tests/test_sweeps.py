@@ -10,7 +10,8 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.data import load_questions
-from prunebook.evaluation import TASKS, Score, Task
+from prunebook.scores import Score
+from prunebook.tasks import TASKS, Task
 from prunebook.recipes import HealingConfig
 from prunebook.pruning import STRATEGIES, Strategy
 from prunebook.runs import KEYS, kept_score, read_record, read_run

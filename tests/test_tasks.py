@@ -7,9 +7,12 @@ import torch
 from prunebook.assets import ASSETS, complete
 from prunebook.core import PrunebookError
 from prunebook.data import load_questions
-from prunebook.evaluation import (GSM8K_EXAMPLES, TASKS, Task, change_task, choose_examples, compare, evaluate,
-                                  load_score, parse_task, prompt, put_in_words, same_number, task_examples, task_items,
-                                  task_title)
+from prunebook.evaluation import evaluate
+from prunebook.generation import same_number
+from prunebook.harness import harness_scores
+from prunebook.prompts import choose_examples, prompt, put_in_words
+from prunebook.scores import compare, item_hash, load_score
+from prunebook.tasks import GSM8K_EXAMPLES, TASKS, Task, change_task, parse_task, task_examples, task_items, task_title
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -224,6 +227,25 @@ def test_task_fields_reach_generation(own):
     run_one = lambda **kw: evaluate(model, letter_tokenizer(), [t], progress=False, **kw)['t'].written[0]
     assert len(run_one()) <= 3 and len(run_one(max_new_tokens=5)) > len(run_one())
     assert evaluate(model, letter_tokenizer(), [replace(t, kind='generated', shots=0)], progress=False)['t'].k in (0, 1)
+
+
+# the harness
+
+def test_scores_of_the_harness(monkeypatch):
+    "Items in the order of the documents; a group's items are pooled; the hash is that of the documents"
+    def sample(i, logprobs, target):
+        return dict(doc_id=i, doc=dict(q=i), target=target, filtered_resps=[(v, False) for v in logprobs])
+    one, two = [sample(1, [-3., -1.], 0), sample(0, [-1., -2.], 0)], [sample(2, [-5., -4., -6.], 1)]
+    out = dict(samples=dict(one=one, two=two), group_subtasks=dict(both=['one', 'two']))
+    monkeypatch.setattr('prunebook.harness.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
+    found = harness_scores(None, None, ['one', 'both'])
+    assert list(found) == ['harness:one', 'harness:both']
+    assert found['harness:one'].picked == [0, 1] and found['harness:one'].k == 1
+    both = found['harness:both']
+    assert (both.picked, both.answers, both.k) == ([0, 1, 1], [0, 0, 1], 2) and both.source == 'lm-eval'
+    assert both.items == item_hash([dict(q=i) for i in range(3)])
+    out['samples']['one'][0]['target'] = 'a text'
+    with pytest.raises(PrunebookError, match='one is not multiple choice'): harness_scores(None, None, ['one'])
 
 
 # the harness, where it is installed

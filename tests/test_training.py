@@ -7,11 +7,42 @@ from prunebook import PrunebookError, prune_model
 from prunebook.attention import attend_by_document, documents_isolated
 from prunebook.core import read_json
 from prunebook.stack import LayerStack
-from prunebook.training import (DivergenceWatch, WithLoss, collate, is_whole, mark_whole, on_first, row_order,
-                                training_rows, undisturbed, whole_checkpoint)
+from prunebook.training import (DivergenceWatch, WithLoss, collate, is_whole, load_state, mark_whole, on_first,
+                                row_order, save_state, training_rows, undisturbed, whole_checkpoint)
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
+
+
+# The optimiser's state
+
+@pytest.mark.parametrize('make', [torch.optim.AdamW, torch.optim.SGD, lambda o: torch.optim.SGD(o, momentum=.9)])
+def test_the_state_of_an_optimiser_comes_back(make, tmp_path):
+    "Bit for bit, also what is no tensor; and no file of it is a pickle"
+    layer = torch.nn.Linear(3, 2)
+    optimiser = make(layer.parameters())
+    layer(torch.randn(4, 3)).sum().backward()
+    optimiser.step()
+    state = optimiser.state_dict()
+    if state['state']: state['state'][1]['note'] = 'no tensor'
+    save_state(tmp_path, state, dict(last_epoch=3, _last_lr=[1 / 3]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['optimizer.json', 'optimizer.safetensors']
+    again, schedule = load_state(tmp_path)
+    assert schedule == dict(last_epoch=3, _last_lr=[1 / 3]) and again['param_groups'] == state['param_groups']
+    assert again['state'].keys() == state['state'].keys()
+    for i, o in state['state'].items():
+        assert all(torch.equal(again['state'][i][k], v) if hasattr(v, 'dtype') else again['state'][i][k] == v
+                   for k, v in o.items())
+    optimiser.load_state_dict(again)
+
+
+def test_a_checkpoint_holds_no_pickled_state(tmp_path):
+    run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'a')  # cleared at its end
+    seen = []
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('prunebook.training.mark_whole', lambda folder: seen.extend(p.name for p in folder.iterdir()))
+        run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'b')
+    assert {'optimizer.safetensors', 'optimizer.json'} <= set(seen) and not {'optimizer.pt', 'scheduler.pt'} & set(seen)
 
 
 # Rows

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prunebook.evaluation import LossScore, Score
+from prunebook.scores import LossScore, Score
 from prunebook.losses import LossMap
 from prunebook.runs import KEYS, Run, kept_score, read_run, record_json
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from prunebook.sweeps import SweepConfig, config_record
 from dataclasses import asdict
 

@@ -12,7 +12,8 @@ from prunebook.losses import loss_map
 from prunebook.models import load_model
 from prunebook.runs import Run, model_record, read_run
 from prunebook.data import load_texts
-from prunebook.similarity import layer_distances, LayerDistances
+from prunebook.distances import LayerDistances
+from prunebook.similarity import layer_distances
 from prunebook.sweeps import SweepConfig, sweep
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'

@@ -4,10 +4,10 @@ import math
 from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np
-from prunebook.evaluation import LossScore, Score, ratio_interval, wilson
+from prunebook.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.recipes import HealingConfig
 from prunebook.runs import EMPTY, Run
-from prunebook.similarity import LayerDistances
+from prunebook.distances import LayerDistances
 from prunebook.sweeps import SweepConfig
 
 DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
@@ -77,7 +77,8 @@ def loss(v, seed=0, n=40):
     counts, hard = r.integers(50, 200, n), r.normal(0, .3, n)
     sums = counts * (v + hard + np.random.default_rng(seed).normal(0, .01, n))
     value, low, high = map(float, ratio_interval(sums, counts))
-    return LossScore('c4', value, low, high, n, sums.tolist(), counts.tolist(), list(range(n)), [], 1000, 32000)
+    return LossScore('c4', value, low, high, n, sums.tolist(), counts.tolist(), list(range(n)), [], 1000,
+                     vocab=32000)
 
 
 def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss_simple=lambda n: 3 + 1.5 * n,
