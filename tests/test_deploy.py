@@ -243,6 +243,9 @@ def test_baichuan_by_running(depth, tmp_path, tiny):
     "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
     from prunebook.llamacpp import llama_scores, to_gguf
     model = wide_awake(tiny('llama', layers=depth))
+    with torch.no_grad():  # sharp attention, which positions change
+        for n, p in model.named_parameters():
+            if 'q_proj' in n or 'k_proj' in n: p *= 4
     save(tmp_path/'m', model)
     to_gguf(tmp_path/'m', tmp_path/'llama.gguf', 'f32', False, tokenizer=False)
     as_baichuan(tmp_path/'llama.gguf', tmp_path/'baichuan.gguf')
@@ -251,7 +254,7 @@ def test_baichuan_by_running(depth, tmp_path, tiny):
     assert agreement_of(want, llama_scores(tmp_path/'llama.gguf', ids)).largest < .02
     found = agreement_of(want, llama_scores(tmp_path/'baichuan.gguf', ids)).largest
     rule = serving_verdict(dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=4096), 'llama.cpp')
-    assert (found < .02) == (rule.status == 'same') == (depth == 32)
+    assert (found < .005) == (rule.status == 'same') == (depth == 32)
 
 
 @pytest.mark.slow
