@@ -16,7 +16,7 @@ from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Fork', 'run_forks', 'same_states', 'takes_forks', 'fork_limit', 'documents_isolated', 'document_spans',
+__all__ = ['Fork', 'run_forks', 'same_states', 'takes_forks', 'fork_limit', 'goes_on', 'documents_isolated', 'document_spans',
            'attend_by_document']
 
 # %% ../nbs/01a_attention.ipynb #26e22288
@@ -125,6 +125,16 @@ def fork_limit(stack: LayerStack) -> float:  # Tokens; infinite for most models
     square = lambda b: b.dtype == torch.bool and b.dim() > 1 and b.shape[-1] == b.shape[-2]
     own = [b.shape[-1] for b in stack.model.buffers() if square(b)]
     return min([getattr(stack.config, 'window_size', None) or math.inf, *own])
+
+# %% ../nbs/01a_attention.ipynb #79ef62e9
+def goes_on(stack: LayerStack) -> bool:
+    "Does a row that goes on from a key-value cache come out as in one piece? Some recurrent layers start again"
+    tokens, rest = [[v % (stack.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
+    try:
+        stack.extend([tokens], cache := stack.new_cache())
+        apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
+    except Exception: return False  # any error means that this architecture cannot
+    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
 
 # %% ../nbs/01a_attention.ipynb #bccc1cbf
 @torch.no_grad()

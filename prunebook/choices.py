@@ -167,7 +167,8 @@ def cut_answers(
     start, stack = time.perf_counter(), LayerStack(model)
     if keeps is not None: keeps = checked_keeps(keeps, len(stack))
     n, work = 1 if keeps is None else len(keeps), choice_work(stack, tokenizer, items, **asked)
-    key = digest(fingerprint(model), model.dtype, keeps, work.limit, work.chat, work.asked) if unfinished else ''
+    tokens = work.requests(work.groups[0]) if unfinished else None  # of the first group: they tell tokenizers apart
+    key = digest(fingerprint(model), model.dtype, keeps, work.limit, work.chat, work.asked, tokens)
     known, saved = PartialSums.open(unfinished, key, (n, work.first[-1])), start
     before, total = known.seconds, sum(len(o.prompts) for o in work.asked)
     with evaluating(model), tqdm(total=total, desc=f'{task} {work.scoring}', unit='item', disable=not progress) as bar:

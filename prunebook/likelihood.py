@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .attention import Fork, fork_limit, run_forks, takes_forks
+from .attention import Fork, fork_limit, goes_on, run_forks, takes_forks
 from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
-from .prefixes import Branch, batch_room, run_tree, share_prefixes
+from .prefixes import Branch, batch_room, checked_keeps, run_tree, share_prefixes
 from .architecture import check_vocabulary
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,6 +106,7 @@ def logprob_batches(
 ) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:  # (request, continuation); (pruned models, those) in nats
     "$\\log p$ of the continuations of each batch under every pruned model. What they share is computed once"
     stack = LayerStack(model)
+    if keeps is not None: keeps = checked_keeps(keeps, len(stack))
     check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
     common, one = _common_beginning(requests, share), all(len(o) == 1 for _, k in requests for o in k)
     budget = token_budget(batch_tokens, stack.device)
@@ -142,8 +143,8 @@ def _common_beginning(requests, share):
 
 def _fit_forks(stack, requests):
     "Does the model take these requests as forks?"
-    longest = max(len(c) + len(o) for c, k in requests for o in k)
-    widest = max(len(c) + sum(map(len, k)) for c, k in requests)
+    longest = max((len(c) + len(o) for c, k in requests for o in k), default=0)
+    widest = max((len(c) + sum(map(len, k)) for c, k in requests), default=0)
     return longest <= (stack.window or math.inf) and widest <= fork_limit(stack) and takes_forks(stack)
 
 # %% ../nbs/10_likelihood.ipynb #1b1117fc
@@ -222,11 +223,11 @@ def _by_cache(stack, requests, common, keeps, batch_tokens):
     models = [nullcontext] if keeps is None else [partial(stack.view, k) for k in keeps]
     bases = []
     for model in models:
-        with model(): bases.append(begun(stack, common))
+        with model(): bases.append((begun(stack, common), len(common)) if goes_on(stack) else (None, None))
     def run(rows):
         found = []
         for model, base in zip(models, bases):
-            with model(): cells, nll = _on_caches(stack, requests, rows, base, len(common))
+            with model(): cells, nll = _on_caches(stack, requests, rows, *base)
             found.append(nll)
         return cells, np.array(found)
     cost = lambda rows: len(rows) * max(_slots(requests[i]) for i in rows)
@@ -234,22 +235,24 @@ def _by_cache(stack, requests, common, keeps, batch_tokens):
 
 # %% ../nbs/10_likelihood.ipynb #c450f90d
 def _on_caches(stack, requests, rows, base, before):
-    "Cells and nats of some requests of equally long contexts"
+    "Cells and nats of some requests of equally long contexts; `before` is `None` for models that need whole rows"
     tails = [(r, (i, j), c) for r, i in enumerate(rows) for j, c in enumerate(requests[i][1])]
     longer = [o for o in tails if len(o[2]) > 1]
-    cache = stack.cache_copies(base, len(rows)) if before else stack.new_cache() if longer else None
-    last = stack.extend([requests[i][0][before:] for i in rows], cache).last_hidden_state[:, -1]
+    new = stack.new_cache if longer and before is not None else lambda: None
+    cache = stack.cache_copies(base, len(rows)) if before else new()
+    last = stack.extend([requests[i][0][before or 0:] for i in rows], cache).last_hidden_state[:, -1]
     nll = token_losses(stack, last[[o[0] for o in tails]], torch.tensor([o[2][0] for o in tails])).tolist()
     cells = [o[1] for o in tails]
     if not longer: return cells, nll
-    more, losses = _longer_choices(stack, longer, cache)
+    more, losses = _longer_choices(stack, longer, cache, [requests[i][0] for i in rows])
     return cells + more, nll + losses
 
 # %% ../nbs/10_likelihood.ipynb #64b348b0
-def _longer_choices(stack, longer, cache):
-    "Losses of the second and later tokens of choices, each on a copy of its prompt's cache"
-    cache.reorder_cache(torch.tensor([o[0] for o in longer], device=stack.device))
-    hidden = stack.extend([o[2][:-1] for o in longer], cache).last_hidden_state
+def _longer_choices(stack, longer, cache, contexts):
+    "Losses of the second and later tokens of choices, each on a copy of its prompt's cache, or behind its prompt"
+    if cache is not None: cache.reorder_cache(torch.tensor([o[0] for o in longer], device=stack.device))
+    n = 0 if cache is not None else len(contexts[0])
+    hidden = stack.extend([contexts[o[0]][:n] + o[2][:-1] for o in longer], cache).last_hidden_state[:, n:]
     cells = [(r, t) for r, o in enumerate(longer) for t in range(len(o[2]) - 1)]
     targets = torch.tensor([longer[r][2][t + 1] for r, t in cells])
     nll = token_losses(stack, hidden[[r for r, _ in cells], [t for _, t in cells]], targets)

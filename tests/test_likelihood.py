@@ -18,7 +18,9 @@ from support.tiny import Letters, tiny
 SMALL = dict(layers=4, initializer_range=.3)  # larger weights: attention then matters in a random model
 CASES = dict(llama={}, qwen3={}, gpt_neox={}, gpt2={}, phi={}, opt={}, falcon={}, mixtral={},
              gemma3_text=dict(sliding_window=6, final_logit_softcapping=5.))
-make = lambda kind, **kw: tiny(kind, **SMALL | CASES[kind] | kw)
+# some of these start again when tokens go on from a cache
+RECURRENT = dict(mamba={}, jamba=dict(attn_layer_period=2, attn_layer_offset=1), recurrent_gemma={})
+make = lambda kind, **kw: tiny(kind, **SMALL | (CASES | RECURRENT)[kind] | kw)
 
 
 def plain(model, context, choice):
@@ -56,7 +58,7 @@ def test_never_many_logits():
 
 # what requests share
 
-@pytest.mark.parametrize('kind', CASES)
+@pytest.mark.parametrize('kind', [*CASES, *RECURRENT])
 def test_shared_prompts_change_nothing(kind):
     "Shared beginnings, choices of many lengths, choices of one token; against a sequence for each choice"
     model, r = make(kind), random.Random(0)
@@ -154,7 +156,7 @@ def asked(kind, r):
 @pytest.mark.parametrize('model', [*CASES, 'mamba'])
 def test_pruned_models_together_as_alone(model, kind):
     "One walk over the tree gives bit for bit what a view of each pruned model gives"
-    model = tiny('mamba', layers=4) if model == 'mamba' else make(model)
+    model = make(model)
     requests, stack = asked(kind, random.Random(3)), LayerStack(model)
     together = list(logprob_batches(model, requests, KEEPS, batch_tokens=200))
     for m, keep in enumerate(KEEPS):
@@ -186,6 +188,16 @@ def test_requests_that_are_done_do_not_run():
     for (pairs, found), (again, values) in zip(whole[1:], rest):
         assert pairs == again and np.array_equal(found, values)
     assert not list(logprob_batches(model, requests, KEEPS, done=range(len(requests))))
+
+
+def test_layers_stay_in_the_order_of_the_model():
+    "As in a view: the order in which they are named does not matter; cuts that keep nothing are refused"
+    model, requests = make('llama'), asked('shared', random.Random(6))
+    one, two = (list(logprob_batches(model, requests, k)) for k in ([[3, 1], [0, 2, 1]], [[1, 3], [0, 1, 2]]))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(one, two))
+    for wrong in ([], [[]], [[0, 0]]):
+        with pytest.raises(PrunebookError): list(logprob_batches(model, requests, wrong))
+    assert continuation_logprobs(model, []) == []
 
 
 # text and tokens

@@ -3,7 +3,7 @@ import random
 import time
 import numpy as np
 import pytest
-import prunebook.evaluation as evaluation
+import prunebook.choices as choices
 from prunebook.core import PrunebookError
 from prunebook.choices import cut_answers
 from prunebook.evaluation import choice_accuracy
@@ -12,7 +12,7 @@ from prunebook.stack import LayerStack
 from support.tiny import Letters, tiny
 
 KEEPS = [[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [0, 3], [1, 2, 3]]
-make = lambda kind='llama': tiny(kind, layers=4, initializer_range=.3)
+make = lambda kind='llama': tiny(kind, layers=4, initializer_range=.3, max_position_embeddings=1024)
 
 
 def questions(n=9, seed=0, subjects=1):
@@ -50,7 +50,7 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     "Stopped after each batch in turn: what was done is not run again, and no digit changes"
     model, file = make(), tmp_path/'answers'
     how = dict(scoring='letter', shots=2, batch_tokens=400)
-    whole, real = ask(model, **how), evaluation.logprob_batches
+    whole, real = ask(model, **how), choices.logprob_batches
     monkeypatch.setattr(time, 'perf_counter', iter(range(0, 10**6, 10)).__next__)  # each batch is old enough to be kept
     stops = 0
     while True:
@@ -61,7 +61,7 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
             for o in real(*args, **kw):
                 if next(left, None) is None: raise KeyboardInterrupt
                 yield o
-        monkeypatch.setattr(evaluation, 'logprob_batches', interrupted)
+        monkeypatch.setattr(choices, 'logprob_batches', interrupted)
         try: ask(model, unfinished=file, **how)
         except KeyboardInterrupt: stops += 1
         else: break
@@ -71,7 +71,7 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
             for o in real(*args, **kw):
                 ran.append(o)
                 yield o
-        monkeypatch.setattr(evaluation, 'logprob_batches', counted)
+        monkeypatch.setattr(choices, 'logprob_batches', counted)
         again = ask(model, unfinished=file, **how)
         assert [o.logprobs for o in again] == [o.logprobs for o in whole] and ran
     assert stops > 2
@@ -86,6 +86,20 @@ def test_the_file_of_another_question_is_not_used(tmp_path, monkeypatch):
     assert [o.logprobs for o in other] == [o.logprobs for o in plain[:3]]
     file.write_bytes(b'{}')
     with pytest.raises(PrunebookError, match='is damaged'): ask(model, unfinished=file)
+
+
+def test_the_file_of_another_tokenizer_is_not_used(tmp_path, monkeypatch):
+    class Shifted(Letters):
+        def __call__(self, *args, **kw):
+            ids = super().__call__(*args, **kw)['input_ids']
+            return dict(input_ids=[[v + 1 if v > 5 else v for v in o] for o in ids])
+    model, file = make(), tmp_path/'answers'
+    monkeypatch.setattr(time, 'perf_counter', iter(range(0, 10**6, 10)).__next__)
+    first = ask(model, unfinished=file)
+    items, how = questions(subjects=2), dict(batch_tokens=300, progress=False)
+    other = cut_answers(model, Shifted(), items, KEEPS, unfinished=file, **how)
+    assert [o.logprobs for o in other] == [o.logprobs for o in cut_answers(model, Shifted(), items, KEEPS, **how)]
+    assert other[0].logprobs != first[0].logprobs
 
 
 @pytest.mark.parametrize('keeps', [[], [[]], [[0, 0]], [[9]]], ids=str)
