@@ -210,10 +210,15 @@ def test_a_token_in_an_upstream_message_stays_inside(secret, monkeypatch):
     def fail(*args, **kw):
         raise OSError(f'401 Client Error: token {kw.get("token") or os.environ["HF_TOKEN"]} is not allowed\nmore')
     monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', fail)
+    monkeypatch.setattr('huggingface_hub.HfApi.model_info', lambda *args, **kw: None)  # the hub answers
     with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated', token=secret)
     assert secret not in ''.join(traceback.format_exception(e.value)), 'nor in the traceback'
     monkeypatch.setenv('HF_TOKEN', secret)
     with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated')
+    assert secret not in ''.join(traceback.format_exception(e.value))
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', False)
+    monkeypatch.setattr('huggingface_hub.HfApi.model_info', fail)  # nor does it in the first question to the hub
+    with pytest.raises(PrunebookError, match='401') as e: load_model('org/gated', token=secret)
     assert secret not in ''.join(traceback.format_exception(e.value))
 
 
