@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ def logprob_batches(
     if keeps is not None: budget = batch_room(stack, share_prefixes(keeps), 1, budget, memory)
     rows = _by_cache if not _fit_forks(stack, requests) else _by_rows if common and one else _by_forks
     way, done = rows(stack, requests, common, keeps, budget), set(done)
-    todo = (o for o in way.groups if not done.issuperset(i for r in o for i in way.requests[r]))
+    todo = (o for o in way.groups if not done.issuperset(o))
     for _, (cells, nll) in retry_smaller_batch(way.run, todo, way.cost):
         pairs = list(dict.fromkeys(cells))
         found, at = np.zeros((len(nll), len(pairs))), {o: i for i, o in enumerate(pairs)}
@@ -151,10 +152,9 @@ def _fit_forks(stack, requests):
 @dataclass
 class Way:
     "How requests become batches"
-    run: Callable[[list[int]], tuple[list, np.ndarray]]  # Rows → their cells; (pruned models, cells) nats
-    groups: Iterable[list[int]]      # The rows of each batch
-    cost: Callable[[list[int]], int] # Memory that some rows take, in tokens
-    requests: Sequence[list[int]]    # The requests in each row
+    run: Callable[[list[int]], tuple[list, np.ndarray]]  # Requests → their cells; (pruned models, cells) nats
+    groups: Iterable[list[int]]      # The requests of each batch
+    cost: Callable[[list[int]], int] # Memory that some requests take, in tokens
 
 # %% ../nbs/10_likelihood.ipynb #24f23362
 def cell_losses(
@@ -181,21 +181,24 @@ def _by_forks(stack, requests, common, keeps, batch_tokens):
                           [o[4] for o in cells], 1 if keeps is None else len(keeps))
         return [o[1:3] for o in cells], nll
     cost = lambda rows: len(rows) * max(width[i] for i in rows)
-    return Way(run, groups_by_length(width, batch_tokens), cost, [[i] for i in range(len(forks))])
+    return Way(run, groups_by_length(width, batch_tokens), cost)
 
 # %% ../nbs/10_likelihood.ipynb #9cb1cf0e
 def _by_rows(stack, requests, common, keeps, batch_tokens):
     before, states = len(common), fork_runner(stack, common, keeps)
-    rows_of = _fill_rows([len(c) - before for c, _ in requests], min(batch_tokens // 3, fork_limit(stack) - before))
-    packed = [_prompts_in_a_row(requests, o, before) for o in rows_of]
-    width = [before + len(o.ids) for o in packed]
-    def run(rows):
-        cells = [(k, *o) for k, r in enumerate(rows) for o in packed[r].cells]
-        nll = cell_losses(stack, states([packed[r] for r in rows]), [(o[0], o[2]) for o in cells],
-                          [o[3] for o in cells], 1 if keeps is None else len(keeps))
+    length = [len(c) - before for c, _ in requests]
+    rows_of = _fill_rows(length, min(batch_tokens // 3, fork_limit(stack) - before))
+    row = {i: r for r, o in enumerate(rows_of) for i in o}
+    def pack(which): return [list(o) for _, o in groupby(which, row.get)]
+    def run(which):
+        packed = [_prompts_in_a_row(requests, o, before) for o in pack(which)]
+        cells = [(k, *o) for k, p in enumerate(packed) for o in p.cells]
+        nll = cell_losses(stack, states(packed), [(o[0], o[2]) for o in cells], [o[3] for o in cells],
+                          1 if keeps is None else len(keeps))
         return [o[1] for o in cells], nll
-    cost = lambda rows: len(rows) * max(width[r] for r in rows)
-    return Way(run, groups_by_length(width, batch_tokens), cost, rows_of)
+    def cost(which): return max(before + sum(length[i] for i in o) for o in pack(which)) * len(pack(which))
+    groups = groups_by_length([cost(o) for o in rows_of], batch_tokens)
+    return Way(run, ([i for r in g for i in rows_of[r]] for g in groups), cost)
 
 # %% ../nbs/10_likelihood.ipynb #4def66ec
 def _prompts_in_a_row(requests, which, before):
@@ -231,7 +234,7 @@ def _by_cache(stack, requests, common, keeps, batch_tokens):
             found.append(nll)
         return cells, np.array(found)
     cost = lambda rows: len(rows) * max(_slots(requests[i]) for i in rows)
-    return Way(run, _equal_length(requests, batch_tokens), cost, [[i] for i in range(len(requests))])
+    return Way(run, _equal_length(requests, batch_tokens), cost)
 
 # %% ../nbs/10_likelihood.ipynb #c450f90d
 def _on_caches(stack, requests, rows, base, before):

@@ -200,6 +200,21 @@ def test_layers_stay_in_the_order_of_the_model():
     assert continuation_logprobs(model, []) == []
 
 
+@pytest.mark.parametrize('keeps', [None, KEEPS], ids=['one model', 'many'])
+def test_a_row_of_prompts_is_halved_when_memory_runs_out(keeps, monkeypatch):
+    import prunebook.likelihood as likelihood
+    model, requests, real = make('llama'), asked('letters', random.Random(7)), likelihood.run_forks
+
+    def small(stack, forks, base=None, before=0):
+        if sum(len(o.ids) for o in forks) > 12: raise torch.OutOfMemoryError('out of memory')
+        return real(stack, forks, base, before)
+    whole = {o: v for p, f in logprob_batches(model, requests, keeps, 300) for o, v in zip(p, f.T)}
+    monkeypatch.setattr(likelihood, 'run_forks', small)
+    parts = {o: v for p, f in logprob_batches(model, requests, keeps, 300) for o, v in zip(p, f.T)}
+    assert whole.keys() == parts.keys()
+    for k in whole: np.testing.assert_allclose(parts[k], whole[k], rtol=1e-4)
+
+
 # text and tokens
 
 class Merging(Letters):
