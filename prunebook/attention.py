@@ -16,7 +16,7 @@ from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Fork', 'run_forks', 'same_states', 'takes_forks', 'fork_limit', 'goes_on', 'documents_isolated', 'document_spans',
+__all__ = ['Fork', 'run_forks', 'same_states', 'takes_forks', 'fork_limit', 'takes_cache', 'documents_isolated', 'document_spans',
            'attend_by_document']
 
 # %% ../nbs/01a_attention.ipynb #26e22288
@@ -127,7 +127,7 @@ def fork_limit(stack: LayerStack) -> float:  # Tokens; infinite for most models
     return min([getattr(stack.config, 'window_size', None) or math.inf, *own])
 
 # %% ../nbs/01a_attention.ipynb #79ef62e9
-def goes_on(stack: LayerStack) -> bool:
+def takes_cache(stack: LayerStack) -> bool:
     "Does a row that goes on from a key-value cache come out as in one piece? Some recurrent layers start again"
     tokens, rest = [[v % (stack.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
     try:

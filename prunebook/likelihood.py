@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .attention import Fork, fork_limit, goes_on, run_forks, takes_forks
+from .attention import Fork, fork_limit, takes_cache, run_forks, takes_forks
 from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
 from .prefixes import Branch, batch_room, checked_keeps, run_tree, share_prefixes
@@ -226,7 +226,7 @@ def _by_cache(stack, requests, common, keeps, batch_tokens):
     models = [nullcontext] if keeps is None else [partial(stack.view, k) for k in keeps]
     bases = []
     for model in models:
-        with model(): bases.append((begun(stack, common), len(common)) if goes_on(stack) else (None, None))
+        with model(): bases.append((begun(stack, common), len(common)) if takes_cache(stack) else (None, None))
     def run(rows):
         found = []
         for model, base in zip(models, bases):
