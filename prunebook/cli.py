@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from . import __version__
-from prunebook.core import (
-    PrunebookError, first_line, free_place, keep_apart, lock, new_folder, printable, process, public_name, read_json,
-    redact)
+from .core import PrunebookError, first_line, free_place, keep_apart, lock, new_folder, printable, process
+from .core import public_name, read_json, redact
 
 # %% auto #0
-__all__ = ['COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'lines', 'plain_json', 'say', 'interruptible', 'main']
+__all__ = ['COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say',
+           'interruptible', 'main']
 
 # %% ../nbs/20_cli.ipynb #8d2e018a
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Command:
     example: str
     arguments: Callable[[argparse.ArgumentParser], None]  # Adds the arguments to a parser
 
+# %% ../nbs/20_cli.ipynb #dd9bdf78
 COMMANDS: dict[str, Command] = {}
 
 def command(
@@ -58,6 +59,7 @@ def _model_arguments(p, bits=(4, 8, 16, 32), optional=False):
                    help="run the model's own code from the hub: only for a source that you trust")
     _memory_argument(p)
 
+# %% ../nbs/20_cli.ipynb #b67139a2
 def _memory_argument(p):
     p.add_argument('--force-memory', action='store_true', help='go on even if the model cannot fit into this machine')
 
@@ -71,6 +73,7 @@ def _text_arguments(p, use, default='demo', n=None):
     p.add_argument('--n-texts', type=int, default=n, metavar='N', help='how many of the texts, from the start '
                    f'(default: {n or "all, or 256 of a set on the hub"})')
 
+# %% ../nbs/20_cli.ipynb #074ab8de
 def _length_arguments(p, length='tokens kept of each text'):
     p.add_argument('--max-length', type=int, default=512, metavar='M', help=f'{length} (default: %(default)s)')
     p.add_argument('--batch-tokens', type=int, metavar='N',
@@ -94,11 +97,12 @@ def _recipe_arguments(p):
     p.add_argument('--steps', type=int, help='optimiser steps')
     p.add_argument('--batch-size', type=int, metavar='N', help='rows of a step')
     p.add_argument('--max-length', type=int, metavar='M', help='tokens of a row')
-    p.add_argument('--micro-batch', type=int, metavar='N',
-                   help='rows held in memory at once; their gradients add up to the batch (default: as many as fit)')
+    p.add_argument('--batch-tokens', type=int, metavar='N', help='most tokens in memory at once, padding included; '
+                   'the gradients of a step add up (default: as many as fit)')
     p.add_argument('--gradient-checkpointing', action='store_true', default=None,
                    help='less memory, more time: keep only the input of each layer for the backward pass')
 
+# %% ../nbs/20_cli.ipynb #c6ffb3b4
 def _out_arguments(p, name='--out', use='folder for the results; it appears whole or not at all'):
     p.add_argument(name, metavar='DIR' if name.startswith('-') else 'OUT', help=use,
                    **(dict(required=True) if name.startswith('-') else {}))
@@ -132,6 +136,7 @@ def _fits(args, name=None, dtype=None, recipe=None, teacher=None):
     raise PrunebookError(f'{args.command} of {name} needs about {need:,.1f} GB of memory, and this machine has '
                          f'{there}. {_smaller(args)}, or try it all the same (--force-memory).')
 
+# %% ../nbs/20_cli.ipynb #3521709a
 def _batch(args):
     from prunebook.data import token_budget
     return max(getattr(args, 'max_length', None) or 0, token_budget(getattr(args, 'batch_tokens', None)))
@@ -143,7 +148,6 @@ def _smaller(args):
     ways = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length',
                 bits=None if four or args.command in ('estimate', 'reproduce') else '--bits 4',
                 train_bits=None if four else '--train-bits 4',
-                micro_batch=None if getattr(args, 'micro_batch', 0) == 1 else '--micro-batch 1',
                 gradient_checkpointing=None if getattr(args, 'gradient_checkpointing', 0) else
                 '--gradient-checkpointing',
                 files_only='--files-only')
@@ -196,6 +200,7 @@ def _similarity(args):
     return dict(out=args.out, texts=int(dist.count), depth=dist.depth,
                 best_blocks=dist.best_blocks()[columns].to_dict('records'))
 
+# %% ../nbs/20_cli.ipynb #8ec84651
 def _measure(args, state):
     from prunebook.certainty import Certain
     from prunebook.similarity import layer_distances
@@ -238,12 +243,14 @@ def _prune_arguments(p):
     p.add_argument('--in-memory', action='store_true', help='load the model and save what is left, instead of copying '
                    'bytes; --dtype, --bits and --trust-remote-code imply it')
 
+# %% ../nbs/20_cli.ipynb #5dcf0f10
 def _serve_argument(p, use):
     from prunebook.serving import STACKS
     p.add_argument('--serve', nargs='+', metavar='STACK', help=f'{use} these stacks: {", ".join(STACKS)}')
 
 def _options(strategies): return {k: v for s in strategies.values() for k, v in s.options.items()}
 
+# %% ../nbs/20_cli.ipynb #795ffb3e
 def _budget_arguments(p):
     least = 'instead of --n: drop as few layers as'
     p.add_argument('--params', type=float, metavar='P', help=f'{least} leave at most so many parameters, such as 1.2e9')
@@ -277,6 +284,7 @@ def _prune(args):
     if 'serving' in record: told['serving'] = record['serving']
     return dict(out=args.out, strategy=plan.strategy, n=len(plan)) | fits | told
 
+# %% ../nbs/20_cli.ipynb #3bf5e6c7
 def _check_amount(args):
     "Refuse, before any work, all but one of the ways to say how many layers to drop"
     from prunebook.sizes import as_budget
@@ -285,6 +293,7 @@ def _check_amount(args):
         raise PrunebookError(f'give exactly one of {", ".join("--" + k for k in ways)}.')
     if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})
 
+# %% ../nbs/20_cli.ipynb #90a1a43b
 def _measures(args):
     "Does choosing the layers need the model?"
     from prunebook.pruning import STRATEGIES
@@ -292,6 +301,7 @@ def _measures(args):
     needs = set(STRATEGIES.find(args.strategy).needs)
     return bool(needs - {'distances'} or 'distances' in needs and not args.distances)
 
+# %% ../nbs/20_cli.ipynb #d930121e
 def _save(model, tok, plan, out):
     from prunebook.checkpoint import save_pruned
     from prunebook.models import own_type
@@ -312,6 +322,7 @@ def _plan(args, model, tok, depth, config=None):
     given |= _limits(args, model) | _measured(args, strategy, model, tok)
     return choose_layers(args.strategy, args.n, depth=depth, **given, **served)
 
+# %% ../nbs/20_cli.ipynb #c1f8b772
 def _limits(args, model):
     "A budget, and the sizes of the layers as they will be saved"
     from prunebook.estimates import layer_sizes
@@ -323,20 +334,26 @@ def _limits(args, model):
     quantised = getattr(model, 'is_quantized', False)
     return found | dict(sizes=model_sizes(model, None if quantised else model.config.dtype))
 
+# %% ../nbs/20_cli.ipynb #e0facc06
 def _measured(args, strategy, model, tok):
     "The distances, the model and the loss that a strategy needs"
-    from prunebook.evaluation import text_loss
-    from prunebook.distances import LayerDistances
-    from prunebook.similarity import layer_distances
     how, found = dict(max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress), {}
-    if 'distances' in strategy.needs:
-        found['distances'] = (LayerDistances.load(args.distances) if args.distances
-                              else layer_distances(model, tok, _texts(args, 'calibration')[:64], **how))
+    if 'distances' in strategy.needs: found['distances'] = _distances(args, model, tok, how)
     if {'model', 'loss'} & set(strategy.needs): found['model'] = model
     if 'loss' in strategy.needs:
+        from prunebook.evaluation import text_loss
         texts = _texts(args, 'calibration')[:16]
         found['loss'] = lambda m: text_loss(m, tok, texts, **how | dict(progress=False)).value
     return found
+
+# %% ../nbs/20_cli.ipynb #8a49ba26
+def _distances(args, model, tok, how):
+    "The distances of --distances, or measured now"
+    if args.distances:
+        from prunebook.distances import LayerDistances
+        return LayerDistances.load(args.distances)
+    from prunebook.similarity import layer_distances
+    return layer_distances(model, tok, _texts(args, 'calibration')[:64], **how)
 
 # %% ../nbs/20_cli.ipynb #06a74946
 def _check_arguments(p):
@@ -345,6 +362,7 @@ def _check_arguments(p):
     _serve_argument(p, 'also compare with transformers, by rules and, where installed, by running')
     _memory_argument(p)
 
+# %% ../nbs/20_cli.ipynb #c5ffde0a
 @command('Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache. '
          'Exit code 1 if not.', 'prunebook check pruned', _check_arguments)
 def _check(args):
@@ -356,6 +374,7 @@ def _check(args):
     found = dict(folder=args.folder, sound=not problems, problems=problems)
     return found | _serving(args) if args.serve and not problems else found
 
+# %% ../nbs/20_cli.ipynb #97f87c72
 def _serving(args):
     "What the stacks of --serve make of the checkpoint; it is sound only if all of them compute the same"
     from prunebook.deploy import serving_report
@@ -372,6 +391,7 @@ def _export_arguments(p):
     p.add_argument('--force', action='store_true', help='replace the file if it is there')
     _memory_argument(p)
 
+# %% ../nbs/20_cli.ipynb #5b04f1b9
 @command('Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same.',
          'prunebook export pruned pruned.gguf --type q8_0', _export_arguments)
 def _export(args):
@@ -431,6 +451,7 @@ def _heal(args):
     tokens = result.history[-1]['tokens'] if result.history else 0
     return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
 
+# %% ../nbs/20_cli.ipynb #ac779699
 def _heals_on_disk(args):
     "Do the 16-bit weights stay on disk? Then a training copy is loaded, and the adapter is merged tensor by tensor"
     if args.bits == 4:
@@ -444,6 +465,7 @@ def _heals_on_disk(args):
                              'and --trust-remote-code.')
     return found
 
+# %% ../nbs/20_cli.ipynb #5b2222f1
 def _write_healed(args, work, on_disk, result, tok, scores):
     from prunebook.checkpoint import checkpoint_folder
     from prunebook.merging import merge_into
@@ -452,6 +474,7 @@ def _write_healed(args, work, on_disk, result, tok, scores):
     own_type(result.model)
     result.write(tok, work, scores)
 
+# %% ../nbs/20_cli.ipynb #11703fdb
 def _tidy(work, out):
     "The adapter beside the checkpoint, and nothing that only the work needed"
     from shutil import copytree
@@ -468,10 +491,11 @@ def _healing_config(args):
     elif args.config == 'paper': config = HealingConfig.paper(_source(args.model))
     else: config = HealingConfig.load(args.config)
     names = ('steps', 'batch_size', 'max_length', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt',
-             'micro_batch', 'gradient_checkpointing')
+             'batch_tokens', 'gradient_checkpointing')
     given = {k: getattr(args, k, None) for k in names} | dict(bits=getattr(args, 'train_bits', None))
     return config.replace(**{k: v for k, v in given.items() if v is not None})
 
+# %% ../nbs/20_cli.ipynb #f4bb5602
 def _source(model):
     "The name of the model that a folder was pruned from; the paper's recipe goes by it"
     file = Path(model)/'config.json'
@@ -487,6 +511,7 @@ def _judged(args):
     if not args.n_judge or not (args.judge_texts or registry): return []
     return named_texts(args.judge_texts or 'demo', 'validation', progress=args.progress)[:args.n_judge]
 
+# %% ../nbs/20_cli.ipynb #8944b84c
 def _before_and_after(args, judged, model, healed, tok):
     "The loss of both models, for the model card"
     from prunebook.evaluation import text_loss
@@ -523,6 +548,7 @@ def _evaluate(args):
                       parent=_parent(args))
     return dict(scores=[o.row() for o in scores.values()])
 
+# %% ../nbs/20_cli.ipynb #945d1278
 def _beside_parent(args):
     "The tasks that --parent adds. Raises `PrunebookError` if a task needs it and it is not given"
     from prunebook.tasks import TASKS
@@ -532,6 +558,7 @@ def _beside_parent(args):
                              '(--parent MODEL).')
     return found if args.parent else []
 
+# %% ../nbs/20_cli.ipynb #402c2f19
 def _parent(args):
     "The unpruned model, loaded as the model itself"
     from prunebook.models import load_model
@@ -539,6 +566,7 @@ def _parent(args):
     return load_model(args.parent, dtype=args.dtype, bits=args.bits, device_map=args.device_map,
                       progress=args.progress, trust_remote_code=args.trust_remote_code)[0]
 
+# %% ../nbs/20_cli.ipynb #843afd8a
 def _tasks(args, default, more=()):
     "The tasks, and the texts for those that are measured on texts"
     from prunebook.tasks import TASKS, parse_task
@@ -592,6 +620,7 @@ def _sweep(args):
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
     return dict(out=args.out, rows=table[columns].to_dict('records'))
 
+# %% ../nbs/20_cli.ipynb #0193926c
 def _workers(args):
     "The cluster of --ray; `None` without it. Refuse, before anything is loaded, one that does not answer"
     if args.ray is None: return None
@@ -601,10 +630,11 @@ def _workers(args):
     check_cluster(workers)
     return workers
 
+# %% ../nbs/20_cli.ipynb #55ddad29
 def _sweep_config(args):
     "The settings of --config, changed by the options that are given"
     from prunebook.recipes import HealingConfig
-    from prunebook.sweeps import SweepConfig
+    from prunebook.grids import SweepConfig
     config = SweepConfig.load(args.config) if args.config else SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     names = ('strategies', 'ns', 'healed_ns', 'n_texts', 'n_questions', 'seeds', 'data_dir', 'max_length',
              'batch_tokens', 'n_calibration')
@@ -629,6 +659,7 @@ def _reproduce_arguments(p):
                    help='tasks or files of questions, as in --tasks of `prunebook evaluate` (default: by preset)')
     p.add_argument('--force', action='store_true', help='replace the folder if it is there')
 
+# %% ../nbs/20_cli.ipynb #cee31b19
 @command("Measure, prune, heal and evaluate one model: the paper's main figures from your own run.",
          'prunebook reproduce --preset quick', _reproduce_arguments)
 def _reproduce(args):
@@ -646,6 +677,7 @@ def _report_arguments(p):
                    'it, into NAME-figures')
     p.add_argument('--force', action='store_true', help='replace a report that is there')
 
+# %% ../nbs/20_cli.ipynb #0e192d52
 @command("Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim.",
          'prunebook report prunebook-run', _report_arguments)
 def _report(args):
@@ -663,9 +695,9 @@ def _estimate_arguments(p):
     p.add_argument('--n-texts', type=int, default=256, metavar='N',
                    help='documents to measure or evaluate (default: %(default)s)')
     p.add_argument('--text-length', type=int, default=512, metavar='M', help='tokens of each (default: %(default)s)')
-    p.add_argument('--batch-tokens', type=int, metavar='N', help='most tokens in a batch')
     _recipe_arguments(p)
 
+# %% ../nbs/20_cli.ipynb #bc52ad94
 @command('Memory, disk and time of each command for a model, from its config and the headers of its weights alone.',
          'prunebook estimate demo', _estimate_arguments)
 def _estimate(args):
@@ -684,6 +716,7 @@ def _assets_arguments(p):
     p.add_argument('--delete', nargs='+', default=[], choices=list(ASSETS), metavar='NAME',
                    help='delete these from the cache')
 
+# %% ../nbs/20_cli.ipynb #665c84f2
 @command('List the models, questions and texts that have a name, fetch them, or delete them.', 'prunebook assets',
          _assets_arguments)
 def _assets(args):
@@ -694,6 +727,7 @@ def _assets(args):
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
         mb=round(a.size_mb), fetched='yes' if complete(a) else 'no') for a in ASSETS.values()])
 
+# %% ../nbs/20_cli.ipynb #0f291b93
 def _delete(asset):
     from shutil import rmtree
     from prunebook.assets import place
@@ -710,6 +744,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
 
+# %% ../nbs/20_cli.ipynb #786c43a2
 def parser(
     name: str | None = None  # The command whose arguments are needed
 ) -> Parser:
@@ -727,19 +762,27 @@ def parser(
     return p
 
 # %% ../nbs/20_cli.ipynb #3afa1c93
+def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    "A line of column names and one for each row, aligned on the right. It needs no pandas, which loads slowly"
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    def show(o): return f'{o:.4g}' if isinstance(o, float) else str(o).replace('\n', '\\n')
+    cells = [names, *([show(row.get(k, '')) for k in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return [' '.join(o.rjust(w) for o, w in zip(line, widths)) for line in cells]
+
+# %% ../nbs/20_cli.ipynb #4c59c11d
 def lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
         if isinstance(v, list) and v and isinstance(v[0], dict):
-            import pandas as pd
-            text = pd.DataFrame(v).to_string(index=False, float_format=lambda x: f'{x:.4g}')
             yield f'{indent}{k}:'
-            yield from (f'{indent}  {o}' for o in text.splitlines())
+            yield from (f'{indent}  {o}' for o in table_lines(v))
         elif isinstance(v, dict):
             yield f'{indent}{k}:'
             yield from lines(v, indent + '  ')
         else: yield f'{indent}{k}: {v}'
 
+# %% ../nbs/20_cli.ipynb #93f6ceb4
 def plain_json(o: Any) -> Any:
     "What JSON can hold: numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN"
     if isinstance(o, dict): return {str(k): plain_json(v) for k, v in o.items()}
@@ -782,6 +825,7 @@ def interruptible() -> Iterator[list[int]]:
         sys.unraisablehook = hook
         for o, handler in before.items(): signal.signal(o, handler or signal.SIG_DFL)
 
+# %% ../nbs/20_cli.ipynb #a7c4b7d3
 def _importing(frame):
     "Is `frame` inside an import? C++ code that initialises a module would end the process at an exception"
     while frame and not frame.f_code.co_filename.startswith('<frozen importlib'): frame = frame.f_back
@@ -798,23 +842,7 @@ def _raise_again(last, came):
     last[0] = -math.inf
     _thread.interrupt_main(came[-1])
 
-# %% ../nbs/20_cli.ipynb #380a8bbc
-def main(
-    argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
-) -> int:  # 0: done; 1: `check` found a problem; 2: wrong use or input; 130: interrupted; 143: ended by SIGTERM
-    "Entry point of `prunebook`"
-    words = sys.argv[1:] if argv is None else list(argv)
-    named = words[:1] if words and words[0].isascii() and words[0].isalpha() else []
-    with interruptible() as came:
-        try: code = _main(words, came)
-        except BaseException as e:
-            if not came: raise
-            code = 143 if _is_term(came) else 130
-            exec('')  # as in `_run`
-            say(f'{" ".join(["prunebook", *named])}: interrupted ({type(e).__name__}).', sys.stderr)
-    if argv is None: _ignore_signals()
-    return code
-
+# %% ../nbs/20_cli.ipynb #59ba5ed1
 def _main(words, came):
     if bad := [o for o in words if _unusable(o)]:
         parser().error(f'the argument {bad[0]!r} is no UTF-8 text, or holds a null character. Rename the file')
@@ -822,6 +850,7 @@ def _main(words, came):
     if isinstance(args, int): return args
     with _quiet(args.progress): return _run(args, came)
 
+# %% ../nbs/20_cli.ipynb #b46b1839
 def _parse(words):
     "Arguments, or an exit code"
     try: return parser(words[0] if words else None).parse_args(words)
@@ -863,6 +892,7 @@ def _run(args, came):
         return 2
     return 0 if found.get('sound', True) else 1
 
+# %% ../nbs/20_cli.ipynb #8b9733fc
 def _check_models(args):
     "Refuse, before libraries are imported, a model that is neither here nor on a hub that answers"
     from prunebook.assets import ASSETS, check_hub
@@ -872,6 +902,7 @@ def _check_models(args):
         if not Path(path := find_model(name)[0]).is_dir():
             check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
 
+# %% ../nbs/20_cli.ipynb #5233481d
 def _is_term(came):
     import signal
     return came[:1] == [signal.SIGTERM]
@@ -897,3 +928,20 @@ def _quiet(progress):
     try: yield
     finally:
         for k, v in before.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+
+# %% ../nbs/20_cli.ipynb #380a8bbc
+def main(
+    argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
+) -> int:  # 0: done; 1: `check` found a problem; 2: wrong use or input; 130: interrupted; 143: ended by SIGTERM
+    "Entry point of `prunebook`"
+    words = sys.argv[1:] if argv is None else list(argv)
+    named = words[:1] if words and words[0].isascii() and words[0].isalpha() else []
+    with interruptible() as came:
+        try: code = _main(words, came)
+        except BaseException as e:
+            if not came: raise
+            code = 143 if _is_term(came) else 130
+            exec('')  # as in `_run`
+            say(f'{" ".join(["prunebook", *named])}: interrupted ({type(e).__name__}).', sys.stderr)
+    if argv is None: _ignore_signals()
+    return code

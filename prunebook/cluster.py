@@ -21,13 +21,16 @@ from .core import (PrunebookError, Settings, discard, first_line, instance, log,
 from .data import Tokens, out_of_memory
 from .scores import LossScore, Score
 from .tasks import TASKS
-from .losses import LossWork, loss_work, sum_batches
+from .documents import LossWork, loss_work, sum_batches
+from .grids import SweepConfig
+from .jobs import Cut, Job, Row, Scorer, adapter_folder, note_healing
 from .methods import METHODS
 from .prefixes import PartialSums
 from .models import load_model
 from .modules import evaluating, fingerprint
-from .sweeps import (Cut, Job, Row, Scorer, SweepConfig, Unit, adapter_folder, heal_cut, healing_curve,
-                              healing_texts, losses_asked, note_healing, one_score, score_choices, score_row)
+from .scoring import (heal_cut, healing_curve, healing_texts, losses_asked, one_score, score_choices,
+                               score_row)
+from .units import Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

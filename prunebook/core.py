@@ -11,11 +11,6 @@ from dataclasses import MISSING, asdict, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-log = logging.getLogger(__name__)
-if os.name == 'nt':
-    raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
-import fcntl
-
 # %% auto #0
 __all__ = ['log', 'PrunebookError', 'redact', 'first_line', 'safe_cause', 'printable', 'public_name', 'read_json', 'disk_errors',
            'sync', 'atomic_write', 'file_name', 'Rule', 'whole', 'number', 'one_of', 'instance', 'or_none', 'setting',
@@ -25,6 +20,9 @@ __all__ = ['log', 'PrunebookError', 'redact', 'first_line', 'safe_cause', 'print
 # %% ../nbs/00_core.ipynb #b4f63ce2
 class PrunebookError(ValueError):
     "Wrong input: the message says what was given, what is allowed and what to do"
+
+# %% ../nbs/00_core.ipynb #6185ebc5
+log = logging.getLogger(__name__)
 
 # %% ../nbs/00_core.ipynb #01c6d076
 _secret = re.compile(
@@ -104,11 +102,17 @@ def disk_errors(
         why = getattr(e, 'strerror', None) or first_line(e)
         raise PrunebookError(f'{_which_file(e, path)}: {why}.') from safe_cause(e)
 
+# %% ../nbs/00_core.ipynb #a563cb83
 def _which_file(e, path):
     "The file of an error: `path`, if it is one of the files in it or beside it"
     file, place = getattr(e, 'filename', None), os.path.dirname(os.path.abspath(path))
     elsewhere = isinstance(file, str) and not os.path.abspath(file).startswith(place)
     return f'cannot open {file}' if elsewhere else f'cannot write {path}'
+
+# %% ../nbs/00_core.ipynb #00772890
+if os.name == 'nt':
+    raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
+import fcntl
 
 # %% ../nbs/00_core.ipynb #5b646f72
 def sync(path: str | Path) -> None:
@@ -138,6 +142,7 @@ def atomic_write(
         os.replace(tmp, path)
         sync(path.parent)
 
+# %% ../nbs/00_core.ipynb #99ec760f
 @contextmanager
 def _own_file(tmp):
     "`tmp`, empty and open for writing, for this process alone. It is removed if there is an exception"
@@ -174,6 +179,7 @@ class Rule(NamedTuple):
     test: Callable[[Any], bool]
     allowed: str
 
+# %% ../nbs/00_core.ipynb #4dda10ab
 def whole(low: int = 0, high: int | None = None) -> Rule:
     "Whole numbers from `low` to `high`, both included; bool is refused"
     fits = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low and (high is None or v <= high)
@@ -304,6 +310,7 @@ def keep_apart(
             raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read. '
                                  'The source is never changed: choose another folder.')
 
+# %% ../nbs/00_core.ipynb #9a753a70
 def _identity(path):
     "Device and number of `path`, its path if it does not exist, and those of it and all folders above it"
     def of(p):
@@ -336,6 +343,7 @@ def free_place(
         raise PrunebookError(f'{out} is not empty. Choose another folder, or replace it with force (--force).')
     return out
 
+# %% ../nbs/00_core.ipynb #bb0afcc9
 def _here():
     try: return Path.cwd()
     except FileNotFoundError:
@@ -399,6 +407,7 @@ def recover(
     for new in left('new-'): _delete(new)
     if not out.with_name(out.name + '.unfinished').exists(): _beside(out, 'asked').unlink(missing_ok=True)
 
+# %% ../nbs/00_core.ipynb #6f7bd89a
 def _ready_name(out, folder):
     "The name of finished work for `out`, which is in `folder`"
     return _beside(out, f'ready-{folder.stat().st_ino}')
@@ -417,6 +426,7 @@ def sync_tree(folder: Path) -> None:
             if stat.S_ISREG(os.lstat(path := os.path.join(root, name)).st_mode): sync(path)
         sync(root)
 
+# %% ../nbs/00_core.ipynb #54f269e1
 def replace_folder(
     new: Path,           # A finished folder
     out: Path,           # Where it shall stand, on the same file system
@@ -432,6 +442,7 @@ def replace_folder(
     else: _move_aside(new, out)
     sync(out.parent)
 
+# %% ../nbs/00_core.ipynb #d843affb
 def _move_aside(new, out):
     old = _beside(out, 'old')
     try:
@@ -460,6 +471,7 @@ def new_folder(
             replace_folder(new, out, force)
         finally: _delete(holder)
 
+# %% ../nbs/00_core.ipynb #e93207e4
 @contextmanager
 def _own_place(out, force, reads):
     "Inside the `with`, `out` is locked, cleaned up, and free for a new folder"
@@ -553,8 +565,9 @@ class Process(NamedTuple):
     rank: int
     world: int
 
+# %% ../nbs/00_core.ipynb #f396c1bd
 def process() -> Process:
-    """Who we are among the processes of a launcher; `Process(0, 1)` without one.
+    """Who we are among the processes of a launcher, or `Process(0, 1)` without one.
     Raises `PrunebookError` for an environment that contradicts itself"""
     def read(*names): return next((v for k in names if (v := os.environ.get(k, '').strip())), '')
     world = read('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')

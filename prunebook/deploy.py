@@ -87,6 +87,7 @@ def need(packages: Iterable[str], extra: str) -> None:
     except PackageNotFoundError as e:
         raise PrunebookError(f'{e.name} is not installed. Run `pip install "prunebook[{extra}]"`.') from None
 
+# %% ../nbs/16b_deploy.ipynb #29aff4b2
 def mlx_scores(
     folder: str | Path,
     ids: Sequence[int]  # Tokens, T
@@ -104,6 +105,7 @@ def mlx_scores(
     mx.eval(logp, top)
     return np.array(logp), np.array(top)
 
+# %% ../nbs/16b_deploy.ipynb #d4baad98
 def mlx_logprobs(folder: str | Path, ids: Sequence[int]) -> np.ndarray:
     "The log-probability of each next token in mlx-lm, (T-1,)"
     return mlx_scores(folder, ids)[0]
@@ -213,6 +215,7 @@ def judge(
     if rule.status != 'differs': return Served(rule.stack, 'same', how, why, rule, found)
     return Served(rule.stack, 'differs', how, f'{why} By the rules it differs all the same: {rule.why}', rule, found)
 
+# %% ../nbs/16b_deploy.ipynb #8582e7d4
 def _expected(rule):
     if rule.status == 'differs': return rule.why
     return 'The rules do not explain this. Please report it, with the config.json and the versions.'
@@ -227,6 +230,7 @@ def check_servable_folder(folder: str | Path) -> dict[str, Any]:
     read_tensors(folder)
     return config
 
+# %% ../nbs/16b_deploy.ipynb #85ef8a9f
 def serving_report(
     folder: str | Path,                # A checkpoint, pruned or not
     stacks: str | Iterable[str] = ('llama.cpp', 'mlx', 'vllm'),  # Of `STACKS`
@@ -250,6 +254,7 @@ def serving_report(
         found.append(judge(rule, runner, result))
     return found
 
+# %% ../nbs/16b_deploy.ipynb #aad9b8e3
 def _not_run(name, runner, run, quantised):
     "Why a stack is not run, or nothing"
     if name == 'transformers': return 'the reference'

@@ -14,17 +14,17 @@ from .assets import ASSETS, check_hub, fetch
 from .models import slow_in_16_bits
 from .data import token_budget
 from .sizes import LayerSizes, active_share, first_number, sizes_of_parts
-from .checkpoint import (Tensor, bitsandbytes, decoder_config, layer_number, layers_prefix, parameters_of,
-                                  read_tensors)
+from .checkpoint import Tensor, bitsandbytes, decoder_config, layer_number, layers_prefix, parameters_of
+from .checkpoint import read_tensors
 if TYPE_CHECKING:
     import pandas as pd
     from prunebook.recipes import HealingConfig
 
 # %% auto #0
-__all__ = ['LIBRARIES', 'SLOWER', 'Size', 'gguf_shapes', 'hub_shapes', 'models', 'read_shapes', 'model_size',
-           'width_and_vocabulary', 'count_parameters', 'layer_sizes', 'in_float32', 'weights_gb', 'number_bytes',
-           'working_gb', 'healing_gb', 'trained_bytes', 'peak_gb', 'memory_gb', 'work', 'machine_speed', 'estimate',
-           'memory_rows', 'operations']
+__all__ = ['LIBRARIES', 'SLOWER', 'Size', 'gguf_shapes', 'models', 'hub_shapes', 'read_shapes', 'width_and_vocabulary',
+           'count_parameters', 'model_size', 'layer_sizes', 'in_float32', 'weights_gb', 'number_bytes', 'working_gb',
+           'healing_gb', 'trained_bytes', 'peak_gb', 'memory_gb', 'work', 'machine_speed', 'memory_rows', 'operations',
+           'estimate']
 
 # %% ../nbs/17_estimates.ipynb #064ce378
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def gguf_shapes(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
     return {k: int(v) if k != 'model_type' else v for k, v in config.items() if v}, [
         Tensor(name, file, 'BF16', shape, 0, 2 * math.prod(shape)) for name, shape in found]
 
+# %% ../nbs/17_estimates.ipynb #b2a99c77
+def models() -> list[str]:
+    "Names of the models that the package registry holds"
+    return [a.name for a in ASSETS.values() if a.kind == 'model']
+
 # %% ../nbs/17_estimates.ipynb #75ddda50
 def hub_shapes(name: str, revision: str | None = None) -> tuple[dict[str, Any], list[Tensor]]:
     "Config and tensors of a model on the hub, without its weights. Raises `PrunebookError` if they cannot be read"
@@ -91,10 +96,6 @@ def _downloaded(name, revision):
     except Exception: return None
     return here if (here/'config.json').is_file() and list(here.glob('*.safetensors')) else None
 
-def models() -> list[str]:
-    "Names of the models that the package registry holds"
-    return [a.name for a in ASSETS.values() if a.kind == 'model']
-
 # %% ../nbs/17_estimates.ipynb #4e73679c
 def read_shapes(
     name: str,                    # As in `load_model`
@@ -109,20 +110,6 @@ def read_shapes(
     return read_json(path/'config.json'), read_tensors(path)
 
 # %% ../nbs/17_estimates.ipynb #7358386b
-def model_size(
-    name: str,                    # As in `load_model`
-    revision: str | None = None,  # Of a model on the hub
-    progress: bool = True         # Show progress while fetching an asset
-) -> Size:
-    "The size of a model, none of whose weights is read. Raises `PrunebookError` if its config or headers cannot be"
-    config, tensors = read_shapes(name, revision, progress)
-    text, depth = decoder_config(config)
-    hidden, vocab = width_and_vocabulary(name, config)
-    inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
-    layers, experts, others, stored = count_parameters(tensors, layers_prefix(tensors, depth))
-    active = round(layers - experts * (1 - active_share(text)))
-    return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, layers, active, others, stored)
-
 def width_and_vocabulary(name: str, config: dict[str, Any]) -> tuple[int, int]:
     "Width of the residual stream, and tokens in the vocabulary. Raises `PrunebookError` if a config lacks one"
     text = decoder_config(config)[0]
@@ -132,6 +119,7 @@ def width_and_vocabulary(name: str, config: dict[str, Any]) -> tuple[int, int]:
         if not value: raise PrunebookError(f'{name}: its config has no {field}. Give a decoder with a complete config.')
     return hidden, vocab
 
+# %% ../nbs/17_estimates.ipynb #c498ff26
 def count_parameters(
     tensors: Iterable[Tensor],
     prefix: str                            # Of the layers' names, as `layers_prefix` finds it
@@ -147,6 +135,21 @@ def count_parameters(
         else: others += n
         stored[t.dtype] = stored.get(t.dtype, 0) + t.size
     return layers, experts, others, stored
+
+# %% ../nbs/17_estimates.ipynb #407c38fb
+def model_size(
+    name: str,                    # As in `load_model`
+    revision: str | None = None,  # Of a model on the hub
+    progress: bool = True         # Show progress while fetching an asset
+) -> Size:
+    "The size of a model, none of whose weights is read. Raises `PrunebookError` if its config or headers cannot be"
+    config, tensors = read_shapes(name, revision, progress)
+    text, depth = decoder_config(config)
+    hidden, vocab = width_and_vocabulary(name, config)
+    inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
+    layers, experts, others, stored = count_parameters(tensors, layers_prefix(tensors, depth))
+    active = round(layers - experts * (1 - active_share(text)))
+    return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, layers, active, others, stored)
 
 # %% ../nbs/17_estimates.ipynb #5efc6226
 def layer_sizes(
@@ -176,6 +179,7 @@ def in_float32(dtype: str = 'auto', bits: int | None = None) -> bool:
     if bits is not None: return bits == 32
     return dtype == 'float32' or dtype == 'auto' and not torch.accelerator.is_available() and slow_in_16_bits()
 
+# %% ../nbs/17_estimates.ipynb #ce9d9354
 def weights_gb(
     size: Size,
     dtype: str = 'auto',     # As in `load_model`
@@ -188,6 +192,7 @@ def weights_gb(
     if bits == 16 or dtype in ('bfloat16', 'float16'): return size.parameters * 2 / 1e9
     return sum(size.stored.values()) / 1e9
 
+# %% ../nbs/17_estimates.ipynb #87f19cca
 def number_bytes(size: Size, dtype: str = 'auto', bits: int | None = None) -> int:
     "Bytes of one activation"
     return 4 if in_float32(dtype, bits) or bits is None and dtype == 'auto' and size.usual == 'F32' else 2
@@ -207,15 +212,18 @@ def working_gb(
     extra = dict(similarity=sums, evaluate=2**24 * (b + 8), sweep=2**24 * (b + 8))
     return (layer + extra[command]) / 1e9 if command in extra else .2
 
+# %% ../nbs/17_estimates.ipynb #6f3193dd
 def healing_gb(size: Size, b: int = 2, recipe: HealingConfig | None = None) -> float:
     "Memory of a training beside the frozen weights, in GB"
     from prunebook.recipes import QUICK
     r = recipe or QUICK
-    tokens = (r.micro_batch or r.batch_size) * r.max_length
+    step = r.batch_size * r.max_length
+    tokens = max(r.max_length, min(r.batch_tokens or step, step))  # a row is never divided
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
     return (tokens * b * kept + 4 * trained_bytes(size, r) + 512 * size.vocab * 16) / 1e9
 
+# %% ../nbs/17_estimates.ipynb #65538b24
 def trained_bytes(size: Size, r: HealingConfig) -> int:
     "Bytes of the weights that a recipe trains, in float32"
     from prunebook.methods import METHODS
@@ -238,6 +246,7 @@ def peak_gb(
     copy = weights_gb(size, bits=4) - size.others * 2 / 1e9 if quantised else 0.
     return LIBRARIES + weights_gb(size, dtype, bits) + copy + working
 
+# %% ../nbs/17_estimates.ipynb #e28b0a08
 def memory_gb() -> dict[str, float]:
     "Memory of this machine by device, in GB. In a container its limit counts, not the machine around it"
     import torch
@@ -280,6 +289,21 @@ def machine_speed(
         n += 1
     return n * 2 * 1024 * hidden * inner / passed / 1e12
 
+# %% ../nbs/17_estimates.ipynb #4bd5f2a5
+def memory_rows(size: Size, dtype: str, bits: int | None, batch_tokens: int, recipe: Any):
+    "Memory of each command; `check` always loads in float32, and `prune` loads nothing"
+    for command in ('similarity', 'prune', 'heal', 'evaluate', 'check'):
+        how = ('float32', None) if command == 'check' else (dtype, bits)
+        yield dict(command=command, weights_gb=0. if command == 'prune' else weights_gb(size, *how),
+                   peak_gb=peak_gb(size, command, *how, batch_tokens, recipe))
+
+# %% ../nbs/17_estimates.ipynb #a390eaae
+def operations(size: Size, tokens: int, recipe: Any):
+    "1e12 operations of each command that takes long"
+    trained = recipe.steps * recipe.batch_size * recipe.max_length
+    return dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
+                heal=work(size, 'heal', trained, recipe.gradient_checkpointing))
+
 # %% ../nbs/17_estimates.ipynb #b43b525e
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches
 
@@ -307,16 +331,3 @@ def estimate(
                 heal=size.parameters * 2 / 1e9)
     return pd.DataFrame([dict(o, disk_gb=disk.get(o['command'], 0.), minutes=minutes.get(o['command']),
                               fits=o['peak_gb'] < have) for o in rows])
-
-def memory_rows(size: Size, dtype: str, bits: int | None, batch_tokens: int, recipe: Any):
-    "Memory of each command; `check` always loads in float32, and `prune` loads nothing"
-    for command in ('similarity', 'prune', 'heal', 'evaluate', 'check'):
-        how = ('float32', None) if command == 'check' else (dtype, bits)
-        yield dict(command=command, weights_gb=0. if command == 'prune' else weights_gb(size, *how),
-                   peak_gb=peak_gb(size, command, *how, batch_tokens, recipe))
-
-def operations(size: Size, tokens: int, recipe: Any):
-    "1e12 operations of each command that takes long"
-    trained = recipe.steps * recipe.batch_size * recipe.max_length
-    return dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
-                heal=work(size, 'heal', trained, recipe.gradient_checkpointing))

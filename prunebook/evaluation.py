@@ -24,8 +24,8 @@ from .parents import agreement, check_parent
 from .prompts import chat_documents
 from .scores import LossScore, Score, Scores, item_hash, loss_score
 from .stack import LayerStack
-from .tasks import (TASKS, Task, choice_arguments, parse_task, source_name, task_examples, task_items,
-                             with_source)
+from .tasks import TASKS, Task, choice_arguments, parse_task, source_name, task_examples, task_items
+from .tasks import with_source
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0

@@ -68,6 +68,7 @@ class Reference:
         "The mean difference that a file of this type may have, in nats a token"
         return TOLERANCES[type] * max(1, self.loss)
 
+# %% ../nbs/16c_exports.ipynb #08e43810
 def reference_of(
     folder: str | Path,  # A checkpoint
     length: int = 256    # Tokens to compare; more if a sliding window asks for it
@@ -89,6 +90,44 @@ def check_tokens(folder: Path, path: Path) -> None:
                          f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer is not '
                          'one that llama.cpp knows.')
 
+# %% ../nbs/16c_exports.ipynb #aa482ec4
+def _close_enough(folder, reference, path, type):
+    found, allowed = reference.agreement(path), reference.allowed(type)
+    if found.mean <= allowed: return found
+    verdict = serving_verdict(read_json(folder/'config.json'), 'llama.cpp-mended')
+    why = f' {verdict.why}' if verdict.status == 'differs' else ''
+    raise PrunebookError(f'llama.cpp does not compute what transformers computes: {found}. At most {allowed:.4f} nats '
+                         f'are allowed for {type}.{why} Nothing was written.')
+
+# %% ../nbs/16c_exports.ipynb #d9230ceb
+def _check_export(folder, out, type, force, tokenizer):
+    "Refuse, before any work, what cannot become a file at `out`"
+    check_convertible(folder, type)
+    if faults := [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]:
+        raise PrunebookError(f'{folder} is not a sound checkpoint: {faults[0]}')
+    keep_apart(out, [folder])
+    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
+    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
+    if out.exists() and not force:
+        raise PrunebookError(f'{out} is there already. Choose another name, or replace it with force (--force).')
+    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
+    size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
+    check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
+
+# %% ../nbs/16c_exports.ipynb #19fbc159
+@contextmanager
+def _new_file(out):
+    "A name to write a file to, which is moved to `out` at the end, or deleted after an exception"
+    with disk_errors(out), lock(out) as held:
+        recover(out, held)
+        holder = Path(tempfile.mkdtemp(prefix=f'.{out.name}.prunebook-new-', dir=out.parent))
+        try:
+            yield holder/out.name
+            sync(holder/out.name)
+            os.replace(holder/out.name, out)
+            sync(out.parent)
+        finally: shutil.rmtree(holder, ignore_errors=True)
+
 # %% ../nbs/16c_exports.ipynb #95e2b267
 @dataclass(frozen=True)
 class Exported:
@@ -100,6 +139,7 @@ class Exported:
     plain: Agreement      # Of the unquantised file
     allowed: float        # The mean difference that the type may have, in nats a token
 
+# %% ../nbs/16c_exports.ipynb #502fd6a7
 def export_gguf(
     folder: str | Path,     # A checkpoint, pruned or not; or a named model
     out: str | Path,        # The file to write
@@ -119,39 +159,3 @@ def export_gguf(
         if type == unquantised(type): made.rename(new)
         else: found = _close_enough(folder, reference, quantize(made, new, type), type)
     return Exported(out, type, out.stat().st_size, found, plain, reference.allowed(type))
-
-# %% ../nbs/16c_exports.ipynb #aa482ec4
-def _close_enough(folder, reference, path, type):
-    found, allowed = reference.agreement(path), reference.allowed(type)
-    if found.mean <= allowed: return found
-    verdict = serving_verdict(read_json(folder/'config.json'), 'llama.cpp-mended')
-    why = f' {verdict.why}' if verdict.status == 'differs' else ''
-    raise PrunebookError(f'llama.cpp does not compute what transformers computes: {found}. At most {allowed:.4f} nats '
-                         f'are allowed for {type}.{why} Nothing was written.')
-
-def _check_export(folder, out, type, force, tokenizer):
-    "Refuse, before any work, what cannot become a file at `out`"
-    check_convertible(folder, type)
-    if faults := [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]:
-        raise PrunebookError(f'{folder} is not a sound checkpoint: {faults[0]}')
-    keep_apart(out, [folder])
-    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
-    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
-    if out.exists() and not force:
-        raise PrunebookError(f'{out} is there already. Choose another name, or replace it with force (--force).')
-    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
-    size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
-    check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
-
-@contextmanager
-def _new_file(out):
-    "A name to write a file to, which is moved to `out` at the end, or deleted after an exception"
-    with disk_errors(out), lock(out) as held:
-        recover(out, held)
-        holder = Path(tempfile.mkdtemp(prefix=f'.{out.name}.prunebook-new-', dir=out.parent))
-        try:
-            yield holder/out.name
-            sync(holder/out.name)
-            os.replace(holder/out.name, out)
-            sync(out.parent)
-        finally: shutil.rmtree(holder, ignore_errors=True)

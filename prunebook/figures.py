@@ -19,12 +19,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
-from .claims import RunFolder, Unmeasured, open_run, rulings_table, title_of
+from .claims import JudgedRun, open_run
 from .core import PrunebookError, atomic_write
 from .criteria import REASONS
+from .findings import Unmeasured, title_of
 from .tasks import TASKS
-from .losses import LossMap
+from .maps import LossMap
 from .runs import read_record
+from .verdicts import rulings_table
 from .distances import LayerDistances
 from .stack import Block
 
@@ -431,7 +433,7 @@ def plot_retention(
 # %% ../nbs/16_figures.ipynb #04bc1b9a
 def kept_runs(
     folder: str | Path = '../results'
-) -> list[RunFolder]:
+) -> list[JudgedRun]:
     "The runs below `folder`, for each model the one with most rows; or the one that `PRUNEBOOK_RUN` names"
     if named := os.environ.get('PRUNEBOOK_RUN'): return [open_run(named)]
     runs = sorted((open_run(o.parent) for o in sorted(Path(folder).glob('*/results.csv'))), key=lambda o: len(o.table))
@@ -440,8 +442,8 @@ def kept_runs(
 
 # %% ../nbs/16_figures.ipynb #157e4d52
 def draw_each(
-    runs: Sequence[RunFolder],
-    draw: Callable[[RunFolder], Any]
+    runs: Sequence[JudgedRun],
+    draw: Callable[[JudgedRun], Any]
 ) -> None:
     "`draw(run)` for each run that has what it takes. Raises the first `Unmeasured` if none has"
     reasons = []
@@ -451,7 +453,7 @@ def draw_each(
     if reasons and len(reasons) == len(runs): raise reasons[0]
 
 def known_rulings(
-    runs: Sequence[RunFolder],
+    runs: Sequence[JudgedRun],
     *claims: str  # Such as 'C3a'
 ) -> pd.DataFrame:  # At most 12 rows
     "`rulings_table` without the tasks that a model does not know"
@@ -460,8 +462,8 @@ def known_rulings(
     return (known if len(known) else table).head(12)
 
 def by_model(
-    runs: Sequence[RunFolder],
-    say: Callable[[RunFolder], str]  # Text about one run
+    runs: Sequence[JudgedRun],
+    say: Callable[[JudgedRun], str]  # Text about one run
 ) -> Any:  # Markdown
     "A line per model: what `say` writes about it, or why it cannot"
     from IPython.display import Markdown

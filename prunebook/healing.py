@@ -18,7 +18,7 @@ from .data import out_of_memory
 from .methods import METHODS, adapted_layers, frozen_copy, target_names
 from .models import slow_in_16_bits
 from .recipes import HealingConfig
-from .safeguards import (check_input, checked_rows, fewer_rows, keep_documents_apart, not_saved, run_folder,
+from .safeguards import (check_input, checked_rows, fewer_tokens, keep_documents_apart, not_saved, run_folder,
                                   run_identity)
 from .modules import fingerprint
 from .stack import LayerStack
@@ -101,7 +101,7 @@ def make_healer(
     args = training_arguments(config, run.folder/'checkpoints', run.save)
     if guide: guide.model.to(args.device)
     collator = partial(collate, pad_id=run.tokenizer.pad_token_id or 0, packed=packed)
-    return student, make_trainer(model, run.rows, args, collator, run.progress)
+    return student, make_trainer(model, run.rows, args, collator, run.progress, config.batch_tokens)
 
 # %% ../nbs/09_healing.ipynb #c1283c2e
 def train(
@@ -110,11 +110,11 @@ def train(
     "Train, and write the learned parameters to `run.folder`/adapter"
     while fewer := _attempt(run):
         gc.collect()  # here and not where memory ran out: there the error still holds the tensors
-        run = run._replace(config=run.config.replace(micro_batch=fewer))
+        run = run._replace(config=run.config.replace(batch_tokens=fewer))
 
 # %% ../nbs/09_healing.ipynb #88786790
 def _attempt(run):
-    "Train and save; or return how many rows at once to try instead"
+    "Train and save; or return how many tokens at once to try instead"
     from prunebook.training import learned, on_first, whole_checkpoint
     student, trainer = make_healer(run)
     checkpoint = on_first(lambda: whole_checkpoint(run.folder/'checkpoints'))
@@ -126,7 +126,7 @@ def _attempt(run):
         if 'cannot write' in str(e): raise not_saved(e, trainer.state.global_step) from e
         if not out_of_memory(e): raise
         if run.inplace: student.module.unload()
-        return fewer_rows(e, trainer.args, run.config)
+        return fewer_tokens(e, int(run.rows.lengths.max()), run.config)
     tensors = learned(student.module)
     if not run.save or trainer.is_world_process_zero():
         write_adapter(run.folder/'adapter', run, tensors, trainer.history(), time.time() - start, student)
@@ -182,7 +182,7 @@ def heal(
 ) -> HealingResult:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
-    rows at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
+    tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     from prunebook.training import own_device, undisturbed
     config, on_disk = config or HealingConfig(), isinstance(model, (str, Path))

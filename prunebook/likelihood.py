@@ -24,8 +24,8 @@ from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'document_losses', 'tree_caches', 'fork_runner', 'begun', 'logprob_batches', 'continuation_logprobs',
-           'Way', 'cell_losses', 'encode_pairs', 'pick']
+__all__ = ['token_losses', 'document_losses', 'tree_caches', 'begun', 'fork_runner', 'Way', 'cell_losses', 'logprob_batches',
+           'continuation_logprobs', 'encode_pairs', 'pick']
 
 # %% ../nbs/10_likelihood.ipynb #acb5fa21
 def token_losses(
@@ -70,6 +70,13 @@ def tree_caches(
     for _ in run_tree(stack, roots, forward): pass
     return caches
 
+# %% ../nbs/10_likelihood.ipynb #e29f53a4
+def begun(stack: LayerStack, tokens: list[int]) -> Any:
+    "A key-value cache that holds one row of tokens; `None` for no tokens"
+    if not tokens: return None
+    stack.extend([tokens], cache := stack.new_cache())
+    return cache
+
 # %% ../nbs/10_likelihood.ipynb #025ea498
 def fork_runner(
     stack: LayerStack,
@@ -87,54 +94,6 @@ def fork_runner(
         for branch, hidden in run_tree(stack, roots, forward):
             if branch.ends: yield branch.ends, hidden
     return run
-
-def begun(stack: LayerStack, tokens: list[int]) -> Any:
-    "A key-value cache that holds one row of tokens; `None` for no tokens"
-    if not tokens: return None
-    stack.extend([tokens], cache := stack.new_cache())
-    return cache
-
-# %% ../nbs/10_likelihood.ipynb #9dab4ec6
-@torch.inference_mode()
-def logprob_batches(
-    model: 'PreTrainedModel',
-    requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
-    keeps: Sequence[Sequence[int]] | None = None,  # Layers kept by each pruned model; the model as it is if `None`
-    batch_tokens: int | None = None,  # Rows × tokens of a batch, copies of a cache included; `token_budget` if `None`
-    memory: float = 1.,               # GB of states stored for pruned models, at most
-    share: int = 16,                  # A beginning common to all contexts is cached if it has this many tokens
-    done: Collection[int] = ()        # Requests, by number, that need not run; the others have the same batches
-) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:  # (request, continuation); (pruned models, those) in nats
-    "$\\log p$ of the continuations of each batch under every pruned model. What they share is computed once"
-    stack = LayerStack(model)
-    if keeps is not None: keeps = checked_keeps(keeps, len(stack))
-    check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
-    common, one = _common_beginning(requests, share), all(len(o) == 1 for _, k in requests for o in k)
-    budget = token_budget(batch_tokens, stack.device)
-    if keeps is not None: budget = batch_room(stack, share_prefixes(keeps), 1, budget, memory)
-    rows = _by_cache if not _fit_forks(stack, requests) else _by_rows if common and one else _by_forks
-    way, done = rows(stack, requests, common, keeps, budget), set(done)
-    todo = (o for o in way.groups if not done.issuperset(o))
-    for _, (cells, nll) in retry_smaller_batch(way.run, todo, way.cost):
-        pairs = list(dict.fromkeys(cells))
-        found, at = np.zeros((len(nll), len(pairs))), {o: i for i, o in enumerate(pairs)}
-        for cell, v in zip(cells, nll.T): found[:, at[cell]] -= v
-        yield pairs, found
-
-# %% ../nbs/10_likelihood.ipynb #af747fa7
-def continuation_logprobs(
-    model: 'PreTrainedModel',
-    requests: Sequence[tuple[list[int], list[list[int]]]],
-    batch_tokens: int | None = None,
-    share: int = 16,    # All as in `logprob_batches`
-    bar: Any = None     # A progress bar, updated by one a request
-) -> list[list[float]]:
-    "$\\log p$ of each continuation of each context, in nats"
-    result = [[0.] * len(c) for _, c in requests]
-    for pairs, found in logprob_batches(model, requests, None, batch_tokens, share=share):
-        for (i, j), v in zip(pairs, found[0]): result[i][j] = float(v)
-        if bar is not None: bar.update(len({i for i, _ in pairs}))
-    return result
 
 # %% ../nbs/10_likelihood.ipynb #46803d6e
 def _common_beginning(requests, share):
@@ -261,6 +220,7 @@ def _longer_choices(stack, longer, cache, contexts):
     nll = token_losses(stack, hidden[[r for r, _ in cells], [t for _, t in cells]], targets)
     return [longer[r][1] for r, _ in cells], nll.tolist()
 
+# %% ../nbs/10_likelihood.ipynb #ce156599
 def _slots(request):
     "Tokens that a request's copies of the cache hold"
     context, choices = request
@@ -276,6 +236,48 @@ def _equal_length(requests, batch_tokens):
         todo = sorted(groups[n], key=lambda i: max(map(len, requests[i][1])))
         take = max(1, batch_tokens // max(_slots(requests[i]) for i in todo))
         for k in range(0, len(todo), take): yield todo[k:k + take]
+
+# %% ../nbs/10_likelihood.ipynb #9dab4ec6
+@torch.inference_mode()
+def logprob_batches(
+    model: 'PreTrainedModel',
+    requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
+    keeps: Sequence[Sequence[int]] | None = None,  # Layers kept by each pruned model; the model as it is if `None`
+    batch_tokens: int | None = None,  # Rows × tokens of a batch, copies of a cache included; `token_budget` if `None`
+    memory: float = 1.,               # GB of states stored for pruned models, at most
+    share: int = 16,                  # A beginning common to all contexts is cached if it has this many tokens
+    done: Collection[int] = ()        # Requests, by number, that need not run; the others have the same batches
+) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:  # (request, continuation); (pruned models, those) in nats
+    "$\\log p$ of the continuations of each batch under every pruned model. What they share is computed once"
+    stack = LayerStack(model)
+    if keeps is not None: keeps = checked_keeps(keeps, len(stack))
+    check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
+    common, one = _common_beginning(requests, share), all(len(o) == 1 for _, k in requests for o in k)
+    budget = token_budget(batch_tokens, stack.device)
+    if keeps is not None: budget = batch_room(stack, share_prefixes(keeps), 1, budget, memory)
+    rows = _by_cache if not _fit_forks(stack, requests) else _by_rows if common and one else _by_forks
+    way, done = rows(stack, requests, common, keeps, budget), set(done)
+    todo = (o for o in way.groups if not done.issuperset(o))
+    for _, (cells, nll) in retry_smaller_batch(way.run, todo, way.cost):
+        pairs = list(dict.fromkeys(cells))
+        found, at = np.zeros((len(nll), len(pairs))), {o: i for i, o in enumerate(pairs)}
+        for cell, v in zip(cells, nll.T): found[:, at[cell]] -= v
+        yield pairs, found
+
+# %% ../nbs/10_likelihood.ipynb #af747fa7
+def continuation_logprobs(
+    model: 'PreTrainedModel',
+    requests: Sequence[tuple[list[int], list[list[int]]]],
+    batch_tokens: int | None = None,
+    share: int = 16,    # All as in `logprob_batches`
+    bar: Any = None     # A progress bar, updated by one a request
+) -> list[list[float]]:
+    "$\\log p$ of each continuation of each context, in nats"
+    result = [[0.] * len(c) for _, c in requests]
+    for pairs, found in logprob_batches(model, requests, None, batch_tokens, share=share):
+        for (i, j), v in zip(pairs, found[0]): result[i][j] = float(v)
+        if bar is not None: bar.update(len({i for i, _ in pairs}))
+    return result
 
 # %% ../nbs/10_likelihood.ipynb #d5fe73db
 def encode_pairs(

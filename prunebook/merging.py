@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .adapters import (PLAIN, adapter_tensors, check_base, checkpoint_fingerprint, healing_card,
-                                healing_summary, read_note, save_history, stored_tensors)
-from .checkpoint import (Tensor, check_room, checkpoint_folder, config_depth, files_beside, read_tensors,
-                                  write_json, write_weights)
+from .adapters import PLAIN, adapter_tensors, check_base, checkpoint_fingerprint, healing_card, healing_summary
+from .adapters import read_note, save_history, stored_tensors
+from .checkpoint import Tensor, check_room, checkpoint_folder, config_depth, files_beside, read_tensors
+from .checkpoint import write_json, write_weights
 from .core import PrunebookError, disk_errors, first_line, free_place, new_folder, read_json
 from .recipes import HealingConfig
 if TYPE_CHECKING: import torch
@@ -101,6 +101,7 @@ def read_values(
         if f.readinto(data) < t.size: raise PrunebookError(f'{t.file} ended while it was being read. Fetch it again.')
     return torch.frombuffer(data, dtype=getattr(torch, PLAIN[t.dtype])).reshape(t.shape)
 
+# %% ../nbs/09a_merging.ipynb #59d5c6c6
 def write_values(
     t: Tensor,
     values: torch.Tensor  # Of its shape; rounded to its type

@@ -13,8 +13,6 @@ from .core import PrunebookError, first_line, redact
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
 # %% auto #0
 __all__ = ['log', 'allowed_models', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem',
            'check_tokenizer', 'load_model', 'load_gguf']
@@ -104,6 +102,8 @@ def check_tokenizer(tokenizer: 'PreTrainedTokenizerBase', model: 'PreTrainedMode
         tokenizer.pad_token = tokenizer.eos_token  # pads are masked by position, never by this number
 
 # %% ../nbs/03_models.ipynb #0d978ace
+log = logging.getLogger(__name__)
+
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`

@@ -36,11 +36,11 @@ def replaced(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     "Dropout off inside the `with`, and each module as it was afterwards"
-    was = {m: m.training for m in model.modules()}
-    model.eval()
+    were = [m for m in model.modules() if m.training]
+    if were: model.eval()
     try: yield
     finally:
-        for m, on in was.items(): m.training = on
+        for m in were: m.training = True
 
 # %% ../nbs/00b_modules.ipynb #a45cdfa4
 def put(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError, Registry
-from .limits import (first_servable, fit_budget, known_depth, known_sizes, listed_plan, servable_plan,
-                              served_config)
+from .limits import first_servable, fit_budget, known_depth, known_sizes, listed_plan, servable_plan
+from .limits import served_config
 from .plans import Plan, as_plan, check_patterns, provenance, quantization_of, weight_counts
 from .serving import serving_states, serving_warning
 from .sizes import LayerSizes, as_budget

@@ -85,8 +85,8 @@ class HealingConfig(PaperSettings):
     # "lm": the next token (paper); "distill": the unpruned model's distribution over it
     objective: str = setting('lm', one_of('lm', 'distill'))
     teacher_bits: int = setting(16, _bits)  # The unpruned model's weights for "distill"
-    # Rows a process holds at once; gradients add up to `batch_size`. `None` is all, or as many as fit
-    micro_batch: int | None = setting(None, or_none(whole(1)))
+    # Tokens a process holds at once, padding included, at least a row; a step's gradients add up. `None`: all that fit
+    batch_tokens: int | None = setting(None, or_none(whole(1)))
     # Save only each layer's input for the backward pass, and run the layer again: less memory, the same numbers
     gradient_checkpointing: bool = setting(False, one_of(True, False))
     # Steps between checkpoints of a run with a folder; `None` is a tenth of `steps`
@@ -100,13 +100,19 @@ class HealingConfig(PaperSettings):
         METHODS.find(self.method)
         if self.warmup >= self.steps:
             raise PrunebookError(f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.')
-        if self.micro_batch and self.batch_size % self.micro_batch:
-            raise PrunebookError(f'micro_batch={self.micro_batch}: it must divide batch_size={self.batch_size}.')
 
     def complete(self) -> None:
         "Fill in the fields that follow from others"
         super().complete()
         if self.save_every is None and isinstance(self.steps, int): self.save_every = max(1, self.steps // 10)
+
+    @classmethod
+    def of(cls, given: dict[str, Any], where: str = '') -> HealingConfig:
+        "From a dict, perhaps of an older version, whose `micro_batch` counted rows. Raises `PrunebookError`"
+        rows = given.get('micro_batch', '') if isinstance(given, dict) else ''
+        if not isinstance(rows, int | None): return super().of(given, where)
+        config = super().of({k: v for k, v in given.items() if k != 'micro_batch'}, where)
+        return config.replace(batch_tokens=rows * config.max_length) if rows else config
 
     def replace(self, **changes: Any) -> HealingConfig:
         "A copy with some fields changed; alpha, warmup and save_every follow unless they were set otherwise"
@@ -122,4 +128,5 @@ def settings_that_count(
     recipe: dict[str, Any]  # A `HealingConfig` as a dict, perhaps of an older version with fewer fields
 ) -> dict[str, Any]:
     "The settings that change numbers, with missing fields at their defaults"
-    return {k: v for k, v in (asdict(HealingConfig()) | recipe).items() if k != 'gradient_checkpointing'}
+    free = ('batch_tokens', 'micro_batch', 'gradient_checkpointing')
+    return {k: v for k, v in (asdict(HealingConfig()) | recipe).items() if k not in free}

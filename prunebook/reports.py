@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook
-from .claims import RunFolder, open_run
+from .claims import open_run
+from .folders import RunFolder
 from .core import (PrunebookError, atomic_write, disk_errors, free_place, lock, new_folder, printable,
                             public_name, read_json)
 from .figures import html_page

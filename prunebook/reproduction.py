@@ -7,7 +7,7 @@ from __future__ import annotations
 import html, json, shutil, sys, time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from . import __version__
@@ -17,26 +17,23 @@ from .assets import ASSETS
 from .models import load_model, own_type
 from .data import load_texts
 from .distances import LayerDistances
-from .similarity import layer_distances
 from .pruning import choose_layers, prune_model
 from .checkpoint import save_pruned
 from .recipes import QUICK, HealingConfig
 from .adapters import load_adapter
 from .tasks import parse_task, task_title
 from .runs import Run, machine, model_record
-from .sweeps import SweepConfig, sweep
-from .figures import (
-    html_of, html_page, new_axes, plot_curves, plot_heatmap, plot_scores, plot_stack, save_figure)
 if TYPE_CHECKING:
     import pandas as pd
+    from prunebook.grids import SweepConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['PRESETS', 'PROMPT', 'LOOK', 'REPORT_STYLE', 'Preset', 'default_questions', 'named_texts', 'long_texts',
            'continuations', 'Clock', 'source_mark', 'goes_on', 'started_work', 'reproduce', 'check_settings', 'measure',
            'sweep_config', 'keep_checkpoint', 'Story', 'texts_title', 'sentences', 'question_sentence',
-           'result_figures', 'other_figures', 'folded', 'section', 'short_table', 'conditions', 'result_page',
-           'write_distances', 'save_figures', 'write_report']
+           'result_figures', 'other_figures', 'save_figures', 'folded', 'section', 'short_table', 'conditions',
+           'result_page', 'write_distances', 'write_report']
 
 # %% ../nbs/18_reproduction.ipynb #115b6e59
 @dataclass(frozen=True)
@@ -51,6 +48,12 @@ class Preset:
     n_judge: int                     # Documents for the loss
     n_questions: int                 # Questions of one task; of two tasks a quarter each
     healing: HealingConfig
+    large: float = 1.                # Share of the documents for a model of a billion parameters or more
+
+    def sized(self, parameters: int) -> Preset:
+        "The preset for a model of this size"
+        share = self.large if parameters >= 1e9 else 1
+        return replace(self, n_texts=round(share * self.n_texts), n_judge=round(share * self.n_judge))
 
     def ns(self, drops: Sequence[float], depth: int) -> list[int]:
         "Block sizes for a model of `depth` layers"
@@ -60,7 +63,7 @@ class Preset:
 PRESETS = dict(
     smoke=Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
     quick=Preset('a quarter of an hour on a laptop', 64, 512, (.03, .07, .1, .13, .2, .27, .37, .47),
-                 (.07, .13, .27, .37), (.13, .27), 32, 400, QUICK.replace(steps=20)),
+                 (.07, .13, .27, .37), (.13, .27), 32, 400, QUICK.replace(steps=20), large=.5),
     full=Preset('some hours', 76, 512, tuple(i / 30 for i in range(1, 29)),
                 (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
                 100, 2000, QUICK.replace(steps=120)))
@@ -137,6 +140,7 @@ def _chunks(path):
     with open(path, 'rb') as f:
         while part := f.read(1 << 24): yield part
 
+# %% ../nbs/18_reproduction.ipynb #dce7ea1c
 def goes_on(out: str | Path, asked: dict[str, Any]) -> bool:
     "Is there unfinished work at `out` that was started with the same settings?"
     note = Path(out).with_name(Path(out).name + '.unfinished')/'asked.json'
@@ -172,6 +176,7 @@ def reproduce(
     **kwargs: Any                         # To `load_model`
 ) -> Path:  # The folder: report.html, the four files of a run, figures, checkpoint
     "Measure, prune, heal, evaluate and report. Raises `PrunebookError` for wrong settings, or if `out` is in use"
+    from prunebook.sweeps import sweep
     p, judge = check_settings(preset, texts, judge_texts, questions, kwargs)
     asked = dict(command='reproduce', version=__version__, preset=preset, model=source_mark(model),
                  texts=source_mark(texts), judge_texts=source_mark(judge))
@@ -181,6 +186,7 @@ def reproduce(
     with started_work(out, asked, not force or goes_on(out, asked), force, reads) as work:
         clock = Clock(progress)
         with clock('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
+        p = p.sized(whole.num_parameters())
         with clock('measure the distances'): dist = measure(whole, tok, p, texts, work, progress)
         config = sweep_config(p, whole, texts, judge, questions)
         with clock('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
@@ -219,6 +225,7 @@ def measure(
     progress: bool = True
 ) -> LayerDistances:
     "The distances of a run: read if an earlier start saved them, measured otherwise"
+    from prunebook.similarity import layer_distances
     if (work/'distances.safetensors').exists(): return LayerDistances.load(work)
     docs = long_texts(tokenizer, named_texts(texts, 'calibration', progress=progress), p.n_texts, p.max_length)
     dist = layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress)
@@ -234,6 +241,7 @@ def sweep_config(
     questions: Sequence[str] | None
 ) -> SweepConfig:
     "The sweep of a preset, at the depth of `model`"
+    from prunebook.grids import SweepConfig
     depth, tasks = len(LayerStack(model)), list(questions or default_questions(model.num_parameters()))
     each = p.n_questions if len(tasks) == 1 else p.n_questions // 4
     asked = p.ns(p.question_drops, depth)
@@ -309,6 +317,7 @@ def sentences(s: Story) -> list[str]:
         f'Healing on at most {tokens:,} tokens brings it to {healed:.2f}, which takes back {back:.0%} of the damage.',
         ' '.join(question_sentence(s, o) for o in s.questions)]
 
+# %% ../nbs/18_reproduction.ipynb #cce45ed1
 def question_sentence(s: Story, task: str) -> str:
     "Accuracy before the cut, after it, and after healing"
     before, after, healed = (s.score(task, *o) for o in ((0,), (s.n,), (s.n, True)))
@@ -320,6 +329,7 @@ def question_sentence(s: Story, task: str) -> str:
 # %% ../nbs/18_reproduction.ipynb #ac70a1bc
 def result_figures(s: Story) -> dict[str, Any]:
     "The curves of the result: the loss, and the accuracy of each task"
+    from prunebook.figures import new_axes, plot_scores
     loss = plot_scores(s.table, 'c4', label=f'{texts_title(s.judge_texts)} loss (nats per token)', log=True,
                        ax=new_axes(width=4.8, height=3.8))
     figures = dict(loss=loss)
@@ -329,21 +339,34 @@ def result_figures(s: Story) -> dict[str, Any]:
             ax=new_axes(width=4.8, height=3.8))
     return figures
 
+# %% ../nbs/18_reproduction.ipynb #b9c0ac7c
 def other_figures(s: Story) -> dict[str, Any]:
     "The distances, and the cut that was kept"
+    from prunebook.figures import plot_curves, plot_heatmap, plot_stack
     first, dropped = s.cut['dropped'][0], s.n
     return dict(stack=plot_stack(s.distances.depth, Block(first, dropped)), curves=plot_curves(s.distances),
                 heatmap=plot_heatmap(s.distances))
 
+# %% ../nbs/18_reproduction.ipynb #0169fd1c
+def save_figures(figures: dict[str, Any], out: Path) -> None:
+    "Each figure as PNG and SVG into `out`; closes them"
+    import matplotlib.pyplot as plt
+    from prunebook.figures import save_figure
+    for name, ax in figures.items():
+        for kind in ('png', 'svg'): save_figure(ax, out/f'{name}.{kind}')
+        plt.close(ax.figure)
+
 # %% ../nbs/18_reproduction.ipynb #e7c3f0cc
 def folded(summary: str, table: 'pd.DataFrame') -> str:
     "HTML of a table that opens on a click"
+    from prunebook.figures import html_of
     return f'<details><summary>{html.escape(summary)}</summary>{html_of(table)}</details>'
 
 def section(heading: str, sentence: str, *shown: str) -> str:
     "HTML of a part of the report; `shown` is HTML already"
     return f'<section><h2>{html.escape(heading)}</h2><p>{html.escape(sentence)}</p>{"".join(shown)}</section>\n'
 
+# %% ../nbs/18_reproduction.ipynb #3432c1a4
 def short_table(table: 'pd.DataFrame') -> 'pd.DataFrame':
     "The columns of a sweep's table that a reader needs, rounded"
     t = table.assign(healed=table.healed.map({True: 'yes', False: ''}), layers=[
@@ -372,6 +395,7 @@ def conditions(s: Story, model: 'PreTrainedModel') -> 'pd.DataFrame':
 def result_page(s: Story, model: 'PreTrainedModel', figures: dict[str, Any], result: Sequence[str]) -> str:
     "The report as one HTML page that needs no other file"
     import pandas as pd
+    from prunebook.figures import html_of, html_page
     best = s.distances.best_blocks().drop(columns='layers').round(4)
     shown = {k: html_of(v) for k, v in figures.items()}
     said = pd.DataFrame([dict(model=k, continuation=' '.join(v.split())) for k, v in s.continuations.items()])
@@ -401,17 +425,12 @@ REPORT_STYLE = ('<style>.result{display:flex;flex-wrap:wrap;gap:1rem}'
 # %% ../nbs/18_reproduction.ipynb #ea0654a0
 def write_distances(dist: LayerDistances, out: Path) -> None:
     "The distances, the table of the best blocks, and two figures, into the folder `out`"
+    from prunebook.figures import plot_curves, plot_heatmap
     dist.save(out)
     atomic_write(out/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
     save_figures(dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)), out)
 
-def save_figures(figures: dict[str, Any], out: Path) -> None:
-    "Each figure as PNG and SVG into `out`; closes them"
-    import matplotlib.pyplot as plt
-    for name, ax in figures.items():
-        for kind in ('png', 'svg'): save_figure(ax, out/f'{name}.{kind}')
-        plt.close(ax.figure)
-
+# %% ../nbs/18_reproduction.ipynb #75601c7b
 def write_report(s: Story, model: 'PreTrainedModel', work: Path) -> None:
     "best_blocks.csv, figures and report.html into `work`, and the story into run.json"
     (work/'figures').mkdir(exist_ok=True)

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from .core import (PrunebookError, atomic_write, disk_errors, first_line, lock, public_name, read_json,
-                            redact)
+from .core import PrunebookError, atomic_write, disk_errors, first_line, lock, public_name, read_json
+from .core import redact
 
 if TYPE_CHECKING:
     import pandas as pd, pyarrow as pa
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema',
-           'result_row', 'model_record', 'texts_columns', 'item_rows', 'score_of', 'numbers_in', 'text_fields',
-           'answer_fields', 'read_results', 'check_plain', 'read_items', 'cut_up', 'versions', 'machine',
-           'start_record', 'read_record', 'why_unfit', 'Run', 'opened', 'results_csv', 'items_parquet', 'record_json',
-           'read_run', 'with_settings', 'task_options', 'kept_score']
+           'result_row', 'model_record', 'texts_columns', 'item_rows', 'numbers_in', 'text_fields', 'answer_fields',
+           'score_of', 'read_results', 'check_plain', 'read_items', 'cut_up', 'versions', 'machine', 'start_record',
+           'read_record', 'why_unfit', 'opened', 'results_csv', 'items_parquet', 'record_json', 'Run', 'task_options',
+           'read_run', 'with_settings', 'kept_score']
 
 # %% ../nbs/12_runs.ipynb #9e1e2fc9
 class Column(NamedTuple):
@@ -123,6 +123,7 @@ def texts_columns(score: LossScore | ParentScore, column: str) -> dict[str, list
     sums = score.sums if column == 'loss' else [int(v) for v in score.sums]
     return {'index': score.index, 'tokens': score.counts, column: sums}
 
+# %% ../nbs/12_runs.ipynb #92597199
 def item_rows(
     key: Sequence[Any],
     score: LossScore | ParentScore | Score
@@ -137,24 +138,6 @@ def item_rows(
     columns = {k: [v] * n for k, v in zip(KEYS, key)} | dict(items=[score.items] * n) | own
     schema = arrow_schema()
     return pa.table([pa.array(columns.get(o.name) or [None] * n, o.type) for o in schema], schema=schema)
-
-# %% ../nbs/12_runs.ipynb #7a55600b
-def score_of(
-    row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
-    items: 'pa.Table'      # Its rows of `items.parquet`, in order
-) -> LossScore | ParentScore | Score:
-    """The score that was written, with log-probabilities to three decimals.
-    Raises `ValueError` if row and items disagree"""
-    from prunebook.scores import LossScore, ParentScore, Score
-    row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
-    got = {k: items[k].to_pylist() for k in items.column_names if k not in KEYS}
-    if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')
-    text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
-    common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
-    if (metric := row['metric']) not in ON_TEXTS: return Score(**common, **text, **answer_fields(row, got))
-    made = text_fields(row, got)
-    if metric == 'loss': return LossScore(**common, **text, **made, n_bytes=int(row['n_bytes']))
-    return ParentScore(**common, **text, **made, scoring=metric)
 
 # %% ../nbs/12_runs.ipynb #76b3154d
 def numbers_in(text: str | None) -> list[int]:
@@ -181,6 +164,24 @@ def answer_fields(row: dict[str, Any], got: dict[str, list]) -> dict[str, Any]:
                 chance=float(row['baseline']), majority=float(row['majority']),
                 truncated=numbers_in(row['truncated']), logprobs=logprobs, shots=int(row['shots'] or 0),
                 written=[o for o in got['written'] if o is not None], groups=[o for o in got['group'] if o is not None])
+
+# %% ../nbs/12_runs.ipynb #7a55600b
+def score_of(
+    row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
+    items: 'pa.Table'      # Its rows of `items.parquet`, in order
+) -> LossScore | ParentScore | Score:
+    """The score that was written, with log-probabilities to three decimals.
+    Raises `ValueError` if row and items disagree"""
+    from prunebook.scores import LossScore, ParentScore, Score
+    row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
+    got = {k: items[k].to_pylist() for k in items.column_names if k not in KEYS}
+    if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')
+    text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
+    common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
+    if (metric := row['metric']) not in ON_TEXTS: return Score(**common, **text, **answer_fields(row, got))
+    made = text_fields(row, got)
+    if metric == 'loss': return LossScore(**common, **text, **made, n_bytes=int(row['n_bytes']))
+    return ParentScore(**common, **text, **made, scoring=metric)
 
 # %% ../nbs/12_runs.ipynb #f8fa0d8b
 def read_results(path: str | Path) -> 'pd.DataFrame':
@@ -275,6 +276,7 @@ FORMAT = 1
 FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
              losses='loss_map.safetensors')
 
+# %% ../nbs/12_runs.ipynb #aeba3aed
 def read_record(folder: str | Path) -> dict[str, Any]:
     "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
     folder = Path(folder)
@@ -305,6 +307,48 @@ def why_unfit(record: dict[str, Any]) -> str | None:
         bad = [k for k, kind in kinds.items() if not isinstance(o.get(k), kind)]
         if bad: return f'sweep {name!r}: {bad[0]} is missing'
     return None
+
+# %% ../nbs/12_runs.ipynb #052bfb8d
+EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)
+
+def opened(folder: Path, model: dict[str, Any]) -> tuple[dict, 'pd.DataFrame', dict]:
+    """Record, table and items of `folder`, without the items of scores that have no row.
+    Raises `PrunebookError` if they are damaged, or of another model"""
+    import pandas as pd
+    place = {k: folder/v for k, v in FILES.items()}
+    new = dict(format=FORMAT, model=model, distances=None, sweeps={})
+    record = read_record(folder) if place['record'].exists() or (folder/'sweep.json').exists() else new
+    if (was := record['model'])['fingerprint'] != model['fingerprint']:
+        raise PrunebookError(f'{folder} holds a run of another model: {was["name"]} ({was["fingerprint"]}) there, '
+                             f'{model["name"]} ({model["fingerprint"]}) now. Use another folder.')
+    if not place['results'].exists(): return record, pd.DataFrame(columns=[o.name for o in RESULTS]), {}
+    table, items = read_results(place['results']), read_items(place['items'])
+    keys = list(table[KEYS].itertuples(index=False, name=None))
+    if lost := [k for k in keys if k not in items]:
+        raise PrunebookError(f'{place["items"]} lacks the items of {len(lost)} rows, such as {lost[0]}. '
+                             'Restore it, or use another folder.')
+    return record, table, {k: items[k] for k in keys}
+
+# %% ../nbs/12_runs.ipynb #1872d99c
+def results_csv(rows: list[dict[str, Any]]) -> str:
+    "`results.csv` of these rows"
+    import pandas as pd
+    return pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
+
+# %% ../nbs/12_runs.ipynb #afadf4e1
+def items_parquet(parts: Iterable[pa.Table]) -> bytes:
+    "`items.parquet` of these scores"
+    import pyarrow as pa, pyarrow.parquet as pq
+    out = io.BytesIO()
+    pq.write_table(pa.concat_tables(parts), out, compression='zstd', compression_level=9, row_group_size=2**20,
+                   use_dictionary=True)
+    return out.getvalue()
+
+# %% ../nbs/12_runs.ipynb #dbd01f45
+def record_json(record: dict[str, Any]) -> str:
+    "JSON with a line per list of numbers, so that it stays readable and small"
+    text = json.dumps(record, indent=1, default=str)
+    return re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text) + '\n'
 
 # %% ../nbs/12_runs.ipynb #041b1cc8
 class Run:
@@ -346,46 +390,11 @@ class Run:
         atomic_write(self.folder/FILES['results'], results_csv([*self.table.to_dict('records'), *rows]))
         self.table = read_results(self.folder/FILES['results'])
 
-# %% ../nbs/12_runs.ipynb #052bfb8d
-EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)
-
-def opened(folder: Path, model: dict[str, Any]) -> tuple[dict, 'pd.DataFrame', dict]:
-    """Record, table and items of `folder`, without the items of scores that have no row.
-    Raises `PrunebookError` if they are damaged, or of another model"""
-    import pandas as pd
-    place = {k: folder/v for k, v in FILES.items()}
-    new = dict(format=FORMAT, model=model, distances=None, sweeps={})
-    record = read_record(folder) if place['record'].exists() or (folder/'sweep.json').exists() else new
-    if (was := record['model'])['fingerprint'] != model['fingerprint']:
-        raise PrunebookError(f'{folder} holds a run of another model: {was["name"]} ({was["fingerprint"]}) there, '
-                             f'{model["name"]} ({model["fingerprint"]}) now. Use another folder.')
-    if not place['results'].exists(): return record, pd.DataFrame(columns=[o.name for o in RESULTS]), {}
-    table, items = read_results(place['results']), read_items(place['items'])
-    keys = list(table[KEYS].itertuples(index=False, name=None))
-    if lost := [k for k in keys if k not in items]:
-        raise PrunebookError(f'{place["items"]} lacks the items of {len(lost)} rows, such as {lost[0]}. '
-                             'Restore it, or use another folder.')
-    return record, table, {k: items[k] for k in keys}
-
-# %% ../nbs/12_runs.ipynb #1872d99c
-def results_csv(rows: list[dict[str, Any]]) -> str:
-    "`results.csv` of these rows"
-    import pandas as pd
-    return pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
-
-def items_parquet(parts: Iterable[pa.Table]) -> bytes:
-    "`items.parquet` of these scores"
-    import pyarrow as pa, pyarrow.parquet as pq
-    out = io.BytesIO()
-    pq.write_table(pa.concat_tables(parts), out, compression='zstd', compression_level=9, row_group_size=2**20,
-                   use_dictionary=True)
-    return out.getvalue()
-
-# %% ../nbs/12_runs.ipynb #dbd01f45
-def record_json(record: dict[str, Any]) -> str:
-    "JSON with a line per list of numbers, so that it stays readable and small"
-    text = json.dumps(record, indent=1, default=str)
-    return re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text) + '\n'
+# %% ../nbs/12_runs.ipynb #b8ebdda9
+def task_options(task: str) -> dict[str, Any]:
+    "The options in the name of a task: whole numbers as numbers"
+    pairs = [o.split('=', 1) for o in task.partition(':')[2].split(',') if '=' in o]
+    return {k: int(v) if v.isdigit() else v for k, v in pairs}
 
 # %% ../nbs/12_runs.ipynb #38e6bc15
 def read_run(
@@ -393,7 +402,7 @@ def read_run(
 ) -> 'pd.DataFrame':    # A row per sweep, strategy, n, healed, seed and task, sorted by sweep
     """`results.csv` with columns added from `run.json`: `depth`, `model` (fingerprint), `dtype`, `shots_seed` (of the
     examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`, `steps` and `healing_tokens`
-    (steps x batch size x length, so padding counts where documents are padded; 0 for unhealed rows).
+    (steps x batch size x length, so padding counts where documents are padded. It is 0 for unhealed rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
     record, path = read_record(folder), Path(folder)/FILES['results']
@@ -424,12 +433,6 @@ def with_settings(table: 'pd.DataFrame', record: dict[str, Any], name: str) -> '
         max_length=table.metric.isin(list(ON_TEXTS)).map({True: config['max_length']}),
         healing_tokens=table.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
         **{k: table.healed.map({True: v}) for k, v in own.items()})
-
-# %% ../nbs/12_runs.ipynb #b8ebdda9
-def task_options(task: str) -> dict[str, Any]:
-    "The options in the name of a task: whole numbers as numbers"
-    pairs = [o.split('=', 1) for o in task.partition(':')[2].split(',') if '=' in o]
-    return {k: int(v) if v.isdigit() else v for k, v in pairs}
 
 # %% ../nbs/12_runs.ipynb #42d8cf44
 def kept_score(

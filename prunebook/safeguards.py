@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import PrunebookError, lock, read_json, recover, work_folder
+from .core import PrunebookError, lock, process, read_json, recover, work_folder
 from .methods import METHODS, adapted_layers, cut_record, layer_origins, seams, target_names
 from .models import load_model, quantization
 from .recipes import settings_that_count
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['log', 'open_teacher', 'check_input', 'checked_rows', 'run_identity', 'run_folder', 'keep_documents_apart',
-           'fewer_rows', 'not_saved']
+           'fewer_tokens', 'not_saved']
 
 # %% ../nbs/08d_safeguards.ipynb #57f42f6e
 def open_teacher(
@@ -75,7 +75,7 @@ def check_input(
                              f'Give {limit} or less.')
     if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. '
-                             'Leave it out; a smaller micro_batch or max_length takes less memory too.')
+                             'Leave it out; a smaller batch_tokens or max_length takes less memory too.')
     if not cut_record(model): log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: target_names(model, config.targets, adapted_layers(model, config))
     if config.objective == 'lm' and not method.needs_teacher: return None
@@ -90,7 +90,7 @@ def checked_rows(
 ) -> Rows:
     "The rows to train on. Raises `PrunebookError` for tokens that the model does not know"
     from prunebook.training import training_rows
-    if METHODS[config.method].solve: config = config.replace(batch_size=1, micro_batch=None, steps=1, warmup=0)
+    if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows, most = training_rows(tokenizer, texts, config), LayerStack(model).embedding_rows
     if (top := int(rows.flat.max())) < most: return rows
     raise PrunebookError(f'the tokenizer gives token {top} and the embedding of the model has {most} rows: they do not '
@@ -165,23 +165,25 @@ def keep_documents_apart(
     return isolated is not None
 
 # %% ../nbs/08d_safeguards.ipynb #a00b0b6f
-def fewer_rows(
+def fewer_tokens(
     error: Exception,       # The lack of memory
-    args: Any,              # The Trainer's arguments
+    longest: int,           # Tokens of the longest row
     config: HealingConfig
 ) -> int:
-    "How many rows at once to try next. Raises `PrunebookError` if there can be no fewer"
-    micro = args.per_device_train_batch_size
-    if micro == 1 or args.world_size > 1:
-        less = 'gradient_checkpointing=True (an interrupted run may go on with it), '
-        raise PrunebookError(f'{micro} row(s) of {config.max_length} tokens at once do not fit into memory. '
-                             'Give a smaller micro_batch (gradients still add up to batch_size) if there are several, '
-                             f'{"" if config.gradient_checkpointing else less}a smaller max_length, or bits=4.'
-                             ) from error
-    fewer = next(k for k in range(micro // 2, 0, -1) if config.batch_size % k == 0)
-    log.warning('out of memory with %d rows at once; going on with %d, and the gradients add up. '
-                'A smaller micro_batch avoids this.', micro, fewer)
-    return fewer
+    "The `batch_tokens` to try next. Raises `PrunebookError` if a single row does not fit, and in several processes"
+    world = process().world
+    most = config.batch_size // world * longest
+    if config.batch_tokens: most = min(most, config.batch_tokens)
+    if most <= longest or world > 1:
+        less = '' if config.gradient_checkpointing else 'gradient_checkpointing=True, '
+        fewer = '' if most <= longest else 'a smaller batch_tokens, '
+        raise PrunebookError(f'{max(most, longest)} tokens at once do not fit into memory. Give {fewer}{less}'
+                             'a smaller max_length, or bits=4. An interrupted run may go on with another batch_tokens '
+                             'or gradient_checkpointing.') from error
+    half = max(longest, most // 2)
+    log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
+                'A smaller batch_tokens avoids this.', most, half)
+    return half
 
 # %% ../nbs/08d_safeguards.ipynb #372691e2
 def not_saved(

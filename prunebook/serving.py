@@ -19,8 +19,8 @@ __all__ = ['STACKS', 'Fields', 'HOW', 'LEFT_ROTARY', 'PART_KINDS', 'LISTED', 'WI
            'SERVED', 'ServingRule', 'check_stacks', 'depth_of', 'by_list', 'by_numbers', 'by_period', 'alike',
            'by_window', 'packed', 'by_sparse_step', 'by_sliding', 'by_letters', 'at_depth', 'by_width', 'by_depths',
            'own_scale', 'by_depth', 'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'older_rotary', 'rules',
-           'rules_of', 'known_types', 'decoder_part', 'config_fields', 'completed', 'wrong_kinds', 'ServingVerdict',
-           'explain', 'serving_verdict', 'cut_fields', 'servable', 'servable_blocks', 'servable_places',
+           'rules_of', 'known_types', 'decoder_part', 'completed', 'config_fields', 'wrong_kinds', 'ServingVerdict',
+           'explain', 'cut_fields', 'serving_verdict', 'servable', 'servable_blocks', 'servable_places',
            'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving', 'serving_warning']
 
 # %% ../nbs/05a_serving.ipynb #63ed22e1
@@ -62,10 +62,12 @@ def by_list(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     values = full.get(rule.key) or [rule.kinds[0]] * depth_of(full)
     return [o if isinstance(o, str) else rule.kinds[int(o)] for o in values]
 
+# %% ../nbs/05a_serving.ipynb #4a0aaa92
 def by_numbers(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Layers of the second kind by number"
     return [rule.kinds[i in full[rule.key]] for i in range(depth_of(full))]
 
+# %% ../nbs/05a_serving.ipynb #19828076
 def by_period(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "The last layer of each period is of the second kind"
     p = raw.get(rule.key) or int(rule.step)
@@ -84,6 +86,7 @@ def packed(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Experts load only if they are quantised"
     return ['experts' if raw.get('quantization_config') else 'MXFP4 experts only'] * depth_of(full)
 
+# %% ../nbs/05a_serving.ipynb #d9dd2a15
 def by_sparse_step(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Every step-th layer is a mixture of experts, except some"
     step, dense = full.get('decoder_sparse_step') or 1, full.get('mlp_only_layers') or ()
@@ -96,6 +99,7 @@ def by_sliding(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     some = 'sliding_attention' in types if rule.key == 'layer_types' else full.get(rule.key)
     return [rule.kinds[o == 'sliding_attention' if some else 2] for o in types]
 
+# %% ../nbs/05a_serving.ipynb #a890a653
 def by_letters(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Letters that repeat, L for a window. Without the field, or with a number in it, the model does not load"
     letters, n = raw.get(rule.key, 1), depth_of(full)
@@ -141,6 +145,7 @@ def show_rotary(base: float | None, scaling: str) -> str:
     "In short"
     return 'none, it stops' if base is None else f'base {base:g}' + ('' if scaling == 'default' else f' ({scaling})')
 
+# %% ../nbs/05a_serving.ipynb #4c4cde95
 def own_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
     "Base and scaling of each layer, as transformers has them"
     types = full.get('layer_types') or [''] * depth_of(full)
@@ -148,7 +153,7 @@ def own_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
 
 # %% ../nbs/05a_serving.ipynb #9ce708ea
 def top_rotary(rule: ServingRule, raw: Fields, full: Fields) -> list[str]:
-    """Base and scaling from the top of config.json, or the base alone; `kinds` names the field for layers with a
+    """Base and scaling from the top of config.json, or the base alone. `kinds` names the field for layers with a
     sliding window"""
     scaling = raw.get('rope_scaling') or {}
     top = (raw.get('rope_theta') or rule.step or None, scaling.get('type') or scaling.get('rope_type') or 'default')
@@ -331,6 +336,7 @@ def rules_of(
         found |= {o.part: o for o in RULES if o.stack == stack and types in o.types.split()}
     return found if any(o.types != '*' for o in found.values()) else {}
 
+# %% ../nbs/05a_serving.ipynb #8fc29f6f
 def known_types() -> list[str]:
     "Model types with rules"
     return sorted({t for o in RULES if o.stack == 'transformers' for t in o.types.split()} - {'*'})
@@ -341,22 +347,13 @@ def decoder_part(config: Fields) -> Fields:
     inside = ('text_config', 'llm_config', 'language_config')
     return next((config[k] for k in inside if isinstance(config.get(k), dict)), config)
 
-def config_fields(
-    config: Fields | PreTrainedConfig  # The content of config.json, or a config
-) -> tuple[Fields, Fields]:            # As it stands in the file, and as transformers completes it
-    "The fields of the decoder. Raises `PrunebookError` for anything else"
-    raw = config.to_dict() if hasattr(config, 'to_dict') else config
-    if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
-    inner = decoder_part(raw)
-    raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
-    return raw, completed(raw, inner.get('model_type') or raw['model_type'])
-
+# %% ../nbs/05a_serving.ipynb #931d945b
 ALIKE_UNLESS = dict(qwen2='use_sliding_window', qwen3='use_sliding_window')
 "Model types without windows unless a field says so: no list is needed then"
 
 def completed(raw: Fields, model_type: str) -> Fields:
-    """The fields with transformers' defaults; as they are if they hold all that the rules read, if there are no rules,
-    or if transformers refuses them"""
+    """The fields with transformers' defaults. They stay as they are if they hold all that the rules read, if there are
+    no rules, or if transformers refuses them"""
     right = rules_of('transformers', model_type)
     needed = [o.key for o in right.values() if o.how in ('list', 'numbers', 'window', 'sliding')]
     if model_type in ALIKE_UNLESS and not raw.get(ALIKE_UNLESS[model_type]): needed = []
@@ -366,6 +363,17 @@ def completed(raw: Fields, model_type: str) -> Fields:
     fields = {k: v for k, v in raw.items() if k not in ('model_type', 'transformers_version', 'prunebook')}
     try: return raw | AutoConfig.for_model(model_type, **fields).to_dict() | dict(model_type=raw['model_type'])
     except Exception: return raw
+
+# %% ../nbs/05a_serving.ipynb #b30e8eb0
+def config_fields(
+    config: Fields | PreTrainedConfig  # The content of config.json, or a config
+) -> tuple[Fields, Fields]:            # As it stands in the file, and as transformers completes it
+    "The fields of the decoder. Raises `PrunebookError` for anything else"
+    raw = config.to_dict() if hasattr(config, 'to_dict') else config
+    if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
+    inner = decoder_part(raw)
+    raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
+    return raw, completed(raw, inner.get('model_type') or raw['model_type'])
 
 # %% ../nbs/05a_serving.ipynb #043d8f51
 def wrong_kinds(
@@ -414,6 +422,12 @@ def explain(rule: ServingRule, wrong: list[tuple[int, str, str]], right: Serving
     size = full.get('sliding_window') or full.get('attention_chunk_size')
     return f'{said}. Texts up to {size} tokens are not affected'
 
+# %% ../nbs/05a_serving.ipynb #ac1b02bf
+def cut_fields(raw: Fields, full: Fields, keep: Sequence[int]) -> tuple[Fields, Fields]:
+    "The fields after a cut, as this library saves them"
+    changes = cut_config(full, check_layers(keep, depth_of(full), 'keep'), depth_of(full))
+    return raw | {k: v for k, v in changes.items() if k in raw} | older_rotary(raw), full | changes
+
 # %% ../nbs/05a_serving.ipynb #e5e04fd4
 def serving_verdict(
     config: Fields | PreTrainedConfig,  # Of the unpruned model; or of a pruned one, without `keep`
@@ -428,6 +442,7 @@ def serving_verdict(
         raise PrunebookError('the config is not as transformers writes it: a field that speaks of single layers has '
                              f'another form ({type(e).__name__}: {str(e)[:200]}).') from e
 
+# %% ../nbs/05a_serving.ipynb #a5120aa2
 def _verdict(stack, raw, full, keep):
     known = rules_of(stack, full['model_type'])
     if refused := [o for o in known.values() if o.how == 'refused']:
@@ -438,12 +453,6 @@ def _verdict(stack, raw, full, keep):
     before = wrong_kinds(stack, raw, full) if keep is not None else {}
     if keep is not None: raw, full = cut_fields(raw, full, keep)
     return _judged(stack, known, wrong_kinds(stack, raw, full), before, full, keep)
-
-# %% ../nbs/05a_serving.ipynb #ac1b02bf
-def cut_fields(raw: Fields, full: Fields, keep: Sequence[int]) -> tuple[Fields, Fields]:
-    "The fields after a cut, as this library saves them"
-    changes = cut_config(full, check_layers(keep, depth_of(full), 'keep'), depth_of(full))
-    return raw | {k: v for k, v in changes.items() if k in raw} | older_rotary(raw), full | changes
 
 # %% ../nbs/05a_serving.ipynb #1629cf65
 def _judged(stack, known, wrong, before, full, keep):
@@ -473,6 +482,7 @@ def servable(
                                  'and compare the result with `prunebook check`.')
     return not any(o.by_cut for o in verdicts)
 
+# %% ../nbs/05a_serving.ipynb #f8dd12a3
 def servable_blocks(
     config: Fields | PreTrainedConfig,
     n: int,                        # Layers in a block
@@ -539,6 +549,7 @@ def verdicts_of(
     except PrunebookError: return []
     return [] if all(o.status == 'unknown' for o in found) else found
 
+# %% ../nbs/05a_serving.ipynb #792319c1
 def serving_states(config: Fields | PreTrainedConfig, keep: Iterable[int]) -> dict[str, str]:
     "What the rules say about a cut: stack → same, differs, differs unpruned too, not supported or unknown"
     also = lambda o: ' unpruned too' if o.status == 'differs' and not o.by_cut else ''

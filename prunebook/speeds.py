@@ -24,6 +24,7 @@ def peak_mb() -> float:
     "The largest amount of memory that this process ever used, in MB, with the part of a mapped file that it read"
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
 
+# %% ../nbs/16d_speeds.ipynb #684d1d53
 def _random_ids(vocab, n): return np.random.default_rng(0).integers(3, vocab, n).tolist()
 
 @job
@@ -38,6 +39,7 @@ def _llama_speed(path, prompt, generate):
         loaded = time.perf_counter() - start
         while True: yield dict(load=loaded) | _timed(decode, forget, _random_ids(vocab, prompt), generate)
 
+# %% ../nbs/16d_speeds.ipynb #b027d5bd
 def _timed(decode, forget, ids, generate):
     "Seconds for the prompt and for the tokens after it, and the peak of memory"
     now = lambda: np.array([time.perf_counter(), time.process_time()])
@@ -92,6 +94,7 @@ def speed_of(
                                                                      file_mb=size / 1e6)
         yield measure
 
+# %% ../nbs/16d_speeds.ipynb #4cfdb754
 def served_speed(path: str | Path, prompt: int = 256, generate: int = 64) -> dict[str, float]:
     "Measure a model once. Arguments, result and errors are those of `speed_of`"
     with speed_of(path, prompt, generate) as measure: return measure()
@@ -117,6 +120,7 @@ def served_models(
             if not file.is_file(): _make_file(small, file, type)
             yield n, f'llama.cpp {type}', file
 
+# %% ../nbs/16d_speeds.ipynb #ead8e6c1
 def _make_file(folder, file, type):
     "A GGUF file; from the 16-bit one beside it if that was made already"
     whole = file.with_name(f'{folder.name}.f16.gguf')
@@ -147,6 +151,7 @@ def speed_table(
             rows.append(dict(model=model, n=n, stack=stack, round=j // len(models)) | runs[i]())
     return pd.DataFrame(rows)
 
+# %% ../nbs/16d_speeds.ipynb #2efb39d4
 def speed_medians(
     table: 'pd.DataFrame'  # From `speed_table`
 ) -> 'pd.DataFrame':       # A row for each n and stack: medians, and the quartiles of the speeds

@@ -13,17 +13,17 @@ import numpy as np, torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from .core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
-from .data import starts_with_bos, tokenize
+from .data import groups_by_length, starts_with_bos, tokenize
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'LossInPieces', 'next_token_loss', 'divergence_loss',
-           'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded', 'own_device',
-           'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'save_state', 'load_state',
-           'OrderedTrainer', 'MarkWhole', 'training_arguments', 'make_trainer']
+__all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'split_batch', 'LossInPieces', 'next_token_loss',
+           'divergence_loss', 'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded',
+           'own_device', 'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'save_state',
+           'load_state', 'OrderedTrainer', 'MarkWhole', 'training_arguments', 'make_trainer']
 
 # %% ../nbs/08_training.ipynb #8193417e
 class Rows(torch.utils.data.Dataset):
@@ -123,12 +123,30 @@ def collate(
     if packed: return batch | dict(position_ids=pos)
     return batch | dict(attention_mask=((pos > 0) | (torch.arange(width) == 0)).long())
 
+# %% ../nbs/08_training.ipynb #206df06c
+def split_batch(
+    batch: dict[str, torch.Tensor],  # As `collate` makes it
+    batch_tokens: int | None,        # Most tokens of a part, padding included; one part if `None`
+    parts: Callable[[int], int] = lambda n: n  # From the number of parts that the budget asks for, how many to make
+) -> list[dict[str, torch.Tensor]]:
+    "The rows of `batch` in parts, longest first, each as wide as its longest row. A longer row is a part of its own"
+    if batch_tokens is None: return [batch]
+    predicted = batch['labels'] != -100
+    lengths = (predicted * torch.arange(1, predicted.shape[1] + 1, device=predicted.device)).amax(1).clamp(1).tolist()
+    groups = list(groups_by_length(lengths, batch_tokens))
+    want = min(parts(len(groups)), len(lengths))
+    while len(groups) < want:
+        k = max(range(len(groups)), key=lambda i: len(groups[i]))
+        half = len(groups[k]) // 2
+        groups[k:k + 1] = groups[k][:half], groups[k][half:]
+    return [{k: v[rows, :lengths[rows[0]]] for k, v in batch.items()} for rows in groups]
+
 # %% ../nbs/08_training.ipynb #36a38f90
 class LossInPieces(torch.autograd.Function):
     "`LossInPieces.apply(loss_of, size, hidden, *params)`: `loss_of(hidden[s], s)` summed over pieces of `size` rows"
     @staticmethod
     def forward(ctx, loss_of, size, hidden, *params):
-        total, grads = 0., [torch.zeros_like(o) for o in (hidden, *params)]
+        total, grads = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(o) for o in (hidden, *params)]
         for i in range(0, len(hidden), size):
             with torch.enable_grad():
                 x = hidden[i:i+size].detach().requires_grad_()
@@ -438,7 +456,22 @@ def load_state(
 # %% ../nbs/08_training.ipynb #9f833914
 class OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
+    batch_tokens: int | None = None  # Most tokens of a micro-batch
+
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        "Forward and backward of a step's rows, in micro-batches whose gradients add up"
+        *parts, last = split_batch(inputs, self.batch_tokens, self._parts_together)
+        step, loss = super().training_step, 0.
+        for part in parts:
+            with self.accelerator.no_sync(model): loss = loss + step(model, part, num_items_in_batch)
+        return loss + step(model, last, num_items_in_batch)
+
+    def _parts_together(self, n):
+        "The most micro-batches that a process has: with FSDP all processes run the same number"
+        if not fully_sharded(): return n
+        return int(self.accelerator.gather(torch.tensor([n], device=self.args.device)).max())
 
     def save_model(self, output_dir=None, _internal_call=False):
         from safetensors.torch import save_file
@@ -486,13 +519,12 @@ def training_arguments(
 ) -> TrainingArguments:
     "The Trainer's settings for `recipe`. Raises `PrunebookError` if the batch does not divide among the processes"
     world, accelerated = process().world, torch.accelerator.is_available()
-    micro = recipe.micro_batch or max(1, recipe.batch_size // world)
-    if recipe.batch_size % (micro * world):
-        raise PrunebookError(f'batch_size={recipe.batch_size} is not a multiple of {world} processes × '
-                             f'micro_batch={micro}. Change one of them.')
+    if recipe.batch_size % world:
+        raise PrunebookError(f'batch_size={recipe.batch_size} is not a multiple of {world} processes. '
+                             'Change one of them.')
     args = TrainingArguments(
         output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed, full_determinism=recipe.deterministic,
-        per_device_train_batch_size=micro, gradient_accumulation_steps=recipe.batch_size // (micro * world),
+        per_device_train_batch_size=recipe.batch_size // world,  # `OrderedTrainer` splits it
         learning_rate=recipe.learning_rate, lr_scheduler_type='cosine', warmup_steps=recipe.warmup,
         bf16=recipe.bits != 32, use_cpu=not accelerated, dataloader_pin_memory=accelerated,
         logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
@@ -508,13 +540,15 @@ def make_trainer(
     rows: Rows,
     args: TrainingArguments,
     collator: Callable,      # Rows to a batch
-    progress: bool = True
+    progress: bool = True,
+    batch_tokens: int | None = None  # Most tokens of a micro-batch, padding included; all rows at once if `None`
 ) -> OrderedTrainer:
     "A Trainer that is ready to run and prints nothing but a bar"
     watch = DivergenceWatch(model.stack.vocab_size)
     trainer = OrderedTrainer(model=model, args=args, train_dataset=rows, data_collator=collator,
                              callbacks=[watch, ProgressBar(args.max_steps, progress), MarkWhole()])
     trainer.remove_callback(PrinterCallback)
+    trainer.batch_tokens = batch_tokens
     if args.bf16 and fully_sharded(): _sum_in_float32(trainer)
     return trainer
 

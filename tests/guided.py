@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 import atheris
 rooms = ['readers', 'questions', 'data', 'distances', 'evaluation', 'recipes',
-         'losses', 'plans', 'checkpoint', 'similarity', 'sweeps']
+         'maps', 'plans', 'checkpoint', 'similarity', 'grids']
 with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.checkpoint import read_header
     from prunebook.core import PrunebookError
@@ -20,9 +20,9 @@ with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.prompts import check_items
     from prunebook.scores import Score, load_score
     from prunebook.recipes import HealingConfig
-    from prunebook.losses import LossMap
+    from prunebook.maps import LossMap
     from prunebook.plans import Plan, parse_layers
-    from prunebook.sweeps import SweepConfig
+    from prunebook.grids import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')
 logging.disable()

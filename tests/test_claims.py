@@ -5,11 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from prunebook.claims import (
-    Finding, RunFolder, Unmeasured, about, answers_of, base_healed, base_note, both_losses, claim_finding, claims_table,
-    collapse_of, deep_minima, draw_distances, excess_of, findings_by, gap_by_length, healed_gap, healing_gain,
-    judge_claims, kept_n, last_layer_apart, losses_of, main_tasks, no_plateau, one_bad_layer, open_run, rank_effect,
-    retention_of, rulings_table, seeds_agree, shots_agree, shots_gain, shots_of, shots_table, smooth_loss, spans,
-    task_plateau, title_of, unhealed_gap, unpruned, with_hashes, with_holm)
+    deep_minima, healed_gap, judge_claims, last_layer_apart, no_plateau, one_bad_layer, open_run, rank_effect,
+    seeds_agree, shots_agree, smooth_loss, task_plateau, unhealed_gap)
+from prunebook.curves import (
+    answers_of, collapse_of, draw_distances, excess_of, kept_n, losses_of, main_tasks, retention_of)
+from prunebook.findings import Finding, Unmeasured, about, spans, title_of, with_holm
+from prunebook.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
+from prunebook.pairs import both_losses, gap_by_length, healing_gain, shots_gain, shots_of, shots_table
+from prunebook.verdicts import claim_finding, claims_table, findings_by, rulings_table
 from prunebook.core import PrunebookError
 from prunebook.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
 from prunebook.distances import LayerDistances

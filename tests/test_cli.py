@@ -6,6 +6,7 @@ import prunebook.cli as cli
 from prunebook import METHODS, STRATEGIES, Method, Strategy
 from prunebook.assets import ASSETS, Asset
 from prunebook.cli import COMMANDS, main, parser
+from prunebook.distances import LayerDistances
 from support.tiny import letter_tokenizer, save, texts, tiny
 
 
@@ -71,6 +72,34 @@ def test_help_and_version_start_at_once():
     heavy = ('torch', 'transformers', 'pandas', 'numpy', 'matplotlib')
     code = f'import sys, prunebook.cli; sys.exit(any(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+NO_TORCH = """
+import sys
+from prunebook.cli import COMMANDS, main
+folder, distances, out = sys.argv[1:]
+heavy = ('torch', 'transformers', 'pandas', 'matplotlib')
+prune = ['prune', folder, out, '--n', '2', '--distances', distances]
+for words in [*([o, '--help'] for o in COMMANDS), ['assets'], prune, ['check', out, '--files-only']]:
+    code = main(words)
+    found = [o for o in heavy if o in sys.modules]
+    assert code == 0 and not found, (words, code, found)
+"""
+
+
+def test_commands_that_need_no_torch_do_not_import_it(tiny_folder, tmp_path):
+    "The help of every command, and the ones that list, copy bytes or read headers"
+    distances = LayerDistances(np.ones((9, 9)), np.ones((9, 9)), 2).save(tmp_path/'distances')
+    done = subprocess.run([sys.executable, '-c', NO_TORCH, tiny_folder, distances, tmp_path/'out'],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_needs_no_pandas():
+    "Numbers with four digits, columns aligned on the right, nothing where a row has no value"
+    rows = [dict(n=1, task='c4', loss=3.14159, sure=True, low=None), dict(n=12, task='arc_easy', loss=4., sure=False)]
+    want = [' n     task  loss  sure  low', ' 1       c4 3.142  True None', '12 arc_easy     4 False     ']
+    assert cli.table_lines(rows) == want
 
 
 def options(name):
@@ -152,7 +181,7 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     (('similarity', 'OWN', '--texts', 'OWN_TEXTS', '--n-texts', '9999', '--out', 'OUT'), '1 to 40'),
     (('evaluate', 'OWN', '--tasks', 'poetry'), 'poetry'), (('evaluate', 'OWN', '--tasks', 'c4:letter'), 'c4:letter'),
     (('evaluate', 'OWN', '--tasks', 'arc_easy', '--judge-texts', 'OWN_TEXTS'), 'measures a loss'),
-    (('heal', 'OWN', 'OUT', '--micro-batch', '-4'), 'micro_batch'), (('heal', 'OWN', 'OUT', '--bits', '8'), '--bits'),
+    (('heal', 'OWN', 'OUT', '--batch-tokens', '-4'), 'batch_tokens'), (('heal', 'OWN', 'OUT', '--bits', '8'), '--bits'),
     (('sweep', 'OWN', '--out', 'OUT', '--healed-ns', '2', '--bits', '4'), 'cannot be healed'),
     (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'),
     (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),

@@ -18,11 +18,13 @@ from prunebook.cli import main
 from prunebook.cluster import (Cluster, Worker, check_address, loss_parts, model_groups, pack_files, unpack_files,
                                worker_places)
 from prunebook.core import PrunebookError
-from prunebook.losses import cut_losses, loss_map, loss_work
+from prunebook.documents import loss_work
+from prunebook.grids import SweepConfig
+from prunebook.losses import cut_losses, loss_map
 from prunebook.prefixes import share_prefixes
 from prunebook.runs import KEYS, read_items, read_record, read_run
 from prunebook.modules import fingerprint
-from prunebook.sweeps import SweepConfig, sweep
+from prunebook.sweeps import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers', 'items', 'source']

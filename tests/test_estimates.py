@@ -68,8 +68,9 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
 def test_a_longer_batch_and_layers_run_again(pruned):
     size, big = pruned[1], LIGHT.replace(batch_size=8, max_length=512)
     gb = lambda **kw: working_gb(size, 'heal', 2, recipe=big.replace(**kw))
-    assert gb(gradient_checkpointing=True) < gb(micro_batch=2) < gb()
-    assert gb(micro_batch=2) == gb(batch_size=2)
+    assert gb(gradient_checkpointing=True) < gb(batch_tokens=1024) < gb()
+    assert gb(batch_tokens=1024) == gb(batch_size=2)
+    assert gb(batch_tokens=1) == gb(batch_size=1) and gb(batch_tokens=10**9) == gb(), 'a row, or the whole step'
 
 
 @pytest.mark.parametrize('method', ['head_and_last', 'linear_patch'])

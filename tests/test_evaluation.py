@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
 from prunebook.evaluation import c4_loss, choice_accuracy, text_loss
-from prunebook.generation import generate_texts, generated_accuracy, last_number
+from prunebook.generation import RoomyLayer, generate_texts, generated_accuracy, last_number, shared_start
 from prunebook.prompts import SCORINGS, answers, check_items, prompt
 from prunebook.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score, macro_interval,
                               ratio_interval, wilson)
 from prunebook.likelihood import pick
+from prunebook.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 SMALL = dict(layers=4, initializer_range=.3)
@@ -228,6 +229,52 @@ def test_generation_equals_a_greedy_loop_and_stops():
         want = tok.decode(ids[len(row):], skip_special_tokens=True)
         assert got == want
         assert generate_texts(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
+
+
+def greedy(model, ids, n):
+    "The first n tokens of a greedy loop without a cache"
+    ids, start = list(ids), len(ids)
+    for _ in range(n):
+        with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[start:]
+
+
+def until(tokens, end): return tokens[:tokens.index(end) + 1] if end in tokens else tokens
+
+
+@pytest.mark.parametrize('kind, kw', [('llama', {}), ('gpt2', {}), ('falcon', dict(alibi=True)), ('qwen2_moe', {}),
+                                      ('deepseek_v3', {}), ('gemma3_text', {})])
+def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
+    "Prompts of unequal length, whose examples are computed once; the layers of gemma3_text have windows"
+    model, tok = tiny(kind, max_position_embeddings=256, **SMALL, **kw), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    begin = 'An example in front. '
+    prompts = [tok(begin + o)['input_ids'] for o in ('abc', 'a question longer than the example', 'x')]
+    common = shared_start(LayerStack(model), prompts)
+    assert (common.cache is None) == (kind == 'gemma3_text') and common.tokens in (0, len(begin))
+    assert (common.tokens == 0) == (kind == 'gemma3_text')
+    want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
+    assert generate_texts(model, tok, prompts, 20) == want
+    assert generate_texts(model, tok, prompts[:1], 20, common=common) == want[:1]
+    stop = want[0][2]
+    assert generate_texts(model, tok, prompts, 20, [stop]) == [o.partition(stop)[0] for o in want]
+
+
+def test_rows_that_are_done_leave_the_batch(monkeypatch):
+    model, tok, sizes = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer(), []
+    prompts = [tok('An example in front. ' + o)['input_ids'] for o in ('abc', 'question', 'x')]
+    written = [greedy(model, o, 40) for o in prompts]
+    end = next(o for o in written[0] if o not in written[1])
+    model.generation_config.eos_token_id = end
+    update = RoomyLayer.update
+    def noted(self, keys, *args, **kw):
+        sizes.append((len(keys), keys.shape[2]))
+        return update(self, keys, *args, **kw)
+    monkeypatch.setattr(RoomyLayer, 'update', noted)
+    want = [tok.decode(until(o, end), skip_special_tokens=True) for o in written]
+    assert generate_texts(model, tok, prompts, 40) == want
+    rows = [n for n, width in sizes if width == 1]
+    assert rows == sorted(rows, reverse=True) and rows[0] == 3 and rows[-1] < 3
 
 
 # the chat template

@@ -11,7 +11,7 @@ from prunebook.checkpoint import prune_checkpoint
 from prunebook.core import read_json
 from prunebook.recipes import HealingConfig
 from prunebook.distances import LayerDistances
-from prunebook.sweeps import SweepConfig
+from prunebook.grids import SweepConfig
 from support import kills
 from support.kills import beside, tree, unsynced
 from support.tiny import save, texts, tiny, words

@@ -7,7 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import Unmeasured, open_run, retention_of
+from prunebook.claims import open_run
+from prunebook.curves import retention_of
+from prunebook.findings import Unmeasured
 from prunebook.core import PrunebookError
 from prunebook.figures import (
     STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates, kept_runs, known_rulings, look_of,

@@ -14,10 +14,10 @@ from prunebook.core import PrunebookError
 from prunebook.scores import LossScore, Score, load_score
 from prunebook.tasks import parse_task
 from prunebook.recipes import HealingConfig
-from prunebook.losses import LossMap
+from prunebook.maps import LossMap
 from prunebook.plans import Plan, parse_layers
 from prunebook.distances import LayerDistances
-from prunebook.sweeps import SweepConfig
+from prunebook.grids import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
 
 

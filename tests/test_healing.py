@@ -70,7 +70,8 @@ def test_fields_that_follow():
 
 
 WRONG = [
-    dict(micro_batch=-4), dict(micro_batch=0), dict(micro_batch=3), dict(steps=0), dict(steps=True), dict(steps='6'),
+    dict(batch_tokens=-4), dict(batch_tokens=0), dict(batch_tokens=2.5),
+    dict(steps=0), dict(steps=True), dict(steps='6'),
     dict(rank=1.5), dict(bits=8), dict(bits=True), dict(packing='tight'), dict(adapt='some'), dict(method='magic'),
     dict(method=3), dict(objective='kl'), dict(teacher_bits=5), dict(learning_rate=0.), dict(learning_rate=1),
     dict(dropout=1), dict(alpha=0), dict(max_length=1), dict(steps=10, warmup=10), dict(warmup=-1), dict(seed=2**32),
@@ -269,10 +270,42 @@ def test_same_seed_same_bits(pruned):
     assert same(a.adapter, b.adapter) and a.history == b.history and not same(a.adapter, c.adapter)
 
 
-def test_micro_batches_add_up(pruned):
-    whole, parts = (run(pruned, SMALL.replace(dropout=0., micro_batch=m)).history for m in (None, 1))
-    assert [o['loss'] for o in parts] == pytest.approx([o['loss'] for o in whole], abs=1e-4)
-    assert [o['tokens'] for o in parts] == [o['tokens'] for o in whole]
+@pytest.mark.parametrize('changes', [{}, dict(packing='chunk'), dict(objective='distill'), dict(adapt='after_cut')])
+def test_the_budget_of_tokens_changes_no_loss_and_no_gradient(changes, pruned, monkeypatch):
+    "A row at a time, three, or all four"
+    step, forward = OrderedTrainer.training_step, training.WithLoss.forward
+    def noted_step(self, model, *args):
+        loss = step(self, model, *args)
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
+        return loss
+    def noted_forward(self, labels, *args, **kw):
+        rows.append(len(labels))
+        return forward(self, labels, *args, **kw)
+    monkeypatch.setattr(OrderedTrainer, 'training_step', noted_step)
+    monkeypatch.setattr(training.WithLoss, 'forward', noted_forward)
+    runs, seen = [], []
+    for budget in (None, 1, 48):
+        grads, rows = [], []
+        config = SMALL.replace(dropout=0., steps=2, batch_tokens=budget, **changes)
+        runs.append((run(pruned, config, teacher=tiny()).history, grads[0]))
+        seen.append(rows[:4])
+    assert seen == [[4, 4], [1, 1, 1, 1], [3, 1, 3, 1]]
+    for history, grad in runs[1:]:
+        assert [o['loss'] for o in history] == pytest.approx([o['loss'] for o in runs[0][0]], abs=1e-5)
+        assert [o['tokens'] for o in history] == [o['tokens'] for o in runs[0][0]]
+        for k, g in runs[0][1].items(): torch.testing.assert_close(grad[k], g, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_a_step():
+    "Each within the budget, as wide as its longest row; with FSDP as many as the process that has most"
+    batch = training.collate([dict(ids=np.arange(n) + 1, pos=np.arange(n)) for n in (9, 4, 3, 2)])
+    def shapes(*args): return [tuple(o['input_ids'].shape) for o in training.split_batch(batch, *args)]
+    assert shapes(None) == [(4, 9)] and shapes(36) == [(4, 9)] and shapes(1) == [(1, 9), (1, 4), (1, 3), (1, 2)]
+    assert shapes(12) == [(1, 9), (3, 4)] and shapes(12, lambda n: 3) == [(1, 9), (1, 4), (2, 3)]
+    assert shapes(12, lambda n: 9) == shapes(1), 'no more parts than rows'
+    ids = [o['input_ids'][r][o['attention_mask'][r] == 1].tolist() for o in training.split_batch(batch, 12)
+           for r in range(len(o['labels']))]
+    assert ids == [list(range(1, n + 1)) for n in (9, 4, 3, 2)]
 
 
 @pytest.mark.parametrize('objective', ['lm', 'distill'])
@@ -319,34 +352,36 @@ def test_gradient_checkpointing_learns_the_same(kind, changes):
 @pytest.mark.parametrize('after', [0, 2])
 def test_rows_that_do_not_fit_into_memory_are_halved(after, pruned, monkeypatch, caplog, tmp_path):
     "From the start, or in the middle of a run, from its last checkpoint; the numbers are those of small batches"
-    recipe = SMALL.replace(dropout=0., save_every=1)
-    want, calls, old = run(pruned, recipe.replace(micro_batch=1)).history, [0], torch.nn.Embedding.forward
+    recipe = SMALL.replace(dropout=0., save_every=1, packing='chunk')
+    want, calls, old = run(pruned, recipe.replace(batch_tokens=16)).history, [0], torch.nn.Embedding.forward
     def forward(self, x):
-        calls[0] += 1
-        if len(x) > 1 and calls[0] > after: raise torch.OutOfMemoryError('CUDA out of memory')
+        calls[0] += x.numel() > 8  # trials of how documents are kept apart are shorter
+        if x.numel() > 16 and calls[0] > after: raise torch.OutOfMemoryError('CUDA out of memory')
         return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
     got = run(pruned, recipe, out=tmp_path/'out').history
     assert calls[0] == after + 2 + 4 * (recipe.steps - after), 'steps that a checkpoint holds are not run again'
-    assert 'out of memory with 2 rows at once; going on with 1,' in caplog.text
+    assert 'out of memory with 32 tokens at once; going on with 16,' in caplog.text
     assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4)
     assert [o['tokens'] for o in got] == [o['tokens'] for o in want]
-    def never(self, x): raise torch.OutOfMemoryError('CUDA out of memory')
+    def never(self, x):
+        if x.numel() > 8: raise torch.OutOfMemoryError('CUDA out of memory')
+        return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', never)
-    with pytest.raises(PrunebookError, match='1 row.s. of .* do not fit'): run(pruned, recipe)
+    with pytest.raises(PrunebookError, match='16 tokens at once do not fit'): run(pruned, recipe)
 
 
 def test_no_model_outlives_the_rows_that_did_not_fit(pruned, monkeypatch):
     "Else the memory would be gone for which fewer rows are tried"
     old, alive = torch.nn.Embedding.forward, []
     def forward(self, x):
-        if len(x) > 1: raise torch.OutOfMemoryError('CUDA out of memory')
+        if x.numel() > 16: raise torch.OutOfMemoryError('CUDA out of memory')
         alive.append(sum(type(o) is type(pruned) for o in gc.get_objects()))
         return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
     last = []
-    for micro in (1, None):
-        run(pruned, SMALL.replace(steps=1, packing='chunk', micro_batch=micro))
+    for budget in (1, None):
+        run(pruned, SMALL.replace(steps=1, packing='chunk', batch_tokens=budget))
         gc.collect()
         last.append(alive[-1])
     assert last[0] == last[1], 'as many models with rows that fit from the start as after two attempts'
@@ -505,7 +540,8 @@ def test_resume_is_for_the_same_run(pruned, tmp_path):
     asked = read_json(file)
     file.write_text(json.dumps({k: v for k, v in asked.items() if k != 'near'}))  # as an older version wrote it
     assert run(pruned, out=out, resume=True).history == first.history
-    assert run(pruned, SMALL.replace(gradient_checkpointing=True), out=out, resume=True).history == first.history
+    for other in (dict(gradient_checkpointing=True), dict(batch_tokens=16)):
+        assert run(pruned, SMALL.replace(**other), out=out, resume=True).history == first.history
     file.write_text(json.dumps(asked | dict(later=1)))
     with pytest.raises(PrunebookError, match="'later': '1 then, None now'"): run(pruned, out=out, resume=True)
     file.write_text(json.dumps(asked))
@@ -732,7 +768,23 @@ def test_a_model_without_gradient_checkpointing_is_refused(pruned, monkeypatch):
 
 def test_settings_that_count_know_older_recipes():
     old = {k: v for k, v in asdict(HealingConfig()).items() if k not in ('last', 'gradient_checkpointing')}
-    assert settings_that_count(old) == settings_that_count(asdict(HealingConfig(gradient_checkpointing=True)))
+    now = asdict(HealingConfig(gradient_checkpointing=True, batch_tokens=512))
+    assert settings_that_count(old | dict(micro_batch=4)) == settings_that_count(now)
+    assert HealingConfig.of(dict(micro_batch=4)).batch_tokens == 4 * 2048 and HealingConfig.of(dict(micro_batch=None))
+
+
+def test_an_interrupted_run_goes_on_with_another_budget(pruned, monkeypatch, tmp_path):
+    recipe, step, calls = SMALL.replace(dropout=0., save_every=1), OrderedTrainer.training_step, []
+    want = run(pruned, recipe).history
+    def stopped(self, *args):
+        calls.append(1)
+        if len(calls) == 4: raise KeyboardInterrupt
+        return step(self, *args)
+    monkeypatch.setattr(OrderedTrainer, 'training_step', stopped)
+    with pytest.raises(KeyboardInterrupt): run(pruned, recipe, out=tmp_path/'out')
+    got = run(pruned, recipe.replace(batch_tokens=16), out=tmp_path/'out', resume=True).history
+    assert len(calls) == 4 + 3 and [o['tokens'] for o in got] == [o['tokens'] for o in want]
+    assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4)
 
 
 def test_healing_imports_without_torch():

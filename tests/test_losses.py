@@ -7,7 +7,9 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation import text_loss
-from prunebook.losses import LossMap, critical_fraction, cut_losses, fit_two_lines, judge_distances, loss_map
+from prunebook.bends import critical_fraction, fit_two_lines
+from prunebook.losses import cut_losses, judge_distances, loss_map
+from prunebook.maps import LossMap
 from prunebook.prefixes import Branch, run_branch, share_prefixes
 from prunebook.distances import LayerDistances
 from prunebook.similarity import layer_distances
@@ -89,8 +91,8 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     "Stopped after each batch in turn; what was done is not run again, with other batches either"
     model, keeps, partial = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial'
     whole = losses_of(model, keeps, batch_tokens=40)
-    import prunebook.losses as losses
-    walk = losses.walk
+    import prunebook.documents as documents
+    walk = documents.walk
     for stop in (1, 2, 3):
         partial.unlink(missing_ok=True)
         left = iter(range(stop))
@@ -98,14 +100,14 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
         def interrupted(*args):
             if next(left, None) is None: raise KeyboardInterrupt
             yield from walk(*args)
-        monkeypatch.setattr(losses, 'walk', interrupted)
+        monkeypatch.setattr(documents, 'walk', interrupted)
         with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
         count = []
 
         def counted(stack, roots, batch):
             count.append(len(batch.rows))
             return walk(stack, roots, batch)
-        monkeypatch.setattr(losses, 'walk', counted)
+        monkeypatch.setattr(documents, 'walk', counted)
         again = losses_of(model, keeps, batch_tokens=40, partial=partial)
         assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(count) < len(texts)
     assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used

@@ -124,10 +124,10 @@ def test_only_the_four_bits_are_loaded(tmp_path):
 
 def test_rows_that_do_not_fit_are_halved(healed, monkeypatch, tmp_path):
     "The adapters of the first attempt are taken off the one copy that there is"
-    want = heal(healed/'src', None, texts(), RECIPE.replace(dropout=0., micro_batch=1), progress=False)
+    want = heal(healed/'src', None, texts(), RECIPE.replace(dropout=0., batch_tokens=16), progress=False)
     old = torch.nn.Embedding.forward
     def forward(self, x):
-        if len(x) > 1: raise torch.OutOfMemoryError('CUDA out of memory')
+        if x.numel() > 16: raise torch.OutOfMemoryError('CUDA out of memory')
         return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
     got = heal(healed/'src', None, texts(), RECIPE.replace(dropout=0.), progress=False)

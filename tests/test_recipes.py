@@ -12,7 +12,8 @@ from support.tiny import save, texts, tiny, word_tokenizer
 
 KINDS = ['qwen3', 'qwen3_5_text', 'gemma3_text', 'gemma4_text', 'smollm3', 'llama', 'gpt_oss', 'mistral']
 PERIODS = dict(gemma3_text=6, smollm3=4, gpt_oss=2, qwen3_5_text=4)
-LIGHT = HealingConfig(steps=1, batch_size=2, max_length=16, rank=2, bits=32, micro_batch=1, gradient_checkpointing=True)
+LIGHT = HealingConfig(steps=1, batch_size=2, max_length=16, rank=2, bits=32, batch_tokens=16,
+                      gradient_checkpointing=True)
 EXPERTS = LIGHT.replace(targets=['q_proj', 'k_proj', 'v_proj', 'o_proj'])  # where experts are fused in one tensor
 
 
@@ -53,7 +54,7 @@ def test_the_commands(kind, tmp_path, capsys):
         ['similarity', at['parent'], '--out', at['dist'], '--texts', docs, '--max-length', 16],
         ['prune', at['parent'], at['pruned'], '--distances', at['dist'], '--speedup', 1.1, *memory],
         ['check', at['pruned']],
-        ['heal', at['pruned'], at['healed'], '--texts', docs, *heal, '--micro-batch', 1, '--gradient-checkpointing'],
+        ['heal', at['pruned'], at['healed'], '--texts', docs, *heal, '--batch-tokens', 16, '--gradient-checkpointing'],
         ['evaluate', at['healed'], '--parent', at['parent'], '--tasks', 'c4', 'agreement', '--judge-texts', docs],
     ):
         capsys.readouterr()

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import claim_finding, open_run
+from prunebook.claims import open_run
+from prunebook.verdicts import claim_finding
 from prunebook.core import PrunebookError
 from prunebook.data import load_texts
 from prunebook.evaluation import choice_accuracy, text_loss
@@ -22,7 +23,7 @@ from prunebook.pruning import prune_model
 from prunebook.runs import kept_score, read_record, read_run
 from prunebook.modules import fingerprint
 from prunebook.stack import LayerStack
-from prunebook.sweeps import kept_config, questions_of, task_of
+from prunebook.grids import kept_config, questions_of, task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 runs = [results/o for o in ('demo', 'quick')]

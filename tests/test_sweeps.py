@@ -16,7 +16,8 @@ from prunebook.recipes import HealingConfig
 from prunebook.pruning import STRATEGIES, Strategy
 from prunebook.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity import layer_distances
-from prunebook.sweeps import SweepConfig, kept_config, questions_of, sweep, task_of
+from prunebook.grids import SweepConfig, kept_config, questions_of, task_of
+from prunebook.sweeps import sweep
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
@@ -128,8 +129,10 @@ def test_the_unpruned_model_is_healed_alike(data):
 def test_run_again_it_only_reads(data, monkeypatch):
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
-    import prunebook.sweeps as sweeps
-    for name in ('cut_losses', 'evaluate', 'layer_distances', 'search_loss'): monkeypatch.setattr(sweeps, name, None)
+    import prunebook.scoring as scoring
+    import prunebook.units as units
+    for name in ('cut_losses', 'cut_answers', 'evaluate'): monkeypatch.setattr(scoring, name, None)
+    for name in ('layer_distances', 'search_loss'): monkeypatch.setattr(units, name, None)
     pd.testing.assert_frame_equal(table, run(data, c))
 
 
@@ -158,14 +161,14 @@ def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
     c = config(data)
     table = run(data, c)
     pd.testing.assert_frame_equal(table, run(data, c.replace(batch_tokens=64, memory=.5, data_dir=str(data))))
-    again = run(data, c.replace(healing=c.healing.replace(gradient_checkpointing=True)))  # changes no number either
+    again = run(data, c.replace(healing=c.healing.replace(gradient_checkpointing=True, batch_tokens=16)))
     pd.testing.assert_frame_equal(table, again)
 
 
 def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     "In the middle of the losses: what is done stays, and is not run again"
-    import prunebook.losses as losses
-    c, walk, left, read = config(data, batch_tokens=40), losses.walk, iter(range(2)), []
+    import prunebook.documents as documents
+    c, walk, left, read = config(data, batch_tokens=40), documents.walk, iter(range(2)), []
     whole = run(data, c, 'whole')
 
     def interrupted(*args):
@@ -175,10 +178,10 @@ def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     def counted(stack, roots, batch):
         read.extend(batch.rows)
         return walk(stack, roots, batch)
-    monkeypatch.setattr(losses, 'walk', interrupted)
+    monkeypatch.setattr(documents, 'walk', interrupted)
     with pytest.raises(KeyboardInterrupt): run(data, c, 'stopped')
     assert (data/'stopped'/'work'/'main'/'c4.partial').exists()
-    monkeypatch.setattr(losses, 'walk', counted)
+    monkeypatch.setattr(documents, 'walk', counted)
     again = run(data, c.replace(batch_tokens=4096, memory=2., data_dir=str(data)), 'stopped')
     assert 0 < len(read) < len(letter_texts())
     numbers = ['value', 'low', 'high']
@@ -269,7 +272,8 @@ def test_a_record_of_a_version_that_knew_fewer_settings(data):
     path = data/'run'/'run.json'
     record = json.loads(path.read_text())
     kept = record['sweeps']['main']['config']
-    del kept['memory'], kept['healing']['gradient_checkpointing']
+    del kept['memory'], kept['healing']['gradient_checkpointing'], kept['healing']['batch_tokens']
+    kept['healing']['micro_batch'] = 1
     path.write_text(json.dumps(record))
     pd.testing.assert_frame_equal(table, run(data, c))
 

@@ -221,4 +221,4 @@ def test_a_batch_must_divide_among_processes(monkeypatch, tmp_path):
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(PrunebookError, match='batch_size=3 is not a multiple of 2 processes'):
-        training_arguments(SimpleNamespace(micro_batch=None, batch_size=3), tmp_path, save=False)
+        training_arguments(SimpleNamespace(batch_size=3), tmp_path, save=False)

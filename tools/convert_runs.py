@@ -17,10 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prunebook.scores import LossScore, Score
-from prunebook.losses import LossMap
+from prunebook.maps import LossMap
 from prunebook.runs import KEYS, Run, kept_score, read_run, record_json
 from prunebook.distances import LayerDistances
-from prunebook.sweeps import SweepConfig, config_record
+from prunebook.grids import SweepConfig, config_record
 from dataclasses import asdict
 
 TOTAL, LAYER, NAME = 134_515_008, 3_540_096, 'HuggingFaceTB/SmolLM2-135M-Instruct'  # the demo model

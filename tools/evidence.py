@@ -14,7 +14,8 @@ from prunebook.runs import Run, model_record, read_run
 from prunebook.data import load_texts
 from prunebook.distances import LayerDistances
 from prunebook.similarity import layer_distances
-from prunebook.sweeps import SweepConfig, sweep
+from prunebook.grids import SweepConfig
+from prunebook.sweeps import sweep
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens

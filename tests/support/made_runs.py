@@ -8,7 +8,7 @@ from prunebook.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.recipes import HealingConfig
 from prunebook.runs import EMPTY, Run
 from prunebook.distances import LayerDistances
-from prunebook.sweeps import SweepConfig
+from prunebook.grids import SweepConfig
 
 DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
 MODEL = dict(fingerprint='f00d', name='made/model', depth=DEPTH, parameters=1000, layer_parameters=[40] * DEPTH)
