@@ -498,13 +498,14 @@ def work_folder(
     asked: dict[str, Any],             # The request, as plain JSON; going on needs the same
     resume: bool = False,              # Go on with `OUT.unfinished` if it is there
     force: bool = False,               # Replace what is at `out`; without `resume` also throw `OUT.unfinished` away
-    reads: Sequence[str | Path] = ()
+    reads: Sequence[str | Path] = (),
+    counts: Callable[[dict], dict] = dict  # What of a request must be the same to go on
 ) -> Iterator[Path]:                   # `OUT.unfinished`; `asked.json` in it is yours to keep or delete
     "A folder to work in over several starts, put at `out` at the end. Raises `PrunebookError` if other work is there"
     work = Path(os.path.abspath(out) + '.unfinished')
     keep_apart(work, reads)
     with _own_place(out, force, reads) as out:
-        if work.exists() or work.is_symlink(): _go_on(work, asked, resume, force, out)
+        if work.exists() or work.is_symlink(): _go_on(work, asked, resume, force, out, counts)
         if not work.exists(): _begin(work, asked, out)
         try:
             yield work
@@ -527,7 +528,7 @@ def _put_finished(work, out, force):
         if ready.exists(): _settle(ready, out)
 
 # %% ../nbs/00_core.ipynb #23576047
-def _go_on(work, asked, resume, force, out):
+def _go_on(work, asked, resume, force, out, counts):
     "Refuse an unfinished folder that cannot be gone on with, or throw it away"
     was, now = _asked_before(work, out), json.loads(json.dumps(asked))
     if was is None:
@@ -536,6 +537,7 @@ def _go_on(work, asked, resume, force, out):
     if not resume:
         raise PrunebookError(f'{work} holds work that was interrupted. '
                              'Go on with it (--resume), or throw it away (--force).')
+    was, now = counts(was), counts(now)
     if was != now:
         other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
         raise PrunebookError(f'{work} was started with other settings: {other}. '

@@ -41,7 +41,8 @@ __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'AXES', 'LOOKS', 'WHOLE', 'figur
 
 # %% ../nbs/16_figures.ipynb #2b8d25d7
 STYLE = {
-    **sns.axes_style('ticks'), 'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
+    **sns.axes_style('ticks'), 'axes.prop_cycle': plt.cycler(color=sns.color_palette('colorblind')),
+    'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
     'font.size': 10.5, 'axes.labelsize': 11, 'axes.titlesize': 11.5, 'xtick.labelsize': 10, 'ytick.labelsize': 10,
     'legend.fontsize': 10, 'legend.frameon': False, 'lines.linewidth': 1.5, 'figure.dpi': 110,
     'savefig.bbox': 'tight', 'svg.hashsalt': 'prunebook'}
@@ -405,7 +406,8 @@ def plot_scores(
         percent_axis(ax)
         ax.set_ylabel(label or score_label(task, value))
         layers_axis(ax, (rows.n / rows.fraction_layers).median())
-        ax.legend(ncol=2, loc='lower left', bbox_to_anchor=(0, 1.24), borderaxespad=0)
+        columns = 2 if ax.figure.get_figwidth() > 6 else 1  # a legend wider than the figure would squeeze the axes
+        ax.legend(ncol=columns, loc='lower left', bbox_to_anchor=(0, 1.24), borderaxespad=0)
     return ax
 
 # %% ../nbs/16_figures.ipynb #4f806fea

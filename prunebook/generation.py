@@ -104,7 +104,8 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices):
-        self.memory = [o[indices] for o in self.memory]
+        if not self.is_initialized: return  # a layer that reads another's keys
+        self.memory = [o[indices.to(o.device)] for o in self.memory]
         self._show(self.get_seq_length())
 
 # %% ../nbs/10e_generation.ipynb #f912e9ad

@@ -331,12 +331,12 @@ def result_figures(s: Story) -> dict[str, Any]:
     "The curves of the result: the loss, and the accuracy of each task"
     from prunebook.figures import new_axes, plot_scores
     loss = plot_scores(s.table, 'c4', label=f'{texts_title(s.judge_texts)} loss (nats per token)', log=True,
-                       ax=new_axes(width=4.8, height=3.8))
+                       ax=new_axes(width=4.8, height=4.4))
     figures = dict(loss=loss)
     for i, task in enumerate(s.questions):
         figures[f'questions{i or ""}'] = plot_scores(
             s.table, task, chance=s.score(task, 0).baseline, label=f'{task_title(task)} accuracy',
-            ax=new_axes(width=4.8, height=3.8))
+            ax=new_axes(width=4.8, height=4.4))
     return figures
 
 # %% ../nbs/18_reproduction.ipynb #b9c0ac7c

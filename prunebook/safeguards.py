@@ -137,7 +137,7 @@ def _work_at(out, asked, resume, force, reads):
             _same_run(out, asked)
             yield out
     else:
-        with work_folder(out, asked, resume, force, reads) as work:
+        with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
             yield work
             shutil.rmtree(work/'checkpoints', ignore_errors=True)
 

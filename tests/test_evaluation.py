@@ -277,6 +277,21 @@ def test_rows_that_are_done_leave_the_batch(monkeypatch):
     assert rows == sorted(rows, reverse=True) and rows[0] == 3 and rows[-1] < 3
 
 
+def test_rows_of_a_roomy_layer_are_selected():
+    "A layer that never got a key stays empty; the rows may be named on another device"
+    RoomyLayer(4).batch_select_indices(torch.tensor([1]))
+    layer, keys = RoomyLayer(4), torch.arange(6.).view(3, 1, 2, 1)
+    layer.update(keys, -keys)
+    class Elsewhere(torch.Tensor):
+        def to(self, device):
+            asked.append(device)
+            return self.as_subclass(torch.Tensor)
+    asked = []
+    layer.batch_select_indices(torch.tensor([2, 0]).as_subclass(Elsewhere))
+    assert asked == 2 * [keys.device] and layer.keys[:, 0, :, 0].tolist() == [[4, 5], [0, 1]]
+    assert layer.get_seq_length() == 2 and layer.update(keys[:2], keys[:2])[0].shape == (2, 1, 4, 1)
+
+
 # the chat template
 
 def test_chat_is_scored_behind_the_template_and_recorded():

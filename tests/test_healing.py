@@ -787,6 +787,24 @@ def test_an_interrupted_run_goes_on_with_another_budget(pruned, monkeypatch, tmp
     assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4)
 
 
+def test_an_interrupted_run_of_an_older_version_goes_on(pruned, monkeypatch, tmp_path):
+    "Its request counts rows, and lacks a field that is newer"
+    step, calls = OrderedTrainer.training_step, []
+    def stopped(self, *args):
+        calls.append(1)
+        if len(calls) == 4: raise KeyboardInterrupt
+        return step(self, *args)
+    monkeypatch.setattr(OrderedTrainer, 'training_step', stopped)
+    with pytest.raises(KeyboardInterrupt): run(pruned, SMALL.replace(save_every=1), out=tmp_path/'out')
+    for file in (tmp_path/'.out.prunebook-asked', tmp_path/'out.unfinished'/'asked.json'):
+        asked = {k: v for k, v in read_json(file).items() if k != 'near'}
+        file.write_text(json.dumps(asked | dict(micro_batch=2)))
+    with pytest.raises(PrunebookError, match="'rank': .* then, 3 now"):
+        run(pruned, SMALL.replace(save_every=1, rank=3), out=tmp_path/'out', resume=True)
+    assert len(run(pruned, SMALL.replace(save_every=1), out=tmp_path/'out', resume=True).history) == SMALL.steps
+    assert len(calls) == 4 + SMALL.steps - 3
+
+
 def test_healing_imports_without_torch():
     "The command line reads METHODS and QUICK for its help"
     code = ('import sys, prunebook.healing as h, prunebook.recipes as r; assert h.METHODS and r.QUICK; '

@@ -2,7 +2,6 @@
 import html, json, os, re, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
-import prunebook.reproduction as reproduction
 from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
 from prunebook.recipes import QUICK
 from prunebook.reproduction import PRESETS, named_texts, source_mark
@@ -113,7 +112,7 @@ def stopped(own, out, monkeypatch, at, **kw):
     "A run that is interrupted when it comes to the function `at`"
     def stop(*a, **k): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(reproduction, at, stop)
+        m.setattr(f'prunebook.{"sweeps" if at == "sweep" else "reproduction"}.{at}', stop)
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
 
 

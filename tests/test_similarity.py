@@ -86,6 +86,17 @@ def test_a_layer_that_mixes_tokens_runs_for_all_of_them():
     assert tokenwise_parts(stack) == []
 
 
+def test_a_module_of_several_layers_runs_for_all_tokens(monkeypatch):
+    "Earlier layers need what it makes of the other tokens"
+    model = louder(tiny(layers=4))
+    for o in model.model.layers[1:]: o.mlp = model.model.layers[0].mlp
+    parts = tokenwise_parts(LayerStack(model))
+    assert len(parts) == 2 and model.model.layers[0].mlp not in parts
+    few = measure(model, docs=documents(5))
+    monkeypatch.setattr(similarity, 'tokenwise_parts', lambda stack: [])
+    assert np.abs(few.mean - measure(model, docs=documents(5)).mean).max() < 1e-6
+
+
 def test_all_tokens_take_the_long_way(monkeypatch):
     def never(stack): raise AssertionError
     monkeypatch.setattr(similarity, 'tokenwise_parts', never)
