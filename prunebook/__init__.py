@@ -1,4 +1,4 @@
-"""Take whole layers out of language models: measure, prune, heal, evaluate.
+"""Remove whole layers from language models: measure, prune, heal, evaluate.
 
 `from prunebook import load_model` works for every name below. A room (a module such as `prunebook.stack`) is imported
 when one of its names is first used, so that the command line starts at once. The rooms export more: the building

@@ -330,7 +330,7 @@ def join_parts(
 
 # %% ../nbs/02_assets.ipynb #e8533a2c
 def plain(model: 'PreTrainedModel') -> 'PreTrainedModel':
-    "Takes the marks of a GGUF file off a model that was read from one, so that it can be saved; changes and returns it"
+    "Remove the GGUF quantisation marks from a model in place, so that it can be saved. Returns the model"
     vars(model.config).pop('quantization_config', None)
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
@@ -340,7 +340,7 @@ def plain(model: 'PreTrainedModel') -> 'PreTrainedModel':
 log = logging.getLogger(__name__)
 
 def tie_again(model: 'PreTrainedModel', name: str = 'the model') -> 'PreTrainedModel':
-    "Ties the output matrix to the embedding again if a file stores the same matrix twice; changes and returns `model`"
+    "Tie the output matrix to the embedding again, in place, if a file stores the same matrix twice. Returns `model`"
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is table.weight: return model
     if head.weight.shape == table.weight.shape and bool((head.weight == table.weight).all()):

@@ -358,7 +358,7 @@ def parameters_of(
 
 # %% ../nbs/07_checkpoint.ipynb #ddf25dc5
 def bitsandbytes(quantised: dict[str, Any] | None) -> bool:
-    "Is it bitsandbytes' way to quantise?"
+    "Was the model quantised by bitsandbytes?"
     return isinstance(quantised, dict) and quantised.get('quant_method', 'bitsandbytes') == 'bitsandbytes'
 
 def count(
@@ -566,7 +566,7 @@ def config_faults(config: dict[str, Any], text: dict[str, Any], depth: int) -> l
     "Problems of a config with itself: lists of the wrong length, a record that does not fit"
     ends = ('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')
     lists = {k: len(v) for k, v in text.items() if k.endswith(ends) and isinstance(v, list)}
-    wrong = [f'config.json: {k} has {n} entries for {depth} layers; it must have one a layer.'
+    wrong = [f'config.json: {k} has {n} entries for {depth} layers; it must have one per layer.'
              for k, n in lists.items() if n != depth]
     record = config.get('prunebook') or {}
     if record and not sound_record(record): wrong.append('config.json: the record of the cut (prunebook) is damaged.')
@@ -577,7 +577,7 @@ def config_faults(config: dict[str, Any], text: dict[str, Any], depth: int) -> l
 
 # %% ../nbs/07_checkpoint.ipynb #e86bbc66
 def check_tensors(tensors: Sequence[Tensor], text: dict[str, Any], depth: int) -> list[str]:
-    "Problems of the weights with the config: layers that are too many, or lack a tensor"
+    "Problems of the weights with the config: extra layers, or layers that lack a tensor"
     prefix, inside = layers_prefix(tensors, depth), {}
     for t in tensors:
         layer, rest = layer_number(t.name, prefix)

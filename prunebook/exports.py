@@ -86,7 +86,7 @@ def check_tokens(folder: Path, path: Path) -> None:
     got = llama_tokens(path, PROBE)
     if want == got: return
     at = next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), min(len(want), len(got)))
-    raise PrunebookError(f'llama.cpp splits a text into other tokens than the tokenizer of {folder}: {len(got)} and '
+    raise PrunebookError(f'llama.cpp tokenizes a text differently from the tokenizer of {folder}: {len(got)} and '
                          f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer is not '
                          'one that llama.cpp knows.')
 
@@ -109,7 +109,7 @@ def _check_export(folder, out, type, force, tokenizer):
     if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
     if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
     if out.exists() and not force:
-        raise PrunebookError(f'{out} is there already. Choose another name, or replace it with force (--force).')
+        raise PrunebookError(f'{out} already exists. Choose another name, or replace it with force (--force).')
     if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
     size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
     check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))

@@ -113,7 +113,7 @@ def shots_table(
     run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the questions that
-    were asked with most settings; and the rows of the run behind it"""
+    were asked with most settings, and the rows of the run behind it"""
     same = run.table.task.map(lambda t: _without_shots(t) == _without_shots(task))
     rows = run.table[same].assign(task=task)
     t = rows_of(rows, task, strategy, healed)

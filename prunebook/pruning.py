@@ -108,7 +108,7 @@ def least_influence(
     if influence is None: influence = 1 - np.cos(np.pi * np.diagonal(distances.mean, 1))
     influence = np.asarray(influence, float)
     if influence.shape != (depth,) or not np.isfinite(influence).all():
-        raise PrunebookError(f'influence has shape {influence.shape}: give {depth} finite numbers, one a layer.')
+        raise PrunebookError(f'influence has shape {influence.shape}: give {depth} finite numbers, one per layer.')
     lowest = np.argsort(influence, kind='stable')
     details = dict(influence=influence.tolist(), order=lowest[:n].tolist())
     return Plan(tuple(lowest[:n].tolist()), depth, 'block_influence', details)
@@ -204,7 +204,7 @@ def choose_layers(
     **given: Any               # Inputs (model, loss, progress) and options (seed, k, influence, …) of the strategy
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
-    if a needed input is missing, or if no cut keeps to the budget or can be served by `serve`"""
+    if a needed input is missing, or if no cut meets the budget or runs correctly on `serve`"""
     depth = known_depth(depth or getattr(sizes, 'depth', None), distances, given.get('model'))
     listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
     limits = dict(params=params, gb=gb, speedup=speedup)

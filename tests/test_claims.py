@@ -151,7 +151,7 @@ def test_three_words_each_with_its_reason():
     assert [o.verdict for o in with_holm(found)] == ['holds', 'undecided: not measured in this run']
     assert [o.seen for o in found] == ['seen', 'not there'] and found[0].claim == 'C9'
     at = Finding.of('', Ruling(UNDECIDED, 'interval', 1, 0, 2, 1, .9))
-    assert at.verdict == 'undecided: the interval holds the threshold'
+    assert at.verdict == 'undecided: the interval contains the threshold'
 
 
 def test_a_decision_may_fall_in_the_family():

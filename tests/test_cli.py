@@ -283,7 +283,7 @@ def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, caps
         raise KeyboardInterrupt
     monkeypatch.setattr(passes.RunState, 'save', stop_after_one)
     assert main([*args, '--until-certain', '1', '--tolerance', '0']) == 130 and saved
-    assert 'Go on with --resume' in capsys.readouterr().err
+    assert 'with --resume to continue' in capsys.readouterr().err
     monkeypatch.undo()
     before = snapshot(tmp_path)
     assert before, 'the state is there'

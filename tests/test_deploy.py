@@ -381,7 +381,7 @@ def test_pruning_warns_and_the_card_says_so(folders, tiny, tmp_path, caplog):
 
 def test_in_memory_the_same_is_recorded(folders, tiny, tmp_path, caplog):
     small = prune_model(tiny('gemma3_text', layers=13, **GEMMA, query_pre_attn_scalar=8), '3-4')
-    assert 'prune_model: this cut computes something else' in caplog.text
+    assert 'prune_model: this pruned model computes something else' in caplog.text
     assert small.config.prunebook['serving'] == {'llama.cpp': 'differs', 'mlx': 'differs', 'vllm': 'same'}
     save_pruned(small, word_tokenizer(), tmp_path/'out')
     assert '| Serving | differs' in (tmp_path/'out'/'README.md').read_text()
