@@ -95,7 +95,7 @@ def loss_parts(
 
 # %% ../nbs/14b_cluster.ipynb #c25e5739
 class Worker:
-    "A model in a process of its own, with the work that it can do. It writes to no run"
+    "A model in its own process, and the work it can do. It never writes to the run folder"
     def __init__(
         self,
         load: Callable[[], tuple],            # Gives model and tokenizer
@@ -274,7 +274,7 @@ class Remote:
 
 # %% ../nbs/14b_cluster.ipynb #ca7515e6
 class Call(NamedTuple):
-    "An order to a worker"
+    "A call to a worker"
     method: str                           # Of `Worker`
     arguments: tuple
     done: Callable[[Any], Sequence[Call]] # Takes the answer, and gives calls that follow from it
@@ -282,7 +282,7 @@ class Call(NamedTuple):
 
 # %% ../nbs/14b_cluster.ipynb #1bdb95d6
 class Pool:
-    "Workers on Ray, and the calls that they are at"
+    "Workers on Ray and the calls that they are running"
     def __init__(
         self,
         ray: Any,               # The connected module
@@ -306,7 +306,7 @@ class Pool:
         return sum(call.method == 'ready' for _, call in self.busy.values())
 
     def hire(self) -> None:
-        "Start a worker; it takes part when it is ready"
+        "Start a worker, which joins when its model is loaded"
         actor = self.kind.remote()
         def joins(_):
             self.actors.append(actor)
@@ -379,7 +379,7 @@ def lost_key(call: Call) -> Any:
 # %% ../nbs/14b_cluster.ipynb #c730adea
 @patch
 def run(self: Pool, calls: Sequence[Call], write: Callable[[], None]) -> None:
-    "Have all calls answered; `write` stores what is new, while the workers go on"
+    "Run all calls. `write` stores new results while the workers continue"
     from tqdm.auto import tqdm
     self.todo.extend(calls)
     self.deal()

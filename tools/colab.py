@@ -9,10 +9,13 @@ BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 BLOB = 'https://colab.research.google.com/github/prunebook/prunebook/blob/main/nbs'
 INSTALL = '''#| hide
 from importlib.util import find_spec
-if find_spec('google') and find_spec('google.colab') and not find_spec('prunebook'):
-    import subprocess, sys
-    package = 'git+https://github.com/prunebook/prunebook'
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', package, 'nbdev==2.4.14'], check=True)'''
+if find_spec('google') and find_spec('google.colab'):
+    import os, subprocess, sys
+    if not find_spec('prunebook'):
+        source = 'https://github.com/prunebook/prunebook'
+        subprocess.run(['git', 'clone', '-q', '--depth', '1', source, 'book'], check=True)
+        subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', './book', 'nbdev==2.4.14'], check=True)
+    if os.path.isdir('book'): os.chdir('book/nbs/FOLDER')  # the page reads the runs that are kept there'''
 
 
 def course():
@@ -25,18 +28,20 @@ def source(cell): return ''.join(cell['source'])
 
 
 def with_colab(nb, page):
-    "The notebook with link and cell; the same notebook if it has them"
+    "The notebook with the link and the cell as they should be"
     cells = nb['cells']
     link = f'[![Open in Colab]({BADGE})]({BLOB}/{page})'
     prose = next(i for i, c in enumerate(cells) if i and c['cell_type'] == 'markdown')
     if BADGE not in source(cells[prose]):
         cells[prose]['source'] = (link + '\n\n' + source(cells[prose])).splitlines(True)
-    if not any('google.colab' in source(c) for c in cells):
+    install = next((c for c in cells if 'google.colab' in source(c)), None)
+    if install is None:
         ident = hashlib.sha256(f'colab {page}'.encode()).hexdigest()[:8]
+        install = dict(cell_type='code', execution_count=None, id=ident, metadata={}, outputs=[])
         first = next(i for i, c in enumerate(cells) if c['cell_type'] == 'code')
-        if 'default_exp' in source(cells[first]): first += 1
-        cells.insert(first, dict(cell_type='code', execution_count=None, id=ident, metadata={}, outputs=[],
-                                 source=INSTALL.splitlines(True)))
+        cells.insert(first + ('default_exp' in source(cells[first])), install)
+    code = INSTALL.replace('/FOLDER', f'/{Path(page).parent}'.removesuffix('/.'))
+    install['source'] = code.splitlines(True)
     return nb
 
 
