@@ -291,9 +291,9 @@ def machine_speed(
 
 # %% ../nbs/17_estimates.ipynb #4bd5f2a5
 def memory_rows(size: Size, dtype: str, bits: int | None, batch_tokens: int, recipe: Any):
-    "Memory of each command; `check` always loads in float32, and `prune` loads nothing"
-    for command in ('similarity', 'prune', 'heal', 'evaluate', 'check'):
-        how = ('float32', None) if command == 'check' else (dtype, bits)
+    "Memory of each command; `check` and `export` always load in float32, and `prune` loads nothing"
+    for command in ('similarity', 'prune', 'heal', 'evaluate', 'check', 'export'):
+        how = ('float32', None) if command in ('check', 'export') else (dtype, bits)
         yield dict(command=command, weights_gb=0. if command == 'prune' else weights_gb(size, *how),
                    peak_gb=peak_gb(size, command, *how, batch_tokens, recipe))
 

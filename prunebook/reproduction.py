@@ -38,7 +38,7 @@ __all__ = ['PRESETS', 'PROMPT', 'LOOK', 'REPORT_STYLE', 'Preset', 'default_quest
 # %% ../nbs/18_reproduction.ipynb #115b6e59
 @dataclass(frozen=True)
 class Preset:
-    "How much of everything `reproduce` does"
+    "The amounts of data, pruning and healing in one run"
     summary: str
     n_texts: int                     # Documents that the distances are measured on
     max_length: int                  # Tokens of each document
@@ -48,12 +48,13 @@ class Preset:
     n_judge: int                     # Documents for the loss
     n_questions: int                 # Questions of one task; of two tasks a quarter each
     healing: HealingConfig
-    large: float = 1.                # Share of the documents for a model of a billion parameters or more
+    large: float = 1.                # Share of documents and steps for a model of a billion parameters or more
 
     def sized(self, parameters: int) -> Preset:
         "The preset for a model of this size"
         share = self.large if parameters >= 1e9 else 1
-        return replace(self, n_texts=round(share * self.n_texts), n_judge=round(share * self.n_judge))
+        healing = self.healing.replace(steps=round(share * self.healing.steps))
+        return replace(self, n_texts=round(share * self.n_texts), n_judge=round(share * self.n_judge), healing=healing)
 
     def ns(self, drops: Sequence[float], depth: int) -> list[int]:
         "Block sizes for a model of `depth` layers"
