@@ -417,8 +417,8 @@ def _heal_arguments(p):
     p.add_argument('--teacher', metavar='MODEL', help='the unpruned model')
     p.add_argument('--packing', choices=('none', 'chunk'), help='a document a row, padded (paper), or documents joined')
     p.add_argument('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters')
-    p.add_argument('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights in training. The '
-                   '16-bit weights stay in memory as well: to save memory, use --bits 4 instead')
+    p.add_argument('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights in training. '
+                   'The 16-bit weights stay in memory as well: to save memory, use --bits 4 instead')
     p.add_argument('--rank', type=int, help='rank of the adapters')
     p.add_argument('--seed', type=int, help='of the adapters and of the order of the texts')
     p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss before and after, as in --texts '
