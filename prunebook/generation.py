@@ -25,7 +25,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 
 # %% auto #0
 __all__ = ['PIECE', 'last_number', 'same_number', 'greedy_config', 'SharedStart', 'shared_start', 'RoomyLayer', 'roomy_cache',
-           'write_answers', 'generate_texts', 'generated_accuracy', 'check_generated']
+           'write_answers', 'generate_texts', 'roomy_tokens', 'generated_accuracy', 'check_generated']
 
 # %% ../nbs/10e_generation.ipynb #81b6dfde
 def last_number(
@@ -189,6 +189,13 @@ def _cut(text, stop):
     "`text` up to the first of the texts in `stop`"
     return text[:min([text.find(s) for s in stop if s in text], default=len(text))]
 
+# %% ../nbs/10e_generation.ipynb #rt000002
+def roomy_tokens(common: SharedStart) -> int:
+    "Tokens of a batch: as many as 2 GB of keys and values hold, but at least 16,384"
+    if not common.tokens: return 2**14
+    size = sum(o.keys.nbytes + o.values.nbytes for o in common.cache.layers if o.is_initialized) / common.tokens
+    return max(2**14, int(2e9 / size))
+
 # %% ../nbs/10e_generation.ipynb #45e34e06
 def generated_accuracy(
     model: 'PreTrainedModel',
@@ -198,7 +205,7 @@ def generated_accuracy(
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
     seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
     max_new_tokens: int = 256,        # Tokens after which an answer is cut off
-    batch_tokens: int | None = None,  # Prompts and answers of a batch; 16,384 if `None`, since many rows are faster
+    batch_tokens: int | None = None,  # Prompts and answers of a batch; `roomy_tokens` if `None`
     progress: bool = True,
     task: str = 'generated',
     source: str = '',
@@ -216,7 +223,7 @@ def generated_accuracy(
     ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
     written, common = [''] * len(items), shared_start(stack, ids)
     write = lambda rows: generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common)
-    budget = token_budget(16384 if batch_tokens is None else batch_tokens)
+    budget = token_budget(roomy_tokens(common) if batch_tokens is None else batch_tokens)
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
         for rows, found in retry_smaller_batch(write, _prompt_groups(ids, max_new_tokens, budget)):
             for i, text in zip(rows, found): written[i] = text
