@@ -633,7 +633,8 @@ def _kept(args, config):
             with suppress(Unmeasured):
                 n = kept_n(run, task, strategy, healed)
                 rows.append(dict(task=task, strategy=strategy, healed=healed, keeps_90_percent_to_n=n))
-    return dict(keeps=rows) if rows else {}
+    none = 'the unpruned model is not above the baseline of any task with these questions'
+    return dict(keeps=rows or none) if run.tasks() else {}
 
 # %% ../nbs/20_cli.ipynb #0193926c
 def _workers(args):
