@@ -209,7 +209,7 @@ def test_small_models(depth):
 
 
 def test_a_table_without_the_rows_is_refused(run):
-    with pytest.raises(PrunebookError, match="no rows of it. Its tasks are"): plot_scores(run.table, 'piqa')
+    with pytest.raises(PrunebookError, match="no rows for it. Its tasks are"): plot_scores(run.table, 'piqa')
     with pytest.raises(PrunebookError, match='no healed rows'): plot_recipe(run.table, 'rank', 'arc_easy')
 
 

@@ -127,7 +127,7 @@ def test_no_run(tmp_path):
 
 def test_one_writer_and_one_model(tmp_path):
     write(tmp_path/'run')
-    with Run(tmp_path/'run', MODEL): refused(Run(tmp_path/'run', MODEL).__enter__, match='another process is at work')
+    with Run(tmp_path/'run', MODEL): refused(Run(tmp_path/'run', MODEL).__enter__, match='another process is using')
     refused(Run(tmp_path/'run', MODEL | dict(fingerprint='beef')).__enter__, match='of another model')
     with Run(tmp_path/'run', MODEL): pass  # and the lock was given back
 
