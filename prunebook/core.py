@@ -394,7 +394,7 @@ def exchange(
 # %% ../nbs/00_core.ipynb #abfdfe20
 def recover(
     out: Path,
-    alone: bool = True  # Is the lock of `out` held? If not, another process may be using it, and only `old` is looked at
+    alone: bool = True  # Is the lock of `out` held? If not, another process may use it, and only `old` is looked at
 ) -> None:
     "Clean up after a process that died while writing `out`"
     old = _beside(out, 'old')
