@@ -350,7 +350,7 @@ def test_a_recipe_with_a_healed_base_is_preferred(made):
 
 def test_nothing_is_compared_with_a_rise_that_is_none(made):
     run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
-    assert healed_gap(run).reason == 'baseline' and 'ratio not formed' in healed_gap(run).seen
+    assert healed_gap(run).reason == 'baseline' and 'ratio not computed' in healed_gap(run).seen
 
 
 def test_gap_by_length(made):

@@ -344,7 +344,7 @@ def test_a_budget_with_a_stack(tiny):
 
 
 @pytest.mark.parametrize('how, says', [
-    (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(serve='ollama'), 'not a stack'),
+    (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(serve='ollama'), 'not a known stack'),
     (dict(serve=[]), 'nothing'), (dict(config=None), 'Give model= or config='),
     (dict(config=gemma(9)), 'is of 9 layers'),
     (dict(config=dict(model_type='rwkv', num_hidden_layers=18)), 'no rule'),
@@ -455,7 +455,7 @@ def test_check_runs_what_is_installed(folders, capsys):
 
 
 @pytest.mark.parametrize('words, says', [
-    (['two', '--serve', 'ollama'], 'not a stack'), (['nowhere', '--serve', 'mlx'], 'no such folder'),
+    (['two', '--serve', 'ollama'], 'not a known stack'), (['nowhere', '--serve', 'mlx'], 'no such folder'),
     (['empty', '--serve', 'mlx'], 'config.json')])
 def test_bad_input(folders, capsys, words, says):
     (folders/'empty').mkdir(exist_ok=True)

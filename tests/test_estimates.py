@@ -150,7 +150,7 @@ def test_a_gguf_file_is_read_without_its_weights(tmp_path):
     size = model_size(str(tmp_path/'m.gguf'))
     assert (size.depth, size.hidden, size.inner, size.vocab, size.others) == (2, 8, 16, 99, 99 * 8)
     (tmp_path/'bad.gguf').write_bytes(b'GGUF' + b'\xff' * 40)
-    with pytest.raises(PrunebookError, match='no GGUF file'): gguf_shapes(Path(tmp_path/'bad.gguf'))
+    with pytest.raises(PrunebookError, match='cannot be read as a GGUF file'): gguf_shapes(Path(tmp_path/'bad.gguf'))
 
 
 def test_wrong_numbers_are_refused():

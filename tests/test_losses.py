@@ -203,7 +203,8 @@ def test_judged_by_size(measured):
 
 
 def test_map_and_distances_of_two_models_are_refused(measured):
-    others = {'a map of 6 layers and distances of 4': tiny(layers=4), 'a map of the model': tiny(layers=6, seed=1)}
+    others = {'The loss map has 6 layers, but the distances have 4': tiny(layers=4),
+              'The loss map is of the model': tiny(layers=6, seed=1)}
     for said, o in others.items():
         d = layer_distances(o, Letters(), texts, max_length=32, progress=False)
         with pytest.raises(PrunebookError, match=said): judge_distances(measured[1], d)
