@@ -8,7 +8,6 @@ import argparse, json, math, os, sys, time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 from . import __version__
@@ -619,22 +618,15 @@ def _sweep(args):
     model, tok = _load(args, config.healing if config.healed_ns else None)
     table = sweep(model, tok, config, args.out, distances, progress=args.progress, name=args.name, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
-    return dict(out=args.out, rows=table[columns].to_dict('records')) | _kept(args, config)
+    return dict(out=args.out, rows=table[columns].to_dict('records')) | _kept(args.out)
 
 # %% ../nbs/20_cli.ipynb #kept90co
-def _kept(args, config):
-    "The largest n that keeps 90 % of the accuracy above chance, a row for each task, strategy, and healed or not"
-    from prunebook.curves import kept_n
-    from prunebook.findings import Unmeasured
+def _kept(out):
+    "How many layers can go, a row for each curve of the tasks that the unpruned model knows"
+    from prunebook.curves import kept_rows
     from prunebook.folders import read_folder
-    run, rows = read_folder(args.out), []
-    for task in filter(run.knows, run.tasks()):
-        for strategy, healed in product(config.strategies, (False, True)):
-            with suppress(Unmeasured):
-                n = kept_n(run, task, strategy, healed)
-                rows.append(dict(task=task, strategy=strategy, healed=healed, keeps_90_percent_to_n=n))
-    none = 'the unpruned model is not above the baseline of any task with these questions'
-    return dict(keeps=rows or none) if run.tasks() else {}
+    run, none = read_folder(out), 'the unpruned model is not above the baseline of any task with these questions'
+    return dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}
 
 # %% ../nbs/20_cli.ipynb #0193926c
 def _workers(args):

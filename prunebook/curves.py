@@ -6,7 +6,9 @@
 from __future__ import annotations
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from itertools import product
+from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from .criteria import KEEP, LOSE, Collapse, Ruling, crossing, kept_cuts, knows_task, locate_collapse
@@ -17,8 +19,8 @@ from .folders import RunFolder, base_note
 
 # %% auto #0
 __all__ = ['Answers', 'answers_of', 'answers_in', 'Losses', 'losses_of', 'losses_in', 'retention_of', 'excess_of', 'kept_n',
-           'collapse_of', 'main_tasks', 'first_collapse', 'baseline_text', 'shape_finding', 'small_ns', 'distances_in',
-           'draw_distances', 'relative_depth', 'farther_than']
+           'kept_rows', 'collapse_of', 'main_tasks', 'first_collapse', 'baseline_text', 'shape_finding', 'small_ns',
+           'distances_in', 'draw_distances', 'relative_depth', 'farther_than']
 
 # %% ../nbs/14e_curves.ipynb #2118ede8
 class Answers(NamedTuple):
@@ -99,6 +101,14 @@ def kept_n(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool
     "The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`. Raises `Unmeasured`"
     a = answers_of(run, task, strategy, healed)
     return a.ns[kept_cuts(a.right, a.chance)]
+
+def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed and keeps, which is n
+    "`kept_n` of every curve of the tasks that the unpruned model knows"
+    found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
+    for task, strategy, healed in product(filter(run.knows, run.tasks()), strategies, (False, True)):
+        with suppress(Unmeasured):
+            found.append(dict(task=task, strategy=strategy, healed=healed, keeps=kept_n(run, task, strategy, healed)))
+    return found
 
 # %% ../nbs/14e_curves.ipynb #049d933c
 def collapse_of(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Collapse | None:

@@ -112,7 +112,7 @@ def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
     assert main([name, '--help']) == 0
     said = capsys.readouterr().out
     assert f'prunebook {name}' in said.split('example')[1] and '--json' in said
-    assert [a.option_strings for a in options(name) if not a.help] == []
+    assert [a.option_strings for a in options(name) if not a.help] == [] and '%%' not in said
 
 
 def used_names():
@@ -126,6 +126,20 @@ def used_names():
 def test_every_option_is_read(name):
     of_strategies = {k for s in STRATEGIES.values() for k in s.options}
     assert {a.dest for a in options(name)} - used_names() - of_strategies == set()
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_option_can_be_given(name):
+    "An option whose type comes from a default of `None` refuses every value"
+    assert not [a.dest for a in options(name) if a.type is type(None)]
+
+
+def test_prune_measures_on_as_many_texts_as_asked(monkeypatch):
+    seen = []
+    monkeypatch.setattr('prunebook.similarity.layer_distances', lambda model, tok, texts, **kw: seen.append(len(texts)))
+    monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
+    for n in (None, 10, 100): cli._distances(argparse.Namespace(distances=None, n_texts=n), None, None, {})
+    assert seen == [64, 10, 100]
 
 
 def test_one_name_has_one_meaning():

@@ -45,6 +45,15 @@ def test_every_page(site, browser):
     assert wrong == {}, '\n'.join(f'{k}: {o}' for k, v in wrong.items() for o in v)
 
 
+def test_a_table_with_a_named_index_has_one_header_row(monkeypatch):
+    import pandas as pd
+    monkeypatch.syspath_prepend(str(root/'tools'))
+    from preview import output_md
+    table = pd.DataFrame(dict(value=[1]), index=pd.Index(['C1'], name='claim'))
+    page = output_md(dict(output_type='display_data', data={'text/html': table.to_html()}), {}, 0, {})
+    assert page.count('<tr') == 2 and '<th>claim</th>' in page and '<th></th>' not in page
+
+
 # The browser itself, on pages that are broken
 
 HEAD = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title>'
