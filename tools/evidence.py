@@ -24,7 +24,7 @@ PAPER = ['similarity', 'simple']
 QWEN = dict(n_texts=64, n_questions={'mmlu': 741, 'boolq': 500, 'arc_easy': 500, 'piqa': 500},
             tasks=['c4', 'mmlu', 'boolq', 'arc_easy', 'piqa'])
 GEMMA = dict(tasks=['arc_easy', 'sciq', 'piqa'])
-SMALL = dict(tasks=['c4'], n_texts=100)
+SMALL = dict(tasks=['c4'], n_texts=64)
 
 def asked(n, **kwargs):
     "A sweep of one task that has `n` questions"
@@ -36,12 +36,12 @@ SWEEPS = {
         'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
         'cuts': SweepConfig(strategies=PAPER, ns=range(1, 13), **GEMMA),
         'hellaswag': asked(1000, strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
-        'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], n_texts=100,
+        'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], n_texts=64,
                               tasks=['c4', *GEMMA['tasks']]),
         'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], sources=dict(c4='wiki'),
                             **SMALL),
         'healed': SweepConfig(strategies=[*PAPER, 'best_loss'], ns=[], healed_ns=[0, 2, 4, 6, 8], healing=RECIPE,
-                              n_texts=100, tasks=['c4', *GEMMA['tasks']])},
+                              n_texts=64, tasks=['c4', *GEMMA['tasks']])},
     'qwen2.5-coder-1.5b': {
         'cuts': SweepConfig(strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
         'middle': SweepConfig(strategies=['middle'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
