@@ -540,6 +540,7 @@ def plot_history(
         ax = new_axes(ax, 5, 3)
         ax.plot(h.step, h.loss, lw=1.2, color=sns.color_palette('colorblind')[0])
         ax.set(xlabel='step', ylabel='training loss (nats per token)')
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
 # %% ../nbs/16_figures.ipynb #662618ce
