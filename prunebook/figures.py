@@ -526,7 +526,7 @@ def plot_places(
         ax.axhline(.5, color='0.5', ls='--', lw=.9, zorder=0)
         percent_axis(ax)
         ax.set(ylim=(-.03, 1.03), ylabel='relative depth of the best block,\n$\\ell^*(n) / (L - n)$')
-        ax.legend(loc='lower left')
+    one_legend([ax])
     return ax
 
 # %% ../nbs/16_figures.ipynb #2f9c31f3
