@@ -14,18 +14,29 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-import torch.nn.functional as F
 from .attention import Fork, fork_limit, takes_cache, run_forks, takes_forks
 from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
 from .prefixes import Branch, batch_room, checked_keeps, run_tree, share_prefixes
 from .architecture import check_vocabulary
+from .modules import rows_at_once
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'document_losses', 'tree_caches', 'begun', 'fork_runner', 'Way', 'cell_losses', 'logprob_batches',
-           'continuation_logprobs', 'encode_pairs', 'pick']
+__all__ = ['logit_losses', 'token_losses', 'document_losses', 'tree_caches', 'begun', 'fork_runner', 'Way', 'cell_losses',
+           'logprob_batches', 'continuation_logprobs', 'encode_pairs', 'pick']
+
+# %% ../nbs/10_likelihood.ipynb #b1fbbc9f
+def logit_losses(
+    logits: torch.Tensor,   # (N, vocabulary), any floating dtype
+    targets: torch.Tensor   # (N,)
+) -> torch.Tensor:          # (N,) float32, nats
+    "$-\\log p$ of each target, computed in float32"
+    rows = rows_at_once(logits)
+    loss = lambda x, y: x.logsumexp(-1) - x.gather(1, y[:, None])[:, 0]
+    parts = zip(logits.split(rows), targets.to(logits.device).split(rows))
+    return torch.cat([loss(x.float(), y) for x, y in parts])
 
 # %% ../nbs/10_likelihood.ipynb #acb5fa21
 def token_losses(
@@ -36,8 +47,7 @@ def token_losses(
 ) -> torch.Tensor:          # (N,) float32, nats
     "$-\\log p$ of each target. There are never more than `chunk` logits"
     size = max(1, chunk // stack.vocab_size)
-    loss = lambda x, y: F.cross_entropy(stack.logits(x).float(), y.to(x.device), reduction='none')
-    parts = [loss(x, y) for x, y in zip(hidden.split(size), targets.split(size))]
+    parts = [logit_losses(stack.logits(x), y) for x, y in zip(hidden.split(size), targets.split(size))]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 # %% ../nbs/10_likelihood.ipynb #8b0965b4

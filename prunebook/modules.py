@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['replaced', 'evaluating', 'put', 'renumber', 'show_columns', 'slice_columns', 'module_settings', 'reload_differs',
-           'layer_tuple_size', 'untie', 'fingerprint', 'fingerprint_of']
+           'layer_tuple_size', 'untie', 'rows_at_once', 'fingerprint', 'fingerprint_of']
 
 # %% ../nbs/00b_modules.ipynb #7805897d
 @contextmanager
@@ -192,6 +192,13 @@ def untie(model: PreTrainedModel) -> None:
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
     model.all_tied_weights_keys = {}
+
+# %% ../nbs/00b_modules.ipynb #1b5264f0
+def rows_at_once(
+    logits: torch.Tensor  # (N, vocabulary)
+) -> int:
+    "How many rows to compute together: 4 MB of float32 on a CPU, and all rows elsewhere; at least 1"
+    return max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
 
 # %% ../nbs/00b_modules.ipynb #3422843c
 def fingerprint(

@@ -83,10 +83,11 @@ ITEMS = KEY_COLUMNS + [
 ON_TEXTS = dict(loss='loss', agreement='picked', kl='loss')  # metrics of documents, and the column of their sums
 
 # %% ../nbs/12_runs.ipynb #79d366a5
-def arrow_schema() -> 'pa.Schema':
-    "Types of the columns of `items.parquet`"
+def arrow_schema(stored: bool = False) -> 'pa.Schema':
+    "Types of the columns of `items.parquet`: as they are used, or as the file stores them"
     import pyarrow as pa
-    kinds = dict(str=pa.string(), int=pa.int32(), bool=pa.bool_(), float=pa.float64(), list=pa.list_(pa.float32()))
+    logprob = pa.decimal128(10, 3) if stored else pa.float64()
+    kinds = dict(str=pa.string(), int=pa.int32(), bool=pa.bool_(), float=pa.float64(), list=pa.list_(logprob))
     return pa.schema([pa.field(o.name, kinds[o.kind.rstrip('?')]) for o in ITEMS])
 
 # %% ../nbs/12_runs.ipynb #ffcfebfc
@@ -339,9 +340,12 @@ def results_csv(rows: list[dict[str, Any]]) -> str:
 def items_parquet(parts: Iterable[pa.Table]) -> bytes:
     "`items.parquet` of these scores"
     import pyarrow as pa, pyarrow.parquet as pq
-    out = io.BytesIO()
-    pq.write_table(pa.concat_tables(parts), out, compression='zstd', compression_level=9, row_group_size=2**20,
-                   use_dictionary=True)
+    out, table = io.BytesIO(), pa.concat_tables(parts)
+    try: table = table.cast(arrow_schema(stored=True))
+    except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
+    pq.write_table(table, out, compression='zstd', compression_level=9, row_group_size=2**20,
+                   use_dictionary=[o for o in table.column_names if o != 'logprobs'],
+                   column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT'})
     return out.getvalue()
 
 # %% ../nbs/12_runs.ipynb #dbd01f45

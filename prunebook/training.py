@@ -14,16 +14,18 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from .core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
 from .data import groups_by_length, starts_with_bos, tokenize
+from .modules import rows_at_once
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'split_batch', 'LossInPieces', 'next_token_loss',
-           'divergence_loss', 'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded',
-           'own_device', 'gathered', 'scattered', 'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'save_state',
-           'load_state', 'OrderedTrainer', 'MarkWhole', 'training_arguments', 'make_trainer']
+__all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'split_batch', 'LossInPieces', 'CrossEntropy', 'precise',
+           'next_token_loss', 'divergence_loss', 'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar',
+           'on_first', 'fully_sharded', 'own_device', 'gathered', 'scattered', 'mark_whole', 'is_whole',
+           'whole_checkpoint', 'learned', 'save_state', 'load_state', 'OrderedTrainer', 'MarkWhole',
+           'training_arguments', 'make_trainer']
 
 # %% ../nbs/08_training.ipynb #8193417e
 class Rows(torch.utils.data.Dataset):
@@ -161,13 +163,34 @@ class LossInPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return None, None, *(g * grad for g in ctx.saved_tensors)
 
+# %% ../nbs/08_training.ipynb #9de811dc
+class CrossEntropy(torch.autograd.Function):
+    "`CrossEntropy.apply(logits, targets)`: $-\\log p$ of the targets, summed, in nats"
+    @staticmethod
+    def forward(ctx, logits, targets):
+        grads, total, rows = torch.empty_like(logits), 0., rows_at_once(logits)
+        for x, y, grad in zip(*(o.split(rows) for o in (logits, targets.to(logits.device)[:, None], grads))):
+            x = precise(x)
+            z = x.logsumexp(-1, keepdim=True)
+            total = total + (z - x.gather(1, y)).sum()
+            grad.copy_((x - z).exp_().scatter_add_(1, y, -torch.ones_like(z)))  # probabilities, minus 1 at the target
+        ctx.save_for_backward(grads)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad): return ctx.saved_tensors[0] * grad, None
+
+def precise(x: torch.Tensor) -> torch.Tensor:
+    "`x` in float32, or in float64 if it has that"
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
 # %% ../nbs/08_training.ipynb #29ec718d
 def next_token_loss(
     head: Callable,        # Hidden states (N, d) to logits (N, V)
     targets: torch.Tensor  # (N,) the token that follows each position
 ) -> Callable:             # For `LossInPieces`
     "Cross-entropy with `targets`, summed, in nats"
-    def loss(x, s): return nn.functional.cross_entropy(head(x).float(), targets[s], reduction='sum')
+    def loss(x, s): return CrossEntropy.apply(head(x), targets[s])
     return loss
 
 # %% ../nbs/08_training.ipynb #c4029246
@@ -178,8 +201,8 @@ def divergence_loss(
 ) -> Callable:                    # For `LossInPieces`
     "KL(teacher || student), summed, in nats"
     def loss(x, s):
-        with torch.no_grad(): p = teacher_head(teacher_hidden[s]).float().log_softmax(-1)
-        q = head(x).float().log_softmax(-1)
+        with torch.no_grad(): p = precise(teacher_head(teacher_hidden[s])).log_softmax(-1)
+        q = precise(head(x)).log_softmax(-1)
         return nn.functional.kl_div(q, p, reduction='sum', log_target=True)
     return loss
 
@@ -191,7 +214,7 @@ class WithLoss(nn.Module):
         student: nn.Module,                # Holds the parameters that learn
         stack: LayerStack,                 # Of the causal language model inside `student`
         teacher: LayerStack | None = None, # Learn this model's distribution
-        size: int | None = None            # Positions whose logits are held at once; 64 on a CPU, otherwise 512
+        size: int | None = None            # Positions whose logits are held at once; by default 64 to 512
     ):
         super().__init__()
         self.student, self.stack, self.teacher, self.config = student, stack, teacher, stack.model.config
@@ -207,9 +230,9 @@ class WithLoss(nn.Module):
         where = labels[:, 1:] != -100
         def hidden(stack): return stack.body(**inputs).last_hidden_state[:, :-1][where]
         learned = [p for p in self.stack.model.get_output_embeddings().parameters() if p.requires_grad]
-        size = self.size or (64 if labels.device.type == 'cpu' and not learned else 512)
+        size = 512 if learned or labels.device.type != 'cpu' else 64 if self.teacher else 256
         loss_of = self.loss_of(labels[:, 1:][where], hidden)
-        total = LossInPieces.apply(loss_of, size, hidden(self.stack), *learned)
+        total = LossInPieces.apply(loss_of, self.size or size, hidden(self.stack), *learned)
         return dict(loss=total / (where.sum() if num_items_in_batch is None else num_items_in_batch))
 
     def loss_of(self, targets: torch.Tensor, hidden: Callable) -> Callable:

@@ -23,7 +23,11 @@ PAPER = ['similarity', 'simple']
 
 QWEN = dict(n_texts=64, n_questions={'mmlu': 741, 'boolq': 500, 'arc_easy': 500, 'piqa': 500},
             tasks=['c4', 'mmlu', 'boolq', 'arc_easy', 'piqa'])
+QWEN_HEALED = QWEN | dict(tasks=['c4', 'mmlu', 'boolq', 'arc_easy'],
+                          n_questions={'mmlu': 741, 'boolq': 500, 'arc_easy': 500})
 GEMMA = dict(tasks=['arc_easy', 'sciq', 'piqa'])
+GEMMA_LOSS = dict(tasks=['c4', *GEMMA['tasks']], n_texts=64)
+HEALED = dict(ns=[], healing=RECIPE)
 SMALL = dict(tasks=['c4'], n_texts=64)
 
 def asked(n, **kwargs):
@@ -34,22 +38,23 @@ def asked(n, **kwargs):
 SWEEPS = {
     'gemma3-270m': {
         'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
-        'cuts': SweepConfig(strategies=PAPER, ns=range(1, 13), **GEMMA),
-        'hellaswag': asked(1000, strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
+        'cuts': SweepConfig(strategies=['similarity'], ns=range(1, 13), **GEMMA),
+        'cuts-simple': SweepConfig(strategies=['simple'], ns=[2, 4, 6, 8], **GEMMA),
+        'hellaswag': asked(1000, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
         'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], n_texts=64,
                               tasks=['c4', *GEMMA['tasks']]),
         'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], sources=dict(c4='wiki'),
                             **SMALL),
-        'healed': SweepConfig(strategies=[*PAPER, 'best_loss'], ns=[], healed_ns=[0, 2, 4, 6, 8], healing=RECIPE,
-                              n_texts=64, tasks=['c4', *GEMMA['tasks']])},
+        'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 4, 2, 6, 8], **HEALED, **GEMMA_LOSS),
+        'healed-simple': SweepConfig(strategies=['simple', 'best_loss'], healed_ns=[4], **HEALED, **GEMMA_LOSS)},
     'qwen2.5-coder-1.5b': {
         'cuts': SweepConfig(strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
         'middle': SweepConfig(strategies=['middle'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
         'mmlu-text': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu_text']),
         'mmlu-0-shot': asked(741, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 14], tasks=['mmlu:shots=0']),
         'gsm8k': asked(100, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=['gsm8k']),
-        'healed': SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0, 4, 6, 8, 10, 14], healing=RECIPE, **QWEN),
-        'healed-simple': SweepConfig(strategies=['simple'], ns=[], healed_ns=[4, 6, 10], healing=RECIPE, **QWEN)},
+        'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 8, 4, 6, 10, 14], **HEALED, **QWEN_HEALED),
+        'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED)},
     'demo': {
         'healed-base': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE, **SMALL),
         'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE.replace(steps=1000),
