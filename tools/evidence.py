@@ -35,6 +35,11 @@ def asked(n, **kwargs):
     (task,) = kwargs['tasks']
     return SweepConfig(n_questions={task: n}, **kwargs)
 
+def base_loss(steps):
+    "The loss of the unpruned model, healed by `steps` steps, on the documents of the kept sweeps of healing lengths"
+    return SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0], healing=RECIPE.replace(steps=steps),
+                       tasks=['c4'], n_texts=32)
+
 SWEEPS = {
     'gemma3-270m': {
         'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
@@ -56,8 +61,10 @@ SWEEPS = {
         'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 8, 4, 6, 10, 14], **HEALED, **QWEN_HEALED),
         'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED)},
     'demo': {
-        'healed-base': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE, **SMALL),
-        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 4, 8], healing=RECIPE.replace(steps=1000),
+        'base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, tasks=['c4', 'arc_easy', 'piqa'],
+                            n_questions=dict(piqa=500), **HEALED),
+        **{f'base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
+        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 8, 4], healing=RECIPE.replace(steps=1000),
                                  **SMALL)}}
 
 def distances_of(model, tokenizer, folder):
