@@ -61,9 +61,9 @@ SWEEPS = {
         'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 8, 4, 6, 10, 14], **HEALED, **QWEN_HEALED),
         'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED)},
     'demo': {
-        'base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, tasks=['c4', 'arc_easy', 'piqa'],
-                            n_questions=dict(piqa=500), **HEALED),
-        **{f'base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
+        'healed-base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, n_questions=dict(piqa=500),
+                                   tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
+        **{f'healed-base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
         'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 8, 4], healing=RECIPE.replace(steps=1000),
                                  **SMALL)}}
 
