@@ -19,7 +19,7 @@ from .core import PrunebookError
 from .data import groups_by_length, retry_smaller_batch, token_budget
 from .prefixes import Branch, batch_room, checked_keeps, run_tree, share_prefixes
 from .architecture import check_vocabulary
-from .modules import rows_at_once
+from .modules import few_rows
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,15 +28,17 @@ __all__ = ['logit_losses', 'token_losses', 'document_losses', 'tree_caches', 'be
            'logprob_batches', 'continuation_logprobs', 'encode_pairs', 'pick']
 
 # %% ../nbs/10_likelihood.ipynb #b1fbbc9f
+@torch.no_grad()
 def logit_losses(
     logits: torch.Tensor,   # (N, vocabulary), any floating dtype
     targets: torch.Tensor   # (N,)
-) -> torch.Tensor:          # (N,) float32, nats
-    "$-\\log p$ of each target, computed in float32"
-    rows = rows_at_once(logits)
-    loss = lambda x, y: x.logsumexp(-1) - x.gather(1, y[:, None])[:, 0]
-    parts = zip(logits.split(rows), targets.to(logits.device).split(rows))
-    return torch.cat([loss(x.float(), y) for x, y in parts])
+) -> torch.Tensor:          # (N,) float32, nats; without a gradient
+    "$-\\log p$ of each target"
+    found, targets = torch.zeros(len(logits), device=logits.device), targets.to(logits.device)[:, None]
+    for rows, x in few_rows(logits):
+        top, picked = x.amax(-1, keepdim=True), x.gather(1, targets[rows])
+        found[rows] = (x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0]
+    return found
 
 # %% ../nbs/10_likelihood.ipynb #acb5fa21
 def token_losses(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['replaced', 'evaluating', 'put', 'renumber', 'show_columns', 'slice_columns', 'module_settings', 'reload_differs',
-           'layer_tuple_size', 'untie', 'rows_at_once', 'fingerprint', 'fingerprint_of']
+           'layer_tuple_size', 'untie', 'few_rows', 'fingerprint', 'fingerprint_of']
 
 # %% ../nbs/00b_modules.ipynb #7805897d
 @contextmanager
@@ -194,11 +194,17 @@ def untie(model: PreTrainedModel) -> None:
     model.all_tied_weights_keys = {}
 
 # %% ../nbs/00b_modules.ipynb #1b5264f0
-def rows_at_once(
-    logits: torch.Tensor  # (N, vocabulary)
-) -> int:
-    "How many rows to compute together: 4 MB of float32 on a CPU, and all rows elsewhere; at least 1"
-    return max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
+def few_rows(
+    logits: torch.Tensor                        # (N, vocabulary), any floating dtype
+) -> Iterator[tuple[slice, torch.Tensor]]:      # Which rows; these rows in float32 (or float64, if they have that)
+    "A few rows after the other, in memory that the next rows use again. You may change it"
+    import torch
+    rows = max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    space = torch.empty(min(rows, len(logits)), logits.shape[1], dtype=dtype, device=logits.device)
+    for i in range(0, len(logits), rows):
+        part = logits[i:i + rows]
+        yield slice(i, i + rows), space[:len(part)].copy_(part)
 
 # %% ../nbs/00b_modules.ipynb #3422843c
 def fingerprint(

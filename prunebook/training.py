@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from .core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
 from .data import groups_by_length, starts_with_bos, tokenize
-from .modules import rows_at_once
+from .modules import few_rows
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 
@@ -168,12 +168,12 @@ class CrossEntropy(torch.autograd.Function):
     "`CrossEntropy.apply(logits, targets)`: $-\\log p$ of the targets, summed, in nats"
     @staticmethod
     def forward(ctx, logits, targets):
-        grads, total, rows = torch.empty_like(logits), 0., rows_at_once(logits)
-        for x, y, grad in zip(*(o.split(rows) for o in (logits, targets.to(logits.device)[:, None], grads))):
-            x = precise(x)
-            z = x.logsumexp(-1, keepdim=True)
-            total = total + (z - x.gather(1, y)).sum()
-            grad.copy_((x - z).exp_().scatter_add_(1, y, -torch.ones_like(z)))  # probabilities, minus 1 at the target
+        grads, total, targets = torch.empty_like(logits), 0., targets.to(logits.device)[:, None]
+        for rows, x in few_rows(logits):
+            y, top = targets[rows], x.amax(-1, keepdim=True)
+            picked, sums = x.gather(1, y), x.sub_(top).exp_().sum(-1, keepdim=True)
+            total = total + (sums.log() + top - picked).sum()
+            grads[rows] = x.div_(sums).scatter_add_(1, y, -torch.ones_like(sums))  # p, minus 1 at the target
         ctx.save_for_backward(grads)
         return total
 
