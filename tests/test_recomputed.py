@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 root = Path(__file__).parents[1]/'nbs'
 run = root/'results'/'demo'
 MODEL, DEPTH = 'SmolLM2-135M-Instruct', 30
+HEALED_BASE = 'healed-base', 'none', 0, True  # the unpruned model after 100 steps, as the healed cuts
 
 
 # The page
@@ -169,8 +170,7 @@ def test_unhealed_falls(rows, said, items, table, task, title):
 
 @pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
 def test_healed_falls(rows, said, items, table, task, title):
-    check_fall(rows, said, items, table, 'C3b', task, title, ['healed', 'healed-deep'], ('healed', 'none', 0, False),
-               True)
+    check_fall(rows, said, items, table, 'C3b', task, title, ['healed', 'healed-deep'], HEALED_BASE, True)
 
 
 def test_written_sums(rows, said, items, table):
@@ -210,11 +210,11 @@ def test_tasks_that_are_not_known(rows, items, task, title):
 
 def test_slope_across_the_collapse(rows, items, table):
     answers = cuts_of(table, 'arc_easy', ['healed', 'healed-deep'], healed=True)
-    r = right(items, 'arc_easy', ('healed', 'none', 0, False), *answers)
+    r = right(items, 'arc_easy', HEALED_BASE, *answers)
     chance = table[(table.task == 'arc_easy') & (table.sweep == 'healed')].baseline.iloc[0]
     kept, lost, _ = fall(np.array([0, *(c[2] for c in answers)]) / DEPTH, r.mean(1), chance)
     curve = cuts_of(table, 'c4', ['healed', 'healed-deep'], healed=True)
-    sums, counts = nats(items, ('healed', 'none', 0, False), *curve)
+    sums, counts = nats(items, HEALED_BASE, *curve)
     x = np.array([0, *(c[2] for c in curve)]) / DEPTH
     inside = (x[1:] > kept) & (x[:-1] < lost)
     def ratio(y):
@@ -238,17 +238,12 @@ def test_unhealed_gap(rows, said, items):
 
 
 def test_healed_gap(rows, said, items, table):
-    "Over the unpruned model healed alike, where the run has it: then of the longest healing"
-    alike = table[(table.task == 'c4') & (table.n == 0) & table.healed].sweep.unique()
-    if len(alike):
-        tokens = json.loads((run/'run.json').read_text())['sweeps']
-        name = max(alike, key=lambda o: tokens[o]['config']['healing']['steps'])
-        places, base = {'similarity': [name], 'simple': [name]}, (name, 'none', 0, True)
-    else: places, base = {'similarity': ['healed'], 'simple': ['healed-simple']}, ('healed', 'none', 0, False)
-    both = {s: cuts_of(table, 'c4', v, s, True) for s, v in places.items()}
-    ns = set.intersection(*({c[2] for c in v} for v in both.values()))
-    cuts = [c for v in both.values() for c in v if c[2] in ns]
-    check_gap(rows, said, 'C5b', *nats(items, base, *cuts))
+    "Over the unpruned model healed alike"
+    sweeps = [('similarity', 'healed'), ('simple', 'healed-simple')]
+    both = [cuts_of(table, 'c4', [sweep], s, True) for s, sweep in sweeps]
+    ns = set.intersection(*({c[2] for c in v} for v in both))
+    cuts = [c for v in both for c in v if c[2] in ns]
+    check_gap(rows, said, 'C5b', *nats(items, HEALED_BASE, *cuts))
 
 
 # C6 and C7
@@ -266,7 +261,7 @@ def test_seeds(rows, items):
     where = {0: 'healed', 1: 'seeds', 2: 'seeds'}
     sums, counts = nats(items, *((where[s], 'similarity', n, True, s) for n in (4, 8) for s in where))
     losses = (sums.sum(1) / counts.sum()).reshape(2, 3)
-    base, _ = nats(items, ('healed', 'none', 0, False))
+    base, _ = nats(items, HEALED_BASE)
     near(rows, 'C7a', math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / counts.sum()))
 
 
