@@ -15,7 +15,7 @@ from .criteria import knows_task, rule_deep, rule_difference, rule_excess_ratio,
 from .criteria import rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds
 from .criteria import rule_smooth_loss
 from .curves import answers_of, baseline_text, distances_in, draw_distances, farther_than, first_collapse
-from .curves import losses_of, main_tasks, shape_finding, small_ns
+from .curves import losses_of, main_tasks, shape_answers, shape_finding, small_ns
 from .distances import LayerDistances
 from .findings import UNKNOWN, Finding, Unmeasured, about, measured, not_known, numbers, spans
 from .findings import title_of, with_holm
@@ -31,7 +31,7 @@ __all__ = ['SAYS', 'task_plateau', 'one_bad_layer', 'deep_minima', 'last_layer_a
 # %% ../nbs/15_claims.ipynb #046e71d3
 def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str = 'similarity') -> Finding:
     "C3: width of the collapse of answers, below 0.5. Raises `Unmeasured`"
-    a = answers_of(run, task, strategy, healed)
+    a = shape_answers(run, task, strategy, healed)
     return shape_finding(a, rule_plateau(a.x, a.right, a.chance, a.majority), task)
 
 # %% ../nbs/15_claims.ipynb #e97b2bce
@@ -157,7 +157,7 @@ def no_plateau(
     "C8: width of the collapse of written answers, above 0.5. Raises `Unmeasured`"
     tasks = [task] if task else main_tasks(run, generated=True)
     if not tasks: raise Unmeasured('This run has no task with generated answers.')
-    a = answers_of(run, tasks[0], healed=healed)
+    a = shape_answers(run, tasks[0], healed=healed)
     found = shape_finding(a, rule_no_plateau(a.x, a.right, a.chance, a.majority), tasks[0])
     empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(a.rows)]
     shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(a.ns, empty) if e > .05)

@@ -19,8 +19,8 @@ from .folders import RunFolder, base_note
 
 # %% auto #0
 __all__ = ['Answers', 'answers_of', 'answers_in', 'Losses', 'losses_of', 'losses_in', 'retention_of', 'excess_of', 'kept_n',
-           'kept_rows', 'collapse_of', 'main_tasks', 'first_collapse', 'baseline_text', 'shape_finding', 'small_ns',
-           'distances_in', 'draw_distances', 'relative_depth', 'farther_than']
+           'kept_rows', 'shape_answers', 'collapse_of', 'main_tasks', 'first_collapse', 'baseline_text',
+           'shape_finding', 'small_ns', 'distances_in', 'draw_distances', 'relative_depth', 'farther_than']
 
 # %% ../nbs/14e_curves.ipynb #2118ede8
 class Answers(NamedTuple):
@@ -111,9 +111,16 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
     return found
 
 # %% ../nbs/14e_curves.ipynb #049d933c
+def shape_answers(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Answers:
+    """`answers_of` with two cuts or more: the straight line to a single cut has a width of 0.8, whatever the model.
+    Raises `Unmeasured`"""
+    a = answers_of(run, task, strategy, healed)
+    if len(a.ns) > 2: return a
+    raise Unmeasured(f'{title_of(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
+
 def collapse_of(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Collapse | None:
     "Where answers collapse. `None` if they were not measured, or if `rule_plateau` cannot locate it"
-    try: a = answers_of(run, task, strategy, healed)
+    try: a = shape_answers(run, task, strategy, healed)
     except Unmeasured: return None
     located = rule_plateau(a.x, a.right, a.chance, a.majority).reason == 'interval'
     return locate_collapse(a.x, a.right, a.chance) if located else None

@@ -5,31 +5,51 @@
 # %% ../nbs/14_sweeps.ipynb #753aaf36
 from __future__ import annotations
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from .core import public_name
 from .distances import LayerDistances
 from .grids import SweepConfig
-from .jobs import Job, begin, check_sweep, finish
-from .runs import Run, model_record
+from .jobs import Job, Row, begin, check_sweep, finish
+from .runs import Run, kept_score, model_record
 from .scoring import add_choices, add_healed, add_losses, healing_texts, score_row
 from .units import Unit, choose_plans, healed_units, unhealed_units
 
 if TYPE_CHECKING:
     import pandas as pd
+    from prunebook.scores import LossScore, ParentScore, Score
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['work_through', 'sweep']
+__all__ = ['work_through', 'known_scores', 'sweep']
 
 # %% ../nbs/14_sweeps.ipynb #990845ad
 def work_through(job: Job, units: Sequence[Unit]) -> None:
     "Make and store the rows that are missing, in this process"
     for unit in units:
-        if all(map(job.has, unit.rows)): continue
+        unit = unit._replace(rows=tuple(o for o in unit.rows if not job.has(o)))
+        if not unit.rows: continue
         if unit.kind == 'losses': add_losses(job, unit)
         elif unit.kind == 'choices': add_choices(job, unit)
         elif unit.kind == 'healed': add_healed(job, unit)
         else: job.add([(row, score_row(job, row)) for row in unit.rows])
+
+# %% ../nbs/14_sweeps.ipynb #60650289
+def known_scores(job: Job, rows: Sequence[Row]) -> list[tuple[Row, LossScore | ParentScore | Score]]:
+    "The scores that other sweeps of the run have of these unhealed models, with the same items and settings"
+    table, sweeps, found = job.run.table, job.run.record['sweeps'], []
+    def settings(sweep, task):
+        asked = [sweep['config'].get(k) for k in ('max_length', 'scoring', 'sources')]
+        return [sweep['items'].get(task), sweep['dtype'], *asked]
+    for row in rows:
+        if row.healed or job.has(row): continue
+        task, layers = public_name(row.task), ' '.join(map(str, row.cut.layers))
+        alike = [k for k, o in sweeps.items() if settings(o, task) == settings(job.record, task)]
+        same = table[table.sweep.isin(alike) & (table.task == task) & (table.layers.fillna('') == layers)]
+        same = same[~same.healed.astype(bool)]
+        if len(same): found.append((row, replace(kept_score(job.run.folder, same.iloc[0]), seconds=0.)))
+    return found
 
 # %% ../nbs/14_sweeps.ipynb #60a106fa
 def sweep(
@@ -50,6 +70,7 @@ def sweep(
         if config.healed_ns: healing_texts(config)  # found missing now, and not after hours of unhealed rows
         plans = choose_plans(job, distances)
         units = [*unhealed_units(config, plans), *healed_units(config, plans)]
+        if known := known_scores(job, [row for unit in units for row in unit.rows]): job.add(known)
         (work_through if ray is None else ray.work_through)(job, units)
         finish(job)
         return run.table[run.table.sweep == name].reset_index(drop=True)
