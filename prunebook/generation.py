@@ -24,8 +24,9 @@ from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['PIECE', 'last_number', 'same_number', 'greedy_config', 'SharedStart', 'shared_start', 'RoomyLayer', 'roomy_cache',
-           'write_answers', 'generate_texts', 'roomy_tokens', 'generated_accuracy', 'check_generated']
+__all__ = ['ENDS', 'PIECE', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'SharedStart', 'shared_start',
+           'RoomyLayer', 'roomy_cache', 'write_answers', 'generate_texts', 'roomy_tokens', 'generated_accuracy',
+           'check_generated']
 
 # %% ../nbs/10e_generation.ipynb #81b6dfde
 def last_number(
@@ -44,6 +45,19 @@ def same_number(
     return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
 
 # %% ../nbs/10e_generation.ipynb #464dc0c8
+ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
+
+def end_tokens(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase'
+) -> list[int]:
+    """Tokens that end an answer: those of the model's generation config, or else of the tokenizer, and those of `ENDS`
+    that the tokenizer has, as llama.cpp ends its answers (`special_eog_ids`)"""
+    own = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
+    if own is None: own = getattr(tokenizer, 'eos_token_id', None)
+    added = getattr(tokenizer, 'get_added_vocab', dict)()
+    return sorted({*([] if own is None else [own] if isinstance(own, int) else own), *map(added.get, ENDS)} - {None})
+
 def greedy_config(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -52,12 +66,10 @@ def greedy_config(
 ) -> Any:
     "A `GenerationConfig`: greedy, one answer a prompt. Without an end token every answer has `max_new_tokens` tokens"
     from transformers import GenerationConfig
-    own = getattr(model, 'generation_config', None)
-    end = getattr(own, 'eos_token_id', None)
-    if end is None: end = getattr(tokenizer, 'eos_token_id', None)
     pad = getattr(tokenizer, 'pad_token_id', None)
-    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=end,
-                            pad_token_id=0 if pad is None else pad, stop_strings=list(stop) or None)
+    end, stops = end_tokens(model, tokenizer) or None, list(stop) or None
+    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, stop_strings=stops,
+                            pad_token_id=0 if pad is None else pad, eos_token_id=end)
 
 # %% ../nbs/10e_generation.ipynb #a9ed9a1f
 @dataclass
@@ -163,7 +175,7 @@ def generate_texts(
     common = common or shared_start(stack, rows)
     whole = common.cache is None
     config = greedy_config(model, tokenizer, max_new_tokens, stop if whole else ())
-    device, pad, ends = stack.device, config.pad_token_id, _end_tokens(config)
+    device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
     def decoded(rows): return tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -176,11 +188,6 @@ def generate_texts(
     return [_cut(o, stop) for o in decoded([_until(o, ends) for o in written])]
 
 # %% ../nbs/10e_generation.ipynb #4f495949
-def _end_tokens(config):
-    "The tokens that end a text, as a set"
-    ends = config.eos_token_id
-    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
-
 def _until(tokens, ends):
     "`tokens` up to the first one in `ends`"
     return tokens[:next((i + 1 for i, o in enumerate(tokens) if o in ends), len(tokens))]
