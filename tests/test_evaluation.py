@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
 from prunebook.evaluation import c4_loss, choice_accuracy, text_loss
-from prunebook.generation import RoomyLayer, generate_texts, generated_accuracy, last_number, shared_start
+from prunebook.generation import RoomyLayer, end_tokens, generate_texts, generated_accuracy, last_number, shared_start
 from prunebook.prompts import SCORINGS, answers, check_items, prompt
 from prunebook.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score, macro_interval,
                               ratio_interval, wilson)
@@ -120,6 +120,17 @@ def test_generation_without_pad_and_end_tokens():
     model.generation_config.pad_token_id = model.generation_config.eos_token_id = None
     s = generated_accuracy(model, tok, numbers, max_new_tokens=4, progress=False)
     assert s.n == 3 and all(len(o) <= 4 for o in s.written)
+
+
+def test_answers_end_at_tokens_that_a_config_leaves_out():
+    "A GGUF file names one end token, and Qwen2.5 has two: what it writes after the other is no part of its answer"
+    model, tok = tiny(layers=2), letter_tokenizer()
+    tok.eos_token = None
+    for own, want in ((None, [2]), (3, [2, 3]), ([3, 4], [2, 3, 4])):  # 2 is </s>
+        model.generation_config.eos_token_id = own
+        assert end_tokens(model, tok) == want
+    tok.add_tokens(['<|endoftext|>', 'other'], special_tokens=True)
+    assert end_tokens(model, tok) == [2, 3, 4, tok.convert_tokens_to_ids('<|endoftext|>')]
 
 
 def test_generation_obeys_no_config_of_the_folder():
