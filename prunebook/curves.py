@@ -112,7 +112,7 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
 
 # %% ../nbs/14e_curves.ipynb #049d933c
 def shape_answers(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Answers:
-    """`answers_of` with two cuts or more: the straight line to a single cut has a width of 0.8, whatever the model.
+    """`answers_of` with two cuts or more: the straight line to a single cut that loses half always has a width of 0.8.
     Raises `Unmeasured`"""
     a = answers_of(run, task, strategy, healed)
     if len(a.ns) > 2: return a

@@ -51,12 +51,15 @@ def end_tokens(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase'
 ) -> list[int]:
-    """Tokens that end an answer: those of the model's generation config, or else of the tokenizer, and those of `ENDS`
-    that the tokenizer has, as llama.cpp ends its answers (`special_eog_ids`)"""
+    """Tokens that end an answer: those of the model's generation config, or else of the tokenizer. If that is one or
+    none, also those of `ENDS` that the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
     own = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
     if own is None: own = getattr(tokenizer, 'eos_token_id', None)
+    own = {o for o in ([own] if isinstance(own, int) else own or ()) if o >= 0}
     added = getattr(tokenizer, 'get_added_vocab', dict)()
-    return sorted({*([] if own is None else [own] if isinstance(own, int) else own), *map(added.get, ENDS)} - {None})
+    if len(own) < 2: own |= {added[o] for o in ENDS if o in added}
+    if '<|return|>' in added: own -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
+    return sorted(own)
 
 def greedy_config(
     model: 'PreTrainedModel',
@@ -189,8 +192,8 @@ def generate_texts(
 
 # %% ../nbs/10e_generation.ipynb #4f495949
 def _until(tokens, ends):
-    "`tokens` up to the first one in `ends`"
-    return tokens[:next((i + 1 for i, o in enumerate(tokens) if o in ends), len(tokens))]
+    "`tokens` before the first one in `ends`"
+    return tokens[:next((i for i, o in enumerate(tokens) if o in ends), len(tokens))]
 
 def _cut(text, stop):
     "`text` up to the first of the texts in `stop`"

@@ -57,7 +57,7 @@ RESULTS = KEY_COLUMNS + [
     Column('fraction_params', 'float', 'parameters dropped / parameters of the model'),
     Column('layers', 'str?', 'layers dropped, separated by spaces'),
     Column('source', 'str?', 'where the texts or questions come from'),
-    Column('seconds', 'float', 'time of the evaluation'),
+    Column('seconds', 'float', 'time of the evaluation; 0 if copied from another sweep'),
     Column('items', 'str?', 'hash of the texts or questions: equal hashes can be paired'),
     Column('shots', 'int?', 'few-shot examples; empty for a loss'),
     Column('chat', 'bool', 'was the chat template used?'),

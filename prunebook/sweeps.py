@@ -37,7 +37,8 @@ def work_through(job: Job, units: Sequence[Unit]) -> None:
 
 # %% ../nbs/14_sweeps.ipynb #60650289
 def known_scores(job: Job, rows: Sequence[Row]) -> list[tuple[Row, LossScore | ParentScore | Score]]:
-    "The scores that other sweeps of the run have of these unhealed models, with the same items and settings"
+    """Scores of the same unhealed models that other sweeps of the run hold, for the same items and settings. Written
+    answers are not among them: when an answer ends is up to the version"""
     table, sweeps, found = job.run.table, job.run.record['sweeps'], []
     def settings(sweep, task):
         asked = [sweep['config'].get(k) for k in ('max_length', 'scoring', 'sources')]
@@ -45,9 +46,9 @@ def known_scores(job: Job, rows: Sequence[Row]) -> list[tuple[Row, LossScore | P
     for row in rows:
         if row.healed or job.has(row): continue
         task, layers = public_name(row.task), ' '.join(map(str, row.cut.layers))
-        alike = [k for k, o in sweeps.items() if settings(o, task) == settings(job.record, task)]
+        alike = [k for k, o in sweeps.items() if k != job.name and settings(o, task) == settings(job.record, task)]
         same = table[table.sweep.isin(alike) & (table.task == task) & (table.layers.fillna('') == layers)]
-        same = same[~same.healed.astype(bool)]
+        same = same[~same.healed.astype(bool) & (same.metric != 'generated')]
         if len(same): found.append((row, replace(kept_score(job.run.folder, same.iloc[0]), seconds=0.)))
     return found
 

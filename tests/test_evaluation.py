@@ -126,11 +126,15 @@ def test_answers_end_at_tokens_that_a_config_leaves_out():
     "A GGUF file names one end token, and Qwen2.5 has two: what it writes after the other is no part of its answer"
     model, tok = tiny(layers=2), letter_tokenizer()
     tok.eos_token = None
-    for own, want in ((None, [2]), (3, [2, 3]), ([3, 4], [2, 3, 4])):  # 2 is </s>
+    def found(own):
         model.generation_config.eos_token_id = own
-        assert end_tokens(model, tok) == want
-    tok.add_tokens(['<|endoftext|>', 'other'], special_tokens=True)
-    assert end_tokens(model, tok) == [2, 3, 4, tok.convert_tokens_to_ids('<|endoftext|>')]
+        return end_tokens(model, tok)
+    assert [found(o) for o in (None, -1, 3, [3, 4])] == [[2], [2], [2, 3], [3, 4]]  # 2 is </s>
+    tok.add_tokens(['<|endoftext|>', '<|end|>', 'other'], special_tokens=True)
+    end, turn = tok.convert_tokens_to_ids(['<|endoftext|>', '<|end|>'])
+    assert found(3) == [2, 3, end, turn] and found([3, 4]) == [3, 4]
+    tok.add_tokens(['<|return|>'], special_tokens=True)  # of gpt-oss, whose <|end|> ends the reasoning
+    assert found(3) == [2, 3, end]
 
 
 def test_generation_obeys_no_config_of_the_folder():
