@@ -36,7 +36,7 @@ def work_through(job: Job, units: Sequence[Unit]) -> None:
         else: job.add([(row, score_row(job, row)) for row in unit.rows])
 
 # %% ../nbs/14_sweeps.ipynb #60650289
-def known_scores(job: Job, rows: Sequence[Row]) -> list[tuple[Row, LossScore | ParentScore | Score]]:
+def known_scores(job: Job, rows: Sequence[Row]) -> 'list[tuple[Row, LossScore | ParentScore | Score]]':
     """Scores of the same unhealed models that other sweeps of the run hold, for the same items and settings. Written
     answers are not among them: when an answer ends is up to the version"""
     table, sweeps, found = job.run.table, job.run.record['sweeps'], []
