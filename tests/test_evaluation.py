@@ -254,7 +254,7 @@ def greedy(model, ids, n):
     return ids[start:]
 
 
-def until(tokens, end): return tokens[:tokens.index(end) + 1] if end in tokens else tokens
+def until(tokens, end): return tokens[:tokens.index(end)] if end in tokens else tokens
 
 
 @pytest.mark.parametrize('kind, kw', [('llama', {}), ('gpt2', {}), ('falcon', dict(alibi=True)), ('qwen2_moe', {}),
