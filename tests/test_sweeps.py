@@ -109,6 +109,21 @@ def test_healed_rows_have_curves_and_adapters(data):
     for seed in (0, 1): assert (data/'run'/'adapters'/f'main-simple-2-{seed}'/'adapter').is_dir()
 
 
+def test_what_another_sweep_has_is_copied(data, registries):
+    "Losses of the same unhealed models; no healed model's, and no written answers"
+    rows = [dict(question=f'{i}', answer=str(i + 1)) for i in range(4)]
+    TASKS.add(Task('next', 'Next number', 'generated', rows, max_new_tokens=4))
+    c = config(data, strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4', 'next'], healing=SHORT)
+    first = run(data, c, tokenizer=letter_tokenizer(), name='a')
+    second = run(data, c.replace(ns=[2], healed_ns=[]), tokenizer=letter_tokenizer(), name='b')
+    copied = second[second.seconds == 0][['strategy', 'task']].values.tolist()
+    assert copied == [['none', 'c4']] and len(second) == 4
+    loss = lambda t: t[(t.task == 'c4') & (t.n == 2)].value.item()
+    assert loss(first) != loss(second)
+    third = run(data, c.replace(ns=[1, 2], healed_ns=[]), tokenizer=letter_tokenizer(), name='c')
+    assert (third.seconds == 0).sum() == 2 and loss(third) == loss(second)
+
+
 # a stopped sweep ends as if it had not been stopped
 
 def test_the_unpruned_model_is_healed_alike(data):
