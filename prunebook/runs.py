@@ -8,6 +8,7 @@ import io, json, math, operator, os, re, stat, sys, time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from .core import PrunebookError, atomic_write, disk_errors, first_line, lock, public_name, read_json
@@ -343,9 +344,12 @@ def items_parquet(parts: Iterable[pa.Table]) -> bytes:
     out, table = io.BytesIO(), pa.concat_tables(parts)
     try: table = table.cast(arrow_schema(stored=True))
     except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
-    pq.write_table(table, out, compression='zstd', compression_level=9, row_group_size=2**20,
-                   use_dictionary=[o for o in table.column_names if o != 'logprobs'],
-                   column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT'})
+    # A page is compressed by itself, so copied scores take no room only if all rows are in one page
+    pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
+    pq.write_table(table, out, compression='zstd', compression_level=9, row_group_size=2**20, data_page_size=2**26,
+                   use_dictionary=[o for o in table.column_names if o not in ('logprobs', 'index')],
+                   column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
+                   **pages)
     return out.getvalue()
 
 # %% ../nbs/12_runs.ipynb #dbd01f45
