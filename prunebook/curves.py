@@ -102,12 +102,13 @@ def kept_n(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool
     a = answers_of(run, task, strategy, healed)
     return a.ns[kept_cuts(a.right, a.chance)]
 
-def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed and keeps, which is n
-    "`kept_n` of every curve of the tasks that the unpruned model knows"
+def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
+    "`kept_n` and the measured n of every curve of the tasks that the unpruned model knows"
     found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
     for task, strategy, healed in product(filter(run.knows, run.tasks()), strategies, (False, True)):
         with suppress(Unmeasured):
-            found.append(dict(task=task, strategy=strategy, healed=healed, keeps=kept_n(run, task, strategy, healed)))
+            found.append(dict(task=task, strategy=strategy, healed=healed, keeps=kept_n(run, task, strategy, healed),
+                              measured=answers_of(run, task, strategy, healed).ns[1:]))
     return found
 
 # %% ../nbs/14e_curves.ipynb #049d933c

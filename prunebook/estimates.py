@@ -328,6 +328,6 @@ def estimate(
     rows = memory_rows(size, dtype, bits, max(max_length, token_budget(batch_tokens)), r)
     minutes = {k: v / speed / SLOWER[k] / 60 for k, v in operations(size, n_texts * max_length, r).items()}
     disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
-                heal=size.parameters * 2 / 1e9)
+                heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
     return pd.DataFrame([dict(o, disk_gb=disk.get(o['command'], 0.), minutes=minutes.get(o['command']),
                               fits=o['peak_gb'] < have) for o in rows])
