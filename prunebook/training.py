@@ -4,7 +4,7 @@
 
 # %% ../nbs/08_training.ipynb #46b77fa2
 from __future__ import annotations
-import hashlib, json, logging, math, os, random, shutil, warnings
+import ctypes, hashlib, json, logging, math, os, random, shutil, sys, warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 __all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'split_batch', 'LossInPieces', 'CrossEntropy', 'precise',
            'next_token_loss', 'divergence_loss', 'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar',
            'on_first', 'fully_sharded', 'own_device', 'gathered', 'scattered', 'mark_whole', 'is_whole',
-           'whole_checkpoint', 'learned', 'save_state', 'load_state', 'OrderedTrainer', 'MarkWhole',
+           'whole_checkpoint', 'learned', 'save_state', 'load_state', 'OrderedTrainer', 'MarkWhole', 'TrimMemory',
            'training_arguments', 'make_trainer']
 
 # %% ../nbs/08_training.ipynb #8193417e
@@ -534,6 +534,16 @@ class MarkWhole(TrainerCallback):
         folder = Path(args.output_dir)/f'checkpoint-{state.global_step}'
         on_first(lambda: mark_whole(folder))
 
+# %% ../nbs/08_training.ipynb #27f2d108
+class TrimMemory(TrainerCallback):
+    "Gives freed memory back to the system every `every` steps, with `malloc_trim` of glibc. Does nothing without glibc"
+    def __init__(self, every: int = 10):
+        self.every = every
+        self.trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if sys.platform == 'linux' else None
+
+    def on_step_end(self, args, state, control, **kw):
+        if self.trim and state.global_step % self.every == 0: self.trim(0)
+
 # %% ../nbs/08_training.ipynb #8757c3c5
 def training_arguments(
     recipe: Any,         # A `HealingConfig`
@@ -569,7 +579,7 @@ def make_trainer(
     "A Trainer that is ready to run and prints nothing but a bar"
     watch = DivergenceWatch(model.stack.vocab_size)
     trainer = OrderedTrainer(model=model, args=args, train_dataset=rows, data_collator=collator,
-                             callbacks=[watch, ProgressBar(args.max_steps, progress), MarkWhole()])
+                             callbacks=[watch, ProgressBar(args.max_steps, progress), MarkWhole(), TrimMemory()])
     trainer.remove_callback(PrinterCallback)
     trainer.batch_tokens = batch_tokens
     if args.bf16 and fully_sharded(): _sum_in_float32(trainer)
