@@ -59,7 +59,8 @@ SWEEPS = {
         'gsm8k': asked(100, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=['gsm8k']),
         'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 8, 4, 6, 10, 14], **HEALED, **QWEN_HEALED),
         'healed-2': SweepConfig(strategies=['similarity'], healed_ns=[2], **HEALED, **QWEN_HEALED),
-        'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED)},
+        'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED),
+        'letters': asked(500, strategies=PAPER, healed_ns=[0, 4, 8], tasks=['arc_easy:scoring=letter'], **HEALED)},
     'demo': {
         'healed-base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, n_questions=dict(piqa=500),
                                    tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
