@@ -188,7 +188,7 @@ def _tests(run) -> Iterator[tuple]:
     "(claim, statistic, its arguments)"
     choice = main_tasks(run) or ['mmlu']
     def each(rows, tasks): return [t for t in tasks if measured(rows, t)] or tasks[:1]
-    healed = lambda t: run.curve(t, healed=True)
+    healed = lambda t: shape_answers(run, t, healed=True)
     yield 'C1', deep_minima, run
     yield 'C2', last_layer_apart, run
     for t in each(run.curve, choice): yield 'C3a', task_plateau, run, t
