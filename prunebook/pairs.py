@@ -157,10 +157,15 @@ def shots_gain(run: RunFolder, task: str, strategy: str = 'similarity') -> pd.Da
     return pd.DataFrame(dict(n=plain.ns, fraction_layers=plain.x, value=gain.mean(1), low=low, high=high))
 
 # %% ../nbs/14f_pairs.ipynb #9dfa539a
-def gain_items(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[list[int], np.ndarray]:
-    "Cuts, and (N,) gain of each question, the mean over the cuts. Raises `Unmeasured`"
+def gain_items(
+    run: RunFolder,
+    task: str,
+    strategy: str = 'similarity',
+    only: Sequence[int] | None = None  # Of these cuts
+) -> tuple[list[int], np.ndarray]:     # Cuts, and (N,) gain of each question, the mean over the cuts
+    "What healing changes question by question. Raises `Unmeasured`"
     a, b = (answers_of(run, task, strategy, h) for h in (False, True))
-    ns = sorted((set(a.ns) & set(b.ns)) - {0})
+    ns = sorted((set(a.ns) & set(b.ns) & set(only or a.ns)) - {0})
     if not ns: raise Unmeasured(f'No cut of this run has {title_of(task)} healed and unhealed.')
     before, after = (o.right[[o.ns.index(n) for n in ns]].mean(0) for o in (a, b))
     return ns, after - before
@@ -170,16 +175,19 @@ def healing_gain(
     run: RunFolder,
     task: str,
     than: str | None = None,  # The claim: the gain is larger than on this task; larger than nothing if `None`
+    strategy: str = 'similarity'
 ) -> Finding:
     "Accuracy that healing brings back on `task`, or how much more than on another; above 0 it holds"
     if unknown := [t for t in (task, than) if t and not run.knows(t)]:
         return Finding.of(not_known(unknown[0]), UNKNOWN, task=task)
-    ns, gain = gain_items(run, task)
-    value, draws = gain.mean(), resample_means(gain[None])[:, 0]
-    said = f'healing brings {title_of(task)} {value:+.1%} at n = {spans(ns)}'
+    ns, gain = gain_items(run, task, strategy)
     if than:
-        others, other = gain_items(run, than)
+        ns, other = gain_items(run, than, strategy, ns)
+        ns, gain = gain_items(run, task, strategy, ns)
+    value, draws = gain.mean(), resample_means(gain[None])[:, 0]
+    said = f'healing brings {title_of(task)} {value:+.1%}'
+    if than:
         value, draws = value - other.mean(), draws - resample_means(other[None], seed=1)[:, 0]
-        said += f', {title_of(than)} {other.mean():+.1%} at n = {spans(others)}'
+        said += f', {title_of(than)} {other.mean():+.1%}'
     ruling = decide(value, draws, 0)
-    return Finding.of(f'{said}: {numbers(ruling, "+.3f")}', ruling, task=task)
+    return Finding.of(f'{said} at n = {spans(ns)}: {numbers(ruling, "+.3f")}', ruling, task=task)
