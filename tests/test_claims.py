@@ -8,7 +8,7 @@ from prunebook.claims import (
     deep_minima, healed_gap, judge_claims, last_layer_apart, no_plateau, one_bad_layer, open_run, rank_effect,
     seeds_agree, shots_agree, smooth_loss, task_plateau, unhealed_gap)
 from prunebook.curves import (
-    answers_of, collapse_of, draw_distances, excess_of, kept_n, losses_of, main_tasks, retention_of)
+    answers_of, collapse_of, draw_distances, excess_of, kept_n, kept_rows, losses_of, main_tasks, retention_of)
 from prunebook.findings import Finding, Unmeasured, about, spans, title_of, with_holm
 from prunebook.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
 from prunebook.pairs import both_losses, gap_by_length, healing_gain, shots_gain, shots_of, shots_table
@@ -405,6 +405,30 @@ def test_healing_gain(made):
     run = open_run(made.root)
     assert healing_gain(run, 'yes').value == pytest.approx(.3, abs=.01)
     assert [healing_gain(run, *o).word for o in (('yes', 'quiz'), ('quiz', 'yes'))] == [HOLDS, REFUTED]
+
+
+def test_healing_gain_under_another_strategy_and_at_shared_cuts(made):
+    made.config('main')
+    for task, ns in (('yes', (4, 8)), ('quiz', (4,))):
+        made.add('main', choice(.8, task), 'none', 0)
+        for n in ns:
+            made.add('main', choice(.4, task), 'simple', n)
+            made.add('main', choice(.7 if n == 4 else .4, task), 'simple', n, True)
+    run = open_run(made.root)
+    assert healing_gain(run, 'yes', strategy='simple').value == pytest.approx(.15, abs=.01)
+    both = healing_gain(run, 'yes', 'quiz', 'simple')
+    assert both.value == pytest.approx(0, abs=.01) and 'at n = 4:' in both.seen
+    with pytest.raises(Unmeasured): healing_gain(run, 'yes')
+
+
+def test_a_task_healed_at_one_cut_is_left_out_beside_others(made):
+    made.config('main')
+    for task, ns in (('yes', (4, 8)), ('quiz', (4,))):
+        made.add('main', choice(.8, task), 'none', 0)
+        for n in ns: made.add('main', choice(.5, task), 'similarity', n, True)
+    run = open_run(made.root)
+    assert [o.task for o in run.findings if o.claim == 'C3b'] == ['yes']
+    assert [(o['task'], o['measured']) for o in kept_rows(run) if o['healed']] == [('yes', [4, 8]), ('quiz', [4])]
 
 
 def test_a_full_run_has_every_claim(tmp_path):
