@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['PARENT_SCORINGS', 'ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'SavedScore', 'TextScore', 'LossScore',
-           'loss_score', 'ParentScore', 'BySubject', 'Score', 'choice_score', 'knows', 'Scores', 'as_score',
-           'load_score', 'Comparison', 'compare']
+           'loss_score', 'ParentScore', 'BySubject', 'Score', 'choice_score', 'knows', 'choice_logprobs', 'calibrate',
+           'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
 
 # %% ../nbs/10a_scores.ipynb #2653293e
 def ratio_interval(
@@ -261,6 +261,37 @@ def knows(
     row = score.row() if isinstance(score, Score) else score
     floors = [row['baseline'], row.get('majority')]
     return bool(row['low'] > max(v for v in floors if v is not None and v == v))
+
+# %% ../nbs/10a_scores.ipynb #cbc45b30
+def choice_logprobs(
+    score: Score   # With the log-probability of each choice
+) -> np.ndarray:   # (questions, choices), float; NaN where a question has fewer choices
+    "Log-probabilities of the choices, normalized over the choices of each question"
+    most = max(map(len, score.logprobs))
+    raw = np.array([[*o, *[np.nan] * (most - len(o))] for o in score.logprobs])
+    return raw - np.log(np.nansum(np.exp(raw), axis=1, keepdims=True))
+
+def calibrate(
+    logprobs: np.ndarray  # (questions, choices), from `choice_logprobs`
+) -> np.ndarray:          # (questions, choices)
+    "Batch calibration (2309.17249): each choice less its mean over the questions"
+    return logprobs - np.nanmean(logprobs, axis=0)
+
+def choice_auc(
+    logprobs: np.ndarray,   # (questions, choices), from `choice_logprobs`
+    answers: Sequence[int]  # The right choice of each question
+) -> float:                 # Mean over the choices that are right at least once, and not always
+    "Area under the ROC curve of each choice against the others"
+    from scipy.stats import rankdata
+    areas, answers = [], np.asarray(answers)
+    for choice, column in enumerate(logprobs.T):
+        offered = ~np.isnan(column)
+        good = answers[offered] == choice
+        k = good.sum()
+        if not 0 < k < len(good): continue
+        ranks = rankdata(column[offered])[good].sum()
+        areas.append((ranks - k * (k + 1) / 2) / (k * (len(good) - k)))
+    return float(np.mean(areas))
 
 # %% ../nbs/10a_scores.ipynb #5f711dcb
 class Scores(dict):
