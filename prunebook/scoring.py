@@ -18,6 +18,7 @@ from .jobs import Cut, Job, Row, Scorer, adapter_folder, note_healing, partial_f
 from .losses import cut_losses
 from .plans import Plan
 from .pruning import prune_model
+from .readers import text_asset
 from .stack import weight_sharing_copy
 from .tasks import choice_arguments, parse_task, task_items
 from .units import Unit
@@ -91,10 +92,10 @@ def score_row(scorer: Scorer, row: Row) -> LossScore | ParentScore | Score:
 def healing_texts(config: SweepConfig) -> list[str]:
     "Of a set on the hub as many as healing reads; of anything else all"
     name, recipe = config.healing_texts, config.healing
-    if name == 'demo': return load_texts(name, split='healing')
+    if all(text_asset(o) for o in name.split('+')): return load_texts(name, split='healing')
     return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
 
-# %% ../nbs/13e_scoring.ipynb #06561eb2
+# %% ../nbs/13e_scoring.ipynb #de109801
 def heal_cut(scorer: Scorer, cut: Cut, texts: Sequence[str], out: str | Path) -> HealingResult:
     "Heal one pruned model, or load its adapter from `out` if that is done"
     plan = Plan(cut.layers, len(scorer.stack), cut.strategy) if cut.layers else None
@@ -107,7 +108,7 @@ def healing_curve(result: HealingResult) -> dict[str, Any]:
     history = {k: [o[k] for o in result.history] for k in (result.history or [{}])[0]}
     return dict(seconds=round(result.seconds, 1), tokens=(history.get('tokens') or [0])[-1], history=history)
 
-# %% ../nbs/13e_scoring.ipynb #e786f4b1
+# %% ../nbs/13e_scoring.ipynb #06561eb2
 def add_healed(job: Job, unit: Unit) -> None:
     "Heal a model, and score it on the tasks that are missing"
     cut = unit.rows[0].cut

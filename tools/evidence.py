@@ -66,8 +66,10 @@ SWEEPS = {
                                    tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
         **{f'healed-base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
         'losses': SweepConfig(strategies=PAPER, ns=range(1, 30), **SMALL),
-        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 8, 4], healing=RECIPE.replace(steps=1000),
-                                 tasks=['c4'], n_texts=32)}}  # the documents of the shorter healing runs
+        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 8, 4], tasks=['c4'],
+                                 n_texts=32,  # the documents of the shorter healing runs
+                                 healing=RECIPE.replace(steps=1000, save_every=50),
+                                 healing_texts='c4+wiki+technical+tiny')}}  # C4 alone would be read eight times
 
 def distances_of(model, tokenizer, folder):
     "The distances of a run: read, or measured on 256 texts"
