@@ -40,6 +40,12 @@ def base_loss(steps):
     return SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0], healing=RECIPE.replace(steps=steps),
                        tasks=['c4'], n_texts=32)
 
+def long_healing(rank=64, **kwargs):
+    "Healing with 1,024,000 tokens of four sets of texts, since C4's alone would be read eight times"
+    recipe = RECIPE.replace(steps=1000, save_every=50, rank=rank, alpha=rank)
+    return SweepConfig(ns=[], tasks=['c4'], n_texts=32,  # the documents of the shorter healing runs
+                       healing=recipe, healing_texts='c4+wiki+technical+tiny', **kwargs)
+
 SWEEPS = {
     'gemma3-270m': {
         'losses': SweepConfig(strategies=[*PAPER, 'middle'], ns=range(1, 13), **SMALL),
@@ -66,10 +72,8 @@ SWEEPS = {
                                    tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
         **{f'healed-base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
         'losses': SweepConfig(strategies=PAPER, ns=range(1, 30), **SMALL),
-        'tokens-1m': SweepConfig(strategies=PAPER, ns=[], healed_ns=[0, 8, 4], tasks=['c4'],
-                                 n_texts=32,  # the documents of the shorter healing runs
-                                 healing=RECIPE.replace(steps=1000, save_every=50),
-                                 healing_texts='c4+wiki+technical+tiny')}}  # C4 alone would be read eight times
+        'tokens-1m': long_healing(strategies=PAPER, healed_ns=[0, 8, 4]),
+        'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8])}}
 
 def distances_of(model, tokenizer, folder):
     "The distances of a run: read, or measured on 256 texts"
