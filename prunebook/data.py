@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError, printable
 from .questions import checked_item, question_rows
-from .readers import encodable, stream_texts, text_asset
+from .readers import encodable, stream_texts, text_assets
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ def load_texts(
     "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
     if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
     name = str(name)
-    several = name.split('+') if all(text_asset(o) for o in name.split('+')) else [name]
+    several = name.split('+') if text_assets(name) else [name]
     found = (o for part in several for o in stream_texts(part, split, column, config, progress, **kwargs))
     texts = list(islice(found, n))
     if not texts: raise PrunebookError(f'{printable(name)}: no texts in it.')

@@ -13,7 +13,7 @@ from .core import PrunebookError, first_line, printable, redact
 
 # %% auto #0
 __all__ = ['READERS', 'read_lines', 'encodable', 'read_jsonl', 'read_csv', 'read_parquet', 'read_table', 'text_asset',
-           'split_file', 'stream_hub', 'stream_texts']
+           'text_assets', 'split_file', 'stream_hub', 'stream_texts']
 
 # %% ../nbs/03a_readers.ipynb #0a62657f
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -91,6 +91,11 @@ def text_asset(name: str) -> Asset | None:
     "The texts of `ASSETS` that `name` stands for; \"demo\" is C4"
     asset = ASSETS.get('c4' if name == 'demo' else name)
     return asset if asset and asset.kind == 'texts' else None
+
+def text_assets(name: str) -> list[Asset]:
+    "The texts of `ASSETS` that `name` joins by +, such as c4+wiki; empty if a part is none"
+    found = [text_asset(o) for o in name.split('+')]
+    return found if all(found) else []
 
 # %% ../nbs/03a_readers.ipynb #f2134104
 def split_file(asset: Asset, split: str | None, progress: bool = True) -> Path:

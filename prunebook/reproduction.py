@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .core import PrunebookError, atomic_write, digest, public_name, read_json, work_folder
 from .stack import Block, LayerStack, show_layers
-from .assets import ASSETS
 from .models import load_model, own_type
+from .readers import text_assets
 from .data import load_texts
 from .distances import LayerDistances
 from .pruning import choose_layers, prune_model
@@ -83,8 +83,8 @@ def named_texts(
     progress: bool = True
 ) -> list[str]:
     "The documents of a source that are for one purpose. A local file is not divided"
-    asset = ASSETS.get('c4' if name == 'demo' else name)
-    if asset: return load_texts(name, part if asset.name == 'c4' else None, n, progress=progress)
+    if assets := text_assets(name):
+        return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
     hub = not Path(name).exists()
     split = ('train' if part == 'healing' else 'validation') if hub else None
     return load_texts(name, split, n_hub if hub and n is None else n, progress=progress)
@@ -215,7 +215,7 @@ def check_settings(
     if judge_texts is None and Path(texts).is_file():
         raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
                              'Name them with judge_texts (--judge-texts).')
-    return PRESETS[preset], judge_texts or ('demo' if texts in ASSETS else texts)
+    return PRESETS[preset], judge_texts or ('demo' if text_assets(texts) else texts)
 
 # %% ../nbs/18_reproduction.ipynb #9a63f25c
 def measure(

@@ -18,7 +18,7 @@ from .jobs import Cut, Job, Row, Scorer, adapter_folder, note_healing, partial_f
 from .losses import cut_losses
 from .plans import Plan
 from .pruning import prune_model
-from .readers import text_asset
+from .readers import text_assets
 from .stack import weight_sharing_copy
 from .tasks import choice_arguments, parse_task, task_items
 from .units import Unit
@@ -92,7 +92,7 @@ def score_row(scorer: Scorer, row: Row) -> LossScore | ParentScore | Score:
 def healing_texts(config: SweepConfig) -> list[str]:
     "Of a set on the hub as many as healing reads; of anything else all"
     name, recipe = config.healing_texts, config.healing
-    if all(text_asset(o) for o in name.split('+')): return load_texts(name, split='healing')
+    if text_assets(name): return load_texts(name, split='healing')
     return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
 
 # %% ../nbs/13e_scoring.ipynb #de109801
