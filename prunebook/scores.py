@@ -266,7 +266,8 @@ def knows(
 def choice_logprobs(
     score: Score   # With the log-probability of each choice
 ) -> np.ndarray:   # (questions, choices), float; NaN where a question has fewer choices
-    "Log-probabilities of the choices, normalized over the choices of each question"
+    "Log-probabilities, normalized over the choices of each question. Raises `PrunebookError` if the score has none"
+    if not score.logprobs: raise PrunebookError(f'{score.task}: no log-probabilities. Give a score of choices.')
     most = max(map(len, score.logprobs))
     raw = np.array([[*o, *[np.nan] * (most - len(o))] for o in score.logprobs])
     return raw - np.log(np.nansum(np.exp(raw), axis=1, keepdims=True))

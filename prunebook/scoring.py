@@ -90,7 +90,7 @@ def score_row(scorer: Scorer, row: Row) -> LossScore | ParentScore | Score:
 
 # %% ../nbs/13e_scoring.ipynb #e794cf60
 def healing_texts(config: SweepConfig) -> list[str]:
-    "Of a set on the hub as many as healing reads; of anything else all"
+    "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
     name, recipe = config.healing_texts, config.healing
     if text_assets(name): return load_texts(name, split='healing')
     return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
