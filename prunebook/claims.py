@@ -121,8 +121,9 @@ def rank_effect(run: RunFolder, task: str = 'c4') -> Finding:
     low, high = pairs[0]['rank']
     cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
     unit = 'nats per token, mean over documents' if loss else f'of the answers to {title_of(task)}'
-    return Finding.of(f'rank {low:.0f} minus rank {high:.0f}: {numbers(ruling, "+.3f")} ({unit}; {cuts})', ruling,
-                      task='' if loss else task)
+    tokens = f'{pairs[0].healing_tokens.iloc[0]:,} tokens of healing'
+    return Finding.of(f'rank {low:.0f} minus rank {high:.0f}: {numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})',
+                      ruling, task='' if loss else task)
 
 # %% ../nbs/15_claims.ipynb #f0d3907d
 def seeds_agree(run: RunFolder, strategy: str = 'similarity') -> Finding:

@@ -14,8 +14,8 @@ from .findings import UNKNOWN, Finding, Unmeasured, measured, not_known, numbers
 from .folders import ASKED, RECIPE, SHOTS, RunFolder, base_healed, combined, curve_of, rows_of, widest_first
 
 # %% auto #0
-__all__ = ['TwoStrategies', 'both_losses', 'gap_by_length', 'rank_pairs', 'seeds_table', 'shots_table', 'shots_setting',
-           'shots_of', 'shots_gain', 'gain_items', 'healing_gain']
+__all__ = ['ALIKE', 'TwoStrategies', 'both_losses', 'gap_by_length', 'rank_pairs', 'rank_gaps', 'seeds_table', 'shots_table',
+           'shots_setting', 'shots_of', 'shots_gain', 'gain_items', 'healing_gain']
 
 # %% ../nbs/14f_pairs.ipynb #1a3a1c1e
 class TwoStrategies(NamedTuple):
@@ -79,17 +79,39 @@ def _length_row(o, tokens):
     return row
 
 # %% ../nbs/14f_pairs.ipynb #6eb5e650
+ALIKE = [*(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
+
 def rank_pairs(run: RunFolder, task: str = 'c4') -> list[pd.DataFrame]:  # Two rows each, the lowest rank first
-    "Cuts healed alike at the lowest and at the highest rank. Raises `Unmeasured`"
+    """Cuts healed by one recipe at the lowest and at the highest rank, of the recipe with most such cuts. Raises
+    `Unmeasured`"""
+    found = pd.Series(_all_rank_pairs(run, task))
+    recipes = [list(o) for _, o in found.groupby([combined(o, ALIKE).iloc[0] for o in found])]
+    return max(recipes, key=lambda pairs: (len(pairs), pairs[0].healing_tokens.iloc[0]))
+
+def _all_rank_pairs(run, task):
     t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
-    same = ['strategy', 'n', 'seed', *(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
+    same = ['strategy', 'n', 'seed', *ALIKE]
     groups = t.drop_duplicates([*same, 'rank']).groupby(combined(t, same)) if len(t) else []
     pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in groups if len(g) > 1]
     if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {title_of(task)}.')
     ends = min(o['rank'].iloc[0] for o in pairs), max(o['rank'].iloc[-1] for o in pairs)
     pairs = [o for o in pairs if tuple(o['rank']) == ends]
     if not pairs: raise Unmeasured('No cut was healed at both the lowest and the highest rank.')
-    return [o for o in pairs if combined(o, ASKED).iloc[0] == combined(pairs[0], ASKED).iloc[0]]
+    return pairs
+
+def rank_gaps(run: RunFolder) -> pd.DataFrame:
+    """For each cut and length of healing at the lowest and at the highest rank: both ranks, their C4 losses in nats per
+    token, `gap`, the first loss less the second, and its interval from `low` to `high`. Raises `Unmeasured`"""
+    rows = [_gap_row(run, o) for o in _all_rank_pairs(run, 'c4')]
+    return pd.DataFrame(rows).sort_values(['healing_tokens', 'strategy', 'n'], ignore_index=True)
+
+def _gap_row(run, pair):
+    o = losses_in(run, pair)
+    losses = np.concatenate([o.values[None], resampled_losses(o.sums, o.counts)])
+    gap = losses[:, 0] - losses[:, 1]
+    row = dict(zip(('lowest', 'highest', 'lowest_loss', 'highest_loss'), (*pair['rank'].astype(int), *losses[0])))
+    row |= dict(zip(('gap', 'low', 'high'), (gap[0], *middle_95(gap[1:]))))
+    return pair.iloc[0][['strategy', 'n', 'healing_tokens']].to_dict() | row
 
 # %% ../nbs/14f_pairs.ipynb #438f6f00
 def seeds_table(

@@ -104,9 +104,9 @@ def heal_cut(scorer: Scorer, cut: Cut, texts: Sequence[str], out: str | Path) ->
                 teacher=scorer.model, resume=True)
 
 def healing_curve(result: HealingResult) -> dict[str, Any]:
-    "What `run.json` says of a healing"
-    history = {k: [o[k] for o in result.history] for k in (result.history or [{}])[0]}
-    return dict(seconds=round(result.seconds, 1), tokens=(history.get('tokens') or [0])[-1], history=history)
+    "What `run.json` says of a healing. Its learning rates follow from the recipe and are left out"
+    history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
+    return dict(seconds=round(result.seconds, 1), tokens=max(history['tokens'], default=0), history=history)
 
 # %% ../nbs/13e_scoring.ipynb #06561eb2
 def add_healed(job: Job, unit: Unit) -> None:

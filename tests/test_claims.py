@@ -11,7 +11,8 @@ from prunebook.curves import (
     answers_of, collapse_of, draw_distances, excess_of, kept_n, kept_rows, losses_of, main_tasks, retention_of)
 from prunebook.findings import Finding, Unmeasured, about, spans, title_of, with_holm
 from prunebook.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
-from prunebook.pairs import both_losses, gap_by_length, healing_gain, shots_gain, shots_of, shots_table
+from prunebook.pairs import (
+    both_losses, gap_by_length, healing_gain, rank_gaps, rank_pairs, shots_gain, shots_of, shots_table)
 from prunebook.verdicts import claim_finding, claims_table, findings_by, rulings_table
 from prunebook.core import PrunebookError
 from prunebook.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
@@ -372,6 +373,21 @@ def test_ranks(made):
     losses, answers = rank_effect(run), rank_effect(run, 'mmlu')
     assert losses.word == HOLDS and losses.value == pytest.approx(.2, abs=.02)
     assert answers.word == HOLDS and answers.value == pytest.approx(.1, abs=.03)
+
+
+def test_ranks_at_two_lengths_are_not_averaged(made):
+    "A claim takes one recipe; `rank_gaps` shows every length"
+    ranks(made)
+    claimed = rank_effect(open_run(made.root))
+    for rank, extra in ((2, .05), (64, 0)):
+        made.config(f'longer-{rank}', healing=dict(rank=rank, steps=1000))
+        made.add(f'longer-{rank}', loss(2.9 + extra, seed=8), 'similarity', 8, True)
+    run = open_run(made.root)
+    assert rank_effect(run).value == claimed.value and all(len(o) == 2 for o in rank_pairs(run))
+    gaps = rank_gaps(run).set_index(['healing_tokens', 'strategy', 'n'])
+    assert len(gaps) == 5 and len(gaps.index.levels[0]) == 2 and ((gaps.lowest == 2) & (gaps.highest == 64)).all()
+    np.testing.assert_allclose(gaps.gap[:4], .2, atol=.02)
+    assert gaps.gap.iloc[4] == pytest.approx(.05, abs=.02) and (gaps.low <= gaps.gap).all()
 
 
 def test_seeds(made):
