@@ -56,16 +56,20 @@ def _both_rows(table, healed):
         if shared: yield pd.concat([a[a.n.isin(shared | {0})], b[b.n.isin(shared)]])
 
 # %% ../nbs/14f_pairs.ipynb #6a8b497f
-def gap_by_length(run: RunFolder) -> pd.DataFrame:
-    """For each length of healing, at the cuts that most lengths share: excess losses under both strategies, their gap
-    in nats and their ratio, with intervals from `_low` to `_high`. Raises `Unmeasured` without losses of both"""
+def gap_by_length(
+    run: RunFolder,
+    ns: Sequence[int] | None = None  # The cuts; those that most lengths share if `None`
+) -> pd.DataFrame:
+    """For each length of healing with these cuts: mean excess losses under both strategies, their gap in nats and their
+    ratio, with intervals from `_low` to `_high`. Raises `Unmeasured` without losses of both"""
     t = run.table[(run.table.task == 'c4') & (run.table.healed | (run.table.n == 0))]
     tables = {int(k): t[(t.healing_tokens == k) | ~t.healed] for k in sorted(t.healing_tokens[t.healed].unique())}
     cuts = {k: set(both_losses(run, True, table=o).ns) for k, o in tables.items()
             if measured(both_losses, run, True, table=o)}
     if not cuts: raise Unmeasured('No cut was healed under both strategies.')
-    shared = max(cuts.values(), key=lambda ns: (sum(ns <= o for o in cuts.values()), len(ns)))
+    shared = set(ns or max(cuts.values(), key=lambda own: (sum(own <= o for o in cuts.values()), len(own))))
     rows = [_length_row(both_losses(run, True, sorted(shared), tables[k]), k) for k, o in cuts.items() if shared <= o]
+    if not rows: raise Unmeasured(f'No length of healing has both strategies at n = {spans(shared)}.')
     return pd.DataFrame(rows).set_index('healing_tokens')
 
 # %% ../nbs/14f_pairs.ipynb #7300852d

@@ -361,6 +361,9 @@ def test_gap_by_length(made):
     assert list(table.index) == [10 * 256, 100 * 256, 400 * 256, 1600 * 256]
     np.testing.assert_allclose(table.gap[1:], [.5 * 1.4 * 6, .1 * 1.4 * 6, .02 * 1.4 * 6], atol=.02)
     assert (table.gap_low <= table.gap).all() and not table.base_healed.any()
+    one = gap_by_length(open_run(made.root), [4])
+    np.testing.assert_allclose(one.gap[1:], [.5 * 1.4 * 4, .1 * 1.4 * 4, .02 * 1.4 * 4], atol=.02)
+    with pytest.raises(Unmeasured, match='n = 5'): gap_by_length(open_run(made.root), [5])
     with pytest.raises(Unmeasured): gap_by_length(open_run(Made(made.root.parent/'none').config('s').add(
         's', loss(3), 'none', 0).root))
 
