@@ -105,16 +105,21 @@ def _all_rank_pairs(run, task):
 
 def rank_gaps(run: RunFolder) -> pd.DataFrame:
     """For each cut and length of healing at the lowest and at the highest rank: both ranks, their C4 losses in nats per
-    token, `gap`, the first loss less the second, and its interval from `low` to `high`. Raises `Unmeasured`"""
+    token, `gap`, the first loss less the second, with its interval from `low` to `high`, and `ratio`, the first excess
+    loss over the second, with its interval; NaN if the unpruned model was not healed alike. Raises `Unmeasured`"""
     rows = [_gap_row(run, o) for o in _all_rank_pairs(run, 'c4')]
     return pd.DataFrame(rows).sort_values(['healing_tokens', 'strategy', 'n'], ignore_index=True)
 
 def _gap_row(run, pair):
-    o = losses_in(run, pair)
+    t = run.table[run.table.healed & (run.table.n == 0) & (run.table.task == 'c4')]
+    base = t[combined(t, ALIKE) == combined(pair, ALIKE).iloc[0]].iloc[:1]  # of any rank
+    o = losses_in(run, pd.concat([pair, base]))
     losses = np.concatenate([o.values[None], resampled_losses(o.sums, o.counts)])
-    gap = losses[:, 0] - losses[:, 1]
-    row = dict(zip(('lowest', 'highest', 'lowest_loss', 'highest_loss'), (*pair['rank'].astype(int), *losses[0])))
-    row |= dict(zip(('gap', 'low', 'high'), (gap[0], *middle_95(gap[1:]))))
+    low, high, unpruned = losses[:, 0], losses[:, 1], losses[:, 2] if len(base) else np.nan
+    row = dict(zip(('lowest', 'highest', 'lowest_loss', 'highest_loss'), (*pair['rank'].astype(int), low[0], high[0])))
+    for value, names in ((low - high, ('gap', 'low', 'high')),
+                         ((low - unpruned) / (high - unpruned), ('ratio', 'ratio_low', 'ratio_high'))):
+        row |= dict(zip(names, (value[0], *middle_95(value[1:]))))
     return pair.iloc[0][['strategy', 'n', 'healing_tokens']].to_dict() | row
 
 # %% ../nbs/14f_pairs.ipynb #438f6f00

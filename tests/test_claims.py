@@ -391,6 +391,10 @@ def test_ranks_at_two_lengths_are_not_averaged(made):
     assert len(gaps) == 5 and len(gaps.index.levels[0]) == 2 and ((gaps.lowest == 2) & (gaps.highest == 64)).all()
     np.testing.assert_allclose(gaps.gap[:4], .2, atol=.02)
     assert gaps.gap.iloc[4] == pytest.approx(.05, abs=.02) and (gaps.low <= gaps.gap).all()
+    assert gaps.ratio.isna().all(), 'no unpruned model was healed'
+    made.config('base', healing=dict(rank=64, steps=1000)).add('base', loss(2.8, seed=8), 'none', 0, True)
+    gaps = rank_gaps(open_run(made.root))
+    assert gaps.ratio.isna().sum() == 4 and gaps.ratio.iloc[4] == pytest.approx(.15 / .1, abs=.05)
 
 
 def test_seeds(made):
