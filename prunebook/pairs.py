@@ -14,8 +14,8 @@ from .findings import UNKNOWN, Finding, Unmeasured, measured, not_known, numbers
 from .folders import ASKED, RECIPE, SHOTS, RunFolder, base_healed, combined, curve_of, rows_of, widest_first
 
 # %% auto #0
-__all__ = ['HEALED_ALIKE', 'TwoStrategies', 'both_losses', 'gap_by_length', 'rank_pairs', 'rank_gaps', 'seeds_table',
-           'shots_table', 'shots_setting', 'shots_of', 'shots_gain', 'gain_items', 'healing_gain']
+__all__ = ['TwoStrategies', 'both_losses', 'gap_by_length', 'rank_pairs', 'rank_gaps', 'seeds_table', 'shots_table',
+           'shots_setting', 'shots_of', 'shots_gain', 'gain_items', 'healing_gain']
 
 # %% ../nbs/14f_pairs.ipynb #1a3a1c1e
 class TwoStrategies(NamedTuple):
@@ -83,18 +83,18 @@ def _length_row(o, tokens):
     return row
 
 # %% ../nbs/14f_pairs.ipynb #6eb5e650
-HEALED_ALIKE = [*(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
+_HEALED_ALIKE = [*(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
 
 def rank_pairs(run: RunFolder, task: str = 'c4') -> list[pd.DataFrame]:  # Two rows each, the lowest rank first
-    """Cuts healed by one recipe at the lowest and at the highest rank, of the recipe with most such cuts. Raises
-    `Unmeasured`"""
+    """Cuts healed alike at the lowest and at the highest rank, by the recipe with most such pairs, then the longest
+    healing. Raises `Unmeasured`"""
     found = pd.Series(_all_rank_pairs(run, task))
-    recipes = [list(o) for _, o in found.groupby([combined(o, HEALED_ALIKE).iloc[0] for o in found])]
+    recipes = [list(o) for _, o in found.groupby([combined(o, _HEALED_ALIKE).iloc[0] for o in found])]
     return max(recipes, key=lambda pairs: (len(pairs), pairs[0].healing_tokens.iloc[0]))
 
 def _all_rank_pairs(run, task):
     t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
-    same = ['strategy', 'n', 'seed', *HEALED_ALIKE]
+    same = ['strategy', 'n', 'seed', *_HEALED_ALIKE]
     groups = t.drop_duplicates([*same, 'rank']).groupby(combined(t, same)) if len(t) else []
     pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in groups if len(g) > 1]
     if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {title_of(task)}.')
@@ -112,7 +112,7 @@ def rank_gaps(run: RunFolder) -> pd.DataFrame:
 
 def _gap_row(run, pair):
     t = run.table[run.table.healed & (run.table.n == 0) & (run.table.task == 'c4')]
-    base = t[combined(t, HEALED_ALIKE) == combined(pair, HEALED_ALIKE).iloc[0]].iloc[:1]  # of any rank
+    base = t[combined(t, _HEALED_ALIKE) == combined(pair, _HEALED_ALIKE).iloc[0]].iloc[:1]  # of any rank
     o = losses_in(run, pd.concat([pair, base]))
     losses = np.concatenate([o.values[None], resampled_losses(o.sums, o.counts)])
     low, high, unpruned = losses[:, 0], losses[:, 1], losses[:, 2] if len(base) else np.nan
