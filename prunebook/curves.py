@@ -16,11 +16,13 @@ from .criteria import middle_95, monotone_fit, resampled_losses, retention, rete
 from .distances import LayerDistances
 from .findings import Finding, Unmeasured, accuracy_text, numbers, spans, title_of
 from .folders import RunFolder, base_note
+from .runs import read_record
 
 # %% auto #0
-__all__ = ['Answers', 'answers_of', 'answers_in', 'Losses', 'losses_of', 'losses_in', 'retention_of', 'excess_of', 'kept_n',
-           'kept_rows', 'shape_answers', 'collapse_of', 'main_tasks', 'first_collapse', 'baseline_text',
-           'shape_finding', 'small_ns', 'distances_in', 'draw_distances', 'relative_depth', 'farther_than']
+__all__ = ['Answers', 'answers_of', 'answers_in', 'Losses', 'losses_of', 'losses_in', 'retention_of', 'excess_of',
+           'training_losses', 'kept_n', 'kept_rows', 'shape_answers', 'collapse_of', 'main_tasks', 'first_collapse',
+           'baseline_text', 'shape_finding', 'small_ns', 'distances_in', 'draw_distances', 'relative_depth',
+           'farther_than']
 
 # %% ../nbs/14e_curves.ipynb #2118ede8
 class Answers(NamedTuple):
@@ -95,6 +97,19 @@ def excess_of(run: RunFolder, strategy: str = 'similarity', healed: bool = False
     draws = resampled_losses(o.sums, o.counts)
     low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
     return pd.DataFrame(dict(n=o.ns, fraction_layers=o.x, value=o.values - o.values[0], low=low, high=high))
+
+# %% ../nbs/14e_curves.ipynb #c053155c
+def training_losses(
+    run: RunFolder,
+    row: pd.Series,   # A healed row of its table
+    every: int = 50   # Steps to average over
+) -> pd.DataFrame:
+    "`tokens` and `loss` (nats per token) during the healing behind a row, in means over steps. Raises `Unmeasured`"
+    healings = read_record(run.folder)['sweeps'].get(row.sweep, {}).get('healing') or {}
+    kept = healings.get(f'{row.strategy}-{row.n}-{row.seed}')
+    if kept is None: raise Unmeasured(f'The run kept no training losses of {row.strategy} at n = {row.n}.')
+    history = pd.DataFrame(kept['history'])
+    return history.groupby((history.step - 1) // every)[['tokens', 'loss']].mean()
 
 # %% ../nbs/14e_curves.ipynb #a20e4a26
 def kept_n(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> int:

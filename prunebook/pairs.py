@@ -60,27 +60,37 @@ def gap_by_length(
     run: RunFolder,
     ns: Sequence[int] | None = None  # The cuts; those that most lengths share if `None`
 ) -> pd.DataFrame:
-    """For each length of healing with these cuts: mean excess losses under both strategies, their gap in nats and their
-    ratio, with intervals from `_low` to `_high`. Raises `Unmeasured` without losses of both"""
-    t = run.table[(run.table.task == 'c4') & (run.table.healed | (run.table.n == 0))]
-    tables = {int(k): t[(t.healing_tokens == k) | ~t.healed] for k in sorted(t.healing_tokens[t.healed].unique())}
+    """For each length of healing with these cuts, 0 first: mean excess losses under both strategies, their gap in nats,
+    their ratio, and the `change` of this ratio since the row above, each with an interval from `_low` to `_high`.
+    Raises `Unmeasured` without losses of both"""
+    t = run.table[run.table.task == 'c4']
+    tables = {int(k): t[(t.healing_tokens == k) | ~t.healed & (t.n == 0)]
+              for k in sorted(t.healing_tokens[t.healed].unique())}
     cuts = {k: set(both_losses(run, True, table=o).ns) for k, o in tables.items()
             if measured(both_losses, run, True, table=o)}
     if not cuts: raise Unmeasured('No cut was healed under both strategies.')
     shared = set(ns or max(cuts.values(), key=lambda own: (sum(own <= o for o in cuts.values()), len(own))))
-    rows = [_length_row(both_losses(run, True, sorted(shared), tables[k]), k) for k, o in cuts.items() if shared <= o]
-    if not rows: raise Unmeasured(f'No length of healing has both strategies at n = {spans(shared)}.')
-    return pd.DataFrame(rows).set_index('healing_tokens')
+    found = {k: both_losses(run, True, sorted(shared), tables[k]) for k, o in cuts.items() if shared <= o}
+    if not found: raise Unmeasured(f'No length of healing has both strategies at n = {spans(shared)}.')
+    scored = combined(pd.concat(o.rows for o in found.values()), ASKED)
+    before = t[~t.healed & combined(t, ASKED).isin(scored)]
+    if measured(both_losses, run, False, sorted(shared), before):
+        found = {0: both_losses(run, False, sorted(shared), before)} | found
+    return pd.DataFrame(_length_rows(found)).set_index('healing_tokens')
 
 # %% ../nbs/14f_pairs.ipynb #7300852d
-def _length_row(o, tokens):
-    k = len(o.ns)
-    losses = np.concatenate([(o.sums.sum(1) / o.counts.sum())[None], resampled_losses(o.sums, o.counts)])
-    a, b = losses[:, 1:1 + k].mean(1) - losses[:, 0], losses[:, 1 + k:].mean(1) - losses[:, 0]
-    numbers = dict(gap=b - a, ratio=b / np.where(a > 0, a, np.nan))
-    row = dict(healing_tokens=tokens, cuts=spans(o.ns), similarity=a[0], simple=b[0], base_healed=base_healed(o.rows))
-    for name, v in numbers.items(): row |= {name: v[0]} | dict(zip((f'{name}_low', f'{name}_high'), middle_95(v[1:])))
-    return row
+def _length_rows(found):
+    counts, ratio = None, np.nan
+    for tokens, o in found.items():
+        k = len(o.ns)
+        losses = np.concatenate([(o.sums.sum(1) / o.counts.sum())[None], resampled_losses(o.sums, o.counts)])
+        a, b = losses[:, 1:1 + k].mean(1) - losses[:, 0], losses[:, 1 + k:].mean(1) - losses[:, 0]
+        before = ratio if np.array_equal(counts, o.counts) else np.nan  # the same draws of the same documents
+        counts, ratio = o.counts, b / np.where(a > 0, a, np.nan)
+        row = dict(healing_tokens=tokens, cuts=spans(o.ns), base_alike=not tokens or base_healed(o.rows))
+        for name, v in dict(similarity=a, simple=b, gap=b - a, ratio=ratio, change=ratio - before).items():
+            row |= dict(zip((name, f'{name}_low', f'{name}_high'), (v[0], *middle_95(v[1:]))))
+        yield row
 
 # %% ../nbs/14f_pairs.ipynb #6eb5e650
 _HEALED_ALIKE = [*(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
@@ -106,19 +116,22 @@ def _all_rank_pairs(run, task):
 def rank_gaps(run: RunFolder) -> pd.DataFrame:
     """For each cut and length of healing at the lowest and at the highest rank: both ranks, their C4 losses in nats per
     token, `gap`, the first loss less the second, with its interval from `low` to `high`, and `ratio`, the first excess
-    loss over the second, with its interval; NaN if the unpruned model was not healed alike. Raises `Unmeasured`"""
+    loss over the second, with its interval; NaN if the unpruned model was not healed alike at both ranks. Raises
+    `Unmeasured`"""
     rows = [_gap_row(run, o) for o in _all_rank_pairs(run, 'c4')]
     return pd.DataFrame(rows).sort_values(['healing_tokens', 'strategy', 'n'], ignore_index=True)
 
 def _gap_row(run, pair):
     t = run.table[run.table.healed & (run.table.n == 0) & (run.table.task == 'c4')]
-    base = t[combined(t, _HEALED_ALIKE) == combined(pair, _HEALED_ALIKE).iloc[0]].iloc[:1]  # of any rank
-    o = losses_in(run, pd.concat([pair, base]))
+    same = [*_HEALED_ALIKE, 'rank']
+    bases = [t[combined(t, same) == o].iloc[:1] for o in combined(pair, same)]
+    o = losses_in(run, pd.concat([pair, *bases]))
     losses = np.concatenate([o.values[None], resampled_losses(o.sums, o.counts)])
-    low, high, unpruned = losses[:, 0], losses[:, 1], losses[:, 2] if len(base) else np.nan
+    low, high, *unpruned = losses.T
+    a, b = unpruned if all(map(len, bases)) else (np.nan, np.nan)
     row = dict(zip(('lowest', 'highest', 'lowest_loss', 'highest_loss'), (*pair['rank'].astype(int), low[0], high[0])))
     for value, names in ((low - high, ('gap', 'low', 'high')),
-                         ((low - unpruned) / (high - unpruned), ('ratio', 'ratio_low', 'ratio_high'))):
+                         ((low - a) / (high - b), ('ratio', 'ratio_low', 'ratio_high'))):
         row |= dict(zip(names, (value[0], *middle_95(value[1:]))))
     return pair.iloc[0][['strategy', 'n', 'healing_tokens']].to_dict() | row
 

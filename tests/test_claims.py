@@ -358,11 +358,19 @@ def test_gap_by_length(made):
     fill(made, healing=dict(rank=2))
     for steps, left in ((100, .5), (400, .1), (1600, .02)): lengths(made, steps, lambda n: 0, lambda n: left * 1.4 * n)
     table = gap_by_length(open_run(made.root))
-    assert list(table.index) == [10 * 256, 100 * 256, 400 * 256, 1600 * 256]
-    np.testing.assert_allclose(table.gap[1:], [.5 * 1.4 * 6, .1 * 1.4 * 6, .02 * 1.4 * 6], atol=.02)
-    assert (table.gap_low <= table.gap).all() and not table.base_healed.any()
+    assert list(table.index) == [0, 10 * 256, 100 * 256, 400 * 256, 1600 * 256]
+    np.testing.assert_allclose(table.gap[2:], [.5 * 1.4 * 6, .1 * 1.4 * 6, .02 * 1.4 * 6], atol=.02)
+    assert (table.gap_low <= table.gap).all() and list(table.base_alike) == [True, *[False] * 4]
     one = gap_by_length(open_run(made.root), [4])
-    np.testing.assert_allclose(one.gap[1:], [.5 * 1.4 * 4, .1 * 1.4 * 4, .02 * 1.4 * 4], atol=.02)
+    np.testing.assert_allclose(one.gap[2:], [.5 * 1.4 * 4, .1 * 1.4 * 4, .02 * 1.4 * 4], atol=.02)
+    np.testing.assert_allclose(table.change[1:], np.diff(table.ratio))
+    same = ['change', 'change_low', 'change_high']
+    for steps in (3200, 6400):
+        made.config(f's-{steps}', healing=dict(steps=steps)).add(f's-{steps}', loss(3), 'none', 0)
+        for s, seed in (('similarity', 5), ('simple', 6)):
+            made.add(f's-{steps}', loss(3 + seed / 10, seed=seed), s, 4, True)
+    twice = gap_by_length(open_run(made.root), [4])
+    assert (twice[same].iloc[-1] == 0).all() and twice.ratio_low.iloc[-1] < twice.ratio_high.iloc[-1], 'paired'
     with pytest.raises(Unmeasured, match='n = 5'): gap_by_length(open_run(made.root), [5])
     with pytest.raises(Unmeasured): gap_by_length(open_run(Made(made.root.parent/'none').config('s').add(
         's', loss(3), 'none', 0).root))
@@ -392,9 +400,12 @@ def test_ranks_at_two_lengths_are_not_averaged(made):
     np.testing.assert_allclose(gaps.gap[:4], .2, atol=.02)
     assert gaps.gap.iloc[4] == pytest.approx(.05, abs=.02) and (gaps.low <= gaps.gap).all()
     assert gaps.ratio.isna().all(), 'no unpruned model was healed'
-    made.config('base', healing=dict(rank=64, steps=1000)).add('base', loss(2.8, seed=8), 'none', 0, True)
+    for rank, base in ((64, 2.8), (2, 2.83)):
+        assert rank_gaps(open_run(made.root)).ratio.isna().all(), 'not at both ranks'
+        made.config(f'base-{rank}', healing=dict(rank=rank, steps=1000))
+        made.add(f'base-{rank}', loss(base, seed=8), 'none', 0, True)
     gaps = rank_gaps(open_run(made.root))
-    assert gaps.ratio.isna().sum() == 4 and gaps.ratio.iloc[4] == pytest.approx(.15 / .1, abs=.05)
+    assert gaps.ratio.isna().sum() == 4 and gaps.ratio.iloc[4] == pytest.approx(.12 / .1, abs=.05)
 
 
 def test_seeds(made):

@@ -35,10 +35,10 @@ def asked(n, **kwargs):
     (task,) = kwargs['tasks']
     return SweepConfig(n_questions={task: n}, **kwargs)
 
-def base_loss(steps):
+def base_loss(steps, rank=64):
     "The loss of the unpruned model, healed by `steps` steps, on the documents of the kept sweeps of healing lengths"
-    return SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0], healing=RECIPE.replace(steps=steps),
-                       tasks=['c4'], n_texts=32)
+    recipe = RECIPE.replace(steps=steps, rank=rank, alpha=rank)
+    return SweepConfig(strategies=['similarity'], ns=[], healed_ns=[0], healing=recipe, tasks=['c4'], n_texts=32)
 
 def long_healing(rank=64, **kwargs):
     "Healing with 1,024,000 tokens of four sets of texts, since C4's alone would be read eight times"
@@ -71,9 +71,13 @@ SWEEPS = {
         'healed-base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, n_questions=dict(piqa=500),
                                    tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
         **{f'healed-base-{steps}k': base_loss(steps) for steps in (5, 10, 20, 40)},
+        'healed-base-rank-2': base_loss(100, rank=2),
+        'seeds-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8], seeds=[1, 2], tasks=['c4'], n_texts=32,
+                                    **HEALED),
         'losses': SweepConfig(strategies=PAPER, ns=range(1, 30), **SMALL),
         'tokens-1m': long_healing(strategies=PAPER, healed_ns=[0, 8, 4]),
-        'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8])}}
+        'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8]),
+        'healed-base-rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[0])}}
 
 def distances_of(model, tokenizer, folder):
     "The distances of a run: read, or measured on 256 texts"
