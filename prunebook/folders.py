@@ -22,7 +22,7 @@ __all__ = ['RECIPE', 'SHOTS', 'ASKED', 'combined', 'widest_first', 'most_cuts', 
            'figure_rows', 'curve_of', 'paired_scores', 'with_hashes', 'RunFolder', 'read_folder']
 
 # %% ../nbs/14d_folders.ipynb #f9c1ed88
-RECIPE = ['method', 'objective', 'adapt', 'rank', 'healing_tokens']
+RECIPE = ['method', 'objective', 'adapt', 'rank', 'learning_rate', 'healing_texts', 'healing_tokens']
 SHOTS = ['shots', 'shots_seed']
 ASKED = ['metric', 'source', 'count', 'max_length', 'dtype', 'items']
 

@@ -409,8 +409,9 @@ def read_run(
     folder: str | Path  # Of a run
 ) -> 'pd.DataFrame':    # A row per sweep, strategy, n, healed, seed and task, sorted by sweep
     """`results.csv` with columns added from `run.json`: `depth`, `model` (fingerprint), `dtype`, `shots_seed` (of the
-    examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`, `steps` and `healing_tokens`
-    (steps x batch size x length, so padding counts where documents are padded. It is 0 for unhealed rows).
+    examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`, `learning_rate`, `steps`,
+    `healing_texts` and `healing_tokens` (steps x batch size x length, so padding counts where documents are padded. It
+    is 0 for unhealed rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
     record, path = read_record(folder), Path(folder)/FILES['results']
@@ -433,8 +434,8 @@ def with_settings(table: 'pd.DataFrame', record: dict[str, Any], name: str) -> '
     if bad := [k for k, v in whole.items() if type(v) is not int]: raise ValueError(f'{bad[0]} of sweep {name!r}')
     if not table.n.between(0, record['model']['depth']).all(): raise ValueError('an n that does not fit the depth')
     seeds = [task_options(o).get('seed', config['scoring'].get('seed', 0)) for o in table.task]
-    own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'steps')}
-    own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None)
+    own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'learning_rate', 'steps')}
+    own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, healing_texts=config['healing_texts'])
     return table.assign(
         depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
         shots=table.shots.fillna(0).astype(int), shots_seed=seeds,

@@ -28,7 +28,7 @@ def made(tmp_path): return Made(tmp_path/'run')
 # Which rows belong together
 
 BASE = dict(model='m', depth=12, healed=False, seed=0, shots=0, shots_seed=0, layers='', method=None, objective=None,
-            adapt=None, rank=None, healing_tokens=0, items='')
+            adapt=None, rank=None, learning_rate=None, healing_texts=None, healing_tokens=0, items='')
 
 
 def cuts(task, ns, sweep='s', count=100, strategy='similarity', **kw):
@@ -70,7 +70,8 @@ def test_hashes_of_older_rows():
     assert list(with_hashes(table)['items']) == ['h', 'h', 'a', 'b', '']
 
 
-RECIPE = dict(method='lora', objective='ce', adapt='mlp', rank=64., healing_tokens=1000)
+RECIPE = dict(method='lora', objective='ce', adapt='mlp', rank=64., learning_rate=1e-3, healing_texts='t',
+              healing_tokens=1000)
 
 
 def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
@@ -79,7 +80,8 @@ def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
     starts = lambda *rows: run_of(tmp_path, plain, healed, *rows).curve('c4', healed=True)
     assert base_healed(starts(base())) and list(starts(base()).n) == [0, 2, 4]
     assert 'healed by the same recipe' in base_note(starts(base()))
-    for other in ([], base(healing_tokens=2000), base(rank=2.), base(count=32), base(items='other')):
+    for other in ([], base(healing_tokens=2000), base(rank=2.), base(learning_rate=1e-4), base(healing_texts='u'),
+                  base(count=32), base(items='other')):
         assert not base_healed(starts(other)) and 'starts at the unhealed one' in base_note(starts(other))
     run = run_of(tmp_path, plain, healed, base())
     assert not run.curve('c4').healed.any() and base_note(run.curve('c4')) == ''
