@@ -346,7 +346,7 @@ def items_parquet(parts: Iterable[pa.Table]) -> bytes:
     except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
     # A page is compressed by itself, so copied scores take no room only if all rows are in one page
     pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
-    pq.write_table(table, out, compression='zstd', compression_level=9, row_group_size=2**20, data_page_size=2**26,
+    pq.write_table(table, out, compression='zstd', compression_level=15, row_group_size=2**20, data_page_size=2**26,
                    use_dictionary=[o for o in table.column_names if o not in ('logprobs', 'index')],
                    column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
                    **pages)

@@ -250,7 +250,8 @@ def test_healed_gap(rows, said, items, table):
 # C6 and C7
 
 def test_ranks(rows, items):
-    low, high = ([(s, 'similarity', n, True) for n in (4, 8)] for s in ('rank-2', 'healed'))
+    sweeps = dict(similarity=('rank-2', 'healed'), simple=('rank-2-simple', 'healed-simple'))
+    low, high = ([(o[i], s, n, True) for s, o in sweeps.items() for n in (4, 8)] for i in (0, 1))
     (a, counts), (b, _) = nats(items, *low), nats(items, *high)
     d = (a - b) / counts
     near(rows, 'C6a', d.mean(), draws(d.mean(0)[None])[:, 0])

@@ -74,6 +74,8 @@ SWEEPS = {
         'healed-base-rank-2': base_loss(100, rank=2),
         'seeds-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8], seeds=[1, 2], tasks=['c4'], n_texts=32,
                                     **HEALED),
+        'rank-2-simple': SweepConfig(strategies=['simple'], ns=[], healed_ns=[4, 8], tasks=['c4', 'arc_easy'],
+                                     n_texts=32, healing=RECIPE.replace(rank=2, alpha=2)),
         'losses': SweepConfig(strategies=PAPER, ns=range(1, 30), **SMALL),
         'tokens-1m': long_healing(strategies=PAPER, healed_ns=[0, 8, 4]),
         'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8]),
