@@ -923,6 +923,15 @@ def _ignore_signals():
     for o in (signal.SIGINT, signal.SIGTERM):
         with suppress(ValueError): signal.signal(o, signal.SIG_IGN)
 
+def _end(code):
+    """End the process after a signal, without waiting for threads: one that a library was about to give work when the
+    signal came would wait for it forever, and Python for the thread"""
+    import atexit
+    atexit._run_exitfuncs()
+    for o in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError): o.flush()
+    os._exit(code)
+
 # %% ../nbs/20_cli.ipynb #f55b5ba4
 @contextmanager
 def _quiet(progress):
@@ -953,5 +962,7 @@ def main(
             code = 143 if _is_term(came) else 130
             exec('')  # as in `_run`
             say(f'{" ".join(["prunebook", *named])}: interrupted ({type(e).__name__}).', sys.stderr)
-    if argv is None: _ignore_signals()
+    if argv is None:
+        _ignore_signals()
+        if came: _end(code)
     return code

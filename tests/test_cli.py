@@ -428,3 +428,23 @@ def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
         except KeyboardInterrupt: print(slow.done, came)"""
     done = subprocess.run([sys.executable, '-c', code, tmp_path], capture_output=True, text=True)
     assert done.stdout == 'True [15]\n', done
+
+
+def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path):
+    "transformers loads weights in a pool of threads. One that starts when the signal comes waits for work forever"
+    code = """if 1:
+        import os, signal, sys, threading
+        from prunebook.cli import main
+        wait = threading.Event.wait
+        def signalled(event, timeout=None):
+            done, caller = wait(event, timeout), sys._getframe(2).f_code.co_name
+            if caller == '_adjust_thread_count':
+                threading.Event.wait = wait
+                os.kill(os.getpid(), signal.SIGTERM)
+            return done
+        threading.Event.wait = signalled
+        sys.exit(main())"""
+    args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--no-progress'
+    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
+    assert not list(tmp_path.iterdir())
