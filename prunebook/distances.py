@@ -141,12 +141,19 @@ def save_distances(
     from safetensors.numpy import save
     folder, arrays = Path(folder), dict(count=np.array(dist.count))
     for prefix, d in {'': dist, **{f'{k}.': o for k, o in dist.also.items()}}.items():
-        arrays |= {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem} | ({} if d.cov is None else {f'{prefix}cov': d.cov})
+        arrays |= {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem}
+        if d.cov is not None: arrays[f'{prefix}cov'] = d.cov[_of_blocks(d.depth)]
     told = dict(depth=dist.depth, count=dist.count, skipped=dist.skipped, also=list(dist.also), **dist.info)
     data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=dict(info=json.dumps(told)))
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder/'distances.safetensors', data)
     return folder
+
+def _of_blocks(depth):
+    "(L, L, L) mask of the covariances that are between blocks: both must end inside the model"
+    start = np.arange(depth)
+    exists = start + np.arange(1, depth + 1)[:, None] <= depth  # [n-1, l]
+    return exists[:, :, None] & exists[:, None]
 
 # %% ../nbs/04b_distances.ipynb #e0c80081
 def load_distances(
@@ -173,12 +180,19 @@ def _rebuilt(arrays, info):
     count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
     def make(prefix, info, **kw):
         mean, sem, cov = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
+        if cov is not None and cov.ndim == 1: cov = _unpacked(cov, len(mean) - 1)
         return LayerDistances(mean, sem, count, skipped, cov, info, **kw)
     found = make('', info, also={k: make(f'{k}.', info | dict(measure=k)) for k in also})
     if info.get('until'): Certain(**info['until'])
     if not all(_fits(o, depth) for o in (found, *found.also.values())):
         raise ValueError('its tables do not fit together')
     return found
+
+def _unpacked(numbers, depth):
+    if len(numbers) != depth * (depth + 1) * (2*depth + 1) // 6: raise ValueError('its covariances do not fit')
+    cov = np.zeros((depth, depth, depth))
+    cov[_of_blocks(depth)] = numbers
+    return cov
 
 def _fits(d, depth):
     square = d.mean.shape == d.sem.shape == (depth + 1, depth + 1) and depth >= 1

@@ -1,4 +1,5 @@
 "Layer distances against a slow reference, under faults, across processes, and the promise of the stopping rule."
+import json
 import os
 import signal
 import socket
@@ -176,17 +177,28 @@ def test_round_trip(tmp_path):
 
 
 def test_the_two_files_of_earlier_versions(tmp_path):
-    import json
     from safetensors.numpy import load_file, save_file
     d = measure(tiny())
     arrays = load_file(d.save(tmp_path)/'distances.safetensors')
-    save_file(arrays, tmp_path/'distances.safetensors')
+    save_file(arrays | dict(cov=d.cov), tmp_path/'distances.safetensors')
     told = dict(depth=8, count=13, skipped=[], also=[]) | d.info
     (tmp_path/'distances.json').write_text(json.dumps(told))
     e = LayerDistances.load(tmp_path)
     assert np.array_equal(e.cov, d.cov) and e.info == d.info
     (tmp_path/'distances.json').write_text(json.dumps(told | dict(depth=9)))
     with pytest.raises(PrunebookError, match='damaged'): LayerDistances.load(tmp_path)
+
+
+def test_the_file_has_the_covariances_between_blocks_only(tmp_path):
+    from safetensors.numpy import load_file, save_file
+    d = measure(tiny())
+    arrays = load_file(d.save(tmp_path)/'distances.safetensors')
+    blocks = [(8 - n + 1, n - 1) for n in range(1, 9)]
+    assert np.array_equal(arrays['cov'], np.concatenate([d.cov[i, :m, :m].ravel() for m, i in blocks]))
+    for cov in (arrays['cov'][:-1], arrays['cov'][:1], np.zeros(8**3)):
+        save_file(arrays | dict(cov=cov), tmp_path/'distances.safetensors', metadata=dict(info=json.dumps(
+            dict(depth=8, count=13, skipped=[], also=[]))))
+        with pytest.raises(PrunebookError, match='damaged.*covariances'): LayerDistances.load(tmp_path)
 
 
 def test_files_that_are_not_there_or_damaged(tmp_path):
