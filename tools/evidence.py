@@ -52,6 +52,7 @@ SWEEPS = {
         'cuts': SweepConfig(strategies=['similarity'], ns=range(1, 13), **GEMMA),
         'cuts-simple': SweepConfig(strategies=['simple'], ns=[2, 4, 6, 8], **GEMMA),
         'hellaswag': asked(1000, strategies=['similarity'], ns=[1, 2, 3, 4, 6, 8, 10, 12], tasks=['hellaswag']),
+        'siqa': SweepConfig(strategies=['similarity'], ns=range(1, 13), tasks=['siqa']),
         'search': SweepConfig(strategies=['middle', 'best_loss', 'greedy'], ns=[1, 2, 4, 6, 8], **GEMMA_LOSS),
         'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], sources=dict(c4='wiki'),
                             **SMALL),

@@ -123,11 +123,11 @@ def controls(m):
                 m.add('controls', loss(3 + .3 * n * i + .1 * seed, seed=seed), s, n, False, seed)
 
 
-def lengths(m, steps, more_sim, more_simple):
+def lengths(m, steps, more_sim, more_simple, ns=(4, 8), **changes):
     "Healing of `steps` steps"
-    name = f'tokens-{steps}'
-    m.config(name, healing=dict(steps=steps)).add(name, loss(3), 'none', 0)
-    for n in (4, 8):
+    name = '-'.join(map(str, ['tokens', steps, *changes.values()]))
+    m.config(name, healing=dict(steps=steps) | changes).add(name, loss(3), 'none', 0)
+    for n in ns:
         m.add(name, loss(3 + .1 * n + more_sim(n), seed=steps), 'similarity', n, True)
         m.add(name, loss(3 + .1 * n + more_simple(n), seed=steps + 1), 'simple', n, True)
 
