@@ -123,6 +123,13 @@ def test_report_of_all_that_a_run_may_hold(tmp_path):
     assert 'damaged' not in read.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(20))
+def test_report_of_any_run(tmp_path, seed):
+    page = report(made_runs.random_run(tmp_path/'run', seed), tmp_path/'p.html', progress=False)
+    check(page, tmp_path/'p-figures', least=1)
+
+
 @pytest.mark.skipif('PRUNEBOOK_RUN' not in os.environ, reason='PRUNEBOOK_RUN names no run')
 def test_report_of_a_finished_run(tmp_path):
     page = report(os.environ['PRUNEBOOK_RUN'], tmp_path/'mine.html', progress=False)
