@@ -926,7 +926,10 @@ def _ignore_signals():
 def _end(code):
     """End the process after a signal, without waiting for threads: one that a library was about to give work when the
     signal came would wait for it forever, and Python for the thread"""
-    import atexit
+    import atexit, threading
+    late = threading.Timer(20, os._exit, [code])  # an exit function may wait forever, too
+    late.daemon = True
+    late.start()
     atexit._run_exitfuncs()
     for o in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError): o.flush()

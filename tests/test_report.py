@@ -71,7 +71,8 @@ def test_report_of_a_run(tmp_path):
     distances(lambda n: 3).save(made.root)
     page = report(made.root, progress=False)
     read = check(page, tmp_path/'run'/'paper-figures', least=7)
-    for words in ('In the paper', 'holds', 'not measured in this run', 'This run has no task with generated answers'):
+    for words in ('In the paper', 'holds', 'not measured in this run', 'This run has no task with generated answers',
+                  'The unpruned model was not healed alike'):
         assert words in read.text, words
     assert {'paper-figures', 'paper.html'} == {o.name for o in made.root.iterdir()} - {
         'run.json', 'results.csv', 'items.parquet', 'distances.safetensors'}
