@@ -445,7 +445,7 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
         threading.Event.wait = signalled
         sys.exit(main())"""
     args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--no-progress'
-    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
     assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
 
@@ -459,5 +459,5 @@ def test_a_signal_ends_the_process_though_an_exit_function_waits_forever(own, tm
         threading.Timer(3, os.kill, [os.getpid(), signal.SIGTERM]).start()
         sys.exit(main())"""
     args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--steps', '999', '--no-progress'
-    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
     assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
