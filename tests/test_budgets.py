@@ -4,7 +4,7 @@ import pytest, torch
 from prunebook import PrunebookError, choose_layers, prune_model
 from prunebook.cli import main
 from prunebook.estimates import layer_sizes
-from prunebook.sizes import LIMITS, LayerSizes, as_budget, in_words, model_sizes, within
+from prunebook.pruning.sizes import LIMITS, LayerSizes, as_budget, in_words, model_sizes, within
 from support import architectures
 from support.tiny import save, tiny
 
@@ -120,7 +120,7 @@ def test_bad_budgets_exit_with_2_and_write_nothing(args, tiny_folder, tmp_path, 
 
 def test_no_weight_is_read(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, 'load_state_dict', None)
-    monkeypatch.setattr('prunebook.models.load_model', None)
+    monkeypatch.setattr('prunebook.model.loading.load_model', None)
     assert run(tiny_folder, tmp_path/'out', '--strategy', 'simple', '--speedup', 1.2) == 0
 
 

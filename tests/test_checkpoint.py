@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from support import architectures
 from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
 from support.tiny import save, tiny, word_tokenizer
-from prunebook.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
-                                  read_tensors, save_pruned, sound_record)
+from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
+                                          read_tensors, save_pruned, sound_record)
 from prunebook.core import PrunebookError
-from prunebook.modules import reload_differs
-from prunebook.stack import LayerStack
-from prunebook.plans import Plan
-from prunebook.pruning import prune_model
+from prunebook.model.modules import reload_differs
+from prunebook.model.stack import LayerStack
+from prunebook.pruning.plans import Plan
+from prunebook.pruning.strategies import prune_model
 
 ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},
@@ -99,7 +99,7 @@ def test_a_plan_in_any_form(saved, tmp_path):
 
 def test_the_same_bytes_under_three_hash_seeds(saved, tmp_path):
     code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
-            'from prunebook.checkpoint import *; from prunebook.pruning import prune_model; '
+            'from prunebook.pruning.checkpoint import *; from prunebook.pruning.strategies import prune_model; '
             'src, out = sys.argv[1:]; prune_checkpoint(src, out + "/disk", [1], progress=False); '
             'save_pruned(prune_model(M.from_pretrained(src), [1]), T.from_pretrained(src), out + "/memory")')
     found = []
@@ -287,7 +287,7 @@ def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
 
 def test_packed_bytes_are_no_parameters(tmp_path):
     pytest.importorskip('bitsandbytes')
-    from prunebook.models import quantization
+    from prunebook.model.loading import quantization
     model = tiny(layers=6, hidden_size=64, head_dim=16)
     save(tmp_path/'src', model)
     packed = AutoModelForCausalLM.from_pretrained(tmp_path/'src', quantization_config=quantization(4), device_map='cpu')
@@ -369,7 +369,7 @@ def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
     code = ('import os, sys\nseen = []\n'
             'names = {"prunebook.sync": 0, "os.rename": 1}\n'  # the path in its arguments
             'sys.addaudithook(lambda e, a: seen.append((e, str(a[names[e]]))) if e in names else None)\n'
-            'from prunebook.checkpoint import prune_checkpoint\n'
+            'from prunebook.pruning.checkpoint import prune_checkpoint\n'
             'prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
             'at = seen.index(("os.rename", sys.argv[2]))\n'
             'print(sorted({os.path.basename(p) for e, p in seen[:at]}))')
@@ -378,7 +378,7 @@ def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
     assert all(repr(p.name) in done.stdout for p in (tmp_path/'out').iterdir())
 
 
-in_process = "import sys; from prunebook.checkpoint import *; from prunebook.core import PrunebookError\n"
+in_process = "import sys; from prunebook.pruning.checkpoint import *; from prunebook.core import PrunebookError\n"
 
 
 def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
@@ -461,7 +461,7 @@ def test_gemma3_has_a_name_for_each_kind(tmp_path):
 
 @pytest.mark.parametrize('kind', ['gpt_neox', 'bailing_hybrid'])
 def test_models_that_name_their_base_otherwise_are_left(kind):
-    from prunebook.serving import older_rotary
+    from prunebook.serving.rules import older_rotary
     assert older_rotary(dict(model_type=kind, rope_parameters=dict(rope_theta=5., rope_type='linear', factor=2.))) == {}
     assert older_rotary(dict(model_type='olmo3', rope_parameters=dict(full_attention=dict(rope_theta=5.)))) == {}
 
@@ -488,7 +488,7 @@ def lean(src, out, drop):
     "Peak memory in MB above the bare imports' own, in a new process without torch"
     code = """import sys
 peak = lambda: int(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1]) / 1024
-from prunebook.checkpoint import prune_checkpoint
+from prunebook.pruning.checkpoint import prune_checkpoint
 bare = peak()
 prune_checkpoint(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
 assert 'torch' not in sys.modules and 'transformers' not in sys.modules

@@ -4,19 +4,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import (
-    deep_minima, healed_gap, judge_claims, last_layer_apart, no_plateau, one_bad_layer, open_run, rank_effect,
-    seeds_agree, shots_agree, smooth_loss, task_plateau, unhealed_gap)
-from prunebook.curves import (
-    answers_of, collapse_of, draw_distances, excess_of, kept_n, kept_rows, losses_of, main_tasks, retention_of)
-from prunebook.findings import Finding, Unmeasured, about, spans, title_of, with_holm
-from prunebook.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
-from prunebook.pairs import (
-    both_losses, gap_by_length, healing_gain, rank_gaps, rank_pairs, shots_gain, shots_of, shots_table)
-from prunebook.verdicts import claim_finding, claims_table, findings_by, rulings_table
+from prunebook.paper.claims import (deep_minima, healed_gap, judge_claims, last_layer_apart, no_plateau, one_bad_layer,
+                                    open_run, rank_effect, seeds_agree, shots_agree, smooth_loss, task_plateau,
+                                    unhealed_gap)
+from prunebook.paper.curves import (answers_of, collapse_of, draw_distances, excess_of, kept_n, kept_rows, losses_of,
+                                    main_tasks, retention_of)
+from prunebook.paper.findings import Finding, Unmeasured, about, spans, title_of, with_holm
+from prunebook.paper.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
+from prunebook.paper.pairs import (both_losses, gap_by_length, healing_gain, rank_gaps, rank_pairs, shots_gain,
+                                   shots_of, shots_table)
+from prunebook.paper.verdicts import claim_finding, claims_table, findings_by, rulings_table
 from prunebook.core import PrunebookError
-from prunebook.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
-from prunebook.distances import LayerDistances
+from prunebook.paper.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
+from prunebook.similarity.distances import LayerDistances
 from support.made_runs import (DEPTH, MODEL, Made, choice, distances, examples, fill, full, lengths, loss, ranks, seeds,
                                shapes, x)
 

@@ -4,10 +4,10 @@ import argparse, ast, inspect, json, os, random, signal, subprocess, sys, time
 import numpy as np, pytest
 import prunebook.cli as cli
 from prunebook import METHODS, STRATEGIES, Method, Strategy
-from prunebook.assets import ASSETS, Asset
+from prunebook.model.assets import ASSETS, Asset
 from prunebook.cli import COMMANDS, main, parser
-from prunebook.distances import LayerDistances
-from prunebook.pruning import prune_model
+from prunebook.similarity.distances import LayerDistances
+from prunebook.pruning.strategies import prune_model
 from support.tiny import letter_tokenizer, save, texts, tiny
 
 
@@ -138,7 +138,7 @@ def test_every_option_can_be_given(name):
 
 def test_prune_measures_on_as_many_texts_as_asked(monkeypatch):
     seen = []
-    monkeypatch.setattr('prunebook.similarity.layer_distances', lambda model, tok, texts, **kw: seen.append(len(texts)))
+    monkeypatch.setattr('prunebook.similarity.similarity.layer_distances', lambda model, tok, texts, **kw: seen.append(len(texts)))
     monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
     for n in (None, 10, 100): cli._distances(argparse.Namespace(distances=None, n_texts=n), None, None, {})
     assert seen == [64, 10, 100]
@@ -174,7 +174,7 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
     refused(capsys, 'assets', '--delete', 'mine', says='Delete it yourself')
     refused(capsys, 'assets', '--fetch', 'poetry', says='poetry')
-    from prunebook.assets import place
+    from prunebook.model.assets import place
     folder = place(ASSETS['wiki'])
     folder.mkdir()
     (folder/'half').touch()
@@ -288,7 +288,7 @@ def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
 
 
 def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, capsys, monkeypatch):
-    import prunebook.passes as passes
+    import prunebook.similarity.passes as passes
     args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d')]
     args.append('--no-progress')
     save_state, saved = passes.RunState.save, []

@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from prunebook import cluster as room
+from prunebook.paper import cluster as room
 from prunebook.cli import main
-from prunebook.cluster import (Cluster, Worker, check_address, loss_parts, model_groups, pack_files, unpack_files,
-                               worker_places)
+from prunebook.paper.cluster import (Cluster, Worker, check_address, loss_parts, model_groups, pack_files,
+                                     unpack_files, worker_places)
 from prunebook.core import PrunebookError
-from prunebook.documents import loss_work
-from prunebook.grids import SweepConfig
-from prunebook.losses import cut_losses, loss_map
-from prunebook.prefixes import share_prefixes
-from prunebook.runs import KEYS, read_items, read_record, read_run
-from prunebook.modules import fingerprint
-from prunebook.sweeps import sweep
+from prunebook.evaluation.documents import loss_work
+from prunebook.paper.grids import SweepConfig
+from prunebook.evaluation.losses import cut_losses, loss_map
+from prunebook.evaluation.prefixes import share_prefixes
+from prunebook.paper.runs import KEYS, read_items, read_record, read_run
+from prunebook.model.modules import fingerprint
+from prunebook.paper.sweeps import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers', 'items', 'source']
@@ -188,7 +188,7 @@ def test_too_large_workers():
 
 def test_without_ray(monkeypatch, data, tmp_path):
     "It is not imported, and if it is asked for, the message says how to get it"
-    code = 'import sys, prunebook.sweeps, prunebook.losses, prunebook.cluster; sys.exit("ray" in sys.modules)'
+    code = 'import sys, prunebook.paper.sweeps, prunebook.evaluation.losses, prunebook.paper.cluster; sys.exit("ray" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):
@@ -251,7 +251,7 @@ def test_a_loss_map_is_that_of_one_process(ray, data, tmp_path):
 @pytest.mark.parametrize('first', ['one process', pytest.param('ray', marks=pytest.mark.slow)])
 def test_stopped_and_gone_on_elsewhere(ray, data, whole, tmp_path, monkeypatch, first):
     "Stopped at several writes; every second start is on Ray"
-    import prunebook.runs as runs
+    import prunebook.paper.runs as runs
     c, real, starts = config(data, healed_ns=[3], strategies=['simple']), runs.atomic_write, 0
     while True:
         left = iter(range(7))

@@ -3,8 +3,8 @@ import hashlib
 from pathlib import Path
 import numpy as np
 import pytest
-from prunebook import criteria
-from prunebook.criteria import HOLDS, REFUTED, UNDECIDED, rule_no_plateau, rule_plateau, rule_reversal, simulate
+from prunebook.paper import criteria
+from prunebook.paper.criteria import HOLDS, REFUTED, UNDECIDED, rule_no_plateau, rule_plateau, rule_reversal, simulate
 
 FROZEN = '7b1afff4119e2096d96b75fc6d620406'
 GRID = np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20]) / 28

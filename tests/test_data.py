@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import strategies as st
-from prunebook import PrunebookError, assets, load_questions, load_texts
-from prunebook.assets import TEXT_SPLITS
+from prunebook import PrunebookError, load_questions, load_texts
+from prunebook.model import assets
+from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
-from prunebook.prompts import check_items
-from prunebook.questions import one_step_sums
+from prunebook.data.texts import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
+from prunebook.evaluation.prompts import check_items
+from prunebook.data.questions import one_step_sums
 from support.readers import blobs, bounded, fuzz, near
 
 KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')

@@ -4,15 +4,14 @@ import itertools, json, subprocess, sys
 import numpy as np, pytest, torch
 from transformers import AutoConfig
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model, save_pruned
-from prunebook.checkpoint import export_plan, model_card, sound_record, widen_config
+from prunebook.pruning.checkpoint import export_plan, model_card, sound_record, widen_config
 from prunebook.cli import main
-from prunebook.deploy import (
-    RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report, transformers_scores)
-from prunebook.limits import NotServable, restriction
-from prunebook.plans import Plan, as_plan
-from prunebook.serving import (
-    HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable, servable_blocks, serving_states,
-    serving_verdict, serving_warning, show_serving)
+from prunebook.serving.deploy import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
+                                      transformers_scores)
+from prunebook.pruning.limits import NotServable, restriction
+from prunebook.pruning.plans import Plan, as_plan
+from prunebook.serving.rules import (HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable,
+                                     servable_blocks, serving_states, serving_verdict, serving_warning, show_serving)
 from support.tiny import save, word_tokenizer
 
 WINDOW = dict(sliding_window=8)
@@ -179,7 +178,7 @@ def test_baichuan_in_llama_cpp(depth, width, status):
 def test_rules_need_no_transformers_where_defaults_are_known():
     "In a new process, with the configs of old checkpoints"
     code = """import sys
-from prunebook.serving import verdicts_of
+from prunebook.serving.rules import verdicts_of
 for kind in ('llama', 'qwen2', 'qwen3'):
     [mlx] = [o for o in verdicts_of(dict(model_type=kind, num_hidden_layers=4), [0, 1]) if o.stack == 'mlx']
     print(kind, mlx.status)
@@ -241,7 +240,7 @@ def as_baichuan(src, dst):
 @pytest.mark.parametrize('depth', [32, 31])
 def test_baichuan_by_running(depth, tmp_path, tiny):
     "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
-    from prunebook.llamacpp import llama_scores, to_gguf
+    from prunebook.serving.llamacpp import llama_scores, to_gguf
     model = wide_awake(tiny('llama', layers=depth))
     with torch.no_grad():  # sharp attention, which positions change
         for n, p in model.named_parameters():
@@ -261,7 +260,7 @@ def test_baichuan_by_running(depth, tmp_path, tiny):
 @pytest.mark.parametrize('drop, right', [('10-11', False), ('4', False), ('6-11', True), ('16-17', True)])
 def test_real_gemma(tmp_path, drop, right):
     "Cuts that break the period are flagged, and mended by our export; cuts that keep it pass; all by running"
-    from prunebook.assets import fetch
+    from prunebook.model.assets import fetch
     folder = prune_checkpoint(fetch('gemma3-270m', progress=False), tmp_path/'out', drop, progress=False)
     stacks = [o for o in RUNNERS if RUNNERS[o].installed]
     if not stacks: pytest.skip('no stack is installed')
@@ -407,7 +406,7 @@ def test_exported_options_carry_the_warning(caplog):
 
 def test_judge():
     "A run decides, except that a fault beyond the window stays one"
-    from prunebook.deploy import Runner
+    from prunebook.serving.deploy import Runner
     runner = Runner((), '', None)
     near, far = Agreement(9, 1e-5, 1e-4, 1.), Agreement(9, .1, 2., .5)
     same, wrong = (serving_verdict(gemma(), 'mlx', o) for o in (range(18), without([3], 18)))
@@ -436,7 +435,7 @@ def test_check_says_what_is_served(folders, capsys):
 
 
 def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
-    from prunebook import deploy
+    from prunebook.serving import deploy
     def missing(packages, extra): raise PrunebookError(f'not there. Run `pip install "prunebook[{extra}]"`.')
     monkeypatch.setattr(deploy, 'need', missing)
     assert main(['check', str(folders/'six'), '--serve', 'mlx', 'llama.cpp']) == 0

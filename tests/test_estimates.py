@@ -6,8 +6,8 @@ import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
 from prunebook.estimates import Size, estimate, gguf_shapes, machine_speed, model_size, work, working_gb
-from prunebook.healing import make_student
-from prunebook.training import collate, training_rows
+from prunebook.healing.healing import make_student
+from prunebook.healing.training import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
 
 WIDE = dict(hidden_size=192, intermediate_size=512)

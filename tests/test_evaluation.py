@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.evaluation import c4_loss, choice_accuracy, text_loss
-from prunebook.generation import RoomyLayer, end_tokens, generate_texts, generated_accuracy, last_number, shared_start
-from prunebook.prompts import SCORINGS, answers, check_items, prompt
-from prunebook.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score, macro_interval,
-                              ratio_interval, wilson)
-from prunebook.likelihood import pick
-from prunebook.stack import LayerStack
+from prunebook.evaluation.evaluation import c4_loss, choice_accuracy, text_loss
+from prunebook.evaluation.generation import (RoomyLayer, end_tokens, generate_texts, generated_accuracy, last_number,
+                                             shared_start)
+from prunebook.evaluation.prompts import SCORINGS, answers, check_items, prompt
+from prunebook.evaluation.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score,
+                                         macro_interval, ratio_interval, wilson)
+from prunebook.evaluation.likelihood import pick
+from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 SMALL = dict(layers=4, initializer_range=.3)

@@ -7,11 +7,11 @@ import csv, hashlib, json, os, random, signal, subprocess, sys, time
 from collections import Counter, defaultdict
 from pathlib import Path
 import pandas as pd, pytest
-from prunebook.checkpoint import prune_checkpoint
+from prunebook.pruning.checkpoint import prune_checkpoint
 from prunebook.core import read_json
-from prunebook.recipes import HealingConfig
-from prunebook.distances import LayerDistances
-from prunebook.grids import SweepConfig
+from prunebook.healing.recipes import HealingConfig
+from prunebook.similarity.distances import LayerDistances
+from prunebook.paper.grids import SweepConfig
 from support import kills
 from support.kills import beside, tree, unsynced
 from support.tiny import save, texts, tiny, words

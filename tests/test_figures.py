@@ -7,16 +7,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import open_run
-from prunebook.curves import retention_of
-from prunebook.findings import Unmeasured
+from prunebook.paper.claims import open_run
+from prunebook.paper.curves import retention_of
+from prunebook.paper.findings import Unmeasured
 from prunebook.core import PrunebookError
-from prunebook.figures import (
-    STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates, kept_runs, known_rulings, look_of,
-    one_legend, outer_labels, panels, percent_axis, plot_curves, plot_heatmap, plot_heatmaps, plot_history, plot_places,
-    plot_recipe, plot_retention, plot_scores, plot_stack, report_html, rescaled_rows, save_figure, short_name)
-from prunebook.distances import LayerDistances
-from prunebook.stack import Block
+from prunebook.paper.figures import (STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates,
+                                     kept_runs, known_rulings, look_of, one_legend, outer_labels, panels, percent_axis,
+                                     plot_curves, plot_heatmap, plot_heatmaps, plot_history, plot_places, plot_recipe,
+                                     plot_retention, plot_scores, plot_stack, report_html, rescaled_rows, save_figure,
+                                     short_name)
+from prunebook.similarity.distances import LayerDistances
+from prunebook.model.stack import Block
 from support import made_runs
 from support.made_runs import Made, choice, distances, fill, full
 
@@ -232,8 +233,8 @@ def test_a_page_escapes_everything():
 
 SCRIPT = '''
 import sys
-from prunebook.figures import plot_stack, save_figure
-from prunebook.stack import Block
+from prunebook.paper.figures import plot_stack, save_figure
+from prunebook.model.stack import Block
 ax = plot_stack(8, Block(2, 3))
 ax.plot([0, 1], marker='o', label='x')
 ax.legend()

@@ -6,9 +6,9 @@ import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from prunebook import PrunebookError, heal, prune_model
-from prunebook.checkpoint import check_checkpoint, read_tensors, save_pruned
+from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.core import read_json
-from prunebook.training import fully_sharded
+from prunebook.healing.training import fully_sharded
 from support.fsdp import launch
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
@@ -23,7 +23,8 @@ from support.fsdp import allow_cpu
 allow_cpu()
 from support.healing import *
 from transformers import AutoModelForCausalLM
-from prunebook import prune_model, training
+from prunebook import prune_model
+from prunebook.healing import training
 from prunebook.core import process
 part, out, rank = sys.argv[1], Path(sys.argv[2]), process().rank
 config = SMALL.replace(dropout=0., save_every=1)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import scipy.stats  # noqa: F401 (an alarm in the middle of its first import would break it)
 from hypothesis import strategies as st
-from prunebook.checkpoint import check_checkpoint, prune_checkpoint, read_header, read_tensors
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_header, read_tensors
 from prunebook.cli import main
 from prunebook.core import PrunebookError
-from prunebook.scores import LossScore, Score, load_score
-from prunebook.tasks import parse_task
-from prunebook.recipes import HealingConfig
-from prunebook.maps import LossMap
-from prunebook.plans import Plan, parse_layers
-from prunebook.distances import LayerDistances
-from prunebook.grids import SweepConfig
+from prunebook.evaluation.scores import LossScore, Score, load_score
+from prunebook.evaluation.tasks import parse_task
+from prunebook.healing.recipes import HealingConfig
+from prunebook.evaluation.maps import LossMap
+from prunebook.pruning.plans import Plan, parse_layers
+from prunebook.similarity.distances import LayerDistances
+from prunebook.paper.grids import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
 
 

@@ -5,22 +5,22 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-import prunebook.adapters as adapters
-import prunebook.attention as attention
-import prunebook.healing as healing
-import prunebook.methods as methods
-import prunebook.training as training
+import prunebook.healing.adapters as adapters
+import prunebook.model.attention as attention
+import prunebook.healing.healing as healing
+import prunebook.healing.methods as methods
+import prunebook.healing.training as training
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
-from prunebook.adapters import load_adapter
-from prunebook.checkpoint import save_pruned
+from prunebook.healing.adapters import load_adapter
+from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import lock, read_json
-from prunebook.data import Tokens
-from prunebook.healing import HealingResult, make_student
-from prunebook.methods import METHODS, Method, frozen_copy, seams
-from prunebook.recipes import PAPER_RECIPES, QUICK, settings_that_count
-from prunebook.modules import fingerprint
-from prunebook.stack import LayerStack
-from prunebook.training import OrderedTrainer, training_rows
+from prunebook.data.texts import Tokens
+from prunebook.healing.healing import HealingResult, make_student
+from prunebook.healing.methods import METHODS, Method, frozen_copy, seams
+from prunebook.healing.recipes import PAPER_RECIPES, QUICK, settings_that_count
+from prunebook.model.modules import fingerprint
+from prunebook.model.stack import LayerStack
+from prunebook.healing.training import OrderedTrainer, training_rows
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 
 
@@ -202,7 +202,7 @@ def test_a_patch_that_makes_the_model_worse_warns(monkeypatch, caplog):
     assert caplog.text == ''
     monkeypatch.setattr(methods, 'least_squares_map', lambda G, C: -9 * torch.eye(len(G)).double())
     second = run(cut, patch, teacher=model)
-    lines = [o.getMessage() for o in caplog.records if o.name == 'prunebook.methods']
+    lines = [o.getMessage() for o in caplog.records if o.name == 'prunebook.healing.methods']
     assert len(lines) == 1 and '\n' not in lines[0]
     numbers = re.search(r'from ([\d.]+) to ([\d.]+) nats per token on 3 of the texts. Heal it', lines[0])
     a, b = map(float, numbers.groups())
@@ -807,6 +807,6 @@ def test_an_interrupted_run_of_an_older_version_goes_on(pruned, monkeypatch, tmp
 
 def test_healing_imports_without_torch():
     "The command line reads METHODS and QUICK for its help"
-    code = ('import sys, prunebook.healing as h, prunebook.recipes as r; assert h.METHODS and r.QUICK; '
+    code = ('import sys, prunebook.healing.healing as h, prunebook.healing.recipes as r; assert h.METHODS and r.QUICK; '
             'print("torch" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == 'False\n'

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from prunebook.attention import takes_forks
+from prunebook.model.attention import takes_forks
 from prunebook.core import PrunebookError
-from prunebook.prompts import prompt
-from prunebook.likelihood import (continuation_logprobs, document_losses, encode_pairs, logprob_batches, pick,
-                                  token_losses)
-from prunebook.prefixes import share_prefixes
-from prunebook.data import make_batch
-from prunebook.architecture import check_vocabulary
-from prunebook.stack import LayerStack
+from prunebook.evaluation.prompts import prompt
+from prunebook.evaluation.likelihood import (continuation_logprobs, document_losses, encode_pairs, logprob_batches,
+                                             pick, token_losses)
+from prunebook.evaluation.prefixes import share_prefixes
+from prunebook.data.texts import make_batch
+from prunebook.model.architecture import check_vocabulary
+from prunebook.model.stack import LayerStack
 from support.tiny import Letters, tiny
 
 SMALL = dict(layers=4, initializer_range=.3)  # larger weights: attention then matters in a random model
@@ -77,7 +77,7 @@ def test_forks_and_caches_agree(kind, monkeypatch):
     requests = [(words(r, r.randrange(2, 9)), [words(r, r.randrange(1, 6)) for _ in range(3)]) for _ in range(7)]
     assert takes_forks(LayerStack(model))
     forks = continuation_logprobs(model, requests)
-    monkeypatch.setattr('prunebook.likelihood.takes_forks', lambda stack: False)
+    monkeypatch.setattr('prunebook.evaluation.likelihood.takes_forks', lambda stack: False)
     caches = continuation_logprobs(model, requests)
     for a, b in zip(forks, caches): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -202,7 +202,7 @@ def test_layers_stay_in_the_order_of_the_model():
 
 @pytest.mark.parametrize('keeps', [None, KEEPS], ids=['one model', 'many'])
 def test_a_row_of_prompts_is_halved_when_memory_runs_out(keeps, monkeypatch):
-    import prunebook.likelihood as likelihood
+    import prunebook.evaluation.likelihood as likelihood
     model, requests, real = make('llama'), asked('letters', random.Random(7)), likelihood.run_forks
 
     def small(stack, forks, base=None, before=0):

@@ -4,13 +4,13 @@ from pathlib import Path
 from shutil import copy
 import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
-from prunebook import llamacpp
+from prunebook.serving import llamacpp
 from prunebook.cli import main
-from prunebook.deploy import agreement_of, transformers_scores
-from prunebook.exports import TOLERANCES, export_gguf, short_window
-from prunebook.llamacpp import (
-    TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores, query_factor, run_job, to_gguf)
-from prunebook.speeds import served_speed, speed_medians
+from prunebook.serving.deploy import agreement_of, transformers_scores
+from prunebook.serving.exports import TOLERANCES, export_gguf, short_window
+from prunebook.serving.llamacpp import (TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores,
+                                        query_factor, run_job, to_gguf)
+from prunebook.serving.speeds import served_speed, speed_medians
 from support.tiny import save, tiny
 
 try: llama_cpp()
@@ -57,7 +57,7 @@ FAMILIES = dict(
                           linear_value_head_dim=16)))
 convert_all = '''
 import json, sys
-from prunebook.llamacpp import JOBS
+from prunebook.serving.llamacpp import JOBS
 for folder, out, mend in json.load(sys.stdin): JOBS['convert'](folder, out, 'f32', mend, False)'''
 
 
@@ -122,7 +122,7 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
 def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
     "And what stood at its place stays"
     (tmp_path/'x.gguf').write_text('mine')
-    monkeypatch.setattr('prunebook.exports.to_gguf', lambda folder, out, *a, **kw: copy(files[False], out))
+    monkeypatch.setattr('prunebook.serving.exports.to_gguf', lambda folder, out, *a, **kw: copy(files[False], out))
     with pytest.raises(PrunebookError, match='does not compute what transformers computes.*Nothing was written'):
         export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
@@ -207,7 +207,7 @@ def test_a_full_disk_before_the_work(tmp_path, monkeypatch, capsys):
 def test_a_disk_that_is_full_meanwhile(tmp_path):
     "The converter's own write fails, in its own process"
     folder = save(tmp_path/'model', tiny(layers=2, vocab_size=4000))
-    code = 'import sys\nfrom prunebook.exports import export_gguf\nexport_gguf(*sys.argv[1:], tokenizer=False)'
+    code = 'import sys\nfrom prunebook.serving.exports import export_gguf\nexport_gguf(*sys.argv[1:], tokenizer=False)'
     def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
     done = subprocess.run([sys.executable, '-c', code, folder, tmp_path/'x.gguf'], preexec_fn=limit, text=True,
                           capture_output=True)

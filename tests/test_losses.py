@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import torch
 from prunebook.core import PrunebookError
-from prunebook.evaluation import text_loss
-from prunebook.bends import critical_fraction, fit_two_lines
-from prunebook.losses import cut_losses, judge_distances, loss_map
-from prunebook.maps import LossMap
-from prunebook.prefixes import Branch, run_branch, share_prefixes
-from prunebook.distances import LayerDistances
-from prunebook.similarity import layer_distances
-from prunebook.stack import Block, LayerStack
+from prunebook.evaluation.evaluation import text_loss
+from prunebook.paper.bends import critical_fraction, fit_two_lines
+from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map
+from prunebook.evaluation.maps import LossMap
+from prunebook.evaluation.prefixes import Branch, run_branch, share_prefixes
+from prunebook.similarity.distances import LayerDistances
+from prunebook.similarity.similarity import layer_distances
+from prunebook.model.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
 
 DEPTH, texts = 6, letter_texts()
@@ -91,7 +91,7 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     "Stopped after each batch in turn; what was done is not run again, with other batches either"
     model, keeps, partial = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial'
     whole = losses_of(model, keeps, batch_tokens=40)
-    import prunebook.documents as documents
+    import prunebook.evaluation.documents as documents
     walk = documents.walk
     for stop in (1, 2, 3):
         partial.unlink(missing_ok=True)

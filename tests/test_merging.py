@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
-import prunebook.merging as merging
+import prunebook.healing.merging as merging
 from prunebook import PrunebookError, heal, merge_adapter, prune_model
-from prunebook.adapters import checkpoint_fingerprint, load_adapter
-from prunebook.checkpoint import check_checkpoint, read_tensors, save_pruned
+from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
+from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
 from prunebook.core import read_json
-from prunebook.methods import METHODS
-from prunebook.modules import fingerprint
+from prunebook.healing.methods import METHODS
+from prunebook.model.modules import fingerprint
 from support.checkpoints import absent, digest, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
@@ -181,7 +181,7 @@ def test_a_killed_merge_leaves_the_old(healed, tmp_path, monkeypatch):
 
 LEAN = '''
 import sys
-from prunebook.merging import merge_adapter
+from prunebook.healing.merging import merge_adapter
 read = lambda: next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('VmHWM')) * 1024
 import peft, torch, transformers, matplotlib.pyplot
 from transformers import AutoModelForCausalLM
@@ -273,12 +273,12 @@ def test_heal_in_four_bits_loads_nothing_else(files, tmp_path, monkeypatch, caps
     "Killed before the merge, it goes on after the training"
     pytest.importorskip('bitsandbytes')
     saved(tmp_path/'src', tiny(hidden_size=64, intermediate_size=128))
-    from prunebook import models
+    from prunebook.model import loading as models
     load, loaded = models.load_model, []
     def noted(*args, **kw):
         loaded.append(load(*args, **kw))
         return loaded[-1]
-    monkeypatch.setattr('prunebook.adapters.load_model', noted)
+    monkeypatch.setattr('prunebook.healing.adapters.load_model', noted)
     args = files('--bits', 4, src=tmp_path/'src')
     def dies(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:

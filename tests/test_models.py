@@ -6,10 +6,11 @@ import time
 import traceback
 import pytest
 import torch
-from prunebook import PrunebookError, load_model, models
-from prunebook.assets import check_hub
-from prunebook.models import find_model, load_gguf, own_type, tokenizer_problem
-from prunebook.stack import LayerStack
+from prunebook import PrunebookError, load_model
+from prunebook.model import loading as models
+from prunebook.model.assets import check_hub
+from prunebook.model.loading import find_model, load_gguf, own_type, tokenizer_problem
+from prunebook.model.stack import LayerStack
 from support.assets import tiny_gguf
 from support.tiny import save, word_tokenizer
 

@@ -3,12 +3,12 @@ import random
 import time
 import numpy as np
 import pytest
-import prunebook.choices as choices
+import prunebook.evaluation.choices as choices
 from prunebook.core import PrunebookError
-from prunebook.choices import cut_answers
-from prunebook.evaluation import choice_accuracy
-from prunebook.prefixes import batch_room, pruned_tree, share_prefixes, states_stored
-from prunebook.stack import LayerStack
+from prunebook.evaluation.choices import cut_answers
+from prunebook.evaluation.evaluation import choice_accuracy
+from prunebook.evaluation.prefixes import batch_room, pruned_tree, share_prefixes, states_stored
+from prunebook.model.stack import LayerStack
 from support.tiny import Letters, tiny
 
 KEEPS = [[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [0, 3], [1, 2, 3]]

@@ -5,14 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from support.tiny import save, tiny
-from prunebook.checkpoint import save_pruned
+from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
-from prunebook.limits import check_distances
-from prunebook.plans import Plan, as_plan, check_patterns, matches, parse_layers
-from prunebook.pruning import STRATEGIES, Strategy, choose_layers, prune_model
-from prunebook.distances import LayerDistances
-from prunebook.modules import fingerprint
-from prunebook.stack import Block, LayerStack, show_layers
+from prunebook.pruning.limits import check_distances
+from prunebook.pruning.plans import Plan, as_plan, check_patterns, matches, parse_layers
+from prunebook.pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
+from prunebook.similarity.distances import LayerDistances
+from prunebook.model.modules import fingerprint
+from prunebook.model.stack import Block, LayerStack, show_layers
 
 ids = torch.arange(3, 15)[None]
 
@@ -209,7 +209,7 @@ def test_types_and_generation_settings_survive(tmp_path, dtype):
 
 def test_four_bits(tmp_path):
     pytest.importorskip('bitsandbytes')
-    from prunebook.models import quantization
+    from prunebook.model.loading import quantization
     save(tmp_path/'source', tiny(layers=6, hidden_size=64, head_dim=16))
     how = dict(quantization_config=quantization(4), device_map='cpu')
     model = AutoModelForCausalLM.from_pretrained(tmp_path/'source', **how)

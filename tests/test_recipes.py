@@ -3,10 +3,10 @@ import json
 import pytest, torch
 from prunebook import PrunebookError, choose_layers, heal, prune_model
 from prunebook.cli import main
-from prunebook.parents import agreement
-from prunebook.recipes import HealingConfig
-from prunebook.serving import servable, serving_verdict
-from prunebook.sizes import model_sizes
+from prunebook.evaluation.parents import agreement
+from prunebook.healing.recipes import HealingConfig
+from prunebook.serving.rules import servable, serving_verdict
+from prunebook.pruning.sizes import model_sizes
 from support import architectures
 from support.tiny import save, texts, tiny, word_tokenizer
 

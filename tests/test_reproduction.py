@@ -3,8 +3,8 @@ import html, json, os, re, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
-from prunebook.recipes import QUICK
-from prunebook.reproduction import PRESETS, named_texts, source_mark
+from prunebook.healing.recipes import QUICK
+from prunebook.paper.reproduction import PRESETS, named_texts, source_mark
 from support.tiny import letter_tokenizer, save, texts, tiny
 
 

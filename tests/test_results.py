@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.claims import open_run
-from prunebook.verdicts import claim_finding
+from prunebook.paper.claims import open_run
+from prunebook.paper.verdicts import claim_finding
 from prunebook.core import PrunebookError
-from prunebook.data import load_texts
-from prunebook.evaluation import choice_accuracy, text_loss
-from prunebook.generation import generated_accuracy
-from prunebook.scores import item_hash
-from prunebook.tasks import task_examples, task_items
-from prunebook.healing import heal
-from prunebook.models import load_model
-from prunebook.plans import Plan
-from prunebook.pruning import prune_model
-from prunebook.runs import kept_score, read_record, read_run
-from prunebook.modules import fingerprint
-from prunebook.stack import LayerStack
-from prunebook.grids import kept_config, questions_of, task_of
+from prunebook.data.texts import load_texts
+from prunebook.evaluation.evaluation import choice_accuracy, text_loss
+from prunebook.evaluation.generation import generated_accuracy
+from prunebook.evaluation.scores import item_hash
+from prunebook.evaluation.tasks import task_examples, task_items
+from prunebook.healing.healing import heal
+from prunebook.model.loading import load_model
+from prunebook.pruning.plans import Plan
+from prunebook.pruning.strategies import prune_model
+from prunebook.paper.runs import kept_score, read_record, read_run
+from prunebook.model.modules import fingerprint
+from prunebook.model.stack import LayerStack
+from prunebook.paper.grids import kept_config, questions_of, task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 runs = [results/o for o in ('demo', 'quick')]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook import runs
+from prunebook.paper import runs
 from prunebook.core import PrunebookError
-from prunebook.scores import LossScore, Score, ratio_interval, wilson
-from prunebook.runs import (EMPTY, FILES, ITEMS, KEYS, RESULTS, Run, arrow_schema, kept_score, read_items, read_record,
-                            read_results, read_run, start_record)
+from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
+from prunebook.paper.runs import (EMPTY, FILES, ITEMS, KEYS, RESULTS, Run, arrow_schema, kept_score, read_items,
+                                  read_record, read_results, read_run, start_record)
 from support.made_runs import MODEL, Made, choice, fill, loss
 
 results = Path(__file__).parents[1]/'nbs'/'results'

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 import prunebook
-from prunebook.checkpoint import export_plan, model_card
+from prunebook.pruning.checkpoint import export_plan, model_card
 from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable, public_name, redact
-from prunebook.figures import plot_scores, report_html
-from prunebook.adapters import load_adapter
-from prunebook.plans import Plan
-from prunebook.modules import fingerprint
+from prunebook.paper.figures import plot_scores, report_html
+from prunebook.healing.adapters import load_adapter
+from prunebook.pruning.plans import Plan
+from prunebook.model.modules import fingerprint
 
 token = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=document.title="pwned">',

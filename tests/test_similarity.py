@@ -12,15 +12,15 @@ import torch
 from support.distances import documents, eos_tokenizer, equation, half_turns, louder, of_blocks
 from support.tiny import tiny
 from torch.utils.flop_counter import FlopCounterMode
-from prunebook import similarity
+from prunebook.similarity import similarity
 from prunebook.core import PrunebookError
-from prunebook.data import tokenize
-from prunebook.certainty import Certain, Moments, by_ends, by_size
-from prunebook.distances import LayerDistances
-from prunebook.passes import RunState, tokenwise_parts
-from prunebook.similarity import MEASURES, Measure, layer_distances
-from prunebook.modules import fingerprint
-from prunebook.stack import LayerStack
+from prunebook.data.texts import tokenize
+from prunebook.similarity.certainty import Certain, Moments, by_ends, by_size
+from prunebook.similarity.distances import LayerDistances
+from prunebook.similarity.passes import RunState, tokenwise_parts
+from prunebook.similarity.similarity import MEASURES, Measure, layer_distances
+from prunebook.model.modules import fingerprint
+from prunebook.model.stack import LayerStack
 
 DEPTH = 8
 TYPES = ['llama', 'qwen3', 'gemma3_text', 'gpt_neox', 'gpt2', 'phi', 'mistral', 'gemma2', 'opt', 'falcon', 'olmo2',
@@ -340,8 +340,8 @@ sys.path.insert(0, sys.argv[2])
 from accelerate import PartialState
 from support.distances import documents, eos_tokenizer, louder
 from support.tiny import tiny
-from prunebook.certainty import Certain
-from prunebook.similarity import layer_distances
+from prunebook.similarity.certainty import Certain
+from prunebook.similarity.similarity import layer_distances
 rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if sys.argv[3] == 'until' else None
 d = layer_distances(louder(tiny()), eos_tokenizer(), documents(101), max_length=32, batch_tokens=128, every=10,
                     until=rule, partial=sys.argv[1] + '/state', progress=False)

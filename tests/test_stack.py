@@ -1,14 +1,14 @@
 "Layers: found, named, taken out for a moment or for good, run in part; and no trace left by anything that fails."
 import copy, itertools
 import numpy as np, pytest, torch
-from prunebook.attention import (
-    Fork, attend_by_document, document_spans, documents_isolated, fork_limit, run_forks, takes_forks)
-from prunebook import modules
+from prunebook.model.attention import (Fork, attend_by_document, document_spans, documents_isolated, fork_limit,
+                                       run_forks, takes_forks)
+from prunebook.model import modules
 from prunebook.core import PrunebookError
-from prunebook.configs import check_quantization, cut_config
-from prunebook.modules import evaluating, fingerprint, replaced, untie
-from prunebook.stack import Block, LayerStack, check_layers, find_layers, show_layers, weight_sharing_copy
-from prunebook.architecture import ffn_modules, stream_writer
+from prunebook.model.configs import check_quantization, cut_config
+from prunebook.model.modules import evaluating, fingerprint, replaced, untie
+from prunebook.model.stack import Block, LayerStack, check_layers, find_layers, show_layers, weight_sharing_copy
+from prunebook.model.architecture import ffn_modules, stream_writer
 from support import architectures
 from support.architectures import state
 from support.tiny import KINDS, tiny

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 from prunebook.core import PrunebookError
-from prunebook.data import load_questions
-from prunebook.scores import Score
-from prunebook.tasks import TASKS, Task
-from prunebook.recipes import HealingConfig
-from prunebook.pruning import STRATEGIES, Strategy
-from prunebook.runs import KEYS, kept_score, read_record, read_run
-from prunebook.similarity import layer_distances
-from prunebook.grids import SweepConfig, kept_config, questions_of, task_of
-from prunebook.sweeps import sweep
+from prunebook.data.texts import load_questions
+from prunebook.evaluation.scores import Score
+from prunebook.evaluation.tasks import TASKS, Task
+from prunebook.healing.recipes import HealingConfig
+from prunebook.pruning.strategies import STRATEGIES, Strategy
+from prunebook.paper.runs import KEYS, kept_score, read_record, read_run
+from prunebook.similarity.similarity import layer_distances
+from prunebook.paper.grids import SweepConfig, kept_config, questions_of, task_of
+from prunebook.paper.sweeps import sweep
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
@@ -144,8 +144,8 @@ def test_the_unpruned_model_is_healed_alike(data):
 def test_run_again_it_only_reads(data, monkeypatch):
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
-    import prunebook.scoring as scoring
-    import prunebook.units as units
+    import prunebook.paper.scoring as scoring
+    import prunebook.paper.units as units
     for name in ('cut_losses', 'cut_answers', 'evaluate'): monkeypatch.setattr(scoring, name, None)
     for name in ('layer_distances', 'search_loss'): monkeypatch.setattr(units, name, None)
     pd.testing.assert_frame_equal(table, run(data, c))
@@ -155,7 +155,7 @@ def test_run_again_it_only_reads(data, monkeypatch):
 def test_stopped_at_any_write(data, monkeypatch, healed_ns, step):
     c = config(data, strategies=['similarity', 'greedy'], healed_ns=healed_ns, healing=SHORT)
     whole = run(data, c, 'whole')[COLUMNS].sort_values(KEYS).reset_index(drop=True)
-    import prunebook.runs as runs
+    import prunebook.paper.runs as runs
     real, writes = runs.atomic_write, []
     monkeypatch.setattr(runs, 'atomic_write', lambda *a: writes.append(1) or real(*a))
     run(data, c, 'counted')
@@ -182,7 +182,7 @@ def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
 
 def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     "In the middle of the losses: what is done stays, and is not run again"
-    import prunebook.documents as documents
+    import prunebook.evaluation.documents as documents
     c, walk, left, read = config(data, batch_tokens=40), documents.walk, iter(range(2)), []
     whole = run(data, c, 'whole')
 
@@ -217,7 +217,7 @@ def test_gone_on_with_other_batches_on_the_command_line(data, monkeypatch, capsy
         return code, capsys.readouterr()
     code, said = command('whole')
     assert code == 0, said.err
-    import prunebook.runs as runs
+    import prunebook.paper.runs as runs
     real, left = runs.atomic_write, iter(range(5))
 
     def stopped(*args):
@@ -246,7 +246,7 @@ def test_killed_at_random_times_ends_with_the_same_table(data):
     "SIGKILL, which nothing can catch, at 20 random times"
     import multiprocessing as mp
     ctx = mp.get_context('forkserver')
-    ctx.set_forkserver_preload(['prunebook.sweeps', 'test_sweeps', 'peft'])
+    ctx.set_forkserver_preload(['prunebook.paper.sweeps', 'test_sweeps', 'peft'])
 
     def start(out, after=None):
         p = ctx.Process(target=child, args=(data, out))
@@ -392,7 +392,7 @@ def test_a_strategy_of_the_readers_own(data, registries):
     def luck(n, depth, seed=0): return sorted(random.Random(seed).sample(range(depth), n))
 
     def by_loss(n, depth, model, loss):
-        from prunebook.plans import Plan
+        from prunebook.pruning.plans import Plan
         order = sorted(range(depth), key=lambda i: (i % 2, i))
         assert loss(model) > 0
         return Plan(tuple(order[:n]), depth, 'even', dict(order=order[:n]))

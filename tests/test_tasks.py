@@ -4,15 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from prunebook.assets import ASSETS, complete
+from prunebook.model.assets import ASSETS, complete
 from prunebook.core import PrunebookError
-from prunebook.data import load_questions
-from prunebook.evaluation import evaluate
-from prunebook.generation import same_number
-from prunebook.harness import harness_scores
-from prunebook.prompts import choose_examples, prompt, put_in_words
-from prunebook.scores import compare, item_hash, load_score
-from prunebook.tasks import GSM8K_EXAMPLES, TASKS, Task, change_task, parse_task, task_examples, task_items, task_title
+from prunebook.data.texts import load_questions
+from prunebook.evaluation.evaluation import evaluate
+from prunebook.evaluation.generation import same_number
+from prunebook.evaluation.harness import harness_scores
+from prunebook.evaluation.prompts import choose_examples, prompt, put_in_words
+from prunebook.evaluation.scores import compare, item_hash, load_score
+from prunebook.evaluation.tasks import (GSM8K_EXAMPLES, TASKS, Task, change_task, parse_task, task_examples,
+                                        task_items, task_title)
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -237,7 +238,7 @@ def test_scores_of_the_harness(monkeypatch):
         return dict(doc_id=i, doc=dict(q=i), target=target, filtered_resps=[(v, False) for v in logprobs])
     one, two = [sample(1, [-3., -1.], 0), sample(0, [-1., -2.], 0)], [sample(2, [-5., -4., -6.], 1)]
     out = dict(samples=dict(one=one, two=two), group_subtasks=dict(both=['one', 'two']))
-    monkeypatch.setattr('prunebook.harness.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
+    monkeypatch.setattr('prunebook.evaluation.harness.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
     found = harness_scores(None, None, ['one', 'both'])
     assert list(found) == ['harness:one', 'harness:both']
     assert found['harness:one'].picked == [0, 1] and found['harness:one'].k == 1
@@ -258,7 +259,7 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     pytest.importorskip('lm_eval')
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
-    from prunebook.models import load_model
+    from prunebook.model.loading import load_model
     t = TASKS[name]
     demo, tok = load_model('demo', dtype=torch.float32)
     items, n = task_items(t), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from prunebook import PrunebookError, prune_model
-from prunebook.attention import attend_by_document, documents_isolated
+from prunebook.model.attention import attend_by_document, documents_isolated
 from prunebook.core import read_json
-from prunebook.stack import LayerStack
-from prunebook.training import (DivergenceWatch, WithLoss, collate, is_whole, load_state, mark_whole, on_first,
-                                row_order, save_state, training_rows, undisturbed, whole_checkpoint)
+from prunebook.model.stack import LayerStack
+from prunebook.healing.training import (DivergenceWatch, WithLoss, collate, is_whole, load_state, mark_whole, on_first,
+                                        row_order, save_state, training_rows, undisturbed, whole_checkpoint)
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
@@ -40,7 +40,7 @@ def test_a_checkpoint_holds_no_pickled_state(tmp_path):
     run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'a')  # cleared at its end
     seen = []
     with pytest.MonkeyPatch.context() as m:
-        m.setattr('prunebook.training.mark_whole', lambda folder: seen.extend(p.name for p in folder.iterdir()))
+        m.setattr('prunebook.healing.training.mark_whole', lambda folder: seen.extend(p.name for p in folder.iterdir()))
         run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'b')
     assert {'optimizer.safetensors', 'optimizer.json'} <= set(seen) and not {'optimizer.pt', 'scheduler.pt'} & set(seen)
 
@@ -217,7 +217,7 @@ def test_a_loss_that_grows_stops(curve, stops):
 
 
 def test_a_batch_must_divide_among_processes(monkeypatch, tmp_path):
-    from prunebook.training import training_arguments
+    from prunebook.healing.training import training_arguments
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(PrunebookError, match='batch_size=3 is not a multiple of 2 processes'):

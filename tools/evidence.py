@@ -7,15 +7,15 @@ cores.
 import argparse
 from pathlib import Path
 
-from prunebook.recipes import QUICK
-from prunebook.losses import loss_map
-from prunebook.models import load_model
-from prunebook.runs import Run, model_record, read_run
-from prunebook.data import load_texts
-from prunebook.distances import LayerDistances
-from prunebook.similarity import layer_distances
-from prunebook.grids import SweepConfig
-from prunebook.sweeps import sweep
+from prunebook.healing.recipes import QUICK
+from prunebook.evaluation.losses import loss_map
+from prunebook.model.loading import load_model
+from prunebook.paper.runs import Run, model_record, read_run
+from prunebook.data.texts import load_texts
+from prunebook.similarity.distances import LayerDistances
+from prunebook.similarity.similarity import layer_distances
+from prunebook.paper.grids import SweepConfig
+from prunebook.paper.sweeps import sweep
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens

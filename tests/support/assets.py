@@ -4,7 +4,7 @@ import hashlib
 import json
 import zipfile
 import numpy as np
-from prunebook.assets import Wheel
+from prunebook.model.assets import Wheel
 
 VOCAB = [chr(33 + i) for i in range(94)] + ['ab', '<s>', '</s>', 'Ġ', 'cd']
 

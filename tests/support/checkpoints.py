@@ -3,7 +3,7 @@ import hashlib
 import json
 from pathlib import Path
 from safetensors.torch import load_file
-from prunebook.checkpoint import read_tensors
+from prunebook.pruning.checkpoint import read_tensors
 
 INDEX = 'model.safetensors.index.json'
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from prunebook.data import tokenize
-from prunebook.stack import LayerStack
+from prunebook.data.texts import tokenize
+from prunebook.model.stack import LayerStack
 
 
 def eos_tokenizer(side='right'):

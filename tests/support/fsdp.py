@@ -4,7 +4,7 @@ from pathlib import Path
 from accelerate import state
 from accelerate.utils import DistributedType
 
-CONFIG = Path(__file__).parents[2]/'nbs'/'guide'/'fsdp.yaml'
+CONFIG = Path(__file__).parents[2]/'nbs'/'practice'/'fsdp.yaml'
 
 
 def allow_cpu():

@@ -1,8 +1,8 @@
 "A small recipe, and models of 6 layers to heal with it"
 import torch
 from tokenizers import processors
-from prunebook.healing import heal
-from prunebook.recipes import HealingConfig
+from prunebook.healing.healing import heal
+from prunebook.healing.recipes import HealingConfig
 from support.tiny import KINDS as _KINDS, texts, tiny as _tiny, word_tokenizer
 
 KINDS = [k for k in _KINDS if k not in ('mixtral', 'qwen2_moe', 'deepseek_v3')]
