@@ -1,8 +1,7 @@
 """Remove whole layers from language models: measure, prune, heal, evaluate.
 
-`from prunebook import load_model` works for every name below. A room (a module such as `prunebook.stack`) is imported
-when one of its names is first used, so that the command line starts at once. The rooms export more: the building
-blocks that the notebooks explain."""
+`from prunebook import load_model` works for every name below. A module such as `prunebook.model.stack` is imported when
+one of its names is first used, so that the command line starts at once."""
 __version__ = "0.0.1"
 
 from importlib import import_module as _import

@@ -41,8 +41,8 @@ for python in "${pythons[@]}"; do
     # every import of the package is declared: the declared packages are all that was installed
     clean python - <<'PY'
 import importlib, pkgutil, prunebook
-for m in pkgutil.iter_modules(prunebook.__path__):
-    if m.name != '__main__': importlib.import_module(f'prunebook.{m.name}')
+for m in pkgutil.walk_packages(prunebook.__path__, 'prunebook.'):
+    if not m.name.endswith('__main__'): importlib.import_module(m.name)
 for name in prunebook.__all__: getattr(prunebook, name)
 print(len(prunebook.__all__), 'public names')
 PY

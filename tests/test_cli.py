@@ -138,7 +138,8 @@ def test_every_option_can_be_given(name):
 
 def test_prune_measures_on_as_many_texts_as_asked(monkeypatch):
     seen = []
-    monkeypatch.setattr('prunebook.similarity.similarity.layer_distances', lambda model, tok, texts, **kw: seen.append(len(texts)))
+    noted = lambda model, tok, texts, **kw: seen.append(len(texts))
+    monkeypatch.setattr('prunebook.similarity.similarity.layer_distances', noted)
     monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
     for n in (None, 10, 100): cli._distances(argparse.Namespace(distances=None, n_texts=n), None, None, {})
     assert seen == [64, 10, 100]

@@ -188,7 +188,8 @@ def test_too_large_workers():
 
 def test_without_ray(monkeypatch, data, tmp_path):
     "It is not imported, and if it is asked for, the message says how to get it"
-    code = 'import sys, prunebook.paper.sweeps, prunebook.evaluation.losses, prunebook.paper.cluster; sys.exit("ray" in sys.modules)'
+    code = ('import sys, prunebook.paper.sweeps, prunebook.evaluation.losses, prunebook.paper.cluster\n'
+            'sys.exit("ray" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):

@@ -9,7 +9,6 @@ folder = Path(__file__).parents[1]/'nbs'
 files = sorted(p for p in folder.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 book = [Page.read(p, folder) for p in files]
 by_name = {p.name: p for p in book}
-library = [p for p in book if re.match(r'\d\d\w?_\w+\.ipynb$', p.name)]
 
 
 @pytest.mark.parametrize('page', book, ids=lambda p: p.name)
@@ -22,18 +21,6 @@ def listed():
 
 
 def test_sidebar_and_folder_agree(): assert sorted(listed()) == sorted(by_name)
-
-
-def leads_to(page):
-    "Pages that the last words of a page lead to"
-    return [((folder/page.name).parent/t).resolve() for t in re.findall(r'\]\(([^)#]+\.ipynb)', page.prose[-1][1])]
-
-
-@pytest.mark.parametrize('i', range(len(library) - 1), ids=lambda i: library[i].name)
-def test_each_numbered_page_leads_to_a_later_one(i):
-    "Pages of the course may pass over pages of reference"
-    later = {(folder/p.name).resolve() for p in library[i + 1:]}
-    assert later & set(leads_to(library[i]))
 
 
 @pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])

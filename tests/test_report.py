@@ -380,7 +380,7 @@ def test_the_wheel_holds_the_pages(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     with zipfile.ZipFile(next((tmp_path/'dist').glob('*.whl'))) as z:
-        found = [o for o in z.namelist() if o.startswith('prunebook/paper/')]
+        found = [o for o in z.namelist() if o.startswith('prunebook/paper/pages/')]
         assert {Path(o).name for o in found} == {o.name for o in pages_folder().iterdir() if o.is_file()}
         assert {Path(o).name for o in found} >= {f'{o}.ipynb' for o in PAGES} | {'published.csv'}
         for o in found:

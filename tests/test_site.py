@@ -46,12 +46,12 @@ def test_every_page(site, browser):
 
 
 def test_search_finds_the_pages_that_hold_all_words(site, browser):
-    browser.open((site/'guide'/'glossary.html').as_uri())
+    browser.open((site/'reference'/'glossary.html').as_uri())
     def search(words):
         browser.run(f"""(() => {{ const box = document.querySelector('header input')
             box.value = {words!r}; box.dispatchEvent(new Event('input')) }})()""")
         return browser.run("[...document.querySelectorAll('header ol a')].map(o => o.href)")
-    assert (site/'similarity.html').as_uri() in search('similarity angular')
+    assert (site/'course'/'distances.html').as_uri() in search('similarity angular')
     assert search('similarity no-such-word') == [] == search('')
 
 

@@ -1,0 +1,1 @@
+"Texts and questions, read and put into batches of tokens."

@@ -1,0 +1,1 @@
+"Losses, answers and the intervals of both."

@@ -41,7 +41,7 @@ def cut_losses(
     task: str = 'text',                 # Name in the result
     source: str = '',                   # Where the texts come from, for the record
     partial: str | Path | None = None,  # File that keeps the sums after each batch
-    ray: Any = None                     # A `prunebook.paper.cluster.Cluster`, whose workers compute; this process if `None`
+    ray: Any = None                     # A `Cluster`, whose workers compute; this process if `None`
 ) -> list[LossScore]:                   # One for each of `keeps`, as `text_loss` in a `view` gives
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
@@ -67,7 +67,7 @@ def loss_map(
     memory: float = 1.,                 # GB of stored states, at most
     partial: str | Path | None = None,  # File that keeps the sums after each batch; a killed call goes on from it
     progress: bool = True,
-    ray: Any = None                     # A `prunebook.paper.cluster.Cluster`, whose workers compute; this process if `None`
+    ray: Any = None                     # A `Cluster`, whose workers compute; this process if `None`
 ) -> LossMap:
     "The loss of `model` on `texts` without each block of consecutive layers"
     depth = len(LayerStack(model))

@@ -1,0 +1,1 @@
+"A short training run that repairs a pruned model."

@@ -1,0 +1,1 @@
+"Find the layers of any decoder, load models, and know what a config says about its layers."

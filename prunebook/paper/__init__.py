@@ -1,0 +1,1 @@
+"Runs, sweeps, claims and figures of the paper."

@@ -28,7 +28,7 @@ PAGES = ('claims', 'figure1', 'figure1d', 'figure2', 'figure3', 'figure4', 'figu
 
 def pages_folder() -> Path:
     "Folder of the paper's notebooks. Raises `PrunebookError` if they are not there"
-    places = (Path(str(files(prunebook)))/'paper', Path(prunebook.__file__).parents[1]/'nbs'/'paper')
+    places = (Path(str(files(prunebook)))/'paper'/'pages', Path(prunebook.__file__).parents[1]/'nbs'/'paper')
     for folder in places:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError("the paper's notebooks are not in this installation. Install prunebook again.")

@@ -1,0 +1,1 @@
+"Choose layers and remove them, in memory or on disk."

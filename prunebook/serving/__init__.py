@@ -1,0 +1,1 @@
+"Does a pruned model compute the same where it is served?"

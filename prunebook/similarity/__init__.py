@@ -1,0 +1,1 @@
+"How much each block of layers changes the residual stream."

@@ -68,9 +68,10 @@ def forked(f, under, log, at=None):
 # the command line: a server that has imported the libraries forks a process for each run
 
 SERVER = multiprocessing.get_context('forkserver')
-SERVER.set_forkserver_preload(['support.kills', 'prunebook.cli', 'prunebook.paper.sweeps', 'prunebook.healing.healing',
-                               'prunebook.evaluation.evaluation', 'prunebook.pruning.checkpoint', 'prunebook.paper.reproduction', 'peft',
-                               'transformers.trainer'])
+SERVER.set_forkserver_preload([
+    'support.kills', 'prunebook.cli', 'prunebook.paper.sweeps', 'prunebook.healing.healing',
+    'prunebook.pruning.checkpoint', 'prunebook.evaluation.evaluation', 'prunebook.paper.reproduction', 'peft',
+    'transformers.trainer'])
 
 def _main(argv, under, log, at, sign, said):
     "In the process: run `prunebook` with these arguments"

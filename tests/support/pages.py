@@ -1,8 +1,7 @@
 """Hard facts about a page of the book. `problems(page)` lists those that do not hold.
 
 Each page has a title and a description, saves no error, warning or text of stderr, names nothing of the machine that
-ran it, gives every figure a caption, answers its exercises, and links only to places that exist. Style is not tested:
-`python tools/style.py` counts it and warns."""
+ran it, gives every figure a caption, answers its exercises, and links only to places that exist."""
 import html
 import json
 import re
