@@ -2,20 +2,32 @@
 
 Each run is a folder of nbs/results that holds several sweeps. A run that was stopped goes on where it was; one that is
 whole is read and left alone. `--only NAME` makes one sweep, `--list` shows them all. One run at a time: each uses all
-cores.
+cores. The page discoveries/design says what the newer ones ask, and what counts as an answer.
 """
 import argparse
+import random
+import time
+from contextlib import ExitStack
 from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
 
 from prunebook.healing.recipes import QUICK
 from prunebook.evaluation.losses import loss_map
 from prunebook.model.loading import load_model
+from prunebook.model.stack import LayerStack
 from prunebook.paper.runs import Run, model_record, read_run
 from prunebook.data.texts import load_texts
 from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.similarity import layer_distances
+from prunebook.evaluation.evaluation import text_loss
+from prunebook.evaluation.tasks import TASKS, Task, parse_task
 from prunebook.paper.grids import SweepConfig
-from prunebook.paper.sweeps import sweep
+from prunebook.paper.jobs import Cut, Job, Row, begin, finish
+from prunebook.paper.sweeps import known_scores, sweep, work_through
+from prunebook.paper.units import Unit
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens
@@ -43,8 +55,32 @@ def base_loss(steps, rank=64):
 def long_healing(rank=64, **kwargs):
     "Healing with 1,024,000 tokens of four sets of texts, since C4's alone would be read eight times"
     recipe = RECIPE.replace(steps=1000, save_every=50, rank=rank, alpha=rank)
-    return SweepConfig(ns=[], tasks=['c4'], n_texts=32,  # the documents of the shorter healing runs
-                       healing=recipe, healing_texts='c4+wiki+technical+tiny', **kwargs)
+    return SweepConfig(**dict(ns=[], tasks=['c4'], n_texts=32,  # the documents of the shorter healing runs
+                              healing=recipe, healing_texts='c4+wiki+technical+tiny') | kwargs)
+
+def read_numbers():
+    "400 questions whose answer stands in them: the form of GSM8K without its reasoning"
+    rng, names = random.Random(0), ['Tom', 'Ada', 'Leah', 'Omar', 'Mia', 'Jon', 'Eva', 'Raj']
+    ask = '{} writes the number {} on the board. Which number is on the board?'
+    say, numbers = 'The number on the board is {0}. The answer is {0}.', rng.sample(range(10, 1000), 408)
+    return [dict(question=ask.format(rng.choice(names), k), answer=say.format(k)) for k in numbers]
+
+READING = Task('read_number', 'Reading a number', 'generated', lambda: read_numbers()[8:], shots=8, seed=None,
+               examples=lambda: read_numbers()[:8], stop=('Q:',), prompt=lambda o: f"Q: {o['question']}\nA:")
+TASKS.add(READING)
+
+LETTERS, LIKELIHOOD = 'arc_easy:scoring=letter', 'arc_easy'
+FOUR_WAYS = [LETTERS, LIKELIHOOD, 'arc_easy:shots=5,scoring=letter', 'arc_easy:shots=5']
+ASKED = dict(tasks=[*FOUR_WAYS, 'mmlu_text'], n_questions=dict.fromkeys(FOUR_WAYS, 500) | {'mmlu_text': 741})
+SEEDED = dict(tasks=['c4', LIKELIHOOD, LETTERS, 'mmlu', 'boolq'], n_texts=64,
+              n_questions={LIKELIHOOD: 500, LETTERS: 500, 'mmlu': 741, 'boolq': 500})
+
+def single_layers(n):
+    "The loss, and ARC-Easy asked in two ways; `ONE_BY_ONE` makes the cuts"
+    return SweepConfig(ns=[], tasks=['c4', LIKELIHOOD, LETTERS], n_texts=16, max_length=256,
+                       n_questions={LIKELIHOOD: n, LETTERS: n})
+
+ONE_BY_ONE = ['single-layers-100', 'single-layers']  # the questions of the first are among those of the second
 
 SWEEPS = {
     'gemma3-270m': {
@@ -57,7 +93,10 @@ SWEEPS = {
         'wiki': SweepConfig(strategies=[*PAPER, 'best_loss', 'greedy'], ns=[1, 2, 4, 6], sources=dict(c4='wiki'),
                             **SMALL),
         'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 4, 2, 6, 8], **HEALED, **GEMMA_LOSS),
-        'healed-simple': SweepConfig(strategies=['simple', 'best_loss'], healed_ns=[4], **HEALED, **GEMMA_LOSS)},
+        'healed-simple': SweepConfig(strategies=['simple', 'best_loss'], healed_ns=[4], **HEALED, **GEMMA_LOSS),
+        'healed-simple-more': SweepConfig(strategies=['simple'], healed_ns=[2, 6, 8], **HEALED, **GEMMA_LOSS),
+        'healed-seeds': SweepConfig(strategies=PAPER, healed_ns=[0, 4], seeds=[1, 2], **HEALED, **GEMMA_LOSS),
+        'shots': SweepConfig(strategies=['similarity'], ns=[1, 2, 4, 6], tasks=['arc_easy', 'arc_easy:shots=5'])},
     'qwen2.5-coder-1.5b': {
         'cuts': SweepConfig(strategies=PAPER, ns=[1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20], **QWEN),
         'middle': SweepConfig(strategies=['middle'], ns=[1, 2, 4, 6, 10, 14, 20], **QWEN),
@@ -67,7 +106,17 @@ SWEEPS = {
         'healed': SweepConfig(strategies=['similarity'], healed_ns=[0, 8, 4, 6, 10, 14], **HEALED, **QWEN_HEALED),
         'healed-2': SweepConfig(strategies=['similarity'], healed_ns=[2], **HEALED, **QWEN_HEALED),
         'healed-simple': SweepConfig(strategies=['simple'], healed_ns=[4, 8, 6], **HEALED, **QWEN_HEALED),
-        'letters': asked(500, strategies=PAPER, healed_ns=[0, 4, 8], tasks=['arc_easy:scoring=letter'], **HEALED)},
+        'letters': asked(500, strategies=PAPER, healed_ns=[0, 4, 8], tasks=['arc_easy:scoring=letter'], **HEALED),
+        'single-layers-100': single_layers(100),
+        'single-layers': single_layers(500),
+        **{f'four-ways-{o}': SweepConfig(strategies=[o], ns=[1, 2, 3, 4, 6, 8], **ASKED) for o in [*PAPER, 'middle']},
+        'healed-simple-fine': SweepConfig(strategies=['simple'], healed_ns=[3, 5, 2, 1], **HEALED, **QWEN_HEALED),
+        'healed-seed-1': SweepConfig(strategies=PAPER, healed_ns=[0, 4], seeds=[1], **HEALED, **SEEDED),
+        'healed-seed-2': SweepConfig(strategies=PAPER, healed_ns=[0, 4], seeds=[2], **HEALED, **SEEDED),
+        'healed-fine': SweepConfig(strategies=['similarity'], healed_ns=[3, 1], **HEALED, **QWEN_HEALED),
+        'mmlu-3000': asked(3000, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=['mmlu']),
+        'gsm8k-400': asked(400, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=['gsm8k']),
+        'read-number': asked(400, strategies=['similarity'], ns=[1, 2, 3, 4, 6], tasks=[READING.name])},
     'demo': {
         'healed-base': SweepConfig(strategies=['similarity'], healed_ns=[0], n_texts=32, n_questions=dict(piqa=500),
                                    tasks=['c4', 'arc_easy', 'piqa'], **HEALED),
@@ -80,29 +129,98 @@ SWEEPS = {
         'losses': SweepConfig(strategies=PAPER, ns=range(1, 30), **SMALL),
         'tokens-1m': long_healing(strategies=PAPER, healed_ns=[0, 8, 4]),
         'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8]),
-        'healed-base-rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[0])}}
+        'healed-base-rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[0]),
+        'tokens-1m-answers': long_healing(tasks=['arc_easy'], strategies=['similarity'], healed_ns=[4, 8]),
+        'rank-2-1m-answers': long_healing(2, tasks=['arc_easy'], strategies=['similarity'], healed_ns=[4, 8])}}
+
+LOSS_MAP_SIZES = {'qwen2.5-coder-1.5b': [2, 4, 6, 8]}  # all sizes of the smaller models
 
 def distances_of(model, tokenizer, folder):
     "The distances of a run: read, or measured on 256 texts"
     if (folder/'distances.safetensors').exists(): return LayerDistances.load(folder)
     return layer_distances(model, tokenizer, load_texts('demo', 'calibration', n=256))
 
+def one_by_one(model, tokenizer, config, folder, name):
+    "The tasks of a sweep for the model without each layer in turn. The rule of a row is named after its layer"
+    with Run(folder, model_record(model)) as run:
+        job = Job(model, tokenizer, config, run=run, name=name)
+        begin(job)
+        cuts = [Cut('none', 0, 0), *(Cut(f'layer {l}', 1, 0, (l,)) for l in range(len(job.stack)))]
+        kinds = {o: 'losses' if parse_task(o).reads_texts else 'choices' for o in config.tasks}
+        units = [Unit(kind, tuple(Row(o, False, task) for o in cuts)) for task, kind in kinds.items()]
+        if known := known_scores(job, [row for unit in units for row in unit.rows]): job.add(known)
+        work_through(job, units)
+        finish(job)
+
+def passed(where):
+    "A hook: the positions `where` leave a layer as they entered it"
+    def hook(layer, args, kwargs, out):
+        x, y = args[0] if args else kwargs['hidden_states'], (out[0] if isinstance(out, tuple) else out).clone()
+        y[:, where] = x[:, where]
+        return (y, *out[1:]) if isinstance(out, tuple) else y
+    return hook
+
+def silent(module, args, kwargs, out):
+    "A hook: an attention or an MLP adds nothing"
+    return (torch.zeros_like(out[0]), *out[1:]) if isinstance(out, tuple) else torch.zeros_like(out)
+
+PARTS = {'layer': lambda o: (o, passed(slice(None))), 'attention': lambda o: (o.self_attn, silent),
+         'mlp': lambda o: (o.mlp, silent), 'position 0': lambda o: (o, passed(slice(0, 1)))}
+
+def part_losses(model, tokenizer, folder, n=16, max_length=256):
+    "Nats of each document without each part of each layer; `parts.safetensors` keeps what is done"
+    layers, texts, file = LayerStack(model).layers, load_texts('demo', 'validation', n=n), folder/'parts.safetensors'
+    found = load_file(file) if file.exists() else {o: np.full((len(layers), n), np.nan) for o in PARTS}
+    def loss(*hooks):
+        with ExitStack() as active:
+            for module, hook in hooks: active.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            return text_loss(model, tokenizer, texts, max_length, progress=False)
+    if 'none' not in found:
+        score = loss()
+        found |= dict(none=np.array(score.sums), counts=np.array(score.counts), milliseconds=part_times(model))
+    for l in range(len(layers)):
+        for part, hook in PARTS.items():
+            if not np.isnan(found[part][l]).any(): continue
+            found[part][l] = loss(hook(layers[l])).sums
+            save_file(found, file)
+
+@torch.inference_mode()
+def part_times(model, repeats=30):
+    "(3, layers) milliseconds of each layer, its attention and its MLP for one token: the least of the repeats"
+    layers, start = LayerStack(model).layers, {}
+    modules = [[o, o.self_attn, o.mlp] for o in layers]
+    least = {id(m): np.inf for row in modules for m in row}
+    def before(module, args): start[id(module)] = time.perf_counter()
+    def after(module, args, out): least[id(module)] = min(least[id(module)], time.perf_counter() - start[id(module)])
+    with ExitStack() as active:
+        for m in (m for row in modules for m in row):
+            active.callback(m.register_forward_pre_hook(before).remove)
+            active.callback(m.register_forward_hook(after).remove)
+        for _ in range(repeats): model(torch.tensor([[1]]), use_cache=False)
+    return 1000 * np.array([[least[id(m)] for m in row] for row in modules]).T
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('model', choices=SWEEPS)
     p.add_argument('--only', nargs='+', metavar='NAME', help='these sweeps')
     p.add_argument('--loss-map', action='store_true', help='the loss without each block as well')
+    p.add_argument('--parts', action='store_true', help='only the loss without each part of a layer')
+    p.add_argument('--dtype', default='bfloat16', help='that of the kept rows; float32 where 16 bits are slow')
     p.add_argument('--list', action='store_true', help='show the sweeps, and which rows they have')
     args = p.parse_args()
     folder, sweeps = RESULTS/args.model, SWEEPS[args.model]
     if args.list:
         have = read_run(folder).sweep.value_counts() if (folder/'results.csv').exists() else {}
         return print('\n'.join(f'{k}: {have.get(k, 0)} rows' for k in sweeps))
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, dtype=args.dtype)
     distances = distances_of(model, tokenizer, folder)
-    for name in args.only or sweeps: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
+    if args.parts: return part_losses(model, tokenizer, folder)
+    for name in args.only or sweeps:
+        if name in ONE_BY_ONE: one_by_one(model, tokenizer, sweeps[name], folder, name)
+        else: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
     if args.loss_map and not (folder/'loss_map.safetensors').exists():
-        found = loss_map(model, tokenizer, load_texts('demo', 'validation', n=16), max_length=256)
+        found = loss_map(model, tokenizer, load_texts('demo', 'validation', n=16), max_length=256,
+                         ns=LOSS_MAP_SIZES.get(args.model))
         with Run(folder, model_record(model)): found.save(folder)
 
 if __name__ == '__main__': main()
