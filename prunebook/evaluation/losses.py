@@ -16,8 +16,7 @@ from .documents import loss_work, sum_batches
 from .maps import LossMap
 from ..model.modules import evaluating, fingerprint
 from .prefixes import share_prefixes
-from ..paper.runs import versions
-from .scores import LossScore, ratio_interval
+from .scores import LossScore, ratio_interval, versions
 from ..model.stack import LayerStack
 
 if TYPE_CHECKING:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, atomic_write, first_line
-from ..paper.runs import FILES
 from .scores import ratio_interval
 from ..model.stack import Block
 
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['LossMap', 'save_map', 'check_map', 'load_map']
+__all__ = ['FILE', 'LossMap', 'save_map', 'check_map', 'load_map']
 
 # %% ../../nbs/reference/evaluation/maps.ipynb #e49a6d09
 @dataclass
@@ -79,6 +78,8 @@ def to_frame(self: LossMap) -> 'pd.DataFrame':
     return pd.DataFrame(rows, columns=['start', 'n', 'loss', 'low', 'high'])
 
 # %% ../../nbs/reference/evaluation/maps.ipynb #d0e3df8c
+FILE = 'loss_map.safetensors'
+
 def save_map(losses: LossMap, folder: Path) -> Path:
     "Write `loss_map.safetensors`"
     from safetensors.numpy import save
@@ -86,7 +87,7 @@ def save_map(losses: LossMap, folder: Path) -> Path:
     arrays = dict(sums=np.stack([losses.sums[b] for b in blocks]), blocks=np.array(blocks, np.int32),
                   counts=np.array(losses.counts, np.int64))
     folder.mkdir(parents=True, exist_ok=True)
-    path, about = folder/FILES['losses'], dict(depth=str(losses.depth), info=json.dumps(losses.info))
+    path, about = folder/FILE, dict(depth=str(losses.depth), info=json.dumps(losses.info))
     atomic_write(path, save(arrays, about))
     return path
 
@@ -106,7 +107,7 @@ def check_map(depth: int, info: Any, sums: np.ndarray, blocks: np.ndarray, count
 def load_map(path: Path) -> LossMap:
     "Read `loss_map.safetensors`. Raises `PrunebookError` for anything else"
     from safetensors import SafetensorError, safe_open
-    path = path/FILES['losses'] if path.is_dir() else path
+    path = path/FILE if path.is_dir() else path
     try:
         if not path.is_file(): raise ValueError('there is no such file')
         with safe_open(path, 'numpy') as f:

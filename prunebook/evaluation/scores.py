@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from prunebook.model.stack import LayerStack
 
 # %% auto #0
-__all__ = ['PARENT_SCORINGS', 'ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'SavedScore', 'TextScore', 'LossScore',
-           'loss_score', 'ParentScore', 'BySubject', 'Score', 'choice_score', 'knows', 'choice_logprobs', 'calibrate',
-           'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
+__all__ = ['PARENT_SCORINGS', 'ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'versions', 'SavedScore', 'TextScore',
+           'LossScore', 'loss_score', 'ParentScore', 'BySubject', 'Score', 'choice_score', 'knows', 'choice_logprobs',
+           'calibrate', 'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(
@@ -61,6 +61,14 @@ def item_hash(
 ) -> str:      # 16 hex digits
     "Tells whether two scores are of the same items"
     return hashlib.sha256(json.dumps(item, default=str).encode()).hexdigest()[:16]
+
+# %% ../../nbs/reference/evaluation/scores.ipynb #9d76ddd2
+def versions() -> str:
+    "Versions of this library and of those that compute"
+    from importlib.metadata import version
+    from prunebook import __version__
+    return ' '.join([f'prunebook {__version__}', *(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft'))])
+
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #f5fa7a89
 class SavedScore:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..core import PrunebookError, atomic_write, disk_errors, first_line, lock, public_name, read_json
 from ..core import redact
 
+from ..evaluation.scores import versions
 if TYPE_CHECKING:
     import pandas as pd, pyarrow as pa
     from transformers import PreTrainedModel
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema',
            'result_row', 'model_record', 'texts_columns', 'item_rows', 'numbers_in', 'text_fields', 'answer_fields',
-           'score_of', 'read_results', 'check_plain', 'read_items', 'cut_up', 'versions', 'machine', 'start_record',
-           'read_record', 'why_unfit', 'opened', 'results_csv', 'items_parquet', 'record_json', 'Run', 'task_options',
-           'read_run', 'with_settings', 'kept_score']
+           'score_of', 'read_results', 'check_plain', 'read_items', 'cut_up', 'machine', 'start_record', 'read_record',
+           'why_unfit', 'opened', 'results_csv', 'items_parquet', 'record_json', 'Run', 'task_options', 'read_run',
+           'with_settings', 'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #9e1e2fc9
 class Column(NamedTuple):
@@ -244,13 +245,6 @@ def cut_up(table: pa.Table) -> dict[tuple, pa.Table]:
     parts = {tuple(o[i] for o in columns): table.slice(i, e - i) for i, e in zip(starts, ends)}
     if len(parts) < len(starts): raise ValueError('the items of one score stand in two places')
     return parts
-
-# %% ../../nbs/reference/paper/runs.ipynb #775472a4
-def versions() -> str:
-    "Versions of this library and of those that compute"
-    from importlib.metadata import version
-    from prunebook import __version__
-    return ' '.join([f'prunebook {__version__}', *(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft'))])
 
 # %% ../../nbs/reference/paper/runs.ipynb #2dcaef02
 def machine() -> dict[str, Any]:
