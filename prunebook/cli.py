@@ -414,7 +414,8 @@ def _heal_arguments(p):
     p.add_argument('--objective', choices=('lm', 'distill'), help='the next token (paper), or the distribution of the '
                    'unpruned model, which needs --teacher')
     p.add_argument('--teacher', metavar='MODEL', help='the unpruned model')
-    p.add_argument('--packing', choices=('none', 'chunk'), help='a document a row, padded (paper), or documents joined')
+    p.add_argument('--packing', choices=('none', 'packed', 'chunk'), help='a document a row, padded (paper), or '
+                   'documents joined, each ended as in pre-training or by EOS')
     p.add_argument('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters')
     p.add_argument('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights in training. '
                    'The 16-bit weights stay in memory as well: to save memory, use --bits 4 instead')

@@ -96,7 +96,7 @@ def make_healer(
     config, student, guide = run.config, make_student(run.model, run.config, run.inplace), None
     if config.objective == 'distill':
         guide = LayerStack(frozen_copy(run.teacher, config.teacher_bits).to(student.stack.device))
-    packed = config.packing == 'chunk' and keep_documents_apart(student.stack, guide, config.max_length)
+    packed = config.packing != 'none' and keep_documents_apart(student.stack, guide, config.max_length)
     model = WithLoss(student.module, student.stack, guide)
     args = training_arguments(config, run.folder/'checkpoints', run.save)
     if guide: guide.model.to(args.device)

@@ -75,8 +75,9 @@ class PaperSettings(Settings):
 @dataclass
 class HealingConfig(PaperSettings):
     "The recipe of a healing run. A wrong value raises `PrunebookError`"
-    # "none": a document a row, padded (paper); "chunk": documents joined by EOS, no padding
-    packing: str = setting('none', one_of('none', 'chunk'))
+    # "none": a document a row, padded (paper). Documents joined and cut into rows without padding: "packed", each ended
+    # as in the model's own training; "chunk", each ended by EOS, which may be the end of a turn (the book's runs)
+    packing: str = setting('none', one_of('none', 'packed', 'chunk'))
     # Layers with adapters: "all" (paper), "after_cut", or "near_cut": `near` layers on each side
     adapt: str = setting('all', one_of('all', 'near_cut', 'after_cut'))
     near: int = setting(4, whole(1))  # Layers on each side of a cut for "near_cut"

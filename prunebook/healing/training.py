@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from ..core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
+from ..core import PrunebookError, atomic_write, first_line, printable, process, read_json, sync_tree
 from ..data.texts import groups_by_length, starts_with_bos, tokenize
 from ..model.modules import few_rows
 from ..model.stack import LayerStack
@@ -21,11 +21,11 @@ if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Rows', 'row_order', 'training_rows', 'collate', 'split_batch', 'LossInPieces', 'CrossEntropy', 'precise',
-           'next_token_loss', 'divergence_loss', 'WithLoss', 'undisturbed', 'DivergenceWatch', 'ProgressBar',
-           'on_first', 'fully_sharded', 'own_device', 'gathered', 'scattered', 'mark_whole', 'is_whole',
-           'whole_checkpoint', 'learned', 'save_state', 'load_state', 'OrderedTrainer', 'MarkWhole', 'TrimMemory',
-           'training_arguments', 'make_trainer']
+__all__ = ['log', 'DOCUMENT_ENDS', 'Rows', 'row_order', 'training_rows', 'document_end', 'collate', 'split_batch', 'LossInPieces',
+           'CrossEntropy', 'precise', 'next_token_loss', 'divergence_loss', 'WithLoss', 'undisturbed',
+           'DivergenceWatch', 'ProgressBar', 'on_first', 'fully_sharded', 'own_device', 'gathered', 'scattered',
+           'mark_whole', 'is_whole', 'whole_checkpoint', 'learned', 'save_state', 'load_state', 'OrderedTrainer',
+           'MarkWhole', 'TrimMemory', 'training_arguments', 'make_trainer']
 
 # %% ../../nbs/reference/healing/training.ipynb #8193417e
 class Rows(torch.utils.data.Dataset):
@@ -78,9 +78,13 @@ def training_rows(
     recipe: Any  # Has `packing`, `max_length`, `batch_size`, `steps` and `seed`, as `HealingConfig` has
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
-    if recipe.packing == 'chunk': flat, starts, ends = _chunks(tokenizer, texts, recipe)
+    packed = recipe.packing != 'none'
+    docs = tokenize(tokenizer, texts, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
+    if starts_with_bos(tokenizer):  # rendered chats have one already
+        docs = [o[1:] if o[:2] == [tokenizer.bos_token_id] * 2 else o for o in docs]
+    if packed: flat, starts, ends = _chunks(tokenizer, docs, recipe)
     else:
-        flat, ends = _joined(tokenize(tokenizer, texts, max_length=recipe.max_length, min_length=2).ids)
+        flat, ends = _joined(docs)
         starts = ends
     if len(ends) - 1 < recipe.batch_size: raise _too_few(len(ends) - 1, recipe)
     begin = np.zeros(len(flat), dtype=np.int64)
@@ -88,24 +92,67 @@ def training_rows(
     pos = (np.arange(len(flat)) - np.maximum.accumulate(begin)).astype(np.int32)
     return Rows(flat, pos, ends, row_order(np.diff(ends), recipe.steps, recipe.batch_size, recipe.seed))
 
+
 # %% ../../nbs/reference/healing/training.ipynb #f6037cc1
+DOCUMENT_ENDS = (
+    '<|endoftext|>',          # GPT-2, Qwen, SmolLM, Phi, OLMo, Falcon, Yi, gpt-oss
+    '<|end_of_text|>',        # Llama 3, SmolLM3, Granite
+    '<eos>',                  # Gemma
+    '</s>',                   # Llama 2, Mistral, and chat models made of them
+    '<EOS_TOKEN>',            # Command R
+    '[EOS]',                  # Kimi
+    '<｜end▁of▁sentence｜>')  # DeepSeek
+"Tokens that ended documents in pre-training. An instruct tokenizer's EOS is often the end of a turn instead"
+
+def document_end(
+    tokenizer: 'PreTrainedTokenizerBase'
+) -> int | None:
+    "The token that ended a document in pre-training: EOS if it is one of `DOCUMENT_ENDS`, or else the first of them"
+    vocabulary, eos = tokenizer.get_vocab(), tokenizer.eos_token_id
+    known = [vocabulary[o] for o in DOCUMENT_ENDS if o in vocabulary]
+    return known[0] if known and eos not in known else eos
+
+
+# %% ../../nbs/reference/healing/training.ipynb #9fb82db7
+def _chat_end(tokenizer):
+    "The tokens that the chat template writes after an answer, from the first special one; none without a template"
+    if not getattr(tokenizer, 'chat_template', None): return []
+    said = [dict(role='user', content='QUESTION'), dict(role='assistant', content='ANSWER')]
+    try: after = tokenizer.apply_chat_template(said, tokenize=False).rpartition('ANSWER')[2]
+    except Exception as e:  # templates raise errors of their own
+        log.warning('the chat template cannot render a question and its answer (%s). Conversations are packed as '
+                    'documents.', first_line(e))
+        return []
+    ids, special = tokenizer(after, add_special_tokens=False)['input_ids'], set(tokenizer.get_added_vocab().values())
+    return ids[next((i for i, o in enumerate(ids) if o in special), len(ids)):]
+
+def _ended(doc, tokenizer, chat_end, end):
+    "A conversation as its template ends it; any other document and the token `end`"
+    n = len(doc)
+    while n > 1 and not tokenizer.decode(doc[n-1:n]).strip(): n -= 1
+    if doc[n-1] in chat_end: return doc[:n-1] + chat_end[chat_end.index(doc[n-1]):]
+    return doc if end is None or doc[-1] == end else [*doc, end]
+
+
+# %% ../../nbs/reference/healing/training.ipynb #968298f4
 def _joined(docs):
     "Documents one after another, and where each begins and ends"
     return np.concatenate([np.asarray(o, dtype=np.int32) for o in docs]), np.cumsum([0] + [len(o) for o in docs])
 
-def _chunks(tokenizer, texts, recipe):
+def _chunks(tokenizer, docs, recipe):
     "The stream of all documents, where documents begin, and where chunks begin and end"
-    docs = tokenize(tokenizer, texts, max_length=2**31, min_length=2).ids
     random.Random(recipe.seed).shuffle(docs)
-    if (eos := tokenizer.eos_token_id) is not None: docs = [o if o[-1] == eos else [*o, eos] for o in docs]
-    flat, starts = _joined(docs)
+    end = tokenizer.eos_token_id if recipe.packing == 'chunk' else document_end(tokenizer)
+    chat_end = _chat_end(tokenizer)
+    flat, starts = _joined([_ended(o, tokenizer, chat_end, end) for o in docs])
     ends = np.arange(0, len(flat) + 1, recipe.max_length)
     if starts_with_bos(tokenizer): flat[ends[:-1]] = tokenizer.bos_token_id
     return flat, starts, ends
 
+
 # %% ../../nbs/reference/healing/training.ipynb #563fedac
 def _too_few(rows, recipe):
-    kind = f'chunks of {recipe.max_length} tokens' if recipe.packing == 'chunk' else 'documents'
+    kind = f'chunks of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
     return PrunebookError(f'the texts make {rows} {kind}, fewer than one batch of {recipe.batch_size}. '
                           'Give more texts, or a smaller batch_size or max_length.')
 
@@ -562,7 +609,7 @@ def training_arguments(
         bf16=recipe.bits != 32, use_cpu=not accelerated, dataloader_pin_memory=accelerated,
         logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
         save_strategy='steps' if save else 'no', save_steps=recipe.save_every, save_total_limit=2,
-        include_num_input_tokens_seen='all' if recipe.packing == 'chunk' else 'non_padding',
+        include_num_input_tokens_seen='non_padding' if recipe.packing == 'none' else 'all',
         remove_unused_columns=False, label_names=['labels'])
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs are for several processes, not for threads of one
     return args
