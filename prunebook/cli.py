@@ -8,11 +8,12 @@ import argparse, json, math, os, sys, time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import PrunebookError, first_line, free_place, keep_apart, lock, new_folder, printable, process
-from .core import public_name, read_json, redact
+from .core import PrunebookError, disk_errors, first_line, free_place, keep_apart, lock, new_folder, printable
+from .core import process, public_name, read_json, redact
 
 # %% auto #0
 __all__ = ['COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say',
@@ -60,6 +61,13 @@ def _model_arguments(p, bits=(4, 8, 16, 32), optional=False):
     _memory_argument(p)
 
 # %% ../nbs/reference/cli.ipynb #b67139a2
+def _whole(least=1):
+    "The type of an option: a whole number, `least` or more"
+    def number(text):
+        if text.isdecimal() and int(text) >= least: return int(text)
+        raise argparse.ArgumentTypeError(f'{text!r}: give a whole number, {least} or more')
+    return number
+
 def _memory_argument(p):
     p.add_argument('--force-memory', action='store_true', help='go on even if the model cannot fit into this machine')
 
@@ -70,13 +78,13 @@ def _text_arguments(p, use, default='demo', n=None, few='all, or 256 of a set on
     usual = f' (default: {default})' if default else ''
     p.add_argument('--texts', default=default, metavar='TEXTS', help=f'{use}: demo, {names}, a set on the hub such as '
                    f'allenai/c4, or a .txt (a document per line), .jsonl, .json, .csv or .parquet file{usual}')
-    p.add_argument('--n-texts', type=int, default=n, metavar='N', help='how many of the texts, from the start '
+    p.add_argument('--n-texts', type=_whole(), default=n, metavar='N', help='how many of the texts, from the start '
                    f'(default: {n or few})')
 
 # %% ../nbs/reference/cli.ipynb #074ab8de
 def _length_arguments(p, length='tokens kept of each text'):
-    p.add_argument('--max-length', type=int, default=512, metavar='M', help=f'{length} (default: %(default)s)')
-    p.add_argument('--batch-tokens', type=int, metavar='N',
+    p.add_argument('--max-length', type=_whole(), default=512, metavar='M', help=f'{length} (default: %(default)s)')
+    p.add_argument('--batch-tokens', type=_whole(), metavar='N',
                    help='most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)')
 
 # %% ../nbs/reference/cli.ipynb #16ea52c5
@@ -84,8 +92,9 @@ def _task_arguments(p, default):
     from prunebook.evaluation.tasks import TASKS
     p.add_argument('--tasks', nargs='+', metavar='TASK', help=f'{", ".join(TASKS)}, or a file of questions. A task may '
                    f'carry options, as in mmlu:shots=0 (default: {" ".join(default)})')
-    p.add_argument('--n-questions', type=int, metavar='N', help='questions of each task, evenly spread (default: all)')
-    p.add_argument('--n-texts', type=int, metavar='N', help='documents for the loss (default: all)')
+    p.add_argument('--n-questions', type=_whole(), metavar='N',
+                   help='questions of each task, evenly spread (default: all)')
+    p.add_argument('--n-texts', type=_whole(), metavar='N', help='documents for the loss (default: all)')
     p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss, as in --texts of `prunebook similarity` '
                    '(default: those of the task)')
     p.add_argument('--data-dir', metavar='DIR', help='folder with a NAME.jsonl of your own for each task NAME')
@@ -116,8 +125,17 @@ def _load(args, recipe=None, teacher=None):
     return load_model(**_load_arguments(args), progress=args.progress)
 
 def _load_arguments(args):
-    given = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
-    return dict(name=args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map) | given
+    return dict(name=args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map) | _hub_arguments(args)
+
+def _hub_arguments(args): return {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
+
+def _config(args, max_length=None):
+    "The config of the model's decoder, which is read before the weights: are there so many positions?"
+    from prunebook.model.architecture import check_length
+    from prunebook.model.loading import load_config
+    config = load_config(args.model, args.progress, **_hub_arguments(args)).get_text_config(decoder=True)
+    if max_length: check_length(max_length, config)
+    return config
 
 # %% ../nbs/reference/cli.ipynb #c83f8931
 def _fits(args, name=None, dtype=None, recipe=None, teacher=None):
@@ -203,13 +221,12 @@ def _similarity(args):
 def _measure(args, state):
     from prunebook.similarity.certainty import Certain
     from prunebook.similarity.similarity import layer_distances
-    from prunebook.model.stack import LayerStack
-    if process().world > 1: args.device_map = _own_device()
-    model, tok = _load(args)
-    depth = len(LayerStack(model))
+    depth, texts = _config(args, args.max_length).num_hidden_layers, _texts(args, 'calibration')
     sizes = args.until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
     until = None if args.until_certain is None else Certain(sizes, tolerance=args.tolerance)
-    texts = _texts(args, 'calibration')
+    if until: until.check(depth)
+    if process().world > 1: args.device_map = _own_device()
+    model, tok = _load(args)
     return layer_distances(model, tok, texts, max_length=args.max_length, batch_tokens=args.batch_tokens,
                            progress=args.progress, until=until, every=32 if until else 128, partial=state)
 
@@ -263,18 +280,16 @@ def _budget_arguments(p):
 def _prune(args):
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
     from prunebook.pruning.limits import restriction
-    from prunebook.serving.rules import check_stacks
     from prunebook.pruning.sizes import in_words
     _check_amount(args)
-    if args.serve: check_stacks(args.serve)
     free_place(args.out, args.force, _reads(args))  # before anything is downloaded
     memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
+    load = cache(partial(_load, args))
     with new_folder(args.out, args.force, _reads(args)) as tmp:
-        model, tok = _load(args) if memory or _measures(args) else (None, None)
         folder = None if memory else checkpoint_folder(args.model, revision=args.revision)
-        config = model.config if folder is None else read_json(folder/'config.json')
-        plan = _plan(args, model, tok, config_depth(folder) if model is None else None, config)
-        if memory: _save(model, tok, plan, tmp)
+        depth = _config(args).num_hidden_layers if memory else config_depth(folder)
+        plan = _plan(args, load, depth, _config(args) if memory else read_json(folder/'config.json'))
+        if memory: _save(*load(), plan, tmp)
         else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model)
         record = read_json(tmp/'config.json')['prunebook']
     told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes')}
@@ -292,14 +307,6 @@ def _check_amount(args):
         raise PrunebookError(f'give exactly one of {", ".join("--" + k for k in ways)}.')
     if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})
 
-# %% ../nbs/reference/cli.ipynb #90a1a43b
-def _measures(args):
-    "Does choosing the layers need the model?"
-    from prunebook.pruning.strategies import STRATEGIES
-    if args.drop is not None: return False
-    needs = set(STRATEGIES.find(args.strategy).needs)
-    return bool(needs - {'distances'} or 'distances' in needs and not args.distances)
-
 # %% ../nbs/reference/cli.ipynb #d930121e
 def _save(model, tok, plan, out):
     from prunebook.pruning.checkpoint import save_pruned
@@ -308,21 +315,20 @@ def _save(model, tok, plan, out):
     save_pruned(own_type(prune_model(model, plan, inplace=True)), tok, out)
 
 # %% ../nbs/reference/cli.ipynb #b81331cf
-def _plan(args, model, tok, depth, config=None):
-    "The plan that --drop or --strategy names; `config` is that of the unpruned model"
+def _plan(args, load, depth, config):
+    "The plan that --drop or --strategy names; `depth` and `config` are those of the unpruned model"
+    from prunebook.similarity.distances import LayerDistances
     from prunebook.pruning.plans import as_plan
     from prunebook.pruning.strategies import STRATEGIES, choose_layers
-    from prunebook.model.stack import LayerStack
-    depth = depth or len(LayerStack(model))
     served = dict(serve=args.serve, config=config) if args.serve else {}
     if args.drop is not None: return choose_layers(as_plan(args.drop, depth).layers, depth=depth, **served)
-    strategy = STRATEGIES.find(args.strategy)
-    given = {k: v for k in strategy.options if (v := getattr(args, k, None)) is not None}
-    given |= _limits(args, model) | _measured(args, strategy, model, tok)
-    return choose_layers(args.strategy, args.n, depth=depth, **given, **served)
+    given = {k: v for k in _options(STRATEGIES) if (v := getattr(args, k)) is not None}
+    if args.distances: given['distances'] = LayerDistances.load(args.distances)
+    measure = partial(_measured, args, STRATEGIES.find(args.strategy), load)
+    return choose_layers(args.strategy, args.n, depth=depth, measure=measure, **_limits(args, load), **given, **served)
 
 # %% ../nbs/reference/cli.ipynb #c1f8b772
-def _limits(args, model):
+def _limits(args, load):
     "A budget, and the sizes of the layers as they will be saved"
     from prunebook.estimates import layer_sizes
     from prunebook.pruning.sizes import LIMITS, model_sizes
@@ -330,29 +336,22 @@ def _limits(args, model):
     if not found: return {}
     if args.dtype == 'auto' and not args.bits and not args.trust_remote_code:
         return found | dict(sizes=layer_sizes(args.model, args.revision, args.progress))
+    model = load()[0]
     quantised = getattr(model, 'is_quantized', False)
     return found | dict(sizes=model_sizes(model, None if quantised else model.config.dtype))
 
 # %% ../nbs/reference/cli.ipynb #e0facc06
-def _measured(args, strategy, model, tok):
-    "The distances, the model and the loss that a strategy needs"
-    how, found = dict(max_length=args.max_length, batch_tokens=args.batch_tokens, progress=args.progress), {}
-    if 'distances' in strategy.needs: found['distances'] = _distances(args, model, tok, how)
-    if {'model', 'loss'} & set(strategy.needs): found['model'] = model
-    if 'loss' in strategy.needs:
-        from prunebook.evaluation.evaluation import text_loss
-        texts = _texts(args, 'calibration')[:args.n_texts or 16]
-        found['loss'] = lambda m: text_loss(m, tok, texts, **how | dict(progress=False)).value
-    return found
-
-# %% ../nbs/reference/cli.ipynb #8a49ba26
-def _distances(args, model, tok, how):
-    "The distances of --distances, or measured now"
-    if args.distances:
-        from prunebook.similarity.distances import LayerDistances
-        return LayerDistances.load(args.distances)
+def _measured(args, strategy, load):
+    "The distances, or the model and the loss, that a strategy needs"
+    from prunebook.evaluation.evaluation import text_loss
     from prunebook.similarity.similarity import layer_distances
-    return layer_distances(model, tok, _texts(args, 'calibration')[:args.n_texts or 64], **how)
+    texts = _texts(args, 'calibration')[:args.n_texts or (16 if 'loss' in strategy.needs else 64)]
+    _config(args, args.max_length)
+    model, tok = load()
+    how = dict(max_length=args.max_length, batch_tokens=args.batch_tokens)
+    if 'distances' in strategy.needs:
+        return dict(distances=layer_distances(model, tok, texts, progress=args.progress, **how))
+    return dict(model=model, loss=lambda m: text_loss(m, tok, texts, progress=False, **how).value)
 
 # %% ../nbs/reference/cli.ipynb #06a74946
 def _check_arguments(p):
@@ -423,7 +422,8 @@ def _heal_arguments(p):
     p.add_argument('--seed', type=int, help='of the adapters and of the order of the texts')
     p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss before and after, as in --texts '
                    '(default: the validation part of demo if --texts has a name; otherwise none)')
-    p.add_argument('--n-judge', type=int, default=32, metavar='N', help='how many; 0 for none (default: %(default)s)')
+    p.add_argument('--n-judge', type=_whole(0), default=32, metavar='N',
+                   help='how many; 0 for none (default: %(default)s)')
     p.add_argument('--resume', action='store_true', help='go on with a run that was interrupted')
 
 # %% ../nbs/reference/cli.ipynb #a9920140
@@ -432,17 +432,19 @@ def _heal_arguments(p):
 def _heal(args):
     from prunebook.healing.healing import heal
     from prunebook.paper.reproduction import started_work
+    from prunebook.healing.safeguards import check_teacher
     me, place = process(), Path(os.path.abspath(args.out))
     if me.world > 1: args.device_map = _own_device()
     asked = dict(command='heal', model=public_name(args.model), texts=public_name(args.texts))
     on_disk = _heals_on_disk(args)
     config = _healing_config(args)
+    check_teacher(config, args.teacher)
     there = nullcontext(place.with_name(place.name + '.unfinished'))
     with there if me.rank else started_work(place, asked, args.resume, args.force, _reads(args)) as work:
-        judged = [] if on_disk else _judged(args)
+        texts, judged = _texts(args, 'healing'), [] if on_disk else _judged(args)
+        _config(args, config.max_length)
         if on_disk: _fits(args, recipe=config, teacher=args.teacher)
         model, tok = (args.model, None) if on_disk else _load(args, config, args.teacher)
-        texts = _texts(args, 'healing')
         result = heal(model, tok, texts, config, work/'healing', args.progress, args.teacher, resume=True)
         if me.rank: return {}
         scores = _before_and_after(args, judged, model, result.model, tok)
@@ -537,14 +539,16 @@ def _evaluate_arguments(p):
 @command('Loss on texts and accuracy on questions, with 95 % intervals.',
          'prunebook evaluate demo --tasks c4 arc_easy --n-questions 100', _evaluate_arguments)
 def _evaluate(args):
-    from prunebook.evaluation.evaluation import evaluate
+    from prunebook.evaluation.evaluation import evaluate, ready_tasks
+    from prunebook.evaluation.harness import load_harness
+    tasks, sources = _tasks(args, ['c4', 'arc_easy'], _beside_parent(args))
+    ready = ready_tasks(tasks, args.n_questions, args.n_texts, sources, args.data_dir)
+    if args.harness: load_harness()
     if args.save:
         keep_apart(args.save, _reads(args))
-        Path(args.save).mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    tasks, sources = _tasks(args, ['c4', 'arc_easy'], _beside_parent(args))
+        with disk_errors(args.save): Path(args.save).mkdir(parents=True, exist_ok=True)
     model, tok = _load(args, teacher=args.parent)
-    scores = evaluate(model, tok, tasks, n_questions=args.n_questions, n_texts=args.n_texts, sources=sources,
-                      data_dir=args.data_dir, max_length=args.max_length, batch_tokens=args.batch_tokens,
+    scores = evaluate(model, tok, ready, max_length=args.max_length, batch_tokens=args.batch_tokens,
                       harness=args.harness, chat=args.chat, save=args.save, progress=args.progress,
                       parent=_parent(args))
     return dict(scores=[o.row() for o in scores.values()])
@@ -609,13 +613,15 @@ def _sweep_arguments(p):
          'prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep', _sweep_arguments)
 def _sweep(args):
     from prunebook.similarity.distances import LayerDistances
-    from prunebook.paper.sweeps import sweep
+    from prunebook.paper.sweeps import check_sweep, sweep
     keep_apart(args.out, _reads(args))
     config = _sweep_config(args)
     if args.bits in (4, 8) and config.healed_ns:
         raise PrunebookError(f'--bits {args.bits}: a quantised model cannot be healed. Leave out --bits, or set bits '
                              'in the recipe of healing (--recipe), which quantises it for the training only.')
-    distances, workers = LayerDistances.load(args.distances) if args.distances else None, _workers(args)
+    distances = LayerDistances.load(args.distances) if args.distances else None
+    check_sweep(config, _config(args).num_hidden_layers, args.out, args.name, distances)
+    workers = _workers(args)
     model, tok = _load(args, config.healing if config.healed_ns else None)
     table = sweep(model, tok, config, args.out, distances, progress=args.progress, name=args.name, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
@@ -674,9 +680,8 @@ def _reproduce_arguments(p):
 def _reproduce(args):
     from prunebook.paper.reproduction import PRESETS, reproduce
     _fits(args, recipe=PRESETS[args.preset].healing)
-    given = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
     out = reproduce(args.model, args.out, args.preset, args.texts, args.judge_texts, args.questions, args.force,
-                    args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **given)
+                    args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **_hub_arguments(args))
     return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
 
 # %% ../nbs/reference/cli.ipynb #54c73c32
@@ -701,9 +706,10 @@ def _estimate_arguments(p):
     p.add_argument('--dtype', default='auto', help='type of the weights (default: %(default)s)')
     p.add_argument('--bits', type=int, choices=(4, 8, 16, 32), help='as in the other commands')
     p.add_argument('--revision', help='revision of a model on the hub')
-    p.add_argument('--n-texts', type=int, default=256, metavar='N',
+    p.add_argument('--n-texts', type=_whole(), default=256, metavar='N',
                    help='documents to measure or evaluate (default: %(default)s)')
-    p.add_argument('--text-length', type=int, default=512, metavar='M', help='tokens of each (default: %(default)s)')
+    p.add_argument('--text-length', type=_whole(), default=512, metavar='M',
+                   help='tokens of each (default: %(default)s)')
     _recipe_arguments(p)
 
 # %% ../nbs/reference/cli.ipynb #bc52ad94

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['log', 'PrunebookError', 'redact', 'first_line', 'safe_cause', 'printable', 'public_name', 'read_json', 'disk_errors',
-           'sync', 'atomic_write', 'file_name', 'Rule', 'whole', 'number', 'one_of', 'instance', 'or_none', 'setting',
-           'Settings', 'Registry', 'digest', 'lock', 'keep_apart', 'free_place', 'discard', 'exchange', 'recover',
-           'sync_tree', 'replace_folder', 'new_folder', 'work_folder', 'Process', 'process']
+__all__ = ['log', 'PrunebookError', 'redact', 'first_line', 'safe_cause', 'printable', 'is_path', 'public_name', 'read_json',
+           'disk_errors', 'sync', 'atomic_write', 'file_name', 'Rule', 'whole', 'number', 'one_of', 'instance',
+           'or_none', 'setting', 'Settings', 'Registry', 'digest', 'lock', 'keep_apart', 'free_place', 'discard',
+           'exchange', 'recover', 'sync_tree', 'replace_folder', 'new_folder', 'work_folder', 'Process', 'process']
 
 # %% ../nbs/reference/core.ipynb #b4f63ce2
 class PrunebookError(ValueError):
@@ -54,6 +54,14 @@ def safe_cause(e: BaseException, *secrets: Any) -> BaseException | None:
 def printable(text: Any) -> str:
     "`text` with control characters escaped; line feeds stay"
     return ''.join(o if o.isprintable() or o == '\n' else repr(o)[1:-1] for o in str(text))
+
+def is_path(
+    name: str,                   # A model, texts or questions
+    endings: Sequence[str] = ()  # Of their files
+) -> bool:
+    "Can `name` only be a place on this machine, and not an id on the hub?"
+    above = os.path.isdir(os.path.dirname(name))
+    return above or name.startswith(('/', '.', '~')) or name.endswith(tuple(endings)) or name.count('/') > 1
 
 def public_name(
     name: str | Path  # A hub id, or a path

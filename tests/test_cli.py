@@ -136,12 +136,14 @@ def test_every_option_can_be_given(name):
     assert not [a.dest for a in options(name) if a.type is type(None)]
 
 
-def test_prune_measures_on_as_many_texts_as_asked(monkeypatch):
+def test_prune_measures_on_as_many_texts_as_asked(own, monkeypatch):
     seen = []
     noted = lambda model, tok, texts, **kw: seen.append(len(texts))
     monkeypatch.setattr('prunebook.similarity.similarity.layer_distances', noted)
     monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
-    for n in (None, 10, 100): cli._distances(argparse.Namespace(distances=None, n_texts=n), None, None, {})
+    for n in ('', '10', '100'):
+        words = ['prune', str(own/'model'), 'o', '--n', '2', *(['--n-texts', n] if n else [])]
+        cli._measured(parser('prune').parse_args(words), STRATEGIES['similarity'], lambda: (None, None))
     assert seen == [64, 10, 100]
 
 
@@ -183,33 +185,6 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
 
 
 # Failures
-
-@pytest.mark.parametrize('args, says', [
-    ((), 'required'), (('fly',), 'invalid choice'), (('prune', 'demo'), 'required'),
-    (('prune', 'demo', 'OUT'), '--drop'),
-    (('prune', 'OWN', 'OUT', '--drop', '28-30'), 'beyond layer 5'),
-    (('prune', 'OWN', 'OUT', '--drop', '4-3'), 'smaller number first'),
-    (('prune', 'OWN', 'OUT', '--n', '6', '--strategy', 'simple'), '1 to 5'),
-    (('prune', 'OWN', 'OUT', '--n', '2', '--strategy', 'magic'), 'similarity'),
-    (('prune', 'OWN', 'OUT', '--n', '2', '--strategy', 'keep_last', '--k', '9'), 'k'),
-    (('similarity', 'OWN', '--texts', 'nowhere.txt', '--out', 'OUT'), 'nowhere.txt'),
-    (('similarity', '/nowhere/model', '--out', 'OUT'), 'cannot load'),
-    (('similarity', 'nobody/nothing', '--out', 'OUT'), 'nobody/nothing'),
-    (('similarity', 'OWN', '--texts', 'OWN_TEXTS', '--n-texts', '9999', '--out', 'OUT'), '1 to 40'),
-    (('evaluate', 'OWN', '--tasks', 'poetry'), 'poetry'), (('evaluate', 'OWN', '--tasks', 'c4:letter'), 'c4:letter'),
-    (('evaluate', 'OWN', '--tasks', 'arc_easy', '--judge-texts', 'OWN_TEXTS'), 'measures a loss'),
-    (('heal', 'OWN', 'OUT', '--batch-tokens', '-4'), 'batch_tokens'), (('heal', 'OWN', 'OUT', '--bits', '8'), '--bits'),
-    (('sweep', 'OWN', '--out', 'OUT', '--healed-ns', '2', '--bits', '4'), 'cannot be healed'),
-    (('reproduce', '--bits', '4', '--out', 'OUT'), '--bits'),
-    (('reproduce', '--preset', 'huge', '--out', 'OUT'), 'smoke'),
-    (('reproduce', '--texts', 'OWN_TEXTS', '--out', 'OUT'), '--judge-texts'),
-    (('check', 'nowhere'), 'nowhere'), (('report', 'nowhere'), 'nowhere'), (('estimate', 'nowhere'), 'nowhere')])
-def test_wrong_use_is_one_line_and_leaves_nothing(args, says, own, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    place = dict(OUT=tmp_path/'out', OWN=own/'model', OWN_TEXTS=own/'texts.txt')
-    refused(capsys, *(place.get(a, a) for a in args), '--no-progress', says=says)
-    assert list(tmp_path.iterdir()) == []
-
 
 def test_the_advice_names_only_options_that_the_command_has(capsys):
     "For each command, the options that the line about memory names are options of that command"

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from ..model.assets import ASSETS, Asset, as_item
-from ..core import PrunebookError, first_line, printable, redact
-from .readers import read_jsonl, read_table, split_file
+from ..core import PrunebookError, first_line, is_path, printable, redact
+from .readers import READERS, read_jsonl, read_table, split_file
 
 # %% auto #0
 __all__ = ['ALIASES', 'check_item', 'checked_item', 'word_sum', 'one_step_sums', 'question_asset', 'question_rows']
@@ -107,7 +107,7 @@ def question_rows(
 
 # %% ../../nbs/reference/data/questions.ipynb #2c85ad66
 def _check_hub_name(name):
-    if '/' in name and not Path(name).suffix: return
+    if '/' in name and not is_path(name, READERS): return
     sets = ', '.join(o.name for o in ASSETS.values() if o.kind == 'questions')
     raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of {sets}, a set '
                          'on the hub, or a .jsonl, .json, .csv or .parquet file with question, choices and answer.')

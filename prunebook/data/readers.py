@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from ..model.assets import ASSETS, Asset, fetch
-from ..core import PrunebookError, first_line, printable, redact
+from ..core import PrunebookError, first_line, is_path, printable, redact
 
 # %% auto #0
 __all__ = ['READERS', 'read_lines', 'encodable', 'read_jsonl', 'read_csv', 'read_parquet', 'read_table', 'text_asset',
@@ -126,7 +126,9 @@ def stream_texts(
 ) -> Iterator[str]:
     "The documents of one source. Raises `PrunebookError` if it cannot be read, or has no such column"
     if asset := text_asset(name): rows = read_jsonl(split_file(asset, split, progress))
-    elif not os.path.isfile(name): rows = stream_hub(name, split or 'train', config, **kwargs)
+    elif not os.path.isfile(name):
+        if is_path(name, ('.txt', *READERS)): raise PrunebookError(f'{printable(name)}: no such file.')
+        rows = stream_hub(name, split or 'train', config, **kwargs)
     elif name.endswith('.txt'): rows = ({column: o.rstrip('\r')} for _, o in read_lines(name))
     else: rows = read_table(name)
     for row in rows:

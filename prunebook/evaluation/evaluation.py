@@ -21,7 +21,7 @@ from .harness import harness_scores, load_harness
 from .likelihood import continuation_logprobs, document_losses
 from ..model.modules import evaluating
 from .parents import agreement, check_parent
-from .prompts import chat_documents
+from .prompts import chat_documents, check_items, check_shots
 from .scores import LossScore, Score, Scores, item_hash, loss_score
 from ..model.stack import LayerStack
 from .tasks import TASKS, Task, choice_arguments, parse_task, source_name, task_examples, task_items
@@ -29,7 +29,7 @@ from .tasks import with_source
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['text_loss', 'c4_loss', 'choice_accuracy', 'evaluate']
+__all__ = ['text_loss', 'c4_loss', 'choice_accuracy', 'evaluate', 'ready_tasks']
 
 # %% ../../nbs/course/05_evaluation.ipynb #47ab33b0
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def _chat_losses(stack, tokenizer, texts, max_length, batch_tokens, bar):
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    tasks: Sequence[str | Path | Task] = ('c4', 'arc_easy'),  # See `parse_task`; `TASKS` lists the names
+    tasks: Sequence[str | Path | Task] = ('c4', 'arc_easy'),  # Names in `TASKS`, files, or what `ready_tasks` gives
     n_questions: int | None = None,        # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,            # Documents of each loss; all if `None`
     sources: dict[str, Any] | None = None, # Task name → its questions or texts, instead of the task's own
@@ -134,39 +134,52 @@ def evaluate(
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
     if not tasks and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}.')
     if harness: load_harness()
+    found = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
     common = dict(batch_tokens=batch_tokens, progress=progress, chat=chat)
-    load = partial(_job, n_questions=n_questions, n_texts=n_texts, data_dir=data_dir)
     own = dict(loss=dict(max_length=max_length), choice=dict(too_long=too_long),
                parent=dict(max_length=max_length, parent=parent, passes={}),
                generated=dict(max_new_tokens=max_new_tokens) if max_new_tokens else {})
-    found = {o.name if isinstance(o, Task) else str(o): parse_task(o) for o in tasks}
-    found = {k: _with_source(o, sources or {}) for k, o in found.items()}
     _check_needs_parent(found.values(), model, parent)
-    read = [o for t in found.values() for o in (t.questions, t.texts) if isinstance(o, (str, Path))]
+    read = [o.read_from for o in found.values() if isinstance(o.read_from, (str, Path))]
     if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
-    jobs = {k: partial(load(o), model, tokenizer, **common, **own[o.kind]) for k, o in found.items()}
+    jobs = {k: partial(_job(o), model, tokenizer, **common, **own[o.kind]) for k, o in found.items()}
     if harness: jobs['harness'] = partial(harness_scores, model, tokenizer, harness, limit=n_questions)
     return _run_jobs(jobs, save)
 
 # %% ../../nbs/course/05_evaluation.ipynb #5cf57c1f
-def _job(task, n_questions, n_texts, data_dir):
-    "The function that scores a task on a model; its texts or questions are loaded and checked"
-    if task.kind == 'choice': return partial(choice_accuracy, **choice_arguments(task, n_questions, data_dir))
-    items = task_items(task, n_texts if task.reads_texts else n_questions, data_dir)
-    record = dict(task=task.name, source=source_name(task))
-    if task.kind == 'loss': return partial(text_loss, texts=items, **record)
-    if task.kind == 'parent': return partial(_from_one_pass, texts=items, scoring=task.scoring, **record)
-    examples = task_examples(task, data_dir)
-    check_generated(items, task.shots, examples, task.max_new_tokens, task.prompt, task.score)
-    asked = {k: getattr(task, k) for k in ('shots', 'seed', 'prompt', 'score', 'stop', 'max_new_tokens')}
-    return partial(generated_accuracy, items=items, examples=examples, **record, **asked)
+def ready_tasks(
+    tasks: str | Path | Task | Sequence[str | Path | Task],
+    n_questions: int | None = None,
+    n_texts: int | None = None,
+    sources: dict[str, Any] | None = None,
+    data_dir: str | Path | None = None
+) -> dict[str, Task]:  # By the names that were given; each holds its texts or questions, and examples, as lists
+    "Read and check all that some tasks ask; arguments and errors are those of `evaluate`. No model is needed"
+    ready = {}
+    for o in [tasks] if isinstance(tasks, (str, Path, Task)) else tasks:
+        task = parse_task(o)
+        if (base := task.name.partition(':')[0]) in (sources or {}): task = with_source(task, sources[base])
+        items = task_items(task, n_texts if task.reads_texts else n_questions, data_dir)
+        examples = None if task.reads_texts else task_examples(task, data_dir)
+        if task.kind == 'choice':
+            check_items(items)
+            check_shots(task.shots, examples)
+        if task.kind == 'generated':
+            check_generated(items, task.shots, examples, task.max_new_tokens, task.prompt, task.score)
+        own = dict(texts=items) if task.reads_texts else dict(questions=items, examples=examples)
+        ready[o.name if isinstance(o, Task) else str(o)] = replace(task, read_from=task.read_from or task.given, **own)
+    return ready
 
-def _with_source(task, sources):
-    base = task.name.partition(':')[0]
-    return with_source(task, sources[base]) if base in sources else task
+def _job(task):
+    "The function that scores a task on a model"
+    if task.kind == 'choice': return partial(choice_accuracy, **choice_arguments(task))
+    record = dict(task=task.name, source=source_name(task))
+    if task.kind == 'loss': return partial(text_loss, texts=task.texts, **record)
+    if task.kind == 'parent': return partial(_from_one_pass, texts=task.texts, scoring=task.scoring, **record)
+    asked = {k: getattr(task, k) for k in ('examples', 'shots', 'seed', 'prompt', 'score', 'stop', 'max_new_tokens')}
+    return partial(generated_accuracy, items=task.questions, **record, **asked)
 
 def _run_jobs(jobs, save):
     scores = Scores()

@@ -39,6 +39,7 @@ class Task:
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
     max_new_tokens: int = 256
     source: str = ''          # Where wording and scoring are published
+    read_from: Any = None     # The name or file that its items were read from, where it holds them as a list
 
     def __post_init__(self): _check_task(self)
 
@@ -244,7 +245,8 @@ def task_examples(
 # %% ../../nbs/reference/evaluation/tasks.ipynb #7b56cec7
 def source_name(task: Task) -> str:
     "Name of the task's questions or texts, for the record; `own` if it holds a list or a function"
-    return public_name(task.given) if isinstance(task.given, (str, Path)) else 'own'
+    given = task.read_from or task.given
+    return public_name(given) if isinstance(given, (str, Path)) else 'own'
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #8d0f6a29
 def choice_arguments(

@@ -18,8 +18,8 @@ from ..data.texts import out_of_memory
 from .methods import METHODS, adapted_layers, frozen_copy, target_names
 from ..model.loading import slow_in_16_bits
 from .recipes import HealingConfig
-from .safeguards import (check_input, checked_rows, fewer_tokens, keep_documents_apart, not_saved,
-                                          run_folder, run_identity)
+from .safeguards import (check_input, check_teacher, checked_rows, fewer_tokens, keep_documents_apart,
+                                          not_saved, run_folder, run_identity)
 from ..model.modules import fingerprint
 from ..model.stack import LayerStack
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def heal(
     and when a single row does not fit"""
     from prunebook.healing.training import own_device, undisturbed
     config, on_disk = config or HealingConfig(), isinstance(model, (str, Path))
+    check_teacher(config, teacher)
     reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
     config = _precise(config, own_device() if on_disk else LayerStack(model).device)
     if on_disk: model, base, tokenizer = _opened(model, tokenizer, config, progress)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from ..model.architecture import check_length
 from ..core import PrunebookError, lock, process, read_json, recover, work_folder
 from .methods import METHODS, adapted_layers, cut_record, layer_origins, seams, target_names
 from ..model.loading import load_model, quantization
@@ -22,20 +23,25 @@ if TYPE_CHECKING:
     from prunebook.healing.training import Rows
 
 # %% auto #0
-__all__ = ['log', 'open_teacher', 'check_input', 'checked_rows', 'run_identity', 'run_folder', 'keep_documents_apart',
-           'fewer_tokens', 'not_saved']
+__all__ = ['log', 'check_teacher', 'open_teacher', 'check_input', 'checked_rows', 'run_identity', 'run_folder',
+           'keep_documents_apart', 'fewer_tokens', 'not_saved']
 
 # %% ../../nbs/reference/healing/safeguards.ipynb #57f42f6e
+def check_teacher(config: HealingConfig, teacher: Any) -> bool:
+    "Does the recipe learn from the unpruned model? Raises `PrunebookError` if it does, and `teacher` is `None`"
+    needed = METHODS.find(config.method).needs_teacher or config.objective == 'distill'
+    if needed and teacher is None:
+        raise PrunebookError(f'objective={config.objective!r}, method={config.method!r} learn from the unpruned model: '
+                             'give it as teacher=… (--teacher).')
+    return needed
+
 def open_teacher(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: HealingConfig,
-    teacher: PreTrainedModel | str | Path | None
+    teacher: PreTrainedModel | str | Path
 ) -> PreTrainedModel:
-    "The teacher, loaded if it was given by name. Raises `PrunebookError` if it is missing, or is another model"
-    if teacher is None:
-        raise PrunebookError(f'objective={config.objective!r}, method={config.method!r} learn from the unpruned model: '
-                             'give it as teacher=… (--teacher).')
+    "The teacher, loaded if it was given by name. Raises `PrunebookError` if it is another model"
     if isinstance(teacher, (str, Path)):
         teacher, other = load_model(str(teacher))
         if other.get_vocab() != tokenizer.get_vocab():
@@ -69,17 +75,13 @@ def check_input(
                              'without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the '
                              'folder of the checkpoint instead of the model.')
     if 4 in (config.bits, config.objective == 'distill' and config.teacher_bits): quantization(4)
-    limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None)
-    if limit and config.max_length > limit:
-        raise PrunebookError(f'max_length={config.max_length}: {type(model).__name__} knows at most {limit} positions. '
-                             f'Give {limit} or less.')
+    check_length(config.max_length, stack.config, stack.positions)
     if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. '
                              'Leave it out; a smaller batch_tokens or max_length takes less memory too.')
     if not cut_record(model): log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: target_names(model, config.targets, adapted_layers(model, config))
-    if config.objective == 'lm' and not method.needs_teacher: return None
-    return open_teacher(model, tokenizer, config, teacher)
+    return open_teacher(model, tokenizer, config, teacher) if check_teacher(config, teacher) else None
 
 # %% ../../nbs/reference/healing/safeguards.ipynb #9956f5b0
 def checked_rows(

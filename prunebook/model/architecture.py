@@ -6,13 +6,13 @@
 from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError
 from .stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['ffn_modules', 'stream_writer', 'check_vocabulary']
+__all__ = ['ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary']
 
 # %% ../../nbs/reference/model/architecture.ipynb #bbe2bf0d
 _mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'router', 'gate_network')
@@ -63,6 +63,17 @@ def _arrives(run, module, plain):
     return bool(added.any()) and bool((moved - plain - added).norm() < .05 * added.norm())
 
 # %% ../../nbs/reference/model/architecture.ipynb #cfeb0602
+def check_length(
+    max_length: int,               # Tokens of a text
+    config: Any,                   # Of a model, which says how many positions it knows
+    positions: int | None = None   # Rows of its table of positions, if it has one
+) -> None:
+    "Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows"
+    most = positions or getattr(config, 'max_position_embeddings', None)
+    if max_length < 1 or most and max_length > most:
+        up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
+        raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
+
 def check_vocabulary(
     stack: LayerStack,
     ids: Iterable[Sequence[int]]  # Tokens of each text

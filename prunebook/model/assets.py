@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry, atomic_write, digest, disk_errors, first_line, lock, new_folder
-from ..core import read_json, redact
+from ..core import PrunebookError, Registry, atomic_write, digest, disk_errors, first_line, is_path, lock
+from ..core import new_folder, read_json, redact
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -386,7 +386,9 @@ def check_hub(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     cached = Path(kwargs.get('cache_dir') or constants.HF_HUB_CACHE)/f'models--{name.replace("/", "--")}'
     if kwargs.get('local_files_only') or (cached/'snapshots').is_dir(): return
-    try: HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
+    try:
+        if is_path(name): raise HFValidationError('it is a path')
+        HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
     except HfHubHTTPError: return  # the hub answers; who loads the model says more
     except HFValidationError as e: why = f'and this is not the id of a model on the hub ({first_line(e)})'
     except Exception as e:

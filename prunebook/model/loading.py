@@ -4,18 +4,18 @@
 
 # %% ../../nbs/reference/model/loading.ipynb #472b3694
 from __future__ import annotations
-import logging
+import logging, os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .assets import ASSETS, check_hub, fetch, hub_arguments, quiet, read_gguf
 from ..core import PrunebookError, first_line, redact
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['log', 'allowed_models', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem',
-           'check_tokenizer', 'load_model', 'load_gguf']
+           'check_tokenizer', 'load_config', 'load_model', 'load_gguf']
 
 # %% ../../nbs/reference/model/loading.ipynb #cd2561aa
 def allowed_models() -> str:
@@ -37,7 +37,7 @@ def find_model(
     else: path = Path(name).expanduser()
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
     if path.is_dir(): return str(path), gguf_file
-    if name.startswith(('/', '.', '~')):
+    if name.startswith(('/', '.', '~')) or os.path.isdir(os.path.dirname(name)):
         raise PrunebookError(f'cannot load {name}: no such file or folder. {allowed_models()}')
     if name.endswith('.gguf') and name.count('/') >= 2:
         org, repository, file = name.split('/', 2)
@@ -102,6 +102,19 @@ def check_tokenizer(tokenizer: 'PreTrainedTokenizerBase', model: 'PreTrainedMode
         tokenizer.pad_token = tokenizer.eos_token  # pads are masked by position, never by this number
 
 # %% ../../nbs/reference/model/loading.ipynb #0d978ace
+def load_config(
+    name: str = 'demo',    # As in `load_model`
+    progress: bool = True, # Show progress while fetching
+    **kwargs: Any          # To `from_pretrained`
+) -> 'PreTrainedConfig':
+    "The config of a model, none of whose weights is read. Raises `PrunebookError` as `load_model` does"
+    from transformers import AutoConfig
+    path, gguf = find_model(str(name), progress, kwargs.pop('gguf_file', None))
+    if not Path(path).is_dir(): check_hub(path, **hub_arguments(kwargs))
+    try: return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
+    except Exception as e:
+        raise PrunebookError(f'cannot load {name!r}: {first_line(e)} {allowed_models()}') from None
+
 log = logging.getLogger(__name__)
 
 def load_model(

@@ -4,13 +4,13 @@
 
 # %% ../../nbs/reference/paper/jobs.ipynb #1a659df3
 from __future__ import annotations
-import os, re, shutil
+import re, shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import PrunebookError, keep_apart, public_name
+from ..core import PrunebookError, public_name
 from ..data.texts import tokenize
 from .grids import SweepConfig, config_record, differences, questions_of, task_of
 from .runs import Run, start_record
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from prunebook.evaluation.scores import LossScore, Score
 
 # %% auto #0
-__all__ = ['Cut', 'Row', 'Scorer', 'Job', 'task_hash', 'begin', 'check_sweep', 'partial_file', 'adapter_folder', 'note_healing',
-           'finish']
+__all__ = ['Cut', 'Row', 'Scorer', 'Job', 'task_hash', 'begin', 'partial_file', 'adapter_folder', 'note_healing', 'finish']
 
 # %% ../../nbs/reference/paper/jobs.ipynb #4605417c
 class Cut(NamedTuple):
@@ -116,21 +115,6 @@ def begin(job: Job) -> None:
     starts = [*was.get('starts', []), start_record()]
     config = was.get('config', config)
     job.run.note(job.name, config=config, dtype=dtype, items=was.get('items', {}) | items, starts=starts)
-
-# %% ../../nbs/reference/paper/jobs.ipynb #fef8eba6
-def check_sweep(model: 'PreTrainedModel', config: SweepConfig, out: str | Path, name: str) -> None:
-    "Raises `PrunebookError` if a size does not fit the model, a quantised model is to be healed, or `out` is in use"
-    depth = len(LayerStack(model))
-    given = {*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)}
-    if bad := sorted(n for n in given if n >= depth):
-        raise PrunebookError(f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.')
-    if config.healed_ns and getattr(model, 'is_quantized', False):
-        raise PrunebookError('the model is quantised, and healing needs 16- or 32-bit weights. Load it without bits=4 '
-                             '(--bits), or leave healed_ns empty; the recipe has a bits of its own.')
-    if not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name):
-        raise PrunebookError(f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.')
-    texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
-    keep_apart(out, [model.config.name_or_path, *filter(os.path.isfile, texts)])
 
 # %% ../../nbs/reference/paper/jobs.ipynb #8c539816
 def partial_file(job: Job, task: Task) -> Path:

@@ -21,7 +21,8 @@ from ..pruning.strategies import choose_layers, prune_model
 from ..pruning.checkpoint import save_pruned
 from ..healing.recipes import QUICK, HealingConfig
 from ..healing.adapters import load_adapter
-from ..evaluation.tasks import parse_task, task_title
+from ..evaluation.evaluation import ready_tasks
+from ..evaluation.tasks import task_title
 from .runs import Run, machine, model_record
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,11 +212,13 @@ def check_settings(
     if kwargs.get('bits') in (4, 8):
         raise PrunebookError(f'bits={kwargs["bits"]}: a quantised model cannot be healed. '
                              'Leave out bits, or give 16 or 32.')
-    for task in questions or []: parse_task(task)
     if judge_texts is None and Path(texts).is_file():
         raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
                              'Name them with judge_texts (--judge-texts).')
-    return PRESETS[preset], judge_texts or ('demo' if text_assets(texts) else texts)
+    judge = judge_texts or ('demo' if text_assets(texts) else texts)
+    for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
+    ready_tasks(questions or [])
+    return PRESETS[preset], judge
 
 # %% ../../nbs/reference/paper/reproduction.ipynb #9a63f25c
 def measure(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ['KEY_COLUMNS', 'KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FORMAT', 'FILES', 'EMPTY', 'Column', 'arrow_schema',
            'result_row', 'model_record', 'texts_columns', 'item_rows', 'numbers_in', 'text_fields', 'answer_fields',
            'score_of', 'read_results', 'check_plain', 'read_items', 'cut_up', 'machine', 'start_record', 'read_record',
-           'why_unfit', 'opened', 'results_csv', 'items_parquet', 'record_json', 'Run', 'task_options', 'read_run',
-           'with_settings', 'kept_score']
+           'why_unfit', 'check_run_folder', 'opened', 'results_csv', 'items_parquet', 'record_json', 'Run',
+           'task_options', 'read_run', 'with_settings', 'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #9e1e2fc9
 class Column(NamedTuple):
@@ -305,6 +305,14 @@ def why_unfit(record: dict[str, Any]) -> str | None:
     return None
 
 # %% ../../nbs/reference/paper/runs.ipynb #052bfb8d
+def check_run_folder(folder: str | Path) -> None:
+    "Raises `PrunebookError` for a place that holds something else than a run, or the beginning of one"
+    if os.path.exists(folder) and not os.path.isdir(folder): raise PrunebookError(f'{folder} is a file. Give a folder.')
+    if not os.path.isdir(folder) or os.path.exists(Path(folder)/FILES['record']): return
+    ours = (*FILES.values(), 'asked.json', 'sweep.json', 'scores')
+    if others := [o for o in sorted(os.listdir(folder)) if o not in ours and not o.startswith('.')]:
+        raise PrunebookError(f'{folder} is no run: it holds {others[0]}. Give the folder of a run, or a new one.')
+
 EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)
 
 def opened(folder: Path, model: dict[str, Any]) -> tuple[dict, 'pd.DataFrame', dict]:

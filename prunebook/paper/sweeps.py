@@ -4,17 +4,21 @@
 
 # %% ../../nbs/reference/paper/sweeps.ipynb #753aaf36
 from __future__ import annotations
+import os, re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import public_name
+from ..core import PrunebookError, keep_apart, public_name
 from ..similarity.distances import LayerDistances
-from .grids import SweepConfig
-from .jobs import Job, Row, begin, check_sweep, finish
-from .runs import Run, kept_score, model_record
+from ..evaluation.evaluation import ready_tasks
+from .grids import SweepConfig, questions_of, task_of
+from .jobs import Job, Row, begin, finish
+from ..pruning.strategies import STRATEGIES
+from .runs import FILES, Run, check_run_folder, kept_score, model_record
 from .scoring import add_choices, add_healed, add_losses, healing_texts, score_row
-from .units import Unit, choose_plans, healed_units, unhealed_units
+from ..model.stack import LayerStack
+from .units import Unit, calibration_texts, choose_plans, healed_units, unhealed_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['work_through', 'known_scores', 'sweep']
+__all__ = ['work_through', 'known_scores', 'check_sweep', 'sweep']
 
 # %% ../../nbs/reference/paper/sweeps.ipynb #990845ad
 def work_through(job: Job, units: Sequence[Unit]) -> None:
@@ -52,6 +56,32 @@ def known_scores(job: Job, rows: Sequence[Row]) -> 'list[tuple[Row, LossScore | 
         if len(same): found.append((row, replace(kept_score(job.run.folder, same.iloc[0]), seconds=0.)))
     return found
 
+# %% ../../nbs/reference/paper/sweeps.ipynb #c4ec5eep
+def check_sweep(
+    config: SweepConfig,
+    depth: int,            # Layers of the model
+    out: str | Path,
+    name: str = 'main',
+    distances: LayerDistances | None = None,  # As in `sweep`
+    reads: Sequence[str | Path] = ()  # What else is read, such as the model's folder
+) -> None:
+    "Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work. No model is needed"
+    given = {*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)}
+    if bad := sorted(n for n in given if n >= depth):
+        raise PrunebookError(f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.')
+    if not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name):
+        raise PrunebookError(f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.')
+    texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
+    keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
+    check_run_folder(out)
+    for spec in config.tasks:
+        ready_tasks([task_of(config, spec)], questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
+    measured = distances is not None or os.path.exists(Path(out)/FILES['distances'])
+    needs = {o for s in config.strategies for o in STRATEGIES[s].needs} - ({'distances'} if measured else set())
+    if needs: calibration_texts(config, config.n_calibration if 'distances' in needs else config.n_search)
+    if config.healed_ns: healing_texts(config)
+
+
 # %% ../../nbs/reference/paper/sweeps.ipynb #60a106fa
 def sweep(
     model: 'PreTrainedModel',                 # Unpruned; it is left as it is
@@ -64,11 +94,13 @@ def sweep(
     ray: Any = None                           # A `prunebook.paper.cluster.Cluster` with workers; this process if `None`
 ) -> 'pd.DataFrame':                          # Its rows of `results.csv`; the unpruned model is strategy "none"
     "Score every pruned model that `config` asks for. Raises `PrunebookError` for wrong input, before the first score"
-    check_sweep(model, config, out, name)
+    check_sweep(config, len(LayerStack(model)), out, name, distances, [model.config.name_or_path])
+    if config.healed_ns and getattr(model, 'is_quantized', False):
+        raise PrunebookError('the model is quantised, and healing needs 16- or 32-bit weights. Load it without bits=4 '
+                             '(--bits), or leave healed_ns empty; the recipe has a bits of its own.')
     with Run(out, model_record(model)) as run:
         job = Job(model, tokenizer, config, progress, run=run, name=name)
         begin(job)
-        if config.healed_ns: healing_texts(config)  # found missing now, and not after hours of unhealed rows
         plans = choose_plans(job, distances)
         units = [*unhealed_units(config, plans), *healed_units(config, plans)]
         if known := known_scores(job, [row for unit in units for row in unit.rows]): job.add(known)

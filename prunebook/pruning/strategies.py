@@ -7,13 +7,13 @@ from __future__ import annotations
 import inspect, logging, operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, Registry
 from .limits import first_servable, fit_budget, known_depth, known_sizes, listed_plan, servable_plan
 from .limits import served_config
 from .plans import Plan, as_plan, check_patterns, provenance, quantization_of, weight_counts
-from ..serving.rules import serving_states, serving_warning
+from ..serving.rules import check_stacks, serving_states, serving_warning
 from .sizes import LayerSizes, as_budget
 from ..model.stack import Block, LayerStack, weight_sharing_copy
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ STRATEGIES = Registry('strategy')
 
 # %% ../../nbs/course/03_pruning.ipynb #e19ae395
 #| output: false
+#| output: false
 def similar_block(n: int, depth: int, distances: LayerDistances) -> Plan:
     "The block with the smallest angular distance from its input to its output"
     block = distances.best_block(n)
@@ -57,6 +58,7 @@ STRATEGIES.add(Strategy('similarity', similar_block, 'the block that turns the r
     'arXiv:2403.17887', needs=('distances',)))
 
 # %% ../../nbs/course/03_pruning.ipynb #03328d59
+#| output: false
 #| output: false
 def deep_block(n: int, depth: int) -> range:
     "The deepest layers but the last"
@@ -89,12 +91,14 @@ def keep_last_block(n: int, depth: int, k: int = 2) -> Plan:
 
 # %% ../../nbs/course/03_pruning.ipynb #b7627c37
 #| output: false
+#| output: false
 STRATEGIES.add(Strategy('first', first_block, 'the first layers (control)'))
 STRATEGIES.add(Strategy('middle', middle_block, 'the block in the middle (control)'))
 STRATEGIES.add(Strategy('random', random_block, 'a block at a random place (control)', options=dict(seed=0)))
 STRATEGIES.add(Strategy('keep_last', keep_last_block, 'the deepest layers but the last k', options=dict(k=2)))
 
 # %% ../../nbs/course/03_pruning.ipynb #eb574c55
+#| output: false
 #| output: false
 def least_influence(
     n: int,
@@ -118,6 +122,7 @@ STRATEGIES.add(Strategy('block_influence', least_influence, 'the layers with the
 
 # %% ../../nbs/course/03_pruning.ipynb #c76fc53d
 #| output: false
+#| output: false
 def best_loss_block(n: int, depth: int, model: PreTrainedModel, loss: Callable, progress: bool = True) -> Plan:
     "The block whose removal gives the smallest loss"
     from tqdm.auto import tqdm
@@ -132,6 +137,7 @@ STRATEGIES.add(Strategy('best_loss', best_loss_block, 'the block whose removal g
     needs=('model', 'loss')))
 
 # %% ../../nbs/course/03_pruning.ipynb #7fdb4e26
+#| output: false
 #| output: false
 def greedy_layers(n: int, depth: int, model: PreTrainedModel, loss: Callable, progress: bool = True) -> Plan:
     "One layer at a time, each time the one whose removal gives the smallest loss"
@@ -171,9 +177,11 @@ _HOW = dict(distances='distances=layer_distances(model, tokenizer, texts)', mode
 
 def strategy_arguments(
     strategy: Strategy,
-    given: dict[str, Any]  # By the caller
+    given: dict[str, Any],                               # By the caller
+    measure: Callable[[], dict[str, Any]] | None = None  # Gives the inputs that are still missing
 ) -> dict[str, Any]:
-    "The keyword arguments of `strategy.choose`. Raises `PrunebookError` for a misspelt one, or if one is missing"
+    """The keyword arguments of `strategy.choose`. `measure` is called last, and what it gives is put into `given`.
+    Raises `PrunebookError` for a misspelt argument, or if one is missing"""
     takes = inspect.signature(strategy.choose).parameters
     anything = any(p.kind == p.VAR_KEYWORD for p in takes.values())
     allowed = [*strategy.options, *INPUTS, *strategy.needs]
@@ -181,11 +189,12 @@ def strategy_arguments(
         options = ', '.join(strategy.options) or 'none'
         raise PrunebookError(f'strategy {strategy.name!r} has no option {", ".join(unknown)}. '
                              f'Its options are: {options}. Leave the others out.')
-    if not any(given.get(o) is not None for o in strategy.instead):
-        for o in strategy.needs:
-            if given.get(o) is None:
-                also = ''.join(f', or {k}=' for k in strategy.instead)
-                raise PrunebookError(f'strategy {strategy.name!r} needs {o}. Give {_HOW.get(o, f"{o}=")}{also}.')
+    missing = lambda: [] if any(given.get(o) is not None for o in strategy.instead) else [
+        o for o in strategy.needs if given.get(o) is None]
+    if missing() and measure: given.update(measure())
+    for o in missing():
+        also = ''.join(f', or {k}=' for k in strategy.instead)
+        raise PrunebookError(f'strategy {strategy.name!r} needs {o}. Give {_HOW.get(o, f"{o}=")}{also}.')
     given = {k: v for k, v in given.items() if v is not None or k not in INPUTS}
     return {k: v for k, v in (strategy.options | given).items() if anything or k in takes}
 
@@ -201,6 +210,7 @@ def choose_layers(
     sizes: LayerSizes | None = None,   # For a budget; those of `model` if `None`
     serve: str | Sequence[str] | None = None,  # Stacks that must compute the same after the cut, such as "llama.cpp"
     config: PreTrainedConfig | dict[str, Any] | None = None,  # For `serve`; that of `model` if `None`
+    measure: Callable[[], dict[str, Any]] | None = None,  # Gives the inputs that are missing, after all checks
     **given: Any               # Inputs (model, loss, progress) and options (seed, k, influence, …) of the strategy
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
@@ -210,18 +220,17 @@ def choose_layers(
     limits = dict(params=params, gb=gb, speedup=speedup)
     if any(v is not None for v in limits.values()):
         budget = as_budget(n, **limits | dict(layers=strategy if listed else None))
-        how = dict(distances=distances, depth=depth, serve=serve, config=config)
+        how = dict(distances=distances, depth=depth, serve=serve, config=config, measure=measure and cache(measure))
         choose = partial(first_servable, partial(choose_layers, strategy, **how, **given), depth)
         return fit_budget(choose, known_sizes(sizes, given.get('model'), depth), budget)
     if listed: return listed_plan(as_plan(strategy, depth), serve, config, given)
     if isinstance(n, bool) or not hasattr(n, '__index__') or not 1 <= n < depth:
         raise PrunebookError(f'n={n}: drop from 1 to {depth - 1} of {depth} layers.')
-    row = as_strategy(strategy)
-    found = row.choose(operator.index(n), depth, **strategy_arguments(row, given | dict(distances=distances)))
+    row, given = as_strategy(strategy), given | dict(distances=distances)
+    if serve is not None: serve, config = check_stacks(serve), served_config(config, given.get('model'), depth)
+    found = row.choose(operator.index(n), depth, **strategy_arguments(row, given, measure))
     plan = found if isinstance(found, Plan) else Plan(tuple(found), depth, row.name)
-    if serve is None: return plan
-    config = served_config(config, given.get('model'), depth)
-    return servable_plan(plan, config, serve, given | dict(distances=distances))
+    return plan if serve is None else servable_plan(plan, config, serve, given)
 
 # %% ../../nbs/course/03_pruning.ipynb #9f7a6a23
 log = logging.getLogger(__name__)

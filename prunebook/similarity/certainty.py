@@ -133,12 +133,15 @@ class Certain:
         if not self.tolerance >= 0:
             raise PrunebookError(f'tolerance={self.tolerance}: give 0 or a small distance, such as 0.002.')
 
-    def look(self, moments: Moments) -> list[Verdict]:
-        "A verdict for each block size. Raises `PrunebookError` for sizes that the model does not have"
-        depth = len(moments.mean)
+    def check(self, depth: int) -> None:
+        "Raises `PrunebookError` for sizes that a model of `depth` layers does not have"
         if bad := [n for n in self.ns if not 1 <= n < depth]:
             raise PrunebookError(f'Certain(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} '
                                  f'of a model of {depth} layers. Leave them out.')
+
+    def look(self, moments: Moments) -> list[Verdict]:
+        "A verdict for each block size"
+        depth = len(moments.mean)
         alpha = (1 - self.confidence) / sum(depth - n for n in self.ns)
         threshold = anytime_threshold(moments.count, alpha)
         return [best_of_size(n, moments, threshold, self.tolerance) for n in self.ns]

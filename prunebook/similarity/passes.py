@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
-from ..model.architecture import ffn_modules
+from ..model.architecture import check_length, ffn_modules
 from .certainty import Certain, Moments, Verdict
 from ..core import PrunebookError, atomic_write, digest, first_line, process
 from ..data.texts import Batch
@@ -49,9 +49,7 @@ def check_arguments(
     if not measures: raise PrunebookError(f'measures is empty. Give one or more of {", ".join(known)}.')
     if tokens not in ('last', 'all', 'mean'): raise PrunebookError(f'tokens={tokens!r}: give "last", "all" or "mean".')
     if every < 1: raise PrunebookError(f'every={every}: give 1 or more texts between two looks.')
-    most = stack.positions or getattr(stack.config, 'max_position_embeddings', None)
-    if most and max_length > most:
-        raise PrunebookError(f'max_length={max_length}: this model has {most} positions. Give at most that.')
+    check_length(max_length, stack.config, stack.positions)
     return texts
 
 # %% ../../nbs/reference/similarity/passes.ipynb #c0c75e09

@@ -164,6 +164,7 @@ def layer_distances(
     Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"""
     stack, measures = LayerStack(model), list(measures)
     texts = check_arguments(texts, stack, max_length, measures, tokens, every, MEASURES)
+    if until: until.check(len(stack))
     batch_tokens = token_budget(batch_tokens, stack.device)
     take = dict(measures=measures, tokens=tokens)
     take |= dict(max_length=operator.index(max_length), batch_tokens=operator.index(batch_tokens))

@@ -1,0 +1,182 @@
+"""Nothing is refused late: every mistake that needs no measuring is found before the weights are loaded, and before
+anything is written. One row is a command line and what the message names; {…} are files of `places`."""
+import time
+import pytest
+from prunebook.cli import COMMANDS, main, parser
+
+SECONDS = 1.5  # of the processor, beside imports: reading a question set takes most of them
+
+REFUSED = """
+similarity demo --out {out} --until-certain 40               | 40
+similarity demo --out {out} --until-certain 0                | 0
+similarity demo --out {out} --until-certain 2 --tolerance -1 | -1
+similarity demo --out {out} --texts {missing}                | missing.jsonl
+similarity demo --out {out} --texts {folder}/nowhere/x       | nowhere
+similarity demo --out {out} --texts {three} --n-texts 64     | 64
+similarity demo --out {out} --split nowhere                  | nowhere
+similarity demo --out {out} --n-texts 0                      | 0
+similarity demo --out {out} --max-length 0                   | 0
+similarity demo --out {out} --max-length 99999               | 99999
+similarity demo --out {out} --batch-tokens 0                 | 0
+similarity demo --out {out} --bits 3                         | 3
+similarity demo --out {out} --dtype int7                     | int7
+similarity demo --out {full}                                 | full
+similarity {missing} --out {out}                             | missing.jsonl
+similarity nobody/nothing --out {out}                        | nobody/nothing
+similarity {folder}/model --out {out}                        | model
+fly demo {out}                                               | fly
+prune demo                                                   | OUT
+prune demo {out} --n 40                                      | 40
+prune demo {out} --n 0                                       | 0
+prune demo {out} --n 40 --strategy greedy                    | 40
+prune demo {out} --n 40 --in-memory                          | 40
+prune demo {out}                                             | --drop
+prune demo {out} --drop 3 --params 1e4                       | --drop
+prune demo {out} --drop 9-3                                  | 9-3
+prune demo {out} --n 2 --k 2                                 | option k
+prune demo {out} --speedup nan                               | nan
+prune demo {out} --params 1e9x                               | 1e9x
+prune demo {out} --gb 100                                    | 100
+prune demo {out} --n 2 --gb 0.1                              | --n
+prune demo {out} --params 1e6                                | 1e+06
+prune demo {out} --params 1e12                               | 1e+12
+prune demo {out} --gb -1                                     | -1
+prune demo {out} --speedup 50                                | 50
+prune demo {out} --speedup 50 --strategy best_loss           | 50
+prune demo {out} --drop 28-31                                | 28-31
+prune demo {out} --n 2 --texts {missing}                     | missing.jsonl
+prune demo {out} --n 2 --strategy greedy --texts {missing}   | missing.jsonl
+prune demo {out} --n 2 --texts {three} --n-texts 64          | 64
+prune demo {out} --n 2 --n-texts 0                           | 0
+prune demo {out} --n 2 --max-length 0                        | 0
+prune demo {out} --n 2 --max-length 99999                    | 99999
+prune demo {out} --n 2 --batch-tokens 0                      | 0
+prune demo {out} --n 2 --distances {folder}                  | distances
+prune demo {out} --n 2 --strategy magic                      | magic
+prune demo {out} --n 2 --strategy keep_last --k 40           | 40
+prune demo {out} --n 2 --serve moon                          | moon
+prune demo {full} --n 2                                      | full
+check {missing}                                              | missing.jsonl
+check {folder} --serve moon                                  | moon
+export {missing} {out}.gguf                                  | missing.jsonl
+export demo {out}.gguf --type q1                             | q1
+export demo {out}.bin                                        | out.bin
+export demo {folder}/no/x.gguf                               | no
+heal demo {out} --texts {missing}                            | missing.jsonl
+heal demo {out} --texts {three} --n-texts 64                 | 64
+heal demo {out} --n-texts 0                                  | 0
+heal demo {out} --judge-texts {missing}                      | missing.jsonl
+heal demo {out} --n-judge -1                                 | -1
+heal demo {out} --objective distill                          | --teacher
+heal demo {out} --method linear_patch                        | --teacher
+heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
+heal demo {out} --method magic                               | magic
+heal demo {out} --config {missing}                           | missing.jsonl
+heal demo {out} --config {three}                             | three.txt
+heal demo {out} --steps 0                                    | 0
+heal demo {out} --batch-size 0                               | 0
+heal demo {out} --rank 0                                     | 0
+heal demo {out} --max-length 0                               | 0
+heal demo {out} --max-length 99999                           | 99999
+heal demo {out} --batch-tokens -4                            | -4
+heal demo {out} --bits 8                                     | 8
+heal demo {out} --packing zip                                | zip
+heal demo {out} --adapt some                                 | some
+heal demo {out} --train-bits 5                               | 5
+heal demo {out} --bits 4 --train-bits 16                     | --train-bits
+heal demo {full}                                             | full
+evaluate demo --tasks {missing}                              | missing.jsonl
+evaluate demo --tasks poetry                                 | poetry
+evaluate demo --tasks c4:letter                              | letter
+evaluate demo --tasks arc_easy:shots=x                       | x
+evaluate demo --tasks {questions} --n-questions 64           | 64
+evaluate demo --tasks c4 --n-texts 99999                     | 99999
+evaluate demo --tasks kl                                     | kl
+evaluate demo --tasks c4 --judge-texts {missing}             | missing.jsonl
+evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
+evaluate demo --n-questions 0                                | 0
+evaluate demo --n-texts 0                                    | 0
+evaluate demo --max-length 0                                 | 0
+evaluate demo --batch-tokens 0                               | 0
+evaluate demo --parent {missing}                             | missing.jsonl
+evaluate demo --save {three}                                 | three.txt
+sweep demo --out {out} --ns 40                               | 40
+sweep demo --out {out} --ns 0                                | 0
+sweep demo --out {out} --ns 2 --healed-ns 40                 | 40
+sweep demo --out {out} --strategies magic                    | magic
+sweep demo --out {out} --tasks poetry                        | poetry
+sweep demo --out {out} --tasks {questions} --n-questions 64  | 64
+sweep demo --out {out} --texts {missing}                     | missing.jsonl
+sweep demo --out {out} --texts {three} --n-calibration 64    | 64
+sweep demo --out {out} --healed-ns 2 --healing-texts {missing} | missing.jsonl
+sweep demo --out {out} --judge-texts {missing}               | missing.jsonl
+sweep demo --out {out} --n-texts 0                           | 0
+sweep demo --out {out} --n-calibration 0                     | 0
+sweep demo --out {out} --max-length 0                        | 0
+sweep demo --out {out} --seeds -1                            | -1
+sweep demo --out {out} --recipe {missing}                    | missing.jsonl
+sweep demo --out {out} --config {missing}                    | missing.jsonl
+sweep demo --out {out} --distances {folder}                  | distances
+sweep demo --out {out} --name a/b                            | a/b
+sweep demo --out {out} --healed-ns 2 --bits 4                | 4
+sweep demo --out {full}                                      | full
+sweep demo --out {three}                                     | three.txt
+reproduce --out {out} --judge-texts {missing}                | missing.jsonl
+reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
+reproduce --out {out} --texts {three}                        | --judge-texts
+reproduce --out {out} --questions {missing}                  | missing.jsonl
+reproduce --out {out} --questions poetry                     | poetry
+reproduce --out {out} --bits 4                               | 4
+reproduce --out {out} --preset huge                          | huge
+reproduce --out {out} --model {missing}                      | missing.jsonl
+reproduce --out {full}                                       | full
+report {folder}                                              | run
+report {missing}                                             | missing.jsonl
+estimate {missing}                                           | missing.jsonl
+estimate demo --n-texts 0                                    | 0
+estimate demo --text-length 0                                | 0
+estimate demo --config {missing}                             | missing.jsonl
+estimate demo --steps 0                                      | 0
+assets --fetch poetry                                        | poetry
+assets --delete poetry                                       | poetry
+"""
+ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def places(tmp_path_factory):
+    "Files of one's own, and one that is not there. Also what is not timed: imports, and the demo in the cache"
+    import datasets, pandas, peft, torch, transformers  # noqa: F401
+    import prunebook.healing.training, prunebook.paper.sweeps, prunebook.serving.exports, prunebook.paper.reports  # noqa: F401
+    from prunebook.model.assets import fetch
+    for o in ('demo', 'c4', 'arc_easy'): fetch(o)
+    folder = tmp_path_factory.mktemp('places')
+    (folder/'three.txt').write_text('One text.\nAnother one.\nA third.\n')
+    (folder/'questions.jsonl').write_text('{"question": "1 + 1?", "choices": ["2", "3"], "answer": 0}\n' * 3)
+    for o in ('full', 'empty'): (folder/o).mkdir()
+    (folder/'full'/'mine').write_text('precious')
+    return dict(folder=folder/'empty', full=folder/'full', three=folder/'three.txt', missing=folder/'missing.jsonl',
+                questions=folder/'questions.jsonl')
+
+
+@pytest.mark.parametrize('line, named', ROWS, ids=[o[0].replace('{', '').replace('}', '') for o in ROWS])
+def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places, tmp_path, capsys, monkeypatch):
+    def loaded(*args, **kwargs): raise AssertionError('the weights were loaded first')
+    monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', loaded)
+    monkeypatch.chdir(tmp_path)
+    words, start = [o.format(**places, out=tmp_path/'out') for o in line.split()], time.process_time()
+    code, took = main([*words, '--no-progress']), time.process_time() - start
+    out, err = capsys.readouterr()
+    assert code == 2 and out == '' and err.count('\n') == 1 and named in err, (code, err)
+    assert took < SECONDS, took
+    assert not list(tmp_path.iterdir()) and not list(places['folder'].iterdir())
+
+
+def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():
+    given = {o for line, _ in ROWS for o in line.split()}
+    free = {'--device-map', '--revision', '--data-dir', '--harness', '--seed', '--ray', '--gpus-per-task',
+            '--cpus-per-task', '--fetch'}  # any value may be right, or only another machine can tell
+    for name in COMMANDS:
+        actions = parser(name)._subparsers._group_actions[0].choices[name]._actions
+        assert {o for a in actions if a.nargs != 0 for o in a.option_strings} <= given | free, name
+        assert name in given
