@@ -4,8 +4,11 @@
 one of its names is first used, so that the command line starts at once."""
 __version__ = "0.0.1"
 
+import os as _os
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
+
+if 'IN_TEST' in _os.environ: from . import _pages
 
 _modules = {
     'core': 'PrunebookError',

@@ -1,7 +1,8 @@
 """Fixtures that many test files share, and the mark `slow`: such tests run only with `pytest --slow`.
 No test asks the model hub. What is not there then fails at once, and the same everywhere."""
 import os
-os.environ['HF_HUB_OFFLINE'] = '1'  # read when huggingface_hub is imported
+os.environ['HF_HUB_OFFLINE'] = '1'              # read when huggingface_hub is imported
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # read when torch is imported: the tests run in several processes
 import pytest
 
 

@@ -112,7 +112,7 @@ def stopped(own, out, monkeypatch, at, **kw):
     "A run that is interrupted when it comes to the function `at`"
     def stop(*a, **k): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(f'prunebook.{"sweeps" if at == "sweep" else "reproduction"}.{at}', stop)
+        m.setattr(f'prunebook.paper.{"sweeps" if at == "sweep" else "reproduction"}.{at}', stop)
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
 
 

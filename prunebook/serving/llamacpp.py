@@ -85,7 +85,7 @@ def started_job(
     "Inside the `with`, a job in a new process. Asking raises `PrunebookError` or `OSError` with the reason if it fails"
     quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
                  GGML_NO_BACKTRACE='1')
-    code = f'import prunebook.{room}\nfrom prunebook.serving.llamacpp import answer_job\nanswer_job()'
+    code = f'import prunebook.serving.{room}\nfrom prunebook.serving.llamacpp import answer_job\nanswer_job()'
     with tempfile.TemporaryFile() as errors, subprocess.Popen(
             [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             env=os.environ | quiet) as process:
