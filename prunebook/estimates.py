@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import PrunebookError, first_line, read_json, safe_cause
+from .core import PrunebookError, first_line, read_json
 from .model.assets import ASSETS, check_hub, fetch
 from .model.loading import slow_in_16_bits
 from .data.texts import token_budget
@@ -86,7 +86,7 @@ def hub_shapes(name: str, revision: str | None = None) -> tuple[dict[str, Any], 
     except Exception as e:
         raise PrunebookError(f'{name}: there is no such folder, and the hub gives no headers of it either '
                              f'({first_line(e)}). Give {", ".join(models())}, a folder with config.json and '
-                             'safetensors, or a hub id.') from safe_cause(e)
+                             'safetensors, or a hub id.') from None
     return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
                     for f, m in files.items() for k, t in m.tensors.items()]
 

@@ -366,8 +366,8 @@ def test_save_pruned_never_replaces_its_source(saved):
 
 def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
     "After a power cut seconds after the end, no file may be empty"
-    code = ('import os, sys\nseen = []\n'
-            'names = {"prunebook.sync": 0, "os.rename": 1}\n'  # the path in its arguments
+    code = ('import os, sys\nfrom support.kills import audit_syncs\nseen = []\naudit_syncs()\n'
+            'names = {"sync": 0, "os.rename": 1}\n'  # the path in its arguments
             'sys.addaudithook(lambda e, a: seen.append((e, str(a[names[e]]))) if e in names else None)\n'
             'from prunebook.pruning.checkpoint import prune_checkpoint\n'
             'prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'

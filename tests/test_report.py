@@ -21,6 +21,7 @@ from prunebook.paper import reports
 from prunebook.core import PrunebookError
 from prunebook.paper.reports import MARK, PAGES, page_html, pages_folder, read_pages, report, run_pages
 from support import made_runs
+from support.kills import audit_syncs
 from support.browser import Browser, find
 from support.made_runs import Made, choice, distances, fill, full, loss, shapes, x
 
@@ -280,7 +281,7 @@ def stopped_at(step, work):
     child = os.fork()
     if child: return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     count = 0
-    changes = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'prunebook.exchange', 'prunebook.sync')
+    changes = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'sync')
     def hook(event, args):
         nonlocal count
         writes = event == 'open' and isinstance(args[1], str) and any(o in args[1] for o in 'wxa')
@@ -288,6 +289,7 @@ def stopped_at(step, work):
             count += 1
             if count == step: os._exit(9)
     sys.addaudithook(hook)
+    audit_syncs()
     try: work()
     finally: os._exit(0)
 

@@ -1,5 +1,5 @@
 "Rows, losses, the quiet Trainer and its checkpoints."
-import os, random
+import os, random, sys
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -9,6 +9,7 @@ from prunebook.core import read_json
 from prunebook.model.stack import LayerStack
 from prunebook.healing.training import (DivergenceWatch, WithLoss, collate, is_whole, load_state, mark_whole, on_first,
                                         row_order, save_state, training_rows, undisturbed, whole_checkpoint)
+from support.kills import audit_syncs
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
@@ -183,14 +184,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
 
 def test_a_checkpoint_is_on_the_disk_before_it_is_marked(tmp_path, monkeypatch):
     "fsync of every file comes before the mark appears"
-    import sys
     seen, on = [], [True]
     def hook(event, args):
-        if on[0] and event in ('prunebook.sync', 'os.rename'): seen.append((event, os.path.basename(str(args[0]))))
+        if on[0] and event in ('sync', 'os.rename'): seen.append((event, os.path.basename(str(args[0]))))
+    monkeypatch.setattr(os, 'fsync', os.fsync)
+    audit_syncs()
     sys.addaudithook(hook)
     folder = made_checkpoints(tmp_path)/'checkpoint-2'
     on[0] = False
-    synced = [name for event, name in seen[:seen.index(('os.rename', '.whole.json.tmp'))] if event == 'prunebook.sync']
+    synced = [name for event, name in seen[:seen.index(('os.rename', '.whole.json.tmp'))] if event == 'sync']
     assert {'weights.safetensors', 'optimizer.pt', 'checkpoint-1'} <= set(synced)
     assert set(read_json(folder/'whole.json')) == {'weights.safetensors', 'optimizer.pt'}
 

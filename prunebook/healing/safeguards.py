@@ -134,8 +134,8 @@ def run_folder(
 def _work_at(out, asked, resume, force, reads):
     "`out` itself if this run is finished, or a work folder that comes to stand there"
     if resume and not force and (out/'asked.json').exists():
-        with lock(out) as held:
-            recover(out, held)
+        with lock(out):
+            recover(out)
             _same_run(out, asked)
             yield out
     else:

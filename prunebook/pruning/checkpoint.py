@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..model.assets import ASSETS, check_hub, fetch
-from ..core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact, safe_cause
+from ..core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact
 from .plans import Plan, as_plan, check_patterns, provenance
 from ..serving.rules import (decoder_part, older_rotary, serving_states, serving_warning, show_serving,
                                      verdicts_of)
@@ -423,7 +423,7 @@ def checkpoint_folder(
         return Path(snapshot_download(str(name), revision=revision, ignore_patterns=skip))
     except Exception as e:
         raise PrunebookError(f'{name}: no such folder, and not on the hub either ({first_line(e)}). '
-                             'Give "demo", a folder with config.json and safetensors, or a hub id.') from safe_cause(e)
+                             'Give "demo", a folder with config.json and safetensors, or a hub id.') from None
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #0efa06e6
 def check_room(new: Path, dst: Path, need: int) -> None:

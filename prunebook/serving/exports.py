@@ -118,8 +118,8 @@ def _check_export(folder, out, type, force, tokenizer):
 @contextmanager
 def _new_file(out):
     "A name to write a file to, which is moved to `out` at the end, or deleted after an exception"
-    with disk_errors(out), lock(out) as held:
-        recover(out, held)
+    with disk_errors(out), lock(out):
+        recover(out)
         holder = Path(tempfile.mkdtemp(prefix=f'.{out.name}.prunebook-new-', dir=out.parent))
         try:
             yield holder/out.name

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.link', 'os.symlink', 'os.truncate', 'os.chmod',
-           'os.utime')
-OURS = ('prunebook.exchange', 'prunebook.sync')
+           'os.utime', 'sync')
 DIR_FD = {'os.remove': {0: 1}, 'os.rmdir': {0: 1}, 'os.mkdir': {0: 2}, 'os.rename': {0: 2, 1: 3}}  # of arguments
 
 def is_change(event, args):
@@ -17,7 +16,7 @@ def is_change(event, args):
         mode, flags = args[1], args[2]
         by_mode = isinstance(mode, str) and set(mode) & set('wax+')
         return bool(by_mode or isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return event in CHANGES or event in OURS or event.startswith('shutil.')
+    return event in CHANGES or event.startswith('shutil.')
 
 def paths(event, args):
     "The absolute paths among an event's arguments"
@@ -44,6 +43,15 @@ def watch(under, at=None, log=None, sign=signal.SIGKILL):
             if file is not None: os.write(file, (json.dumps([event, *about]) + '\n').encode())
         finally: busy[0] = False
     sys.addaudithook(hook)
+    audit_syncs()
+
+def audit_syncs():
+    "Let each `os.fsync` be an event that audit hooks see, with the path"
+    fsync = os.fsync
+    def told(fd):
+        sys.audit('sync', os.readlink(f'/proc/self/fd/{fd}'))
+        fsync(fd)
+    os.fsync = told
 
 class Done(NamedTuple):
     code: int                 # Exit status; negative for a signal
@@ -128,8 +136,7 @@ def beside(out):
 def commit_index(events, out):
     "Where `out` became the new folder"
     out = str(out)
-    commits = [i for i, (event, *about) in enumerate(events) if event == 'prunebook.exchange' and about[-1] == out
-               or event == 'os.rename' and about[-1] == out]
+    commits = [i for i, (event, *about) in enumerate(events) if event == 'os.rename' and about[-1] == out]
     assert commits, 'nothing was put at the place'
     return commits[-1]
 
@@ -137,19 +144,19 @@ def _name_inside(path, out):
     "The name that `path`, in a folder that is built for `out`, will have in `out`; `None` for other paths"
     for place in (path, *path.parents):
         built = place.name == out.name and place.parent.name.startswith(f'.{out.name}.prunebook-new-')
-        done = place.name.startswith((f'{out.name}.unfinished', f'.{out.name}.prunebook-ready-'))
+        done = place.name == f'{out.name}.unfinished'
         if built and place.parent.parent == out.parent or done and place.parent == out.parent:
             return str(path.relative_to(place))
 
 def unsynced(events, out):
     "What a power cut right after the commit could lose: files and folders written and not synced before it"
     at, out, lost = commit_index(events, out), Path(out), []
-    after = [about for e, *about in events[at:] if e == 'prunebook.sync']
+    after = [about for e, *about in events[at:] if e == 'sync']
     if not any(str(out.parent) in about for about in after): lost.append(str(out.parent))
     synced, written = {}, {}
     for i, (event, *about) in enumerate(events[:at]):
         for name in filter(None, (_name_inside(Path(p), out) for p in about)):
-            if event == 'prunebook.sync': synced[name] = i
+            if event == 'sync': synced[name] = i
             elif event == 'open': written[name] = i
     names = ['.', *(str(p.relative_to(out)) for p in out.rglob('*') if not p.is_symlink())]
     return lost + [n for n in names if n not in synced or synced[n] < written.get(n, -1)]
