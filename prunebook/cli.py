@@ -4,7 +4,7 @@
 
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
-import argparse, json, math, os, sys, time
+import argparse, json, logging, math, os, sys, time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from . import __version__
 from .core import PrunebookError, disk_errors, first_line, free_place, keep_apart, lock, new_folder, printable
 from .core import process, public_name, read_json, redact
 
+log = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say',
+__all__ = ['log', 'COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say',
            'interruptible', 'main']
 
 # %% ../nbs/reference/cli.ipynb #8d2e018a
@@ -280,6 +282,7 @@ def _budget_arguments(p):
 def _prune(args):
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
     from prunebook.pruning.limits import restriction
+    from prunebook.serving.rules import serving_states, serving_warning
     from prunebook.pruning.sizes import in_words
     _check_amount(args)
     free_place(args.out, args.force, _reads(args))  # before anything is downloaded
@@ -288,9 +291,12 @@ def _prune(args):
     with new_folder(args.out, args.force, _reads(args)) as tmp:
         folder = None if memory else checkpoint_folder(args.model, revision=args.revision)
         depth = _config(args).num_hidden_layers if memory else config_depth(folder)
-        plan = _plan(args, load, depth, _config(args) if memory else read_json(folder/'config.json'))
-        if memory: _save(*load(), plan, tmp)
-        else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model)
+        config = _config(args) if memory else read_json(folder/'config.json')
+        plan = _plan(args, load, depth, config)
+        if warning := serving_warning(config, plan.keep): log.warning('prune: %s', warning)
+        noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
+        if memory: _save(*load(), plan, tmp, noted)
+        else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
     told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes')}
     fits = dict(fits=in_words(plan.details['gives'])) if 'gives' in plan.details else {}
@@ -308,11 +314,11 @@ def _check_amount(args):
     if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})
 
 # %% ../nbs/reference/cli.ipynb #d930121e
-def _save(model, tok, plan, out):
+def _save(model, tok, plan, out, record):
     from prunebook.pruning.checkpoint import save_pruned
     from prunebook.model.loading import own_type
     from prunebook.pruning.strategies import prune_model
-    save_pruned(own_type(prune_model(model, plan, inplace=True)), tok, out)
+    save_pruned(own_type(prune_model(model, plan, inplace=True, record=record)), tok, out)
 
 # %% ../nbs/reference/cli.ipynb #b81331cf
 def _plan(args, load, depth, config):
@@ -320,7 +326,8 @@ def _plan(args, load, depth, config):
     from prunebook.similarity.distances import LayerDistances
     from prunebook.pruning.plans import as_plan
     from prunebook.pruning.strategies import STRATEGIES, choose_layers
-    served = dict(serve=args.serve, config=config) if args.serve else {}
+    from prunebook.serving.rules import served_by
+    served = dict(allowed=served_by(args.serve, config)) if args.serve else {}
     if args.drop is not None: return choose_layers(as_plan(args.drop, depth).layers, depth=depth, **served)
     given = {k: v for k in _options(STRATEGIES) if (v := getattr(args, k)) is not None}
     if args.distances: given['distances'] = LayerDistances.load(args.distances)
@@ -946,7 +953,6 @@ def _end(code):
 @contextmanager
 def _quiet(progress):
     "Other libraries' progress bars and advice are off, and without `progress` ours too; the environment is restored"
-    import logging
     logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
     wanted = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not progress: wanted['TQDM_DISABLE'] = '1'

@@ -28,7 +28,7 @@ def test_older_names_of_the_angles_change_nothing():
     "Every config of a causal language model is read the same with and without them, also with scaled angles"
     from transformers import AutoConfig
     from prunebook.pruning.checkpoint import with_older_rotary
-    from prunebook.serving.rules import decoder_part
+    from prunebook.model.configs import decoder_part
     bad, seen = {}, 0
     for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         for scaling in ({}, dict(rope_type='linear', factor=4.)):

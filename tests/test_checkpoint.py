@@ -461,7 +461,7 @@ def test_gemma3_has_a_name_for_each_kind(tmp_path):
 
 @pytest.mark.parametrize('kind', ['gpt_neox', 'bailing_hybrid'])
 def test_models_that_name_their_base_otherwise_are_left(kind):
-    from prunebook.serving.rules import older_rotary
+    from prunebook.model.configs import older_rotary
     assert older_rotary(dict(model_type=kind, rope_parameters=dict(rope_theta=5., rope_type='linear', factor=2.))) == {}
     assert older_rotary(dict(model_type='olmo3', rope_parameters=dict(full_attention=dict(rope_theta=5.)))) == {}
 

@@ -3,16 +3,16 @@ of layers that stays right there; `prunebook check --serve`. Stacks that are not
 import itertools, json, subprocess, sys
 import numpy as np, pytest, torch
 from transformers import AutoConfig
-from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model, save_pruned
-from prunebook.pruning.checkpoint import export_plan, model_card, sound_record, widen_config
+from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
+from prunebook.pruning.checkpoint import model_card, sound_record, widen_config
 from prunebook.cli import main
 from prunebook.serving.deploy import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
                                       transformers_scores)
-from prunebook.pruning.limits import NotServable, restriction
+from prunebook.pruning.limits import NotAllowed, restriction
 from prunebook.pruning.plans import Plan, as_plan
 from prunebook.serving.rules import (HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable,
-                                     servable_blocks, serving_states, serving_verdict, serving_warning, show_serving)
-from support.tiny import save, word_tokenizer
+                                     servable_blocks, served_by, serving_states, serving_verdict, serving_warning)
+from support.tiny import save
 
 WINDOW = dict(sliding_window=8)
 MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
@@ -299,22 +299,22 @@ class Distances:
 
 
 def test_choose_layers_for_a_stack():
-    how = dict(n=2, distances=Distances(), config=gemma())
+    how, to = dict(n=2, distances=Distances()), lambda *stacks: dict(allowed=served_by(stacks, gemma()))
     assert choose_layers('similarity', **how).layers == (10, 11)
-    plan = choose_layers('similarity', **how, serve=['mlx', 'llama.cpp'])
+    plan = choose_layers('similarity', **how, **to('mlx', 'llama.cpp'))
     assert plan.layers == (16, 17) and servable(gemma(), plan.keep, 'mlx')
-    record = plan.details['serve']
-    assert record['stacks'] == ['mlx', 'llama.cpp'] and record['unrestricted'] == [10, 11]
+    record = plan.details['allowed']
+    assert record['by'] == 'mlx, llama.cpp' and record['unrestricted'] == [10, 11]
     assert record['distance'] == dict(unrestricted=Distances.mean[10, 12], chosen=Distances.mean[16, 18])
     assert plan.details['distance'] == Distances.mean[16, 18] and '16-17 instead of 10-11' in restriction(plan)
     json.dumps(plan.details)
-    assert choose_layers('similarity', **how, serve='llama.cpp-mended').layers == (10, 11)
-    assert restriction(choose_layers('similarity', **how | dict(n=6), serve='mlx')) == ''
+    assert choose_layers('similarity', **how, **to('llama.cpp-mended')).layers == (10, 11)
+    assert restriction(choose_layers('similarity', **how | dict(n=6), **to('mlx'))) == ''
 
 
 def test_choose_single_layers_for_a_stack():
     influence = np.random.default_rng(0).random(18).tolist()
-    plan = choose_layers('block_influence', n=4, depth=18, influence=influence, serve='mlx', config=gemma())
+    plan = choose_layers('block_influence', n=4, depth=18, influence=influence, allowed=served_by('mlx', gemma()))
     assert len(plan) == 4 and servable(gemma(), plan.keep, 'mlx')
 
 
@@ -322,35 +322,50 @@ def test_choose_by_loss_for_a_stack(tiny):
     "The loss of both cuts is in the record"
     model = tiny('gemma3_text', layers=8)
     loss = lambda m: 10. + sum(map(int, [len(m.model.layers)]))
-    plan = choose_layers('greedy', n=3, model=model, loss=loss, serve='mlx', progress=False)
+    plan = choose_layers('greedy', n=3, model=model, loss=loss, allowed=served_by('mlx', model.config), progress=False)
     assert servable(model.config, plan.keep, 'mlx')
     free = choose_layers('best_loss', n=2, model=model, loss=loss, progress=False)
-    plan = choose_layers('best_loss', n=2, model=model, loss=loss, serve='mlx', progress=False)
+    plan = choose_layers('best_loss', n=2, model=model, loss=loss, progress=False,
+                         allowed=served_by('mlx', model.config))
     assert not servable(model.config, free.keep, 'mlx') and servable(model.config, plan.keep, 'mlx')
-    assert plan.details['serve']['loss'] == dict(unrestricted=16., chosen=16.)
+    assert plan.details['allowed']['loss'] == dict(unrestricted=16., chosen=16.)
 
 
 def test_the_last_layer_stays_without_a_measurement():
-    with pytest.raises(NotServable, match='Blocks of 6, 12 layers can'):
-        choose_layers('simple', n=4, depth=18, serve='mlx', config=gemma())
-    assert choose_layers('simple', n=6, depth=18, serve='mlx', config=gemma()).layers == tuple(range(11, 17))
+    with pytest.raises(NotAllowed, match='Blocks of 6, 12 layers can'):
+        choose_layers('simple', n=4, depth=18, allowed=served_by('mlx', gemma()))
+    assert choose_layers('simple', n=6, depth=18, allowed=served_by('mlx', gemma())).layers == tuple(range(11, 17))
 
 
 def test_a_budget_with_a_stack(tiny):
     model = tiny('gemma3_text', layers=13)
-    plan = choose_layers('simple', model=model, params=model.num_parameters() - 1, serve='mlx')
+    allowed = served_by('mlx', model.config)
+    plan = choose_layers('simple', model=model, params=model.num_parameters() - 1, allowed=allowed)
     assert plan.layers == (10, 11) and servable(model.config, plan.keep, 'mlx'), 'one layer alone cannot go'
 
 
 @pytest.mark.parametrize('how, says', [
-    (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(serve='ollama'), 'not a known stack'),
-    (dict(serve=[]), 'nothing'), (dict(config=None), 'Give model= or config='),
-    (dict(config=gemma(9)), 'is of 9 layers'),
-    (dict(config=dict(model_type='rwkv', num_hidden_layers=18)), 'no rule'),
-    (dict(strategy=lambda n, depth: [1, 4]), 'Give distances=')])
+    (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(allowed='mlx'), 'give a function'),
+    (dict(depth=9), 'is of 18 layers'), (dict(strategy=lambda n, depth: [1, 4]), 'Give distances='),
+    (dict(allowed=lambda keep: False), 'Neither can a block of another size')])
 def test_bad_choices(how, says):
     with pytest.raises(PrunebookError, match=says):
-        choose_layers(**dict(strategy='simple', n=2, depth=18, serve='mlx', config=gemma()) | how)
+        choose_layers(**dict(strategy='simple', n=2, depth=18, allowed=served_by('mlx', gemma())) | how)
+
+
+@pytest.mark.parametrize('stacks, config, says', [
+    ('ollama', gemma(), 'not a known stack'), ([], gemma(), 'nothing'),
+    ('mlx', dict(model_type='rwkv', num_hidden_layers=18), 'no rule'), ('mlx', None, 'content of a config.json')])
+def test_a_stack_without_rules(stacks, config, says):
+    with pytest.raises(PrunebookError, match=says): served_by(stacks, config)
+
+
+@pytest.mark.parametrize('n', range(1, 6))
+def test_a_predicate_of_your_own_gets_the_best_of_all_sets(n):
+    costs, ok = np.random.default_rng(n).random(8).tolist(), lambda keep: 0 in keep and sum(keep) % 3 == 0
+    best = min((sum(costs[i] for i in o) for o in itertools.combinations(range(8), n) if ok(without(o, 8))))
+    plan = choose_layers('block_influence', n=n, depth=8, influence=costs, allowed=ok)
+    assert ok(plan.keep) and sum(costs[i] for i in plan) == pytest.approx(best)
 
 
 # ---- pruning, cards, exports
@@ -365,41 +380,23 @@ def folders(tmp_path_factory, tiny):
     return root
 
 
-def test_pruning_warns_and_the_card_says_so(folders, tiny, tmp_path, caplog):
-    prune_checkpoint(folders/'unpruned', tmp_path/'a', '3-4', progress=False)
+def test_pruning_warns_and_the_card_says_so(folders, tmp_path, caplog):
+    how = ['prune', str(folders/'unpruned'), str(tmp_path/'a'), '--no-progress', '--drop']
+    assert main([*how, '3-4']) == 0
     [said] = [o.getMessage() for o in caplog.records]
     assert 'llama.cpp (plain conversion), MLX' in said and '\n' not in said and '`prunebook export` mends it' in said
-    card = (tmp_path/'a'/'README.md').read_text()
-    assert '| Serving | differs: llama.cpp (plain conversion), MLX (mlx-lm). same: vLLM' in card
+    assert '| Serving | differs: llama.cpp, mlx. same: vllm' in (tmp_path/'a'/'README.md').read_text()
     caplog.clear()
-    prune_checkpoint(folders/'unpruned', tmp_path/'b', '3-8', progress=False)
-    assert not caplog.records
-    card = (tmp_path/'b'/'README.md').read_text()
-    assert '| Serving | same: llama.cpp (plain conversion), MLX (mlx-lm), vLLM' in card
-
-
-def test_in_memory_the_same_is_recorded(folders, tiny, tmp_path, caplog):
-    small = prune_model(tiny('gemma3_text', layers=13, **GEMMA, query_pre_attn_scalar=8), '3-4')
-    assert 'prune_model: this pruned model computes something else' in caplog.text
-    assert small.config.prunebook['serving'] == {'llama.cpp': 'differs', 'mlx': 'differs', 'vllm': 'same'}
-    save_pruned(small, word_tokenizer(), tmp_path/'out')
-    assert '| Serving | differs' in (tmp_path/'out'/'README.md').read_text()
+    assert main([*how, '3-8', '--force', '--in-memory']) == 0 and not caplog.records
+    assert '| Serving | same: llama.cpp, mlx, vllm' in (tmp_path/'a'/'README.md').read_text()
 
 
 def test_a_hostile_record_cannot_write_into_the_card():
     record = dict(dropped=[1], kept=[0, 2], depth=3, strategy='list', source='lab/m', revision=None, versions={},
                   parameters=dict(before=3, after=2), bytes=dict(before=6, after=4))
-    card = model_card(record | dict(serving={'mlx': 'same<script>', 'evil': 'same', 'vllm': 'same'}))
-    assert 'script' not in card and 'evil' not in card and '| Serving | same: vLLM' in card
+    card = model_card(record | dict(serving={'mlx': 'same<script>', 'e | vil': 'same', 'vllm': 'same'}))
+    assert 'script' not in card and 'vil' not in card and '| Serving | same: vllm' in card
     assert not sound_record(record | dict(serving=3)) and not sound_record(record | dict(serving={'mlx': 3}))
-    assert show_serving({}) == ''
-
-
-def test_exported_options_carry_the_warning(caplog):
-    plan = as_plan('3-4', 18)
-    first, last = export_plan(plan, 'llama-quantize', config=gemma()).splitlines()
-    assert first.startswith('# llama.cpp computes something else') and last == '--prune-layers 3,4' and caplog.records
-    assert export_plan(as_plan('3-8', 18), 'llama-quantize', config=gemma()) == '--prune-layers 3,4,5,6,7,8'
 
 
 # ---- the report and the command

@@ -5,7 +5,7 @@ from prunebook import PrunebookError, choose_layers, heal, prune_model
 from prunebook.cli import main
 from prunebook.evaluation.parents import agreement
 from prunebook.healing.recipes import HealingConfig
-from prunebook.serving.rules import servable, serving_verdict
+from prunebook.serving.rules import servable, served_by, serving_verdict
 from prunebook.pruning.sizes import model_sizes
 from support import architectures
 from support.tiny import save, texts, tiny, word_tokenizer
@@ -28,7 +28,8 @@ def of_kind(kind):
 def test_choose_prune_heal_compare(kind):
     parent, tok, docs = of_kind(kind), word_tokenizer(), texts(8)
     serve = 'llama.cpp' if serving_verdict(parent.config, 'llama.cpp').status == 'same' else None
-    plan = choose_layers('simple' if serve else 'middle', speedup=1.1, model=parent, serve=serve)
+    plan = choose_layers('simple' if serve else 'middle', speedup=1.1, model=parent,
+                         allowed=served_by(serve, parent.config) if serve else None)
     assert plan.details['gives']['speedup'] >= 1.1
     if serve: assert servable(parent.config, plan.keep, serve) and len(plan) % PERIODS.get(kind, 1) == 0
     small = prune_model(parent, plan)
@@ -75,5 +76,6 @@ def test_blocks_of_a_period_stay_servable(kind, period):
 def test_a_budget_that_no_servable_cut_keeps():
     "Of 12 layers with a period of six, six can go"
     model = of_kind('gemma3_text')
-    assert len(choose_layers('simple', speedup=1.05, model=model, serve='llama.cpp')) == 6
-    with pytest.raises(PrunebookError): choose_layers('simple', speedup=1e6, model=model, serve='llama.cpp')
+    how = dict(model=model, allowed=served_by('llama.cpp', model.config))
+    assert len(choose_layers('simple', speedup=1.05, **how)) == 6
+    with pytest.raises(PrunebookError): choose_layers('simple', speedup=1e6, **how)

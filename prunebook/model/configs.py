@@ -12,7 +12,8 @@ from ..core import PrunebookError, Registry
 if TYPE_CHECKING: from torch import nn
 
 # %% auto #0
-__all__ = ['CONFIG_FIELDS', 'text_config', 'refuse_adapter', 'ConfigField', 'cut_config', 'check_quantization']
+__all__ = ['CONFIG_FIELDS', 'LEFT_ROTARY', 'text_config', 'refuse_adapter', 'ConfigField', 'cut_config', 'check_quantization',
+           'decoder_part', 'older_rotary']
 
 # %% ../../nbs/reference/model/configs.ipynb #849762ff
 def text_config(
@@ -143,3 +144,30 @@ def check_quantization(
     if named:
         raise PrunebookError(f'the quantization_config names single layers ({named[0]}, …), which a cut would '
                              'renumber. Prune the 16-bit model and quantise the result.')
+
+# %% ../../nbs/reference/model/configs.ipynb #5c8c3572
+def decoder_part(config: dict[str, Any]) -> dict[str, Any]:
+    "The fields of the decoder in the content of a config.json"
+    inside = ('text_config', 'llm_config', 'language_config')
+    return next((config[k] for k in inside if isinstance(config.get(k), dict)), config)
+
+# %% ../../nbs/reference/model/configs.ipynb #4d631d84
+LEFT_ROTARY = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid', 'cohere_compass_text')
+"Model types that transformers would load with another base if `rope_scaling` stood in the config"
+
+def older_rotary(
+    fields: dict[str, Any]  # Of the decoder
+) -> dict[str, Any]:        # Only those that are missing
+    "The rotary angles as configs named them before transformers 5, and as MLX and others read them"
+    nested, kind = fields.get('rope_parameters'), str(fields.get('model_type'))
+    if not isinstance(nested, dict) or kind in LEFT_ROTARY: return {}
+    local = nested.get('sliding_attention') if kind.startswith('gemma3') else None
+    main = nested.get('full_attention') if local else nested
+    if not isinstance(main, dict) or not isinstance(main.get('rope_theta'), (int, float)): return {}
+    if any(isinstance(o, dict) for o in main.values()): return {}  # one kind of layers has its own
+    scaling = {k: v for k, v in main.items() if k not in ('rope_theta', 'partial_rotary_factor')}
+    scaled = scaling.get('rope_type', 'default') != 'default'
+    found = dict(rope_theta=main['rope_theta'], rope_scaling=scaling if scaled else None)
+    if local: found['rope_local_base_freq'] = local.get('rope_theta')
+    if 'partial_rotary_factor' in main: found['partial_rotary_factor'] = main['partial_rotary_factor']
+    return {k: v for k, v in found.items() if k not in fields}

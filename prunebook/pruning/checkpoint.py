@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..model.assets import ASSETS, check_hub, fetch
 from ..core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact
 from .plans import Plan, as_plan, check_patterns, provenance
-from ..serving.rules import (decoder_part, older_rotary, serving_states, serving_warning, show_serving,
-                                     verdicts_of)
-from ..model.configs import check_quantization, cut_config
+from ..model.configs import check_quantization, cut_config, decoder_part, older_rotary
 from ..model.stack import Block, LayerStack, show_layers
-if TYPE_CHECKING: from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['BITS', 'INDEX', 'TOWERS', 'NUMBER', 'ALIKE', 'log', 'WEIGHTS', 'FOLDERS', 'Tensor', 'damaged', 'check_layout',
@@ -480,11 +478,20 @@ def model_card(
     rows |= {k: before_and_after(record[k]) for k in ('parameters', 'bytes')}
     rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
              'made with': ', '.join(tame(f'{k} {v}') for k, v in record['versions'].items())}
-    if served := show_serving(record.get('serving', {})): rows['Serving'] = f'{served} (by rules, against transformers)'
+    if served := _states(record.get('serving', {})): rows['Serving'] = f'{served} (by rules, against transformers)'
     title = f'# {Path(source).name or "A model"} without {n} of its {depth} layers'
     table = [f'| {k} | {v} |' for k, v in rows.items()]
     return '\n'.join([*head, '', title, '', 'Layers are counted from 0.', '', '| | |', '|---|---|', *table, '',
         'The same record is in `config.json` under `prunebook`.', ''])
+
+def _states(found):
+    "States of names, such as llama.cpp: same, as text. Anything else in a stranger's record is left out"
+    if not isinstance(found, dict): raise TypeError('the states are no table')
+    told = {}
+    for name, state in found.items():
+        if re.fullmatch(r'[\w.-]{1,30}', name) and re.fullmatch('[a-z ]{4,30}', state):
+            told.setdefault(state, []).append(name)
+    return '. '.join(f'{k}: {", ".join(v)}' for k, v in told.items())
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #b21bf9a2
 def sound_record(
@@ -501,7 +508,8 @@ def prune_checkpoint(
     drop: Plan | Block | Sequence[int] | str,  # Layers to drop, in any form that `as_plan` takes
     force: bool = False,                       # Replace a folder at `dst`
     progress: bool = True,
-    source: str | None = None                  # The name of `src` in the record
+    source: str | None = None,                 # The name of `src` in the record
+    record: dict[str, Any] | None = None       # More for the record, such as `serving_states` in `serving`
 ) -> Path:                                     # `dst`
     """Drop layers of a checkpoint on disk, without loading the model. The result is that of `prune_model`
     and `save_pruned`. `dst` appears whole or not at all. Raises `PrunebookError` for a damaged checkpoint,
@@ -515,9 +523,7 @@ def prune_checkpoint(
     check_patterns(quantised, [t.name for t in tensors], prefix)
     before, after = count(tensors, quantised), count([t for _, t in kept], quantised)
     named = source or (src if str(src) in ASSETS or not Path(src).is_dir() else Path(src).resolve().name)
-    unpruned = read_json(folder/'config.json')
-    if warning := serving_warning(unpruned, plan.keep): log.warning('prune_checkpoint: %s', warning)
-    config['prunebook'] = provenance(plan, config, before, after, str(named), serving_states(unpruned, plan.keep))
+    config['prunebook'] = provenance(plan, config, before, after, str(named), record)
     beside = files_beside(folder)
     with new_folder(dst, force, [folder]) as new:
         check_room(new, dst, after['bytes'])
@@ -673,13 +679,11 @@ def check_checkpoint(
 def export_plan(
     plan: Plan,
     to: str,               # "mergekit", "llama-quantize" or "shortgpt"
-    model: str = 'MODEL',  # The name of the model in it
-    config: PreTrainedConfig | dict[str, Any] | None = None  # Of the unpruned model, to check llama.cpp's option
+    model: str = 'MODEL'   # The name of the model in it
 ) -> str:
     """The cut as mergekit's YAML (half-open layer ranges), as an option of llama.cpp's llama-quantize,
-    or as ShortGPT's list. With `config`, a comment above the option says if llama.cpp will compute something else.
-    Raises `PrunebookError` for another format"""
-    if to == 'llama-quantize': return f'{_warned(plan, config)}--prune-layers {",".join(map(str, plan))}'
+    or as ShortGPT's list. Raises `PrunebookError` for another format"""
+    if to == 'llama-quantize': return f'--prune-layers {",".join(map(str, plan))}'
     if to == 'shortgpt': return f'layers_to_remove = {list(plan)}'
     if to != 'mergekit': raise PrunebookError(f'{to!r} is not a format. Give mergekit, llama-quantize or shortgpt.')
     if not re.fullmatch(r'[\w./-]+', model): model = json.dumps(model)
@@ -687,10 +691,3 @@ def export_plan(
     part = '  - sources:\n      - model: {}\n        layer_range: [{}, {}]\n'
     slices = ''.join(part.format(model, o[0], int(o[-1]) + 1) for o in runs)
     return f'merge_method: passthrough\ndtype: bfloat16\nslices:\n{slices}'
-
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #f5c6cb40
-def _warned(plan, config):
-    "A comment line if llama.cpp takes layers for another kind after the cut"
-    found = [] if config is None else [o for o in verdicts_of(config, plan.keep) if o.stack == 'llama.cpp' and o.by_cut]
-    for o in found: log.warning('export_plan: llama.cpp computes something else after this cut: %s', o.why)
-    return ''.join(f'# llama.cpp computes something else after this cut: {o.why}\n' for o in found)

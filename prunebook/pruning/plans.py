@@ -130,7 +130,7 @@ def provenance(
     before: dict[str, Any],  # As `weight_counts` gives it
     after: dict[str, Any],
     source: str | None = None, # The name of the source; the config's if `None`
-    serving: dict[str, str] | None = None  # What `serving_states` says about the cut
+    more: dict[str, Any] | None = None     # Further entries
 ) -> dict[str, Any]:
     "The record of a cut, as plain JSON. A local path is reduced to its last part"
     from importlib.metadata import version
@@ -141,8 +141,7 @@ def provenance(
         details=plan.details, source=source, revision=told.get('_commit_hash'),
         **{k: dict(before=before[k], after=after[k]) for k in before},
         versions=dict(prunebook=__version__, transformers=version('transformers')))
-    if serving: record['serving'] = serving
-    return record | (dict(previous=told['prunebook']) if told.get('prunebook') else {})
+    return record | (more or {}) | (dict(previous=told['prunebook']) if told.get('prunebook') else {})
 
 # %% ../../nbs/reference/pruning/plans.ipynb #55001f38
 def patterns_in(config: Any) -> list[str]:

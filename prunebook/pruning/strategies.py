@@ -4,25 +4,24 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #7bfdad0d
 from __future__ import annotations
-import inspect, logging, operator
+import inspect, operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, Registry
-from .limits import first_servable, fit_budget, known_depth, known_sizes, listed_plan, servable_plan
-from .limits import served_config
+from .limits import (Allowed, allowed_plan, as_allowed, first_allowed, fit_budget, known_depth,
+                                      known_sizes, listed_plan)
 from .plans import Plan, as_plan, check_patterns, provenance, quantization_of, weight_counts
-from ..serving.rules import check_stacks, serving_states, serving_warning
 from .sizes import LayerSizes, as_budget
 from ..model.stack import Block, LayerStack, weight_sharing_copy
 if TYPE_CHECKING:
     from prunebook.similarity.distances import LayerDistances
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['STRATEGIES', 'INPUTS', 'log', 'Strategy', 'similar_block', 'deep_block', 'first_block', 'middle_block',
-           'random_block', 'keep_last_block', 'least_influence', 'best_loss_block', 'greedy_layers', 'as_strategy',
+__all__ = ['STRATEGIES', 'INPUTS', 'Strategy', 'similar_block', 'deep_block', 'first_block', 'middle_block', 'random_block',
+           'keep_last_block', 'least_influence', 'best_loss_block', 'greedy_layers', 'as_strategy',
            'strategy_arguments', 'choose_layers', 'prune_model']
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
@@ -208,46 +207,42 @@ def choose_layers(
     gb: float | None = None,           # Or at most so many GB (1e9 bytes) of weights
     speedup: float | None = None,      # Or predicted to generate at least so many times as fast
     sizes: LayerSizes | None = None,   # For a budget; those of `model` if `None`
-    serve: str | Sequence[str] | None = None,  # Stacks that must compute the same after the cut, such as "llama.cpp"
-    config: PreTrainedConfig | dict[str, Any] | None = None,  # For `serve`; that of `model` if `None`
+    allowed: Allowed | Callable[[list[int]], bool] | None = None,  # May these layers stay alone? See `served_by`
     measure: Callable[[], dict[str, Any]] | None = None,  # Gives the inputs that are missing, after all checks
     **given: Any               # Inputs (model, loss, progress) and options (seed, k, influence, …) of the strategy
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
-    if a needed input is missing, or if no cut meets the budget or runs correctly on `serve`"""
+    if a needed input is missing, or if no cut meets the budget or is allowed"""
     depth = known_depth(depth or getattr(sizes, 'depth', None), distances, given.get('model'))
+    allowed = allowed if allowed is None else as_allowed(allowed, depth)
     listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
     limits = dict(params=params, gb=gb, speedup=speedup)
     if any(v is not None for v in limits.values()):
         budget = as_budget(n, **limits | dict(layers=strategy if listed else None))
-        how = dict(distances=distances, depth=depth, serve=serve, config=config, measure=measure and cache(measure))
-        choose = partial(first_servable, partial(choose_layers, strategy, **how, **given), depth)
+        how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
+        choose = partial(first_allowed, partial(choose_layers, strategy, **how, **given), depth)
         return fit_budget(choose, known_sizes(sizes, given.get('model'), depth), budget)
-    if listed: return listed_plan(as_plan(strategy, depth), serve, config, given)
+    if listed: return listed_plan(as_plan(strategy, depth), allowed, given)
     if isinstance(n, bool) or not hasattr(n, '__index__') or not 1 <= n < depth:
         raise PrunebookError(f'n={n}: drop from 1 to {depth - 1} of {depth} layers.')
     row, given = as_strategy(strategy), given | dict(distances=distances)
-    if serve is not None: serve, config = check_stacks(serve), served_config(config, given.get('model'), depth)
     found = row.choose(operator.index(n), depth, **strategy_arguments(row, given, measure))
     plan = found if isinstance(found, Plan) else Plan(tuple(found), depth, row.name)
-    return plan if serve is None else servable_plan(plan, config, serve, given)
+    return plan if allowed is None else allowed_plan(plan, allowed, given)
 
 # %% ../../nbs/course/03_pruning.ipynb #9f7a6a23
-log = logging.getLogger(__name__)
-
 def prune_model(
     model: PreTrainedModel,                    # A decoder-only transformers model
     plan: Plan | Block | Sequence[int] | str,  # Layers to drop, in any form that `as_plan` takes
-    inplace: bool = False                      # Cut `model` itself, which frees the memory of the dropped layers
+    inplace: bool = False,                     # Cut `model` itself, which frees the memory of the dropped layers
+    record: dict[str, Any] | None = None       # More for `config.prunebook`, such as `serving_states` in `serving`
 ) -> PreTrainedModel:                          # A plain transformers model
     """`model` without the layers of `plan`. Unless `inplace`, `model` stays as it was, and shares its weights.
     `config.prunebook` records the cut. Raises `PrunebookError` if the plan does not fit, or the cut is impossible"""
     stack, before = LayerStack(model), weight_counts(model)
     plan = as_plan(plan, len(stack))
     check_patterns(quantization_of(model), [n for n, _ in model.named_modules()], stack.path)
-    serving = serving_states(model.config, plan.keep)
-    if warning := serving_warning(model.config, plan.keep): log.warning('prune_model: %s', warning)
     small = model if inplace else weight_sharing_copy(model)
     LayerStack(small).cut(plan.keep)
-    small.config.prunebook = provenance(plan, small.config, before, weight_counts(small), serving=serving)
+    small.config.prunebook = provenance(plan, small.config, before, weight_counts(small), more=record)
     return small

@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError
-from ..model.configs import cut_config
+from ..model.configs import cut_config, decoder_part, older_rotary
 from ..model.stack import check_layers, show_layers
+from ..pruning.limits import Allowed
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['STACKS', 'Fields', 'HOW', 'LEFT_ROTARY', 'PART_KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT',
-           'NOPE', 'BASES', 'RULES', 'SLIDING', 'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'ALIKE_UNLESS', 'COUNTED',
-           'SERVED', 'ServingRule', 'check_stacks', 'depth_of', 'by_list', 'by_numbers', 'by_period', 'alike',
-           'by_window', 'packed', 'by_sparse_step', 'by_sliding', 'by_letters', 'at_depth', 'by_width', 'by_depths',
-           'own_scale', 'by_depth', 'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'older_rotary', 'rules',
-           'rules_of', 'known_types', 'decoder_part', 'completed', 'config_fields', 'wrong_kinds', 'ServingVerdict',
-           'explain', 'cut_fields', 'serving_verdict', 'servable', 'servable_blocks', 'servable_places',
-           'cheapest_servable', 'verdicts_of', 'serving_states', 'show_serving', 'serving_warning']
+__all__ = ['STACKS', 'Fields', 'HOW', 'PART_KINDS', 'LISTED', 'WINDOW', 'TENSORS', 'GEMMA', 'LLAMA4', 'NEXT', 'NOPE', 'BASES',
+           'RULES', 'SLIDING', 'CHUNKED', 'LINEAR', 'PATTERN', 'INTERVAL', 'ALIKE_UNLESS', 'COUNTED', 'SERVED',
+           'ServingRule', 'check_stacks', 'depth_of', 'by_list', 'by_numbers', 'by_period', 'alike', 'by_window',
+           'packed', 'by_sparse_step', 'by_sliding', 'by_letters', 'at_depth', 'by_width', 'by_depths', 'own_scale',
+           'by_depth', 'rotary_of', 'show_rotary', 'own_rotary', 'top_rotary', 'rules', 'rules_of', 'known_types',
+           'completed', 'config_fields', 'wrong_kinds', 'ServingVerdict', 'explain', 'cut_fields', 'serving_verdict',
+           'servable', 'servable_blocks', 'servable_places', 'cheapest_servable', 'served_by', 'verdicts_of',
+           'serving_states', 'show_serving', 'serving_warning']
 
 # %% ../../nbs/reference/serving/rules.ipynb #63ed22e1
 @dataclass(frozen=True)
@@ -169,27 +170,6 @@ HOW: dict[str, Callable[[ServingRule, Fields, Fields], list[str]]] = dict(
     sparse=by_sparse_step, sliding=by_sliding, letters=by_letters, at_depth=at_depth, width=by_width, depths=by_depths,
     scale=own_scale, depth=by_depth, rotary=own_rotary, top=top_rotary, base=top_rotary)
 "The ways in which a stack finds the kind of each layer"
-
-# %% ../../nbs/reference/serving/rules.ipynb #5463789a
-LEFT_ROTARY = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid', 'cohere_compass_text')
-"Model types that transformers would load with another base if `rope_scaling` stood in the config"
-
-def older_rotary(
-    fields: Fields  # Of the decoder
-) -> Fields:        # Only those that are missing
-    "The rotary angles as configs named them before transformers 5, and as MLX and others read them"
-    nested, kind = fields.get('rope_parameters'), str(fields.get('model_type'))
-    if not isinstance(nested, dict) or kind in LEFT_ROTARY: return {}
-    local = nested.get('sliding_attention') if kind.startswith('gemma3') else None
-    main = nested.get('full_attention') if local else nested
-    if not isinstance(main, dict) or not isinstance(main.get('rope_theta'), (int, float)): return {}
-    if any(isinstance(o, dict) for o in main.values()): return {}  # one kind of layers has its own
-    scaling = {k: v for k, v in main.items() if k not in ('rope_theta', 'partial_rotary_factor')}
-    scaled = scaling.get('rope_type', 'default') != 'default'
-    found = dict(rope_theta=main['rope_theta'], rope_scaling=scaling if scaled else None)
-    if local: found['rope_local_base_freq'] = local.get('rope_theta')
-    if 'partial_rotary_factor' in main: found['partial_rotary_factor'] = main['partial_rotary_factor']
-    return {k: v for k, v in found.items() if k not in fields}
 
 # %% ../../nbs/reference/serving/rules.ipynb #6bdffbe5
 #| output: false
@@ -340,12 +320,6 @@ def rules_of(
 def known_types() -> list[str]:
     "Model types with rules"
     return sorted({t for o in RULES if o.stack == 'transformers' for t in o.types.split()} - {'*'})
-
-# %% ../../nbs/reference/serving/rules.ipynb #f9931080
-def decoder_part(config: Fields) -> Fields:
-    "The fields of the decoder in the content of a config.json"
-    inside = ('text_config', 'llm_config', 'language_config')
-    return next((config[k] for k in inside if isinstance(config.get(k), dict)), config)
 
 # %% ../../nbs/reference/serving/rules.ipynb #931d945b
 ALIKE_UNLESS = dict(qwen2='use_sliding_window', qwen3='use_sliding_window')
@@ -534,6 +508,19 @@ def cheapest_servable(
     found = best.get(len(costs) - n)
     if found is None or not servable(config, [i for i in range(len(costs)) if i not in found[1]], stacks): return None
     return list(found[1])
+
+def served_by(
+    stacks: str | Iterable[str],
+    config: Fields | PreTrainedConfig  # Of the unpruned model
+) -> Allowed:
+    """For `choose_layers(allowed=…)`: only cuts that leave each layer its kind in all `stacks`. Raises
+    `PrunebookError` if a stack does not support the model, or there is no rule"""
+    stacks, fields = check_stacks(stacks), config_fields(config)  # completed once, not for each cut
+    servable(config, range(depth := depth_of(fields[1])), stacks)
+    broken = lambda keep: [o for o in (_verdict(s, *fields, keep) for s in stacks) if o.by_cut]
+    return Allowed(lambda keep: not broken(keep), ', '.join(stacks), depth, lambda keep: str(broken(keep)[0]),
+                   lambda costs, n: cheapest_servable(config, costs, n, stacks))
+
 
 # %% ../../nbs/reference/serving/rules.ipynb #2c9f9612
 SERVED = ('llama.cpp', 'mlx', 'vllm')
