@@ -27,6 +27,7 @@ from prunebook.model.modules import fingerprint
 from prunebook.paper.sweeps import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
+pytestmark = [pytest.mark.extra, pytest.mark.thorough]
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers', 'items', 'source']
 SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
 HERE = str(Path(__file__).parent)

@@ -33,6 +33,12 @@ QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2), (
 cases = [pytest.param(*o, marks=[] if o in QUICK else pytest.mark.slow) for o in dict.fromkeys(CASES)]
 
 
+def needs(stack):
+    "Marks a test that runs a stack"
+    there = pytest.mark.skipif(not RUNNERS[stack].installed, reason=f'needs the extra {RUNNERS[stack].extra}')
+    return lambda test: pytest.mark.extra(there(test))
+
+
 def wide_awake(model):
     "Larger weights, so that attention has an effect in an untrained model"
     with torch.no_grad():
@@ -201,12 +207,12 @@ def test_a_config_of_another_form(wrong):
 
 # ---- the rules against the stacks
 
-@pytest.mark.skipif(not RUNNERS['mlx'].installed, reason='mlx-lm is not installed')
+@needs('mlx')
 @pytest.mark.parametrize('family, n', cases)
 def test_rules_against_mlx(pruned, family, n): against('mlx', pruned(family, n))
 
 
-@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='llama.cpp is not installed')
+@needs('llama.cpp')
 @pytest.mark.parametrize('stack', ['llama.cpp', 'llama.cpp-mended'])
 @pytest.mark.parametrize('family, n', cases)
 def test_rules_against_llama_cpp(pruned, stack, family, n): against(stack, pruned(family, n))
@@ -236,7 +242,7 @@ def as_baichuan(src, dst):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='llama.cpp is not installed')
+@needs('llama.cpp')
 @pytest.mark.parametrize('depth', [32, 31])
 def test_baichuan_by_running(depth, tmp_path, tiny):
     "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
@@ -441,7 +447,7 @@ def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
     with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): deploy.mlx_logprobs(folders/'six', [1, 2])
 
 
-@pytest.mark.skipif(not RUNNERS['mlx'].installed, reason='mlx-lm is not installed')
+@needs('mlx')
 def test_check_runs_what_is_installed(folders, capsys):
     assert main(['check', str(folders/'two'), '--serve', 'mlx', '--json']) == 1
     found = json.loads(capsys.readouterr().out)['serving']['mlx']

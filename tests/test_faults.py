@@ -16,6 +16,7 @@ from support import kills
 from support.kills import beside, commit_index, tree, unsynced
 from support.tiny import save, texts, tiny, words
 
+pytestmark = pytest.mark.thorough
 EVERY = ('similarity', 'prune', 'prune in memory', 'heal', 'evaluate', 'sweep', 'reproduce')
 FOLDERS = ('similarity', 'prune', 'prune in memory', 'heal', 'reproduce')  # OUT appears whole; the others add to it
 HEAVY = ('reproduce',)

@@ -6,15 +6,14 @@ import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.serving import llamacpp
 from prunebook.cli import main
-from prunebook.serving.deploy import agreement_of, transformers_scores
+from prunebook.serving.deploy import RUNNERS, agreement_of, transformers_scores
 from prunebook.serving.exports import TOLERANCES, export_gguf, short_window
-from prunebook.serving.llamacpp import (TYPES, architecture, layer_kinds, llama_cpp, llama_logprobs, llama_scores,
+from prunebook.serving.llamacpp import (TYPES, architecture, layer_kinds, llama_logprobs, llama_scores,
                                         query_factor, run_job, to_gguf)
 from prunebook.serving.speeds import served_speed, speed_medians
 from support.tiny import save, tiny
 
-try: llama_cpp()
-except PrunebookError: pytestmark = pytest.mark.skip(reason='needs pip install "prunebook[gguf]"')
+pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
 
 ids = list(range(3, 67))
 wide = dict(hidden_size=64, head_dim=16, num_key_value_heads=2, sliding_window=8, initializer_range=.25)

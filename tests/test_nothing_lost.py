@@ -58,6 +58,7 @@ def is_new(found, do):
     plain = lambda files: {k: b''.join(v.split()) for k, v in files.items()}
     return found is not None and plain(found) == plain(expected(do))
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('do, stage, how', CASES, ids=name_case)
 def test_killed_before_each_operation(do, stage, how, memory):
     log, total = memory/'log', None
@@ -97,6 +98,7 @@ def test_synced_before_it_counts(do, stage, how, memory):
 
 slow = lambda k: pytest.param(k, marks=pytest.mark.slow)
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('first', [k if k % 10 == 2 else slow(k) for k in range(5, 60)])
 def test_killed_twice(memory, first):
     "The run that cleans up is killed in its turn, before each of its operations"

@@ -294,6 +294,7 @@ def stopped_at(step, work):
     finally: os._exit(0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('again', [False, True], ids=['new', 'replaced'])
 def test_killed_anywhere_and_started_again(small, quick, tmp_path, again):
     "The same command works again, with nothing left behind"
@@ -351,6 +352,7 @@ except KeyboardInterrupt: sys.exit(77)
 '''
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path('/proc').is_dir(), reason='needs /proc')
 @pytest.mark.parametrize('number, after', [(signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGINT, .5)])
 def test_a_signal_is_an_interrupt(small, tmp_path, number, after):

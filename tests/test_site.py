@@ -8,7 +8,7 @@ import pytest
 from support.browser import Browser, find
 
 root = Path(__file__).parents[1]
-pytestmark = pytest.mark.skipif(not find(), reason='no chromium: apt-get install chromium')
+pytestmark = [pytest.mark.thorough, pytest.mark.skipif(not find(), reason='no chromium: apt-get install chromium')]
 
 
 def sources():

@@ -87,7 +87,7 @@ def fuzz(n, longer=10, seconds=20, **given_strategies):
             assert all(ended.values()), f'a fuzz test in which all are read or all refused tests nothing: {ended}'
             keep_counts(check.__name__.removeprefix('test_'), ended, longest[0])
         test.__doc__ = check.__doc__
-        return pytest.mark.fuzz(test)
+        return pytest.mark.fuzz(pytest.mark.thorough(test))
     return wrap
 
 
