@@ -174,6 +174,7 @@ def test_healed_falls(rows, said, items, table, task, title):
 
 
 def test_written_sums(rows, said, items, table):
+    assert rows['C8', f'{MODEL}, Sums of one step']['verdict'].startswith('not informative')
     check_fall(rows, said, items, table, 'C8', 'sums', 'Sums of one step', ['sums'], ('sums', 'none', 0, False))
     for n in (1, 2, 4):
         empty = items['sums', 'similarity', n, False, 0, 'sums'].written.fillna('').str.strip().eq('').mean()
@@ -206,9 +207,23 @@ def test_tasks_that_are_not_known(rows, items, task, title):
         assert 'does not know the task' in rows[claim, f'{MODEL}, {title}']['verdict']
 
 
+# The family
+
+def test_holm_counts_every_finding_that_was_tested(rows):
+    "Also those that stayed undecided. A dagger stands where the adjusted p reaches 0.05"
+    page = [o for o in outputs() if '<th>p (Holm)</th>' in ''.join(o.get('text/html', ''))]
+    cells = [[html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
+             for o in page for row in re.findall(r'<tr>(.*?)</tr>', ''.join(o['text/html']), re.S)]
+    own = [o for o in cells if len(o) == 6 and o[1].startswith(MODEL)]
+    assert all((o[5] != '') == (o[3] != '') for o in own), 'adjusted wherever there is a number'
+    decided = [o for o in own if o[2].startswith(('holds', 'fails'))]
+    assert decided and all(o[2].endswith('†') == (float(o[5]) >= .05) for o in decided)
+
+
 # C4 and C5
 
-def test_slope_across_the_collapse(rows, items, table):
+def test_slope_across_the_collapse(rows, said, items, table):
+    "The steps before it alone give another word, so the claim is not informative"
     answers = cuts_of(table, 'arc_easy', ['healed', 'healed-deep'], healed=True)
     r = right(items, 'arc_easy', HEALED_BASE, *answers)
     chance = table[(table.task == 'arc_easy') & (table.sweep == 'healed')].baseline.iloc[0]
@@ -217,11 +232,17 @@ def test_slope_across_the_collapse(rows, items, table):
     sums, counts = nats(items, HEALED_BASE, *curve)
     x = np.array([0, *(c[2] for c in curve)]) / DEPTH
     inside = (x[1:] > kept) & (x[:-1] < lost)
-    def ratio(y):
-        rise, run = np.diff(y), np.diff(x)
-        rest = max(rise[~inside].sum() / run[~inside].sum(), .1 * (y.max() - y.min()) / (x[-1] - x[0]))
-        return rise[inside].sum() / run[inside].sum() / rest
-    near(rows, 'C4', ratio(sums.sum(1) / counts.sum()), [ratio(o) for o in loss_draws(sums, counts)])
+    def ratio(y, end=None):
+        rise, run, within = np.diff(y[:end]), np.diff(x[:end]), inside[:end and end - 1]
+        rest = max(rise[~within].sum() / run[~within].sum(), .1 * np.ptp(y[:end]) / np.ptp(x[:end]))
+        return rise[within].sum() / run[within].sum() / rest
+    losses, resampled = sums.sum(1) / counts.sum(), loss_draws(sums, counts)
+    near(rows, 'C4', ratio(losses), [ratio(o) for o in resampled])
+    end = (x < lost).sum() + 1
+    low, high = np.quantile([ratio(o, end) for o in resampled], [.025, .975])
+    before = re.search(r'by the steps before it alone (\S+) \[(\S+), (\S+)\], threshold 2', said['C4'])
+    assert [float(o) for o in before.groups()] == pytest.approx([ratio(losses, end), low, high], abs=.05)
+    assert low < 2 < high and rows['C4', MODEL]['verdict'].startswith('not informative')
 
 
 def check_gap(rows, said, claim, sums, counts):
@@ -233,8 +254,8 @@ def check_gap(rows, said, claim, sums, counts):
 
 
 def test_unhealed_gap(rows, said, items):
-    "On 64 documents"
-    cuts = [('losses', s, n, False) for s in ('similarity', 'simple') for n in range(1, 30)]
+    "On 64 documents, without up to a quarter of the layers"
+    cuts = [('losses', s, n, False) for s in ('similarity', 'simple') for n in range(1, DEPTH // 4 + 1)]
     check_gap(rows, said, 'C5a', *nats(items, ('losses', 'none', 0, False), *cuts))
 
 

@@ -14,24 +14,32 @@ from ..evaluation.scores import wilson
 from ..evaluation.tasks import TASKS, task_title
 
 # %% auto #0
-__all__ = ['UNKNOWN', 'Finding', 'with_interval', 'accuracy_text', 'numbers', 'spans', 'title_of', 'Unmeasured', 'about',
-           'measured', 'not_known', 'with_holm', 'HOLDS', 'REFUTED', 'UNDECIDED']
+__all__ = ['UNINFORMATIVE', 'NOT_INFORMATIVE', 'UNKNOWN', 'Finding', 'with_interval', 'accuracy_text', 'numbers', 'spans',
+           'title_of', 'Unmeasured', 'about', 'measured', 'not_known', 'with_holm', 'ruled', 'HOLDS', 'REFUTED',
+           'UNDECIDED']
 
 # %% ../../nbs/reference/paper/findings.ipynb #355e3b3c
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
+UNINFORMATIVE = 'not informative'
+NOT_INFORMATIVE = dict(
+    after_collapse='every step that the collapse is compared with comes after it',
+    later_steps='the steps after the collapse decide, and those before it say something else',
+    below_chance='the smaller cut answers worse than by chance',
+    first_cut='the smallest cut loses more than half, and then the width is always 0.8',
+    grid='at the cuts that were healed, the unhealed curve gets this word too, and on all its cuts it does not')
 
 @dataclass(frozen=True, repr=False)
 class Finding:
     "What a run shows about a claim: the word of a frozen rule, and its numbers"
     seen: str                     # What was measured, in words and numbers
-    word: str = UNDECIDED         # `HOLDS`, `REFUTED` or `UNDECIDED`
-    reason: str = 'not_measured'  # A key of `REASONS`
+    word: str = UNDECIDED         # `HOLDS`, `REFUTED`, `UNDECIDED` or `UNINFORMATIVE`
+    reason: str = 'not_measured'  # A key of `REASONS` or `NOT_INFORMATIVE`
     value: float = math.nan       # The statistic
     low: float = math.nan         # Its 95 % interval
     high: float = math.nan
     threshold: float = math.nan
     p: float = 1.                 # Of the statistic being at the threshold
-    holm: float = math.nan        # p, adjusted for all decided claims of the run
+    holm: float = math.nan        # p, adjusted for all findings of the run that were tested
     claim: str = ''               # A key of `SAYS`
     says: str = ''                # What the paper says
     task: str = ''                # Of the answers
@@ -44,18 +52,27 @@ class Finding:
     @property
     def stands(self) -> bool:
         "Is it decided, also after the adjustment for the family?"
-        return self.word != UNDECIDED and (self.p if math.isnan(self.holm) else self.holm) < .05
+        return self.decided and (self.p if math.isnan(self.holm) else self.holm) < .05
+
+    @property
+    def decided(self) -> bool:
+        "Does it hold or fail?"
+        return self.word in (HOLDS, REFUTED)
+
+    def dismissed(self, reason: str) -> Finding:
+        "The same numbers, and a reason why they do not answer the question"
+        return replace(self, word=UNINFORMATIVE, reason=reason)
 
     @property
     def why(self) -> str:
         "The reason in words"
         at_threshold = self.word == UNDECIDED and self.reason == 'interval'
-        return 'the interval contains the threshold' if at_threshold else REASONS[self.reason]
+        return 'the interval contains the threshold' if at_threshold else (REASONS | NOT_INFORMATIVE)[self.reason]
 
     @property
     def verdict(self) -> str:
-        "The word, with the reason where it is undecided and † where it does not stand in the family"
-        if self.word == UNDECIDED: return f'{self.word}: {self.why}'
+        "The word, with the reason where it is neither yes nor no, and † where it does not stand in the family"
+        if not self.decided: return f'{self.word}: {self.why}'
         return self.word if self.stands else f'{self.word} †'
 
     def __repr__(self): return f'{self.claim}{": " if self.claim else ""}{self.verdict} ({self.seen})'
@@ -120,7 +137,13 @@ def not_known(task: str) -> str:
 
 # %% ../../nbs/reference/paper/findings.ipynb #2a989c6f
 def with_holm(findings: Sequence[Finding]) -> list[Finding]:
-    "With p adjusted for all decided ones"
-    decided = [o for o in findings if o.word != UNDECIDED]
-    adjusted = dict(zip(map(id, decided), map(float, holm([o.p for o in decided]))))
+    "With p adjusted for all that were tested: those that have a number"
+    tested = [o for o in findings if not math.isnan(o.value)]
+    adjusted = dict(zip(map(id, tested), map(float, holm([o.p for o in tested]))))
     return [replace(o, holm=adjusted.get(id(o), math.nan)) for o in findings]
+
+def ruled(rule: Callable[..., Ruling], *args: Any, seeds: int = 10, **kwargs: Any) -> Ruling:
+    "The ruling of a frozen rule, with p from `seeds` times as many resamples where few lie beyond the threshold"
+    ruling = rule(*args, **kwargs)
+    if not .0011 < ruling.p < .05: return ruling
+    return replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, seeds))]) / seeds)

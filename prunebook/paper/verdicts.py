@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from .claims import SAYS, JudgedRun
 from ..core import PrunebookError
-from .criteria import UNDECIDED
 from .findings import Finding, title_of, with_interval
 
 # %% auto #0
@@ -31,7 +30,7 @@ def claims_table(runs: Sequence[JudgedRun]) -> pd.DataFrame:
     "Claim by model: one word and one number each; † is not significant after correction over the run's claims"
     def cell(o):
         if math.isnan(o.value): return f'{o.word} ({o.reason.replace("_", " ")})'
-        mark = ' †' if o.word != UNDECIDED and not o.stands else ''
+        mark = ' †' if o.decided and not o.stands else ''
         return f'{o.word} {o.value:.{_digits(o)}f}{mark}'
     return pd.DataFrame({r.name: {f'{k}: {v}': cell(claim_finding(r, k)) for k, v in SAYS.items()} for r in runs})
 
@@ -40,7 +39,7 @@ def _digits(o): return 2 if abs(o.value) >= .1 else 3
 # %% ../../nbs/reference/paper/verdicts.ipynb #be2bcbdd
 def rulings_table(runs: Sequence[JudgedRun], keys: Sequence[str]) -> pd.DataFrame:
     """A row per claim, model and task: the word, the number with its interval, the threshold, and p adjusted for the
-    family where it is decided"""
+    family where it was tested"""
     shown = lambda v, text: '' if math.isnan(v) else text
     rows = [(o.claim, f'{r.name}{", " + title_of(o.task) if o.task else ""}', o.verdict,
              shown(o.value, with_interval(o.value, o.low, o.high, f'.{_digits(o)}f')),
