@@ -33,8 +33,7 @@ _modules = {
     'paper.runs': 'read_run',
     'paper.grids': 'SweepConfig',
     'paper.sweeps': 'sweep',
-    'serving.exports': 'export_gguf',
-    'serving.deploy': 'serving_report',
+    'serving.stacks': 'export_gguf serving_report',
     'estimates': 'estimate',
     'paper.reproduction': 'reproduce',
     'paper.reports': 'report'}
@@ -75,8 +74,7 @@ if TYPE_CHECKING:
     from .paper.runs import read_run
     from .paper.grids import SweepConfig
     from .paper.sweeps import sweep
-    from .serving.exports import export_gguf
-    from .serving.deploy import serving_report
+    from .serving.stacks import export_gguf, serving_report
     from .estimates import estimate
     from .paper.reproduction import reproduce
     from .paper.reports import report

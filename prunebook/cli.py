@@ -382,14 +382,14 @@ def _check(args):
 # %% ../nbs/reference/cli.ipynb #97f87c72
 def _serving(args):
     "What the stacks of --serve make of the checkpoint; it is sound only if all of them compute the same"
-    from prunebook.serving.deploy import serving_report
+    from prunebook.serving.stacks import serving_report
     served = serving_report(args.folder, args.serve, run=not args.files_only)
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
     return dict(sound=all(o.right for o in served), serving=rows)
 
 # %% ../nbs/reference/cli.ipynb #17b1964b
 def _export_arguments(p):
-    from prunebook.serving.llamacpp import TYPES
+    from prunebook.serving.gguf import TYPES
     p.add_argument('folder', metavar='FOLDER', help='a checkpoint, pruned or not')
     p.add_argument('out', metavar='OUT', help='the file to write (completely or not at all), such as pruned.gguf')
     p.add_argument('--type', default='f16', metavar='TYPE', help=f'{", ".join(TYPES)} (default: %(default)s)')
@@ -400,7 +400,7 @@ def _export_arguments(p):
 @command('Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same.',
          'prunebook export pruned pruned.gguf --type q8_0', _export_arguments)
 def _export(args):
-    from prunebook.serving.exports import export_gguf
+    from prunebook.serving.stacks import export_gguf
     if Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
     made = export_gguf(args.folder, args.out, args.type, args.force)
     near = made.agreement

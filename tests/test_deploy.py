@@ -6,11 +6,11 @@ from transformers import AutoConfig
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
 from prunebook.pruning.checkpoint import model_card, sound_record, widen_config
 from prunebook.cli import main
-from prunebook.serving.deploy import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
+from prunebook.serving.stacks import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
                                       transformers_scores)
 from prunebook.pruning.limits import NotAllowed, restriction
 from prunebook.pruning.plans import Plan, as_plan
-from prunebook.serving.rules import (HOW, RULES, SERVED, STACKS, cheapest_servable, known_types, rules_of, servable,
+from prunebook.serving.rules import (RULES, SERVED, STACKS, cheapest_servable, rules_of, servable,
                                      servable_blocks, served_by, serving_states, serving_verdict, serving_warning)
 from support.tiny import save
 
@@ -72,18 +72,16 @@ def without(drop, depth): return [i for i in range(depth) if i not in drop]
 # ---- the table
 
 def test_every_rule_is_complete():
-    types = known_types()
+    types = {t for o in RULES if o.stack == 'transformers' for t in o.types.split()}
     for o in RULES:
-        assert o.stack in STACKS and o.how in {*HOW, 'same', 'refused'}, o
+        assert o.stack in STACKS, o
         assert set(o.types.split()) <= {*types, '*'}, o
         assert any(c.isdigit() for c in o.source) and ('/' in o.source), f'a source names a version and a file: {o}'
 
 
 def test_the_families_of_the_table():
     names = 'llama qwen2 qwen3 gemma2 gemma3_text gemma4_text gpt_oss cohere2 smollm3 llama4 qwen3_next mistral exaone4'
-    wanted = set(names.split())
-    assert wanted <= set(known_types())
-    assert all(rules_of(stack, kind) for stack in SERVED for kind in wanted)
+    assert all(rules_of(stack, kind) for stack in ('transformers', *SERVED) for kind in names.split())
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -246,7 +244,7 @@ def as_baichuan(src, dst):
 @pytest.mark.parametrize('depth', [32, 31])
 def test_baichuan_by_running(depth, tmp_path, tiny):
     "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
-    from prunebook.serving.llamacpp import llama_scores, to_gguf
+    from prunebook.serving.gguf import llama_scores, to_gguf
     model = wide_awake(tiny('llama', layers=depth))
     with torch.no_grad():  # sharp attention, which positions change
         for n, p in model.named_parameters():
@@ -409,14 +407,12 @@ def test_a_hostile_record_cannot_write_into_the_card():
 
 def test_judge():
     "A run decides, except that a fault beyond the window stays one"
-    from prunebook.serving.deploy import Runner
-    runner = Runner((), '', None)
     near, far = Agreement(9, 1e-5, 1e-4, 1.), Agreement(9, .1, 2., .5)
     same, wrong = (serving_verdict(gemma(), 'mlx', o) for o in (range(18), without([3], 18)))
-    assert [judge(r, runner, a).status for r, a in ((same, near), (same, far), (wrong, near), (wrong, far))] == \
+    assert [judge(r, 'run', a).status for r, a in ((same, near), (same, far), (wrong, near), (wrong, far))] == \
         ['same', 'differs', 'differs', 'differs']
-    assert 'Please report it' in judge(same, runner, far).why
-    assert judge(same, runner, PrunebookError('no')).status == 'not supported'
+    assert 'Please report it' in judge(same, 'run', far).why
+    assert judge(same, 'run', PrunebookError('no')).status == 'not supported'
     assert agreement_of((np.array([np.nan]), np.array([1])), (np.array([1.]), np.array([1]))).largest == np.inf
     assert TOLERANCE['mean'] < .02
 
@@ -438,13 +434,13 @@ def test_check_says_what_is_served(folders, capsys):
 
 
 def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
-    from prunebook.serving import deploy
-    def missing(packages, extra): raise PrunebookError(f'not there. Run `pip install "prunebook[{extra}]"`.')
-    monkeypatch.setattr(deploy, 'need', missing)
+    from prunebook.serving import stacks
+    def missing(package): raise stacks.PackageNotFoundError(package)
+    monkeypatch.setattr(stacks, 'version', missing)
     assert main(['check', str(folders/'six'), '--serve', 'mlx', 'llama.cpp']) == 0
     said = capsys.readouterr().out
     assert 'by rules only (not installed: pip install "prunebook[mlx]")' in said and 'prunebook[gguf]' in said
-    with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): deploy.mlx_logprobs(folders/'six', [1, 2])
+    with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): stacks.mlx_scores(folders/'six', [1, 2])
 
 
 @needs('mlx')

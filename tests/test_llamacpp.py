@@ -4,13 +4,10 @@ from pathlib import Path
 from shutil import copy
 import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
-from prunebook.serving import llamacpp
+from prunebook.serving import gguf
 from prunebook.cli import main
-from prunebook.serving.deploy import RUNNERS, agreement_of, transformers_scores
-from prunebook.serving.exports import TOLERANCES, export_gguf, short_window
-from prunebook.serving.llamacpp import (TYPES, architecture, layer_kinds, llama_logprobs, llama_scores,
-                                        query_factor, run_job, to_gguf)
-from prunebook.serving.speeds import served_speed, speed_medians
+from prunebook.serving.gguf import architecture, llama_scores, to_gguf
+from prunebook.serving.stacks import RUNNERS, agreement_of, export_gguf, short_window, transformers_scores
 from support.tiny import save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
@@ -56,8 +53,8 @@ FAMILIES = dict(
                           linear_value_head_dim=16)))
 convert_all = '''
 import json, sys
-from prunebook.serving.llamacpp import JOBS
-for folder, out, mend in json.load(sys.stdin): JOBS['convert'](folder, out, 'f32', mend, False)'''
+from prunebook.serving.gguf import _convert
+for folder, out, mend in json.load(sys.stdin): _convert(folder, out, 'f32', mend, False)'''
 
 
 @pytest.mark.slow
@@ -80,24 +77,10 @@ def test_every_family_that_reads_such_a_key_is_mended(tmp_path):
         assert off < .005 if mend or alike else off > .02, (folder, mend, off)
 
 
-def test_lists_and_factors():
-    types = ['sliding_attention', 'full_attention']
-    assert layer_kinds(dict(layer_types=types), 'gemma2') == {'gemma2.attention.sliding_window_pattern': [True, False]}
-    types = ['linear_attention', 'full_attention']
-    found = layer_kinds(dict(layer_types=types), 'qwen35')
-    assert found == {'qwen35.attention.recurrent_layers': [True, False]}
-    assert layer_kinds({}, 'llama') == {} and layer_kinds(dict(layer_types=['full_attention']), 'llama') == {}
-    config = dict(num_hidden_layers=62, hidden_size=5376, num_attention_heads=32, head_dim=128,
-                  query_pre_attn_scalar=168)
-    assert query_factor(config, 'gemma3') == 1
-    assert query_factor(config | dict(num_hidden_layers=60), 'gemma3') == pytest.approx((128 / 168)**.5)
-    assert query_factor(config, 'llama') == 1
-
-
 def test_scores(files):
     logprobs, top = llama_scores(files[True], ids)
     assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all() and ((top >= 0) & (top < 99)).all()
-    short = llama_logprobs(files[True], ids, window=2)
+    short = llama_scores(files[True], ids, window=2)[0]
     assert abs(short[:1] - logprobs[:1]).max() < 1e-4 and abs(short - logprobs).max() > .01
     with pytest.raises(PrunebookError, match='at least two'): llama_scores(files[True], [3])
 
@@ -121,7 +104,7 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
 def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
     "And what stood at its place stays"
     (tmp_path/'x.gguf').write_text('mine')
-    monkeypatch.setattr('prunebook.serving.exports.to_gguf', lambda folder, out, *a, **kw: copy(files[False], out))
+    monkeypatch.setattr('prunebook.serving.stacks.to_gguf', lambda folder, out, *a, **kw: copy(files[False], out))
     with pytest.raises(PrunebookError, match='does not compute what transformers computes.*Nothing was written'):
         export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
@@ -190,8 +173,8 @@ def test_an_architecture_that_the_converter_does_not_know(tmp_path):
 
 def test_without_llama_cpp(tmp_path, monkeypatch, capsys):
     folder = save(tmp_path/'model', tiny(layers=2))
-    def missing(name): raise llamacpp.PackageNotFoundError(name)
-    monkeypatch.setattr(llamacpp, 'distribution', missing)
+    def missing(name): raise gguf.PackageNotFoundError(name)
+    monkeypatch.setattr(gguf, 'distribution', missing)
     code, err = say([folder, tmp_path/'x.gguf'], capsys)
     assert code == 2 and 'pip install "prunebook[gguf]"' in err and len(err.splitlines()) == 1
 
@@ -206,7 +189,7 @@ def test_a_full_disk_before_the_work(tmp_path, monkeypatch, capsys):
 def test_a_disk_that_is_full_meanwhile(tmp_path):
     "The converter's own write fails, in its own process"
     folder = save(tmp_path/'model', tiny(layers=2, vocab_size=4000))
-    code = 'import sys\nfrom prunebook.serving.exports import export_gguf\nexport_gguf(*sys.argv[1:], tokenizer=False)'
+    code = 'import sys\nfrom prunebook.serving.stacks import export_gguf\nexport_gguf(*sys.argv[1:], tokenizer=False)'
     def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
     done = subprocess.run([sys.executable, '-c', code, folder, tmp_path/'x.gguf'], preexec_fn=limit, text=True,
                           capture_output=True)
@@ -222,21 +205,6 @@ def test_what_is_no_gguf_file(tmp_path):
     with pytest.raises(PrunebookError, match='cannot read'): architecture(tmp_path/'nowhere')
 
 
-def test_a_crash_of_llama_cpp_is_an_ordinary_error():
-    with pytest.raises(PrunebookError, match='ended with code'): run_job('score', room='no_such_room')
-
-
-# Speed
-
-def test_speed(tmp_path):
-    import pandas as pd
-    file = to_gguf(save(tmp_path/'model', tiny(layers=2)), tmp_path/'x.gguf', tokenizer=False)
-    found = served_speed(file, 32, 4)
-    assert found['file_mb'] == file.stat().st_size / 1e6 and found['peak_mb'] > 10
-    assert all(found[k] > 0 for k in ('prompt', 'generate', 'prompt_cpu', 'generate_cpu'))
-    table = pd.DataFrame([dict(model='m', stack='s', n=0, round=i) | found | dict(prompt=i) for i in range(5)])
-    assert speed_medians(table)[['prompt', 'prompt_low', 'prompt_high']].iloc[0].tolist() == [2, 1, 3]
-    with pytest.raises(PrunebookError, match='16 and 1'): served_speed(file, 2)
-
-
-def test_types_have_a_tolerance(): assert set(TYPES) == set(TOLERANCES)
+def test_a_crash_of_llama_cpp_is_an_ordinary_error(monkeypatch):
+    monkeypatch.setattr(gguf.sys, 'executable', '/bin/false')
+    with pytest.raises(PrunebookError, match='ended with code 1'): gguf.run_job('score')
