@@ -119,6 +119,10 @@ def _out_arguments(p, name='--out', use='folder for the results; written complet
                    **(dict(required=True) if name.startswith('-') else {}))
     p.add_argument('--force', action='store_true', help='replace the folder if it is there')
 
+def _answer_argument(p):
+    p.add_argument('--allow-empty', action='store_true', help='exit code 0 also if answers in the chat template became '
+                   'empty or repeat themselves')
+
 # %% ../nbs/reference/cli.ipynb #fb035a25
 def _load(args, recipe=None, teacher=None):
     "Model and tokenizer as the command line asks for"
@@ -431,12 +435,14 @@ def _heal_arguments(p):
                    '(default: the validation part of demo if --texts has a name; otherwise none)')
     p.add_argument('--n-judge', type=_whole(0), default=32, metavar='N',
                    help='how many; 0 for none (default: %(default)s)')
+    _answer_argument(p)
     p.add_argument('--resume', action='store_true', help='go on with a run that was interrupted')
 
 # %% ../nbs/reference/cli.ipynb #a9920140
 @command('Heal a pruned checkpoint by a short training, merge the adapters, and save the result.',
          'prunebook heal pruned healed --steps 60', _heal_arguments)
 def _heal(args):
+    from prunebook.evaluation.generation import sample_answers
     from prunebook.healing.healing import heal
     from prunebook.paper.reproduction import started_work
     from prunebook.healing.safeguards import check_teacher
@@ -452,14 +458,29 @@ def _heal(args):
         _config(args, config.max_length)
         if on_disk: _fits(args, recipe=config, teacher=args.teacher)
         model, tok = (args.model, None) if on_disk else _load(args, config, args.teacher)
+        before = {} if on_disk or me.rank else sample_answers(model, tok)
         result = heal(model, tok, texts, config, work/'healing', args.progress, args.teacher, resume=True)
         if me.rank: return {}
         scores = _before_and_after(args, judged, model, result.model, tok)
-        _write_healed(args, work, on_disk, result, tok, scores)
+        after = sample_answers(result.model, tok) if before else {}
+        _write_healed(args, work, on_disk, result, tok, scores, {k: (v, after[k]) for k, v in before.items()})
         _tidy(work, args.out)
     said = {k: dict(before=a, after=b) for k, (a, b) in scores.items()}
     tokens = result.history[-1]['tokens'] if result.history else 0
-    return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
+    return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said | (
+        _answers(args, before, after))
+
+# %% ../nbs/reference/cli.ipynb #4ccd0e9c
+def _answers(args, before, after):
+    "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
+    from prunebook.evaluation.generation import lost_answers
+    if not after: return {}
+    found = dict(answers={k: dict(before=before[k], after=v) for k, v in after.items()} if before else after)
+    lost = lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
+    if not lost or args.allow_empty: return found
+    return found | dict(warning=f'the model lost its answer to {" and ".join(map(repr, lost))}: it is empty or repeats '
+                        'itself. Heal again with a smaller learning_rate, a longer warmup or another seed, or accept '
+                        'it with --allow-empty.')
 
 # %% ../nbs/reference/cli.ipynb #ac779699
 def _heals_on_disk(args):
@@ -476,13 +497,13 @@ def _heals_on_disk(args):
     return found
 
 # %% ../nbs/reference/cli.ipynb #5b2222f1
-def _write_healed(args, work, on_disk, result, tok, scores):
+def _write_healed(args, work, on_disk, result, tok, scores, answers):
     from prunebook.pruning.checkpoint import checkpoint_folder
     from prunebook.healing.merging import merge_into
     from prunebook.model.loading import own_type
     if on_disk: return merge_into(work, checkpoint_folder(args.model), work/'healing'/'adapter', args.progress)
     own_type(result.model)
-    result.write(tok, work, scores)
+    result.write(tok, work, scores, answers)
 
 # %% ../nbs/reference/cli.ipynb #11703fdb
 def _tidy(work, out):
@@ -539,6 +560,7 @@ def _evaluate_arguments(p):
     p.add_argument('--chat', action='store_true', help="put questions and texts into the model's chat template")
     p.add_argument('--parent', metavar='MODEL', help='the unpruned model: the tasks agreement (share of places where '
                    'both expect the same token) and kl are added to the default ones')
+    _answer_argument(p)
     _length_arguments(p)
     p.add_argument('--save', metavar='DIR', help='keep each score item by item in this folder, as soon as it is there')
 
@@ -547,6 +569,7 @@ def _evaluate_arguments(p):
          'prunebook evaluate demo --tasks c4 arc_easy --n-questions 100', _evaluate_arguments)
 def _evaluate(args):
     from prunebook.evaluation.evaluation import evaluate, ready_tasks
+    from prunebook.evaluation.generation import sample_answers
     from prunebook.evaluation.harness import load_harness
     tasks, sources = _tasks(args, ['c4', 'arc_easy'], _beside_parent(args))
     ready = ready_tasks(tasks, args.n_questions, args.n_texts, sources, args.data_dir)
@@ -555,10 +578,12 @@ def _evaluate(args):
         keep_apart(args.save, _reads(args))
         with disk_errors(args.save): Path(args.save).mkdir(parents=True, exist_ok=True)
     model, tok = _load(args, teacher=args.parent)
+    parent = _parent(args)
     scores = evaluate(model, tok, ready, max_length=args.max_length, batch_tokens=args.batch_tokens,
                       harness=args.harness, chat=args.chat, save=args.save, progress=args.progress,
-                      parent=_parent(args))
-    return dict(scores=[o.row() for o in scores.values()])
+                      parent=parent)
+    before = sample_answers(parent, tok) if parent else {}
+    return dict(scores=[o.row() for o in scores.values()]) | _answers(args, before, sample_answers(model, tok))
 
 # %% ../nbs/reference/cli.ipynb #945d1278
 def _beside_parent(args):
@@ -914,7 +939,8 @@ def _run(args, came):
     if not say(text, sys.stdout):
         complain('cannot write the result to stdout. Is its disk full?')
         return 2
-    return 0 if found.get('sound', True) else 1
+    if 'warning' in found: complain(found['warning'])
+    return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
 
 # %% ../nbs/reference/cli.ipynb #8b9733fc
 def _check_models(args):
@@ -967,7 +993,7 @@ def _quiet(progress):
 # %% ../nbs/reference/cli.ipynb #380a8bbc
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
-) -> int:  # 0: done; 1: `check` found a problem; 2: wrong use or input; 130: interrupted; 143: ended by SIGTERM
+) -> int:  # 0: done; 1: a problem; 2: wrong use or input; 4: answers lost; 130: interrupted; 143: ended by SIGTERM
     "Entry point of `prunebook`"
     words = sys.argv[1:] if argv is None else list(argv)
     named = words[:1] if words and words[0].isascii() and words[0].isalpha() else []

@@ -24,9 +24,9 @@ from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['ENDS', 'PIECE', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'SharedStart', 'shared_start',
-           'RoomyLayer', 'roomy_cache', 'write_answers', 'generate_texts', 'roomy_tokens', 'generated_accuracy',
-           'check_generated']
+__all__ = ['ENDS', 'PIECE', 'SAMPLE_PROMPTS', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'SharedStart',
+           'shared_start', 'RoomyLayer', 'roomy_cache', 'write_answers', 'generate_texts', 'roomy_tokens',
+           'generated_accuracy', 'check_generated', 'sample_answers', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #81b6dfde
 def last_number(
@@ -301,3 +301,28 @@ def _generated_fault(o, prompt, score):
         return 'Give a dict with question, a text, and answer, and no choices.'
     if score is None and last_number(str(o['answer'])) is None:
         return 'Its answer must hold the number that stands at the end of the generated text.'
+
+# %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
+SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',
+                  'Name three animals that live in the sea.')
+
+def sample_answers(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
+    prompts: Sequence[str] = SAMPLE_PROMPTS,  # Messages of a user
+    max_new_tokens: int = 48                  # Tokens after which an answer is cut off
+) -> dict[str, str]:                          # By prompt
+    "Short greedy answers in the tokenizer's chat template; none if it has no template"
+    if not getattr(tokenizer, 'chat_template', None): return {}
+    rows, _ = _encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens, True)
+    return dict(zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens)))
+
+def lost_answers(
+    before: dict[str, str],  # From `sample_answers`
+    after: dict[str, str]    # Of the changed model
+) -> list[str]:              # Prompts
+    "The prompts whose answer is empty or repeats itself in `after`, and did not in `before`"
+    def bad(text):
+        words = text.split() if len(text.split()) > 2 else list(text.strip())  # some scripts have no spaces
+        return not words or len(words) >= 12 and 2 * len(set(words)) < len(words)
+    return [k for k in after if k in before and bad(after[k]) and not bad(before[k])]

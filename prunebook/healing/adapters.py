@@ -8,6 +8,7 @@ import json, mmap, re, warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 from ..pruning.checkpoint import (NUMBER, Tensor, config_depth, layer_number, layers_prefix, model_card,
                                           read_tensors, widen_config)
@@ -236,7 +237,8 @@ def healing_card(
     record: dict[str, Any] | None,  # `config.prunebook`
     config: HealingConfig,
     history: list[dict[str, Any]],
-    scores: dict[str, Any] | None = None  # Measured values: name to (before, after)
+    scores: dict[str, Any] | None = None,  # Measured values: name to (before, after)
+    answers: dict[str, Any] | None = None  # Written answers: prompt to (before, after)
 ) -> str:
     "The pruned model's card with a section on healing, as Markdown"
     def table(*rows): return '\n'.join('| ' + ' | '.join(o) + ' |' for o in rows) + '\n'
@@ -246,6 +248,10 @@ def healing_card(
     if scores:
         rows = [(k, f'{a:.4g}', f'{b:.4g}') for k, (a, b) in scores.items()]
         card += '\n' + table(('measured', 'before', 'after'), ('---',) * 3, *rows)
+    for prompt, said in (answers or {}).items():
+        card += f'\n"{prompt}"\n'
+        for when, o in zip(('before', 'after'), said):
+            card += f'\n{when} healing:\n\n{indent(o.strip() or "(nothing)", "    ", lambda line: True)}\n'
     return card + ('\n![Training loss against real tokens](loss.png)\n' if history else '')
 
 # %% ../../nbs/reference/healing/adapters.ipynb #45ed5a1e
@@ -255,7 +261,8 @@ def write_healed(
     folder: str | Path,                    # One that is there
     config: HealingConfig,
     history: list[dict[str, Any]],
-    scores: dict[str, Any] | None = None   # As in `healing_card`
+    scores: dict[str, Any] | None = None,  # As in `healing_card`
+    answers: dict[str, Any] | None = None  # As in `healing_card`
 ) -> None:
     "Write checkpoint, tokenizer, loss curve and model card into `folder`"
     folder = Path(folder)
@@ -264,5 +271,5 @@ def write_healed(
         widen_config(folder)
         tokenizer.save_pretrained(folder)
         if history: save_history(history, folder/'loss.png')
-        card = healing_card(getattr(model.config, 'prunebook', None), config, history, scores)
+        card = healing_card(getattr(model.config, 'prunebook', None), config, history, scores, answers)
         (folder/'README.md').write_text(card, encoding='utf-8')

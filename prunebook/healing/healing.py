@@ -160,13 +160,14 @@ class HealingResult:
     def write(self,
         tokenizer: PreTrainedTokenizerBase,
         folder: str | Path,  # One that is there, such as a `work_folder`
-        scores: dict[str, Any] | None = None
+        scores: dict[str, Any] | None = None,
+        answers: dict[str, Any] | None = None  # From `sample_answers`, for the model card: prompt to (before, after)
     ) -> None:
         "Write into `folder` the files that `save` writes"
         if self.model is None:
             raise PrunebookError('a folder was healed, and its 16-bit weights were never loaded. Merge the adapter on '
                                  'disk: merge_adapter(FOLDER, result.adapter, OUT).')
-        write_healed(self.model, tokenizer, folder, self.config, self.history, scores)
+        write_healed(self.model, tokenizer, folder, self.config, self.history, scores, answers)
 
 # %% ../../nbs/course/04_healing.ipynb #6d719386
 def heal(
