@@ -1,4 +1,4 @@
-"""Fixtures that many test files share, and the mark `slow`: such tests run only with `pytest --slow`.
+"""Fixtures that many test files share, and the ranks of the tests: `fast`, everyday (neither mark), `thorough`, `slow`.
 No test asks the model hub. What is not there then fails at once, and the same everywhere."""
 import os
 os.environ['HF_HUB_OFFLINE'] = '1'              # read when huggingface_hub is imported
@@ -11,10 +11,19 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help=text)
 
 
+# of a test that takes every family, the everyday tests run one of each shape: rotary angles, learned positions, windows
+DAILY = {'llama', 'gpt2', 'gemma3_text', 'qwen2_moe', 'mamba'}
+FAST = {f'test_{o}.py' for o in 'stack pruning prefixes criteria budgets packing tasks golden packaging'.split()}
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption('--slow'): return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     for o in items:
-        if 'slow' in o.keywords: o.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+        kind = getattr(getattr(o, 'callspec', None), 'params', {}).get('kind')
+        if isinstance(kind, str) and kind in CONFIG_MAPPING_NAMES and kind not in DAILY: o.add_marker('thorough')
+        if o.path.name in FAST and not {'thorough', 'extra', 'slow'} & set(o.keywords): o.add_marker('fast')
+        if 'slow' in o.keywords and not config.getoption('--slow'):
+            o.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
 
 
 @pytest.fixture(scope='session')

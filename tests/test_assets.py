@@ -324,6 +324,7 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
     assert not worker.is_alive() and complete(asset)
 
 
+@pytest.mark.thorough
 def test_two_processes_share_one_fetch(registry):
     wheel = questions(registry).wheels[0]
     code = (f'from prunebook.model.assets import *\nASSETS.add(Asset("made", "questions", "Made", ({wheel!r},), '

@@ -401,6 +401,7 @@ def test_an_unwritable_place(saved, tmp_path):
         with pytest.raises(PrunebookError): prune(saved, out)
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment(tmp_path):
     src, out = synthetic(tmp_path/'src', 8, 8, 3), tmp_path/'out'
     before, keep = digest(src), [0, 1, 3, 4, 6, 7]

@@ -374,6 +374,7 @@ def interrupted(command, own, folder, after, number):
     return p.returncode, err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('command, count', [
     *((o, 1) for o in SLOW), *(pytest.param(o, 20, marks=pytest.mark.slow, id=f'{o}-20') for o in SLOW)])
 def test_a_signal_at_any_moment_ends_in_one_line(command, count, own, tmp_path):
@@ -389,6 +390,7 @@ def test_a_signal_at_any_moment_ends_in_one_line(command, count, own, tmp_path):
         assert left <= {'o', *resumable} and ('.o.prunebook-asked' not in left or left == resumable), left
 
 
+@pytest.mark.thorough
 def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
     "An exception inside the import of a C++ module would abort the process"
     lines = 'import os, signal, time', 'os.kill(os.getpid(), signal.SIGTERM)', 'time.sleep(.3)', 'done = True'
@@ -406,6 +408,7 @@ def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
     assert done.stdout == 'True [15]\n', done
 
 
+@pytest.mark.thorough
 def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path):
     "transformers loads weights in a pool of threads. One that starts when the signal comes waits for work forever"
     code = """if 1:

@@ -12,6 +12,7 @@ from prunebook.healing.training import fully_sharded
 from support.fsdp import launch
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
+pytestmark = pytest.mark.thorough
 WIDE = dict(hidden_size=64, intermediate_size=128)  # 4 bits come in blocks of 64
 RECIPE = SMALL.replace(dropout=0., save_every=1)
 

@@ -578,6 +578,7 @@ def test_disk_full(pruned, tmp_path, monkeypatch):
 
 # The saved result
 
+@pytest.mark.thorough
 def test_save_appears_whole_or_not_at_all(pruned, tmp_path, monkeypatch):
     result, out = run(pruned, SMALL.replace(steps=2), out=tmp_path/'run'), tmp_path/'saved'
     result.save(tokenizer(), out, scores=dict(loss=(2., 1.)))
@@ -609,6 +610,7 @@ result.save(tokenizer(), sys.argv[1])
 '''
 
 
+@pytest.mark.thorough
 def test_a_killed_save_leaves_nothing_for_ever(pruned, tmp_path):
     killed = subprocess.run([sys.executable, '-c', KILLED_SAVE, str(tmp_path/'out'), str(Path(__file__).parent)])
     assert killed.returncode == -9 and not (tmp_path/'out').exists()
@@ -689,6 +691,7 @@ def launched(out, n, batch=4, seed=0, *more):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.thorough
 def test_two_processes(tmp_path):
     "With the same global batch: the same losses, and in each process the same model, also over an old adapter"
     assert (one := launched(tmp_path/'one', 1)).returncode == 0, one.stderr

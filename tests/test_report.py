@@ -64,6 +64,7 @@ def check(page, figures, least):
 
 # What is shown
 
+@pytest.mark.thorough
 def test_report_of_a_run(tmp_path):
     made = fill(Made(tmp_path/'run'), ns=x[:6], tasks=('arc_easy',))
     for rate in (1e-4, 1e-3):  # two recipes of one length, and no unpruned model healed alike
@@ -85,6 +86,7 @@ def test_report_of_a_run(tmp_path):
     assert first == [o.read_bytes() for o in sorted((tmp_path/'run'/'paper-figures').glob('*.svg'))], 'the same bytes'
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('depth', [2, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_small_models(tmp_path, monkeypatch, depth):
     model = made_runs.MODEL | dict(depth=depth, layer_parameters=[40] * depth)
@@ -132,6 +134,7 @@ def test_report_of_any_run(tmp_path, seed):
     check(page, tmp_path/'p-figures', least=1)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif('PRUNEBOOK_RUN' not in os.environ, reason='PRUNEBOOK_RUN names no run')
 def test_report_of_a_finished_run(tmp_path):
     page = report(os.environ['PRUNEBOOK_RUN'], tmp_path/'mine.html', progress=False)
@@ -148,6 +151,7 @@ def test_pages_are_listed_everywhere():
 
 # Strangers' files do nothing
 
+@pytest.mark.thorough
 def test_hostile_names(tmp_path):
     "In the model's name, in sweeps, strategies and tasks: shown as text"
     made = fill(Made(tmp_path/'run'), hostile, ns=x[:6], tasks=('arc_easy', hostile))

@@ -7,6 +7,8 @@ from prunebook.healing.recipes import QUICK
 from prunebook.paper.reproduction import PRESETS, named_texts, source_mark
 from support.tiny import letter_tokenizer, save, texts, tiny
 
+of_the_demo = pytest.mark.thorough  # a run of the demo takes minutes; .ci/run has made one
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
@@ -31,6 +33,7 @@ def own_run(own, out, **kw):
     return reproduce(str(own/'model'), out, 'smoke', progress=False, **given | kw)
 
 
+@of_the_demo
 def test_the_folder(run):
     names = {p.name for p in run.iterdir()}
     assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv', 'figures',
@@ -38,6 +41,7 @@ def test_the_folder(run):
     assert {p.stem for p in (run/'figures').iterdir()} == {'loss', 'questions', 'stack', 'curves', 'heatmap'}
 
 
+@of_the_demo
 def test_the_table(run):
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
@@ -48,17 +52,20 @@ def test_the_table(run):
     assert layers[2] == '27 28', 'the deepest but the last'
 
 
+@of_the_demo
 def test_healing_lowers_the_loss(run):
     t = read_run(run).query("task == 'c4' and n == 8").set_index(['strategy', 'healed']).value
     assert t['similarity', True] < t['similarity', False] and t['simple', True] < t['simple', False]
 
 
+@of_the_demo
 def test_distances_and_best_blocks(run):
     dist, best = LayerDistances.load(run), pd.read_csv(run/'best_blocks.csv')
     assert list(best.columns) == 'n start stop layers distance sem runner_up_start certain'.split()
     assert [dist.best_block(n).start for n in best.n] == list(best.start)
 
 
+@of_the_demo
 def test_the_checkpoint_loads_with_plain_transformers(run):
     "In float32: in 16 bits, generating with and without a cache may round apart"
     code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
@@ -74,6 +81,7 @@ def test_the_checkpoint_loads_with_plain_transformers(run):
     assert check_checkpoint(run/'checkpoint') == []
 
 
+@of_the_demo
 def test_the_first_screen_of_the_report_is_the_result(run):
     page = (run/'report.html').read_text()
     first = page[:page.index('<h2>')]
@@ -116,7 +124,8 @@ def stopped(own, out, monkeypatch, at, **kw):
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
 
 
-@pytest.mark.parametrize('at', ['sweep', 'keep_checkpoint', 'write_report', 'save_figures', 'result_page'])
+@pytest.mark.parametrize('at', ['sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
+    'keep_checkpoint', 'write_report', 'save_figures', 'result_page')]])
 def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
     "Also when it stopped between the distances and their figures: every file of every step is there"
     whole = own_run(own, tmp_path/'whole')

@@ -349,6 +349,7 @@ d.save(sys.argv[1] + f'/{PartialState().process_index}')
 '''
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('how', ['all', 'until'])
 def test_two_processes_are_one(tmp_path, how):
     rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if how == 'until' else None

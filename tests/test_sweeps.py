@@ -151,6 +151,7 @@ def test_run_again_it_only_reads(data, monkeypatch):
     pd.testing.assert_frame_equal(table, run(data, c))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('healed_ns, step', [([], 2), ([1], 8)], ids=['unhealed', 'healed'])
 def test_stopped_at_any_write(data, monkeypatch, healed_ns, step):
     c = config(data, strategies=['similarity', 'greedy'], healed_ns=healed_ns, healing=SHORT)

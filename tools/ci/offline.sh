@@ -41,6 +41,6 @@ for name in prunebook.__all__: getattr(prunebook, name)
 print(len(prunebook.__all__), 'public names')
 PY
 offline prunebook reproduce --preset smoke --out offline --no-progress
-offline prunebook report prunebook/prunebook-run --no-progress
-test -s prunebook/prunebook-run/paper.html
+offline prunebook report prunebook/prunebook-run --out paper.html --no-progress
+test -s paper.html
 test ! -s "$asked" || { echo "asked for:"; sort "$asked" | uniq -c | head; exit 1; }
