@@ -225,11 +225,11 @@ def _similarity(args):
 
 # %% ../nbs/reference/cli.ipynb #8ec84651
 def _measure(args, state):
-    from prunebook.similarity.certainty import Certain
-    from prunebook.similarity.similarity import layer_distances
+    from prunebook.similarity.stopping import StoppingRule
+    from prunebook.similarity.distances import layer_distances
     depth, texts = _config(args, args.max_length).num_hidden_layers, _texts(args, 'calibration')
     sizes = args.until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
-    until = None if args.until_certain is None else Certain(sizes, tolerance=args.tolerance)
+    until = None if args.until_certain is None else StoppingRule(sizes, tolerance=args.tolerance)
     if until: until.check(depth)
     if process().world > 1: args.device_map = _own_device()
     model, tok = _load(args)
@@ -355,7 +355,7 @@ def _limits(args, load):
 def _measured(args, strategy, load):
     "The distances, or the model and the loss, that a strategy needs"
     from prunebook.evaluation.evaluation import text_loss
-    from prunebook.similarity.similarity import layer_distances
+    from prunebook.similarity.distances import layer_distances
     texts = _texts(args, 'calibration')[:args.n_texts or (16 if 'loss' in strategy.needs else 64)]
     _config(args, args.max_length)
     model, tok = load()

@@ -139,7 +139,7 @@ def test_every_option_can_be_given(name):
 def test_prune_measures_on_as_many_texts_as_asked(own, monkeypatch):
     seen = []
     noted = lambda model, tok, texts, **kw: seen.append(len(texts))
-    monkeypatch.setattr('prunebook.similarity.similarity.layer_distances', noted)
+    monkeypatch.setattr('prunebook.similarity.distances.layer_distances', noted)
     monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
     for n in ('', '10', '100'):
         words = ['prune', str(own/'model'), 'o', '--n', '2', *(['--n-texts', n] if n else [])]
@@ -264,16 +264,16 @@ def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
 
 
 def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, capsys, monkeypatch):
-    import prunebook.similarity.passes as passes
+    from prunebook.similarity.stopping import MeasurementCheckpoint
     args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d')]
     args.append('--no-progress')
-    save_state, saved = passes.RunState.save, []
+    save_state, saved = MeasurementCheckpoint.save, []
 
     def stop_after_one(self, *a, **kw):
         save_state(self, *a, **kw)
         saved.append(1)
         raise KeyboardInterrupt
-    monkeypatch.setattr(passes.RunState, 'save', stop_after_one)
+    monkeypatch.setattr(MeasurementCheckpoint, 'save', stop_after_one)
     assert main([*args, '--until-certain', '1', '--tolerance', '0']) == 130 and saved
     assert 'with --resume to continue' in capsys.readouterr().err
     monkeypatch.undo()

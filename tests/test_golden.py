@@ -10,7 +10,7 @@ from prunebook.data.texts import load_questions, load_texts
 from prunebook.evaluation.evaluation import choice_accuracy
 from prunebook.evaluation.losses import cut_losses
 from prunebook.model.loading import load_model
-from prunebook.similarity.similarity import layer_distances
+from prunebook.similarity.distances import layer_distances
 
 file = Path(__file__).with_name('golden.json')
 BLOCKS = [(0, 1), (5, 1), (14, 1), (29, 1), (11, 8), (21, 8), (3, 12), (9, 20), (0, 29)]  # (l, n)

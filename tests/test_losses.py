@@ -12,7 +12,7 @@ from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map
 from prunebook.evaluation.maps import LossMap
 from prunebook.evaluation.prefixes import Branch, run_branch, share_prefixes
 from prunebook.similarity.distances import LayerDistances
-from prunebook.similarity.similarity import layer_distances
+from prunebook.similarity.distances import layer_distances
 from prunebook.model.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
 

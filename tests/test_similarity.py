@@ -11,14 +11,11 @@ import pytest
 import torch
 from support.distances import documents, eos_tokenizer, equation, half_turns, louder, of_blocks
 from support.tiny import tiny
-from torch.utils.flop_counter import FlopCounterMode
-from prunebook.similarity import similarity
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
-from prunebook.similarity.certainty import Certain, Moments, by_ends, by_size
-from prunebook.similarity.distances import LayerDistances
-from prunebook.similarity.passes import RunState, tokenwise_parts
-from prunebook.similarity.similarity import MEASURES, Measure, layer_distances
+from prunebook.similarity.distances import MEASURES, LayerDistances, Measure, layer_distances
+from prunebook.similarity.stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, blocks_by_endpoints,
+                                           by_size)
 from prunebook.model.modules import fingerprint
 from prunebook.model.stack import LayerStack
 
@@ -59,50 +56,6 @@ def test_equals_the_equation(kind):
     half = measure(model.bfloat16())
     rounded = model.float()  # the same weights, rounded: the effect of bfloat16 arithmetic alone
     assert off(half.mean, equation(rounded, eos_tokenizer(), documents()).mean(0)) < 1e-2
-
-
-@pytest.mark.parametrize('kind', TYPES)
-def test_the_last_layer_runs_for_the_last_tokens(kind, monkeypatch):
-    "Fewer operations, the same distances. OPT flattens the rows before its feed-forward part, so it takes the long way"
-    model, operations = louder(tiny(kind, layers=2)), []
-    def counted():
-        with FlopCounterMode(display=False) as counter: found = measure(model, docs=documents(5))
-        operations.append(counter.get_total_flops())
-        return found
-    few = counted()
-    monkeypatch.setattr(similarity, 'tokenwise_parts', lambda stack: [])
-    full = counted()
-    assert np.abs(few.mean - full.mean).max() < 1e-6
-    assert operations[0] < operations[1] if kind != 'opt' else operations[0] >= operations[1]
-
-
-def test_a_layer_that_mixes_tokens_runs_for_all_of_them():
-    model = louder(tiny(layers=2))
-    stack, mlp = LayerStack(model), model.model.layers[-1].mlp
-    assert mlp in tokenwise_parts(stack)
-    forward = mlp.forward
-    mlp.forward = lambda x: forward(x + x.roll(1, 1))
-    assert tokenwise_parts(stack) == []
-    mlp.forward = lambda x: forward(x).view(2, 6, -1)  # it takes no other shape
-    assert tokenwise_parts(stack) == []
-
-
-def test_a_module_of_several_layers_runs_for_all_tokens(monkeypatch):
-    "Earlier layers need what it makes of the other tokens"
-    model = louder(tiny(layers=4))
-    for o in model.model.layers[1:]: o.mlp = model.model.layers[0].mlp
-    parts = tokenwise_parts(LayerStack(model))
-    assert len(parts) == 2 and model.model.layers[0].mlp not in parts
-    few = measure(model, docs=documents(5))
-    monkeypatch.setattr(similarity, 'tokenwise_parts', lambda stack: [])
-    assert np.abs(few.mean - measure(model, docs=documents(5)).mean).max() < 1e-6
-
-
-def test_all_tokens_take_the_long_way(monkeypatch):
-    def never(stack): raise AssertionError
-    monkeypatch.setattr(similarity, 'tokenwise_parts', never)
-    for kw in (dict(tokens='all'), dict(tokens='mean'), dict(measures=('angle', 'block_influence'))):
-        assert measure(tiny(layers=2), docs=documents(3), **kw).count == 3
 
 
 @pytest.mark.parametrize('kind', ['mamba', 'falcon_mamba'])
@@ -165,7 +118,7 @@ def test_offloaded(tmp_path):
 # the file
 
 def test_round_trip(tmp_path):
-    d = measure(tiny(), measures=('angle', 'norm'), until=Certain([1, 2]))
+    d = measure(tiny(), measures=('angle', 'norm'), until=StoppingRule([1, 2]))
     e = LayerDistances.load(d.save(tmp_path/'x'))
     assert np.array_equal(d.mean, e.mean) and np.array_equal(d.also['norm'].sem, e.also['norm'].sem)
     assert d.info == e.info and e.count == 13 and d.fingerprint == e.fingerprint
@@ -232,7 +185,7 @@ def test_texts_without_words():
 
 @pytest.mark.parametrize('kw, says', [
     (dict(measures=('magic',)), 'angle, cosine'), (dict(measures=()), 'is empty'), (dict(tokens='first'), '"mean"'),
-    (dict(max_length=999), '128'), (dict(until=Certain([8])), '1 to 7'), (dict(every=0), '1 or more')])
+    (dict(max_length=999), '128'), (dict(until=StoppingRule([8])), '1 to 7'), (dict(every=0), '1 or more')])
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(tiny(), docs=['w5 w6'], **kw)
 
@@ -250,16 +203,16 @@ def test_a_tokenizer_larger_than_the_embedding():
 @pytest.mark.parametrize('kw', [dict(ns=[]), dict(ns=[1], confidence=1), dict(ns=[1], tolerance=-1), dict(ns=[1.5]),
                                 dict(ns=[True]), dict(ns=[1], tolerance=float('nan'))])
 def test_rules_that_cannot_be(kw):
-    with pytest.raises(PrunebookError): Certain(**kw)
+    with pytest.raises(PrunebookError): StoppingRule(**kw)
 
 
 def test_numpy_integers_are_integers(tmp_path):
-    rule = Certain(np.array([1, 2]), np.float32(.9), np.float32(.1))
+    rule = StoppingRule(np.array([1, 2]), np.float32(.9), np.float32(.1))
     d = measure(tiny(), until=rule, max_length=np.int64(32), every=np.int64(4), batch_tokens=np.int64(64),
                 partial=tmp_path/'state')
     assert LayerDistances.load(d.save(tmp_path/'out')).info == d.info
     assert d.best_block(np.int64(2)) == d.best_block(2) and type(d.best_block(np.int64(2)).n) is int
-    assert Certain(np.array([1, 2])).ns == (1, 2) and d.info['until']['ns'] == [1, 2]
+    assert StoppingRule(np.array([1, 2])).ns == (1, 2) and d.info['until']['ns'] == [1, 2]
 
 
 @pytest.mark.parametrize('n', [0, 8, 1.5, -1])
@@ -328,7 +281,7 @@ def test_killed_twenty_times(tmp_path):
 
 def test_a_rule_is_looked_at_again_after_a_stop(tmp_path):
     "A state that is settled already measures nothing more, and keeps when it was settled"
-    rule = Certain([1, 3], confidence=.9, tolerance=.05)
+    rule = StoppingRule([1, 3], confidence=.9, tolerance=.05)
     def run(): return measure(louder(tiny()), docs=documents(101), every=10, until=rule, partial=tmp_path/'p')
     first, again = run(), run()
     assert first.count == again.count < 101 and first.info == again.info and first.info['settled']
@@ -340,9 +293,9 @@ sys.path.insert(0, sys.argv[2])
 from accelerate import PartialState
 from support.distances import documents, eos_tokenizer, louder
 from support.tiny import tiny
-from prunebook.similarity.certainty import Certain
-from prunebook.similarity.similarity import layer_distances
-rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if sys.argv[3] == 'until' else None
+from prunebook.similarity.stopping import StoppingRule
+from prunebook.similarity.distances import layer_distances
+rule = StoppingRule(ns=[1, 3], confidence=.9, tolerance=.05) if sys.argv[3] == 'until' else None
 d = layer_distances(louder(tiny()), eos_tokenizer(), documents(101), max_length=32, batch_tokens=128, every=10,
                     until=rule, partial=sys.argv[1] + '/state', progress=False)
 d.save(sys.argv[1] + f'/{PartialState().process_index}')
@@ -352,7 +305,7 @@ d.save(sys.argv[1] + f'/{PartialState().process_index}')
 @pytest.mark.thorough
 @pytest.mark.parametrize('how', ['all', 'until'])
 def test_two_processes_are_one(tmp_path, how):
-    rule = Certain(ns=[1, 3], confidence=.9, tolerance=.05) if how == 'until' else None
+    rule = StoppingRule(ns=[1, 3], confidence=.9, tolerance=.05) if how == 'until' else None
     want = measure(louder(tiny()), docs=documents(101), batch_tokens=128, every=10, until=rule)
     (tmp_path/'go.py').write_text(TWO)
     with socket.socket() as free:
@@ -388,12 +341,12 @@ def stream(r, noise, size, lead, depth=4):
 @pytest.mark.parametrize('lead', [.02, .1, .4])
 @pytest.mark.parametrize('noise', ['normal', 'skewed', 'left', 'heavy'])
 def test_seldom_wrong(noise, lead):
-    r, rule, runs = np.random.default_rng(0), Certain(ns=[1, 2, 3]), 400
+    r, rule, runs = np.random.default_rng(0), StoppingRule(ns=[1, 2, 3]), 400
     wrong = called = 0
     for _ in range(runs):
         m, says = None, []
         for size in (16,) * 8 + (128,) * 15:  # looks at every 16 texts, later at every 128, up to 2048
-            part = Moments.of(stream(r, noise, size, lead))
+            part = RunningCovariance.of(stream(r, noise, size, lead))
             m = part if m is None else m + part
             says = [v for v in rule.look(m) if v.certain]
             if says: break  # the first call is the most hasty
@@ -409,10 +362,10 @@ def test_power():
     r = np.random.default_rng(0)
     s = .3 + .02 * r.standard_normal((400, 4, 4))
     s[:, 0, 2] -= .02
-    m = Moments.of(s)
-    one, two = Certain([1, 2]).look(m)
+    m = RunningCovariance.of(s)
+    one, two = StoppingRule([1, 2]).look(m)
     assert one.certain and one.start == 2 and one.settled and not two.settled
-    assert Certain([2], tolerance=.02).look(m)[0].tie and not Certain([2], tolerance=1e-5).look(m)[0].settled
+    assert StoppingRule([2], tolerance=.02).look(m)[0].tie and not StoppingRule([2], tolerance=1e-5).look(m)[0].settled
 
 
 def test_an_ordinary_t_test_would_break_the_promise():
@@ -427,16 +380,17 @@ def test_an_ordinary_t_test_would_break_the_promise():
 
 def test_moments_merge_exactly():
     s = np.random.default_rng(0).random((57, 5, 5))
-    whole, parts = Moments.of(s), Moments.of(s[:1]) + Moments.of(s[1:20]) + Moments.of(s[20:])
+    of = RunningCovariance.of
+    whole, parts = of(s), of(s[:1]) + of(s[1:20]) + of(s[20:])
     assert np.allclose(whole.mean, parts.mean, atol=1e-14) and np.allclose(whole.cov, parts.cov, atol=1e-14)
     assert np.isclose(parts.cov[2, 1, 3], np.cov(s[:, 2, 1], s[:, 2, 3])[0, 1])
-    assert np.array_equal(by_size(by_ends(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])
+    assert np.array_equal(by_size(blocks_by_endpoints(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])
 
 
 def test_states_merge_in_any_order():
-    a, b = RunState(), RunState()
-    m = Moments.of(np.random.default_rng(0).random((8, 4, 4)))
+    a, b = MeasurementCheckpoint(), MeasurementCheckpoint()
+    m = RunningCovariance.of(np.random.default_rng(0).random((8, 4, 4)))
     a.add(dict(angle=m), [3])
     a.add({}, [1])
     b.add(dict(angle=m), [1, 3])
-    assert a.skipped == b.skipped and a.moments['angle'].count == 8
+    assert a.skipped == b.skipped and a.found['angle'].count == 8

@@ -15,7 +15,7 @@ from prunebook.evaluation.tasks import TASKS, Task
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.strategies import STRATEGIES, Strategy
 from prunebook.paper.runs import KEYS, kept_score, read_record, read_run
-from prunebook.similarity.similarity import layer_distances
+from prunebook.similarity.distances import layer_distances
 from prunebook.paper.grids import SweepConfig, kept_config, questions_of, task_of
 from prunebook.paper.sweeps import sweep
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny

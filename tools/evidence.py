@@ -21,7 +21,7 @@ from prunebook.model.stack import LayerStack
 from prunebook.paper.runs import Run, model_record, read_run
 from prunebook.data.texts import load_texts
 from prunebook.similarity.distances import LayerDistances
-from prunebook.similarity.similarity import layer_distances
+from prunebook.similarity.distances import layer_distances
 from prunebook.evaluation.evaluation import text_loss
 from prunebook.evaluation.tasks import TASKS, Task, parse_task
 from prunebook.paper.grids import SweepConfig

@@ -230,7 +230,7 @@ def measure(
     progress: bool = True
 ) -> LayerDistances:
     "The distances of a run: read if an earlier start saved them, measured otherwise"
-    from prunebook.similarity.similarity import layer_distances
+    from prunebook.similarity.distances import layer_distances
     if (work/'distances.safetensors').exists(): return LayerDistances.load(work)
     docs = long_texts(tokenizer, named_texts(texts, 'calibration', progress=progress), p.n_texts, p.max_length)
     dist = layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress)

@@ -15,7 +15,7 @@ from .jobs import Cut, Job, Row
 from ..pruning.limits import check_distances
 from ..pruning.strategies import STRATEGIES, choose_layers
 from .runs import FILES
-from ..similarity.similarity import layer_distances
+from ..similarity.distances import layer_distances
 from ..evaluation.tasks import parse_task
 
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
