@@ -15,9 +15,9 @@ _modules = {
     'model.stack': 'Block LayerStack',
     'model.assets': 'ASSETS Asset',
     'model.loading': 'load_model',
-    'data.texts': 'load_texts load_questions',
-    'similarity.distances': 'LayerDistances',
-    'similarity.similarity': 'layer_distances',
+    'data.texts': 'load_texts',
+    'data.questions': 'load_questions',
+    'similarity.distances': 'LayerDistances layer_distances',
     'serving.rules': 'serving_verdict',
     'pruning.plans': 'Plan',
     'pruning.strategies': 'STRATEGIES Strategy choose_layers prune_model',
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     from .model.stack import Block, LayerStack
     from .model.assets import ASSETS, Asset
     from .model.loading import load_model
-    from .data.texts import load_texts, load_questions
-    from .similarity.distances import LayerDistances
-    from .similarity.similarity import layer_distances
+    from .data.texts import load_texts
+    from .data.questions import load_questions
+    from .similarity.distances import LayerDistances, layer_distances
     from .serving.rules import serving_verdict
     from .pruning.plans import Plan
     from .pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model

@@ -16,7 +16,8 @@ rooms = ['readers', 'questions', 'data', 'distances', 'evaluation', 'recipes',
 with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.pruning.checkpoint import read_header
     from prunebook.core import PrunebookError
-    from prunebook.data.texts import load_questions, load_texts
+    from prunebook.data.questions import load_questions
+    from prunebook.data.texts import load_texts
     from prunebook.evaluation.prompts import check_items
     from prunebook.evaluation.scores import Score, load_score
     from prunebook.healing.recipes import HealingConfig

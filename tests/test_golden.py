@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prunebook.data.texts import load_questions, load_texts
+from prunebook.data.questions import load_questions
+from prunebook.data.texts import load_texts
 from prunebook.evaluation.evaluation import choice_accuracy
 from prunebook.evaluation.losses import cut_losses
 from prunebook.model.loading import load_model

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from prunebook.core import PrunebookError
-from prunebook.data.texts import load_questions
+from prunebook.data.questions import load_questions
 from prunebook.evaluation.scores import Score
 from prunebook.evaluation.tasks import TASKS, Task
 from prunebook.healing.recipes import HealingConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 from prunebook.model.assets import ASSETS, complete
 from prunebook.core import PrunebookError
-from prunebook.data.texts import load_questions
+from prunebook.data.questions import load_questions
 from prunebook.evaluation.evaluation import evaluate
 from prunebook.evaluation.generation import same_number
 from prunebook.evaluation.harness import harness_scores

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from ..core import PrunebookError, Registry, public_name
-from ..data.texts import load_questions, load_texts
+from ..data.questions import load_questions
+from ..data.texts import load_texts
 from .prompts import SCORINGS, check_items, check_shots, gap_answers, gap_prompts, prompt
 from .scores import PARENT_SCORINGS
 

@@ -14,7 +14,7 @@ from .. import __version__
 from ..core import PrunebookError, atomic_write, digest, public_name, read_json, work_folder
 from ..model.stack import Block, LayerStack, show_layers
 from ..model.loading import load_model, own_type
-from ..data.readers import text_assets
+from ..data.texts import text_assets
 from ..data.texts import load_texts
 from ..similarity.distances import LayerDistances
 from ..pruning.strategies import choose_layers, prune_model

@@ -18,7 +18,7 @@ from .jobs import Cut, Job, Row, Scorer, adapter_folder, note_healing, partial_f
 from ..evaluation.losses import cut_losses
 from ..pruning.plans import Plan
 from ..pruning.strategies import prune_model
-from ..data.readers import text_assets
+from ..data.texts import text_assets
 from ..model.stack import weight_sharing_copy
 from ..evaluation.tasks import choice_arguments, parse_task, task_items
 from .units import Unit
