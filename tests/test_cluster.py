@@ -23,7 +23,7 @@ from prunebook.paper.grids import SweepConfig
 from prunebook.evaluation.losses import cut_losses, loss_map
 from prunebook.evaluation.prefixes import share_prefixes
 from prunebook.paper.runs import KEYS, read_items, read_record, read_run
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from prunebook.paper.sweeps import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 

@@ -18,7 +18,7 @@ from prunebook.data.texts import Tokens
 from prunebook.healing.healing import HealingResult, make_student
 from prunebook.healing.methods import METHODS, Method, frozen_copy, seams
 from prunebook.healing.recipes import PAPER_RECIPES, QUICK, settings_that_count
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
 from prunebook.healing.training import OrderedTrainer, training_rows
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer

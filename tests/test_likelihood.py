@@ -11,7 +11,7 @@ from prunebook.evaluation.likelihood import (continuation_logprobs, document_los
                                              pick, token_losses)
 from prunebook.evaluation.prefixes import share_prefixes
 from prunebook.data.texts import make_batch
-from prunebook.model.architecture import check_vocabulary
+from prunebook.model.stack import check_vocabulary
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, tiny
 

@@ -11,7 +11,7 @@ from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pr
 from prunebook.cli import main
 from prunebook.core import read_json
 from prunebook.healing.methods import METHODS
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from support.checkpoints import absent, digest, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer
 

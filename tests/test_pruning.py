@@ -11,7 +11,7 @@ from prunebook.pruning.limits import check_distances
 from prunebook.pruning.plans import Plan, as_plan, check_patterns, matches, parse_layers
 from prunebook.pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from prunebook.model.stack import Block, LayerStack, show_layers
 
 ids = torch.arange(3, 15)[None]

@@ -21,7 +21,7 @@ from prunebook.model.loading import load_model
 from prunebook.pruning.plans import Plan
 from prunebook.pruning.strategies import prune_model
 from prunebook.paper.runs import kept_score, read_record, read_run
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
 from prunebook.paper.grids import kept_config, questions_of, task_of
 

@@ -16,7 +16,7 @@ from prunebook.core import PrunebookError, atomic_write, printable, public_name,
 from prunebook.paper.figures import plot_scores, report_html
 from prunebook.healing.adapters import load_adapter
 from prunebook.pruning.plans import Plan
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 
 token = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=document.title="pwned">',

@@ -16,7 +16,7 @@ from prunebook.data.texts import tokenize
 from prunebook.similarity.distances import MEASURES, LayerDistances, Measure, layer_distances
 from prunebook.similarity.stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, blocks_by_endpoints,
                                            by_size)
-from prunebook.model.modules import fingerprint
+from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
 
 DEPTH = 8

@@ -3,12 +3,12 @@ import copy, itertools
 import numpy as np, pytest, torch
 from prunebook.model.attention import (Fork, attend_by_document, document_spans, documents_isolated, fork_limit,
                                        run_forks, takes_forks)
-from prunebook.model import modules
+from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
 from prunebook.model.configs import check_quantization, cut_config
-from prunebook.model.modules import evaluating, fingerprint, replaced, untie
+from prunebook.model.stack import evaluating, fingerprint, untie
 from prunebook.model.stack import Block, LayerStack, check_layers, find_layers, show_layers, weight_sharing_copy
-from prunebook.model.architecture import ffn_modules, stream_writer
+from prunebook.model.stack import ffn_modules, stream_writer
 from support import architectures
 from support.architectures import state
 from support.tiny import KINDS, tiny
@@ -73,7 +73,7 @@ def test_an_exception_inside_a_cut_undoes_it(kind, late, monkeypatch):
             calls[0] += 1
             if calls[0] != k or late: setattr(obj, name, value)
             if calls[0] == k: raise MemoryError
-        monkeypatch.setattr(modules, 'setattr', fail, raising=False)
+        monkeypatch.setattr(stack_module, 'setattr', fail, raising=False)
         try:
             with LayerStack(model).view([0, 3]):
                 calls[0] = 1000  # all changes are made, and may be undone
@@ -162,14 +162,14 @@ def test_replay_in_a_view():
         want = stack.body(ids).last_hidden_state
     with stack.view([0, 1, 5, 6]), stack.replay(2, xs[0]): assert torch.equal(stack.body(ids).last_hidden_state, want)
 
-def test_replaced_and_evaluating():
+def test_evaluating():
     model = tiny().train()
     model.model.layers[2].eval()
     was = [m.training for m in model.modules()]
-    with pytest.raises(ZeroDivisionError), evaluating(model), replaced(model, forward=3, extra=4):
-        assert model.forward == 3 and model.extra == 4 and not any(m.training for m in model.modules())
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not any(m.training for m in model.modules())
         1 / 0
-    assert [m.training for m in model.modules()] == was and 'forward' not in vars(model) and not hasattr(model, 'extra')
+    assert [m.training for m in model.modules()] == was
 
 @pytest.mark.parametrize('kind, most', [('gpt2', 128), ('opt', 128), ('llama', None), ('gpt_neox', None)])
 def test_positions(kind, most):

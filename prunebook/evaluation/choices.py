@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError, digest
 from .likelihood import encode_pairs, logprob_batches, pick
-from ..model.modules import evaluating, fingerprint
+from ..model.stack import evaluating, fingerprint
 from .prefixes import PartialSums, checked_keeps
 from .prompts import CHAT, SCORINGS, Asked, chat_prompt, check_items, check_shots, choose_examples
 from .prompts import put_in_words, warn_truncated

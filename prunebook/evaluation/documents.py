@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..model.architecture import check_vocabulary
+from ..model.stack import check_vocabulary
 from ..core import PrunebookError, digest
 from ..data.texts import Batch, Tokens, groups_by_length, over_batches, tokenize
 from .likelihood import document_losses
-from ..model.modules import fingerprint
+from ..model.stack import fingerprint
 from .prefixes import (Branch, PartialSums, batch_room, checked_keeps, pruned_tree, run_tree,
                                            share_prefixes)
 from .scores import LossScore, loss_score

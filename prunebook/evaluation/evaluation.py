@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..model.architecture import check_vocabulary
+from ..model.stack import check_vocabulary
 from .choices import cut_answers
 from ..core import PrunebookError, keep_apart
 from ..data.texts import Tokens, load_texts, over_batches, tokenize
 from .generation import check_generated, generated_accuracy
 from .harness import harness_scores, load_harness
 from .likelihood import continuation_logprobs, document_losses
-from ..model.modules import evaluating
+from ..model.stack import evaluating
 from .parents import agreement, check_parent
 from .prompts import chat_documents, check_items, check_shots
 from .scores import LossScore, Score, Scores, item_hash, loss_score

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from transformers.cache_utils import DynamicLayer
-from ..model.architecture import check_vocabulary
-from ..model.attention import takes_cache
+from ..model.stack import check_vocabulary
+from ..model.stack import takes_cache
 from ..core import PrunebookError
 from ..data.texts import retry_smaller_batch, token_budget
-from ..model.modules import evaluating, replaced
+from ..model.stack import evaluating
+from unittest import mock
 from .prompts import prompt as standard_prompt
 from .prompts import chat_prompt, check_shots, choose_examples, warn_truncated
 from .scores import Score, item_hash, wilson
@@ -183,7 +184,7 @@ def generate_texts(
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
     def decoded(rows): return tokenizer.batch_decode(rows, skip_special_tokens=True)
     def done(tokens): return not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
-    with evaluating(model), replaced(model, generation_config=config):
+    with evaluating(model), mock.patch.object(model, 'generation_config', config):
         if whole:
             out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()

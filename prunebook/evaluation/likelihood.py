@@ -14,12 +14,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..model.attention import Fork, fork_limit, takes_cache, run_forks, takes_forks
+from ..model.attention import Fork, fork_limit, run_forks, takes_forks
+from ..model.stack import takes_cache
 from ..core import PrunebookError
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
 from .prefixes import Branch, batch_room, checked_keeps, run_tree, share_prefixes
-from ..model.architecture import check_vocabulary
-from ..model.modules import few_rows
+from ..model.stack import check_vocabulary
+from ..model.stack import float32_chunks
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,7 +36,7 @@ def logit_losses(
 ) -> torch.Tensor:          # (N,) float32, nats; without a gradient
     "$-\\log p$ of each target"
     found, targets = torch.zeros(len(logits), device=logits.device), targets.to(logits.device)[:, None]
-    for rows, x in few_rows(logits):
+    for rows, x in float32_chunks(logits):
         top, picked = x.amax(-1, keepdim=True), x.gather(1, targets[rows])
         found[rows] = (x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0]
     return found

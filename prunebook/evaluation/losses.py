@@ -14,7 +14,7 @@ from ..core import PrunebookError, public_name
 from ..similarity.distances import LayerDistances
 from .documents import loss_work, sum_batches
 from .maps import LossMap
-from ..model.modules import evaluating, fingerprint
+from ..model.stack import evaluating, fingerprint
 from .prefixes import share_prefixes
 from .scores import LossScore, ratio_interval, versions
 from ..model.stack import LayerStack

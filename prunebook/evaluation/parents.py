@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 import numpy as np
 import torch
-from ..model.architecture import check_vocabulary
+from ..model.stack import check_vocabulary
 from ..core import PrunebookError
 from ..data.texts import Tokens, over_batches, tokenize
-from ..model.modules import evaluating
+from ..model.stack import evaluating
 from .prompts import chat_documents
 from .scores import PARENT_SCORINGS, ParentScore, item_hash, ratio_interval
 from ..model.stack import LayerStack

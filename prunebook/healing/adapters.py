@@ -15,7 +15,7 @@ from ..pruning.checkpoint import (NUMBER, Tensor, config_depth, layer_number, la
 from ..core import PrunebookError, atomic_write, disk_errors, first_line, new_folder, public_name, read_json
 from .methods import METHODS, four_bits, frozen_copy
 from ..model.loading import load_model
-from ..model.modules import fingerprint, fingerprint_of, untie
+from ..model.stack import fingerprint, fingerprint_of, untie
 from ..model.stack import LayerStack, show_layers
 if TYPE_CHECKING:
     import torch

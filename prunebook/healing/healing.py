@@ -20,7 +20,7 @@ from ..model.loading import slow_in_16_bits
 from .recipes import HealingConfig
 from .safeguards import (check_input, check_teacher, checked_rows, fewer_tokens, keep_documents_apart,
                                           not_saved, run_folder, run_identity)
-from ..model.modules import fingerprint
+from ..model.stack import fingerprint
 from ..model.stack import LayerStack
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from ..pruning.checkpoint import sound_record
 from ..core import PrunebookError, Registry
 from ..data.texts import batches, tokenize
 from ..model.loading import quantization
-from ..model.modules import untie
+from ..model.stack import untie
 from ..model.stack import LayerStack
-from ..model.architecture import ffn_modules, stream_writer
+from ..model.stack import ffn_modules, stream_writer
 if TYPE_CHECKING:
     import torch
     from torch import nn

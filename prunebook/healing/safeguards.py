@@ -10,12 +10,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..model.architecture import check_length
+from ..model.stack import check_length
 from ..core import PrunebookError, lock, process, read_json, recover, work_folder
 from .methods import METHODS, adapted_layers, cut_record, layer_origins, seams, target_names
 from ..model.loading import load_model, quantization
 from .recipes import settings_that_count
-from ..model.modules import fingerprint
+from ..model.stack import fingerprint
 from ..model.stack import LayerStack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, first_line, printable, process, read_json, sync_tree
 from ..data.texts import groups_by_length, starts_with_bos, tokenize
-from ..model.modules import few_rows
+from ..model.stack import float32_chunks
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 
@@ -216,7 +216,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, targets):
         grads, total, targets = torch.empty_like(logits), 0., targets.to(logits.device)[:, None]
-        for rows, x in few_rows(logits):
+        for rows, x in float32_chunks(logits):
             y, top = targets[rows], x.amax(-1, keepdim=True)
             picked, sums = x.gather(1, y), x.sub_(top).exp_().sum(-1, keepdim=True)
             total = total + (sums.log() + top - picked).sum()

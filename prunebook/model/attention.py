@@ -4,53 +4,17 @@
 
 # %% ../../nbs/reference/model/attention.ipynb #3dc158ca
 from __future__ import annotations
-import copy, inspect, math, weakref
+import math, weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
-from .modules import evaluating
-from .stack import LayerStack
+from .stack import LayerStack, evaluating, same_states
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Fork', 'run_forks', 'same_states', 'takes_forks', 'fork_limit', 'takes_cache', 'documents_isolated', 'document_spans',
-           'attend_by_document']
-
-# %% ../../nbs/reference/model/attention.ipynb #26e22288
-@patch(as_prop=True)
-def cache_name(self: LayerStack) -> str:
-    "The argument of the decoder that takes a key-value cache"
-    return 'cache' if 'cache' in inspect.signature(type(self.decoder).forward).parameters else 'past_key_values'
-
-@patch
-def new_cache(self: LayerStack) -> Any:
-    "An empty key-value cache for the layers now in the stack"
-    from transformers import DynamicCache
-    return DynamicCache(config=self.config)
-
-# %% ../../nbs/reference/model/attention.ipynb #1ba0451c
-@patch
-def cache_copies(self: LayerStack,
-    cache: Any,  # Of one row
-    n: int
-) -> Any:        # Of `n` rows
-    "`cache` of one row, repeated `n` times"
-    cache = copy.deepcopy(cache)
-    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=self.device))
-    return cache
-
-# %% ../../nbs/reference/model/attention.ipynb #5ec2a47c
-@patch
-def extend(self: LayerStack,
-    rows: Sequence[Sequence[int]],  # Tokens of each row, padded on the right with 0
-    cache: Any = None               # A key-value cache that they go on from; it grows
-) -> Any:                           # The decoder's output
-    "Run the decoder on rows of tokens, on top of `cache`"
-    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
-    return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
+__all__ = ['Fork', 'run_forks', 'takes_forks', 'fork_limit', 'documents_isolated', 'document_spans', 'attend_by_document']
 
 # %% ../../nbs/reference/model/attention.ipynb #edf48541
 @dataclass
@@ -91,14 +55,6 @@ def run_forks(
     return stack.body(pad('ids', 0), position_ids=pad('place', 0), attention_mask=mask, **more)
 
 # %% ../../nbs/reference/model/attention.ipynb #2e459750
-def same_states(
-    a: torch.Tensor,  # (…, d)
-    b: torch.Tensor
-) -> bool:
-    "Are the states of all tokens alike but for rounding? A difference may be 3 times the precision of their type"
-    most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
-    return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
-
 _forks_well = weakref.WeakKeyDictionary()
 
 def takes_forks(stack: LayerStack) -> bool:
@@ -125,16 +81,6 @@ def fork_limit(stack: LayerStack) -> float:  # Tokens; infinite for most models
     square = lambda b: b.dtype == torch.bool and b.dim() > 1 and b.shape[-1] == b.shape[-2]
     own = [b.shape[-1] for b in stack.model.buffers() if square(b)]
     return min([getattr(stack.config, 'window_size', None) or math.inf, *own])
-
-# %% ../../nbs/reference/model/attention.ipynb #79ef62e9
-def takes_cache(stack: LayerStack) -> bool:
-    "Does a row that goes on from a key-value cache come out as in one piece? Some recurrent layers start again"
-    tokens, rest = [[v % (stack.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
-    try:
-        stack.extend([tokens], cache := stack.new_cache())
-        apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
-    except Exception: return False  # any error means that this architecture cannot
-    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
 
 # %% ../../nbs/reference/model/attention.ipynb #bccc1cbf
 @torch.no_grad()

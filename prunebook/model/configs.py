@@ -12,8 +12,8 @@ from ..core import PrunebookError, Registry
 if TYPE_CHECKING: from torch import nn
 
 # %% auto #0
-__all__ = ['CONFIG_FIELDS', 'LEFT_ROTARY', 'text_config', 'refuse_adapter', 'ConfigField', 'cut_config', 'check_quantization',
-           'decoder_part', 'older_rotary']
+__all__ = ['CONFIG_FIELDS', 'LAYER_NUMBERS', 'SHARED_TABLES', 'LEFT_ROTARY', 'text_config', 'refuse_adapter', 'ConfigField',
+           'cut_config', 'check_quantization', 'decoder_part', 'older_rotary']
 
 # %% ../../nbs/reference/model/configs.ipynb #849762ff
 def text_config(
@@ -57,6 +57,10 @@ def _tied(name, why):
                                    'It cannot be pruned.')
         return v
     _add(refuse, name)
+
+# attributes of modules: the number of their layer, and tables outside the layers with columns for each layer
+LAYER_NUMBERS = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
+SHARED_TABLES = ('embed_tokens_per_layer', 'per_layer_model_projection')
 
 _add(lambda v, keep, *_: type(v)(keep.index(i) for i in v if i in keep) if isinstance(v, (list, tuple)) else v,
      'full_attn_idxs moe_layers cross_attention_layers hybrid_layer_ids attn_layer_indices local_layer_ids '

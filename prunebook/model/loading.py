@@ -4,24 +4,19 @@
 
 # %% ../../nbs/reference/model/loading.ipynb #472b3694
 from __future__ import annotations
-import logging, os
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .assets import ASSETS, check_hub, fetch, hub_arguments, quiet, read_gguf
-from ..core import PrunebookError, first_line, redact
+from ..core import PrunebookError, first_line, is_path, redact
+from .assets import ASSETS, allowed_models, check_hub, fetch, hub_arguments, quiet, read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# %% auto #0
-__all__ = ['log', 'allowed_models', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem',
-           'check_tokenizer', 'load_config', 'load_model', 'load_gguf']
+log = logging.getLogger(__name__)
 
-# %% ../../nbs/reference/model/loading.ipynb #cd2561aa
-def allowed_models() -> str:
-    "What can be loaded, for messages"
-    names = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
-    return f'Give one of {names}, a folder with config.json and safetensors, a .gguf file, or a model id of the hub.'
+# %% auto #0
+__all__ = ['log', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem', 'load_config', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #ec869c72
 def find_model(
@@ -30,18 +25,16 @@ def find_model(
     gguf_file: str | None = None  # A file in the folder or hub repository
 ) -> tuple[str, str | None]:      # Folder or hub id, and a GGUF file in it
     "Where a model is; fetches assets. Raises `PrunebookError` for a path that is not there"
-    if name in ASSETS:
-        if ASSETS[name].kind != 'model':
-            raise PrunebookError(f'{name} names {ASSETS[name].kind}, not a model. {allowed_models()}')
-        path = fetch(name, progress)
-    else: path = Path(name).expanduser()
+    asset = ASSETS.get(name)
+    path = fetch(name, progress) if asset and asset.kind == 'model' else Path(name).expanduser()
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
     if path.is_dir(): return str(path), gguf_file
-    if name.startswith(('/', '.', '~')) or os.path.isdir(os.path.dirname(name)):
-        raise PrunebookError(f'cannot load {name}: no such file or folder. {allowed_models()}')
-    if name.endswith('.gguf') and name.count('/') >= 2:
+    if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():
         org, repository, file = name.split('/', 2)
         return f'{org}/{repository}', file
+    if asset or is_path(name):
+        what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
+        raise PrunebookError(f'cannot load {name}: {what}. {allowed_models()}')
     return name, gguf_file
 
 # %% ../../nbs/reference/model/loading.ipynb #edfc3bbf
@@ -54,15 +47,13 @@ def slow_in_16_bits(
     try: return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError): return True  # torch was built without the kernels that use them
 
-# %% ../../nbs/reference/model/loading.ipynb #f2a3a0f9
-def own_type(model: 'PreTrainedModel') -> 'PreTrainedModel':
+def own_type(model: PreTrainedModel) -> PreTrainedModel:
     "`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it"
     return model if getattr(model, 'is_quantized', False) else model.to(model.config.dtype)
 
-# %% ../../nbs/reference/model/loading.ipynb #c699cb6b
 def quantization(
     bits: int  # 4 or 8
-) -> 'BitsAndBytesConfig':
+) -> BitsAndBytesConfig:
     """bitsandbytes settings: 8-bit, or the paper's 4-bit NF4 (numbers spaced for normally distributed weights, scales
     quantised too), computing in bfloat16, or in float32 on a CPU that is `slow_in_16_bits`.
     Raises `PrunebookError` without bitsandbytes"""
@@ -77,45 +68,31 @@ def quantization(
         load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32 if slow else torch.bfloat16)
 
-# %% ../../nbs/reference/model/loading.ipynb #a147c82f
+# %% ../../nbs/reference/model/loading.ipynb #0d978ace
 def tokenizer_problem(
-    tokenizer: 'PreTrainedTokenizerBase',
+    tokenizer: PreTrainedTokenizerBase,
     rows: int  # Rows of the model's embedding
 ) -> str | None:
     """Why a tokenizer cannot be used with a model, or `None` if it can. Its vocabulary is far smaller than the
     embedding, or larger (added special tokens do not count, because they need not occur)"""
-    size = len(tokenizer)
-    if size < rows / 4:
+    if (size := len(tokenizer)) < rows / 4:
         return (f'the tokenizer has {size:,} tokens and the model {rows:,}. It belongs to another model, or its files '
                 'are missing.')
     if (size := tokenizer.vocab_size) > rows:
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
-    return None
 
-# %% ../../nbs/reference/model/loading.ipynb #48653d6d
-def check_tokenizer(tokenizer: 'PreTrainedTokenizerBase', model: 'PreTrainedModel', name: str) -> None:
-    "Raises `PrunebookError` for a tokenizer with a `tokenizer_problem`; sets a token to pad with if there is none"
-    rows = model.get_input_embeddings().weight.shape[0]
-    if problem := tokenizer_problem(tokenizer, rows):
-        raise PrunebookError(f'{name}: {problem} Put the right tokenizer beside the weights.')
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
-        tokenizer.pad_token = tokenizer.eos_token  # pads are masked by position, never by this number
-
-# %% ../../nbs/reference/model/loading.ipynb #0d978ace
 def load_config(
     name: str = 'demo',    # As in `load_model`
     progress: bool = True, # Show progress while fetching
     **kwargs: Any          # To `from_pretrained`
-) -> 'PreTrainedConfig':
+) -> PreTrainedConfig:
     "The config of a model, none of whose weights is read. Raises `PrunebookError` as `load_model` does"
     from transformers import AutoConfig
     path, gguf = find_model(str(name), progress, kwargs.pop('gguf_file', None))
     if not Path(path).is_dir(): check_hub(path, **hub_arguments(kwargs))
     try: return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
     except Exception as e:
-        raise PrunebookError(f'cannot load {name!r}: {first_line(e)} {allowed_models()}') from None
-
-log = logging.getLogger(__name__)
+        raise PrunebookError(f'cannot load {name!r}: {first_line(e, kwargs.get("token"))} {allowed_models()}') from None
 
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
@@ -124,12 +101,18 @@ def load_model(
     bits: int | None = None,  # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     progress: bool = True,    # Show progress while fetching and loading
     **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, gguf_file, …
-) -> tuple['PreTrainedModel', 'PreTrainedTokenizerBase']:  # In eval mode
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
     import torch
     name = str(name)
-    _check_arguments(dtype, bits)
+    if bits not in (None, 4, 8, 16, 32):
+        raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
+    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
+        raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
     path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
+    if gguf and bits in (4, 8):
+        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. '
+                             'Load it without, save it, and load that.')
     if not Path(path).is_dir(): check_hub(path, **hub_arguments(kwargs))
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
@@ -137,29 +120,23 @@ def load_model(
         log.warning('%s: code that comes with the model will be run (trust_remote_code). '
                     'Only do this with a source you trust.', redact(name))
     kwargs['dtype'] = {16: torch.bfloat16, 32: torch.float32}.get(bits, dtype)
-    with nullcontext() if progress else quiet(): model, tok = _load(name, path, gguf, bits, kwargs)
-    check_tokenizer(tok, model, name)
+    if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
+    with nullcontext() if progress else quiet(): model, tok = _load(name, path, gguf, kwargs)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if problem := tokenizer_problem(tok, rows):
+        raise PrunebookError(f'{name}: {problem} Put the right tokenizer beside the weights.')
+    if tok.pad_token_id is None or tok.pad_token_id >= rows:
+        tok.pad_token = tok.eos_token  # pads are masked by position, never by this number
     if dtype == 'auto' and bits is None and model.dtype.itemsize == 2 and slow_in_16_bits(model.device):
         log.info('computing in float32: this CPU is slow in %s. dtype="bfloat16" keeps the smaller type.', model.dtype)
         model.float()  # and config.dtype still names the checkpoint's own
     if name in ASSETS: model.config._name_or_path = ASSETS[name].upstream or name  # not a folder of this machine
     return model.eval(), tok
 
-# %% ../../nbs/reference/model/loading.ipynb #d73c6f3a
-def _check_arguments(dtype, bits):
-    if bits not in (None, 4, 8, 16, 32):
-        raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
-    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
-        raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
-
-def _load(name, path, gguf, bits, kwargs):
+def _load(name, path, gguf, kwargs):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    if gguf and bits in (4, 8):
-        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. '
-                             'Load it without, save it, and load that.')
-    if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
     try:
-        if gguf: return _load_gguf(path, gguf, kwargs)
+        if gguf: return read_gguf(path, gguf, **kwargs)
         tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
         return AutoModelForCausalLM.from_pretrained(path, **kwargs), tok
     except PrunebookError: raise
@@ -168,17 +145,3 @@ def _load(name, path, gguf, bits, kwargs):
         hint = ' If you trust that code, say so: trust_remote_code=True (--trust-remote-code).'
         said = first_line(e) + (hint if 'trust_remote_code=True' in str(e) else '')
         raise PrunebookError(redact(f'cannot load {name!r}: {said} {allowed_models()}', kwargs.get('token'))) from None
-
-def _load_gguf(path, gguf, kwargs):
-    kwargs = dict(kwargs)
-    dtype = kwargs.pop('dtype')
-    return read_gguf(path, gguf, None if dtype == 'auto' else dtype, **kwargs)
-
-# %% ../../nbs/reference/model/loading.ipynb #b01b6ee0
-def load_gguf(
-    path: str | Path,  # A `.gguf` file, or `org/repository/file.gguf` of the hub
-    **kwargs: Any      # As in `load_model`
-) -> tuple['PreTrainedModel', 'PreTrainedTokenizerBase']:
-    "A model and tokenizer from a GGUF file. Raises `PrunebookError` as `load_model`, and for a file of another kind"
-    if not str(path).endswith('.gguf'): raise PrunebookError(f'{path}: give a file whose name ends in .gguf.')
-    return load_model(str(path), **kwargs)

@@ -4,24 +4,26 @@
 
 # %% ../../nbs/course/01_stack.ipynb #18f20ab3
 from __future__ import annotations
-import copy, inspect, operator, re
+import copy, hashlib, inspect, operator, re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 from fastcore.basics import patch
-from .configs import check_quantization, cut_config, text_config, refuse_adapter
 from ..core import PrunebookError
-from .modules import (layer_tuple_size, put, reload_differs, renumber, replaced, show_columns,
-                                     slice_columns)
+from .configs import LAYER_NUMBERS, SHARED_TABLES, check_quantization, cut_config, refuse_adapter
+from .configs import text_config
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['check_layers', 'show_layers', 'Block', 'find_layers', 'LayerStack', 'weight_sharing_copy']
+__all__ = ['check_layers', 'show_layers', 'Block', 'find_layers', 'LayerStack', 'reload_differs', 'weight_sharing_copy',
+           'evaluating', 'untie', 'float32_chunks', 'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary',
+           'same_states', 'takes_cache', 'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
 def check_layers(
@@ -30,22 +32,14 @@ def check_layers(
     what: str = 'layers'    # Their name in the message
 ) -> list[int]:             # The same numbers as plain `int`, in increasing order
     "`layers`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`)"
-    try: given = list(layers)
+    try: given = [o.item() if hasattr(o, 'item') else o for o in layers]
     except TypeError:
         raise PrunebookError(f'{what} {layers!r}: give a list of layer numbers, such as [3, 4].') from None
-    bad = [o for o in given if not _is_layer(o, depth)]
-    if bad:
-        raise PrunebookError(f'{what} {_plain(given)}: {_plain(bad)} not among the layers 0 to {depth-1} '
-                             f'of a model of {depth}. Layers count from 0.')
-    given = sorted(map(operator.index, given))
-    twice = sorted(o for o, times in Counter(given).items() if times > 1)
-    if twice: raise PrunebookError(f'{what} {given}: {twice} given more than once. Give each layer once.')
-    return given
-
-def _is_layer(o, depth):
-    return hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) < depth
-
-def _plain(given): return [o.item() if hasattr(o, 'item') else o for o in given]
+    fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) < depth
+    bad, why = [o for o in given if not fits(o)], f'not among the layers 0 to {depth-1} of a model of {depth}'
+    if not bad: bad, why = [o for o, times in Counter(given).items() if times > 1], 'given more than once'
+    if bad: raise PrunebookError(f'{what} {given}: {sorted(bad, key=str)} {why}. Give each layer once, from 0.')
+    return sorted(map(operator.index, given))
 
 # %% ../../nbs/course/01_stack.ipynb #ec505e43
 def show_layers(layers: Iterable[int]) -> str:
@@ -84,29 +78,23 @@ def find_layers(
     model: nn.Module  # A transformers causal language model
 ) -> str:             # Dotted path of the `ModuleList` of decoder layers
     "Where `model` keeps its decoder layers. Raises `PrunebookError` if there is no such list, or several"
-    config = text_config(model)
-    depth = getattr(config, 'decoder_layers', None) or getattr(config, 'num_hidden_layers', None)
-    lists = _module_lists(model, depth)
-    if not lists or not max(lists)[1]:
-        raise PrunebookError(f'no list of decoder layers in {type(model).__name__}: its config has '
-                             f'num_hidden_layers={depth}, and no ModuleList of that length holds parameters. '
-                             'Give a decoder-only transformers model.')
-    path = max(lists)[2]
-    parent = lambda name: name.rpartition('.')[0]
-    beside = [n for _, size, n in lists if size and n != path and parent(n) == parent(path)]
-    if beside:
-        raise PrunebookError(f'the layers of {type(model).__name__} are spread over several lists '
-                             f'({path}, {", ".join(beside)}). Only models with one list of layers can be pruned.')
-    return path
-
-def _module_lists(model, depth):
-    "Each `ModuleList` of `depth` modules: is it in the decoder, its parameters, its path"
     from torch import nn
+    config, name = text_config(model), type(model).__name__
+    depth = getattr(config, 'decoder_layers', None) or getattr(config, 'num_hidden_layers', None)
     decoder = model.get_decoder() if hasattr(model, 'get_decoder') else model
     inside = {id(o) for o in decoder.modules()} if decoder is not None else set()
-    size = lambda m: sum(p.numel() for p in m.parameters())
-    fits = lambda m: isinstance(m, nn.ModuleList) and depth and len(m) == depth
-    return [(id(m) in inside, size(m), name) for name, m in model.named_modules() if fits(m)]
+    lists = [(id(m) in inside, sum(p.numel() for p in m.parameters()), path) for path, m in model.named_modules()
+             if isinstance(m, nn.ModuleList) and depth and len(m) == depth]
+    _, size, path = max(lists, default=(False, 0, ''))
+    if not size:
+        raise PrunebookError(f'no list of decoder layers in {name}: its config has num_hidden_layers={depth}, and no '
+                             'ModuleList of that length holds parameters. Give a decoder-only transformers model.')
+    parent = lambda path: path.rpartition('.')[0]
+    beside = [o for _, size, o in lists if size and o != path and parent(o) == parent(path)]
+    if beside:
+        raise PrunebookError(f'the layers of {name} are spread over several lists ({path}, {", ".join(beside)}). '
+                             'Only models with one list of layers can be pruned.')
+    return path
 
 # %% ../../nbs/course/01_stack.ipynb #f667e929
 class LayerStack:
@@ -160,7 +148,6 @@ def window(self: LayerStack) -> int | None:
     "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
     return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
 
-# %% ../../nbs/course/01_stack.ipynb #8f89d86f
 @patch
 def parameters_of(
     self: LayerStack,
@@ -183,25 +170,44 @@ def positions(self: LayerStack) -> int | None:
     return min(found, default=None)
 
 # %% ../../nbs/course/01_stack.ipynb #0f0de49a
-_tables = ('embed_tokens_per_layer', 'per_layer_model_projection')
+def _put(undo, obj, attr, new):
+    undo.callback(setattr, obj, attr, getattr(obj, attr))
+    setattr(obj, attr, new)
+
+def _columns(x, depth, keep): return x.unflatten(-1, (depth, -1))[..., keep, :].flatten(-2)
+
+def _show_columns(undo, table, depth, keep):
+    undo.callback(table.register_forward_hook(lambda mod, args, out: _columns(out, depth, keep)).remove)
+
+def _slice_columns(undo, table, depth, keep):
+    from torch import nn
+    old, linear = table.weight, isinstance(table, nn.Linear)
+    if not old.is_floating_point():
+        raise PrunebookError('a table that the layers share is quantised. '
+                             'Prune the 16-bit model, and quantise the result.')
+    new = _columns(old.data.T, depth, keep).T.contiguous() if linear else _columns(old.data, depth, keep)
+    _put(undo, table, 'weight', nn.Parameter(new, old.requires_grad))
+    _put(undo, table, 'out_features' if linear else 'embedding_dim', new.shape[0 if linear else 1])
 
 @patch
-def _apply(self: LayerStack, keep, tables):
-    "Cut to `keep`; `tables` treats each table that the layers share. Returns an `ExitStack` that undoes it all"
+def _apply(self: LayerStack, keep, change_table):
+    "Cut to `keep`. Returns an `ExitStack` that undoes it all"
     old, depth = self.layers, len(self)
     keep = check_layers(keep, depth, 'keep')
     if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
     if getattr(self.model, 'peft_config', None): refuse_adapter()
-    changes = cut_config(vars(self.config), keep, depth)
+    changes = [(self.config, cut_config(vars(self.config), keep, depth))]
+    for m in self._above:  # some keep copies of fields of the config
+        changes.append((m, cut_config({k: v for k, v in vars(m).items() if k[0] != '_'}, keep, depth)))
+    numbers = [(m, attr, new - i) for new, i in enumerate(keep) for m in old[i].modules() for attr in LAYER_NUMBERS
+               if isinstance(m.__dict__.get(attr), int)]
     with ExitStack() as undo:  # an exception undoes what was done so far
-        for new, i in enumerate(keep): renumber(undo, old[i], new - i)
-        for attr, v in changes.items(): put(undo, self.config, attr, v)
-        for m in self._above:  # some keep copies of fields of the config
-            mine = {k: v for k, v in vars(m).items() if k[0] != '_'}
-            for attr, v in cut_config(mine, keep, depth).items(): put(undo, m, attr, v)
-        for name in _tables:
-            if (m := getattr(self._holder, name, None)) is not None: tables(undo, m, depth, keep)
-        put(undo, self._holder, self._name, type(old)(old[i] for i in keep))
+        for m, attr, by in numbers: _put(undo, m, attr, getattr(m, attr) + by)
+        for obj, new in changes:
+            for attr, v in new.items(): _put(undo, obj, attr, v)
+        for name in SHARED_TABLES:
+            if (m := getattr(self._holder, name, None)) is not None: change_table(undo, m, depth, keep)
+        _put(undo, self._holder, self._name, type(old)(old[i] for i in keep))
         return undo.pop_all()
 
 # %% ../../nbs/course/01_stack.ipynb #e9776292
@@ -211,7 +217,51 @@ def view(self: LayerStack,
     keep: Iterable[int]  # Layers that stay, counted from 0
 ) -> Iterator[nn.Module]:
     "Inside the `with`, the model has only the layers `keep`. Afterwards it is exactly as before"
-    with self._apply(keep, show_columns): yield self.model
+    with self._apply(keep, _show_columns): yield self.model
+
+# %% ../../nbs/course/01_stack.ipynb #e264115a
+def _entries(config, names):
+    "The entries of the lists `names` of a config"
+    lists = {k: v for k, v in vars(config.get_text_config(decoder=True)).items() if k in names}
+    return {f'{k}[{i}]': o for k, v in lists.items() for i, o in enumerate(v or ())}
+
+def _module_settings(model, path):
+    "What makes a module below `path` compute differently from another of its class: plain attributes, floats as text"
+    from torch import nn
+    passing = ['training', 'gradient_checkpointing', 'max_seq_len_cached']
+    # with no layer to share keys and values with, this flag has no effect
+    if not getattr(model.config, 'num_kv_shared_layers', 0): passing.append('store_full_length_kv')
+    found = {}
+    for name, m in model.named_modules():
+        if not name.startswith(path + '.'): continue
+        plain = {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str, tuple)) and k[0] != '_'}
+        if isinstance(m, nn.Linear): plain = dict(shape=(m.out_features, m.in_features))  # quantised or not
+        kind = 'Linear' if isinstance(m, nn.Linear) else type(m).__name__
+        found |= {f'{k} of {name}': f'{v:.9g}' if isinstance(v, float) else v
+                  for k, v in (dict(kind=kind) | plain).items() if k not in passing}
+    return found
+
+def reload_differs(
+    model: PreTrainedModel,
+    path: str                # Of its layers, as `find_layers` gives it
+) -> str | None:             # `None` if there is no difference
+    "The first difference between `model` and the model that its config describes, which is built without weights"
+    import torch
+    try:
+        again = type(model.config).from_dict(model.config.to_dict())  # some classes force the kind of the last layer
+        with torch.device('meta'): told = type(model)(copy.deepcopy(model.config))
+    except Exception as e:
+        last = (str(e).strip().splitlines() or ['no message'])[-1]
+        return f'the model cannot be built from its new config ({type(e).__name__}: {last})'
+    fields = vars(model.config.get_text_config(decoder=True))
+    lists = [k for k, v in fields.items() if k[0] != '_' and isinstance(v, (list, tuple))]
+    pairs = [[_entries(o, lists) for o in (model.config, again)], [_module_settings(o, path) for o in (model, told)]]
+    if not getattr(model.config, 'quantization_config', None):  # packed weights have shapes of their own
+        pairs.append([{n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (model, told)])
+    for have, want in pairs:
+        for k in have | want:
+            a, b = have.get(k, 'missing'), want.get(k, 'missing')
+            if a != b: return f'{k} is {a}, and would reload as {b}'
 
 # %% ../../nbs/course/01_stack.ipynb #3852f0f9
 @patch
@@ -222,9 +272,9 @@ def cut(self: LayerStack,
     `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot describe the result"""
     quantised, keep = getattr(self.model.config, 'quantization_config', None), list(keep)
     check_quantization(quantised.to_dict() if hasattr(quantised, 'to_dict') else quantised)
-    with self._apply(keep, slice_columns) as undo:
+    with self._apply(keep, _slice_columns) as undo:
         if why := reload_differs(self.model, self.path):
-            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {_plain(keep)}: {why}. '
+            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. '
                                  'Its config cannot represent this cut. Try one that keeps the pattern of the layers.')
         undo.pop_all()
     return self
@@ -257,13 +307,11 @@ def logits(self: LayerStack,
     "Logits of hidden states, by the model's own forward around a stand-in decoder: scales and soft caps are right"
     import torch
     ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-    with replaced(self.decoder, forward=lambda *args, **kwargs: _Output([hidden[None]])):
+    with mock.patch.object(self.decoder, 'forward', lambda *args, **kwargs: _Output([hidden[None]])):
         # by the class: training puts a forward of its own on the instance
         return type(self.model).forward(self.model, input_ids=ids, use_cache=False).logits[0].to(hidden.device)
 
 # %% ../../nbs/course/01_stack.ipynb #d306f33e
-def _state(out): return out[0] if isinstance(out, (tuple, list)) else out  # some layers return more beside it
-
 @patch
 @contextmanager
 def stream(self: LayerStack,
@@ -274,7 +322,7 @@ def stream(self: LayerStack,
     heard, depth = [], len(self)
     wanted = range(depth + 1) if at is None else check_layers(at, depth + 1, 'at')
     def before(layer, args, kwargs): heard.append(take(args[0] if args else kwargs['hidden_states']))
-    def after(layer, args, out): heard.append(take(_state(out)))
+    def after(layer, args, out): heard.append(take(out[0] if isinstance(out, (tuple, list)) else out))
     with ExitStack() as hooks:
         for i in wanted:
             hook = (self.layers[i].register_forward_pre_hook(before, with_kwargs=True) if i < depth
@@ -282,7 +330,28 @@ def stream(self: LayerStack,
             hooks.callback(hook.remove)
         yield heard
 
-# %% ../../nbs/course/01_stack.ipynb #73659b90
+# %% ../../nbs/course/01_stack.ipynb #67f15f71
+@patch
+def _as_output(self: LayerStack, x):
+    "`x` as a layer returns it: itself, or a tuple"
+    import torch
+    if not hasattr(self, '_tuple_size'):
+        layer, heard, ids = self.layers[0], [], torch.arange(3, device=self.device)[None] + 1
+        hook = layer.register_forward_hook(lambda layer, args, out: heard.append(out))
+        with torch.no_grad():
+            try: want = self.body(ids).last_hidden_state
+            finally: hook.remove()
+            [out] = heard
+            self._tuple_size = size = len(out) if isinstance(out, (tuple, list)) else 0
+            if size > 1 and out[1] is not None:  # attention weights, which nobody reads, or what the next layer needs
+                stub = lambda *args, **kwargs: (out[0], *[None] * (size - 1))
+                with mock.patch.object(layer, 'forward', stub): again = self.body(ids).last_hidden_state
+                if not torch.allclose(again, want, rtol=1e-3):
+                    del self._tuple_size
+                    raise PrunebookError(f'{type(self.model).__name__} passes more than one hidden state from layer to '
+                                         'layer. It cannot start in the middle. Evaluate each pruned model by itself.')
+    return (x, *[None] * (self._tuple_size - 1)) if self._tuple_size else x
+
 @patch
 @contextmanager
 def replay(self: LayerStack,
@@ -292,18 +361,174 @@ def replay(self: LayerStack,
     "Inside the `with`, a forward pass starts at layer `before` with `x`; masks and rotary angles are the model's own"
     with ExitStack() as stubs:
         if before:
-            given = self._like_a_layer(x)
+            given = self._as_output(x)
             for layer in self.layers[:before]:
-                stubs.enter_context(replaced(layer, forward=lambda *args, **kwargs: given))
+                stubs.enter_context(mock.patch.object(layer, 'forward', lambda *args, **kwargs: given))
         yield self.model
 
-# %% ../../nbs/course/01_stack.ipynb #67f15f71
-@patch
-def _like_a_layer(self: LayerStack, x):
-    "`x` as a layer returns it: itself, or a tuple"
+# %% ../../nbs/course/01_stack.ipynb #7a11ad02
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    "Dropout off inside the `with`, and each module as it was afterwards"
+    were = [m for m in model.modules() if m.training]
+    if were: model.eval()
+    try: yield
+    finally:
+        for m in were: m.training = True
+
+def untie(model: PreTrainedModel) -> None:
+    "Give the head a frozen matrix of its own, in place, and say so in the config"
+    from torch import nn
+    head = model.get_output_embeddings()
+    if head.weight is not model.get_input_embeddings().weight: return
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+
+def float32_chunks(
+    logits: torch.Tensor                    # (N, vocabulary), any floating dtype
+) -> Iterator[tuple[slice, torch.Tensor]]:  # Which rows; these rows in float32 (or float64, if they have that)
+    "A few rows after the other, in memory that the next rows use again. You may change it"
     import torch
-    if not hasattr(self, '_tuple_size'):
-        ids = torch.arange(3, device=self.device)[None] + 1
-        run = lambda: self.body(ids).last_hidden_state
-        self._tuple_size = layer_tuple_size(self.layers[0], run, type(self.model).__name__)
-    return (x, *[None] * (self._tuple_size - 1)) if self._tuple_size else x
+    rows = max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    space = torch.empty(min(rows, len(logits)), logits.shape[1], dtype=dtype, device=logits.device)
+    for i in range(0, len(logits), rows):
+        part = logits[i:i + rows]
+        yield slice(i, i + rows), space[:len(part)].copy_(part)
+
+# %% ../../nbs/course/01_stack.ipynb #7a11ad05
+_mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'router', 'gate_network')
+
+def ffn_modules(
+    stack: LayerStack,
+    layer: int = 0    # Layer to look into
+) -> list[str]:       # Names inside the layer, such as `mlp.gate_proj`
+    "The linear layers of a decoder layer's feed-forward part: all that stand outside its attention"
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+    linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
+    mixer = lambda name: any(o in part.lower() for part in name.split('.') for o in _mixers)
+    return [n for n, m in stack.layers[layer].named_modules() if linear(m) and not mixer(n)]
+
+def stream_writer(
+    model: PreTrainedModel | LayerStack,
+    layer: int
+) -> str:  # Its name inside the layer
+    "The linear layer whose output is added to the residual stream unchanged. Raises `PrunebookError` if there is none"
+    import torch
+    stack, ids = model if isinstance(model, LayerStack) else LayerStack(model), torch.arange(6)[None] + 3
+    def run():
+        with torch.no_grad(), stack.stream(lambda x: x.float(), at=[layer + 1]) as heard:
+            stack.body(ids.to(stack.device))
+        return heard[0]
+    plain, added = run(), []
+    def add(module, args, out):
+        if out.shape != plain.shape: return out
+        added[:] = [plain.std() * torch.linspace(-1, 1, out.shape[-1], device=out.device)]
+        return out + added[0].to(out.dtype)
+    for name in reversed(ffn_modules(stack, layer)):
+        added.clear()
+        hook = stack.layers[layer].get_submodule(name).register_forward_hook(add)
+        try: moved = run() - plain
+        finally: hook.remove()
+        if added and (moved - added[0]).norm() < .05 * added[0].expand_as(moved).norm(): return name
+    raise PrunebookError(f'layer {layer} of {type(stack.model).__name__}: no linear layer of its feed-forward part '
+                         'writes to the residual stream directly, because a norm stands between. A linear map cannot '
+                         'be folded in exactly. Use method="lora".')
+
+def check_length(
+    max_length: int,              # Tokens of a text
+    config: Any,                  # Of a model, which says how many positions it knows
+    positions: int | None = None  # Rows of its table of positions, if it has one
+) -> None:
+    "Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows"
+    most = positions or getattr(config, 'max_position_embeddings', None)
+    if max_length < 1 or most and max_length > most:
+        up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
+        raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
+
+def check_vocabulary(
+    stack: LayerStack,
+    ids: Iterable[Sequence[int]]  # Tokens of each text
+) -> None:
+    "Raises `PrunebookError` if a token has no row in the model's embedding"
+    top = max((max(o) for o in ids if len(o)), default=0)
+    if top >= stack.embedding_rows:
+        raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
+                             f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
+
+# %% ../../nbs/course/01_stack.ipynb #7a11ad08
+@patch(as_prop=True)
+def cache_name(self: LayerStack) -> str:
+    "The argument of the decoder that takes a key-value cache"
+    return 'cache' if 'cache' in inspect.signature(type(self.decoder).forward).parameters else 'past_key_values'
+
+@patch
+def new_cache(self: LayerStack) -> Any:
+    "An empty key-value cache for the layers now in the stack"
+    from transformers import DynamicCache
+    return DynamicCache(config=self.config)
+
+@patch
+def cache_copies(self: LayerStack,
+    cache: Any,  # Of one row
+    n: int
+) -> Any:        # Of `n` rows
+    "`cache` of one row, repeated `n` times"
+    import torch
+    cache = copy.deepcopy(cache)
+    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=self.device))
+    return cache
+
+@patch
+def extend(self: LayerStack,
+    rows: Sequence[Sequence[int]],  # Tokens of each row, padded on the right with 0
+    cache: Any = None               # A key-value cache that they go on from; it grows
+) -> Any:                           # The decoder's output
+    "Run the decoder on rows of tokens, on top of `cache`"
+    import torch
+    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
+    return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
+
+def same_states(
+    a: torch.Tensor,  # (…, d)
+    b: torch.Tensor
+) -> bool:
+    "Are the states of all tokens alike but for rounding? A difference may be 3 times the precision of their type"
+    import torch
+    most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
+    return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
+
+def takes_cache(stack: LayerStack) -> bool:
+    "Does a row that goes on from a key-value cache come out as in one piece? Some recurrent layers start again"
+    tokens, rest = [[v % (stack.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
+    try:
+        stack.extend([tokens], cache := stack.new_cache())
+        apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
+    except Exception: return False  # any error means that this architecture cannot
+    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
+
+# %% ../../nbs/course/01_stack.ipynb #7a11ad11
+def fingerprint(
+    model: nn.Module  # Any model with its weights loaded
+) -> str:             # 16 hex digits
+    """A hash of the name, the shape and up to 64 evenly spread values (as float32) of every parameter: the same for the
+    same weights in 16 or 32 bits, on a device or offloaded"""
+    def loaded(name, p):
+        if p.device.type != 'meta': return p
+        owner, _, leaf = name.rpartition('.')  # accelerate keeps offloaded weights in its hooks
+        hook = model.get_submodule(owner)._hf_hook
+        return next(o.weights_map for o in getattr(hook, 'hooks', [hook]) if getattr(o, 'weights_map', None))[leaf]
+    own = sorted(model.named_parameters())
+    return fingerprint_of((name, p.shape, loaded(name, p).detach().reshape(-1)) for name, p in own)
+
+def fingerprint_of(
+    parts: Iterable[tuple[str, Sequence[int], torch.Tensor]]  # Name, shape and flat values of each parameter, by name
+) -> str:
+    "The `fingerprint` of a model with these parameters"
+    h = hashlib.sha256()
+    for name, shape, flat in parts:
+        values = flat[::max(1, len(flat) // 64)][:64].float().cpu().numpy()
+        h.update(f'{name}{tuple(shape)}'.encode() + values.tobytes())
+    return h.hexdigest()[:16]

@@ -27,7 +27,7 @@ from .jobs import Cut, Job, Row, Scorer, adapter_folder, note_healing
 from ..healing.methods import METHODS
 from ..evaluation.prefixes import PartialSums
 from ..model.loading import load_model
-from ..model.modules import evaluating, fingerprint
+from ..model.stack import evaluating, fingerprint
 from .scoring import (heal_cut, healing_curve, healing_texts, losses_asked, one_score, score_choices,
                                      score_row)
 from .units import Unit

@@ -114,7 +114,7 @@ def result_row(
 # %% ../../nbs/reference/paper/runs.ipynb #298b9aa0
 def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
     "Fingerprint, name, depth and parameters of a model, in all and by layer"
-    from prunebook.model.modules import fingerprint
+    from prunebook.model.stack import fingerprint
     from prunebook.model.stack import LayerStack
     layers = [sum(p.numel() for p in o.parameters()) for o in LayerStack(model).layers]
     return dict(fingerprint=fingerprint(model), name=public_name(model.config.name_or_path or type(model).__name__),

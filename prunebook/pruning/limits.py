@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError
 from .plans import Plan
 from .sizes import LayerSizes, least_cut, model_sizes
-from ..model.modules import fingerprint
+from ..model.stack import fingerprint
 from ..model.stack import LayerStack, show_layers
 if TYPE_CHECKING:
     from prunebook.similarity.distances import LayerDistances

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ..core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name, read_json
-from ..model.architecture import check_length, check_vocabulary
-from ..model.modules import evaluating, fingerprint
+from ..model.stack import check_length, check_vocabulary
+from ..model.stack import evaluating, fingerprint
 from ..model.stack import Block, LayerStack
 from ..data.texts import Batch, over_batches, token_budget, tokenize
 from .stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, Verdict,
