@@ -296,3 +296,22 @@ def test_examples(rows, said, items):
     most = max(range(1, len(ns)), key=lambda i: abs(gain[i] - gain[0]))
     near(rows, 'C7b', gain[most] - gain[0], task='ARC-Easy')
     assert f'5 examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = {ns[most]}' in said['C7b']
+
+
+# Does measuring pay?
+
+@pytest.mark.parametrize('folder, name', [('demo', 'SmolLM2-135M'), ('gemma3-270m', 'Gemma-3-270M')])
+def test_regrets(folder, name):
+    "The mean regret of three rules and of the median block, from the kept losses of every block"
+    kept, mean = (load_file(root/'results'/folder/f'{o}.safetensors') for o in ('loss_map', 'distances'))
+    loss = {tuple(b): s.sum() / kept['counts'].sum() for b, s in zip(kept['blocks'].tolist(), kept['sums'])}
+    depth, found = int(kept['blocks'].max()), []
+    for n in range(1, depth // 3 + 1):
+        of = [loss[l, l + n] for l in range(depth - n + 1)]
+        nearest = int(np.argmin([mean['mean'][l, l + n] for l in range(depth - n + 1)]))
+        found.append([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of)] - np.min(of))
+    cells = json.loads((root/'discoveries'/'measuring.ipynb').read_text())['cells']
+    table = next(''.join(o['data']['text/html']) for c in cells for o in c.get('outputs', [])
+                 if 'median block' in ''.join(o.get('data', {}).get('text/html', '')))
+    row = re.search(rf'<th>{name}</th>(.*?)</tr>', table, re.S)[1]
+    assert [float(o) for o in re.findall(r'<td>(.*?)</td>', row)] == pytest.approx(np.mean(found, 0), abs=.006)
