@@ -4,7 +4,9 @@
 . "$(dirname "$0")/common.sh"
 step "pages and tests that need an extra, and thorough tests"
 before=$(git status --porcelain)
-for page in $(grep -rl 'Without the extra' nbs --include='*.ipynb'); do nbdev_test --path "$page"; done
+for page in serving/gguf serving/stacks evaluation/harness; do
+  test -f "nbs/reference/$page.ipynb" && nbdev_test --path "nbs/reference/$page.ipynb"
+done
 pytest -q -m "extra or thorough" --ignore tests/test_cluster.py
 pytest -q -n 0 -m "" tests/test_cluster.py  # a cluster has processes of its own
 [ "$before" = "$(git status --porcelain)" ] || { git status --short; echo "the tests left files behind"; exit 1; }
