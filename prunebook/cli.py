@@ -103,8 +103,9 @@ def _task_arguments(p, default):
 
 # %% ../nbs/reference/cli.ipynb #d866e3dc
 def _recipe_arguments(p):
-    p.add_argument('--config', default='quick', help='recipe of healing: quick, paper, or a JSON file that '
-                   'HealingConfig.save wrote (default: %(default)s)')
+    p.add_argument('--config', default='packed', help='recipe of healing: packed, gentle (a fifth of its learning '
+                   'rate), quick (as in the book), paper, or a JSON file that HealingConfig.save wrote '
+                   '(default: %(default)s)')
     p.add_argument('--steps', type=int, help='optimiser steps')
     p.add_argument('--batch-size', type=int, metavar='N', help='rows of a step')
     p.add_argument('--max-length', type=int, metavar='M', help='tokens of a row')
@@ -479,8 +480,8 @@ def _answers(args, before, after):
     lost = lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
     if not lost or args.allow_empty: return found
     return found | dict(warning=f'the model lost its answer to {" and ".join(map(repr, lost))}: it is empty or repeats '
-                        'itself. Heal again with a smaller learning_rate, a longer warmup or another seed, or accept '
-                        'it with --allow-empty.')
+                        'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
+                        '--allow-empty.')
 
 # %% ../nbs/reference/cli.ipynb #ac779699
 def _heals_on_disk(args):
@@ -517,8 +518,8 @@ def _tidy(work, out):
 # %% ../nbs/reference/cli.ipynb #8bc26708
 def _healing_config(args):
     "The recipe that the command line asks for"
-    from prunebook.healing.recipes import QUICK, HealingConfig
-    if args.config == 'quick': config = QUICK
+    from prunebook.healing.recipes import RECIPES, HealingConfig
+    if args.config in RECIPES: config = RECIPES[args.config]
     elif args.config == 'paper': config = HealingConfig.paper(_source(args.model))
     else: config = HealingConfig.load(args.config)
     names = ('steps', 'batch_size', 'max_length', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt',

@@ -2,7 +2,8 @@
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from prunebook.healing.recipes import HealingConfig
+from prunebook.cli import _healing_config, parser
+from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig
 from prunebook.healing.training import document_end, training_rows
 
 CHATML = """\
@@ -109,3 +110,9 @@ def test_the_demo_reads_no_end_of_a_turn_where_none_began(demo):
     turn = tok(chat)['input_ids']
     assert packed(tok, chat) == packed(tok, chat.rstrip()) == turn and turn.count(tok.eos_token_id) == 3
     assert packed(tok, 'The cat sat.') == [*tok('The cat sat.')['input_ids'], end]
+
+
+def test_the_command_packs_by_default():
+    "The recipe of the book's runs keeps its name, and no other one puts EOS after documents"
+    assert _healing_config(parser('heal').parse_args(['heal', 'demo', 'out'])) == RECIPES['packed']
+    assert {k for k, o in RECIPES.items() if o.packing != 'packed'} == {'quick'} and RECIPES['quick'] == QUICK

@@ -11,7 +11,7 @@ from ..core import PrunebookError, Rule, Settings, instance, number, one_of, or_
 from .methods import METHODS
 
 # %% auto #0
-__all__ = ['USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'PaperSettings', 'HealingConfig', 'settings_that_count']
+__all__ = ['USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'RECIPES', 'PaperSettings', 'HealingConfig', 'settings_that_count']
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
 def _recipe(max_length, learning_rate, rank): return dict(max_length=max_length, learning_rate=learning_rate, rank=rank)
@@ -123,6 +123,9 @@ class HealingConfig(PaperSettings):
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
+RECIPES = dict(packed=QUICK.replace(packing='packed'), quick=QUICK,
+               gentle=QUICK.replace(packing='packed', learning_rate=1e-4))
+"The short recipes of the command line, by name"
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e91efcd8
 def settings_that_count(
