@@ -4,663 +4,618 @@
 
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
-import argparse, json, logging, math, os, sys, time
+import argparse, atexit, inspect, json, logging, math, os, re, signal, sys, threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
+from importlib import import_module
+from itertools import takewhile
+from linecache import getlines
 from pathlib import Path
-from typing import Any
-from . import __version__
-from .core import PrunebookError, disk_errors, first_line, free_place, keep_apart, lock, new_folder, printable
-from .core import process, public_name, read_json, redact
-
-log = logging.getLogger(__name__)
+from typing import TYPE_CHECKING, Any, NamedTuple
+import prunebook as pb
+from .core import (PrunebookError, disk_errors, free_place, keep_apart, new_folder, printable, process,
+                            public_name, read_json, redact)
+if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
-__all__ = ['log', 'COMMANDS', 'AGAIN', 'Command', 'command', 'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say',
-           'interruptible', 'main']
+__all__ = ['COMMANDS', 'REGISTRIES', 'Count', 'Changes', 'RENAMED', 'TYPES', 'AGAIN', 'LESS', 'command', 'comments', 'Option',
+           'options', 'group_of', 'add_option', 'call', 'NotEnoughMemory', 'Source', 'Texts', 'Lengths', 'Demo',
+           'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say', 'interruptible', 'main']
 
-# %% ../nbs/reference/cli.ipynb #8d2e018a
-@dataclass(frozen=True)
-class Command:
-    "A command of `prunebook`"
-    run: Callable[[argparse.Namespace], dict[str, Any]]
-    summary: str
-    example: str
-    arguments: Callable[[argparse.ArgumentParser], None]  # Adds the arguments to a parser
-
-# %% ../nbs/reference/cli.ipynb #dd9bdf78
-COMMANDS: dict[str, Command] = {}
+# %% ../nbs/reference/cli.ipynb #1f1df201
+COMMANDS: dict[str, Callable] = {}
 
 def command(
-    summary: str,
-    example: str,
-    arguments: Callable[[argparse.ArgumentParser], None]
+    example: str  # A line that can be run
 ) -> Callable[[Callable], Callable]:
-    "Register the function below as the command of its name"
+    "Register the function below as the command of its name. Its parameters become arguments, their comments the help"
     def register(run):
-        COMMANDS[run.__name__.strip('_')] = Command(run, summary, example, arguments)
+        COMMANDS[run.__name__.strip('_')] = run
+        run.example = example
         return run
     return register
 
-# %% ../nbs/reference/cli.ipynb #e6eba9ac
-def _model_arguments(p, bits=(4, 8, 16, 32), optional=False):
-    from prunebook.estimates import models
-    names = ', '.join(models())
-    text = f'{names}, a hub id, a folder or a .gguf file'
-    if optional: p.add_argument('--model', default='demo', help=f'{text} (default: %(default)s)')
-    else: p.add_argument('model', metavar='MODEL', help=text)
-    p.add_argument('--dtype', default='auto', help="type of the weights: auto (the checkpoint's own; float32 on a CPU "
-                   'that is slow in 16 bits), bfloat16, float16 or float32')
-    few = '4 or 8: quantised by bitsandbytes. ' if 8 in bits else (
-        '4: only a copy in 4 bits is loaded and trained, and the adapter is merged on disk. ' if 4 in bits else '')
-    p.add_argument('--bits', type=int, choices=bits, help=f'{few}16 or 32: bfloat16 or float32')
-    p.add_argument('--device-map', default='auto', help='where the layers go, as in accelerate (default: %(default)s)')
-    p.add_argument('--revision', help='revision of a model on the hub')
-    p.add_argument('--trust-remote-code', action='store_true',
-                   help="run the model's own code from the hub: only for a source that you trust")
-    _memory_argument(p)
+# %% ../nbs/reference/cli.ipynb #8c1b7da9
+@cache
+def comments(
+    owner: Any  # A function or a dataclass
+) -> dict[str, str]:
+    "The comments of parameters or fields by name, beside them or above them"
+    found, above, lines = {}, [], []
+    if not inspect.isclass(owner): lines = getlines(owner.__code__.co_filename)[owner.__code__.co_firstlineno:]
+    else:  # `inspect` would parse the whole module
+        for part in reversed(inspect.getmro(owner)[:-1]):
+            text = getlines(sys.modules[part.__module__].__file__)
+            start = next(i for i, o in enumerate(text) if re.match(rf'class {part.__name__}\b', o))
+            lines += takewhile(lambda o: o[0] in ' \n', text[start + 1:])
+    for line in takewhile(lambda o: not o.startswith(')'), lines):
+        if m := re.match(r'\s*# (.*)', line): above.append(m[1])
+        elif (m := re.match(r'\s*\**(\w+):.*?(?:\s# (.*))?$', line)) and m[1] not in found:
+            found[m[1]] = ' '.join([*above, m[2] or '']).strip()
+        if not line.strip().startswith('#'): above = []
+    return found
 
-# %% ../nbs/reference/cli.ipynb #b67139a2
-def _whole(least=1):
-    "The type of an option: a whole number, `least` or more"
-    def number(text):
-        if text.isdecimal() and int(text) >= least: return int(text)
-        raise argparse.ArgumentTypeError(f'{text!r}: give a whole number, {least} or more')
-    return number
+# %% ../nbs/reference/cli.ipynb #163852c4
+REGISTRIES = dict(
+    models='model.assets.ASSETS', texts='model.assets.ASSETS', tasks='evaluation.tasks.TASKS',
+    strategies='pruning.strategies.STRATEGIES', methods='healing.methods.METHODS', stacks='serving.rules.STACKS',
+    presets='paper.reproduction.PRESETS', types='serving.gguf.TYPES')
 
-def _memory_argument(p):
-    p.add_argument('--force-memory', action='store_true', help='go on even if the model cannot fit into this machine')
+def _names(kind):
+    "The names in a registry, with their summaries if they have some"
+    module, _, name = REGISTRIES[kind].rpartition('.')
+    found = getattr(import_module(f'prunebook.{module}'), name)
+    if name == 'ASSETS': return ', '.join(o.name for o in found.values() if o.kind == kind.replace('models', 'model'))
+    if isinstance(found, dict) and all(hasattr(o, 'summary') for o in found.values()):
+        return '. '.join(f'{k}: {o.summary}' for k, o in found.items())
+    return ', '.join(found)
 
-# %% ../nbs/reference/cli.ipynb #66f375f7
-def _text_arguments(p, use, default='demo', n=None, few='all, or 256 of a set on the hub'):
-    from prunebook.model.assets import ASSETS
-    names = ', '.join(a.name for a in ASSETS.values() if a.kind == 'texts')
-    usual = f' (default: {default})' if default else ''
-    p.add_argument('--texts', default=default, metavar='TEXTS', help=f'{use}: demo, {names}, a set on the hub such as '
-                   f'allenai/c4, or a .txt (a document per line), .jsonl, .json, .csv or .parquet file{usual}')
-    p.add_argument('--n-texts', type=_whole(), default=n, metavar='N', help='how many of the texts, from the start '
-                   f'(default: {n or few})')
+# %% ../nbs/reference/cli.ipynb #cae86043
+class Option(NamedTuple):
+    "An argument of a command"
+    name: str
+    kind: str            # Its annotation
+    default: Any         # `MISSING` if it must be given
+    help: str
+    place: bool = False  # Is it given by its place, without --NAME?
+    group: str = ''      # The parameter that it belongs to, if that is a group
+    field: str = ''      # Its name in the group
 
-# %% ../nbs/reference/cli.ipynb #074ab8de
-def _length_arguments(p, length='tokens kept of each text'):
-    p.add_argument('--max-length', type=_whole(), default=512, metavar='M', help=f'{length} (default: %(default)s)')
-    p.add_argument('--batch-tokens', type=_whole(), metavar='N',
-                   help='most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)')
+Count, Changes = int, dict  # for annotations: a whole number above 0; the fields of a config that are given
+RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
-# %% ../nbs/reference/cli.ipynb #16ea52c5
-def _task_arguments(p, default):
-    from prunebook.evaluation.tasks import TASKS
-    p.add_argument('--tasks', nargs='+', metavar='TASK', help=f'{", ".join(TASKS)}, or a file of questions. A task may '
-                   f'carry options, as in mmlu:shots=0 (default: {" ".join(default)})')
-    p.add_argument('--n-questions', type=_whole(), metavar='N',
-                   help='questions of each task, evenly spread (default: all)')
-    p.add_argument('--n-texts', type=_whole(), metavar='N', help='documents for the loss (default: all)')
-    p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss, as in --texts of `prunebook similarity` '
-                   '(default: those of the task)')
-    p.add_argument('--data-dir', metavar='DIR', help='folder with a NAME.jsonl of your own for each task NAME')
+def options(
+    run: Callable  # A command
+) -> Iterator[Option]:
+    "The arguments of a command, in the order of its parameters; groups, settings and strategies give theirs"
+    said = comments(run)
+    for p in inspect.signature(run).parameters.values():
+        default = MISSING if p.default is p.empty else p.default
+        if p.kind == p.VAR_KEYWORD: yield from _strategy_options()
+        elif kind := group_of(p.annotation):
+            own, changes = comments(kind), group_of(p.annotation).__module__ != __name__
+            for f in fields(kind):
+                name = RENAMED.get(f.name, f.name) if changes else f.name
+                default = None if changes else f.default
+                if name: yield Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name)
+        elif p.name != 'progress':
+            yield Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY)
 
-# %% ../nbs/reference/cli.ipynb #d866e3dc
-def _recipe_arguments(p):
-    p.add_argument('--config', default='packed', help='recipe of healing: packed, gentle (a fifth of its learning '
-                   'rate), quick (as in the book), paper, or a JSON file that HealingConfig.save wrote '
-                   '(default: %(default)s)')
-    p.add_argument('--steps', type=int, help='optimiser steps')
-    p.add_argument('--batch-size', type=int, metavar='N', help='rows of a step')
-    p.add_argument('--max-length', type=int, metavar='M', help='tokens of a row')
-    p.add_argument('--batch-tokens', type=int, metavar='N', help='most tokens in memory at once, padding included; '
-                   'the gradients of a step add up (default: as many as fit)')
-    p.add_argument('--gradient-checkpointing', action='store_true', default=None,
-                   help='less memory, more time: keep only the input of each layer for the backward pass')
+def group_of(annotation: Any) -> Any:
+    "The dataclass whose fields are arguments: a group of this module, or `Changes[…]` to a config; else `None`"
+    named = re.fullmatch(r'Changes\[(\w+)\]', str(annotation))
+    kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
+    return kind if is_dataclass(kind) else None
 
-# %% ../nbs/reference/cli.ipynb #c6ffb3b4
-def _out_arguments(p, name='--out', use='folder for the results; written completely or not at all'):
-    p.add_argument(name, metavar='DIR' if name.startswith('-') else 'OUT', help=use,
-                   **(dict(required=True) if name.startswith('-') else {}))
-    p.add_argument('--force', action='store_true', help='replace the folder if it is there')
+def _strategy_options():
+    known = {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items() if v is not None}
+    for name, default in known.items():
+        users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
+        text = f'of {users} (default: {default})'
+        yield Option(name, type(default).__name__, None, text, group='options', field=name)
 
-def _answer_argument(p):
-    p.add_argument('--allow-empty', action='store_true', help='exit code 0 also if answers in the chat template became '
-                   'empty or repeat themselves')
+# %% ../nbs/reference/cli.ipynb #efa08d91
+def _whole(text):
+    if text.isdecimal() and int(text): return int(text)
+    raise argparse.ArgumentTypeError(f'{text!r}: give a whole number, 1 or more')
 
-# %% ../nbs/reference/cli.ipynb #fb035a25
-def _load(args, recipe=None, teacher=None):
-    "Model and tokenizer as the command line asks for"
-    from prunebook.model.loading import load_model
-    _fits(args, recipe=recipe, teacher=teacher)
-    return load_model(**_load_arguments(args), progress=args.progress)
+def _json(text):
+    try: return json.loads(text)
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r}: give JSON') from None
 
-def _load_arguments(args):
-    return dict(name=args.model, dtype=args.dtype, bits=args.bits, device_map=args.device_map) | _hub_arguments(args)
+TYPES = dict(dict=_json, Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
 
-def _hub_arguments(args): return {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(args, k))}
+def add_option(p: argparse.ArgumentParser, o: Option) -> None:
+    "Add an argument to a parser"
+    text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}')).replace('%', '%%')
+    if o.default not in (MISSING, None, False, ()) and 'default:' not in text: text += f' (default: {o.default})'
+    flag, how = '--' + o.name.replace('_', '-'), dict(help=text, default=None if o.default is MISSING else o.default)
+    if 'bool' in o.kind and o.default is None: return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction)
+    if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
+    word = next((k for k in TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
+    many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
+    how |= dict(type=TYPES[word], nargs=many, metavar=dict(Count='N', int='N', float='X').get(word, o.name.upper()))
+    if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
+    else: p.add_argument(flag, **how, required=o.default is MISSING)
 
-def _config(args, max_length=None):
-    "The config of the model's decoder, which is read before the weights: are there so many positions?"
-    from prunebook.model.stack import check_length
-    from prunebook.model.loading import load_config
-    config = load_config(args.model, args.progress, **_hub_arguments(args)).get_text_config(decoder=True)
-    if max_length: check_length(max_length, config)
-    return config
+def call(
+    run: Callable,
+    args: argparse.Namespace
+) -> dict[str, Any]:  # The result of the command
+    "Run a command with the arguments of a command line"
+    given, groups = {}, {}
+    for o in options(run):
+        if not o.group: given[o.name] = getattr(args, o.name)
+        else: groups.setdefault(o.group, {})[o.field] = getattr(args, o.name)
+    for p in inspect.signature(run).parameters.values():
+        own = groups.get(p.name, {})
+        if p.kind == p.VAR_KEYWORD: given |= {k: v for k, v in own.items() if v is not None}
+        elif 'Changes' in str(p.annotation): given[p.name] = {k: v for k, v in own.items() if v is not None}
+        elif own: given[p.name] = group_of(p.annotation)(**own)
+        elif p.name == 'progress': given['progress'] = args.progress
+    return run(**given)
 
-# %% ../nbs/reference/cli.ipynb #c83f8931
-def _fits(args, name=None, dtype=None, recipe=None, teacher=None):
-    "Refuse, before anything is loaded, a command that cannot fit into this machine; with a `recipe`, it also heals"
-    from prunebook.estimates import memory_gb, model_size, peak_gb, weights_gb
-    if args.force_memory: return
-    name, dtype = args.model if name is None else name, dtype or args.dtype
-    bits = getattr(args, 'bits', None)
-    try: size = model_size(name, getattr(args, 'revision', None), args.progress)
-    except PrunebookError: return  # loading it gives the clearer message
-    work = 'heal' if recipe else dict(prune='evaluate').get(args.command, args.command)
-    need, have = peak_gb(size, work, dtype, bits, _batch(args), recipe), memory_gb()
-    with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
-    if need <= sum(have.values()): return
-    there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-    raise PrunebookError(f'{args.command} of {name} needs about {need:,.1f} GB of memory, and this machine has '
-                         f'{there}. {_smaller(args)}, or run it anyway with --force-memory.')
+# %% ../nbs/reference/cli.ipynb #89d9aa9a
+class NotEnoughMemory(PrunebookError):
+    "A command cannot fit into this machine"
 
-# %% ../nbs/reference/cli.ipynb #3521709a
-def _batch(args):
-    from prunebook.data.texts import token_budget
-    return max(getattr(args, 'max_length', None) or 0, token_budget(getattr(args, 'batch_tokens', None)))
+@dataclass
+class Source:
+    "The model of a command, and how it is loaded"
+    model: str  # {models}, a hub id, a folder or a .gguf file
+    # type of the weights: auto (the checkpoint's own; float32 on a CPU that is slow in 16 bits), bfloat16, float16 or
+    # float32
+    dtype: str = 'auto'
+    bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
+    device_map: str = 'auto'    # where the layers go, as in accelerate
+    revision: str | None = None # revision of a model on the hub
+    trust_remote_code: bool = False  # run the model's own code from the hub: only for a source that you trust
+    force_memory: bool = False  # go on even if the model cannot fit into this machine
 
-# %% ../nbs/reference/cli.ipynb #76290cc2
-def _smaller(args):
-    "Options of this command that take less memory"
-    four = getattr(args, 'bits', 0) == 4
-    ways = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length',
-                bits=None if four or args.command in ('estimate', 'reproduce') else '--bits 4',
-                gradient_checkpointing=None if getattr(args, 'gradient_checkpointing', 0) else
-                '--gradient-checkpointing',
-                files_only='--files-only')
-    found = [v for k, v in ways.items() if v and hasattr(args, k)]
-    return 'Use ' + ', '.join([*found, 'a larger machine'])
+    @property
+    def arguments(self) -> dict[str, Any]:
+        "For `load_model`"
+        given = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(self, k))}
+        return dict(name=self.model, dtype=self.dtype, bits=self.bits, device_map=self.device_map) | given
 
-# %% ../nbs/reference/cli.ipynb #744117ed
-def _reads(args):
-    "Files and folders that a command reads"
-    names = ('model', 'folder', 'teacher', 'parent', 'texts', 'healing_texts', 'judge_texts', 'distances', 'config',
-             'tasks', 'questions')
-    given = [getattr(args, k, None) for k in names]
-    return [o for v in given if v for o in ([v] if isinstance(v, str) else v)]
+    def config(self, max_length: int = 0) -> Any:
+        "The config of the decoder. Raises `PrunebookError` if it has not so many positions"
+        from prunebook.model.stack import check_length
+        from prunebook.model.loading import load_config
+        given = {k: v for k, v in self.arguments.items() if k in ('name', 'revision', 'trust_remote_code')}
+        config = load_config(**given).get_text_config(decoder=True)
+        if max_length: check_length(max_length, config)
+        return config
 
-def _own_device():
-    "Where this process of several keeps its whole model"
-    from prunebook.healing.training import own_device
-    return own_device()
+    def load(self, progress: bool = True, **work: Any) -> tuple:
+        "Model and tokenizer. `work` goes to `check_memory`"
+        self.check_memory(**work)
+        if process().world > 1:
+            from prunebook.healing.training import own_device
+            self.device_map = own_device()
+        return pb.load_model(**self.arguments, progress=progress)
 
-# %% ../nbs/reference/cli.ipynb #2615c48b
-def _similarity_arguments(p):
-    _model_arguments(p)
-    _text_arguments(p, 'texts to measure on')
-    p.add_argument('--split', help='part of the texts (default: calibration; of a set on the hub validation)')
-    _length_arguments(p)
-    _out_arguments(p)
-    p.add_argument('--until-certain', nargs='*', type=int, metavar='N', help='stop when the best block of each of '
-                   'these sizes is certain (default: 1, 2, 4, … up to half the depth); the texts should stand in '
-                   'random order')
-    p.add_argument('--tolerance', type=float, default=0.002,
-                   help='with --until-certain: differences of distance that do not matter (default: %(default)s)')
-    p.add_argument('--resume', action='store_true', help='resume an interrupted run of the same command')
+    def check_memory(self, command: str = 'evaluate', max_length: int = 0, batch_tokens: int | None = None,
+                     recipe: Any = None, teacher: str | None = None) -> None:
+        "Raises `NotEnoughMemory` if the work on the model cannot fit into this machine"
+        from prunebook.data.texts import token_budget
+        from prunebook.estimates import memory_gb, model_size, peak_gb, weights_gb
+        if self.force_memory: return
+        try: size = model_size(self.model, self.revision)
+        except PrunebookError: return  # loading it gives the clearer message
+        need = peak_gb(size, command, self.dtype, self.bits, max(max_length, token_budget(batch_tokens)), recipe)
+        with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
+        if need > sum((have := memory_gb()).values()):
+            there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
+            raise NotEnoughMemory(f'{self.model} needs about {need:,.1f} GB of memory, and this machine has {there}.')
 
-# %% ../nbs/reference/cli.ipynb #45bc07b7
-@command('Measure the angular distance of every block of layers, in one pass. Several processes: accelerate launch -m '
-         'prunebook similarity …', 'prunebook similarity demo --n-texts 64 --out distances', _similarity_arguments)
-def _similarity(args):
+# %% ../nbs/reference/cli.ipynb #4afe4e4d
+@dataclass
+class Texts:
+    "The texts of a command"
+    # demo, {texts}, a set on the hub such as allenai/c4, or a .txt (a document per line), .jsonl, .json, .csv or
+    # .parquet file
+    texts: str = 'demo'
+    n_texts: Count | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
+    column: str = 'text'          # the column or field that holds the text
+
+    def read(self, part: str, progress: bool = True, split: str | None = None) -> list[str]:
+        "The documents for a purpose (calibration, healing or validation), or of a split"
+        from prunebook.paper.reproduction import named_texts
+        if split: return pb.load_texts(self.texts, split, self.n_texts, self.column, progress=progress)
+        return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
+
+@dataclass
+class Lengths:
+    "How much of each text is read, and how much at once"
+    max_length: Count = 512            # tokens kept of each text
+    batch_tokens: Count | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
+
+# %% ../nbs/reference/cli.ipynb #4c41a767
+@command('prunebook similarity demo --n-texts 64 --out distances')
+def _similarity(
+    source: Source, texts: Texts, lengths: Lengths, *,
+    out: str,                  # folder for the results; written completely or not at all
+    split: str | None = None,  # part of the texts (default: calibration; of a set on the hub validation)
+    # stop when the best block of each of these sizes is certain (default: 1, 2, 4, … up to half the depth); the texts
+    # should stand in random order
+    until_certain: tuple[int, ...] | None = None,
+    tolerance: float = 0.002,  # with --until-certain: differences of distance that do not matter
+    force: bool = False,       # replace the folder if it is there
+    resume: bool = False,      # resume an interrupted run of the same command
+    progress: bool = True
+):
+    """Measure the angular distance of every block of layers, in one pass. Several processes: accelerate launch -m
+    prunebook similarity …"""
     from prunebook.paper.reproduction import started_work, write_distances
-    me, place = process(), Path(os.path.abspath(args.out))
-    state = place.with_name(place.name + '.unfinished')/'state'
-    if me.rank: return _measure(args, state) and {}
-    names = ('n_texts', 'max_length', 'until_certain', 'tolerance', 'dtype', 'bits')
-    asked = dict(command='similarity', model=public_name(args.model), texts=public_name(args.texts))
-    asked |= {k: getattr(args, k) for k in names}
-    with started_work(place, asked, args.resume, args.force, _reads(args)) as work:
-        dist = _measure(args, state)
+    from prunebook.similarity.stopping import StoppingRule
+    place, main = Path(os.path.abspath(out)), not process().rank
+    asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts))
+    asked |= dict(n_texts=texts.n_texts, max_length=lengths.max_length, until_certain=until_certain,
+                  tolerance=tolerance, dtype=source.dtype, bits=source.bits)
+    work = place.with_name(place.name + '.unfinished')
+    with started_work(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
+        depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress, split)
+        sizes = until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
+        until = None if until_certain is None else StoppingRule(sizes, tolerance=tolerance)
+        if until: until.check(depth)
+        model, tok = source.load(progress, command='similarity', **vars(lengths))
+        dist = pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress, until=until,
+                               every=32 if until else 128, partial=work/'state')
+        if not main: return {}
         write_distances(dist, work)
         for o in ('state', 'asked.json'): (work/o).unlink(missing_ok=True)
     columns = ['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']
-    return dict(out=args.out, texts=int(dist.count), depth=dist.depth,
-                best_blocks=dist.best_blocks()[columns].to_dict('records'))
+    best = dist.best_blocks()[columns].to_dict('records')
+    return dict(out=out, texts=int(dist.count), depth=dist.depth, best_blocks=best)
 
-# %% ../nbs/reference/cli.ipynb #8ec84651
-def _measure(args, state):
-    from prunebook.similarity.stopping import StoppingRule
-    from prunebook.similarity.distances import layer_distances
-    depth, texts = _config(args, args.max_length).num_hidden_layers, _texts(args, 'calibration')
-    sizes = args.until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
-    until = None if args.until_certain is None else StoppingRule(sizes, tolerance=args.tolerance)
-    if until: until.check(depth)
-    if process().world > 1: args.device_map = _own_device()
-    model, tok = _load(args)
-    return layer_distances(model, tok, texts, max_length=args.max_length, batch_tokens=args.batch_tokens,
-                           progress=args.progress, until=until, every=32 if until else 128, partial=state)
-
-# %% ../nbs/reference/cli.ipynb #5ca23822
-def _texts(args, part):
-    "The texts that --texts names, for one purpose"
-    from prunebook.data.texts import load_texts
-    from prunebook.paper.reproduction import named_texts
-    if split := getattr(args, 'split', None): return load_texts(args.texts, split, args.n_texts, progress=args.progress)
-    return named_texts(args.texts, part, args.n_texts, progress=args.progress)
-
-# %% ../nbs/reference/cli.ipynb #2d99b7ac
-def _prune_arguments(p):
-    from prunebook.pruning.strategies import STRATEGIES
-    _model_arguments(p)
-    _out_arguments(p, 'out', 'folder for the pruned checkpoint')
-    p.add_argument('--drop', metavar='LAYERS', help='layers to drop, counted from 0: 11-18 (both ends included), 11:19 '
-                   '(end excluded) or 3,7,11')
-    p.add_argument('--n', type=int, help='how many layers to drop, if --drop is not given')
-    _budget_arguments(p)
-    p.add_argument('--strategy', default='similarity', choices=list(STRATEGIES), metavar='STRATEGY',
-                   help='how to choose them: ' + '. '.join(f'{k}: {v.summary}' for k, v in STRATEGIES.items()))
-    for name, default in _options(STRATEGIES).items():
-        users = ', '.join(k for k, v in STRATEGIES.items() if name in v.options)
-        p.add_argument(f'--{name.replace("_", "-")}', type=type(default), help=f'of {users} (default: {default})')
-    p.add_argument('--distances', metavar='DIR', help='result of `prunebook similarity`; measured if not given')
-    _serve_argument(p, 'choose only cuts that compute the same in')
-    _text_arguments(p, 'texts to measure on, for the strategies that need them', few='64, or 16 for a loss')
-    _length_arguments(p)
-    p.add_argument('--in-memory', action='store_true', help='load the model and save what is left, instead of copying '
-                   'bytes; --dtype, --bits and --trust-remote-code imply it')
-
-# %% ../nbs/reference/cli.ipynb #5dcf0f10
-def _serve_argument(p, use):
-    from prunebook.serving.rules import STACKS
-    p.add_argument('--serve', nargs='+', metavar='STACK', help=f'{use} these stacks: {", ".join(STACKS)}')
-
-def _options(strategies): return {k: v for s in strategies.values() for k, v in s.options.items() if v is not None}
-
-# %% ../nbs/reference/cli.ipynb #795ffb3e
-def _budget_arguments(p):
-    least = 'instead of --n: drop as few layers as'
-    p.add_argument('--params', type=float, metavar='P', help=f'{least} leave at most so many parameters, such as 1.2e9')
-    p.add_argument('--gb', type=float, metavar='GB', help=f'{least} leave at most so many GB of weights')
-    p.add_argument('--speedup', type=float, metavar='X', help=f'{least} are predicted to make generation so many times '
-                   'as fast, such as 1.3')
-
-# %% ../nbs/reference/cli.ipynb #8fd8cefd
-@command('Drop layers of a checkpoint and write the rest, which plain transformers loads.',
-         'prunebook prune demo pruned --drop 11-18', _prune_arguments)
-def _prune(args):
-    from prunebook.pruning.checkpoint import checkpoint_folder, config_depth, prune_checkpoint
-    from prunebook.pruning.limits import restriction
-    from prunebook.serving.rules import serving_states, serving_warning
-    from prunebook.pruning.sizes import in_words
-    _check_amount(args)
-    free_place(args.out, args.force, _reads(args))  # before anything is downloaded
-    memory = args.in_memory or args.dtype != 'auto' or args.bits or args.trust_remote_code
-    load = cache(partial(_load, args))
-    with new_folder(args.out, args.force, _reads(args)) as tmp:
-        folder = None if memory else checkpoint_folder(args.model, revision=args.revision)
-        depth = _config(args).num_hidden_layers if memory else config_depth(folder)
-        config = _config(args) if memory else read_json(folder/'config.json')
-        plan = _plan(args, load, depth, config)
-        if warning := serving_warning(config, plan.keep): log.warning('prune: %s', warning)
-        noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
-        if memory: _save(*load(), plan, tmp, noted)
-        else: prune_checkpoint(folder, tmp, plan, progress=args.progress, source=args.model, record=noted)
-        record = read_json(tmp/'config.json')['prunebook']
-    told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes')}
-    fits = dict(fits=in_words(plan.details['gives'])) if 'gives' in plan.details else {}
-    if why := restriction(plan): fits['serve'] = why
-    if 'serving' in record: told['serving'] = record['serving']
-    return dict(out=args.out, strategy=plan.strategy, n=len(plan)) | fits | told
-
-# %% ../nbs/reference/cli.ipynb #3bf5e6c7
-def _check_amount(args):
-    "Refuse, before any work, all but one of the ways to say how many layers to drop"
-    from prunebook.pruning.sizes import as_budget
-    ways = dict(drop=args.drop, n=args.n, params=args.params, gb=args.gb, speedup=args.speedup)
-    if sum(v is not None for v in ways.values()) != 1:
-        raise PrunebookError(f'give exactly one of {", ".join("--" + k for k in ways)}.')
-    if args.drop is None: as_budget(**{k: v for k, v in ways.items() if k != 'drop'})
-
-# %% ../nbs/reference/cli.ipynb #d930121e
-def _save(model, tok, plan, out, record):
-    from prunebook.pruning.checkpoint import save_pruned
+# %% ../nbs/reference/cli.ipynb #57c0e89d
+@command('prunebook prune demo pruned --drop 11-18')
+def _prune(
+    source: Source,
+    out: str,                      # folder for the pruned checkpoint
+    texts: Texts, lengths: Lengths, *,
+    # layers to drop, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
+    drop: str | None = None,
+    n: int | None = None,          # how many layers to drop, if --drop is not given
+    params: float | None = None,   # instead of --n: drop as few layers as leave at most so many parameters, as 1.2e9
+    gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
+    speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
+    strategy: str = 'similarity',  # how to choose them: {strategies}
+    distances: str | None = None,  # result of `prunebook similarity`; measured if not given
+    serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: {stacks}
+    # load the model and save what is left, instead of copying bytes; --dtype, --bits and --trust-remote-code imply it
+    in_memory: bool = False,
+    force: bool = False,           # replace the folder if it is there
+    progress: bool = True,
+    **options: Any
+):
+    "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     from prunebook.model.loading import own_type
-    from prunebook.pruning.strategies import prune_model
-    save_pruned(own_type(prune_model(model, plan, inplace=True, record=record)), tok, out)
-
-# %% ../nbs/reference/cli.ipynb #b81331cf
-def _plan(args, load, depth, config):
-    "The plan that --drop or --strategy names; `depth` and `config` are those of the unpruned model"
-    from prunebook.similarity.distances import LayerDistances
+    from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
+    from prunebook.pruning.limits import restriction
     from prunebook.pruning.plans import as_plan
-    from prunebook.pruning.strategies import STRATEGIES, choose_layers
-    from prunebook.serving.rules import served_by
-    served = dict(allowed=served_by(args.serve, config)) if args.serve else {}
-    if args.drop is not None: return choose_layers(as_plan(args.drop, depth).layers, depth=depth, **served)
-    given = {k: v for k in _options(STRATEGIES) if (v := getattr(args, k)) is not None}
-    if args.distances: given['distances'] = LayerDistances.load(args.distances)
-    measure = partial(_measured, args, STRATEGIES.find(args.strategy), load)
-    return choose_layers(args.strategy, args.n, depth=depth, measure=measure, **_limits(args, load), **given, **served)
+    from prunebook.pruning.sizes import as_budget, in_words
+    from prunebook.serving.rules import served_by, serving_states, serving_warning
+    limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
+    if sum(v is not None for v in (drop, n)) + len(limits) != 1:
+        raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
+    if limits: as_budget(**limits)
+    reads = [source.model, texts.texts, distances]
+    free_place(out, force, reads)  # before anything is downloaded
+    changed = source.dtype != 'auto' or source.bits or source.trust_remote_code
+    memory = in_memory or changed
+    load = cache(partial(source.load, progress, **vars(lengths)))
+    with new_folder(out, force, reads) as tmp:
+        folder = None if memory else checkpoint_folder(source.model, revision=source.revision)
+        config = source.config() if memory else read_json(folder/'config.json')
+        depth = config.num_hidden_layers if memory else config_depth(folder)
+        how = dict(depth=depth, allowed=served_by(serve, config) if serve else None)
+        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **how)
+        else:
+            if limits: limits['sizes'] = _sizes(source, load, changed)
+            measure = partial(_measured, pb.STRATEGIES.find(strategy), source, texts, lengths, load, progress)
+            if distances: options['distances'] = pb.LayerDistances.load(distances)
+            plan = pb.choose_layers(strategy, n, measure=measure, **limits, **options, **how)
+        if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
+        noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
+        if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
+        else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
+        record = read_json(tmp/'config.json')['prunebook']
+    told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
+    if why := restriction(plan): told['serve'] = why
+    return dict(out=out, strategy=plan.strategy, n=len(plan)) | told
 
-# %% ../nbs/reference/cli.ipynb #c1f8b772
-def _limits(args, load):
-    "A budget, and the sizes of the layers as they will be saved"
+def _sizes(source, load, changed):
+    "The sizes of the layers as they will be saved: from the headers, or of a model that is loaded in another type"
     from prunebook.estimates import layer_sizes
-    from prunebook.pruning.sizes import LIMITS, model_sizes
-    found = {k: v for k in LIMITS if (v := getattr(args, k)) is not None}
-    if not found: return {}
-    if args.dtype == 'auto' and not args.bits and not args.trust_remote_code:
-        return found | dict(sizes=layer_sizes(args.model, args.revision, args.progress))
+    from prunebook.pruning.sizes import model_sizes
+    if not changed: return layer_sizes(source.model, source.revision)
     model = load()[0]
-    quantised = getattr(model, 'is_quantized', False)
-    return found | dict(sizes=model_sizes(model, None if quantised else model.config.dtype))
+    return model_sizes(model, None if getattr(model, 'is_quantized', False) else model.config.dtype)
 
-# %% ../nbs/reference/cli.ipynb #e0facc06
-def _measured(args, strategy, load):
+def _measured(strategy, source, texts, lengths, load, progress):
     "The distances, or the model and the loss, that a strategy needs"
-    from prunebook.evaluation.evaluation import text_loss
-    from prunebook.similarity.distances import layer_distances
-    texts = _texts(args, 'calibration')[:args.n_texts or (16 if 'loss' in strategy.needs else 64)]
-    _config(args, args.max_length)
+    docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in strategy.needs else 64)]
+    source.config(lengths.max_length)
     model, tok = load()
-    how = dict(max_length=args.max_length, batch_tokens=args.batch_tokens)
     if 'distances' in strategy.needs:
-        return dict(distances=layer_distances(model, tok, texts, progress=args.progress, **how))
-    return dict(model=model, loss=lambda m: text_loss(m, tok, texts, progress=False, **how).value)
+        return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
+    return dict(model=model, loss=lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value)
 
-# %% ../nbs/reference/cli.ipynb #06a74946
-def _check_arguments(p):
-    p.add_argument('folder', metavar='FOLDER', help='a checkpoint')
-    p.add_argument('--files-only', action='store_true', help='read headers and config only; do not load and run it')
-    _serve_argument(p, 'also compare with transformers, by rules and, where installed, by running')
-    _memory_argument(p)
-
-# %% ../nbs/reference/cli.ipynb #c5ffde0a
-@command('Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache. '
-         'Exit code 1 if not.', 'prunebook check pruned', _check_arguments)
-def _check(args):
-    from prunebook.pruning.checkpoint import check_checkpoint
+# %% ../nbs/reference/cli.ipynb #c930d857
+@command('prunebook check pruned')
+def _check(
+    folder: str,                # a checkpoint
+    *,
+    files_only: bool = False,   # read headers and config only; do not load and run it
+    # also compare with transformers in these stacks, by rules and, where installed, by running: {stacks}
+    serve: Sequence[str] | None = None,
+    force_memory: bool = False  # go on even if the model cannot fit into this machine
+):
+    """Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache.
+    Exit code 1 if not."""
     from prunebook.serving.rules import check_stacks
-    if args.serve: check_stacks(args.serve)
-    if not args.files_only and Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
-    problems = check_checkpoint(args.folder, run=not args.files_only)
-    found = dict(folder=args.folder, sound=not problems, problems=problems)
-    return found | _serving(args) if args.serve and not problems else found
-
-# %% ../nbs/reference/cli.ipynb #97f87c72
-def _serving(args):
-    "What the stacks of --serve make of the checkpoint; it is sound only if all of them compute the same"
-    from prunebook.serving.stacks import serving_report
-    served = serving_report(args.folder, args.serve, run=not args.files_only)
+    if serve: check_stacks(serve)
+    if not files_only: _in_float32(folder, force_memory)
+    problems = pb.check_checkpoint(folder, run=not files_only)
+    found = dict(folder=folder, sound=not problems, problems=problems)
+    if problems or not serve: return found
+    served = pb.serving_report(folder, serve, run=not files_only)
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
-    return dict(sound=all(o.right for o in served), serving=rows)
+    return found | dict(sound=all(o.right for o in served), serving=rows)
 
-# %% ../nbs/reference/cli.ipynb #17b1964b
-def _export_arguments(p):
-    from prunebook.serving.gguf import TYPES
-    p.add_argument('folder', metavar='FOLDER', help='a checkpoint, pruned or not')
-    p.add_argument('out', metavar='OUT', help='the file to write (completely or not at all), such as pruned.gguf')
-    p.add_argument('--type', default='f16', metavar='TYPE', help=f'{", ".join(TYPES)} (default: %(default)s)')
-    p.add_argument('--force', action='store_true', help='replace the file if it is there')
-    _memory_argument(p)
+def _in_float32(folder, force_memory):
+    if os.path.isdir(folder): Source(folder, 'float32', force_memory=force_memory).check_memory('check')
 
-# %% ../nbs/reference/cli.ipynb #5b04f1b9
-@command('Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same.',
-         'prunebook export pruned pruned.gguf --type q8_0', _export_arguments)
-def _export(args):
-    from prunebook.serving.stacks import export_gguf
-    if Path(args.folder).is_dir(): _fits(args, args.folder, 'float32')
-    made = export_gguf(args.folder, args.out, args.type, args.force)
+# %% ../nbs/reference/cli.ipynb #7a7ee3c5
+@command('prunebook export pruned pruned.gguf --type q8_0')
+def _export(
+    folder: str,                # a checkpoint, pruned or not
+    out: str,                   # the file to write (completely or not at all), such as pruned.gguf
+    *,
+    type: str = 'f16',          # {types}
+    force: bool = False,        # replace the file if it is there
+    force_memory: bool = False  # go on even if the model cannot fit into this machine
+):
+    "Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same."
+    _in_float32(folder, force_memory)
+    made = pb.export_gguf(folder, out, type, force)
     near = made.agreement
-    return dict(out=args.out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
+    return dict(out=out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
                 difference=round(near.mean, 5), allowed=round(made.allowed, 5), largest=round(near.largest, 4),
                 same_top=round(near.same_top, 4))
 
-# %% ../nbs/reference/cli.ipynb #09d9e2da
-def _heal_arguments(p):
-    from prunebook.healing.methods import METHODS
-    _model_arguments(p, bits=(4, 16, 32))
-    _out_arguments(p, 'out', 'folder for the healed checkpoint and its adapter')
-    _text_arguments(p, 'texts to train on')
-    _recipe_arguments(p)
-    p.add_argument('--method', choices=list(METHODS), metavar='METHOD',
-                   help='. '.join(f'{k}: {v.summary}' for k, v in METHODS.items()))
-    p.add_argument('--objective', choices=('lm', 'distill'), help='the next token (paper), or the distribution of the '
-                   'unpruned model, which needs --teacher')
-    p.add_argument('--teacher', metavar='MODEL', help='the unpruned model')
-    p.add_argument('--packing', choices=('none', 'packed', 'chunk'), help='a document a row, padded (paper), or '
-                   'documents joined, each ended as in pre-training or by EOS')
-    p.add_argument('--adapt', choices=('all', 'near_cut', 'after_cut'), help='which layers get adapters')
-    p.add_argument('--train-bits', type=int, choices=(4, 16, 32), help='precision of the frozen weights in training. '
-                   'The 16-bit weights stay in memory as well: to save memory, use --bits 4 instead')
-    p.add_argument('--rank', type=int, help='rank of the adapters')
-    p.add_argument('--seed', type=int, help='of the adapters and of the order of the texts')
-    p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss before and after, as in --texts '
-                   '(default: the validation part of demo if --texts has a name; otherwise none)')
-    p.add_argument('--n-judge', type=_whole(0), default=32, metavar='N',
-                   help='how many; 0 for none (default: %(default)s)')
-    _answer_argument(p)
-    p.add_argument('--resume', action='store_true', help='go on with a run that was interrupted')
-
-# %% ../nbs/reference/cli.ipynb #a9920140
-@command('Heal a pruned checkpoint by a short training, merge the adapters, and save the result.',
-         'prunebook heal pruned healed --steps 60', _heal_arguments)
-def _heal(args):
+# %% ../nbs/reference/cli.ipynb #f8fcdc93
+@command('prunebook heal pruned healed --steps 60')
+def _heal(
+    source: Source,
+    out: str,                    # folder for the healed checkpoint and its adapter
+    texts: Texts, recipe: Changes[HealingConfig], *,
+    # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file that
+    # HealingConfig.save wrote
+    config: str = 'packed',
+    teacher: str | None = None,  # the unpruned model, for --objective distill and --method linear_patch
+    # texts for the loss before and after, as in --texts (default: the validation part of demo if --texts has a name;
+    # otherwise none)
+    judge_texts: str | None = None,
+    n_judge: int = 32,           # how many; 0 for none
+    allow_empty: bool = False,   # exit code 0 also if answers in the chat template became empty or repeat themselves
+    force: bool = False,         # replace the folder if it is there
+    resume: bool = False,        # go on with a run that was interrupted
+    progress: bool = True
+):
+    "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
+    from shutil import copytree
+    from prunebook.core import discard
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.healing.healing import heal
-    from prunebook.paper.reproduction import started_work
+    from prunebook.healing.merging import merge_into
     from prunebook.healing.safeguards import check_teacher
-    me, place = process(), Path(os.path.abspath(args.out))
-    if me.world > 1: args.device_map = _own_device()
-    asked = dict(command='heal', model=public_name(args.model), texts=public_name(args.texts))
-    on_disk = _heals_on_disk(args)
-    config = _healing_config(args)
-    check_teacher(config, args.teacher)
-    there = nullcontext(place.with_name(place.name + '.unfinished'))
-    with there if me.rank else started_work(place, asked, args.resume, args.force, _reads(args)) as work:
-        texts, judged = _texts(args, 'healing'), [] if on_disk else _judged(args)
-        _config(args, config.max_length)
-        if on_disk: _fits(args, recipe=config, teacher=args.teacher)
-        model, tok = (args.model, None) if on_disk else _load(args, config, args.teacher)
-        before = {} if on_disk or me.rank else sample_answers(model, tok)
-        result = heal(model, tok, texts, config, work/'healing', args.progress, args.teacher, resume=True)
-        if me.rank: return {}
-        scores = _before_and_after(args, judged, model, result.model, tok)
-        after = sample_answers(result.model, tok) if before else {}
-        _write_healed(args, work, on_disk, result, tok, scores, {k: (v, after[k]) for k, v in before.items()})
-        _tidy(work, args.out)
+    from prunebook.model.loading import own_type
+    from prunebook.paper.reproduction import started_work
+    from prunebook.pruning.checkpoint import checkpoint_folder
+    place, main = Path(os.path.abspath(out)), not process().rank
+    on_disk = _heals_on_disk(source, recipe)
+    config = _recipe(source.model, config, recipe)
+    check_teacher(config, teacher)
+    asked = dict(command='heal', model=public_name(source.model), texts=public_name(texts.texts))
+    work, reads = place.with_name(place.name + '.unfinished'), [source.model, texts.texts, teacher, judge_texts]
+    with started_work(place, asked, resume, force, reads) if main else nullcontext():
+        docs, judged = texts.read('healing', progress), [] if on_disk else _judged(texts, judge_texts, n_judge)
+        source.config(config.max_length)
+        if on_disk: source.check_memory('heal', recipe=config, teacher=teacher)
+        model, tok = (source.model, None) if on_disk else source.load(
+            progress, command='heal', recipe=config, teacher=teacher)
+        before = {} if on_disk or not main else sample_answers(model, tok)
+        result = pb.heal(model, tok, docs, config, work/'healing', progress, teacher, resume=True)
+        if not main: return {}
+        scores = _before_and_after(judge_texts, judged, model, result.model, tok, progress)
+        if on_disk:
+            merge_into(work, checkpoint_folder(source.model), work/'healing'/'adapter', progress)
+            after = {}
+        else:
+            after = sample_answers(result.model, tok) if before else {}
+            own_type(result.model)
+            result.write(tok, work, scores, {k: (v, after[k]) for k, v in before.items()})
+        copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+        (work/'asked.json').unlink(missing_ok=True)
+        discard(work/'healing', out)  # in one step: half of it could not be resumed
     said = {k: dict(before=a, after=b) for k, (a, b) in scores.items()}
     tokens = result.history[-1]['tokens'] if result.history else 0
-    return dict(out=args.out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said | (
-        _answers(args, before, after))
+    return dict(out=out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said | (
+        _answers(before, after, allow_empty))
 
-# %% ../nbs/reference/cli.ipynb #4ccd0e9c
-def _answers(args, before, after):
+def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
     from prunebook.evaluation.generation import lost_answers
     if not after: return {}
     found = dict(answers={k: dict(before=before[k], after=v) for k, v in after.items()} if before else after)
     lost = lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
-    if not lost or args.allow_empty: return found
+    if not lost or allow_empty: return found
     return found | dict(warning=f'the model lost its answer to {" and ".join(map(repr, lost))}: it is empty or repeats '
                         'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
                         '--allow-empty.')
 
-# %% ../nbs/reference/cli.ipynb #ac779699
-def _heals_on_disk(args):
+def _heals_on_disk(source, recipe):
     "Do the 16-bit weights stay on disk? Then a training copy is loaded, and the adapter is merged tensor by tensor"
-    if args.bits == 4:
-        if args.train_bits not in (None, 4): raise PrunebookError('--bits 4 trains in 4 bits. Leave out --train-bits.')
-        args.train_bits = 4
-    elif process().world == 1: return False
-    from prunebook.healing.training import fully_sharded
-    found = args.bits == 4 or fully_sharded()
-    if found and (args.revision or args.trust_remote_code):
+    if source.bits == 8: raise PrunebookError('--bits 8: healing trains in 4, 16 or 32 bits.')
+    if source.bits == 4 and recipe.setdefault('bits', 4) != 4:
+        raise PrunebookError('--bits 4 trains in 4 bits. Leave out --train-bits.')
+    if source.bits != 4:
+        if process().world == 1: return False
+        from prunebook.healing.training import fully_sharded
+        if not fully_sharded(): return False
+    if source.revision or source.trust_remote_code:
         raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out --revision '
                              'and --trust-remote-code.')
-    return found
+    return True
 
-# %% ../nbs/reference/cli.ipynb #5b2222f1
-def _write_healed(args, work, on_disk, result, tok, scores, answers):
-    from prunebook.pruning.checkpoint import checkpoint_folder
-    from prunebook.healing.merging import merge_into
-    from prunebook.model.loading import own_type
-    if on_disk: return merge_into(work, checkpoint_folder(args.model), work/'healing'/'adapter', args.progress)
-    own_type(result.model)
-    result.write(tok, work, scores, answers)
-
-# %% ../nbs/reference/cli.ipynb #11703fdb
-def _tidy(work, out):
-    "The adapter beside the checkpoint, and nothing that only the work needed"
-    from shutil import copytree
-    from prunebook.core import discard
-    copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
-    (work/'asked.json').unlink(missing_ok=True)
-    discard(work/'healing', out)  # in one step: half of it could not be resumed
-
-# %% ../nbs/reference/cli.ipynb #8bc26708
-def _healing_config(args):
-    "The recipe that the command line asks for"
-    from prunebook.healing.recipes import RECIPES, HealingConfig
-    if args.config in RECIPES: config = RECIPES[args.config]
-    elif args.config == 'paper': config = HealingConfig.paper(_source(args.model))
-    else: config = HealingConfig.load(args.config)
-    names = ('steps', 'batch_size', 'max_length', 'rank', 'seed', 'method', 'objective', 'packing', 'adapt',
-             'batch_tokens', 'gradient_checkpointing')
-    given = {k: getattr(args, k, None) for k in names} | dict(bits=getattr(args, 'train_bits', None))
-    return config.replace(**{k: v for k, v in given.items() if v is not None})
-
-# %% ../nbs/reference/cli.ipynb #f4bb5602
-def _source(model):
-    "The name of the model that a folder was pruned from; the paper's recipe goes by it"
+def _recipe(model, config, changes):
+    "The recipe that a command line asks for; the paper's goes by the model that a folder was pruned from"
+    from prunebook.healing.recipes import RECIPES
     file = Path(model)/'config.json'
-    record = read_json(file).get('prunebook') if file.is_file() else None
-    return record.get('source') or model if isinstance(record, dict) else model
+    record = read_json(file).get('prunebook') if config == 'paper' and file.is_file() else None
+    name = record.get('source') or model if isinstance(record, dict) else model
+    if config == 'paper': base = pb.HealingConfig.paper(name)
+    else: base = RECIPES[config] if config in RECIPES else pb.HealingConfig.load(config)
+    return base.replace(**changes)
 
-# %% ../nbs/reference/cli.ipynb #4a04d6ff
-def _judged(args):
+def _judged(texts, judge_texts, n_judge):
     "Texts for the loss before and after healing"
-    from prunebook.model.assets import ASSETS
-    from prunebook.paper.reproduction import named_texts
-    registry = args.texts == 'demo' or args.texts in ASSETS
-    if not args.n_judge or not (args.judge_texts or registry): return []
-    return named_texts(args.judge_texts or 'demo', 'validation', progress=args.progress)[:args.n_judge]
+    from prunebook.data.texts import text_assets
+    if n_judge < 0: raise PrunebookError(f'--n-judge {n_judge}: give 0 or more.')
+    if not n_judge or not (judge_texts or text_assets(texts.texts)): return []
+    return Texts(judge_texts or 'demo', None, texts.column).read('validation')[:n_judge]
 
-# %% ../nbs/reference/cli.ipynb #8944b84c
-def _before_and_after(args, judged, model, healed, tok):
+def _before_and_after(judge_texts, judged, model, healed, tok, progress):
     "The loss of both models, for the model card"
-    from prunebook.evaluation.evaluation import text_loss
     if not judged: return {}
-    name = 'C4' if (args.judge_texts or 'demo') == 'demo' else public_name(args.judge_texts)
-    loss = lambda m: text_loss(m, tok, judged, progress=args.progress).value
+    name = 'C4' if (judge_texts or 'demo') == 'demo' else public_name(judge_texts)
+    loss = lambda m: pb.text_loss(m, tok, judged, progress=progress).value
     return {f'{name} validation loss': (loss(model), loss(healed))}
 
-# %% ../nbs/reference/cli.ipynb #c12b7dab
-def _evaluate_arguments(p):
-    _model_arguments(p)
-    _task_arguments(p, ['c4', 'arc_easy'])
-    p.add_argument('--harness', nargs='+', default=[], metavar='TASK', help='published tasks to run in the '
-                   'lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])')
-    p.add_argument('--chat', action='store_true', help="put questions and texts into the model's chat template")
-    p.add_argument('--parent', metavar='MODEL', help='the unpruned model: the tasks agreement (share of places where '
-                   'both expect the same token) and kl are added to the default ones')
-    _answer_argument(p)
-    _length_arguments(p)
-    p.add_argument('--save', metavar='DIR', help='keep each score item by item in this folder, as soon as it is there')
-
-# %% ../nbs/reference/cli.ipynb #96532066
-@command('Loss on texts and accuracy on questions, with 95 % intervals.',
-         'prunebook evaluate demo --tasks c4 arc_easy --n-questions 100', _evaluate_arguments)
-def _evaluate(args):
-    from prunebook.evaluation.evaluation import evaluate, ready_tasks
+# %% ../nbs/reference/cli.ipynb #a8972b17
+@command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
+def _evaluate(
+    source: Source, lengths: Lengths,
+    other: str | None = None,         # another model, loaded alike: paired differences are added, OTHER minus MODEL
+    *,
+    # {tasks}, or a file of questions. A task may carry options, as in mmlu:shots=0 (default: c4 arc_easy)
+    tasks: Sequence[str] | None = None,
+    n_questions: Count | None = None, # questions of each task, evenly spread (default: all)
+    n_texts: Count | None = None,     # documents for the loss (default: all)
+    judge_texts: str | None = None,   # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
+    data_dir: str | None = None,      # folder with a NAME.jsonl of your own for each task NAME
+    # published tasks to run in the lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])
+    harness: Sequence[str] = (),
+    chat: bool = False,               # put questions and texts into the model's chat template
+    # the unpruned model: the tasks agreement (share of places where both expect the same token) and kl are added to the
+    # default ones
+    parent: str | None = None,
+    allow_empty: bool = False,        # exit code 0 also if answers in the chat template are empty or repeat themselves
+    save: str | None = None,          # keep each score item by item in this folder, as soon as it is there
+    progress: bool = True
+):
+    "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
+    from prunebook.evaluation.evaluation import ready_tasks
     from prunebook.evaluation.generation import sample_answers
     from prunebook.evaluation.harness import load_harness
-    tasks, sources = _tasks(args, ['c4', 'arc_easy'], _beside_parent(args))
-    ready = ready_tasks(tasks, args.n_questions, args.n_texts, sources, args.data_dir)
-    if args.harness: load_harness()
-    if args.save:
-        keep_apart(args.save, _reads(args))
-        with disk_errors(args.save): Path(args.save).mkdir(parents=True, exist_ok=True)
-    model, tok = _load(args, teacher=args.parent)
-    parent = _parent(args)
-    scores = evaluate(model, tok, ready, max_length=args.max_length, batch_tokens=args.batch_tokens,
-                      harness=args.harness, chat=args.chat, save=args.save, progress=args.progress,
-                      parent=parent)
-    before = sample_answers(parent, tok) if parent else {}
-    return dict(scores=[o.row() for o in scores.values()]) | _answers(args, before, sample_answers(model, tok))
-
-# %% ../nbs/reference/cli.ipynb #945d1278
-def _beside_parent(args):
-    "The tasks that --parent adds. Raises `PrunebookError` if a task needs it and it is not given"
-    from prunebook.evaluation.tasks import TASKS
-    found = [k for k, o in TASKS.items() if o.kind == 'parent']
-    if needy := [o for o in args.tasks or () if o.partition(':')[0] in found and not args.parent]:
+    beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
+    if needy := [o for o in tasks or () if o.partition(':')[0] in beside and not parent]:
         raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
                              '(--parent MODEL).')
-    return found if args.parent else []
+    tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])])
+    ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
+    if harness: load_harness()
+    if save: _make_folder(save, [source.model, other, parent, judge_texts, *tasks])
+    def scored(name, place):
+        model, tok = replace(source, model=name).load(progress, teacher=parent, **vars(lengths))
+        guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
+        scores = pb.evaluate(model, tok, ready, **vars(lengths), harness=harness, chat=chat, save=place, parent=guide,
+                             progress=progress)
+        return scores, sample_answers(guide, tok) if guide else {}, sample_answers(model, tok)
+    first, before, after = scored(source.model, save and other and f'{save}/first' or save)
+    if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
+    second, _, later = scored(other, save and f'{save}/second')
+    return dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()],
+                differences=_differences(first, second)) | _answers(after, later, allow_empty)
 
-# %% ../nbs/reference/cli.ipynb #402c2f19
-def _parent(args):
-    "The unpruned model, loaded as the model itself"
-    from prunebook.model.loading import load_model
-    if not args.parent: return None
-    return load_model(args.parent, dtype=args.dtype, bits=args.bits, device_map=args.device_map,
-                      progress=args.progress, trust_remote_code=args.trust_remote_code)[0]
-
-# %% ../nbs/reference/cli.ipynb #843afd8a
-def _tasks(args, default, more=()):
+def _tasks(tasks, judge_texts, default):
     "The tasks, and the texts for those that are measured on texts"
-    from prunebook.evaluation.tasks import TASKS, parse_task
-    tasks = args.tasks or [*(['c4'] if args.judge_texts else default), *more]
-    if not args.judge_texts: return tasks, None
-    losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
+    from prunebook.evaluation.tasks import parse_task
+    if not judge_texts: return tasks or default, None
+    tasks = tasks or ['c4', *default[2:]]
+    losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in pb.TASKS and parse_task(o).reads_texts]
     if not losses: raise PrunebookError('--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.')
-    return tasks, {o: args.judge_texts for o in losses}
+    return tasks, {o: judge_texts for o in losses}
 
-# %% ../nbs/reference/cli.ipynb #8ea300fd
-def _sweep_arguments(p):
-    from prunebook.pruning.strategies import STRATEGIES
-    _model_arguments(p)
-    p.add_argument('--out', required=True, metavar='DIR', help='folder of the run; the same command goes on there')
-    p.add_argument('--strategies', nargs='+', choices=list(STRATEGIES), metavar='STRATEGY',
-                   help=f'{", ".join(STRATEGIES)} (default: similarity simple)')
-    p.add_argument('--ns', nargs='+', type=int, metavar='N', help='how many layers to drop (default: 1 2 4 8)')
-    p.add_argument('--healed-ns', nargs='+', type=int, metavar='N', help='where to heal as well (default: nowhere)')
-    _task_arguments(p, ['c4'])
-    p.add_argument('--seeds', nargs='+', type=int, help='of healing, and of random strategies (default: 0)')
-    p.add_argument('--texts', metavar='TEXTS', help='texts that strategies measure on (default: demo)')
-    p.add_argument('--n-calibration', type=int, metavar='N', help='how many of them (default: 64)')
-    p.add_argument('--healing-texts', metavar='TEXTS', help='texts to heal on (default: those of --texts)')
-    p.add_argument('--recipe', metavar='FILE', help='recipe of healing, a JSON file that HealingConfig.save wrote')
-    p.add_argument('--max-length', type=int, metavar='M', help='tokens kept of each text (default: 512)')
-    p.add_argument('--batch-tokens', type=int, metavar='N', help='most tokens in a batch')
-    p.add_argument('--distances', metavar='DIR', help='result of `prunebook similarity`; measured if not given')
-    p.add_argument('--config', metavar='FILE', help='JSON that SweepConfig.save wrote; options change its fields')
-    p.add_argument('--name', default='main', help='name of the sweep in its run (default: %(default)s)')
-    p.add_argument('--ray', nargs='?', const='', metavar='ADDRESS', help='score on the workers of a Ray cluster: '
-                   'host:port, or nothing for one on this machine; see the page cluster')
-    p.add_argument('--gpus-per-task', type=float, metavar='G', help='with --ray: GPUs of a worker, such as 1 or 0.5 '
-                   '(default: 1 if the cluster has any)')
-    p.add_argument('--cpus-per-task', type=float, default=1, metavar='C', help='with --ray: CPU cores of a worker '
-                   '(default: %(default)s)')
+def _make_folder(place, reads):
+    keep_apart(place, [o for o in reads if o])
+    with disk_errors(place): Path(place).mkdir(parents=True, exist_ok=True)
 
-# %% ../nbs/reference/cli.ipynb #331630cd
-@command('Strategies × block sizes × healed or not: one table, which goes on after an interruption.',
-         'prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep', _sweep_arguments)
-def _sweep(args):
-    from prunebook.similarity.distances import LayerDistances
-    from prunebook.paper.sweeps import check_sweep, sweep
-    keep_apart(args.out, _reads(args))
-    config = _sweep_config(args)
-    if args.bits in (4, 8) and config.healed_ns:
-        raise PrunebookError(f'--bits {args.bits}: a quantised model cannot be healed. Leave out --bits, or set bits '
+def _differences(first, second):
+    "A row for each task that both have: the second model's score minus the first one's"
+    both = [(k, first[k], second[k], pb.compare(first[k], second[k])) for k in first if k in second]
+    return [dict(task=k, first=a.value, second=b.value, difference=d.difference, low=d.low, high=d.high, p=d.p,
+                 test=d.test) for k, a, b, d in both]
+
+# %% ../nbs/reference/cli.ipynb #2912d127
+@command('prunebook compare scores/parent scores/pruned')
+def _compare(
+    first: str,  # a folder that `prunebook evaluate --save` kept
+    second: str  # the same of another model on the same questions and texts
+):
+    "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."
+    from prunebook.evaluation.scores import load_score
+    a, b = ({o.stem: load_score(o) for o in sorted(Path(place).glob('*.json'))} for place in (first, second))
+    if not set(a) & set(b):
+        raise PrunebookError(f'{first} and {second} have no score of the same task. Give two folders that '
+                             '`prunebook evaluate --save` kept.')
+    return dict(differences=_differences(a, b))
+
+# %% ../nbs/reference/cli.ipynb #b6543884
+@command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
+def _sweep(
+    source: Source, changes: Changes[SweepConfig], *,
+    out: str,                       # folder of the run; the same command goes on there
+    config: str | None = None,      # JSON that SweepConfig.save wrote, or a run; options change its fields
+    recipe: str | None = None,      # recipe of healing, a JSON file that HealingConfig.save wrote
+    judge_texts: str | None = None, # texts for the loss (default: those of the task)
+    distances: str | None = None,   # result of `prunebook similarity`; measured if not given
+    name: str = 'main',             # name of the sweep in its run
+    # score on the workers of a Ray cluster: host:port, or nothing for one on this machine; see the page cluster
+    ray: tuple[str, ...] | None = None,
+    gpus_per_task: float | None = None,  # with --ray: GPUs of a worker, such as 1 or 0.5 (default: 1 if there are any)
+    cpus_per_task: float = 1,       # with --ray: CPU cores of a worker
+    progress: bool = True
+):
+    "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
+    from prunebook.paper.cluster import Cluster, check_cluster
+    from prunebook.paper.grids import kept_config
+    from prunebook.paper.sweeps import check_sweep
+    base = pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4']) if config is None else (
+        kept_config if os.path.isdir(config) else pb.SweepConfig.load)(config)
+    if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
+    if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
+    if judge_texts: changes['tasks'], changes['sources'] = _tasks(changes.get('tasks'), judge_texts, base.tasks)
+    grid = base.replace(**changes)
+    if source.bits in (4, 8) and grid.healed_ns:
+        raise PrunebookError(f'--bits {source.bits}: a quantised model cannot be healed. Leave out --bits, or set bits '
                              'in the recipe of healing (--recipe), which quantises it for the training only.')
-    distances = LayerDistances.load(args.distances) if args.distances else None
-    check_sweep(config, _config(args).num_hidden_layers, args.out, args.name, distances)
-    workers = _workers(args)
-    model, tok = _load(args, config.healing if config.healed_ns else None)
-    table = sweep(model, tok, config, args.out, distances, progress=args.progress, name=args.name, ray=workers)
+    dist = pb.LayerDistances.load(distances) if distances else None
+    check_sweep(grid, source.config().num_hidden_layers, out, name, dist, [source.model, distances, config])
+    workers = None if ray is None else Cluster(
+        ray[0] if ray else None, cpus_per_task=cpus_per_task, gpus_per_task=gpus_per_task, load=source.arguments)
+    if workers: check_cluster(workers)  # before anything is loaded
+    work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
+    model, tok = source.load(progress, max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work)
+    table = pb.sweep(model, tok, grid, out, dist, progress=progress, name=name, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
-    return dict(out=args.out, rows=table[columns].to_dict('records')) | _kept(args.out)
+    return dict(out=out, rows=table[columns].to_dict('records')) | _kept(out)
 
-# %% ../nbs/reference/cli.ipynb #kept90co
 def _kept(out):
     "How many layers can go, a row for each curve of the tasks that the unpruned model knows"
     from prunebook.paper.curves import kept_rows
@@ -668,148 +623,106 @@ def _kept(out):
     run, none = read_folder(out), 'the unpruned model is not above the baseline of any task with these questions'
     return dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}
 
-# %% ../nbs/reference/cli.ipynb #0193926c
-def _workers(args):
-    "The cluster of --ray; `None` without it. Refuse, before anything is loaded, one that does not answer"
-    if args.ray is None: return None
-    from prunebook.paper.cluster import Cluster, check_cluster
-    workers = Cluster(args.ray or None, cpus_per_task=args.cpus_per_task, gpus_per_task=args.gpus_per_task,
-                      load=_load_arguments(args))
-    check_cluster(workers)
-    return workers
+# %% ../nbs/reference/cli.ipynb #83ab4375
+@dataclass
+class Demo(Source):
+    "The demo model, unless another is named"
+    model: str = 'demo'
 
-# %% ../nbs/reference/cli.ipynb #55ddad29
-def _sweep_config(args):
-    "The settings of --config, changed by the options that are given"
-    from prunebook.healing.recipes import HealingConfig
-    from prunebook.paper.grids import SweepConfig
-    config = SweepConfig.load(args.config) if args.config else SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
-    names = ('strategies', 'ns', 'healed_ns', 'n_texts', 'n_questions', 'seeds', 'data_dir', 'max_length',
-             'batch_tokens', 'n_calibration')
-    given = {k: getattr(args, k) for k in names}
-    given |= dict(calibration=args.texts, healing_texts=args.healing_texts or args.texts)
-    if args.recipe: given['healing'] = HealingConfig.load(args.recipe)
-    given['tasks'], given['sources'] = _tasks(args, config.tasks)
-    return config.replace(**{k: v for k, v in given.items() if v is not None})
-
-# %% ../nbs/reference/cli.ipynb #137435e4
-def _reproduce_arguments(p):
+@command('prunebook reproduce --preset quick')
+def _reproduce(
+    source: Demo, *,
+    out: str = 'prunebook-run',      # folder of the run; it appears at the end, whole
+    preset: str = 'quick',           # how much: {presets}
+    texts: str = 'demo',             # texts to measure and heal on
+    judge_texts: str | None = None,  # texts for the loss (default: other documents of --texts)
+    # tasks or files of questions, as in --tasks of `prunebook evaluate` (default: by preset)
+    questions: Sequence[str] | None = None,
+    force: bool = False,             # replace the folder if it is there
+    progress: bool = True
+):
+    "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     from prunebook.paper.reproduction import PRESETS
-    _model_arguments(p, bits=(16, 32), optional=True)
-    p.add_argument('--out', default='prunebook-run', metavar='DIR',
-                   help='folder of the run; it appears at the end, whole (default: %(default)s)')
-    p.add_argument('--preset', default='quick', choices=list(PRESETS), metavar='PRESET',
-                   help='. '.join(f'{k}: {v.summary}' for k, v in PRESETS.items()) + ' (default: %(default)s)')
-    p.add_argument('--texts', default='demo', metavar='TEXTS',
-                   help='texts to measure and heal on (default: %(default)s)')
-    p.add_argument('--judge-texts', metavar='TEXTS', help='texts for the loss (default: other documents of --texts)')
-    p.add_argument('--questions', nargs='+', metavar='TASK',
-                   help='tasks or files of questions, as in --tasks of `prunebook evaluate` (default: by preset)')
-    p.add_argument('--force', action='store_true', help='replace the folder if it is there')
+    if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
+    given = dict(source.arguments)
+    run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, **given)
+    return dict(report=str(run/'report.html'), results=str(run/'results.csv'), checkpoint=str(run/'checkpoint'))
 
-# %% ../nbs/reference/cli.ipynb #cee31b19
-@command("Measure, prune, heal and evaluate one model: the paper's main figures from your own run.",
-         'prunebook reproduce --preset quick', _reproduce_arguments)
-def _reproduce(args):
-    from prunebook.paper.reproduction import PRESETS, reproduce
-    _fits(args, recipe=PRESETS[args.preset].healing)
-    out = reproduce(args.model, args.out, args.preset, args.texts, args.judge_texts, args.questions, args.force,
-                    args.progress, dtype=args.dtype, bits=args.bits, device_map=args.device_map, **_hub_arguments(args))
-    return dict(report=str(out/'report.html'), results=str(out/'results.csv'), checkpoint=str(out/'checkpoint'))
-
-# %% ../nbs/reference/cli.ipynb #54c73c32
-def _report_arguments(p):
-    p.add_argument('folder', metavar='DIR', help='a run folder, from `prunebook reproduce` or `prunebook sweep`')
-    p.add_argument('--out', metavar='FILE', help='the HTML file (default: paper.html in DIR); its figures go beside '
-                   'it, into NAME-figures')
-    p.add_argument('--force', action='store_true', help='replace a report that is there')
-
-# %% ../nbs/reference/cli.ipynb #0e192d52
-@command("Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim.",
-         'prunebook report prunebook-run', _report_arguments)
-def _report(args):
-    from prunebook.paper.reports import report
-    page = report(args.folder, args.out, args.force, args.progress)
+@command('prunebook report prunebook-run')
+def _report(
+    folder: str,             # a run folder, from `prunebook reproduce` or `prunebook sweep`
+    *,
+    # the HTML file (default: paper.html in FOLDER); its figures go beside it, into NAME-figures
+    out: str | None = None,
+    force: bool = False,     # replace a report that is there
+    progress: bool = True
+):
+    "Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim."
+    page = pb.report(folder, out, force, progress)
     return dict(report=str(page), figures=str(page.with_name(f'{page.stem}-figures')))
 
-# %% ../nbs/reference/cli.ipynb #082ed9c9
-def _estimate_arguments(p):
-    from prunebook.estimates import models
-    p.add_argument('model', metavar='MODEL', help=f'{", ".join(models())}, a hub id, a folder or a .gguf file')
-    p.add_argument('--dtype', default='auto', help='type of the weights (default: %(default)s)')
-    p.add_argument('--bits', type=int, choices=(4, 8, 16, 32), help='as in the other commands')
-    p.add_argument('--revision', help='revision of a model on the hub')
-    p.add_argument('--n-texts', type=_whole(), default=256, metavar='N',
-                   help='documents to measure or evaluate (default: %(default)s)')
-    p.add_argument('--text-length', type=_whole(), default=512, metavar='M',
-                   help='tokens of each (default: %(default)s)')
-    _recipe_arguments(p)
+# %% ../nbs/reference/cli.ipynb #a1ff6f8b
+@command('prunebook estimate demo')
+def _estimate(
+    model: str,                  # {models}, a hub id, a folder or a .gguf file
+    recipe: Changes[HealingConfig], *,
+    config: str = 'packed',      # recipe of healing, as in `prunebook heal`
+    dtype: str = 'auto',         # type of the weights
+    bits: int | None = None,     # as in the other commands
+    revision: str | None = None, # revision of a model on the hub
+    n_texts: Count = 256,        # documents to measure or evaluate
+    text_length: Count = 512,    # tokens of each
+    gpu_gb: float | None = None, # judge for a GPU with so much memory, such as 24, instead of this machine
+    progress: bool = True
+):
+    "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
+    from prunebook.estimates import memory_gb, model_size
+    size, recipe = model_size(model, revision, progress), _recipe(model, config, recipe)
+    table = pb.estimate(size, dtype, bits, n_texts, text_length, recipe.batch_tokens, recipe, gpu_gb=gpu_gb)
+    stored, have = {k: round(v / 1e9, 3) for k, v in size.stored.items()}, dict(GPU=gpu_gb) if gpu_gb else memory_gb()
+    return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb=stored,
+                memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))
 
-# %% ../nbs/reference/cli.ipynb #bc52ad94
-@command('Memory, disk and time of each command for a model, from its config and the headers of its weights alone.',
-         'prunebook estimate demo', _estimate_arguments)
-def _estimate(args):
-    from prunebook.estimates import estimate, memory_gb, model_size
-    size = model_size(args.model, args.revision, args.progress)
-    recipe = _healing_config(args)
-    table = estimate(size, args.dtype, args.bits, args.n_texts, args.text_length, args.batch_tokens, recipe)
-    stored = {k: round(v / 1e9, 3) for k, v in size.stored.items()}
-    return dict(model=args.model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb=stored,
-                memory_gb={k: round(v, 1) for k, v in memory_gb().items()}, needs=table.to_dict('records'))
-
-# %% ../nbs/reference/cli.ipynb #f389809b
-def _assets_arguments(p):
-    from prunebook.model.assets import ASSETS
-    p.add_argument('--fetch', nargs='+', default=[], choices=list(ASSETS), metavar='NAME', help='fetch these now')
-    p.add_argument('--delete', nargs='+', default=[], choices=list(ASSETS), metavar='NAME',
-                   help='delete these from the cache')
-
-# %% ../nbs/reference/cli.ipynb #665c84f2
-@command('List the models, questions and texts that have a name, fetch them, or delete them.', 'prunebook assets',
-         _assets_arguments)
-def _assets(args):
-    from prunebook.model.assets import ASSETS, complete, fetch
-    for name in args.delete: _delete(ASSETS.find(name))
-    for name in args.fetch: fetch(name, args.progress)
+@command('prunebook assets --fetch demo')
+def _assets(
+    *,
+    fetch: Sequence[str] = (),   # fetch these now
+    delete: Sequence[str] = (),  # delete these from the cache
+    progress: bool = True
+):
+    "List the models, questions and texts that have a name, fetch them, or delete them."
+    from prunebook.model import assets
+    for name in (*fetch, *delete): assets.ASSETS.find(name)
+    for name in delete: assets.remove(name)
+    for name in fetch: assets.fetch(name, progress)
     return dict(assets=[dict(
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
-        mb=round(a.size_mb), fetched='yes' if complete(a) else 'no') for a in ASSETS.values()])
+        mb=round(a.size_mb), fetched='yes' if assets.complete(a) else 'no') for a in assets.ASSETS.values()])
 
-# %% ../nbs/reference/cli.ipynb #0f291b93
-def _delete(asset):
-    from shutil import rmtree
-    from prunebook.model.assets import place
-    if asset.path: raise PrunebookError(f'{asset.name} is your own {asset.path}. Delete it yourself.')
-    if not (folder := place(asset)).exists(): return
-    with lock(folder):
-        gone = folder.with_name(f'.{folder.name}.new-{os.getpid()}')
-        folder.rename(gone)  # first out of the way: half of an asset must never be found
-        rmtree(gone)
-
-# %% ../nbs/reference/cli.ipynb #7c2e6ab0
+# %% ../nbs/reference/cli.ipynb #d9789591
 class Parser(argparse.ArgumentParser):
     "argparse, with one line for an error"
     def error(self, message: str):
         self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
 
-# %% ../nbs/reference/cli.ipynb #786c43a2
 def parser(
     name: str | None = None  # The command whose arguments are needed
 ) -> Parser:
     "The parser of the command line"
     p = Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
                'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
-    p.add_argument('--version', action='version', version=f'prunebook {__version__}')
+    p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
     sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
-    for o, c in COMMANDS.items():
-        text = c.summary.replace('%', '%%')
-        s = sub.add_parser(o, help=text, description=c.summary, epilog=f'example: {c.example}', allow_abbrev=False)
-        if o == name: c.arguments(s)
+    for k, run in COMMANDS.items():
+        text = ' '.join((run.__doc__ or '').split())
+        s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
+                           allow_abbrev=False)
+        for o in options(run) if k == name else (): add_option(s, o)
         s.add_argument('--json', action='store_true', help='print the result as JSON')
         s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
     return p
 
-# %% ../nbs/reference/cli.ipynb #3afa1c93
+# %% ../nbs/reference/cli.ipynb #199f7e45
 def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     "A line of column names and one for each row, aligned on the right. It needs no pandas, which loads slowly"
     names = list(dict.fromkeys(k for row in rows for k in row))
@@ -818,7 +731,6 @@ def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells)]
     return [' '.join(o.rjust(w) for o, w in zip(line, widths)) for line in cells]
 
-# %% ../nbs/reference/cli.ipynb #4c59c11d
 def lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
@@ -830,7 +742,6 @@ def lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
             yield from lines(v, indent + '  ')
         else: yield f'{indent}{k}: {v}'
 
-# %% ../nbs/reference/cli.ipynb #93f6ceb4
 def plain_json(o: Any) -> Any:
     "What JSON can hold: numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN"
     if isinstance(o, dict): return {str(k): plain_json(v) for k, v in o.items()}
@@ -839,7 +750,6 @@ def plain_json(o: Any) -> Any:
     if isinstance(o, float): return o if math.isfinite(o) else None
     return o if o is None or isinstance(o, (bool, int, str)) else str(o)
 
-# %% ../nbs/reference/cli.ipynb #7f0c8098
 def say(text: str, file: Any, end: str = '\n') -> bool:
     "Print to a stream that may be closed, full or unable to show a letter. Was it written? Raises nothing"
     encoding = getattr(file, 'encoding', None) or 'utf-8'
@@ -850,125 +760,28 @@ def say(text: str, file: Any, end: str = '\n') -> bool:
         return isinstance(e, BrokenPipeError)  # the reader has seen enough
     return True
 
-# %% ../nbs/reference/cli.ipynb #4f6403d7
+# %% ../nbs/reference/cli.ipynb #95d23de7
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    "Inside the `with`, SIGINT and SIGTERM raise `KeyboardInterrupt`; the list holds the signals that came"
-    import signal, threading
+    "Inside the `with`, the first SIGINT or SIGTERM raises `KeyboardInterrupt`; the list holds the signals that came"
     came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be received
-        yield came
-        return
-    last = [-math.inf]
     def stop(number, frame):
-        if _importing(frame): return _later(number)
+        inside = frame
+        while inside and not inside.f_code.co_filename.startswith('<frozen importlib'): inside = inside.f_back
+        # C++ code that initialises a module would end the process at an exception: try again a moment later
+        if inside: return threading.Timer(.1, os.kill, [os.getpid(), number]).start()
         came.append(number)
-        again, last[0] = time.monotonic() - last[0] < 3, time.monotonic()
-        if not again: raise KeyboardInterrupt
+        if len(came) == 1: raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread(): return (yield came)  # only there can they be received
     numbers = [o for o in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(o) is not signal.SIG_IGN]
-    before, hook = {o: signal.signal(o, stop) for o in numbers}, sys.unraisablehook
-    sys.unraisablehook = lambda o: _raise_again(last, came) if isinstance(o.exc_value, KeyboardInterrupt) else hook(o)
+    before = {o: signal.signal(o, stop) for o in numbers}
     try: yield came
     finally:
-        sys.unraisablehook = hook
         for o, handler in before.items(): signal.signal(o, handler or signal.SIG_DFL)
 
-# %% ../nbs/reference/cli.ipynb #a7c4b7d3
-def _importing(frame):
-    "Is `frame` inside an import? C++ code that initialises a module would end the process at an exception"
-    while frame and not frame.f_code.co_filename.startswith('<frozen importlib'): frame = frame.f_back
-    return frame is not None
-
-def _later(number):
-    import _thread, threading
-    timer = threading.Timer(.1, _thread.interrupt_main, [number])
-    timer.daemon = True
-    timer.start()
-
-def _raise_again(last, came):
-    import _thread
-    last[0] = -math.inf
-    _thread.interrupt_main(came[-1])
-
-# %% ../nbs/reference/cli.ipynb #59ba5ed1
-def _main(words, came):
-    if bad := [o for o in words if _unusable(o)]:
-        parser().error(f'the argument {bad[0]!r} is not valid UTF-8 or contains a null character. Rename the file')
-    args = _parse(words)
-    if isinstance(args, int): return args
-    with _quiet(args.progress): return _run(args, came)
-
-# %% ../nbs/reference/cli.ipynb #b46b1839
-def _parse(words):
-    "Arguments, or an exit code"
-    try: return parser(words[0] if words else None).parse_args(words)
-    except SystemExit as e:
-        code = e.code if isinstance(e.code, int) else 2
-        return code if say('', sys.stdout, end='') else 2
-    except PrunebookError as e:
-        say(f'prunebook: {first_line(e)}', sys.stderr)
-        return 2
-
-def _unusable(word):
-    try: return '\0' in word or not word.encode()  and bool(word)
-    except UnicodeEncodeError: return True
-
-# %% ../nbs/reference/cli.ipynb #f7903f0f
-_RESUME = 'Run the same command with --resume to continue.'
-_AGAIN = 'Run the same command again to continue.'
-AGAIN = dict(similarity=_RESUME, heal=_RESUME, sweep=_AGAIN, reproduce=_AGAIN)
-
-def _run(args, came):
-    from prunebook.data.texts import out_of_memory
-    def complain(why): say(f'prunebook {args.command}: {" ".join(redact(str(why)).split())}', sys.stderr)
-    try:
-        _check_models(args)
-        found = COMMANDS[args.command].run(args)
-    except BaseException as e:
-        if came or isinstance(e, KeyboardInterrupt):
-            saved = getattr(args, 'save', None)
-            left = f'The scores so far are in {saved}.' if saved else AGAIN.get(args.command, 'Nothing was written.')
-            complain(f'interrupted. {left}')
-            exec('')  # or Python may end by SIGINT: it notes an interruption of code that was run from a text
-            return 143 if _is_term(came) else 130
-        if out_of_memory(e):
-            complain(f'out of memory. {_smaller(args)}. `prunebook estimate` shows how much memory you need.')
-        elif isinstance(e, (PrunebookError, OSError, UnicodeError)): complain(e)
-        else: raise
-        return 2
-    text = json.dumps(plain_json(found), indent=1) if args.json else '\n'.join(lines(found))
-    if not say(text, sys.stdout):
-        complain('cannot write the result to stdout. Is its disk full?')
-        return 2
-    if 'warning' in found: complain(found['warning'])
-    return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
-
-# %% ../nbs/reference/cli.ipynb #8b9733fc
-def _check_models(args):
-    "Refuse, before libraries are imported, a model that is neither here nor on a hub that answers"
-    from prunebook.model.assets import ASSETS, check_hub
-    from prunebook.model.loading import find_model
-    for k in ('model', 'teacher', 'parent'):
-        if (name := getattr(args, k, None)) is None or name in ASSETS: continue
-        if not Path(path := find_model(name)[0]).is_dir():
-            check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
-
-# %% ../nbs/reference/cli.ipynb #5233481d
-def _is_term(came):
-    import signal
-    return came[:1] == [signal.SIGTERM]
-
-def _ignore_signals():
-    "The work is done and said: a signal while Python ends must not look like a failure"
-    import signal
-    for o in (signal.SIGINT, signal.SIGTERM):
-        with suppress(ValueError): signal.signal(o, signal.SIG_IGN)
-
 def _end(code):
-    """End the process after a signal, without waiting for threads: one that a library was about to give work when the
-    signal came would wait for it forever, and Python for the thread"""
-    import atexit, threading
-    late = threading.Timer(20, os._exit, [code])  # an exit function may wait forever, too
+    "End the process after a signal, which may have come as a library gave a thread work that it now waits for forever"
+    late = threading.Timer(20, os._exit, [code])
     late.daemon = True
     late.start()
     atexit._run_exitfuncs()
@@ -976,36 +789,81 @@ def _end(code):
         with suppress(OSError, ValueError, AttributeError): o.flush()
     os._exit(code)
 
-# %% ../nbs/reference/cli.ipynb #f55b5ba4
-@contextmanager
-def _quiet(progress):
-    "Other libraries' progress bars and advice are off, and without `progress` ours too; the environment is restored"
-    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
-    wanted = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
-    if not progress: wanted['TQDM_DISABLE'] = '1'
-    stray = [k for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK') if os.environ.get(k) == '']  # other libraries trip over it
-    before = {k: os.environ.get(k) for k in (*wanted, *stray)}
-    os.environ.update({k: v for k, v in wanted.items() if before[k] is None})
-    for k in stray: del os.environ[k]
-    try: yield
-    finally:
-        for k, v in before.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+# %% ../nbs/reference/cli.ipynb #99a7a2f9
+AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
+    ('sweep', 'reproduce'), 'Run the same command again to continue.')
+LESS = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length', bits='--bits 4',
+            gradient_checkpointing='--gradient-checkpointing', files_only='--files-only')  # what takes less memory
 
-# %% ../nbs/reference/cli.ipynb #380a8bbc
+def _less_memory(args):
+    "Options of this command that take less memory"
+    useless = [k for k in LESS if getattr(args, k, None) in (4, True)]
+    if args.command in ('estimate', 'reproduce'): useless.append('bits')
+    return ', '.join([v for k, v in LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
+
+def _parse(words):
+    if bad := [o for o in words if '\0' in o or any('\ud800' <= c <= '\udfff' for c in o)]:
+        parser().error(f'the argument {bad[0]!r} is not valid UTF-8 or contains a null character. Rename the file')
+    return parser(words[0] if words else None).parse_args(words)
+
+def _run(args):
+    "The exit code of a command"
+    from unittest.mock import patch
+    quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
+    if not args.progress: quiet['TQDM_DISABLE'] = '1'
+    with patch.dict(os.environ, quiet | dict(os.environ)):
+        for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):  # other libraries trip over an empty one
+            if not os.environ.get(k): os.environ.pop(k, None)
+        logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
+        _check_models(args)
+        found = call(COMMANDS[args.command], args)
+    text = json.dumps(plain_json(found), indent=1) if args.json else '\n'.join(lines(found))
+    if not say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
+    if 'warning' in found: say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
+    return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
+
+def _reason(e, args):
+    "What to say of an error that is expected; `None` for any other"
+    from prunebook.data.texts import out_of_memory
+    if isinstance(e, NotEnoughMemory): return f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.'
+    if isinstance(e, (PrunebookError, OSError, UnicodeError)): return e
+    if out_of_memory(e):
+        return f'out of memory. Use {_less_memory(args)}. `prunebook estimate` shows how much memory you need.'
+
+def _check_models(args):
+    "Refuse, before libraries are imported, a model that is neither here nor on a hub that answers"
+    from prunebook.model.assets import check_hub
+    from prunebook.model.loading import find_model
+    for k in ('model', 'other', 'teacher', 'parent'):
+        if (name := getattr(args, k, None)) is None or name in pb.ASSETS: continue
+        if not Path(path := find_model(name)[0]).is_dir():
+            check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
+
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
 ) -> int:  # 0: done; 1: a problem; 2: wrong use or input; 4: answers lost; 130: interrupted; 143: ended by SIGTERM
     "Entry point of `prunebook`"
-    words = sys.argv[1:] if argv is None else list(argv)
-    named = words[:1] if words and words[0].isascii() and words[0].isalpha() else []
+    words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
+    def complain(why):
+        say(f'{f"prunebook {args.command}".strip()}: {" ".join(redact(str(why)).split())}', sys.stderr)
     with interruptible() as came:
-        try: code = _main(words, came)
+        try:
+            args = _parse(words)
+            code = _run(args)
         except BaseException as e:
-            if not came: raise
-            code = 143 if _is_term(came) else 130
-            exec('')  # as in `_run`
-            say(f'{" ".join(["prunebook", *named])}: interrupted ({type(e).__name__}).', sys.stderr)
+            if came or isinstance(e, KeyboardInterrupt):
+                kept = getattr(args, 'save', None)
+                complain('interrupted. ' + (f'The scores so far are in {kept}.' if kept else
+                                            AGAIN.get(args.command, 'Nothing was written.')))
+                code = 143 if came[:1] == [signal.SIGTERM] else 130
+            elif isinstance(e, SystemExit):  # of the parser, which has said why
+                code = e.code if isinstance(e.code, int) and say('', sys.stdout, end='') else 2
+            elif why := _reason(e, args):
+                complain(why)
+                code = 2
+            else: raise
     if argv is None:
-        _ignore_signals()
+        for o in (signal.SIGINT, signal.SIGTERM):  # the work is done and said
+            with suppress(ValueError): signal.signal(o, signal.SIG_IGN)
         if came: _end(code)
     return code

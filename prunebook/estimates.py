@@ -4,28 +4,24 @@
 
 # %% ../nbs/reference/estimates.ipynb #f0e26ac8
 from __future__ import annotations
-import math, os, re, time
-from collections.abc import Iterable
+import math, os, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .core import PrunebookError, first_line, read_json
-from .model.assets import ASSETS, check_hub, fetch
-from .model.loading import slow_in_16_bits
+from .model.assets import ASSETS, allowed_models, check_hub, fetch
+from .model.loading import check_precision, slow_in_16_bits
 from .data.texts import token_budget
-from .pruning.sizes import LayerSizes, active_share, first_number, sizes_of_parts
 from .pruning.checkpoint import (Tensor, bitsandbytes, decoder_config, layer_number, layers_prefix,
-                                          parameters_of)
-from .pruning.checkpoint import read_tensors
+                                          parameters_of, read_tensors)
+from .pruning.sizes import LayerSizes, first_number, sizes_of_parts
 if TYPE_CHECKING:
     import pandas as pd
     from prunebook.healing.recipes import HealingConfig
 
 # %% auto #0
-__all__ = ['LIBRARIES', 'SLOWER', 'Size', 'gguf_shapes', 'models', 'hub_shapes', 'read_shapes', 'width_and_vocabulary',
-           'count_parameters', 'model_size', 'layer_sizes', 'in_float32', 'weights_gb', 'number_bytes', 'working_gb',
-           'healing_gb', 'trained_bytes', 'peak_gb', 'memory_gb', 'work', 'machine_speed', 'memory_rows', 'operations',
-           'estimate']
+__all__ = ['LIBRARIES', 'SLOWER', 'Size', 'gguf_shapes', 'read_shapes', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb',
+           'peak_gb', 'memory_gb', 'work', 'machine_speed', 'estimate']
 
 # %% ../nbs/reference/estimates.ipynb #064ce378
 @dataclass(frozen=True)
@@ -62,40 +58,12 @@ def gguf_shapes(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
         kind = value('general.architecture')
         names = dict(num_hidden_layers='block_count', hidden_size='embedding_length',
                      intermediate_size='feed_forward_length')
-        config = dict(model_type=kind) | {k: value(f'{kind}.{v}') for k, v in names.items()}
-        found = [(t.name, tuple(int(n) for n in reversed(t.shape))) for t in read.tensors]
+        config = {k: value(f'{kind}.{v}') for k, v in names.items()}
+        found = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in read.tensors}
     except Exception as e: raise PrunebookError(f'{file} cannot be read as a GGUF file: {first_line(e)}.') from None
-    config['vocab_size'] = next((shape[0] for name, shape in found if name == 'token_embd.weight'), None)
-    return {k: int(v) if k != 'model_type' else v for k, v in config.items() if v}, [
-        Tensor(name, file, 'BF16', shape, 0, 2 * math.prod(shape)) for name, shape in found]
-
-# %% ../nbs/reference/estimates.ipynb #b2a99c77
-def models() -> list[str]:
-    "Names of the models that the package registry holds"
-    return [a.name for a in ASSETS.values() if a.kind == 'model']
-
-# %% ../nbs/reference/estimates.ipynb #75ddda50
-def hub_shapes(name: str, revision: str | None = None) -> tuple[dict[str, Any], list[Tensor]]:
-    "Config and tensors of a model on the hub, without its weights. Raises `PrunebookError` if they cannot be read"
-    check_hub(name, revision)
-    try:
-        from huggingface_hub import get_safetensors_metadata, hf_hub_download
-        if here := _downloaded(name, revision): return read_json(here/'config.json'), read_tensors(here)
-        config = read_json(hf_hub_download(name, 'config.json', revision=revision))
-        files = get_safetensors_metadata(name, revision=revision).files_metadata
-    except Exception as e:
-        raise PrunebookError(f'{name}: there is no such folder, and the hub gives no headers of it either '
-                             f'({first_line(e)}). Give {", ".join(models())}, a folder with config.json and '
-                             'safetensors, or a hub id.') from None
-    return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
-                    for f, m in files.items() for k, t in m.tensors.items()]
-
-def _downloaded(name, revision):
-    "The folder of a hub model that is in the hub's cache, whole; `None` if it is not"
-    from huggingface_hub import snapshot_download
-    try: here = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception: return None
-    return here if (here/'config.json').is_file() and list(here.glob('*.safetensors')) else None
+    config['vocab_size'] = found.get('token_embd.weight', [None])[0]
+    return dict(model_type=kind) | {k: int(v) for k, v in config.items() if v}, [
+        Tensor(name, file, 'BF16', shape, 0, 2 * math.prod(shape)) for name, shape in found.items()]
 
 # %% ../nbs/reference/estimates.ipynb #4e73679c
 def read_shapes(
@@ -103,41 +71,42 @@ def read_shapes(
     revision: str | None = None,  # Of a model on the hub
     progress: bool = True         # Show progress while fetching an asset
 ) -> tuple[dict[str, Any], list[Tensor]]:
-    "Config and tensors of a model, wherever it is"
-    path = fetch(str(name), progress) if str(name) in models() else Path(name)
+    "Config and tensors of a model, wherever it is; no weight is read. Raises `PrunebookError` if they cannot be"
+    asset = ASSETS.get(str(name))
+    path = fetch(asset.name, progress) if asset and asset.kind == 'model' else Path(name)
+    if path.is_dir() and not (path/'config.json').exists(): path = min(path.glob('*.gguf'), default=path)
     if path.is_file() and path.suffix == '.gguf': return gguf_shapes(path)
-    if not path.is_dir(): return hub_shapes(str(name), revision)
-    if not (path/'config.json').exists() and (files := sorted(path.glob('*.gguf'))): return gguf_shapes(files[0])
-    return read_json(path/'config.json'), read_tensors(path)
+    return (read_json(path/'config.json'), read_tensors(path)) if path.is_dir() else _hub_shapes(str(name), revision)
 
-# %% ../nbs/reference/estimates.ipynb #7358386b
-def width_and_vocabulary(name: str, config: dict[str, Any]) -> tuple[int, int]:
-    "Width of the residual stream, and tokens in the vocabulary. Raises `PrunebookError` if a config lacks one"
-    text = decoder_config(config)[0]
+def _hub_shapes(name, revision):
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
+    check_hub(name, revision)
+    try:  # whole, in the cache?
+        here = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        return read_json(here/'config.json'), read_tensors(here)
+    except Exception: pass
+    try:
+        config = read_json(hf_hub_download(name, 'config.json', revision=revision))
+        files = get_safetensors_metadata(name, revision=revision).files_metadata
+    except Exception as e:
+        raise PrunebookError(f'{name}: there is no such folder, and the hub gives no headers of it either '
+                             f'({first_line(e)}). {allowed_models()}') from None
+    return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
+                    for f, m in files.items() for k, t in m.tensors.items()]
+
+# %% ../nbs/reference/estimates.ipynb #407c38fb
+def _sizes(name, config, tensors):
+    "The sizes of the layers, and hidden size and vocabulary; packed weights count as what the files hold"
+    (text, depth), quantised = decoder_config(config), config.get('quantization_config')
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
     for field, value in dict(hidden_size=hidden, vocab_size=vocab).items():
         if not value: raise PrunebookError(f'{name}: its config has no {field}. Give a decoder with a complete config.')
-    return hidden, vocab
+    prefix, named = layers_prefix(tensors, depth), {t.name: t for t in tensors}
+    number = lambda t: parameters_of(t, named) if quantised and bitsandbytes(quantised) else math.prod(t.shape)
+    parts = [(t.name, layer_number(t.name, prefix)[0], number(t), t.size) for t in tensors]
+    return sizes_of_parts(parts, depth, text, hidden * vocab), hidden, vocab
 
-# %% ../nbs/reference/estimates.ipynb #c498ff26
-def count_parameters(
-    tensors: Iterable[Tensor],
-    prefix: str                            # Of the layers' names, as `layers_prefix` finds it
-) -> tuple[int, int, int, dict[str, int]]: # In the layers, of these in experts, outside the layers, bytes by type
-    "Parameters and bytes of a checkpoint"
-    layers = experts = others = 0
-    stored = {}
-    for t in tensors:
-        n = math.prod(t.shape)
-        if t.name.startswith(prefix + '.'):
-            layers += n
-            experts += n * bool(re.search(r'\bexperts\b', t.name))
-        else: others += n
-        stored[t.dtype] = stored.get(t.dtype, 0) + t.size
-    return layers, experts, others, stored
-
-# %% ../nbs/reference/estimates.ipynb #407c38fb
 def model_size(
     name: str,                    # As in `load_model`
     revision: str | None = None,  # Of a model on the hub
@@ -145,12 +114,12 @@ def model_size(
 ) -> Size:
     "The size of a model, none of whose weights is read. Raises `PrunebookError` if its config or headers cannot be"
     config, tensors = read_shapes(name, revision, progress)
-    text, depth = decoder_config(config)
-    hidden, vocab = width_and_vocabulary(name, config)
+    text, stored = decoder_config(config)[0], {}
+    sizes, hidden, vocab = _sizes(name, config, tensors)
     inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
-    layers, experts, others, stored = count_parameters(tensors, layers_prefix(tensors, depth))
-    active = round(layers - experts * (1 - active_share(text)))
-    return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, layers, active, others, stored)
+    for t in tensors: stored[t.dtype] = stored.get(t.dtype, 0) + t.size
+    return Size(str(name), str(text.get('model_type')), sizes.depth, hidden, inner, vocab, sum(sizes.parameters),
+                round(sum(sizes.work)), sizes.other_parameters, stored)
 
 # %% ../nbs/reference/estimates.ipynb #5efc6226
 def layer_sizes(
@@ -161,42 +130,31 @@ def layer_sizes(
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` if its config or
     headers cannot be read, or if its weights are packed in a way that hides their number"""
     config, tensors = read_shapes(name, revision, progress)
-    (text, depth), quantised = decoder_config(config), config.get('quantization_config')
-    if quantised and not bitsandbytes(quantised):
+    if (quantised := config.get('quantization_config')) and not bitsandbytes(quantised):
         raise PrunebookError(f'{name}: its weights are quantised in a way that hides their number. '
                              'Give the 16-bit model, or the number of layers (n).')
-    hidden, vocab = width_and_vocabulary(name, config)
-    prefix, named = layers_prefix(tensors, depth), {t.name: t for t in tensors}
-    number = lambda t: parameters_of(t, named) if quantised else math.prod(t.shape)
-    parts = [(t.name, layer_number(t.name, prefix)[0], number(t), t.size) for t in tensors]
-    return sizes_of_parts(parts, depth, text, hidden * vocab)
+    return _sizes(name, config, tensors)[0]
 
 # %% ../nbs/reference/estimates.ipynb #244c6392
 LIBRARIES = 0.75  # GB: Python, torch, transformers, and the libraries that these load
 
-def in_float32(dtype: str = 'auto', bits: int | None = None) -> bool:
+def _in_float32(dtype, bits):
     "Is a model loaded in float32, whatever its own type is?"
     import torch
     if bits is not None: return bits == 32
     return dtype == 'float32' or dtype == 'auto' and not torch.accelerator.is_available() and slow_in_16_bits()
 
-# %% ../nbs/reference/estimates.ipynb #ce9d9354
 def weights_gb(
     size: Size,
-    dtype: str = 'auto',     # As in `load_model`
+    dtype: str = 'auto',     # As in `load_model`; "own" is the checkpoint's, whatever the machine
     bits: int | None = None  # As in `load_model`
 ) -> float:
     "Memory of the weights alone, in GB"
-    if in_float32(dtype, bits): return size.parameters * 4 / 1e9
+    if _in_float32(dtype, bits): return size.parameters * 4 / 1e9
     if bits in (4, 8):  # 4: NF4 with its scales, quantised twice. The embeddings stay in 16 bits
         return (size.layers * {4: 4.127 / 8, 8: 1}[bits] + size.others * 2) / 1e9
     if bits == 16 or dtype in ('bfloat16', 'float16'): return size.parameters * 2 / 1e9
     return sum(size.stored.values()) / 1e9
-
-# %% ../nbs/reference/estimates.ipynb #87f19cca
-def number_bytes(size: Size, dtype: str = 'auto', bits: int | None = None) -> int:
-    "Bytes of one activation"
-    return 4 if in_float32(dtype, bits) or bits is None and dtype == 'auto' and size.usual == 'F32' else 2
 
 # %% ../nbs/reference/estimates.ipynb #b548eee6
 def working_gb(
@@ -207,45 +165,44 @@ def working_gb(
     recipe: HealingConfig | None = None  # Of healing; `QUICK` if `None`
 ) -> float:
     "Memory beside the weights, in GB"
-    if command == 'heal': return healing_gb(size, b, recipe)
+    if command == 'heal': return _healing_gb(size, b, recipe)
     layer = token_budget(batch_tokens) * (6 * size.hidden + 3 * size.inner) * b
     sums = 256 * size.depth * (size.hidden + 6 * size.depth) * 8
     extra = dict(similarity=sums, evaluate=2**24 * (b + 8), sweep=2**24 * (b + 8))
     return (layer + extra[command]) / 1e9 if command in extra else .2
 
-# %% ../nbs/reference/estimates.ipynb #6f3193dd
-def healing_gb(size: Size, b: int = 2, recipe: HealingConfig | None = None) -> float:
-    "Memory of a training beside the frozen weights, in GB"
+def _healing_gb(size, b, recipe):
+    from prunebook.healing.methods import METHODS
     from prunebook.healing.recipes import QUICK
     r = recipe or QUICK
     step = r.batch_size * r.max_length
     tokens = max(r.max_length, min(r.batch_tokens or step, step))  # a row is never divided
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
-    return (tokens * b * kept + 4 * trained_bytes(size, r) + 512 * size.vocab * 16) / 1e9
-
-# %% ../nbs/reference/estimates.ipynb #65538b24
-def trained_bytes(size: Size, r: HealingConfig) -> int:
-    "Bytes of the weights that a recipe trains, in float32"
-    from prunebook.healing.methods import METHODS
-    if METHODS.find(r.method).trains_adapters: return size.depth * 3 * r.rank * (size.hidden + size.inner) * 4
-    return (size.hidden * size.vocab + r.last * size.layers // size.depth) * 4
+    trained = size.hidden * size.vocab + r.last * size.layers // size.depth
+    if METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
+    # trained weights are in float32, and so are their gradients and the two moments of Adam
+    return (tokens * b * kept + 4 * 4 * trained + 512 * size.vocab * 16) / 1e9
 
 # %% ../nbs/reference/estimates.ipynb #6ba44630
 def peak_gb(
     size: Size,
     command: str,
-    dtype: str = 'auto',                 # As in `load_model`
+    dtype: str = 'auto',                 # As in `weights_gb`
     bits: int | None = None,             # As in `load_model`
     batch_tokens: int | None = None,
     recipe: HealingConfig | None = None
 ) -> float:
     "The most memory that a command needs at once, on all devices together, in GB"
     if command == 'prune': return .1  # bytes are copied from file to file
-    working = working_gb(size, command, number_bytes(size, dtype, bits), batch_tokens, recipe)
+    working = working_gb(size, command, _number_bytes(size, dtype, bits), batch_tokens, recipe)
     quantised = command == 'heal' and bits != 4 and recipe and recipe.bits == 4  # a copy beside the weights
     copy = weights_gb(size, bits=4) - size.others * 2 / 1e9 if quantised else 0.
     return LIBRARIES + weights_gb(size, dtype, bits) + copy + working
+
+def _number_bytes(size, dtype, bits):
+    own = bits is None and dtype in ('auto', 'own') and size.usual == 'F32'
+    return 4 if own or _in_float32(dtype, bits) else 2
 
 # %% ../nbs/reference/estimates.ipynb #e28b0a08
 def memory_gb() -> dict[str, float]:
@@ -290,21 +247,6 @@ def machine_speed(
         n += 1
     return n * 2 * 1024 * hidden * inner / passed / 1e12
 
-# %% ../nbs/reference/estimates.ipynb #4bd5f2a5
-def memory_rows(size: Size, dtype: str, bits: int | None, batch_tokens: int, recipe: Any):
-    "Memory of each command; `check` and `export` always load in float32, and `prune` loads nothing"
-    for command in ('similarity', 'prune', 'heal', 'evaluate', 'check', 'export'):
-        how = ('float32', None) if command in ('check', 'export') else (dtype, bits)
-        yield dict(command=command, weights_gb=0. if command == 'prune' else weights_gb(size, *how),
-                   peak_gb=peak_gb(size, command, *how, batch_tokens, recipe))
-
-# %% ../nbs/reference/estimates.ipynb #a390eaae
-def operations(size: Size, tokens: int, recipe: Any):
-    "1e12 operations of each command that takes long"
-    trained = recipe.steps * recipe.batch_size * recipe.max_length
-    return dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
-                heal=work(size, 'heal', trained, recipe.gradient_checkpointing))
-
 # %% ../nbs/reference/estimates.ipynb #b43b525e
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches
 
@@ -317,18 +259,32 @@ def estimate(
     batch_tokens: int | None = None,      # As in `batches`
     recipe: HealingConfig | None = None,  # Of healing; `QUICK`, the command line's own, if `None`
     speed: float | None = None,           # 1e12 operations a second; measured if `None`
-    revision: str | None = None           # Of a model on the hub
-) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes, fits
+    revision: str | None = None,          # Of a model on the hub
+    gpu_gb: float | None = None           # Judge for a GPU with so much memory, instead of this machine
+) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (not for another machine), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
     from prunebook.healing.recipes import QUICK
-    for k, v in dict(n_texts=n_texts, max_length=max_length).items():
-        if v < 1: raise PrunebookError(f'{k}={v}: give a whole number above 0.')
+    check_precision(dtype, bits)
+    for k, v in dict(n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1).items():
+        if not v > 0: raise PrunebookError(f'{k}={v}: give a number above 0.')
     size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK
-    speed, have = speed or machine_speed(size, number_bytes(size, dtype, bits)), sum(memory_gb().values())
-    rows = memory_rows(size, dtype, bits, max(max_length, token_budget(batch_tokens)), r)
-    minutes = {k: v / speed / SLOWER[k] / 60 for k, v in operations(size, n_texts * max_length, r).items()}
+    if gpu_gb:
+        if dtype == 'auto': dtype = 'own'
+        have, batch_tokens = gpu_gb, batch_tokens or token_budget(device='cuda')
+    else:
+        have, batch_tokens = sum(memory_gb().values()), token_budget(batch_tokens)
+        speed = speed or machine_speed(size, _number_bytes(size, dtype, bits))
+    tokens, trained = n_texts * max_length, r.steps * r.batch_size * r.max_length
+    took = dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
+                heal=work(size, 'heal', trained, r.gradient_checkpointing)) if speed else {}
     disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
                 heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
-    return pd.DataFrame([dict(o, disk_gb=disk.get(o['command'], 0.), minutes=minutes.get(o['command']),
-                              fits=o['peak_gb'] < have) for o in rows])
+    rows = []
+    for k in ('similarity', 'prune', 'heal', 'evaluate', 'check', 'export'):
+        how = ('float32', None) if k in ('check', 'export') else (dtype, bits)  # these two load in float32
+        need = peak_gb(size, k, *how, max(max_length, batch_tokens), r)
+        rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
+                         disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
+                         fits=need < have))
+    return pd.DataFrame(rows)

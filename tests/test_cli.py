@@ -1,9 +1,9 @@
 """The command line, by its promises: help from the registries, one clear line for every failure, sources that are
 never written, your own texts without the demo's, and a clean end in every case."""
-import argparse, ast, inspect, json, os, random, signal, subprocess, sys, time
+import argparse, dataclasses, json, os, random, resource, signal, subprocess, sys, time
 import numpy as np, pytest
 import prunebook.cli as cli
-from prunebook import METHODS, STRATEGIES, Method, Strategy
+from prunebook import METHODS, STRATEGIES, HealingConfig, Method, Strategy, SweepConfig
 from prunebook.model.assets import ASSETS, Asset
 from prunebook.cli import COMMANDS, main, parser
 from prunebook.similarity.distances import LayerDistances
@@ -63,14 +63,12 @@ def test_offline_the_hub_is_not_asked(capsys):
 # Help and registries
 
 def test_help_and_version_start_at_once():
-    "Generous bounds: a laptop that does other work"
-    for arg in ('--help', '--version'):
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            assert run(arg).returncode == 0
-            times.append(time.perf_counter() - start)
-        assert min(times) < 1
+    "Seconds of the processor, generous: a laptop that does other work"
+    for args in (['--help'], ['--version'], ['heal', '--help']):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(*args).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     heavy = ('torch', 'transformers', 'pandas', 'numpy', 'matplotlib')
     code = f'import sys, prunebook.cli; sys.exit(any(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
@@ -117,34 +115,24 @@ def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
     assert [a.option_strings for a in options(name) if not a.help] == [] and '%%' not in said
 
 
-def used_names():
-    "Every name that the module reads off its arguments, as an attribute or as a text"
-    tree = ast.parse(inspect.getsource(cli))
-    names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    return names | {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-
-
-@pytest.mark.parametrize('name', COMMANDS)
-def test_every_option_is_read(name):
-    of_strategies = {k for s in STRATEGIES.values() for k in s.options}
-    assert {a.dest for a in options(name)} - used_names() - of_strategies == set()
-
-
-@pytest.mark.parametrize('name', COMMANDS)
-def test_every_option_can_be_given(name):
-    "An option whose type comes from a default of `None` refuses every value"
-    assert not [a.dest for a in options(name) if a.type is type(None)]
+def test_every_field_of_a_recipe_and_of_a_sweep_is_an_option():
+    for name, config in dict(heal=HealingConfig, estimate=HealingConfig, sweep=SweepConfig).items():
+        fields = {cli.RENAMED.get(f.name, f.name) or 'recipe' for f in dataclasses.fields(config)}
+        assert fields <= {a.dest for a in options(name)}
+    args = parser('heal').parse_args(['heal', 'm', 'o', '--learning-rate', '1e-4', '--no-deterministic'])
+    assert (args.learning_rate, args.deterministic, args.steps) == (1e-4, False, None)
+    args = parser('sweep').parse_args(['sweep', 'm', '--out', 'o', '--task-ns', '{"mmlu": [2]}', '--n-questions', '5'])
+    assert (args.task_ns, args.n_questions) == (dict(mmlu=[2]), 5)
 
 
 def test_prune_measures_on_as_many_texts_as_asked(own, monkeypatch):
     seen = []
-    noted = lambda model, tok, texts, **kw: seen.append(len(texts))
-    monkeypatch.setattr('prunebook.similarity.distances.layer_distances', noted)
-    monkeypatch.setattr(cli, '_texts', lambda args, part: ['a text'] * (args.n_texts or 222))
-    for n in ('', '10', '100'):
-        words = ['prune', str(own/'model'), 'o', '--n', '2', *(['--n-texts', n] if n else [])]
-        cli._measured(parser('prune').parse_args(words), STRATEGIES['similarity'], lambda: (None, None))
-    assert seen == [64, 10, 100]
+    monkeypatch.setattr('prunebook.similarity.distances.layer_distances', lambda m, t, texts, **kw: seen.append(texts))
+    monkeypatch.setattr(cli.Texts, 'read', lambda texts, *args: ['a text'] * (texts.n_texts or 222))
+    given = cli.Lengths(), lambda: (None, None), False
+    for n in (None, 10, 100):
+        cli._measured(STRATEGIES['similarity'], cli.Source(str(own/'model')), cli.Texts(n_texts=n), *given)
+    assert list(map(len, seen)) == [64, 10, 100]
 
 
 def test_one_name_has_one_meaning():
@@ -152,18 +140,18 @@ def test_one_name_has_one_meaning():
     for name in COMMANDS:
         for a in options(name):
             if '--n' in a.option_strings: assert 'layers' in a.help
-            if '--n-questions' in a.option_strings: assert 'questions' in a.help
+            if '--n-questions' in a.option_strings: assert 'questions' in a.help.lower()
             measures = name in ('similarity', 'prune', 'evaluate')
             if '--max-length' in a.option_strings and measures: assert a.default == 512
 
 
-def test_a_new_strategy_and_method_are_choices(monkeypatch):
+def test_the_options_of_a_new_strategy_are_options(monkeypatch, capsys):
     odd = Strategy('odd', lambda n, depth, step=2: range(0, 2 * n, step), 'every other', options=dict(step=2))
     monkeypatch.setitem(STRATEGIES, 'odd', odd)
     monkeypatch.setitem(METHODS, 'other', Method('other', 'another way', trains_adapters=True))
     assert parser('prune').parse_args(['prune', 'm', 'o', '--strategy', 'odd', '--step', '2']).step == 2
-    assert parser('sweep').parse_args(['sweep', 'm', '--out', 'o', '--strategies', 'odd']).strategies == ['odd']
-    assert parser('heal').parse_args(['heal', 'm', 'o', '--method', 'other']).method == 'other'
+    assert main(['prune', '--help']) == 0 and 'odd' in capsys.readouterr().out
+    assert main(['heal', '--help']) == 0 and 'other' in capsys.readouterr().out
 
 
 def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
@@ -175,8 +163,7 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     assert {'kind', 'title', 'licence', 'mb'} <= set(rows['demo'])
     (tmp_path/'mine').mkdir()
     monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
-    refused(capsys, 'assets', '--delete', 'mine', says='Delete it yourself')
-    refused(capsys, 'assets', '--fetch', 'poetry', says='poetry')
+    assert main(['assets', '--delete', 'mine']) == 0
     from prunebook.model.assets import place
     folder = place(ASSETS['wiki'])
     folder.mkdir()
@@ -190,7 +177,7 @@ def test_the_advice_names_only_options_that_the_command_has(capsys):
     "For each command, the options that the line about memory names are options of that command"
     for name in COMMANDS:
         given = argparse.Namespace(command=name, **{a.dest: a.default for a in options(name)})
-        words = {o.strip('.,') for o in cli._smaller(given).split() if o.startswith('--')}
+        words = {o.strip('.,') for o in cli._less_memory(given).split() if o.startswith('--')}
         assert words <= {s for a in options(name) for s in a.option_strings}, name
 
 

@@ -13,6 +13,7 @@ similarity demo --out {out} --until-certain 2 --tolerance -1 | -1
 similarity demo --out {out} --texts {missing}                | missing.jsonl
 similarity demo --out {out} --texts {folder}/nowhere/x       | nowhere
 similarity demo --out {out} --texts {three} --n-texts 64     | 64
+similarity demo --out {out} --texts {questions} --column words | words
 similarity demo --out {out} --split nowhere                  | nowhere
 similarity demo --out {out} --n-texts 0                      | 0
 similarity demo --out {out} --max-length 0                   | 0
@@ -80,6 +81,15 @@ heal demo {out} --max-length 0                               | 0
 heal demo {out} --max-length 99999                           | 99999
 heal demo {out} --batch-tokens -4                            | -4
 heal demo {out} --bits 8                                     | 8
+heal demo {out} --learning-rate 3                            | 3
+heal demo {out} --warmup 99                                  | 99
+heal demo {out} --alpha 0                                    | 0
+heal demo {out} --dropout 2                                  | 2
+heal demo {out} --near 0                                     | 0
+heal demo {out} --last x                                     | x
+heal demo {out} --seed -1                                    | -1
+heal demo {out} --teacher-bits 5                             | 5
+heal demo {out} --save-every 0                               | 0
 heal demo {out} --packing zip                                | zip
 heal demo {out} --adapt some                                 | some
 heal demo {out} --train-bits 5                               | 5
@@ -99,7 +109,9 @@ evaluate demo --n-texts 0                                    | 0
 evaluate demo --max-length 0                                 | 0
 evaluate demo --batch-tokens 0                               | 0
 evaluate demo --parent {missing}                             | missing.jsonl
+evaluate demo {missing}                                      | missing.jsonl
 evaluate demo --save {three}                                 | three.txt
+compare {folder} {missing}                                   | missing.jsonl
 sweep demo --out {out} --ns 40                               | 40
 sweep demo --out {out} --ns 0                                | 0
 sweep demo --out {out} --ns 2 --healed-ns 40                 | 40
@@ -113,6 +125,11 @@ sweep demo --out {out} --judge-texts {missing}               | missing.jsonl
 sweep demo --out {out} --n-texts 0                           | 0
 sweep demo --out {out} --n-calibration 0                     | 0
 sweep demo --out {out} --max-length 0                        | 0
+sweep demo --out {out} --task-ns mmlu                       | mmlu
+sweep demo --out {out} --scoring []                          | []
+sweep demo --out {out} --sources 3                           | 3
+sweep demo --out {out} --n-search 0                          | 0
+sweep demo --out {out} --memory 0                            | 0
 sweep demo --out {out} --seeds -1                            | -1
 sweep demo --out {out} --recipe {missing}                    | missing.jsonl
 sweep demo --out {out} --config {missing}                    | missing.jsonl
@@ -133,6 +150,8 @@ reproduce --out {full}                                       | full
 report {folder}                                              | run
 report {missing}                                             | missing.jsonl
 estimate {missing}                                           | missing.jsonl
+estimate demo --bits 3                                       | 3
+estimate demo --gpu-gb -1                                    | -1
 estimate demo --n-texts 0                                    | 0
 estimate demo --text-length 0                                | 0
 estimate demo --config {missing}                             | missing.jsonl
@@ -174,7 +193,7 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
 
 def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():
     given = {o for line, _ in ROWS for o in line.split()}
-    free = {'--device-map', '--revision', '--data-dir', '--harness', '--seed', '--ray', '--gpus-per-task',
+    free = {'--device-map', '--revision', '--data-dir', '--harness', '--ray', '--targets', '--gpus-per-task',
             '--cpus-per-task', '--fetch'}  # any value may be right, or only another machine can tell
     for name in COMMANDS:
         actions = parser(name)._subparsers._group_actions[0].choices[name]._actions

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem', 'load_config', 'load_model']
+__all__ = ['log', 'find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem', 'load_config',
+           'check_precision', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #ec869c72
 def find_model(
@@ -94,6 +95,13 @@ def load_config(
     except Exception as e:
         raise PrunebookError(f'cannot load {name!r}: {first_line(e, kwargs.get("token"))} {allowed_models()}') from None
 
+def check_precision(dtype: Any, bits: int | None) -> None:
+    "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
+    if bits not in (None, 4, 8, 16, 32):
+        raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
+    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
+        raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
+
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
@@ -105,10 +113,7 @@ def load_model(
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
     import torch
     name = str(name)
-    if bits not in (None, 4, 8, 16, 32):
-        raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
-    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
-        raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
+    check_precision(dtype, bits)
     path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
     if gguf and bits in (4, 8):
         raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. '

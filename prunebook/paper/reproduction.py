@@ -21,7 +21,6 @@ from ..pruning.strategies import choose_layers, prune_model
 from ..pruning.checkpoint import save_pruned
 from ..healing.recipes import QUICK, HealingConfig
 from ..healing.adapters import load_adapter
-from ..evaluation.evaluation import ready_tasks
 from ..evaluation.tasks import task_title
 from .runs import Run, machine, model_record
 if TYPE_CHECKING:
@@ -81,14 +80,15 @@ def named_texts(
     part: str,                # "calibration", "healing" or "validation"
     n: int | None = None,     # How many; if `None` all, or `n_hub` of a set on the hub
     n_hub: int = 256,
-    progress: bool = True
+    progress: bool = True,
+    column: str = 'text'      # Field that holds the text of a file or a set on the hub
 ) -> list[str]:
     "The documents of a source that are for one purpose. A local file is not divided"
     if assets := text_assets(name):
         return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
     hub = not Path(name).exists()
     split = ('train' if part == 'healing' else 'validation') if hub else None
-    return load_texts(name, split, n_hub if hub and n is None else n, progress=progress)
+    return load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
 
 # %% ../../nbs/reference/paper/reproduction.ipynb #78f0399b
 def long_texts(
@@ -215,6 +215,7 @@ def check_settings(
     if judge_texts is None and Path(texts).is_file():
         raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
                              'Name them with judge_texts (--judge-texts).')
+    from prunebook.evaluation.evaluation import ready_tasks
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
     ready_tasks(questions or [])
