@@ -395,8 +395,8 @@ def _heal(
     source: Source,
     out: str,                    # folder for the healed checkpoint and its adapter
     texts: Texts, recipe: Changes[HealingConfig], *,
-    # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file that
-    # HealingConfig.save wrote
+    # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
+    # that HealingConfig.save wrote
     config: str = 'packed',
     teacher: str | None = None,  # the unpruned model, for --objective distill and --method linear_patch
     # texts for the loss before and after, as in --texts (default: the validation part of demo if --texts has a name;
