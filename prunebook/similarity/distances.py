@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-import torch
 from ..core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name, read_json
 from ..model.stack import check_length, check_vocabulary
 from ..model.stack import evaluating, fingerprint
@@ -19,6 +18,7 @@ from ..data.texts import Batch, over_batches, token_budget, tokenize
 from .stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, Verdict,
                                            blocks_by_endpoints, by_size)
 if TYPE_CHECKING:
+    import torch
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,6 +30,7 @@ __all__ = ['MEASURES', 'token_picker', 'read_stream', 'gram', 'angle', 'cosine',
 def token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
     """How to pick the vectors of a batch that are compared: those of the "last" or of "all" tokens, or their "mean".
     A function from (B, T, d) to (N, d), and the row of the batch of each of the N"""
+    import torch
     row, real = torch.arange(len(batch.rows)), batch.attention_mask.bool().cpu()
     last, count = batch.lengths.cpu() - 1, batch.lengths.cpu()[:, None]
     def mean(x): return (x * real.to(x.device)[..., None]).sum(1, dtype=torch.float32) / count.to(x.device)
@@ -44,6 +45,7 @@ def read_stream(
     tokens: Sequence[str] = ('last',)  # Any of "last", "all", "mean"
 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:  # For each: (L+1, N, d) on the CPU, and the row of each of the N
     "The residual stream x^(0), …, x^(L), the last one before the final norm"
+    import torch
     pick = {k: token_picker(batch, k) for k in tokens}
     with torch.no_grad(), stack.stream(lambda x: {k: f(x) for k, (f, _) in pick.items()}) as seen:
         stack.body(batch.input_ids)
