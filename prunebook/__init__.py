@@ -28,11 +28,11 @@ _modules = {
     'healing.healing': 'heal',
     'healing.merging': 'merge_adapter',
     'evaluation.scores': 'Score compare',
-    'evaluation.tasks': 'TASKS Task',
-    'evaluation.evaluation': 'evaluate choice_accuracy text_loss',
+    'evaluation.losses': 'text_loss',
+    'evaluation.choices': 'choice_accuracy',
+    'evaluation.tasks': 'TASKS Task evaluate',
     'paper.runs': 'read_run',
-    'paper.grids': 'SweepConfig',
-    'paper.sweeps': 'sweep',
+    'paper.sweep': 'SweepConfig sweep',
     'serving.stacks': 'export_gguf serving_report',
     'estimates': 'estimate',
     'paper.reproduction': 'reproduce',
@@ -69,11 +69,11 @@ if TYPE_CHECKING:
     from .healing.healing import heal
     from .healing.merging import merge_adapter
     from .evaluation.scores import Score, compare
-    from .evaluation.tasks import TASKS, Task
-    from .evaluation.evaluation import evaluate, choice_accuracy, text_loss
+    from .evaluation.losses import text_loss
+    from .evaluation.choices import choice_accuracy
+    from .evaluation.tasks import TASKS, Task, evaluate
     from .paper.runs import read_run
-    from .paper.grids import SweepConfig
-    from .paper.sweeps import sweep
+    from .paper.sweep import SweepConfig, sweep
     from .serving.stacks import export_gguf, serving_report
     from .estimates import estimate
     from .paper.reproduction import reproduce

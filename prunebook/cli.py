@@ -520,9 +520,9 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.evaluation import ready_tasks
+    from prunebook.evaluation.tasks import ready_tasks
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.evaluation.harness import load_harness
+    from prunebook.evaluation.tasks import load_harness
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
     if needy := [o for o in tasks or () if o.partition(':')[0] in beside and not parent]:
         raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
@@ -594,8 +594,8 @@ def _sweep(
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
     from prunebook.paper.cluster import Cluster, check_cluster
-    from prunebook.paper.grids import kept_config
-    from prunebook.paper.sweeps import check_sweep
+    from prunebook.paper.sweep import kept_config
+    from prunebook.paper.sweep import check_sweep
     base = pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4']) if config is None else (
         kept_config if os.path.isdir(config) else pb.SweepConfig.load)(config)
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])

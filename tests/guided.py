@@ -18,12 +18,12 @@ with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.core import PrunebookError
     from prunebook.data.questions import load_questions
     from prunebook.data.texts import load_texts
-    from prunebook.evaluation.prompts import check_items
+    from prunebook.evaluation.choices import check_items
     from prunebook.evaluation.scores import Score, load_score
     from prunebook.healing.recipes import HealingConfig
     from prunebook.evaluation.maps import LossMap
     from prunebook.pruning.plans import Plan, parse_layers
-    from prunebook.paper.grids import SweepConfig
+    from prunebook.paper.sweep import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')
 logging.disable()

@@ -1,13 +1,12 @@
 "Agreement with the parent and KL, against a naive computation, in `evaluate`, in runs and sweeps, and by command."
 import json, math
 import pytest, torch
-from prunebook import PrunebookError, SweepConfig, Task, compare, evaluate, prune_model, read_run, sweep
+from prunebook import PrunebookError, SweepConfig, compare, evaluate, prune_model, read_run, sweep
 from prunebook.cli import main
 from prunebook.core import PrunebookError as Refused
-from prunebook.evaluation.parents import agreement, compare_heads
-from prunebook.evaluation.prompts import chat_documents
+from prunebook.evaluation.losses import _compare_heads, divergence, tokenize_documents
 from prunebook.evaluation.scores import ParentScore, load_score
-from prunebook.evaluation.tasks import parse_task
+from prunebook.evaluation.tasks import DivergenceTask, parse_task
 from prunebook.paper.runs import kept_score
 from prunebook.model.stack import LayerStack, weight_sharing_copy
 from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word_tokenizer
@@ -32,7 +31,7 @@ def test_the_naive_computation(kind, batch_tokens):
     "Documents of unequal length, in one batch and one by one; Gemma 2 caps its logits"
     parent, tok = tiny(kind, layers=4, **WIDE), word_tokenizer()
     small, docs = prune_model(parent, [1, 2]), texts(9)
-    found = agreement(small, parent, tok, docs, batch_tokens=batch_tokens, progress=False)
+    found = divergence(small, parent, tok, docs, batch_tokens=batch_tokens, progress=False)
     same, nats = naive(small, parent, tok(docs)['input_ids'])
     a, kl = found['agreement'], found['kl']
     assert a.sums == list(same) and 0 < a.value < 1
@@ -44,7 +43,7 @@ def test_the_naive_computation(kind, batch_tokens):
 
 def test_an_identical_model():
     model = tiny(layers=2, **WIDE)
-    found = agreement(weight_sharing_copy(model), model, word_tokenizer(), texts(5), progress=False)
+    found = divergence(weight_sharing_copy(model), model, word_tokenizer(), texts(5), progress=False)
     assert [found[k].value for k in found] == [1., 0.]
     assert [(o.low, o.high) for o in found.values()] == [(1., 1.), (0., 0.)]
 
@@ -59,7 +58,7 @@ def test_logits_of_a_few_places_at_a_time(monkeypatch):
         seen.append(len(hidden))
         return plain(self, hidden)
     monkeypatch.setattr(LayerStack, 'logits', watched)
-    with torch.no_grad(): few, all_at_once = (compare_heads(*stacks, x, x, chunk=c) for c in (700, 10**6))
+    with torch.no_grad(): few, all_at_once = (_compare_heads(*stacks, x, x, chunk=c) for c in (700, 10**6))
     assert max(seen[:-2]) == 7 and seen[-2:] == [50, 50]
     assert torch.equal(few[0], all_at_once[0]) and torch.allclose(few[1], all_at_once[1], atol=1e-6)
 
@@ -68,9 +67,10 @@ def test_a_chat_template_does_not_count():
     parent, tok = tiny(layers=3, **WIDE), word_tokenizer()
     tok.chat_template = "{% for m in messages %}w1 w2 {{ m['content'] }} w3{% endfor %}"
     small, docs = prune_model(parent, [1]), [*texts(4), ' ']
-    found = agreement(small, parent, tok, docs, progress=False, chat=True)
-    rows = [c + k[0] for c, k in chat_documents(tok, docs, 512)[0]]
-    first = rows[0].index(tok('w2')['input_ids'][0]) + 1
+    found = divergence(small, parent, tok, docs, progress=False, chat=True)
+    toks, first = tokenize_documents(LayerStack(parent), tok, docs, 512, chat=True)
+    rows = toks.ids
+    assert first == rows[0].index(tok('w2')['input_ids'][0]) + 1
     same, nats = naive(small, parent, rows, first)
     assert found['agreement'].sums == list(same) and found['agreement'].skipped == [4]
     assert found['kl'].sums == pytest.approx(nats, abs=1e-4) and found['kl'].chat
@@ -78,14 +78,14 @@ def test_a_chat_template_does_not_count():
 
 def test_what_cannot_be_compared():
     model, tok = tiny(layers=2), word_tokenizer()
-    with pytest.raises(PrunebookError, match='the parent is the model itself'): agreement(model, model, tok, texts(2))
+    with pytest.raises(PrunebookError, match='the parent is the model itself'): divergence(model, model, tok, texts(2))
     other = tiny(layers=2, vocab_size=101)
     with pytest.raises(PrunebookError, match='vocabulary of 99 tokens and the parent one of 101'):
-        agreement(model, other, tok, texts(2), progress=False)
+        divergence(model, other, tok, texts(2), progress=False)
     broken = tiny(layers=2)
     with torch.no_grad(): broken.model.norm.weight.fill_(math.nan)
     with pytest.raises(PrunebookError, match='is not a number'):
-        agreement(broken, model, tok, texts(2), progress=False)
+        divergence(broken, model, tok, texts(2), progress=False)
 
 
 # evaluate
@@ -99,13 +99,13 @@ def pair():
 def test_tasks_share_one_pass(pair, monkeypatch, tmp_path):
     small, parent = pair
     tok, calls = word_tokenizer(), []
-    own = [Task(f'my_{k}', k, 'parent', texts=texts(6), scoring=k) for k in ('agreement', 'kl')]
-    plain = agreement
+    own = [DivergenceTask(f'my_{k}', k, texts(6), scoring=k) for k in ('agreement', 'kl')]
+    plain = divergence
 
     def counted(*args, **kwargs):
         calls.append(args)
         return plain(*args, **kwargs)
-    monkeypatch.setattr('prunebook.evaluation.evaluation.agreement', counted)
+    monkeypatch.setattr('prunebook.evaluation.tasks.divergence', counted)
     scores = evaluate(small, tok, own, parent=parent, progress=False, save=tmp_path, max_length=9)
     assert len(calls) == 1 and {k: o.task for k, o in scores.items()} == {o.name: o.name for o in own}
     assert max(scores['my_kl'].counts) == 8
@@ -123,19 +123,19 @@ def test_the_parent_is_needed_before_any_work(pair):
 def test_a_paired_comparison(pair):
     small, parent = pair
     tok, docs = word_tokenizer(), texts(8)
-    one, two = (agreement(m, parent, tok, docs, progress=False) for m in (small, prune_model(parent, [1])))
+    one, two = (divergence(m, parent, tok, docs, progress=False) for m in (small, prune_model(parent, [1])))
     c = compare(one['kl'], two['kl'], resamples=200)
     assert c.difference == pytest.approx(two['kl'].value - one['kl'].value) and c.low <= c.difference <= c.high
     with pytest.raises(PrunebookError, match='not of the same items'): compare(one['kl'], two['agreement'])
 
 
-@pytest.mark.parametrize('wrong', [dict(scoring='letter'), dict(texts=None), dict(scoring='likelihood')])
+@pytest.mark.parametrize('wrong', [dict(scoring='letter'), dict(items=None), dict(scoring='likelihood')])
 def test_a_task_checks_itself(wrong):
-    with pytest.raises(Refused): Task(**dict(name='x', title='x', kind='parent', texts=['a'], scoring='kl') | wrong)
+    with pytest.raises(Refused): DivergenceTask(**dict(name='x', title='x', items=['a'], scoring='kl') | wrong)
 
 
 def test_names():
-    assert parse_task('kl:source=my.txt').texts == 'my.txt' and parse_task('agreement').metric == 'agreement'
+    assert parse_task('kl:source=my.txt').items == 'my.txt' and parse_task('agreement').metric == 'agreement'
     with pytest.raises(PrunebookError): parse_task('agreement:scoring=kl')
 
 

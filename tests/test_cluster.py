@@ -13,18 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from prunebook.paper import cluster as room
 from prunebook.cli import main
-from prunebook.paper.cluster import (Cluster, Worker, check_address, loss_parts, model_groups, pack_files,
-                                     unpack_files, worker_places)
 from prunebook.core import PrunebookError
-from prunebook.evaluation.documents import loss_work
-from prunebook.paper.grids import SweepConfig
-from prunebook.evaluation.losses import cut_losses, loss_map
-from prunebook.evaluation.prefixes import share_prefixes
-from prunebook.paper.runs import KEYS, read_items, read_record, read_run
-from prunebook.model.stack import fingerprint
-from prunebook.paper.sweeps import sweep
+from prunebook.paper.sweep import SweepConfig
+from prunebook.evaluation.maps import loss_map
+from prunebook.paper.cluster import Cluster, check_cluster
+from prunebook.paper.runs import KEYS, Run, read_items, read_record, read_run
+from prunebook.paper.sweep import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.thorough]
@@ -112,61 +107,9 @@ def plain(data, tmp_path_factory):
     return out
 
 
-# parts
-
-def test_groups_and_parts_hold_everything_once():
-    r = np.random.default_rng(0)
-    for _ in range(200):
-        depth = int(r.integers(2, 12))
-        keeps = [sorted(r.choice(depth, int(r.integers(1, depth + 1)), replace=False).tolist())
-                 for _ in range(int(r.integers(1, 20)))]
-        for n in (1, 2, 3, 50):
-            groups = model_groups(keeps, n)
-            assert sorted(sum(groups, [])) == list(range(len(keeps))) and 1 <= len(groups) <= max(n, 1) and all(groups)
-
-
-def test_groups_share_their_prefixes():
-    keeps = [[i for i in range(30) if not l <= i < e] for l in range(30) for e in range(l + 1, 31) if e - l < 30]
-    cost = lambda rows: sum(o.applications for o in share_prefixes([keeps[i] for i in rows]))
-    assert sum(map(cost, model_groups(keeps, 16))) < 1.1 * cost(range(len(keeps)))
-
-
-def test_parts_skip_what_is_done(data):
-    model, tok = loaded(data)
-    keeps = [[*range(6)], [0, 1, 5], [0, 5], [0, 1, 2, 5]]
-    work = loss_work(model, tok, letter_texts(9), keeps, 32, batch_tokens=64)
-    parts = loss_parts(work, 9)
-    assert sum(len(m) * len(r) for m, r in parts) == work.done.sums.size
-    assert len(work.batches) < 9 and len(parts) > len(work.batches) > 1
-    first = work.batches[0]
-    work.done.sums[:, first] = 1.
-    work.done.sums[2] = 1.
-    left = loss_parts(work, 9)
-    assert 0 < len(left) < len(parts) and all(2 not in m and r != first for m, r in left)
-
-
-def test_a_worker_without_ray(data):
-    "It is an ordinary class"
-    model, tok = loaded(data)
-    w = Worker(lambda: (model, tok), (fingerprint(model), 'torch.float32'), config(data))
-    work = loss_work(model, tok, letter_texts(9), keeps := [[*range(6)], [0, 1, 5], [0, 5]], 32, batch_tokens=64)
-    for m, r in loss_parts(work, 8):
-        work.add(m, r, *w.losses([keeps[i] for i in m], [work.toks.ids[i] for i in r], 'c4'))
-    alone = cut_losses(model, tok, letter_texts(9), keeps, 32, batch_tokens=64, progress=False)
-    assert [o.sums for o in work.scores(tok)] == [o.sums for o in alone]
-    with pytest.raises(PrunebookError, match='loaded another model'):
-        Worker(lambda: (tiny(seed=3), tok), (fingerprint(model), 'torch.float32')).ready()
-
-
-def test_files_travel(tmp_path):
-    unpack_files({'a/b': b'1', 'c': b''}, tmp_path/'x')
-    (tmp_path/'x'/'.c.lock').touch()
-    assert pack_files(tmp_path/'x') == {'a/b': b'1', 'c': b''}
-
-
 # what cannot work
 
-@pytest.mark.parametrize('wrong', [dict(workers=0), dict(cpus_per_task=0), dict(gpus_per_task=-1), dict(load='demo'),
+@pytest.mark.parametrize('wrong', [dict(cpus_per_task=0), dict(gpus_per_task=-1), dict(load='demo'),
                                    dict(address=3), dict(retries=-1), dict(options=[])], ids=str)
 def test_wrong_clusters(wrong):
     with pytest.raises(PrunebookError): Cluster(**wrong)
@@ -176,20 +119,20 @@ def test_wrong_clusters(wrong):
                                      'no-such-host.invalid:6379', 'ray://localhost:1'])
 def test_bad_addresses_are_noticed_at_once(address):
     start = time.time()
-    with pytest.raises(PrunebookError, match='Give host:port'): check_address(address)
+    pytest.importorskip('ray')
+    with pytest.raises(PrunebookError, match='Give host:port'): check_cluster(Cluster(address))
     assert time.time() - start < 30
 
 
-def test_too_large_workers():
+def test_too_large_workers(ray, data):
     for wrong in (dict(cpus_per_task=3), dict(gpus_per_task=.5)):
         with pytest.raises(PrunebookError, match='the cluster has 2 and 0'):
-            worker_places(Cluster(**wrong), dict(CPU=2.))
-    assert worker_places(Cluster(cpus_per_task=.5), dict(CPU=2., GPU=8.)) == (4, 1)
+            next(Cluster(**wrong).map(die, [()], *loaded(data), progress=False))
 
 
 def test_without_ray(monkeypatch, data, tmp_path):
     "It is not imported, and if it is asked for, the message says how to get it"
-    code = ('import sys, prunebook.paper.sweeps, prunebook.evaluation.losses, prunebook.paper.cluster\n'
+    code = ('import sys, prunebook.paper.sweep, prunebook.evaluation.losses, prunebook.paper.cluster\n'
             'sys.exit("ray" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
     monkeypatch.setitem(sys.modules, 'ray', None)
@@ -217,14 +160,13 @@ def test_a_model_that_workers_cannot_load(ray, data, tmp_path):
     assert '\n' not in str(e.value)
 
 
-def test_a_call_that_kills_its_worker_every_time(ray, data, tmp_path, monkeypatch):
+def test_a_call_that_kills_its_worker_every_time(ray, data):
     "It ends with a message, and not never"
-    monkeypatch.setattr(room, 'load_model', die)
     with pytest.raises(PrunebookError, match='lost with its worker'):
-        run(data, config(data), tmp_path/'run', ray=on_ray(data, retries=0))
+        next(on_ray(data, retries=0).map(die, [()], *loaded(data), progress=False))
 
 
-def die(**kw): os._exit(1)
+def die(*args): os._exit(1)
 
 
 # the same table
@@ -246,7 +188,7 @@ def test_a_loss_map_is_that_of_one_process(ray, data, tmp_path):
     measure = partial(loss_map, model, tok, letter_texts(9), max_length=32, progress=False)
     for batch_tokens in (64, 4096):  # many batches, and one: then the models are divided
         one = measure(batch_tokens=batch_tokens)
-        many = measure(batch_tokens=batch_tokens, ray=on_ray(data), partial=tmp_path/f'{batch_tokens}')
+        many = measure(batch_tokens=batch_tokens, mapper=on_ray(data).map, partial=tmp_path/f'{batch_tokens}')
         np.testing.assert_array_equal(one.sums, many.sums)
 
 
@@ -291,24 +233,24 @@ def workers_of(pid):
     for p in Path('/proc').iterdir():
         with suppress(OSError, ValueError, IndexError):
             parent[int(p.name)] = int((p/'stat').read_text().rpartition(')')[2].split()[1])
-            if (p/'cmdline').read_bytes().startswith(b'ray::Remote'): found.append(int(p.name))
+            if (p/'cmdline').read_bytes().startswith(b'ray::_call'): found.append(int(p.name))
     def below(o): return o == pid or o in parent and parent[o] and below(parent[o])
     return [o for o in found if os.environ.get('RAY_ADDRESS') or below(o)]
 
 
 @pytest.mark.parametrize('kills', [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_workers(ray, data, plain, tmp_path, monkeypatch, kills):
-    "After each write a worker is killed, until that has happened often enough. Ray restarts some, we the others"
-    real, killed = room.Driver.write, []
+    "After each write a worker is killed, until that has happened often enough"
+    real, killed = Run.add_all, []
 
-    def write(self):
-        before = len(self.job.run.table)
-        real(self)
+    def write(self, scores):
+        before = len(self.table)
+        real(self, scores)
         alive = workers_of(os.getpid())
-        if len(killed) < kills and len(self.job.run.table) > before and alive:
+        if len(killed) < kills and len(self.table) > before and alive:
             os.kill(alive[len(killed) % len(alive)], signal.SIGKILL)
             killed.append(alive)
-    monkeypatch.setattr(room.Driver, 'write', write)
+    monkeypatch.setattr(Run, 'add_all', write)
     c, one = longer(data, tmp_path) if kills > 2 else (config(data), plain)
     run(data, c, tmp_path/'run', ray=on_ray(data))
     assert len(killed) == kills

@@ -11,7 +11,7 @@ from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
 from prunebook.data.texts import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
-from prunebook.evaluation.prompts import check_items
+from prunebook.evaluation.choices import check_items
 from prunebook.data.questions import one_step_sums
 from support.readers import blobs, bounded, fuzz, near
 

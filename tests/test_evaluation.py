@@ -5,13 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.evaluation.evaluation import c4_loss, choice_accuracy, text_loss
-from prunebook.evaluation.generation import (RoomyLayer, end_tokens, generate_texts, generated_accuracy, last_number,
-                                             shared_start)
-from prunebook.evaluation.prompts import SCORINGS, answers, check_items, prompt
-from prunebook.evaluation.scores import (LossScore, Score, as_score, compare, item_hash, knows, load_score,
+from prunebook.evaluation.choices import SCORINGS, answers, check_items, choice_accuracy, pick, prompt
+from prunebook.evaluation.generation import PrefixCache, end_tokens, generate_texts, generated_accuracy, last_number
+from prunebook.evaluation.losses import text_loss
+from prunebook.evaluation.scores import (LossScore, Score, as_score, compare, item_hash, is_above_chance, load_score,
                                          macro_interval, ratio_interval, wilson)
-from prunebook.evaluation.likelihood import pick
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
@@ -266,7 +264,7 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     model.generation_config.eos_token_id = None
     begin = 'An example in front. '
     prompts = [tok(begin + o)['input_ids'] for o in ('abc', 'a question longer than the example', 'x')]
-    common = shared_start(LayerStack(model), prompts)
+    common = PrefixCache.of(LayerStack(model), prompts)
     assert (common.cache is None) == (kind == 'gemma3_text') and common.tokens in (0, len(begin))
     assert (common.tokens == 0) == (kind == 'gemma3_text')
     want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
@@ -282,30 +280,12 @@ def test_rows_that_are_done_leave_the_batch(monkeypatch):
     written = [greedy(model, o, 40) for o in prompts]
     end = next(o for o in written[0] if o not in written[1])
     model.generation_config.eos_token_id = end
-    update = RoomyLayer.update
-    def noted(self, keys, *args, **kw):
-        sizes.append((len(keys), keys.shape[2]))
-        return update(self, keys, *args, **kw)
-    monkeypatch.setattr(RoomyLayer, 'update', noted)
+    count = lambda m, args, out: sizes.append(tuple(args[0].shape[:2]))
+    LayerStack(model).layers[0].register_forward_hook(count)
     want = [tok.decode(until(o, end), skip_special_tokens=True) for o in written]
     assert generate_texts(model, tok, prompts, 40) == want
     rows = [n for n, width in sizes if width == 1]
     assert rows == sorted(rows, reverse=True) and rows[0] == 3 and rows[-1] < 3
-
-
-def test_rows_of_a_roomy_layer_are_selected():
-    "A layer that never got a key stays empty; the rows may be named on another device"
-    RoomyLayer(4).batch_select_indices(torch.tensor([1]))
-    layer, keys = RoomyLayer(4), torch.arange(6.).view(3, 1, 2, 1)
-    layer.update(keys, -keys)
-    class Elsewhere(torch.Tensor):
-        def to(self, device):
-            asked.append(device)
-            return self.as_subclass(torch.Tensor)
-    asked = []
-    layer.batch_select_indices(torch.tensor([2, 0]).as_subclass(Elsewhere))
-    assert asked == 2 * [keys.device] and layer.keys[:, 0, :, 0].tolist() == [[4, 5], [0, 1]]
-    assert layer.get_seq_length() == 2 and layer.update(keys[:2], keys[:2])[0].shape == (2, 1, 4, 1)
 
 
 # the chat template
@@ -378,9 +358,9 @@ def test_compare_finds_and_does_not_find():
 
 
 def test_knowledge_is_above_chance_and_majority():
-    row = lambda low, majority: dict(low=low, baseline=.25, majority=majority)
-    assert knows(row(.3, .28)) and not knows(row(.3, .31)) and not knows(row(.2, None)) and knows(row(.3, float('nan')))
-    assert not knows(ask(tiny(layers=2), questions()))
+    for low, majority, told in ((.3, .28, True), (.3, .31, False), (.2, None, False), (.3, math.nan, True)):
+        assert is_above_chance(dict(low=low, baseline=.25, majority=majority)) == told
+    assert not is_above_chance(ask(tiny(layers=2), questions()))
 
 
 # records
@@ -405,12 +385,6 @@ def test_hashes_name_items():
     items = questions(2)
     assert item_hash(items[0]) != item_hash(items[1]) and len(item_hash(items)) == 16
     assert ask(tiny(layers=2), items).items == item_hash(items)
-
-
-def test_c4_takes_any_texts_and_says_which(tmp_path):
-    (tmp_path/'mine.txt').write_text('\n'.join(texts))
-    s = c4_loss(tiny(), Letters(), n_texts=3, source=str(tmp_path/'mine.txt'), progress=False)
-    assert s.n == 3 and s.source.endswith('mine.txt')
 
 
 def test_the_model_is_left_as_it_was(tmp_path):

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 import pytest
-from prunebook.paper.grids import config_record, differences
+from prunebook.paper.sweep import config_record, differences
 
 root = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location('evidence', root/'tools'/'evidence.py')

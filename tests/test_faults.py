@@ -11,7 +11,7 @@ from prunebook.pruning.checkpoint import prune_checkpoint
 from prunebook.core import read_json
 from prunebook.healing.recipes import HealingConfig
 from prunebook.similarity.distances import LayerDistances
-from prunebook.paper.grids import SweepConfig
+from prunebook.paper.sweep import SweepConfig
 from support import kills
 from support.kills import beside, commit_index, tree, unsynced
 from support.tiny import save, texts, tiny, words

@@ -17,7 +17,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.evaluation.maps import LossMap
 from prunebook.pruning.plans import Plan, parse_layers
 from prunebook.similarity.distances import LayerDistances
-from prunebook.paper.grids import SweepConfig
+from prunebook.paper.sweep import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
 
 

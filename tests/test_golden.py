@@ -8,7 +8,7 @@ import pytest
 import torch
 from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
-from prunebook.evaluation.evaluation import choice_accuracy
+from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import cut_losses
 from prunebook.model.loading import load_model
 from prunebook.similarity.distances import layer_distances

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from prunebook.model.attention import takes_forks
 from prunebook.core import PrunebookError
-from prunebook.evaluation.prompts import prompt
-from prunebook.evaluation.likelihood import (continuation_logprobs, document_losses, encode_pairs, logprob_batches,
-                                             pick, token_losses)
-from prunebook.evaluation.prefixes import share_prefixes
+from prunebook.evaluation.choices import prompt
+from prunebook.evaluation.choices import continuation_logprobs, encode_pairs, pick
+from prunebook.evaluation.losses import document_losses, token_losses
 from prunebook.data.texts import make_batch
 from prunebook.model.stack import check_vocabulary
 from prunebook.model.stack import LayerStack
@@ -70,26 +68,14 @@ def test_shared_prompts_change_nothing(kind):
             np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('kind', CASES)
-def test_forks_and_caches_agree(kind, monkeypatch):
-    "A model that takes no fork masks gives the same by the other way; the models that are known to take them do"
-    model, r = make(kind, **dict(sliding_window=64) if 'sliding_window' in CASES[kind] else {}), random.Random(1)
-    requests = [(words(r, r.randrange(2, 9)), [words(r, r.randrange(1, 6)) for _ in range(3)]) for _ in range(7)]
-    assert takes_forks(LayerStack(model))
-    forks = continuation_logprobs(model, requests)
-    monkeypatch.setattr('prunebook.evaluation.likelihood.takes_forks', lambda stack: False)
-    caches = continuation_logprobs(model, requests)
-    for a, b in zip(forks, caches): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-
 def test_a_window_shorter_than_the_row():
     model, context = make('gemma3_text', sliding_window=16), list(range(3, 33))
     got = continuation_logprobs(model, [(context, [[40, 41], [50, 51, 52]])])[0]
     np.testing.assert_allclose(got, [plain(model, context, o) for o in ([40, 41], [50, 51, 52])], rtol=1e-4)
 
 
-def test_masks_by_place_in_the_row():
-    "GPT-Neo masks by place in the row, whatever mask it is given; also where a row of forks would exceed its tables"
+def test_positions_in_tables():
+    "GPT-Neo masks by place in the row, whatever mask it is given; also where copies of caches fill its tables"
     torch.manual_seed(0)
     config = AutoConfig.for_model('gpt_neo', num_layers=4, hidden_size=32, num_heads=4, window_size=16, vocab_size=99,
                                   attention_types=[[['global', 'local'], 2]], max_position_embeddings=64,
@@ -101,27 +87,29 @@ def test_masks_by_place_in_the_row():
         np.testing.assert_allclose(got, [plain(model, context, o) for o in choices], rtol=1e-4)
 
 
-def test_a_shared_beginning_is_computed_once():
-    model, seen = make('llama'), [0]
-    assert takes_forks(LayerStack(model))  # asked once
-    count = lambda m, a, out: seen.__setitem__(0, seen[0] + a[0].shape[0] * a[0].shape[1])
-    LayerStack(model).layers[0].register_forward_hook(count)
-    continuation_logprobs(model, [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)])
-    assert seen[0] == 30 + 6 * (2 + 2), 'the common 30 once; then two of its own and two choices longer than a token'
+def ran(model, requests, monkeypatch, **kw):
+    "Rows and tokens of each pass"
+    monkeypatch.setattr('prunebook.evaluation.choices.takes_cache', lambda stack: True)
+    seen = []
+    with_hook = LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.append(tuple(a[0].shape[:2])))
+    continuation_logprobs(model, requests, **kw)
+    with_hook.remove()
+    return seen
 
 
-def test_letters_cost_nothing():
-    "Choices of one token: a forward over the prompt, and no more"
-    model, seen = make('llama'), []
-    assert takes_forks(LayerStack(model))
-    LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.append(a[0].shape))
-    continuation_logprobs(model, [([3, 4, 5, 6, 7], [[10], [11], [12], [13]])])
-    assert seen == [(1, 5, 32)]
+def test_what_is_shared_is_computed_once(monkeypatch):
+    "The common 30 once; then two of its own, and the rest of two choices; letters cost nothing; padding only behind"
+    model = make('llama')
+    requests = [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)]
+    assert ran(model, requests, monkeypatch) == [(1, 30), (6, 2), (12, 1)]
+    assert ran(model, [([3, 4, 5, 6, 7], [[10], [11], [12], [13]])], monkeypatch) == [(1, 5)]
+    requests = [([3] * 30 + [i] * n, [[7], [8]]) for i, n in ((4, 2), (5, 9), (6, 5))]
+    assert ran(model, requests, monkeypatch) == [(1, 30), (3, 9)]
+    assert ran(model, requests, monkeypatch, batch_tokens=80) == [(1, 30), (2, 9), (1, 2)]
 
 
 @pytest.mark.parametrize('kind', CASES)
-def test_whole_prompts_share_a_row(kind):
-    "Behind a shared beginning, prompts with answers of one token are prongs of one row; in rows of any length"
+def test_letters_in_batches_of_any_size(kind):
     model, r = make(kind), random.Random(2)
     front = words(r, 20)
     requests = [(front + words(r, r.randrange(1, 12)), [[v] for v in words(r, 4)]) for _ in range(9)]
@@ -130,89 +118,18 @@ def test_whole_prompts_share_a_row(kind):
             np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
 
 
-def test_a_row_of_prompts_is_one_batch_without_padding():
-    model, seen = make('llama'), []
-    assert takes_forks(LayerStack(model))
-    LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.append(tuple(a[0].shape[:2])))
-    requests = [([3] * 30 + [i] * n, [[7], [8]]) for i, n in ((4, 2), (5, 9), (6, 5))]
-    continuation_logprobs(model, requests, batch_tokens=99)
-    assert seen == [(1, 30), (1, 16)]
-
-
-# many pruned models
-
-KEEPS = [[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [0, 3], [1, 2, 3], [0, 1]]
-
-
-def asked(kind, r):
-    "Requests for each of the three ways: choices of many tokens, of one token behind a shared beginning, and alone"
+@pytest.mark.parametrize('letters', [True, False])
+def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
+    model, r = make('llama'), random.Random(7)
     front = words(r, 20)
-    if kind == 'letters': return [(front + words(r, r.randrange(1, 9)), [[v] for v in words(r, 4)]) for _ in range(9)]
-    front = front if kind == 'shared' else []
-    return [(front + words(r, r.randrange(2, 9)), [words(r, r.randrange(1, 5)) for _ in range(3)]) for _ in range(7)]
+    requests = [(front + words(r, 4), [words(r, 1 if letters else 3) for _ in range(4)]) for _ in range(9)]
+    whole, real = continuation_logprobs(model, requests, 300), LayerStack.extend
 
-
-@pytest.mark.parametrize('kind', ['letters', 'shared', 'alone'])
-@pytest.mark.parametrize('model', [*CASES, 'mamba'])
-def test_pruned_models_together_as_alone(model, kind):
-    "One walk over the tree gives bit for bit what a view of each pruned model gives"
-    model = make(model)
-    requests, stack = asked(kind, random.Random(3)), LayerStack(model)
-    together = list(logprob_batches(model, requests, KEEPS, batch_tokens=200))
-    for m, keep in enumerate(KEEPS):
-        with stack.view(keep) as small: alone = continuation_logprobs(small, requests, batch_tokens=200)
-        got = {o: v for pairs, found in together for o, v in zip(pairs, found[m])}
-        assert got == {(i, j): v for i, o in enumerate(alone) for j, v in enumerate(o)}
-    assert len({round(float(found[m, 0]), 4) for m in range(len(KEEPS)) for _, found in together}) > 3
-
-
-@pytest.mark.parametrize('kind', ['letters', 'shared', 'alone'])
-def test_shared_layers_run_once(kind):
-    model, ran, requests = make('llama'), [], asked(kind, random.Random(4))
-    assert takes_forks(LayerStack(model))  # asked once
-    for layer in LayerStack(model).layers: layer.self_attn.register_forward_hook(lambda *a: ran.append(1))
-    batches = len(list(logprob_batches(model, requests, KEEPS, batch_tokens=60)))
-    walks = batches + (kind != 'alone')  # the shared beginning runs through the tree as well
-    tree = sum(o.applications for o in share_prefixes(KEEPS))
-    assert batches > 1 and walks * tree <= len(ran) <= walks * tree + 1  # `replay` asks a layer what it returns
-    assert tree < sum(map(len, KEEPS)) / 1.5
-
-
-def test_requests_that_are_done_do_not_run():
-    "The others keep their batches, and so their last digits"
-    model, requests = make('llama'), asked('shared', random.Random(5))
-    whole = list(logprob_batches(model, requests, KEEPS, batch_tokens=120))
-    first = {i for i, _ in whole[0][0]}
-    rest = list(logprob_batches(model, requests, KEEPS, batch_tokens=120, done=first))
-    assert len(rest) == len(whole) - 1
-    for (pairs, found), (again, values) in zip(whole[1:], rest):
-        assert pairs == again and np.array_equal(found, values)
-    assert not list(logprob_batches(model, requests, KEEPS, done=range(len(requests))))
-
-
-def test_layers_stay_in_the_order_of_the_model():
-    "As in a view: the order in which they are named does not matter; cuts that keep nothing are refused"
-    model, requests = make('llama'), asked('shared', random.Random(6))
-    one, two = (list(logprob_batches(model, requests, k)) for k in ([[3, 1], [0, 2, 1]], [[1, 3], [0, 1, 2]]))
-    assert all(np.array_equal(a[1], b[1]) for a, b in zip(one, two))
-    for wrong in ([], [[]], [[0, 0]]):
-        with pytest.raises(PrunebookError): list(logprob_batches(model, requests, wrong))
-    assert continuation_logprobs(model, []) == []
-
-
-@pytest.mark.parametrize('keeps', [None, KEEPS], ids=['one model', 'many'])
-def test_a_row_of_prompts_is_halved_when_memory_runs_out(keeps, monkeypatch):
-    import prunebook.evaluation.likelihood as likelihood
-    model, requests, real = make('llama'), asked('letters', random.Random(7)), likelihood.run_forks
-
-    def small(stack, forks, base=None, before=0):
-        if sum(len(o.ids) for o in forks) > 12: raise torch.OutOfMemoryError('out of memory')
-        return real(stack, forks, base, before)
-    whole = {o: v for p, f in logprob_batches(model, requests, keeps, 300) for o, v in zip(p, f.T)}
-    monkeypatch.setattr(likelihood, 'run_forks', small)
-    parts = {o: v for p, f in logprob_batches(model, requests, keeps, 300) for o, v in zip(p, f.T)}
-    assert whole.keys() == parts.keys()
-    for k in whole: np.testing.assert_allclose(parts[k], whole[k], rtol=1e-4)
+    def small(self, rows, cache=None):
+        if sum(map(len, rows)) > 24: raise torch.OutOfMemoryError('out of memory')
+        return real(self, rows, cache)
+    monkeypatch.setattr(LayerStack, 'extend', small)
+    for a, b in zip(whole, continuation_logprobs(model, requests, 300)): np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 # text and tokens

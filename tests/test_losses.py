@@ -6,11 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from prunebook.core import PrunebookError
-from prunebook.evaluation.evaluation import text_loss
 from prunebook.paper.bends import critical_fraction, fit_two_lines
-from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map
-from prunebook.evaluation.maps import LossMap
-from prunebook.evaluation.prefixes import Branch, run_branch, share_prefixes
+from prunebook.evaluation.losses import cut_losses, share_prefixes, text_loss
+from prunebook.evaluation.maps import LossMap, judge_distances, loss_map
 from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.distances import layer_distances
 from prunebook.model.stack import Block, LayerStack
@@ -71,13 +69,10 @@ def test_both_strategies_of_a_stack_of_thirty():
     assert (sum(map(len, keeps)) + 30) / sum(o.applications for o in share_prefixes(keeps)) >= 2.8
 
 
-def test_a_branch_starts_where_the_last_one_ended():
-    model, ids = spread(), torch.tensor([[5, 6, 7, 8]])
-    stack = LayerStack(model)
-    with torch.inference_mode():
-        _, x = run_branch(stack, Branch((), (0, 1), [], []), None, lambda: stack.body(ids))
-        hidden, _ = run_branch(stack, Branch((0, 1), (4, 5), [0], []), x, lambda: stack.body(ids))
-        with stack.view([0, 1, 4, 5]): assert torch.equal(hidden, stack.body(ids).last_hidden_state)
+def test_states_that_wait():
+    tree, = share_prefixes([[0, 1, 2], [0, 1], [0, 2], [0, 3, 4]])
+    assert (tree.layers, tree.ends, [o.layers for o in tree.branches]) == ((0,), [], [(1,), (2,), (3, 4)])
+    assert tree.branches[0].ends == [1] and tree.branches[0].branches[0].ends == [0] and tree.stored == 2
 
 
 @pytest.mark.parametrize('kw', [dict(memory=1e-9), dict(batch_tokens=32), dict(batch_tokens=10**4)], ids=str)
@@ -88,31 +83,45 @@ def test_memory_and_batches_change_no_loss(kw):
 
 
 def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
-    "Stopped after each batch in turn; what was done is not run again, with other batches either"
-    model, keeps, partial = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial'
+    "Stopped after each batch in turn; what was done is not run again"
+    import prunebook.evaluation.losses as losses
+    model, keeps, partial, real = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial', losses.batch_losses
     whole = losses_of(model, keeps, batch_tokens=40)
-    import prunebook.evaluation.documents as documents
-    walk = documents.walk
     for stop in (1, 2, 3):
         partial.unlink(missing_ok=True)
-        left = iter(range(stop))
+        left, ran = iter(range(stop)), []
 
         def interrupted(*args):
             if next(left, None) is None: raise KeyboardInterrupt
-            yield from walk(*args)
-        monkeypatch.setattr(documents, 'walk', interrupted)
-        with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
-        count = []
+            return real(*args)
 
-        def counted(stack, roots, batch):
-            count.append(len(batch.rows))
-            return walk(stack, roots, batch)
-        monkeypatch.setattr(documents, 'walk', counted)
+        def counted(*args):
+            ran.append(len(args[3]))
+            return real(*args)
+        monkeypatch.setattr(losses, 'batch_losses', interrupted)
+        with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
+        monkeypatch.setattr(losses, 'batch_losses', counted)
         again = losses_of(model, keeps, batch_tokens=40, partial=partial)
-        assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(count) < len(texts)
+        assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(ran) < len(texts)
     assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used
     partial.write_bytes(b'{}')
     with pytest.raises(PrunebookError, match='is damaged'): losses_of(model, keeps, partial=partial)
+
+
+def test_a_mapper_gives_the_same_bits_in_any_order(tmp_path):
+    "What it did before it stopped is kept, also within a batch"
+    def mapper(function, calls, model, tokenizer):
+        seen.append(len(calls))
+        for i in reversed(range(len(calls))):
+            if i == stop: raise KeyboardInterrupt
+            yield i, function(model, tokenizer, *calls[i])
+    model, keeps, seen, stop = spread(), all_cuts() * 2, [], 3
+    here = losses_of(model, keeps, batch_tokens=64)
+    with pytest.raises(KeyboardInterrupt):
+        losses_of(model, keeps, batch_tokens=64, mapper=mapper, partial=tmp_path/'partial')
+    stop = None
+    there = losses_of(model, keeps, batch_tokens=64, mapper=mapper, partial=tmp_path/'partial')
+    assert [o.sums for o in there] == [o.sums for o in here] and seen[1] == 4 < seen[0]
 
 
 # wrong input
@@ -197,20 +206,19 @@ def test_a_map_whose_parts_do_not_fit(measured, tmp_path, change):
 def test_judged_by_size(measured):
     model, m = measured
     judged = judge_distances(m, layer_distances(model, Letters(), texts, max_length=32, progress=False))
-    assert list(judged.n) == [1, 2, 3, 4, 5] and (judged.excess_loss >= 0).all()
-    assert ((judged.excess_low <= judged.excess_loss) & (judged.excess_loss <= judged.excess_high)).all()
+    assert list(judged.n) == [1, 2, 3, 4, 5] and (judged.regret >= 0).all()
+    assert ((judged.regret_low <= judged.regret) & (judged.regret <= judged.regret_high)).all()
     assert {'cross_fitted', 'cross_low', 'cross_high', 'spearman', 'l_star', 'best'} <= set(judged)
 
 
 def test_map_and_distances_of_two_models_are_refused(measured):
-    others = {'The loss map has 6 layers, but the distances have 4': tiny(layers=4),
-              'The loss map is of the model': tiny(layers=6, seed=1)}
+    others = {'of one of 4': tiny(layers=4), 'is of a model of 6 layers': tiny(layers=6, seed=1)}
     for said, o in others.items():
         d = layer_distances(o, Letters(), texts, max_length=32, progress=False)
         with pytest.raises(PrunebookError, match=said): judge_distances(measured[1], d)
 
 
-def test_cross_fitted_excess_loss_of_blocks_that_are_all_alike_is_nothing():
+def test_cross_fitted_regret_of_blocks_that_are_all_alike_is_nothing():
     "Fifty blocks, twelve documents, pure chance: the least of many looks cheap only on the documents that chose it"
     r, depth, docs = np.random.default_rng(0), 50, 12
     far = np.abs(np.subtract.outer(np.arange(depth + 1), np.arange(depth + 1))) / depth
@@ -222,7 +230,7 @@ def test_cross_fitted_excess_loss_of_blocks_that_are_all_alike_is_nothing():
         grid = sums.sum(-1) / (100 * docs)
         row, = judge_distances(LossMap(grid, sums, [100] * docs, {}), dist).to_dict('records')
         assert row['l_star'] == 0
-        excess.append(row['excess_loss'])
+        excess.append(row['regret'])
         cross.append(row['cross_fitted'])
     assert np.mean(excess) > .1 and abs(np.mean(cross)) < 3 * np.std(cross) / 40**.5
     assert np.isnan(judge_distances(LossMap(grid, sums[..., :3], [100] * 3, {}), dist).cross_fitted).all()

@@ -3,7 +3,7 @@ import json
 import pytest, torch
 from prunebook import PrunebookError, choose_layers, heal, prune_model
 from prunebook.cli import main
-from prunebook.evaluation.parents import agreement
+from prunebook.evaluation.losses import divergence
 from prunebook.healing.recipes import HealingConfig
 from prunebook.serving.rules import servable, served_by, serving_verdict
 from prunebook.pruning.sizes import model_sizes
@@ -35,7 +35,7 @@ def test_choose_prune_heal_compare(kind):
     small = prune_model(parent, plan)
     assert model_sizes(small).after()['params'] == plan.details['gives']['params'] == small.num_parameters()
     healed = heal(small, tok, docs, EXPERTS if kind == 'gpt_oss' else LIGHT, progress=False).model
-    found = agreement(healed, parent, tok, docs, progress=False)
+    found = divergence(healed, parent, tok, docs, progress=False)
     assert 0 <= found['agreement'].value <= 1 and found['kl'].value >= 0
     ids = torch.arange(3, 13)[None]
     out = healed.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0)

@@ -12,7 +12,8 @@ from prunebook.paper.claims import open_run
 from prunebook.paper.verdicts import claim_finding
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
-from prunebook.evaluation.evaluation import choice_accuracy, text_loss
+from prunebook.evaluation.choices import choice_accuracy
+from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.generation import generated_accuracy
 from prunebook.evaluation.scores import item_hash
 from prunebook.evaluation.tasks import task_examples, task_items
@@ -23,7 +24,7 @@ from prunebook.pruning.strategies import prune_model
 from prunebook.paper.runs import kept_score, read_record, read_run
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
-from prunebook.paper.grids import kept_config, questions_of, task_of
+from prunebook.paper.sweep import kept_config, questions_of, task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 runs = [results/o for o in ('demo', 'quick')]

@@ -11,13 +11,13 @@ import torch
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.scores import Score
-from prunebook.evaluation.tasks import TASKS, Task
+from prunebook.evaluation.tasks import TASKS, GeneratedTask, LossTask
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.strategies import STRATEGIES, Strategy
 from prunebook.paper.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity.distances import layer_distances
-from prunebook.paper.grids import SweepConfig, kept_config, questions_of, task_of
-from prunebook.paper.sweeps import sweep
+from prunebook.paper.sweep import SweepConfig, kept_config, questions_of, task_of
+from prunebook.paper.sweep import sweep
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
@@ -112,7 +112,7 @@ def test_healed_rows_have_curves_and_adapters(data):
 def test_what_another_sweep_has_is_copied(data, registries):
     "Losses of the same unhealed models; no healed model's, and no written answers"
     rows = [dict(question=f'{i}', answer=str(i + 1)) for i in range(4)]
-    TASKS.add(Task('next', 'Next number', 'generated', rows, max_new_tokens=4))
+    TASKS.add(GeneratedTask('next', 'Next number', rows, max_new_tokens=4))
     c = config(data, strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4', 'next'], healing=SHORT)
     first = run(data, c, tokenizer=letter_tokenizer(), name='a')
     second = run(data, c.replace(ns=[2], healed_ns=[]), tokenizer=letter_tokenizer(), name='b')
@@ -144,10 +144,9 @@ def test_the_unpruned_model_is_healed_alike(data):
 def test_run_again_it_only_reads(data, monkeypatch):
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
-    import prunebook.paper.scoring as scoring
-    import prunebook.paper.units as units
-    for name in ('cut_losses', 'cut_answers', 'evaluate'): monkeypatch.setattr(scoring, name, None)
-    for name in ('layer_distances', 'search_loss'): monkeypatch.setattr(units, name, None)
+    import prunebook.paper.sweep as room
+    for name in ('cut_losses', 'evaluate', 'layer_distances', 'text_loss'):
+        monkeypatch.setattr(room, name, None)
     pd.testing.assert_frame_equal(table, run(data, c))
 
 
@@ -183,21 +182,21 @@ def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
 
 def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     "In the middle of the losses: what is done stays, and is not run again"
-    import prunebook.evaluation.documents as documents
-    c, walk, left, read = config(data, batch_tokens=40), documents.walk, iter(range(2)), []
+    import prunebook.evaluation.losses as losses
+    c, real, left, read = config(data, batch_tokens=40), losses.batch_losses, iter(range(2)), []
     whole = run(data, c, 'whole')
 
     def interrupted(*args):
         if next(left, None) is None: raise KeyboardInterrupt
-        yield from walk(*args)
+        return real(*args)
 
-    def counted(stack, roots, batch):
-        read.extend(batch.rows)
-        return walk(stack, roots, batch)
-    monkeypatch.setattr(documents, 'walk', interrupted)
+    def counted(*args):
+        if len(args[2] or ()) > 1: read.extend(args[3])
+        return real(*args)
+    monkeypatch.setattr(losses, 'batch_losses', interrupted)
     with pytest.raises(KeyboardInterrupt): run(data, c, 'stopped')
     assert (data/'stopped'/'work'/'main'/'c4.partial').exists()
-    monkeypatch.setattr(documents, 'walk', counted)
+    monkeypatch.setattr(losses, 'batch_losses', counted)
     again = run(data, c.replace(batch_tokens=4096, memory=2., data_dir=str(data)), 'stopped')
     assert 0 < len(read) < len(letter_texts())
     numbers = ['value', 'low', 'high']
@@ -247,7 +246,7 @@ def test_killed_at_random_times_ends_with_the_same_table(data):
     "SIGKILL, which nothing can catch, at 20 random times"
     import multiprocessing as mp
     ctx = mp.get_context('forkserver')
-    ctx.set_forkserver_preload(['prunebook.paper.sweeps', 'test_sweeps', 'peft'])
+    ctx.set_forkserver_preload(['prunebook.paper.sweep', 'test_sweeps', 'peft'])
 
     def start(out, after=None):
         p = ctx.Process(target=child, args=(data, out))
@@ -408,8 +407,8 @@ def test_a_strategy_of_the_readers_own(data, registries):
 
 def test_a_task_of_the_readers_own(data, registries):
     rows = [dict(question=f'{i} and one', answer=str(i + 1)) for i in range(4)]
-    TASKS.add(Task('next', 'Next number', 'generated', rows, max_new_tokens=4))
-    TASKS.add(Task('mine', 'My texts', 'loss', texts=letter_texts(4, seed=9)))
+    TASKS.add(GeneratedTask('next', 'Next number', rows, max_new_tokens=4))
+    TASKS.add(LossTask('mine', 'My texts', letter_texts(4, seed=9)))
     c = config(data, strategies=['simple'], ns=[2], tasks=['next', 'mine'])
     table = run(data, c, tokenizer=letter_tokenizer())
     found = table[['task', 'metric', 'count']].drop_duplicates().values.tolist()

@@ -7,13 +7,11 @@ import torch
 from prunebook.model.assets import ASSETS, complete
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
-from prunebook.evaluation.evaluation import evaluate
+from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
 from prunebook.evaluation.generation import same_number
-from prunebook.evaluation.harness import harness_scores
-from prunebook.evaluation.prompts import choose_examples, prompt, put_in_words
 from prunebook.evaluation.scores import compare, item_hash, load_score
-from prunebook.evaluation.tasks import (GSM8K_EXAMPLES, TASKS, Task, change_task, parse_task, task_examples,
-                                        task_items, task_title)
+from prunebook.evaluation.tasks import (GSM8K_EXAMPLES, TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
+                                        evaluate, harness_scores, parse_task, task_examples, task_items, task_title)
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -80,10 +78,10 @@ def test_titles():
     assert len(repr(TASKS['gsm8k'])) < 80
 
 
-@pytest.mark.parametrize('wrong', [dict(kind='guess'), dict(questions=None), dict(scoring='best')])
+@pytest.mark.parametrize('wrong', [dict(items=None), dict(scoring='best')])
 def test_a_task_checks_itself(wrong):
-    good = dict(name='mine', title='Mine', kind='choice', questions='mmlu')
-    with pytest.raises(PrunebookError, match='mine'): Task(**good | wrong)
+    good = dict(name='mine', title='Mine', items='mmlu')
+    with pytest.raises(PrunebookError, match='mine'): ChoiceTask(**good | wrong)
 
 
 # the rows
@@ -97,7 +95,7 @@ def test_default_scorings_are_the_harness_headline():
 
 def words(name, item, **kw):
     t = TASKS[name]
-    return put_in_words(item, letter=t.scoring == 'letter', prompt=t.prompt, answers=t.answers, **kw)
+    return render_prompt(item, letter=t.scoring == 'letter', prompt=t.prompt, answers=t.answers, **kw)
 
 
 def test_prompts_are_the_harness_ones():
@@ -123,7 +121,7 @@ def test_winogrande_is_asked_by_partial_evaluation():
     asked = words('winogrande', item, examples=[item | dict(answer=1)])
     assert asked.prompts == ['Sarah beat Maria, so Sarah', 'Sarah beat Maria, so Maria']
     assert asked.choices == ['got the cup.'] * 2 and asked.front == 'Sarah beat Maria, so Maria got the cup.\n\n'
-    s = run([replace(TASKS['winogrande'], questions=[item])])['winogrande']
+    s = run([replace(TASKS['winogrande'], items=[item])])['winogrande']
     ids = [Letters()(o + ' got the cup.')['input_ids'] for o in asked.prompts]
     with torch.no_grad(): lp = [model(torch.tensor([o])).logits[0].log_softmax(-1) for o in ids]
     want = [sum(l[i - 1, o[i]].item() for i in range(len(o) - len(' got the cup.'), len(o))) for l, o in zip(lp, ids)]
@@ -151,7 +149,7 @@ def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
 
 
 @needs_questions
-@pytest.mark.parametrize('name', [k for k, o in TASKS.items() if isinstance(o.questions, str) and k != 'sums'])
+@pytest.mark.parametrize('name', [k for k, o in TASKS.items() if not o.reads_texts and k != 'sums'])
 def test_every_task_has_questions_and_a_prompt(name):
     t = TASKS[name]
     item, = task_items(t, 1)
@@ -176,7 +174,7 @@ def test_scores_come_by_task_and_are_saved(tmp_path):
 
 
 def test_own_texts_and_their_name():
-    s = run([Task('mine', 'Mine', 'loss', texts=letter_texts)], n_texts=3)['mine']
+    s = run([LossTask('mine', 'Mine', letter_texts)], n_texts=3)['mine']
     assert s.task == 'mine' and s.n == 3 and s.source == 'own'
     c4 = run(['c4'], sources=dict(c4=letter_texts()))['c4']
     assert c4.source == 'own' and np.isclose(c4.sums[0], s.sums[0])
@@ -185,8 +183,8 @@ def test_own_texts_and_their_name():
 def test_nothing_runs_before_all_questions_are_there(own, monkeypatch):
     monkeypatch.delenv('PRUNEBOOK_DATA', raising=False)
     seen = []
-    own.add(Task('first', 'First', 'generated', [dict(question='q', answer='1')], score=lambda *a: seen.append(a)))
-    for tasks in (['first', 'trivia'], ['first', Task('b', 'B', 'choice', [dict(question='q')])], []):
+    own.add(GeneratedTask('first', 'First', [dict(question='q', answer='1')], right=lambda *a: seen.append(a)))
+    for tasks in (['first', 'trivia'], ['first', ChoiceTask('b', 'B', [dict(question='q')])], []):
         with pytest.raises(PrunebookError): run(tasks)
     with pytest.raises(PrunebookError, match='Ask for 1 to 1'): run(['first'], n_questions=2)
     assert not seen
@@ -194,7 +192,7 @@ def test_nothing_runs_before_all_questions_are_there(own, monkeypatch):
 
 def test_an_interruption_keeps_the_scores_that_are_known(own, tmp_path):
     def stop(text, item): raise KeyboardInterrupt
-    own.add(Task('second', 'Second', 'generated', [dict(question='q', answer='1')], score=stop, stop=()))
+    own.add(GeneratedTask('second', 'Second', [dict(question='q', answer='1')], right=stop, stop=()))
     first = write(tmp_path/'q.jsonl', questions())
     with pytest.raises(KeyboardInterrupt): run([first, 'second'], save=tmp_path/'out', max_new_tokens=2)
     assert [load_score(o).n for o in (tmp_path/'out').iterdir()] == [6]
@@ -213,8 +211,8 @@ def test_scores_are_never_saved_into_the_model(tmp_path):
 def test_an_exact_match_task_of_a_reader(own):
     "One row, with its own prompt, examples and scorer; nothing else is edited"
     words = dict(hot='cold', big='small', up='down', old='new')
-    own.add(Task('opposites', 'Opposites', 'generated', [dict(question=a, answer=b) for a, b in words.items()], shots=2,
-                 prompt=lambda o: f'{o["question"]} >', score=lambda text, o: text.strip() == o['answer'], stop=('\n',),
+    own.add(GeneratedTask('opposites', 'Opposites', [dict(question=a, answer=b) for a, b in words.items()], shots=2,
+                 prompt=lambda o: f'{o["question"]} >', right=lambda text, o: text.strip() == o['answer'], stop=('\n',),
                  max_new_tokens=4))
     s = evaluate(model, letter_tokenizer(), ['opposites'], progress=False)['opposites']
     assert s.n == 4 and s.shots == 2 and s.majority == .25 and len(s.written) == 4
@@ -223,11 +221,11 @@ def test_an_exact_match_task_of_a_reader(own):
 
 
 def test_task_fields_reach_generation(own):
-    t = own.add(Task('t', 'T', 'generated', [dict(question='abc', answer='1')], max_new_tokens=3, stop=()))
+    t = own.add(GeneratedTask('t', 'T', [dict(question='abc', answer='1')], max_new_tokens=3, stop=()))
     model.generation_config.eos_token_id = None
     run_one = lambda **kw: evaluate(model, letter_tokenizer(), [t], progress=False, **kw)['t'].written[0]
     assert len(run_one()) <= 3 and len(run_one(max_new_tokens=5)) > len(run_one())
-    assert evaluate(model, letter_tokenizer(), [replace(t, kind='generated', shots=0)], progress=False)['t'].k in (0, 1)
+    assert evaluate(model, letter_tokenizer(), [replace(t, shots=0)], progress=False)['t'].k in (0, 1)
 
 
 # the harness
@@ -238,7 +236,7 @@ def test_scores_of_the_harness(monkeypatch):
         return dict(doc_id=i, doc=dict(q=i), target=target, filtered_resps=[(v, False) for v in logprobs])
     one, two = [sample(1, [-3., -1.], 0), sample(0, [-1., -2.], 0)], [sample(2, [-5., -4., -6.], 1)]
     out = dict(samples=dict(one=one, two=two), group_subtasks=dict(both=['one', 'two']))
-    monkeypatch.setattr('prunebook.evaluation.harness.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
+    monkeypatch.setattr('prunebook.evaluation.tasks.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
     found = harness_scores(None, None, ['one', 'both'])
     assert list(found) == ['harness:one', 'harness:both']
     assert found['harness:one'].picked == [0, 1] and found['harness:one'].k == 1
@@ -264,7 +262,7 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     demo, tok = load_model('demo', dtype=torch.float32)
     items, n = task_items(t), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
     items = [items[i * len(items) // n] for i in range(n)]
-    ours = evaluate(demo, tok, [replace(t, questions=items)], progress=False)[name]
+    ours = evaluate(demo, tok, [replace(t, items=items)], progress=False)[name]
     asked = [words(name, o, examples=choose_examples(o, task_examples(t) or (), t.shots, t.seed)) for o in items]
     requests = [Instance('loglikelihood', o, (text, ' ' + a.choices[j]), j) for o, a in zip(items, asked)
                 for text, js in a.parts() for j in js]

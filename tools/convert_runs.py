@@ -20,7 +20,7 @@ from prunebook.evaluation.scores import LossScore, Score
 from prunebook.evaluation.maps import LossMap
 from prunebook.paper.runs import KEYS, Run, kept_score, read_run, record_json
 from prunebook.similarity.distances import LayerDistances
-from prunebook.paper.grids import SweepConfig, config_record
+from prunebook.paper.sweep import SweepConfig, config_record
 from dataclasses import asdict
 
 TOTAL, LAYER, NAME = 134_515_008, 3_540_096, 'HuggingFaceTB/SmolLM2-135M-Instruct'  # the demo model

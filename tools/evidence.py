@@ -15,19 +15,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from prunebook.healing.recipes import QUICK
-from prunebook.evaluation.losses import loss_map
+from prunebook.evaluation.maps import loss_map
 from prunebook.model.loading import load_model
 from prunebook.model.stack import LayerStack
 from prunebook.paper.runs import Run, model_record, read_run
 from prunebook.data.texts import load_texts
 from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.distances import layer_distances
-from prunebook.evaluation.evaluation import text_loss
-from prunebook.evaluation.tasks import TASKS, Task, parse_task
-from prunebook.paper.grids import SweepConfig
-from prunebook.paper.jobs import Cut, Job, Row, begin, finish
-from prunebook.paper.sweeps import known_scores, sweep, work_through
-from prunebook.paper.units import Unit
+from prunebook.evaluation.losses import text_loss
+from prunebook.evaluation.tasks import TASKS, GeneratedTask, parse_task
+from prunebook.paper.sweep import SweepConfig
+from prunebook.paper.sweep import Cut, Job, Row, begin, finish
+from prunebook.paper.sweep import known_scores, sweep, work_through
+from prunebook.paper.sweep import Unit
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens
@@ -65,7 +65,7 @@ def read_numbers():
     say, numbers = 'The number on the board is {0}. The answer is {0}.', rng.sample(range(10, 1000), 408)
     return [dict(question=ask.format(rng.choice(names), k), answer=say.format(k)) for k in numbers]
 
-READING = Task('read_number', 'Reading a number', 'generated', lambda: read_numbers()[8:], shots=8, seed=None,
+READING = GeneratedTask('read_number', 'Reading a number', lambda: read_numbers()[8:], shots=8, seed=None,
                examples=lambda: read_numbers()[:8], stop=('Q:',), prompt=lambda o: f"Q: {o['question']}\nA:")
 TASKS.add(READING)
 

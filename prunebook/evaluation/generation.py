@@ -9,25 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 import torch
 import torch.nn.functional as F
 from transformers.cache_utils import DynamicLayer
-from ..model.stack import check_vocabulary
-from ..model.stack import takes_cache
 from ..core import PrunebookError
-from ..data.texts import retry_smaller_batch, token_budget
-from ..model.stack import evaluating
-from unittest import mock
-from .prompts import prompt as standard_prompt
-from .prompts import chat_prompt, check_shots, choose_examples, warn_truncated
+from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
+from .choices import _prompt, check_shots, choose_examples, prefill, warn_truncated
+from .losses import chat_prompt
 from .scores import Score, item_hash, wilson
-from ..model.stack import LayerStack
+from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['ENDS', 'PIECE', 'SAMPLE_PROMPTS', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'SharedStart',
-           'shared_start', 'RoomyLayer', 'roomy_cache', 'write_answers', 'generate_texts', 'roomy_tokens',
-           'generated_accuracy', 'check_generated', 'sample_answers', 'lost_answers']
+__all__ = ['ENDS', 'PIECE', 'SAMPLE_PROMPTS', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'PrefixCache',
+           'generate_texts', 'generated_accuracy', 'check_generated', 'sample_answers', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #81b6dfde
 def last_number(
@@ -77,93 +73,45 @@ def greedy_config(
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
 @dataclass
-class SharedStart:
+class PrefixCache:
     "The tokens that all prompts begin with, and their keys and values"
     tokens: int  # May be 0
     cache: Any   # A key-value cache of one row; `None` for a model whose prompts run whole
 
-@torch.inference_mode()
-def shared_start(
-    stack: LayerStack,
-    rows: Sequence[Sequence[int]],  # Tokens of each prompt
-    share: int = 16                 # A common beginning counts if it has this many tokens
-) -> SharedStart:
-    "Run what `rows` begin with, once. Each row keeps a token of its own"
-    common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
-    if len(common) < share: common = []
-    with evaluating(stack.model):
-        if not takes_cache(stack) or any(type(o) is not DynamicLayer for o in stack.new_cache().layers):
-            return SharedStart(0, None)
-        cache = stack.new_cache()
-        if common: stack.extend([common], cache)
-    return SharedStart(len(common), cache)
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, stack: LayerStack,
+        rows: Sequence[Sequence[int]],  # Tokens of each prompt
+        share: int = 16                 # A common beginning counts if it has this many tokens
+    ) -> PrefixCache:
+        "Run what `rows` begin with, once. Each row keeps a token of its own"
+        common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
+        if len(common) < share: common = []
+        with evaluating(stack.model):
+            if not takes_cache(stack) or any(type(o) is not DynamicLayer for o in stack.new_cache().layers):
+                return cls(0, None)
+            return cls(len(common), prefill(stack, common) if common else stack.new_cache())
 
-# %% ../../nbs/reference/evaluation/generation.ipynb #6a028112
-class RoomyLayer(DynamicLayer):
-    "A layer of a key-value cache with room for `room` tokens: new ones are written beside the others"
-    def __init__(self, room: int):
-        super().__init__()
-        self.room = room
+    def copies(self, stack: LayerStack,
+        pads: Sequence[int]  # Places in front of each row that hold no token
+    ) -> Any:
+        "A key-value cache whose first `tokens` places are filled: padding, then the first common tokens"
+        cache, n = stack.new_cache(), self.tokens
+        def behind(o): return torch.cat([F.pad(o[..., :max(0, n - p), :], (0, 0, min(n, p), 0)) for p in pads])
+        for own, given in zip(cache.layers, self.cache.layers):
+            if n and given.is_initialized: own.update(behind(given.keys), behind(given.values))
+        return cache
 
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.memory = [o.new_zeros(*o.shape[:2], self.room, o.shape[3]) for o in (key_states, value_states)]
-            self.device, self.is_initialized = key_states.device, True
-            self._show(0)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        for place, new in zip(self.memory, (key_states, value_states)): place[..., start:end, :] = new
-        return self._show(end)
-
-    def _show(self, end):
-        self.keys, self.values = (o[..., :end, :] for o in self.memory)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices):
-        if not self.is_initialized: return  # a layer that reads another's keys
-        self.memory = [o[indices.to(o.device)] for o in self.memory]
-        self._show(self.get_seq_length())
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #f912e9ad
-def roomy_cache(
-    stack: LayerStack,
-    common: SharedStart,
-    pads: Sequence[int],  # Places in front of each row that hold no token
-    room: int             # Places of a row in all
-) -> Any:
-    "A key-value cache whose first `common.tokens` places are filled: padding, then the first common tokens"
-    cache, n = stack.new_cache(), common.tokens
-    cache.layers = [RoomyLayer(room) for _ in cache.layers]
-    def behind(o): return torch.cat([F.pad(o[..., :max(0, n - p), :], (0, 0, min(n, p), 0)) for p in pads])
-    for own, given in zip(cache.layers, common.cache.layers):
-        if n and given.is_initialized: own.update(behind(given.keys), behind(given.values))
-    return cache
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #89ed6409
-PIECE = 16  # tokens between two looks at which rows are done
-
-def write_answers(
-    model: 'PreTrainedModel',
-    x: torch.Tensor,        # (B, T) tokens of the prompts, padded on the left
-    mask: torch.Tensor,     # (B, T) 0 where `x` is padded
-    common: SharedStart,    # Of these prompts
-    most: int,              # New tokens
-    done: Callable[[list[int]], bool]  # Is an answer complete with these tokens?
-) -> list[list[int]]:
-    "The new tokens of each row, by the model's own `generate`. A row may go on a little after it is done"
-    stack, written, rows = LayerStack(model), [[] for _ in x], list(range(len(x)))
-    cache = roomy_cache(stack, common, (mask == 0).sum(1).tolist(), x.shape[1] + most)
-    for k in range(0, most, PIECE):
-        out = model.generate(x, attention_mask=mask, max_new_tokens=min(PIECE, most - k), **{stack.cache_name: cache})
-        new = out[:, x.shape[1]:]
-        for i, o in zip(rows, new.tolist()): written[i] += o
-        left = [r for r, i in enumerate(rows) if not done(written[i])]
-        if not left: break
-        if len(left) < len(rows): cache.batch_select_indices(torch.tensor(left, device=x.device))
-        x, mask, rows = out[left], F.pad(mask[left], (0, new.shape[1]), value=1), [rows[r] for r in left]
-    return written
+    @property
+    def batch_tokens(self) -> int:
+        "Tokens of a batch: as many as 2 GB of keys and values hold, but at least 16,384"
+        if not self.tokens: return 2**14
+        size = sum(o.keys.nbytes + o.values.nbytes for o in self.cache.layers if o.is_initialized) / self.tokens
+        return max(2**14, int(2e9 / size))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #b6f86c93
+PIECE = 16  # tokens between two looks at which rows are done
+
 @torch.inference_mode()
 def generate_texts(
     model: 'PreTrainedModel',
@@ -171,41 +119,36 @@ def generate_texts(
     rows: Sequence[Sequence[int]],  # Tokens of each prompt
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    common: SharedStart | None = None  # From `shared_start` of these and perhaps more rows
+    common: PrefixCache | None = None  # Of these and perhaps more rows
 ) -> list[str]:
     "Greedy continuations of prompts of unequal length, padded on the left, each cut at the first `stop`"
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
-    common = common or shared_start(stack, rows)
-    whole = common.cache is None
-    config = greedy_config(model, tokenizer, max_new_tokens, stop if whole else ())
+    common = common or PrefixCache.of(stack, rows)
+    config = greedy_config(model, tokenizer, max_new_tokens, stop if common.cache is None else ())
     device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
-    def decoded(rows): return tokenizer.batch_decode(rows, skip_special_tokens=True)
-    def done(tokens): return not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
+    decoded = lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True)
+    done = lambda tokens: not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
     with evaluating(model), mock.patch.object(model, 'generation_config', config):
-        if whole:
+        if common.cache is None:
             out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()
-        else: written = write_answers(model, x, mask, common, max_new_tokens, done)
-    return [_cut(o, stop) for o in decoded([_until(o, ends) for o in written])]
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #4f495949
-def _until(tokens, ends):
-    "`tokens` before the first one in `ends`"
-    return tokens[:next((i for i, o in enumerate(tokens) if o in ends), len(tokens))]
-
-def _cut(text, stop):
-    "`text` up to the first of the texts in `stop`"
-    return text[:min([text.find(s) for s in stop if s in text], default=len(text))]
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #rt000002
-def roomy_tokens(common: SharedStart) -> int:
-    "Tokens of a batch: as many as 2 GB of keys and values hold, but at least 16,384"
-    if not common.tokens: return 2**14
-    size = sum(o.keys.nbytes + o.values.nbytes for o in common.cache.layers if o.is_initialized) / common.tokens
-    return max(2**14, int(2e9 / size))
+        else:
+            written, left = [[] for _ in rows], list(range(len(rows)))
+            cache = common.copies(stack, (mask == 0).sum(1).tolist())
+            for k in range(0, max_new_tokens, PIECE):
+                more = dict(max_new_tokens=min(PIECE, max_new_tokens - k)) | {stack.cache_name: cache}
+                out = model.generate(x, attention_mask=mask, **more)
+                new = out[:, x.shape[1]:]
+                for i, o in zip(left, new.tolist()): written[i] += o
+                on = [r for r, i in enumerate(left) if not done(written[i])]
+                if not on: break
+                if len(on) < len(left): cache.batch_select_indices(torch.tensor(on))  # layers may be on several devices
+                x, mask, left = out[on], F.pad(mask[on], (0, new.shape[1]), value=1), [left[r] for r in on]
+    cut = [o[:next((i for i, v in enumerate(o) if v in ends), len(o))] for o in written]
+    return [text[:min([text.find(s) for s in stop if s in text], default=len(text))] for text in decoded(cut)]
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
 def generated_accuracy(
@@ -216,7 +159,7 @@ def generated_accuracy(
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
     seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
     max_new_tokens: int = 256,        # Tokens after which an answer is cut off
-    batch_tokens: int | None = None,  # Prompts and answers of a batch; `roomy_tokens` if `None`
+    batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
     progress: bool = True,
     task: str = 'generated',
     source: str = '',
@@ -228,27 +171,28 @@ def generated_accuracy(
     "Share of questions whose generated answer is right. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
-    ask, judge = prompt or standard_prompt, score or same_number
     check_generated(items, shots, examples, max_new_tokens, prompt, score)
-    texts = [_with_examples(o, shots, examples, seed, ask) for o in items]
+    ask, judge = prompt or _prompt, score or same_number
+    shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
+    texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
     ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
-    written, common = [''] * len(items), shared_start(stack, ids)
+    written, common = [''] * len(items), PrefixCache.of(stack, ids)
     write = lambda rows: generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common)
-    budget = token_budget(roomy_tokens(common) if batch_tokens is None else batch_tokens)
+    budget = token_budget(common.batch_tokens if batch_tokens is None else batch_tokens)
+    groups = groups_by_length([len(o) + max_new_tokens for o in ids], budget)
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
-        for rows, found in retry_smaller_batch(write, _prompt_groups(ids, max_new_tokens, budget)):
+        for rows, found in retry_smaller_batch(write, groups):
             for i, text in zip(rows, found): written[i] = text
             bar.update(len(rows))
     warn_truncated(cut, len(items))
     right = [int(judge(t, o)) for t, o in zip(written, items)]
-    record = dict(seconds=time.perf_counter() - start, source=source, shots=int(shots), chat=chat)
-    return _generated_score(task, right, items, written=written, truncated=cut, **record)
+    k, n, number = sum(right), len(items), lambda o: last_number(str(o.get('answer', '')))
+    same = Counter(str(o.get('answer')) if number(o) is None else number(o) for o in items)
+    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(same.values()) / n,
+                 written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
+                 items=item_hash(items), shots=int(shots), chat=chat)
 
-# %% ../../nbs/reference/evaluation/generation.ipynb #7f29ee84
-def _with_examples(item, shots, examples, seed, ask):
-    shown = choose_examples(item, examples, shots, seed) if shots else []
-    return ''.join(f"{ask(o)} {o['answer']}\n\n" for o in shown) + ask(item)
-
+# %% ../../nbs/reference/evaluation/generation.ipynb #a54de59f
 def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
     "Tokens of the prompts; with absolute positions, only as many of the last ones as leave room for an answer"
     texts = [chat_prompt(tokenizer, o) for o in texts] if chat else texts
@@ -258,22 +202,6 @@ def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
     if room < 1: raise PrunebookError(f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions '
                                       'for prompt and answer. Give a smaller max_new_tokens.')
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #a54de59f
-def _prompt_groups(ids, max_new_tokens, budget):
-    "Prompts of like length, longest first, within the budget"
-    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-    while order:
-        take = max(1, budget // (len(ids[order[0]]) + max_new_tokens))
-        yield order[:take]
-        order = order[take:]
-
-def _generated_score(task, right, items, **kwargs):
-    k, n = sum(right), len(items)
-    same = lambda o: v if (v := last_number(str(o.get('answer', '')))) is not None else str(o.get('answer'))
-    majority = max(Counter(map(same, items)).values()) / n
-    kwargs |= dict(items=item_hash(items))
-    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., majority, **kwargs)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4c8e7e16
 def check_generated(

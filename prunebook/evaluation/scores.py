@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError, atomic_write, file_name, first_line, read_json
-if TYPE_CHECKING:
-    import pandas as pd
-    from transformers import PreTrainedTokenizerBase
-    from prunebook.data.texts import Tokens
-    from prunebook.model.stack import LayerStack
+if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['PARENT_SCORINGS', 'ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'versions', 'SavedScore', 'TextScore',
-           'LossScore', 'loss_score', 'ParentScore', 'BySubject', 'Score', 'choice_score', 'knows', 'choice_logprobs',
-           'calibrate', 'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
+           'LossScore', 'ParentScore', 'Score', 'choice_score', 'is_above_chance', 'choice_logprobs', 'calibrate',
+           'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(
@@ -82,6 +78,8 @@ class SavedScore:
         "Write as JSON; `load_score` reads it"
         atomic_write(path, json.dumps(self.to_dict(), allow_nan=False) + '\n')
 
+    def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
+
 # %% ../../nbs/reference/evaluation/scores.ipynb #97d14d45
 @dataclass(repr=False)
 class TextScore(SavedScore):
@@ -139,30 +137,8 @@ class LossScore(TextScore):
 
     def row(self) -> dict[str, Any]:
         "A row of a table"
-        keys = 'value low high n interval normalized perplexity bits_per_byte source seconds'.split()
-        return dict(task=self.task, metric='loss', k=None, baseline=math.log(self.vocab)) | {
-            k: getattr(self, k) for k in keys}
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #bcd475af
-def loss_score(
-    sums: np.ndarray,   # Nats of each document
-    toks: Tokens,
-    stack: LayerStack,
-    tokenizer: 'PreTrainedTokenizerBase',
-    task: str,
-    source: str,
-    seconds: float
-) -> LossScore:
-    "The score of documents whose nats are known. Raises `PrunebookError` if one is not a number"
-    if bad := int((~np.isfinite(sums)).sum()):
-        raise PrunebookError(f'{task}: the loss of {bad} of {len(sums)} documents is not a number. '
-                             'The model has NaN or infinite weights, or overflows: try dtype=float32.')
-    counts = [len(o) - 1 for o in toks.ids]
-    written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True)
-    value, low, high = map(float, ratio_interval(sums, counts))
-    return LossScore(task, value, low, high, len(toks), sums.tolist(), counts, toks.index, toks.skipped,
-                     sum(len(o.encode()) for o in written), vocab=stack.vocab_size, seconds=seconds, source=source,
-                     items=item_hash(toks.ids))
+        return self._row('value low high n interval normalized perplexity bits_per_byte source seconds',
+                         metric='loss', k=None, baseline=math.log(self.vocab))
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #d8c945e2
 PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
@@ -183,26 +159,11 @@ class ParentScore(TextScore):
 
     def row(self) -> dict[str, Any]:
         "A row of a table"
-        keys = 'value low high n baseline interval source seconds'.split()
-        return dict(task=self.task, metric=self.scoring, k=None) | {k: getattr(self, k) for k in keys}
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #4a497e40
-class BySubject:
-    "Right answers by subject, for a score that has `right` and `groups`"
-    @property
-    def by_group(self) -> dict[str, tuple[int, int]]:
-        "Right answers and questions of each subject"
-        return {g: (int(self.right[m].sum()), int(m.sum())) for g in dict.fromkeys(self.groups)
-                for m in [np.array(self.groups) == g]}
-
-    @property
-    def macro(self) -> tuple[float, float, float] | None:
-        "Mean over subjects and its 95 % interval; `None` without subjects"
-        return macro_interval(list(self.by_group.values())) if self.groups else None
+        return self._row('value low high n baseline interval source seconds', metric=self.scoring, k=None)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #d7a92f25
 @dataclass(repr=False)
-class Score(BySubject, SavedScore):
+class Score(SavedScore):
     "Right answers: `value` = `k` / `n` with a 95 % interval `low` to `high`, and the choice `picked` for each item"
     task: str
     value: float
@@ -231,6 +192,16 @@ class Score(BySubject, SavedScore):
         "(n,) bool: is the answer right?"
         return np.array(self.picked) == np.array(self.answers)
 
+    @property
+    def by_group(self) -> dict[str, tuple[int, int]]:
+        "Right answers and questions of each subject"
+        return {g: (int(self.right[m].sum()), int(m.sum())) for g in dict.fromkeys(self.groups)
+                for m in [np.array(self.groups) == g]}
+
+    @property
+    def macro(self) -> tuple[float, float, float] | None:
+        "Mean over subjects and its 95 % interval; `None` without subjects"
+        return macro_interval(list(self.by_group.values())) if self.groups else None
 
     def __repr__(self) -> str:
         shots = f', {self.shots}-shot' if self.shots else ''
@@ -239,10 +210,9 @@ class Score(BySubject, SavedScore):
 
     def row(self) -> dict[str, Any]:
         "A row of a table"
-        keys = 'value low high k n interval majority source seconds'.split()
         macro = dict(zip(('macro', 'macro_low', 'macro_high'), self.macro)) if self.groups else {}
-        return dict(task=self.task, metric=self.scoring, baseline=self.chance, truncated=len(self.truncated)) | {
-            k: getattr(self, k) for k in keys} | macro
+        return self._row('value low high k n interval majority source seconds', metric=self.scoring,
+                         baseline=self.chance, truncated=len(self.truncated)) | macro
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #e9a43f14
 def choice_score(
@@ -262,7 +232,7 @@ def choice_score(
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #6da2248b
-def knows(
+def is_above_chance(
     score: Score | Mapping[str, Any]  # A score, or a row of a table
 ) -> bool:
     "Is the lower end of the interval above chance and above the majority baseline?"
@@ -366,34 +336,24 @@ def compare(
     seed: int = 0
 ) -> Comparison:
     "Paired comparison of two scores. Raises `PrunebookError` if they are not of the same items"
-    _check_pair(first, second)
-    rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
-    draws = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))
-    how = _compare_answers if isinstance(first, Score) else _compare_losses
-    boot, p, name = how(first, second, draws, resamples)
-    low, high = np.quantile(boot, [0.025, 0.975])
-    return Comparison(second.value - first.value, float(low), float(high), float(p), name)
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #e9073242
-def _check_pair(first, second):
-    metric = lambda o: getattr(o, 'scoring', 'loss')
-    key = (lambda o: o.answers) if isinstance(first, Score) else (lambda o: (o.index, o.counts, metric(o)))
+    answers = isinstance(first, Score)
+    same = (lambda o: o.answers) if answers else (lambda o: (o.index, o.counts, getattr(o, 'scoring', 'loss')))
     other_items = first.items and second.items and first.items != second.items
-    if type(first) is not type(second) or key(first) != key(second) or other_items:
+    if type(first) is not type(second) or same(first) != same(second) or other_items:
         raise PrunebookError('the two scores are not of the same items. Score both models on the same texts or '
                              'questions, with the same settings.')
-
-def _compare_losses(first, second, draws, resamples):
-    d, c = np.array(second.sums) - first.sums, np.array(first.counts)
+    if answers: d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
+    else: d, c = np.array(second.sums) - first.sums, np.array(first.counts)
+    rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
+    draws = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))
     boot = np.concatenate([d[o].sum(1) / c[o].sum(1) for o in draws])
-    p = min(1., 2 * (1 + min((boot <= 0).sum(), (boot >= 0).sum())) / (1 + resamples))
-    return boot, p, 'paired bootstrap over documents'
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #376373c8
-def _compare_answers(first, second, draws, resamples):
-    from scipy.stats import binomtest
-    d = second.right.astype(int) - first.right
-    gained, lost = int((d > 0).sum()), int((d < 0).sum())
-    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.
-    name = f'McNemar, exact; {gained} gained, {lost} lost; interval: paired bootstrap'
-    return np.concatenate([d[o].mean(1) for o in draws]), p, name
+    if answers:
+        from scipy.stats import binomtest
+        gained, lost = int((d > 0).sum()), int((d < 0).sum())
+        p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.
+        test = f'McNemar, exact; {gained} gained, {lost} lost; interval: paired bootstrap'
+    else:
+        p = min(1., 2 * (1 + min((boot <= 0).sum(), (boot >= 0).sum())) / (1 + resamples))
+        test = 'paired bootstrap over documents'
+    low, high = np.quantile(boot, [0.025, 0.975])
+    return Comparison(second.value - first.value, float(low), float(high), float(p), test)

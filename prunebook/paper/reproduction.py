@@ -25,7 +25,7 @@ from ..evaluation.tasks import task_title
 from .runs import Run, machine, model_record
 if TYPE_CHECKING:
     import pandas as pd
-    from prunebook.paper.grids import SweepConfig
+    from prunebook.paper.sweep import SweepConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -178,7 +178,7 @@ def reproduce(
     **kwargs: Any                         # To `load_model`
 ) -> Path:  # The folder: report.html, the four files of a run, figures, checkpoint
     "Measure, prune, heal, evaluate and report. Raises `PrunebookError` for wrong settings, or if `out` is in use"
-    from prunebook.paper.sweeps import sweep
+    from prunebook.paper.sweep import sweep
     p, judge = check_settings(preset, texts, judge_texts, questions, kwargs)
     asked = dict(command='reproduce', version=__version__, preset=preset, model=source_mark(model),
                  texts=source_mark(texts), judge_texts=source_mark(judge))
@@ -215,7 +215,7 @@ def check_settings(
     if judge_texts is None and Path(texts).is_file():
         raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
                              'Name them with judge_texts (--judge-texts).')
-    from prunebook.evaluation.evaluation import ready_tasks
+    from prunebook.evaluation.tasks import ready_tasks
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
     ready_tasks(questions or [])
@@ -247,7 +247,7 @@ def sweep_config(
     questions: Sequence[str] | None
 ) -> SweepConfig:
     "The sweep of a preset, at the depth of `model`"
-    from prunebook.paper.grids import SweepConfig
+    from prunebook.paper.sweep import SweepConfig
     depth, tasks = len(LayerStack(model)), list(questions or default_questions(model.num_parameters()))
     each = p.n_questions if len(tasks) == 1 else p.n_questions // 4
     asked = p.ns(p.question_drops, depth)

@@ -77,8 +77,8 @@ def forked(f, under, log, at=None):
 
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload([
-    'support.kills', 'prunebook.cli', 'prunebook.paper.sweeps', 'prunebook.healing.healing',
-    'prunebook.pruning.checkpoint', 'prunebook.evaluation.evaluation', 'prunebook.paper.reproduction', 'peft',
+    'support.kills', 'prunebook.cli', 'prunebook.paper.sweep', 'prunebook.healing.healing',
+    'prunebook.pruning.checkpoint', 'prunebook.evaluation.tasks', 'prunebook.paper.reproduction', 'peft',
     'transformers.trainer'])
 
 def _main(argv, under, log, at, sign, said):

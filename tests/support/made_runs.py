@@ -10,7 +10,7 @@ from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.healing.recipes import HealingConfig
 from prunebook.paper.runs import EMPTY, Run
 from prunebook.similarity.distances import LayerDistances
-from prunebook.paper.grids import SweepConfig
+from prunebook.paper.sweep import SweepConfig
 
 DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
 MODEL = dict(fingerprint='f00d', name='made/model', depth=DEPTH, parameters=1000, layer_parameters=[40] * DEPTH)

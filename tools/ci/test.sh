@@ -4,8 +4,8 @@
 . "$(dirname "$0")/common.sh"
 step "pages and tests that need an extra, and thorough tests"
 before=$(git status --porcelain)
-for page in serving/gguf serving/stacks evaluation/harness; do
-  test -f "nbs/reference/$page.ipynb" && nbdev_test --path "nbs/reference/$page.ipynb"
+for page in reference/serving/gguf reference/serving/stacks course/05_evaluation; do
+  test -f "nbs/$page.ipynb" && nbdev_test --path "nbs/$page.ipynb"
 done
 pytest -q -m "extra or thorough" --ignore tests/test_cluster.py
 pytest -q -n 0 -m "" tests/test_cluster.py  # a cluster has processes of its own
