@@ -19,8 +19,7 @@ _modules = {
     'data.questions': 'load_questions',
     'similarity.distances': 'LayerDistances layer_distances',
     'serving.rules': 'serving_verdict',
-    'pruning.plans': 'Plan',
-    'pruning.strategies': 'STRATEGIES Strategy choose_layers prune_model',
+    'pruning.strategies': 'Plan STRATEGIES Strategy choose_layers prune_model',
     'pruning.checkpoint': 'prune_checkpoint save_pruned check_checkpoint',
     'healing.methods': 'METHODS Method',
     'healing.recipes': 'HealingConfig',
@@ -60,8 +59,7 @@ if TYPE_CHECKING:
     from .data.questions import load_questions
     from .similarity.distances import LayerDistances, layer_distances
     from .serving.rules import serving_verdict
-    from .pruning.plans import Plan
-    from .pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
+    from .pruning.strategies import Plan, STRATEGIES, Strategy, choose_layers, prune_model
     from .pruning.checkpoint import prune_checkpoint, save_pruned, check_checkpoint
     from .healing.methods import METHODS, Method
     from .healing.recipes import HealingConfig

@@ -295,9 +295,9 @@ def _prune(
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     from prunebook.model.loading import own_type
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
-    from prunebook.pruning.limits import restriction
-    from prunebook.pruning.plans import as_plan
-    from prunebook.pruning.sizes import as_budget, in_words
+    from prunebook.pruning.budget import restriction
+    from prunebook.pruning.strategies import as_plan
+    from prunebook.pruning.budget import as_budget, in_words
     from prunebook.serving.rules import served_by, serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     if sum(v is not None for v in (drop, n)) + len(limits) != 1:
@@ -332,7 +332,7 @@ def _prune(
 def _sizes(source, load, changed):
     "The sizes of the layers as they will be saved: from the headers, or of a model that is loaded in another type"
     from prunebook.estimates import layer_sizes
-    from prunebook.pruning.sizes import model_sizes
+    from prunebook.pruning.budget import model_sizes
     if not changed: return layer_sizes(source.model, source.revision)
     model = load()[0]
     return model_sizes(model, None if getattr(model, 'is_quantized', False) else model.config.dtype)

@@ -14,7 +14,7 @@ from .model.loading import check_precision, slow_in_16_bits
 from .data.texts import token_budget
 from .pruning.checkpoint import (Tensor, bitsandbytes, decoder_config, layer_number, layers_prefix,
                                           parameters_of, read_tensors)
-from .pruning.sizes import LayerSizes, first_number, sizes_of_parts
+from .pruning.budget import LayerSizes, first_number, sizes_of_parts
 if TYPE_CHECKING:
     import pandas as pd
     from prunebook.healing.recipes import HealingConfig

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.evaluation.scores import Score, load_score
     from prunebook.healing.recipes import HealingConfig
     from prunebook.evaluation.maps import LossMap
-    from prunebook.pruning.plans import Plan, parse_layers
+    from prunebook.pruning.strategies import Plan, parse_layers
     from prunebook.paper.sweep import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')

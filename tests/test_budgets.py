@@ -4,7 +4,7 @@ import pytest, torch
 from prunebook import PrunebookError, choose_layers, prune_model
 from prunebook.cli import main
 from prunebook.estimates import layer_sizes
-from prunebook.pruning.sizes import LIMITS, LayerSizes, as_budget, in_words, model_sizes, within
+from prunebook.pruning.budget import LIMITS, LayerSizes, as_budget, in_words, model_sizes, within
 from support import architectures
 from support.tiny import save, tiny
 

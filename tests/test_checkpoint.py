@@ -21,7 +21,7 @@ from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, model_c
 from prunebook.core import PrunebookError
 from prunebook.model.stack import reload_differs
 from prunebook.model.stack import LayerStack
-from prunebook.pruning.plans import Plan
+from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import prune_model
 
 ids = torch.arange(3, 15)[None]

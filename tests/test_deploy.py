@@ -8,8 +8,8 @@ from prunebook.pruning.checkpoint import model_card, sound_record, widen_config
 from prunebook.cli import main
 from prunebook.serving.stacks import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
                                       transformers_scores)
-from prunebook.pruning.limits import NotAllowed, restriction
-from prunebook.pruning.plans import Plan, as_plan
+from prunebook.pruning.budget import NotAllowed, restriction
+from prunebook.pruning.strategies import Plan, as_plan
 from prunebook.serving.rules import (RULES, SERVED, STACKS, cheapest_servable, rules_of, servable,
                                      servable_blocks, served_by, serving_states, serving_verdict, serving_warning)
 from support.tiny import save

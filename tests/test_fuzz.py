@@ -15,7 +15,7 @@ from prunebook.evaluation.scores import LossScore, Score, load_score
 from prunebook.evaluation.tasks import parse_task
 from prunebook.healing.recipes import HealingConfig
 from prunebook.evaluation.maps import LossMap
-from prunebook.pruning.plans import Plan, parse_layers
+from prunebook.pruning.strategies import Plan, parse_layers
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values

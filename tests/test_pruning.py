@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM
 from support.tiny import save, tiny
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
-from prunebook.pruning.limits import check_distances
-from prunebook.pruning.plans import Plan, as_plan, check_patterns, matches, parse_layers
+from prunebook.pruning.budget import check_distances
+from prunebook.pruning.strategies import Plan, as_plan, check_patterns, matches, parse_layers
 from prunebook.pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import fingerprint

@@ -6,7 +6,7 @@ from prunebook.cli import main
 from prunebook.evaluation.losses import divergence
 from prunebook.healing.recipes import HealingConfig
 from prunebook.serving.rules import servable, served_by, serving_verdict
-from prunebook.pruning.sizes import model_sizes
+from prunebook.pruning.budget import model_sizes
 from support import architectures
 from support.tiny import save, texts, tiny, word_tokenizer
 

@@ -19,7 +19,7 @@ from prunebook.evaluation.scores import item_hash
 from prunebook.evaluation.tasks import task_examples, task_items
 from prunebook.healing.healing import heal
 from prunebook.model.loading import load_model
-from prunebook.pruning.plans import Plan
+from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import prune_model
 from prunebook.paper.runs import kept_score, read_record, read_run
 from prunebook.model.stack import fingerprint

@@ -15,7 +15,7 @@ from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable, public_name, redact
 from prunebook.paper.figures import plot_scores, report_html
 from prunebook.healing.adapters import load_adapter
-from prunebook.pruning.plans import Plan
+from prunebook.pruning.strategies import Plan
 from prunebook.model.stack import fingerprint
 
 token = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'

@@ -392,7 +392,7 @@ def test_a_strategy_of_the_readers_own(data, registries):
     def luck(n, depth, seed=0): return sorted(random.Random(seed).sample(range(depth), n))
 
     def by_loss(n, depth, model, loss):
-        from prunebook.pruning.plans import Plan
+        from prunebook.pruning.strategies import Plan
         order = sorted(range(depth), key=lambda i: (i % 2, i))
         assert loss(model) > 0
         return Plan(tuple(order[:n]), depth, 'even', dict(order=order[:n]))

@@ -25,8 +25,8 @@ from ..healing.methods import METHODS
 from ..healing.recipes import QUICK, HealingConfig, settings_that_count
 from ..model.stack import LayerStack, weight_sharing_copy
 from .runs import FILES, Run, check_run_folder, kept_score, model_record, read_record, start_record
-from ..pruning.limits import check_distances
-from ..pruning.plans import Plan
+from ..pruning.budget import check_distances
+from ..pruning.strategies import Plan
 from ..pruning.strategies import STRATEGIES, choose_layers, prune_model
 from ..similarity.distances import LayerDistances
 from ..similarity.distances import layer_distances

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..model.assets import ASSETS, check_hub, fetch
 from ..core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact
-from .plans import Plan, as_plan, check_patterns, provenance
+from .strategies import Plan, as_plan, check_patterns, provenance
 from ..model.configs import check_quantization, cut_config, decoder_part, older_rotary
 from ..model.stack import Block, LayerStack, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase

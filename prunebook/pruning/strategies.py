@@ -4,25 +4,103 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #7bfdad0d
 from __future__ import annotations
-import inspect, operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import inspect, json, operator, re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry
-from .limits import (Allowed, allowed_plan, as_allowed, first_allowed, fit_budget, known_depth,
-                                      known_sizes, listed_plan)
-from .plans import Plan, as_plan, check_patterns, provenance, quantization_of, weight_counts
-from .sizes import LayerSizes, as_budget
-from ..model.stack import Block, LayerStack, weight_sharing_copy
+from ..core import PrunebookError, Registry, atomic_write, first_line, public_name, read_json
+from ..model.stack import Block, LayerStack, check_layers, show_layers, weight_sharing_copy
+from .budget import (Allowed, LayerSizes, NotAllowed, allowed_plan, as_allowed, as_budget, fit_budget,
+                                      in_words, known_depth, known_sizes, with_record)
 if TYPE_CHECKING:
     from prunebook.similarity.distances import LayerDistances
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['STRATEGIES', 'INPUTS', 'Strategy', 'similar_block', 'deep_block', 'first_block', 'middle_block', 'random_block',
-           'keep_last_block', 'least_influence', 'best_loss_block', 'greedy_layers', 'as_strategy',
-           'strategy_arguments', 'choose_layers', 'prune_model']
+__all__ = ['STRATEGIES', 'INPUTS', 'Plan', 'parse_layers', 'as_plan', 'Strategy', 'similar_block', 'deep_block', 'first_block',
+           'middle_block', 'random_block', 'keep_last_block', 'least_influence', 'best_loss_block', 'greedy_layers',
+           'as_strategy', 'strategy_arguments', 'choose_layers', 'weight_counts', 'quantization_of', 'provenance',
+           'patterns_in', 'matches', 'check_patterns', 'prune_model']
+
+# %% ../../nbs/course/03_pruning.ipynb #51cdfa8d
+@dataclass(frozen=True)
+class Plan:
+    "Layers to drop out of `depth`, counted from 0. Raises `PrunebookError` if none would go, or none stay"
+    layers: tuple[int, ...]       # Dropped
+    depth: int                    # Layers before
+    strategy: str = 'list'        # How they were chosen
+    details: dict[str, Any] = field(default_factory=dict)  # The numbers that the strategy measured
+
+    def __post_init__(self):
+        depth = self.depth
+        if isinstance(depth, bool) or not hasattr(depth, '__index__') or depth < 1:
+            raise PrunebookError(f'depth={depth!r}: give the number of layers of the model, 1 or more.')
+        layers = tuple(map(operator.index, check_layers(self.layers, depth := operator.index(depth), 'drop')))
+        if not layers: raise PrunebookError('no layers to drop. Name at least one.')
+        if len(layers) == depth:
+            raise PrunebookError(f'drop {list(layers)}: these are all {depth} layers. Keep at least one.')
+        for k, v in dict(layers=layers, depth=depth).items(): object.__setattr__(self, k, v)
+        if 'gives' in self.details: in_words(self.details['gives'])
+
+    @property
+    def keep(self) -> list[int]:
+        "The layers that stay"
+        return [i for i in range(self.depth) if i not in self.layers]
+
+    @property
+    def fraction(self) -> float:
+        "Share of the layers dropped"
+        return len(self.layers) / self.depth
+
+    def __len__(self) -> int: return len(self.layers)
+    def __iter__(self) -> Iterator[int]: return iter(self.layers)
+    def __str__(self) -> str:
+        said = f'drop {show_layers(self.layers)} of {self.depth} layers ({self.strategy})'
+        return f'{said}: {in_words(self.details["gives"])}' if 'gives' in self.details else said
+
+    def save(self, path: str | Path) -> None:
+        "Write as JSON"
+        atomic_write(path, json.dumps(asdict(self), indent=1) + '\n')
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        "Read a file that `save` wrote. Raises `PrunebookError` for anything else"
+        try: return cls(**read_json(path))
+        except TypeError as e:
+            raise PrunebookError(f'{path} is no plan: {first_line(e)}. Give a file that Plan.save wrote.') from None
+
+# %% ../../nbs/course/03_pruning.ipynb #a95dbd64
+def parse_layers(
+    text: str,  # "11-18" (both ends included), "11:19" (end excluded), "1,3,5", or a mixture
+    depth: int  # Layers in the model
+) -> list[int]: # In increasing order
+    "The layers that `text` names. Raises `PrunebookError` for anything else, outside the model, or named twice"
+    layers = []
+    for part in text.split(','):
+        m = re.fullmatch(r'\s*([0-9]{1,9})\s*(?:([-:])\s*([0-9]{1,9})\s*)?', part)
+        given = f'layers {text!r}: {part.strip()!r}'
+        if not m: raise PrunebookError(f'{given} cannot be read. Write 11-18 (both ends included), 11:19 (end '
+                                       'excluded) or 1,3,5; layers count from 0.')
+        start, stop = int(m[1]), int(m[3] or m[1]) + (m[2] != ':')
+        if stop <= start: raise PrunebookError(f'{given} holds no layer. Write the smaller number first.')
+        if stop > depth:
+            raise PrunebookError(f'{given} goes beyond layer {depth-1}, the last of {depth}. Layers count from 0.')
+        layers += range(start, stop)
+    return check_layers(layers, depth, 'layers')
+
+def as_plan(
+    drop: Plan | Block | Sequence[int] | str,  # Layers to drop; as text, in the form that `parse_layers` reads
+    depth: int                                 # Layers in the model
+) -> Plan:
+    "`drop` as a plan for `depth` layers. Raises `PrunebookError` if it is for another depth, or does not fit"
+    if isinstance(drop, Plan) and drop.depth != depth:
+        raise PrunebookError(f'the plan is for {drop.depth} layers and the model has {depth}. '
+                             'Choose layers for this model.')
+    if isinstance(drop, Plan): return drop
+    return Plan(parse_layers(drop, depth) if isinstance(drop, str) else drop, depth)
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
 @dataclass(frozen=True)
@@ -220,15 +298,85 @@ def choose_layers(
     if any(v is not None for v in limits.values()):
         budget = as_budget(n, **limits | dict(layers=strategy if listed else None))
         how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
-        choose = partial(first_allowed, partial(choose_layers, strategy, **how, **given), depth)
+        choose = partial(choose_layers, strategy, **how, **given)
         return fit_budget(choose, known_sizes(sizes, given.get('model'), depth), budget)
-    if listed: return listed_plan(as_plan(strategy, depth), allowed, given)
+    if listed:  # checked, but never replaced
+        plan = as_plan(strategy, depth)
+        if allowed is None: return plan
+        if allowed.fits(plan.keep): return with_record(plan, plan, allowed, given)
+        raise NotAllowed(f'layers {show_layers(plan)} cannot go without a change in {allowed.name}. '
+                         f'{allowed.why(plan.keep)} Let a strategy choose.')
     if isinstance(n, bool) or not hasattr(n, '__index__') or not 1 <= n < depth:
         raise PrunebookError(f'n={n}: drop from 1 to {depth - 1} of {depth} layers.')
     row, given = as_strategy(strategy), given | dict(distances=distances)
     found = row.choose(operator.index(n), depth, **strategy_arguments(row, given, measure))
     plan = found if isinstance(found, Plan) else Plan(tuple(found), depth, row.name)
     return plan if allowed is None else allowed_plan(plan, allowed, given)
+
+# %% ../../nbs/course/03_pruning.ipynb #90b9aa83
+def weight_counts(
+    model: PreTrainedModel
+) -> dict[str, int | None]:
+    "Parameters and bytes, tied weights once. Parameters are `None` where a quantised model packs them in its own way"
+    method = (quantization_of(model) or {}).get('quant_method', 'bitsandbytes')
+    known = getattr(method, 'value', method) == 'bitsandbytes'
+    return dict(parameters=model.num_parameters() if known else None, bytes=sum(p.nbytes for p in model.parameters()))
+
+def quantization_of(model: PreTrainedModel) -> dict[str, Any] | None:
+    "The model's `quantization_config` as a dict"
+    config = getattr(model.config, 'quantization_config', None)
+    return config.to_dict() if hasattr(config, 'to_dict') else config
+
+# %% ../../nbs/course/03_pruning.ipynb #c7276e14
+def provenance(
+    plan: Plan,
+    config: Any,             # The config of the pruned model, or the JSON of one
+    before: dict[str, Any],  # As `weight_counts` gives it
+    after: dict[str, Any],
+    source: str | None = None, # The name of the source; the config's if `None`
+    more: dict[str, Any] | None = None     # Further entries
+) -> dict[str, Any]:
+    "The record of a cut, as plain JSON. A local path is reduced to its last part"
+    from importlib.metadata import version
+    from prunebook import __version__
+    told = config if isinstance(config, dict) else vars(config)
+    source = public_name(source or told.get('_name_or_path') or '') if source or told.get('_name_or_path') else ''
+    record = dict(dropped=list(plan.layers), kept=plan.keep, depth=plan.depth, strategy=plan.strategy,
+        details=plan.details, source=source, revision=told.get('_commit_hash'),
+        **{k: dict(before=before[k], after=after[k]) for k in before},
+        versions=dict(prunebook=__version__, transformers=version('transformers')))
+    return record | (more or {}) | (dict(previous=told['prunebook']) if told.get('prunebook') else {})
+
+# %% ../../nbs/course/03_pruning.ipynb #55001f38
+def patterns_in(config: Any) -> list[str]:
+    "All strings in `config`, at any depth, that may be regular expressions"
+    if isinstance(config, dict): found = [o for k, v in config.items() for o in (*patterns_in(k), *patterns_in(v))]
+    elif isinstance(config, (list, tuple)): found = [o for v in config for o in patterns_in(v)]
+    else: found = [config] if isinstance(config, str) and re.search(r'[\\*\[(|?]|^(re|\+|-):', config) else []
+    return list(dict.fromkeys(found))
+
+def matches(pattern: str, name: str) -> bool:
+    "Does a pattern of a quantisation config match somewhere in `name`? Raises `PrunebookError` if that cannot be told"
+    import regex
+    try: return bool(regex.search(re.sub(r'^(re|\+|-):', '', pattern), name, timeout=1))
+    except (regex.error, TimeoutError):
+        raise PrunebookError(f'the quantization_config has a pattern that cannot be used ({pattern}). '
+                             'Prune the 16-bit model and quantise the result.') from None
+
+# %% ../../nbs/course/03_pruning.ipynb #a12656f6
+def check_patterns(
+    config: dict[str, Any] | None,  # A `quantization_config`
+    names: Iterable[str],           # Of modules or tensors
+    prefix: str                     # Of the layers, such as "model.layers"
+) -> None:
+    "Raises `PrunebookError` if a pattern in `config` (GPTQ's `dynamic`, a regex in `ignore`, …) is for single layers"
+    split = [m for n in names if (m := re.fullmatch(rf'{re.escape(prefix)}\.(\d+)\.(.+)', n))]
+    have = Counter(m[2] for m in split)
+    for pattern in patterns_in(config):
+        hit = Counter(m[2] for m in split if matches(pattern, m[0]))
+        if any(k < have[name] for name, k in hit.items()):
+            raise PrunebookError(f'the quantization_config has a pattern for single layers ({pattern}), which a cut '
+                                 'would renumber. Prune the 16-bit model and quantise the result.')
 
 # %% ../../nbs/course/03_pruning.ipynb #9f7a6a23
 def prune_model(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError
 from ..model.configs import cut_config, decoder_part, older_rotary
 from ..model.stack import check_layers, show_layers
-from ..pruning.limits import Allowed
+from ..pruning.budget import Allowed
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
