@@ -12,8 +12,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError
-from ..model.stack import fingerprint
-from ..model.stack import LayerStack, check_layers, show_layers
+from ..model.stack import LayerStack, check_layers, fingerprint, show_layers
 if TYPE_CHECKING:
     import torch
     from prunebook.pruning.strategies import Plan
