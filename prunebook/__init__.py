@@ -34,8 +34,8 @@ _modules = {
     'paper.sweep': 'SweepConfig sweep',
     'serving.stacks': 'export_gguf serving_report',
     'estimates': 'estimate',
-    'paper.reproduction': 'reproduce',
-    'paper.reports': 'report'}
+    'paper.reproduce': 'reproduce',
+    'paper.report': 'report'}
 _rooms = 'model data similarity pruning evaluation healing serving paper core estimates cli'.split()
 _home = {name: room for room, names in _modules.items() for name in names.split()}
 __all__ = list(_home)
@@ -74,5 +74,5 @@ if TYPE_CHECKING:
     from .paper.sweep import SweepConfig, sweep
     from .serving.stacks import export_gguf, serving_report
     from .estimates import estimate
-    from .paper.reproduction import reproduce
-    from .paper.reports import report
+    from .paper.reproduce import reproduce
+    from .paper.report import report

@@ -61,7 +61,7 @@ def comments(
 REGISTRIES = dict(
     models='model.assets.ASSETS', texts='model.assets.ASSETS', tasks='evaluation.tasks.TASKS',
     strategies='pruning.strategies.STRATEGIES', methods='healing.methods.METHODS', stacks='serving.rules.STACKS',
-    presets='paper.reproduction.PRESETS', types='serving.gguf.TYPES')
+    presets='paper.reproduce.PRESETS', types='serving.gguf.TYPES')
 
 def _names(kind):
     "The names in a registry, with their summaries if they have some"
@@ -223,7 +223,7 @@ class Texts:
 
     def read(self, part: str, progress: bool = True, split: str | None = None) -> list[str]:
         "The documents for a purpose (calibration, healing or validation), or of a split"
-        from prunebook.paper.reproduction import named_texts
+        from prunebook.paper.reproduce import named_texts
         if split: return pb.load_texts(self.texts, split, self.n_texts, self.column, progress=progress)
         return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
 
@@ -249,7 +249,7 @@ def _similarity(
 ):
     """Measure the angular distance of every block of layers, in one pass. Several processes: accelerate launch -m
     prunebook similarity …"""
-    from prunebook.paper.reproduction import started_work, write_distances
+    from prunebook.paper.reproduce import started_work, write_distances
     from prunebook.similarity.stopping import StoppingRule
     place, main = Path(os.path.abspath(out)), not process().rank
     asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts))
@@ -415,7 +415,7 @@ def _heal(
     from prunebook.healing.merging import merge_into
     from prunebook.healing.safeguards import check_teacher
     from prunebook.model.loading import own_type
-    from prunebook.paper.reproduction import started_work
+    from prunebook.paper.reproduce import started_work
     from prunebook.pruning.checkpoint import checkpoint_folder
     place, main = Path(os.path.abspath(out)), not process().rank
     on_disk = _heals_on_disk(source, recipe)
@@ -618,9 +618,9 @@ def _sweep(
 
 def _kept(out):
     "How many layers can go, a row for each curve of the tasks that the unpruned model knows"
-    from prunebook.paper.curves import kept_rows
-    from prunebook.paper.folders import read_folder
-    run, none = read_folder(out), 'the unpruned model is not above the baseline of any task with these questions'
+    from prunebook.paper.claims import kept_rows
+    from prunebook.paper.claims import open_run
+    run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
     return dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
@@ -642,7 +642,7 @@ def _reproduce(
     progress: bool = True
 ):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
-    from prunebook.paper.reproduction import PRESETS
+    from prunebook.paper.reproduce import PRESETS
     if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
     given = dict(source.arguments)
     run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, **given)

@@ -4,16 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.paper.claims import (deep_minima, healed_gap, judge_claims, last_layer_apart, no_plateau, one_bad_layer,
-                                    open_run, rank_effect, seeds_agree, shots_agree, smooth_loss, task_plateau,
-                                    unhealed_gap)
-from prunebook.paper.curves import (answers_of, collapse_of, draw_distances, excess_of, kept_n, kept_rows, losses_of,
-                                    main_tasks, retention_of)
-from prunebook.paper.findings import Finding, Unmeasured, about, spans, title_of, with_holm
-from prunebook.paper.folders import RunFolder, base_healed, base_note, unpruned, with_hashes
-from prunebook.paper.pairs import (both_losses, gap_by_length, healing_gain, rank_gaps, rank_pairs, shots_gain,
-                                   shots_of, shots_table)
-from prunebook.paper.verdicts import claim_finding, claims_table, findings_by, rulings_table
+from prunebook.paper.claims import (
+    Finding, RunFolder, Unmeasured, _with_hashes, answers_of, base_healed, base_note, both_losses, claim_finding,
+    claims_table, collapse_of, deep_minima, draw_distances, evaluate_claim, excess_of, gap_by_length, healed_gap,
+    healing_gain, judge_claims, kept_n, kept_rows, last_layer_apart, losses_of, main_tasks, no_plateau, one_bad_layer,
+    open_run, rank_effect, rank_gaps, rank_pairs, retention_of, rulings_table, seeds_agree, shots_agree, shots_gain,
+    shots_of, shots_table, smooth_loss, spans, task_plateau, title_of, unhealed_gap, unpruned, with_holm)
 from prunebook.core import PrunebookError
 from prunebook.paper.criteria import HOLDS, REFUTED, UNDECIDED, Ruling
 from prunebook.similarity.distances import LayerDistances
@@ -67,7 +63,7 @@ def test_a_cut_that_two_sweeps_scored_stands_once(tmp_path):
 def test_hashes_of_older_rows():
     "Filled in where rows of the same source and count have one, and only one"
     table = pd.DataFrame(dict(task='c4', source=list('ppqqq'), count=32, items=['h', None, 'a', 'b', None]))
-    assert list(with_hashes(table)['items']) == ['h', 'h', 'a', 'b', '']
+    assert list(_with_hashes(table)['items']) == ['h', 'h', 'a', 'b', '']
 
 
 RECIPE = dict(method='lora', objective='ce', adapt='mlp', rank=64., learning_rate=1e-3, healing_texts='t',
@@ -149,10 +145,10 @@ def test_a_task_is_no_file(tmp_path, monkeypatch):
 def test_three_words_each_with_its_reason():
     def missing(): raise Unmeasured('not there')
     seen = lambda: Finding.of('seen', Ruling(HOLDS, 'interval', 1, .5, 2, 0, .001))
-    found = [about('C9', 'it is so', f) for f in (seen, missing)]
-    assert [o.word for o in found] == [HOLDS, UNDECIDED] and found[1].why == 'not measured in this run'
+    found = [evaluate_claim('C1', f) for f in (seen, missing)]
+    assert [o.word for o in found] == [HOLDS, UNDECIDED]
     assert [o.verdict for o in with_holm(found)] == ['holds', 'undecided: not measured in this run']
-    assert [o.seen for o in found] == ['seen', 'not there'] and found[0].claim == 'C9'
+    assert [o.seen for o in found] == ['seen', 'not there'] and found[0].claim == 'C1'
     at = Finding.of('', Ruling(UNDECIDED, 'interval', 1, 0, 2, 1, .9))
     assert at.verdict == 'undecided: the interval contains the threshold'
 
@@ -211,7 +207,7 @@ def test_deep_or_shallow():
     assert deep_minima(distances(lambda n: DEPTH - n - 2)).word == HOLDS
     assert deep_minima(distances(lambda n: 1)).word == REFUTED
     assert deep_minima(distances(lambda n: (DEPTH - n) // 2, spread=.5)).word == UNDECIDED
-    assert about('C1', '', deep_minima, None).reason == 'not_measured'
+    assert evaluate_claim('C1', deep_minima, None).reason == 'not_measured'
     single = LayerDistances(np.zeros((4, 4)), np.full((4, 4), np.nan), 1)
     with pytest.raises(Unmeasured, match='single text'): draw_distances(single, 1)
 
@@ -276,7 +272,7 @@ def test_written_answers_without_a_plateau(made):
     run = open_run(fill(made, kind='at_once', tasks=('sums',), scoring='generated').root)
     assert run.tasks('generated') == ['sums'] and run.tasks() == []
     assert no_plateau(run).word == HOLDS
-    assert [o.reason for o in findings_by(run, 'C3a')] == ['not_measured']
+    assert [o.reason for o in run.findings if o.claim == 'C3a'] == ['not_measured']
 
 
 def test_empty_answers_are_counted(made):
@@ -334,7 +330,7 @@ def test_gap_that_stays_is_not_called_closed(made):
 def test_the_excess_is_over_the_base_healed_alike(made):
     "Healing alone brings 0.2 nats; beside the unhealed base the two strategies would seem to differ less"
     fill(made, healed=lambda n: 2.8 + .03 * n, healed_simple=lambda n: 2.8 + .06 * n)
-    before = about('C5b', '', healed_gap, open_run(made.root))
+    before = evaluate_claim('C5b', healed_gap, open_run(made.root))
     made.add('main', loss(2.8, seed=99), 'none', 0, True)
     after = healed_gap(open_run(made.root))
     assert after.value == pytest.approx(2, rel=.05) and after.word == REFUTED and 'same recipe' in after.seen

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from prunebook.paper.claims import open_run
-from prunebook.paper.curves import retention_of
-from prunebook.paper.findings import Unmeasured
+from prunebook.paper.claims import retention_of
+from prunebook.paper.claims import Unmeasured
 from prunebook.core import PrunebookError
-from prunebook.paper.figures import (STRATEGY_COLOURS, by_model, colours_of, draw_each, figure_style, first_dominates,
+from prunebook.paper.figures import (STRATEGY_COLOURS, _rescaled_rows, by_model, colours_of, draw_each, figure_style,
                                      kept_runs, known_rulings, look_of, one_legend, outer_labels, panels, percent_axis,
-                                     plot_curves, plot_heatmap, plot_heatmaps, plot_history, plot_places, plot_recipe,
-                                     plot_retention, plot_scores, plot_stack, report_html, rescaled_rows, save_figure,
-                                     short_name)
+                                     plot_curves, plot_heatmap, plot_places, plot_recipe, plot_retention, plot_scores,
+                                     plot_stack, save_figure, short_name)
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block
 from support import made_runs
@@ -52,7 +51,6 @@ def drawn(run):
     yield plot_recipe(table, 'rank')
     yield plot_places(pd.DataFrame(dict(model='m', depth=20, n=[1, 2], start=[9, 8])))
     yield plot_retention(retention_of(run, 'arc_easy'), run.name, 'made')
-    yield plot_history([dict(step=1, loss=3.), dict(step=2, loss=2.)])
 
 
 # One style
@@ -85,7 +83,6 @@ def test_healed_is_solid_and_unhealed_dotted(run):
 
 def test_axes_use_the_words_of_people(run):
     assert plot_scores(run.table, 'arc_easy').get_ylabel() == 'ARC-Easy accuracy'
-    assert plot_scores(run.table, 'c4', 'normalized').get_ylabel() == 'C4 loss / log V'
     assert plot_recipe(run.table, 'healing_tokens').get_xlabel() == 'healing tokens'
 
 
@@ -108,8 +105,8 @@ def test_a_model_has_a_marker_and_a_shade_of_its_colour():
 
 
 def test_markers_of_models_are_used(run):
-    for plot in (lambda m: plot_scores(run.table, 'c4', model=m), lambda m: plot_recipe(run.table, 'rank', model=m)):
-        assert [plot(m).containers[0][0].get_marker() for m in ('SmolLM2-135M', 'gemma-3-270m')] == ['o', 's']
+    plot = lambda m: plot_recipe(run.table, 'rank', model=m)
+    assert [plot(m).containers[0][0].get_marker() for m in ('SmolLM2-135M', 'gemma-3-270m')] == ['o', 's']
 
 
 @pytest.mark.parametrize('most', [18, 45, 67, 96.7])
@@ -185,18 +182,9 @@ def test_short_names():
 
 def test_rows_are_rescaled_each_by_itself():
     table = np.array([[0, 4, 9, 9], [0, 0, 2, 5], [0, 0, 0, 3], [0, 0, 0, 0.]])
-    rows = rescaled_rows(table)
+    rows = _rescaled_rows(table)
     np.testing.assert_allclose(rows, [[1, 0, .5], [1, 0, np.nan]])
-    np.testing.assert_allclose(rescaled_rows(table, first=False), [[np.nan, 0, 1], [np.nan, 0, np.nan]])
-
-
-def test_a_first_layer_that_takes_the_scale_gets_a_second_panel():
-    d = distances(lambda n: 5)
-    assert not first_dominates(d.mean) and len(plot_heatmaps(d)) == 1
-    d.mean[0, 1:] = 50
-    assert first_dominates(d.mean)
-    whole, rest = plot_heatmaps(d)
-    assert np.isnan(rest.images[0].get_array()[:, 0].filled(np.nan)).all(), 'its first column is empty'
+    np.testing.assert_allclose(_rescaled_rows(table, first=False), [[np.nan, 0, 1], [np.nan, 0, np.nan]])
 
 
 # What may lie in a table
@@ -206,7 +194,7 @@ def test_small_models(depth):
     d = distances(lambda n: 0, depth=depth)
     plot_stack(depth, Block(0, 1))
     plot_curves(d)
-    if depth > 2: plot_heatmaps(d)
+    if depth > 2: plot_heatmap(d)
 
 
 def test_a_table_without_the_rows_is_refused(run):
@@ -220,13 +208,6 @@ def test_names_are_no_formulas(run):
     texts_of(plot_scores(table, hostile).figure)
     texts_of(plot_recipe(table, 'rank').figure)
     texts_of(plot_places(pd.DataFrame(dict(model=hostile, depth=20, n=[1], start=[9]))).figure)
-
-
-def test_a_page_escapes_everything():
-    bad = '<script>alert(1)</script>'
-    parts = [(bad, bad, bad), ('t', '', pd.DataFrame({bad: [bad]})), ('p', '', [bad, plot_stack(4, Block(1, 2))])]
-    page = report_html(bad, parts)
-    assert '<script' not in page and page.count('data:image/png;base64,') == 1
 
 
 # The same bytes
@@ -262,5 +243,5 @@ def test_saving_onto_nothing_is_one_clear_line(tmp_path):
 def test_a_full_run_draws(tmp_path):
     run = open_run(full(tmp_path/'run').root)
     for x in ('healing_tokens', 'rank'): plot_recipe(run.table, x)
-    with figure_style(): plot_scores(run.table, 'c4', by='seed')
+    with figure_style(): plot_scores(run.table, 'c4')
     assert isinstance(run.distances, LayerDistances)

@@ -2,11 +2,9 @@
 and the comparison with distances is not flattered by its own choice."""
 import json
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from prunebook.core import PrunebookError
-from prunebook.paper.bends import critical_fraction, fit_two_lines
 from prunebook.evaluation.losses import cut_losses, share_prefixes, text_loss
 from prunebook.evaluation.maps import LossMap, judge_distances, loss_map
 from prunebook.similarity.distances import LayerDistances
@@ -234,29 +232,3 @@ def test_cross_fitted_regret_of_blocks_that_are_all_alike_is_nothing():
         cross.append(row['cross_fitted'])
     assert np.mean(excess) > .1 and abs(np.mean(cross)) < 3 * np.std(cross) / 40**.5
     assert np.isnan(judge_distances(LossMap(grid, sums[..., :3], [100] * 3, {}), dist).cross_fitted).all()
-
-
-# the bend
-
-def curve(k, n=400):
-    return pd.DataFrame(dict(task='t', fraction_layers=np.arange(len(k)) / 12, k=pd.array(k, 'Int64'), count=n))
-
-
-def test_a_bend_is_found_and_a_straight_line_is_none():
-    bent = critical_fraction(curve([300, 302, 299, 301, 300, 298, 230, 170, 110]), resamples=200)
-    assert .3 < bent.low < bent.value < bent.high < .55 and bent.p < .02 and bent.slope_after < bent.slope_before
-    assert critical_fraction(curve([300, 285, 268, 256, 240, 224, 210, 196, 180]), resamples=200).p > .05
-
-
-def test_curves_that_cannot_bend_are_refused():
-    with pytest.raises(PrunebookError, match='five'): critical_fraction(curve([3, 2, 1]))
-    two = pd.concat([curve([3] * 6), curve([3] * 6)])
-    with pytest.raises(PrunebookError, match='one curve'): critical_fraction(two)
-
-
-def test_two_lines_fit_many_curves_at_once():
-    x, ts = np.linspace(0, 1, 11), np.linspace(.1, .9, 81)
-    y = np.stack([np.minimum(0, t - x) for t in (.3, .5)])
-    straight, bent, t = fit_two_lines(x, y, np.ones_like(x), ts)
-    np.testing.assert_allclose(t, [.3, .5], atol=.011)
-    assert (bent < 1e-3).all() and (straight > .01).all()

@@ -166,7 +166,7 @@ ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines(
 def places(tmp_path_factory):
     "Files of one's own, and one that is not there. Also what is not timed: imports, and the demo in the cache"
     import datasets, pandas, peft, torch, transformers  # noqa: F401
-    import prunebook.healing.training, prunebook.paper.sweep, prunebook.serving.stacks, prunebook.paper.reports  # noqa: F401
+    import prunebook.healing.training, prunebook.paper.sweep, prunebook.serving.stacks, prunebook.paper.report  # noqa: F401
     from prunebook.model.assets import fetch
     for o in ('demo', 'c4', 'arc_easy'): fetch(o)
     folder = tmp_path_factory.mktemp('places')

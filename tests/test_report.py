@@ -17,9 +17,9 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from prunebook.paper import reports
+from prunebook.paper import report as reports
 from prunebook.core import PrunebookError
-from prunebook.paper.reports import MARK, PAGES, page_html, pages_folder, read_pages, report, run_pages
+from prunebook.paper.report import MARK, PAGES, page_html, pages_folder, read_pages, report, run_pages
 from support import made_runs
 from support.kills import audit_syncs
 from support.browser import Browser, find
@@ -347,7 +347,7 @@ def wait_for(what, seconds=60):
 
 SIGNALLED = '''
 import signal, sys
-from prunebook.paper.reports import report
+from prunebook.paper.report import report
 def stop(*a): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
 from prunebook.healing.recipes import QUICK
-from prunebook.paper.reproduction import PRESETS, named_texts, source_mark
+from prunebook.paper.reproduce import PRESETS, named_texts, source_mark
 from support.tiny import letter_tokenizer, save, texts, tiny
 
 of_the_demo = pytest.mark.thorough  # a run of the demo takes minutes; .ci/run has made one
@@ -120,12 +120,12 @@ def stopped(own, out, monkeypatch, at, **kw):
     "A run that is interrupted when it comes to the function `at`"
     def stop(*a, **k): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(f'prunebook.paper.{"sweeps" if at == "sweep" else "reproduction"}.{at}', stop)
+        m.setattr(f'prunebook.paper.{"sweep" if at == "sweep" else "reproduce"}.{at}', stop)
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
 
 
 @pytest.mark.parametrize('at', ['sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
-    'keep_checkpoint', 'write_report', 'save_figures', 'result_page')]])
+    '_keep_checkpoint', 'write_report', 'save_figures', 'result_page')]])
 def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
     "Also when it stopped between the distances and their figures: every file of every step is there"
     whole = own_run(own, tmp_path/'whole')

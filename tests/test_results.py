@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from prunebook.paper.claims import open_run
-from prunebook.paper.verdicts import claim_finding
+from prunebook.paper.claims import claim_finding
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy

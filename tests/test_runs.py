@@ -119,8 +119,6 @@ def refused(f, *args, match=None):
 def test_no_run(tmp_path):
     refused(read_run, tmp_path, match='there is no run here')
     refused(read_run, tmp_path/'nowhere', match='there is no run here')
-    (tmp_path/'sweep.json').write_text('{}')
-    refused(read_run, tmp_path, match='older version: convert it')
     Made(tmp_path/'begun').config('main').write()
     refused(read_run, tmp_path/'begun', match='none has a score yet')
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +14,8 @@ import prunebook
 from prunebook.pruning.checkpoint import export_plan, model_card
 from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable, public_name, redact
-from prunebook.paper.figures import plot_scores, report_html
+from prunebook.paper.figures import plot_scores
+from prunebook.paper.report import html_of, html_page, page_html
 from prunebook.healing.adapters import load_adapter
 from prunebook.pruning.strategies import Plan
 from prunebook.model.stack import fingerprint
@@ -93,8 +95,8 @@ def test_plans_for_mergekit_cannot_be_steered(name):
 
 def page():
     table = pd.DataFrame([{o: o for o in nasty[:4]}])
-    sections = [(nasty[1], nasty[0], table), (nasty[0], nasty[1], nasty[1]), ('list', nasty[2], [nasty[0], table])]
-    return report_html(nasty[0], sections)
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(o) for o in nasty])
+    return html_page(nasty[0], html_of(table) + page_html('page', book, Path('.')))
 
 
 class Tags(HTMLParser):

@@ -23,11 +23,8 @@ from prunebook.data.texts import load_texts
 from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.distances import layer_distances
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.tasks import TASKS, GeneratedTask, parse_task
-from prunebook.paper.sweep import SweepConfig
-from prunebook.paper.sweep import Cut, Job, Row, begin, finish
-from prunebook.paper.sweep import known_scores, sweep, work_through
-from prunebook.paper.sweep import Unit
+from prunebook.evaluation.tasks import TASKS, GeneratedTask
+from prunebook.paper.sweep import Cut, Row, SweepConfig, score_units, start_sweep, sweep
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens
@@ -143,14 +140,10 @@ def distances_of(model, tokenizer, folder):
 def one_by_one(model, tokenizer, config, folder, name):
     "The tasks of a sweep for the model without each layer in turn. The rule of a row is named after its layer"
     with Run(folder, model_record(model)) as run:
-        job = Job(model, tokenizer, config, run=run, name=name)
-        begin(job)
-        cuts = [Cut('none', 0, 0), *(Cut(f'layer {l}', 1, 0, (l,)) for l in range(len(job.stack)))]
-        kinds = {o: 'losses' if parse_task(o).reads_texts else 'choices' for o in config.tasks}
-        units = [Unit(kind, tuple(Row(o, False, task) for o in cuts)) for task, kind in kinds.items()]
-        if known := known_scores(job, [row for unit in units for row in unit.rows]): job.add(known)
-        work_through(job, units)
-        finish(job)
+        start_sweep(run, name, model, tokenizer, config)
+        depth = len(LayerStack(model))
+        cuts = [Cut('none', 0, 0), *(Cut(f'layer {l}', 1, 0, (l,)) for l in range(depth))]
+        score_units(run, name, model, tokenizer, config, [[Row(o, False, task) for o in cuts] for task in config.tasks])
 
 def passed(where):
     "A hook: the positions `where` leave a layer as they entered it"

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SweepConfig', 'task_of', 'questions_of', 'config_record', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep',
-           'sweep_units', 'unhealed_scores', 'model_score', 'healing_texts', 'heal_cut', 'sweep']
+           'start_sweep', 'sweep_units', 'unhealed_scores', 'model_score', 'healing_texts', 'heal_cut', 'score_units',
+           'sweep']
 
 # %% ../../nbs/reference/paper/sweep.ipynb #b1f3c183
 def _listed(rule):
@@ -157,7 +158,7 @@ def kept_config(
         raise PrunebookError(f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.')
     return SweepConfig.of(sweeps[name]['config'], f'{folder}, sweep {name}')
 
-# %% ../../nbs/reference/paper/sweep.ipynb #1748185d
+# %% ../../nbs/reference/paper/sweep.ipynb #25671f92
 class Cut(NamedTuple):
     "A pruned model of a sweep"
     strategy: str
@@ -202,7 +203,8 @@ def check_sweep(
 def _sizes(config):
     return sorted({*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)} - {0})
 
-def _start(run, name, model, tokenizer, config):
+def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
+                config: SweepConfig) -> None:
     "Record this start. Raises `PrunebookError` if the sweep was started with other settings or items"
     positions = LayerStack(model).positions or config.max_length
     def items_of(spec):
@@ -352,7 +354,7 @@ def _known_scores(run, name, rows):
         if len(same): found.append((row, replace(kept_score(run.folder, same.iloc[0]), seconds=0.)))
     return found
 
-# %% ../../nbs/reference/paper/sweep.ipynb #2697c450
+# %% ../../nbs/reference/paper/sweep.ipynb #98167b69
 def _made_here(run, name, model, tokenizer, config, units, progress):
     "Rows, their scores, and a healing curve; what is yielded is stored before the next is made"
     for rows in units:
@@ -414,8 +416,30 @@ def _unpack(files, folder):
         for name, data in files.items():
             (new/name).parent.mkdir(parents=True, exist_ok=True)
             (new/name).write_bytes(data)
+def score_units(
+    run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
+    units: Sequence[Sequence[Row]],
+    progress: bool = True, ray: Any = None  # As in `sweep`
+) -> 'pd.DataFrame':
+    "Make the missing rows of a sweep that was started, and store each as soon as it is there"
+    def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)
+    def missing(rows): return [row for row in rows if not run.has(*key(row))]
+    def add(scores): run.add_all([(key(row), score, row.cut.layers) for row, score in scores])
+    add(_known_scores(run, name, missing(row for rows in units for row in rows if not row.healed)))
+    units = [todo for rows in units if (todo := missing(rows))]
+    made = _made_here if ray is None else _made_on(ray)
+    for rows, scores, healing in made(run, name, model, tokenizer, config, units, progress):
+        if healing:
+            known = run.record['sweeps'][name]['healing']
+            run.note(name, healing=known | {rows[0].cut.key: healing})
+        add(zip(rows, scores))
+    own = run.table[run.table.sweep == name].reset_index(drop=True)
+    run.note(name, seconds=round(float(own.seconds.sum()), 1))
+    shutil.rmtree(run.folder/'work'/name, ignore_errors=True)
+    if (work := run.folder/'work').is_dir() and not any(work.iterdir()): work.rmdir()
+    return own
 
-# %% ../../nbs/reference/paper/sweep.ipynb #35e97445
+# %% ../../nbs/reference/paper/sweep.ipynb #24d2d138
 def sweep(
     model: 'PreTrainedModel',                 # Unpruned; it is left as it is
     tokenizer: 'PreTrainedTokenizerBase',
@@ -432,23 +456,7 @@ def sweep(
         raise PrunebookError('the model is quantised, and healing needs 16- or 32-bit weights. Load it without bits=4 '
                              '(--bits), or leave healed_ns empty; the recipe has a bits of its own.')
     with Run(out, model_record(model)) as run:
-        _start(run, name, model, tokenizer, config)
+        start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
 
-        def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)
-        def missing(rows): return [row for row in rows if not run.has(*key(row))]
-        def add(scores): run.add_all([(key(row), score, row.cut.layers) for row, score in scores])
-        units = sweep_units(config, plans)
-        add(_known_scores(run, name, missing(row for rows in units for row in rows if not row.healed)))
-        units = [todo for rows in units if (todo := missing(rows))]
-        made = _made_here if ray is None else _made_on(ray)
-        for rows, scores, healing in made(run, name, model, tokenizer, config, units, progress):
-            if healing:
-                known = run.record['sweeps'][name]['healing']
-                run.note(name, healing=known | {rows[0].cut.key: healing})
-            add(zip(rows, scores))
-        own = run.table[run.table.sweep == name].reset_index(drop=True)
-        run.note(name, seconds=round(float(own.seconds.sum()), 1))
-        shutil.rmtree(run.folder/'work'/name, ignore_errors=True)
-        if (work := run.folder/'work').is_dir() and not any(work.iterdir()): work.rmdir()
-        return own
+        return score_units(run, name, model, tokenizer, config, sweep_units(config, plans), progress, ray)

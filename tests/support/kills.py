@@ -78,7 +78,7 @@ def forked(f, under, log, at=None):
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload([
     'support.kills', 'prunebook.cli', 'prunebook.paper.sweep', 'prunebook.healing.healing',
-    'prunebook.pruning.checkpoint', 'prunebook.evaluation.tasks', 'prunebook.paper.reproduction', 'peft',
+    'prunebook.pruning.checkpoint', 'prunebook.evaluation.tasks', 'prunebook.paper.reproduce', 'peft',
     'transformers.trainer'])
 
 def _main(argv, under, log, at, sign, said):
