@@ -145,7 +145,7 @@ def load_texts(
     return texts
 
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd
-def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
+def first_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], max_length: int) -> list[list[int]]:
     "The first `max_length` tokens of each text, the same as if all of it were tokenized"
     def encode(part): return tokenizer(part, add_special_tokens=True, verbose=False)['input_ids'] if part else []
     def same(a, b): return len(a) > max_length + 32 and a[:max_length] == b[:max_length]
