@@ -164,7 +164,7 @@ def test_a_folder_comes_before_the_registry(tmp_path, monkeypatch):
 def test_without_registry_and_hub_the_error_names_both(tmp_path, monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
     def none(*a): raise PrunebookError('no registry here.')
-    monkeypatch.setattr(assets, 'download', none)
+    monkeypatch.setattr(assets, '_download', none)
     says = 'cannot reach the set ybisk/piqa on the hub .* no registry here. You can put piqa.jsonl'
     with pytest.raises(PrunebookError, match=says):
         load_questions('piqa')

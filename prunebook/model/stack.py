@@ -338,18 +338,20 @@ def _as_output(self: LayerStack, x):
     if not hasattr(self, '_tuple_size'):
         layer, heard, ids = self.layers[0], [], torch.arange(3, device=self.device)[None] + 1
         hook = layer.register_forward_hook(lambda layer, args, out: heard.append(out))
-        with torch.no_grad():
-            try: want = self.body(ids).last_hidden_state
+        with torch.no_grad(), self.view([0]):  # one layer tells the form
+            try: self.body(ids)
             finally: hook.remove()
-            [out] = heard
-            self._tuple_size = size = len(out) if isinstance(out, (tuple, list)) else 0
-            if size > 1 and out[1] is not None:  # attention weights, which nobody reads, or what the next layer needs
-                stub = lambda *args, **kwargs: (out[0], *[None] * (size - 1))
+        [out] = heard
+        size = len(out) if isinstance(out, (tuple, list)) else 0
+        if size > 1 and out[1] is not None:  # attention weights, which nobody reads, or what the next layer needs
+            stub = lambda *args, **kwargs: (out[0], *[None] * (size - 1))
+            with torch.no_grad():
+                want = self.body(ids).last_hidden_state
                 with mock.patch.object(layer, 'forward', stub): again = self.body(ids).last_hidden_state
-                if not torch.allclose(again, want, rtol=1e-3):
-                    del self._tuple_size
-                    raise PrunebookError(f'{type(self.model).__name__} passes more than one hidden state from layer to '
-                                         'layer. It cannot start in the middle. Evaluate each pruned model by itself.')
+            if not torch.allclose(again, want, rtol=1e-3):
+                raise PrunebookError(f'{type(self.model).__name__} passes more than one hidden state from layer to '
+                                     'layer. It cannot start in the middle. Evaluate each pruned model by itself.')
+        self._tuple_size = size
     return (x, *[None] * (self._tuple_size - 1)) if self._tuple_size else x
 
 @patch
