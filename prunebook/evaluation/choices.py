@@ -10,10 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
-import torch
 from ..core import PrunebookError
 from ..data.texts import retry_smaller_batch, token_budget
-from .losses import chat_prompt, token_losses
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -188,7 +186,6 @@ def prefill(stack: LayerStack, tokens: list[int]) -> Any:
     stack.extend([tokens], cache := stack.new_cache())
     return cache
 
-@torch.inference_mode()
 def continuation_logprobs(
     model: 'PreTrainedModel',
     requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
@@ -197,13 +194,17 @@ def continuation_logprobs(
     bar: Any = None     # A progress bar, updated by one a request
 ) -> list[list[float]]:
     "$\\log p$ of each continuation of each context, in nats"
+    import torch
+    from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
     check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
     budget, cached = token_budget(batch_tokens, stack.device), takes_cache(stack)
     common = os.path.commonprefix([c[:-1] for c, _ in requests]) if cached and len(requests) > 1 else []
     if len(common) < share: common = []
-    n, base, found = len(common), prefill(stack, common), [[0.] * len(k) for _, k in requests]
+    n, found = len(common), [[0.] * len(k) for _, k in requests]
+    with torch.inference_mode(): base = prefill(stack, common)
 
+    @torch.inference_mode()
     def run(rows):
         "(request, choice, nats) of each token of the choices"
         contexts = [requests[i][0] for i in rows]
@@ -269,6 +270,7 @@ def choice_accuracy(
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
+    from prunebook.evaluation.losses import chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
     if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
     if too_long not in ('truncate', 'refuse'):

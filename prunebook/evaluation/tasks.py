@@ -13,8 +13,6 @@ from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
 from ..data.questions import load_questions
 from ..data.texts import load_texts
 from .choices import SCORINGS, check_items, check_shots, choice_accuracy, pick, prompt
-from .generation import check_generated, generated_accuracy
-from .losses import check_parent, divergence, text_loss
 from .scores import (PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
                                          item_hash)
 from ..model.stack import LayerStack
@@ -68,6 +66,7 @@ class LossTask(Task):
     kind, reads_texts = 'loss', True
 
     def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, chat=False, **run):
+        from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
         return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, source_name(self),
                          chat)
 
@@ -86,6 +85,7 @@ class DivergenceTask(Task):
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, chat=False, **run):
+        from prunebook.evaluation.losses import divergence
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
@@ -144,11 +144,13 @@ class GeneratedTask(QuestionTask):
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
+        from prunebook.evaluation.generation import check_generated
         task = super().load(n, data_dir)
         check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
         return task
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
+        from prunebook.evaluation.generation import generated_accuracy
         return generated_accuracy(model, tokenizer, items, self.shots, self.examples, self.seed,
                                   max_new_tokens or self.max_new_tokens, batch_tokens, progress, self.name,
                                   source_name(self), self.prompt, self.right, self.stop, chat)
@@ -349,6 +351,7 @@ def evaluate(
         if parent is None:
             raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. '
                                  'Give the unpruned model (parent=, or --parent MODEL).')
+        from prunebook.evaluation.losses import check_parent
         check_parent(LayerStack(model), LayerStack(parent))
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])

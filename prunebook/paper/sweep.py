@@ -15,8 +15,6 @@ from ..core import (PrunebookError, Rule, Settings, discard, instance, keep_apar
 from ..data.texts import text_assets
 from ..data.texts import load_texts, tokenize
 from ..evaluation.tasks import evaluate, ready_tasks
-from ..evaluation.losses import text_loss
-from ..evaluation.losses import cut_losses
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import (TASKS, Task, change_task, parse_task, source_name,
                                         task_items)
@@ -254,6 +252,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         if {'loss', 'model'} & set(about.needs):
             if set(keys.values()) <= set(plans): return {k: plans[k] for k in keys.values()}
             texts = _calibration(config, config.n_search)
+            from prunebook.evaluation.losses import text_loss  # torch comes with it
             loss = lambda m: text_loss(m, tokenizer, texts, 256, progress=False).value
             given |= dict(model=model, loss=loss, progress=progress)
         if not about.nested: return {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
@@ -300,6 +299,7 @@ def unhealed_scores(
     progress: bool = True
 ) -> list[LossScore | ParentScore | Score]:
     "A score for each of `rows`"
+    from prunebook.evaluation.losses import cut_losses
     stack, task = LayerStack(model), task_of(config, rows[0].task)
     keeps = [[i for i in range(len(stack)) if i not in row.cut.layers] for row in rows]
     if not _is_shared(config, rows[0].task):
