@@ -33,7 +33,10 @@ def merged_weight(
     from peft import inject_adapter_in_model, set_peft_model_state_dict
     try:
         model = inject_adapter_in_model(config, _only_layer(weight, path, parts, config), low_cpu_mem_usage=True)
-        missing, unknown = set_peft_model_state_dict(model, parts, low_cpu_mem_usage=True)
+        # tensors of a file may lie anywhere in it; torch's own are aligned, as those that peft loads, and the
+        # product of the same numbers at other places may round otherwise on some processors
+        own = {k: v.clone() for k, v in parts.items()}
+        missing, unknown = set_peft_model_state_dict(model, own, low_cpu_mem_usage=True)
         odd = [k for k in missing if 'lora_' in k] + list(unknown)
         if odd: raise ValueError(f'{odd[0]} is missing, or is not known')
         layer = model.get_submodule(path)
