@@ -18,10 +18,10 @@ with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
     from prunebook.core import PrunebookError
     from prunebook.data.questions import load_questions
     from prunebook.data.texts import load_texts
-    from prunebook.evaluation.choices import check_items
+    from prunebook.data.questions import check_items
     from prunebook.evaluation.scores import Score, load_score
     from prunebook.healing.recipes import HealingConfig
-    from prunebook.evaluation.maps import LossMap
+    from prunebook.evaluation.losses import LossMap
     from prunebook.pruning.strategies import Plan, parse_layers
     from prunebook.paper.sweep import SweepConfig
 

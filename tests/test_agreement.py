@@ -4,7 +4,7 @@ import pytest, torch
 from prunebook import PrunebookError, SweepConfig, compare, evaluate, prune_model, read_run, sweep
 from prunebook.cli import main
 from prunebook.core import PrunebookError as Refused
-from prunebook.evaluation.losses import _compare_heads, divergence, tokenize_documents
+from prunebook.evaluation.losses import _compare_heads, _tokenize_documents, divergence
 from prunebook.evaluation.scores import ParentScore, load_score
 from prunebook.evaluation.tasks import DivergenceTask, parse_task
 from prunebook.paper.runs import kept_score
@@ -68,7 +68,7 @@ def test_a_chat_template_does_not_count():
     tok.chat_template = "{% for m in messages %}w1 w2 {{ m['content'] }} w3{% endfor %}"
     small, docs = prune_model(parent, [1]), [*texts(4), ' ']
     found = divergence(small, parent, tok, docs, progress=False, chat=True)
-    toks, first = tokenize_documents(LayerStack(parent), tok, docs, 512, chat=True)
+    toks, first = _tokenize_documents(LayerStack(parent), tok, docs, 512, chat=True)
     rows = toks.ids
     assert first == rows[0].index(tok('w2')['input_ids'][0]) + 1
     same, nats = naive(small, parent, rows, first)
@@ -105,7 +105,7 @@ def test_tasks_share_one_pass(pair, monkeypatch, tmp_path):
     def counted(*args, **kwargs):
         calls.append(args)
         return plain(*args, **kwargs)
-    monkeypatch.setattr('prunebook.evaluation.tasks.divergence', counted)
+    monkeypatch.setattr('prunebook.evaluation.losses.divergence', counted)
     scores = evaluate(small, tok, own, parent=parent, progress=False, save=tmp_path, max_length=9)
     assert len(calls) == 1 and {k: o.task for k, o in scores.items()} == {o.name: o.name for o in own}
     assert max(scores['my_kl'].counts) == 8

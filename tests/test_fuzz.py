@@ -14,7 +14,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, load_score
 from prunebook.evaluation.tasks import parse_task
 from prunebook.healing.recipes import HealingConfig
-from prunebook.evaluation.maps import LossMap
+from prunebook.evaluation.losses import LossMap
 from prunebook.pruning.strategies import Plan, parse_layers
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig

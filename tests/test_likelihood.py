@@ -6,8 +6,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import prompt
-from prunebook.evaluation.choices import continuation_logprobs, encode_pairs, pick
-from prunebook.evaluation.losses import document_losses, token_losses
+from prunebook.evaluation.choices import _encode_pairs, continuation_logprobs, pick
+from prunebook.evaluation.losses import _document_losses, token_losses
 from prunebook.data.texts import make_batch
 from prunebook.model.stack import check_vocabulary
 from prunebook.model.stack import LayerStack
@@ -37,7 +37,7 @@ def test_losses_are_the_models_own(kind):
     model, r = make(kind), random.Random(0)
     ids = [words(r, n) for n in (9, 20, 5)]
     batch, stack = make_batch(ids, [0, 1, 2]), LayerStack(model)
-    with torch.inference_mode(): got = document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)
+    with torch.inference_mode(): got = _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)
     np.testing.assert_allclose(got, [-plain(model, o[:1], o[1:]) for o in ids], rtol=1e-4)
 
 
@@ -143,25 +143,25 @@ class Merging(Letters):
 
 def test_merge_across_the_border():
     "As the harness: the prompt's own tokens, then what the whole has beyond their number"
-    (context, choices), = encode_pairs(Merging(), ['Q:'], [['xyz', 'abc']], 99)[0]
+    (context, choices), = _encode_pairs(Merging(), ['Q:'], [['xyz', 'abc']], 99)[0]
     assert context == Merging()('Q:')['input_ids'] and choices[0] == Merging()('Q: xyz')['input_ids'][2:]
     assert choices[1] == Merging()(' abc')['input_ids']
-    with pytest.raises(PrunebookError, match='adds no token'): encode_pairs(Merging(), ['Q:'], [['x', 'abc']], 99)
+    with pytest.raises(PrunebookError, match='adds no token'): _encode_pairs(Merging(), ['Q:'], [['x', 'abc']], 99)
 
 
 def test_a_prompt_that_ends_in_a_space_gives_it_to_the_choice():
-    (context, (a,)), = encode_pairs(Letters(), ['Q: '], [['x']], 99)[0]
+    (context, (a,)), = _encode_pairs(Letters(), ['Q: '], [['x']], 99)[0]
     assert context == Letters()('Q:')['input_ids'] and a == Letters()('  x')['input_ids']
 
 
 def test_longer_than_the_context():
     "What the harness does: the last tokens that fit, the very last of which is only predicted"
     text = prompt(dict(question='x' * 80, choices=['aa', 'bbbb'], answer=1))
-    requests, where, cut = encode_pairs(Letters(), [text], [['aa', 'bbbb']], 64)
+    requests, where, cut = _encode_pairs(Letters(), [text], [['aa', 'bbbb']], 64)
     assert cut == [0] and where == [(0, [0]), (0, [1])]
     for (context, (choice,)), a in zip(requests, ('aa', 'bbbb')):
         assert context + choice == Letters()(f'{text} {a}')['input_ids'][-65:]
-    with pytest.raises(PrunebookError, match='does not fit'): encode_pairs(Letters(), ['q'], [['a', 'b' * 99]], 64)
+    with pytest.raises(PrunebookError, match='does not fit'): _encode_pairs(Letters(), ['q'], [['a', 'b' * 99]], 64)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.losses import cut_losses, share_prefixes, text_loss
-from prunebook.evaluation.maps import LossMap, judge_distances, loss_map
+from prunebook.evaluation.losses import LossMap, judge_distances, loss_map
 from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.distances import layer_distances
 from prunebook.model.stack import Block, LayerStack
@@ -83,7 +83,7 @@ def test_memory_and_batches_change_no_loss(kw):
 def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     "Stopped after each batch in turn; what was done is not run again"
     import prunebook.evaluation.losses as losses
-    model, keeps, partial, real = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial', losses.batch_losses
+    model, keeps, partial, real = spread(), [[0, 1], [0, 1, 2, 5]], tmp_path/'partial', losses._batch_losses
     whole = losses_of(model, keeps, batch_tokens=40)
     for stop in (1, 2, 3):
         partial.unlink(missing_ok=True)
@@ -96,9 +96,9 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
         def counted(*args):
             ran.append(len(args[3]))
             return real(*args)
-        monkeypatch.setattr(losses, 'batch_losses', interrupted)
+        monkeypatch.setattr(losses, '_batch_losses', interrupted)
         with pytest.raises(KeyboardInterrupt): losses_of(model, keeps, batch_tokens=40, partial=partial)
-        monkeypatch.setattr(losses, 'batch_losses', counted)
+        monkeypatch.setattr(losses, '_batch_losses', counted)
         again = losses_of(model, keeps, batch_tokens=40, partial=partial)
         assert [s.sums for s in whole] == [s.sums for s in again] and 0 < sum(ran) < len(texts)
     assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used

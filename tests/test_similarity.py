@@ -14,7 +14,7 @@ from support.tiny import tiny
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
 from prunebook.similarity.distances import MEASURES, LayerDistances, Measure, layer_distances
-from prunebook.similarity.stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, blocks_by_endpoints,
+from prunebook.similarity.stopping import (_MeasurementCheckpoint, RunningCovariance, StoppingRule, _by_endpoints,
                                            by_size)
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
@@ -127,19 +127,6 @@ def test_round_trip(tmp_path):
     was = (tmp_path/'x'/'distances.safetensors').read_bytes()
     assert (e.save(tmp_path/'y')/'distances.safetensors').read_bytes() == was
     assert len(repr(d)) < 100 and '\n' not in repr(d)
-
-
-def test_the_two_files_of_earlier_versions(tmp_path):
-    from safetensors.numpy import load_file, save_file
-    d = measure(tiny())
-    arrays = load_file(d.save(tmp_path)/'distances.safetensors')
-    save_file(arrays | dict(cov=d.cov), tmp_path/'distances.safetensors')
-    told = dict(depth=8, count=13, skipped=[], also=[]) | d.info
-    (tmp_path/'distances.json').write_text(json.dumps(told))
-    e = LayerDistances.load(tmp_path)
-    assert np.array_equal(e.cov, d.cov) and e.info == d.info
-    (tmp_path/'distances.json').write_text(json.dumps(told | dict(depth=9)))
-    with pytest.raises(PrunebookError, match='damaged'): LayerDistances.load(tmp_path)
 
 
 def test_the_file_has_the_covariances_between_blocks_only(tmp_path):
@@ -384,11 +371,11 @@ def test_moments_merge_exactly():
     whole, parts = of(s), of(s[:1]) + of(s[1:20]) + of(s[20:])
     assert np.allclose(whole.mean, parts.mean, atol=1e-14) and np.allclose(whole.cov, parts.cov, atol=1e-14)
     assert np.isclose(parts.cov[2, 1, 3], np.cov(s[:, 2, 1], s[:, 2, 3])[0, 1])
-    assert np.array_equal(by_size(blocks_by_endpoints(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])
+    assert np.array_equal(by_size(_by_endpoints(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])
 
 
 def test_states_merge_in_any_order():
-    a, b = MeasurementCheckpoint(), MeasurementCheckpoint()
+    a, b = _MeasurementCheckpoint(), _MeasurementCheckpoint()
     m = RunningCovariance.of(np.random.default_rng(0).random((8, 4, 4)))
     a.add(dict(angle=m), [3])
     a.add({}, [1])

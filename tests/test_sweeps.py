@@ -183,7 +183,7 @@ def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
 def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     "In the middle of the losses: what is done stays, and is not run again"
     import prunebook.evaluation.losses as losses
-    c, real, left, read = config(data, batch_tokens=40), losses.batch_losses, iter(range(2)), []
+    c, real, left, read = config(data, batch_tokens=40), losses._batch_losses, iter(range(2)), []
     whole = run(data, c, 'whole')
 
     def interrupted(*args):
@@ -193,10 +193,10 @@ def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     def counted(*args):
         if len(args[2] or ()) > 1: read.extend(args[3])
         return real(*args)
-    monkeypatch.setattr(losses, 'batch_losses', interrupted)
+    monkeypatch.setattr(losses, '_batch_losses', interrupted)
     with pytest.raises(KeyboardInterrupt): run(data, c, 'stopped')
     assert (data/'stopped'/'work'/'main'/'c4.partial').exists()
-    monkeypatch.setattr(losses, 'batch_losses', counted)
+    monkeypatch.setattr(losses, '_batch_losses', counted)
     again = run(data, c.replace(batch_tokens=4096, memory=2., data_dir=str(data)), 'stopped')
     assert 0 < len(read) < len(letter_texts())
     numbers = ['value', 'low', 'high']

@@ -10,8 +10,8 @@ from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
 from prunebook.evaluation.generation import same_number
 from prunebook.evaluation.scores import compare, item_hash, load_score
-from prunebook.evaluation.tasks import (GSM8K_EXAMPLES, TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
-                                        evaluate, harness_scores, parse_task, task_examples, task_items, task_title)
+from prunebook.evaluation.tasks import (_GSM8K_EXAMPLES, TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
+                                        evaluate, harness_scores, parse_task, task_title)
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -95,7 +95,7 @@ def test_default_scorings_are_the_harness_headline():
 
 def words(name, item, **kw):
     t = TASKS[name]
-    return render_prompt(item, letter=t.scoring == 'letter', prompt=t.prompt, answers=t.answers, **kw)
+    return render_prompt(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)
 
 
 def test_prompts_are_the_harness_ones():
@@ -130,29 +130,29 @@ def test_winogrande_is_asked_by_partial_evaluation():
 
 def test_gsm8k_shows_the_eight_examples_in_order():
     t = TASKS['gsm8k']
-    assert len(GSM8K_EXAMPLES) == t.shots == 8 and task_examples(t) == GSM8K_EXAMPLES
-    assert [o['answer'].split()[-1] for o in GSM8K_EXAMPLES] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
-    assert choose_examples(dict(question='new'), GSM8K_EXAMPLES, 8, t.seed) == GSM8K_EXAMPLES
+    assert len(_GSM8K_EXAMPLES) == t.shots == 8 and t.load(1).examples == _GSM8K_EXAMPLES
+    assert [o['answer'].split()[-1] for o in _GSM8K_EXAMPLES] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
+    assert choose_examples(dict(question='new'), _GSM8K_EXAMPLES, 8, t.seed) == _GSM8K_EXAMPLES
     assert same_number('It is $18.', dict(answer='18')) and not same_number('', dict(answer='18'))
 
 
 @needs_questions
 def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
     t = TASKS['mmlu']
-    items, dev = task_items(t), task_examples(t)
+    items, dev = t.read(), t.load(1).examples
     assert len(items) == 14042 and len(dev) == 285 and len({o['subject'] for o in items}) == 57
     item = items[700]
     shown = choose_examples(item, dev, t.shots, t.seed)
     assert shown == [o for o in dev if o['subject'] == item['subject']]
     text = words('mmlu', item, examples=shown).front
-    assert text.count('\nAnswer: ') == 5 and prompt(shown[0], letter=True, answered=True) in text
+    assert text.count('\nAnswer: ') == 5 and f'{prompt(shown[0], letter=True)} {"ABCD"[shown[0]["answer"]]}' in text
 
 
 @needs_questions
 @pytest.mark.parametrize('name', [k for k, o in TASKS.items() if not o.reads_texts and k != 'sums'])
 def test_every_task_has_questions_and_a_prompt(name):
     t = TASKS[name]
-    item, = task_items(t, 1)
+    item, = t.read(1)
     if t.kind == 'choice':
         asked = words(name, item)
         assert len(asked.choices) == len(item['choices']) and all(asked.choices) and all(asked.prompts)
@@ -260,10 +260,10 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     from prunebook.model.loading import load_model
     t = TASKS[name]
     demo, tok = load_model('demo', dtype=torch.float32)
-    items, n = task_items(t), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
+    items, n = t.read(), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
     items = [items[i * len(items) // n] for i in range(n)]
     ours = evaluate(demo, tok, [replace(t, items=items)], progress=False)[name]
-    asked = [words(name, o, examples=choose_examples(o, task_examples(t) or (), t.shots, t.seed)) for o in items]
+    asked = [words(name, o, examples=choose_examples(o, t.load(1).examples or (), t.shots, t.seed)) for o in items]
     requests = [Instance('loglikelihood', o, (text, ' ' + a.choices[j]), j) for o, a in zip(items, asked)
                 for text, js in a.parts() for j in js]
     theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from prunebook.healing.recipes import QUICK
-from prunebook.evaluation.maps import loss_map
+from prunebook.evaluation.losses import loss_map
 from prunebook.model.loading import load_model
 from prunebook.model.stack import LayerStack
 from prunebook.paper.runs import Run, model_record, read_run

@@ -4,38 +4,48 @@
 
 # %% ../../nbs/reference/data/questions.ipynb #3af0ddf5
 from __future__ import annotations
-import os, random
+import json, logging, os, random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from ..core import PrunebookError, first_line, is_path, printable, redact
-from .texts import READERS, read_jsonl, read_table, split_file
+from .texts import _READERS, _read_jsonl, read_table, _split_file
 from ..model.assets import ASSETS, as_item
 
+log = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['checked_item', 'one_step_sums', 'load_questions']
+__all__ = ['log', 'question_fault', 'check_items', 'one_step_sums', 'load_questions']
 
 # %% ../../nbs/reference/data/questions.ipynb #2945f803
-def checked_item(i: int, row: dict[str, Any], name: Any = 'questions') -> dict[str, Any]:
-    "Row `i` of the set `name` in our fields, as by `as_item`. Raises `PrunebookError` if it is not a question"
-    try: return _check(as_item(row))
-    except Exception as e:
-        said = first_line(e) if isinstance(e, PrunebookError) else f'{type(e).__name__}: {first_line(e)}'
-        raise PrunebookError(f'{printable(name)}, question {i}: not a question of a form we know ({said}); its fields '
-                             f'are {sorted(map(str, row))}. Give question, choices and answer.') from None
-
-def _check(item):
-    "The item, if it has a question, and an answer that fits its choices"
-    answer, choices = item.get('answer'), item.get('choices')
-    if not isinstance(item.get('question'), str): raise PrunebookError('the question is not a text')
+def question_fault(item: Any) -> str | None:
+    "What is wrong with a question in our fields; `None` if nothing is"
+    if not isinstance(item, dict): return f'{item!r:.60} is no dict'
+    if missing := {'question', 'answer'} - set(item): return f'it has no {", ".join(sorted(missing))}'
+    for k in ('question', 'passage', 'subject'):
+        if not isinstance(item.get(k, ''), str): return f'the {k} is not a text but {item[k]!r:.60}'
     if 'choices' not in item:
-        if not isinstance(answer, str): raise PrunebookError('without choices, the answer must be a text')
-        return item
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(o, str) for o in choices):
-        raise PrunebookError('choices must be a list of two or more texts')
-    if isinstance(answer, str) and answer.isdecimal(): answer = item['answer'] = int(answer)  # of a .csv
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise PrunebookError(f'answer {answer!r} is not the number of a choice, 0 to {len(choices) - 1}')
-    return item
+        return None if isinstance(item['answer'], str) else 'without choices, the answer must be a text'
+    choices, answer = item['choices'], item['answer']
+    if isinstance(choices, (str, dict)) or not hasattr(choices, '__len__') or len(choices) < 2:
+        return f'choices must be a list of two or more texts, and is {choices!r:.60}'
+    if bad := [j for j, o in enumerate(choices) if not isinstance(o, str) or not o.strip()]:
+        return f'choices must be two or more texts, and choice {bad[0]} is {choices[bad[0]]!r:.60}'
+    if isinstance(answer, bool) or not hasattr(answer, '__index__') or not 0 <= answer < len(choices):
+        return f'answer {answer!r:.60} is not the number of a choice, 0 to {len(choices) - 1}'
+
+def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None:
+    "Raises `PrunebookError` for questions without choices, or with a fault; logs how many are there twice"
+    if isinstance(items, (str, dict)) or not len(items):
+        raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; '
+                             'load_questions("demo") has some.')
+    for i, o in enumerate(items):
+        if wrong := question_fault(o) or ('' if 'choices' in o else 'it has no choices'):
+            raise PrunebookError(f'{what} {i}: {wrong}. Give question, choices and the number of the right one.')
+    twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
+    if twice and what == 'question':
+        log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
+                    twice, len(items))
 
 # %% ../../nbs/reference/data/questions.ipynb #9fe908a1
 def one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
@@ -58,7 +68,7 @@ def one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
 
 # %% ../../nbs/reference/data/questions.ipynb #001d04c4
 def load_questions(
-    name: str | Path = 'demo',  # A set of `ASSETS`, "sums", a set on the hub, NAME of a NAME.jsonl, or a local file
+    name: Any = 'demo',         # A set of `ASSETS`, "sums", a set on the hub, NAME of a NAME.jsonl, a file; or rows
     n: int | None = None,       # How many, evenly spread over the set; all if `None`
     data_dir: str | Path | None = None,  # Folder of NAME.jsonl, NAME_SPLIT.jsonl, asked first; else `$PRUNEBOOK_DATA`
     split: str | None = None,   # The usual one if `None`
@@ -67,15 +77,30 @@ def load_questions(
 ) -> list[dict[str, Any]]:      # question, choices, answer and, where there is one, passage, subject or solution
     """Questions as plain dicts. With `n`, every k-th is taken, so that all subjects are still there.
     Raises `PrunebookError` if the set cannot be found, or for a row that is not a question"""
-    rows = _rows('arc_easy' if str(name) == 'demo' else str(name), data_dir or os.environ.get('PRUNEBOOK_DATA'), split,
-                 progress, kwargs)
-    items = [checked_item(i, row, name) for i, row in enumerate(rows)]
+    if isinstance(name, (str, Path)):
+        data_dir, name = data_dir or os.environ.get('PRUNEBOOK_DATA'), str(name)
+        rows = _rows('arc_easy' if name == 'demo' else name, data_dir, split, progress, kwargs)
+    else: rows, name = name, 'questions'
+    items = [_checked(i, row, name) for i, row in enumerate(rows)]
     if not items: raise PrunebookError(f'{printable(name)}: no questions in it.')
     if n is None: return items
     if not 1 <= n <= len(items):
         raise PrunebookError(f'n={n} questions asked of {printable(name)}, which has {len(items)}. '
                              f'Ask for 1 to {len(items)}.')
     return [items[i * len(items) // n] for i in range(n)]
+
+def _checked(i, row, name):
+    "Row `i` of a set in our fields"
+    try:
+        item = as_item(row)
+        if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
+            item['answer'] = int(item['answer'])
+        wrong = question_fault(item)
+    except Exception as e: wrong = f'{type(e).__name__}: {first_line(e)}'
+    if not wrong: return item
+    fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
+    raise PrunebookError(f'{printable(name)}, question {i}: not a question of a form we know ({wrong}); its fields '
+                         f'are {fields}. Give question, choices and answer.')
 
 def _rows(name, data_dir, split, progress, hub):
     "The rows of a question set, as they are stored"
@@ -89,9 +114,9 @@ def _rows(name, data_dir, split, progress, hub):
         if (p := Path(data_dir)/file).is_file(): return read_table(p)
     missing = ''
     if asset and not hub:
-        try: return read_jsonl(split_file(asset, split, progress))
+        try: return _read_jsonl(_split_file(asset, split, progress))
         except PrunebookError as e: missing = f' {e}'
-    elif not asset and ('/' not in name or is_path(name, READERS)):
+    elif not asset and ('/' not in name or is_path(name, tuple(_READERS))):
         raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
                              f'{", ".join(sets)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file '
                              'with question, choices and answer.')

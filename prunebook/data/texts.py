@@ -5,7 +5,7 @@
 # %% ../../nbs/reference/data/texts.ipynb #793c952d
 from __future__ import annotations
 import gzip, json, logging, math, os, re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'READERS', 'read_lines', 'encodable', 'read_jsonl', 'read_table', 'text_assets', 'split_file', 'load_texts',
-           'first_tokens', 'Tokens', 'tokenize', 'starts_with_bos', 'groups_by_length', 'Batch', 'make_batch',
-           'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches']
+__all__ = ['log', 'read_table', 'text_assets', 'load_texts', 'as_texts', 'Tokens', 'tokenize', 'starts_with_bos',
+           'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
+           'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     "Number and text of the lines that are not empty. Only a line feed ends a line; a file that ends in .gz is unpacked"
     i, opened = 0, gzip.open if str(path).endswith('.gz') else open
     try:
@@ -38,28 +38,27 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except OSError as e:
         raise PrunebookError(f'cannot read {printable(path)}: {e.strerror or first_line(e)}.') from None
 
-def encodable(text: str) -> str:
+def _encodable(text):
     "`text` with lone surrogates replaced"
     return text if text.isascii() else text.encode('utf-8', 'replace').decode()
 
-# %% ../../nbs/reference/data/texts.ipynb #70b34379
-def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    "The objects of a file of JSON: one a line, or all in one list"
-    listed = next(read_lines(path), (0, ''))[1].lstrip().startswith('[')
-    if listed: rows = enumerate(_json('\n'.join(o for _, o in read_lines(path)), path), 1)
-    else: rows = ((i, _json(o, f'{path}, line {i}')) for i, o in read_lines(path))
-    for i, row in rows:
-        if not isinstance(row, dict):
-            raise PrunebookError(f'{printable(path)}, {"row" if listed else "line"} {i}: not an object in braces.')
-        yield row
-
 def _json(text, where):
     try:
-        if '\\ud' in text.lower(): text = encodable(json.dumps(json.loads(text), ensure_ascii=False))
+        if '\\ud' in text.lower(): text = _encodable(json.dumps(json.loads(text), ensure_ascii=False))
         return json.loads(text)
     except (ValueError, RecursionError) as e:
         raise PrunebookError(f'{printable(where)}: not JSON ({e}). '
                              'Give one object a line, or all in one list.') from None
+
+def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    "The objects of a file of JSON: one a line, or all in one list"
+    listed = next(_read_lines(path), (0, ''))[1].lstrip().startswith('[')
+    if listed: rows = enumerate(_json('\n'.join(o for _, o in _read_lines(path)), path), 1)
+    else: rows = ((i, _json(o, f'{path}, line {i}')) for i, o in _read_lines(path))
+    for i, row in rows:
+        if not isinstance(row, dict):
+            raise PrunebookError(f'{printable(path)}, {"row" if listed else "line"} {i}: not an object in braces.')
+        yield row
 
 def _read_csv(path):
     import pandas as pd
@@ -75,15 +74,18 @@ def _read_parquet(path):
     with open(path, 'rb') as f:
         for part in pyarrow.parquet.ParquetFile(f).iter_batches(1000): yield from part.to_pylist()
 
-READERS = {'.jsonl': read_jsonl, '.json': read_jsonl, '.csv': _read_csv, '.parquet': _read_parquet}
+def _read_txt(path): yield from ({'text': o.rstrip('\r')} for _, o in _read_lines(path))
+
+_READERS = {'.txt': _read_txt, '.jsonl': _read_jsonl, '.json': _read_jsonl, '.csv': _read_csv,
+            '.parquet': _read_parquet}
 
 def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     "The rows of a local file, a few at a time. Raises `PrunebookError` if it cannot be read"
     path = Path(path)
-    if path.suffix not in READERS:
+    if path.suffix not in _READERS:
         raise PrunebookError(f'{printable(path)}: cannot read {path.suffix or "a file without ending"}. '
-                             f'Give .txt (a document a line) or {", ".join(READERS)}.')
-    try: yield from READERS[path.suffix](path)
+                             f'Give {", ".join(_READERS)} (.txt: a document a line).')
+    try: yield from _READERS[path.suffix](path)
     except PrunebookError: raise
     except Exception as e:
         raise PrunebookError(f'{printable(path)}: not a readable {path.suffix} file, or an empty one '
@@ -95,7 +97,7 @@ def text_assets(name: str) -> list[Asset]:
     found = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
     return found if all(o and o.kind == 'texts' for o in found) else []
 
-def split_file(asset: Asset, split: str | None, progress: bool = True) -> Path:
+def _split_file(asset, split, progress=True):
     "The file of one split of an asset; of the usual one if `split` is `None`. Fetches it"
     folder = fetch(asset.name, progress)
     there = sorted(o.name.removesuffix('.jsonl.gz') for o in folder.glob('*.jsonl.gz'))
@@ -122,30 +124,53 @@ def load_texts(
     config: str | None = None,  # Configuration of a hub set; "en" for allenai/c4
     progress: bool = True,      # Show progress while fetching
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
-) -> list[str]:                 # A document each, as stored
+) -> list[str]:                 # A document each, as stored; of a row with `messages` and no text, the row
     "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
     if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
     name = str(name)
     if assets := text_assets(name):
-        rows = chain.from_iterable(read_jsonl(split_file(o, split, progress)) for o in assets)
-    elif os.path.isfile(name) and name.endswith('.txt'): rows = ({column: o.rstrip('\r')} for _, o in read_lines(name))
+        rows = chain.from_iterable(_read_jsonl(_split_file(o, split, progress)) for o in assets)
     elif os.path.isfile(name): rows = read_table(name)
-    elif is_path(name, ('.txt', *READERS)): raise PrunebookError(f'{printable(name)}: no such file.')
+    elif is_path(name, tuple(_READERS)): raise PrunebookError(f'{printable(name)}: no such file.')
     else: rows = _stream_hub(name, split or 'train', config, **kwargs)
-    texts = []
-    for row in islice(rows, n):
-        if not isinstance(row.get(column), str):
-            raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
-                                 f'{sorted(map(str, row))}. Name the one with the text (column=…).')
-        texts.append(row[column])
+    if name.endswith('.txt'): column = 'text'
+    texts = [_text_of(row, column, name) for row in islice(rows, n)]
     if not texts: raise PrunebookError(f'{printable(name)}: no texts in it.')
     if n is not None and n > len(texts):
         raise PrunebookError(f'n={n} texts asked of {printable(name)}{f" ({split})" if split else ""}, which has '
                              f'{len(texts)}. Ask for 1 to {len(texts)}.')
     return texts
 
+def _text_of(row, column, name):
+    "The text of a row; the row itself if it is a conversation"
+    if isinstance(row, str): return row
+    if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
+    if isinstance(row.get(column), str): return row[column]
+    if column == 'text' and isinstance(row.get('messages'), list): return row
+    raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
+                         f'{sorted(map(str, row))}. Name the one with the text (column=…).')
+
+def as_texts(
+    given: Any,              # Texts; rows with `text` or `messages`, such as a `datasets.Dataset`; a file
+    tokenizer: Any = None,   # Its chat template puts `messages` into words
+) -> list[str]:
+    "The documents of anything that holds some. Raises `PrunebookError` for what is none, and without any"
+    if isinstance(given, (str, Path)):
+        if not is_path(str(given), tuple(_READERS)):
+            raise PrunebookError('texts is one string. Give a list of documents, such as [text], or a file.')
+        given = load_texts(given)
+    texts = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
+    if not texts: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
+    if all(isinstance(o, str) for o in texts): return texts
+    if not getattr(tokenizer, 'chat_template', None):
+        raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
+                             'Give the tokenizer of an instruct model, or texts.')
+    words = lambda o: tokenizer.apply_chat_template(o['messages'], tokenize=False)
+    begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
+    return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in texts]
+
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd
-def first_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], max_length: int) -> list[list[int]]:
+def _first_tokens(tokenizer, texts, max_length):
     "The first `max_length` tokens of each text, the same as if all of it were tokenized"
     def encode(part): return tokenizer(part, add_special_tokens=True, verbose=False)['input_ids'] if part else []
     def same(a, b): return len(a) > max_length + 32 and a[:max_length] == b[:max_length]
@@ -174,25 +199,19 @@ class Tokens:
         "Real tokens, no padding"
         return sum(map(len, self.ids))
 
-# %% ../../nbs/reference/data/texts.ipynb #e0ab5bda
 def tokenize(
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[str],   # A document each
+    texts: Any,             # A document each, as in `as_texts`
     max_length: int = 512,  # Tokens kept of each document, from its start
     min_length: int = 1     # Documents with fewer are skipped, counted and logged
 ) -> Tokens:
     """Each text's tokens, with the special tokens that the tokenizer adds, cut at `max_length`.
     Raises `PrunebookError` if nothing is left"""
-    if isinstance(texts, str): raise PrunebookError('texts is one string. Give a list of documents, such as [text].')
-    texts = list(texts)
-    if not texts: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
-    if bad := [i for i, o in enumerate(texts) if not isinstance(o, str)]:
-        raise PrunebookError(f'texts {bad[:5]} are not strings but {type(texts[bad[0]]).__name__}.')
-    texts = [encodable(o) for o in texts]
+    texts = [_encodable(o) for o in as_texts(texts, tokenizer)]
     if max_length < min_length: raise PrunebookError(f'max_length={max_length}: give at least {min_length} token(s).')
     # a tokenizer's own records of a document are many times larger than its tokens, so only a few are worked on at once
     few = (texts[i:i + 32] for i in range(0, len(texts), 32))
-    ids = [o for part in few for o in first_tokens(tokenizer, part, max_length)]
+    ids = [o for part in few for o in _first_tokens(tokenizer, part, max_length)]
     index = [i for i, o in enumerate(ids) if len(o) >= min_length and texts[i].strip()]
     skipped = sorted(set(range(len(ids))) - set(index))
     if not index:
@@ -202,7 +221,6 @@ def tokenize(
                             len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
 
-# %% ../../nbs/reference/data/texts.ipynb #f3ba9bce
 def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the tokenizer begin a document with BOS, as its model was trained?"
     bos = tokenizer.bos_token_id
@@ -226,15 +244,12 @@ class Batch:
     attention_mask: 'torch.Tensor' # (B, T) 1 for real tokens, 0 for pads
     lengths: 'torch.Tensor'        # (B,) real tokens
 
-# %% ../../nbs/reference/data/texts.ipynb #d51d5216
 def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = 0, device: Any = 'cpu') -> Batch:
     "The documents `rows` of `ids` as one batch, padded on the right to the longest"
     import torch
     n = torch.tensor([len(ids[i]) for i in rows])
-    width = int(n.max())
-    x = torch.full((len(rows), width), pad_id)
-    for r, i in enumerate(rows): x[r, :len(ids[i])] = torch.tensor(ids[i])
-    return Batch(list(rows), x.to(device), (torch.arange(width) < n[:, None]).long().to(device), n.to(device))
+    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in rows], True, pad_id)
+    return Batch(list(rows), x.to(device), (torch.arange(x.shape[1]) < n[:, None]).long().to(device), n.to(device))
 
 # %% ../../nbs/reference/data/texts.ipynb #e1723984
 def token_budget(
@@ -268,7 +283,6 @@ def out_of_memory(e: BaseException) -> bool:
     return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
             or isinstance(e, RuntimeError) and bool(_memory_words.search(str(e))))
 
-# %% ../../nbs/reference/data/texts.ipynb #6d2a0ac6
 def retry_smaller_batch(
     f: Callable[[list], Any],     # Works on some rows; it may be called again for the same ones
     groups: Iterable[list],       # Rows that are worked on together
@@ -286,7 +300,10 @@ def retry_smaller_batch(
                 try: got = f(part)
                 except Exception as e:
                     if not out_of_memory(e): raise
-                    if len(part) == 1: raise _too_small() from None
+                    if len(part) == 1:
+                        raise PrunebookError(
+                            'not enough memory for a single text. Keep fewer tokens of it (max_length), load the '
+                            'model with fewer bits (bits=4, --bits 4), or use a larger machine.') from None
                     most = cost(part[:half])
                     log.warning('out of memory with %d rows at once; continuing with half as many. '
                                 'A smaller batch_tokens avoids this.', len(part))
@@ -295,13 +312,9 @@ def retry_smaller_batch(
                     continue
             todo += [part[half:], part[:half]]
 
-def _too_small():
-    return PrunebookError('not enough memory for a single text. Keep fewer tokens of it (max_length), '
-                          'load the model with fewer bits (bits=4, --bits 4), or use a larger machine.')
-
 # %% ../../nbs/reference/data/texts.ipynb #5af5b8b1
 def over_batches(
-    f: Callable[[Batch], Any],  # Such as a forward pass
+    f: Callable[[Batch], Any],        # Such as a forward pass
     ids: Sequence[Sequence[int]],
     batch_tokens: int | None = None,  # As in `batches`
     pad_id: int = 0,

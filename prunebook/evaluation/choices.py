@@ -4,39 +4,35 @@
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #2358d689
 from __future__ import annotations
-import json, logging, os, random, string, time
+import logging, os, random, string, time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError
+from ..data.questions import check_items
 from ..data.texts import retry_smaller_batch, token_budget
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['SCORINGS', 'log', 'prompt', 'answers', 'check_items', 'choose_examples', 'check_shots', 'RenderedPrompt',
-           'render_prompt', 'encode_pairs', 'warn_truncated', 'prefill', 'continuation_logprobs', 'choice_accuracy',
+__all__ = ['log', 'SCORINGS', 'prompt', 'answers', 'choose_examples', 'render_prompt', 'continuation_logprobs', 'choice_accuracy',
            'pick']
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
 
-def prompt(
-    item: dict[str, Any],    # A question
-    letter: bool = False,    # Show the choices under letters
-    answered: bool = False   # With its answer, as an example
-) -> str:
-    "The text before the answer, as the lm-evaluation-harness words it"
+def prompt(item: dict[str, Any], letter: bool = False) -> str:
+    "The text before the answer, as the lm-evaluation-harness words it; with `letter`, it shows the choices"
     q = item['question'].strip()
     text = f"{item['passage']}\n" if item.get('passage') else ''
-    if letter: text += q + ''.join(f'\n{l}. {c}' for l, c in zip(string.ascii_uppercase, item['choices'])) + '\nAnswer:'
-    else: text += f'Question: {q}\nAnswer:'
-    return text + f' {answers(item, letter)[item["answer"]]}' if answered else text
+    if not letter: return f'{text}Question: {q}\nAnswer:'
+    return text + q + ''.join(f'\n{l}. {c}' for l, c in zip(string.ascii_uppercase, item['choices'])) + '\nAnswer:'
 
-# %% ../../nbs/reference/evaluation/choices.ipynb #c73e2da8
 def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     "The texts that are scored after the prompt: the choices, or their letters"
     n = len(item['choices'])
@@ -44,50 +40,10 @@ def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     if n > 26: raise PrunebookError(f'{n} choices, and there are 26 letters. Score this question by likelihood.')
     return list(string.ascii_uppercase[:n])
 
-# %% ../../nbs/reference/evaluation/choices.ipynb #c8d1b9a2
-log = logging.getLogger(__name__)
-
-def check_items(
-    items: Sequence[dict[str, Any]],  # Questions
-    what: str = 'question'            # The word for one, in messages
-) -> Sequence[dict[str, Any]]:        # The same
-    "Raises `PrunebookError` for questions that cannot be scored; logs how many are there twice"
-    if isinstance(items, (str, dict)) or not len(items):
-        raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; '
-                             'load_questions("demo") has some.')
-    for i, o in enumerate(items):
-        if wrong := _item_fault(o): raise PrunebookError(f'{what} {i}: {wrong}')
-    twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
-    if twice and what == 'question':
-        log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
-                    twice, len(items))
-    return items
-
-# %% ../../nbs/reference/evaluation/choices.ipynb #9889a19b
-def _item_fault(o):
-    "What is wrong with a question, and the cure; `None` if nothing is"
-    if not isinstance(o, dict): return f'{o!r:.60} is no question. Give a dict with question, choices and answer.'
-    if missing := {'question', 'choices', 'answer'} - set(o):
-        return f'it has no {", ".join(sorted(missing))}; its fields are {sorted(map(str, o))}. Add the missing ones.'
-    for k in ('question', 'passage', 'subject'):
-        if not isinstance(o.get(k) or '', str): return f'{k} is {o[k]!r:.60}. Give a text.'
-    c, a = o['choices'], o['answer']
-    if isinstance(c, (str, dict)) or not hasattr(c, '__len__') or len(c) < 2:
-        return f'choices is {c!r:.60}. Give a list of at least two texts.'
-    if bad := [j for j, s in enumerate(c) if not isinstance(s, str) or not s.strip()]:
-        return (f'choice {bad[0]} is {c[bad[0]]!r}, and an empty choice has no likelihood. '
-                'Leave the question out, or give the choice a text.')
-    if isinstance(a, bool) or not isinstance(a, (int, np.integer)) or not 0 <= a < len(c):
-        return f'answer is {a!r:.60}. Give the number of the right choice, 0 to {len(c)-1}.'
-
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
-def choose_examples(
-    item: dict[str, Any],
-    examples: Sequence[dict[str, Any]],  # Questions to choose from
-    shots: int,
-    seed: int | None = 0                 # Of choice and order; the first ones if `None`
-) -> list[dict[str, Any]]:
-    "Examples for `item`: other questions of its subject. Raises `PrunebookError` if there are too few"
+def choose_examples(item: dict, examples: Sequence[dict], shots: int, seed: int | None = 0) -> list[dict[str, Any]]:
+    """Examples for `item`: other questions of its subject, drawn with `seed`, or the first ones if that is `None`.
+    Raises `PrunebookError` if there are too few"""
     if not shots: return []
     same = [o for o in examples if o.get('subject') == item.get('subject')] or list(examples)
     same = [o for o in same if o['question'] != item['question']]
@@ -96,8 +52,7 @@ def choose_examples(
                              'Give more examples, or fewer shots.')
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
-# %% ../../nbs/reference/evaluation/choices.ipynb #8c96a825
-def check_shots(shots: int, examples: Sequence | None) -> None:
+def _check_shots(shots, examples):
     "Raises `PrunebookError` unless `shots` is a number for which there are examples"
     if isinstance(shots, bool) or not hasattr(shots, '__index__') or shots < 0:
         raise PrunebookError(f'shots={shots!r}: give a whole number, 0 or more.')
@@ -105,9 +60,8 @@ def check_shots(shots: int, examples: Sequence | None) -> None:
         raise PrunebookError(f'shots={shots} needs examples. Give a list of other questions (examples=…), '
                              "such as a set's dev or train split.")
 
-# %% ../../nbs/reference/evaluation/choices.ipynb #ea2c210b
 @dataclass(frozen=True)
-class RenderedPrompt:
+class _Rendered:
     "A question in words"
     front: str           # Description of the subject, and the examples
     prompts: list[str]   # One for all choices, or one for each
@@ -118,16 +72,15 @@ class RenderedPrompt:
         if len(self.prompts) == 1: yield self.front + self.prompts[0], list(range(len(self.choices)))
         else: yield from ((self.front + p, [j]) for j, p in enumerate(self.prompts))
 
-# %% ../../nbs/reference/evaluation/choices.ipynb #f7a60ffa
 def render_prompt(
     item: dict[str, Any],
     examples: Sequence[dict[str, Any]] = (),  # Shown in front
     letter: bool = False,                     # Show the choices under letters, with a line on the subject
-    prompt: Callable | None = None,           # Item → its prompt, or a list with one for each choice
-    answers: Callable | None = None           # Item → the texts that are scored
-) -> RenderedPrompt:
+    ask: Callable | None = None,              # Item → its prompt, or a list with one for each choice
+    say: Callable | None = None               # Item → the texts that are scored
+) -> _Rendered:
     "The harness's wording, or your own: prompt, answer and a blank line for each example, then the prompt"
-    ask, say = prompt or (lambda o: _prompt(o, letter)), answers or (lambda o: _answers(o, letter))
+    ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: answers(o, letter))
     as_list = lambda o: [o] if isinstance(o, str) else list(o)
     front = ''
     if letter and item.get('subject'):
@@ -136,12 +89,10 @@ def render_prompt(
     for o in examples:
         shown = as_list(ask(o))
         front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
-    return RenderedPrompt(front, as_list(ask(item)), list(say(item)))
-
-_prompt, _answers = prompt, answers  # under names that no argument hides
+    return _Rendered(front, as_list(ask(item)), list(say(item)))
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
-def encode_pairs(
+def _encode_pairs(
     tokenizer: 'PreTrainedTokenizerBase',
     contexts: Sequence[str],             # Prompts
     continuations: Sequence[list[str]],  # The choices of each
@@ -171,19 +122,16 @@ def encode_pairs(
         where += [(i, o[2]) for o in parts]
     return requests, where, cut
 
-def warn_truncated(
-    cut: Collection[int],  # Items that lose their beginning, by number
-    n: int                 # All items
-) -> None:
-    "Log a warning if there are any"
+def _warn_truncated(cut, n):
+    "Log which of `n` items lose their beginning, if there are any"
     if cut: log.warning('%d of %d items are longer than the context and lose their beginning: %s',
                         len(set(cut)), n, sorted(set(cut))[:10])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
-def prefill(stack: LayerStack, tokens: list[int]) -> Any:
-    "A key-value cache that holds one row of tokens; `None` for no tokens"
-    if not tokens: return None
-    stack.extend([tokens], cache := stack.new_cache())
+def _prefill(stack: LayerStack, tokens: list[int]) -> Any:
+    "A key-value cache that holds one row of tokens, which may be none"
+    cache = stack.new_cache()
+    if tokens: stack.extend([tokens], cache)
     return cache
 
 def continuation_logprobs(
@@ -194,15 +142,16 @@ def continuation_logprobs(
     bar: Any = None     # A progress bar, updated by one a request
 ) -> list[list[float]]:
     "$\\log p$ of each continuation of each context, in nats"
-    import torch
+    import torch  # only here: the names of tasks need none
     from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
     check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
-    budget, cached = token_budget(batch_tokens, stack.device), takes_cache(stack)
+    budget = token_budget(batch_tokens, stack.device)
+    with torch.inference_mode(): cached = takes_cache(stack)
     common = os.path.commonprefix([c[:-1] for c, _ in requests]) if cached and len(requests) > 1 else []
     if len(common) < share: common = []
     n, found = len(common), [[0.] * len(k) for _, k in requests]
-    with torch.inference_mode(): base = prefill(stack, common)
+    with torch.inference_mode(): base = _prefill(stack, common) if n else None
 
     @torch.inference_mode()
     def run(rows):
@@ -235,8 +184,6 @@ def continuation_logprobs(
         for (i, j), v in cells: found[i][j] -= v
         if bar is not None: bar.update(len(rows))
     return found
-
-# %% ../../nbs/reference/evaluation/choices.ipynb #b83f9c99
 def _groups(requests, slots, budget):
     "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
     alike = defaultdict(list)
@@ -270,13 +217,13 @@ def choice_accuracy(
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
-    from prunebook.evaluation.losses import chat_prompt
+    from prunebook.evaluation.losses import _chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
     if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
     if too_long not in ('truncate', 'refuse'):
         raise PrunebookError(f'too_long {too_long!r}: give "truncate" or "refuse".')
     check_items(items)
-    check_shots(shots, examples)
+    _check_shots(shots, examples)
     if shots: check_items(examples, 'example')
     rendered = [render_prompt(o, choose_examples(o, examples or (), shots, seed), scoring == 'letter', prompt, answers)
                 for o in items]
@@ -286,9 +233,9 @@ def choice_accuracy(
     def encode(rows):
         "Requests of some items; for each its item and choices; the items that were cut"
         parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
-        texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
+        texts = [_chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
         choices = [[rendered[i].choices[j] for j in js] for i, _, js in parts]
-        requests, where, cut = encode_pairs(tokenizer, texts, choices, limit, chat)
+        requests, where, cut = _encode_pairs(tokenizer, texts, choices, limit, chat)
         return requests, [(parts[p][0], [parts[p][2][j] for j in js]) for p, js in where], {parts[p][0] for p in cut}
 
     alike = defaultdict(list)
@@ -308,15 +255,12 @@ def choice_accuracy(
     if not all(np.isfinite(o).all() for o in logprobs):
         raise PrunebookError(f'{task}: a log-likelihood is not a number. The model has NaN or infinite weights, '
                              'or overflows: try dtype=float32.')
-    warn_truncated(cut, len(items))
+    _warn_truncated(cut, len(items))
     lengths = dict(per_char=[[len(c) for c in o.choices] for o in rendered], per_token=tokens).get(scoring)
     return choice_score(task, pick(logprobs, lengths), items, scoring, logprobs=logprobs, truncated=sorted(cut),
                         shots=int(shots), chat=chat, source=source, seconds=time.perf_counter() - start)
 
-def pick(
-    logprobs: Sequence[Sequence[float]],             # Of each choice of each item
-    lengths: Sequence[Sequence[int]] | None = None   # Divide by these
-) -> list[int]:
-    "The choice of highest log-likelihood, the first among equals"
+def pick(logprobs: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]] | None = None) -> list[int]:
+    "The choice of highest log-likelihood of each item, divided by its length if given; the first among equals"
     share = [np.asarray(o) / (1 if lengths is None else np.asarray(lengths[i])) for i, o in enumerate(logprobs)]
     return [int(np.argmax(o)) for o in share]

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os, re, time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 import torch
@@ -15,102 +14,73 @@ import torch.nn.functional as F
 from transformers.cache_utils import DynamicLayer
 from ..core import PrunebookError
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
-from .choices import _prompt, check_shots, choose_examples, prefill, warn_truncated
-from .losses import chat_prompt
+from .choices import _check_shots, _prefill, _warn_truncated, choose_examples
+from .choices import prompt as _worded
+from .losses import _chat_prompt
 from .scores import Score, item_hash, wilson
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['ENDS', 'PIECE', 'SAMPLE_PROMPTS', 'last_number', 'same_number', 'end_tokens', 'greedy_config', 'PrefixCache',
-           'generate_texts', 'generated_accuracy', 'check_generated', 'sample_answers', 'lost_answers']
+__all__ = ['SAMPLE_PROMPTS', 'last_number', 'same_number', 'greedy_config', 'generate_texts', 'generated_accuracy',
+           'sample_answers', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #81b6dfde
-def last_number(
-    text: str
-) -> float | None:  # `None` if there is none
+def last_number(text: str) -> float | None:
     "The last number in `text`: signs, decimal points and thousands separators are understood"
     found = re.findall(r'(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?', text)
     return float(found[-1].replace(',', '')) if found else None
 
-def same_number(
-    text: str,            # Generated
-    item: dict[str, Any]  # Its question; `answer` ends in the right number
-) -> bool:
-    "Does `text` end in the right number?"
+def same_number(text: str, item: dict[str, Any]) -> bool:
+    "Does `text` end in the number that ends the answer of `item`?"
     got = last_number(text)
     return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
-ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
+_ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
 
-def end_tokens(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase'
-) -> list[int]:
+def _end_tokens(model, tokenizer):
     """Tokens that end an answer: those of the model's generation config, or else of the tokenizer. If that is one or
-    none, also those of `ENDS` that the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
+    none, also those of `_ENDS` that the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
     own = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
     if own is None: own = getattr(tokenizer, 'eos_token_id', None)
     own = {o for o in ([own] if isinstance(own, int) else own or ()) if o >= 0}
     added = getattr(tokenizer, 'get_added_vocab', dict)()
-    if len(own) < 2: own |= {added[o] for o in ENDS if o in added}
+    if len(own) < 2: own |= {added[o] for o in _ENDS if o in added}
     if '<|return|>' in added: own -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
     return sorted(own)
 
 def greedy_config(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase',
-    max_new_tokens: int,
-    stop: Sequence[str] = ()  # Texts that end an answer
+    model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', max_new_tokens: int, stop: Sequence[str] = ()
 ) -> Any:
-    "A `GenerationConfig`: greedy, one answer a prompt. Without an end token every answer has `max_new_tokens` tokens"
+    """A `GenerationConfig`: greedy, one answer a prompt, ended by the texts in `stop`. Without an end token every
+    answer has `max_new_tokens` tokens"""
     from transformers import GenerationConfig
     pad = getattr(tokenizer, 'pad_token_id', None)
-    end, stops = end_tokens(model, tokenizer) or None, list(stop) or None
-    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, stop_strings=stops,
-                            pad_token_id=0 if pad is None else pad, eos_token_id=end)
+    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+                            stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad,
+                            eos_token_id=_end_tokens(model, tokenizer) or None)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
-@dataclass
-class PrefixCache:
-    "The tokens that all prompts begin with, and their keys and values"
-    tokens: int  # May be 0
-    cache: Any   # A key-value cache of one row; `None` for a model whose prompts run whole
+@torch.inference_mode()
+def _common_cache(stack, rows, share=16):
+    """How many tokens all rows begin with, and a key-value cache of one row that holds them; a common beginning counts
+    if it has `share` tokens, and each row keeps a token of its own. No cache for a model whose prompts run whole"""
+    common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
+    if len(common) < share: common = []
+    with evaluating(stack.model):
+        whole = not takes_cache(stack) or any(type(o) is not DynamicLayer for o in stack.new_cache().layers)
+        return (0, None) if whole else (len(common), _prefill(stack, common))
 
-    @classmethod
-    @torch.inference_mode()
-    def of(cls, stack: LayerStack,
-        rows: Sequence[Sequence[int]],  # Tokens of each prompt
-        share: int = 16                 # A common beginning counts if it has this many tokens
-    ) -> PrefixCache:
-        "Run what `rows` begin with, once. Each row keeps a token of its own"
-        common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
-        if len(common) < share: common = []
-        with evaluating(stack.model):
-            if not takes_cache(stack) or any(type(o) is not DynamicLayer for o in stack.new_cache().layers):
-                return cls(0, None)
-            return cls(len(common), prefill(stack, common) if common else stack.new_cache())
+def _batch_cache(stack, common, pads):
+    "A key-value cache whose first places are filled: for each row so many pads, then the first common tokens"
+    (n, given), cache = common, stack.new_cache()
+    def behind(o): return torch.cat([F.pad(o[..., :max(0, n - p), :], (0, 0, min(n, p), 0)) for p in pads])
+    for own, o in zip(cache.layers, given.layers):
+        if n and o.is_initialized: own.update(behind(o.keys), behind(o.values))
+    return cache
 
-    def copies(self, stack: LayerStack,
-        pads: Sequence[int]  # Places in front of each row that hold no token
-    ) -> Any:
-        "A key-value cache whose first `tokens` places are filled: padding, then the first common tokens"
-        cache, n = stack.new_cache(), self.tokens
-        def behind(o): return torch.cat([F.pad(o[..., :max(0, n - p), :], (0, 0, min(n, p), 0)) for p in pads])
-        for own, given in zip(cache.layers, self.cache.layers):
-            if n and given.is_initialized: own.update(behind(given.keys), behind(given.values))
-        return cache
-
-    @property
-    def batch_tokens(self) -> int:
-        "Tokens of a batch: as many as 2 GB of keys and values hold, but at least 16,384"
-        if not self.tokens: return 2**14
-        size = sum(o.keys.nbytes + o.values.nbytes for o in self.cache.layers if o.is_initialized) / self.tokens
-        return max(2**14, int(2e9 / size))
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #b6f86c93
-PIECE = 16  # tokens between two looks at which rows are done
+_PIECE = 16  # tokens between two looks at which rows are done
 
 @torch.inference_mode()
 def generate_texts(
@@ -119,27 +89,27 @@ def generate_texts(
     rows: Sequence[Sequence[int]],  # Tokens of each prompt
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    common: PrefixCache | None = None  # Of these and perhaps more rows
+    common: tuple | None = None     # From `_common_cache`, of these and perhaps more rows
 ) -> list[str]:
     "Greedy continuations of prompts of unequal length, padded on the left, each cut at the first `stop`"
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
-    common = common or PrefixCache.of(stack, rows)
-    config = greedy_config(model, tokenizer, max_new_tokens, stop if common.cache is None else ())
+    common = common or _common_cache(stack, rows)
+    config = greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else ())
     device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
     decoded = lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True)
     done = lambda tokens: not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
     with evaluating(model), mock.patch.object(model, 'generation_config', config):
-        if common.cache is None:
+        if common[1] is None:
             out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()
         else:
             written, left = [[] for _ in rows], list(range(len(rows)))
-            cache = common.copies(stack, (mask == 0).sum(1).tolist())
-            for k in range(0, max_new_tokens, PIECE):
-                more = dict(max_new_tokens=min(PIECE, max_new_tokens - k)) | {stack.cache_name: cache}
+            cache = _batch_cache(stack, common, (mask == 0).sum(1).tolist())
+            for k in range(0, max_new_tokens, _PIECE):
+                more = dict(max_new_tokens=min(_PIECE, max_new_tokens - k)) | {stack.cache_name: cache}
                 out = model.generate(x, attention_mask=mask, **more)
                 new = out[:, x.shape[1]:]
                 for i, o in zip(left, new.tolist()): written[i] += o
@@ -171,20 +141,22 @@ def generated_accuracy(
     "Share of questions whose generated answer is right. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
-    check_generated(items, shots, examples, max_new_tokens, prompt, score)
-    ask, judge = prompt or _prompt, score or same_number
+    _check_generated(items, shots, examples, max_new_tokens, prompt, score)
+    ask, judge = prompt or _worded, score or same_number
     shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
     ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
-    written, common = [''] * len(items), PrefixCache.of(stack, ids)
-    write = lambda rows: generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common)
-    budget = token_budget(common.batch_tokens if batch_tokens is None else batch_tokens)
-    groups = groups_by_length([len(o) + max_new_tokens for o in ids], budget)
+    written, (n, cache) = [''] * len(items), _common_cache(stack, ids)
+    if batch_tokens is None:
+        held = [o for o in cache.layers if o.is_initialized] if n else []
+        batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
+    write = lambda rows: generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, (n, cache))
+    groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
         for rows, found in retry_smaller_batch(write, groups):
             for i, text in zip(rows, found): written[i] = text
             bar.update(len(rows))
-    warn_truncated(cut, len(items))
+    _warn_truncated(cut, len(items))
     right = [int(judge(t, o)) for t, o in zip(written, items)]
     k, n, number = sum(right), len(items), lambda o: last_number(str(o.get('answer', '')))
     same = Counter(str(o.get('answer')) if number(o) is None else number(o) for o in items)
@@ -192,10 +164,9 @@ def generated_accuracy(
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
                  items=item_hash(items), shots=int(shots), chat=chat)
 
-# %% ../../nbs/reference/evaluation/generation.ipynb #a54de59f
 def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
     "Tokens of the prompts; with absolute positions, only as many of the last ones as leave room for an answer"
-    texts = [chat_prompt(tokenizer, o) for o in texts] if chat else texts
+    texts = [_chat_prompt(tokenizer, o) for o in texts] if chat else texts
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
@@ -203,33 +174,24 @@ def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
                                       'for prompt and answer. Give a smaller max_new_tokens.')
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
 
-# %% ../../nbs/reference/evaluation/generation.ipynb #4c8e7e16
-def check_generated(
-    items: Sequence[dict[str, Any]],
-    shots: int,
-    examples: Sequence[dict[str, Any]] | None,
-    max_new_tokens: int,
-    prompt: Callable | None,
-    score: Callable | None     # All as in `generated_accuracy`
-) -> None:
+def _check_generated(items, shots, examples, max_new_tokens, prompt, score):
     "Raises `PrunebookError` for questions, examples or settings that `generated_accuracy` cannot use"
     if isinstance(items, (str, dict)) or not len(items):
         raise PrunebookError('no questions given. Give a list of dicts with question and answer; '
                              'load_questions("sums") has some.')
     if not hasattr(max_new_tokens, '__index__') or max_new_tokens < 1:
         raise PrunebookError(f'max_new_tokens={max_new_tokens!r}: give a whole number, 1 or more.')
-    check_shots(shots, examples)
+    _check_shots(shots, examples)
+
+    def fault(o):
+        if not isinstance(o, dict) or 'answer' not in o: return 'Give a dict with question and answer.'
+        if prompt is None and (not isinstance(o.get('question'), str) or 'choices' in o):
+            return 'Give a dict with question, a text, and answer, and no choices.'
+        if score is None and last_number(str(o['answer'])) is None:
+            return 'Its answer must hold the number that stands at the end of the generated text.'
     for what, rows in (('question', items), ('example', examples if shots else ())):
         for i, o in enumerate(rows):
-            if wrong := _generated_fault(o, prompt, score): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #c4ee5f9d
-def _generated_fault(o, prompt, score):
-    if not isinstance(o, dict) or 'answer' not in o: return 'Give a dict with question and answer.'
-    if prompt is None and (not isinstance(o.get('question'), str) or 'choices' in o):
-        return 'Give a dict with question, a text, and answer, and no choices.'
-    if score is None and last_number(str(o['answer'])) is None:
-        return 'Its answer must hold the number that stands at the end of the generated text.'
+            if wrong := fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
 SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',
@@ -246,11 +208,9 @@ def sample_answers(
     rows, _ = _encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens, True)
     return dict(zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens)))
 
-def lost_answers(
-    before: dict[str, str],  # From `sample_answers`
-    after: dict[str, str]    # Of the changed model
-) -> list[str]:              # Prompts
-    "The prompts whose answer is empty or repeats itself in `after`, and did not in `before`"
+def lost_answers(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The prompts whose answer is empty or repeats itself in `after`, and did not in `before`; both are of
+    `sample_answers`, of a model and the changed one"""
     def bad(text):
         words = text.split() if len(text.split()) > 2 else list(text.strip())  # some scripts have no spaces
         return not words or len(words) >= 12 and 2 * len(set(words)) < len(words)

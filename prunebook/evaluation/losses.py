@@ -4,87 +4,75 @@
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #8d3bca24
 from __future__ import annotations
-import os, time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import json, math, os, time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..core import PrunebookError, atomic_write, digest, first_line
-from ..data.texts import (Batch, Tokens, groups_by_length, make_batch, over_batches, retry_smaller_batch,
+from ..core import PrunebookError, atomic_write, digest, first_line, public_name
+from ..data.texts import (Tokens, as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
                                   token_budget, tokenize)
-from .scores import PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval
-from ..model.stack import LayerStack, check_layers, check_vocabulary, evaluating, fingerprint, float32_chunks
-if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval,
+                                         versions)
+from ..model.stack import Block, LayerStack, check_layers, check_vocabulary, evaluating, fingerprint
+from ..model.stack import float32_chunks
+from ..similarity.distances import LayerDistances
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['logit_losses', 'token_losses', 'document_losses', 'chat_prompt', 'tokenize_documents', 'PrefixTreeNode',
-           'share_prefixes', 'run_tree', 'batch_losses', 'cut_losses', 'text_loss', 'divergence', 'check_parent']
+__all__ = ['token_losses', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map', 'judge_distances']
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1fbbc9f
 @torch.no_grad()
-def logit_losses(
-    logits: torch.Tensor,   # (N, vocabulary), any floating dtype
-    targets: torch.Tensor   # (N,)
-) -> torch.Tensor:          # (N,) float32, nats; without a gradient
-    "$-\\log p$ of each target"
-    found, targets = torch.zeros(len(logits), device=logits.device), targets.to(logits.device)[:, None]
-    for rows, x in float32_chunks(logits):
-        top, picked = x.amax(-1, keepdim=True), x.gather(1, targets[rows])
-        found[rows] = (x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0]
-    return found
-
-# %% ../../nbs/reference/evaluation/losses.ipynb #acb5fa21
 def token_losses(
     stack: LayerStack,
     hidden: torch.Tensor,   # (N, d) states after the final norm
     targets: torch.Tensor,  # (N,) the token that follows each
     chunk: int = 2**24      # Most logits at a time; 2^24 are 64 MB of float32
-) -> torch.Tensor:          # (N,) float32, nats
+) -> torch.Tensor:          # (N,) float32 on the CPU, nats; without a gradient
     "$-\\log p$ of each target. There are never more than `chunk` logits"
-    size = max(1, chunk // stack.vocab_size)
-    parts = [logit_losses(stack.logits(x), y) for x, y in zip(hidden.split(size), targets.split(size))]
-    return torch.cat(parts) if parts else torch.zeros(0)
+    size, found = max(1, chunk // stack.vocab_size), [torch.zeros(0)]
+    for states, following in zip(hidden.split(size), targets.split(size)):
+        logits = stack.logits(states)
+        following = following.to(logits.device)[:, None]
+        for rows, x in float32_chunks(logits):
+            top, picked = x.amax(-1, keepdim=True), x.gather(1, following[rows])
+            found.append((x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0].cpu())
+    return torch.cat(found)
 
-# %% ../../nbs/reference/evaluation/losses.ipynb #8b0965b4
-def document_losses(
-    stack: LayerStack,
-    hidden: torch.Tensor,  # (B, T, d) states after the final norm
-    batch: Batch,
-    first: int = 1         # Place of the first token that counts; a document's first token is never predicted
-) -> np.ndarray:           # (B,) float64, nats
-    "Total $-\\log p$ of each document. Pads do not count"
+def _document_losses(stack, hidden, batch, first=1):
+    """(B,) float64 nats of each document, pads left out. `hidden` (B, T, d) are states after the final norm, `first` is
+    the place of the first token that counts"""
     real = batch.attention_mask[:, first:].bool()
     nll = token_losses(stack, hidden[:, first - 1:-1][real.to(hidden.device)], batch.input_ids[:, first:][real])
-    rows = real.nonzero()[:, 0].cpu().numpy()
-    return np.bincount(rows, nll.double().cpu().numpy(), minlength=len(real))
+    return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def chat_prompt(
-    tokenizer: 'PreTrainedTokenizerBase',
-    text: str  # A user's message
-) -> str:      # Up to where the reply begins
-    "`text` in the tokenizer's chat template. Raises `PrunebookError` if it has none"
+def _chat_prompt(tokenizer: 'PreTrainedTokenizerBase', text: str) -> str:
+    "A user's message in the chat template, up to where the reply begins. Raises `PrunebookError` without a template"
     if not getattr(tokenizer, 'chat_template', None):
         raise PrunebookError('this tokenizer has no chat template. Score the model as plain text (chat=False), '
                              'or load the tokenizer of an instruct model.')
     message = [dict(role='user', content=text)]
     return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
-def tokenize_documents(
+def _tokenize_documents(
     stack: LayerStack,
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[str],
+    texts: Any,
     max_length: int,     # Tokens kept of each text, at most as many as the model has positions
     chat: bool = False   # Each text as a user's message in the chat template
 ) -> tuple[Tokens, int]: # The documents, and the place of the first token that counts
     "Tokens as a model reads them. Raises `PrunebookError` for no text, no template or an unknown token"
-    room, first = min(max_length, stack.positions or max_length), 1
-    toks = tokenize(tokenizer, texts, room, min_length=1 if chat else 2)
+    texts, first = as_texts(texts, tokenizer), 1
+    toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=1 if chat else 2)
     if chat:
         encode = lambda o: tokenizer(o, verbose=False, add_special_tokens=False)['input_ids']
-        before = chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
+        before = _chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
         head = encode(before)
         first, room = len(head), min(max_length, (stack.positions or 2**30) - len(head))
         toks = Tokens([head + encode(before + texts[i])[first:][:room] for i in toks.index], toks.index, toks.skipped)
@@ -93,12 +81,12 @@ def tokenize_documents(
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #155429af
 @dataclass
-class PrefixTreeNode:
+class _PrefixTreeNode:
     "Layers that some pruned models share: those before it, its own, and where the models part"
-    before: tuple[int, ...]         # Layers run before this node
-    layers: tuple[int, ...]         # Its own, run here once
-    ends: list[int]                 # Pruned models, by number, that end with it
-    branches: list[PrefixTreeNode]  # Where the others go on
+    before: tuple[int, ...]          # Layers run before this node
+    layers: tuple[int, ...]          # Its own, run here once
+    ends: list[int]                  # Pruned models, by number, that end with it
+    branches: list[_PrefixTreeNode]  # Where the others go on
 
     @property
     def applications(self) -> int:
@@ -112,65 +100,53 @@ class PrefixTreeNode:
         return max([1, *(o.stored + (i < len(order) - 1) for i, o in enumerate(order))])
 
 def share_prefixes(
-    keeps: Sequence[Sequence[int]]  # Layers kept by each pruned model, in order
-) -> list[PrefixTreeNode]:
+    keeps: Sequence[Sequence[int]],         # Layers kept by each pruned model, in order
+    models: Sequence[int] | None = None,    # Some of them, which all begin
+    before: tuple[int, ...] = ()            # with these layers
+) -> list[_PrefixTreeNode]:
     "The tree of common beginnings of `keeps`; its roots start at the embeddings"
-    return _grow([tuple(o) for o in keeps], range(len(keeps)), ())
-
-def _grow(keeps, models, before):
-    "The nodes of some models after the layers `before`, which all of them begin with"
-    groups, nodes = {}, []
-    for i in models:
+    groups, nodes, keeps = {}, [], [tuple(o) for o in keeps]
+    for i in range(len(keeps)) if models is None else models:
         if len(keeps[i]) > len(before): groups.setdefault(keeps[i][len(before)], []).append(i)
     for same in groups.values():
         common = os.path.commonprefix([keeps[i] for i in same])
         ends = [i for i in same if keeps[i] == common]
-        nodes.append(PrefixTreeNode(before, common[len(before):], ends, _grow(keeps, same, common)))
+        nodes.append(_PrefixTreeNode(before, common[len(before):], ends, share_prefixes(keeps, same, common)))
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def run_tree(
-    stack: LayerStack,
-    roots: Sequence[PrefixTreeNode],
-    forward: Callable[[], Any]  # Runs the decoder, as it stands inside, and gives its output
-) -> Iterator[tuple[PrefixTreeNode, torch.Tensor]]:  # Each node; (B, T, d) states after the final norm
-    "Run all nodes of a tree once, each after the one that it grows from, by the model's own forward"
-    todo = [(o, None) for o in roots]
-    while todo:
-        node, x = todo.pop()  # x: (B, T, d), the output of the layers before it
-        kept = (*node.before, *node.layers)
-        with stack.view(kept), stack.replay(len(node.before), x), stack.stream(lambda o: o, at=[len(kept)]) as states:
-            hidden = forward().last_hidden_state
-        x = states.pop()
-        yield node, hidden
-        # the last in is the first out: the largest comes last, and takes its copy of the state with it
-        todo += [(o, x) for o in sorted(node.branches, key=lambda o: -o.applications)]
-        del hidden, x
-
-# %% ../../nbs/reference/evaluation/losses.ipynb #e77d8c7c
-def batch_losses(
+def _batch_losses(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase | None',  # Not used: a `mapper` gives model and tokenizer
     keeps: Sequence[Sequence[int]] | None,        # Layers kept by each pruned model; the model as it is if `None`
     ids: Sequence[Sequence[int]],                 # Tokens of each document
     first: int = 1                                # Place of the first token that counts
 ) -> np.ndarray:                                  # (pruned models, documents) nats
-    "Losses of some documents as one batch; layers that the models share run once"
-    stack = model if isinstance(model, LayerStack) else LayerStack(model)
+    "Losses of some documents as one batch, by the model's own forward; layers that the models share run once"
+    stack = LayerStack(model)
     batch = make_batch(ids, range(len(ids)), device=stack.device)
-    with torch.inference_mode(), evaluating(stack.model):
+    with torch.inference_mode(), evaluating(model):
         if keeps is None:
-            return document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch, first)[None]
-        found = np.zeros((len(keeps), len(ids)))
-        for node, hidden in run_tree(stack, share_prefixes(keeps), lambda: stack.body(batch.input_ids)):
-            if node.ends: found[node.ends] = document_losses(stack, hidden, batch, first)
+            return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch, first)[None]
+        found, todo = np.zeros((len(keeps), len(ids))), [(o, None) for o in share_prefixes(keeps)]
+        while todo:
+            node, x = todo.pop()  # x: (B, T, d), the output of the layers before it
+            kept = (*node.before, *node.layers)
+            with (stack.view(kept), stack.replay(len(node.before), x),
+                  stack.stream(lambda o: o, at=[len(kept)]) as states):
+                hidden = stack.body(batch.input_ids).last_hidden_state
+            x = states.pop()
+            if node.ends: found[node.ends] = _document_losses(stack, hidden, batch, first)
+            # the last in is the first out: the largest comes last, and takes its copy of the state with it
+            todo += [(o, x) for o in sorted(node.branches, key=lambda o: -o.applications)]
+            del hidden, x
     return found
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #53bdf16c
 def cut_losses(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[str],
+    texts: Any,                             # A document each, as in `as_texts`
     keeps: Sequence[Sequence[int]] | None,  # Layers kept by each pruned model; the model as it is if `None`
     max_length: int = 512,
     batch_tokens: int | None = None,    # Most tokens of a batch; `token_budget` if `None`
@@ -190,7 +166,7 @@ def cut_losses(
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     if keeps is not None and not (keeps and all(keeps)):
         raise PrunebookError('no pruned models given, or one that keeps no layer. Give lists of the layers to keep.')
-    toks, first = tokenize_documents(stack, tokenizer, texts, max_length, chat)
+    toks, first = _tokenize_documents(stack, tokenizer, texts, max_length, chat)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
         a_token = stack.hidden_size * stack.model.dtype.itemsize * (1 + max(o.stored for o in share_prefixes(keeps)))
@@ -204,7 +180,7 @@ def cut_losses(
         "(pruned models, documents, nats) of each batch"
         ids = lambda rows: [toks.ids[i] for i in rows]
         if mapper is None:
-            run = lambda rows: batch_losses(stack, tokenizer, keeps, ids(rows), first)
+            run = lambda rows: _batch_losses(model, tokenizer, keeps, ids(rows), first)
             cost = lambda rows: len(rows) * max(lengths[i] for i in rows)
             yield from ((range(n), *o) for o in retry_smaller_batch(run, batches, cost))
         else:  # 32 neighbours share nearly as many layers as all do
@@ -212,7 +188,7 @@ def cut_losses(
             parts = [(order[j:j + 32], rows) for rows in batches for j in range(0, n, 32)]
             parts = [o for o in parts if np.isnan(sums[np.ix_(*o)]).any()]
             calls = [(keeps and [keeps[i] for i in models], ids(rows), first) for models, rows in parts]
-            for i, nats in mapper(batch_losses, calls, model, tokenizer): yield *parts[i], nats
+            for i, nats in mapper(_batch_losses, calls, model, tokenizer): yield *parts[i], nats
 
     with tqdm(total=n * sum(lengths[i] for i in todo), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
               unit='token', unit_scale=True, disable=not progress) as bar:
@@ -230,7 +206,6 @@ def cut_losses(
     return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
 
-# %% ../../nbs/reference/evaluation/losses.ipynb #145471c2
 def _open_sums(path, key, shape):
     "(pruned models, documents) nats, NaN where there are none yet, and the seconds that they took"
     from safetensors import SafetensorError, safe_open
@@ -247,11 +222,10 @@ def _save_sums(path, key, sums, seconds):
     from safetensors.numpy import save
     atomic_write(path, save(dict(sums=sums), dict(key=key, seconds=str(seconds))))
 
-# %% ../../nbs/reference/evaluation/losses.ipynb #47ab33b0
 def text_loss(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[str],             # A document each
+    texts: Any,                       # A document each: texts, rows with `text` or `messages`, a file
     max_length: int = 512,            # Tokens kept of each, at most the model's absolute positions
     batch_tokens: int | None = None,  # Most tokens of a batch; `token_budget` if `None`
     progress: bool = True,
@@ -270,7 +244,7 @@ def divergence(
     model: 'PreTrainedModel',
     parent: 'PreTrainedModel',        # The unpruned model, as an object of its own
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[str],             # A document each
+    texts: Any,                       # A document each, as in `as_texts`
     max_length: int = 512,            # Tokens kept of each, at most the models' absolute positions
     batch_tokens: int | None = None,  # Most tokens of a batch; `token_budget` if `None`
     progress: bool = True,
@@ -281,9 +255,9 @@ def divergence(
     Raises `PrunebookError` if they have different vocabularies, or if a divergence is not a number"""
     from tqdm.auto import tqdm
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
-    check_parent(*stacks)
+    _check_parent(*stacks)
     max_length = min(max_length, stacks[1].positions or max_length)
-    toks, first = tokenize_documents(stacks[0], tokenizer, texts, max_length, chat)
+    toks, first = _tokenize_documents(stacks[0], tokenizer, texts, max_length, chat)
     sums = np.zeros((len(toks), 2))
 
     def compare(batch):
@@ -306,9 +280,8 @@ def divergence(
     about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
                  items=item_hash([o[first - 1:] for o in toks.ids]), chat=chat)
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
-            for k, s in zip(PARENT_SCORINGS, sums.T)}
+            for k, s in zip(_PARENT_SCORINGS, sums.T)}
 
-# %% ../../nbs/reference/evaluation/losses.ipynb #edab84f1
 def _compare_heads(stack, parent, hidden, theirs, chunk=2**22):
     "(N,) is the likeliest token the same?; (N,) KL(parent‖model) in nats. Never more than `chunk` logits of a model"
     same, kl = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
@@ -320,14 +293,138 @@ def _compare_heads(stack, parent, hidden, theirs, chunk=2**22):
         kl.append((p.exp() * (p - q)).sum(-1).cpu())
     return torch.cat(same), torch.cat(kl)
 
-def check_parent(
-    stack: LayerStack,
-    parent: LayerStack  # Of the unpruned model
-) -> None:
-    "Raises `PrunebookError` if `parent` is the model itself, or has another vocabulary"
+def _check_parent(stack, parent):
+    "Raises `PrunebookError` if the parent (both are stacks) is the model itself, or has another vocabulary"
     if stack.model is parent.model:
         raise PrunebookError('the parent is the model itself, as inside a view. Give weight_sharing_copy(model) as the '
                              'parent, made before the view.')
     if stack.vocab_size != parent.vocab_size:
         raise PrunebookError(f'the model has a vocabulary of {stack.vocab_size} tokens and the parent one of '
                              f'{parent.vocab_size}. Give the model that this one was pruned from.')
+
+# %% ../../nbs/reference/evaluation/losses.ipynb #1bcb090f
+_MAP_FILE = 'loss_map.safetensors'
+
+@dataclass
+class LossMap:
+    "Loss without each block: entry [l, l+n] of `loss` is of the block of n layers that starts at l"
+    loss: np.ndarray     # (L+1, L+1) nats per token; NaN where nothing was measured
+    sums: np.ndarray     # (L+1, L+1, documents) nats
+    counts: list[int]    # Predicted tokens of each document
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (f'LossMap({self.depth} layers, {len(self.blocks) - 1} blocks, {len(self.counts)} documents, '
+                f'unpruned {self.loss[0, 0]:.4f} nats/token)')
+
+    @property
+    def depth(self) -> int:
+        "Layers in the model"
+        return len(self.loss) - 1
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        "(start, stop) of each block that was measured; (0, 0) is the unpruned model"
+        cells = zip(*np.nonzero(~np.isnan(self.loss)))
+        return [(int(l), int(e)) for l, e in cells if e > l or l == 0]
+
+    @property
+    def sizes(self) -> list[int]:
+        "The sizes of which all blocks were measured"
+        return [n for n in range(1, self.depth) if not np.isnan(np.diagonal(self.loss, n)).any()]
+
+    @classmethod
+    def of(cls, sums: dict[tuple[int, int], Sequence[float]], depth: int, counts: Sequence[int], info: dict) -> LossMap:
+        "From the sums of each block (start, stop); (0, 0) is the unpruned model"
+        table = np.full((depth + 1, depth + 1, len(counts)), np.nan)
+        for (l, e), s in sums.items(): table[l, e] = s
+        table[range(depth + 1), range(depth + 1)] = sums[0, 0]
+        return cls(table.sum(-1) / sum(counts), table, list(counts), info)
+
+    def best_block(self, n: int) -> Block:
+        "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
+        if n not in self.sizes:
+            raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.')
+        return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
+
+    def to_frame(self) -> 'pd.DataFrame':
+        "A row per block: start, n, loss, and its 95 % interval"
+        import pandas as pd
+        rows = [(l, e - l, *ratio_interval(self.sums[l, e], self.counts)) for l, e in self.blocks]
+        return pd.DataFrame(rows, columns=['start', 'n', 'loss', 'low', 'high'])
+
+    def save(self, folder: str | Path) -> Path:
+        "Write `loss_map.safetensors` into `folder`"
+        from safetensors.numpy import save
+        arrays = dict(sums=np.stack([self.sums[b] for b in self.blocks]), blocks=np.array(self.blocks, np.int32),
+                      counts=np.array(self.counts, np.int64))
+        path = Path(folder)/_MAP_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, save(arrays, dict(depth=str(self.depth), info=json.dumps(self.info))))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> LossMap:
+        "Read a folder or file that `save` wrote. Raises `PrunebookError` for anything else"
+        from safetensors import SafetensorError, safe_open
+        path = Path(path)/_MAP_FILE if Path(path).is_dir() else Path(path)
+        try:
+            if not path.is_file(): raise ValueError('there is no such file')
+            with safe_open(path, 'numpy') as f:
+                about = f.metadata() or {}
+                sums, blocks, counts = (f.get_tensor(k) for k in ('sums', 'blocks', 'counts'))
+            depth, info = int(about['depth']), json.loads(about['info'])
+            fits = (1 <= depth < 1000 and isinstance(info, dict) and counts.ndim == 1
+                    and len(counts) and counts.min() >= 1 and sums.shape == (len(sums), len(counts))
+                    and blocks.shape == (len(sums), 2) and sums.dtype == np.float64 and np.isfinite(sums).all()
+                    and (0 <= blocks[:, 0]).all() and (blocks[:, 0] <= blocks[:, 1]).all() and (blocks <= depth).all()
+                    and (depth + 1)**2 * len(counts) <= max(10**7, 200 * sums.size))
+            if not fits: raise ValueError('its parts do not fit together')
+            return cls.of({(int(l), int(e)): s for (l, e), s in zip(blocks, sums)}, depth, counts.tolist(), info)
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError) as e:
+            raise PrunebookError(f'{path} is no loss map ({first_line(e)}). '
+                                 'Give a file that LossMap.save wrote.') from None
+
+def loss_map(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
+    texts: Any,                         # A document each, as in `as_texts`
+    max_length: int = 256,
+    ns: Sequence[int] | None = None,    # Sizes of the blocks; all if `None`
+    **kwargs: Any                       # To `cut_losses`: batch_tokens, memory, partial, progress, mapper
+) -> LossMap:
+    "The loss of `model` on `texts` without each block of consecutive layers"
+    depth, texts = len(LayerStack(model)), as_texts(texts, tokenizer)
+    blocks = [(0, 0)] + [(l, l + n) for n in (range(1, depth) if ns is None else ns) for l in range(depth - n + 1)]
+    keeps = [[i for i in range(depth) if not l <= i < e] for l, e in blocks]
+    scores = cut_losses(model, tokenizer, texts, keeps, max_length, task='blocks', **kwargs)
+    info = dict(model=public_name(model.config.name_or_path), model_fingerprint=fingerprint(model),
+                dtype=str(model.dtype), max_length=max_length, texts=len(texts), versions=versions(),
+                seconds=round(len(scores) * scores[0].seconds, 1),
+                layers_run=sum(o.applications for o in share_prefixes(keeps)), layers_plain=sum(map(len, keeps)))
+    return LossMap.of({b: s.sums for b, s in zip(blocks, scores)}, depth, scores[0].counts, info)
+
+def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame':
+    """Compare distance with loss at each size, a row per n. `spearman` is the rank correlation over the blocks.
+    `regret` is the loss at l* minus the lowest loss. `cross_fitted` is the same, with the best block of each half of
+    the documents chosen on the other half (NaN with fewer than four documents). Both have paired 95 % intervals.
+    Raises `PrunebookError` if the two come from different models"""
+    import pandas as pd
+    from scipy.stats import spearmanr
+    was, now = (o.info.get('model_fingerprint') for o in (losses, distances))
+    if losses.depth != distances.depth or was and now and was != now:
+        raise PrunebookError(f'the loss map is of a model of {losses.depth} layers ({was}), and the distances are of '
+                             f'one of {distances.depth} ({now}). Give a map and distances of the same model.')
+    rows, half = [], np.arange(len(losses.counts)) % 2
+    for n in losses.sizes:
+        y, l, best = np.diagonal(losses.loss, n), distances.best_block(n).start, losses.best_block(n).start
+        sums = np.stack([losses.sums[i, i + n] for i in range(len(y))])  # (blocks, documents)
+        first, second = (sums[sums[:, half == h].sum(1).argmin()] for h in (0, 1))
+        elsewhere = np.where(half, first, second)  # each document under the block that is best on the other half
+        regret, cross = (ratio_interval(sums[l] - o, losses.counts) for o in (sums[best], elsewhere))
+        if len(half) < 4: cross = [math.nan] * 3
+        rho = spearmanr(np.diagonal(distances.mean, n), y).statistic if len(y) > 2 else math.nan
+        rows.append(dict(n=n, blocks=len(y), l_star=l, best=best, loss_l_star=y[l], loss_best=y[best],
+                         **dict(zip(('regret', 'regret_low', 'regret_high'), regret)),
+                         **dict(zip(('cross_fitted', 'cross_low', 'cross_high'), cross)), spearman=rho))
+    return pd.DataFrame(rows)

@@ -15,16 +15,14 @@ from ..core import PrunebookError, atomic_write, file_name, first_line, read_jso
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['PARENT_SCORINGS', 'ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'versions', 'SavedScore', 'TextScore',
-           'LossScore', 'ParentScore', 'Score', 'choice_score', 'is_above_chance', 'choice_logprobs', 'calibrate',
-           'choice_auc', 'Scores', 'as_score', 'load_score', 'Comparison', 'compare']
+__all__ = ['ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score',
+           'choice_score', 'is_above_chance', 'choice_logprobs', 'calibrate', 'choice_auc', 'Scores', 'load_score',
+           'Comparison', 'compare']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
-def ratio_interval(
-    sums: Sequence[float],        # Of each document
-    counts: Sequence[float]       # Its tokens
-) -> tuple[float, float, float]:  # Ratio of the totals, and its 95 % interval
-    "Total of `sums` over total of `counts`, with the linearised interval; infinitely wide for a single document"
+def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
+    """Total of `sums` over total of `counts` (of each document: its nats and its tokens), and the linearised 95 %
+    interval; infinitely wide for a single document"""
     from scipy.stats import t
     s, c = np.asarray(sums, float), np.asarray(counts, float)
     n, r = len(s), s.sum() / c.sum()
@@ -33,44 +31,36 @@ def ratio_interval(
     return r, r - half, r + half
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #fb46340d
-def wilson(
-    k: int,  # Right answers
-    n: int   # Questions
-) -> tuple[float, float]:
-    "95 % interval of a share (Wilson, 1927)"
+def wilson(k: int, n: int) -> tuple[float, float]:
+    "95 % interval of the share of `k` right answers to `n` questions (Wilson, 1927)"
     from scipy.stats import binomtest
     ci = binomtest(k, n).proportion_ci(method='wilson')
     return float(ci.low), float(ci.high)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #f4dc9d66
-def macro_interval(
-    counts: Sequence[tuple[int, int]]  # Right answers and questions of each subject
-) -> tuple[float, float, float]:       # Mean of the shares, and its 95 % interval
-    "The macro average over subjects. For a single subject it is Wilson's interval"
+def macro_interval(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """Mean over subjects of the share of right answers, and its 95 % interval, from (right answers, questions) of each.
+    For a single subject it is Wilson's interval"""
     p, ends = np.array([k / n for k, n in counts]), np.array([wilson(k, n) for k, n in counts])
     down, up = np.sqrt(((p - ends.T)**2).sum(1)) / len(p)
     return float(p.mean()), float(p.mean() - down), float(p.mean() + up)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #90295983
-def item_hash(
-    item: Any  # A question, the tokens of a document, or a list of either
-) -> str:      # 16 hex digits
-    "Tells whether two scores are of the same items"
+def item_hash(item: Any) -> str:
+    "16 hex digits of a question, the tokens of a document, or a list of either: tells whether scores are of the same"
     return hashlib.sha256(json.dumps(item, default=str).encode()).hexdigest()[:16]
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #9d76ddd2
 def versions() -> str:
     "Versions of this library and of those that compute"
     from importlib.metadata import version
     from prunebook import __version__
     return ' '.join([f'prunebook {__version__}', *(f'{o} {version(o)}' for o in ('torch', 'transformers', 'peft'))])
 
-
 # %% ../../nbs/reference/evaluation/scores.ipynb #f5fa7a89
-class SavedScore:
+class _Saved:
     "Base of the scores: plain values and JSON files"
     def to_dict(self) -> dict[str, Any]:
-        "All fields as plain JSON; `as_score` reads it"
+        "All fields as plain JSON"
         ends = {k: None for k in ('low', 'high') if not math.isfinite(getattr(self, k))}
         return dict(kind=type(self).__name__) | asdict(self) | ends
 
@@ -80,9 +70,8 @@ class SavedScore:
 
     def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #97d14d45
 @dataclass(repr=False)
-class TextScore(SavedScore):
+class _TextScore(_Saved):
     "A mean per token over `n` documents: `value` with a 95 % interval `low` to `high`, and each document's sum"
     task: str
     value: float
@@ -105,9 +94,8 @@ class TextScore(SavedScore):
         "Predicted tokens"
         return sum(self.counts)
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #b1aec93d
 @dataclass(repr=False)
-class LossScore(TextScore):
+class LossScore(_TextScore):
     "Cross-entropy in nats per predicted token; `sums` are the nats of each document"
     n_bytes: int        # UTF-8 length of the predicted text
 
@@ -140,11 +128,10 @@ class LossScore(TextScore):
         return self._row('value low high n interval normalized perplexity bits_per_byte source seconds',
                          metric='loss', k=None, baseline=math.log(self.vocab))
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #d8c945e2
-PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
+_PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
 
 @dataclass(repr=False)
-class ParentScore(TextScore):
+class ParentScore(_TextScore):
     "How close a model is to its parent on text; `sums` are the agreeing places, or the nats, of each document"
     scoring: str        # "agreement": share of the places with the same likeliest token; "kl": nats per token
 
@@ -154,7 +141,7 @@ class ParentScore(TextScore):
         return 1 / self.vocab if self.scoring == 'agreement' else 0.
 
     def __repr__(self) -> str:
-        return (f'ParentScore({self.task}: {self.value:.4f} {PARENT_SCORINGS[self.scoring]} [{self.low:.4f}, '
+        return (f'ParentScore({self.task}: {self.value:.4f} {_PARENT_SCORINGS[self.scoring]} [{self.low:.4f}, '
                 f'{self.high:.4f}], {self.n} documents, {self.tokens} tokens)')
 
     def row(self) -> dict[str, Any]:
@@ -163,7 +150,7 @@ class ParentScore(TextScore):
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #d7a92f25
 @dataclass(repr=False)
-class Score(SavedScore):
+class Score(_Saved):
     "Right answers: `value` = `k` / `n` with a 95 % interval `low` to `high`, and the choice `picked` for each item"
     task: str
     value: float
@@ -214,15 +201,8 @@ class Score(SavedScore):
         return self._row('value low high k n interval majority source seconds', metric=self.scoring,
                          baseline=self.chance, truncated=len(self.truncated)) | macro
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #e9a43f14
-def choice_score(
-    task: str,
-    picked: Sequence[int],            # The choice of each item
-    items: Sequence[dict[str, Any]],
-    scoring: str,
-    **kwargs: Any                     # More fields of the `Score`
-) -> Score:
-    "The score of choices that are known"
+def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
+    "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
     right = [int(o['answer']) for o in items]
     k, n = sum(p == a for p, a in zip(picked, right)), len(items)
     chance = float(np.mean([1 / len(o['choices']) for o in items]))
@@ -232,35 +212,28 @@ def choice_score(
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #6da2248b
-def is_above_chance(
-    score: Score | Mapping[str, Any]  # A score, or a row of a table
-) -> bool:
-    "Is the lower end of the interval above chance and above the majority baseline?"
+def is_above_chance(score: Score | Mapping[str, Any]) -> bool:
+    "Is the lower end of the interval of a score, or of a row of a table, above chance and the majority baseline?"
     row = score.row() if isinstance(score, Score) else score
     floors = [row['baseline'], row.get('majority')]
     return bool(row['low'] > max(v for v in floors if v is not None and v == v))
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #cbc45b30
-def choice_logprobs(
-    score: Score   # With the log-probability of each choice
-) -> np.ndarray:   # (questions, choices), float; NaN where a question has fewer choices
-    "Log-probabilities, normalized over the choices of each question. Raises `PrunebookError` if the score has none"
+def choice_logprobs(score: Score) -> np.ndarray:
+    """(questions, choices) log-probabilities, normalized over the choices of each question; NaN where a question has
+    fewer choices. Raises `PrunebookError` if the score has none"""
     if not score.logprobs: raise PrunebookError(f'{score.task}: no log-probabilities. Give a score of choices.')
     most = max(map(len, score.logprobs))
     raw = np.array([[*o, *[np.nan] * (most - len(o))] for o in score.logprobs])
     return raw - np.log(np.nansum(np.exp(raw), axis=1, keepdims=True))
 
-def calibrate(
-    logprobs: np.ndarray  # (questions, choices), from `choice_logprobs`
-) -> np.ndarray:          # (questions, choices)
+def calibrate(logprobs: np.ndarray) -> np.ndarray:
     "Batch calibration (2309.17249): each choice less its mean over the questions"
     return logprobs - np.nanmean(logprobs, axis=0)
 
-def choice_auc(
-    logprobs: np.ndarray,   # (questions, choices), from `choice_logprobs`
-    answers: Sequence[int]  # The right choice of each question
-) -> float:                 # Mean over the choices that are right at least once, and not always
-    "Area under the ROC curve of each choice against the others"
+def choice_auc(logprobs: np.ndarray, answers: Sequence[int]) -> float:
+    """Area under the ROC curve of each choice against the others: the mean over the choices that are right at least
+    once, and not always. `logprobs` as in `choice_logprobs`, `answers` the right choice of each question"""
     from scipy.stats import rankdata
     areas, answers = [], np.asarray(answers)
     for choice, column in enumerate(logprobs.T):
@@ -290,14 +263,10 @@ class Scores(dict):
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #981ad744
-def as_score(
-    given: dict[str, Any],  # From `to_dict`
-    where: str = 'this'     # For the message
-) -> LossScore | ParentScore | Score:
-    "A score from its plain fields. Raises `PrunebookError` if they are none"
+def load_score(path: str | Path) -> LossScore | ParentScore | Score:
+    "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
+    given = read_json(path, most_mb=256)
     try:
-        given = dict(given)
         ends = {k: e for k, e in (('low', -math.inf), ('high', math.inf)) if given.get(k, 0) is None}
         kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
         score = kinds[given.pop('kind')](**given | ends)
@@ -306,19 +275,12 @@ def as_score(
         if {score.n} != {len(o) for o in (*lists, *groups)}: raise ValueError('its lists are not as long as it says')
         if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold no numbers')
         float(score.value), score.row(), repr(score)
-    except (TypeError, ValueError, LookupError, ArithmeticError) as e:
-        raise PrunebookError(f'{where} is no score ({type(e).__name__}: {first_line(e)}). '
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as e:
+        raise PrunebookError(f'{path} is no score ({type(e).__name__}: {first_line(e)}). '
                              'Give a file that save wrote.') from None
     return score
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #f3483fbc
-def load_score(
-    path: str | Path  # Written by `save`
-) -> LossScore | ParentScore | Score:
-    "A score as it was kept, item by item. Raises `PrunebookError` if the file is none"
-    return as_score(read_json(path, most_mb=256), str(path))
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #2bd9dfdd
+# %% ../../nbs/reference/evaluation/scores.ipynb #449753c7
 @dataclass(frozen=True)
 class Comparison:
     "`difference` = second minus first, with a 95 % interval, and the p-value of no difference"
@@ -328,7 +290,6 @@ class Comparison:
     p: float
     test: str
 
-# %% ../../nbs/reference/evaluation/scores.ipynb #449753c7
 def compare(
     first: LossScore | ParentScore | Score,
     second: LossScore | ParentScore | Score,   # Of another model on the same items

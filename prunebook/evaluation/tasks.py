@@ -5,23 +5,22 @@
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
 import os, time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
-from ..data.questions import load_questions
-from ..data.texts import load_texts
-from .choices import SCORINGS, check_items, check_shots, choice_accuracy, pick, prompt
-from .scores import (PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
+from ..data.questions import check_items, load_questions
+from ..data.texts import read_table, load_texts
+from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
+from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
                                          item_hash)
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['TASKS', 'GSM8K_EXAMPLES', 'Task', 'LossTask', 'DivergenceTask', 'QuestionTask', 'ChoiceTask', 'GeneratedTask',
-           'parse_task', 'change_task', 'with_source', 'task_title', 'task_items', 'task_examples', 'source_name',
-           'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
+__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'QuestionTask', 'ChoiceTask', 'GeneratedTask', 'parse_task',
+           'change_task', 'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -42,24 +41,43 @@ class Task:
         if self.items is None:
             raise PrunebookError(f'task {self.name!r} has no {"texts" if self.reads_texts else "questions"}. '
                                  'Give a name, a file, a list or a function.')
+        scorings = dict(choice=SCORINGS, parent=_PARENT_SCORINGS).get(self.kind)
+        if scorings and self.scoring not in scorings:
+            raise PrunebookError(f'task {self.name!r}: scoring {self.scoring!r}. Give one of {", ".join(scorings)}.')
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
     @property
     def metric(self) -> str:
         "The column `metric` of its scores"
-        return self.kind
+        return getattr(self, 'scoring', self.kind)
+
+    @property
+    def source_name(self) -> str:
+        "Name of its questions or texts, for the record; `own` if it holds a list or a function"
+        given = self.read_from or self.items
+        return public_name(given) if isinstance(given, (str, Path)) else 'own'
+
+    def read(self, n: int | None = None, data_dir: str | Path | None = None) -> list:
+        """Its questions or texts: `n` of them, evenly spread, or all; NAME.jsonl files in `data_dir` come first.
+        Raises `PrunebookError` if they cannot be found"""
+        if isinstance(self.items, (str, Path)):
+            if self.reads_texts: return load_texts(self.items, split=self.split or 'validation', n=n)
+            return load_questions(self.items, n=n, data_dir=data_dir, split=self.split)
+        items = list(self.items() if callable(self.items) else self.items)
+        if n is not None and not 1 <= n <= len(items):
+            raise PrunebookError(f'{self.name}: {n} of {len(items)} items. Ask for 1 to {len(items)}.')
+        return items if n is None else [items[i * len(items) // n] for i in range(n)]
 
     def load(self, n: int | None = None, data_dir: str | Path | None = None) -> Task:
-        "With its items as a list, read and checked; arguments as in `task_items`"
-        return replace(self, items=task_items(self, n, data_dir), read_from=self.read_from or self.items)
+        "With its items as a list, read (as by `read`) and checked"
+        return replace(self, items=self.read(n, data_dir), read_from=self.read_from or self.items)
 
     def score(self, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', items: list,
               **run: Any) -> LossScore | ParentScore | Score:
         "The score of a model; `run` is how `evaluate` was asked to run, of which it takes what it needs"
         raise NotImplementedError
 
-# %% ../../nbs/course/05_evaluation.ipynb #338fc0f9
 @dataclass(frozen=True, repr=False)
 class LossTask(Task):
     "The loss on texts"
@@ -67,7 +85,7 @@ class LossTask(Task):
 
     def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
-        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, source_name(self),
+        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name,
                          chat)
 
 @dataclass(frozen=True, repr=False)
@@ -76,25 +94,14 @@ class DivergenceTask(Task):
     scoring: str = 'agreement'  # Or "kl"
     kind, reads_texts = 'parent', True
 
-    def __post_init__(self):
-        super().__post_init__()
-        _check_scoring(self, PARENT_SCORINGS)
-
-    @property
-    def metric(self) -> str: return self.scoring
-
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, chat=False, **run):
         from prunebook.evaluation.losses import divergence
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
-                                     source_name(self), chat)
+                                     self.source_name, chat)
         return replace(passes[key][self.scoring], task=self.name)
-
-def _check_scoring(task, allowed):
-    if task.scoring not in allowed:
-        raise PrunebookError(f'task {task.name!r}: scoring {task.scoring!r}. Give one of {", ".join(allowed)}.')
 
 # %% ../../nbs/course/05_evaluation.ipynb #f6aa5234
 @dataclass(frozen=True, repr=False)
@@ -106,9 +113,12 @@ class QuestionTask(Task):
     seed: int | None = 0             # Of the examples' choice and order; the first ones if `None`
     prompt: Callable | None = None   # Item → prompt, or a prompt for each choice; the harness's wording if `None`
 
-    def load(self, n: int | None = None, data_dir: str | Path | None = None) -> Task:
-        "With its questions and examples as lists. Raises `PrunebookError` for those that cannot be scored"
-        return replace(super().load(n, data_dir), examples=task_examples(self, data_dir))
+    def load(self, n=None, data_dir=None):
+        examples = None
+        if self.shots:
+            other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
+            examples = replace(self, **other).read(data_dir=data_dir)
+        return replace(super().load(n, data_dir), examples=examples)
 
 @dataclass(frozen=True, repr=False)
 class ChoiceTask(QuestionTask):
@@ -117,23 +127,16 @@ class ChoiceTask(QuestionTask):
     answers: Callable | None = None  # Item → the texts that are scored; the choices or their letters if `None`
     kind, keys = 'choice', ('shots', 'scoring', 'source', 'split', 'seed')
 
-    def __post_init__(self):
-        super().__post_init__()
-        _check_scoring(self, SCORINGS)
-
-    @property
-    def metric(self) -> str: return self.scoring
-
     def load(self, n=None, data_dir=None):
         task = super().load(n, data_dir)
         check_items(task.items)
-        check_shots(task.shots, task.examples)
+        _check_shots(task.shots, task.examples)
         return task
 
     def score(self, model, tokenizer, items, too_long='truncate', batch_tokens=None, progress=True, chat=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
                                too_long=too_long, batch_tokens=batch_tokens, progress=progress, task=self.name,
-                               source=source_name(self), prompt=self.prompt, answers=self.answers, chat=chat)
+                               source=self.source_name, prompt=self.prompt, answers=self.answers, chat=chat)
 
 @dataclass(frozen=True, repr=False)
 class GeneratedTask(QuestionTask):
@@ -144,16 +147,16 @@ class GeneratedTask(QuestionTask):
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
-        from prunebook.evaluation.generation import check_generated
+        from prunebook.evaluation.generation import _check_generated
         task = super().load(n, data_dir)
-        check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
+        _check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
         return task
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.generation import generated_accuracy
         return generated_accuracy(model, tokenizer, items, self.shots, self.examples, self.seed,
                                   max_new_tokens or self.max_new_tokens, batch_tokens, progress, self.name,
-                                  source_name(self), self.prompt, self.right, self.stop, chat)
+                                  self.source_name, self.prompt, self.right, self.stop, chat)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
@@ -216,23 +219,19 @@ Olivia has $23. She bought five bagels for $3 each. How much money does she have
 for 3 dollars each will be 5 x 3 = 15 dollars. So she has 23 - 15 dollars left. 23 - 15 is 8. The answer is 8.'''
 
 # %% ../../nbs/course/05_evaluation.ipynb #2dace49b
-GSM8K_EXAMPLES = [dict(zip(('question', 'answer'), o.split('|'))) for o in _gsm8k.splitlines()]
-TASKS.add(GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=GSM8K_EXAMPLES, seed=None, stop=('Q:',),
+_GSM8K_EXAMPLES = [dict(zip(('question', 'answer'), o.split('|'))) for o in _gsm8k.splitlines()]
+TASKS.add(GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_GSM8K_EXAMPLES, seed=None, stop=('Q:',),
                         prompt=lambda o: f"Q: {o['question']}\nA:",
                         source='lm-evaluation-harness: gsm8k_cot, flexible-extract'))
 
 # %% ../../nbs/course/05_evaluation.ipynb #b02b586f
-def parse_task(
-    spec: str | Path | Task  # "NAME", "NAME:key=value,…", a file of questions, or a task
-) -> Task:
-    "The task that `spec` names. Raises `PrunebookError` for an unknown name or key, or a key that means nothing there"
+def parse_task(spec: str | Path | Task) -> Task:
+    """The task that `spec` names: "NAME", "NAME:key=value,…", a file of questions or of texts (whose loss is measured),
+    or a task. Raises `PrunebookError` for an unknown name or key, or a key that means nothing there"""
     if isinstance(spec, Task): return spec
     spec, changes = str(spec), {}
     name, _, rest = (spec, '', '') if os.path.isfile(spec) else spec.partition(':')
-    if os.path.isfile(name):
-        rows, title = load_questions(name), public_name(name)
-        task = (ChoiceTask if 'choices' in rows[0] else GeneratedTask)(title, title, name)
-    else: task = TASKS.find(name)
+    task = _own_task(name, public_name(name)) if os.path.isfile(name) else TASKS.find(name)
     for part in rest.split(',') if rest else ():
         key, eq, value = map(str.strip, part.partition('='))
         if not eq or not value or key not in task.keys:
@@ -243,7 +242,14 @@ def parse_task(
         changes[key] = int(value) if key in ('shots', 'seed') else value
     return change_task(task, **changes)
 
-# %% ../../nbs/course/05_evaluation.ipynb #f0ba2d4e
+def _own_task(given, name):
+    "A task on rows of yours, a list or a file: their loss if they are texts, else questions"
+    row = next(iter(read_table(given) if isinstance(given, str) else given), {})
+    if 'question' not in row and {'text', 'messages'} & set(row): return LossTask(name, name, given)
+    rows = load_questions(given)
+    kind = ChoiceTask if 'choices' in rows[0] else GeneratedTask
+    return kind(name, name, given if isinstance(given, str) else rows)
+
 def change_task(
     task: Task,
     **changes: Any  # shots, scoring, source, split, seed
@@ -255,80 +261,45 @@ def change_task(
     said = [f'{v}-shot' if k == 'shots' else f'{k} {public_name(v)}' for k, v in new.items()]
     name = ','.join(f'{k}={public_name(v) if k == "source" else v}' for k, v in new.items())
     fields = {k: v for k, v in new.items() if k != 'source'}
-    if 'source' in new: task = with_source(task, new['source'])
+    if 'source' in new: task = _with_source(task, new['source'])
     if (new.get('scoring', task.metric) == 'letter') != (task.metric == 'letter'):
         fields |= dict(prompt=None, answers=None)  # a wording belongs to its kind of scoring
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
 
-def with_source(
-    task: Task,
-    source: Any  # A name, a file, a list or a function
-) -> Task:
+def _with_source(task, source):
     "The task under its own name on other questions or texts. Examples that came from the old ones go with them"
     own = dict(examples=None) if isinstance(getattr(task, 'examples', None), str) else {}
     return replace(task, items=source, **own)
 
-def task_title(
-    name: str  # As in the column `task` of a table
-) -> str:
-    "The title of a task; `name` itself if the registry does not have it"
+def task_title(name: str) -> str:
+    "The title of the task `name`, as in the column `task` of a table; `name` itself if the registry does not have it"
     if name.partition(':')[0] not in TASKS: return name
     try: return parse_task(name).title
     except PrunebookError: return name
 
-# %% ../../nbs/course/05_evaluation.ipynb #33c09e16
-def task_items(
-    task: Task,
-    n: int | None = None,                # How many, evenly spread; all if `None`
-    data_dir: str | Path | None = None   # Folder with NAME.jsonl files; see `load_questions`
-) -> list:
-    "The questions or texts of a task. Raises `PrunebookError` if they cannot be found"
-    if isinstance(task.items, (str, Path)):
-        if task.reads_texts: return load_texts(task.items, split=task.split or 'validation', n=n)
-        return load_questions(task.items, n=n, data_dir=data_dir, split=task.split)
-    items = list(task.items() if callable(task.items) else task.items)
-    if n is not None and not 1 <= n <= len(items):
-        raise PrunebookError(f'{task.name}: {n} of {len(items)} items. Ask for 1 to {len(items)}.')
-    return items if n is None else [items[i * len(items) // n] for i in range(n)]
-
-def task_examples(
-    task: Task,
-    data_dir: str | Path | None = None
-) -> list[dict[str, Any]] | None:
-    "The questions that few-shot examples are chosen from; `None` if the task shows none"
-    if not task.shots: return None
-    if task.examples is None: return task_items(task, data_dir=data_dir)
-    if isinstance(task.examples, (str, Path)):
-        return load_questions(task.examples, data_dir=data_dir, split=task.example_split)
-    return list(task.examples() if callable(task.examples) else task.examples)
-
-def source_name(task: Task) -> str:
-    "Name of the task's questions or texts, for the record; `own` if it holds a list or a function"
-    given = task.read_from or task.items
-    return public_name(given) if isinstance(given, (str, Path)) else 'own'
-
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
 def ready_tasks(
-    tasks: str | Path | Task | Sequence[str | Path | Task],
+    tasks: Any,                             # As in `evaluate`
     n_questions: int | None = None,
     n_texts: int | None = None,
     sources: dict[str, Any] | None = None,
     data_dir: str | Path | None = None
 ) -> dict[str, Task]:  # By the names that were given; each holds its texts or questions, and examples, as lists
     "Read and check all that some tasks ask; arguments and errors are those of `evaluate`. No model is needed"
+    tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
+    if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
     ready = {}
-    for o in [tasks] if isinstance(tasks, (str, Path, Task)) else tasks:
+    for o in tasks:
         task = parse_task(o)
-        if (base := task.name.partition(':')[0]) in (sources or {}): task = with_source(task, sources[base])
+        if (base := task.name.partition(':')[0]) in (sources or {}): task = _with_source(task, sources[base])
         n = n_texts if task.reads_texts else n_questions
         ready[o.name if isinstance(o, Task) else str(o)] = task.load(n, data_dir)
     return ready
 
-# %% ../../nbs/course/05_evaluation.ipynb #dabcf2ec
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    tasks: Sequence[str | Path | Task] = ('c4', 'arc_easy'),  # Names in `TASKS`, files, or what `ready_tasks` gives
+    tasks: Any = ('c4', 'arc_easy'),       # Names in `TASKS`, files, tasks; rows with questions or texts of yours
     n_questions: int | None = None,        # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,            # Documents of each loss; all if `None`
     sources: dict[str, Any] | None = None, # Task name → its questions or texts, instead of the task's own
@@ -344,15 +315,15 @@ def evaluate(
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    if not tasks and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}.')
     if harness: load_harness()
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
+    if not ready and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}.')
     if needy := [o.name for o in ready.values() if o.kind == 'parent']:
         if parent is None:
             raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. '
                                  'Give the unpruned model (parent=, or --parent MODEL).')
-        from prunebook.evaluation.losses import check_parent
-        check_parent(LayerStack(model), LayerStack(parent))
+        from prunebook.evaluation.losses import _check_parent
+        _check_parent(LayerStack(model), LayerStack(parent))
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat, too_long=too_long,

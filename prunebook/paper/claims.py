@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from ..core import PrunebookError
-from ..evaluation.maps import LossMap
+from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import TASKS, task_title
 from .criteria import (

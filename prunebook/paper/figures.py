@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from ..core import PrunebookError, atomic_write
-from ..evaluation.maps import LossMap
+from ..evaluation.losses import LossMap
 from ..evaluation.tasks import TASKS
 from ..model.stack import Block
 from .claims import RunFolder, Unmeasured, open_run, rulings_table, title_of

@@ -16,8 +16,7 @@ from ..data.texts import text_assets
 from ..data.texts import load_texts, tokenize
 from ..evaluation.tasks import evaluate, ready_tasks
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import (TASKS, Task, change_task, parse_task, source_name,
-                                        task_items)
+from ..evaluation.tasks import (TASKS, Task, change_task, parse_task)
 from ..healing.healing import HealingResult, heal
 from ..healing.methods import METHODS
 from ..healing.recipes import QUICK, HealingConfig, settings_that_count
@@ -207,7 +206,7 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
     positions = LayerStack(model).positions or config.max_length
     def items_of(spec):
         task = task_of(config, spec)
-        items = task_items(task, questions_of(config, spec), config.data_dir)
+        items = task.read(questions_of(config, spec), config.data_dir)
         if not task.reads_texts: return item_hash(items)
         return item_hash(tokenize(tokenizer, items, min(config.max_length, positions), min_length=2).ids)
     record, dtype = config_record(config), str(model.dtype)
@@ -306,9 +305,9 @@ def unhealed_scores(
         parent = weight_sharing_copy(model) if task.kind == 'parent' else model
         with stack.view(keeps[0]) as small:
             return [model_score(small, tokenizer, config, rows[0].task, parent, progress)]
-    texts = task_items(task, config.n_texts, config.data_dir)
+    texts = task.read(config.n_texts, config.data_dir)
     return cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory, progress,
-                      task.name, source_name(task), partial)
+                      task.name, task.source_name, partial)
 
 def model_score(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, spec: str,
                 parent: 'PreTrainedModel', progress: bool = True) -> LossScore | ParentScore | Score:

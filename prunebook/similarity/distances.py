@@ -10,24 +10,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name, read_json
-from ..model.stack import check_length, check_vocabulary
-from ..model.stack import evaluating, fingerprint
-from ..model.stack import Block, LayerStack
-from ..data.texts import Batch, over_batches, token_budget, tokenize
-from .stopping import (MeasurementCheckpoint, RunningCovariance, StoppingRule, Verdict,
-                                           blocks_by_endpoints, by_size)
+from ..core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name
+from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
+from ..model.stack import Block, LayerStack, check_length, check_vocabulary, evaluating, fingerprint
+from .stopping import (RunningCovariance, StoppingRule, Verdict, _by_endpoints,
+                                           _MeasurementCheckpoint, by_size)
 if TYPE_CHECKING:
     import torch
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['MEASURES', 'token_picker', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'Measure', 'measure_batch',
-           'measure_group', 'LayerDistances', 'layer_distances']
+__all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'Measure', 'measure_batch', 'LayerDistances',
+           'layer_distances']
 
 # %% ../../nbs/course/02_distances.ipynb #f9885af0
-def token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
+def _token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
     """How to pick the vectors of a batch that are compared: those of the "last" or of "all" tokens, or their "mean".
     A function from (B, T, d) to (N, d), and the row of the batch of each of the N"""
     import torch
@@ -40,13 +38,13 @@ def token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
 
 # %% ../../nbs/course/02_distances.ipynb #9f155731
 def read_stream(
-    stack: LayerStack,  # A model's stack
-    batch: Batch,       # Padded on the right
+    stack: LayerStack,
+    batch: Batch,                      # Padded on the right
     tokens: Sequence[str] = ('last',)  # Any of "last", "all", "mean"
 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:  # For each: (L+1, N, d) on the CPU, and the row of each of the N
     "The residual stream x^(0), …, x^(L), the last one before the final norm"
     import torch
-    pick = {k: token_picker(batch, k) for k in tokens}
+    pick = {k: _token_picker(batch, k) for k in tokens}
     with torch.no_grad(), stack.stream(lambda x: {k: f(x) for k, (f, _) in pick.items()}) as seen:
         stack.body(batch.input_ids)
     def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen]).cpu()
@@ -84,7 +82,6 @@ class Measure:
     summary: str
     tokens: str | None = None               # The tokens that it is defined for; those of the run if `None`
 
-# %% ../../nbs/course/02_distances.ipynb #7c290332
 MEASURES = Registry('measure', [
     Measure('angle', angle, 'angle in half turns (arXiv:2403.17887)'),
     Measure('cosine', cosine, '1 - cos'),
@@ -116,13 +113,8 @@ def measure_batch(
     return out
 
 # %% ../../nbs/course/02_distances.ipynb #a3db28c2
-def measure_group(
-    stack: LayerStack,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: dict[int, str],  # By number
-    measures: Sequence[str], tokens: str = 'last', max_length: int = 512, batch_tokens: int = 1024
-) -> tuple[dict[str, RunningCovariance], list[int]]:  # Statistics of each measure, and the texts without a token
-    "Statistics of a group of texts"
+def _measure_group(stack, tokenizer, texts, measures, tokens='last', max_length=512, batch_tokens=1024):
+    "Statistics of each measure over some texts, given by number; and the numbers of those without a token"
     found, index = {}, list(texts)
     if not any(o.strip() for o in texts.values()): return found, index
     toks = tokenize(tokenizer, list(texts.values()), max_length)
@@ -155,7 +147,7 @@ class LayerDistances:
     def of(cls, found: RunningCovariance, skipped: list[int], info: dict, also: dict | None = None) -> LayerDistances:
         "From running statistics"
         sem = np.sqrt(np.diagonal(found.cov, axis1=1, axis2=2) / found.count)
-        return cls(*map(blocks_by_endpoints, (found.mean, sem)), found.count, skipped, found.cov, info, also or {})
+        return cls(*map(_by_endpoints, (found.mean, sem)), found.count, skipped, found.cov, info, also or {})
 
     @property
     def depth(self) -> int:
@@ -241,30 +233,26 @@ class LayerDistances:
             why = f'{type(e).__name__}: {first_line(e)}'
             raise PrunebookError(f'{folder}: the distances are damaged ({why}). Measure again.') from e
 
-# %% ../../nbs/course/02_distances.ipynb #452710d6
 def _between_blocks(depth):
     "(L, L, L) mask of the covariances that are between blocks: both must end inside the model"
-    start = np.arange(depth)
-    exists = start + np.arange(1, depth + 1)[:, None] <= depth  # [n-1, l]
+    exists = np.arange(depth) + np.arange(1, depth + 1)[:, None] <= depth  # [n-1, l]
     return exists[:, :, None] & exists[:, None]
 
 def _read(file):
     "The distances of a file; all kinds of errors if it is damaged"
     from safetensors import safe_open
     with safe_open(file, 'np') as f:
-        told, arrays = (f.metadata() or {}).get('info'), {k: f.get_tensor(k) for k in f.keys()}
-    info = json.loads(told) if told else read_json(file.with_suffix('.json'))  # as earlier versions wrote it
+        info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
     count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
     def make(prefix, info, **kw):
-        mean, sem, cov = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
-        if cov is not None and cov.ndim == 1:
-            if len(cov) != depth * (depth + 1) * (2*depth + 1) // 6: raise ValueError('its covariances do not fit')
-            cov, packed = np.zeros((depth, depth, depth)), cov
-            cov[_between_blocks(depth)] = packed
-        square = mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
-        numbers = mean.dtype == sem.dtype == float and np.isfinite(mean).all()
-        if not (square and numbers and (cov is None or cov.shape == (depth,) * 3)):
+        mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
+        if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
+                and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
             raise ValueError('its tables do not fit together')
+        if packed is None: return LayerDistances(mean, sem, count, skipped, None, info, **kw)
+        if packed.shape != (depth * (depth + 1) * (2*depth + 1) // 6,): raise ValueError('its covariances do not fit')
+        cov = np.zeros((depth, depth, depth))
+        cov[_between_blocks(depth)] = packed
         return LayerDistances(mean, sem, count, skipped, cov, info, **kw)
     if type(count) is not int or count < 1 or not isinstance(skipped, list): raise ValueError('its count is wrong')
     if info.get('until'): StoppingRule(**info['until'])
@@ -274,7 +262,7 @@ def _read(file):
 def layer_distances(
     model: PreTrainedModel,    # Any decoder-only transformers model, on any device or devices
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],      # A document each
+    texts: Any,                # A document each: texts, rows with `text` or `messages`, a file
     max_length: int = 512,     # Tokens kept of each, from its start
     batch_tokens: int | None = None,  # Most tokens of a batch, padding included; `token_budget` if `None`
     progress: bool = True,     # Show a bar
@@ -288,24 +276,30 @@ def layer_distances(
     """Mean angular distance d(x^(l), x^(l+n)) of every block, and its standard error, in one pass (arXiv:2403.17887).
     Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"""
     from tqdm.auto import tqdm
-    stack, measures = LayerStack(model), list(measures)
-    texts = _checked(texts, stack, max_length, measures, tokens, every, until)
-    batch_tokens = token_budget(batch_tokens, stack.device)
+    stack, measures, texts = LayerStack(model), list(measures), as_texts(texts, tokenizer)
+    if not any(o.strip() for o in texts):
+        raise PrunebookError(f'none of the {len(texts)} texts has any words. Give at least one document.')
+    if not measures: raise PrunebookError(f'measures is empty. Give one or more of {", ".join(MEASURES)}.')
+    for m in measures: MEASURES.find(m)
+    if tokens not in ('last', 'all', 'mean'): raise PrunebookError(f'tokens={tokens!r}: give "last", "all" or "mean".')
+    if every < 1: raise PrunebookError(f'every={every}: give 1 or more texts between two looks.')
+    check_length(max_length, stack.config, stack.positions)
+    if until: until.check(len(stack))
     take = dict(measures=measures, tokens=tokens, max_length=operator.index(max_length),
-                batch_tokens=operator.index(batch_tokens))
+                batch_tokens=operator.index(token_budget(batch_tokens, stack.device)))
     rule = asdict(until) | dict(ns=list(until.ns)) if until else None
     settings = take | dict(every=operator.index(every), until=rule)
     prints = _run_prints(model, tokenizer, texts, settings) if partial else None
     (rank, world), gather = process(), _gather(stack.device)
     left = partial and rank == 0 and os.path.exists(partial)  # the first process reads it for all
-    state = gather([MeasurementCheckpoint.load(Path(partial), prints) if left else MeasurementCheckpoint()])[0]
+    state = gather([_MeasurementCheckpoint.load(Path(partial), prints) if left else _MeasurementCheckpoint()])[0]
     bar = tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0)
     with evaluating(model), bar:
         over = state.is_over(until, measures[0])
         while state.done < len(texts) and not over:
             group = range(state.done, min(state.done + every, len(texts)))
             mine = {i: texts[i] for i in group[rank::world]}
-            for found in gather([measure_group(stack, tokenizer, mine, **take)]): state.add(*found)
+            for found in gather([_measure_group(stack, tokenizer, mine, **take)]): state.add(*found)
             state.done = group.stop
             over = state.is_over(until, measures[0])
             if partial and rank == 0: state.save(Path(partial), prints)
@@ -316,30 +310,13 @@ def layer_distances(
     made = lambda m, also=None: LayerDistances.of(state.found[m], state.skipped, info | dict(measure=m), also)
     return made(measures[0], {m: made(m) for m in measures[1:]})
 
-# %% ../../nbs/course/02_distances.ipynb #6c18747f
-def _checked(texts, stack, max_length, measures, tokens, every, until):
-    "The texts as a list. Refuses arguments that cannot work"
-    if isinstance(texts, str): raise PrunebookError('texts is one string. Give a list of documents, such as [text].')
-    texts, known = list(texts), ', '.join(MEASURES)
-    if not any(isinstance(o, str) and o.strip() for o in texts):
-        raise PrunebookError(f'none of the {len(texts)} texts has any words. Give a list with at least one document; '
-                             'load_texts("demo") has some.')
-    if bad := [m for m in measures if m not in MEASURES]:
-        raise PrunebookError(f'measures {bad}: there are {known}. Give some of these.')
-    if not measures: raise PrunebookError(f'measures is empty. Give one or more of {known}.')
-    if tokens not in ('last', 'all', 'mean'): raise PrunebookError(f'tokens={tokens!r}: give "last", "all" or "mean".')
-    if every < 1: raise PrunebookError(f'every={every}: give 1 or more texts between two looks.')
-    check_length(max_length, stack.config, stack.positions)
-    if until: until.check(len(stack))
-    return texts
-
 def _run_prints(model, tokenizer, texts, settings):
     "Tells runs apart: by the weights, the tokenizer's vocabulary and its output for a probe, the texts, the settings"
     probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
     seen = tokenizer(probe, add_special_tokens=True, verbose=False)['input_ids']
     return dict(model=fingerprint(model), tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
-        texts=digest(*(o.encode('utf-8', 'surrogatepass') if isinstance(o, str) else o for o in texts)),
-        settings=digest(json.dumps(settings, sort_keys=True)))
+                texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
+                settings=digest(json.dumps(settings, sort_keys=True)))
 
 def _gather(device):
     "A function that joins the lists of all processes, in their order; with one process it returns the list itself"

@@ -12,8 +12,7 @@ import numpy as np
 from ..core import PrunebookError, atomic_write, first_line
 
 # %% auto #0
-__all__ = ['by_size', 'blocks_by_endpoints', 'RunningCovariance', 'anytime_threshold', 'Verdict', 'best_of_size', 'StoppingRule',
-           'MeasurementCheckpoint']
+__all__ = ['by_size', 'RunningCovariance', 'Verdict', 'StoppingRule']
 
 # %% ../../nbs/reference/similarity/stopping.ipynb #508470bc
 def by_size(d: np.ndarray) -> np.ndarray:
@@ -22,7 +21,7 @@ def by_size(d: np.ndarray) -> np.ndarray:
     n, l = np.ogrid[1:depth+1, :depth]
     return np.where(l + n <= depth, d[..., l, np.minimum(l + n, depth)], 0)
 
-def blocks_by_endpoints(s: np.ndarray) -> np.ndarray:
+def _by_endpoints(s):
     "The inverse of `by_size` for one table: (L+1, L+1), mirrored below the diagonal, which is 0"
     depth = len(s)
     l, r = np.triu_indices(depth + 1, 1)
@@ -56,7 +55,7 @@ class RunningCovariance:
         return self.products / (self.count - 1 if self.count > 1 else math.nan)
 
 # %% ../../nbs/reference/similarity/stopping.ipynb #eede3d37
-def anytime_threshold(count: int, alpha: float, g: float = 0.1) -> float:
+def _anytime_threshold(count: int, alpha: float, g: float = 0.1) -> float:
     """The paired t statistic that a difference of zero reaches with probability ≤ `alpha` over all looks together
     (arXiv:2310.03722). `count` texts so far, `g` the expected squared effect size; infinite for too few texts"""
     if count < 2: return math.inf
@@ -83,8 +82,7 @@ class Verdict:
         "No rival is left, or none that matters"
         return self.certain or self.tie
 
-# %% ../../nbs/reference/similarity/stopping.ipynb #200a7e18
-def best_of_size(n: int, found: RunningCovariance, threshold: float, tolerance: float) -> Verdict:
+def _best_of_size(n, found, threshold, tolerance):
     "The leader among the blocks of `n` layers, and the rivals it has not beaten by `threshold` paired standard errors"
     size = len(found.mean) - n + 1
     mean, cov = found.mean[n-1, :size], found.cov[n-1, :size, :size]
@@ -106,13 +104,11 @@ class StoppingRule:
 
     def __post_init__(self):
         ns, confidence, tolerance = tuple(self.ns), float(self.confidence), float(self.tolerance)
-        if not ns: raise PrunebookError('ns=[]: give the block sizes to settle, such as [1, 2, 4].')
-        if bad := [n for n in ns if isinstance(n, bool) or not hasattr(n, '__index__')]:
-            raise PrunebookError(f'ns={list(ns)}: {bad} are not whole numbers. Give block sizes, such as [1, 2, 4].')
-        if not 0 < confidence < 1:
-            raise PrunebookError(f'confidence={confidence}: give a number between 0 and 1, such as 0.95.')
-        if not tolerance >= 0:
-            raise PrunebookError(f'tolerance={tolerance}: give 0 or a small distance, such as 0.002.')
+        sizes = [n for n in ns if hasattr(n, '__index__') and not isinstance(n, bool)]
+        for good, said in ((ns and len(sizes) == len(ns), f'ns={list(ns)}: give block sizes, such as [1, 2, 4]'),
+                           (0 < confidence < 1, f'confidence={confidence}: give a number between 0 and 1'),
+                           (tolerance >= 0, f'tolerance={tolerance}: give 0 or a small distance, such as 0.002')):
+            if not good: raise PrunebookError(f'{said}.')
         made = dict(ns=tuple(map(operator.index, ns)), confidence=confidence, tolerance=tolerance)
         for name, value in made.items(): object.__setattr__(self, name, value)
 
@@ -125,12 +121,12 @@ class StoppingRule:
     def look(self, found: RunningCovariance) -> list[Verdict]:
         "A verdict for each block size"
         self.check(depth := len(found.mean))
-        threshold = anytime_threshold(found.count, (1 - self.confidence) / sum(depth - n for n in self.ns))
-        return [best_of_size(n, found, threshold, self.tolerance) for n in self.ns]
+        threshold = _anytime_threshold(found.count, (1 - self.confidence) / sum(depth - n for n in self.ns))
+        return [_best_of_size(n, found, threshold, self.tolerance) for n in self.ns]
 
 # %% ../../nbs/reference/similarity/stopping.ipynb #b4fb0ca2
 @dataclass
-class MeasurementCheckpoint:
+class _MeasurementCheckpoint:
     "Where a measurement stands: statistics of the first `done` texts"
     found: dict[str, RunningCovariance] = field(default_factory=dict)  # By measure
     done: int = 0
@@ -160,7 +156,7 @@ class MeasurementCheckpoint:
         atomic_write(path, save(arrays, metadata=dict(state=json.dumps(told))))
 
     @classmethod
-    def load(cls, path: Path, prints: dict[str, str]) -> MeasurementCheckpoint:
+    def load(cls, path: Path, prints: dict[str, str]) -> _MeasurementCheckpoint:
         "That of the run with these fingerprints. Raises `PrunebookError` for another run's, or a damaged file"
         from safetensors import safe_open
         try:
