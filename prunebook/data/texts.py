@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'read_table', 'text_assets', 'load_texts', 'as_texts', 'Tokens', 'tokenize', 'starts_with_bos',
+__all__ = ['log', 'read_table', 'text_assets', 'load_texts', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
            'over_batches']
 
@@ -150,6 +150,11 @@ def _text_of(row, column, name):
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
                          f'{sorted(map(str, row))}. Name the one with the text (column=…).')
 
+def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
+    "Does the tokenizer begin a document with BOS, as its model was trained?"
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
+
 def as_texts(
     given: Any,              # Texts; rows with `text` or `messages`, such as a `datasets.Dataset`; a file
     tokenizer: Any = None,   # Its chat template puts `messages` into words
@@ -220,11 +225,6 @@ def tokenize(
     if skipped: log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s',
                             len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
-
-def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
-    "Does the tokenizer begin a document with BOS, as its model was trained?"
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
 # %% ../../nbs/reference/data/texts.ipynb #3dde19f9
 def groups_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
