@@ -10,8 +10,8 @@ from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data.texts import _first_tokens, batches, over_batches, starts_with_bos, token_budget, tokenize
-from prunebook.data.questions import check_items, one_step_sums
+from prunebook.data.texts import _first_tokens, as_texts, batches, over_batches, starts_with_bos, tokenize
+from prunebook.data.questions import _one_step_sums, check_items
 from support.readers import blobs, bounded, fuzz, near
 
 KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')
@@ -51,12 +51,6 @@ def test_the_texts_for_healing_have_no_near_duplicates():
         assert len(docs) == n and assets.drop_near_duplicates(docs, seen) == docs
         with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"):
             load_texts(name, 'validation')
-
-
-def test_several_texts_at_once():
-    both = load_texts('demo+wiki', split='healing')
-    assert both == load_texts('demo', split='healing') + load_texts('wiki')
-    assert load_texts('demo+wiki', split='healing', n=3) == both[:3]
 
 
 @pytest.mark.parametrize('ending', ENDINGS)
@@ -143,11 +137,6 @@ def test_mmlu_is_mmlu():
     assert load_questions('cais/mmlu') == items
 
 
-def test_the_demo_questions_are_a_set_of_their_own():
-    assert load_questions('demo') == load_questions('arc_easy') == load_questions('allenai/ai2_arc')
-    assert not any('subject' in o for o in load_questions('demo'))
-
-
 def test_a_folder_comes_before_the_registry(tmp_path, monkeypatch):
     mine = [dict(question='Q', choices=['a', 'b'], answer=0)]
     write_items(tmp_path/'mmlu.jsonl', mine)
@@ -212,7 +201,7 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
     assert load_questions('sums')[0] == dict(
         question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
-    with pytest.raises(PrunebookError, match='whole number of questions'): one_step_sums(0)
+    with pytest.raises(PrunebookError, match='whole number of questions'): _one_step_sums(0)
 
 
 # tokens
@@ -246,6 +235,18 @@ def test_texts_that_cannot_be_tokenized(demo):
     assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]
 
 
+def test_texts_in_rows_of_any_kind(demo, tmp_path):
+    from datasets import Dataset
+    chat = [dict(role='user', content='Is it late?'), dict(role='assistant', content='Yes.')]
+    said = demo[1].apply_chat_template(chat, tokenize=False)
+    write_items(tmp_path/'chats.jsonl', [dict(messages=chat)])
+    for given, want in [(Dataset.from_dict(dict(text=['one', 'two'])), ['one', 'two']), ((o for o in ['a']), ['a']),
+                        (Dataset.from_list([dict(messages=chat)]), [said]), (tmp_path/'chats.jsonl', [said])]:
+        assert as_texts(given, demo[1]) == want
+    for bad, says in [([dict(body='x')], "no text in column 'text'"), ([dict(messages=chat)], 'no chat template')]:
+        with pytest.raises(PrunebookError, match=says): as_texts(bad)
+
+
 def test_half_characters(demo, tmp_path):
     write_items(tmp_path/'q.jsonl', [dict(question='x\ud800y', choices=['a', '\U0001f600'], answer=0)])
     assert load_questions(tmp_path/'q.jsonl') == [dict(question='x?y', choices=['a', '\U0001f600'], answer=0)]
@@ -263,13 +264,6 @@ def test_bos_is_the_tokenizers_own_habit(demo, tiny_tokenizer):
 
 
 # batches
-
-def test_the_budget_of_a_batch():
-    assert [token_budget(None, 'cpu'), token_budget(None, 'cuda'), token_budget(7, 'cuda')] == [1024, 8192, 7]
-    assert max(b.input_ids.numel() for b in batches([[1] * 100] * 50)) == 1000
-    for bad in (0, -5):
-        with pytest.raises(PrunebookError, match='give 1 or more tokens'): token_budget(bad)
-
 
 def test_batches_hold_every_row_once_within_the_budget():
     rng = random.Random(0)
@@ -347,22 +341,3 @@ def test_tables(root, content, ending):
     try: load_questions(str(root/f'q.{ending}'))
     except PrunebookError: pass
     load_texts(str(root/f'q.{ending}'))
-
-plain = st.text('abé ,;"\'\n(1', max_size=12).map(lambda o: f'q{o}.')
-right = st.lists(st.fixed_dictionaries(dict(
-    question=plain, choices=st.lists(plain, min_size=2, max_size=4), answer=st.integers(0, 1))), min_size=1, max_size=3)
-
-
-@pytest.mark.parametrize('ending', ['csv', 'parquet', 'json', 'jsonl'])
-def test_right_tables_are_read_in_any_form(ending, tmp_path):
-    from hypothesis import given, settings
-    @settings(max_examples=30, derandomize=True, database=None, deadline=None)
-    @given(items=right)
-    def check(items):
-        table, path = pd.DataFrame(items), tmp_path/f'q.{ending}'
-        if ending == 'csv': table.assign(choices=table.choices.map(json.dumps)).to_csv(path, index=False)
-        elif ending == 'parquet': table.to_parquet(path)
-        else: path.write_text('\n'.join(map(json.dumps, items)))
-        assert load_questions(path) == items
-    check()
-

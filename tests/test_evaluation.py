@@ -10,7 +10,7 @@ from prunebook.evaluation.choices import SCORINGS, answers, choice_accuracy, pic
 from prunebook.evaluation.generation import (_common_cache, _end_tokens, generate_texts, generated_accuracy,
                                              last_number)
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import (LossScore, Score, compare, item_hash, is_above_chance, load_score,
+from prunebook.evaluation.scores import (LossScore, Score, compare, load_score,
                                          macro_interval, ratio_interval, wilson)
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
@@ -84,12 +84,6 @@ def test_texts_are_cut_at_absolute_positions():
     s = text_loss(model, tok, ['ab' * 300, 'cd' * 300], max_length=512, progress=False)
     assert s.counts == [127, 127]
     assert s.sums == text_loss(model, tok, ['ab' * 300, 'cd' * 300], max_length=128, progress=False).sums
-
-
-def test_questions_are_cut_at_absolute_positions(caplog):
-    items = [good | dict(question='x' * 300)]
-    s = choice_accuracy(tiny('gpt2', layers=2), Letters(), items, max_length=512, progress=False)
-    assert s.truncated == [0] and 'lose their beginning' in caplog.text
 
 
 def test_generation_stays_within_absolute_positions(caplog):
@@ -358,12 +352,6 @@ def test_compare_finds_and_does_not_find():
     with pytest.raises(PrunebookError, match='same items'): compare(score(base), choice(right))
 
 
-def test_knowledge_is_above_chance_and_majority():
-    for low, majority, told in ((.3, .28, True), (.3, .31, False), (.2, None, False), (.3, math.nan, True)):
-        assert is_above_chance(dict(low=low, baseline=.25, majority=majority)) == told
-    assert not is_above_chance(ask(tiny(layers=2), questions()))
-
-
 # records
 
 def test_scores_are_kept_as_they_were(tmp_path):
@@ -380,12 +368,6 @@ def test_scores_are_kept_as_they_were(tmp_path):
 def test_files_that_are_no_scores_are_refused(tmp_path, change):
     (tmp_path/'s.json').write_text(json.dumps(ask(tiny(max_position_embeddings=256), questions()).to_dict() | change))
     with pytest.raises(PrunebookError, match='is no score'): load_score(tmp_path/'s.json')
-
-
-def test_hashes_name_items():
-    items = questions(2)
-    assert item_hash(items[0]) != item_hash(items[1]) and len(item_hash(items)) == 16
-    assert ask(tiny(layers=2), items).items == item_hash(items)
 
 
 def test_the_model_is_left_as_it_was(tmp_path):

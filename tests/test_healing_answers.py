@@ -1,7 +1,7 @@
 "A healing that leaves a model without answers is seen, and nothing of it is lost"
 import json
 from prunebook.cli import main
-from prunebook.evaluation.generation import SAMPLE_PROMPTS, lost_answers, sample_answers
+from prunebook.evaluation.generation import _SAMPLE_PROMPTS, lost_answers, sample_answers
 from prunebook.healing.recipes import HealingConfig
 from support.tiny import letter_tokenizer, tiny
 
@@ -26,9 +26,9 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
     assert main(words) == 4
     out, err = capsys.readouterr()
     found, card = json.loads(out), (tmp_path/'out'/'README.md').read_text()
-    assert list(found['answers']) == list(SAMPLE_PROMPTS) and (tmp_path/'out'/'model.safetensors').exists()
+    assert list(found['answers']) == list(_SAMPLE_PROMPTS) and (tmp_path/'out'/'model.safetensors').exists()
     assert all(o['before'] and not o['after'] for o in found['answers'].values())
-    assert 'the model lost its answer' in err and SAMPLE_PROMPTS[0] in card and '    (nothing)' in card
+    assert 'the model lost its answer' in err and _SAMPLE_PROMPTS[0] in card and '    (nothing)' in card
     assert main(['evaluate', str(tmp_path/'out'), '--tasks', 'c4', '--n-texts', '1', '--no-progress']) == 4
     assert main(['evaluate', str(tmp_path/'out'), '--tasks', 'c4', '--n-texts', '1', '--no-progress',
                  '--allow-empty']) == 0

@@ -6,10 +6,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import prompt
-from prunebook.evaluation.choices import _encode_pairs, continuation_logprobs, pick
+from prunebook.evaluation.choices import _encode_pairs, _continuation_logprobs
 from prunebook.evaluation.losses import _document_losses, token_losses
 from prunebook.data.texts import make_batch
-from prunebook.model.stack import check_vocabulary
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, tiny
 
@@ -64,13 +63,13 @@ def test_shared_prompts_change_nothing(kind):
     requests = [(front + words(r, r.randrange(1, 9)), [words(r, r.randrange(1, 6)) for _ in range(r.randrange(2, 5))])
                 for _ in range(11)] + [(front + words(r, 3), [[5], [6]])]
     for share in (4, 99):
-        for got, (c, choices) in zip(continuation_logprobs(model, requests, batch_tokens=200, share=share), requests):
+        for got, (c, choices) in zip(_continuation_logprobs(model, requests, batch_tokens=200, share=share), requests):
             np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
 
 
 def test_a_window_shorter_than_the_row():
     model, context = make('gemma3_text', sliding_window=16), list(range(3, 33))
-    got = continuation_logprobs(model, [(context, [[40, 41], [50, 51, 52]])])[0]
+    got = _continuation_logprobs(model, [(context, [[40, 41], [50, 51, 52]])])[0]
     np.testing.assert_allclose(got, [plain(model, context, o) for o in ([40, 41], [50, 51, 52])], rtol=1e-4)
 
 
@@ -83,7 +82,7 @@ def test_positions_in_tables():
     model, r = AutoModelForCausalLM.from_config(config).eval(), random.Random(0)
     for n, m in ((4, 2), (10, 4), (30, 4), (56, 6)):
         context, choices = words(r, n), [words(r, m) for _ in range(4)]
-        got = continuation_logprobs(model, [(context, choices)])[0]
+        got = _continuation_logprobs(model, [(context, choices)])[0]
         np.testing.assert_allclose(got, [plain(model, context, o) for o in choices], rtol=1e-4)
 
 
@@ -92,7 +91,7 @@ def ran(model, requests, monkeypatch, **kw):
     monkeypatch.setattr('prunebook.evaluation.choices.takes_cache', lambda stack: True)
     seen = []
     with_hook = LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.append(tuple(a[0].shape[:2])))
-    continuation_logprobs(model, requests, **kw)
+    _continuation_logprobs(model, requests, **kw)
     with_hook.remove()
     return seen
 
@@ -114,7 +113,7 @@ def test_letters_in_batches_of_any_size(kind):
     front = words(r, 20)
     requests = [(front + words(r, r.randrange(1, 12)), [[v] for v in words(r, 4)]) for _ in range(9)]
     for batch_tokens in (10, 90, 4000):
-        for got, (c, choices) in zip(continuation_logprobs(model, requests, batch_tokens), requests):
+        for got, (c, choices) in zip(_continuation_logprobs(model, requests, batch_tokens), requests):
             np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
 
 
@@ -123,13 +122,13 @@ def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     model, r = make('llama'), random.Random(7)
     front = words(r, 20)
     requests = [(front + words(r, 4), [words(r, 1 if letters else 3) for _ in range(4)]) for _ in range(9)]
-    whole, real = continuation_logprobs(model, requests, 300), LayerStack.extend
+    whole, real = _continuation_logprobs(model, requests, 300), LayerStack.extend
 
     def small(self, rows, cache=None):
         if sum(map(len, rows)) > 24: raise torch.OutOfMemoryError('out of memory')
         return real(self, rows, cache)
     monkeypatch.setattr(LayerStack, 'extend', small)
-    for a, b in zip(whole, continuation_logprobs(model, requests, 300)): np.testing.assert_allclose(a, b, rtol=1e-4)
+    for a, b in zip(whole, _continuation_logprobs(model, requests, 300)): np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 # text and tokens
@@ -162,14 +161,3 @@ def test_longer_than_the_context():
     for (context, (choice,)), a in zip(requests, ('aa', 'bbbb')):
         assert context + choice == Letters()(f'{text} {a}')['input_ids'][-65:]
     with pytest.raises(PrunebookError, match='does not fit'): _encode_pairs(Letters(), ['q'], [['a', 'b' * 99]], 64)
-
-
-def test_a_tokenizer_larger_than_the_embedding_is_refused():
-    model = make('llama')
-    for wrong in (([3, 99], [[4]]), ([3, 5], [[4, 120]])):
-        with pytest.raises(PrunebookError, match='do not belong together'): continuation_logprobs(model, [wrong])
-    check_vocabulary(LayerStack(model), [[98], []])
-
-
-def test_the_first_among_equals_is_picked():
-    assert pick([[-1., -1.], [-3., -2.]]) == [0, 1] and pick([[-4., -9.]], [[2, 9]]) == [1]

@@ -16,7 +16,6 @@ from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.generation import generated_accuracy
 from prunebook.evaluation.scores import item_hash
-from prunebook.evaluation.tasks import task_examples, task_items
 from prunebook.healing.healing import heal
 from prunebook.model.loading import load_model
 from prunebook.pruning.strategies import Plan
@@ -56,13 +55,14 @@ def asked(run, row):
     "The task of a row and its items, as the sweep had them. Skips if the registry has others and no folder is named"
     config = kept_config(run, row.sweep)
     task, folder = task_of(config, row.task), os.environ.get('PRUNEBOOK_DATA')
-    try: items = task_items(task, questions_of(config, row.task), folder)
+    try: items = task.read(questions_of(config, row.task), folder)
     except PrunebookError as e:
         if folder: raise
         pytest.skip(f'{row.task} needs its questions, and PRUNEBOOK_DATA is not set: {e}')
     if item_hash(items) != row['items']:
-        pytest.skip(f'{row.task} of {row.sweep} was asked other questions than {task.questions} now has')
-    return task, items, dict(shots=task.shots, examples=task_examples(task, folder), seed=task.seed, prompt=task.prompt)
+        pytest.skip(f'{row.task} of {row.sweep} was asked other questions than {task.items} now has')
+    examples = task.load(1, folder).examples
+    return task, items, dict(shots=task.shots, examples=examples, seed=task.seed, prompt=task.prompt)
 
 
 def rows_of(run, test):
@@ -99,7 +99,7 @@ def test_a_loss(run, demo_16, pick):
     model, tok = demo_16
     row = pick.choice(rows_of(run, lambda o: o.metric == 'loss' and not o.healed))
     config, score = kept_config(run, row.sweep), kept_score(run, row)
-    texts = task_items(task_of(config, row.task), config.n_texts)
+    texts = task_of(config, row.task).read(config.n_texts)
     some = pick.sample(range(score.n), 6)
     with view_of(model, row) as small:
         again = text_loss(small, tok, [texts[score.index[i]] for i in some], config.max_length, progress=False)
@@ -160,7 +160,7 @@ def test_a_healed_loss(run, demo_16, pick):
     recipe = config.healing.replace(seed=int(row.seed))
     train = load_texts(config.healing_texts, split='healing')
     healed = heal(small, tok, train, recipe, progress=False, teacher=model).model
-    texts = task_items(task_of(config, 'c4'), config.n_texts)
+    texts = task_of(config, 'c4').read(config.n_texts)
     again = text_loss(healed, tok, texts, config.max_length, progress=False).value
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n} seed {row.seed}'
     assert abs(again - row.value) < .03 * row.value, f'{where}: kept {row.value}, now {again}'

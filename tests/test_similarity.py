@@ -13,8 +13,8 @@ from support.distances import documents, eos_tokenizer, equation, half_turns, lo
 from support.tiny import tiny
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
-from prunebook.similarity.distances import MEASURES, LayerDistances, Measure, layer_distances
-from prunebook.similarity.stopping import (_MeasurementCheckpoint, RunningCovariance, StoppingRule, _by_endpoints,
+from prunebook.similarity.distances import LayerDistances, layer_distances
+from prunebook.similarity.stopping import (RunningCovariance, StoppingRule, _by_endpoints,
                                            by_size)
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
@@ -82,14 +82,6 @@ def test_other_measures_and_tokens(tokens):
     assert off(got.mean, slow['norm']) < 1e-5
     for k in ('cosine', 'angle', 'block_influence'): assert off(got.also[k].mean, slow[k]) < 1e-5
     assert np.allclose(got.influence, np.diagonal(got.also['block_influence'].mean, 1))
-
-
-def test_a_measure_of_ones_own():
-    try:
-        MEASURES.add(Measure('half', lambda g: MEASURES['angle'].of(g) / 2, 'half the angle'))
-        got = measure(tiny(), measures=('angle', 'half'))
-    finally: MEASURES.pop('half')
-    assert np.allclose(got.also['half'].mean, got.mean / 2)
 
 
 def test_leaves_the_model_alone():
@@ -200,12 +192,6 @@ def test_numpy_integers_are_integers(tmp_path):
     assert LayerDistances.load(d.save(tmp_path/'out')).info == d.info
     assert d.best_block(np.int64(2)) == d.best_block(2) and type(d.best_block(np.int64(2)).n) is int
     assert StoppingRule(np.array([1, 2])).ns == (1, 2) and d.info['until']['ns'] == [1, 2]
-
-
-@pytest.mark.parametrize('n', [0, 8, 1.5, -1])
-def test_sizes_that_no_block_has(n):
-    d = LayerDistances(np.ones((9, 9)), np.ones((9, 9)), 2)
-    with pytest.raises(PrunebookError, match='1 to 7'): d.best_block(n)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -355,16 +341,6 @@ def test_power():
     assert StoppingRule([2], tolerance=.02).look(m)[0].tie and not StoppingRule([2], tolerance=1e-5).look(m)[0].settled
 
 
-def test_an_ordinary_t_test_would_break_the_promise():
-    "The same looks with a threshold for a fixed sample: the correction is needed"
-    r, wrong = np.random.default_rng(0), 0
-    for _ in range(200):
-        d = r.standard_normal(1024)  # a difference that is zero
-        t = [abs(d[:k].mean()) / d[:k].std(ddof=1) * k ** .5 for k in range(16, 1025, 16)]
-        wrong += max(t) > 1.96
-    assert wrong > .05 * 200 * 3
-
-
 def test_moments_merge_exactly():
     s = np.random.default_rng(0).random((57, 5, 5))
     of = RunningCovariance.of
@@ -372,12 +348,3 @@ def test_moments_merge_exactly():
     assert np.allclose(whole.mean, parts.mean, atol=1e-14) and np.allclose(whole.cov, parts.cov, atol=1e-14)
     assert np.isclose(parts.cov[2, 1, 3], np.cov(s[:, 2, 1], s[:, 2, 3])[0, 1])
     assert np.array_equal(by_size(_by_endpoints(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])
-
-
-def test_states_merge_in_any_order():
-    a, b = _MeasurementCheckpoint(), _MeasurementCheckpoint()
-    m = RunningCovariance.of(np.random.default_rng(0).random((8, 4, 4)))
-    a.add(dict(angle=m), [3])
-    a.add({}, [1])
-    b.add(dict(angle=m), [1, 3])
-    assert a.skipped == b.skipped and a.found['angle'].count == 8

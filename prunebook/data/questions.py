@@ -12,13 +12,13 @@ from ..core import PrunebookError, first_line, is_path, printable, redact
 from .texts import _READERS, _read_jsonl, read_table, _split_file
 from ..model.assets import ASSETS, as_item
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'question_fault', 'check_items', 'one_step_sums', 'load_questions']
+__all__ = ['check_items', 'load_questions']
 
 # %% ../../nbs/reference/data/questions.ipynb #2945f803
-def question_fault(item: Any) -> str | None:
+def _question_fault(item: Any) -> str | None:
     "What is wrong with a question in our fields; `None` if nothing is"
     if not isinstance(item, dict): return f'{item!r:.60} is no dict'
     if missing := {'question', 'answer'} - set(item): return f'it has no {", ".join(sorted(missing))}'
@@ -40,15 +40,15 @@ def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None
         raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; '
                              'load_questions("demo") has some.')
     for i, o in enumerate(items):
-        if wrong := question_fault(o) or ('' if 'choices' in o else 'it has no choices'):
+        if wrong := _question_fault(o) or ('' if 'choices' in o else 'it has no choices'):
             raise PrunebookError(f'{what} {i}: {wrong}. Give question, choices and the number of the right one.')
     twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
     if twice and what == 'question':
-        log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
+        _log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
                     twice, len(items))
 
 # %% ../../nbs/reference/data/questions.ipynb #9fe908a1
-def one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
+def _one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
     """Sums of one step as questions, whose answer is the number as text: a third each adds, takes away and multiplies
     two numbers up to 20. Raises `PrunebookError` unless `n` is a whole number above 0"""
     if not isinstance(n, int) or n < 1:
@@ -95,7 +95,7 @@ def _checked(i, row, name):
         item = as_item(row)
         if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
             item['answer'] = int(item['answer'])
-        wrong = question_fault(item)
+        wrong = _question_fault(item)
     except Exception as e: wrong = f'{type(e).__name__}: {first_line(e)}'
     if not wrong: return item
     fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
@@ -104,7 +104,7 @@ def _checked(i, row, name):
 
 def _rows(name, data_dir, split, progress, hub):
     "The rows of a question set, as they are stored"
-    if name == 'sums': return one_step_sums()
+    if name == 'sums': return _one_step_sums()
     if os.path.isfile(name): return read_table(name)
     sets = {o.name: o for o in ASSETS.values() if o.kind == 'questions'}
     asset = next((o for o in sets.values() if name in (o.name, o.upstream)), None)

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'read_table', 'text_assets', 'load_texts', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize',
-           'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
-           'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize', 'groups_by_length',
+           'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -222,7 +221,7 @@ def tokenize(
     if not index:
         raise PrunebookError(f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too '
                              'short. Give longer documents.')
-    if skipped: log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s',
+    if skipped: _log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s',
                             len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
 
@@ -252,11 +251,9 @@ def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = 
     return Batch(list(rows), x.to(device), (torch.arange(x.shape[1]) < n[:, None]).long().to(device), n.to(device))
 
 # %% ../../nbs/reference/data/texts.ipynb #e1723984
-def token_budget(
-    batch_tokens: int | None = None,  # As the caller asks for, or `None`
-    device: Any = None,               # Where the model is; the machine's accelerator, if it has one, if `None`
-) -> int:
-    "Tokens of a batch: as asked for, or 1,024 on a CPU and 8,192 on an accelerator. Raises `PrunebookError` below 1"
+def token_budget(batch_tokens: int | None = None, device: Any = None) -> int:
+    """Tokens of a batch: as asked for, or 1,024 on a CPU and 8,192 on an accelerator; `device` is the model's, or else
+    the machine's. Raises `PrunebookError` below 1"""
     import torch
     if batch_tokens is not None:
         if batch_tokens < 1: raise PrunebookError(f'batch_tokens={batch_tokens}: give 1 or more tokens.')
@@ -265,13 +262,10 @@ def token_budget(
     return 8192 if accelerated else 1024
 
 # %% ../../nbs/reference/data/texts.ipynb #dc16c4d3
-def batches(
-    ids: Sequence[Sequence[int]],     # Tokens of each document
-    batch_tokens: int | None = None,  # Most tokens of a batch, padding included; `token_budget` if `None`
-    pad_id: int = 0,                  # Any token, since pads are masked by position
-    device: Any = 'cpu',
-) -> Iterator[Batch]:
-    "Length-sorted batches within a token budget, longest first: memory is tested at the start and not after an hour"
+def batches(ids: Sequence[Sequence[int]], batch_tokens: int | None = None, pad_id: int = 0,
+            device: Any = 'cpu') -> Iterator[Batch]:
+    """Length-sorted batches of at most `batch_tokens` (`token_budget` if `None`), padding included, longest first:
+    memory is tested at the start and not after an hour. The pad is any token, since pads are masked by position"""
     for rows in groups_by_length(list(map(len, ids)), token_budget(batch_tokens, device)):
         yield make_batch(ids, rows, pad_id, device)
 
@@ -305,7 +299,7 @@ def retry_smaller_batch(
                             'not enough memory for a single text. Keep fewer tokens of it (max_length), load the '
                             'model with fewer bits (bits=4, --bits 4), or use a larger machine.') from None
                     most = cost(part[:half])
-                    log.warning('out of memory with %d rows at once; continuing with half as many. '
+                    _log.warning('out of memory with %d rows at once; continuing with half as many. '
                                 'A smaller batch_tokens avoids this.', len(part))
                 else:
                     yield part, got
@@ -313,13 +307,8 @@ def retry_smaller_batch(
             todo += [part[half:], part[:half]]
 
 # %% ../../nbs/reference/data/texts.ipynb #5af5b8b1
-def over_batches(
-    f: Callable[[Batch], Any],        # Such as a forward pass
-    ids: Sequence[Sequence[int]],
-    batch_tokens: int | None = None,  # As in `batches`
-    pad_id: int = 0,
-    device: Any = 'cpu',
-) -> Iterator[tuple[Batch, Any]]:
+def over_batches(f: Callable[[Batch], Any], ids: Sequence[Sequence[int]], batch_tokens: int | None = None,
+                 pad_id: int = 0, device: Any = 'cpu') -> Iterator[tuple[Batch, Any]]:
     "Each of `batches` with `f` of it, smaller where memory does not suffice"
     lengths = list(map(len, ids))
     def run(rows):

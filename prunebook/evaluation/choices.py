@@ -17,11 +17,10 @@ from .scores import Score, choice_score
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SCORINGS', 'prompt', 'answers', 'choose_examples', 'render_prompt', 'continuation_logprobs', 'choice_accuracy',
-           'pick']
+__all__ = ['SCORINGS', 'prompt', 'answers', 'choose_examples', 'render_prompt', 'choice_accuracy', 'pick']
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
@@ -92,14 +91,10 @@ def render_prompt(
     return _Rendered(front, as_list(ask(item)), list(say(item)))
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
-def _encode_pairs(
-    tokenizer: 'PreTrainedTokenizerBase',
-    contexts: Sequence[str],             # Prompts
-    continuations: Sequence[list[str]],  # The choices of each
-    max_length: int,                     # Most tokens that the model takes
-    chat: bool = False                   # Are the prompts in a chat template?
-) -> tuple[list, list, list]:  # Requests; for each the item and the choices it scores; the items that were cut
-    """Prompts and choices as tokens, for `continuation_logprobs`. A prompt's trailing spaces move to its choices.
+def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
+    """Prompts (`contexts`) and the choices of each as tokens, for `_continuation_logprobs`: the requests; for each the
+    item and the choices that it scores; the items that were cut to `max_length`. A prompt's trailing spaces move to its
+    choices, unless it is in a `chat` template.
     Raises `PrunebookError` for a choice that adds no token, or one that is longer than the context"""
     heads = list(contexts) if chat else [c.rstrip() for c in contexts]
     more = dict(add_special_tokens=False) if chat else {}
@@ -124,7 +119,7 @@ def _encode_pairs(
 
 def _warn_truncated(cut, n):
     "Log which of `n` items lose their beginning, if there are any"
-    if cut: log.warning('%d of %d items are longer than the context and lose their beginning: %s',
+    if cut: _log.warning('%d of %d items are longer than the context and lose their beginning: %s',
                         len(set(cut)), n, sorted(set(cut))[:10])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
@@ -134,7 +129,7 @@ def _prefill(stack: LayerStack, tokens: list[int]) -> Any:
     if tokens: stack.extend([tokens], cache)
     return cache
 
-def continuation_logprobs(
+def _continuation_logprobs(
     model: 'PreTrainedModel',
     requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
     batch_tokens: int | None = None,  # Of a batch, those in caches included; `token_budget` if `None`
@@ -249,7 +244,7 @@ def choice_accuracy(
         for rows in alike.values():
             requests, where, lost = encode(rows)
             cut |= lost
-            found = continuation_logprobs(model, requests, batch_tokens, bar=bar)
+            found = _continuation_logprobs(model, requests, batch_tokens, bar=bar)
             for (i, js), values, (_, conts) in zip(where, found, requests):
                 for j, v, c in zip(js, values, conts): logprobs[i][j], tokens[i][j] = v, len(c)
     if not all(np.isfinite(o).all() for o in logprobs):

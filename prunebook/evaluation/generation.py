@@ -22,8 +22,8 @@ from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SAMPLE_PROMPTS', 'last_number', 'same_number', 'greedy_config', 'generate_texts', 'generated_accuracy',
-           'sample_answers', 'lost_answers']
+__all__ = ['last_number', 'same_number', 'greedy_config', 'generate_texts', 'generated_accuracy', 'sample_answers',
+           'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #81b6dfde
 def last_number(text: str) -> float | None:
@@ -50,9 +50,8 @@ def _end_tokens(model, tokenizer):
     if '<|return|>' in added: own -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
     return sorted(own)
 
-def greedy_config(
-    model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', max_new_tokens: int, stop: Sequence[str] = ()
-) -> Any:
+def greedy_config(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', max_new_tokens: int,
+                  stop: Sequence[str] = ()) -> Any:
     """A `GenerationConfig`: greedy, one answer a prompt, ended by the texts in `stop`. Without an end token every
     answer has `max_new_tokens` tokens"""
     from transformers import GenerationConfig
@@ -194,16 +193,12 @@ def _check_generated(items, shots, examples, max_new_tokens, prompt, score):
             if wrong := fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
-SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',
+_SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',
                   'Name three animals that live in the sea.')
 
-def sample_answers(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase',
-    prompts: Sequence[str] = SAMPLE_PROMPTS,  # Messages of a user
-    max_new_tokens: int = 48                  # Tokens after which an answer is cut off
-) -> dict[str, str]:                          # By prompt
-    "Short greedy answers in the tokenizer's chat template; none if it has no template"
+def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
+                   prompts: Sequence[str] = _SAMPLE_PROMPTS, max_new_tokens: int = 48) -> dict[str, str]:
+    "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
     rows, _ = _encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens, True)
     return dict(zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens)))

@@ -60,14 +60,10 @@ def _chat_prompt(tokenizer: 'PreTrainedTokenizerBase', text: str) -> str:
     message = [dict(role='user', content=text)]
     return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
-def _tokenize_documents(
-    stack: LayerStack,
-    tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,
-    max_length: int,     # Tokens kept of each text, at most as many as the model has positions
-    chat: bool = False   # Each text as a user's message in the chat template
-) -> tuple[Tokens, int]: # The documents, and the place of the first token that counts
-    "Tokens as a model reads them. Raises `PrunebookError` for no text, no template or an unknown token"
+def _tokenize_documents(stack, tokenizer, texts, max_length, chat=False):
+    """The first `max_length` tokens of each text as a model reads them (with `chat`, as a user's message in the chat
+    template), and the place of the first token that counts. Raises `PrunebookError` for no text, no template or an
+    unknown token"""
     texts, first = as_texts(texts, tokenizer), 1
     toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=1 if chat else 2)
     if chat:
@@ -99,12 +95,10 @@ class _PrefixTreeNode:
         order = sorted(self.branches, key=lambda o: o.applications)
         return max([1, *(o.stored + (i < len(order) - 1) for i, o in enumerate(order))])
 
-def share_prefixes(
-    keeps: Sequence[Sequence[int]],         # Layers kept by each pruned model, in order
-    models: Sequence[int] | None = None,    # Some of them, which all begin
-    before: tuple[int, ...] = ()            # with these layers
-) -> list[_PrefixTreeNode]:
-    "The tree of common beginnings of `keeps`; its roots start at the embeddings"
+def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None = None,
+                   before: tuple[int, ...] = ()) -> list[_PrefixTreeNode]:
+    """The tree of common beginnings of `keeps`, the layers kept by each pruned model, in order; its roots start at the
+    embeddings. Or the branches for some of the models, which all begin with the layers `before`"""
     groups, nodes, keeps = {}, [], [tuple(o) for o in keeps]
     for i in range(len(keeps)) if models is None else models:
         if len(keeps[i]) > len(before): groups.setdefault(keeps[i][len(before)], []).append(i)
@@ -115,14 +109,11 @@ def share_prefixes(
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def _batch_losses(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase | None',  # Not used: a `mapper` gives model and tokenizer
-    keeps: Sequence[Sequence[int]] | None,        # Layers kept by each pruned model; the model as it is if `None`
-    ids: Sequence[Sequence[int]],                 # Tokens of each document
-    first: int = 1                                # Place of the first token that counts
-) -> np.ndarray:                                  # (pruned models, documents) nats
-    "Losses of some documents as one batch, by the model's own forward; layers that the models share run once"
+def _batch_losses(model, tokenizer, keeps, ids, first=1):
+    """(pruned models, documents) nats of some documents as one batch, by the model's own forward; layers that the
+    models share run once. `keeps` are the layers kept by each (the model as it is if `None`), `ids` the tokens of each
+    document, `first` the place of the first token that counts. A `mapper` gives model and tokenizer, of which this
+    needs one"""
     stack = LayerStack(model)
     batch = make_batch(ids, range(len(ids)), device=stack.device)
     with torch.inference_mode(), evaluating(model):
@@ -222,37 +213,22 @@ def _save_sums(path, key, sums, seconds):
     from safetensors.numpy import save
     atomic_write(path, save(dict(sums=sums), dict(key=key, seconds=str(seconds))))
 
-def text_loss(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,                       # A document each: texts, rows with `text` or `messages`, a file
-    max_length: int = 512,            # Tokens kept of each, at most the model's absolute positions
-    batch_tokens: int | None = None,  # Most tokens of a batch; `token_budget` if `None`
-    progress: bool = True,
-    task: str = 'text',               # Name in the result
-    source: str = '',                 # Where the texts come from, for the record
-    chat: bool = False                # Score each text as a user's message in the tokenizer's chat template
-) -> LossScore:
-    """Cross-entropy of `model` on `texts`. Texts of fewer than two tokens are left out and listed in `skipped`.
-    Raises `PrunebookError` if the loss is not a number"""
+def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
+              batch_tokens: int | None = None, progress: bool = True, task: str = 'text', source: str = '',
+              chat: bool = False) -> LossScore:
+    """Cross-entropy of `model` on `texts`; arguments as in `cut_losses`. Texts of fewer than two tokens are left out
+    and listed in `skipped`. Raises `PrunebookError` if the loss is not a number"""
     return cut_losses(model, tokenizer, texts, None, max_length, batch_tokens, progress=progress, task=task,
                       source=source, chat=chat)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
 @torch.inference_mode()
-def divergence(
-    model: 'PreTrainedModel',
-    parent: 'PreTrainedModel',        # The unpruned model, as an object of its own
-    tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,                       # A document each, as in `as_texts`
-    max_length: int = 512,            # Tokens kept of each, at most the models' absolute positions
-    batch_tokens: int | None = None,  # Most tokens of a batch; `token_budget` if `None`
-    progress: bool = True,
-    source: str = '',                 # Where the texts come from, for the record
-    chat: bool = False                # Each text as a user's message in the tokenizer's chat template
-) -> dict[str, ParentScore]:          # "agreement" and "kl"
-    """Top-1 agreement of `model` with `parent` and KL(parent‖model), from one pass of each.
-    Raises `PrunebookError` if they have different vocabularies, or if a divergence is not a number"""
+def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any,
+               max_length: int = 512, batch_tokens: int | None = None, progress: bool = True, source: str = '',
+               chat: bool = False) -> dict[str, ParentScore]:
+    """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",
+    KL(parent‖model), from one pass of each; other arguments as in `cut_losses`. Raises `PrunebookError` if they have
+    different vocabularies, or if a divergence is not a number"""
     from tqdm.auto import tqdm
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
     _check_parent(*stacks)

@@ -290,13 +290,9 @@ class Comparison:
     p: float
     test: str
 
-def compare(
-    first: LossScore | ParentScore | Score,
-    second: LossScore | ParentScore | Score,   # Of another model on the same items
-    resamples: int = 10_000,
-    seed: int = 0
-) -> Comparison:
-    "Paired comparison of two scores. Raises `PrunebookError` if they are not of the same items"
+def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentScore | Score, resamples: int = 10_000,
+            seed: int = 0) -> Comparison:
+    "Paired comparison of the scores of two models. Raises `PrunebookError` if they are not of the same items"
     answers = isinstance(first, Score)
     same = (lambda o: o.answers) if answers else (lambda o: (o.index, o.counts, getattr(o, 'scoring', 'loss')))
     other_items = first.items and second.items and first.items != second.items

@@ -4,9 +4,10 @@
 
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
-import os, time
+import json, os, time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
@@ -19,8 +20,8 @@ from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'QuestionTask', 'ChoiceTask', 'GeneratedTask', 'parse_task',
-           'change_task', 'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
+__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
+           'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -105,7 +106,7 @@ class DivergenceTask(Task):
 
 # %% ../../nbs/course/05_evaluation.ipynb #f6aa5234
 @dataclass(frozen=True, repr=False)
-class QuestionTask(Task):
+class _QuestionTask(Task):
     "What tasks with questions have in common"
     shots: int = 0                   # Few-shot examples
     examples: Any = None             # Their source: a name, or a list; the task's own other questions if `None`
@@ -121,7 +122,7 @@ class QuestionTask(Task):
         return replace(super().load(n, data_dir), examples=examples)
 
 @dataclass(frozen=True, repr=False)
-class ChoiceTask(QuestionTask):
+class ChoiceTask(_QuestionTask):
     "The right answer among choices"
     scoring: str = 'likelihood'      # One of `SCORINGS`
     answers: Callable | None = None  # Item → the texts that are scored; the choices or their letters if `None`
@@ -139,7 +140,7 @@ class ChoiceTask(QuestionTask):
                                source=self.source_name, prompt=self.prompt, answers=self.answers, chat=chat)
 
 @dataclass(frozen=True, repr=False)
-class GeneratedTask(QuestionTask):
+class GeneratedTask(_QuestionTask):
     "A right answer that the model writes itself"
     right: Callable | None = None    # (generated text, item) → right?; `same_number` if `None`
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
@@ -160,6 +161,9 @@ class GeneratedTask(QuestionTask):
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
+
+def _examples(name):
+    return json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))[name]
 
 for _o in (
     LossTask('c4', 'C4', 'demo', split='validation', source='arXiv 2403.17887'),
@@ -189,40 +193,14 @@ for _o in (
                source='lm-evaluation-harness: winogrande, acc (partial evaluation)',
                prompt=lambda o: [o['question'].partition('_')[0] + c for c in o['choices']],
                answers=lambda o: [o['question'].partition('_')[2].strip()] * len(o['choices'])),
+    GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_examples('gsm8k'), seed=None, stop=('Q:',),
+                  prompt=lambda o: f"Q: {o['question']}\nA:",
+                  source='lm-evaluation-harness: gsm8k_cot, flexible-extract'),
     GeneratedTask('sums', 'Sums of one step', 'sums'),
     GeneratedTask('lambada', 'LAMBADA', 'lambada', prompt=lambda o: o['question'], stop=(), max_new_tokens=8,
                   right=lambda text, o: text.strip().startswith(o['answer']),
                   source='arXiv 1606.06031, last word, greedy'),
 ): TASKS.add(_o)
-
-# %% ../../nbs/course/05_evaluation.ipynb #14610123
-_gsm8k = '''There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are done, \
-there will be 21 trees. How many trees did the grove workers plant today?|There are 15 trees originally. Then there \
-were 21 trees after some more were planted. So there must have been 21 - 15 = 6. The answer is 6.
-If there are 3 cars in the parking lot and 2 more cars arrive, how many cars are in the parking lot?|There are \
-originally 3 cars. 2 more cars arrive. 3 + 2 = 5. The answer is 5.
-Leah had 32 chocolates and her sister had 42. If they ate 35, how many pieces do they have left in total?|Originally, \
-Leah had 32 chocolates. Her sister had 42. So in total they had 32 + 42 = 74. After eating 35, they had 74 - 35 = 39. \
-The answer is 39.
-Jason had 20 lollipops. He gave Denny some lollipops. Now Jason has 12 lollipops. How many lollipops did Jason give to \
-Denny?|Jason started with 20 lollipops. Then he had 12 after giving some to Denny. So he gave Denny 20 - 12 = 8. The \
-answer is 8.
-Shawn has five toys. For Christmas, he got two toys each from his mom and dad. How many toys does he have now?|Shawn \
-started with 5 toys. If he got 2 toys each from his mom and dad, then that is 4 more toys. 5 + 4 = 9. The answer is 9.
-There were nine computers in the server room. Five more computers were installed each day, from monday to thursday. \
-How many computers are now in the server room?|There were originally 9 computers. For each of 4 days, 5 more computers \
-were added. So 5 * 4 = 20 computers were added. 9 + 20 is 29. The answer is 29.
-Michael had 58 golf balls. On tuesday, he lost 23 golf balls. On wednesday, he lost 2 more. How many golf balls did he \
-have at the end of wednesday?|Michael started with 58 golf balls. After losing 23 on tuesday, he had 58 - 23 = 35. \
-After losing 2 more, he had 35 - 2 = 33 golf balls. The answer is 33.
-Olivia has $23. She bought five bagels for $3 each. How much money does she have left?|Olivia had 23 dollars. 5 bagels \
-for 3 dollars each will be 5 x 3 = 15 dollars. So she has 23 - 15 dollars left. 23 - 15 is 8. The answer is 8.'''
-
-# %% ../../nbs/course/05_evaluation.ipynb #2dace49b
-_GSM8K_EXAMPLES = [dict(zip(('question', 'answer'), o.split('|'))) for o in _gsm8k.splitlines()]
-TASKS.add(GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_GSM8K_EXAMPLES, seed=None, stop=('Q:',),
-                        prompt=lambda o: f"Q: {o['question']}\nA:",
-                        source='lm-evaluation-harness: gsm8k_cot, flexible-extract'))
 
 # %% ../../nbs/course/05_evaluation.ipynb #b02b586f
 def parse_task(spec: str | Path | Task) -> Task:
@@ -250,11 +228,8 @@ def _own_task(given, name):
     kind = ChoiceTask if 'choices' in rows[0] else GeneratedTask
     return kind(name, name, given if isinstance(given, str) else rows)
 
-def change_task(
-    task: Task,
-    **changes: Any  # shots, scoring, source, split, seed
-) -> Task:
-    "A task with changes, which its name and title carry"
+def change_task(task: Task, **changes: Any) -> Task:
+    "A task with changes (shots, scoring, source, split, seed), which its name and title carry"
     new = {k: changes[k] for k in ChoiceTask.keys if k in changes
            and changes[k] != getattr(task, 'items' if k == 'source' else k, None)}
     if not new: return task
@@ -278,14 +253,10 @@ def task_title(name: str) -> str:
     except PrunebookError: return name
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
-def ready_tasks(
-    tasks: Any,                             # As in `evaluate`
-    n_questions: int | None = None,
-    n_texts: int | None = None,
-    sources: dict[str, Any] | None = None,
-    data_dir: str | Path | None = None
-) -> dict[str, Task]:  # By the names that were given; each holds its texts or questions, and examples, as lists
-    "Read and check all that some tasks ask; arguments and errors are those of `evaluate`. No model is needed"
+def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
+                sources: dict[str, Any] | None = None, data_dir: str | Path | None = None) -> dict[str, Task]:
+    """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
+    and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
     if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
     ready = {}
@@ -347,15 +318,10 @@ def load_harness() -> tuple[Callable, type]:
         raise PrunebookError('the lm-evaluation-harness is not installed: pip install "prunebook[eval]".') from None
     return simple_evaluate, HFLM
 
-def harness_scores(
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase',
-    tasks: Sequence[str | dict],  # The harness's tasks or groups, such as "mmlu"; or configurations as dicts
-    limit: int | None = None,     # Items of each task
-    batch_size: int = 16,
-    **kwargs: Any                 # To `lm_eval.simple_evaluate`: num_fewshot, …
-) -> Scores:
-    "Multiple-choice tasks of the lm-evaluation-harness (extra `eval`), a `Score` each; a group's items are pooled"
+def harness_scores(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', tasks: Sequence[str | dict],
+                   limit: int | None = None, batch_size: int = 16, **kwargs: Any) -> Scores:
+    """Multiple-choice tasks of the lm-evaluation-harness (extra `eval`), a `Score` each; a group's items are pooled.
+    `tasks` are names of tasks or groups, or configurations as dicts; `kwargs` go to `lm_eval.simple_evaluate`"""
     simple_evaluate, HFLM = load_harness()
     start, scores = time.perf_counter(), Scores()
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)

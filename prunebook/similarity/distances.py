@@ -89,14 +89,11 @@ MEASURES = Registry('measure', [
     Measure('block_influence', cosine, '1 - cos over all tokens (arXiv:2403.03853)', 'all')])
 
 # %% ../../nbs/course/02_distances.ipynb #821e7311
-def measure_batch(
-    stack: LayerStack,
-    batch: Batch,
-    measures: Sequence[str],             # Names out of `MEASURES`
-    tokens: str = 'last',                # For measures that leave it open
-    index: Sequence[int] | None = None   # The number of each document's text, for messages
-) -> dict[str, np.ndarray]:              # For each measure, (B, L, L)
-    "Distances of each text of a batch, by block size. Raises `PrunebookError` for states that are not finite"
+def measure_batch(stack: LayerStack, batch: Batch, measures: Sequence[str], tokens: str = 'last',
+                  index: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """(B, L, L) distances of each text of a batch, by block size, for each of `measures` (names in `MEASURES`);
+    `tokens` is for those that leave it open. Raises `PrunebookError` for states that are not finite, and names the text
+    by `index`"""
     kinds = {m: MEASURES[m].tokens or tokens for m in measures}
     out = {m: np.zeros((len(batch.rows), len(stack), len(stack))) for m in measures}
     for kind, (x, owner) in read_stream(stack, batch, sorted(set(kinds.values()))).items():
