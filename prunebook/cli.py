@@ -344,7 +344,8 @@ def _measured(strategy, source, texts, lengths, load, progress):
     model, tok = load()
     if 'distances' in strategy.needs:
         return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
-    return dict(model=model, loss=lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value)
+    loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
+    return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
 
 # %% ../nbs/reference/cli.ipynb #c930d857
 @command('prunebook check pruned')

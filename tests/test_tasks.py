@@ -9,6 +9,7 @@ from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
 from prunebook.evaluation.generation import same_number
+from prunebook.evaluation.programs import passes_tests
 from prunebook.evaluation.scores import item_hash, load_score
 from prunebook.evaluation.tasks import (TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
                                         evaluate, harness_scores, parse_task)
@@ -207,6 +208,35 @@ def test_task_fields_reach_generation(own):
     run_one = lambda **kw: evaluate(model, letter_tokenizer(), [t], progress=False, **kw)['t'].written[0]
     assert len(run_one()) <= 3 and len(run_one(max_new_tokens=5)) > len(run_one())
     assert evaluate(model, letter_tokenizer(), [replace(t, shots=0)], progress=False)['t'].k in (0, 1)
+
+
+# programs
+
+@needs_questions
+def test_humaneval_in_both_forms():
+    "The right solutions pass, the empty ones do not, and prompts and ends are the harness's"
+    items, t, tok = load_questions('humaneval'), TASKS['humaneval'], letter_tokenizer()
+    some = items[::33]
+    assert all(passes_tests(o['answer'], o) for o in some) and not any(passes_tests('    pass', o) for o in some)
+    tok.chat_template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[reply]"
+    own = tiny(layers=2, max_position_embeddings=4096)
+    own.generation_config.eos_token_id = None
+    for chat in (False, True):
+        s = evaluate(own, tok, [t], n_questions=2, max_new_tokens=2, chat=chat, progress=False)['humaneval']
+        assert (s.n, s.k, s.chat) == (2, 0, chat)
+    say = t.in_chat
+    assert say['prompt'](items[0]).endswith(f"```python\n{items[0]['question']}\n```\n") and '```' in say['stop']
+
+
+@pytest.mark.thorough
+@needs_questions
+def test_every_solution_of_humaneval_passes():
+    assert all(passes_tests(o['answer'], o) for o in load_questions('humaneval'))
+
+
+def test_programs_that_cannot_be_locked_up_are_refused(monkeypatch):
+    monkeypatch.setenv('PATH', '/nowhere')
+    with pytest.raises(PrunebookError, match='cannot lock up programs'): run(['humaneval'])
 
 
 # the harness

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os, re, time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 import torch
@@ -135,7 +136,8 @@ def generated_accuracy(
     prompt: Callable | None = None,   # Item → prompt; "Question: …\nAnswer:" if `None`
     score: Callable[[str, dict], bool] | None = None,  # (text, item) → right?; `same_number` if `None`
     stop: Sequence[str] = ('Question:',),  # Texts that end an answer
-    chat: bool = False                # Put each prompt through the tokenizer's chat template
+    chat: bool = False,               # Put each prompt through the tokenizer's chat template
+    begin: Callable | None = None     # Item → the beginning of its reply there
 ) -> Score:
     "Share of questions whose generated answer is right. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
@@ -144,7 +146,8 @@ def generated_accuracy(
     ask, judge = prompt or _worded, score or same_number
     shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
+    starts = [begin(o) if begin else '' for o in items]
+    ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat, starts)
     written, (n, cache) = [''] * len(items), _common_cache(stack, ids)
     if batch_tokens is None:
         held = [o for o in cache.layers if o.is_initialized] if n else []
@@ -163,9 +166,9 @@ def generated_accuracy(
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
                  items=item_hash(items), shots=int(shots), chat=chat)
 
-def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
+def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat, starts=()):
     "Tokens of the prompts; with absolute positions, only as many of the last ones as leave room for an answer"
-    texts = [_chat_prompt(tokenizer, o) for o in texts] if chat else texts
+    if chat: texts = [_chat_prompt(tokenizer, o) + s for o, s in zip_longest(texts, starts, fillvalue='')]
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens

@@ -14,14 +14,15 @@ from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
 from ..data.questions import check_items, load_questions
 from ..data.texts import read_table, load_texts
 from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
+from .programs import passes_tests, run_program
 from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
                                          item_hash)
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
+__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'ProgramTask', 'parse_task',
+           'change_task', 'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -145,6 +146,7 @@ class GeneratedTask(_QuestionTask):
     right: Callable | None = None    # (generated text, item) → right?; `same_number` if `None`
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
     max_new_tokens: int = 256
+    in_chat: dict[str, Any] = field(default_factory=dict)  # There, in place of it: prompt, stop; begin, of the reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
@@ -155,9 +157,19 @@ class GeneratedTask(_QuestionTask):
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.generation import generated_accuracy
+        how = dict(prompt=self.prompt, stop=self.stop) | (self.in_chat if chat else {})
         return generated_accuracy(model, tokenizer, items, self.shots, self.examples, self.seed,
                                   max_new_tokens or self.max_new_tokens, batch_tokens, progress, self.name,
-                                  self.source_name, self.prompt, self.right, self.stop, chat)
+                                  self.source_name, score=self.right, chat=chat, **how)
+
+@dataclass(frozen=True, repr=False)
+class ProgramTask(GeneratedTask):
+    "A function that the model writes, and that passes its tests"
+    right: Callable | None = passes_tests
+
+    def load(self, n=None, data_dir=None):
+        run_program('')  # refused here if it cannot be locked up
+        return super().load(n, data_dir)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
@@ -196,6 +208,13 @@ for _o in (
     GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_examples('gsm8k'), seed=None, stop=('Q:',),
                   prompt=lambda o: f"Q: {o['question']}\nA:",
                   source='lm-evaluation-harness: gsm8k_cot, flexible-extract'),
+    ProgramTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
+                stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
+                    prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
+                                      f"tests:\n```python\n{o['question']}\n```\n"),
+                    begin=lambda o: f"Here is the completed function:\n```python\n{o['question']}\n",
+                    stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint', '```')),
+                source='lm-evaluation-harness: humaneval, humaneval_instruct; pass@1, greedy'),
     GeneratedTask('sums', 'Sums of one step', 'sums'),
     GeneratedTask('lambada', 'LAMBADA', 'lambada', prompt=lambda o: o['question'], stop=(), max_new_tokens=8,
                   right=lambda text, o: text.strip().startswith(o['answer']),

