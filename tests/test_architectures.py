@@ -27,7 +27,7 @@ def test_the_record():
 def test_older_names_of_the_angles_change_nothing():
     "Every config of a causal language model is read the same with and without them, also with scaled angles"
     from transformers import AutoConfig
-    from prunebook.pruning.checkpoint import with_older_rotary
+    from prunebook.pruning.checkpoint import _with_older_rotary
     from prunebook.model.configs import decoder_part
     bad, seen = {}, 0
     for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -39,7 +39,7 @@ def test_older_names_of_the_angles_change_nothing():
                 angles.get('full_attention', angles).update(dict(rope_theta=12345.) | scaling)
                 want = type(config).from_dict(copy.deepcopy(told))
             except Exception: continue  # it has no angles, or none that can be scaled so
-            got = type(config).from_dict(with_older_rotary(copy.deepcopy(told)))
+            got = type(config).from_dict(_with_older_rotary(copy.deepcopy(told)))
             want, got = (decoder_part(o.to_dict())['rope_parameters'] for o in (want, got))
             if want != got: bad[kind] = want, got
             seen += 1

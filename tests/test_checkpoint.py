@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from support import architectures
 from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
 from support.tiny import save, tiny, word_tokenizer
-from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, model_card, prune_checkpoint, read_header,
+from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, prune_checkpoint, read_header,
                                           read_tensors, save_pruned, sound_record)
 from prunebook.core import PrunebookError
-from prunebook.model.stack import reload_differs
+from prunebook.model.stack import _reload_differs
 from prunebook.model.stack import LayerStack
 from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import prune_model
@@ -28,7 +28,6 @@ ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},
              mixtral={}, qwen2_moe={}, deepseek_v3={})
 
-
 @pytest.fixture
 def saved(tmp_path):
     "A saved tiny Llama of six layers in three shards"
@@ -36,13 +35,10 @@ def saved(tmp_path):
     assert (tmp_path/'src'/INDEX).exists()
     return tmp_path/'src'
 
-
 @pytest.fixture
 def single(tmp_path): return save(tmp_path/'src', tiny(layers=6))
 
-
 def prune(src, dst, drop=(1,), **kw): return prune_checkpoint(src, dst, drop, progress=False, **kw)
-
 
 # the same cut as in memory
 
@@ -65,7 +61,6 @@ def test_disk_equals_memory(kind, tmp_path):
     assert torch.equal(loaded[0][0](ids).logits, loaded[1][0](ids).logits)
     assert check_checkpoint(tmp_path/'disk') == []
 
-
 def test_a_pattern_that_old_configs_leave_unsaid(tmp_path):
     "Gemma 2 alternates sliding and full layers. Its released configs do not list them"
     save(tmp_path/'src', tiny('gemma2', layers=6))
@@ -75,7 +70,6 @@ def test_a_pattern_that_old_configs_leave_unsaid(tmp_path):
     prune(tmp_path/'src', tmp_path/'out', '1-1')
     assert json.loads((tmp_path/'out'/'config.json').read_text())['layer_types'] == types[:1] + types[2:]
 
-
 def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
     save_file({'model.layers.6.extra.weight': torch.zeros(2)}, saved/'extra.safetensors')
     edit_json(saved/INDEX, lambda d: d['weight_map'].update({'model.layers.6.extra.weight': 'extra.safetensors'}))
@@ -83,19 +77,11 @@ def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
     assert not [t.name for t in read_tensors(tmp_path/'out') if 'extra' in t.name]
     assert check_checkpoint(tmp_path/'out') == []
 
-
 def test_without_copy_file_range(saved, tmp_path, monkeypatch):
     prune(saved, tmp_path/'a', [1, 3])
     monkeypatch.delattr(os, 'copy_file_range')
     prune(saved, tmp_path/'b', [1, 3])
     assert digest(tmp_path/'a') == digest(tmp_path/'b')
-
-
-def test_a_plan_in_any_form(saved, tmp_path):
-    for i, o in enumerate(('1-2', [2, 1], range(1, 3), Plan((1, 2), 6))): prune(saved, tmp_path/f'{i}', o)
-    files = [{k: v for k, v in digest(tmp_path/f'{i}').items() if k.endswith('.safetensors')} for i in range(4)]
-    assert all(o == files[0] for o in files)
-
 
 def test_the_same_bytes_under_three_hash_seeds(saved, tmp_path):
     code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
@@ -110,13 +96,11 @@ def test_the_same_bytes_under_three_hash_seeds(saved, tmp_path):
         found.append(digest(out))
     assert found[0] == found[1] == found[2] and len(found[0]) > 8
 
-
 # a checkpoint means what transformers would load
 
 def other(folder):
     "The tensors of a checkpoint with other numbers"
     return {k: v + 1 for k, v in tensors(folder).items()}
-
 
 def test_an_index_beside_a_single_file(saved, tmp_path):
     "transformers loads model.safetensors: both ways of pruning must cut the same weights"
@@ -129,13 +113,11 @@ def test_an_index_beside_a_single_file(saved, tmp_path):
     assert torch.equal(a['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
     assert not (tmp_path/'disk'/INDEX).exists()
 
-
 def test_a_stale_index_is_ignored(single, tmp_path):
     (single/INDEX).write_text(json.dumps(dict(weight_map={'model.norm.weight': 'model-00001-of-00002.safetensors'})))
     assert check_checkpoint(single) == []
     prune(single, tmp_path/'out')
     assert check_checkpoint(tmp_path/'out') == [] and not (tmp_path/'out'/INDEX).exists()
-
 
 def test_weights_that_the_config_names(single, tmp_path):
     save_file(other(single), single/'new.safetensors', {'format': 'pt'})
@@ -148,7 +130,6 @@ def test_weights_that_the_config_names(single, tmp_path):
         edit_json(single/'config.json', transformers_weights=name)
         with pytest.raises(PrunebookError, match='names the weights'): prune(single, tmp_path/'bad')
         assert check_checkpoint(single, run=False)
-
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     (saved/'notes.txt').write_text('mine')
@@ -164,7 +145,6 @@ def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     index = json.loads((tmp_path/'out'/INDEX).read_text())
     assert index['metadata']['total_size'] == sum(t.size for t in read_tensors(tmp_path/'out'))
 
-
 def test_chat_templates_in_a_folder_are_kept(single, tmp_path):
     (single/'chat_template.jinja').write_text('{{ messages }}')
     (single/'additional_chat_templates').mkdir()
@@ -176,7 +156,6 @@ def test_chat_templates_in_a_folder_are_kept(single, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path/'out').chat_template == want and 'tools' in want
     assert not (tmp_path/'out'/'original').exists()
 
-
 def blobs(single, home):
     "Move the tokenizer into a cache like the hub's, with links in its place: the layout of old --local-dir downloads"
     (home/'blobs').mkdir(parents=True)
@@ -184,13 +163,11 @@ def blobs(single, home):
         shutil.move(p, home/'blobs'/f'{i:064x}')
         p.symlink_to(home/'blobs'/f'{i:064x}')
 
-
 def test_a_tokenizer_linked_into_the_hub_cache_is_copied(single, tmp_path):
     blobs(single, tmp_path/'hub'/'models--lab--m')
     prune(single, tmp_path/'out')
     assert (tmp_path/'out'/'tokenizer.json').is_file() and not (tmp_path/'out'/'tokenizer.json').is_symlink()
     assert check_checkpoint(tmp_path/'out') == []
-
 
 def test_the_hub_cache_of_links_is_followed(saved, tmp_path):
     home = tmp_path/'models--a--b'
@@ -201,7 +178,6 @@ def test_the_hub_cache_of_links_is_followed(saved, tmp_path):
         (home/'snapshots'/'rev'/p.name).symlink_to(f'../../blobs/x{p.name}')
     prune(home/'snapshots'/'rev', tmp_path/'out')
     assert check_checkpoint(tmp_path/'out') == []
-
 
 @pytest.mark.parametrize('lay', [
     lambda p, outside: p.symlink_to(outside), lambda p, outside: p.symlink_to('nowhere'),
@@ -216,12 +192,10 @@ def test_a_link_elsewhere_is_refused_and_never_dropped(single, tmp_path, lay, na
     with pytest.raises(PrunebookError, match='is not copied. Put a copy'): prune(single, tmp_path/'out')
     assert absent(tmp_path/'out')
 
-
 def test_a_link_inside_the_checkpoint_is_followed(single, tmp_path):
     (single/'again.txt').symlink_to('tokenizer.json')
     prune(single, tmp_path/'out')
     assert (tmp_path/'out'/'again.txt').read_bytes() == (single/'tokenizer.json').read_bytes()
-
 
 def test_an_adapter_beside_the_weights(single, tmp_path, caplog):
     (single/'adapter_config.json').write_text('{"base_model_name_or_path": "stranger/m", "peft_type": "LORA"}')
@@ -231,7 +205,6 @@ def test_an_adapter_beside_the_weights(single, tmp_path, caplog):
     assert 'adapter_config.json is not copied' in caplog.text
     assert not list((tmp_path/'out').glob('adapter*')) and check_checkpoint(tmp_path/'out') == []
 
-
 def test_a_folder_without_a_usable_tokenizer(single):
     word_tokenizer().save_pretrained(single/'other')
     gone = [p for p in single.glob('*token*')]
@@ -240,12 +213,10 @@ def test_a_folder_without_a_usable_tokenizer(single):
     (single/'tokenizer_config.json').write_text('{}')
     assert any('tokenizer' in o for o in check_checkpoint(single))
 
-
 def test_a_tokenizer_of_another_model(tmp_path):
     save(tmp_path/'few', tiny(layers=2, vocab_size=50))
     save(tmp_path/'many', tiny(layers=2, vocab_size=5000))
     for o in ('few', 'many'): assert any('the tokenizer has' in p for p in check_checkpoint(tmp_path/o))
-
 
 @pytest.mark.parametrize('config', [
     dict(stop_strings=['w1']), dict(num_beams=3), dict(num_return_sequences=2, do_sample=True),
@@ -256,7 +227,6 @@ def test_check_ignores_the_generation_settings(single, config):
     edit_json(single/'generation_config.json', **config)
     assert check_checkpoint(single) == []
 
-
 @pytest.mark.parametrize('config', [
     dict(quant_method='gptq', dynamic={r'+:.*\.3\..*': dict(bits=8)}),
     dict(quant_method='compressed-tensors', ignore=[r're:.*layers\.[0-3]\..*']),
@@ -266,11 +236,9 @@ def test_layers_that_a_quantisation_config_names(single, tmp_path, config):
     with pytest.raises(PrunebookError, match='single layers'): prune(single, tmp_path/'out')
     assert absent(tmp_path/'out')
 
-
 # the record and the card
 
 def front(folder): return (folder/'README.md').read_text().split('---')[1]
-
 
 def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -283,7 +251,6 @@ def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
     prune('lab/m', 'named', source='lab/hub')
     assert 'base_model: lab/hub' in front(tmp_path/'named')
     assert str(tmp_path) not in (tmp_path/'out'/'config.json').read_text() + (tmp_path/'out'/'README.md').read_text()
-
 
 def test_packed_bytes_are_no_parameters(tmp_path):
     pytest.importorskip('bitsandbytes')
@@ -298,7 +265,6 @@ def test_packed_bytes_are_no_parameters(tmp_path):
     assert record['parameters'] == dict(before=whole, after=small)
     assert prune_model(packed, [1, 3]).config.prunebook['parameters'] == record['parameters']
 
-
 def test_parameters_of_other_packings_are_unknown(single, tmp_path):
     edit_json(single/'config.json', quantization_config=dict(quant_method='gptq', bits=4))
     prune(single, tmp_path/'out')
@@ -306,19 +272,10 @@ def test_parameters_of_other_packings_are_unknown(single, tmp_path):
     assert record['parameters'] == dict(before=None, after=None) and sound_record(record)
     assert '| parameters | unknown (quantised) |' in (tmp_path/'out'/'README.md').read_text()
 
-
-def test_a_card_obeys_nobody():
-    record = dict(dropped=[1], kept=[0, 2], depth=3, strategy='x | y\n# z', source='a/b\n---\nevil: 1', revision='<b>',
-                  parameters=dict(before=3, after=2), bytes=dict(before=6, after=4), versions={'p': '1'})
-    card = model_card(record)
-    assert 'evil: 1' not in card.split('---')[1] and '<b>' not in card and '\n# z' not in card
-
-
 @pytest.mark.parametrize('record', ['text', [1], dict(kept=3), dict(dropped=[1])])
 def test_a_damaged_record_of_the_cut(saved, record):
     edit_json(saved/'config.json', prunebook=record)
     assert 'prunebook' in check_checkpoint(saved, run=False)[0]
-
 
 def test_uploads_the_saved_folder(tmp_path, monkeypatch):
     import huggingface_hub
@@ -332,7 +289,6 @@ def test_uploads_the_saved_folder(tmp_path, monkeypatch):
     save_pruned(small, word_tokenizer(), tmp_path/'out', push_to_hub='me/small', max_shard_size='60KB')
     assert calls[0] == 'me/small' and {'README.md', 'config.json', 'tokenizer.json', INDEX} <= calls[1][1]
 
-
 # whole or not at all
 
 @pytest.mark.parametrize('drop', [[], '0-5', [6], [1, 1], '4-9', 'x', Plan((1,), 7)])
@@ -340,20 +296,12 @@ def test_wrong_layers_write_nothing(saved, tmp_path, drop):
     with pytest.raises(PrunebookError): prune(saved, tmp_path/'out', drop)
     assert absent(tmp_path/'out')
 
-
-def test_source_and_full_folders_are_safe(saved, tmp_path):
+def test_the_source_is_never_written(saved, tmp_path):
     before = digest(saved)
     os.symlink(saved, tmp_path/'link')
     for out in (saved, saved/'in', tmp_path/'link'):
         with pytest.raises(PrunebookError, match='never changed'): prune(saved, out, force=True)
-    (tmp_path/'out').mkdir()
-    (tmp_path/'out'/'mine').write_text('x')
-    with pytest.raises(PrunebookError, match='force'): prune(saved, tmp_path/'out')
-    assert (tmp_path/'out'/'mine').read_text() == 'x'
-    prune(saved, tmp_path/'out', force=True)
-    assert not (tmp_path/'out'/'mine').exists() and check_checkpoint(tmp_path/'out', run=False) == []
     assert digest(saved) == before
-
 
 def test_save_pruned_never_replaces_its_source(saved):
     before = digest(saved)
@@ -362,7 +310,6 @@ def test_save_pruned_never_replaces_its_source(saved):
     assert digest(saved) == before
     with pytest.raises(PrunebookError, match='was not pruned'):
         save_pruned(tiny(), word_tokenizer(), saved.parent/'out')
-
 
 def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
     "After a power cut seconds after the end, no file may be empty"
@@ -378,9 +325,7 @@ def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(repr(p.name) in done.stdout for p in (tmp_path/'out').iterdir())
 
-
 in_process = "import sys; from prunebook.pruning.checkpoint import *; from prunebook.core import PrunebookError\n"
-
 
 def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
     code = in_process + ('try: prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
@@ -394,13 +339,6 @@ def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=1000))
     with pytest.raises(PrunebookError, match='GB free'): prune(saved, tmp_path/'out')
     assert absent(tmp_path/'out')
-
-
-def test_an_unwritable_place(saved, tmp_path):
-    (tmp_path/'file').write_text('')
-    for out in (tmp_path/'file', tmp_path/'file'/'out'):
-        with pytest.raises(PrunebookError): prune(saved, out)
-
 
 @pytest.mark.thorough
 def test_killed_at_any_moment(tmp_path):
@@ -420,14 +358,12 @@ def test_killed_at_any_moment(tmp_path):
     assert has_layers(out, keep) and digest(src) == before
     assert not [p for p in tmp_path.glob('.out*') if p.is_dir()], 'the next run clears the leavings of killed ones'
 
-
 # what other stacks read
 
 LONGER = dict(original_max_position_embeddings=64)
 LLAMA3 = dict(rope_type='llama3', factor=8., low_freq_factor=1., high_freq_factor=4.) | LONGER
 YARN = dict(rope_type='yarn', factor=4., beta_fast=32., beta_slow=1.) | LONGER
 ANGLES = dict(default=dict(rope_type='default'), linear=dict(rope_type='linear', factor=2.), llama3=LLAMA3, yarn=YARN)
-
 
 @pytest.mark.parametrize('kind, angles', [('llama', o) for o in ANGLES] + [
     ('mistral', 'default'), ('qwen2', 'yarn'), ('qwen3', 'default'), ('gemma2', 'linear'), ('phi', 'default')])
@@ -446,8 +382,7 @@ def test_rotary_angles_stand_at_the_top_too(kind, angles, tmp_path):
         again = AutoModelForCausalLM.from_pretrained(folder).eval()
         assert again.config.rope_parameters == small.config.rope_parameters
         assert torch.equal(again(ids).logits, small(ids).logits)
-        assert reload_differs(again, LayerStack(again).path) is None
-
+        assert _reload_differs(again, LayerStack(again).path) is None
 
 def test_gemma3_has_a_name_for_each_kind(tmp_path):
     angles = dict(full_attention=dict(rope_theta=5e5, rope_type='linear', factor=8.),
@@ -460,13 +395,11 @@ def test_gemma3_has_a_name_for_each_kind(tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path/'a').eval()
     assert again.config.rope_parameters == angles and torch.equal(again(ids).logits, small(ids).logits)
 
-
 @pytest.mark.parametrize('kind', ['gpt_neox', 'bailing_hybrid'])
 def test_models_that_name_their_base_otherwise_are_left(kind):
     from prunebook.model.configs import older_rotary
     assert older_rotary(dict(model_type=kind, rope_parameters=dict(rope_theta=5., rope_type='linear', factor=2.))) == {}
     assert older_rotary(dict(model_type='olmo3', rope_parameters=dict(full_attention=dict(rope_theta=5.)))) == {}
-
 
 # kinds that a config class forces
 
@@ -483,7 +416,6 @@ def test_a_last_layer_that_the_config_would_change(kind, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path/'out').eval()
     assert torch.equal(again(ids).logits, prune_model(model, [6, 7])(ids).logits)
 
-
 # memory
 
 def lean(src, out, drop):
@@ -499,20 +431,12 @@ print(peak() - bare)"""
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 
-
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_lean(tmp_path):
-    src = synthetic(tmp_path/'src', 10, 40, 2)
-    assert lean(src, tmp_path/'out', '3-6') < 150
-    assert has_layers(tmp_path/'out', [0, 1, 2, 7, 8, 9])
-
-
-@pytest.mark.slow
-def test_lean_at_gigabytes(tmp_path):
-    src = synthetic(tmp_path/'src', 32, 128, 4)
-    assert lean(src, tmp_path/'out', '20-27') < 150
-    assert has_layers(tmp_path/'out', [*range(20), *range(28, 32)])
-
+@pytest.mark.parametrize('layers, mb', [(10, 40), pytest.param(32, 128, marks=pytest.mark.slow)])
+def test_lean(tmp_path, layers, mb):
+    src = synthetic(tmp_path/'src', layers, mb, 2)
+    assert lean(src, tmp_path/'out', '3-6') < 60
+    assert has_layers(tmp_path/'out', [0, 1, 2, *range(7, layers)])
 
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors.index.json'])
 def test_a_file_too_large_to_be_true(saved, tmp_path, name):
@@ -521,13 +445,11 @@ def test_a_file_too_large_to_be_true(saved, tmp_path, name):
     with pytest.raises(PrunebookError, match=size): prune(saved, tmp_path/'out')
     assert any(size in o for o in check_checkpoint(saved, run=False))
 
-
 def test_a_header_too_large_to_be_true(tmp_path):
     with open(tmp_path/'model.safetensors', 'wb') as f:
         f.write((60 << 20).to_bytes(8, 'little'))
         f.truncate(61 << 20)
-    with pytest.raises(PrunebookError, match='are the most that is read'): read_header(tmp_path/'model.safetensors')
-
+    with pytest.raises(PrunebookError, match=f'{60 << 20:,}'): read_header(tmp_path/'model.safetensors')
 
 # damage is named
 
@@ -536,55 +458,47 @@ def place(s, **names): edit_json(s/INDEX, lambda d: d['weight_map'].update(names
 def without_weights(s): return [p.unlink() for p in s.glob('*.safetensors*')]
 def offsets(s, o): edit_header(shard(s), lambda t: t[first(t)].update(data_offsets=o))
 
-
-broken = {
-    'cut short': (lambda s: os.truncate(shard(s), shard(s).stat().st_size - 5), 'end at byte'),
-    'empty': (lambda s: os.truncate(shard(s), 0), 'header'),
-    'headless': (lambda s: shard(s).write_bytes(b'\xff' * 1000), 'header'),
-    'no table': (lambda s: shard(s).write_bytes((4).to_bytes(8, 'little') + b'nope'), 'not a table'),
-    'a list': (lambda s: shard(s).write_bytes((2).to_bytes(8, 'little') + b'[]'), 'not a table'),
-    'overlap': (lambda s: offsets(s, [0, 4]), 'overlap'),
-    'backwards': (lambda s: offsets(s, [8, 0]), 'overlap'),
-    'no offsets': (lambda s: edit_header(shard(s), lambda t: t[first(t)].pop('data_offsets')), 'not a table'),
-    'trailing': (lambda s: shard(s).write_bytes(shard(s).read_bytes() + b'more'), 'follow the last'),
-    'missing file': (lambda s: shard(s, 1).unlink(), 'no such file'),
-    'missing tensor': (lambda s: place(s, ghost=shard(s).name), 'not there'),
-    'up and away': (lambda s: place(s, w='../../etc/passwd.safetensors'), 'not a safetensors file beside it'),
-    'absolute': (lambda s: place(s, w='/etc/passwd'), 'not a safetensors file beside it'),
+broken = {  # what is spoilt, and the file or value that the message names
+    'cut short': (lambda s: os.truncate(shard(s), shard(s).stat().st_size - 5), '00001-of'),
+    'empty': (lambda s: os.truncate(shard(s), 0), '00001-of'),
+    'headless': (lambda s: shard(s).write_bytes(b'\xff' * 1000), '00001-of'),
+    'no table': (lambda s: shard(s).write_bytes((4).to_bytes(8, 'little') + b'nope'), '00001-of'),
+    'a list': (lambda s: shard(s).write_bytes((2).to_bytes(8, 'little') + b'[]'), '00001-of'),
+    'overlap': (lambda s: offsets(s, [0, 4]), '00001-of'), 'backwards': (lambda s: offsets(s, [8, 0]), '00001-of'),
+    'no offsets': (lambda s: edit_header(shard(s), lambda t: t[first(t)].pop('data_offsets')), '00001-of'),
+    'trailing': (lambda s: shard(s).write_bytes(shard(s).read_bytes() + b'more'), '00001-of'),
+    'missing file': (lambda s: shard(s, 1).unlink(), '00002-of'),
+    'missing tensor': (lambda s: place(s, ghost=shard(s).name), 'ghost'),
+    'up and away': (lambda s: place(s, w='../../etc/passwd.safetensors'), '../../etc/passwd'),
+    'absolute': (lambda s: place(s, w='/etc/passwd'), '/etc/passwd'),
     'no map': (lambda s: (s/INDEX).write_text('{}'), 'weight_map'),
-    'index not JSON': (lambda s: (s/INDEX).write_text('{'), 'not JSON'),
-    'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'not JSON'),
-    'config a list': (lambda s: (s/'config.json').write_text('[]'), 'no JSON object'),
-    'no config': (lambda s: (s/'config.json').unlink(), 'cannot read'),
+    'index not JSON': (lambda s: (s/INDEX).write_text('{'), INDEX),
+    'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'config.json'),
+    'config a list': (lambda s: (s/'config.json').write_text('[]'), 'config.json'),
+    'no config': (lambda s: (s/'config.json').unlink(), 'config.json'),
     'no depth': (lambda s: (s/'config.json').write_text('{"model_type": "llama"}'), 'num_hidden_layers'),
     'stale depth': (lambda s: edit_json(s/'config.json', num_hidden_layers=9), '9 layers, and the weights hold 6'),
-    'deep JSON': (lambda s: (s/'config.json').write_text('{"a":' * 100_000), 'not JSON'),
+    'deep JSON': (lambda s: (s/'config.json').write_text('{"a":' * 100_000), 'config.json'),
     'no weights': (without_weights, 'no model.safetensors'),
-    'pickle': (lambda s: (without_weights(s), (s/'pytorch_model.bin').touch()), 'Convert them first: python -c')}
-
+    'pickle': (lambda s: (without_weights(s), (s/'pytorch_model.bin').touch()), 'pytorch_model.bin')}
 
 @pytest.mark.parametrize('how', broken)
 def test_damage_is_named_and_nothing_is_written(saved, tmp_path, how):
     spoil, said = broken[how]
     spoil(saved)
     with pytest.raises(PrunebookError, match=said): prune(saved, tmp_path/'out')
-    assert absent(tmp_path/'out')
-    found = check_checkpoint(saved)
-    assert any(said in o for o in found), found
-
+    assert absent(tmp_path/'out') and any(said in o for o in check_checkpoint(saved))
 
 one = dict(dtype='F32', shape=[1], data_offsets=[0, 4])
-
 
 @pytest.mark.parametrize('entry', [
     one | dict(shape=[10**9]), one | dict(shape=[-1]), one | dict(shape=[1.0]), one | dict(data_offsets=[0.0, 4.0]),
     one | dict(dtype=3), one | dict(shape='a'), one | dict(shape=[True]), one | dict(data_offsets=[0, 10**400]),
-    one | dict(name='x'), [], None, 7])
+    [], None, 7])
 def test_hostile_headers(entry, tmp_path):
     head = json.dumps({'model.layers.0.w': entry}).encode()
     (tmp_path/'model.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head + bytes(4))
     with pytest.raises(PrunebookError, match='damaged'): read_header(tmp_path/'model.safetensors')
-
 
 @pytest.mark.parametrize('change, says', [
     (dict(num_hidden_layers=10**15), 'impossible'), (dict(num_hidden_layers=-6), 'impossible'),
@@ -596,7 +510,6 @@ def test_hostile_configs(saved, tmp_path, change, says):
     with pytest.raises(PrunebookError, match=says): prune(saved, tmp_path/'out')
     assert not (tmp_path/'out').exists()
 
-
 def test_one_layer_under_two_names(single, tmp_path):
     "model.layers.01 is no second model.layers.1, whose place in the result it would take"
     was = tensors(single)
@@ -606,7 +519,6 @@ def test_one_layer_under_two_names(single, tmp_path):
     name = 'model.layers.{}.mlp.up_proj.weight'
     assert torch.equal(tensors(tmp_path/'out')[name.format(0)], was[name.format(1)])
 
-
 def test_a_tensor_in_two_shards(saved, tmp_path):
     a, b = shard(saved, 0), shard(saved, 1)
     name = next(iter(load_file(a)))
@@ -614,7 +526,6 @@ def test_a_tensor_in_two_shards(saved, tmp_path):
     prune(saved, tmp_path/'out', [5])
     assert check_checkpoint(tmp_path/'out', run=False) == []
     assert torch.equal(tensors(tmp_path/'out')[name], load_file(a)[name])
-
 
 def test_the_advice_is_safe_to_paste(tmp_path):
     folder = tmp_path/"x'; touch pwned; \"$(touch pwned)`touch pwned`"
@@ -626,7 +537,6 @@ def test_the_advice_is_safe_to_paste(tmp_path):
     subprocess.run(['sh', '-c', line.replace('python', 'true', 1)], cwd=tmp_path, check=True)
     assert not (tmp_path/'pwned').exists()
     compile(shlex.split(line)[2], 'advice', 'exec')
-
 
 def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     def spoilt(**change):
@@ -646,7 +556,6 @@ def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     was['model.norm.weight'] = was['model.norm.weight'] * float('nan')
     save_file(was, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
     assert 'not finite' in check_checkpoint(tmp_path/'bad')[0]
-
 
 def test_exports():
     import yaml

@@ -164,8 +164,8 @@ def test_assets_lists_fetches_and_deletes(monkeypatch, capsys, tmp_path):
     (tmp_path/'mine').mkdir()
     monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
     assert main(['assets', '--delete', 'mine']) == 0
-    from prunebook.model.assets import place
-    folder = place(ASSETS['wiki'])
+    from prunebook.model.assets import _place
+    folder = _place(ASSETS['wiki'])
     folder.mkdir()
     (folder/'half').touch()
     assert main(['assets', '--delete', 'wiki']) == 0 and not folder.exists() and (tmp_path/'mine').exists()

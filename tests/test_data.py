@@ -45,10 +45,10 @@ def test_splits_are_disjoint_and_those_of_the_kept_runs():
 def test_the_texts_for_healing_have_no_near_duplicates():
     c4 = [o for s in TEXT_SPLITS for o in load_texts('demo', split=s)]
     seen = set()
-    assets.drop_near_duplicates(c4, seen)
+    assets._drop_near_duplicates(c4, seen)
     for name, n in (('wiki', 804), ('technical', 124), ('tiny', 317)):
         docs = load_texts(name)
-        assert len(docs) == n and assets.drop_near_duplicates(docs, seen) == docs
+        assert len(docs) == n and assets._drop_near_duplicates(docs, seen) == docs
         with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"):
             load_texts(name, 'validation')
 

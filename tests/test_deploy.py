@@ -6,12 +6,12 @@ from transformers import AutoConfig
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
 from prunebook.pruning.checkpoint import model_card, sound_record, widen_config
 from prunebook.cli import main
-from prunebook.serving.stacks import (RUNNERS, TOLERANCE, Agreement, agreement_of, judge, probe_ids, serving_report,
-                                      transformers_scores)
+from prunebook.serving.stacks import RUNNERS, Agreement, _judge, agreement_of, probe_ids, serving_report
+from prunebook.serving.stacks import transformers_scores
 from prunebook.pruning.budget import NotAllowed, restriction
 from prunebook.pruning.strategies import Plan, as_plan
-from prunebook.serving.rules import (RULES, SERVED, STACKS, cheapest_servable, rules_of, servable,
-                                     servable_blocks, served_by, serving_states, serving_verdict, serving_warning)
+from prunebook.serving.rules import SERVED, served_by, serving_states, serving_verdict
+from prunebook.serving.rules import serving_warning
 from support.tiny import save
 
 WINDOW = dict(sliding_window=8)
@@ -32,12 +32,10 @@ CASES = [(f, n) for f, (_, period, _) in FAMILIES.items() for n in (0, 1, 2, per
 QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2), ('exaone4', 2)}
 cases = [pytest.param(*o, marks=[] if o in QUICK else pytest.mark.slow) for o in dict.fromkeys(CASES)]
 
-
 def needs(stack):
     "Marks a test that runs a stack"
     there = pytest.mark.skipif(not RUNNERS[stack].installed, reason=f'needs the extra {RUNNERS[stack].extra}')
     return lambda test: pytest.mark.extra(there(test))
-
 
 def wide_awake(model):
     "Larger weights, so that attention has an effect in an untrained model"
@@ -45,7 +43,6 @@ def wide_awake(model):
         for p in model.parameters():
             if p.dim() > 1: p *= 3
     return model
-
 
 @pytest.fixture(scope='module')
 def pruned(tmp_path_factory, tiny):
@@ -62,33 +59,22 @@ def pruned(tmp_path_factory, tiny):
         return folder
     return make
 
-
 def gemma(depth=18, **fields): return dict(model_type='gemma3_text', num_hidden_layers=depth, **fields)
-
 
 def without(drop, depth): return [i for i in range(depth) if i not in drop]
 
+def servable(config, keep, stacks): return served_by(stacks, config).fits(keep)
+
+def servable_blocks(config, n, stacks):
+    depth = config['num_hidden_layers']
+    return [o for o in range(depth - n + 1) if servable(config, without(range(o, o + n), depth), stacks)]
 
 # ---- the table
-
-def test_every_rule_is_complete():
-    types = {t for o in RULES if o.stack == 'transformers' for t in o.types.split()}
-    for o in RULES:
-        assert o.stack in STACKS, o
-        assert set(o.types.split()) <= {*types, '*'}, o
-        assert any(c.isdigit() for c in o.source) and ('/' in o.source), f'a source names a version and a file: {o}'
-
-
-def test_the_families_of_the_table():
-    names = 'llama qwen2 qwen3 gemma2 gemma3_text gemma4_text gpt_oss cohere2 smollm3 llama4 qwen3_next mistral exaone4'
-    assert all(rules_of(stack, kind) for stack in ('transformers', *SERVED) for kind in names.split())
-
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_unpruned_models_are_the_same_in_vllm(family):
     config = AutoConfig.for_model(family, num_hidden_layers=FAMILIES[family][0])
     assert serving_verdict(config, 'vllm').status == 'same'
-
 
 @pytest.mark.parametrize('stack', ['llama.cpp', 'mlx'])
 @pytest.mark.parametrize('drop, right', [
@@ -101,7 +87,6 @@ def test_cuts_of_gemma3(stack, drop, right):
     assert serving_verdict(gemma(), 'llama.cpp-mended', keep).status == 'same'
     assert serving_verdict(gemma(), 'vllm', keep).status == 'same'
 
-
 def test_other_verdicts():
     oss = dict(model_type='gpt_oss', num_hidden_layers=8)
     assert [serving_verdict(oss, 'vllm', without(o, 8)).status for o in ([2], [2, 3])] == ['differs', 'same']
@@ -113,14 +98,12 @@ def test_other_verdicts():
     assert serving_verdict(dict(model_type='qwen3_5_text', num_hidden_layers=8), 'mlx').status == 'not supported'
     assert serving_verdict(dict(model_type='rwkv', num_hidden_layers=8), 'mlx', [0, 1]).status == 'unknown'
 
-
 def test_the_scale_of_the_largest_gemma_is_lost_in_a_plain_conversion():
     largest = gemma(62, query_pre_attn_scalar=168, head_dim=128, hidden_size=5376, num_attention_heads=32)
     assert serving_verdict(largest, 'llama.cpp').status == 'same'
     found = serving_verdict(largest, 'llama.cpp', without(range(6, 12), 62))
     assert found.by_cut and 'sqrt(168)' in found.why
     assert serving_verdict(largest, 'llama.cpp-mended', without(range(6, 12), 62)).status == 'same'
-
 
 def test_angles_that_mlx_does_not_read():
     "Saved by transformers 5 alone. A pruned model is saved with the old names too"
@@ -130,7 +113,6 @@ def test_angles_that_mlx_does_not_read():
     assert serving_verdict(new, 'mlx', [0, 1, 3]).status == 'same'
     assert serving_verdict(new | dict(rope_theta=5e5), 'mlx').status == 'same'
     assert serving_warning(new, [0, 1, 3]) == '' and serving_states(new, [0])['mlx'] == 'same'
-
 
 def test_fields_that_a_stack_ignores():
     "mlx-lm has no scaled angles for Gemma 2, and rounds those of YaRN; both are wrong unpruned too"
@@ -143,12 +125,10 @@ def test_fields_that_a_stack_ignores():
     assert serving_states(llama(), [0])['mlx'] == 'same'
     assert serving_states(llama(truncate=False), [0])['mlx'] == 'differs unpruned too'
 
-
 def exaone(depth, **fields):
     kinds = (['sliding_attention'] * 3 + ['full_attention']) * (depth // 4)
     return dict(model_type='exaone4', num_hidden_layers=depth, sliding_window=8, sliding_window_pattern='LLLG',
                 layer_types=kinds, rope_theta=1e6, **fields)
-
 
 @pytest.mark.parametrize('stack, drop, right', [
     ('llama.cpp', '', True), ('llama.cpp', '4-7', False), ('llama.cpp-mended', '4-7', False), ('mlx', '', True),
@@ -160,7 +140,6 @@ def test_cuts_of_exaone(stack, drop, right):
     assert (found.status == 'same') == right and found.by_cut != right
     if not right: assert ('depth of 64' if 'llama' in stack else 'letters of sliding_window_pattern') in found.why
 
-
 def test_exaone_without_windows():
     "As the 1.2B: all layers are alike, with rotary positions"
     config = exaone(8) | dict(sliding_window=None, sliding_window_pattern=None, layer_types=['full_attention'] * 8)
@@ -168,7 +147,6 @@ def test_exaone_without_windows():
     assert 'it stops' in serving_verdict(exaone(8) | dict(sliding_window_pattern=4), 'mlx').why
     only_full = [3, 7, 11]
     assert [serving_verdict(exaone(64), o, only_full).by_cut for o in SERVED] == [True, True, True]
-
 
 @pytest.mark.parametrize('depth, width, status', [(32, 4096, 'same'), (40, 5120, 'same'), (30, 4096, 'differs'),
                                                   (38, 5120, 'differs'), (32, 5120, 'differs')])
@@ -178,20 +156,18 @@ def test_baichuan_in_llama_cpp(depth, width, status):
     assert {serving_verdict(config, o).status for o in ('mlx', 'vllm')} == {'not supported'}
     assert serving_verdict(config, 'llama.cpp', range(depth - 1)).by_cut == (status == 'same')
 
-
 def test_rules_need_no_transformers_where_defaults_are_known():
     "In a new process, with the configs of old checkpoints"
     code = """import sys
-from prunebook.serving.rules import verdicts_of
+from prunebook.serving.rules import _verdicts_of
 for kind in ('llama', 'qwen2', 'qwen3'):
-    [mlx] = [o for o in verdicts_of(dict(model_type=kind, num_hidden_layers=4), [0, 1]) if o.stack == 'mlx']
+    [mlx] = [o for o in _verdicts_of(dict(model_type=kind, num_hidden_layers=4), [0, 1]) if o.stack == 'mlx']
     print(kind, mlx.status)
 assert 'transformers' not in sys.modules"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.split() == ['llama', 'same', 'qwen2', 'differs', 'qwen3', 'same'], done.stderr
     config = AutoConfig.for_model('qwen2')
     assert config.rope_parameters['rope_theta'] == 10_000, 'mlx-lm takes a million for Qwen2'
-
 
 @pytest.mark.parametrize('wrong', [dict(layer_types=3), dict(num_hidden_layers='x'), dict(layer_types=['a']),
                                    dict(rope_parameters=[1]), dict(rope_parameters=dict(rope_theta='x'))])
@@ -202,19 +178,16 @@ def test_a_config_of_another_form(wrong):
     assert found is None or found.stack == 'mlx'
     assert isinstance(serving_warning(config, [0, 1]), str)
 
-
 # ---- the rules against the stacks
 
 @needs('mlx')
 @pytest.mark.parametrize('family, n', cases)
 def test_rules_against_mlx(pruned, family, n): against('mlx', pruned(family, n))
 
-
 @needs('llama.cpp')
 @pytest.mark.parametrize('stack', ['llama.cpp', 'llama.cpp-mended'])
 @pytest.mark.parametrize('family, n', cases)
 def test_rules_against_llama_cpp(pruned, stack, family, n): against(stack, pruned(family, n))
-
 
 def against(stack, folder):
     "The rule's verdict is what running the stack shows"
@@ -226,7 +199,6 @@ def against(stack, folder):
         return
     assert (found.largest < .02) == (rule.status == 'same'), f'{rule} / {found}'  # a wrong kind: .05 and more
 
-
 def as_baichuan(src, dst):
     "A GGUF file of a Llama as one of Baichuan's architecture, which computes the same at a depth of 32"
     from gguf import GGUFReader, GGUFWriter
@@ -237,7 +209,6 @@ def as_baichuan(src, dst):
                           field.types[-1] if len(field.types) > 1 else None)
     for t in read.tensors: out.add_tensor(t.name, t.data)
     for write in (out.write_header_to_file, out.write_kv_data_to_file, out.write_tensors_to_file, out.close): write()
-
 
 @pytest.mark.slow
 @needs('llama.cpp')
@@ -259,7 +230,6 @@ def test_baichuan_by_running(depth, tmp_path, tiny):
     rule = serving_verdict(dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=4096), 'llama.cpp')
     assert (found < .005) == (rule.status == 'same') == (depth == 32)
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize('drop, right', [('10-11', False), ('4', False), ('6-11', True), ('16-17', True)])
 def test_real_gemma(tmp_path, drop, right):
@@ -272,14 +242,12 @@ def test_real_gemma(tmp_path, drop, right):
         assert (o.status == 'same') == (right or o.stack == 'llama.cpp-mended'), o
         assert o.agreement.close == (o.rule.status == 'same')
 
-
 # ---- choosing
 
 def test_a_period_may_go_anywhere():
     assert servable_blocks(gemma(), 6, SERVED) == list(range(13))
     assert servable_blocks(gemma(), 12, SERVED) == list(range(7))
     assert servable_blocks(gemma(), 2, SERVED) == [16] and servable_blocks(gemma(), 2, 'vllm') == list(range(17))
-
 
 @pytest.mark.parametrize('stack', ['mlx', 'llama.cpp'])
 @pytest.mark.parametrize('config', [AutoConfig.for_model(o, num_hidden_layers=8) for o in ('gemma3_text', 'cohere2')])
@@ -288,9 +256,8 @@ def test_cheapest_set_is_the_best_of_all(stack, config, n):
     costs = np.random.default_rng(n).random(8).tolist()
     right = [o for o in itertools.combinations(range(8), n) if servable(config, without(o, 8), stack)]
     best = min((sum(costs[i] for i in o) for o in right), default=None)
-    found = cheapest_servable(config, costs, n, stack)
+    found = served_by(stack, config).cheapest(costs, n)
     assert found is None if best is None else sum(costs[i] for i in found) == pytest.approx(best)
-
 
 class Distances:
     "A table for 18 layers: the deeper a block starts, the cheaper"
@@ -300,7 +267,6 @@ class Distances:
     def best_block(self, n):
         from prunebook import Block
         return Block(10, n)
-
 
 def test_choose_layers_for_a_stack():
     how, to = dict(n=2, distances=Distances()), lambda *stacks: dict(allowed=served_by(stacks, gemma()))
@@ -315,12 +281,10 @@ def test_choose_layers_for_a_stack():
     assert choose_layers('similarity', **how, **to('llama.cpp-mended')).layers == (10, 11)
     assert restriction(choose_layers('similarity', **how | dict(n=6), **to('mlx'))) == ''
 
-
 def test_choose_single_layers_for_a_stack():
     influence = np.random.default_rng(0).random(18).tolist()
     plan = choose_layers('block_influence', n=4, depth=18, influence=influence, allowed=served_by('mlx', gemma()))
     assert len(plan) == 4 and servable(gemma(), plan.keep, 'mlx')
-
 
 def test_choose_by_loss_for_a_stack(tiny):
     "The loss of both cuts is in the record"
@@ -334,19 +298,16 @@ def test_choose_by_loss_for_a_stack(tiny):
     assert not servable(model.config, free.keep, 'mlx') and servable(model.config, plan.keep, 'mlx')
     assert plan.details['allowed']['loss'] == dict(unrestricted=16., chosen=16.)
 
-
 def test_the_last_layer_stays_without_a_measurement():
     with pytest.raises(NotAllowed, match='Blocks of 6, 12 layers can'):
         choose_layers('simple', n=4, depth=18, allowed=served_by('mlx', gemma()))
     assert choose_layers('simple', n=6, depth=18, allowed=served_by('mlx', gemma())).layers == tuple(range(11, 17))
-
 
 def test_a_budget_with_a_stack(tiny):
     model = tiny('gemma3_text', layers=13)
     allowed = served_by('mlx', model.config)
     plan = choose_layers('simple', model=model, params=model.num_parameters() - 1, allowed=allowed)
     assert plan.layers == (10, 11) and servable(model.config, plan.keep, 'mlx'), 'one layer alone cannot go'
-
 
 @pytest.mark.parametrize('how, says', [
     (dict(strategy=[3, 4]), 'cannot go without a change'), (dict(allowed='mlx'), 'give a function'),
@@ -356,13 +317,11 @@ def test_bad_choices(how, says):
     with pytest.raises(PrunebookError, match=says):
         choose_layers(**dict(strategy='simple', n=2, depth=18, allowed=served_by('mlx', gemma())) | how)
 
-
 @pytest.mark.parametrize('stacks, config, says', [
     ('ollama', gemma(), 'not a known stack'), ([], gemma(), 'nothing'),
     ('mlx', dict(model_type='rwkv', num_hidden_layers=18), 'no rule'), ('mlx', None, 'content of a config.json')])
 def test_a_stack_without_rules(stacks, config, says):
     with pytest.raises(PrunebookError, match=says): served_by(stacks, config)
-
 
 @pytest.mark.parametrize('n', range(1, 6))
 def test_a_predicate_of_your_own_gets_the_best_of_all_sets(n):
@@ -370,7 +329,6 @@ def test_a_predicate_of_your_own_gets_the_best_of_all_sets(n):
     best = min((sum(costs[i] for i in o) for o in itertools.combinations(range(8), n) if ok(without(o, 8))))
     plan = choose_layers('block_influence', n=n, depth=8, influence=costs, allowed=ok)
     assert ok(plan.keep) and sum(costs[i] for i in plan) == pytest.approx(best)
-
 
 # ---- pruning, cards, exports
 
@@ -383,7 +341,6 @@ def folders(tmp_path_factory, tiny):
         prune_checkpoint(root/'unpruned', root/name, drop, progress=False)
     return root
 
-
 def test_pruning_warns_and_the_card_says_so(folders, tmp_path, caplog):
     how = ['prune', str(folders/'unpruned'), str(tmp_path/'a'), '--no-progress', '--drop']
     assert main([*how, '3-4']) == 0
@@ -394,7 +351,6 @@ def test_pruning_warns_and_the_card_says_so(folders, tmp_path, caplog):
     assert main([*how, '3-8', '--force', '--in-memory']) == 0 and not caplog.records
     assert '| Serving | same: llama.cpp, mlx, vllm' in (tmp_path/'a'/'README.md').read_text()
 
-
 def test_a_hostile_record_cannot_write_into_the_card():
     record = dict(dropped=[1], kept=[0, 2], depth=3, strategy='list', source='lab/m', revision=None, versions={},
                   parameters=dict(before=3, after=2), bytes=dict(before=6, after=4))
@@ -402,26 +358,22 @@ def test_a_hostile_record_cannot_write_into_the_card():
     assert 'script' not in card and 'vil' not in card and '| Serving | same: vllm' in card
     assert not sound_record(record | dict(serving=3)) and not sound_record(record | dict(serving={'mlx': 3}))
 
-
 # ---- the report and the command
 
 def test_judge():
     "A run decides, except that a fault beyond the window stays one"
     near, far = Agreement(9, 1e-5, 1e-4, 1.), Agreement(9, .1, 2., .5)
     same, wrong = (serving_verdict(gemma(), 'mlx', o) for o in (range(18), without([3], 18)))
-    assert [judge(r, 'run', a).status for r, a in ((same, near), (same, far), (wrong, near), (wrong, far))] == \
+    assert [_judge(r, 'run', a).status for r, a in ((same, near), (same, far), (wrong, near), (wrong, far))] == \
         ['same', 'differs', 'differs', 'differs']
-    assert 'Please report it' in judge(same, 'run', far).why
-    assert judge(same, 'run', PrunebookError('no')).status == 'not supported'
+    assert 'Please report it' in _judge(same, 'run', far).why
+    assert _judge(same, 'run', PrunebookError('no')).status == 'not supported'
     assert agreement_of((np.array([np.nan]), np.array([1])), (np.array([1.]), np.array([1]))).largest == np.inf
-    assert TOLERANCE['mean'] < .02
-
 
 def test_probe(folders, tmp_path, tiny):
     assert len(probe_ids(folders/'unpruned')) == 72 and max(probe_ids(folders/'unpruned', 20)) < 99
     tiny().save_pretrained(tmp_path/'m')
     assert len(set(probe_ids(tmp_path/'m', 50))) > 10, 'without a tokenizer: random tokens'
-
 
 def test_check_says_what_is_served(folders, capsys):
     stacks = ['--serve', 'llama.cpp', 'mlx', 'vllm']
@@ -432,7 +384,6 @@ def test_check_says_what_is_served(folders, capsys):
     assert main(['check', str(folders/'six'), '--files-only', *stacks]) == 0
     assert main(['check', str(folders/'two'), '--files-only', '--serve', 'vllm', 'llama.cpp-mended']) == 0
 
-
 def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
     from prunebook.serving import stacks
     def missing(package): raise stacks.PackageNotFoundError(package)
@@ -440,8 +391,7 @@ def test_stacks_that_are_not_installed(folders, capsys, monkeypatch):
     assert main(['check', str(folders/'six'), '--serve', 'mlx', 'llama.cpp']) == 0
     said = capsys.readouterr().out
     assert 'by rules only (not installed: pip install "prunebook[mlx]")' in said and 'prunebook[gguf]' in said
-    with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): stacks.mlx_scores(folders/'six', [1, 2])
-
+    with pytest.raises(PrunebookError, match='prunebook\\[mlx\\]'): stacks._mlx_scores(folders/'six', [1, 2])
 
 @needs('mlx')
 def test_check_runs_what_is_installed(folders, capsys):
@@ -451,17 +401,6 @@ def test_check_runs_what_is_installed(folders, capsys):
     assert found['largest'] > .05 and 'Attention of layers' in found['why']
     assert main(['check', str(folders/'six'), '--serve', 'mlx']) == 0
 
-
-@pytest.mark.parametrize('words, says', [
-    (['two', '--serve', 'ollama'], 'not a known stack'), (['nowhere', '--serve', 'mlx'], 'no such folder'),
-    (['empty', '--serve', 'mlx'], 'config.json')])
-def test_bad_input(folders, capsys, words, says):
-    (folders/'empty').mkdir(exist_ok=True)
-    code = main(['check', str(folders/words[0]), '--files-only', *words[1:]])
-    said = capsys.readouterr()
-    assert says in said.out + said.err and code == (1 if words[0] == 'empty' else 2)
-
-
 def test_a_quantised_checkpoint_is_checked_by_rules(folders, tmp_path):
     import shutil
     shutil.copytree(folders/'six', tmp_path/'q')
@@ -469,7 +408,6 @@ def test_a_quantised_checkpoint_is_checked_by_rules(folders, tmp_path):
     (tmp_path/'q'/'config.json').write_text(json.dumps(config))
     [found] = serving_report(tmp_path/'q', 'mlx')
     assert 'quantised' in found.how or 'not installed' in found.how
-
 
 def test_prune_for_a_stack(folders, tmp_path, capsys):
     how = ['prune', str(folders/'unpruned'), str(tmp_path/'out'), '--no-progress', '--serve', 'mlx', 'llama.cpp']

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
-from prunebook.estimates import Size, estimate, gguf_shapes, machine_speed, model_size, work, working_gb
+from prunebook.estimates import Size, _gguf_shapes, _machine_speed, estimate, model_size, work, working_gb
 from prunebook.healing.healing import make_student
 from prunebook.healing.training import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
@@ -150,7 +150,7 @@ def test_a_gguf_file_is_read_without_its_weights(tmp_path):
     size = model_size(str(tmp_path/'m.gguf'))
     assert (size.depth, size.hidden, size.inner, size.vocab, size.others) == (2, 8, 16, 99, 99 * 8)
     (tmp_path/'bad.gguf').write_bytes(b'GGUF' + b'\xff' * 40)
-    with pytest.raises(PrunebookError, match='cannot be read as a GGUF file'): gguf_shapes(Path(tmp_path/'bad.gguf'))
+    with pytest.raises(PrunebookError, match='cannot be read as a GGUF file'): _gguf_shapes(Path(tmp_path/'bad.gguf'))
 
 
 def test_wrong_numbers_are_refused():
@@ -158,4 +158,4 @@ def test_wrong_numbers_are_refused():
     for bad in (dict(n_texts=0), dict(max_length=-1)):
         with pytest.raises(PrunebookError, match='above 0'): estimate(small, speed=1., **bad)
     with pytest.raises(PrunebookError): estimate(small, speed=1., batch_tokens=0)
-    assert machine_speed(small, seconds=.01) > 0
+    assert _machine_speed(small, seconds=.01) > 0

@@ -15,11 +15,10 @@ from prunebook.evaluation.scores import LossScore, Score, load_score
 from prunebook.evaluation.tasks import parse_task
 from prunebook.healing.recipes import HealingConfig
 from prunebook.evaluation.losses import LossMap
-from prunebook.pruning.strategies import Plan, parse_layers
+from prunebook.pruning.strategies import Plan, _parse_layers
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
-
 
 # the bounds themselves
 
@@ -27,21 +26,17 @@ def hang():
     import time
     time.sleep(30)
 
-
 def eat(): bytearray(2**31)
-
 
 def swallow(f):
     "Reads as many a loader does: whatever goes wrong, the file is refused"
     try: f()
     except Exception: raise PrunebookError('cannot read it') from None
 
-
 @pytest.mark.parametrize('f', [hang, eat])
 @pytest.mark.parametrize('reader', [swallow, lambda f: f()], ids=['refusing', 'plain'])
 def test_the_bounds_bite(f, reader):
     with pytest.raises(AssertionError, match='more than'), bounded(.05, 200): reader(f)
-
 
 # checkpoints
 
@@ -51,7 +46,6 @@ def shard(names):
     head = json.dumps(table).encode()
     return len(head).to_bytes(8, 'little') + head + b''.join(bytes([i] * 8) for i in range(len(names)))
 
-
 config = dict(model_type='llama', num_hidden_layers=3, hidden_size=4, vocab_size=9, architectures=['LlamaForCausalLM'])
 held = {'model-1.safetensors': ['embed.weight', 'model.layers.0.w', 'model.layers.1.w'],
         'model-2.safetensors': ['model.layers.2.w', 'norm.weight']}
@@ -59,7 +53,6 @@ places = {n: f for f, names in held.items() for n in names}
 whole = {f: shard(names) for f, names in held.items()} | {
     'config.json': json.dumps(config).encode(),
     'model.safetensors.index.json': json.dumps(dict(weight_map=places)).encode()}
-
 
 def prune(root, files):
     "A sound result or none, and the source as it was"
@@ -76,25 +69,20 @@ def prune(root, files):
         assert sorted(p.name for p in root.iterdir() if p.name != 'out') == ['src']
         assert all((root/'src'/name).read_bytes() == data for name, data in files.items())
 
-
 @fuzz(150, name=st.sampled_from(sorted(whole)), changes=edits)
 def test_bytes_of_a_checkpoint(root, name, changes): prune(root, whole | {name: spoil(whole[name], changes)})
-
 
 per_layer = ['model_type', 'num_hidden_layers', 'layer_types', 'quantization_config', 'text_config', 'prunebook',
              'attention_types', 'per_layer_config', 'scale_depth', 'mlp_only_layers', 'attn_layer_period']
 
-
 @fuzz(150, change=st.dictionaries(st.sampled_from(per_layer), values, max_size=2))
 def test_configs(root, change): prune(root, whole | {'config.json': json.dumps(config | change).encode()})
-
 
 @fuzz(100, index=st.one_of(near(weight_map=places, metadata=dict(total_size=40)), values, st.dictionaries(
     st.sampled_from(sorted(places)), st.sampled_from([*held, '../x.safetensors', '/x.safetensors', 'x\0.safetensors']),
     max_size=5).map(lambda o: dict(weight_map=places | o))))
 def test_indexes(root, index):
     prune(root, whole | {'model.safetensors.index.json': json.dumps(index).encode()})
-
 
 @fuzz(200, table=near(**{'a.w': dict(dtype='F32', shape=[2], data_offsets=[0, 8]),
                          'b.w': dict(dtype='F32', shape=[2], data_offsets=[8, 16])}),
@@ -103,7 +91,6 @@ def test_headers(root, table, more):
     head = json.dumps(table).encode()
     (root/'f').write_bytes(len(head).to_bytes(8, 'little') + head + bytes(16 + more))
     for t in read_header(root/'f'): assert t.size >= 0 and t.stop <= (root/'f').stat().st_size
-
 
 # settings, scores, tables
 
@@ -114,7 +101,6 @@ readers = dict(
     plan=(Plan.load, near(layers=[1, 2], depth=4, strategy='x', details={})),
     healing=(HealingConfig.load, near(**vars(HealingConfig()))),
     sweep=(SweepConfig.load, near(**vars(SweepConfig()) | dict(healing=dict(steps=3)))))
-
 
 @fuzz(300, case=st.one_of(*(st.tuples(st.just(k), st.one_of(v, v, values)) for k, (_, v) in readers.items())))
 def test_settings_and_scores(root, case):
@@ -127,13 +113,11 @@ def test_settings_and_scores(root, case):
         found.save(root/'again.json')
         assert load(root/'again.json') == found
 
-
 def use(table):
     "Whatever was read works, or says why not"
     repr(table)
     with contextlib.suppress(PrunebookError): table.best_block(1)
     table.to_frame()
-
 
 @fuzz(120, changes=edits)
 def test_bytes_of_distances(root, changes):
@@ -143,7 +127,6 @@ def test_bytes_of_distances(root, changes):
     file.write_bytes(spoil(file.read_bytes(), changes))
     use(LayerDistances.load(root))
 
-
 @fuzz(120, changes=edits)
 def test_bytes_of_a_loss_map(root, changes):
     LossMap.of({(0, 0): [1., 2.], (0, 1): [2., 3.], (1, 2): [2., 2.]}, 2, [3, 4], {}).save(root)
@@ -151,23 +134,18 @@ def test_bytes_of_a_loss_map(root, changes):
     file.write_bytes(spoil(file.read_bytes(), changes))
     use(LossMap.load(root))
 
-
 # text
 
 @fuzz(200, text=st.text('0123456789-:, x٣²', max_size=14), depth=st.integers(1, 40))
 def test_layer_ranges(root, text, depth):
-    found = parse_layers(text, depth)
+    found = _parse_layers(text, depth)
     assert found == sorted(set(found)) and all(0 <= i < depth for i in found) and found
-
 
 @fuzz(200, name=st.sampled_from(['mmlu', 'c4', 'piqa', 'gsm8k', '', 'x']), rest=st.one_of(
     st.text(':=,shotcrng0123', max_size=20),
     st.tuples(st.sampled_from(['shots', 'scoring', 'seed', 'split', 'x']), numbers).map(lambda o: f':{o[0]}={o[1]}')))
 def test_task_specs(root, name, rest):
     assert parse_task(name + rest).name
-
-
-
 
 @pytest.mark.parametrize('seed', range(3))
 def test_arguments(seed, tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.serving import gguf
 from prunebook.cli import main
-from prunebook.serving.gguf import architecture, llama_scores, to_gguf
-from prunebook.serving.stacks import RUNNERS, agreement_of, export_gguf, short_window, transformers_scores
+from prunebook.serving.gguf import _architecture, llama_scores, to_gguf
+from prunebook.serving.stacks import RUNNERS, agreement_of, export_gguf, _short_window, transformers_scores
 from support.tiny import save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
@@ -15,17 +15,14 @@ pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].ins
 ids = list(range(3, 67))
 wide = dict(hidden_size=64, head_dim=16, num_key_value_heads=2, sliding_window=8, initializer_range=.25)
 
-
 def pruned(kind, drop, folder, layers=12, **kw):
     model = tiny(kind, layers=layers, **wide | kw)
     return save(folder, prune_model(model, drop) if drop else model)
-
 
 @pytest.fixture(scope='module')
 def gemma(tmp_path_factory):
     "Two layers of a Gemma 3 with a period of six are gone"
     return pruned('gemma3_text', [4, 5], tmp_path_factory.mktemp('gemma')/'pruned', query_pre_attn_scalar=16)
-
 
 @pytest.fixture(scope='module')
 def files(gemma):
@@ -33,15 +30,13 @@ def files(gemma):
     return {mend: to_gguf(gemma, gemma.with_name(f'{mend}.gguf'), 'f32', mend, tokenizer=False)
             for mend in (True, False)}
 
-
 # What llama.cpp's converter leaves out
 
 def test_the_kinds_of_layers_make_a_plain_conversion_right(gemma, files):
     want = transformers_scores(gemma, ids)
     off = {mend: agreement_of(want, llama_scores(file, ids)).mean for mend, file in files.items()}
     assert off[True] < .005 and off[False] > .1
-    assert architecture(files[True]) == 'gemma3'
-
+    assert _architecture(files[True]) == 'gemma3'
 
 FAMILIES = dict(
     llama=([4], {}), qwen3=([4], {}), gemma2=([4], dict(query_pre_attn_scalar=16)),
@@ -55,7 +50,6 @@ convert_all = '''
 import json, sys
 from prunebook.serving.gguf import _convert
 for folder, out, mend in json.load(sys.stdin): _convert(folder, out, 'f32', mend, False)'''
-
 
 @pytest.mark.slow
 def test_every_family_that_reads_such_a_key_is_mended(tmp_path):
@@ -76,14 +70,12 @@ def test_every_family_that_reads_such_a_key_is_mended(tmp_path):
             continue
         assert off < .005 if mend or alike else off > .02, (folder, mend, off)
 
-
 def test_scores(files):
     logprobs, top = llama_scores(files[True], ids)
     assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all() and ((top >= 0) & (top < 99)).all()
     short = llama_scores(files[True], ids, window=2)[0]
     assert abs(short[:1] - logprobs[:1]).max() < 1e-4 and abs(short - logprobs).max() > .01
     with pytest.raises(PrunebookError, match='at least two'): llama_scores(files[True], [3])
-
 
 # The export
 
@@ -100,7 +92,6 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
         with torch.no_grad(): logits.append(model(**tok(text, return_tensors='pt')).logits[0].log_softmax(-1))
     assert (logits[0] - logits[1]).abs().mean() < made.allowed
 
-
 def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
     "And what stood at its place stays"
     (tmp_path/'x.gguf').write_text('mine')
@@ -109,17 +100,15 @@ def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
         export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
 
-
 def test_a_long_window_is_shortened_for_the_check(tmp_path):
     config = dict(model_type='gemma2', num_hidden_layers=2, sliding_window=4096,
                   layer_types=['sliding_attention', 'full_attention'])
     (tmp_path/'config.json').write_text(json.dumps(config))
     (tmp_path/'model.safetensors').write_text('weights')
-    with short_window(tmp_path) as (folder, window):
+    with _short_window(tmp_path) as (folder, window):
         assert window == json.loads((folder/'config.json').read_text())['sliding_window'] == 64
         assert (folder/'model.safetensors').read_text() == 'weights'
     assert not folder.exists() and json.loads((tmp_path/'config.json').read_text()) == config
-
 
 # Bad input
 
@@ -127,7 +116,6 @@ def say(argv, capsys):
     capsys.readouterr()  # what was printed before
     code = main(['export', *map(str, argv), '--no-progress'])
     return code, capsys.readouterr().err
-
 
 def quantised(folder):
     config = json.loads((folder/'config.json').read_text())
@@ -140,7 +128,6 @@ def no_weights(folder): (folder/'model.safetensors').unlink()
 def no_config(folder): (folder/'config.json').unlink()
 
 def nothing(folder): pass
-
 
 @pytest.mark.parametrize('spoil,out,more,said', [
     (nothing, 'x.gguf', ['--type', 'q3_k'], 'Give one of f32, f16, bf16, q8_0, q4_k_m'),
@@ -158,18 +145,15 @@ def test_bad_input_is_one_line_and_exit_code_2(spoil, out, more, said, tmp_path,
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
     assert sorted(tmp_path.rglob('*')) == before
 
-
 def test_an_unknown_folder(tmp_path, capsys):
     code, err = say([tmp_path/'nowhere', tmp_path/'x.gguf'], capsys)
     assert code == 2 and 'no such folder' in err and len(err.splitlines()) == 1
-
 
 def test_an_architecture_that_the_converter_does_not_know(tmp_path):
     folder = save(tmp_path/'model', tiny('opt', layers=2))
     with pytest.raises(PrunebookError, match='OPTForCausalLM is an architecture that'):
         export_gguf(folder, tmp_path/'x.gguf', tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['model']
-
 
 def test_without_llama_cpp(tmp_path, monkeypatch, capsys):
     folder = save(tmp_path/'model', tiny(layers=2))
@@ -178,13 +162,11 @@ def test_without_llama_cpp(tmp_path, monkeypatch, capsys):
     code, err = say([folder, tmp_path/'x.gguf'], capsys)
     assert code == 2 and 'pip install "prunebook[gguf]"' in err and len(err.splitlines()) == 1
 
-
 def test_a_full_disk_before_the_work(tmp_path, monkeypatch, capsys):
     folder = save(tmp_path/'model', tiny(layers=2))
     monkeypatch.setattr('shutil.disk_usage', lambda p: type('usage', (), dict(free=10)))
     code, err = say([folder, tmp_path/'x.gguf'], capsys)
     assert code == 2 and 'free' in err and [o.name for o in tmp_path.iterdir()] == ['model']
-
 
 def test_a_disk_that_is_full_meanwhile(tmp_path):
     "The converter's own write fails, in its own process"
@@ -196,15 +178,13 @@ def test_a_disk_that_is_full_meanwhile(tmp_path):
     assert 'cannot write' in done.stderr.splitlines()[-1] and 'disk is full' in done.stderr
     assert [o.name for o in tmp_path.iterdir()] == ['model']
 
-
 def test_what_is_no_gguf_file(tmp_path):
     file = tmp_path/'x.gguf'
     file.write_bytes(b'GGUF' + bytes(100))
     with pytest.raises(PrunebookError, match='cannot load'): llama_scores(file, ids)
-    with pytest.raises(PrunebookError, match='not a GGUF file'): architecture(file)
-    with pytest.raises(PrunebookError, match='cannot read'): architecture(tmp_path/'nowhere')
-
+    with pytest.raises(PrunebookError, match='not a GGUF file'): _architecture(file)
+    with pytest.raises(PrunebookError, match='cannot read'): _architecture(tmp_path/'nowhere')
 
 def test_a_crash_of_llama_cpp_is_an_ordinary_error(monkeypatch):
     monkeypatch.setattr(gguf.sys, 'executable', '/bin/false')
-    with pytest.raises(PrunebookError, match='ended with code 1'): gguf.run_job('score')
+    with pytest.raises(PrunebookError, match='ended with code 1'): gguf._run_job('score')

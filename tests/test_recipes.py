@@ -5,7 +5,7 @@ from prunebook import PrunebookError, choose_layers, heal, prune_model
 from prunebook.cli import main
 from prunebook.evaluation.losses import divergence
 from prunebook.healing.recipes import HealingConfig
-from prunebook.serving.rules import servable, served_by, serving_verdict
+from prunebook.serving.rules import served_by, serving_verdict
 from prunebook.pruning.budget import model_sizes
 from support import architectures
 from support.tiny import save, texts, tiny, word_tokenizer
@@ -31,7 +31,7 @@ def test_choose_prune_heal_compare(kind):
     plan = choose_layers('simple' if serve else 'middle', speedup=1.1, model=parent,
                          allowed=served_by(serve, parent.config) if serve else None)
     assert plan.details['gives']['speedup'] >= 1.1
-    if serve: assert servable(parent.config, plan.keep, serve) and len(plan) % PERIODS.get(kind, 1) == 0
+    if serve: assert served_by(serve, parent.config).fits(plan.keep) and len(plan) % PERIODS.get(kind, 1) == 0
     small = prune_model(parent, plan)
     assert model_sizes(small).after()['params'] == plan.details['gives']['params'] == small.num_parameters()
     healed = heal(small, tok, docs, EXPERTS if kind == 'gpt_oss' else LIGHT, progress=False).model
@@ -69,8 +69,8 @@ def test_the_commands(kind, tmp_path, capsys):
 @pytest.mark.parametrize('kind, period', PERIODS.items())
 def test_blocks_of_a_period_stay_servable(kind, period):
     config = of_kind(kind).config
-    assert servable(config, [i for i in range(12) if not 3 <= i < 3 + period], 'llama.cpp')
-    assert not servable(config, [i for i in range(12) if i != 3], 'llama.cpp')
+    assert served_by('llama.cpp', config).fits([i for i in range(12) if not 3 <= i < 3 + period])
+    assert not served_by('llama.cpp', config).fits([i for i in range(12) if i != 3])
 
 
 def test_a_budget_that_no_servable_cut_keeps():

@@ -203,7 +203,7 @@ def test_scores_are_never_saved_into_the_model(tmp_path):
 
 
 def test_task_fields_reach_generation(own):
-    t = own.add(GeneratedTask('t', 'T', [dict(question='abc', answer='1')], max_new_tokens=3, stop=()))
+    own.add(t := GeneratedTask('t', 'T', [dict(question='abc', answer='1')], max_new_tokens=3, stop=()))
     model.generation_config.eos_token_id = None
     run_one = lambda **kw: evaluate(model, letter_tokenizer(), [t], progress=False, **kw)['t'].written[0]
     assert len(run_one()) <= 3 and len(run_one(max_new_tokens=5)) > len(run_one())

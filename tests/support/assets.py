@@ -8,7 +8,6 @@ from prunebook.model.assets import Wheel
 
 VOCAB = [chr(33 + i) for i in range(94)] + ['ab', '<s>', '</s>', 'Ġ', 'cd']
 
-
 def make_wheel(folder, name, members, version='1.0'):
     "Write a wheel that pip accepts; returns its row for the table"
     module = name.replace('-', '_')
@@ -21,12 +20,10 @@ def make_wheel(folder, name, members, version='1.0'):
         z.writestr(f'{about}/RECORD', '')
     return Wheel(f'{name}=={version}', hashlib.sha256(file.read_bytes()).hexdigest())
 
-
 def requests(*docs):
     "Gzipped requests, each question twice, as two ways of asking it"
     rows = [dict(native_id=i, doc_id=k * len(docs) + i, doc=o) for k in range(2) for i, o in enumerate(docs)]
     return gzip.compress(''.join(json.dumps(o) + '\n' for o in rows).encode(), mtime=0)
-
 
 def tiny_gguf(path, architecture='llama', tokenizer=True, output=None, without=()):
     """A random model of two layers in the form in which the demo comes. `output`: None (tied), 'same' (the embedding
@@ -51,7 +48,6 @@ def tiny_gguf(path, architecture='llama', tokenizer=True, output=None, without=(
     w.write_tensors_to_file()
     w.close()
     return path
-
 
 def in_parts(data, n):
     "Bytes cut into `n` parts"

@@ -7,30 +7,24 @@ from prunebook.pruning.checkpoint import read_tensors
 
 INDEX = 'model.safetensors.index.json'
 
-
 def tensors(folder): return {k: v for f in sorted(Path(folder).glob('*.safetensors')) for k, v in load_file(f).items()}
-
 
 def digest(folder):
     "The hash of each file"
     files = [p for p in Path(folder).rglob('*') if p.is_file()]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
-
 def absent(folder):
     "Is there nothing at `folder`, and nothing half built beside it?"
     return not folder.exists() and not list(folder.parent.glob(f'.{folder.name}*'))
 
-
 def shard(folder, i=0): return sorted(folder.glob('*.safetensors'))[i]
-
 
 def edit_json(file, f=None, **changes):
     "Change a JSON file by a function or by fields"
     d = json.loads(file.read_text())
     if f: f(d)
     file.write_text(json.dumps(d | changes))
-
 
 def edit_header(file, f):
     "Rewrite the header of a safetensors file"
@@ -40,7 +34,6 @@ def edit_header(file, f):
     f(table)
     new = json.dumps(table).encode()
     file.write_bytes(len(new).to_bytes(8, 'little') + new + data[8+n:])
-
 
 def synthetic(folder, layers, mb, shards, name='model.layers'):
     "A Llama-like checkpoint of `layers` layers of `mb` MB each, its bytes a pattern"
@@ -60,7 +53,6 @@ def synthetic(folder, layers, mb, shards, name='model.layers'):
     (folder/INDEX).write_text(json.dumps(dict(weight_map=places)))
     (folder/'config.json').write_text(json.dumps(dict(model_type='llama', num_hidden_layers=layers)))
     return folder
-
 
 def has_layers(folder, keep):
     "Are the bytes of the layers those of the layers `keep` of a `synthetic` checkpoint?"

@@ -12,19 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from prunebook import PrunebookError
 
-
 class Late(BaseException):
     "No reader takes it for an error of its own, as it would a TimeoutError"
-
 
 def causes(e):
     "An exception and all that it was raised from or after"
     return [e, *(c for o in {e.__cause__, e.__context__} - {None} for c in causes(o))]
 
-
 def starved(e):
     return isinstance(e, MemoryError) or getattr(e, 'errno', None) == errno.ENOMEM or 'allocate memory' in str(e)
-
 
 @contextmanager
 def bounded(seconds=20, megabytes=1500):
@@ -50,7 +46,6 @@ def bounded(seconds=20, megabytes=1500):
         signal.signal(signal.SIGALRM, old)
         assert not rung, f'more than {seconds} s'
 
-
 def keep_counts(reader, ended, longest):
     "Add the counts of one test to the file named by PRUNEBOOK_FUZZ"
     if not (file := os.environ.get('PRUNEBOOK_FUZZ')): return
@@ -58,7 +53,6 @@ def keep_counts(reader, ended, longest):
     kept[reader] = dict(cases=sum(ended.values()), refused=ended['refused'], longest_seconds=round(longest, 3))
     found = dict(cases=sum(o['cases'] for o in kept.values()), readers=dict(sorted(kept.items())))
     Path(file).write_text(json.dumps(found, indent=1) + '\n')
-
 
 def fuzz(n, longer=10, seconds=20, **given_strategies):
     """A test of `n` cases, or with --slow of `longer` times as many, each in a folder of its own, `root`. A case ends
@@ -90,7 +84,6 @@ def fuzz(n, longer=10, seconds=20, **given_strategies):
         return pytest.mark.fuzz(pytest.mark.thorough(test))
     return wrap
 
-
 numbers = st.one_of(st.integers(-3, 12), st.integers(), st.sampled_from(
     [0, -1, 2**31, 2**63, 10**15, 10**400, 1e308, float('inf'), float('nan'), True, 0.0, 8.0]))
 leaves = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=8), st.sampled_from(
@@ -103,11 +96,9 @@ edits = st.lists(st.tuples(
     st.sampled_from(['flip', 'cut', 'insert', 'drop', 'double']), st.floats(0, 1, exclude_max=True),
     st.binary(min_size=1, max_size=9)), min_size=1, max_size=4)
 
-
 def near(**right):
     "Right objects with a field or two gone wrong"
     return st.dictionaries(st.sampled_from(sorted(right)), values, max_size=2).map(lambda o: right | o)
-
 
 def spoil(data, changes):
     "Bytes, changed as `edits` say"

@@ -16,7 +16,6 @@ KINDS = dict(
     qwen2_moe=dict(num_key_value_heads=2) | _moe, deepseek_v3=_mla)
 "Model types, and the config fields that each needs besides `SHAPE`"
 
-
 def tiny(model_type='llama', layers=8, dtype=torch.float32, seed=0, **kw):
     "A random model in evaluation mode. A field given as `None` keeps the architecture's default"
     fields = SHAPE | dict(num_hidden_layers=layers) | KINDS.get(model_type, {}) | kw
@@ -24,9 +23,7 @@ def tiny(model_type='llama', layers=8, dtype=torch.float32, seed=0, **kw):
     config = AutoConfig.for_model(model_type, **{k: v for k, v in fields.items() if v is not None})
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
-
 words = [f'w{i}' for i in range(96)]
-
 
 def word_tokenizer(side='right', pad='<pad>'):
     "A token for each of `words`, between white space; `pad='</s>'` pads with the end token, as many do"
@@ -34,7 +31,6 @@ def word_tokenizer(side='right', pad='<pad>'):
     t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token=pad, bos_token='<s>', eos_token='</s>',
                                    padding_side=side)
-
 
 def letter_tokenizer():
     "A token for each printable ASCII character and the line feed (in place of the tilde)"
@@ -44,7 +40,6 @@ def letter_tokenizer():
     t.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
                                    unk_token='<unk>', clean_up_tokenization_spaces=False)
-
 
 class Letters:
     "The least that our functions ask of a tokenizer, of single characters: no file, no library"
@@ -60,7 +55,6 @@ class Letters:
 
     def batch_decode(self, ids, **kw): return [''.join(chr(32 + i % 90) for i in o) for o in ids]
 
-
 def texts(n=40, seed=0, shortest=4, longest=24):
     "Sentences for `word_tokenizer`: a word is followed by the one after it, nine times in ten"
     rng, out = random.Random(seed), []
@@ -72,12 +66,10 @@ def texts(n=40, seed=0, shortest=4, longest=24):
         out.append(' '.join(o))
     return out
 
-
 def letter_texts(n=7, seed=0, longest=40):
     "Strings of a few letters, for `letter_tokenizer` and `Letters`"
     r = random.Random(seed)
     return [''.join(r.choice('abcdefgh ij') for _ in range(r.randrange(3, longest))) for _ in range(n)]
-
 
 def save(folder, model=None, tokenizer=None, **kw):
     "A checkpoint with its tokenizer in `folder`, which is returned; `kw` goes to `save_pretrained`"
