@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/cluster.ipynb #55c38c5f
 from __future__ import annotations
-import os, signal, socket, sys, threading
+import logging, os, signal, socket, sys, threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
-from ..core import PrunebookError, Settings, first_line, instance, log, number, or_none, setting, whole
+from ..core import PrunebookError, Settings, first_line, instance, number, or_none, setting, whole
 from ..data.texts import out_of_memory
 from ..model.loading import load_model
 from ..model.stack import fingerprint
@@ -95,7 +95,7 @@ def _answer(ray, reference, retries):
         cause = getattr(e, 'cause', None) or e
         if isinstance(cause, PrunebookError): raise PrunebookError(first_line(cause)) from None
         if out_of_memory(cause): raise cause from None
-        log.debug('%s', e)
+        logging.getLogger(__name__).debug('%s', e)
         raise PrunebookError(f'a worker failed ({type(cause).__name__}: {first_line(cause)}).') from None
     except ray.exceptions.RayError as e:
         raise PrunebookError(f'a call was lost with its worker, {retries} restarts included ({first_line(e)}). It '
