@@ -23,9 +23,8 @@ _modules = {
     'pruning.checkpoint': 'prune_checkpoint save_pruned check_checkpoint',
     'healing.methods': 'METHODS Method',
     'healing.recipes': 'HealingConfig',
-    'healing.adapters': 'load_adapter',
+    'healing.adapters': 'load_adapter merge_adapter',
     'healing.healing': 'heal',
-    'healing.merging': 'merge_adapter',
     'evaluation.scores': 'Score compare',
     'evaluation.losses': 'text_loss',
     'evaluation.choices': 'choice_accuracy',
@@ -63,9 +62,8 @@ if TYPE_CHECKING:
     from .pruning.checkpoint import prune_checkpoint, save_pruned, check_checkpoint
     from .healing.methods import METHODS, Method
     from .healing.recipes import HealingConfig
-    from .healing.adapters import load_adapter
+    from .healing.adapters import load_adapter, merge_adapter
     from .healing.healing import heal
-    from .healing.merging import merge_adapter
     from .evaluation.scores import Score, compare
     from .evaluation.losses import text_loss
     from .evaluation.choices import choice_accuracy

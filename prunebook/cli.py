@@ -193,7 +193,7 @@ class Source:
         "Model and tokenizer. `work` goes to `check_memory`"
         self.check_memory(**work)
         if process().world > 1:
-            from prunebook.healing.training import own_device
+            from prunebook.healing.trainer import own_device
             self.device_map = own_device()
         return pb.load_model(**self.arguments, progress=progress)
 
@@ -413,19 +413,20 @@ def _heal(
     from shutil import copytree
     from prunebook.core import discard
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.healing.merging import merge_into
-    from prunebook.healing.safeguards import check_teacher
+    from prunebook.healing.adapters import merge_into
+    from prunebook.healing.conversations import load_conversations
     from prunebook.model.loading import own_type
     from prunebook.paper.reproduce import started_work
     from prunebook.pruning.checkpoint import checkpoint_folder
     place, main = Path(os.path.abspath(out)), not process().rank
     on_disk = _heals_on_disk(source, recipe)
     config = _recipe(source.model, config, recipe)
-    check_teacher(config, teacher)
+    config.check_teacher(teacher)
     asked = dict(command='heal', model=public_name(source.model), texts=public_name(texts.texts))
     work, reads = place.with_name(place.name + '.unfinished'), [source.model, texts.texts, teacher, judge_texts]
     with started_work(place, asked, resume, force, reads) if main else nullcontext():
-        docs, judged = texts.read('healing', progress), [] if on_disk else _judged(texts, judge_texts, n_judge)
+        docs = load_conversations(texts.texts, texts.n_texts) or texts.read('healing', progress)
+        judged = [] if on_disk else _judged(texts, judge_texts, n_judge)
         source.config(config.max_length)
         if on_disk: source.check_memory('heal', recipe=config, teacher=teacher)
         model, tok = (source.model, None) if on_disk else source.load(
@@ -467,7 +468,7 @@ def _heals_on_disk(source, recipe):
         raise PrunebookError('--bits 4 trains in 4 bits. Leave out --train-bits.')
     if source.bits != 4:
         if process().world == 1: return False
-        from prunebook.healing.training import fully_sharded
+        from prunebook.healing.trainer import fully_sharded
         if not fully_sharded(): return False
     if source.revision or source.trust_remote_code:
         raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out --revision '

@@ -159,7 +159,7 @@ def working_gb(
     tokens = max(r.max_length, min(r.batch_tokens or step, step))  # a row is never divided
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
-    trained = size.hidden * size.vocab + r.last * size.layers // size.depth
+    trained = size.hidden * size.vocab + r.options.get('last', 0) * size.layers // size.depth
     if METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
     # trained weights are in float32, and so are their gradients and the two moments of Adam
     return (tokens * b * kept + 4 * 4 * trained + 512 * size.vocab * 16) / 1e9

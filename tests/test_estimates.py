@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
 from prunebook.estimates import Size, _gguf_shapes, _machine_speed, estimate, model_size, work, working_gb
 from prunebook.healing.healing import make_student
-from prunebook.healing.training import collate, training_rows
+from prunebook.healing.packing import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
 
 WIDE = dict(hidden_size=192, intermediate_size=512)

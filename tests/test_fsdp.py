@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from prunebook import PrunebookError, heal, prune_model
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.core import read_json
-from prunebook.healing.training import fully_sharded
+from prunebook.healing.trainer import fully_sharded
 from support.fsdp import launch
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
@@ -25,19 +25,19 @@ allow_cpu()
 from support.healing import *
 from transformers import AutoModelForCausalLM
 from prunebook import prune_model
-from prunebook.healing import training
+from prunebook.healing import trainer
 from prunebook.core import process
 part, out, rank = sys.argv[1], Path(sys.argv[2]), process().rank
 config = SMALL.replace(dropout=0., save_every=1)
 cut = prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3])
 before, seen, HEAD = state(cut), [], dict(method='head_and_last', last=1)
 
-class Seen(training.OrderedTrainer):
+class Seen(trainer.OrderedTrainer):
     def training_step(self, model, *args):
         own, whole = zip(*((p.to_local().numel(), p.numel()) for p in self.model.parameters()))
         seen.append(sum(own) / sum(whole))
         return super().training_step(model, *args)
-training.OrderedTrainer = Seen
+trainer.OrderedTrainer = Seen
 
 if part == 'all':
     result = run(cut, config, out=out/'lora', force=True)
@@ -51,11 +51,11 @@ if part == 'all':
     run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config.replace(gradient_checkpointing=True),
         out=out/'again')
     run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config.replace(**HEAD), out=out/'head')
-    save = training.OrderedTrainer._save_optimizer_and_scheduler
+    save = trainer.OrderedTrainer._save_optimizer_and_scheduler
     def dies(self, folder):
         if folder.endswith('-4'): os.kill(os.getpid(), signal.SIGKILL)
         return save(self, folder)
-    training.OrderedTrainer._save_optimizer_and_scheduler = dies
+    trainer.OrderedTrainer._save_optimizer_and_scheduler = dies
 run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config, out=out/'killed', resume=True)
 from prunebook.cli import main
 assert main(['heal', str(out/'pruned'), str(out/'cli'), '--texts', str(out/'texts.txt'), '--config',

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
-import prunebook.healing.merging as merging
+import prunebook.healing.adapters as adapters
 from prunebook import PrunebookError, heal, merge_adapter, prune_model
 from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
@@ -167,7 +167,7 @@ def test_a_damaged_adapter_writes_nothing(damage, healed, tmp_path):
 def test_a_killed_merge_leaves_the_old(healed, tmp_path, monkeypatch):
     "Nothing appears at OUT, and what is there stays"
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(merging, 'write_values', full)
+    monkeypatch.setattr(adapters, '_write_values', full)
     adapter = healed/'run'/'adapter'
     with pytest.raises(PrunebookError, match='No space left'):
         merge_adapter(healed/'src', adapter, tmp_path/'out', progress=False)
@@ -181,7 +181,7 @@ def test_a_killed_merge_leaves_the_old(healed, tmp_path, monkeypatch):
 
 LEAN = '''
 import sys
-from prunebook.healing.merging import merge_adapter
+from prunebook.healing.adapters import merge_adapter
 read = lambda: next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('VmHWM')) * 1024
 import peft, torch, transformers, matplotlib.pyplot
 from transformers import AutoModelForCausalLM
@@ -238,7 +238,7 @@ def lean(folder, **shape):
     parts, t = load_file(adapter/'adapter_model.safetensors'), read_tensors(folder/'out')
     last = next(o for o in t if o.name == f'model.layers.{shape["layers"] - 1}.mlp.up_proj.weight')
     A, B = (parts[f'base_model.model.{last.name.removesuffix("weight")}lora_{o}.weight'] for o in 'AB')
-    assert torch.equal(merging.read_values(last), (.01 * torch.ones(1)).bfloat16().float().add(B @ A).bfloat16())
+    assert torch.equal(adapters._read_values(last), (.01 * torch.ones(1)).bfloat16().float().add(B @ A).bfloat16())
     total = sum(o.size for o in t)
     print(f'{total / 1e6:.0f} MB in shards of {shard / 1e6:.0f} MB: peak {int(done.stdout) / 1e6:.0f} MB')
     return int(done.stdout) / shard, int(done.stdout) / total
@@ -282,7 +282,7 @@ def test_heal_in_four_bits_loads_nothing_else(files, tmp_path, monkeypatch, caps
     args = files('--bits', 4, src=tmp_path/'src')
     def dies(*args): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(merging, 'write_values', dies)
+        m.setattr(adapters, '_write_values', dies)
         assert main(args) == 130 and not (tmp_path/'out').exists()
     assert main([*args, '--resume']) == 0
     assert all(model.is_loaded_in_4bit for model, _ in loaded) and len(loaded) == 2

@@ -4,7 +4,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 from prunebook.cli import _recipe, parser
 from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig
-from prunebook.healing.training import document_end, training_rows
+from prunebook.healing.packing import document_end, training_rows
 
 CHATML = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system

@@ -86,7 +86,7 @@ heal demo {out} --warmup 99                                  | 99
 heal demo {out} --alpha 0                                    | 0
 heal demo {out} --dropout 2                                  | 2
 heal demo {out} --near 0                                     | 0
-heal demo {out} --last x                                     | x
+heal demo {out} --options x                                  | x
 heal demo {out} --seed -1                                    | -1
 heal demo {out} --teacher-bits 5                             | 5
 heal demo {out} --save-every 0                               | 0
@@ -166,7 +166,7 @@ ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines(
 def places(tmp_path_factory):
     "Files of one's own, and one that is not there. Also what is not timed: imports, and the demo in the cache"
     import datasets, pandas, peft, torch, transformers  # noqa: F401
-    import prunebook.healing.training, prunebook.paper.sweep, prunebook.serving.stacks, prunebook.paper.report  # noqa: F401
+    import prunebook.healing.trainer, prunebook.paper.sweep, prunebook.serving.stacks, prunebook.paper.report  # noqa: F401
     from prunebook.model.assets import fetch
     for o in ('demo', 'c4', 'arc_easy'): fetch(o)
     folder = tmp_path_factory.mktemp('places')

@@ -7,43 +7,13 @@ from prunebook import PrunebookError, prune_model
 from prunebook.model.attention import attend_by_document, documents_isolated
 from prunebook.core import read_json
 from prunebook.model.stack import LayerStack
-from prunebook.healing.training import (DivergenceWatch, WithLoss, collate, is_whole, load_state, mark_whole, on_first,
-                                        row_order, save_state, training_rows, undisturbed, whole_checkpoint)
+from prunebook.healing.packing import _row_order, collate, training_rows
+from prunebook.healing.trainer import (CausalLMLoss, _DivergenceWatch, _MarkWhole, make_trainer, on_first,
+                                       preserve_global_state, whole_checkpoint)
 from support.kills import audit_syncs
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
-
-
-# The optimiser's state
-
-@pytest.mark.parametrize('make', [torch.optim.AdamW, torch.optim.SGD, lambda o: torch.optim.SGD(o, momentum=.9)])
-def test_the_state_of_an_optimiser_comes_back(make, tmp_path):
-    "Bit for bit, also what is no tensor; and no file of it is a pickle"
-    layer = torch.nn.Linear(3, 2)
-    optimiser = make(layer.parameters())
-    layer(torch.randn(4, 3)).sum().backward()
-    optimiser.step()
-    state = optimiser.state_dict()
-    if state['state']: state['state'][1]['note'] = 'no tensor'
-    save_state(tmp_path, state, dict(last_epoch=3, _last_lr=[1 / 3]))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['optimizer.json', 'optimizer.safetensors']
-    again, schedule = load_state(tmp_path)
-    assert schedule == dict(last_epoch=3, _last_lr=[1 / 3]) and again['param_groups'] == state['param_groups']
-    assert again['state'].keys() == state['state'].keys()
-    for i, o in state['state'].items():
-        assert all(torch.equal(again['state'][i][k], v) if hasattr(v, 'dtype') else again['state'][i][k] == v
-                   for k, v in o.items())
-    optimiser.load_state_dict(again)
-
-
-def test_a_checkpoint_holds_no_pickled_state(tmp_path):
-    run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'a')  # cleared at its end
-    seen = []
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr('prunebook.healing.training.mark_whole', lambda folder: seen.extend(p.name for p in folder.iterdir()))
-        run(prune_model(tiny(), [2]), SMALL.replace(steps=2, save_every=1), out=tmp_path/'b')
-    assert {'optimizer.safetensors', 'optimizer.json'} <= set(seen) and not {'optimizer.pt', 'scheduler.pt'} & set(seen)
 
 
 # Rows
@@ -84,7 +54,7 @@ def test_the_demo_has_no_bos(demo):
 
 
 def test_order_has_every_row_once_a_pass():
-    order = row_order(np.arange(1, 11), steps=4, batch_size=5, seed=3)
+    order = _row_order(np.arange(1, 11), steps=4, batch_size=5, seed=3)
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
     assert all((np.diff(o) < 0).all() for o in order.reshape(4, 5)), 'the longest rows of a step come first'
 
@@ -115,7 +85,7 @@ def test_the_loss_is_the_models_own_however_large_a_piece(kind, size):
     model = tiny(kind)
     rows = training_rows(tokenizer(), texts(), SMALL)
     batch = collate([rows[i] for i in range(4)])
-    got = WithLoss(model, LayerStack(model), size=size)(**batch)['loss']
+    got = CausalLMLoss(model, LayerStack(model), size=size)(**batch)['loss']
     assert got.item() == pytest.approx(model(**batch).loss.item(), abs=1e-5)
 
 
@@ -148,7 +118,7 @@ def test_a_stray_rank_is_a_single_process(env, tmp_path, monkeypatch):
     assert on_first(lambda: 3) == 3
     result = run(prune_model(tiny(), [2]), SMALL.replace(steps=2), out=tmp_path/'out')
     assert (tmp_path/'out'/'adapter'/'adapter_model.safetensors').exists() and len(result.history) == 2
-    with undisturbed(): assert 'RANK' not in os.environ
+    with preserve_global_state(): assert 'RANK' not in os.environ
     assert {k: os.environ[k] for k in env} == env
 
 
@@ -159,7 +129,7 @@ def made_checkpoints(folder):
         (here := folder/f'checkpoint-{step}').mkdir()
         (here/'weights.safetensors').write_text(f'weights of step {step}')
         (here/'optimizer.pt').write_text(f'state of step {step}')
-        mark_whole(here)
+        _MarkWhole().mark(here)
     return folder
 
 
@@ -178,7 +148,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
     if damage == 'unmarked': mark.unlink()
     if damage == 'empty mark': mark.write_text('')
     if damage == 'mark is no JSON': mark.write_text('{')
-    assert not is_whole(last)
     assert whole_checkpoint(tmp_path).name == 'checkpoint-2' and not last.exists()
 
 
@@ -207,7 +176,7 @@ CURVES = [
 
 @pytest.mark.parametrize('curve, stops', CURVES)
 def test_a_loss_that_grows_stops(curve, stops):
-    watch, state = DivergenceWatch(99), TrainerState()
+    watch, state = _DivergenceWatch(99), TrainerState()
     args = TrainingArguments('out', save_strategy='no')
     def go():
         for i, v in enumerate(curve):
@@ -219,8 +188,7 @@ def test_a_loss_that_grows_stops(curve, stops):
 
 
 def test_a_batch_must_divide_among_processes(monkeypatch, tmp_path):
-    from prunebook.healing.training import training_arguments
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(PrunebookError, match='batch_size=3 is not a multiple of 2 processes'):
-        training_arguments(SimpleNamespace(batch_size=3), tmp_path, save=False)
+        make_trainer(None, None, SimpleNamespace(batch_size=3), tmp_path, None)

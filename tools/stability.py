@@ -1,9 +1,11 @@
-"""Does healing leave a model able to answer? `python tools/stability.py demo packed,mixed,5e-4,1,12,0-3` measures.
+"""Does healing leave a model able to answer? `python tools/stability.py demo packed,all,mixed,5e-4,1,12x2x128,0-3`.
 
 A healing can lower the loss and still teach a model to end its answers before their first word. Each row is one healing
-of one cut on chats, documents, or both: the loss on held-out documents and chats, and the largest probability, over
-four prompts, that the first token of the answer ends it. Rows are appended to nbs/results/stability.csv as they come; a
-row that is there is not measured again. The kept rows `eos twice` were made before chats ended as their template does.
+of one cut on chats, documents, both, or C4: the loss on held-out documents and chats, the largest probability, over
+four prompts, that the first token of the answer ends it, and how many of three short answers were lost. `loss_on` is
+what is learned of a chat: the assistant's part, all of it, or `text`: the chat is given as a rendered text. Rows are
+appended to nbs/results/stability.csv as they come; a row that is there is not measured again. 12x2x128 are 12 steps of
+2 rows of 128 tokens. The kept rows `eos twice` were made before chats ended as their template does.
 """
 import argparse
 import csv
@@ -14,7 +16,7 @@ from pathlib import Path
 import torch
 
 from prunebook import HealingConfig, heal, load_model, load_questions, load_texts, prune_model, text_loss
-from prunebook.evaluation.generation import _end_tokens
+from prunebook.evaluation.generation import _end_tokens, lost_answers, sample_answers
 from prunebook.evaluation.losses import _chat_prompt
 
 FILE = Path(__file__).parent.parent/'nbs'/'results'/'stability.csv'
@@ -23,15 +25,17 @@ PROMPTS = ['What is the capital of France?', 'Write a Python function that rever
            'Explain in one sentence why the sky is blue.', 'Name three animals that live in the sea.']
 MODULES = 'argparse asyncio.tasks collections csv datetime difflib email.message functools heapq itertools json ' \
           'logging os pathlib random re shutil statistics string subprocess tempfile textwrap threading urllib.parse'
-BASE = HealingConfig(steps=12, batch_size=2, max_length=128, packing='packed', deterministic=False)
-COLUMNS = 'model packing texts learning_rate warmup steps seed tokens c4 chat p_end'.split()
+COLUMNS = 'model packing loss_on texts learning_rate warmup steps batch seed tokens c4 chat p_end lost seconds'.split()
 
-def chats(tokenizer, start, n):
-    "Half of them sums with their solution, half questions with a short answer, as the chat template renders them"
+def chats(start, n):
+    "Half of them sums with their solution, half questions with a short answer"
     pairs = [(o['question'], o['solution']) for o in load_questions('gsm8k', progress=False)[start:start + n // 2]]
     pairs += [(o['question'], f"The answer is {o['choices'][o['answer']]}.")
               for o in load_questions('arc_easy', progress=False)[start:start + n // 2]]
-    said = [[dict(role='user', content=q), dict(role='assistant', content=a)] for q, a in pairs]
+    return [dict(prompt=q, response=a) for q, a in pairs]
+
+def rendered(tokenizer, rows):
+    said = [[dict(role='user', content=o['prompt']), dict(role='assistant', content=o['response'])] for o in rows]
     return [tokenizer.apply_chat_template(o, tokenize=False) for o in said]
 
 def documents(n):
@@ -43,9 +47,12 @@ def documents(n):
             if len(text := inspect.getdoc(o) or '') > 300: found.setdefault(text)
     return list(found)[:n]
 
-def mixture(tokenizer, kind):
+def mixture(tokenizer, kind, loss_on, longest):
     if kind == 'c4': return load_texts('demo', 'healing')
-    return (chats(tokenizer, 0, 160) if kind != 'documents' else []) + (documents(154) if kind != 'chats' else [])
+    said = chats(0, 160) if kind != 'documents' else []
+    texts = rendered(tokenizer, said)
+    if loss_on != 'text': texts = [o for o, t in zip(said, texts) if len(tokenizer(t)['input_ids']) <= longest]
+    return texts + (documents(154) if kind != 'chats' else [])
 
 @torch.inference_mode()
 def p_end(model, tokenizer):
@@ -59,27 +66,30 @@ def p_end(model, tokenizer):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('model', choices=CUTS)
-    p.add_argument('arms', nargs='+', help='packing,texts,learning_rate,warmup,steps,seeds: no step is no healing')
+    p.add_argument('arms', nargs='+', help='packing,loss_on,texts,learning_rate,warmup,steps x rows x tokens,seeds')
     args = p.parse_args()
     have = list(csv.DictReader(FILE.open())) if FILE.exists() else []
-    have = {tuple(o[k] for k in COLUMNS[:7]) for o in have}
+    have = {tuple(o[k] for k in COLUMNS[:9]) for o in have}
     model, tok = load_model(args.model, progress=False)
     small = prune_model(model, CUTS[args.model])
+    before = sample_answers(small, tok)
     def loss(model, texts): return round(text_loss(model, tok, texts, max_length=128, progress=False).value, 4)
     for arm in args.arms:
-        packing, texts, rate, warmup, steps, seeds = arm.split(',')
-        first, _, last = seeds.partition('-')
+        packing, loss_on, texts, rate, warmup, size, seeds = arm.split(',')
+        (steps, rows, length), (first, _, last) = map(int, size.split('x')), seeds.partition('-')
         for seed in range(int(first), int(last or first) + 1):
-            key = (args.model, packing, texts, f'{float(rate):g}', warmup, steps, str(seed))
+            key = (args.model, packing, loss_on, texts, f'{float(rate):g}', warmup, str(steps), f'{rows}x{length}',
+                   str(seed))
             if key in have: continue
-            healed, tokens = small, 0
-            if int(steps):
-                recipe = BASE.replace(packing=packing, learning_rate=float(rate), warmup=int(warmup), steps=int(steps),
-                                      seed=seed)
-                result = heal(small, tok, mixture(tok, texts), recipe, progress=False)
-                healed, tokens = result.model, result.history[-1]['tokens']
-            row = dict(zip(COLUMNS, key), tokens=tokens, c4=loss(healed, load_texts('demo', 'validation', n=12)),
-                       chat=loss(healed, chats(tok, 1000, 12)), p_end=round(max(p_end(healed, tok)), 5))
+            recipe = HealingConfig(steps=steps, batch_size=rows, max_length=length, packing=packing, seed=seed,
+                                   learning_rate=float(rate), warmup=int(warmup), deterministic=False)
+            if loss_on != 'text': recipe = recipe.replace(loss_on=loss_on)
+            result = heal(small, tok, mixture(tok, texts, loss_on, length), recipe, progress=False)
+            healed = result.model
+            row = dict(zip(COLUMNS, key), tokens=result.history[-1]['tokens'],
+                       c4=loss(healed, load_texts('demo', 'validation', n=12)),
+                       chat=loss(healed, rendered(tok, chats(1000, 12))), p_end=round(max(p_end(healed, tok)), 5),
+                       lost=len(lost_answers(before, sample_answers(healed, tok))), seconds=result.seconds)
             new = not FILE.exists()
             with FILE.open('a', newline='') as f:
                 out = csv.DictWriter(f, COLUMNS)

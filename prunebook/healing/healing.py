@@ -4,132 +4,112 @@
 
 # %% ../../nbs/course/04_healing.ipynb #1f3f98b4
 from __future__ import annotations
-import gc, os, time
+import gc, logging, os, shutil, tempfile, time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from ..core import (PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover,
+                            work_folder)
+from ..data.texts import out_of_memory
 from .adapters import (adapter_tensors, checkpoint_fingerprint, healing_summary, load_adapter,
                                         read_note, training_copy, write_adapter, write_healed)
+from .methods import (METHODS, OBJECTIVES, cut_positions, cut_record, frozen_copy, layer_origins,
+                                       target_names)
+from .recipes import HealingConfig, settings_that_count
+from ..model.loading import load_model, quantization, slow_in_16_bits
+from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder
-from ..core import PrunebookError, disk_errors, first_line, new_folder
-from ..data.texts import out_of_memory
-from .methods import METHODS, adapted_layers, frozen_copy, target_names
-from ..model.loading import slow_in_16_bits
-from .recipes import HealingConfig
-from .safeguards import (check_input, check_teacher, checked_rows, fewer_tokens, keep_documents_apart,
-                                          not_saved, run_folder, run_identity)
-from ..model.stack import fingerprint
-from ..model.stack import LayerStack
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# %% auto #0
-__all__ = ['Student', 'add_adapters', 'make_student', 'HealingRun', 'make_healer', 'train', 'HealingResult', 'heal']
+log = logging.getLogger(__name__)
 
-# %% ../../nbs/course/04_healing.ipynb #b090b2b4
-class Student(NamedTuple):
-    "A frozen copy in which some parameters are trainable"
-    module: nn.Module   # Holds the parameters that learn
-    stack: LayerStack   # Of the causal language model inside it
+# %% auto #0
+__all__ = ['log', 'make_student', 'HealingResult', 'heal']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
-def add_adapters(
-    model: PreTrainedModel,
-    config: HealingConfig,
-    inplace: bool = False  # `model` itself gets the adapters, whatever the config's bits
-) -> Student:
-    "A frozen copy of `model` with fresh adapters, as the config's method and `targets` ask"
-    import torch
-    from peft import LoraConfig, get_peft_model
-    names = target_names(model, config.targets, adapted_layers(model, config))
-    causal = model.requires_grad_(False) if inplace else frozen_copy(model, config.bits)
-    usual = dict(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type='CAUSAL_LM')
-    torch.manual_seed(config.seed)
-    try: student = get_peft_model(causal, LoraConfig(target_modules=names, **usual | METHODS[config.method].lora))
-    except (ValueError, TypeError, NotImplementedError) as e:
-        raise PrunebookError(f'method {config.method!r}: peft cannot apply it to {type(model).__name__} '
-                             f'({first_line(e)}). Use method="lora".') from e
-    return Student(student, LayerStack(causal))
-
-# %% ../../nbs/course/04_healing.ipynb #f8b02186
 def make_student(
     model: PreTrainedModel,
     config: HealingConfig,
-    inplace: bool = False  # As in `add_adapters`
-) -> Student:
-    "The copy of `model` that the config's method trains"
+    inplace: bool = False           # `model` itself gets the adapters, whatever the config's bits
+) -> tuple[nn.Module, LayerStack]:  # What holds the parameters that learn, and the language model inside it
+    "A frozen copy of `model` in which the parameters of the config's method learn"
+    import torch
     method = METHODS.find(config.method)
-    if method.trains_adapters: student = add_adapters(model, config, inplace)
-    else:
-        module = method.prepare(model, config)
-        student = Student(module, LayerStack(module))
+    if method.trains_adapters:
+        from peft import LoraConfig, get_peft_model
+        names = target_names(model, config)
+        causal = model.requires_grad_(False) if inplace else frozen_copy(model, config.bits)
+        usual = dict(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type='CAUSAL_LM')
+        torch.manual_seed(config.seed)
+        try: student = get_peft_model(causal, LoraConfig(target_modules=names, **usual | method.lora))
+        except (ValueError, TypeError, NotImplementedError) as e:
+            raise PrunebookError(f'method {method.name!r}: peft cannot apply it to {type(model).__name__} '
+                                 f'({first_line(e)}). Use method="lora".') from e
+    else: causal = student = method.prepare(model, config)
     if config.gradient_checkpointing:
-        causal = student.stack.model
         causal.gradient_checkpointing_enable(dict(use_reentrant=False))
         causal.disable_input_require_grads()  # or gradients go down to the embedding, past the first layer that learns
-    return student
-
-# %% ../../nbs/course/04_healing.ipynb #43c74c4a
-class HealingRun(NamedTuple):
-    "All that a training works on"
-    model: PreTrainedModel
-    base: str               # Fingerprint of the weights that the adapter belongs to
-    inplace: bool           # The model is a training copy already
-    teacher: PreTrainedModel | None
-    tokenizer: PreTrainedTokenizerBase
-    rows: Any               # `training.Rows`
-    config: HealingConfig
-    folder: Path            # For checkpoints and the adapter
-    save: bool              # Write checkpoints
-    progress: bool
-
-# %% ../../nbs/course/04_healing.ipynb #cc73d487
-def make_healer(
-    run: HealingRun
-) -> tuple[Student, Any]:  # And transformers' Trainer
-    "A student, and the trainer that trains it"
-    from prunebook.healing.training import WithLoss, collate, make_trainer, training_arguments
-    config, student, guide = run.config, make_student(run.model, run.config, run.inplace), None
-    if config.objective == 'distill':
-        guide = LayerStack(frozen_copy(run.teacher, config.teacher_bits).to(student.stack.device))
-    packed = config.packing != 'none' and keep_documents_apart(student.stack, guide, config.max_length)
-    model = WithLoss(student.module, student.stack, guide)
-    args = training_arguments(config, run.folder/'checkpoints', run.save)
-    if guide: guide.model.to(args.device)
-    collator = partial(collate, pad_id=run.tokenizer.pad_token_id or 0, packed=packed)
-    return student, make_trainer(model, run.rows, args, collator, run.progress, config.batch_tokens)
+    return student, LayerStack(causal)
 
 # %% ../../nbs/course/04_healing.ipynb #c1283c2e
-def train(
-    run: HealingRun
-) -> None:
-    "Train, and write the learned parameters to `run.folder`/adapter"
-    while fewer := _attempt(run):
-        gc.collect()  # here and not where memory ran out: there the error still holds the tensors
-        run = run._replace(config=run.config.replace(batch_tokens=fewer))
+def _keep_documents_apart(stack, teacher, max_length):
+    "Let attention run inside documents where the model can. Does the model take positions at all?"
+    from prunebook.model.attention import attend_by_document, documents_isolated
+    isolated = documents_isolated(stack)
+    if isolated:
+        for o in filter(None, (stack, teacher)): attend_by_document(o, max_length)
+    else: log.warning('%s cannot keep attention inside a document: the documents of a row see those before them.',
+                      type(stack.model).__name__)
+    return isolated is not None
 
-# %% ../../nbs/course/04_healing.ipynb #88786790
-def _attempt(run):
-    "Train and save; or return how many tokens at once to try instead"
-    from prunebook.healing.training import learned, on_first, whole_checkpoint
-    student, trainer = make_healer(run)
-    checkpoint = on_first(lambda: whole_checkpoint(run.folder/'checkpoints'))
+def _fewer_tokens(error, longest, config):
+    "The `batch_tokens` to try next. Raises `PrunebookError` if a single row does not fit, and in several processes"
+    world = process().world
+    most = min(config.batch_size // world * longest, config.batch_tokens or 2**62)
+    if most <= longest or world > 1:
+        less = '' if config.gradient_checkpointing else 'gradient_checkpointing=True, '
+        fewer = '' if most <= longest else 'a smaller batch_tokens, '
+        raise PrunebookError(f'{max(most, longest)} tokens at once do not fit into memory. Give {fewer}{less}'
+                             'a smaller max_length, or bits=4. An interrupted run may go on with another batch_tokens '
+                             'or gradient_checkpointing.') from error
+    half = max(longest, most // 2)
+    log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
+                'A smaller batch_tokens avoids this.', most, half)
+    return half
+
+def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
+    "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
+    from prunebook.healing.packing import collate
+    from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
+    student, stack = make_student(model, config, inplace)
+    objective, guide = OBJECTIVES[config.objective], None
+    if objective.needs_teacher: guide = LayerStack(frozen_copy(teacher, config.teacher_bits).to(stack.device))
+    packed = config.packing != 'none' and _keep_documents_apart(stack, guide, config.max_length)
+    loss = CausalLMLoss(student, stack, guide, objective.loss)
+    trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, pad_id=pad_id, packed=packed),
+                           save, progress)
+    if guide: guide.model.to(trainer.args.device)
+    checkpoint = on_first(lambda: whole_checkpoint(folder/'checkpoints'))
     start = time.time()
     try:
-        with disk_errors(f'a checkpoint in {run.folder}'):
+        with disk_errors(f'a checkpoint in {folder}'):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (PrunebookError, RuntimeError, MemoryError) as e:
-        if 'cannot write' in str(e): raise not_saved(e, trainer.state.global_step) from e
+        if 'cannot write' in str(e):
+            raise PrunebookError(f'{e} The checkpoint of step {trainer.state.global_step} was not saved. An earlier '
+                                 'one, if any, is whole. Make space and go on with resume (--resume).') from e
         if not out_of_memory(e): raise
-        if run.inplace: student.module.unload()
-        return fewer_tokens(e, int(run.rows.lengths.max()), run.config)
-    tensors = learned(student.module)
-    if not run.save or trainer.is_world_process_zero():
-        write_adapter(run.folder/'adapter', run, tensors, trainer.history(), time.time() - start, student)
+        if inplace: student.unload()
+        return _fewer_tokens(e, int(rows.lengths.max()), config)
+    tensors = trainable_state_dict(student)
+    if not save or trainer.is_world_process_zero():
+        write_adapter(folder/'adapter', model, base, config, tensors, trainer.history(), time.time() - start, student)
 
 # %% ../../nbs/course/04_healing.ipynb #6635fae8
 @dataclass(repr=False)
@@ -169,11 +149,69 @@ class HealingResult:
                                  'disk: merge_adapter(FOLDER, result.adapter, OUT).')
         write_healed(self.model, tokenizer, folder, self.config, self.history, scores, answers)
 
+# %% ../../nbs/course/04_healing.ipynb #heal0001
+def _check_input(model, tokenizer, config, teacher, inplace):
+    """The teacher, loaded, if the recipe needs one. Raises `PrunebookError` for a model or a teacher that cannot be
+    used, and logs a warning if the model was not pruned"""
+    stack, method = LayerStack(model), METHODS[config.method]
+    quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
+    if quantised and not inplace:
+        raise PrunebookError('the model is quantised, but the adapter must be merged into 16-bit weights. Load it '
+                             'without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the '
+                             'folder of the checkpoint instead of the model.')
+    if 4 in (config.bits, OBJECTIVES[config.objective].needs_teacher and config.teacher_bits): quantization(4)
+    check_length(config.max_length, stack.config, stack.positions)
+    if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. '
+                             'Leave it out; a smaller batch_tokens or max_length takes less memory too.')
+    if not cut_record(model): log.warning('this model has no record of removed layers: this is plain fine-tuning.')
+    if method.trains_adapters: target_names(model, config)
+    if not config.needs_teacher: return None
+    other = tokenizer
+    if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher))
+    own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
+    if own != theirs or other.get_vocab() != tokenizer.get_vocab():
+        raise PrunebookError(f'the teacher has another tokenizer (vocabularies of {theirs} and {own}): its '
+                             'distribution is over other tokens. Give the model that this one was pruned from.')
+    if method.needs_teacher and cut_positions(model):
+        if (depth := layer_origins(cut_record(model))[1]) != len(LayerStack(teacher)):
+            raise PrunebookError(f'the teacher has {len(LayerStack(teacher))} layers; this model was pruned from one '
+                                 f'of {depth}. Give that one.')
+    return teacher
+
+# %% ../../nbs/course/04_healing.ipynb #heal0004
+@contextmanager
+def _work_at(out, asked, resume, force, reads):
+    "`out` itself if this run is finished, or a work folder that comes to stand there"
+    if resume and not force and (out/'asked.json').exists():
+        with lock(out):
+            recover(out)
+            was, now = settings_that_count(read_json(out/'asked.json')), settings_that_count(asked)
+            other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
+            if other: raise PrunebookError(f'{out} holds a run with other settings: {other}. Use the same, or choose '
+                                           'another folder.')
+            yield out
+    else:
+        with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
+            yield work
+            shutil.rmtree(work/'checkpoints', ignore_errors=True)
+
+@contextmanager
+def _run_folder(out, asked, resume, force, reads):
+    "Where the run works, the same folder in all processes; a temporary one if `out` is `None`"
+    from prunebook.healing.trainer import on_first
+    with ExitStack() as held:
+        if out is None: yield Path(held.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            work = _work_at(Path(os.path.abspath(out)), asked, resume, force, reads)
+            yield on_first(lambda: held.enter_context(work))
+            on_first(held.close)
+
 # %% ../../nbs/course/04_healing.ipynb #6d719386
 def heal(
     model: PreTrainedModel | str | Path, # Pruned, with 16- or 32-bit weights; it stays as it is. Or its checkpoint
     tokenizer: PreTrainedTokenizerBase | None,  # `None`: the checkpoint's own
-    texts: Sequence[str],                # Documents to train on
+    texts: Sequence[str | dict[str, Any]],  # To train on: documents, conversations, or both; see `documents`
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
@@ -185,50 +223,47 @@ def heal(
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
-    from prunebook.healing.training import own_device, undisturbed
-    config, on_disk = config or HealingConfig(), isinstance(model, (str, Path))
-    check_teacher(config, teacher)
+    from prunebook.healing.conversations import documents
+    from prunebook.healing.packing import Conversation, training_rows
+    from prunebook.healing.trainer import on_first, own_device, preserve_global_state
+    config, on_disk, save = config or HealingConfig(), isinstance(model, (str, Path)), out is not None
+    config.check_teacher(teacher)
     reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
-    config = _precise(config, own_device() if on_disk else LayerStack(model).device)
-    if on_disk: model, base, tokenizer = _opened(model, tokenizer, config, progress)
+    if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
+        config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
+    if on_disk:
+        source = checkpoint_folder(model)
+        base, (model, own) = checkpoint_fingerprint(source), training_copy(source, config, progress)
+        tokenizer = tokenizer or own
     else: base = fingerprint(model)
-    teacher = check_input(model, tokenizer, config, teacher, on_disk)
-    rows = checked_rows(model, tokenizer, texts, config)
-    asked, save = run_identity(base, teacher, rows, config), out is not None
-    with undisturbed(), run_folder(out, asked, resume, force, reads) as folder:
-        _learn(HealingRun(model, base, on_disk, teacher, tokenizer, rows, config, folder, save, progress), texts)
+
+    teacher, solve = _check_input(model, tokenizer, config, teacher, on_disk), METHODS[config.method].solve
+    docs = documents(texts, tokenizer, config.max_length, config.loss_on)
+    rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
+    if (top := int(rows.flat.max())) >= (most := LayerStack(model).embedding_rows):
+        raise PrunebookError(f'the tokenizer gives token {top} and the embedding of the model has {most} rows: they do '
+                             'not belong together. Give the tokenizer of this model.')
+    asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
+    asked |= settings_that_count(asdict(config))
+
+    with preserve_global_state(), _run_folder(out, asked, resume, force, reads) as folder:
+        def solved():
+            start, plain = time.time(), [o.text if isinstance(o, Conversation) else o for o in docs]
+            new = solve(model, teacher, tokenizer, plain, config, progress)
+            write_adapter(folder/'adapter', model, base, config, new, [], time.time() - start)
+        if not on_first((folder/'adapter').exists):
+            if solve: on_first(solved) if save else solved()
+            else:
+                run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
+                              inplace=on_disk, save=save, progress=progress)
+                now = config
+                while fewer := run(config=now):
+                    gc.collect()  # here and not where memory ran out: there the error still holds the tensors
+                    now = now.replace(batch_tokens=fewer)
+            on_first(lambda: None)  # all wait until the adapter is written
         note, tensors = read_note(folder/'adapter'), adapter_tensors(folder/'adapter')
         healed = None if on_disk else load_adapter(model, folder/'adapter')
     record = None if on_disk else getattr(model.config, 'prunebook', None)
     if record: healed.config.prunebook = record | dict(healed=healing_summary(config, note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
-
-# %% ../../nbs/course/04_healing.ipynb #f6b20982
-def _opened(name, tokenizer, config, progress):
-    "A checkpoint's training copy, its fingerprint and a tokenizer"
-    folder = checkpoint_folder(name)
-    base = checkpoint_fingerprint(folder)
-    model, own = training_copy(folder, config, progress)
-    return model, base, tokenizer or own
-
-# %% ../../nbs/course/04_healing.ipynb #83cc2c4a
-def _precise(config, device):
-    "16 bits become 32 on a CPU that is slow in 16"
-    if not slow_in_16_bits(device): return config
-    return config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
-
-def _learn(run, texts):
-    "Fill `run.folder`/adapter, unless an earlier start did"
-    from prunebook.healing.training import on_first
-    if on_first((run.folder/'adapter').exists): return
-    if METHODS[run.config.method].solve: on_first(lambda: _solve(run, texts)) if run.save else _solve(run, texts)
-    else: train(run)
-    on_first(lambda: None)  # all wait until the adapter is written
-
-# %% ../../nbs/course/04_healing.ipynb #10da2d1d
-def _solve(run, texts):
-    start = time.time()
-    solve = METHODS[run.config.method].solve
-    new = solve(run.model, run.teacher, run.tokenizer, texts, run.config, run.progress)
-    write_adapter(run.folder/'adapter', run, new, [], time.time() - start)

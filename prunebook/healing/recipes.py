@@ -5,39 +5,37 @@
 # %% ../../nbs/reference/healing/recipes.ipynb #2c74aa83
 from __future__ import annotations
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 from ..core import PrunebookError, Rule, Settings, instance, number, one_of, or_none, setting, whole
-from .methods import METHODS
+from .methods import METHODS, OBJECTIVES
 
 # %% auto #0
-__all__ = ['USUAL_RECIPE', 'PAPER_RECIPES', 'QUICK', 'RECIPES', 'PaperSettings', 'HealingConfig', 'settings_that_count']
+__all__ = ['PAPER_RECIPES', 'QUICK', 'RECIPES', 'HealingConfig', 'settings_that_count']
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
-def _recipe(max_length, learning_rate, rank): return dict(max_length=max_length, learning_rate=learning_rate, rank=rank)
+PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
+    'meta-llama/Llama-2-7b-hf': (2048, 3e-4, 2),
+    'meta-llama/Llama-2-13b-hf': (4096, 3e-4, 64),
+    'meta-llama/Llama-2-70b-hf': (4096, 3e-5, 8),
+    'Qwen/Qwen-7B': (2048, 3e-4, 64),
+    'Qwen/Qwen-14B': (4096, 3e-4, 64),
+    'mistralai/Mistral-7B-v0.1': (2048, 3e-6, 4),
+    'microsoft/phi-2': (2048, 2e-4, 64)}.items()}
+_USUAL = dict(max_length=2048, learning_rate=3e-4, rank=64)  # for any other model
 
-USUAL_RECIPE = _recipe(2048, 3e-4, 64)
-PAPER_RECIPES = {
-    'meta-llama/Llama-2-7b-hf': _recipe(2048, 3e-4, 2),
-    'meta-llama/Llama-2-13b-hf': _recipe(4096, 3e-4, 64),
-    'meta-llama/Llama-2-70b-hf': _recipe(4096, 3e-5, 8),
-    'Qwen/Qwen-7B': _recipe(2048, 3e-4, 64),
-    'Qwen/Qwen-14B': _recipe(4096, 3e-4, 64),
-    'mistralai/Mistral-7B-v0.1': _recipe(2048, 3e-6, 4),
-    'microsoft/phi-2': _recipe(2048, 2e-4, 64)}
-
-# %% ../../nbs/reference/healing/recipes.ipynb #7fd14fbe
+# %% ../../nbs/reference/healing/recipes.ipynb #97becb07
 _bits = one_of(4, 16, 32)
 _names = Rule(lambda v: isinstance(v, list) and v and all(isinstance(o, str) for o in v), 'names of linear layers')
 
 @dataclass
-class PaperSettings(Settings):
-    "The settings of a healing run that the paper reports"
+class HealingConfig(Settings):
+    "The recipe of a healing run. A wrong value raises `PrunebookError`"
     # Optimiser steps (paper: 5000)
     steps: int = setting(5000, whole(1))
-    # Documents or chunks a step, over all processes (paper: 16)
+    # Documents or rows a step, over all processes (paper: 16)
     batch_size: int = setting(16, whole(1))
-    # Tokens kept of a document, or in a chunk (paper: 2048 or 4096)
+    # Tokens kept of a document, or in a row (paper: 2048 or 4096)
     max_length: int = setting(2048, whole(2))
     # Peak of the cosine schedule (paper: 3e-6 to 3e-4, by model)
     learning_rate: float = setting(3e-4, number(5e-324, 1, 'a number between 0 and 1, such as 3e-4'))
@@ -53,38 +51,19 @@ class PaperSettings(Settings):
     targets: Sequence[str] | None = setting(None, or_none(_names))
     # Frozen weights in training: 4 (NF4), 16 (bfloat16; 32 on a CPU that is `slow_in_16_bits`) or 32 (paper: 4)
     bits: int = setting(16, _bits)
-
-    def complete(self) -> None:
-        "Fill in the fields that follow from `steps` and `rank`"
-        for k, v in vars(self).items():
-            if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
-        if isinstance(self.targets, str): self.targets = [self.targets]
-        if isinstance(self.targets, tuple): self.targets = list(self.targets)
-        if self.alpha is None: self.alpha = self.rank
-        if self.warmup is None and isinstance(self.steps, int): self.warmup = max(0, min(100, self.steps // 10))
-
-    @classmethod
-    def paper(cls,
-        model_id: str = '',  # A hub id
-        **changes: Any       # Fields to set otherwise
-    ) -> Any:                # Of this class, such as a `HealingConfig`
-        "The recipe of arXiv:2403.17887, appendix B, for `model_id`: 5000 steps of 16 documents, 4-bit weights"
-        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, USUAL_RECIPE) | changes)
-
-# %% ../../nbs/reference/healing/recipes.ipynb #97becb07
-@dataclass
-class HealingConfig(PaperSettings):
-    "The recipe of a healing run. A wrong value raises `PrunebookError`"
     # "none": a document a row, padded (paper). Documents joined and cut into rows without padding: "packed", each ended
     # as in the model's own training; "chunk", each ended by EOS, which may be the end of a turn (the book's runs)
     packing: str = setting('none', one_of('none', 'packed', 'chunk'))
+    # Of conversations, learn what the "assistant" says, or "all" (plain texts are learned whole)
+    loss_on: str = setting('assistant', one_of('assistant', 'all'))
     # Layers with adapters: "all" (paper), "after_cut", or "near_cut": `near` layers on each side
     adapt: str = setting('all', one_of('all', 'near_cut', 'after_cut'))
     near: int = setting(4, whole(1))  # Layers on each side of a cut for "near_cut"
     method: str = setting('lora', instance(str, 'the name of a healing method'))  # Its name in METHODS (paper: "lora")
-    last: int = setting(3, whole(0))  # Layers that "head_and_last" trains with the head (arXiv:2411.15558: 3)
+    # Options of the method, as JSON: of "head_and_last" {"last": 3}, the layers that learn with the head
+    options: dict[str, Any] | None = setting(None, instance(dict, 'a dict of options'))
     # "lm": the next token (paper); "distill": the unpruned model's distribution over it
-    objective: str = setting('lm', one_of('lm', 'distill'))
+    objective: str = setting('lm', instance(str, 'the name of a healing objective'))
     teacher_bits: int = setting(16, _bits)  # The unpruned model's weights for "distill"
     # Tokens a process holds at once, padding included, at least a row; a step's gradients add up. `None`: all that fit
     batch_tokens: int | None = setting(None, or_none(whole(1)))
@@ -98,27 +77,62 @@ class HealingConfig(PaperSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        METHODS.find(self.method)
+        OBJECTIVES.find(self.objective)
+        self.options = asdict(METHODS.find(self.method).options.of(self.options, f'options of method {self.method!r}'))
         if self.warmup >= self.steps:
             raise PrunebookError(f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.')
 
     def complete(self) -> None:
         "Fill in the fields that follow from others"
-        super().complete()
-        if self.save_every is None and isinstance(self.steps, int): self.save_every = max(1, self.steps // 10)
+        for k, v in vars(self).items():
+            if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
+        if isinstance(self.targets, str): self.targets = [self.targets]
+        if isinstance(self.targets, tuple): self.targets = list(self.targets)
+        if self.alpha is None: self.alpha = self.rank
+        if self.options is None: self.options = {}
+        if isinstance(self.steps, int):
+            if self.warmup is None: self.warmup = max(0, min(100, self.steps // 10))
+            if self.save_every is None: self.save_every = max(1, self.steps // 10)
+
+    @property
+    def needs_teacher(self) -> bool:
+        "Does the recipe learn from the unpruned model?"
+        return METHODS[self.method].needs_teacher or OBJECTIVES[self.objective].needs_teacher
+
+    def check_teacher(self, teacher: Any) -> None:
+        "Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`"
+        if self.needs_teacher and teacher is None:
+            raise PrunebookError(f'objective={self.objective!r}, method={self.method!r} learn from the unpruned model: '
+                                 'give it as teacher=… (--teacher).')
+
+    @classmethod
+    def paper(cls,
+        model_id: str = '',  # A hub id
+        **changes: Any       # Fields to set otherwise
+    ) -> HealingConfig:
+        "The recipe of arXiv:2403.17887, appendix B, for `model_id`: 5000 steps of 16 documents, 4-bit weights"
+        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, _USUAL) | changes)
 
     @classmethod
     def of(cls, given: dict[str, Any], where: str = '') -> HealingConfig:
-        "From a dict, perhaps of an older version, whose `micro_batch` counted rows. Raises `PrunebookError`"
-        rows = given.get('micro_batch', '') if isinstance(given, dict) else ''
-        if not isinstance(rows, int | None): return super().of(given, where)
-        config = super().of({k: v for k, v in given.items() if k != 'micro_batch'}, where)
+        """From a dict. Names of the method's options count as such. In older versions `last` was a field, and
+        `micro_batch` counted rows. Raises `PrunebookError`"""
+        if not isinstance(given, dict): return super().of(given, where)
+        given, rows = dict(given), given.get('micro_batch', '')
+        method = METHODS.get(str(given.get('method', 'lora')))
+        own = {f.name for f in fields(method.options)} if method else set()
+        if found := {k: given.pop(k) for k in own & given.keys() - {f.name for f in fields(cls)}}:
+            given['options'] = (given.get('options') or {}) | found
+        if 'options' not in given and isinstance(given.get('last'), int): del given['last']
+        if isinstance(rows, int | None): del given['micro_batch']
+        config = super().of(given, where)
         return config.replace(batch_tokens=rows * config.max_length) if rows else config
 
     def replace(self, **changes: Any) -> HealingConfig:
-        "A copy with some fields changed; alpha, warmup and save_every follow unless they were set otherwise"
+        "A copy with some fields, or options, changed; alpha, warmup and save_every follow unless they were given"
         usual = type(self)(steps=self.steps, rank=self.rank)
         follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
+        if changes.get('method', self.method) != self.method: follow['options'] = None
         return self.of(asdict(self) | follow | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
@@ -132,5 +146,6 @@ def settings_that_count(
     recipe: dict[str, Any]  # A `HealingConfig` as a dict, perhaps of an older version with fewer fields
 ) -> dict[str, Any]:
     "The settings that change numbers, with missing fields at their defaults"
-    free = ('batch_tokens', 'micro_batch', 'gradient_checkpointing')
-    return {k: v for k, v in (asdict(HealingConfig()) | recipe).items() if k not in free}
+    free, now = ('batch_tokens', 'micro_batch', 'gradient_checkpointing', 'last'), asdict(HealingConfig()) | recipe
+    if now['method'] == 'head_and_last' and 'last' in recipe: now['options'] = dict(last=recipe['last'])
+    return {k: v for k, v in now.items() if k not in free}
