@@ -414,7 +414,6 @@ def _heal(
     from prunebook.core import discard
     from prunebook.evaluation.generation import sample_answers
     from prunebook.healing.adapters import merge_into
-    from prunebook.healing.conversations import load_conversations
     from prunebook.model.loading import own_type
     from prunebook.paper.reproduce import started_work
     from prunebook.pruning.checkpoint import checkpoint_folder
@@ -425,8 +424,7 @@ def _heal(
     asked = dict(command='heal', model=public_name(source.model), texts=public_name(texts.texts))
     work, reads = place.with_name(place.name + '.unfinished'), [source.model, texts.texts, teacher, judge_texts]
     with started_work(place, asked, resume, force, reads) if main else nullcontext():
-        docs = load_conversations(texts.texts, texts.n_texts) or texts.read('healing', progress)
-        judged = [] if on_disk else _judged(texts, judge_texts, n_judge)
+        docs, judged = texts.read('healing', progress), [] if on_disk else _judged(texts, judge_texts, n_judge)
         source.config(config.max_length)
         if on_disk: source.check_memory('heal', recipe=config, teacher=teacher)
         model, tok = (source.model, None) if on_disk else source.load(

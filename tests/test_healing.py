@@ -15,7 +15,6 @@ from prunebook import HealingConfig, PrunebookError, heal, prune_model
 from prunebook.healing.adapters import load_adapter
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import lock, read_json
-from prunebook.data.texts import Tokens
 from prunebook.healing.healing import HealingResult, make_student
 from prunebook.healing.methods import METHODS, Method, cut_positions, frozen_copy
 from prunebook.healing.recipes import PAPER_RECIPES, QUICK, settings_that_count
@@ -205,7 +204,8 @@ def test_a_patch_that_makes_the_model_worse_warns(monkeypatch, caplog):
     monkeypatch.setattr(patching, '_least_squares_map', lambda G, C: -9 * torch.eye(len(G)).double())
     second = heal(cut, tokenizer(), [text] * 3, patch, teacher=model, progress=False)
     lines = [o.getMessage() for o in caplog.records if o.name == 'prunebook.healing.linear_patch']
-    a, b = map(float, re.search(r'from ([\d.]+) to ([\d.]+) nats per token on 3 of the texts. Heal it', lines[0]).groups())
+    numbers = re.search(r'from ([\d.]+) to ([\d.]+) nats per token on 3 of the texts. Heal it', lines[0])
+    a, b = map(float, numbers.groups())
     assert len(lines) == 1 and b > a and not same(state(first.model), state(second.model))
 
 

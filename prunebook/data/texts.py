@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize', 'groups_by_length',
-           'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize',
+           'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
+           'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -123,7 +124,7 @@ def load_texts(
     config: str | None = None,  # Configuration of a hub set; "en" for allenai/c4
     progress: bool = True,      # Show progress while fetching
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
-) -> list[str]:                 # A document each, as stored; of a row with `messages` and no text, the row
+) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
     "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
     if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
     name = str(name)
@@ -140,12 +141,20 @@ def load_texts(
                              f'{len(texts)}. Ask for 1 to {len(texts)}.')
     return texts
 
+def messages_of(row: Mapping) -> list[dict[str, str]] | None:
+    "The messages of a row: its `messages`, or `prompt` and `response` (or `completion`); `None` without them"
+    if isinstance(row.get('messages'), list): return row['messages']
+    pair = row.get('prompt'), row.get('response', row.get('completion'))
+    if not all(isinstance(o, (str, list)) for o in pair): return None
+    said = zip(('user', 'assistant'), pair)
+    return [m for role, o in said for m in ([dict(role=role, content=o)] if isinstance(o, str) else o)]
+
 def _text_of(row, column, name):
     "The text of a row; the row itself if it is a conversation"
     if isinstance(row, str): return row
     if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
     if isinstance(row.get(column), str): return row[column]
-    if column == 'text' and isinstance(row.get('messages'), list): return row
+    if column == 'text' and messages_of(row) is not None: return row
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
                          f'{sorted(map(str, row))}. Name the one with the text (column=…).')
 
@@ -155,8 +164,8 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
 def as_texts(
-    given: Any,              # Texts; rows with `text` or `messages`, such as a `datasets.Dataset`; a file
-    tokenizer: Any = None,   # Its chat template puts `messages` into words
+    given: Any,              # Texts; rows with `text`, or conversations, such as a `datasets.Dataset`; a file
+    tokenizer: Any = None,   # Its chat template puts conversations into words
 ) -> list[str]:
     "The documents of anything that holds some. Raises `PrunebookError` for what is none, and without any"
     if isinstance(given, (str, Path)):
@@ -169,7 +178,7 @@ def as_texts(
     if not getattr(tokenizer, 'chat_template', None):
         raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
                              'Give the tokenizer of an instruct model, or texts.')
-    words = lambda o: tokenizer.apply_chat_template(o['messages'], tokenize=False)
+    words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in texts]
 

@@ -78,7 +78,10 @@ class HealingConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         OBJECTIVES.find(self.objective)
-        self.options = asdict(METHODS.find(self.method).options.of(self.options, f'options of method {self.method!r}'))
+        kind = METHODS.find(self.method).options
+        if odd := sorted(self.options.keys() - (own := {f.name for f in fields(kind)})):
+            raise PrunebookError(f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.')
+        self.options = asdict(kind(**self.options))
         if self.warmup >= self.steps:
             raise PrunebookError(f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.')
 
