@@ -201,7 +201,6 @@ def choice_accuracy(
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
     seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
     max_length: int | None = None,    # Context in tokens; the model's own if `None`
-    too_long: str = 'truncate',       # Longer items: "truncate" on the left, or "refuse"
     batch_tokens: int | None = None,
     progress: bool = True,
     task: str = 'questions',          # Name in the result
@@ -215,8 +214,6 @@ def choice_accuracy(
     from prunebook.evaluation.losses import _chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
     if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
-    if too_long not in ('truncate', 'refuse'):
-        raise PrunebookError(f'too_long {too_long!r}: give "truncate" or "refuse".')
     check_items(items)
     _check_shots(shots, examples)
     if shots: check_items(examples, 'example')
@@ -235,9 +232,6 @@ def choice_accuracy(
 
     alike = defaultdict(list)
     for i, o in enumerate(rendered): alike[o.front].append(i)
-    if too_long == 'refuse' and (cut := sorted(set().union(*(encode(o)[2] for o in alike.values())))):
-        raise PrunebookError(f'{len(cut)} of {len(items)} items are longer than the context: {cut[:10]}. '
-                             'Leave them out, use fewer shots, or too_long="truncate".')
     logprobs, tokens = ([[0] * len(o.choices) for o in rendered] for _ in range(2))
     cut, total = set(), sum(len(o.prompts) for o in rendered)
     with evaluating(model), tqdm(total=total, desc=f'{task} {scoring}', unit='item', disable=not progress) as bar:

@@ -135,9 +135,9 @@ class ChoiceTask(_QuestionTask):
         _check_shots(task.shots, task.examples)
         return task
 
-    def score(self, model, tokenizer, items, too_long='truncate', batch_tokens=None, progress=True, chat=False, **run):
+    def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
-                               too_long=too_long, batch_tokens=batch_tokens, progress=progress, task=self.name,
+                               batch_tokens=batch_tokens, progress=progress, task=self.name,
                                source=self.source_name, prompt=self.prompt, answers=self.answers, chat=chat)
 
 @dataclass(frozen=True, repr=False)
@@ -300,7 +300,6 @@ def evaluate(
     harness: Sequence[str] = (),           # Tasks to run in the lm-evaluation-harness besides
     save: str | Path | None = None,        # Folder that keeps each score as soon as it is known
     chat: bool = False,                    # Use the tokenizer's chat template
-    too_long: str = 'truncate',            # As in `choice_accuracy`
     max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
@@ -316,7 +315,7 @@ def evaluate(
         _check_parent(LayerStack(model), LayerStack(parent))
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
-    run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat, too_long=too_long,
+    run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()
     for name, task in ready.items():

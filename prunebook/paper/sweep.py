@@ -48,7 +48,7 @@ def _by_task(rule):
 
 _text, _limit = instance(str, 'a text'), or_none(whole(1))
 _limits = Rule(lambda v: _limit.test(v) or _by_task(_limit).test(v), f'{_limit.allowed}; or a dict of them by task')
-_scoring = ('shots', 'seed', 'scoring', 'examples', 'too_long', 'max_new_tokens', 'chat')
+_scoring = ('shots', 'seed', 'scoring', 'examples', 'max_new_tokens', 'chat')
 _asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring), f'a dict of {", ".join(_scoring)}')
 
 @dataclass
@@ -314,7 +314,7 @@ def model_score(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', 
                 parent: 'PreTrainedModel', progress: bool = True) -> LossScore | ParentScore | Score:
     "The score of one model on one task; `parent` is the unpruned model"
     task = task_of(config, spec)
-    own = {k: v for k, v in config.scoring.items() if k in ('too_long', 'max_new_tokens', 'chat')}
+    own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
     return evaluate(model, tokenizer, [task], n_questions=questions_of(config, spec), n_texts=config.n_texts,
                     data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
                     progress=progress, parent=parent, **own)[task.name]
