@@ -108,8 +108,8 @@ def test_a_set_that_no_hub_has():
 
 # questions
 
-ROWS = dict(mmlu=14042, arc_easy=2376, arc_challenge=1172, gsm8k=1319, lambada=5153, humaneval=164, piqa=1838,
-            boolq=3270, hellaswag=10042, openbookqa=500, sciq=1000, winogrande=1267, csqa=1221, siqa=1954,
+ROWS = dict(mmlu=14042, arc_easy=2376, arc_challenge=1172, gsm8k=1319, lambada=5153, humaneval=164, math500=500,
+            piqa=1838, boolq=3270, hellaswag=10042, openbookqa=500, sciq=1000, winogrande=1267, csqa=1221, siqa=1954,
             arithmetic=3000)
 
 

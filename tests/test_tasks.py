@@ -9,7 +9,7 @@ from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
 from prunebook.evaluation.generation import same_number
-from prunebook.evaluation.programs import passes_tests
+from prunebook.evaluation.judges import passes_tests
 from prunebook.evaluation.scores import item_hash, load_score
 from prunebook.evaluation.tasks import (TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
                                         evaluate, harness_scores, parse_task)
@@ -71,6 +71,15 @@ def test_a_file_of_questions_is_a_task(tmp_path):
     a, b = s.values()
     assert a.scoring == 'likelihood' and b.task == 'q.jsonl:shots=2,scoring=per_char' and b.shots == 2
     assert str(tmp_path) not in json.dumps([o.to_dict() for o in s.values()]), 'local paths stay out of records'
+
+
+def test_a_file_of_texts_is_a_loss(tmp_path):
+    docs = write(tmp_path/'d.jsonl', [dict(text=o, body=o[::-1]) for o in letter_texts()])
+    a, b = run([docs, f'{docs}:column=body']).values()
+    assert (a.task, a.source, b.task) == ('d.jsonl', 'd.jsonl', 'd.jsonl:column=body') and a.sums != b.sums
+    assert run([dict(text=o) for o in letter_texts()])['own'].sums == a.sums
+    assert run(questions())['own'].logprobs == run([write(tmp_path/'q.jsonl', questions())]).popitem()[1].logprobs
+    with pytest.raises(PrunebookError, match="no text in column 'x'"): run([f'{docs}:column=x'])
 
 
 @pytest.mark.parametrize('wrong', [dict(items=None), dict(scoring='best')])

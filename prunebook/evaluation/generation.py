@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import os, re, time
+import os, time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -17,25 +17,14 @@ from ..core import PrunebookError
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
 from .choices import _check_shots, _prefill, _warn_truncated, choose_examples
 from .choices import prompt as _worded
+from .judges import last_number, same_number
 from .losses import _chat_prompt
 from .scores import Score, item_hash, wilson
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['last_number', 'same_number', 'greedy_config', 'generate_texts', 'generated_accuracy', 'sample_answers',
-           'lost_answers']
-
-# %% ../../nbs/reference/evaluation/generation.ipynb #81b6dfde
-def last_number(text: str) -> float | None:
-    "The last number in `text`: signs, decimal points and thousands separators are understood"
-    found = re.findall(r'(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?', text)
-    return float(found[-1].replace(',', '')) if found else None
-
-def same_number(text: str, item: dict[str, Any]) -> bool:
-    "Does `text` end in the number that ends the answer of `item`?"
-    got = last_number(text)
-    return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
+__all__ = ['greedy_config', 'generate_texts', 'generated_accuracy', 'sample_answers', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -161,7 +150,7 @@ def generated_accuracy(
     _warn_truncated(cut, len(items))
     right = [int(judge(t, o)) for t, o in zip(written, items)]
     k, n, number = sum(right), len(items), lambda o: last_number(str(o.get('answer', '')))
-    same = Counter(str(o.get('answer')) if number(o) is None else number(o) for o in items)
+    same = Counter(str(o.get('answer')) if score or number(o) is None else number(o) for o in items)
     return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(same.values()) / n,
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
                  items=item_hash(items), shots=int(shots), chat=chat)

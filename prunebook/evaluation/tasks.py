@@ -14,15 +14,15 @@ from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
 from ..data.questions import check_items, load_questions
 from ..data.texts import read_table, load_texts
 from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
-from .programs import passes_tests, run_program
+from .judges import passes_tests, run_program, same_mathematics
 from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
                                          item_hash)
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'ProgramTask', 'parse_task',
-           'change_task', 'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
+__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
+           'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -64,7 +64,7 @@ class Task:
         """Its questions or texts: `n` of them, evenly spread, or all; NAME.jsonl files in `data_dir` come first.
         Raises `PrunebookError` if they cannot be found"""
         if isinstance(self.items, (str, Path)):
-            if self.reads_texts: return load_texts(self.items, split=self.split or 'validation', n=n)
+            if self.reads_texts: return load_texts(self.items, self.split or 'validation', n, self.column)
             return load_questions(self.items, n=n, data_dir=data_dir, split=self.split)
         items = list(self.items() if callable(self.items) else self.items)
         if n is not None and not 1 <= n <= len(items):
@@ -83,7 +83,8 @@ class Task:
 @dataclass(frozen=True, repr=False)
 class LossTask(Task):
     "The loss on texts"
-    kind, reads_texts = 'loss', True
+    column: str = 'text'  # Of a file or a set on the hub
+    kind, reads_texts, keys = 'loss', True, ('source', 'split', 'column')
 
     def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
@@ -94,7 +95,8 @@ class LossTask(Task):
 class DivergenceTask(Task):
     "How close the model is to its parent on texts"
     scoring: str = 'agreement'  # Or "kl"
-    kind, reads_texts = 'parent', True
+    column: str = 'text'
+    kind, reads_texts, keys = 'parent', True, LossTask.keys
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, chat=False, **run):
@@ -146,12 +148,14 @@ class GeneratedTask(_QuestionTask):
     right: Callable | None = None    # (generated text, item) → right?; `same_number` if `None`
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
     max_new_tokens: int = 256
+    ready: Callable | None = None    # Raises `PrunebookError` where answers cannot be judged
     in_chat: dict[str, Any] = field(default_factory=dict)  # There, in place of it: prompt, stop; begin, of the reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
         from prunebook.evaluation.generation import _check_generated
         task = super().load(n, data_dir)
+        if self.ready: self.ready()
         _check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
         return task
 
@@ -161,15 +165,6 @@ class GeneratedTask(_QuestionTask):
         return generated_accuracy(model, tokenizer, items, self.shots, self.examples, self.seed,
                                   max_new_tokens or self.max_new_tokens, batch_tokens, progress, self.name,
                                   self.source_name, score=self.right, chat=chat, **how)
-
-@dataclass(frozen=True, repr=False)
-class ProgramTask(GeneratedTask):
-    "A function that the model writes, and that passes its tests"
-    right: Callable | None = passes_tests
-
-    def load(self, n=None, data_dir=None):
-        run_program('')  # refused here if it cannot be locked up
-        return super().load(n, data_dir)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
@@ -208,13 +203,18 @@ for _o in (
     GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_examples('gsm8k'), seed=None, stop=('Q:',),
                   prompt=lambda o: f"Q: {o['question']}\nA:",
                   source='lm-evaluation-harness: gsm8k_cot, flexible-extract'),
-    ProgramTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
-                stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
-                    prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
-                                      f"tests:\n```python\n{o['question']}\n```\n"),
-                    begin=lambda o: f"Here is the completed function:\n```python\n{o['question']}\n",
-                    stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint', '```')),
-                source='lm-evaluation-harness: humaneval, humaneval_instruct; pass@1, greedy'),
+    GeneratedTask('math500', 'MATH-500', 'math500', shots=4, examples=_examples('math500'), seed=None,
+                  prompt=lambda o: f"Problem:\n{o['question']}\n\nSolution:", stop=('Problem:',), max_new_tokens=512,
+                  right=same_mathematics, ready=lambda: same_mathematics('', dict(solution='')),
+                  source='lm-evaluation-harness: minerva_math500, math_verify'),
+    GeneratedTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
+                  right=passes_tests, ready=lambda: run_program(''),
+                  stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
+                      prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
+                                        f"tests:\n```python\n{o['question']}\n```\n"),
+                      begin=lambda o: f"Here is the completed function:\n```python\n{o['question']}\n",
+                      stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint', '```')),
+                  source='lm-evaluation-harness: humaneval, humaneval_instruct; pass@1, greedy'),
     GeneratedTask('sums', 'Sums of one step', 'sums'),
     GeneratedTask('lambada', 'LAMBADA', 'lambada', prompt=lambda o: o['question'], stop=(), max_new_tokens=8,
                   right=lambda text, o: text.strip().startswith(o['answer']),
@@ -228,10 +228,11 @@ def parse_task(spec: str | Path | Task) -> Task:
     if isinstance(spec, Task): return spec
     spec, changes = str(spec), {}
     name, _, rest = (spec, '', '') if os.path.isfile(spec) else spec.partition(':')
-    task = _own_task(name, public_name(name)) if os.path.isfile(name) else TASKS.find(name)
-    for part in rest.split(',') if rest else ():
-        key, eq, value = map(str.strip, part.partition('='))
-        if not eq or not value or key not in task.keys:
+    given = [(o, *map(str.strip, o.partition('=')[::2])) for o in rest.split(',')] if rest else []
+    own = os.path.isfile(name) and _own_task(name, public_name(name), any(key == 'column' for _, key, _ in given))
+    task = own or TASKS.find(name)
+    for part, key, value in given:
+        if not value or key not in task.keys:
             raise PrunebookError(f'task {spec!r}: {part!r} means nothing for {task.name}. '
                                  f'Give key=value with the keys {", ".join(task.keys)}.')
         if key in ('shots', 'seed') and not value.isdigit():
@@ -239,17 +240,17 @@ def parse_task(spec: str | Path | Task) -> Task:
         changes[key] = int(value) if key in ('shots', 'seed') else value
     return change_task(task, **changes)
 
-def _own_task(given, name):
+def _own_task(given, name, texts=False):
     "A task on rows of yours, a list or a file: their loss if they are texts, else questions"
-    row = next(iter(read_table(given) if isinstance(given, str) else given), {})
-    if 'question' not in row and {'text', 'messages'} & set(row): return LossTask(name, name, given)
+    row = {} if texts else next(iter(read_table(given) if isinstance(given, str) else given), {})
+    if texts or 'question' not in row and {'text', 'messages'} & set(row): return LossTask(name, name, given)
     rows = load_questions(given)
     kind = ChoiceTask if 'choices' in rows[0] else GeneratedTask
     return kind(name, name, given if isinstance(given, str) else rows)
 
 def change_task(task: Task, **changes: Any) -> Task:
-    "A task with changes (shots, scoring, source, split, seed), which its name and title carry"
-    new = {k: changes[k] for k in ChoiceTask.keys if k in changes
+    "A task with changes (shots, scoring, source, split, seed, column), which its name and title carry"
+    new = {k: changes[k] for k in (*ChoiceTask.keys, 'column') if k in changes
            and changes[k] != getattr(task, 'items' if k == 'source' else k, None)}
     if not new: return task
     said = [f'{v}-shot' if k == 'shots' else f'{k} {public_name(v)}' for k, v in new.items()]

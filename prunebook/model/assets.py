@@ -236,6 +236,7 @@ _forms = dict(  # by a field that no other set has
     answerA=lambda r: dict(question=f"{r['context']} {r['question']}", choices=[r[f'answer{o}'] for o in 'ABC'],
                            answer=int(r['label']) - 1),
     option1=lambda r: dict(question=r['sentence'], choices=[r['option1'], r['option2']], answer=int(r['answer']) - 1),
+    problem=lambda r: dict(question=r['problem'], answer=r['answer'], solution=r['solution']),  # MATH
     canonical_solution=lambda r: dict(question=r['prompt'], answer=r['canonical_solution'], test=r['test'],
                                       entry_point=r['entry_point']),  # HumanEval
     query=_request)
