@@ -20,9 +20,7 @@ from .core import (PrunebookError, disk_errors, free_place, keep_apart, new_fold
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
-__all__ = ['COMMANDS', 'REGISTRIES', 'Count', 'Changes', 'RENAMED', 'TYPES', 'AGAIN', 'LESS', 'command', 'comments', 'Option',
-           'options', 'group_of', 'add_option', 'call', 'NotEnoughMemory', 'Source', 'Texts', 'Lengths', 'Demo',
-           'Parser', 'parser', 'table_lines', 'lines', 'plain_json', 'say', 'interruptible', 'main']
+__all__ = ['COMMANDS', 'command', 'parser', 'main']
 
 # %% ../nbs/reference/cli.ipynb #1f1df201
 COMMANDS: dict[str, Callable] = {}
@@ -39,7 +37,7 @@ def command(
 
 # %% ../nbs/reference/cli.ipynb #8c1b7da9
 @cache
-def comments(
+def _comments(
     owner: Any  # A function or a dataclass
 ) -> dict[str, str]:
     "The comments of parameters or fields by name, beside them or above them"
@@ -58,14 +56,14 @@ def comments(
     return found
 
 # %% ../nbs/reference/cli.ipynb #163852c4
-REGISTRIES = dict(
+_REGISTRIES = dict(
     models='model.assets.ASSETS', texts='model.assets.ASSETS', tasks='evaluation.tasks.TASKS',
     strategies='pruning.strategies.STRATEGIES', methods='healing.methods.METHODS', stacks='serving.rules.STACKS',
     presets='paper.reproduce.PRESETS', types='serving.gguf.TYPES')
 
 def _names(kind):
     "The names in a registry, with their summaries if they have some"
-    module, _, name = REGISTRIES[kind].rpartition('.')
+    module, _, name = _REGISTRIES[kind].rpartition('.')
     found = getattr(import_module(f'prunebook.{module}'), name)
     if name == 'ASSETS': return ', '.join(o.name for o in found.values() if o.kind == kind.replace('models', 'model'))
     if isinstance(found, dict) and all(hasattr(o, 'summary') for o in found.values()):
@@ -73,7 +71,7 @@ def _names(kind):
     return ', '.join(found)
 
 # %% ../nbs/reference/cli.ipynb #cae86043
-class Option(NamedTuple):
+class _Option(NamedTuple):
     "An argument of a command"
     name: str
     kind: str            # Its annotation
@@ -83,29 +81,29 @@ class Option(NamedTuple):
     group: str = ''      # The parameter that it belongs to, if that is a group
     field: str = ''      # Its name in the group
 
-Count, Changes = int, dict  # for annotations: a whole number above 0; the fields of a config that are given
-RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
+_Count, _Changes = int, dict  # for annotations: a whole number above 0; the fields of a config that are given
+_RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
-def options(
+def _options(
     run: Callable  # A command
-) -> Iterator[Option]:
+) -> Iterator[_Option]:
     "The arguments of a command, in the order of its parameters; groups, settings and strategies give theirs"
-    said = comments(run)
+    said = _comments(run)
     for p in inspect.signature(run).parameters.values():
         default = MISSING if p.default is p.empty else p.default
         if p.kind == p.VAR_KEYWORD: yield from _strategy_options()
-        elif kind := group_of(p.annotation):
-            own, changes = comments(kind), group_of(p.annotation).__module__ != __name__
+        elif kind := _group_of(p.annotation):
+            own, changes = _comments(kind), _group_of(p.annotation).__module__ != __name__
             for f in fields(kind):
-                name = RENAMED.get(f.name, f.name) if changes else f.name
+                name = _RENAMED.get(f.name, f.name) if changes else f.name
                 default = None if changes else f.default
-                if name: yield Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name)
+                if name: yield _Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name)
         elif p.name != 'progress':
-            yield Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY)
+            yield _Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY)
 
-def group_of(annotation: Any) -> Any:
-    "The dataclass whose fields are arguments: a group of this module, or `Changes[…]` to a config; else `None`"
-    named = re.fullmatch(r'Changes\[(\w+)\]', str(annotation))
+def _group_of(annotation: Any) -> Any:
+    "The dataclass whose fields are arguments: a group of this module, or changes to a config; else `None`"
+    named = re.fullmatch(r'_Changes\[(\w+)\]', str(annotation))
     kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
     return kind if is_dataclass(kind) else None
 
@@ -114,7 +112,7 @@ def _strategy_options():
     for name, default in known.items():
         users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
         text = f'of {users} (default: {default})'
-        yield Option(name, type(default).__name__, None, text, group='options', field=name)
+        yield _Option(name, type(default).__name__, None, text, group='options', field=name)
 
 # %% ../nbs/reference/cli.ipynb #efa08d91
 def _whole(text):
@@ -125,44 +123,44 @@ def _json(text):
     try: return json.loads(text)
     except ValueError: raise argparse.ArgumentTypeError(f'{text!r}: give JSON') from None
 
-TYPES = dict(dict=_json, Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
+_TYPES = dict(dict=_json, _Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
 
-def add_option(p: argparse.ArgumentParser, o: Option) -> None:
+def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
     text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}')).replace('%', '%%')
     if o.default not in (MISSING, None, False, ()) and 'default:' not in text: text += f' (default: {o.default})'
     flag, how = '--' + o.name.replace('_', '-'), dict(help=text, default=None if o.default is MISSING else o.default)
     if 'bool' in o.kind and o.default is None: return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction)
     if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
-    word = next((k for k in TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
+    word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
     many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
-    how |= dict(type=TYPES[word], nargs=many, metavar=dict(Count='N', int='N', float='X').get(word, o.name.upper()))
+    how |= dict(type=_TYPES[word], nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
     if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
     else: p.add_argument(flag, **how, required=o.default is MISSING)
 
-def call(
+def _call(
     run: Callable,
     args: argparse.Namespace
 ) -> dict[str, Any]:  # The result of the command
     "Run a command with the arguments of a command line"
     given, groups = {}, {}
-    for o in options(run):
+    for o in _options(run):
         if not o.group: given[o.name] = getattr(args, o.name)
         else: groups.setdefault(o.group, {})[o.field] = getattr(args, o.name)
     for p in inspect.signature(run).parameters.values():
         own = groups.get(p.name, {})
         if p.kind == p.VAR_KEYWORD: given |= {k: v for k, v in own.items() if v is not None}
         elif 'Changes' in str(p.annotation): given[p.name] = {k: v for k, v in own.items() if v is not None}
-        elif own: given[p.name] = group_of(p.annotation)(**own)
+        elif own: given[p.name] = _group_of(p.annotation)(**own)
         elif p.name == 'progress': given['progress'] = args.progress
     return run(**given)
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
-class NotEnoughMemory(PrunebookError):
+class _NotEnoughMemory(PrunebookError):
     "A command cannot fit into this machine"
 
 @dataclass
-class Source:
+class _Source:
     "The model of a command, and how it is loaded"
     model: str  # {models}, a hub id, a folder or a .gguf file
     # type of the weights: auto (the checkpoint's own; float32 on a CPU that is slow in 16 bits), bfloat16, float16 or
@@ -199,7 +197,7 @@ class Source:
 
     def check_memory(self, command: str = 'evaluate', max_length: int = 0, batch_tokens: int | None = None,
                      recipe: Any = None, teacher: str | None = None) -> None:
-        "Raises `NotEnoughMemory` if the work on the model cannot fit into this machine"
+        "Raises an error if the work on the model cannot fit into this machine"
         from prunebook.data.texts import token_budget
         from prunebook.estimates import memory_gb, model_size, peak_gb, weights_gb
         if self.force_memory: return
@@ -209,16 +207,16 @@ class Source:
         with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
         if need > sum((have := memory_gb()).values()):
             there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-            raise NotEnoughMemory(f'{self.model} needs about {need:,.1f} GB of memory, and this machine has {there}.')
+            raise _NotEnoughMemory(f'{self.model} needs about {need:,.1f} GB of memory, and this machine has {there}.')
 
 # %% ../nbs/reference/cli.ipynb #4afe4e4d
 @dataclass
-class Texts:
+class _Texts:
     "The texts of a command"
     # demo, {texts}, a set on the hub such as allenai/c4, or a .txt (a document per line), .jsonl, .json, .csv or
     # .parquet file
     texts: str = 'demo'
-    n_texts: Count | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
+    n_texts: _Count | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
     column: str = 'text'          # the column or field that holds the text
 
     def read(self, part: str, progress: bool = True, split: str | None = None) -> list[str]:
@@ -228,15 +226,15 @@ class Texts:
         return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
 
 @dataclass
-class Lengths:
+class _Lengths:
     "How much of each text is read, and how much at once"
-    max_length: Count = 512            # tokens kept of each text
-    batch_tokens: Count | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
+    max_length: _Count = 512            # tokens kept of each text
+    batch_tokens: _Count | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
 
 # %% ../nbs/reference/cli.ipynb #4c41a767
 @command('prunebook similarity demo --n-texts 64 --out distances')
 def _similarity(
-    source: Source, texts: Texts, lengths: Lengths, *,
+    source: _Source, texts: _Texts, lengths: _Lengths, *,
     out: str,                  # folder for the results; written completely or not at all
     split: str | None = None,  # part of the texts (default: calibration; of a set on the hub validation)
     # stop when the best block of each of these sizes is certain (default: 1, 2, 4, … up to half the depth); the texts
@@ -274,9 +272,9 @@ def _similarity(
 # %% ../nbs/reference/cli.ipynb #57c0e89d
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
-    source: Source,
+    source: _Source,
     out: str,                      # folder for the pruned checkpoint
-    texts: Texts, lengths: Lengths, *,
+    texts: _Texts, lengths: _Lengths, *,
     # layers to drop, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
     drop: str | None = None,
     n: int | None = None,          # how many layers to drop, if --drop is not given
@@ -295,9 +293,8 @@ def _prune(
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     from prunebook.model.loading import own_type
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
-    from prunebook.pruning.budget import restriction
+    from prunebook.pruning.budget import as_budget, in_words, restriction
     from prunebook.pruning.strategies import as_plan
-    from prunebook.pruning.budget import as_budget, in_words
     from prunebook.serving.rules import served_by, serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     if sum(v is not None for v in (drop, n)) + len(limits) != 1:
@@ -370,7 +367,7 @@ def _check(
     return found | dict(sound=all(o.right for o in served), serving=rows)
 
 def _in_float32(folder, force_memory):
-    if os.path.isdir(folder): Source(folder, 'float32', force_memory=force_memory).check_memory('check')
+    if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
 
 # %% ../nbs/reference/cli.ipynb #7a7ee3c5
 @command('prunebook export pruned pruned.gguf --type q8_0')
@@ -393,9 +390,9 @@ def _export(
 # %% ../nbs/reference/cli.ipynb #f8fcdc93
 @command('prunebook heal pruned healed --steps 60')
 def _heal(
-    source: Source,
+    source: _Source,
     out: str,                    # folder for the healed checkpoint and its adapter
-    texts: Texts, recipe: Changes[HealingConfig], *,
+    texts: _Texts, recipe: _Changes[HealingConfig], *,
     # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
     # that HealingConfig.save wrote
     config: str = 'packed',
@@ -488,7 +485,7 @@ def _judged(texts, judge_texts, n_judge):
     from prunebook.data.texts import text_assets
     if n_judge < 0: raise PrunebookError(f'--n-judge {n_judge}: give 0 or more.')
     if not n_judge or not (judge_texts or text_assets(texts.texts)): return []
-    return Texts(judge_texts or 'demo', None, texts.column).read('validation')[:n_judge]
+    return _Texts(judge_texts or 'demo', None, texts.column).read('validation')[:n_judge]
 
 def _before_and_after(judge_texts, judged, model, healed, tok, progress):
     "The loss of both models, for the model card"
@@ -500,13 +497,13 @@ def _before_and_after(judge_texts, judged, model, healed, tok, progress):
 # %% ../nbs/reference/cli.ipynb #a8972b17
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
 def _evaluate(
-    source: Source, lengths: Lengths,
+    source: _Source, lengths: _Lengths,
     other: str | None = None,         # another model, loaded alike: paired differences are added, OTHER minus MODEL
     *,
     # {tasks}, or a file of questions. A task may carry options, as in mmlu:shots=0 (default: c4 arc_easy)
     tasks: Sequence[str] | None = None,
-    n_questions: Count | None = None, # questions of each task, evenly spread (default: all)
-    n_texts: Count | None = None,     # documents for the loss (default: all)
+    n_questions: _Count | None = None, # questions of each task, evenly spread (default: all)
+    n_texts: _Count | None = None,     # documents for the loss (default: all)
     judge_texts: str | None = None,   # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     data_dir: str | None = None,      # folder with a NAME.jsonl of your own for each task NAME
     # published tasks to run in the lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])
@@ -520,9 +517,8 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.tasks import ready_tasks
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.evaluation.tasks import load_harness
+    from prunebook.evaluation.tasks import load_harness, ready_tasks
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
     if needy := [o for o in tasks or () if o.partition(':')[0] in beside and not parent]:
         raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
@@ -530,7 +526,9 @@ def _evaluate(
     tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])])
     ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
     if harness: load_harness()
-    if save: _make_folder(save, [source.model, other, parent, judge_texts, *tasks])
+    if save:
+        keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
+        with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
     def scored(name, place):
         model, tok = replace(source, model=name).load(progress, teacher=parent, **vars(lengths))
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
@@ -551,10 +549,6 @@ def _tasks(tasks, judge_texts, default):
     losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in pb.TASKS and parse_task(o).reads_texts]
     if not losses: raise PrunebookError('--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.')
     return tasks, {o: judge_texts for o in losses}
-
-def _make_folder(place, reads):
-    keep_apart(place, [o for o in reads if o])
-    with disk_errors(place): Path(place).mkdir(parents=True, exist_ok=True)
 
 def _differences(first, second):
     "A row for each task that both have: the second model's score minus the first one's"
@@ -579,7 +573,7 @@ def _compare(
 # %% ../nbs/reference/cli.ipynb #b6543884
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
-    source: Source, changes: Changes[SweepConfig], *,
+    source: _Source, changes: _Changes[SweepConfig], *,
     out: str,                       # folder of the run; the same command goes on there
     config: str | None = None,      # JSON that SweepConfig.save wrote, or a run; options change its fields
     recipe: str | None = None,      # recipe of healing, a JSON file that HealingConfig.save wrote
@@ -594,8 +588,7 @@ def _sweep(
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
     from prunebook.paper.cluster import Cluster, check_cluster
-    from prunebook.paper.sweep import kept_config
-    from prunebook.paper.sweep import check_sweep
+    from prunebook.paper.sweep import check_sweep, kept_config
     base = pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4']) if config is None else (
         kept_config if os.path.isdir(config) else pb.SweepConfig.load)(config)
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
@@ -618,20 +611,19 @@ def _sweep(
 
 def _kept(out):
     "How many layers can go, a row for each curve of the tasks that the unpruned model knows"
-    from prunebook.paper.claims import kept_rows
-    from prunebook.paper.claims import open_run
+    from prunebook.paper.claims import kept_rows, open_run
     run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
     return dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
 @dataclass
-class Demo(Source):
+class _Demo(_Source):
     "The demo model, unless another is named"
     model: str = 'demo'
 
 @command('prunebook reproduce --preset quick')
 def _reproduce(
-    source: Demo, *,
+    source: _Demo, *,
     out: str = 'prunebook-run',      # folder of the run; it appears at the end, whole
     preset: str = 'quick',           # how much: {presets}
     texts: str = 'demo',             # texts to measure and heal on
@@ -665,13 +657,13 @@ def _report(
 @command('prunebook estimate demo')
 def _estimate(
     model: str,                  # {models}, a hub id, a folder or a .gguf file
-    recipe: Changes[HealingConfig], *,
+    recipe: _Changes[HealingConfig], *,
     config: str = 'packed',      # recipe of healing, as in `prunebook heal`
     dtype: str = 'auto',         # type of the weights
     bits: int | None = None,     # as in the other commands
     revision: str | None = None, # revision of a model on the hub
-    n_texts: Count = 256,        # documents to measure or evaluate
-    text_length: Count = 512,    # tokens of each
+    n_texts: _Count = 256,        # documents to measure or evaluate
+    text_length: _Count = 512,    # tokens of each
     gpu_gb: float | None = None, # judge for a GPU with so much memory, such as 24, instead of this machine
     progress: bool = True
 ):
@@ -700,30 +692,30 @@ def _assets(
         mb=round(a.size_mb), fetched='yes' if assets.complete(a) else 'no') for a in assets.ASSETS.values()])
 
 # %% ../nbs/reference/cli.ipynb #d9789591
-class Parser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
     "argparse, with one line for an error"
     def error(self, message: str):
         self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
 
 def parser(
     name: str | None = None  # The command whose arguments are needed
-) -> Parser:
+) -> _Parser:
     "The parser of the command line"
-    p = Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
+    p = _Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
                'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
     p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
-    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
+    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
     for k, run in COMMANDS.items():
         text = ' '.join((run.__doc__ or '').split())
         s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
                            allow_abbrev=False)
-        for o in options(run) if k == name else (): add_option(s, o)
+        for o in _options(run) if k == name else (): _add_option(s, o)
         s.add_argument('--json', action='store_true', help='print the result as JSON')
         s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
     return p
 
 # %% ../nbs/reference/cli.ipynb #199f7e45
-def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     "A line of column names and one for each row, aligned on the right. It needs no pandas, which loads slowly"
     names = list(dict.fromkeys(k for row in rows for k in row))
     def show(o): return f'{o:.4g}' if isinstance(o, float) else str(o).replace('\n', '\\n')
@@ -731,26 +723,26 @@ def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells)]
     return [' '.join(o.rjust(w) for o, w in zip(line, widths)) for line in cells]
 
-def lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
+def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
     "A command's result as lines; a list of dicts becomes a table"
     for k, v in found.items():
         if isinstance(v, list) and v and isinstance(v[0], dict):
             yield f'{indent}{k}:'
-            yield from (f'{indent}  {o}' for o in table_lines(v))
+            yield from (f'{indent}  {o}' for o in _table_lines(v))
         elif isinstance(v, dict):
             yield f'{indent}{k}:'
-            yield from lines(v, indent + '  ')
+            yield from _lines(v, indent + '  ')
         else: yield f'{indent}{k}: {v}'
 
-def plain_json(o: Any) -> Any:
+def _plain_json(o: Any) -> Any:
     "What JSON can hold: numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN"
-    if isinstance(o, dict): return {str(k): plain_json(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple, range)): return [plain_json(v) for v in o]
+    if isinstance(o, dict): return {str(k): _plain_json(v) for k, v in o.items()}
+    if isinstance(o, (list, tuple, range)): return [_plain_json(v) for v in o]
     if hasattr(o, 'item'): o = o.item()
     if isinstance(o, float): return o if math.isfinite(o) else None
     return o if o is None or isinstance(o, (bool, int, str)) else str(o)
 
-def say(text: str, file: Any, end: str = '\n') -> bool:
+def _say(text: str, file: Any, end: str = '\n') -> bool:
     "Print to a stream that may be closed, full or unable to show a letter. Was it written? Raises nothing"
     encoding = getattr(file, 'encoding', None) or 'utf-8'
     try: print(printable(text).encode(encoding, 'backslashreplace').decode(encoding), file=file, end=end, flush=True)
@@ -762,7 +754,7 @@ def say(text: str, file: Any, end: str = '\n') -> bool:
 
 # %% ../nbs/reference/cli.ipynb #95d23de7
 @contextmanager
-def interruptible() -> Iterator[list[int]]:
+def _interruptible() -> Iterator[list[int]]:
     "Inside the `with`, the first SIGINT or SIGTERM raises `KeyboardInterrupt`; the list holds the signals that came"
     came: list[int] = []
     def stop(number, frame):
@@ -790,16 +782,16 @@ def _end(code):
     os._exit(code)
 
 # %% ../nbs/reference/cli.ipynb #99a7a2f9
-AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
+_AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
     ('sweep', 'reproduce'), 'Run the same command again to continue.')
-LESS = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length', bits='--bits 4',
+_LESS = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length', bits='--bits 4',
             gradient_checkpointing='--gradient-checkpointing', files_only='--files-only')  # what takes less memory
 
 def _less_memory(args):
     "Options of this command that take less memory"
-    useless = [k for k in LESS if getattr(args, k, None) in (4, True)]
+    useless = [k for k in _LESS if getattr(args, k, None) in (4, True)]
     if args.command in ('estimate', 'reproduce'): useless.append('bits')
-    return ', '.join([v for k, v in LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
+    return ', '.join([v for k, v in _LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
 
 def _parse(words):
     if bad := [o for o in words if '\0' in o or any('\ud800' <= c <= '\udfff' for c in o)]:
@@ -816,16 +808,16 @@ def _run(args):
             if not os.environ.get(k): os.environ.pop(k, None)
         logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
         _check_models(args)
-        found = call(COMMANDS[args.command], args)
-    text = json.dumps(plain_json(found), indent=1) if args.json else '\n'.join(lines(found))
-    if not say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
-    if 'warning' in found: say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
+        found = _call(COMMANDS[args.command], args)
+    text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
+    if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
+    if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
     return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
 
 def _reason(e, args):
     "What to say of an error that is expected; `None` for any other"
     from prunebook.data.texts import out_of_memory
-    if isinstance(e, NotEnoughMemory): return f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.'
+    if isinstance(e, _NotEnoughMemory): return f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.'
     if isinstance(e, (PrunebookError, OSError, UnicodeError)): return e
     if out_of_memory(e):
         return f'out of memory. Use {_less_memory(args)}. `prunebook estimate` shows how much memory you need.'
@@ -845,8 +837,8 @@ def main(
     "Entry point of `prunebook`"
     words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
     def complain(why):
-        say(f'{f"prunebook {args.command}".strip()}: {" ".join(redact(str(why)).split())}', sys.stderr)
-    with interruptible() as came:
+        _say(f'{f"prunebook {args.command}".strip()}: {" ".join(redact(str(why)).split())}', sys.stderr)
+    with _interruptible() as came:
         try:
             args = _parse(words)
             code = _run(args)
@@ -854,10 +846,10 @@ def main(
             if came or isinstance(e, KeyboardInterrupt):
                 kept = getattr(args, 'save', None)
                 complain('interrupted. ' + (f'The scores so far are in {kept}.' if kept else
-                                            AGAIN.get(args.command, 'Nothing was written.')))
+                                            _AGAIN.get(args.command, 'Nothing was written.')))
                 code = 143 if came[:1] == [signal.SIGTERM] else 130
             elif isinstance(e, SystemExit):  # of the parser, which has said why
-                code = e.code if isinstance(e.code, int) and say('', sys.stdout, end='') else 2
+                code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
             elif why := _reason(e, args):
                 complain(why)
                 code = 2

@@ -95,13 +95,6 @@ def test_commands_that_need_no_torch_do_not_import_it(tiny_folder, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_table_needs_no_pandas():
-    "Numbers with four digits, columns aligned on the right, nothing where a row has no value"
-    rows = [dict(n=1, task='c4', loss=3.14159, sure=True, low=None), dict(n=12, task='arc_easy', loss=4., sure=False)]
-    want = [' n     task  loss  sure  low', ' 1       c4 3.142  True None', '12 arc_easy     4 False     ']
-    assert cli.table_lines(rows) == want
-
-
 def options(name):
     actions = parser(name)._subparsers._group_actions[0].choices[name]._actions
     return [a for a in actions if a.dest != 'help']
@@ -117,7 +110,7 @@ def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
 
 def test_every_field_of_a_recipe_and_of_a_sweep_is_an_option():
     for name, config in dict(heal=HealingConfig, estimate=HealingConfig, sweep=SweepConfig).items():
-        fields = {cli.RENAMED.get(f.name, f.name) or 'recipe' for f in dataclasses.fields(config)}
+        fields = {cli._RENAMED.get(f.name, f.name) or 'recipe' for f in dataclasses.fields(config)}
         assert fields <= {a.dest for a in options(name)}
     args = parser('heal').parse_args(['heal', 'm', 'o', '--learning-rate', '1e-4', '--no-deterministic'])
     assert (args.learning_rate, args.deterministic, args.steps) == (1e-4, False, None)
@@ -128,21 +121,11 @@ def test_every_field_of_a_recipe_and_of_a_sweep_is_an_option():
 def test_prune_measures_on_as_many_texts_as_asked(own, monkeypatch):
     seen = []
     monkeypatch.setattr('prunebook.similarity.distances.layer_distances', lambda m, t, texts, **kw: seen.append(texts))
-    monkeypatch.setattr(cli.Texts, 'read', lambda texts, *args: ['a text'] * (texts.n_texts or 222))
-    given = cli.Lengths(), lambda: (None, None), False
+    monkeypatch.setattr(cli._Texts, 'read', lambda texts, *args: ['a text'] * (texts.n_texts or 222))
+    given = cli._Lengths(), lambda: (None, None), False
     for n in (None, 10, 100):
-        cli._measured(STRATEGIES['similarity'], cli.Source(str(own/'model')), cli.Texts(n_texts=n), *given)
+        cli._measured(STRATEGIES['similarity'], cli._Source(str(own/'model')), cli._Texts(n_texts=n), *given)
     assert list(map(len, seen)) == [64, 10, 100]
-
-
-def test_one_name_has_one_meaning():
-    "--n counts layers everywhere, and what is counted otherwise has its own name"
-    for name in COMMANDS:
-        for a in options(name):
-            if '--n' in a.option_strings: assert 'layers' in a.help
-            if '--n-questions' in a.option_strings: assert 'questions' in a.help.lower()
-            measures = name in ('similarity', 'prune', 'evaluate')
-            if '--max-length' in a.option_strings and measures: assert a.default == 512
 
 
 def test_the_options_of_a_new_strategy_are_options(monkeypatch, capsys):
@@ -328,13 +311,6 @@ def recipe_file(folder):
     return str(folder/'recipe.json')
 
 
-def test_similarity_prune_and_evaluate_say_the_same_as_the_functions(own, capsys):
-    from prunebook import choose_layers, layer_distances, load_model, load_texts
-    model, tok = load_model(str(own/'model'))
-    dist = layer_distances(model, tok, load_texts(own/'texts.txt'), max_length=64, progress=False)
-    assert len(choose_layers('similarity', np.int64(2), distances=dist)) == 2
-
-
 # Interruptions
 
 SLOW = dict(
@@ -384,10 +360,10 @@ def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
     (tmp_path/'slow.py').write_text('\n'.join(lines) + '\n')
     code = """if 1:
         import sys, time
-        from prunebook.cli import interruptible
+        from prunebook.cli import _interruptible
         sys.path.insert(0, sys.argv[1])
         try:
-            with interruptible() as came:
+            with _interruptible() as came:
                 import slow
                 time.sleep(9)
         except KeyboardInterrupt: print(slow.done, came)"""
@@ -414,16 +390,3 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
     done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
     assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_signal_ends_the_process_though_an_exit_function_waits_forever(own, tmp_path):
-    code = """if 1:
-        import atexit, os, signal, sys, threading
-        from prunebook.cli import main
-        atexit.register(threading.Event().wait)
-        threading.Timer(3, os.kill, [os.getpid(), signal.SIGTERM]).start()
-        sys.exit(main())"""
-    args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--steps', '999', '--no-progress'
-    done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
-    assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done

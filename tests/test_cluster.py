@@ -18,7 +18,7 @@ from prunebook.core import PrunebookError
 from prunebook.paper.sweep import SweepConfig
 from prunebook.evaluation.losses import loss_map
 from prunebook.paper.cluster import Cluster, check_cluster
-from prunebook.paper.runs import KEYS, Run, read_items, read_record, read_run
+from prunebook.paper.runs import KEYS, Run, _items_by_key, read_record, read_run
 from prunebook.paper.sweep import sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
@@ -83,7 +83,7 @@ def same_run(a, b):
     "Tables, items, adapters and healing curves"
     table = lambda o: read_run(o)[COLUMNS].sort_values(KEYS).reset_index(drop=True)
     pd.testing.assert_frame_equal(table(a), table(b), check_exact=True)
-    one, other = (read_items(o/'items.parquet') for o in (a, b))
+    one, other = (_items_by_key(o/'items.parquet') for o in (a, b))
     assert one.keys() == other.keys() and all(one[k].equals(other[k]) for k in one)
     curve = lambda o: {k: v['history']['loss'] for k, v in read_record(o)['sweeps']['main']['healing'].items()}
     assert curve(a) == curve(b)

@@ -7,18 +7,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from prunebook.paper.claims import open_run
-from prunebook.paper.claims import retention_of
-from prunebook.paper.claims import Unmeasured
+from prunebook.paper.claims import Unmeasured, open_run
 from prunebook.core import PrunebookError
-from prunebook.paper.figures import (STRATEGY_COLOURS, _rescaled_rows, by_model, colours_of, draw_each, figure_style,
-                                     kept_runs, known_rulings, look_of, one_legend, outer_labels, panels, percent_axis,
-                                     plot_curves, plot_heatmap, plot_places, plot_recipe, plot_retention, plot_scores,
-                                     plot_stack, save_figure, short_name)
+from prunebook.paper.figures import (STRATEGY_COLOURS, _rescaled_rows, by_model, _colours_of, draw_each, figure_style,
+                                     kept_runs, look_of, one_legend, panels, percent_axis,
+                                     plot_curves, plot_heatmap, plot_places, plot_retention, plot_scores,
+                                     plot_stack, save_figure)
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block
 from support import made_runs
-from support.made_runs import Made, choice, distances, fill, full
+from support.made_runs import Made, distances, fill, full
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +46,8 @@ def drawn(run):
     yield plot_heatmap(d)
     yield plot_scores(table, 'c4', log=True)
     yield plot_scores(table, 'arc_easy', chance=.25)
-    yield plot_recipe(table, 'rank')
     yield plot_places(pd.DataFrame(dict(model='m', depth=20, n=[1, 2], start=[9, 8])))
-    yield plot_retention(retention_of(run, 'arc_easy'), run.name, 'made')
+    yield plot_retention(run.items('arc_easy').retention(), run.name, 'made')
 
 
 # One style
@@ -70,8 +67,8 @@ def test_settings_are_left_as_they_were(run):
 
 def test_a_strategy_has_one_colour_whatever_stands_beside_it():
     for names in (['simple'], ['random', 'simple', 'greedy'], ['simple', 'similarity', 'mine']):
-        assert colours_of(names)['simple'] == STRATEGY_COLOURS['simple']
-    many = colours_of(['similarity', *(f's{i}' for i in range(20))])
+        assert _colours_of(names)['simple'] == STRATEGY_COLOURS['simple']
+    many = _colours_of(['similarity', *(f's{i}' for i in range(20))])
     assert len(set(many.values())) == 21
 
 
@@ -79,11 +76,6 @@ def test_healed_is_solid_and_unhealed_dotted(run):
     ax = plot_scores(run.table, 'c4')
     for box in ax.containers:
         assert box[0].get_linestyle() == (':' if 'unhealed' in box.get_label() else '-')
-
-
-def test_axes_use_the_words_of_people(run):
-    assert plot_scores(run.table, 'arc_easy').get_ylabel() == 'ARC-Easy accuracy'
-    assert plot_recipe(run.table, 'healing_tokens').get_xlabel() == 'healing tokens'
 
 
 def test_panels_share_one_legend(run):
@@ -104,11 +96,6 @@ def test_a_model_has_a_marker_and_a_shade_of_its_colour():
     assert look_of('mine', 'simple')['color'] == STRATEGY_COLOURS['simple']
 
 
-def test_markers_of_models_are_used(run):
-    plot = lambda m: plot_recipe(run.table, 'rank', model=m)
-    assert [plot(m).containers[0][0].get_marker() for m in ('SmolLM2-135M', 'gemma-3-270m')] == ['o', 's']
-
-
 @pytest.mark.parametrize('most', [18, 45, 67, 96.7])
 def test_ticks_are_whole(most):
     ax = panels(1)[0]
@@ -117,15 +104,8 @@ def test_ticks_are_whole(most):
     assert all(o == round(o) for o in ax.get_xticks())
 
 
-def test_labels_that_repeat_are_left_out():
-    axes = panels(4)
-    for ax in axes: ax.set(xlabel='x', ylabel='y')
-    outer_labels(axes)
-    assert [(o.get_xlabel(), o.get_ylabel()) for o in axes] == [('', 'y'), ('', ''), ('x', 'y'), ('x', '')]
-
-
 def test_retention_is_drawn_with_its_band(run):
-    rows = retention_of(run, 'arc_easy')
+    rows = run.items('arc_easy').retention()
     ax = plot_retention(rows, run.name, 'made', healed=True)
     line, band = ax.lines[0], ax.collections[0].get_paths()[0].vertices[:, 1]
     assert line.get_linestyle() == '-' and line.get_markerfacecolor() != 'white'
@@ -166,18 +146,6 @@ def test_a_model_that_lacks_rows_is_passed_over(run):
     assert by_model([run], lacking).data == f'- `{run.name}` ({run.depth} layers): *Not shown: No rows.*'
 
 
-def test_verdicts_of_unknown_tasks_are_left_out(tmp_path):
-    made = fill(Made(tmp_path/'run'), ns=[0, 1, 2, 4, 8], tasks=('arc_easy',))
-    for n in (0, 1, 2, 4, 8): made.add('main', choice(.2, 'piqa'), 'similarity' if n else 'none', n)
-    found = known_rulings([open_run(made.root)], 'C3a')
-    assert found.model.str.contains('ARC-Easy').all() and len(found) == 1
-
-
-def test_short_names():
-    names = ('SmolLM2-135M-Instruct', 'gemma-3-270m-it', 'gemma-3-270m', 'Instruct-7B')
-    assert [short_name(o) for o in names] == ['SmolLM2-135M', 'gemma-3-270m', 'gemma-3-270m', 'Instruct-7B']
-
-
 # Heat maps
 
 def test_rows_are_rescaled_each_by_itself():
@@ -199,14 +167,12 @@ def test_small_models(depth):
 
 def test_a_table_without_the_rows_is_refused(run):
     with pytest.raises(PrunebookError, match="no rows for it. Its tasks are"): plot_scores(run.table, 'piqa')
-    with pytest.raises(PrunebookError, match='no healed rows'): plot_recipe(run.table, 'rank', 'arc_easy')
 
 
 def test_names_are_no_formulas(run):
     hostile = 'a$\\frac{x$_{^'
     table = run.table.replace({'strategy': {'simple': hostile}, 'task': {'arc_easy': hostile}})
     texts_of(plot_scores(table, hostile).figure)
-    texts_of(plot_recipe(table, 'rank').figure)
     texts_of(plot_places(pd.DataFrame(dict(model=hostile, depth=20, n=[1], start=[9]))).figure)
 
 
@@ -242,6 +208,5 @@ def test_saving_onto_nothing_is_one_clear_line(tmp_path):
 @pytest.mark.slow
 def test_a_full_run_draws(tmp_path):
     run = open_run(full(tmp_path/'run').root)
-    for x in ('healing_tokens', 'rank'): plot_recipe(run.table, x)
     with figure_style(): plot_scores(run.table, 'c4')
     assert isinstance(run.distances, LayerDistances)

@@ -16,10 +16,9 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 from prunebook.paper import report as reports
 from prunebook.core import PrunebookError
-from prunebook.paper.report import MARK, PAGES, page_html, pages_folder, read_pages, report, run_pages
+from prunebook.paper.report import _MARK, PAGES, _page_html, _pages_folder, _read_pages, report, _run_pages
 from support import made_runs
 from support.kills import audit_syncs
 from support.browser import Browser, find
@@ -134,21 +133,6 @@ def test_report_of_any_run(tmp_path, seed):
     check(page, tmp_path/'p-figures', least=1)
 
 
-@pytest.mark.thorough
-@pytest.mark.skipif('PRUNEBOOK_RUN' not in os.environ, reason='PRUNEBOOK_RUN names no run')
-def test_report_of_a_finished_run(tmp_path):
-    page = report(os.environ['PRUNEBOOK_RUN'], tmp_path/'mine.html', progress=False)
-    check(page, tmp_path/'mine-figures', least=7)
-
-
-def test_pages_are_listed_everywhere():
-    there = {o.stem for o in pages_folder().glob('*.ipynb')}
-    assert there >= set(PAGES)
-    contents = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
-    listed = [o for part in contents if isinstance(part, dict) for o in part['contents']]
-    assert {Path(o).stem for o in listed if o.startswith('paper/')} == there
-
-
 # Strangers' files do nothing
 
 @pytest.mark.thorough
@@ -169,7 +153,7 @@ def test_escaping():
     prose = f'# T {hostile}\n\n[a](javascript:alert(1)) [b](../x.ipynb) [c](https://arxiv.org)'
     shown = [out(text_plain=hostile), out(text_markdown=hostile), out(text_html='<td>/home/me/runs/secret</td>')]
     book = v4.new_notebook(cells=[v4.new_markdown_cell(prose), v4.new_code_cell('1', outputs=shown)])
-    read = Reader(page_html('t', book, Path('.')))
+    read = Reader(_page_html('t', book, Path('.')))
     links = [a['href'] for t, a in read.tags if t == 'a']
     assert links == ['https://example.org/x', 'https://arxiv.org'], 'outputs have no links'
     assert not [t for t, _ in read.tags if t == 'img'] and read.text.count('onerror') == 3
@@ -212,7 +196,7 @@ def test_the_hub_is_asked_only_on_request(tmp_path, monkeypatch, online):
     monkeypatch.setenv('HF_HOME', str(tmp_path/'cache'))
     with listener() as (port, came):
         monkeypatch.setenv('HF_ENDPOINT', f'http://127.0.0.1:{port}')
-        run_pages(run, ['gsm8k'], progress=False, online=online)
+        _run_pages(run, ['gsm8k'], progress=False, online=online)
         assert bool(came) == online
 
 
@@ -220,7 +204,7 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path, monkeypatch
     lines = [json.dumps(dict(question=f'secret {i}', answer=str(i % 4))) for i in range(600)]
     (tmp_path/'mine.jsonl').write_text('\n'.join(lines))
     run = asks_for(tmp_path/'run', tmp_path/'mine.jsonl')
-    book = run_pages(run, ['gsm8k'], progress=False)['gsm8k']
+    book = _run_pages(run, ['gsm8k'], progress=False)['gsm8k']
     assert 'secret' not in json.dumps(book.cells)
 
 
@@ -230,12 +214,12 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path, monkeypatch
 def quick(monkeypatch):
     "Reports without running the pages"
     def pages(folder, progress=True, online=False):
-        book = read_pages(['claims'])
+        book = _read_pages(['claims'])
         png = base64.b64encode(b'\x89PNG').decode()
         out = nbformat.v4.new_output('display_data', data={'image/png': png, 'image/svg+xml': '<svg/>'})
         book['claims'].cells.append(nbformat.v4.new_code_cell('1', outputs=[out]))
         return book
-    monkeypatch.setattr(reports, 'run_pages', pages)
+    monkeypatch.setattr(reports, '_run_pages', pages)
 
 
 @pytest.fixture
@@ -263,21 +247,10 @@ def test_a_folder_of_the_user_is_never_replaced(small, quick, tmp_path):
             report(small, tmp_path/'a.html', force)
     (mine/'thesis.png').unlink()
     report(small, tmp_path/'a.html', progress=False)
-    assert names(mine) == [MARK, 'claims-1.png', 'claims-1.svg'], 'an empty one is fine'
+    assert names(mine) == [_MARK, 'claims-1.png', 'claims-1.svg'], 'an empty one is fine'
     (mine/'thesis.png').write_text('mine')
     with pytest.raises(PrunebookError, match='thesis.png'): report(small, tmp_path/'a.html', force=True)
     assert (mine/'thesis.png').read_text() == 'mine'
-
-
-def test_files_of_the_run_are_no_report(small, quick):
-    before = (small/'results.csv').read_bytes()
-    with pytest.raises(PrunebookError, match='ends in .html'): report(small, small/'results.csv', force=True)
-    assert (small/'results.csv').read_bytes() == before
-
-
-def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(PrunebookError, match='no run here'): report(tmp_path, progress=False)
-    assert names(tmp_path) == []
 
 
 def stopped_at(step, work):
@@ -389,7 +362,7 @@ def test_the_wheel_holds_the_pages(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     with zipfile.ZipFile(next((tmp_path/'dist').glob('*.whl'))) as z:
         found = [o for o in z.namelist() if o.startswith('prunebook/paper/pages/')]
-        assert {Path(o).name for o in found} == {o.name for o in pages_folder().iterdir() if o.is_file()}
+        assert {Path(o).name for o in found} == {o.name for o in _pages_folder().iterdir() if o.is_file()}
         assert {Path(o).name for o in found} >= {f'{o}.ipynb' for o in PAGES} | {'published.csv'}
         for o in found:
             if o.endswith('.ipynb'): assert not [c for c in json.loads(z.read(o))['cells'] if c.get('outputs')]

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from prunebook.paper.claims import open_run
-from prunebook.paper.claims import claim_finding
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy
@@ -23,7 +22,7 @@ from prunebook.pruning.strategies import prune_model
 from prunebook.paper.runs import kept_score, read_record, read_run
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
-from prunebook.paper.sweep import kept_config, questions_of, task_of
+from prunebook.paper.sweep import kept_config, _questions_of, _task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 runs = [results/o for o in ('demo', 'quick')]
@@ -54,8 +53,8 @@ def view_of(model, row): return LayerStack(model).view([l for l in range(row.dep
 def asked(run, row):
     "The task of a row and its items, as the sweep had them. Skips if the registry has others and no folder is named"
     config = kept_config(run, row.sweep)
-    task, folder = task_of(config, row.task), os.environ.get('PRUNEBOOK_DATA')
-    try: items = task.read(questions_of(config, row.task), folder)
+    task, folder = _task_of(config, row.task), os.environ.get('PRUNEBOOK_DATA')
+    try: items = task.read(_questions_of(config, row.task), folder)
     except PrunebookError as e:
         if folder: raise
         pytest.skip(f'{row.task} needs its questions, and PRUNEBOOK_DATA is not set: {e}')
@@ -82,7 +81,7 @@ def test_the_page_of_claims_shows_these_verdicts():
              if 'text/html' in o.get('data', {})]
     first, run = pd.DataFrame(rows_in(shown[0])), open_run(runs[0])
     words = dict(zip(first[0].str.partition(':')[0], first[list(first.iloc[0]).index(run.name)]))
-    found = {o.claim: claim_finding(run, o.claim) for o in run.findings}
+    found = {o.claim: run.finding(o.claim) for o in run.findings}
     assert len(found) == len(words) - 1
     for key, o in found.items():
         fallen = o.word in ('holds', 'fails') and not o.stands
@@ -99,7 +98,7 @@ def test_a_loss(run, demo_16, pick):
     model, tok = demo_16
     row = pick.choice(rows_of(run, lambda o: o.metric == 'loss' and not o.healed))
     config, score = kept_config(run, row.sweep), kept_score(run, row)
-    texts = task_of(config, row.task).read(config.n_texts)
+    texts = _task_of(config, row.task).read(config.n_texts)
     some = pick.sample(range(score.n), 6)
     with view_of(model, row) as small:
         again = text_loss(small, tok, [texts[score.index[i]] for i in some], config.max_length, progress=False)
@@ -160,7 +159,7 @@ def test_a_healed_loss(run, demo_16, pick):
     recipe = config.healing.replace(seed=int(row.seed))
     train = load_texts(config.healing_texts, split='healing')
     healed = heal(small, tok, train, recipe, progress=False, teacher=model).model
-    texts = task_of(config, 'c4').read(config.n_texts)
+    texts = _task_of(config, 'c4').read(config.n_texts)
     again = text_loss(healed, tok, texts, config.max_length, progress=False).value
     where = f'{run.name}: {row.sweep} {row.strategy} n={row.n} seed {row.seed}'
     assert abs(again - row.value) < .03 * row.value, f'{where}: kept {row.value}, now {again}'

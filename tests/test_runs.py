@@ -12,8 +12,8 @@ import pytest
 from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
-from prunebook.paper.runs import (EMPTY, FILES, ITEMS, KEYS, RESULTS, Run, arrow_schema, kept_score, read_items,
-                                  read_record, read_results, read_run, start_record)
+from prunebook.paper.runs import (_EMPTY, _FILES, ITEMS, KEYS, RESULTS, Run, _arrow_schema, kept_score, _items_by_key,
+                                  read_record, _read_results, read_run, _start_record)
 from support.made_runs import MODEL, Made, choice, fill, loss
 
 results = Path(__file__).parents[1]/'nbs'/'results'
@@ -71,7 +71,7 @@ def test_infinite_intervals_and_names_like_na_are_safe(tmp_path):
 def test_pandas_alone_reads_it(tmp_path):
     named = write(tmp_path/'run')
     table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')
-    assert list(table) == [o.name for o in RESULTS] and list(items) == [o.name for o in ITEMS] == arrow_schema().names
+    assert list(table) == [o.name for o in RESULTS] and list(items) == [o.name for o in ITEMS] == _arrow_schema().names
     assert len(items) == sum(s.n for s in named.values()) == table['count'].sum()
     own = items[items.task == 'quiz'].groupby('seed').apply(lambda o: (o.picked == o.answer).sum())
     assert list(own) == [s.k for s in named.values() if s.task == 'quiz']
@@ -145,7 +145,7 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
 
 @pytest.mark.parametrize('change', [
     dict(format=2), dict(format=None), dict(model=None), dict(sweeps=[]), dict(sweeps=dict(main=3)),
-    dict(sweeps=dict(main=dict(EMPTY, config=None))), dict(model=MODEL | dict(depth=0)),
+    dict(sweeps=dict(main=dict(_EMPTY, config=None))), dict(model=MODEL | dict(depth=0)),
     dict(model=MODEL | dict(depth=True)), dict(model=MODEL | dict(layer_parameters=[1])),
     dict(model=MODEL | dict(parameters='x'))], ids=str)
 def test_a_record_that_is_none(tmp_path, change):
@@ -173,7 +173,7 @@ def mutations(data, rng):
 def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
     "Never another exception, whatever byte is changed"
     made = fill(Made(tmp_path/'run'), ns=[0, 2, 4])
-    path = made.root/FILES[name]
+    path = made.root/_FILES[name]
     whole, rng, told = path.read_bytes(), random.Random(0), 0
     for data in mutations(whole, rng):
         path.write_bytes(data)
@@ -212,11 +212,11 @@ def test_retyped_cells_and_settings(tmp_path):
 def test_foreign_tables(tmp_path):
     for text in ('a,b\n1,2\n', '', '\x00\xff', 'sweep\n'):
         (tmp_path/'t.csv').write_bytes(text.encode('latin1'))
-        refused(read_results, tmp_path/'t.csv', match='no table of a run')
+        refused(_read_results, tmp_path/'t.csv', match='no table of a run')
     pd.DataFrame(dict(a=[1])).to_parquet(tmp_path/'t.parquet')
-    refused(read_items, tmp_path/'t.parquet', match='no columns')
-    refused(read_items, tmp_path, match='no table of a run')
-    refused(read_results, '/dev/zero', match='no plain file')
+    refused(_items_by_key, tmp_path/'t.parquet', match='no columns')
+    refused(_items_by_key, tmp_path, match='no table of a run')
+    refused(_read_results, '/dev/zero', match='no plain file')
 
 
 # nothing private is recorded
@@ -224,7 +224,7 @@ def test_foreign_tables(tmp_path):
 def test_commands_and_sources_without_local_paths_and_secrets(tmp_path, monkeypatch):
     args = ['sweep', str(tmp_path), f'--out={tmp_path}/o', 'hf_' + 'a' * 30]
     monkeypatch.setattr(sys, 'argv', ['/opt/x/prunebook', *args])
-    start = start_record()
+    start = _start_record()
     assert str(tmp_path) not in start['command'] and 'hf_aaa' not in start['command']
     assert start['command'].startswith('prunebook sweep')
     named = {('main', 's', 1, False, 0, 'quiz'): choice(.5)}

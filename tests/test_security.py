@@ -15,7 +15,7 @@ from prunebook.pruning.checkpoint import export_plan, model_card
 from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable
 from prunebook.paper.figures import plot_scores
-from prunebook.paper.report import html_of, html_page, page_html
+from prunebook.paper.report import _html_page, _page_html
 from prunebook.healing.adapters import load_adapter
 from prunebook.pruning.strategies import Plan
 from prunebook.model.stack import fingerprint
@@ -70,9 +70,8 @@ def test_plans_for_mergekit_cannot_be_steered(name):
     assert said['slices'][0]['sources'][0]['model'] == name
 
 def page():
-    table = pd.DataFrame([{o: o for o in nasty[:4]}])
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(o) for o in nasty])
-    return html_page(nasty[0], html_of(table) + page_html('page', book, Path('.')))
+    return _html_page(nasty[0], _page_html('page', book, Path('.')))
 
 class Tags(HTMLParser):
     def __init__(self):

@@ -16,9 +16,9 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.strategies import STRATEGIES, Strategy
 from prunebook.paper.runs import KEYS, kept_score, read_record, read_run
 from prunebook.similarity.distances import layer_distances
-from prunebook.paper.sweep import SweepConfig, kept_config, questions_of, task_of
+from prunebook.paper.sweep import SweepConfig, kept_config, _questions_of, _task_of
 from prunebook.paper.sweep import sweep
-from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
+from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
 SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
@@ -94,7 +94,7 @@ def test_questions_by_task_and_examples(data):
     counts = table.groupby('task')['count'].unique().map(list).to_dict()
     assert counts == dict(arc_easy=[3], piqa=[len(load_questions(q))])
     assert set(read_run(data/'run').shots) == {2} and set(read_run(data/'run').shots_seed) == {1}
-    assert questions_of(c, 'arc_easy') == 3 and task_of(c, 'piqa').shots == 2
+    assert _questions_of(c, 'arc_easy') == 3 and _task_of(c, 'piqa').shots == 2
     c.save(data/'c.json')
     assert SweepConfig.load(data/'c.json') == c
 
@@ -144,9 +144,8 @@ def test_the_unpruned_model_is_healed_alike(data):
 def test_run_again_it_only_reads(data, monkeypatch):
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
-    import prunebook.paper.sweep as room
-    for name in ('cut_losses', 'evaluate', 'layer_distances', 'text_loss'):
-        monkeypatch.setattr(room, name, None)
+    for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'paper.sweep.evaluate',
+                 'paper.sweep.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
     pd.testing.assert_frame_equal(table, run(data, c))
 
 
@@ -203,36 +202,6 @@ def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     exact = [o for o in COLUMNS if o not in numbers]
     pd.testing.assert_frame_equal(whole[exact], again[exact])
     np.testing.assert_allclose(whole[numbers], again[numbers], rtol=1e-5)
-
-
-def test_gone_on_with_other_batches_on_the_command_line(data, monkeypatch, capsys):
-    from prunebook.cli import main
-    save(data/'model', model(), letter_tokenizer())
-    config(data).save(data/'c.json')
-    config(data, memory=.25).save(data/'less.json')
-
-    def command(out, *args):
-        words = ['sweep', data/'model', '--config', data/'c.json', '--out', data/out, '--no-progress', '--json', *args]
-        code = main([str(o) for o in words])
-        return code, capsys.readouterr()
-    code, said = command('whole')
-    assert code == 0, said.err
-    import prunebook.paper.runs as runs
-    real, left = runs.atomic_write, iter(range(5))
-
-    def stopped(*args):
-        if next(left, None) is None: raise KeyboardInterrupt
-        real(*args)
-    monkeypatch.setattr(runs, 'atomic_write', stopped)
-    assert command('stopped', '--batch-tokens', '40')[0] == 130
-    monkeypatch.setattr(runs, 'atomic_write', real)
-    code, again = command('stopped', '--batch-tokens', '400', '--data-dir', str(data), '--config', data/'less.json')
-    assert code == 0, again.err
-    rows = lambda o: json.loads(o.out)['rows']
-    value = lambda o: sorted((r['strategy'], r['n'], r['task'], round(r['value'], 4)) for r in rows(o))
-    assert value(again) == value(said)
-    code, refused = command('stopped', '--max-length', '16')
-    assert code == 2 and 'other settings: max_length' in refused.err
 
 
 def child(data, out):
@@ -424,13 +393,5 @@ def test_kept_configs_load(name):
     c, rows = kept_config(folder, name), read_run(folder).query('sweep == @name')
     assert isinstance(c.healing, HealingConfig) and SweepConfig(**asdict(c)) == c
     assert set(c.tasks) == set(rows.task)
-    for t in c.tasks: assert set(rows[rows.task == t].metric) == {task_of(c, t).metric}, t
-    for t in c.tasks: assert set(rows[rows.task == t].shots) == {task_of(c, t).shots}, t
-
-
-def test_kept_configs_that_are_not_there():
-    from pathlib import Path
-    results = Path(__file__).parents[1]/'nbs'/'results'
-    with pytest.raises(PrunebookError, match='There are'): kept_config(results/'demo')
-    with pytest.raises(PrunebookError, match='there is no run'): kept_config(results)
-    assert kept_config(results/'quick').strategies == ['similarity', 'simple']
+    for t in c.tasks: assert set(rows[rows.task == t].metric) == {_task_of(c, t).metric}, t
+    for t in c.tasks: assert set(rows[rows.task == t].shots) == {_task_of(c, t).shots}, t

@@ -5,11 +5,11 @@
 # %% ../../nbs/reference/paper/claims.ipynb #66462388
 from __future__ import annotations
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from itertools import product
+from functools import cached_property, partial
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -17,31 +17,26 @@ import pandas as pd
 from ..core import PrunebookError
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
-from ..evaluation.tasks import TASKS, task_title
-from .criteria import (
-    HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, decide, holm, kept_cuts, knows_task,
-    locate_collapse, middle_95, monotone_fit, resample_means, resampled_losses, retention, retention_band, rule_deep,
-    rule_difference, rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau,
-    rule_reversal, rule_seeds, rule_smooth_loss)
-from .runs import KEYS, ON_TEXTS, kept_score, read_record, read_run
+from ..evaluation.tasks import task_title
+from prunebook.paper.criteria import (
+    HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
+    locate_collapse, middle_95, monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference,
+    rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds,
+    rule_smooth_loss)
+from .runs import KEYS, _ON_TEXTS, kept_score, read_record, read_run
 from ..similarity.distances import LayerDistances
 
 # %% auto #0
-__all__ = ['UNINFORMATIVE', 'NOT_INFORMATIVE', 'RECIPE', 'SHOTS', 'ASKED', 'SAYS', 'Finding', 'Unmeasured', 'measured',
-           'with_interval', 'accuracy_text', 'spans', 'title_of', 'combined', 'most_cuts', 'unpruned', 'base_healed',
-           'base_note', 'RunFolder', 'open_run', 'Answers', 'Losses', 'answers_of', 'losses_of', 'retention_of',
-           'excess_of', 'training_losses', 'kept_n', 'kept_rows', 'collapse_of', 'main_tasks', 'small_ns',
-           'draw_distances', 'relative_depth', 'farther_than', 'TwoStrategies', 'both_losses', 'gap_by_length',
-           'rank_pairs', 'rank_gaps', 'seeds_table', 'shots_table', 'shots_of', 'shots_gain', 'gain_items',
-           'healing_gain', 'ruled', 'task_plateau', 'no_plateau', 'one_bad_layer', 'deep_minima', 'last_layer_apart',
-           'smooth_loss', 'unhealed_gap', 'healed_gap', 'rank_effect', 'seeds_agree', 'shots_agree', 'judge_claims',
-           'evaluate_claim', 'with_holm', 'claim_finding', 'claims_table', 'rulings_table', 'figure_or_reason', 'HOLDS',
-           'REFUTED', 'UNDECIDED']
+__all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'accuracy_text',
+           'spans', 'combined', 'most_cuts', 'unpruned', 'base_healed', 'base_note', 'Curve', 'RunFolder', 'open_run',
+           'kept_rows', 'training_losses', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table',
+           'shots_table', 'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim',
+           'judge_claims', 'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
 UNINFORMATIVE = 'not informative'
-NOT_INFORMATIVE = dict(
+_not_informative = dict(
     after_collapse='every step that the collapse is compared with comes after it',
     later_steps='the steps after the collapse decide, and those before it say something else',
     below_chance='the smaller cut answers worse than by chance',
@@ -49,25 +44,19 @@ NOT_INFORMATIVE = dict(
     grid='at the cuts that were healed, the unhealed curve gets this word too, and on all its cuts it does not')
 
 @dataclass(frozen=True, repr=False)
-class Finding:
-    "What a run shows about a claim: the word of a frozen rule, and its numbers"
-    seen: str                     # What was measured, in words and numbers
-    word: str = UNDECIDED         # `HOLDS`, `REFUTED`, `UNDECIDED` or `UNINFORMATIVE`
-    reason: str = 'not_measured'  # A key of `REASONS` or `NOT_INFORMATIVE`
-    value: float = math.nan       # The statistic
-    low: float = math.nan         # Its 95 % interval
-    high: float = math.nan
-    threshold: float = math.nan
-    p: float = 1.                 # Of the statistic being at the threshold
+class Finding(Ruling):
+    "What a run shows about a claim: the ruling of a frozen rule, in words and numbers"
+    word: str = UNDECIDED         # Or `HOLDS`, `REFUTED`, `UNINFORMATIVE`
+    reason: str = 'not_measured'  # A key of `REASONS`, or why the number does not answer the question
     holm: float = math.nan        # p, adjusted for all findings of the run that were tested
-    claim: str = ''               # A key of `SAYS`
-    says: str = ''                # What the paper says
+    claim: str = ''               # A key of `CLAIMS`
     task: str = ''                # Of the answers
+    seen: str = ''                # What was measured
 
-    @classmethod
-    def of(cls, seen: str, ruling: Ruling, **more: Any) -> Finding:
-        "With the word and the numbers of a ruling"
-        return cls(seen, **asdict(ruling), **more)
+    @property
+    def decided(self) -> bool:
+        "Does it hold or fail?"
+        return self.word in (HOLDS, REFUTED)
 
     @property
     def stands(self) -> bool:
@@ -75,19 +64,10 @@ class Finding:
         return self.decided and (self.p if math.isnan(self.holm) else self.holm) < .05
 
     @property
-    def decided(self) -> bool:
-        "Does it hold or fail?"
-        return self.word in (HOLDS, REFUTED)
-
-    def dismissed(self, reason: str) -> Finding:
-        "The same numbers, and a reason why they do not answer the question"
-        return replace(self, word=UNINFORMATIVE, reason=reason)
-
-    @property
     def verdict(self) -> str:
         "The word, with the reason where it is neither yes nor no, and † where it does not stand in the family"
         if self.decided: return self.word if self.stands else f'{self.word} †'
-        reasons = REASONS | NOT_INFORMATIVE | dict(interval='the interval contains the threshold')
+        reasons = REASONS | _not_informative | dict(interval='the interval contains the threshold')
         return f'{self.word}: {reasons[self.reason]}'
 
     def __repr__(self): return f'{self.claim}{": " if self.claim else ""}{self.verdict} ({self.seen})'
@@ -112,26 +92,19 @@ def accuracy_text(k: int, n: int) -> str:
 
 def spans(ns: Sequence[int]) -> str:
     "Whole numbers, runs of three and more as a-b: 1-4, 6, 8"
-    ns, parts = sorted(map(int, set(ns))), []
-    while ns:
-        k = next((i for i in range(1, len(ns)) if ns[i] != ns[0] + i), len(ns))
-        k = k if k > 2 else 1
-        parts.append(f'{ns[0]}-{ns[k - 1]}' if k > 2 else str(ns[0]))
-        ns = ns[k:]
-    return ', '.join(parts)
+    runs = [[n for _, n in o] for _, o in groupby(enumerate(sorted(set(map(int, ns)))), lambda o: o[1] - o[0])]
+    return ', '.join(f'{o[0]}-{o[-1]}' if len(o) > 2 else ', '.join(map(str, o)) for o in runs)
 
-def title_of(task: str) -> str:
-    "The title of a task of the registry: ARC-Easy for arc_easy; any other name as it is, which is never opened"
-    return task_title(task) if task.partition(':')[0] in TASKS else task
+def _found(seen, ruling, task=''): return Finding(**asdict(ruling), seen=seen, task=task)
+
+def _unknown(task, said=''):
+    "The finding about a task that the unpruned model does not know"
+    said = said or f'the unpruned model does not know {task_title(task)}'
+    return Finding(reason='baseline', seen=said, task=task)
 
 def _numbers(o, form='.2f'):
     if math.isnan(o.value): return 'no number'
     return f'{with_interval(o.value, o.low, o.high, form)}, threshold {o.threshold:.3g}'
-
-def _unknown(task, said=''):
-    "The finding about a task that the unpruned model does not know"
-    said = said or f'the unpruned model does not know {title_of(task)}'
-    return Finding.of(said, Ruling(UNDECIDED, 'baseline'), task=task)
 
 def _noted(said, rows):
     "With a sentence on where a healed curve starts"
@@ -139,7 +112,7 @@ def _noted(said, rows):
 
 # %% ../../nbs/reference/paper/claims.ipynb #bc215c62
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'learning_rate', 'healing_texts', 'healing_tokens']
-SHOTS = ['shots', 'shots_seed']
+_SHOTS = ['shots', 'shots_seed']
 ASKED = ['metric', 'source', 'count', 'max_length', 'dtype', 'items']
 
 def combined(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
@@ -175,18 +148,65 @@ def _rows_of(table, task, strategy, healed):
     "Rows of a task and strategy after those of the unpruned model: healed alike if cuts are healed and there is one"
     own = table[table.task == task]
     cuts = own[(own.strategy == strategy) & (own.healed == healed) & (own.n > 0)]
-    base, alike = own[(own.n == 0) & (own.healed == healed) & healed], [*RECIPE, *SHOTS, *ASKED]
+    base, alike = own[(own.n == 0) & (own.healed == healed) & healed], [*RECIPE, *_SHOTS, *ASKED]
     base = base[combined(base, alike).isin(combined(cuts, alike))]
     return pd.concat([base if len(base) else unpruned(own), cuts])
 
 def _curve_of(table, task, strategy='similarity', healed=False):
     own = _rows_of(table, task, strategy, healed)
     own = own.sort_values(['n', 'seed']).drop_duplicates('n').reset_index(drop=True)
-    state = 'healed' if healed else 'unhealed'
     if not (own.n > 0).any():
-        raise Unmeasured(f'This run has no {state} scores of {title_of(task)} under "{strategy}".')
-    if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {title_of(task)}.')
+        state = 'healed' if healed else 'unhealed'
+        raise Unmeasured(f'This run has no {state} scores of {task_title(task)} under "{strategy}".')
+    if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
     return own
+
+# %% ../../nbs/reference/paper/claims.ipynb #db701f9a
+class Curve(NamedTuple):
+    "Scores of some rows, item by item, on the same questions or documents"
+    rows: pd.DataFrame  # (P) of the table; of a curve the unpruned model first
+    items: np.ndarray   # (P, N) answers, 1 for a right one; or nats of documents
+    counts: np.ndarray  # (N,) predicted tokens of each document; 1 for an answer
+
+    x = property(lambda self: self.rows.fraction_layers.to_numpy(float), doc='(P,) share of the layers dropped')
+    ns = property(lambda self: list(self.rows.n), doc='(P) layers dropped')
+    cuts = property(lambda self: sorted(set(self.rows.n) - {0}), doc='Sizes of the cuts')
+    values = property(lambda self: self.items.sum(1) / self.counts.sum(), doc='(P,) accuracy, or nats per token')
+    chance = property(lambda self: float(self.rows.baseline.iloc[0]), doc='Accuracy of a blind guess')
+
+    @property
+    def answers(self) -> tuple[np.ndarray, np.ndarray, float, float]:
+        "What the rules for curves of answers take: x, items, chance, and accuracy of the most frequent answer"
+        return self.x, self.items, self.chance, float(self.rows.majority.iloc[0])
+
+    @property
+    def known(self) -> bool:
+        "Does the unpruned model know the task?"
+        return knows_task(self.items[0], *self.answers[2:])
+
+    @property
+    def kept(self) -> int:
+        "The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`"
+        return self.ns[kept_cuts(self.items, self.chance)]
+
+    @property
+    def collapse(self) -> Collapse | None:
+        "Where answers collapse; `None` if `rule_plateau` cannot locate it"
+        if len(self.ns) < 3 or rule_plateau(*self.answers).reason != 'interval': return None
+        return locate_collapse(self.x, self.items, self.chance)
+
+    def retention(self) -> pd.DataFrame:
+        "n, fraction_layers, accuracy, and retention as value, low, high"
+        value, low, high = retention_band(self.items, self.chance)
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value, low=low,
+                                 high=high))
+
+    def excess(self) -> pd.DataFrame:
+        "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
+        draws = resampled_losses(self.items, self.counts)
+        low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=self.values - self.values[0], low=low,
+                                 high=high))
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass
@@ -209,7 +229,7 @@ class RunFolder:
         few-shot examples, items and healing recipe that have most cuts"""
         two = self.table.strategy.isin(['similarity', 'simple'])
         t = self.table[two | (self.table.n == 0)] if two.any() else self.table
-        t = pd.concat([_widest_first(most_cuts(most_cuts(o, SHOTS), ASKED)) for _, o in t.groupby('task', sort=False)])
+        t = pd.concat([_widest_first(most_cuts(most_cuts(o, _SHOTS), ASKED)) for _, o in t.groupby('task', sort=False)])
         once = [o for o in KEYS if o != 'sweep']
         return pd.concat([t[~t.healed], most_cuts(t[t.healed], RECIPE)]).drop_duplicates(once).reset_index(drop=True)
 
@@ -218,14 +238,34 @@ class RunFolder:
         "Every claim on this run, as `judge_claims` gives them"
         return judge_claims(self)
 
+    def finding(self, claim: str) -> Finding:
+        "The first finding of a claim that was measured, on a task that the model knows; or else the first"
+        last = dict(baseline=1, not_measured=2)
+        return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
+
+    def tasks(self, kind: str = 'choice') -> list[str]:
+        """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word), in
+        the order in which claims take them: as in the paper, MMLU, BoolQ and GSM8K first"""
+        kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
+        place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
+        found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
+        return sorted(found, key=lambda t: (place(t), t))
+
     def curve(self, task: str, strategy: str = 'similarity', healed: bool = False) -> pd.DataFrame:
         "Rows by layers dropped, the unpruned model and the first of several seeds first. Raises `Unmeasured`"
         return _curve_of(self.main, task, strategy, healed)
 
-    def tasks(self, kind: str = 'choice') -> list[str]:
-        "Tasks of `main` by kind: loss, agreement, kl, choice or generated"
-        kinds = self.main.metric.map(lambda m: m if m in (*ON_TEXTS, 'generated') else 'choice')
-        return list(self.main[kinds == kind].task.unique())
+    def items(self, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
+        "A curve item by item. Raises `Unmeasured`"
+        return self.paired(self.curve(task, strategy, healed))
+
+    def paired(self, rows: pd.DataFrame) -> Curve:
+        "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
+        scores = self.scores(rows)
+        if isinstance(scores[0], Score):  # floats, because resampling multiplies them ten times as fast
+            items = np.stack([o.right for o in scores]).astype(float)
+            return Curve(rows, items, np.ones(items.shape[1]))
+        return Curve(rows, np.array([o.sums for o in scores]), np.array(scores[0].counts))
 
     def scores(self, rows: pd.DataFrame) -> list[LossScore | Score]:
         "A score per row, item by item. Raises `Unmeasured` if it was not kept, or not of the same items"
@@ -239,9 +279,7 @@ class RunFolder:
     def knows(self, task: str) -> bool:
         "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
         rows = unpruned(self.main[self.main.task == task])
-        if rows.empty: return True
-        s, = self.scores(rows.iloc[:1])
-        return knows_task(s.right, s.chance, s.majority)
+        return rows.empty or self.paired(rows.iloc[:1]).known
 
 def open_run(
     folder: str | Path  # A run folder, such as `prunebook reproduce` writes
@@ -264,60 +302,15 @@ def _with_hashes(table):
     found = [known['items'].get(o, '') for o in zip(table.task, table.source, table['count'])]
     return table.assign(items=[a if isinstance(a, str) else b for a, b in zip(table['items'], found)])
 
-# %% ../../nbs/reference/paper/claims.ipynb #db701f9a
-class Answers(NamedTuple):
-    "Right and wrong answers of one curve, to the same questions"
-    x: np.ndarray       # (P,) share of the layers dropped, from 0
-    right: np.ndarray   # (P, N) 1 or 0
-    chance: float       # Accuracy of a blind guess
-    majority: float     # Accuracy of always giving the most frequent answer
-    rows: pd.DataFrame  # (P) rows of the table
-    ns = property(lambda self: list(self.rows.n))  # Layers dropped
-
-    @property
-    def known(self) -> bool:
-        "Does the unpruned model know the task?"
-        return knows_task(self.right[0], self.chance, self.majority)
-
-class Losses(NamedTuple):
-    "Losses of one curve, on the same documents"
-    x: np.ndarray       # (P,) share of the layers dropped, from 0
-    sums: np.ndarray    # (P, D) nats of each document
-    counts: np.ndarray  # (D,) its predicted tokens
-    rows: pd.DataFrame  # (P) rows of the table
-    ns = property(lambda self: list(self.rows.n))                                # Layers dropped
-    values = property(lambda self: self.sums.sum(1) / self.counts.sum())         # (P,) nats per token
-
-def answers_of(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Answers:
-    "One curve of answers. Raises `Unmeasured`"
-    return _answers(run, run.curve(task, strategy, healed))
-
-def losses_of(run: RunFolder, strategy: str = 'similarity', healed: bool = False) -> Losses:
-    "One curve of C4 losses. Raises `Unmeasured`"
-    return _losses(run, run.curve('c4', strategy, healed))
-
-def _answers(run, rows):
-    scores = run.scores(rows)
-    right = np.stack([o.right for o in scores]).astype(float)  # resampling multiplies floats ten times as fast
-    return Answers(rows.fraction_layers.to_numpy(float), right, scores[0].chance, scores[0].majority, rows)
-
-def _losses(run, rows):
-    scores = run.scores(rows)
-    sums, counts = np.array([o.sums for o in scores]), np.array(scores[0].counts)
-    return Losses(rows.fraction_layers.to_numpy(float), sums, counts, rows)
-
-def retention_of(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> pd.DataFrame:
-    "n, fraction_layers, accuracy, and retention as value, low, high. Raises `Unmeasured`"
-    a = answers_of(run, task, strategy, healed)
-    value, low, high = retention_band(a.right, a.chance)
-    return pd.DataFrame(dict(n=a.ns, fraction_layers=a.x, accuracy=a.right.mean(1), value=value, low=low, high=high))
-
-def excess_of(run: RunFolder, strategy: str = 'similarity', healed: bool = False) -> pd.DataFrame:
-    "n, fraction_layers, and the loss above that of the unpruned model as value, low, high. Raises `Unmeasured`"
-    o = losses_of(run, strategy, healed)
-    draws = resampled_losses(o.sums, o.counts)
-    low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
-    return pd.DataFrame(dict(n=o.ns, fraction_layers=o.x, value=o.values - o.values[0], low=low, high=high))
+# %% ../../nbs/reference/paper/claims.ipynb #c0ffee01
+def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
+    "What every curve keeps of the tasks that the unpruned model knows, and the n that were measured"
+    found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
+    for task, strategy, healed in product(filter(run.knows, run.tasks()), strategies, (False, True)):
+        with suppress(Unmeasured):
+            a = run.items(task, strategy, healed)
+            found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))
+    return found
 
 def training_losses(
     run: RunFolder,
@@ -331,49 +324,12 @@ def training_losses(
     history = pd.DataFrame(kept['history'])
     return history.groupby((history.step - 1) // every)[['tokens', 'loss']].mean()
 
-def kept_n(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> int:
-    "The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`. Raises `Unmeasured`"
-    a = answers_of(run, task, strategy, healed)
-    return a.ns[kept_cuts(a.right, a.chance)]
-
-def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
-    "`kept_n` and the measured n of every curve of the tasks that the unpruned model knows"
-    found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
-    for task, strategy, healed in product(filter(run.knows, run.tasks()), strategies, (False, True)):
-        with suppress(Unmeasured):
-            found.append(dict(task=task, strategy=strategy, healed=healed, keeps=kept_n(run, task, strategy, healed),
-                              measured=answers_of(run, task, strategy, healed).ns[1:]))
-    return found
-
-def collapse_of(run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False) -> Collapse | None:
-    "Where answers collapse. `None` if they were not measured, or if `rule_plateau` cannot locate it"
-    try: a = _shape(run, task, strategy, healed)
-    except Unmeasured: return None
-    located = rule_plateau(a.x, a.right, a.chance, a.majority).reason == 'interval'
-    return locate_collapse(a.x, a.right, a.chance) if located else None
-
-def _shape(run, task, strategy='similarity', healed=False):
-    "Answers with two cuts or more: the straight line to a single cut that loses half always has a width of 0.8"
-    a = answers_of(run, task, strategy, healed)
-    if len(a.ns) > 2: return a
-    raise Unmeasured(f'{title_of(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
-
-def main_tasks(
-    run: RunFolder,
-    generated: bool = False  # Reasoning with written answers instead: GSM8K first
-) -> list[str]:
-    "Tasks in the order in which claims take them: MMLU and BoolQ first, as in the paper"
-    first = ('gsm8k', 'sums') if generated else ('mmlu', 'boolq')
-    place = lambda t: next((i for i, o in enumerate(first) if t.startswith(o)), len(first))
-    found = [t for t in run.tasks('generated' if generated else 'choice') if not t.startswith('lambada')]
-    return sorted(found, key=lambda t: (place(t), t))
-
 # %% ../../nbs/reference/paper/claims.ipynb #978c0412
 def small_ns(depth: int, share: float = 1/4) -> range:
     "Block sizes up to a share of the layers, at least one"
     return range(1, max(1, int(depth * share)) + 1)
 
-def draw_distances(
+def _draw_distances(
     distances: LayerDistances,
     n: int,              # Block size
     size: int = 2000,
@@ -389,10 +345,6 @@ def draw_distances(
     rng = np.random.default_rng([seed, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
-def relative_depth(start: np.ndarray, n: np.ndarray, depth: int) -> np.ndarray:
-    "Place of a block among those of its size: 0 the shallowest, 1 the deepest"
-    return np.asarray(start) / (depth - np.asarray(n))
-
 def farther_than(
     distances: LayerDistances,
     ns: Sequence[int],
@@ -403,24 +355,17 @@ def farther_than(
     share = lambda d: (d[..., others] < d[..., [edge]]).mean(-1)
     value = float(np.mean([share(np.diagonal(distances.mean, n)) for n in ns]))
     # sorted, as if all sizes erred together: their covariances are not kept, and this interval is the widest
-    return value, *middle_95(np.mean([np.sort(share(draw_distances(distances, n))) for n in ns], 0))
+    return value, *middle_95(np.mean([np.sort(share(_draw_distances(distances, n))) for n in ns], 0))
 
 # %% ../../nbs/reference/paper/claims.ipynb #2b81cad3
-class TwoStrategies(NamedTuple):
-    "Losses of both strategies on the same documents"
-    ns: list[int]       # Cuts that both have
-    sums: np.ndarray    # (1 + 2 len(ns), D) nats: the unpruned model, similarity at `ns`, simple at `ns`
-    counts: np.ndarray  # (D,)
-    rows: pd.DataFrame
-
 def both_losses(
     run: RunFolder,
     healed: bool,
     ns: Sequence[int] | None = None,    # Only these cuts
     table: pd.DataFrame | None = None   # Rows to choose from; those of the run if `None`
-) -> TwoStrategies:
-    """The losses for `rule_excess_ratio`; of several recipes and documents those with a healed unpruned model, most
-    cuts, documents and healing tokens. Raises `Unmeasured`"""
+) -> Curve:  # Rows: the unpruned model, similarity at each cut, simple at each cut
+    """The losses for `rule_excess_ratio`, on the same documents; of several recipes and documents those with a healed
+    unpruned model, most cuts, documents and healing tokens. Raises `Unmeasured`"""
     t = run.table if table is None else table
     t, chosen = t[t.task == 'c4'], []
     cuts = t[(t.healed == healed) & (t.n > 0)]
@@ -429,107 +374,46 @@ def both_losses(
         try: a, b = (_curve_of(own, 'c4', s, healed) for s in ('similarity', 'simple'))
         except Unmeasured: continue
         shared = set(a.n) & set(b.n) - {0}
-        if shared and (ns is None or set(ns) <= shared):
-            chosen.append(pd.concat([a[a.n.isin(shared | {0})], b[b.n.isin(shared)]]))
+        only = shared if ns is None else set(ns)
+        if shared and only <= shared:
+            size = base_healed(a), len(shared), a['count'].max(), a.healing_tokens.max()
+            chosen.append((size, pd.concat([a[a.n.isin(only | {0})], b[b.n.isin(only)]])))
     if not chosen:
         raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
-    rows = max(chosen, key=lambda o: (base_healed(o), len(o), o['count'].max(), o.healing_tokens.max()))
-    ns = sorted(set(rows.n) - {0}) if ns is None else list(ns)
-    key = rows[['strategy', 'n']].apply(tuple, axis=1)
-    order = [key == o for o in [('none', 0), *((s, n) for s in ('similarity', 'simple') for n in ns)]]
-    rows = pd.concat([rows[o].iloc[:1] for o in order])
-    return TwoStrategies(ns, *_losses(run, rows)[1:])
-
-def gap_by_length(
-    run: RunFolder,
-    ns: Sequence[int] | None = None  # The cuts; those that most lengths share if `None`
-) -> pd.DataFrame:
-    """For each length of healing with these cuts, 0 first: mean excess losses under both strategies, their gap in nats,
-    their ratio, and the `change` of this ratio since the row above, each with an interval from `_low` to `_high`.
-    Raises `Unmeasured` without losses of both"""
-    t = run.table[run.table.task == 'c4']
-    tables = {int(k): t[(t.healing_tokens == k) | ~t.healed & (t.n == 0)]
-              for k in sorted(t.healing_tokens[t.healed].unique())}
-    cuts = {k: set(both_losses(run, True, table=o).ns) for k, o in tables.items()
-            if measured(both_losses, run, True, table=o)}
-    if not cuts: raise Unmeasured('No cut was healed under both strategies.')
-    shared = set(ns or max(cuts.values(), key=lambda own: (sum(own <= o for o in cuts.values()), len(own))))
-    found = {k: both_losses(run, True, sorted(shared), tables[k]) for k, o in cuts.items() if shared <= o}
-    if not found: raise Unmeasured(f'No length of healing has both strategies at n = {spans(shared)}.')
-    scored = combined(pd.concat(o.rows for o in found.values()), ASKED)
-    before = t[~t.healed & combined(t, ASKED).isin(scored)]
-    if measured(both_losses, run, False, sorted(shared), before):
-        found = {0: both_losses(run, False, sorted(shared), before)} | found
-    rows, counts, ratio = [], None, np.nan
-    for tokens, o in found.items():
-        k = len(o.ns)
-        losses = np.concatenate([(o.sums.sum(1) / o.counts.sum())[None], resampled_losses(o.sums, o.counts)])
-        a, b = losses[:, 1:1 + k].mean(1) - losses[:, 0], losses[:, 1 + k:].mean(1) - losses[:, 0]
-        last = ratio if np.array_equal(counts, o.counts) else np.nan  # the same draws of the same documents
-        counts, ratio = o.counts, b / np.where(a > 0, a, np.nan)
-        row = dict(healing_tokens=tokens, cuts=spans(o.ns), base_alike=not tokens or base_healed(o.rows))
-        rows.append(row | _columns(similarity=a, simple=b, gap=b - a, ratio=ratio, change=ratio - last))
-    return pd.DataFrame(rows).set_index('healing_tokens')
-
-def _columns(**statistics):
-    "Each statistic (the value, then its resamples) as three columns: value, _low and _high"
-    return {f'{name}{end}': v for name, o in statistics.items()
-            for end, v in zip(('', '_low', '_high'), (o[0], *middle_95(o[1:])))}
+    return run.paired(max(chosen, key=lambda o: o[0])[1])
 
 # %% ../../nbs/reference/paper/claims.ipynb #7fffed76
-_HEALED_ALIKE = [*(o for o in RECIPE if o != 'rank'), *SHOTS, *ASKED]
-
-def rank_pairs(run: RunFolder, task: str = 'c4') -> list[pd.DataFrame]:  # Two rows each, the lowest rank first
-    """Cuts healed alike at the lowest and at the highest rank, by the recipe with most such pairs, then the longest
-    healing. Raises `Unmeasured`"""
-    found = pd.Series(_all_rank_pairs(run, task))
-    recipes = [list(o) for _, o in found.groupby([combined(o, _HEALED_ALIKE).iloc[0] for o in found])]
-    return max(recipes, key=lambda pairs: (len(pairs), pairs[0].healing_tokens.iloc[0]))
-
-def _all_rank_pairs(run, task):
+def rank_pairs(
+    run: RunFolder, task: str = 'c4',
+    one_recipe: bool = True  # Only those of the recipe with most such pairs, then the longest healing
+) -> list[pd.DataFrame]:     # Two rows each, the lowest rank first
+    "Cuts healed alike at the lowest and at the highest rank. Raises `Unmeasured`"
     t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
-    same = ['strategy', 'n', 'seed', *_HEALED_ALIKE]
+    alike = [*(o for o in RECIPE if o != 'rank'), *_SHOTS, *ASKED]
+    same = ['strategy', 'n', 'seed', *alike]
     groups = t.drop_duplicates([*same, 'rank']).groupby(combined(t, same)) if len(t) else []
     pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in groups if len(g) > 1]
-    if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {title_of(task)}.')
+    if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
     ends = min(o['rank'].iloc[0] for o in pairs), max(o['rank'].iloc[-1] for o in pairs)
     pairs = [o for o in pairs if tuple(o['rank']) == ends]
     if not pairs: raise Unmeasured('No cut was healed at both the lowest and the highest rank.')
-    return pairs
+    if not one_recipe: return pairs
+    recipes = {}
+    for o in pairs: recipes.setdefault(combined(o, alike).iloc[0], []).append(o)
+    return max((recipes[k] for k in sorted(recipes)), key=lambda o: (len(o), o[0].healing_tokens.iloc[0]))
 
-def rank_gaps(run: RunFolder) -> pd.DataFrame:
-    """For each cut and length of healing at the lowest and at the highest rank: both ranks, their C4 losses in nats per
-    token, `gap`, the first loss less the second, with its interval from `low` to `high`, and `ratio`, the first excess
-    loss over the second, with its interval; NaN if the unpruned model was not healed alike at both ranks. Raises
-    `Unmeasured`"""
-    t, rows = run.table[run.table.healed & (run.table.n == 0) & (run.table.task == 'c4')], []
-    same = [*_HEALED_ALIKE, 'rank']
-    for pair in _all_rank_pairs(run, 'c4'):
-        bases = [t[combined(t, same) == o].iloc[:1] for o in combined(pair, same)]
-        o = _losses(run, pd.concat([pair, *bases]))
-        low, high, *base = np.concatenate([o.values[None], resampled_losses(o.sums, o.counts)]).T
-        a, b = base if all(map(len, bases)) else (np.nan, np.nan)
-        ranks = pair['rank'].astype(int)
-        row = pair.iloc[0][['strategy', 'n', 'healing_tokens']].to_dict()
-        row |= dict(lowest=ranks.iloc[0], highest=ranks.iloc[1], lowest_loss=low[0], highest_loss=high[0])
-        gap = _columns(gap=low - high, ratio=(low - a) / (high - b))
-        rows.append(row | {dict(gap_low='low', gap_high='high').get(k, k): v for k, v in gap.items()})
-    return pd.DataFrame(rows).sort_values(['healing_tokens', 'strategy', 'n'], ignore_index=True)
-
-def seeds_table(
-    run: RunFolder, task: str = 'c4', strategy: str = 'similarity'
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the run
     behind them. Raises `Unmeasured` if nothing was healed twice"""
     t = run.table[run.table.healed & (run.table.strategy == strategy) & (run.table.task == task) & (run.table.n > 0)]
-    t = t.drop_duplicates(['n', 'seed', *ASKED, *SHOTS, *RECIPE])
+    t = t.drop_duplicates(['n', 'seed', *ASKED, *_SHOTS, *RECIPE])
     found = []
-    for _, own in t.groupby(combined(t, [*RECIPE, *ASKED, *SHOTS])):
+    for _, own in t.groupby(combined(t, [*RECIPE, *ASKED, *_SHOTS])):
         wide = own.pivot(index='n', columns='seed', values='value')
         wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
         if wide.size and wide.shape[1] > 1:
             found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
-    if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {title_of(task)}.')
+    if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
 
 def shots_table(
@@ -543,304 +427,232 @@ def shots_table(
     rows = run.table[run.table.task.map(lambda t: plain(t) == plain(task))].assign(task=task)
     t = _rows_of(rows, task, strategy, healed)
     if not healed: t = t[~t.healed.astype(bool)]
-    size = lambda o: (len(o[SHOTS].drop_duplicates()), len(o[['n', *SHOTS]].drop_duplicates()), o['count'].iloc[0])
+    size = lambda o: (len(o[_SHOTS].drop_duplicates()), len(o[['n', *_SHOTS]].drop_duplicates()), o['count'].iloc[0])
     if len(t):
         t = max((o for _, o in t.groupby(combined(t, ASKED))), key=size)
-        t = _widest_first(t).drop_duplicates(['n', *SHOTS])
+        t = _widest_first(t).drop_duplicates(['n', *_SHOTS])
         t = t.assign(task=run.table.task[t.index])
-    wide = t.pivot(index='n', columns=SHOTS, values='value').sort_index(axis=1)
+    wide = t.pivot(index='n', columns=_SHOTS, values='value').sort_index(axis=1)
     return wide.dropna(axis=1, thresh=2).dropna(), t
 
-def _shots_rows(run, task, strategy='similarity'):
-    "Rows without examples, and those with the most examples in each order, at the same cuts"
+def shots_of(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[Curve, np.ndarray, int]:
+    """Answers without examples, (P, N) right with the most examples (the mean over their orders), and how many those
+    are. Raises `Unmeasured`"""
     wide, rows = shots_table(run, task, strategy)
     counts = [shots for shots, _ in wide.columns]
     if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
-        raise Unmeasured(f'This run has not asked {title_of(task)} both with and without examples.')
+        raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
     rows = rows[rows.n.isin(wide.index)].sort_values('n')
     columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
-    return [rows[(rows.shots == shots) & (rows.shots_seed == seed)] for shots, seed in columns]
-
-def shots_of(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[Answers, np.ndarray, int]:
-    """Answers without examples, (P, N) right with the most examples (the mean over their orders), and how many those
-    are. Raises `Unmeasured`"""
-    plain, *asked = (_answers(run, o) for o in _shots_rows(run, task, strategy))
-    return plain, np.mean([o.right for o in asked], 0), int(asked[0].rows.shots.iloc[0])
-
-def shots_gain(run: RunFolder, task: str, strategy: str = 'similarity') -> pd.DataFrame:
-    "n, fraction_layers, and the accuracy with examples less that without as value, low, high. Raises `Unmeasured`"
-    plain, shots, _ = shots_of(run, task, strategy)
-    gain = shots - plain.right
-    low, high = np.quantile(resample_means(gain), [.025, .975], axis=0)
-    return pd.DataFrame(dict(n=plain.ns, fraction_layers=plain.x, value=gain.mean(1), low=low, high=high))
-
-def gain_items(
-    run: RunFolder,
-    task: str,
-    strategy: str = 'similarity',
-    only: Sequence[int] | None = None  # Of these cuts
-) -> tuple[list[int], np.ndarray]:     # Cuts, and (N,) gain of each question, the mean over the cuts
-    "What healing changes question by question. Raises `Unmeasured`"
-    a, b = (answers_of(run, task, strategy, h) for h in (False, True))
-    ns = sorted((set(a.ns) & set(b.ns) & set(only or a.ns)) - {0})
-    if not ns: raise Unmeasured(f'No cut of this run has {title_of(task)} healed and unhealed.')
-    before, after = (o.right[[o.ns.index(n) for n in ns]].mean(0) for o in (a, b))
-    return ns, after - before
-
-def healing_gain(
-    run: RunFolder,
-    task: str,
-    than: str | None = None,  # The claim: the gain is larger than on this task; larger than nothing if `None`
-    strategy: str = 'similarity'
-) -> Finding:
-    "Accuracy that healing brings back on `task`, or how much more than on another; above 0 it holds"
-    if unknown := [t for t in (task, than) if t and not run.knows(t)]: return replace(_unknown(unknown[0]), task=task)
-    ns, gain = gain_items(run, task, strategy)
-    if than:
-        ns, other = gain_items(run, than, strategy, ns)
-        ns, gain = gain_items(run, task, strategy, ns)
-    value, draws = gain.mean(), resample_means(gain[None])[:, 0]
-    said = f'healing brings {title_of(task)} {value:+.1%}'
-    if than:  # other questions, so resampled on their own
-        value, draws = value - other.mean(), draws - resample_means(other[None], seed=1)[:, 0]
-        said += f', {title_of(than)} {other.mean():+.1%}'
-    ruling = decide(value, draws, 0)
-    return Finding.of(f'{said} at n = {spans(ns)}: {_numbers(ruling, "+.3f")}', ruling, task=task)
+    plain, *asked = (run.paired(rows[(rows.shots == n) & (rows.shots_seed == seed)]) for n, seed in columns)
+    return plain, np.mean([o.items for o in asked], 0), max(counts)
 
 # %% ../../nbs/reference/paper/claims.ipynb #65ad1917
-def ruled(rule: Callable[..., Ruling], *args: Any, seeds: int = 10, **kwargs: Any) -> Ruling:
+def _ruled(rule, *args, seeds=10, **kwargs):
     "The ruling of a frozen rule, with p from `seeds` times as many resamples where few lie beyond the threshold"
     ruling = rule(*args, **kwargs)
     if not .0011 < ruling.p < .05: return ruling
     return replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, seeds))]) / seeds)
 
-def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str = 'similarity') -> Finding:
-    "C3: width of the collapse of answers, below 0.5. Raises `Unmeasured`"
-    a = _shape(run, task, strategy, healed)
-    found = _shape_finding(a, ruled(rule_plateau, a.x, a.right, a.chance, a.majority), task)
-    if found.decided and _lost_at_once(a): return found.dismissed('first_cut')
-    return found.dismissed('grid') if healed and found.decided and _grid_decides(run, a, found) else found
+def _baseline_text(a):
+    _, right, chance, majority = a.answers
+    return (f'the unpruned model gets {accuracy_text(int(right[0].sum()), right.shape[1])}, the baseline is '
+            f'{max(chance, majority):.1%}')
 
-def no_plateau(
-    run: RunFolder,
-    task: str | None = None,  # The first with written answers if `None`
-    healed: bool = False
-) -> Finding:
-    "C8: width of the collapse of written answers, above 0.5. Raises `Unmeasured`"
-    tasks = [task] if task else main_tasks(run, generated=True)
-    if not tasks: raise Unmeasured('This run has no task with generated answers.')
-    a = _shape(run, tasks[0], healed=healed)
-    found = _shape_finding(a, ruled(rule_no_plateau, a.x, a.right, a.chance, a.majority), tasks[0])
-    if found.decided and _lost_at_once(a): found = found.dismissed('first_cut')
-    empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(a.rows)]
-    shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(a.ns, empty) if e > .05)
-    return replace(found, seen=f'{found.seen}; empty answers: {shown}') if shown else found
-
-def _lost_at_once(a):
-    "Does the smallest cut lose more than half of the accuracy above chance?"
-    return crossing(a.x, monotone_fit(retention(a.right.mean(1), a.chance))[None], LOSE)[0] <= a.x[1]
+def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str = 'similarity',
+                 rule: Callable[..., Ruling] = rule_plateau) -> Finding:
+    "C3: width of the collapse of answers, below 0.5 (above it by `rule_no_plateau`). Raises `Unmeasured`"
+    a = run.items(task, strategy, healed)
+    if len(a.ns) < 3:  # the straight line to a single cut that loses half always has a width of 0.8
+        raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
+    ruling = _ruled(rule, *a.answers)
+    said = f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
+    if ruling.reason == 'baseline': return _found(_noted(f'{said}; {_baseline_text(a)}', a.rows), ruling, task)
+    fit = monotone_fit(retention(a.items.mean(1), a.chance))[None]
+    at = [float(crossing(a.x, fit, level)[0]) for level in (KEEP, LOSE)]
+    places = [f'below {s:.0%} at {v:.1%} of the layers' if math.isfinite(v) else f'not below {s:.0%}'
+              for s, v in zip((KEEP, LOSE), at)]
+    said += f': retention falls {places[0]}, {places[1]}; width {_numbers(ruling)}'
+    found = _found(_noted(said, a.rows), ruling, task)
+    if found.decided and at[1] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
+    if found.decided and healed and _grid_decides(run, a, found):
+        return replace(found, word=UNINFORMATIVE, reason='grid')
+    return found
 
 def _grid_decides(run, a, found):
     "Does the unhealed curve get the word of a healed one at the same cuts, and another word at all of its cuts?"
-    try: plain = answers_of(run, found.task, a.rows.strategy.iloc[-1])
+    try: plain = run.items(found.task, a.rows.strategy.iloc[-1])
     except Unmeasured: return False
-    word = lambda at: rule_plateau(plain.x[at], plain.right[at], plain.chance, plain.majority).word
-    return word(np.isin(plain.ns, [0, *a.ns])) == found.word != word(slice(None))
+    x, right, *base = plain.answers
+    at = np.isin(plain.ns, [0, *a.ns])
+    return rule_plateau(x[at], right[at], *base).word == found.word != rule_plateau(x, right, *base).word
 
-def _baseline_text(a):
-    k, n = int(a.right[0].sum()), a.right.shape[1]
-    return f'the unpruned model gets {accuracy_text(k, n)}, the baseline is {max(a.chance, a.majority):.1%}'
+def _no_plateau(run: RunFolder, task: str) -> Finding:
+    "C8: width of the collapse of written answers, above 0.5. Raises `Unmeasured`"
+    if not task: raise Unmeasured('This run has no task with generated answers.')
+    found, rows = task_plateau(run, task, rule=rule_no_plateau), run.curve(task)
+    empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(rows)]
+    shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(rows.n, empty) if e > .05)
+    return replace(found, seen=f'{found.seen}; empty answers: {shown}') if shown else found
 
-def _shape_finding(a, ruling, task):
-    said = f'{title_of(task)}, {a.right.shape[1]} questions, n = {spans(a.ns[1:])}'
-    if ruling.reason == 'baseline': said += f'; {_baseline_text(a)}'
-    else:
-        fit = monotone_fit(retention(a.right.mean(1), a.chance))[None]
-        at = [float(crossing(a.x, fit, level)[0]) for level in (KEEP, LOSE)]
-        places = [f'below {s:.0%} at {v:.1%} of the layers' if math.isfinite(v) else f'not below {s:.0%}'
-                  for s, v in zip((KEEP, LOSE), at)]
-        said += f': retention falls {places[0]}, {places[1]}; width {_numbers(ruling)}'
-    return Finding.of(_noted(said, a.rows), ruling, task=task)
-
-def one_bad_layer(run: RunFolder, task: str, healed: bool = False, strategy: str = 'similarity') -> Finding:
+def _one_bad_layer(run: RunFolder, task: str) -> Finding:
     "C3c: the largest rise in accuracy from a cut to a larger one, above 0. Raises `Unmeasured`"
-    a = answers_of(run, task, strategy, healed)
-    if not a.known: return _unknown(task, f'{title_of(task)}: {_baseline_text(a)}')
-    ruling, mean = ruled(rule_reversal, a.right), a.right.mean(1)
+    a = run.items(task)
+    if not a.known: return _unknown(task, f'{task_title(task)}: {_baseline_text(a)}')
+    ruling, mean = _ruled(rule_reversal, a.items), a.values
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
     below = any(mean[i] < a.chance and math.isclose(mean[j] - mean[i], ruling.value) for i, j in pairs)
-    seen = (f'{title_of(task)}: surest rise in accuracy between two cuts {_numbers(ruling, "+.3f")}; the largest rise '
+    seen = (f'{task_title(task)}: surest rise in accuracy between two cuts {_numbers(ruling, "+.3f")}; the largest rise '
             f'is from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})')
-    found = Finding.of(seen, ruling, task=task)
-    return found.dismissed('below_chance') if found.decided and below else found
+    found = _found(seen, ruling, task)
+    return replace(found, word=UNINFORMATIVE, reason='below_chance') if found.decided and below else found
 
 # %% ../../nbs/reference/paper/claims.ipynb #cae07022
-def _distances_in(run):
-    found = run.distances if isinstance(run, RunFolder) else run
-    if found is None: raise Unmeasured('This run has no distances.')
-    return found
-
-def deep_minima(run: RunFolder | LayerDistances | None) -> Finding:
+def deep_minima(d: LayerDistances | None) -> Finding:
     "C1: mean place of the best block among those of its size, above 0.5. Raises `Unmeasured`"
-    d = _distances_in(run)
+    if d is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth)
     best = np.array([d.best_block(n).start for n in ns])
-    ruling = rule_deep(best, np.stack([np.sort(draw_distances(d, n).argmin(1)) for n in ns], 1), d.depth)
-    return Finding.of(f'mean place of the best block, n = {spans(ns)}: {_numbers(ruling)}; '
-                      '0 is the shallowest block, 1 the deepest', ruling)
+    ruling = rule_deep(best, np.stack([np.sort(_draw_distances(d, n).argmin(1)) for n in ns], 1), d.depth)
+    return _found(f'mean place of the best block, n = {spans(ns)}: {_numbers(ruling)}; 0 is the shallowest block, 1 the '
+                  'deepest', ruling)
 
-def last_layer_apart(run: RunFolder | LayerDistances | None) -> Finding:
+def _last_layer_apart(d: LayerDistances | None) -> Finding:
     "C2: rescaled distance of blocks with the last layer, above 0.9 on average. Raises `Unmeasured`"
-    d = _distances_in(run)
+    if d is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth, 1/2)
     def by_last(draws): return draws[((draws[:, -1] - draws.min(1)) / np.ptp(draws, axis=1)).argsort()]
-    ruling = rule_last_layer([np.diagonal(d.mean, n) for n in ns], [by_last(draw_distances(d, n)) for n in ns])
+    ruling = rule_last_layer([np.diagonal(d.mean, n) for n in ns], [by_last(_draw_distances(d, n)) for n in ns])
     first = sum(np.diagonal(d.mean, n).argmax() == 0 for n in ns)
-    return Finding.of(f'rescaled distance of the block with the last layer, n = {spans(ns)}: {_numbers(ruling)}; it is '
-                      f'farther than {farther_than(d, ns)[0]:.0%} of the other blocks, and the block with the first '
-                      f'layer is the farthest of all at {first} of {len(ns)} sizes', ruling)
+    return _found(f'rescaled distance of the block with the last layer, n = {spans(ns)}: {_numbers(ruling)}; it is '
+                  f'farther than {farther_than(d, ns)[0]:.0%} of the other blocks, and the block with the first layer '
+                  f'is the farthest of all at {first} of {len(ns)} sizes', ruling)
 
 # %% ../../nbs/reference/paper/claims.ipynb #f1daf12f
 def smooth_loss(
     run: RunFolder,
-    healed: bool = True,
-    task: str | None = None  # Whose collapse; the first that has one if `None`
+    task: str = '',       # Whose collapse; the first that has one, healed answers before unhealed ones, if empty
+    healed: bool = True
 ) -> Finding:
     "C4: slope of the loss across the collapse, divided by the slope elsewhere, below 2. Raises `Unmeasured`"
-    o, places = losses_of(run, healed=healed), product((True, False), [task] if task else main_tasks(run))
-    found = next(((t, h, at) for h, t in places if (at := collapse_of(run, t, healed=h))), None)
-    ruling, before = ruled(rule_smooth_loss, o.x, o.sums, o.counts, found and found[2]), None
-    if ruling.reason == 'not_located' and not any(map(run.knows, main_tasks(run))):
-        ruling = Ruling(UNDECIDED, 'baseline')
-    cuts = f'n = {spans(o.ns[1:])}'
-    if not found: said = f'no collapse of answers is located; the loss has {cuts}'
-    else:
-        where = f'{found[2].kept:.0%} to {found[2].lost:.0%} of the layers'
-        said = (f'slope where {"healed" if found[1] else "unhealed"} answers to {title_of(found[0])} collapse '
-                f'({where}) divided by the slope elsewhere, {cuts}: {_numbers(ruling)}')
-        end = int((o.x < found[2].lost).sum()) + 1  # without the steps that begin after the collapse
-        before = rule_smooth_loss(o.x[:end], o.sums[:end], o.counts, found[2])
-        if before.reason == 'interval': said += f'; by the steps before it alone {_numbers(before)}'
-    finding = Finding.of(_noted(said, o.rows), ruling)
+    o, found = run.items('c4', healed=healed), None
+    for h, t in product((True, False), [task] if task else run.tasks()):
+        with suppress(Unmeasured): found = found or ((at := run.items(t, healed=h).collapse) and (t, h, at))
+    ruling = _ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
+    if ruling.reason == 'not_located' and not any(map(run.knows, run.tasks())): ruling = Ruling(UNDECIDED, 'baseline')
+    cuts = f'n = {spans(o.cuts)}'
+    if not found:
+        return _found(_noted(f'no collapse of answers is located; the loss has {cuts}', o.rows), ruling)
+    t, h, at = found
+    said = (f'slope where {"healed" if h else "unhealed"} answers to {task_title(t)} collapse ({at.kept:.0%} to '
+            f'{at.lost:.0%} of the layers) divided by the slope elsewhere, {cuts}: {_numbers(ruling)}')
+    end = int((o.x < at.lost).sum()) + 1  # without the steps that begin after the collapse
+    before = rule_smooth_loss(o.x[:end], o.items[:end], o.counts, at)
+    if before.reason == 'interval': said += f'; by the steps before it alone {_numbers(before)}'
+    finding = _found(_noted(said, o.rows), ruling)
     if not finding.decided or before.word == ruling.word: return finding
-    return finding.dismissed('later_steps' if before.reason == 'interval' else 'after_collapse')
+    return replace(finding, word=UNINFORMATIVE,
+                   reason='later_steps' if before.reason == 'interval' else 'after_collapse')
 
-def unhealed_gap(run: RunFolder) -> Finding:
-    """C5a: mean excess loss under simple over that under similarity, without up to a quarter of the layers, above 2.
-    Raises `Unmeasured`"""
-    ns = both_losses(run, False).ns
-    o = both_losses(run, False, [n for n in ns if n in small_ns(run.depth)] or ns)
-    return _gap_finding(o, ruled(rule_excess_ratio, o.sums, o.counts, 2))
-
-def healed_gap(run: RunFolder) -> Finding:
-    "C5b: the same ratio after healing, below 1.25. Raises `Unmeasured`"
-    o = both_losses(run, True)
-    return _gap_finding(o, ruled(rule_excess_ratio, o.sums, o.counts, 1.25, above=False))
-
-def _gap_finding(o, ruling):
-    loss, k = o.sums.sum(1) / o.counts.sum(), len(o.ns)
-    a, b = loss[1:1 + k].mean() - loss[0], loss[1 + k:].mean() - loss[0]
-    said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.ns)}; ratio '
+def _strategy_gap(run: RunFolder, healed: bool) -> Finding:
+    """C5: mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it
+    is above 2 (C5a); healed, below 1.25 (C5b). Raises `Unmeasured`"""
+    o = both_losses(run, healed)
+    small = [n for n in o.cuts if n in small_ns(run.depth)]
+    if small and not healed: o = both_losses(run, healed, small)
+    ruling, k = _ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
+    a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
+    said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}; ratio '
     unknown = 'not computed, because the excess loss under similarity may be zero'
-    return Finding.of(_noted(said + (unknown if math.isnan(ruling.value) else _numbers(ruling)), o.rows), ruling)
+    return _found(_noted(said + (unknown if math.isnan(ruling.value) else _numbers(ruling)), o.rows), ruling)
 
 # %% ../../nbs/reference/paper/claims.ipynb #66dd3b20
-def rank_effect(run: RunFolder, task: str = 'c4') -> Finding:
+def _rank_effect(run: RunFolder, task: str = 'c4') -> Finding:
     "C6: loss or accuracy at the lowest rank less that at the highest, above 0. Raises `Unmeasured`"
     pairs = rank_pairs(run, task)
     if task != 'c4' and not run.knows(task): return _unknown(task)
-    scores = run.scores(pd.concat(pairs))
-    loss = isinstance(scores[0], LossScore)
-    items = np.stack([np.divide(o.sums, o.counts) if loss else o.right for o in scores])
-    ruling = ruled(rule_difference, items[0::2], items[1::2])
+    o, loss = run.paired(pd.concat(pairs)), task == 'c4'
+    items = o.items / o.counts
+    ruling = _ruled(rule_difference, items[0::2], items[1::2])
     low, high = pairs[0]['rank']
     cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
-    unit = 'nats per token, mean over documents' if loss else f'of the answers to {title_of(task)}'
+    unit = 'nats per token, mean over documents' if loss else f'of the answers to {task_title(task)}'
     tokens = f'{pairs[0].healing_tokens.iloc[0]:,} tokens of healing'
-    return Finding.of(f'rank {low:.0f} minus rank {high:.0f}: {_numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})',
-                      ruling, task='' if loss else task)
+    return _found(f'rank {low:.0f} minus rank {high:.0f}: {_numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})', ruling,
+                  '' if loss else task)
 
-def seeds_agree(run: RunFolder, strategy: str = 'similarity') -> Finding:
+def _seeds_agree(run: RunFolder) -> Finding:
     "C7a: spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1. Raises `Unmeasured`"
-    wide, rows = seeds_table(run, 'c4', strategy)
+    wide, rows = seeds_table(run)
     everything = pd.concat([run.table[(run.table.task == 'c4') & (run.table.n == 0)], rows])
     own = everything[combined(everything, ASKED).isin(combined(rows, ASKED))]
-    own = _rows_of(own, 'c4', strategy, True)
+    own = _rows_of(own, 'c4', 'similarity', True)
     if own.n.min() > 0: raise Unmeasured('This run has not scored the unpruned model on the same documents.')
     ruling = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean()))
-    return Finding.of(f'{wide.shape[1]} seeds, {rows.healing_tokens.iloc[0]:,} tokens of healing, n = '
-                      f'{spans(wide.index)}: {_numbers(ruling, ".3f")}. {base_note(own)}', ruling)
+    return _found(f'{wide.shape[1]} seeds, {rows.healing_tokens.iloc[0]:,} tokens of healing, n = {spans(wide.index)}: '
+                  f'{_numbers(ruling, ".3f")}. {base_note(own)}', ruling)
 
-def shots_agree(run: RunFolder, task: str, strategy: str = 'similarity') -> Finding:
+def _shots_agree(run: RunFolder, task: str) -> Finding:
     "C7b: the largest change of the gain from examples, in a tenth of the accuracy above chance. Raises `Unmeasured`"
-    o, shots, count = shots_of(run, task, strategy)
-    if not any(knows_task(r[0] > .5, o.chance, o.majority) for r in (o.right, shots)): return _unknown(task)
-    ruling, gain = ruled(rule_no_interaction, o.right, shots, o.chance), (shots - o.right).mean(1)
+    o, shots, count = shots_of(run, task)
+    if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)): return _unknown(task)
+    ruling, gain = _ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
     most = int(np.abs(gain[1:] - gain[0]).argmax()) + 1
-    seen = (f'{title_of(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
+    seen = (f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
             f'{o.ns[most]}, a change of {_numbers(ruling, "+.3f")} on either side')
-    return Finding.of(seen, ruling, task=task)
+    return _found(seen, ruling, task)
 
 # %% ../../nbs/reference/paper/claims.ipynb #e6984c43
-SAYS = dict(
-    C1='for small n the best block lies in the deep half',
-    C2='blocks with the last layer are the least alike, or nearly',
-    C3a='unhealed, accuracy stays on a plateau, then collapses',
-    C3b='healed, accuracy does so as well',
-    C3c='some larger cut is more accurate than a smaller one (our own question)',
-    C4='the healed loss does not jump where accuracy collapses',
-    C5a='unhealed, similarity is far better than simple',
-    C5b='healed, the two nearly coincide',
-    C6a='a lower rank gives a higher loss',
-    C6b='a lower rank gives better accuracy',
-    C7a='healing seeds do not matter',
-    C7b='few-shot examples do not change the curve',
-    C8='reasoning has no plateau')
+class Claim(NamedTuple):
+    "A claim of the paper, or a question of our own"
+    says: str
+    test: Callable[[RunFolder, str], Finding]  # Of a run and a task; raises `Unmeasured`
+    tasks: Callable[[RunFolder], list[str]] = lambda run: ['']  # On which it is tested
+
+def _choices(run): return run.tasks() or ['mmlu']
+
+def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
+
+CLAIMS = dict(
+    C1=Claim('for small n the best block lies in the deep half', lambda run, task: deep_minima(run.distances)),
+    C2=Claim('blocks with the last layer are the least alike, or nearly',
+             lambda run, task: _last_layer_apart(run.distances)),
+    C3a=Claim('unhealed, accuracy stays on a plateau, then collapses', task_plateau, _choices),
+    C3b=Claim('healed, accuracy does so as well', partial(task_plateau, healed=True), _choices),
+    C3c=Claim('some larger cut is more accurate than a smaller one (our own question)', _one_bad_layer, _choices),
+    C4=Claim('the healed loss does not jump where accuracy collapses', smooth_loss),
+    C5a=Claim('unhealed, similarity is far better than simple', lambda run, task: _strategy_gap(run, healed=False)),
+    C5b=Claim('healed, the two nearly coincide', lambda run, task: _strategy_gap(run, healed=True)),
+    C6a=Claim('a lower rank gives a higher loss', lambda run, task: _rank_effect(run)),
+    C6b=Claim('a lower rank gives better accuracy', _rank_effect, _choices),
+    C7a=Claim('healing seeds do not matter', lambda run, task: _seeds_agree(run)),
+    C7b=Claim('few-shot examples do not change the curve', _shots_agree, _asked),
+    C8=Claim('reasoning has no plateau', _no_plateau,
+             lambda run: run.tasks('generated') or ['']))
+
+def judge_claim(run: RunFolder, claim: str, task: str = '') -> Finding:
+    "A claim on one run and task; `UNDECIDED` if the rows are missing"
+    try: found = CLAIMS[claim].test(run, task)
+    except Unmeasured as e: found = Finding(seen=str(e))
+    return replace(found, claim=claim)
 
 def judge_claims(run: RunFolder) -> list[Finding]:
-    "Every claim on one run"
-    return with_holm([evaluate_claim(key, f, *args) for key, f, *args in _tests(run)])
+    "Every claim on one run: the tasks for which it has the rows, or the first"
+    found = []
+    for key, claim in CLAIMS.items():
+        own = [judge_claim(run, key, t) for t in claim.tasks(run)]
+        found += [o for o in own if o.reason != 'not_measured'] or own[:1]
+    return _with_holm(found)
 
-def _tests(run) -> Iterator[tuple]:
-    "(claim, statistic, its arguments)"
-    choice = main_tasks(run) or ['mmlu']
-    def each(rows, tasks): return [t for t in tasks if measured(rows, t)] or tasks[:1]
-    yield 'C1', deep_minima, run
-    yield 'C2', last_layer_apart, run
-    for t in each(run.curve, choice): yield 'C3a', task_plateau, run, t
-    for t in each(lambda t: _shape(run, t, healed=True), choice): yield 'C3b', task_plateau, run, t, True
-    for t in each(run.curve, choice): yield 'C3c', one_bad_layer, run, t
-    yield 'C4', smooth_loss, run
-    yield 'C5a', unhealed_gap, run
-    yield 'C5b', healed_gap, run
-    yield 'C6a', rank_effect, run
-    for t in each(lambda t: rank_pairs(run, t), choice): yield 'C6b', rank_effect, run, t
-    yield 'C7a', seeds_agree, run
-    asked = [o for o in choice if 'shots=0' not in o] or choice
-    for t in each(lambda t: _shots_rows(run, t), asked): yield 'C7b', shots_agree, run, t
-    for t in each(run.curve, main_tasks(run, generated=True)) or [None]: yield 'C8', no_plateau, run, t
-
-def evaluate_claim(
-    claim: str,  # A key of `SAYS`
-    statistic: Callable[..., Finding], *args: Any, **kwargs: Any
-) -> Finding:
-    "`statistic(*args, **kwargs)` under the name of a claim; `Unmeasured` gives `UNDECIDED`"
-    try: found = statistic(*args, **kwargs)
-    except Unmeasured as e: found = Finding(str(e))
-    return replace(found, claim=claim, says=SAYS[claim])
-
-def with_holm(findings: Sequence[Finding]) -> list[Finding]:
+def _with_holm(findings):
     "With p adjusted for all that were tested: those that have a number"
     tested = [o for o in findings if not math.isnan(o.value)]
     adjusted = dict(zip(map(id, tested), map(float, holm([o.p for o in tested]))))
     return [replace(o, holm=adjusted.get(id(o), math.nan)) for o in findings]
 
 # %% ../../nbs/reference/paper/claims.ipynb #b5b0bcc0
-def claim_finding(run: RunFolder, key: str) -> Finding:
-    "The first finding of a claim that was measured, on a task that the model knows; or else the first"
-    last = dict(baseline=1, not_measured=2)
-    return min([o for o in run.findings if o.claim == key], key=lambda o: last.get(o.reason, 0))
+def _digits(o): return 2 if abs(o.value) >= .1 else 3
 
 def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:
     "Claim by model: one word and one number each; † is not significant after correction over the run's claims"
@@ -848,27 +660,20 @@ def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:
         if math.isnan(o.value): return f'{o.word} ({o.reason.replace("_", " ")})'
         mark = ' †' if o.decided and not o.stands else ''
         return f'{o.word} {o.value:.{_digits(o)}f}{mark}'
-    return pd.DataFrame({r.name: {f'{k}: {v}': cell(claim_finding(r, k)) for k, v in SAYS.items()} for r in runs})
+    return pd.DataFrame({r.name: {f'{k}: {v.says}': cell(r.finding(k)) for k, v in CLAIMS.items()} for r in runs})
 
-def _digits(o): return 2 if abs(o.value) >= .1 else 3
-
-def rulings_table(runs: Sequence[RunFolder], keys: Sequence[str]) -> pd.DataFrame:
+def rulings_table(
+    runs: Sequence[RunFolder],
+    keys: Sequence[str],
+    known: bool = False  # Without the tasks that a model does not know, and at most 12 rows
+) -> pd.DataFrame:
     """A row per claim, model and task: the word, the number with its interval, the threshold, and p adjusted for the
     family where it was tested"""
+    found = [(r, o) for k in keys for r in runs for o in r.findings if o.claim == k]
+    if known: found = ([(r, o) for r, o in found if o.reason != 'baseline'] or found)[:12]
     shown = lambda v, text: '' if math.isnan(v) else text
-    rows = [(o.claim, f'{r.name}{", " + title_of(o.task) if o.task else ""}', o.verdict,
+    rows = [(o.claim, f'{r.name}{", " + task_title(o.task) if o.task else ""}', o.verdict,
              shown(o.value, with_interval(o.value, o.low, o.high, f'.{_digits(o)}f')),
-             shown(o.threshold, f'{o.threshold:.3g}'), shown(o.holm, f'{o.holm:.2g}'))
-            for k in keys for r in runs for o in r.findings if o.claim == k]
+             shown(o.threshold, f'{o.threshold:.3g}'), shown(o.holm, f'{o.holm:.2g}')) for r, o in found]
     columns = ['claim', 'model', 'verdict', 'number', 'threshold', 'p (Holm)']
     return pd.DataFrame(rows, columns=columns).set_index('claim')
-
-def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    "The result of `draw(*args, **kwargs)`; if the run lacks rows that it needs, `None`, and a sentence that says so"
-    import matplotlib.pyplot as plt
-    from IPython.display import Markdown, display
-    before = set(plt.get_fignums())
-    try: return draw(*args, **kwargs)
-    except PrunebookError as e:
-        for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
-        display(Markdown(f'*Not shown: {e}*'))

@@ -21,19 +21,18 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from ..core import PrunebookError, atomic_write
 from ..evaluation.losses import LossMap
-from ..evaluation.tasks import TASKS
+from ..evaluation.tasks import TASKS, task_title
 from ..model.stack import Block
-from .claims import RunFolder, Unmeasured, open_run, rulings_table, title_of
-from .criteria import REASONS
+from .claims import RunFolder, Unmeasured, open_run
 from .runs import read_record
 from ..similarity.distances import LayerDistances
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'outer_labels',
-           'one_legend', 'colours_of', 'look_of', 'draw_points', 'escape_math', 'axis_title', 'short_name',
-           'baseline_line', 'note_line', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack',
-           'plot_curves', 'plot_heatmap', 'mean_over_seeds', 'rescale_scores', 'plot_scores', 'plot_retention',
-           'plot_recipe', 'plot_places', 'kept_runs', 'draw_each', 'known_rulings', 'by_model']
+           'one_legend', 'look_of', 'draw_points', 'escape_math', 'short_name', 'baseline_line', 'percent_axis',
+           'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack', 'plot_curves', 'plot_heatmap',
+           'mean_over_seeds', 'normalized', 'plot_scores', 'plot_retention', 'plot_places', 'kept_runs', 'draw_each',
+           'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -104,7 +103,7 @@ STRATEGY_COLOURS = {
         block_influence='brown', random='grey', keep_last='yellow', first='cyan').items()}
 _looks = {'SmolLM2-135M': ('o', 0), 'gemma-3-270m': ('s', -.5), 'Qwen2.5-Coder-1.5B': ('D', .4)}  # Marker, shade
 
-def colours_of(names: Sequence[Any]) -> dict[Any, Any]:
+def _colours_of(names: Sequence[Any]) -> dict[Any, Any]:
     "A colour for each name: strategies have their own, other names take what is left, in order"
     palette = sns.color_palette('colorblind', 10)
     free = [c for c in palette if c not in [STRATEGY_COLOURS.get(o) for o in names]]
@@ -118,7 +117,7 @@ def look_of(
     "How a model's curve looks: the colour of the strategy, darker or lighter, and the marker of the model"
     marker, shade = _looks.get(re.sub(r'-(Instruct|it)$', '', model), ('^', 0))
     towards = np.ones(3) if shade > 0 else np.zeros(3)
-    colour = np.array(to_rgb(colours_of([strategy])[strategy]))
+    colour = np.array(to_rgb(_colours_of([strategy])[strategy]))
     return dict(color=tuple(colour + abs(shade) * (towards - colour)), marker=marker)
 
 def draw_points(
@@ -138,12 +137,6 @@ def escape_math(text: Any) -> str:
     "Text escaped so that matplotlib does not read it as a formula"
     return str(text).replace('$', r'\$')
 
-def axis_title(column: str) -> str:
-    "A column of a table in words"
-    known = dict(rank='rank of the adapters', value='score', normalized='loss / log V',
-                 fraction_layers='layers dropped', fraction_params='parameters dropped')
-    return known.get(column) or escape_math(column.replace('_', ' '))
-
 def short_name(name: str) -> str:
     "A model's name without its last part, such as -Instruct, as matplotlib can show it"
     return escape_math(re.sub(r'-(Instruct|it)$', '', name))
@@ -151,7 +144,7 @@ def short_name(name: str) -> str:
 def _score_label(task):
     entry = TASKS.get(task.partition(':')[0])
     kind = 'loss (nats per token)' if entry and entry.kind == 'loss' else 'accuracy'
-    return f'{escape_math(title_of(task))} {kind}'
+    return f'{escape_math(task_title(task))} {kind}'
 
 def baseline_line(
     ax: Axes,
@@ -163,14 +156,6 @@ def baseline_line(
     ax.axhline(y, color='0.3' if majority else '0.5', ls='-.' if majority else '--', lw=.9, zorder=0, label=label)
     low, high = ax.get_ylim()
     if ax.get_yscale() == 'linear': ax.set_ylim(min(low, y - .03 * (high - low)), high)
-
-def note_line(ax: Axes, y: float, label: str, x: float = 1) -> None:
-    "A dashed line with its name on it: beside the axes at `x=1`, else below the line"
-    ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
-    beside = dict(xytext=(3, 0), ha='left', va='center')
-    below = dict(xytext=(0, -2), ha='center', va='top')
-    ax.annotate(label, (x, y), xycoords=('axes fraction', 'data'), textcoords='offset points', color='0.4',
-                fontsize=9, **(beside if x == 1 else below))
 
 WHOLE = [1, 2, 5, 10]  # Steps between ticks: no 2.5
 
@@ -294,11 +279,10 @@ def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
     "Mean of value and interval by the columns `group`"
     return rows.groupby(list(group))[['value', 'low', 'high']].mean().reset_index()
 
-def rescale_scores(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    "`rows` with `column`, a multiple of the value such as the normalized loss, in place of the value"
-    if column == 'value': return rows
-    scale = rows[column] / rows.value
-    return rows.assign(value=rows[column], low=rows.low * scale, high=rows.high * scale)
+def normalized(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows of losses with value and interval over log V, where a uniform guess has 1"
+    scale = rows.normalized / rows.value
+    return rows.assign(value=rows.normalized, low=rows.low * scale, high=rows.high * scale)
 
 def plot_scores(
     table: pd.DataFrame,          # As `sweep` or `read_run` returns it
@@ -318,7 +302,7 @@ def plot_scores(
     names = sorted(cuts.strategy.unique(), key=lambda o: (known.index(o) if o in known else 2, o))
     with figure_style():
         ax = new_axes(ax)
-        for i, (name, colour) in enumerate(colours_of(names).items()):
+        for i, (name, colour) in enumerate(_colours_of(names).items()):
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' ')) + ' (deepest, last kept)' * (name == 'simple')
             for healed in (False, True):
@@ -328,7 +312,10 @@ def plot_scores(
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}, {"healed" if healed else "unhealed"}')
         if not names: ax.text(.5, .5, 'not measured', ha='center', transform=ax.transAxes, color='0.5')
-        if chance is not None: note_line(ax, chance, 'chance')
+        if chance is not None:
+            ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
+            ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), textcoords='offset points',
+                        xytext=(3, 0), va='center', color='0.4', fontsize=9)
         if log: logarithmic(ax)
         percent_axis(ax)
         ax.set_ylabel(label or _score_label(task))
@@ -342,7 +329,7 @@ def plot_scores(
     return ax
 
 def plot_retention(
-    rows: pd.DataFrame,     # As `retention_of` returns it
+    rows: pd.DataFrame,     # As `Curve.retention` returns it
     model: str,
     label: str,
     strategy: str = 'similarity',
@@ -363,33 +350,6 @@ def plot_retention(
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #3f6e3304
-def plot_recipe(
-    table: pd.DataFrame,      # As `read_run` returns it
-    x: str,                   # Column along the axis: `healing_tokens`, `rank`, …
-    task: str = 'c4',
-    ax: Axes | None = None,
-    model: str = 'SmolLM2-135M'  # Whose marker to use
-) -> Axes:
-    """Healed scores against a setting of the recipe, a colour per strategy and a line style per block size. Bars are
-    95 % intervals, seeds averaged (paper, figure 9, and C5). Raises `PrunebookError` if there are no rows"""
-    rows = table[(table.task == task) & table.healed & table[x].notna()]
-    if rows.empty: raise PrunebookError(f'the table has no healed rows of task {task!r} with a value of {x!r}.')
-    styles = dict(zip(sorted(rows.n.unique()), ['-', '--', '-.'] * 40))
-    with figure_style():
-        ax = new_axes(ax)
-        for s, colour in colours_of(rows.strategy.unique()).items():
-            for n, own in rows[rows.strategy == s].groupby('n'):
-                pts = mean_over_seeds(own, [x])
-                look = look_of(model) | dict(color=colour, ls=styles[n], label=f'{escape_math(s)}, n = {n}')
-                draw_points(ax, pts[x], pts, **look)
-        unpruned = table[(table.task == task) & (table.n == 0)].value.mean()
-        if np.isfinite(unpruned): note_line(ax, unpruned, 'unpruned model', .5)
-        ax.set_xscale('log', base=2 if x == 'rank' else 10)
-        ax.xaxis.set_major_formatter('{x:g}' if x == 'rank' else '{x:,.0f}')
-        ax.set(xlabel=axis_title(x), ylabel=_score_label(task))
-        ax.legend(ncol=2, loc='lower left', bbox_to_anchor=(0, 1.02), borderaxespad=0)
-    return ax
-
 def plot_places(
     table: pd.DataFrame,    # Columns model, depth, n, start
     ax: Axes | None = None,
@@ -431,14 +391,14 @@ def draw_each(
         except Unmeasured as e: reasons.append(e)
     if reasons and len(reasons) == len(runs): raise reasons[0]
 
-def known_rulings(
-    runs: Sequence[RunFolder],
-    *claims: str  # Such as 'C3a'
-) -> pd.DataFrame:  # At most 12 rows
-    "`rulings_table` without the tasks that a model does not know"
-    table = rulings_table(runs, claims)
-    known = table[~table.verdict.str.contains(REASONS['baseline'], regex=False)]
-    return (known if len(known) else table).head(12)
+def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    "The result of `draw(*args, **kwargs)`; if the run lacks rows that it needs, `None`, and a sentence that says so"
+    from IPython.display import Markdown, display
+    before = set(plt.get_fignums())
+    try: return draw(*args, **kwargs)
+    except PrunebookError as e:
+        for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
+        display(Markdown(f'*Not shown: {e}*'))
 
 def by_model(
     runs: Sequence[RunFolder],

@@ -4,7 +4,8 @@
 
 # %% ../../nbs/reference/paper/report.ipynb #c7560d18
 from __future__ import annotations
-import atexit, base64, html, io, json, os, re, threading
+import atexit, base64, html, json, os, re, threading
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,13 +16,10 @@ from ..core import (PrunebookError, atomic_write, disk_errors, free_place, lock,
 from .claims import open_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
 # %% auto #0
-__all__ = ['PAGES', 'MARK', 'html_page', 'html_of', 'sanitize_markdown', 'page_html', 'pages_folder', 'read_pages', 'run_pages',
-           'report']
+__all__ = ['PAGES', 'report']
 
 # %% ../../nbs/reference/paper/report.ipynb #f55a945a
 _css = '''
@@ -41,7 +39,7 @@ figcaption, summary { color: light-dark(#555, #aaa); font-size: .85rem }
 pre { white-space: pre-wrap; font-size: .85rem; background: #8881; padding: .7rem; border-radius: 4px }
 '''
 
-def html_page(
+def _html_page(
     title: str,  # Escaped here
     body: str,   # HTML
 ) -> str:
@@ -51,17 +49,7 @@ def html_page(
             f'<link rel="icon" href="data:,"><title>{title}</title><style>{_css}</style>')
     return f'<!doctype html><html lang="en">{head}<h1>{title}</h1>\n{body}</html>'
 
-def html_of(shown: Figure | pd.DataFrame) -> str:
-    "HTML of a figure or a table"
-    from prunebook.paper.figures import figure_style
-    if hasattr(shown, 'to_html'):
-        table = shown.to_html(index=False, border=0, na_rep='', float_format=lambda v: f'{v:.4g}')
-        return f'<div class="wide">{table}</div>'
-    out = io.BytesIO()
-    with figure_style(): shown.savefig(out, format='png', dpi=160)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
-
-def sanitize_markdown(
+def _sanitize_markdown(
     text: str,
     links: bool = True  # Links to the web stay
 ) -> str:
@@ -79,38 +67,40 @@ def _without_paths(text): return _path.sub(lambda m: Path(m[0]).name, text)
 
 def _text(o): return o if isinstance(o, str) else ''.join(o)
 
-def page_html(
+def _page_html(
     name: str,              # Of the page; its pictures are called after it
     book: 'NotebookNode',   # With its outputs
     figures: Path,          # Folder for its pictures, as PNG and SVG
 ) -> str:
     "A section of the report: prose, folded code and outputs"
-    parts, count = [], 0
-    def picture(data, caption):
-        nonlocal count
-        count += 1
+    parts, count = [], Counter()
+    def picture(data, caption, label):
+        count[stem := label.removeprefix('fig-') or name] += 1
+        file = stem if label and count[stem] == 1 else f'{stem}-{count[stem]}'
         png, svg = data['image/png'], data.get('image/svg+xml', '')
-        (figures/f'{name}-{count}.png').write_bytes(base64.b64decode(png))
-        if svg: (figures/f'{name}-{count}.svg').write_text(svg, encoding='utf-8')
+        (figures/f'{file}.png').write_bytes(base64.b64decode(png))
+        if svg: (figures/f'{file}.svg').write_text(svg, encoding='utf-8')
         image = f'<img alt="{caption or html.escape(name)}" src="data:image/png;base64,{"".join(png.split())}">'
         return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
-    def output(out, caption):
+    def output(out, caption, label):
         if out.output_type == 'stream':
             return f'<pre>{html.escape(_without_paths(_text(out.text)))}</pre>' if out.name == 'stdout' else ''
         data = {k: _text(v) for k, v in out.get('data', {}).items() if isinstance(v, (str, list))}
-        if 'image/png' in data: return picture(data, caption)
+        if 'image/png' in data: return picture(data, caption, label)
         if 'text/html' in data: return f'<div class="wide">{_without_paths(data["text/html"])}</div>'
-        if 'text/markdown' in data: return sanitize_markdown(_without_paths(data['text/markdown']), links=False)
+        if 'text/markdown' in data: return _sanitize_markdown(_without_paths(data['text/markdown']), links=False)
         return f'<pre>{html.escape(_without_paths(data.get("text/plain", "")))}</pre>'
     for cell in book.cells:
         source = _text(cell.source)
         flags = dict(re.findall(r'^#\|[ \t]*([\w-]+):?[ \t]*(.*)$', source, re.M))
         if cell.cell_type == 'markdown':
-            parts.append(sanitize_markdown(re.sub(r'^(#+) ', r'#\1 ', source, flags=re.M)))
+            parts.append(_sanitize_markdown(re.sub(r'^(#+) ', r'#\1 ', source, flags=re.M)))
         elif cell.cell_type == 'code' and 'hide' not in flags and flags.get('include') != 'false':
-            code = html.escape(re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip())
-            parts.append(f'<details><summary>code</summary><pre>{code}</pre></details>')
-            parts += [output(o, html.escape(flags.get('fig-cap', ''))) for o in cell.outputs]
+            if flags.get('echo') != 'false':
+                code = html.escape(re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip())
+                parts.append(f'<details><summary>code</summary><pre>{code}</pre></details>')
+            caption = html.escape(flags.get('fig-cap', ''))
+            parts += [output(o, caption, flags.get('label', '')) for o in cell.outputs]
     return f'<section id="{name}">{"".join(parts)}</section>\n'
 
 # %% ../../nbs/reference/paper/report.ipynb #099b6a9a
@@ -119,22 +109,22 @@ _setup = """%config InlineBackend.figure_formats = ['png', 'svg']
 import matplotlib
 matplotlib.rcParams['svg.hashsalt'] = 'prunebook'"""
 
-def pages_folder() -> Path:
+def _pages_folder() -> Path:
     "Folder of the paper's notebooks. Raises `PrunebookError` if they are not there"
     places = (Path(str(files(prunebook)))/'paper'/'pages', Path(prunebook.__file__).parents[1]/'nbs'/'paper')
     for folder in places:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError("the paper's notebooks are not in this installation. Install prunebook again.")
 
-def read_pages(pages: Sequence[str] = PAGES) -> dict[str, 'NotebookNode']:
+def _read_pages(pages: Sequence[str] = PAGES) -> dict[str, 'NotebookNode']:
     "The paper's notebooks by name, without outputs"
     import nbformat
-    books = {o: nbformat.read(pages_folder()/f'{o}.ipynb', 4) for o in pages}
+    books = {o: nbformat.read(_pages_folder()/f'{o}.ipynb', 4) for o in pages}
     for cell in (c for book in books.values() for c in book.cells):
         if cell.cell_type == 'code': cell.outputs = []
     return books
 
-def run_pages(
+def _run_pages(
     folder: str | Path,           # A run folder
     pages: Sequence[str] = PAGES,
     timeout: int = 600,           # Seconds a cell may take
@@ -146,7 +136,7 @@ def run_pages(
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from nbformat.v4 import new_code_cell, new_notebook
     from tqdm.auto import tqdm
-    books, cells = read_pages(pages), [new_code_cell(_setup)]
+    books, cells = _read_pages(pages), [new_code_cell(_setup)]
     for book in books.values(): cells += [new_code_cell('%reset -f'), *book.cells]  # they get their outputs in place
     for i, cell in enumerate(cells): cell.id = f'cell-{i}'
     here = str(Path(prunebook.__file__).parents[1])
@@ -158,7 +148,7 @@ def run_pages(
     with tqdm(total=len(cells), desc='pages', unit='cell', disable=not progress) as bar:
         client = NotebookClient(new_notebook(cells=cells), timeout=timeout, kernel_name='python3',
                                 extra_arguments=['--log-level=ERROR'], on_cell_start=lambda **kw: bar.update(),
-                                resources=dict(metadata=dict(path=str(pages_folder()))))
+                                resources=dict(metadata=dict(path=str(_pages_folder()))))
         try: _wait_or_kill(lambda: client.execute(env=env), lambda: _kill(client))
         except DeadKernelError as e:
             raise PrunebookError(f'the process that ran the pages on {folder} died, probably because memory ran out. '
@@ -189,7 +179,7 @@ def _kill(client):
     if process: process.kill()
 
 # %% ../../nbs/reference/paper/report.ipynb #85489c6e
-MARK = '.prunebook-report'  # Lists the files of a report in its folder of figures
+_MARK = '.prunebook-report'  # Lists the files of a report in its folder of figures
 
 def _place_of_report(folder, out, force):
     "The HTML file and the folder of its figures. Raises `PrunebookError` if something else is there"
@@ -200,8 +190,8 @@ def _place_of_report(folder, out, force):
     if out.is_dir() or out.exists() and not force:
         raise PrunebookError(f'{out} exists already. Choose another file (--out), or replace it (--force).')
     if figures.is_dir():
-        ours = read_json(figures/MARK).get('files') if (figures/MARK).is_file() else []
-        ours = [*ours, MARK] if isinstance(ours, list) else []
+        ours = read_json(figures/_MARK).get('files') if (figures/_MARK).is_file() else []
+        ours = [*ours, _MARK] if isinstance(ours, list) else []
         if foreign := sorted(o.name for o in figures.iterdir() if o.name not in ours):
             raise PrunebookError(f'{figures} holds {printable(foreign[0])}, which no report wrote. Move that folder, '
                                  'or give the report another name (--out).')
@@ -223,13 +213,13 @@ def report(
         out.parent.mkdir(parents=True, exist_ok=True)
         with lock(out):
             with new_folder(figures, force=True) as new:
-                books = run_pages(folder, progress=progress, online=online)
-                sections = ''.join(page_html(name, book, new) for name, book in books.items())
+                books = _run_pages(folder, progress=progress, online=online)
+                sections = ''.join(_page_html(name, book, new) for name, book in books.items())
                 names = sorted(o.name for o in new.iterdir())
-                atomic_write(new/MARK, json.dumps(dict(files=names), indent=1) + '\n')
+                atomic_write(new/_MARK, json.dumps(dict(files=names), indent=1) + '\n')
                 _place_of_report(folder, out, force)  # nothing else came to stand there meanwhile
             titles = {k: _text(book.cells[0].source).splitlines()[0].lstrip('# ') for k, book in books.items()}
             index = ''.join(f'<li><a href="#{k}">{html.escape(v)}</a></li>' for k, v in titles.items())
             title = f"The paper's figures, from {public_name(run.name)}"
-            atomic_write(out, html_page(title, f'<ul>{index}</ul>{sections}'))
+            atomic_write(out, _html_page(title, f'<ul>{index}</ul>{sections}'))
     return out

@@ -4,34 +4,29 @@
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #59a5cd71
 from __future__ import annotations
-import html, json, shutil, sys, time
+import json, shutil, sys, time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from .. import __version__
 from ..core import PrunebookError, atomic_write, digest, public_name, read_json, work_folder
-from ..data.texts import text_assets
-from ..data.texts import load_texts
+from ..data.texts import load_texts, text_assets
 from ..evaluation.tasks import task_title
 from ..healing.adapters import load_adapter
 from ..healing.recipes import QUICK, HealingConfig
 from ..model.loading import load_model, own_type
-from ..model.stack import Block, LayerStack, show_layers
-from .runs import Run, machine, model_record
+from ..model.stack import LayerStack, show_layers
+from .runs import Run, model_record
 from ..pruning.checkpoint import save_pruned
 from ..pruning.strategies import choose_layers, prune_model
 from ..similarity.distances import LayerDistances
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from prunebook.paper.sweep import SweepConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 # %% auto #0
-__all__ = ['PRESETS', 'PROMPT', 'Preset', 'named_texts', 'source_mark', 'started_work', 'reproduce', 'continuations', 'Story',
-           'sentences', 'report_figures', 'save_figures', 'result_page', 'write_distances', 'write_report']
+__all__ = ['PRESETS', 'Preset', 'named_texts', 'started_work', 'reproduce', 'write_distances']
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #739a6b07
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ PRESETS = dict(
     full=Preset('some hours', 76, 512, tuple(i / 30 for i in range(1, 29)),
                 (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
                 100, 2000, QUICK.replace(steps=120)))
-PROMPT = 'The capital of France is Paris. The city is known for'
+_PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
 def named_texts(
@@ -83,7 +78,7 @@ def named_texts(
     split = ('train' if part == 'healing' else 'validation') if hub else None
     return load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
 
-def source_mark(name: str) -> str:
+def _source_mark(name: str) -> str:
     "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
     path = Path(name)
     if path.is_dir(): return f'{public_name(name)} {digest(path.resolve())[:8]}'
@@ -121,9 +116,9 @@ def reproduce(
     "Measure, prune, heal, evaluate and report. Raises `PrunebookError` for wrong settings, or if `out` is in use"
     from prunebook.paper.sweep import SweepConfig, sweep
     judge = _check_settings(preset, texts, judge_texts, questions, kwargs)
-    asked = dict(command='reproduce', version=__version__, preset=preset, model=source_mark(model),
-                 texts=source_mark(texts), judge_texts=source_mark(judge))
-    asked['questions'] = [source_mark(o) for o in questions or []]
+    asked = dict(command='reproduce', version=__version__, preset=preset, model=_source_mark(model),
+                 texts=_source_mark(texts), judge_texts=_source_mark(judge))
+    asked['questions'] = [_source_mark(o) for o in questions or []]
     asked |= {k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')}
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
@@ -148,7 +143,10 @@ def reproduce(
             healing_texts=texts, max_length=p.max_length)
         with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
         with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
-        write_report(Story(preset, config, texts, judge, dist, table, said, dropped, seconds), whole, work)
+        told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
+                    prompt=_PROMPT, continuations=said, dropped=dropped, result=_sentences(config, judge, table, dropped))
+        with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
+        _write_report(work, progress)
         (work/'asked.json').unlink()
     return Path(out)
 
@@ -191,19 +189,14 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
     n = config.healed_ns[len(config.healed_ns) // 2]
     pruned = prune_model(model, choose_layers('similarity', n, distances=dist))
     healed = load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
-    said = continuations(dict(unpruned=model, pruned=pruned, healed=healed), tokenizer)
+    said = _continuations(dict(unpruned=model, pruned=pruned, healed=healed), tokenizer)
     dropped = list(pruned.config.prunebook['dropped'])
     save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
     return said, dropped
 
-def continuations(
-    models: dict[str, 'PreTrainedModel'],
-    tokenizer: 'PreTrainedTokenizerBase',
-    prompt: str = PROMPT,
-    n_tokens: int = 40
-) -> dict[str, str]:
+def _continuations(models, tokenizer, n_tokens=40):
     "The same prompt continued by several models, the likeliest token each time"
-    ids = tokenizer(prompt, return_tensors='pt')
+    ids = tokenizer(_PROMPT, return_tensors='pt')
     def write(m):
         out = m.generate(**ids.to(m.device), max_new_tokens=n_tokens, do_sample=False,
                          pad_token_id=tokenizer.pad_token_id)
@@ -211,140 +204,45 @@ def continuations(
     return {name: write(m) for name, m in models.items()}
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #2a622357
-@dataclass
-class Story:
-    "What a run found, for its report"
-    preset: str
-    config: SweepConfig
-    texts: str
-    judge_texts: str
-    distances: LayerDistances
-    table: 'pd.DataFrame'
-    continuations: dict[str, str]
-    dropped: list[int]   # Layers that the kept checkpoint lacks
-    seconds: dict[str, float]
-
-    @property
-    def questions(self) -> list[str]:
-        "The tasks that ask questions, as the table names them"
-        return [public_name(o) for o in self.config.tasks if o != 'c4']
-
-    def score(self, task: str, n: int, healed: bool = False) -> 'pd.Series':
-        "The row of the table for a cut by similarity; `n=0` is the unpruned model"
-        t = self.table
-        rows = t[(t.task == task) & (t.n == n) & (t.healed == healed) & t.strategy.isin(['none', 'similarity'])]
-        return rows.iloc[0]
-
-    def three(self, task: str) -> list['pd.Series']:
-        "The rows before the cut that was kept, after it, and after healing"
-        return [self.score(task, *o) for o in ((0,), (len(self.dropped),), (len(self.dropped), True))]
-
-def _title(texts): return 'C4' if texts in ('demo', 'c4') else public_name(texts)
-
-def sentences(s: Story) -> list[str]:
+def _sentences(config, judge_texts, table, dropped):
     "The result of a run in three sentences"
-    n, depth, recipe = len(s.dropped), s.distances.depth, s.config.healing
-    before, after, healed = (o.value for o in s.three('c4'))
+    n, depth, recipe = len(dropped), round((table.n / table.fraction_layers).median()), config.healing
+    def three(task):
+        "The rows before the cut that was kept, after it, and after healing"
+        t = table[(table.task == task) & table.strategy.isin(['none', 'similarity'])]
+        return [t[(t.n == k) & (t.healed == healed)].iloc[0] for k, healed in ((0, False), (n, False), (n, True))]
+    before, after, healed = (o.value for o in three('c4'))
     tokens = recipe.steps * recipe.batch_size * recipe.max_length
     back = max(0, (after - healed) / (after - before)) if after > before else 0
     answers = []
-    for task in s.questions:
-        a, b, c = rows = s.three(task)
+    for task in (public_name(o) for o in config.tasks if o != 'c4'):
+        a, b, c = rows = three(task)
         answers.append(f'On {task_title(task)} it answers {a.value:.0%} of {a["count"]:.0f} questions before the cut, '
                        f'{b.value:.0%} after it and {c.value:.0%} after healing (chance is {a.baseline:.0%}).')
         if max(o.low for o in rows) <= a.baseline: answers[-1] += ' None of the three can be told from chance.'
-    return [f'Without {n} of its {depth} layers ({n / depth:.0%}: layers {show_layers(s.dropped)}, the block with the '
-            f'smallest angular distance), the loss of the model on {_title(s.judge_texts)} rises from {before:.2f} to '
-            f'{after:.2f} nats per token.',
+    on = 'C4' if judge_texts in ('demo', 'c4') else public_name(judge_texts)
+    return [f'Without {n} of its {depth} layers ({n / depth:.0%}: layers {show_layers(dropped)}, the block with the '
+            f'smallest angular distance), the loss of the model on {on} rises from {before:.2f} to {after:.2f} nats per '
+            'token.',
             f'Healing on at most {tokens:,} tokens brings it to {healed:.2f}, which takes back {back:.0%} of the '
             'damage.',
             ' '.join(answers)]
 
-def report_figures(s: Story) -> dict[str, Any]:
-    "The curves of the result, then the cut that was kept and the distances"
-    from prunebook.paper.figures import new_axes, plot_curves, plot_heatmap, plot_scores, plot_stack
-    square = lambda: new_axes(width=4.8, height=4.4)
-    label = f'{_title(s.judge_texts)} loss (nats per token)'
-    figures = dict(loss=plot_scores(s.table, 'c4', label=label, log=True, ax=square()))
-    for i, task in enumerate(s.questions):
-        figures[f'questions{i or ""}'] = plot_scores(s.table, task, chance=s.score(task, 0).baseline,
-                                                     label=f'{task_title(task)} accuracy', ax=square())
-    stack = plot_stack(s.distances.depth, Block(s.dropped[0], len(s.dropped)))
-    return figures | dict(stack=stack, curves=plot_curves(s.distances), heatmap=plot_heatmap(s.distances))
-
-def save_figures(figures: dict[str, Any], out: Path) -> None:
-    "Each figure as PNG and SVG into `out`; closes them"
+def write_distances(dist: LayerDistances, out: Path) -> None:
+    "The distances, the table of the best blocks, and two figures, into the folder `out`"
     import matplotlib.pyplot as plt
-    from prunebook.paper.figures import save_figure
-    for name, ax in figures.items():
+    from prunebook.paper.figures import plot_curves, plot_heatmap, save_figure
+    dist.save(out)
+    atomic_write(out/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
+    for name, ax in dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)).items():
         for kind in ('png', 'svg'): save_figure(ax, out/f'{name}.{kind}')
         plt.close(ax.figure)
 
-def _conditions(s, model):
-    "What was run, on what, in words"
-    c, m, r = s.config, machine(), s.config.healing
-    name = public_name(model.config._name_or_path or type(model).__name__)
-    return [
-        ('model', f'{name}: {type(model).__name__}, {s.distances.depth} layers, {model.num_parameters():,} parameters, '
-                  f'{str(model.dtype).removeprefix("torch.")}'),
-        ('distances', f'{s.distances.count} documents of {_title(s.texts)}, the first {c.max_length} tokens'),
-        ('loss', f'{c.n_texts} other documents of {_title(s.judge_texts)}; 95 % intervals over documents'),
-        *((task_title(o), f'{s.score(o, 0)["count"]:.0f} questions, scored by {s.score(o, 0).metric}; '
-           'Wilson 95 % intervals') for o in s.questions),
-        ('healing', f'{r.steps} steps of {r.batch_size} rows of {r.max_length} tokens of {_title(s.texts)}, '
-                    f'{r.method}, rank {r.rank}, learning rate {r.learning_rate:g}, seed {c.seeds[0]}'),
-        ('machine', f'{m["processor"]}, {m["threads"]} threads, {m["system"]}, Python {m["python"]}'),
-        ('versions', m['versions'])]
-
-def result_page(s: Story, model: 'PreTrainedModel', figures: dict[str, Any]) -> str:
-    "The report as one HTML page that needs no other file"
-    import pandas as pd
-    from prunebook.paper.report import html_of, html_page
-    def table(rows, columns): return html_of(pd.DataFrame(rows, columns=columns))
-    def folded(summary, shown): return f'<details><summary>{html.escape(summary)}</summary>{shown}</details>'
-    def section(heading, sentence, *shown):
-        return f'<section><h2>{html.escape(heading)}</h2><p>{html.escape(sentence)}</p>{"".join(shown)}</section>\n'
-    shown = {k: html_of(v.figure) for k, v in figures.items()}
-    result = ''.join(v for k, v in shown.items() if k not in ('stack', 'curves', 'heatmap'))
-    best, t = s.distances.best_blocks().drop(columns='layers').round(4), s.table
-    short = t.assign(healed=t.healed.map({True: 'yes', False: ''}), layers=[
-        show_layers([int(i) for i in str(o).split()]) if n else '' for o, n in zip(t.layers, t.n)])
-    short = short[['task', 'strategy', 'n', 'layers', 'healed', 'value', 'low', 'high']].round(3)
-    look = ('Dotted curves are unhealed, solid ones healed. Bars are 95 % intervals. Look for a plateau and a drop, '
-            'and for the distance between the two strategies (paper, figures 2, 3 and 5).')
-    style = ('<style>.result{display:flex;flex-wrap:wrap;gap:1rem}'
-             '.result img{flex:1 1 20rem;min-width:0;max-width:27rem}</style>')
-    name = public_name(model.config._name_or_path or 'a model')
-    return html_page(f'{name} without {len(s.dropped)} of {s.distances.depth} layers', ''.join([
-        style, *(f'<p>{html.escape(o)}</p>' for o in sentences(s)), f'<div class="result">{result}</div>',
-        f'<p class="look">{html.escape(look)}</p>',
-        section('The text that it writes', f'The prompt is "{PROMPT}". Each model takes the likeliest token.',
-                table([(k, ' '.join(v.split())) for k, v in s.continuations.items()], ['model', 'continuation'])),
-        section('How alike the layers are', 'The minimum of each curve is the block of that size that changes the '
-                'residual stream least. Bands are 95 % intervals (paper, figure 1c).', shown['curves'], shown['stack']),
-        section('Every block', 'Each row is rescaled to [0, 1]. Dark blocks can go (paper, figure 4).',
-                shown['heatmap'], folded(f'the best block of each size, {len(best)} rows', html_of(best))),
-        section('The table', 'results.csv has more columns and all digits.',
-                folded(f'{len(t)} rows', html_of(short))),
-        section('What was run', 'All numbers of this page come from this run.',
-                table(_conditions(s, model), ['part', 'setting']),
-                folded('seconds of each step', table(s.seconds.items(), ['step', 'seconds'])))]))
-
-def write_distances(dist: LayerDistances, out: Path) -> None:
-    "The distances, the table of the best blocks, and two figures, into the folder `out`"
-    from prunebook.paper.figures import plot_curves, plot_heatmap
-    dist.save(out)
-    atomic_write(out/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
-    save_figures(dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)), out)
-
-def write_report(s: Story, model: 'PreTrainedModel', work: Path) -> None:
-    "best_blocks.csv, figures and report.html into `work`, and the story into run.json"
+def _write_report(work, progress):
+    "best_blocks.csv, figures and report.html of the run in `work`"
+    from prunebook.paper.report import _html_page, _page_html, _run_pages
+    page = _run_pages(work, ['result'], progress=progress)['result']
     (work/'figures').mkdir(exist_ok=True)
-    figures = report_figures(s)
-    page = result_page(s, model, figures)
-    save_figures(figures, work/'figures')
-    atomic_write(work/'best_blocks.csv', s.distances.best_blocks().to_csv(index=False))
-    told = dict(preset=s.preset, texts=source_mark(s.texts), judge_texts=source_mark(s.judge_texts), seconds=s.seconds,
-                prompt=PROMPT, continuations=s.continuations, result=sentences(s))
-    with Run(work, model_record(model)) as run: run.note('main', reproduction=told)
-    atomic_write(work/'report.html', page)
+    body = _page_html('result', page, work/'figures')
+    atomic_write(work/'best_blocks.csv', LayerDistances.load(work).best_blocks().to_csv(index=False))
+    atomic_write(work/'report.html', _html_page('The result of a run', body))

@@ -21,66 +21,64 @@ if TYPE_CHECKING:
     from prunebook.evaluation.scores import LossScore, ParentScore, Score
 
 # %% auto #0
-__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'ON_TEXTS', 'FILES', 'EMPTY', 'Column', 'arrow_schema', 'model_record', 'result_row',
-           'item_rows', 'score_of', 'read_results', 'read_items', 'read_record', 'check_run_folder', 'machine',
-           'start_record', 'Run', 'read_run', 'kept_score']
+__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'Run', 'read_run', 'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #2f8b7472
-class Column(NamedTuple):
+class _Column(NamedTuple):
     "A column of a table: its name, its type, and its meaning"
     name: str
     kind: str
     meaning: str
 
 _keys = [
-    Column('sweep', 'str', 'name of the sweep'),
-    Column('strategy', 'str', 'how the dropped layers were chosen; "none" is the unpruned model'),
-    Column('n', 'int', 'layers dropped'),
-    Column('healed', 'bool', 'was the pruned model healed?'),
-    Column('seed', 'int', 'seed of the healing and of random strategies'),
-    Column('task', 'str', 'task, such as c4 or mmlu')]
+    _Column('sweep', 'str', 'name of the sweep'),
+    _Column('strategy', 'str', 'how the dropped layers were chosen; "none" is the unpruned model'),
+    _Column('n', 'int', 'layers dropped'),
+    _Column('healed', 'bool', 'was the pruned model healed?'),
+    _Column('seed', 'int', 'seed of the healing and of random strategies'),
+    _Column('task', 'str', 'task, such as c4 or mmlu')]
 KEYS = [o.name for o in _keys]
 
 RESULTS = _keys + [
-    Column('metric', 'str', '"loss"; "agreement" with the parent or "kl" from it; or how answers were scored: '
+    _Column('metric', 'str', '"loss"; "agreement" with the parent or "kl" from it; or how answers were scored: '
            '"likelihood", "letter", "generated", …'),
-    Column('value', 'float', 'nats per token (loss, kl), or the share of right answers or of agreeing places'),
-    Column('low', 'float', 'lower end of the 95 % interval'),
-    Column('high', 'float', 'upper end'),
-    Column('k', 'int?', 'right answers; empty for what is measured on texts'),
-    Column('count', 'int', 'documents or questions'),
-    Column('baseline', 'float', 'chance; for a loss, log of the vocabulary size; for kl, 0'),
-    Column('normalized', 'float?', 'loss / log of the vocabulary size'),
-    Column('interval', 'str?', 'how the interval was computed'),
-    Column('fraction_layers', 'float', 'layers dropped / layers of the model'),
-    Column('fraction_params', 'float', 'parameters dropped / parameters of the model'),
-    Column('layers', 'str?', 'layers dropped, separated by spaces'),
-    Column('source', 'str?', 'where the texts or questions come from'),
-    Column('seconds', 'float', 'time of the evaluation; 0 if copied from another sweep'),
-    Column('items', 'str?', 'hash of the texts or questions: equal hashes can be paired'),
-    Column('shots', 'int?', 'few-shot examples; empty for a loss'),
-    Column('chat', 'bool', 'was the chat template used?'),
-    Column('majority', 'float?', 'accuracy of always giving the most frequent answer'),
-    Column('vocab', 'int?', 'vocabulary size of the model'),
-    Column('n_bytes', 'int?', 'UTF-8 length of the predicted text'),
-    Column('skipped', 'str?', 'texts with fewer than two tokens, by index'),
-    Column('truncated', 'str?', 'questions that lost their beginning, by index')]
+    _Column('value', 'float', 'nats per token (loss, kl), or the share of right answers or of agreeing places'),
+    _Column('low', 'float', 'lower end of the 95 % interval'),
+    _Column('high', 'float', 'upper end'),
+    _Column('k', 'int?', 'right answers; empty for what is measured on texts'),
+    _Column('count', 'int', 'documents or questions'),
+    _Column('baseline', 'float', 'chance; for a loss, log of the vocabulary size; for kl, 0'),
+    _Column('normalized', 'float?', 'loss / log of the vocabulary size'),
+    _Column('interval', 'str?', 'how the interval was computed'),
+    _Column('fraction_layers', 'float', 'layers dropped / layers of the model'),
+    _Column('fraction_params', 'float', 'parameters dropped / parameters of the model'),
+    _Column('layers', 'str?', 'layers dropped, separated by spaces'),
+    _Column('source', 'str?', 'where the texts or questions come from'),
+    _Column('seconds', 'float', 'time of the evaluation; 0 if copied from another sweep'),
+    _Column('items', 'str?', 'hash of the texts or questions: equal hashes can be paired'),
+    _Column('shots', 'int?', 'few-shot examples; empty for a loss'),
+    _Column('chat', 'bool', 'was the chat template used?'),
+    _Column('majority', 'float?', 'accuracy of always giving the most frequent answer'),
+    _Column('vocab', 'int?', 'vocabulary size of the model'),
+    _Column('n_bytes', 'int?', 'UTF-8 length of the predicted text'),
+    _Column('skipped', 'str?', 'texts with fewer than two tokens, by index'),
+    _Column('truncated', 'str?', 'questions that lost their beginning, by index')]
 
 ITEMS = _keys + [
-    Column('index', 'int', 'which text or question of the set'),
-    Column('items', 'str', 'hash of the set; with `index` it identifies the item'),
-    Column('picked', 'int?', 'choice picked; 1 or 0 for right or wrong where the model writes its answer; for '
+    _Column('index', 'int', 'which text or question of the set'),
+    _Column('items', 'str', 'hash of the set; with `index` it identifies the item'),
+    _Column('picked', 'int?', 'choice picked; 1 or 0 for right or wrong where the model writes its answer; for '
            'agreement, the places of the document where the parent expects the same token'),
-    Column('answer', 'int?', 'the right choice'),
-    Column('loss', 'float?', 'nats of the document (loss, kl)'),
-    Column('tokens', 'int?', 'predicted tokens of the document'),
-    Column('logprobs', 'list?', 'log-probability of each choice, to three decimals'),
-    Column('written', 'str?', 'the answer as the model wrote it'),
-    Column('group', 'str?', 'subject of the question')]
+    _Column('answer', 'int?', 'the right choice'),
+    _Column('loss', 'float?', 'nats of the document (loss, kl)'),
+    _Column('tokens', 'int?', 'predicted tokens of the document'),
+    _Column('logprobs', 'list?', 'log-probability of each choice, to three decimals'),
+    _Column('written', 'str?', 'the answer as the model wrote it'),
+    _Column('group', 'str?', 'subject of the question')]
 
-ON_TEXTS = dict(loss='loss', agreement='picked', kl='loss')  # metrics of documents, and the column of their sums
+_ON_TEXTS = dict(loss='loss', agreement='picked', kl='loss')  # metrics of documents, and the column of their sums
 
-def arrow_schema(stored: bool = False) -> 'pa.Schema':
+def _arrow_schema(stored: bool = False) -> 'pa.Schema':
     "Types of the columns of `items.parquet`: as they are used, or as the file stores them"
     import pyarrow as pa
     logprob = pa.decimal128(10, 3) if stored else pa.float64()
@@ -96,7 +94,7 @@ def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
     return dict(fingerprint=fingerprint(model), name=public_name(model.config.name_or_path or type(model).__name__),
                 depth=len(layers), parameters=model.num_parameters(), layer_parameters=layers)
 
-def result_row(
+def _result_row(
     key: Sequence[Any],        # Sweep, strategy, n, healed, seed, task
     score: LossScore | ParentScore | Score,
     layers: Sequence[int],     # Layers dropped
@@ -107,20 +105,20 @@ def result_row(
     dropped = sum(model['layer_parameters'][i] for i in layers)
     fields = dict(loss=('vocab', 'n_bytes'), agreement=('vocab',), kl=('vocab',))
     own = {k: getattr(score, k) for k in fields.get(said['metric'], ('majority', 'shots'))}
-    own |= {k: join(getattr(score, k)) for k in ['skipped' if said['metric'] in ON_TEXTS else 'truncated']}
+    own |= {k: join(getattr(score, k)) for k in ['skipped' if said['metric'] in _ON_TEXTS else 'truncated']}
     return {o.name: None for o in RESULTS} | dict(zip(KEYS, key)) | own | dict(
         {k: said[k] for k in ('metric', 'value', 'low', 'high', 'k', 'baseline', 'interval')},
         normalized=said.get('normalized'), count=score.n, layers=join(layers), seconds=round(score.seconds, 3),
         fraction_layers=len(layers) / model['depth'], fraction_params=dropped / model['parameters'],
         source=public_name(score.source) if score.source else None, items=score.items or None, chat=score.chat)
 
-def item_rows(
+def _item_rows(
     key: Sequence[Any],
     score: LossScore | ParentScore | Score
 ) -> 'pa.Table':
     "The rows of a score in `items.parquet`"
     import pyarrow as pa
-    n, sums = score.n, ON_TEXTS.get(score.row()['metric'])
+    n, sums = score.n, _ON_TEXTS.get(score.row()['metric'])
     if sums:
         values = [*map(float if sums == 'loss' else int, score.sums)]
         own = {'index': score.index, 'tokens': score.counts, sums: values}
@@ -128,10 +126,10 @@ def item_rows(
         index=list(range(n)), picked=score.picked, answer=score.answers, written=score.written, group=score.groups,
         logprobs=[[round(v, 3) for v in o] for o in score.logprobs])
     columns = {k: [v] * n for k, v in zip(KEYS, key)} | dict(items=[score.items] * n) | own
-    schema = arrow_schema()
+    schema = _arrow_schema()
     return pa.table([pa.array(columns.get(o.name) or [None] * n, o.type) for o in schema], schema=schema)
 
-def score_of(
+def _score_of(
     row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
     items: 'pa.Table'      # Its rows of `items.parquet`, in order
 ) -> LossScore | ParentScore | Score:
@@ -144,7 +142,7 @@ def score_of(
     numbers = lambda column: [int(o) for o in (row[column] or '').split()]
     text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
     common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
-    if (metric := row['metric']) not in ON_TEXTS:
+    if (metric := row['metric']) not in _ON_TEXTS:
         right = sum(map(operator.eq, got['picked'], got['answer']))
         if None in got['picked'] or right != row['k']:
             raise ValueError(f'{right} items are right, the table says {row["k"]}')
@@ -153,7 +151,7 @@ def score_of(
                      chance=float(row['baseline']), majority=float(row['majority']), truncated=numbers('truncated'),
                      logprobs=[[round(v, 3) for v in o] for o in there['logprobs']], shots=int(row['shots'] or 0),
                      written=there['written'], groups=there['group'])
-    sums = [float(v) for v in got[ON_TEXTS[metric]]]
+    sums = [float(v) for v in got[_ON_TEXTS[metric]]]
     value = sum(sums) / sum(got['tokens'])
     if not math.isclose(value, row['value'], rel_tol=1e-6, abs_tol=1e-12):
         raise ValueError(f'the items give {value}, the table {row["value"]}')
@@ -172,7 +170,7 @@ def _check_plain(path, most_mb):
     if not stat.S_ISREG(about.st_mode): raise ValueError('it is no plain file')
     if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
 
-def read_results(path: str | Path) -> 'pd.DataFrame':
+def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema. Raises `PrunebookError` for anything else"
     import pandas as pd
     kinds = dict(str=str, int='int64', bool='bool', float=str)
@@ -189,7 +187,7 @@ def read_results(path: str | Path) -> 'pd.DataFrame':
     except (ValueError, TypeError, OverflowError, OSError) as e: _refuse(path, e)
     return table[[o.name for o in RESULTS]]
 
-def read_items(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy, n, healed, seed and task
+def _items_by_key(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy, n, healed, seed and task
     "`items.parquet`, checked against the schema, and cut into scores. Raises `PrunebookError` for anything else"
     try:
         about = os.stat(path)
@@ -200,7 +198,7 @@ def read_items(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy
 def _read_items(path, *version):
     import numpy as np, pyarrow.parquet as pq
     _check_plain(path, 4096)
-    schema = arrow_schema()
+    schema = _arrow_schema()
     with pq.ParquetFile(path) as f:
         if missing := set(schema.names) - set(f.schema_arrow.names): raise ValueError(f'no columns {sorted(missing)}')
         if (rows := f.metadata.num_rows) > 2 * 10**8: raise ValueError(f'it claims {rows:,} rows')
@@ -213,12 +211,12 @@ def _read_items(path, *version):
     if len(parts) < len(starts): raise ValueError('the items of one score stand in two places')
     return parts
 
-FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
+_FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
              losses='loss_map.safetensors')
 
 def read_record(folder: str | Path) -> dict[str, Any]:
     "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
-    if not (path := Path(folder)/FILES['record']).exists():
+    if not (path := Path(folder)/_FILES['record']).exists():
         raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). '
                              'Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
     record = read_json(path)
@@ -242,17 +240,17 @@ def _why_unfit(record):
         if bad: return f'sweep {name!r}: {bad[0]} is missing'
     return None
 
-def check_run_folder(folder: str | Path) -> None:
+def _check_run_folder(folder: str | Path) -> None:
     "Raises `PrunebookError` for a place that holds something else than a run, or the beginning of one"
     if os.path.exists(folder) and not os.path.isdir(folder): raise PrunebookError(f'{folder} is a file. Give a folder.')
-    if not os.path.isdir(folder) or os.path.exists(Path(folder)/FILES['record']): return
-    ours = (*FILES.values(), 'asked.json')
+    if not os.path.isdir(folder) or os.path.exists(Path(folder)/_FILES['record']): return
+    ours = (*_FILES.values(), 'asked.json')
     if others := [o for o in sorted(os.listdir(folder)) if o not in ours and not o.startswith('.')]:
         raise PrunebookError(f'{folder} is no run: it holds {others[0]}. Give the folder of a run, or a new one.')
 
 # %% ../../nbs/reference/paper/runs.ipynb #fc02af16
-def machine() -> dict[str, Any]:
-    "Processor, threads, system and versions of this process"
+def _start_record():
+    "An entry of `starts` in `run.json`: time, command, processor, threads, system and versions"
     import platform, torch
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.is_file() else []
@@ -260,17 +258,13 @@ def machine() -> dict[str, Any]:
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
         cpu += ', ' + getattr(torch.get_device_module(device), 'get_device_name', lambda: device.type)()
-    return dict(processor=cpu, threads=torch.get_num_threads(), system=platform.system(),
-                python=platform.python_version(), versions=versions())
-
-def start_record() -> dict[str, Any]:
-    "An entry of `starts` in `run.json`: time, command, and `machine()`"
     named = lambda v: '='.join(public_name(o) if o else o for o in v.split('=', 1))
-    program = Path(sys.argv[0]).name.replace('__main__.py', 'prunebook')
-    command = redact(' '.join([program, *map(named, sys.argv[1:])]))
-    return dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=command) | machine()
+    command = ' '.join([Path(sys.argv[0]).name.replace('__main__.py', 'prunebook'), *map(named, sys.argv[1:])])
+    return dict(time=time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime()), command=redact(command), processor=cpu,
+                threads=torch.get_num_threads(), system=platform.system(), python=platform.python_version(),
+                versions=versions())
 
-EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)  # A sweep in `run.json`
+_EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)  # A sweep in `run.json`
 
 class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
@@ -291,7 +285,7 @@ class Run:
     def _open(self):
         "Read record, table and items, without the items of scores that have no row"
         import pandas as pd
-        place, self.table, self.items = {k: self.folder/v for k, v in FILES.items()}, None, {}
+        place, self.table, self.items = {k: self.folder/v for k, v in _FILES.items()}, None, {}
         self.record = dict(format=1, model=self.model, distances=None, sweeps={})
         if place['record'].exists(): self.record = read_record(self.folder)
         if (was := self.record['model'])['fingerprint'] != self.model['fingerprint']:
@@ -299,7 +293,7 @@ class Run:
                                  f'there, {self.model["name"]} ({self.model["fingerprint"]}) now. Use another folder.')
         self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
         if not place['results'].exists(): return
-        self.table, items = read_results(place['results']), read_items(place['items'])
+        self.table, items = _read_results(place['results']), _items_by_key(place['items'])
         keys = list(self.table[KEYS].itertuples(index=False, name=None))
         if lost := [k for k in keys if k not in items]:
             raise PrunebookError(f'{place["items"]} lacks the items of {len(lost)} rows, such as {lost[0]}. '
@@ -312,10 +306,10 @@ class Run:
 
     def note(self, sweep: str, **changes: Any) -> None:
         "Write fields of a sweep into `run.json`: a line per list of numbers, so that it stays readable and small"
-        self.record['sweeps'].setdefault(sweep, dict(EMPTY)).update(changes)
+        self.record['sweeps'].setdefault(sweep, dict(_EMPTY)).update(changes)
         text = json.dumps(self.record, indent=1, default=str)
         text = re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text)
-        atomic_write(self.folder/FILES['record'], text + '\n')
+        atomic_write(self.folder/_FILES['record'], text + '\n')
 
     def add(self, key: Sequence[Any], score: LossScore | ParentScore | Score, layers: Sequence[int]) -> None:
         "Store a score: `key` is sweep, strategy, n, healed, seed, task; `layers` are those dropped"
@@ -326,18 +320,18 @@ class Run:
         import pandas as pd
         scores = [(tuple(k), s, layers) for k, s, layers in scores]
         if not scores: return
-        self.items |= {k: item_rows(k, s) for k, s, _ in scores}
-        rows = [*self.table.to_dict('records'), *(result_row(k, s, layers, self.model) for k, s, layers in scores)]
+        self.items |= {k: _item_rows(k, s) for k, s, _ in scores}
+        rows = [*self.table.to_dict('records'), *(_result_row(k, s, layers, self.model) for k, s, layers in scores)]
         csv = pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
-        atomic_write(self.folder/FILES['items'], _items_parquet(self.items.values()))
-        atomic_write(self.folder/FILES['results'], csv)
-        self.table = read_results(self.folder/FILES['results'])
+        atomic_write(self.folder/_FILES['items'], _items_parquet(self.items.values()))
+        atomic_write(self.folder/_FILES['results'], csv)
+        self.table = _read_results(self.folder/_FILES['results'])
 
 def _items_parquet(parts):
     "`items.parquet`: decimals, and the first bytes of all floats together, pack well"
     import pyarrow as pa, pyarrow.parquet as pq
     out, table = io.BytesIO(), pa.concat_tables(parts)
-    try: table = table.cast(arrow_schema(stored=True))
+    try: table = table.cast(_arrow_schema(stored=True))
     except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
     # A page is compressed by itself, so copied scores take no room only if all rows are in one page
     pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
@@ -357,11 +351,11 @@ def read_run(
     is 0 for unhealed rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
-    record, path = read_record(folder), Path(folder)/FILES['results']
+    record, path = read_record(folder), Path(folder)/_FILES['results']
     if not path.exists():
         raise PrunebookError(f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
                              'Let one get on.')
-    table = read_results(path)
+    table = _read_results(path)
     try: parts = [_with_settings(own, record, name) for name, own in table.groupby('sweep')]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise PrunebookError(f'{folder}: run.json and results.csv do not fit each other '
@@ -384,7 +378,7 @@ def _with_settings(table, record, name):
     return table.assign(
         depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
         shots=table.shots.fillna(0).astype(int), shots_seed=[seed(o) for o in table.task],
-        max_length=table.metric.isin(list(ON_TEXTS)).map({True: config['max_length']}),
+        max_length=table.metric.isin(list(_ON_TEXTS)).map({True: config['max_length']}),
         healing_tokens=table.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
         **{k: table.healed.map({True: v}) for k, v in own.items()})
 
@@ -393,11 +387,11 @@ def kept_score(
     row: 'pd.Series'     # Of its table
 ) -> LossScore | ParentScore | Score:
     "The score of a row, as it was written. Raises `PrunebookError` if the items are missing or do not fit the row"
-    path, key = Path(folder)/FILES['items'], tuple(row[k] for k in KEYS)
-    parts = read_items(path) if path.exists() else {}
+    path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
+    parts = _items_by_key(path) if path.exists() else {}
     if key not in parts:
         raise PrunebookError(f'{path} has no items of {key}, so this score can be compared only by its interval.')
-    try: return score_of(row.to_dict(), parts[key])
+    try: return _score_of(row.to_dict(), parts[key])
     except (ValueError, TypeError, ArithmeticError) as e:
         raise PrunebookError(f'{path}: the items of {key} do not fit the table ({first_line(e)}). '
                              'Restore both files, or make this sweep again.') from None

@@ -21,7 +21,7 @@ from ..healing.healing import HealingResult, heal
 from ..healing.methods import METHODS
 from ..healing.recipes import QUICK, HealingConfig, settings_that_count
 from ..model.stack import LayerStack, weight_sharing_copy
-from .runs import FILES, Run, check_run_folder, kept_score, model_record, read_record, start_record
+from .runs import _FILES, Run, _check_run_folder, kept_score, model_record, read_record, _start_record
 from ..pruning.budget import check_distances
 from ..pruning.strategies import Plan
 from ..pruning.strategies import STRATEGIES, choose_layers, prune_model
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SweepConfig', 'task_of', 'questions_of', 'config_record', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep',
-           'start_sweep', 'sweep_units', 'unhealed_scores', 'model_score', 'healing_texts', 'heal_cut', 'score_units',
-           'sweep']
+__all__ = ['SweepConfig', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep', 'start_sweep', 'healing_texts',
+           'score_units', 'sweep']
 
 # %% ../../nbs/reference/paper/sweep.ipynb #b1f3c183
 def _listed(rule):
@@ -98,14 +97,14 @@ class SweepConfig(Settings):
             if not (v := getattr(self, k)): raise PrunebookError(f'{k} is empty: give at least one.')
             if len(set(v)) < len(v): raise PrunebookError(f'{k}={v}: each can be there once.')
         for o in self.strategies: STRATEGIES.find(o)
-        for o in self.tasks: task_of(self, o)
+        for o in self.tasks: _task_of(self, o)
         for k in ('task_ns', 'n_questions'):
             given = getattr(self, k)
             if unknown := sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks)):
                 raise PrunebookError(f'{k} names {unknown}, and the tasks are {self.tasks}.')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #2fcd1cc2
-def task_of(
+def _task_of(
     config: SweepConfig,
     spec: str            # A member of `config.tasks`
 ) -> Task:
@@ -118,13 +117,13 @@ def task_of(
     if examples is not None: changed = replace(changed, examples=examples, example_split=None)
     return replace(changed, name=public_name(spec))
 
-def questions_of(config: SweepConfig, spec: str) -> int | None:
+def _questions_of(config: SweepConfig, spec: str) -> int | None:
     "How many items `spec` has here; `None` is all"
     if parse_task(spec).reads_texts: return config.n_texts
     return config.n_questions.get(spec) if isinstance(config.n_questions, dict) else config.n_questions
 
 # %% ../../nbs/reference/paper/sweep.ipynb #52b3d750
-def config_record(config: SweepConfig) -> dict[str, Any]:
+def _config_record(config: SweepConfig) -> dict[str, Any]:
     "A config as plain JSON, without the folders of this machine"
     found = asdict(config) | {k: public_name(getattr(config, k)) for k in ('calibration', 'healing_texts')}
     found |= dict(tasks=[public_name(o) for o in config.tasks], data_dir=None,
@@ -189,10 +188,10 @@ def check_sweep(
         raise PrunebookError(f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.')
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
-    check_run_folder(out)
+    _check_run_folder(out)
     for spec in config.tasks:
-        ready_tasks([task_of(config, spec)], questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
-    measured = distances is not None or os.path.exists(Path(out)/FILES['distances'])
+        ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
+    measured = distances is not None or os.path.exists(Path(out)/_FILES['distances'])
     needs = {o for s in config.strategies for o in STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
     if config.healed_ns: healing_texts(config)
@@ -205,11 +204,11 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
     "Record this start. Raises `PrunebookError` if the sweep was started with other settings or items"
     positions = LayerStack(model).positions or config.max_length
     def items_of(spec):
-        task = task_of(config, spec)
-        items = task.read(questions_of(config, spec), config.data_dir)
+        task = _task_of(config, spec)
+        items = task.read(_questions_of(config, spec), config.data_dir)
         if not task.reads_texts: return item_hash(items)
         return item_hash(tokenize(tokenizer, items, min(config.max_length, positions), min_length=2).ids)
-    record, dtype = config_record(config), str(model.dtype)
+    record, dtype = _config_record(config), str(model.dtype)
     items = {public_name(o): items_of(o) for o in config.tasks}
     if was := run.record['sweeps'].get(name, {}):
         differ = differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
@@ -218,7 +217,7 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
             raise PrunebookError(f'{run.folder} holds a sweep {name!r} that was started with other settings: '
                                  f'{", ".join(differ)} differ. Use the same, or another name (--name) or folder.')
     run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items,
-             starts=[*was.get('starts', []), start_record()])
+             starts=[*was.get('starts', []), _start_record()])
 
 # %% ../../nbs/reference/paper/sweep.ipynb #5c3751ed
 def _calibration(config, n):
@@ -226,7 +225,7 @@ def _calibration(config, n):
 
 def _run_distances(run, model, tokenizer, config, given, progress):
     "The given distances, those of an earlier start, or new ones if a strategy needs any"
-    was, kept = run.record['distances'], (run.folder/FILES['distances']).exists()
+    was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
     if given is None and was and kept: given = LayerDistances.load(run.folder)
     if given is None and any('distances' in STRATEGIES[o].needs for o in config.strategies):
         texts = _calibration(config, config.n_calibration)
@@ -270,7 +269,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     return {(s, int(n), int(seed)): tuple(layers) for (s, n, seed), layers in keys}
 
 # %% ../../nbs/reference/paper/sweep.ipynb #35b80b12
-def sweep_units(
+def _sweep_units(
     config: SweepConfig,
     plans: dict[tuple[str, int, int], Sequence[int]]  # Strategy, n, seed → layers to drop
 ) -> list[list[Row]]:
@@ -292,7 +291,7 @@ def _is_shared(config, spec):
     return parse_task(spec).kind == 'loss' and not config.scoring.get('chat')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #480c9451
-def unhealed_scores(
+def _unhealed_scores(
     model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
     rows: Sequence[Row],              # A unit: one task, not healed
     partial: str | Path | None = None,  # File that keeps the sums on the way
@@ -300,22 +299,22 @@ def unhealed_scores(
 ) -> list[LossScore | ParentScore | Score]:
     "A score for each of `rows`"
     from prunebook.evaluation.losses import cut_losses
-    stack, task = LayerStack(model), task_of(config, rows[0].task)
+    stack, task = LayerStack(model), _task_of(config, rows[0].task)
     keeps = [[i for i in range(len(stack)) if i not in row.cut.layers] for row in rows]
     if not _is_shared(config, rows[0].task):
         parent = weight_sharing_copy(model) if task.kind == 'parent' else model
         with stack.view(keeps[0]) as small:
-            return [model_score(small, tokenizer, config, rows[0].task, parent, progress)]
+            return [_model_score(small, tokenizer, config, rows[0].task, parent, progress)]
     texts = task.read(config.n_texts, config.data_dir)
     return cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory, progress,
                       task.name, task.source_name, partial)
 
-def model_score(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, spec: str,
+def _model_score(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, spec: str,
                 parent: 'PreTrainedModel', progress: bool = True) -> LossScore | ParentScore | Score:
     "The score of one model on one task; `parent` is the unpruned model"
-    task = task_of(config, spec)
+    task = _task_of(config, spec)
     own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
-    return evaluate(model, tokenizer, [task], n_questions=questions_of(config, spec), n_texts=config.n_texts,
+    return evaluate(model, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
                     data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
                     progress=progress, parent=parent, **own)[task.name]
 
@@ -325,7 +324,7 @@ def healing_texts(config: SweepConfig) -> list[str]:
     if text_assets(name): return load_texts(name, split='healing')
     return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
 
-def heal_cut(
+def _heal_cut(
     model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, cut: Cut,
     out: str | Path,        # Folder of the adapter; if it is there, it is read
     progress: bool = True
@@ -360,15 +359,15 @@ def _made_here(run, name, model, tokenizer, config, units, progress):
     for rows in units:
         if rows[0].healed:
             place = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-            healed, curve = heal_cut(model, tokenizer, config, rows[0].cut, place, progress)
+            healed, curve = _heal_cut(model, tokenizer, config, rows[0].cut, place, progress)
             yield rows, [], curve
             for row in rows:
-                yield [row], [model_score(healed.model, tokenizer, config, row.task, model, progress)], None
+                yield [row], [_model_score(healed.model, tokenizer, config, row.task, model, progress)], None
         else:
             file = re.sub(r'[^A-Za-z0-9_.-]', '_', public_name(rows[0].task))
             sums = run.folder/'work'/name/f'{file}.partial'
             sums.parent.mkdir(parents=True, exist_ok=True)
-            yield rows, unhealed_scores(model, tokenizer, config, rows, sums, progress), None
+            yield rows, _unhealed_scores(model, tokenizer, config, rows, sums, progress), None
             sums.unlink(missing_ok=True)
 
 def _made_on(cluster):
@@ -376,46 +375,36 @@ def _made_on(cluster):
         "As `_made_here`, in the order in which workers are ready"
         depth, calls = len(LayerStack(model)), []
         for rows in reversed(units):  # what takes longest first
-            place = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-            if rows[0].healed: calls.append((rows, _packed(place) if (place/'asked.json').exists() else {}))
-            else:
-                order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
-                calls += [(order[i:i + 8], {}) for i in range(0, len(order), 8)]
+            order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
+            calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
         function = partial(_unit_on_worker, config, dict(TASKS), dict(METHODS))
         for i, (scores, curve, files) in cluster.map(function, calls, model, tokenizer, progress):
-            rows, had = calls[i]
+            rows, = calls[i]
             for row, score in zip(rows, scores):
                 if score.items != run.record['sweeps'][name]['items'].get(public_name(row.task), score.items):
                     raise PrunebookError(f'{public_name(row.task)}: a worker has other items than this machine. Put '
                                          'the same files at the same place on each.')
-            if curve and not had:
+            if curve:
                 place = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-                _unpack(files, place)
+                with new_folder(place, force=True) as new:
+                    for file, data in files.items():
+                        (new/file).parent.mkdir(parents=True, exist_ok=True)
+                        (new/file).write_bytes(data)
                 if (left := place.with_name(place.name + '.unfinished')).exists(): discard(left, place)
             yield rows, scores, curve
     return made
 
-def _unit_on_worker(config, tasks, methods, model, tokenizer, rows, files):
+def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
     "Scores, healing curve, and the files of the adapter; a worker has no run folder"
     TASKS.update(tasks)
     METHODS.update(methods)
-    if not rows[0].healed: return unhealed_scores(model, tokenizer, config, rows, progress=False), None, {}
+    if not rows[0].healed: return _unhealed_scores(model, tokenizer, config, rows, progress=False), None, {}
     with tempfile.TemporaryDirectory(prefix='prunebook-') as d:
         place = Path(d)/'adapter'
-        if files: _unpack(files, place)
-        healed, curve = heal_cut(model, tokenizer, config, rows[0].cut, place, progress=False)
-        scores = [model_score(healed.model, tokenizer, config, row.task, model, progress=False) for row in rows]
-        return scores, curve, _packed(place)
-
-def _packed(folder):
-    found = [p for p in sorted(folder.rglob('*')) if p.is_file() and not p.name.startswith('.')]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
-
-def _unpack(files, folder):
-    with new_folder(folder, force=True) as new:
-        for name, data in files.items():
-            (new/name).parent.mkdir(parents=True, exist_ok=True)
-            (new/name).write_bytes(data)
+        healed, curve = _heal_cut(model, tokenizer, config, rows[0].cut, place, progress=False)
+        scores = [_model_score(healed.model, tokenizer, config, row.task, model, progress=False) for row in rows]
+        files = [p for p in sorted(place.rglob('*')) if p.is_file() and not p.name.startswith('.')]
+        return scores, curve, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
 def score_units(
     run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
     units: Sequence[Sequence[Row]],
@@ -459,4 +448,4 @@ def sweep(
         start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
 
-        return score_units(run, name, model, tokenizer, config, sweep_units(config, plans), progress, ray)
+        return score_units(run, name, model, tokenizer, config, _sweep_units(config, plans), progress, ray)

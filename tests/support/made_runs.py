@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.healing.recipes import HealingConfig
-from prunebook.paper.runs import EMPTY, Run
+from prunebook.paper.runs import _EMPTY, Run
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 
@@ -37,7 +37,7 @@ class Made:
         recipe = HealingConfig(**dict(steps=10, batch_size=4, max_length=64) | kw.pop('healing', {}))
         config = json.loads(json.dumps(asdict(SweepConfig(healing=recipe, **kw)), default=str))
         own = dict(config=config, dtype='torch.float32', plans={}, starts=[], healing={}, items={})
-        self.sweeps[name] = dict(EMPTY) | own
+        self.sweeps[name] = dict(_EMPTY) | own
         self.dirty = True
         return self
 
