@@ -1,4 +1,4 @@
-"Every notebook is valid, names the usual kernel, and so opens in Jupyter. That its cells run is what `nbdev_test` tests."
+"Every notebook is valid and names the usual kernel, so it opens in Jupyter. `nbdev_test` runs its cells."
 from pathlib import Path
 import nbformat, pytest
 
