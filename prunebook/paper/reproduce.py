@@ -222,8 +222,8 @@ def _sentences(config, judge_texts, table, dropped):
         if max(o.low for o in rows) <= a.baseline: answers[-1] += ' None of the three can be told from chance.'
     on = 'C4' if judge_texts in ('demo', 'c4') else public_name(judge_texts)
     return [f'Without {n} of its {depth} layers ({n / depth:.0%}: layers {show_layers(dropped)}, the block with the '
-            f'smallest angular distance), the loss of the model on {on} rises from {before:.2f} to {after:.2f} nats per '
-            'token.',
+            f'smallest angular distance), the loss of the model on {on} rises from {before:.2f} to {after:.2f} nats '
+            'per token.',
             f'Healing on at most {tokens:,} tokens brings it to {healed:.2f}, which takes back {back:.0%} of the '
             'damage.',
             ' '.join(answers)]
