@@ -244,8 +244,8 @@ class RunFolder:
         return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
 
     def tasks(self, kind: str = 'choice') -> list[str]:
-        """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word), in
-        the order in which claims take them: as in the paper, MMLU, BoolQ and GSM8K first"""
+        """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
+        in the order of the claims: as in the paper, MMLU, BoolQ and GSM8K first"""
         kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
         place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
         found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
@@ -503,8 +503,8 @@ def _one_bad_layer(run: RunFolder, task: str) -> Finding:
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
     below = any(mean[i] < a.chance and math.isclose(mean[j] - mean[i], ruling.value) for i, j in pairs)
-    seen = (f'{task_title(task)}: surest rise in accuracy between two cuts {_numbers(ruling, "+.3f")}; the largest rise '
-            f'is from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})')
+    seen = (f'{task_title(task)}: surest rise in accuracy between two cuts {_numbers(ruling, "+.3f")}; the largest '
+            f'rise is from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})')
     found = _found(seen, ruling, task)
     return replace(found, word=UNINFORMATIVE, reason='below_chance') if found.decided and below else found
 
@@ -515,8 +515,8 @@ def deep_minima(d: LayerDistances | None) -> Finding:
     ns = small_ns(d.depth)
     best = np.array([d.best_block(n).start for n in ns])
     ruling = rule_deep(best, np.stack([np.sort(_draw_distances(d, n).argmin(1)) for n in ns], 1), d.depth)
-    return _found(f'mean place of the best block, n = {spans(ns)}: {_numbers(ruling)}; 0 is the shallowest block, 1 the '
-                  'deepest', ruling)
+    return _found(f'mean place of the best block, n = {spans(ns)}: {_numbers(ruling)}; 0 is the shallowest block, 1 '
+                  'the deepest', ruling)
 
 def _last_layer_apart(d: LayerDistances | None) -> Finding:
     "C2: rescaled distance of blocks with the last layer, above 0.9 on average. Raises `Unmeasured`"
@@ -579,8 +579,8 @@ def _rank_effect(run: RunFolder, task: str = 'c4') -> Finding:
     cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
     unit = 'nats per token, mean over documents' if loss else f'of the answers to {task_title(task)}'
     tokens = f'{pairs[0].healing_tokens.iloc[0]:,} tokens of healing'
-    return _found(f'rank {low:.0f} minus rank {high:.0f}: {_numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})', ruling,
-                  '' if loss else task)
+    said = f'rank {low:.0f} minus rank {high:.0f}: {_numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})'
+    return _found(said, ruling, '' if loss else task)
 
 def _seeds_agree(run: RunFolder) -> Finding:
     "C7a: spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1. Raises `Unmeasured`"

@@ -144,7 +144,8 @@ def reproduce(
         with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
         with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
         told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
-                    prompt=_PROMPT, continuations=said, dropped=dropped, result=_sentences(config, judge, table, dropped))
+                    prompt=_PROMPT, continuations=said, dropped=dropped)
+        told['result'] = _sentences(config, judge, table, dropped)
         with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
         _write_report(work, progress)
         (work/'asked.json').unlink()
