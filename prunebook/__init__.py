@@ -33,9 +33,10 @@ _modules = {
     'paper.sweep': 'SweepConfig sweep',
     'serving.stacks': 'export_gguf serving_report',
     'estimates': 'estimate',
+    'shrinking': 'shrink',
     'paper.reproduce': 'reproduce',
     'paper.report': 'report'}
-_rooms = 'model data similarity pruning evaluation healing serving paper core estimates cli'.split()
+_rooms = 'model data similarity pruning evaluation healing serving paper core estimates shrinking cli'.split()
 _home = {name: room for room, names in _modules.items() for name in names.split()}
 __all__ = list(_home)
 
@@ -72,5 +73,6 @@ if TYPE_CHECKING:
     from .paper.sweep import SweepConfig, sweep
     from .serving.stacks import export_gguf, serving_report
     from .estimates import estimate
+    from .shrinking import shrink
     from .paper.reproduce import reproduce
     from .paper.report import report
