@@ -149,13 +149,13 @@ class GeneratedTask(_QuestionTask):
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
     max_new_tokens: int = 256
     ready: Callable | None = None    # Raises `PrunebookError` where answers cannot be judged
-    in_chat: dict[str, Any] = field(default_factory=dict)  # There, in place of it: prompt, stop; begin, of the reply
+    in_chat: dict[str, Any] = field(default_factory=dict)  # prompt and stop there, and `begin`: item → start of a reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
         from prunebook.evaluation.generation import _check_generated
-        task = super().load(n, data_dir)
         if self.ready: self.ready()
+        task = super().load(n, data_dir)
         _check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
         return task
 
