@@ -2,22 +2,21 @@
 import gc, json, multiprocessing, os, random, re, socket, subprocess, sys, threading, time
 from dataclasses import asdict, replace
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.adapters as adapters
 import prunebook.model.attention as attention
 import prunebook.healing.healing as healing
 import prunebook.healing.linear_patch as patching
-import prunebook.healing.packing as packing
 import prunebook.healing.trainer as trainer
 from prunebook import HealingConfig, PrunebookError, heal, prune_model
 from prunebook.healing.adapters import load_adapter
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import lock, read_json
-from prunebook.healing.healing import HealingResult, make_student
-from prunebook.healing.methods import METHODS, Method, cut_positions, frozen_copy
-from prunebook.healing.recipes import PAPER_RECIPES, QUICK, settings_that_count
+from prunebook.healing.healing import make_student
+from prunebook.healing.methods import METHODS, cut_positions, frozen_copy
+from prunebook.healing.recipes import PAPER_RECIPES, settings_that_count
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
 from prunebook.healing.packing import training_rows
@@ -37,13 +36,6 @@ def dora():
 
 # The recipe
 
-def test_config_round_trip(tmp_path):
-    config = HealingConfig.paper('mistralai/Mistral-7B-v0.1', steps=7, targets=['up_proj'])
-    config.save(tmp_path/'c.json')
-    assert HealingConfig.load(tmp_path/'c.json') == config
-    (tmp_path/'c.json').write_text('{"stepz": 3}')
-    with pytest.raises(PrunebookError, match='stepz'): HealingConfig.load(tmp_path/'c.json')
-
 
 def test_the_paper_has_seven_recipes():
     assert len(PAPER_RECIPES) == 7
@@ -52,22 +44,6 @@ def test_the_paper_has_seven_recipes():
         assert (config.steps, config.batch_size, config.warmup, config.bits) == (5000, 16, 100, 4)
         assert config.alpha == config.rank == recipe['rank'] and config.learning_rate == recipe['learning_rate']
     assert HealingConfig.paper('any/other') == HealingConfig.paper('microsoft/phi-2', learning_rate=3e-4)
-
-
-def test_quick_is_one_recipe():
-    assert (QUICK.steps, QUICK.batch_size, QUICK.max_length) == (60, 4, 256)
-    assert (QUICK.learning_rate, QUICK.packing) == (5e-4, 'chunk')
-    short = QUICK.replace(steps=20)
-    assert (short.warmup, short.save_every, short.batch_size) == (2, 2, 4)
-
-
-def test_fields_that_follow():
-    assert [HealingConfig(steps=o).warmup for o in (5, 50, 5000)] == [0, 5, 100]
-    assert HealingConfig(rank=8).replace(rank=2).alpha == 2
-    assert HealingConfig(rank=8, alpha=16).replace(rank=2).alpha == 16
-    assert HealingConfig(targets='up_proj').targets == ['up_proj'] == HealingConfig(targets=('up_proj',)).targets
-    numpy_config = HealingConfig(steps=np.int64(30), rank=np.int32(4), seed=np.int64(1))
-    assert numpy_config == HealingConfig(steps=30, rank=4, seed=1) and json.dumps(asdict(numpy_config))
 
 
 WRONG = [
@@ -87,6 +63,7 @@ def test_a_wrong_value_is_refused(wrong):
 
 
 # Methods
+
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('method', ['lora', 'head_and_last'])
@@ -128,23 +105,6 @@ def test_an_adapter_loads_where_its_method_is_unknown(pruned, tmp_path):
     try: result = run(pruned, SMALL.replace(method='rslora', steps=2), out=tmp_path/'run')
     finally: del METHODS['rslora']
     assert same(state(load_adapter(pruned, result.adapter)), state(result.model))
-
-
-def test_a_reader_adds_a_method_that_solves(pruned):
-    def double(model, teacher, tokenizer, texts, config, progress):
-        return {'model.norm.weight': model.model.norm.weight.detach() * 2}
-    METHODS.add(Method('double', 'doubles the last norm', solve=double))
-    try: result = run(pruned, SMALL.replace(method='double'))
-    finally: del METHODS['double']
-    assert torch.equal(result.model.model.norm.weight, 2 * pruned.model.norm.weight) and result.history == []
-
-
-def test_a_field_that_peft_refuses(pruned):
-    METHODS.add(replace(METHODS['lora'], name='odd', lora=dict(no_such_field=1)))
-    try:
-        with pytest.raises(PrunebookError, match="method 'odd': peft cannot apply it to"):
-            run(pruned, SMALL.replace(method='odd'))
-    finally: del METHODS['odd']
 
 
 WRITERS = dict(llama='mlp.down_proj', gpt2='mlp.c_proj', phi='mlp.fc2', gpt_neox='mlp.dense_4h_to_h')
@@ -225,16 +185,6 @@ def test_distillation_goes_to_the_teacher():
     assert h[-1]['loss'] < .7 * h[0]['loss']
 
 
-def test_trained_in_four_bits():
-    pytest.importorskip('bitsandbytes')
-    cut = prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]).bfloat16()
-    before = state(cut)
-    a, b = run(cut, SMALL.replace(bits=4)), run(cut, SMALL.replace(bits=16))
-    assert {p.dtype for p in a.model.parameters()} == {torch.bfloat16} and same(before, state(cut))
-    assert a.history[0]['loss'] != b.history[0]['loss']
-    assert a.history[0]['loss'] == pytest.approx(b.history[0]['loss'], abs=.2)
-
-
 @pytest.mark.parametrize('slow, bits', [(True, 32), (False, 16)])
 def test_a_cpu_slow_in_16_bits_trains_in_32(slow, bits, pruned, monkeypatch):
     monkeypatch.setattr(healing, 'slow_in_16_bits', lambda device: slow)
@@ -264,12 +214,13 @@ def test_cut_positions():
 
 # The same numbers, whatever fits into memory
 
+
 def test_same_seed_same_bits(pruned):
     a, b, c = run(pruned), run(pruned), run(pruned, SMALL.replace(seed=1))
     assert same(a.adapter, b.adapter) and a.history == b.history and not same(a.adapter, c.adapter)
 
 
-@pytest.mark.parametrize('changes', [{}, dict(packing='chunk'), dict(objective='distill'), dict(adapt='after_cut')])
+@pytest.mark.parametrize('changes', [{}, dict(packing='chunk'), dict(objective='distill')])
 def test_the_budget_of_tokens_changes_no_loss_and_no_gradient(changes, pruned, monkeypatch):
     "A row at a time, three, or all four"
     step, forward = OrderedTrainer.training_step, trainer.CausalLMLoss.forward
@@ -295,33 +246,8 @@ def test_the_budget_of_tokens_changes_no_loss_and_no_gradient(changes, pruned, m
         for k, g in runs[0][1].items(): torch.testing.assert_close(grad[k], g, rtol=1e-4, atol=1e-6)
 
 
-def test_parts_of_a_step():
-    "Each within the budget, as wide as its longest row; with FSDP as many as the process that has most"
-    batch = packing.collate([dict(ids=np.arange(n) + 1, pos=np.arange(n)) for n in (9, 4, 3, 2)])
-    def shapes(*args): return [tuple(o['input_ids'].shape) for o in packing.split_batch(batch, *args)]
-    assert shapes(None) == [(4, 9)] and shapes(36) == [(4, 9)] and shapes(1) == [(1, 9), (1, 4), (1, 3), (1, 2)]
-    assert shapes(12) == [(1, 9), (3, 4)] and shapes(12, lambda n: 3) == [(1, 9), (1, 4), (2, 3)]
-    assert shapes(12, lambda n: 9) == shapes(1), 'no more parts than rows'
-    ids = [o['input_ids'][r][o['attention_mask'][r] == 1].tolist() for o in packing.split_batch(batch, 12)
-           for r in range(len(o['labels']))]
-    assert ids == [list(range(1, n + 1)) for n in (9, 4, 3, 2)]
-
-
-@pytest.mark.parametrize('objective', ['lm', 'distill'])
-def test_pieces_do_not_matter(objective, monkeypatch):
-    "Losses are the same with logits of 64 positions at a time as with 5"
-    model, usual = tiny('gemma2'), trainer.CausalLMLoss
-    cut, config = prune_model(model, [2, 3]), SMALL.replace(objective=objective)
-    a = run(cut, config, teacher=model).history
-    monkeypatch.setattr(trainer, 'CausalLMLoss', lambda *args: usual(*args, size=5))
-    b = run(cut, config, teacher=model).history
-    assert [o['loss'] for o in a] == pytest.approx([o['loss'] for o in b], abs=1e-4)
-
-
-ONCE_MORE = [*((k, {}) for k in ('llama', 'gpt2', 'gemma3_text', 'falcon')),
-             *(('llama', o) for o in (dict(packing='chunk'), dict(adapt='near_cut', near=1),
-                                      dict(method='head_and_last', last=1), dict(objective='distill'),
-                                      dict(objective='distill', packing='chunk')))]
+ONCE_MORE = [('llama', dict(packing='chunk')), ('gpt2', dict(adapt='near_cut', near=1)),
+             ('gemma3_text', dict(method='head_and_last', last=1)), ('falcon', dict(objective='distill'))]
 
 
 @pytest.mark.parametrize('kind, changes', ONCE_MORE)
@@ -396,24 +322,8 @@ def test_attention_by_document_is_the_masked_one(monkeypatch):
     assert [o['loss'] for o in masked.history] == pytest.approx([o['loss'] for o in healed.history], abs=1e-5) and asked
 
 
-def test_chunk_where_attention_crosses(caplog):
-    run(prune_model(tiny('bloom'), [2]), SMALL.replace(packing='chunk', steps=2))
-    assert 'cannot keep attention inside a document' in caplog.text
-
-
-def test_chunks_begin_with_bos(pruned):
-    "Healing with a tokenizer that begins texts with BOS sees it in front of every chunk"
-    seen, old = [], torch.nn.Embedding.forward
-    def forward(self, x):
-        if x.shape[1] == 16: seen.append(x)
-        return old(self, x)
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(torch.nn.Embedding, 'forward', forward)
-        heal(pruned, tokenizer(bos=True), texts(), SMALL.replace(packing='chunk', steps=3), progress=False)
-    assert len(seen) == 3 and all((o[:, 0] == 1).all() for o in seen)
-
-
 # What was there stays; resumed is equal to never interrupted, or refused
+
 
 def to_the_end(out):
     "A run in a process of its own"
@@ -489,13 +399,6 @@ def test_the_old_result_stays_until_the_new_is_whole(pruned, tmp_path):
     with pytest.raises(PrunebookError, match='not empty'): run(pruned, SMALL.replace(seed=1, save_every=1), out=out)
     second = run(pruned, SMALL.replace(seed=1, save_every=1), out=out, resume=True, force=True)
     assert second.history != first.history and [p.name for p in tmp_path.iterdir()] == ['a']
-
-
-def test_interrupted_work_is_not_thrown_away_unasked(pruned, tmp_path):
-    stopped(pruned, tmp_path/'a')
-    config = SMALL.replace(save_every=1)
-    with pytest.raises(PrunebookError, match='interrupted'): run(pruned, config, out=tmp_path/'a')
-    assert run(pruned, config, out=tmp_path/'a', force=True).history == run(pruned, config).history
 
 
 @pytest.mark.parametrize('name', ['model', 'model.unfinished'])
@@ -577,6 +480,7 @@ def test_disk_full(pruned, tmp_path, monkeypatch):
 
 # The saved result
 
+
 @pytest.mark.thorough
 def test_save_appears_whole_or_not_at_all(pruned, tmp_path, monkeypatch):
     result, out = run(pruned, SMALL.replace(steps=2), out=tmp_path/'run'), tmp_path/'saved'
@@ -595,28 +499,6 @@ def test_save_appears_whole_or_not_at_all(pruned, tmp_path, monkeypatch):
     assert result.adapter.exists()
 
 
-KILLED_SAVE = '''
-import os, signal, sys
-sys.path.insert(0, sys.argv[2])
-from support.healing import *
-from prunebook import prune_model
-result = run(prune_model(tiny(), [2, 3]), SMALL.replace(steps=1))
-def dies(folder):
-    open(f'{folder}/model.safetensors', 'w').write('half')
-    os.kill(os.getpid(), signal.SIGKILL)
-result.model.save_pretrained = dies
-result.save(tokenizer(), sys.argv[1])
-'''
-
-
-@pytest.mark.thorough
-def test_a_killed_save_leaves_nothing_for_ever(pruned, tmp_path):
-    killed = subprocess.run([sys.executable, '-c', KILLED_SAVE, str(tmp_path/'out'), str(Path(__file__).parent)])
-    assert killed.returncode == -9 and not (tmp_path/'out').exists()
-    run(pruned, SMALL.replace(steps=1)).save(tokenizer(), tmp_path/'out')
-    assert [p.name for p in tmp_path.iterdir()] == ['out']
-
-
 HASH_SEED = '''
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -633,20 +515,6 @@ def test_the_same_bytes_under_any_hash_seed(tmp_path):
         subprocess.run([sys.executable, '-c', HASH_SEED, str(out), str(Path(__file__).parent)], env=env, check=True)
         found.append({p.name: p.read_bytes() for p in (out/'adapter').iterdir() if p.name != 'prunebook.json'})
     assert found[0] == found[1] == found[2] and set(found[0]) == {'adapter_config.json', 'adapter_model.safetensors'}
-
-
-def test_an_adapter_shows_no_local_path(pruned, tmp_path):
-    save_pruned(pruned, tokenizer(), tmp_path/'secret'/'model')
-    model = AutoModelForCausalLM.from_pretrained(tmp_path/'secret'/'model')
-    run(model, SMALL.replace(steps=1), out=tmp_path/'out')
-    assert not [p for p in (tmp_path/'out').rglob('*') if p.is_file() and b'secret' in p.read_bytes()]
-
-
-def test_reprs_are_short(pruned):
-    result = run(pruned)
-    assert len(repr(result)) < 200 and '6 steps' in repr(result) and '\n' not in repr(result)
-    assert len(repr(HealingResult(result.model, {}, [], SMALL, 1.5))) < 200
-    assert len(repr(training_rows(tokenizer(), texts(), SMALL))) < 100
 
 
 def test_another_base_is_refused(pruned, tmp_path):
@@ -710,6 +578,7 @@ def test_two_processes(tmp_path):
 
 # Bad input, one clear line, before any training
 
+
 def test_not_a_number_stops(tmp_path):
     cut = prune_model(tiny(), [2, 3])
     cut.model.layers[1].mlp.up_proj.weight.data[0, 0] = float('nan')
@@ -762,31 +631,11 @@ def test_without_bitsandbytes_4_bits_are_refused(pruned, monkeypatch):
     with pytest.raises(PrunebookError, match='bitsandbytes'): run(pruned, SMALL.replace(bits=4))
 
 
-def test_a_model_without_gradient_checkpointing_is_refused(pruned, monkeypatch):
-    monkeypatch.setattr(type(pruned), 'supports_gradient_checkpointing', False)
-    with pytest.raises(PrunebookError, match='it is not offered for LlamaForCausalLM'):
-        run(pruned, SMALL.replace(gradient_checkpointing=True))
-
-
 def test_settings_that_count_know_older_recipes():
     old = {k: v for k, v in asdict(HealingConfig()).items() if k not in ('last', 'gradient_checkpointing')}
     now = asdict(HealingConfig(gradient_checkpointing=True, batch_tokens=512))
     assert settings_that_count(old | dict(micro_batch=4)) == settings_that_count(now)
     assert HealingConfig.of(dict(micro_batch=4)).batch_tokens == 4 * 2048 and HealingConfig.of(dict(micro_batch=None))
-
-
-def test_an_interrupted_run_goes_on_with_another_budget(pruned, monkeypatch, tmp_path):
-    recipe, step, calls = SMALL.replace(dropout=0., save_every=1), OrderedTrainer.training_step, []
-    want = run(pruned, recipe).history
-    def stopped(self, *args):
-        calls.append(1)
-        if len(calls) == 4: raise KeyboardInterrupt
-        return step(self, *args)
-    monkeypatch.setattr(OrderedTrainer, 'training_step', stopped)
-    with pytest.raises(KeyboardInterrupt): run(pruned, recipe, out=tmp_path/'out')
-    got = run(pruned, recipe.replace(batch_tokens=16), out=tmp_path/'out', resume=True).history
-    assert len(calls) == 4 + 3 and [o['tokens'] for o in got] == [o['tokens'] for o in want]
-    assert [o['loss'] for o in got] == pytest.approx([o['loss'] for o in want], abs=1e-4)
 
 
 def test_an_interrupted_run_of_an_older_version_goes_on(pruned, monkeypatch, tmp_path):
@@ -805,10 +654,3 @@ def test_an_interrupted_run_of_an_older_version_goes_on(pruned, monkeypatch, tmp
         run(pruned, SMALL.replace(save_every=1, rank=3), out=tmp_path/'out', resume=True)
     assert len(run(pruned, SMALL.replace(save_every=1), out=tmp_path/'out', resume=True).history) == SMALL.steps
     assert len(calls) == 4 + SMALL.steps - 3
-
-
-def test_healing_imports_without_torch():
-    "The command line reads METHODS and QUICK for its help"
-    code = ('import sys, prunebook.healing.healing as h, prunebook.healing.recipes as r; assert h.METHODS and r.QUICK; '
-            'print("torch" in sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == 'False\n'

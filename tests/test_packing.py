@@ -4,7 +4,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 from prunebook.cli import _recipe, parser
 from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig
-from prunebook.healing.packing import document_end, training_rows
+from prunebook.healing.packing import _document_end, training_rows
 
 CHATML = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
@@ -96,10 +96,10 @@ def test_a_conversation_ends_as_its_template_ends_it(given):
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_a_document_ends_as_in_pre_training(given):
     tok, end = family(*given), given[5]
-    assert tok.convert_ids_to_tokens(document_end(tok)) == end
+    assert tok.convert_ids_to_tokens(_document_end(tok)) == end
     for o in ('The cat sat.', 'The cat sat.\n', f'The cat sat.{end}'):
         want = tok(o)['input_ids']
-        assert packed(tok, o) == want + [document_end(tok)] * (want[-1] != document_end(tok))
+        assert packed(tok, o) == want + [_document_end(tok)] * (want[-1] != _document_end(tok))
     assert packed(tok, 'The cat sat.', 'chunk')[-1] == tok.eos_token_id
 
 

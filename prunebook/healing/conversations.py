@@ -16,7 +16,7 @@ if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 # %% auto #0
 __all__ = ['render_conversation', 'documents']
 
-# %% ../../nbs/reference/healing/conversations.ipynb #48b02ee4
+# %% ../../nbs/reference/healing/conversations.ipynb #183b4141
 def _spans(tokenizer, messages, whole):
     "Where the assistant's turns begin and end in the rendered conversation. Raises `ValueError` if they are not found"
     found, write = [], lambda said, **kw: tokenizer.apply_chat_template(said, tokenize=False, **kw)
@@ -30,11 +30,8 @@ def _spans(tokenizer, messages, whole):
         found.append((start, end))
     return found
 
-def render_conversation(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[dict[str, str]],  # role and content of each
-    loss_on: str = 'assistant'           # Or "all"
-) -> Conversation:
+def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
+                        loss_on: str = 'assistant') -> Conversation:
     "A conversation in the chat template of `tokenizer`. Raises `ValueError` if it cannot be rendered, or has no answer"
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or not isinstance(m.get('role'), str) or not isinstance(m.get('content'), str):
@@ -58,7 +55,7 @@ def render_conversation(
     except Exception as e: raise ValueError(f'the chat template refuses a part of it ({first_line(e)})') from None
     return Conversation(text, out['input_ids'], [any(a <= s < b for a, b in spans) for s, _ in out['offset_mapping']])
 
-# %% ../../nbs/reference/healing/conversations.ipynb #9108d995
+# %% ../../nbs/reference/healing/conversations.ipynb #4e41a2d0
 def _form(row):
     "How a row is given: text, messages or prompt; `None` for anything else"
     if isinstance(row, str) or isinstance(row.get('text'), str): return 'text'

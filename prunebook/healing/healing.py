@@ -10,40 +10,38 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from ..core import (PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover,
                             work_folder)
 from ..data.texts import out_of_memory
-from .adapters import (adapter_tensors, checkpoint_fingerprint, healing_summary, load_adapter,
-                                        read_note, training_copy, write_adapter, write_healed)
+from .adapters import (_healing_summary, _read_adapter, _training_copy, _write_adapter, _write_card,
+                                        checkpoint_fingerprint, load_adapter)
 from .methods import (METHODS, OBJECTIVES, cut_positions, cut_record, frozen_copy, layer_origins,
-                                       target_names)
+                                       _target_names)
 from .recipes import HealingConfig, settings_that_count
 from ..model.loading import load_model, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
-from ..pruning.checkpoint import checkpoint_folder
+from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'make_student', 'HealingResult', 'heal']
+__all__ = ['make_student', 'HealingResult', 'heal']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
-def make_student(
-    model: PreTrainedModel,
-    config: HealingConfig,
-    inplace: bool = False           # `model` itself gets the adapters, whatever the config's bits
-) -> tuple[nn.Module, LayerStack]:  # What holds the parameters that learn, and the language model inside it
-    "A frozen copy of `model` in which the parameters of the config's method learn"
+def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
+    """A frozen copy of `model` in which the parameters of the config's method learn, and the language model inside it.
+    If `inplace`, `model` itself gets the adapters, whatever the config's bits"""
     import torch
     method = METHODS.find(config.method)
     if method.trains_adapters:
         from peft import LoraConfig, get_peft_model
-        names = target_names(model, config)
+        names = _target_names(model, config)
         causal = model.requires_grad_(False) if inplace else frozen_copy(model, config.bits)
         usual = dict(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type='CAUSAL_LM')
         torch.manual_seed(config.seed)
@@ -64,7 +62,7 @@ def _keep_documents_apart(stack, teacher, max_length):
     isolated = documents_isolated(stack)
     if isolated:
         for o in filter(None, (stack, teacher)): attend_by_document(o, max_length)
-    else: log.warning('%s cannot keep attention inside a document: the documents of a row see those before them.',
+    else: _log.warning('%s cannot keep attention inside a document: the documents of a row see those before them.',
                       type(stack.model).__name__)
     return isolated is not None
 
@@ -79,7 +77,7 @@ def _fewer_tokens(error, longest, config):
                              'a smaller max_length, or bits=4. An interrupted run may go on with another batch_tokens '
                              'or gradient_checkpointing.') from error
     half = max(longest, most // 2)
-    log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
+    _log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
                 'A smaller batch_tokens avoids this.', most, half)
     return half
 
@@ -109,7 +107,7 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
         return _fewer_tokens(e, int(rows.lengths.max()), config)
     tensors = trainable_state_dict(student)
     if not save or trainer.is_world_process_zero():
-        write_adapter(folder/'adapter', model, base, config, tensors, trainer.history(), time.time() - start, student)
+        _write_adapter(folder/'adapter', model, base, config, tensors, trainer.history(), time.time() - start, student)
 
 # %% ../../nbs/course/04_healing.ipynb #6635fae8
 @dataclass(repr=False)
@@ -126,28 +124,27 @@ class HealingResult:
         return (f'HealingResult({self.config.method}: {len(h)} steps, {h[-1]["tokens"]:,} tokens, '
                 f'training loss {h[0]["loss"]:.2f} → {h[-1]["loss"]:.2f}, {self.seconds:.1f} s)')
 
-    def save(self,
-        tokenizer: PreTrainedTokenizerBase,
-        out: str | Path,                       # Folder
-        scores: dict[str, Any] | None = None,  # Measured values for the model card: name to (before, after)
-        force: bool = False                    # Replace the folder at `out`
-    ) -> Path:                                 # The folder
-        "Checkpoint, tokenizer and model card in `out`, which appears whole or not at all"
+    def save(self, tokenizer: PreTrainedTokenizerBase, out: str | Path, scores: dict[str, Any] | None = None,
+             force: bool = False) -> Path:
+        """Checkpoint, tokenizer and model card in `out`, which appears whole or not at all. `scores` are measured
+        values for the card: name to (before, after)"""
         with new_folder(out, force, [self.adapter] if isinstance(self.adapter, Path) else []) as new:
             self.write(tokenizer, new, scores)
         return Path(out)
 
-    def write(self,
-        tokenizer: PreTrainedTokenizerBase,
-        folder: str | Path,  # One that is there, such as a `work_folder`
-        scores: dict[str, Any] | None = None,
-        answers: dict[str, Any] | None = None  # From `sample_answers`, for the model card: prompt to (before, after)
-    ) -> None:
-        "Write into `folder` the files that `save` writes"
+    def write(self, tokenizer: PreTrainedTokenizerBase, folder: str | Path, scores: dict[str, Any] | None = None,
+              answers: dict[str, Any] | None = None) -> None:
+        "Write the files of `save` into a folder that is there. `answers`: prompt to (before, after), for the card"
         if self.model is None:
             raise PrunebookError('a folder was healed, and its 16-bit weights were never loaded. Merge the adapter on '
                                  'disk: merge_adapter(FOLDER, result.adapter, OUT).')
-        write_healed(self.model, tokenizer, folder, self.config, self.history, scores, answers)
+        folder = Path(folder)
+        with disk_errors(folder):
+            self.model.save_pretrained(folder)
+            widen_config(folder)
+            tokenizer.save_pretrained(folder)
+            record = getattr(self.model.config, 'prunebook', None)
+            _write_card(folder, record, self.config, self.history, scores, answers)
 
 # %% ../../nbs/course/04_healing.ipynb #heal0001
 def _check_input(model, tokenizer, config, teacher, inplace):
@@ -164,8 +161,8 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. '
                              'Leave it out; a smaller batch_tokens or max_length takes less memory too.')
-    if not cut_record(model): log.warning('this model has no record of removed layers: this is plain fine-tuning.')
-    if method.trains_adapters: target_names(model, config)
+    if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
+    if method.trains_adapters: _target_names(model, config)
     if not config.needs_teacher: return None
     other = tokenizer
     if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher))
@@ -233,11 +230,12 @@ def heal(
         config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
     if on_disk:
         source = checkpoint_folder(model)
-        base, (model, own) = checkpoint_fingerprint(source), training_copy(source, config, progress)
+        base, (model, own) = checkpoint_fingerprint(source), _training_copy(source, config, progress)
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
     teacher, solve = _check_input(model, tokenizer, config, teacher, on_disk), METHODS[config.method].solve
+    if isinstance(solve, str): solve = resolve_name(solve)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
     if (top := int(rows.flat.max())) >= (most := LayerStack(model).embedding_rows):
@@ -250,7 +248,7 @@ def heal(
         def solved():
             start, plain = time.time(), [o.text if isinstance(o, Conversation) else o for o in docs]
             new = solve(model, teacher, tokenizer, plain, config, progress)
-            write_adapter(folder/'adapter', model, base, config, new, [], time.time() - start)
+            _write_adapter(folder/'adapter', model, base, config, new, [], time.time() - start)
         if not on_first((folder/'adapter').exists):
             if solve: on_first(solved) if save else solved()
             else:
@@ -261,9 +259,9 @@ def heal(
                     gc.collect()  # here and not where memory ran out: there the error still holds the tensors
                     now = now.replace(batch_tokens=fewer)
             on_first(lambda: None)  # all wait until the adapter is written
-        note, tensors = read_note(folder/'adapter'), adapter_tensors(folder/'adapter')
+        note, tensors = _read_adapter(folder/'adapter')
         healed = None if on_disk else load_adapter(model, folder/'adapter')
     record = None if on_disk else getattr(model.config, 'prunebook', None)
-    if record: healed.config.prunebook = record | dict(healed=healing_summary(config, note['history']))
+    if record: healed.config.prunebook = record | dict(healed=_healing_summary(config, note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])

@@ -1,0 +1,147 @@
+"Conversations: only what the assistant says is learned, none is cut, and what cannot be learned from is refused"
+import json
+import numpy as np, pytest, torch
+from datasets import Dataset
+from prunebook import PrunebookError, prune_model
+from prunebook.cli import main
+from prunebook.healing.conversations import documents, render_conversation
+from prunebook.healing.healing import heal
+from prunebook.healing.packing import collate, training_rows
+from prunebook.healing.trainer import CausalLMLoss
+from prunebook.model.stack import LayerStack
+from support.healing import SMALL
+from support.tiny import save, tiny
+from test_packing import CHATML, FAMILIES, family
+
+CHATS = [[dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')],
+         [dict(role='user', content='Say "hello".'), dict(role='assistant', content='Hello.'),
+          dict(role='user', content='And now?'), dict(role='assistant', content='Good bye, and thank you.')]]
+PAIRS = [dict(prompt=o[0]['content'], response=o[1]['content']) for o in CHATS]
+RECIPE = SMALL.replace(steps=2, batch_size=2, max_length=200, packing='packed')
+SPECIAL = '<|endoftext|> <|im_start|> <|start_header_id|> <|end_header_id|> <start_of_turn> <end_of_turn> <|eot_id|>'
+
+
+def tiny_chat(template=CHATML):
+    "A random model and a tokenizer of single letters with a chat template"
+    tok = family(template, '<|begin_of_text|>', '<|im_end|>', SPECIAL)
+    tok.pad_token = '<|endoftext|>'
+    torch.manual_seed(0)
+    return tiny('llama', layers=4, vocab_size=len(tok), max_position_embeddings=512), tok
+
+
+def said(tok, talk): return tok.decode([i for i, o in zip(talk.ids, talk.learn) if o])
+
+
+@pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
+def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
+    tok = family(*given)
+    for chat in CHATS:
+        talk = render_conversation(tok, chat)
+        assert talk.text == tok.apply_chat_template(chat, tokenize=False)
+        assert talk.ids == tok(talk.text, add_special_tokens=False)['input_ids']
+        got, end = said(tok, talk), given[4].removesuffix('<|endoftext|>' if 'phi_3' in tok.chat_template else '')
+        for m in chat: assert (m['content'] in got) == (m['role'] == 'assistant')
+        assert got.startswith(chat[1]['content'] + end.split('>')[0]) and got.endswith(given[4])
+        assert all(render_conversation(tok, chat, 'all').learn)
+
+
+def test_the_marks_of_a_template_are_used():
+    marked = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
+                            "{{'<|im_start|>' + message['role'] + '\n'}}{% generation %}{{ message['content'] }}"
+                            "{% endgeneration %}{{ '<|im_end|>\n' }}")
+    assert marked != CHATML
+    _, tok = tiny_chat(marked)
+    assert said(tok, render_conversation(tok, CHATS[0])) == 'What is 2 + 2?It is 4.', 'whatever it marks'
+
+
+@pytest.mark.parametrize('kind', ['messages', 'pairs', 'dataset', 'jsonl', 'parquet'])
+def test_every_form_is_healed_on(kind, tmp_path):
+    "A single turn is the same in each form, also in a file"
+    model, tok = tiny_chat()
+    chats = [dict(messages=o[:2]) for o in CHATS] * 4
+    rows = chats if kind == 'messages' else PAIRS * 4
+    if kind == 'dataset': rows = Dataset.from_list(rows)
+    if kind == 'jsonl': (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    if kind == 'parquet': Dataset.from_list(rows).to_parquet(tmp_path/'a.parquet')
+    given = tmp_path/f'a.{kind}' if kind in ('jsonl', 'parquet') else rows
+    recipe, cut = RECIPE.replace(max_length=100), prune_model(model, [2])
+    history = heal(cut, tok, given, recipe, progress=False).history
+    assert history == heal(cut, tok, chats, recipe, progress=False).history
+    everything = heal(cut, tok, given, recipe.replace(loss_on='all'), progress=False).history
+    assert [o['tokens'] for o in everything] == [o['tokens'] for o in history] and everything != history
+
+
+def test_no_conversation_is_cut_and_texts_stay_whole():
+    _, tok = tiny_chat()
+    docs = documents([dict(messages=o) for o in CHATS] * 5 + ['The cat sat on the mat. ' * 9] * 8, tok, 200)
+    rows = training_rows(tok, docs, RECIPE)
+    begins = np.flatnonzero(rows.pos == 0)
+    parts = [(rows.flat[a:b].tolist(), rows.learn[a:b].tolist()) for a, b in zip(begins, [*begins[1:], len(rows.flat)])]
+    for o in docs[:10]: assert (list(o.ids), list(o.learn)) in parts
+    assert rows.lengths.max() <= 200 and len(rows.lengths) < 12
+    batch = collate([rows[i] for i in range(2)], packed=True)
+    assert (batch['labels'] != -100).any(1).all()
+
+
+MARKED = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}", """\
+{{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}\
+{{ message['content'] + '<|im_end|>' + '\n' }}{% endgeneration %}{% else %}\
+{{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}""")
+LEARNED = ['It is 4.<|im_end|>\n', 'Hello.<|im_end|>\nGood bye, and thank you.<|im_end|>\n']
+
+
+@pytest.mark.parametrize('template', [CHATML, MARKED], ids=['found', 'marked'])
+def test_labels_and_loss_are_those_of_trl(template):
+    "TRL 1.16 with assistant_only_loss and the marked template learned these on the same model, with this loss"
+    model, tok = tiny_chat(template)
+    talks = [render_conversation(tok, o) for o in CHATS]
+    assert [said(tok, o) for o in talks] == LEARNED
+    batch = collate([dict(ids=np.array(o.ids), pos=np.arange(len(o.ids)), learn=np.array(o.learn)) for o in talks])
+    with torch.no_grad(): loss = CausalLMLoss(model, LayerStack(model))(**batch)['loss'].item()
+    assert loss == pytest.approx(TRL_LOSS, abs=1e-5)
+
+
+TRL_LOSS = 4.629989147186279
+
+user, empty = CHATS[0][0], dict(role='assistant', content=' ')
+BAD = dict(
+    empty=([dict(messages=[user, empty])], 'message 1: the answer of the assistant is empty'),
+    no_answer=([dict(messages=CHATS[1][:3])], 'does not end with an answer'),
+    role=([dict(messages=[dict(role='tool', content='x'), *CHATS[0]])], 'Conversation roles must alternate'),
+    content=([dict(messages=[dict(role='user'), *CHATS[0]])], 'message 0 is'),
+    mixed=([dict(messages=CHATS[0]), PAIRS[0]], 'row 0 has messages and row 1 has a prompt'),
+    unknown=([PAIRS[0], dict(question='x')], 'row 1 is'),
+    long=([*PAIRS, dict(prompt='x', response='y' * 300)], r'1 of the 3 texts are conversations of more than'))
+
+
+@pytest.mark.parametrize('rows, says', BAD.values(), ids=BAD)
+def test_refused_before_any_training(rows, says):
+    strict = "{% if messages[0]['role'] == 'tool' %}{{ raise_exception('Conversation roles must alternate') }}"
+    model, tok = tiny_chat(strict + '{% endif %}' + CHATML)
+    with pytest.raises(PrunebookError, match=says): heal(prune_model(model, [2]), tok, rows, RECIPE, progress=False)
+
+
+def test_a_template_that_changes_earlier_turns_is_refused():
+    "As those do that leave out what was thought in all answers but the last"
+    changing = CHATML.replace("message['content'] + '<|im_end|>'",
+                              "(message['content'] if loop.last else message['content'][:3]) + '<|im_end|>'")
+    _, tok = tiny_chat(changing)
+    assert said(tok, render_conversation(tok, CHATS[0])).startswith('It is 4.')
+    says = 'conversation 0: the template renders message 1 differently.*--loss-on all'
+    with pytest.raises(PrunebookError, match=says): documents([dict(messages=CHATS[1])], tok, 200)
+    tok.chat_template = None
+    with pytest.raises(PrunebookError, match='no chat template'): documents(PAIRS, tok, 200)
+
+
+def test_the_command(tmp_path, capsys):
+    model, tok = tiny_chat()
+    save(tmp_path/'model', prune_model(model, [2]), tok)
+    (tmp_path/'a.jsonl').write_text('\n'.join(json.dumps(o) for o in PAIRS * 4))
+    RECIPE.save(tmp_path/'recipe.json')
+    heal = ['heal', str(tmp_path/'model'), '--texts', str(tmp_path/'a.jsonl'), '--config', str(tmp_path/'recipe.json'),
+            '--no-progress', '--json', '--allow-empty']
+    for out, more in (('a', []), ('b', ['--loss-on', 'all'])): assert main([*heal, str(tmp_path/out), *more]) == 0
+    losses = [json.loads((tmp_path/o/'adapter'/'prunebook.json').read_text())['history'][0]['loss'] for o in 'ab']
+    assert losses[0] != losses[1]
+    (tmp_path/'a.jsonl').write_text(json.dumps(PAIRS[0]) + '\n' + json.dumps(dict(messages=CHATS[0])))
+    assert main([*heal, str(tmp_path/'c')]) == 2 and 'row 1 has messages' in capsys.readouterr().err
