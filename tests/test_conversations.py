@@ -78,7 +78,7 @@ def test_no_conversation_is_cut_and_texts_stay_whole():
     begins = np.flatnonzero(rows.pos == 0)
     parts = [(rows.flat[a:b].tolist(), rows.learn[a:b].tolist()) for a, b in zip(begins, [*begins[1:], len(rows.flat)])]
     for o in docs[:10]: assert (list(o.ids), list(o.learn)) in parts
-    assert rows.lengths.max() <= 200 and len(rows.lengths) < 12
+    assert rows.lengths.max() <= 200 and len(rows.lengths) - (rows.lengths == 200).sum() < 10, 'some share a row'
     batch = collate([rows[i] for i in range(2)], packed=True)
     assert (batch['labels'] != -100).any(1).all()
 
@@ -124,7 +124,7 @@ def test_refused_before_any_training(rows, says):
 def test_a_template_that_changes_earlier_turns_is_refused():
     "As those do that leave out what was thought in all answers but the last"
     changing = CHATML.replace("message['content'] + '<|im_end|>'",
-                              "(message['content'] if loop.last else message['content'][:3]) + '<|im_end|>'")
+                              "(message['content'] if loop.last or message['role'] == 'user' else '…') + '<|im_end|>'")
     _, tok = tiny_chat(changing)
     assert said(tok, render_conversation(tok, CHATS[0])).startswith('It is 4.')
     says = 'conversation 0: the template renders message 1 differently.*--loss-on all'
