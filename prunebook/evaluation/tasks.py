@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
 from ..data.questions import check_items, load_questions
-from ..data.texts import read_table, load_texts
+from ..data.texts import load_texts, messages_of, read_table
 from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
 from .judges import passes_tests, run_program, same_mathematics
 from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
@@ -243,7 +243,8 @@ def parse_task(spec: str | Path | Task) -> Task:
 def _own_task(given, name, texts=False):
     "A task on rows of yours, a list or a file: their loss if they are texts, else questions"
     row = {} if texts else next(iter(read_table(given) if isinstance(given, str) else given), {})
-    if texts or 'question' not in row and {'text', 'messages'} & set(row): return LossTask(name, name, given)
+    if texts or 'question' not in row and ('text' in row or messages_of(row) is not None):
+        return LossTask(name, name, given)
     rows = load_questions(given)
     kind = ChoiceTask if 'choices' in rows[0] else GeneratedTask
     return kind(name, name, given if isinstance(given, str) else rows)
