@@ -326,7 +326,7 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
             _put(new, out, force, reads)
         finally: _delete(holder)
 
-# %% ../nbs/reference/core.ipynb #424815e2
+# %% ../nbs/reference/core.ipynb #a39909c0
 @contextmanager
 def work_folder(
     out: str | Path,
@@ -346,7 +346,13 @@ def work_folder(
             if was is None or work.is_symlink() or not work.is_dir():
                 raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
             if force and not resume: discard(work, out)
-            else: _check_same(work, counts(was), counts(asked), resume)
+            else:
+                was, now = counts(was), counts(asked)
+                other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
+                if not resume or other:
+                    raise PrunebookError(f'{work} holds work that was interrupted'
+                                         f'{f", and was started with other settings: {other}" if other else ""}. '
+                                         'Resume it with the same settings (--resume), or throw it away (--force).')
         try:
             if not work.exists():
                 atomic_write(record, text)  # the work may do as it likes in its own folder
@@ -360,14 +366,6 @@ def work_folder(
         finally:
             _delete(new)
             if not work.exists(): record.unlink(missing_ok=True)
-
-def _check_same(work, was, now, resume):
-    "Raises `PrunebookError` for an unfinished folder that cannot be resumed"
-    other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-    if not resume or other:
-        raise PrunebookError(f'{work} holds work that was interrupted'
-                             f'{f", and was started with other settings: {other}" if other else ""}. '
-                             'Resume it with the same settings (--resume), or throw it away (--force).')
 
 # %% ../nbs/reference/core.ipynb #2429b3a9
 class Process(NamedTuple):

@@ -137,7 +137,7 @@ def cut_config(
                              f'unexpected form ({type(e).__name__}: {str(e)[:200]}).') from e
     return {k: v for k, v in new.items() if v != config[k]}
 
-# %% ../../nbs/reference/model/configs.ipynb #416efb1d
+# %% ../../nbs/reference/model/configs.ipynb #05f0de17
 def check_quantization(
     config: dict[str, Any] | None,  # A model's `quantization_config`
     names: Iterable[str] = (),      # Of modules or tensors
@@ -145,10 +145,11 @@ def check_quantization(
 ) -> None:
     """Raises `PrunebookError` if `config` treats single layers in a special way: by name, as bitsandbytes'
     `llm_int8_skip_modules` may, or by a pattern, as GPTQ's `dynamic` may"""
+    if not config: return
     import regex
     do = 'Prune the 16-bit model and quantise the result.'
     matches = lambda pattern, name: regex.search(re.sub(r'^(re|\+|-):', '', pattern), name, timeout=1)
-    if named := config and re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str)):
+    if named := re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str)):
         raise PrunebookError(f'the quantization_config names single layers ({named[0]}, …), which a cut would '
                              f'renumber. {do}')
     inside = [m for n in names if (m := re.fullmatch(rf'{re.escape(prefix)}\.(\d+)\.(.+)', n))]

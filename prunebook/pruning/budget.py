@@ -114,7 +114,7 @@ def in_words(left: dict[str, float]) -> str:
     except (TypeError, ValueError, LookupError):
         raise PrunebookError(f'{left!r:.80} does not say what a cut gives. Leave it out.') from None
 
-# %% ../../nbs/reference/pruning/budget.ipynb #d6e086da
+# %% ../../nbs/reference/pruning/budget.ipynb #0dd05385
 def _fit_budget(choose, sizes, budget):
     "The plan `choose(n)` of the least n that fits and is allowed. Raises `PrunebookError` if none does"
     (name, value), depth = budget, sizes.depth
@@ -143,10 +143,13 @@ def _known_depth(depth, distances, model):
     if depth is None and model is not None: depth = len(LayerStack(model))
     if depth is None and distances is not None: depth = distances.depth
     if depth is None: raise PrunebookError('the number of layers is not known. Give depth=, distances= or model=.')
-    if distances is not None and distances.depth != depth:
-        raise PrunebookError(f'the distances are of {distances.depth} layers and the model has {depth}. '
-                             'Measure this model.')
+    if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     return operator.index(depth)
+
+def _check_depth(what, found, depth):
+    "Raises `PrunebookError` for what belongs to a model of another depth"
+    if found != depth:
+        raise PrunebookError(f'{what} {found} layers and the model has {depth}. Give what belongs to this model.')
 
 def check_distances(distances: LayerDistances, model: PreTrainedModel) -> None:
     "Raises `PrunebookError` if `distances` are of another model. Without a fingerprint, only the depth is compared"
@@ -156,7 +159,7 @@ def check_distances(distances: LayerDistances, model: PreTrainedModel) -> None:
         raise PrunebookError(f'the distances were measured on another model (fingerprint {was}; this one has {now}). '
                              'Measure this model.')
 
-# %% ../../nbs/reference/pruning/budget.ipynb #d313f8c4
+# %% ../../nbs/reference/pruning/budget.ipynb #fc658ba5
 @dataclass(frozen=True)
 class Allowed:
     "Which cuts may be chosen. A plain function of the layers that stay will do; the other fields make it better"
@@ -175,9 +178,8 @@ def _as_allowed(allowed, depth):
     if not hasattr(allowed, 'fits'):
         raise PrunebookError(f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
                              'served_by("mlx", model.config).')
-    if allowed.depth in (None, depth): return allowed
-    raise PrunebookError(f'allowed: {allowed.name} is of {allowed.depth} layers and the model has {depth}. '
-                         'Give that of this model.')
+    if allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
+    return allowed
 
 def _is_block(layers): return max(layers) - min(layers) + 1 == len(layers)
 

@@ -25,7 +25,7 @@ __all__ = ['NUMBER', 'Tensor', 'read_header', 'read_tensors', 'layers_prefix', '
            'sound_record', 'prune_checkpoint', 'widen_config', 'save_pruned', 'check_files', 'check_checkpoint',
            'export_plan']
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #6b7ea91d
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
 class Tensor:
     "Where a tensor lies: bytes `start` to `stop` of `file`"
@@ -41,54 +41,59 @@ class Tensor:
         "Bytes"
         return self.stop - self.start
 
+_bits = dict(BOOL=8, I8=8, U8=8, I16=16, U16=16, I32=32, U32=32, I64=64, U64=64, F8_E4M3=8, F8_E5M2=8, F8_E8M0=8, F4=4,
+    F16=16, BF16=16, F32=32, F64=64, C64=64)
+
 def read_header(file: str | Path) -> list[Tensor]:
-    """The tensors of a .safetensors file, in the order of their bytes. Raises `PrunebookError` if the file is cut off
-    or its header is not sound"""
-    from safetensors import SafetensorError, safe_open
+    """The tensors of a .safetensors file, in the order of their bytes. Raises `PrunebookError` if the file is cut off,
+    or if they do not fill it as their shapes say"""
     file, most = Path(file), 2**25
     if file.exists() and not file.is_file(): raise PrunebookError(f'{file} is no plain file. Give a .safetensors file.')
     try:
         with open(file, 'rb') as f:
-            if (n := int.from_bytes(f.read(8), 'little')) > most:
-                raise ValueError(f'its header should have {n:,} bytes, and at most {most:,} are read')
-            with safe_open(file, 'np'): table = json.loads(f.read(n))
+            size, n = file.stat().st_size, int.from_bytes(f.read(8), 'little')
+            if n > min(most, size - 8):
+                raise ValueError(f'its header should have {n:,} bytes; it has {size:,}, and at most {most:,} are read')
+            table = json.loads(f.read(n))
         table.pop('__metadata__', None)
-        found = [Tensor(k, file, v['dtype'], tuple(v['shape']), *(8 + n + o for o in v['data_offsets']))
-                 for k, v in table.items()]
-    except OSError as e: raise PrunebookError(f'cannot read {file}: {e.strerror or first_line(e)}.') from None
-    except (SafetensorError, ValueError, TypeError, RecursionError) as e:
+        found = sorted((Tensor(k, file, v['dtype'], tuple(v['shape']), *(8 + n + o for o in v['data_offsets']))
+                        for k, v in table.items()), key=lambda t: (t.start, t.stop))
+        if [8 + n, *(t.stop for t in found)] != [*(t.start for t in found), size]:
+            raise ValueError(f'its tensors leave gaps, overlap, or do not end at byte {size:,}')
+        for t in found:
+            sound = isinstance(t.dtype, str) and all(type(o) is int and o >= 0 for o in (*t.shape, t.size))
+            if not sound or t.dtype in _bits and prod(t.shape) * _bits[t.dtype] != 8 * t.size:
+                raise ValueError(f'{t.name} should be {t.dtype} of shape {list(t.shape)} and has {t.size:,} bytes')
+    except OSError as e: raise PrunebookError(f'cannot read {file}: {e.strerror}.') from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise PrunebookError(f'{file}: {first_line(e)}. The file is damaged or was not written to its end. '
                              'Fetch or save it again.') from None
-    return sorted(found, key=lambda t: (t.start, t.stop))
+    return found
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #2fe82991
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #799e6831
 _INDEX = 'model.safetensors.index.json'
 
 def _is_beside(name, *endings):
     "Is it the name of a file in the same folder, without a path?"
     return isinstance(name, str) and name == os.path.basename(name) and name[:1] != '.' and name.endswith(endings)
 
-def _weights_file(folder):
-    "The single file or the index that transformers loads. Raises `PrunebookError` if there is none, or only pickles"
+def read_tensors(folder: str | Path) -> list[Tensor]:
+    """All tensors of a checkpoint, shard by shard. Raises `PrunebookError` if there are none, if they are in pickle, or
+    if the index and the shards disagree"""
+    folder = Path(folder)
     config = folder/'config.json'
     named = read_json(config).get('transformers_weights') if config.is_file() else None
     if named is not None and not _is_beside(named, '.safetensors', '.safetensors.index.json'):
         raise PrunebookError(f'{config} names the weights {named!r}, which is no safetensors file beside it.')
-    found = [folder/o for o in ([named] if named else ['model.safetensors', _INDEX]) if (folder/o).is_file()]
-    if found: return found[0]
-    if named: raise PrunebookError(f'{config} names the weights {named}, and there is no such file.')
-    pickles = sorted(p.name for p in folder.glob('*') if p.suffix in ('.bin', '.pt', '.pth'))
-    code = ('from transformers import AutoModelForCausalLM as M; '
-            f'M.from_pretrained({str(folder)!r}).save_pretrained({str(folder) + "-safetensors"!r})')
-    advice = (f'Its weights are in pickle ({pickles[0]}), which can run code when read. '
-              f'Convert them first: python -c {shlex.quote(code)}'
-              ) if pickles else 'Give the folder of a checkpoint in safetensors.'
-    raise PrunebookError(f'{folder} has no model.safetensors and no {_INDEX}. {advice}')
-
-def read_tensors(folder: str | Path) -> list[Tensor]:
-    """All tensors of a checkpoint, shard by shard. Raises `PrunebookError` if there are none, or if the index and the
-    shards disagree"""
-    file = _weights_file(Path(folder))
+    names = [named] if named else ['model.safetensors', _INDEX]
+    file = next((folder/o for o in names if (folder/o).is_file()), None)
+    if file is None:
+        pickles = sorted(p.name for p in folder.glob('*') if p.suffix in ('.bin', '.pt', '.pth'))
+        code = ('from transformers import AutoModelForCausalLM as M; '
+                f'M.from_pretrained({str(folder)!r}).save_pretrained({str(folder) + "-safetensors"!r})')
+        advice = (f'Its weights are in pickle ({pickles[0]}), which can run code when read. Convert them first: '
+                  f'python -c {shlex.quote(code)}') if pickles else 'Give the folder of a checkpoint in safetensors.'
+        raise PrunebookError(f'{folder} has no {" and no ".join(names)}. {advice}')
     if file.suffix == '.safetensors': return read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
     if not isinstance(places, dict) or not places or not all(isinstance(v, str) for v in places.values()):
@@ -135,7 +140,7 @@ def config_depth(folder: str | Path) -> int:
     "How many layers the config of a checkpoint says it has"
     return decoder_config(read_json(Path(folder)/'config.json'))[1]
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #a99a8f46
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #03c0b1f5
 # model types whose layers are all of one kind, unless the config says otherwise
 _alike = ('llama', 'mistral', 'qwen2', 'qwen3', 'gemma', 'phi', 'phi3', 'gpt2', 'gpt_neox', 'gptj', 'opt', 'bloom',
     'falcon', 'mpt', 'olmo', 'olmo2', 'stablelm', 'granite', 'starcoder2', 'mixtral', 'qwen3_moe', 'olmoe', 'codegen',
@@ -146,8 +151,18 @@ def _all_alike(text):
     mixed = text.get('use_sliding_window') or text.get('mlp_only_layers') or (text.get('decoder_sparse_step') or 1) != 1
     return text.get('model_type') in _alike and not mixed
 
-def _cut_by_class(folder, config, keep):
-    "The config of a model that is built without weights and cut. Raises `PrunebookError` if it cannot be built"
+def _cut_config_file(folder, keep):
+    """The config.json of a checkpoint, cut to the layers `keep`; by a model that is built without weights if its layers
+    are of several kinds. Raises `PrunebookError` where it cannot be cut"""
+    config = read_json(folder/'config.json')
+    config.pop('transformers_weights', None)  # the result uses the usual names
+    text, depth = decoder_config(config)
+    if text.get('hidden_size_per_layer_input'):
+        raise PrunebookError('the layers of this model share a table of embeddings, whose columns cannot be removed by '
+                             'copying bytes. Load the model and use prune_model.')
+    if _all_alike(text):
+        text |= cut_config(text, keep, depth)
+        return _with_older_rotary(config)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     safe = dict(trust_remote_code=False)
@@ -161,19 +176,8 @@ def _cut_by_class(folder, config, keep):
     LayerStack(model).cut(keep)
     model.config.architectures = config.get('architectures') or made
     skip = {'_name_or_path', 'id2label', 'label2id', 'transformers_weights'} - set(config)
-    return config | {k: v for k, v in json.loads(model.config.to_json_string(use_diff=False)).items() if k not in skip}
-
-def _cut_config_file(folder, keep):
-    "The config.json of a checkpoint, cut to the layers `keep`. Raises `PrunebookError` where it cannot be cut"
-    config = read_json(folder/'config.json')
-    config.pop('transformers_weights', None)  # the result uses the usual names
-    text, depth = decoder_config(config)
-    if text.get('hidden_size_per_layer_input'):
-        raise PrunebookError('the layers of this model share a table of embeddings, whose columns cannot be removed by '
-                             'copying bytes. Load the model and use prune_model.')
-    if _all_alike(text): text |= cut_config(text, keep, depth)
-    else: config = _cut_by_class(folder, config, keep)
-    return _with_older_rotary(config)
+    cut = json.loads(model.config.to_json_string(use_diff=False))
+    return _with_older_rotary(config | {k: v for k, v in cut.items() if k not in skip})
 
 def _with_older_rotary(config):
     "Write the rotary angles also where stacks other than transformers look for them, in place"
@@ -181,34 +185,7 @@ def _with_older_rotary(config):
     text |= older_rotary(text)
     return config
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #80a0a05b
-def _copy_bytes(src, dst, start, size):
-    "Append `size` bytes of the open file `src` to the open, unbuffered file `dst`"
-    cannot = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-    while size:
-        try: n = os.copy_file_range(src.fileno(), dst.fileno(), min(size, 1 << 30), start)
-        except (AttributeError, OSError) as e:
-            if isinstance(e, OSError) and e.errno not in cannot: raise
-            n = dst.write(os.pread(src.fileno(), min(size, 1 << 22), start))
-        if not n: raise PrunebookError(f'{src.name} ended while it was being copied. Fetch it again.')
-        start, size = start + n, size - n
-
-def _write_shard(file, tensors):
-    "Write a safetensors file of (new name, `Tensor`), in the order of their bytes in other files"
-    table, end, runs = {'__metadata__': {'format': 'pt'}}, 0, []
-    for name, t in tensors:
-        table[name] = dict(dtype=t.dtype, shape=t.shape, data_offsets=[end, end + t.size])
-        end += t.size
-        if runs and runs[-1][0] == t.file and runs[-1][2] == t.start: runs[-1][2] = t.stop
-        else: runs.append([t.file, t.start, t.stop])
-    header = json.dumps(table, separators=(',', ':')).encode()
-    header += b' ' * (-len(header) % 8)
-    head = len(header).to_bytes(8, 'little') + header
-    with open(file, 'wb', buffering=0) as dst:
-        if dst.write(head) < len(head): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for path, start, stop in runs:
-            with open(path, 'rb', buffering=0) as src: _copy_bytes(src, dst, start, stop - start)
-
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #6eb76d6a
 def write_json(file: Path, d: dict[str, Any]) -> None:
     "Write JSON as transformers does: indented, with a line feed at the end"
     Path(file).write_text(json.dumps(d, indent=2) + '\n', encoding='utf-8')
@@ -221,10 +198,33 @@ def write_weights(new: Path, kept: Sequence[tuple[str, Tensor]], progress: bool 
     names = [f'model-{i+1:05}-of-{len(shards):05}.safetensors' for i in range(len(shards))]
     if len(shards) == 1: names = ['model.safetensors']
     bar = tqdm(names, desc=f'writing {size / 1e9:.2f} GB', unit='shard', disable=not progress)
-    for name, shard in zip(bar, shards.values()): _write_shard(new/name, shard)
+    for name, (source, shard) in zip(bar, shards.items()):
+        table, end, runs = {'__metadata__': {'format': 'pt'}}, 0, []
+        for k, t in shard:
+            table[k] = dict(dtype=t.dtype, shape=t.shape, data_offsets=[end, end + t.size])
+            end += t.size
+            if runs and runs[-1][1] == t.start: runs[-1][1] = t.stop
+            else: runs.append([t.start, t.stop])
+        header = json.dumps(table, separators=(',', ':')).encode()
+        header += b' ' * (-len(header) % 8)
+        head = len(header).to_bytes(8, 'little') + header
+        with open(source, 'rb', buffering=0) as src, open(new/name, 'wb', buffering=0) as dst:
+            if dst.write(head) < len(head): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for start, stop in runs: _copy_bytes(src, dst, start, stop - start)
     if len(shards) == 1: return
     places = {o: name for name, shard in zip(names, shards.values()) for o, _ in shard}
     write_json(new/_INDEX, dict(metadata=dict(total_size=size), weight_map=places))
+
+def _copy_bytes(src, dst, start, size):
+    "Append `size` bytes of the open file `src` to the open, unbuffered file `dst`"
+    cannot = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+    while size:
+        try: n = os.copy_file_range(src.fileno(), dst.fileno(), min(size, 1 << 30), start)
+        except (AttributeError, OSError) as e:
+            if isinstance(e, OSError) and e.errno not in cannot: raise
+            n = dst.write(os.pread(src.fileno(), min(size, 1 << 22), start))
+        if not n: raise PrunebookError(f'{src.name} ended while it was being copied. Fetch it again.')
+        start, size = start + n, size - n
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #1c391d37
 def parameters_of(tensors: Sequence[Tensor], quantised: Any = None) -> list[int] | None:
@@ -250,21 +250,12 @@ def _count(tensors, quantised):
     each = parameters_of(tensors, quantised)
     return dict(parameters=None if each is None else sum(each), bytes=sum(t.size for t in tensors))
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #66c39550
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #8f51b8ee
 _weight_endings = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
-
-def _check_link(file, folder):
-    "Raises `PrunebookError` unless `file` is, or leads to, a plain file of the checkpoint or of the hub's cache"
-    real, home = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
-    homes = (home, Path(os.path.realpath(folder/'config.json')).parent)
-    cached = real.parent.name == 'blobs' and real.parent.parent.name.startswith('models--')
-    if not real.is_file() or not cached and not any(o in real.parents for o in homes):
-        raise PrunebookError(f'{printable(file)} is a link or special file that leads to no plain file of the '
-                             'checkpoint. It is not copied. Put a copy of the file in its place, or remove it.')
 
 def files_beside(folder: Path) -> list[Path]:
     "The files that a pruned checkpoint takes over, relative to `folder`. Raises `PrunebookError` for a link out of it"
-    found = []
+    found, homes = [], [Path(os.path.realpath(folder)), Path(os.path.realpath(folder/'config.json')).parent]
     for p in sorted(folder.iterdir()):
         made = p.name in ('config.json', 'README.md') or p.name.endswith('.index.json')
         if p.name.startswith('.') or p.suffix in _weight_endings or made: continue
@@ -273,7 +264,12 @@ def files_beside(folder: Path) -> list[Path]:
         elif not p.is_dir(): found.append(p)
         elif p.name == 'additional_chat_templates': found += [o for o in sorted(p.iterdir()) if not o.is_dir()]
         else: _log.info('the folder %s is not copied: transformers does not read it.', printable(p.name))
-    for p in found: _check_link(p, folder)
+    for p in found:
+        real = Path(os.path.realpath(p))
+        cached = real.parent.name == 'blobs' and real.parent.parent.name.startswith('models--')
+        if not real.is_file() or not cached and not any(o in real.parents for o in homes):
+            raise PrunebookError(f'{printable(p)} is a link or special file that leads to no plain file of the '
+                                 'checkpoint. It is not copied. Put a copy of the file in its place, or remove it.')
     return [p.relative_to(folder) for p in found]
 
 def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -296,18 +292,10 @@ def check_room(new: Path, dst: Path, need: int) -> None:
         raise PrunebookError(f'{dst} needs {need / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free. '
                              'Nothing was written.')
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #23ba419d
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #02cd0a4b
 def _sanitize(text):
     "Text from outside on one line, without anything that Markdown, HTML or YAML would obey"
     return re.sub(r'[^\w./@:+ -]', '_', redact(str(text or '')))[:200]
-
-def _served(states):
-    "The record's states of serving stacks on one line; anything else in a stranger's record is left out"
-    found = {}
-    for name, state in states.items():
-        if re.fullmatch(r'[\w.-]{1,30}', name) and re.fullmatch('[a-z ]{4,30}', state):
-            found.setdefault(state, []).append(name)
-    return '. '.join(f'{k}: {", ".join(v)}' for k, v in found.items())
 
 def model_card(record: dict[str, Any]) -> str:
     "`config.prunebook` as Markdown, with the front matter that the hub reads"
@@ -322,7 +310,12 @@ def model_card(record: dict[str, Any]) -> str:
                    f'{was:,} before, {now:,} after ({1 - now / was:.1%} fewer)')
     rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
              'made with': ', '.join(_sanitize(f'{k} {v}') for k, v in record['versions'].items())}
-    if served := _served(record.get('serving', {})): rows['Serving'] = f'{served} (by rules, against transformers)'
+    states = {}
+    for stack, state in record.get('serving', {}).items():  # what is not plain in a stranger's record is left out
+        if re.fullmatch(r'[\w.-]{1,30}', stack) and re.fullmatch('[a-z ]{4,30}', state):
+            states.setdefault(state, []).append(stack)
+    served = '. '.join(f'{k}: {", ".join(v)}' for k, v in states.items())
+    if served: rows['Serving'] = f'{served} (by rules, against transformers)'
     return '\n'.join(['---', *base, 'library_name: transformers', 'tags: [prunebook, layer-pruning]', '---', '',
         f'# {Path(source).name or "A model"} without {n} of its {depth} layers', '', 'Layers are counted from 0.', '',
         '| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in rows.items()), '',
@@ -401,47 +394,38 @@ def save_pruned(
         hub.upload_folder(repo_id=push_to_hub, folder_path=out)
     return Path(out)
 
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #470455ed
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #442eb64d
 def check_files(folder: Path) -> list[str]:
     "Problems that the files alone show"
-    try: config = read_json(folder/'config.json')
-    except PrunebookError as e: return [str(e)]
-    wrong = []
+    wrong, names = [], [p.name for p in folder.iterdir()]
     try:
+        config = read_json(folder/'config.json')
         text, depth = decoder_config(config)
-        wrong += _config_faults(config, text, depth)
-        wrong += _tensor_faults(read_tensors(folder), text, depth)
+        ends = ('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')
+        wrong += [f'config.json: {k} has {len(v)} entries for {depth} layers; it must have one per layer.'
+                  for k, v in text.items() if k.endswith(ends) and isinstance(v, list) and len(v) != depth]
+        if (record := config.get('prunebook')) and not sound_record(record):
+            wrong.append('config.json: the record of the cut (prunebook) is damaged.')
+        elif record and (n := len(record['kept'])) != depth:
+            wrong.append(f'config.json: prunebook says that {n} layers were kept, and the config says {depth} layers.')
+        tensors, inside = read_tensors(folder), {}
+        prefix = layers_prefix(tensors, depth)
+        for t in tensors:
+            layer, rest = layer_number(t.name, prefix)
+            if layer is not None: inside.setdefault(layer, set()).add(rest)
+        if extra := sorted(set(inside) - set(range(depth))):
+            wrong.append(f'the config says {depth} layers, and the weights hold {prefix}: '
+                         f'{show_layers(sorted(inside))}. Layers {show_layers(extra)} would be ignored.')
+        whole = max(inside.values(), key=len)
+        wrong += [f'layer {i} lacks {", ".join(sorted(whole - inside[i])[:3])}, which other layers have; it would be '
+                  'filled with random numbers.' for i in range(depth) if _all_alike(text) and whole - inside[i]]
     except PrunebookError as e: wrong.append(str(e))
-    if (folder/'adapter_config.json').is_file():
+    if 'adapter_config.json' in names:
         wrong.append('adapter_config.json stands beside the weights: transformers loads the model that it names '
                      'instead. Move the adapter to a folder of its own.')
-    if not any(re.search('tokenizer|vocab|spiece|sentencepiece|tekken|tiktoken', p.name) for p in folder.iterdir()):
+    if not any(re.search('tokenizer|vocab|spiece|sentencepiece|tekken|tiktoken', o) for o in names):
         wrong.append('there are no files of a tokenizer. Save the tokenizer into the folder as well.')
     return wrong
-
-def _config_faults(config, text, depth):
-    "Problems of a config with itself"
-    ends = ('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')
-    wrong = [f'config.json: {k} has {len(v)} entries for {depth} layers; it must have one per layer.'
-             for k, v in text.items() if k.endswith(ends) and isinstance(v, list) and len(v) != depth]
-    record = config.get('prunebook')
-    if record and not sound_record(record): wrong.append('config.json: the record of the cut (prunebook) is damaged.')
-    elif record and (n := len(record['kept'])) != depth:
-        wrong.append(f'config.json: prunebook says that {n} layers were kept, and the config says {depth} layers.')
-    return wrong
-
-def _tensor_faults(tensors, text, depth):
-    "Problems of the weights with the config: extra layers, or layers that lack a tensor"
-    prefix, inside = layers_prefix(tensors, depth), {}
-    for t in tensors:
-        layer, rest = layer_number(t.name, prefix)
-        if layer is not None: inside.setdefault(layer, set()).add(rest)
-    whole, wrong = max(inside.values(), key=len), []
-    if extra := sorted(set(inside) - set(range(depth))):
-        wrong.append(f'the config says {depth} layers, and the weights hold {prefix}: {show_layers(sorted(inside))}. '
-                     f'Layers {show_layers(extra)} would be ignored.')
-    return wrong + [f'layer {i} lacks {", ".join(sorted(whole - inside[i])[:3])}, which other layers have; it would be '
-                    'filled with random numbers.' for i in range(depth) if _all_alike(text) and whole - inside[i]]
 
 _said = dict(missing_keys='is missing and was filled with random numbers',  # by transformers, while loading
     unexpected_keys='has no place in the model and was ignored',

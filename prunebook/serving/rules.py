@@ -16,10 +16,10 @@ from ..pruning.budget import Allowed
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['STACKS', 'RULES', 'SERVED', 'ServingRule', 'check_stacks', 'config_fields', 'ServingVerdict', 'serving_verdict',
-           'served_by', 'serving_states', 'serving_warning']
+__all__ = ['STACKS', 'SERVED', 'ServingRule', 'check_stacks', 'config_fields', 'ServingVerdict', 'serving_verdict', 'served_by',
+           'serving_states', 'serving_warning']
 
-# %% ../../nbs/reference/serving/rules.ipynb #d0297b39
+# %% ../../nbs/reference/serving/rules.ipynb #ba4c54ef
 STACKS = {'transformers': 'transformers', 'llama.cpp': 'llama.cpp (plain conversion)',
     'llama.cpp-mended': 'llama.cpp (prunebook export)', 'mlx': 'MLX (mlx-lm)', 'vllm': 'vLLM'}
 "Names of the stacks, and how to write them"
@@ -37,13 +37,9 @@ class ServingRule:
     effect: str = ''             # Of a wrong kind: "window" (only long texts are affected), "tensors" (no loading)
     source: str = ''             # Stack, version and file
 
-def _read_rules():
-    with (files('prunebook.serving')/'rules.csv').open(encoding='utf-8', newline='') as f:
-        rows = list(csv.DictReader(f))
-    typed = lambda row: dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|'))))
-    return [ServingRule(**row | typed(row)) for row in rows]
-
-RULES = _read_rules()
+with (files('prunebook.serving')/'rules.csv').open(encoding='utf-8', newline='') as _file:
+    RULES = [ServingRule(**row | dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|')))))
+             for row in csv.DictReader(_file)]
 
 def _rules_of(stack, model_type):
     "The rules of a stack for one model type, by part; a row for the type goes before a row for all. Perhaps none"

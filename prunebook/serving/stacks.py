@@ -207,7 +207,7 @@ def serving_report(
         found.append(_judge(rule, f'by running {runner.need()}', result))
     return found
 
-# %% ../../nbs/reference/serving/stacks.ipynb #01e84daf
+# %% ../../nbs/reference/serving/stacks.ipynb #23624ba2
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
 _of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q4_k_m=.4)
 
@@ -280,14 +280,15 @@ def _within_tolerance(folder, want, path, type, ids, window):
 def _check_export(folder, out, type, force, tokenizer):
     "Refuse, before any work, what cannot become a file at `out`"
     _check_convertible(folder, type)
-    if faults := [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]:
-        raise PrunebookError(f'{folder} is not a sound checkpoint: {faults[0]}')
+    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
     keep_apart(out, [folder])
-    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
-    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
-    if out.exists() and not force:
-        raise PrunebookError(f'{out} already exists. Choose another name, or replace it with force (--force).')
-    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
+    for wrong, why in (
+            (faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'),
+            (out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
+            (out.is_dir() or out.is_symlink(), f'{out} is a folder or a link. Give another name.'),
+            (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
+            (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.')):
+        if wrong: raise PrunebookError(why)
     size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
     check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
 
