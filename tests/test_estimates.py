@@ -47,8 +47,8 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
     "Every tensor saved for the backward pass, but weights. Layers that run again save only their input"
     model, size = pruned
     config = LIGHT.replace(gradient_checkpointing=again)
-    student = make_student(model, config)
-    causal = student.stack.model
+    student, stack = make_student(model, config)
+    causal = stack.model
     own, kept = {p.untyped_storage().data_ptr() for p in causal.parameters()}, {}
 
     def keep(t):
@@ -56,7 +56,7 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
         return t
     rows = training_rows(word_tokenizer(), texts(), config)
     batch = collate([rows[i] for i in range(4)])
-    student.module.train()
+    student.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): causal.base_model(input_ids=batch['input_ids'])
     plain, saved = (working_gb(size, 'heal', 4, recipe=config.replace(gradient_checkpointing=o)) for o in (False, True))
     inputs = 4 * 16 * 4 * size.depth * size.hidden / 1e9

@@ -91,6 +91,7 @@ heal demo {out} --seed -1                                    | -1
 heal demo {out} --teacher-bits 5                             | 5
 heal demo {out} --save-every 0                               | 0
 heal demo {out} --packing zip                                | zip
+heal demo {out} --loss-on some                               | some
 heal demo {out} --adapt some                                 | some
 heal demo {out} --train-bits 5                               | 5
 heal demo {out} --bits 4 --train-bits 16                     | --train-bits
