@@ -23,6 +23,7 @@ from .model.loading import load_model, own_type
 from .model.stack import LayerStack, show_layers
 from .pruning.checkpoint import check_checkpoint
 from .pruning.strategies import Plan, choose_layers, prune_model
+from .serving.gguf import TYPES, llama_cpp
 from .serving.rules import check_stacks, served_by
 from .serving.stacks import export_gguf, serving_report
 from .similarity.distances import layer_distances
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
+def _longest(model):
+    "Tokens of a text that are read"
+    return min(512, getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 512)
+
 def candidate_cuts(
     model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
     texts: Sequence[Any],       # A quarter of them compares the cuts; the rules read the others
@@ -45,7 +50,8 @@ def candidate_cuts(
     depth, texts = len(LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = served_by(serve, model.config) if serve else None
-    run = dict(max_length=256, progress=progress)
+    longest = _longest(model)
+    run = dict(max_length=min(256, longest), progress=progress)
 
     def single_losses(n, depth):
         "The layers whose removal alone costs the least"
@@ -53,7 +59,7 @@ def candidate_cuts(
         losses = [o.value for o in cut_losses(model, tokenizer, texts[:8], keeps, **run)]
         return Plan(sorted(range(depth), key=losses.__getitem__)[:n], depth, 'single_losses', dict(influence=losses))
 
-    distances = layer_distances(model, tokenizer, texts, max_length=512, progress=progress)
+    distances = layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
     rules = dict(similarity='similarity', middle='middle', single_losses=single_losses)
     plans = {k: choose_layers(o, n, distances=distances, depth=depth, allowed=allowed) for k, o in rules.items()}
     losses = cut_losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
@@ -134,6 +140,9 @@ def shrink(
     it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
     cannot succeed"""
     if serve: check_stacks(serve)
+    if gguf and gguf not in TYPES: raise PrunebookError(f'gguf={gguf!r}: give one of {", ".join(TYPES)}.')
+    if gguf: llama_cpp()
+    if minutes is not None and not minutes > 0: raise PrunebookError(f'minutes={minutes}: give a number above 0.')
     ready_tasks(tasks, n_questions)
     if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
     else: texts, judge = split_texts(load_texts(data), seed)
@@ -197,8 +206,9 @@ def _once(file, make):
 
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    losses = {k: text_loss(m, tok, judge, progress=progress) for k, m in models.items()}
-    scores = {k: evaluate(m, tok, tasks, n_questions, progress=progress) for k, m in models.items()}
+    losses = {k: text_loss(m, tok, judge, _longest(m), progress=progress) for k, m in models.items()}
+    scores = {k: evaluate(m, tok, tasks, n_questions, max_length=_longest(m), progress=progress)
+              for k, m in models.items()}
     rows = []
     by_task = {o: {k: s[o] for k, s in scores.items()} for o in scores['parent']}
     for name, found in (dict(loss=losses) | by_task).items():

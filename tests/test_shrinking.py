@@ -1,0 +1,72 @@
+"One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
+import json
+import pytest
+from prunebook import shrinking
+from prunebook.core import PrunebookError
+from prunebook.healing.recipes import HealingConfig
+from prunebook.pruning.checkpoint import check_checkpoint
+from prunebook.shrinking import Rejected, layers_to_drop, shrink, split_texts
+
+RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
+
+
+@pytest.fixture
+def given(tiny_folder, tmp_path):
+    "Texts and questions in the words of the tiny model, and the arguments of a call"
+    say = lambda i: ' '.join(f'w{(7 * i + j) % 96}' for j in range(24))
+    (tmp_path/'my.jsonl').write_text('\n'.join(json.dumps(dict(text=say(i))) for i in range(40)))
+    questions = [dict(question=say(i), choices=['w1', 'w2'], answer=i % 2) for i in range(20)]
+    (tmp_path/'q.jsonl').write_text('\n'.join(map(json.dumps, questions)))
+    return dict(model=str(tiny_folder), out=tmp_path/'out', drop=2, data=str(tmp_path/'my.jsonl'), recipe=RECIPE,
+                tasks=[str(tmp_path/'q.jsonl')], n_questions=10, progress=False)
+
+
+def test_what_it_leaves(given, tmp_path):
+    done = shrink(**given)
+    assert json.loads((tmp_path/'out'/'shrink.json').read_text())['cuts'] == done.cuts and len(done.cuts) == 3
+    assert done.cuts[0]['loss'] == min(o['loss'] for o in done.cuts) and not done.problems
+    assert check_checkpoint(tmp_path/'out') == []
+    assert [o['measure'] for o in done.table][0] == 'loss' and done.table[0]['low'] <= done.table[0]['change']
+    assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
+    with pytest.raises(PrunebookError, match='out'): shrink(**given)  # never replaced without being told
+
+
+@pytest.mark.parametrize('step', ['heal', '_judge', '_report'])
+def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
+    def stop(*a, **kw): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(shrinking, step, stop)
+        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    assert not (tmp_path/'out').exists() and (tmp_path/'out.unfinished').exists()
+    with monkeypatch.context() as m:
+        m.setattr(shrinking, 'candidate_cuts', stop)  # the cuts are known
+        if step not in ('heal', '_judge'): m.setattr(shrinking, '_judge', stop)
+        shrink(**given)
+    assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
+    assert check_checkpoint(tmp_path/'out') == []
+
+
+def test_a_gate_leaves_nothing_at_out(given, tmp_path):
+    for _ in range(2):  # the second replaces the first
+        with pytest.raises(Rejected, match='nats') as e: shrink(**given, max_added_loss=-10)
+        assert not (tmp_path/'out').exists() and check_checkpoint(tmp_path/'out.rejected') == []
+    assert e.value.done.out == str(tmp_path/'out.rejected')
+
+
+def test_drops_and_splits():
+    assert [layers_to_drop(o, 28) for o in ('25%', .25, 7, '7')] == [7] * 4
+    for o in ('x', '0%', '100%', 0, 28, 1.5, -1):
+        with pytest.raises(PrunebookError, match='drop='): layers_to_drop(o, 28)
+    rows = [dict(messages=[dict(role='user', content=str(i % 20))]) for i in range(60)]
+    train, judge = split_texts(rows)
+    assert len(train) == 16 and len(judge) == 4 and not [o for o in judge if o in train]
+    assert split_texts(rows, 1)[1] != judge == split_texts(rows)[1]
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(drop=8), 'drop=8'), (dict(data='no.jsonl'), 'no.jsonl'), (dict(serve=['x']), "'x'"), (dict(tasks=['x']), 'x'),
+    (dict(model='no/folder'), 'no/folder'), (dict(gguf='q9'), 'q9'), (dict(minutes=0), 'minutes=0')])
+def test_refused_before_a_weight_is_loaded(given, tmp_path, monkeypatch, change, says):
+    monkeypatch.setattr(shrinking, 'load_model', lambda *a, **kw: pytest.fail('loaded'))
+    with pytest.raises(PrunebookError, match=says): shrink(**given | change)
+    assert {p.name for p in tmp_path.iterdir()} == {'my.jsonl', 'q.jsonl'}
