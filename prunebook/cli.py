@@ -127,8 +127,9 @@ _TYPES = dict(dict=_json, _Count=_whole, int=int, float=float, str=str)  # by a 
 
 def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
-    text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}')).replace('%', '%%')
+    text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}'))
     if o.default not in (MISSING, None, False, ()) and 'default:' not in text: text += f' (default: {o.default})'
+    text = text.replace('%', '%%')
     flag, how = '--' + o.name.replace('_', '-'), dict(help=text, default=None if o.default is MISSING else o.default)
     if 'bool' in o.kind and o.default is None: return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction)
     if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
@@ -494,6 +495,39 @@ def _before_and_after(judge_texts, judged, model, healed, tok, progress):
     loss = lambda m: pb.text_loss(m, tok, judged, progress=progress).value
     return {f'{name} validation loss': (loss(model), loss(healed))}
 
+# %% ../nbs/reference/cli.ipynb #shrinkco
+@command('prunebook shrink demo small --drop 10%')
+def _shrink(
+    model: str,                    # {models}, a hub id or a checkpoint
+    out: str,                      # folder for the smaller model, its table and report.html
+    *,
+    drop: str = '25%',             # layers to drop: a share or a number
+    data: str = 'demo',            # your texts or conversations in a file, {texts}; a fifth judges the result
+    minutes: float | None = None,  # time for healing, as estimated (default: 60 steps)
+    serve: Sequence[str] = (),     # stacks that must run the result: {stacks}
+    gguf: str | None = None,       # also write OUT/model.gguf of this type: {types}
+    # questions to judge on, as in `prunebook evaluate` (default: arc_easy piqa)
+    tasks: Sequence[str] | None = None,
+    n_questions: _Count = 100,     # of each
+    max_added_loss: float | None = None,  # gate: most nats a token by which the loss may rise
+    min_retention: float | None = None,   # gate: least share of each task's accuracy above chance to keep
+    allow_empty: bool = False,     # keep a model that lost its answers in the chat template
+    seed: int = 0,                 # of healing, and of the texts that judge
+    dry_run: bool = False,         # print the budget and stop
+    force: bool = False,           # replace the folder if it is there
+    progress: bool = True
+):
+    "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
+    from prunebook.shrinking import Rejected, shrink
+    how = dict(minutes=minutes, serve=serve, gguf=gguf, n_questions=n_questions, max_added_loss=max_added_loss,
+               min_retention=min_retention, allow_empty=allow_empty, seed=seed, dry_run=dry_run, force=force)
+    try: done = shrink(model, out, drop, data, tasks=tasks or ('arc_easy', 'piqa'), progress=progress, **how)
+    except Rejected as e: done = e.done
+    if dry_run: return dict(budget=done.to_dict('records'))
+    rejected = dict(rejected=f'{"; ".join(done.problems)}. The model is in {done.out}') if done.problems else {}
+    return dict(out=done.out, dropped=done.cuts[0]['dropped'], cuts=done.cuts, tokens=done.tokens, table=done.table,
+                answers=done.answers, use=done.use) | rejected
+
 # %% ../nbs/reference/cli.ipynb #a8972b17
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
 def _evaluate(
@@ -811,6 +845,7 @@ def _run(args):
         found = _call(COMMANDS[args.command], args)
     text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
     if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
+    if 'rejected' in found: return 5
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
     return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
 

@@ -142,7 +142,10 @@ def shrink(
     if serve: check_stacks(serve)
     if gguf and gguf not in TYPES: raise PrunebookError(f'gguf={gguf!r}: give one of {", ".join(TYPES)}.')
     if gguf: llama_cpp()
-    if minutes is not None and not minutes > 0: raise PrunebookError(f'minutes={minutes}: give a number above 0.')
+    for k, v, fits, allowed in (('minutes', minutes, lambda v: v > 0, 'above 0'),
+                                ('max_added_loss', max_added_loss, lambda v: v == v, 'of nats'),
+                                ('min_retention', min_retention, lambda v: 0 <= v <= 1, 'from 0 to 1')):
+        if v is not None and not fits(v): raise PrunebookError(f'{k}={v}: give a number {allowed}.')
     ready_tasks(tasks, n_questions)
     if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
     else: texts, judge = split_texts(load_texts(data), seed)

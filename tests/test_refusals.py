@@ -57,6 +57,19 @@ prune demo {out} --n 2 --strategy magic                      | magic
 prune demo {out} --n 2 --strategy keep_last --k 40           | 40
 prune demo {out} --n 2 --serve moon                          | moon
 prune demo {full} --n 2                                      | full
+shrink demo {out} --drop 40                                  | 40
+shrink demo {out} --drop x%                                  | x%
+shrink demo {out} --data {missing}                           | missing.jsonl
+shrink demo {out} --data {three}                             | 3 different
+shrink demo {out} --serve moon                               | moon
+shrink demo {out} --gguf q9                                  | q9
+shrink demo {out} --tasks magic                              | magic
+shrink demo {out} --n-questions 99999                        | 99999
+shrink demo {out} --minutes 0                                | 0
+shrink demo {out} --max-added-loss nan                        | nan
+shrink demo {out} --min-retention 2                          | 2
+shrink demo {full} --drop 2                                  | full
+shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
 export {missing} {out}.gguf                                  | missing.jsonl
