@@ -279,23 +279,3 @@ def test_killed_drivers(ray, data, plain, tmp_path, kills):
 
 
 def count(out): return len(read_run(out)) if (out/'results.csv').exists() else 0
-
-
-# the command line
-
-def test_the_command(ray, data, tmp_path, capsys):
-    "Here Ray is connected already; the killed drivers above connect by the address"
-    address = ray.get_runtime_context().gcs_address
-    args = ['sweep', data/'model', '--strategies', 'simple', '--ns', '1', '3', '--tasks', 'c4', '--judge-texts',
-            data/'texts.jsonl', '--texts', data/'texts.jsonl', '--max-length', '32', '--batch-tokens', '64',
-            '--no-progress', '--json']
-
-    def command(out, *more):
-        code = main([*map(str, args), '--out', str(tmp_path/out), *more])
-        ours = lambda text: ''.join(o for o in text.splitlines(True) if '(raylet)' not in o)
-        return code, *map(ours, capsys.readouterr())
-    one, many = command('one'), command('many', '--ray', address, '--cpus-per-task', '1')
-    assert one[0] == many[0] == 0, many
-    assert json.loads(one[1])['rows'] == json.loads(many[1])['rows']
-    code, out, err = command('refused', '--ray', address, '--gpus-per-task', '8')
-    assert code == 2 and not out and err.count('\n') == 1 and 'GPUs' in err, err
