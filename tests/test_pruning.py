@@ -97,15 +97,6 @@ def test_searches_find_the_result_of_trying_everything():
     assert best.details['losses'] == pytest.approx(list(by_hand.values()))
     assert len(LayerStack(model)) == 6
 
-def test_the_registry_says_what_a_caller_must_know():
-    "A sweep and the command line need no name of a strategy"
-    assert list(STRATEGIES)[:2] == ['similarity', 'simple'] and len(STRATEGIES) >= 9
-    assert [o.name for o in STRATEGIES.values() if o.seeded] == ['random']
-    assert [o.name for o in STRATEGIES.values() if o.nested] == ['greedy']
-    assert STRATEGIES['similarity'].needs == STRATEGIES['block_influence'].needs == ('distances',)
-    assert STRATEGIES['greedy'].needs == STRATEGIES['best_loss'].needs == ('model', 'loss')
-    assert STRATEGIES['keep_last'].options == dict(k=2)
-
 @pytest.mark.parametrize('how', [dict(K=5), dict(seed=1), dict(strategy='random', sed=1),
                                  dict(strategy='similarity', distances=table(), k=1)])
 def test_a_misspelt_option_is_refused(how):

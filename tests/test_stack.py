@@ -6,7 +6,7 @@ from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
 from prunebook.model.configs import check_quantization, cut_config
 from prunebook.model.stack import evaluating, fingerprint, untie
-from prunebook.model.stack import Block, LayerStack, check_layers, _find_layers, show_layers, weight_sharing_copy
+from prunebook.model.stack import Block, LayerStack, check_layers, _find_layers, weight_sharing_copy
 from prunebook.model.stack import ffn_modules, stream_writer
 from support.architectures import state
 from support.tiny import KINDS, tiny
@@ -32,10 +32,6 @@ def test_layers_in_any_form(given):
     ([np.float64(1)], r'\[1.0\]')])
 def test_wrong_layers_are_listed(wrong, says):
     with pytest.raises(PrunebookError, match=says): check_layers(wrong, 8)
-
-def test_layers_in_short():
-    assert show_layers([]) == '' and show_layers([5]) == '5'
-    assert show_layers([18, 11, 12, 3, *range(13, 18)]) == '3, 11-18'
 
 # cutting
 
@@ -176,10 +172,6 @@ def test_positions(kind, most):
     if most:
         assert stack.body(torch.ones(1, most, dtype=torch.long)).last_hidden_state.isfinite().all()
         with pytest.raises((IndexError, RuntimeError)): stack.body(torch.ones(1, most + 1, dtype=torch.long))
-
-def test_sizes():
-    stack = LayerStack(tiny())
-    assert (stack.hidden_size, stack.vocab_size, stack.embedding_rows, stack.window) == (32, 99, 99, None)
 
 # inside a layer
 
