@@ -92,7 +92,7 @@ def main():
                        lost=len(lost_answers(before, sample_answers(healed, tok))), seconds=result.seconds)
             new = not FILE.exists()
             with FILE.open('a', newline='') as f:
-                out = csv.DictWriter(f, COLUMNS)
+                out = csv.DictWriter(f, COLUMNS, lineterminator='\n')
                 if new: out.writeheader()
                 out.writerow(row)
             print(row, flush=True)
