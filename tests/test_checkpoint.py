@@ -128,7 +128,7 @@ def test_weights_that_the_config_names(single, tmp_path):
     assert torch.equal(got['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
     for name in ('../new.safetensors', 'gone.safetensors', 'model.bin', 3):
         edit_json(single/'config.json', transformers_weights=name)
-        with pytest.raises(PrunebookError, match='names the weights'): prune(single, tmp_path/'bad')
+        with pytest.raises(PrunebookError, match=str(name)): prune(single, tmp_path/'bad')
         assert check_checkpoint(single, run=False)
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
