@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
+__all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _longest(model):
@@ -91,7 +91,7 @@ def layers_to_drop(
     if n != int(n) or not 1 <= n < depth: raise PrunebookError(f'drop={drop!r}: that is {n:g} of {depth} layers.')
     return int(n)
 
-# %% ../nbs/reference/shrinking.ipynb #shr00012
+# %% ../nbs/reference/shrinking.ipynb #shr00013
 @dataclass
 class Shrunk:
     "What `shrink` did; `OUT/shrink.json` holds it"
@@ -115,7 +115,9 @@ class Shrunk:
         cut = f"dropped {show_layers(first['dropped'])} ({first['rule']})"
         return '\n'.join([cut, *lines, *self.problems, *self.use])
 
-# %% ../nbs/reference/shrinking.ipynb #shr00013
+# %% ../nbs/reference/shrinking.ipynb #shr00014
+SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-4)
+
 def shrink(
     model: str,                   # As in `load_model`
     out: str | Path,              # Folder of the smaller model
@@ -124,7 +126,7 @@ def shrink(
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
     serve: Sequence[str] = (),    # Serving stacks that must run the result
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, such as q4_k_m
-    recipe: HealingConfig | None = None,  # Of healing; the recipe "packed" if `None`
+    recipe: HealingConfig | None = None,  # Of healing; `SHRINK_RECIPE` if `None`
     tasks: Sequence[str] = ('arc_easy', 'piqa'),  # Questions to judge on
     n_questions: int = 100,       # Of each
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
@@ -150,7 +152,7 @@ def shrink(
     if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
     else: texts, judge = split_texts(load_texts(data), seed)
     size = model_size(model)
-    n, recipe = layers_to_drop(drop, size.depth), (recipe or RECIPES['packed']).replace(seed=seed)
+    n, recipe = layers_to_drop(drop, size.depth), (recipe or SHRINK_RECIPE).replace(seed=seed)
     budget = estimate(size, recipe=recipe).set_index('command')
     if minutes: recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / budget.minutes['heal'])))
     budget = estimate(size, recipe=recipe)
@@ -165,7 +167,8 @@ def shrink(
         whole, tok = load_model(model, progress=progress, **kwargs)
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress))
         small = prune_model(whole, cuts[0]['dropped'])
-        healed = heal(small, tok, texts, recipe, work/'healing', progress, resume=True)
+        teacher = whole if recipe.objective == 'distill' else None
+        healed = heal(small, tok, texts, recipe, work/'healing', progress, teacher, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, tasks, n_questions, progress))
         answers = {k: sample_answers(m, tok) for k, m in models.items()}
@@ -190,7 +193,7 @@ def shrink(
             raise Rejected(done)
     return done
 
-# %% ../nbs/reference/shrinking.ipynb #shr00014
+# %% ../nbs/reference/shrinking.ipynb #shr00015
 class Rejected(PrunebookError):
     "The smaller model failed a gate, and was left beside its place"
     def __init__(self, done: Shrunk):

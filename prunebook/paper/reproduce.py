@@ -55,8 +55,8 @@ class Preset:
 
 PRESETS = dict(
     smoke=Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
-    quick=Preset('a quarter of an hour on a laptop', 64, 512, (.03, .07, .1, .13, .2, .27, .37, .47),
-                 (.07, .13, .27, .37), (.13, .27), 32, 400, QUICK.replace(steps=20), large=.5),
+    quick=Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
+                 (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
     full=Preset('some hours', 76, 512, tuple(i / 30 for i in range(1, 29)),
                 (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
                 100, 2000, QUICK.replace(steps=120)))
