@@ -17,6 +17,7 @@ from .evaluation.generation import lost_answers, sample_answers
 from .evaluation.losses import cut_losses, text_loss
 from .evaluation.scores import compare
 from .evaluation.tasks import evaluate, ready_tasks
+from .healing.conversations import documents
 from .healing.healing import heal
 from .healing.recipes import RECIPES, HealingConfig
 from .model.loading import load_model, own_type
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
 __all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
-def _longest(model):
-    "Tokens of a text that are read"
-    return min(512, getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 512)
+def _window(model):
+    return getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 2048
 
 def candidate_cuts(
     model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
@@ -50,7 +50,7 @@ def candidate_cuts(
     depth, texts = len(LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = served_by(serve, model.config) if serve else None
-    longest = _longest(model)
+    longest = min(512, _window(model))
     run = dict(max_length=min(256, longest), progress=progress)
 
     def single_losses(n, depth):
@@ -141,20 +141,9 @@ def shrink(
     """A pruned, healed, judged and checked model in one call. An interrupted call with the same arguments goes on where
     it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
     cannot succeed"""
-    if serve: check_stacks(serve)
-    if gguf and gguf not in TYPES: raise PrunebookError(f'gguf={gguf!r}: give one of {", ".join(TYPES)}.')
-    if gguf: llama_cpp()
-    for k, v, fits, allowed in (('minutes', minutes, lambda v: v > 0, 'above 0'),
-                                ('max_added_loss', max_added_loss, lambda v: v == v, 'of nats'),
-                                ('min_retention', min_retention, lambda v: 0 <= v <= 1, 'from 0 to 1')):
-        if v is not None and not fits(v): raise PrunebookError(f'{k}={v}: give a number {allowed}.')
-    ready_tasks(tasks, n_questions)
-    if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
-    else: texts, judge = split_texts(load_texts(data), seed)
-    size = model_size(model)
-    n, recipe = layers_to_drop(drop, size.depth), (recipe or SHRINK_RECIPE).replace(seed=seed)
-    budget = estimate(size, recipe=recipe).set_index('command')
-    if minutes: recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / budget.minutes['heal'])))
+    given = (recipe or SHRINK_RECIPE).replace(seed=seed)
+    size, n, recipe, texts, judge = _ready(model, drop, data, minutes, serve, gguf, given, tasks, n_questions,
+                                           max_added_loss, min_retention, seed)
     budget = estimate(size, recipe=recipe)
     if dry_run: return budget
     free, need = shutil.disk_usage(Path(os.path.abspath(out)).parent).free / 1e9, 4 * size.parameters * 2 / 1e9
@@ -162,9 +151,11 @@ def shrink(
     rejected = Path(os.path.abspath(out) + '.rejected')
     keep_apart(rejected, [model, data])
     asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), serve=list(serve), gguf=gguf,
-                 recipe=digest(asdict(recipe)), tasks=list(tasks), n_questions=n_questions)
+                 recipe=digest(asdict(given)), minutes=minutes, tasks=list(tasks), n_questions=n_questions)
     with work_folder(out, asked, _goes_on(out, asked), force, [model, data]) as work:
         whole, tok = load_model(model, progress=progress, **kwargs)
+        recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
+        recipe = _fits(recipe, documents(texts, tok, min(2048, _window(whole))))
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress))
         small = prune_model(whole, cuts[0]['dropped'])
         teacher = whole if recipe.objective == 'distill' else None
@@ -184,7 +175,7 @@ def shrink(
                       healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
         atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
         atomic_write(work/'report.html', _report(done, work/'loss.png'))
-        for o in ('cuts.json', 'table.json', 'asked.json'): (work/o).unlink()
+        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink()
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
         shutil.rmtree(work/'healing')
         if problems:
@@ -200,6 +191,31 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
+def _ready(model, drop, data, minutes, serve, gguf, recipe, tasks, n_questions, max_added_loss, min_retention, seed):
+    "The size of the model, the layers to drop, the recipe and the texts of both sides, if all of it can work"
+    if serve: check_stacks(serve)
+    if gguf and gguf not in TYPES: raise PrunebookError(f'gguf={gguf!r}: give one of {", ".join(TYPES)}.')
+    if gguf: llama_cpp()
+    for k, v, fits, allowed in (('minutes', minutes, lambda v: v > 0, 'above 0'),
+                                ('max_added_loss', max_added_loss, lambda v: v == v, 'of nats'),
+                                ('min_retention', min_retention, lambda v: 0 <= v <= 1, 'from 0 to 1')):
+        if v is not None and not fits(v): raise PrunebookError(f'{k}={v}: give a number {allowed}.')
+    ready_tasks(tasks, n_questions)
+    if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
+    else: texts, judge = split_texts(load_texts(data), seed)
+    size = model_size(model)
+    n = layers_to_drop(drop, size.depth)
+    if minutes:
+        usual = estimate(size, recipe=recipe).set_index('command').minutes['heal']
+        recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
+    return size, n, recipe, texts, judge
+
+def _fits(recipe, docs):
+    "The recipe with rows as long as the longest conversation, and as many tokens a step"
+    longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
+    if longest <= recipe.max_length: return recipe
+    return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
+
 def _goes_on(out, asked):
     "Was unfinished work at `out` started with the same settings?"
     try: return read_json(Path(os.path.abspath(out) + '.unfinished')/'asked.json') == json.loads(json.dumps(asked))
@@ -212,8 +228,8 @@ def _once(file, make):
 
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    losses = {k: text_loss(m, tok, judge, _longest(m), progress=progress) for k, m in models.items()}
-    scores = {k: evaluate(m, tok, tasks, n_questions, max_length=_longest(m), progress=progress)
+    losses = {k: text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
+    scores = {k: evaluate(m, tok, tasks, n_questions, max_length=min(512, _window(m)), progress=progress)
               for k, m in models.items()}
     rows = []
     by_task = {o: {k: s[o] for k, s in scores.items()} for o in scores['parent']}

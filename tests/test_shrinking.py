@@ -1,5 +1,7 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
 import json
+import shutil
+import pandas as pd
 import pytest
 from prunebook import shrinking
 from prunebook.core import PrunebookError
@@ -33,6 +35,10 @@ def test_what_it_leaves(given, tmp_path):
 
 @pytest.mark.parametrize('step', ['heal', '_judge', '_report'])
 def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
+    took = iter([1., 1., .5, .5])  # the estimate differs from start to start
+    given |= dict(minutes=6)
+    estimated = lambda *a, **kw: pd.DataFrame(dict(command=['heal'], minutes=[next(took)]))
+    monkeypatch.setattr(shrinking, 'estimate', estimated)
     def stop(*a, **kw): raise KeyboardInterrupt
     with monkeypatch.context() as m:
         m.setattr(shrinking, step, stop)
@@ -41,7 +47,7 @@ def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
     with monkeypatch.context() as m:
         m.setattr(shrinking, 'candidate_cuts', stop)  # the cuts are known
         if step not in ('heal', '_judge'): m.setattr(shrinking, '_judge', stop)
-        shrink(**given)
+        assert shrink(**given).tokens == 12 * 32  # steps of the first estimate
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
     assert check_checkpoint(tmp_path/'out') == []
 
@@ -51,6 +57,21 @@ def test_a_gate_leaves_nothing_at_out(given, tmp_path):
         with pytest.raises(Rejected, match='nats') as e: shrink(**given, max_added_loss=-10)
         assert not (tmp_path/'out').exists() and check_checkpoint(tmp_path/'out.rejected') == []
     assert e.value.done.out == str(tmp_path/'out.rejected')
+
+
+def test_conversations_longer_than_the_recipes_rows(given, tmp_path, tiny_folder):
+    "Rows grow with them; those beyond the window are refused before a cut is measured"
+    folder = shutil.copytree(tiny_folder, tmp_path/'chat')
+    (folder/'chat_template.jinja').write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    def write(words):
+        say = lambda i: ' '.join(f'w{(i + j) % 96}' for j in range(words))
+        rows = [dict(prompt=say(i), response=say(i + 7)) for i in range(20)]
+        (tmp_path/'my.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    write(20)
+    assert shrink(**given | dict(model=str(folder), allow_empty=True)).tokens > 0
+    write(90)
+    with pytest.raises(PrunebookError, match='128 tokens'): shrink(**given | dict(model=str(folder), out=tmp_path/'b'))
+    assert not (tmp_path/'b').exists()
 
 
 def test_drops_and_splits():
