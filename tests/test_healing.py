@@ -381,7 +381,7 @@ def stopped(pruned, out, config=SMALL, at=4, **kw):
 def test_a_damaged_checkpoint_is_skipped(damage, pruned, tmp_path):
     "Marked whole, with an empty or cut file: the one before is used, and the end is the same"
     folder = stopped(pruned, tmp_path/'a')/'checkpoint-3'
-    name = dict(optimizer='optimizer.pt', state='trainer_state.json').get(damage, 'weights.safetensors')
+    name = dict(optimizer='optimizer.safetensors', state='trainer_state.json').get(damage, 'weights.safetensors')
     data = (folder/name).read_bytes()
     (folder/name).write_bytes(data[:len(data) // 2] if damage == 'truncated' else b'')
     config = SMALL.replace(save_every=1)

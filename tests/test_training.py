@@ -128,7 +128,7 @@ def made_checkpoints(folder):
     for step in (1, 2, 10):
         (here := folder/f'checkpoint-{step}').mkdir()
         (here/'weights.safetensors').write_text(f'weights of step {step}')
-        (here/'optimizer.pt').write_text(f'state of step {step}')
+        (here/'optimizer.safetensors').write_text(f'state of step {step}')
         _MarkWhole().mark(here)
     return folder
 
@@ -162,8 +162,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_marked(tmp_path, monkeypatch):
     folder = made_checkpoints(tmp_path)/'checkpoint-2'
     on[0] = False
     synced = [name for event, name in seen[:seen.index(('os.rename', '.whole.json.tmp'))] if event == 'sync']
-    assert {'weights.safetensors', 'optimizer.pt', 'checkpoint-1'} <= set(synced)
-    assert set(read_json(folder/'whole.json')) == {'weights.safetensors', 'optimizer.pt'}
+    assert {'weights.safetensors', 'optimizer.safetensors', 'checkpoint-1'} <= set(synced)
+    assert set(read_json(folder/'whole.json')) == {'weights.safetensors', 'optimizer.safetensors'}
 
 
 # Watching the loss

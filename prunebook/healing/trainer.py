@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 import numpy as np, torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
@@ -238,7 +240,6 @@ class OrderedTrainer(Trainer):
         return int(self.accelerator.gather(torch.tensor([n], device=self.args.device)).max())
 
     def save_model(self, output_dir=None, _internal_call=False):
-        from safetensors.torch import save_file
         weights = trainable_state_dict(self.model)
         if not self.args.should_save: return
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -259,17 +260,23 @@ class OrderedTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir):
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
         model, optimizer, options = self._state()
-        state = dict(optimizer=get_optimizer_state_dict(model, optimizer, options=options),
-                     schedule=self.lr_scheduler.state_dict())
-        if self.args.should_save: torch.save(state, Path(output_dir)/'optimizer.pt')
+        found = get_optimizer_state_dict(model, optimizer, options=options)
+        tensors = {f'{k} {name}': o.contiguous() for name, own in found['state'].items() for k, o in own.items()}
+        note = json.dumps(dict(groups=found['param_groups'], schedule=self.lr_scheduler.state_dict()))
+        if self.args.should_save: save_file(tensors, Path(output_dir)/'optimizer.safetensors', dict(note=note))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
         if checkpoint is None: return
-        state = torch.load(Path(checkpoint)/'optimizer.pt', map_location='cpu', weights_only=True)
+        state: dict[str, Any] = {}
+        with safe_open(Path(checkpoint)/'optimizer.safetensors', 'pt') as f:
+            note = json.loads(f.metadata()['note'])
+            for key in f.keys():
+                k, name = key.split(' ', 1)
+                state.setdefault(name, {})[k] = f.get_tensor(key)
         model, optimizer, options = self._state()
-        set_optimizer_state_dict(model, optimizer, state['optimizer'], options=options)
-        self.lr_scheduler.load_state_dict(state['schedule'])
+        set_optimizer_state_dict(model, optimizer, dict(state=state, param_groups=note['groups']), options=options)
+        self.lr_scheduler.load_state_dict(note['schedule'])
 
     def history(self) -> list[dict[str, Any]]:
         "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"
