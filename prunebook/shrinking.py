@@ -146,19 +146,21 @@ def shrink(
                                            max_added_loss, min_retention, seed)
     budget = estimate(size, recipe=recipe)
     if dry_run: return budget
-    free, need = shutil.disk_usage(Path(os.path.abspath(out)).parent).free / 1e9, 4 * size.parameters * 2 / 1e9
+    place = next(o for o in Path(os.path.abspath(out)).parents if o.exists())
+    free, need = shutil.disk_usage(place).free / 1e9, 4 * size.parameters * 2 / 1e9
     if free < need: raise PrunebookError(f'{out}: {need:.1f} GB are needed on the disk, and {free:.1f} GB are free.')
     rejected = Path(os.path.abspath(out) + '.rejected')
     keep_apart(rejected, [model, data])
-    asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), serve=list(serve), gguf=gguf,
-                 recipe=digest(asdict(given)), minutes=minutes, tasks=list(tasks), n_questions=n_questions)
+    asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), texts=digest(texts, judge),
+                 serve=list(serve), gguf=gguf, recipe=digest(asdict(given)), minutes=minutes,
+                 tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
     with work_folder(out, asked, _goes_on(out, asked), force, [model, data]) as work:
         whole, tok = load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         recipe = _fits(recipe, documents(texts, tok, min(2048, _window(whole))))
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress))
         small = prune_model(whole, cuts[0]['dropped'])
-        teacher = whole if recipe.objective == 'distill' else None
+        teacher = whole if recipe.needs_teacher else None
         healed = heal(small, tok, texts, recipe, work/'healing', progress, teacher, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, tasks, n_questions, progress))
@@ -175,9 +177,9 @@ def shrink(
                       healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
         atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
         atomic_write(work/'report.html', _report(done, work/'loss.png'))
-        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink()
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
         shutil.rmtree(work/'healing')
+        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink()  # the last says go on
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
             work.rename(rejected)

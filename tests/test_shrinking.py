@@ -52,6 +52,16 @@ def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
     assert check_checkpoint(tmp_path/'out') == []
 
 
+def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypatch):
+    def stop(*a, **kw): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(shrinking, 'heal', stop)
+        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    rows = (tmp_path/'my.jsonl').read_text().splitlines()
+    (tmp_path/'my.jsonl').write_text('\n'.join(rows[:30]))
+    with pytest.raises(PrunebookError, match='texts'): shrink(**given)
+
+
 def test_a_gate_leaves_nothing_at_out(given, tmp_path):
     for _ in range(2):  # the second replaces the first
         with pytest.raises(Rejected, match='nats') as e: shrink(**given, max_added_loss=-10)
