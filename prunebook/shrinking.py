@@ -171,7 +171,7 @@ def shrink(
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
         problems += check_checkpoint(work)
         problems += [f'{o.stack}: {o.status}' for o in (serving_report(work, serve) if serve else []) if not o.right]
-        if gguf and not problems: export_gguf(work, work/'model.gguf', gguf, force=True)
+        if gguf and not problems: _export(work, gguf)
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
                       healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
@@ -217,6 +217,12 @@ def _fits(recipe, docs):
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     if longest <= recipe.max_length: return recipe
     return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
+
+def _export(work, gguf):
+    "The GGUF file of a folder, into it"
+    made = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
+    export_gguf(work, made, gguf, force=True)
+    made.replace(work/'model.gguf')
 
 def _goes_on(out, asked):
     "Was unfinished work at `out` started with the same settings?"

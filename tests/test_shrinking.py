@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from prunebook import shrinking
 from prunebook.core import PrunebookError
+from prunebook.data.texts import load_texts
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
+from prunebook.serving.stacks import RUNNERS
 from prunebook.shrinking import Rejected, layers_to_drop, shrink, split_texts
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -101,3 +103,18 @@ def test_refused_before_a_weight_is_loaded(given, tmp_path, monkeypatch, change,
     monkeypatch.setattr(shrinking, 'load_model', lambda *a, **kw: pytest.fail('loaded'))
     with pytest.raises(PrunebookError, match=says): shrink(**given | change)
     assert {p.name for p in tmp_path.iterdir()} == {'my.jsonl', 'q.jsonl'}
+
+
+@pytest.mark.extra
+@pytest.mark.thorough
+@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')
+def test_a_file_for_llama_cpp(given, tmp_path):
+    "The demo model, since a tokenizer goes into the file as well"
+    rows = [json.dumps(dict(text=o[:600])) for o in load_texts('demo', 'healing', n=20)]
+    (tmp_path/'my.jsonl').write_text('\n'.join(rows))
+    recipe = RECIPE.replace(max_length=64)
+    done = shrink(**given | dict(model='demo', recipe=recipe, tasks=['arc_easy'], serve=['llama.cpp'], gguf='q8_0',
+                                 allow_empty=True))
+    assert not done.problems and done.use[-1] == f"llama-server -m {tmp_path/'out'/'model.gguf'}"
+    with open(tmp_path/'out'/'model.gguf', 'rb') as f: assert f.read(4) == b'GGUF'
+    assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
