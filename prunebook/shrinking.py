@@ -7,6 +7,7 @@ from __future__ import annotations
 import html, json, os, random, shutil, time
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from .evaluation.tasks import evaluate, ready_tasks
 from .healing.conversations import documents
 from .healing.healing import heal
 from .healing.recipes import RECIPES, HealingConfig
-from .model.loading import load_model, own_type
+from .model.loading import load_config, load_model, own_type
 from .model.stack import LayerStack, show_layers
+from .pruning.budget import NotAllowed
 from .pruning.checkpoint import check_checkpoint
 from .pruning.strategies import Plan, choose_layers, prune_model
 from .serving.gguf import TYPES, llama_cpp
@@ -46,7 +48,7 @@ def candidate_cuts(
     serve: Sequence[str] = (),  # Stacks that must run the cut unchanged
     progress: bool = True
 ) -> list[dict[str, Any]]:      # rule, dropped, loss (nats a token); the best comes first
-    "Cuts by the distance, the middle and the single-layer losses, compared by their loss"
+    "Cuts by the distance, the middle and the single-layer losses that the stacks can run, by their loss"
     depth, texts = len(LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = served_by(serve, model.config) if serve else None
@@ -61,7 +63,9 @@ def candidate_cuts(
 
     distances = layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
     rules = dict(similarity='similarity', middle='middle', single_losses=single_losses)
-    plans = {k: choose_layers(o, n, distances=distances, depth=depth, allowed=allowed) for k, o in rules.items()}
+    plans = {}
+    for k, rule in rules.items():
+        with suppress(NotAllowed): plans[k] = choose_layers(rule, n, distances=distances, depth=depth, allowed=allowed)
     losses = cut_losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
     found = [dict(rule=k, dropped=sorted(o), loss=s.value) for (k, o), s in zip(plans.items(), losses)]
     return sorted(found, key=lambda o: o['loss'])
@@ -207,6 +211,7 @@ def _ready(model, drop, data, minutes, serve, gguf, recipe, tasks, n_questions, 
     else: texts, judge = split_texts(load_texts(data), seed)
     size = model_size(model)
     n = layers_to_drop(drop, size.depth)
+    if serve: served_by(serve, load_config(model).get_text_config(decoder=True))  # do they know the model?
     if minutes:
         usual = estimate(size, recipe=recipe).set_index('command').minutes['heal']
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))

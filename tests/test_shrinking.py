@@ -9,7 +9,8 @@ from prunebook.data.texts import load_texts
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
-from prunebook.shrinking import Rejected, layers_to_drop, shrink, split_texts
+from prunebook.shrinking import Rejected, candidate_cuts, layers_to_drop, shrink, split_texts
+from support.tiny import tiny, word_tokenizer
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
 
@@ -84,6 +85,16 @@ def test_conversations_longer_than_the_recipes_rows(given, tmp_path, tiny_folder
     write(90)
     with pytest.raises(PrunebookError, match='128 tokens'): shrink(**given | dict(model=str(folder), out=tmp_path/'b'))
     assert not (tmp_path/'b').exists()
+
+
+def test_only_cuts_that_a_stack_runs():
+    "Without its four layers, a Gemma of a period of six keeps its kinds only if they are the last"
+    kinds = ['full_attention' if i % 6 == 5 else 'sliding_attention' for i in range(18)]
+    model = tiny('gemma3_text', 18, layer_types=kinds, sliding_window=8, max_position_embeddings=128)
+    texts = [' '.join(f'w{(7 * i + j) % 96}' for j in range(30)) for i in range(40)]
+    found = candidate_cuts(model, word_tokenizer(), texts, 4, ['llama.cpp'], progress=False)
+    assert found and all(o['dropped'] == [14, 15, 16, 17] for o in found)
+    assert any(o['dropped'] != [14, 15, 16, 17] for o in candidate_cuts(model, word_tokenizer(), texts, 4, (), False))
 
 
 def test_drops_and_splits():
