@@ -125,6 +125,14 @@ def _json(text):
 
 _TYPES = dict(dict=_json, _Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
 
+def _listed(text): return [int(o) for o in text.split(',')]
+_listed.__name__ = 'int'  # as the parser's message calls it
+
+class _Numbers(argparse.Action):
+    "Whole numbers between spaces or commas"
+    def __call__(self, parser, namespace, values, option=None):
+        setattr(namespace, self.dest, [n for o in values for n in o])
+
 def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
     text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}'))
@@ -135,7 +143,9 @@ def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
     word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
     many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
-    how |= dict(type=_TYPES[word], nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
+    if many and word in ('int', '_Count'): how['action'] = _Numbers
+    kind = _listed if 'action' in how else _TYPES[word]
+    how |= dict(type=kind, nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
     if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
     else: p.add_argument(flag, **how, required=o.default is MISSING)
 
@@ -660,19 +670,24 @@ def _reproduce(
     source: _Demo, *,
     out: str = 'prunebook-run',      # folder of the run; it appears at the end, whole
     preset: str = 'quick',           # how much: {presets}
-    texts: str = 'demo',             # texts to measure and heal on
+    texts: str | None = None,        # texts to measure and heal on (default: demo, or allenai/c4 for "paper")
     judge_texts: str | None = None,  # texts for the loss (default: other documents of --texts)
     # tasks or files of questions, as in --tasks of `prunebook evaluate` (default: by preset)
     questions: Sequence[str] | None = None,
     force: bool = False,             # replace the folder if it is there
-    progress: bool = True
+    progress: bool = True,
+    ns: Sequence[int] | None = None, # block sizes, such as 8,12 (default: by preset)
+    only: str | None = None,         # of --preset paper just what one figure needs, such as figure2
+    share: float = 1.                # of the preset's documents, steps and questions, such as 0.01
 ):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     from prunebook.paper.reproduce import PRESETS
     if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
     given = dict(source.arguments)
-    run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, **given)
-    return dict(report=str(run/'report.html'), results=str(run/'results.csv'), checkpoint=str(run/'checkpoint'))
+    run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, ns, only, share,
+                       **given)
+    made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
+    return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
 @command('prunebook report prunebook-run')
 def _report(

@@ -157,7 +157,9 @@ reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
 reproduce --out {out} --texts {three}                        | --judge-texts
 reproduce --out {out} --questions {missing}                  | missing.jsonl
 reproduce --out {out} --questions poetry                     | poetry
-reproduce --out {out} --bits 4                               | 4
+reproduce --out {out} --bits 8                               | 8
+reproduce --out {out} --only figure2                         | figure2
+reproduce --out {out} --preset paper --share 2               | share=2
 reproduce --out {out} --preset huge                          | huge
 reproduce --out {out} --model {missing}                      | missing.jsonl
 reproduce --out {full}                                       | full

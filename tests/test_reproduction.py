@@ -105,6 +105,24 @@ def test_your_own_model_and_data(own, tmp_path, monkeypatch):
     assert not (tmp_path/'cache').exists()
 
 
+@pytest.mark.thorough
+def test_the_papers_own_run_in_small(own, tmp_path, capsys):
+    "From the command line: QLoRA in 4 bits, all strategies, seeds and ranks, and every figure of the paper"
+    from prunebook.cli import main
+    main(['reproduce', '--model', str(own/'model'), '--preset', 'paper', '--bits', '4', '--share', '.0002',
+          '--ns', '2', '--texts', str(own/'texts.txt'), '--judge-texts', str(own/'judge.txt'),
+          '--out', str(tmp_path/'run')])
+    t = read_run(tmp_path/'run')
+    assert set(t.sweep) == {'main', 'shots', 'seeds', 'rank-2'} and set(t.n) == {0, 2}
+    assert {'c4', 'mmlu', 'boolq'} <= set(t.task)
+    assert set(t[t.sweep == 'main'].strategy) == {'none', 'similarity', 'simple'}
+    sweeps = json.loads((tmp_path/'run'/'run.json').read_text())['sweeps']
+    assert {o['config']['healing']['bits'] for o in sweeps.values()} == {4} and set(t[t.healed]['rank']) == {2, 64}
+    assert 'A100' in capsys.readouterr().out
+    page = (tmp_path/'run'/'paper.html').read_text()
+    for o in ('1', '1d', '2', '3', '4', '5', '6', 's7to9'): assert f'<section id="figure{o}">' in page
+
+
 def test_refusals_come_before_any_work(own, tmp_path):
     (tmp_path/'out').mkdir()
     (tmp_path/'out'/'mine').write_text('precious')

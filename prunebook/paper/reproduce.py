@@ -18,7 +18,9 @@ from ..healing.adapters import load_adapter
 from ..healing.recipes import QUICK, HealingConfig
 from ..model.loading import load_model, own_type
 from ..model.stack import LayerStack, show_layers
+from .report import report
 from .runs import Run, model_record
+from .sweep import SweepConfig
 from ..pruning.checkpoint import save_pruned
 from ..pruning.strategies import choose_layers, prune_model
 from ..similarity.distances import LayerDistances
@@ -39,19 +41,24 @@ class Preset:
     question_drops: tuple[float, ...]  # … for questions
     healed_drops: tuple[float, ...]  # … and healed
     n_judge: int                     # Documents for the loss
-    n_questions: int                 # Questions of one task; of two tasks a quarter each
+    n_questions: int | None          # Questions of one task; of two tasks a quarter each. All if `None`
     healing: HealingConfig
     large: float = 1.                # Share of documents and steps for a model of a billion parameters or more
+    texts: str = 'demo'
+    tasks: tuple[str, ...] = ()      # Beside the loss; by the size of the model if empty
 
-    def sized(self, parameters: int) -> Preset:
-        "The preset for a model of this size"
-        share = self.large if parameters >= 1e9 else 1
-        healing = self.healing.replace(steps=round(share * self.healing.steps))
-        return replace(self, n_texts=round(share * self.n_texts), n_judge=round(share * self.n_judge), healing=healing)
+    def sized(self, parameters: int, share: float = 1.) -> Preset:
+        "The preset for a model of this size, or a share of its documents, steps and questions"
+        share *= self.large if parameters >= 1e9 else 1
+        part = lambda n: max(min(n, 8), round(share * n))
+        healing = self.healing.replace(steps=max(2, round(share * self.healing.steps)))
+        return replace(self, n_texts=part(self.n_texts), n_judge=part(self.n_judge), healing=healing)
 
     def ns(self, drops: Sequence[float], depth: int) -> list[int]:
         "Block sizes for a model of `depth` layers"
         return sorted({min(depth - 1, max(1, round(f * depth))) for f in drops})
+
+_EVERY = tuple(i / 100 for i in range(1, 81))  # every size up to four fifths of the layers
 
 PRESETS = dict(
     smoke=Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
@@ -59,7 +66,9 @@ PRESETS = dict(
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
     full=Preset('some hours', 76, 512, tuple(i / 30 for i in range(1, 29)),
                 (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
-                100, 2000, QUICK.replace(steps=120)))
+                100, 2000, QUICK.replace(steps=120)),
+    paper=Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
+                 60_000, None, HealingConfig.paper(), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
@@ -106,18 +115,27 @@ def reproduce(
     model: str = 'demo',                  # As in `load_model`
     out: str | Path = 'prunebook-run',    # Folder of the run
     preset: str = 'quick',                # One of `PRESETS`
-    texts: str = 'demo',                  # To measure and heal on, as in `load_texts`
+    texts: str | None = None,             # To measure and heal on, as in `load_texts`; the preset's if `None`
     judge_texts: str | None = None,       # For the loss; other documents of `texts` if `None`
     questions: Sequence[str] | None = None,  # Tasks or files of questions; by the size of the model if `None`
     force: bool = False,                  # Replace the folder at `out`
     progress: bool = True,
+    ns: Sequence[int] | None = None,      # Block sizes; the preset's if `None`
+    only: str | None = None,              # Of the preset "paper" just what this figure needs, such as "figure2"
+    share: float = 1.,                    # Of the preset's documents, steps and questions
+    bits: int | None = None,              # 4: heal in 4 bits, as "paper" does; 16 or 32: as in `load_model`
     **kwargs: Any                         # To `load_model`
-) -> Path:  # The folder: report.html, the four files of a run, figures, checkpoint
-    "Measure, prune, heal, evaluate and report. Raises `PrunebookError` for wrong settings, or if `out` is in use"
-    from prunebook.paper.sweep import SweepConfig, sweep
-    judge = _check_settings(preset, texts, judge_texts, questions, kwargs)
+) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
+    """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
+    checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
+    from prunebook.paper.sweep import sweep
+    texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
+    if bits != 4: kwargs |= dict(bits=bits)
     asked = dict(command='reproduce', version=__version__, preset=preset, model=_source_mark(model),
                  texts=_source_mark(texts), judge_texts=_source_mark(judge))
+    if preset == 'paper' and progress: print(_budget(model, preset, texts, judge, questions, ns, only, share, bits))
+    changes = dict(ns=ns and sorted(ns), only=only, share=share, bits=bits)
+    asked |= {k: v for k, v in changes.items() if v not in (None, 1)}
     asked['questions'] = [_source_mark(o) for o in questions or []]
     asked |= {k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')}
     reads, seconds = [model, texts, judge, *(questions or [])], {}
@@ -131,47 +149,119 @@ def reproduce(
 
     with started_work(out, asked, not force or _goes_on(out, asked), force, reads) as work:
         with step('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
-        p, depth = PRESETS[preset].sized(whole.num_parameters()), len(LayerStack(whole))
+        p = PRESETS[preset].sized(whole.num_parameters(), share)
+        known = getattr(LayerStack(whole).config, 'max_position_embeddings', None) or p.max_length
+        p = replace(p, max_length=min(p.max_length, known))
+        config = _grid(p, len(LayerStack(whole)), whole.num_parameters(), texts, judge, questions, ns, share)
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
-        small = whole.num_parameters() < 1e9  # at chance on the paper's tasks
-        tasks = list(questions or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))
-        each = p.n_questions if len(tasks) == 1 else p.n_questions // 4
-        config = SweepConfig(
-            ns=p.ns(p.drops, depth), healed_ns=p.ns(p.healed_drops, depth), healing=p.healing, tasks=['c4', *tasks],
-            task_ns={o: p.ns(p.question_drops, depth) for o in tasks}, n_questions={o: each for o in tasks},
-            n_texts=p.n_judge, sources={} if judge == 'demo' else {'c4': judge}, calibration=texts,
-            healing_texts=texts, max_length=p.max_length)
-        with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
-        with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
-        told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
-                    prompt=_PROMPT, continuations=said, dropped=dropped)
-        told['result'] = _sentences(config, judge, table, dropped)
-        with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
-        _write_report(work, progress)
+        if preset == 'paper':
+            config.healing = _paper_recipe(model, p, bits)
+            for name, part in _paper_sweeps(config, only).items():
+                with step(f'prune, heal and evaluate: {name}'):
+                    sweep(whole, tok, part, work, dist, progress, name)
+            with step('report'): report(work, force=True, progress=progress)
+        else:
+            if bits == 4: config.healing = config.healing.replace(bits=4)
+            with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
+            with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
+            told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
+                        prompt=_PROMPT, continuations=said, dropped=dropped)
+            told['result'] = _sentences(config, judge, table, dropped)
+            with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
+            _write_report(work, progress)
         (work/'asked.json').unlink()
     return Path(out)
 
-def _check_settings(preset, texts, judge_texts, questions, kwargs):
-    "The source of the texts for the loss. Raises `PrunebookError` for settings that cannot work"
+def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
+    "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     from prunebook.evaluation.tasks import ready_tasks
     if preset not in PRESETS:
         raise PrunebookError(f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.')
-    if kwargs.get('bits') in (4, 8):
-        raise PrunebookError(f'bits={kwargs["bits"]}: a quantised model cannot be healed. '
-                             'Leave out bits, or give 16 or 32.')
+    if only is not None and (preset != 'paper' or only not in _FIGURES):
+        raise PrunebookError(f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: '
+                             f'{", ".join(_FIGURES)}.')
+    if not 0 < share <= 1: raise PrunebookError(f'share={share}: give a number above 0, and 1 or less.')
+    if bits == 8: raise PrunebookError('bits=8: healing trains in 4, 16 or 32 bits.')
+    texts = texts or PRESETS[preset].texts
     if judge_texts is None and Path(texts).is_file():
         raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
                              'Name them with judge_texts (--judge-texts).')
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
-    ready_tasks(questions or [])
-    return judge
+    ready_tasks([*(questions or PRESETS[preset].tasks)])
+    return texts, judge
+
+def _grid(p, depth, parameters, texts, judge, questions, ns, share):
+    "The sweep of a preset for a model of `depth` layers"
+    small = parameters < 1e9  # at chance on the paper's tasks
+    tasks = [*(questions or p.tasks or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))]
+    each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
+    if share < 1: each = max(8, round(share * (each or 14_042)))  # questions in MMLU's test set
+    own = lambda drops: sorted(ns) if ns else p.ns(drops, depth)
+    return SweepConfig(
+        ns=own(p.drops), healed_ns=own(p.healed_drops), healing=p.healing, tasks=['c4', *tasks],
+        task_ns={o: own(p.question_drops) for o in tasks}, n_questions={o: each for o in tasks} if each else None,
+        n_texts=p.n_judge, sources={} if judge == 'demo' else {'c4': judge}, calibration=texts,
+        healing_texts=texts, max_length=p.max_length)
+
+_FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], figure3=['c4'], figure4=[],
+                figure5=['c4', 'mmlu', 'boolq'], figure6=['boolq'], figures7to9=['c4', 'mmlu'])
+"The tasks behind each figure of the paper; 1 and 4 show distances alone"
+
+def _paper_recipe(model, p, bits):
+    "The paper's recipe for `model`, with the steps and the lengths of the preset"
+    recipe = HealingConfig.paper(model)
+    return recipe.replace(steps=p.healing.steps, max_length=min(recipe.max_length, p.max_length), bits=bits or 4)
+
+def _paper_sweeps(base, only=None):
+    "The sweeps behind the paper's figures, by name, or behind one figure. Figures 7 to 9 ask, draw and rank anew"
+    tasks = [o for o in base.tasks if only is None or o in _FIGURES[only] or o not in _FIGURES['figure1d']]
+    if only in ('figure1', 'figure4'): return {}
+    both = base.strategies if only in (None, 'figure5') else ['similarity']
+    main = base.replace(strategies=both, tasks=tasks, task_ns={k: v for k, v in base.task_ns.items() if k in tasks},
+                        n_questions=base.n_questions and {k: v for k, v in base.n_questions.items() if k in tasks})
+    found = dict(main=main)
+    if only in (None, 'figures7to9') and 'mmlu' in tasks:
+        mmlu, healed = ['mmlu:shots=0', 'mmlu:seed=1'], main.replace(strategies=['similarity'], ns=[], task_ns={})
+        each = main.n_questions and dict.fromkeys(mmlu, main.n_questions['mmlu'])
+        found['shots'] = main.replace(strategies=['similarity'], tasks=mmlu, n_questions=each, task_ns={}, healed_ns=[])
+        found['seeds'] = healed.replace(seeds=[1, 2])
+        for rank in {2, 64} - {base.healing.rank}:
+            found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))
+    return found
 
 def _goes_on(out, asked):
     "Is there unfinished work at `out` that was started with the same settings?"
     note = Path(out).with_name(Path(out).name + '.unfinished')/'asked.json'
     try: return read_json(note) == json.loads(json.dumps(asked))
     except PrunebookError: return False
+
+def _budget(model, preset, texts, judge, questions, ns, only, share, bits, teraflops=312.):
+    "What the preset takes on one A100: a table as text. Read from the headers of the weights"
+    import pandas as pd
+    from prunebook.estimates import SLOWER, model_size, peak_gb, work
+    from prunebook.evaluation.tasks import parse_task
+    size = model_size(model)
+    p = PRESETS[preset].sized(size.parameters, share)
+    config = _grid(p, size.depth, size.parameters, texts, judge, questions, ns, share)
+    config.healing, hours = _paper_recipe(model, p, bits), []
+    def add(what, command, tokens):
+        took = work(size, command, tokens) / teraflops / SLOWER[command] / 3600
+        hours.append(dict(work=what, tokens=f'{tokens:,.0f}', hours=round(took, 1)))
+    add('distances', 'similarity', p.n_texts * p.max_length)
+    for name, part in _paper_sweeps(config, only).items():
+        r, healed = part.healing, len(part.strategies) * len(part.seeds) * len(part.healed_ns)
+        if healed: add(f'{name}: {healed} healings', 'heal', healed * r.steps * r.batch_size * r.max_length)
+        models = 1 + len(part.strategies) * len(part.ns) + healed
+        questions_of = lambda o: (part.n_questions or {}).get(o) or {'boolq': 3270}.get(o, 14_042)
+        each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * questions_of(o)
+                   for o in part.tasks)  # of a question, about 150 tokens are its own
+        add(f'{name}: {models} models answer', 'evaluate', models * each)
+    table = pd.DataFrame(hours)
+    need = peak_gb(size, 'heal', bits=16, recipe=config.healing)
+    return (f'{table.to_string(index=False)}\n{table.hours.sum():,.0f} hours on one A100 in all, estimated: 312e12 '
+            f'operations a second are published, of which healing reaches {SLOWER["heal"]:.0%} and scoring '
+            f'{SLOWER["evaluate"]:.0%}. Memory: about {need:.0f} GB.')
 
 def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
