@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
@@ -29,10 +30,10 @@ from ..similarity.distances import LayerDistances
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'outer_labels',
-           'one_legend', 'look_of', 'draw_points', 'escape_math', 'short_name', 'baseline_line', 'percent_axis',
-           'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack', 'plot_curves', 'plot_heatmap',
+           'one_legend', 'label_ends', 'look_of', 'draw_points', 'escape_math', 'short_name', 'baseline_line',
+           'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack', 'plot_curves', 'plot_heatmap',
            'mean_over_seeds', 'normalized', 'plot_scores', 'plot_retention', 'plot_places', 'kept_runs', 'draw_each',
-           'figure_or_reason', 'by_model']
+           'each_measured', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -93,6 +94,33 @@ def one_legend(
     if not found: return
     axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol,
                           fontsize=10, frameon=False)
+
+def label_ends(
+    *axes: Axes,       # Whose lines have labels
+    gap: float = 13.   # Least distance between two names, in points
+) -> None:
+    "The name of each labelled line at its right end, in its colour, instead of a legend. Axes must have their limits"
+    axes[0].figure.draw_without_rendering()  # the layout moves the ends
+    for ax in axes:
+        if ax.get_legend(): ax.get_legend().remove()
+        lines = [(o[0] if isinstance(o, ErrorbarContainer) else o, name)
+                 for o, name in zip(*ax.get_legend_handles_labels())]
+        ends = []
+        for line, name in lines:
+            points = line.get_xydata().astype(float)
+            points = points[np.isfinite(points).all(1)]
+            if not len(points): continue
+            x, y = points[points[:, 0].argmax()]
+            ends.append((72 / ax.figure.dpi * ax.transData.transform((x, y))[1], x, y, name, line.get_color()))
+        ends.sort(key=lambda o: o[0])
+        heights = np.array([o[0] for o in ends])
+        placed = heights.copy()
+        for i in range(1, len(placed)): placed[i] = max(placed[i], placed[i - 1] + gap)
+        if len(placed): placed -= (placed - heights).mean()
+        for (height, x, y, name, color), at in zip(ends, placed):
+            ax.annotate(name, (x, y), (7, at - height), textcoords='offset points', va='center', color=color,
+                        fontsize=10, annotation_clip=False)
+
 
 # %% ../../nbs/reference/paper/figures.ipynb #c2d26834
 _colours = dict(zip('blue orange green vermillion purple brown pink grey yellow cyan'.split(),
@@ -390,6 +418,18 @@ def draw_each(
         try: draw(run)
         except Unmeasured as e: reasons.append(e)
     if reasons and len(reasons) == len(runs): raise reasons[0]
+
+def each_measured(
+    runs: Sequence[RunFolder],
+    load: Callable[[RunFolder], Any]
+) -> list[tuple[RunFolder, Any]]:
+    "(run, what `load` finds) of each run that has it. Raises the first `Unmeasured` if none has"
+    found, reasons = [], []
+    for run in runs:
+        try: found.append((run, load(run)))
+        except Unmeasured as e: reasons.append(e)
+    if reasons and not found: raise reasons[0]
+    return found
 
 def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     "The result of `draw(*args, **kwargs)`; if the run lacks rows that it needs, `None`, and a sentence that says so"
