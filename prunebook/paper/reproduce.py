@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..core import PrunebookError, atomic_write, digest, public_name, read_json, work_folder
 from ..data.texts import load_texts, text_assets
+from ..estimates import Size
 from ..evaluation.tasks import task_title
 from ..healing.adapters import load_adapter
 from ..healing.recipes import QUICK, HealingConfig
@@ -24,11 +25,12 @@ from .sweep import SweepConfig
 from ..pruning.checkpoint import save_pruned
 from ..pruning.strategies import choose_layers, prune_model
 from ..similarity.distances import LayerDistances
-
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 # %% auto #0
-__all__ = ['PRESETS', 'Preset', 'named_texts', 'started_work', 'reproduce', 'write_distances']
+__all__ = ['PRESETS', 'Preset', 'named_texts', 'started_work', 'reproduce', 'paper_budget', 'write_distances']
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #739a6b07
 @dataclass(frozen=True)
@@ -133,7 +135,11 @@ def reproduce(
     if bits != 4: kwargs |= dict(bits=bits)
     asked = dict(command='reproduce', version=__version__, preset=preset, model=_source_mark(model),
                  texts=_source_mark(texts), judge_texts=_source_mark(judge))
-    if preset == 'paper' and progress: print(_budget(model, preset, texts, judge, questions, ns, only, share, bits))
+    if preset == 'paper':
+        table, gb = paper_budget(model, model, ns, only, share, bits, questions)
+        rows = table.to_string(index=False, float_format='{:.1f}'.format)
+        if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
+                           f'and {gb:.0f} GB of memory at least.')
     changes = dict(ns=ns and sorted(ns), only=only, share=share, bits=bits)
     asked |= {k: v for k, v in changes.items() if v not in (None, 1)}
     asked['questions'] = [_source_mark(o) for o in questions or []]
@@ -236,32 +242,38 @@ def _goes_on(out, asked):
     try: return read_json(note) == json.loads(json.dumps(asked))
     except PrunebookError: return False
 
-def _budget(model, preset, texts, judge, questions, ns, only, share, bits, teraflops=312.):
-    "What the preset takes on one A100: a table as text. Read from the headers of the weights"
+def paper_budget(
+    model: str | Size,                  # As in `load_model`, or a `Size`
+    recipe_of: str = '',                # Its hub id, if `model` has another name: some have recipes of their own
+    ns: Sequence[int] | None = None,
+    only: str | None = None,            # As in `reproduce`, like the next
+    share: float = 1.,
+    bits: int | None = None,
+    questions: Sequence[str] | None = None,
+    teraflops: float = 312.             # 1e12 operations a second of the device; an A100's are published
+) -> tuple[pd.DataFrame, float]:        # The steps (columns: work, tokens, hours), and GB of memory
+    """What the preset "paper" takes on one device, estimated from the headers of the weights: of the published speed,
+    the shares in `SLOWER` are reached"""
     import pandas as pd
     from prunebook.estimates import SLOWER, model_size, peak_gb, work
     from prunebook.evaluation.tasks import parse_task
-    size = model_size(model)
-    p = PRESETS[preset].sized(size.parameters, share)
-    config = _grid(p, size.depth, size.parameters, texts, judge, questions, ns, share)
-    config.healing, hours = _paper_recipe(model, p, bits), []
+    size = model if isinstance(model, Size) else model_size(model)
+    p, rows = PRESETS['paper'].sized(size.parameters, share), []
+    config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
+    config.healing = _paper_recipe(recipe_of or size.name, p, bits)
     def add(what, command, tokens):
         took = work(size, command, tokens) / teraflops / SLOWER[command] / 3600
-        hours.append(dict(work=what, tokens=f'{tokens:,.0f}', hours=round(took, 1)))
+        rows.append(dict(work=what, tokens=round(tokens), hours=took))
     add('distances', 'similarity', p.n_texts * p.max_length)
     for name, part in _paper_sweeps(config, only).items():
         r, healed = part.healing, len(part.strategies) * len(part.seeds) * len(part.healed_ns)
         if healed: add(f'{name}: {healed} healings', 'heal', healed * r.steps * r.batch_size * r.max_length)
         models = 1 + len(part.strategies) * len(part.ns) + healed
-        questions_of = lambda o: (part.n_questions or {}).get(o) or {'boolq': 3270}.get(o, 14_042)
-        each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * questions_of(o)
+        asked = lambda o: (part.n_questions or {}).get(o) or {'boolq': 3270}.get(o, 14_042)
+        each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * asked(o)
                    for o in part.tasks)  # of a question, about 150 tokens are its own
         add(f'{name}: {models} models answer', 'evaluate', models * each)
-    table = pd.DataFrame(hours)
-    need = peak_gb(size, 'heal', bits=16, recipe=config.healing)
-    return (f'{table.to_string(index=False)}\n{table.hours.sum():,.0f} hours on one A100 in all, estimated: 312e12 '
-            f'operations a second are published, of which healing reaches {SLOWER["heal"]:.0%} and scoring '
-            f'{SLOWER["evaluate"]:.0%}. Memory: about {need:.0f} GB.')
+    return pd.DataFrame(rows), peak_gb(size, 'heal', bits=16, recipe=config.healing.replace(batch_tokens=p.max_length))
 
 def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
