@@ -2,7 +2,7 @@
 
 `from prunebook import load_model` works for every name below. A module such as `prunebook.model.stack` is imported when
 one of its names is first used, so that the command line starts at once."""
-__version__ = "0.0.1"
+__version__ = "0.1.0"
 
 import os as _os
 from importlib import import_module as _import
