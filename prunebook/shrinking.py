@@ -249,7 +249,7 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
     for name, found in (dict(loss=losses) | by_task).items():
         change = compare(found['parent'], found['healed'])
         rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
-                         low=change.low, high=change.high, chance=getattr(found['parent'], 'baseline', None)))
+                         low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None)))
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     rows.append(dict(measure='tokens a second', **{k: _speed(m, tok) for k, m in models.items()}))
     return rows
@@ -268,7 +268,7 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     found, (loss, *tasks) = [], [o for o in table if 'change' in o]
     if max_added_loss is not None and loss['change'] > max_added_loss:
         found.append(f"the loss rose by {loss['change']:.3f} nats, and {max_added_loss} are allowed")
-    for o in tasks if min_retention is not None else []:
+    for o in [o for o in tasks if min_retention is not None and o['chance'] is not None]:
         kept = (o['healed'] - o['chance']) / max(o['parent'] - o['chance'], 1e-9)
         if kept < min_retention: found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
     if lost := [] if allow_empty else lost_answers(answers['pruned'], answers['healed']):
