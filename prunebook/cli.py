@@ -407,7 +407,10 @@ def _heal(
     # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
     # that HealingConfig.save wrote
     config: str = 'packed',
-    teacher: str | None = None,  # the unpruned model, for --objective distill and --method linear_patch
+    # the unpruned model, for --prompts, --objective distill and distill_top, and --method linear_patch
+    teacher: str | None = None,
+    prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
+    teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs
     # texts for the loss before and after, as in --texts (default: the validation part of demo if --texts has a name;
     # otherwise none)
     judge_texts: str | None = None,
@@ -429,16 +432,28 @@ def _heal(
     on_disk = _heals_on_disk(source, recipe)
     config = _recipe(source.model, config, recipe)
     config.check_teacher(teacher)
-    asked = dict(command='heal', model=public_name(source.model), texts=public_name(texts.texts))
-    work, reads = place.with_name(place.name + '.unfinished'), [source.model, texts.texts, teacher, judge_texts]
+    if prompts and (on_disk or not teacher or texts.texts != 'demo'):
+        raise PrunebookError('--prompts stands for --texts. Give --teacher MODEL too, no --texts, and not --bits 4.')
+    asked = dict(command='heal', model=public_name(source.model), texts=public_name(prompts or texts.texts))
+    work = place.with_name(place.name + '.unfinished')
+    reads = [source.model, texts.texts, teacher, judge_texts, prompts, teacher_folder]
     with started_work(place, asked, resume, force, reads) if main else nullcontext():
-        docs, judged = texts.read('healing', progress), [] if on_disk else _judged(texts, judge_texts, n_judge)
+        docs = [] if prompts else texts.read('healing', progress)
+        judged = [] if on_disk else _judged(texts, judge_texts, n_judge)
         source.config(config.max_length)
         if on_disk: source.check_memory('heal', recipe=config, teacher=teacher)
         model, tok = (source.model, None) if on_disk else source.load(
             progress, command='heal', recipe=config, teacher=teacher)
         before = {} if on_disk or not main else sample_answers(model, tok)
-        result = pb.heal(model, tok, docs, config, work/'healing', progress, teacher, resume=True)
+        if prompts:
+            from prunebook.healing.teacher import self_data
+            docs = self_data(model, tok, teacher, prompts, config, work/'answers.jsonl', progress)
+        elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in docs):
+            logging.getLogger(__name__).warning(
+                'heal: this model has a chat template, and the texts are plain: it can also heal on conversations '
+                '(--texts), or on its own answers (--teacher MODEL --prompts FILE).')
+        result = pb.heal(model, tok, docs, config, work/'healing', progress, teacher, resume=True,
+                         teacher_folder=teacher_folder)
         if not main: return {}
         scores = _before_and_after(judge_texts, judged, model, result.model, tok, progress)
         if on_disk:

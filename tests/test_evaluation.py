@@ -227,17 +227,20 @@ def test_generated_answers_do_not_depend_on_the_batch():
     assert last_number('1,000 and then -2.50') == -2.5
 
 
+def written(*args, **kw): return [o.text for o in generate_texts(*args, **kw)]
+
+
 def test_generation_equals_a_greedy_loop_and_stops():
     model, tok = tiny(**SMALL), letter_tokenizer()
     model.generation_config.eos_token_id = None
     prompts = [tok(o)['input_ids'] for o in ('abc', 'question')]
-    for row, got in zip(prompts, generate_texts(model, tok, prompts, 6)):
+    for row, got in zip(prompts, written(model, tok, prompts, 6)):
         ids = list(row)
         for _ in range(6):
             with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         want = tok.decode(ids[len(row):], skip_special_tokens=True)
         assert got == want
-        assert generate_texts(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
+        assert written(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
 
 
 def greedy(model, ids, n):
@@ -262,22 +265,22 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     n, cache = common = _common_cache(LayerStack(model), prompts)
     assert (n, cache is None) == ((0, True) if kind == 'gemma3_text' else (len(begin), False))
     want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
-    assert generate_texts(model, tok, prompts, 20) == want
-    assert generate_texts(model, tok, prompts[:1], 20, common=common) == want[:1]
+    assert written(model, tok, prompts, 20) == want
+    assert written(model, tok, prompts[:1], 20, common=common) == want[:1]
     stop = want[0][2]
-    assert generate_texts(model, tok, prompts, 20, [stop]) == [o.partition(stop)[0] for o in want]
+    assert written(model, tok, prompts, 20, [stop]) == [o.partition(stop)[0] for o in want]
 
 
 def test_rows_that_are_done_leave_the_batch(monkeypatch):
     model, tok, sizes = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer(), []
     prompts = [tok('An example in front. ' + o)['input_ids'] for o in ('abc', 'question', 'x')]
-    written = [greedy(model, o, 40) for o in prompts]
-    end = next(o for o in written[0] if o not in written[1])
+    loops = [greedy(model, o, 40) for o in prompts]
+    end = next(o for o in loops[0] if o not in loops[1])
     model.generation_config.eos_token_id = end
     count = lambda m, args, out: sizes.append(tuple(args[0].shape[:2]))
     LayerStack(model).layers[0].register_forward_hook(count)
-    want = [tok.decode(until(o, end), skip_special_tokens=True) for o in written]
-    assert generate_texts(model, tok, prompts, 40) == want
+    want = [tok.decode(until(o, end), skip_special_tokens=True) for o in loops]
+    assert written(model, tok, prompts, 40) == want
     rows = [n for n, width in sizes if width == 1]
     assert rows == sorted(rows, reverse=True) and rows[0] == 3 and rows[-1] < 3
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 import os, time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,8 @@ from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['greedy_config', 'generate_texts', 'generated_accuracy', 'sample_answers', 'lost_answers']
+__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'generated_accuracy', 'sample_answers',
+           'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -41,12 +42,13 @@ def _end_tokens(model, tokenizer):
     return sorted(own)
 
 def greedy_config(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', max_new_tokens: int,
-                  stop: Sequence[str] = ()) -> Any:
-    """A `GenerationConfig`: greedy, one answer a prompt, ended by the texts in `stop`. Without an end token every
-    answer has `max_new_tokens` tokens"""
+                  stop: Sequence[str] = (), temperature: float | None = None) -> Any:
+    """A `GenerationConfig`: one answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop`.
+    Without an end token every answer has `max_new_tokens` tokens"""
     from transformers import GenerationConfig
     pad = getattr(tokenizer, 'pad_token_id', None)
-    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+    sample = dict(do_sample=False) if temperature is None else dict(do_sample=True, temperature=temperature, top_k=0)
+    return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample,
                             stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad,
                             eos_token_id=_end_tokens(model, tokenizer) or None)
 
@@ -71,6 +73,12 @@ def _batch_cache(stack, common, pads):
 
 _PIECE = 16  # tokens between two looks at which rows are done
 
+class Written(NamedTuple):
+    "What a model wrote after a prompt"
+    text: str
+    tokens: int
+    ended: bool  # Did the model end it?
+
 @torch.inference_mode()
 def generate_texts(
     model: 'PreTrainedModel',
@@ -78,13 +86,15 @@ def generate_texts(
     rows: Sequence[Sequence[int]],  # Tokens of each prompt
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    common: tuple | None = None     # From `_common_cache`, of these and perhaps more rows
-) -> list[str]:
-    "Greedy continuations of prompts of unequal length, padded on the left, each cut at the first `stop`"
+    common: tuple | None = None,    # From `_common_cache`, of these and perhaps more rows
+    temperature: float | None = None
+) -> list[Written]:
+    """Continuations of prompts of unequal length, padded on the left, each cut at the first `stop`; greedy, or sampled
+    at a `temperature`"""
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
     common = common or _common_cache(stack, rows)
-    config = greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else ())
+    config = greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else (), temperature)
     device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
@@ -106,8 +116,35 @@ def generate_texts(
                 if not on: break
                 if len(on) < len(left): cache.batch_select_indices(torch.tensor(on))  # layers may be on several devices
                 x, mask, left = out[on], F.pad(mask[on], (0, new.shape[1]), value=1), [left[r] for r in on]
-    cut = [o[:next((i for i, v in enumerate(o) if v in ends), len(o))] for o in written]
-    return [text[:min([text.find(s) for s in stop if s in text], default=len(text))] for text in decoded(cut)]
+    sizes = [next((i for i, v in enumerate(o) if v in ends), len(o)) for o in written]
+    texts = decoded([o[:n] for o, n in zip(written, sizes)])
+    places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
+    return [Written(text[:at], n, n < len(o) or at < len(text))
+            for text, at, n, o in zip(texts, places, sizes, written)]
+
+def write_in_batches(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
+    ids: Sequence[Sequence[int]],     # Tokens of each prompt
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
+    done: Collection[int] = (),       # Prompts to leave out
+    **sampling: Any                   # temperature, and the seed of each batch
+) -> Iterator[tuple[list[int], list[Written]]]:
+    "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
+    n, cache = common = _common_cache(LayerStack(model), ids)
+    if batch_tokens is None:
+        held = [o for o in cache.layers if o.is_initialized] if n else []
+        batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
+    def write(rows):
+        with torch.random.fork_rng():
+            torch.manual_seed(sampling.get('seed', 0) + rows[0])
+            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common,
+                                  sampling.get('temperature'))
+    groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
+    left = ([i for i in rows if i not in done] for rows in groups)
+    yield from retry_smaller_batch(write, filter(None, left))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
 def generated_accuracy(
@@ -137,15 +174,10 @@ def generated_accuracy(
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
     starts = [begin(o) if begin else '' for o in items]
     ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat, starts)
-    written, (n, cache) = [''] * len(items), _common_cache(stack, ids)
-    if batch_tokens is None:
-        held = [o for o in cache.layers if o.is_initialized] if n else []
-        batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
-    write = lambda rows: generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, (n, cache))
-    groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
+    written = [''] * len(items)
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
-        for rows, found in retry_smaller_batch(write, groups):
-            for i, text in zip(rows, found): written[i] = text
+        for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, stop, batch_tokens):
+            for i, o in zip(rows, found): written[i] = o.text
             bar.update(len(rows))
     _warn_truncated(cut, len(items))
     right = [int(judge(t, o)) for t, o in zip(written, items)]
@@ -193,12 +225,21 @@ def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
     rows, _ = _encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens, True)
-    return dict(zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens)))
+    return {k: o.text for k, o in zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens))}
+
+def repeats_itself(text: str) -> bool:
+    "Does a short text consist of few different words, or a longer one say up to 20 words four times in a row?"
+    words = text.split() if len(text.split()) > 2 else list(text.strip())  # some scripts have no spaces
+    if 12 <= len(words) <= 48 and 2 * len(set(words)) < len(words): return True
+    for n in range(1, 21):
+        run = 0
+        for a, b in zip(words, words[n:]):
+            run = run + 1 if a == b else 0
+            if run >= max(3 * n, 11): return True
+    return False
 
 def lost_answers(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """The prompts whose answer is empty or repeats itself in `after`, and did not in `before`; both are of
     `sample_answers`, of a model and the changed one"""
-    def bad(text):
-        words = text.split() if len(text.split()) > 2 else list(text.strip())  # some scripts have no spaces
-        return not words or len(words) >= 12 and 2 * len(set(words)) < len(words)
+    def bad(text): return not text.strip() or repeats_itself(text)
     return [k for k in after if k in before and bad(after[k]) and not bad(before[k])]

@@ -52,13 +52,16 @@ def _document_losses(stack, hidden, batch, first=1):
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def _chat_prompt(tokenizer: 'PreTrainedTokenizerBase', text: str) -> str:
-    "A user's message in the chat template, up to where the reply begins. Raises `PrunebookError` without a template"
+def _chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
+    """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
+    `PrunebookError` without a template, and for messages that it refuses"""
     if not getattr(tokenizer, 'chat_template', None):
         raise PrunebookError('this tokenizer has no chat template. Score the model as plain text (chat=False), '
                              'or load the tokenizer of an instruct model.')
-    message = [dict(role='user', content=text)]
-    return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
+    try: return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    except Exception as e:  # templates raise errors of their own
+        raise PrunebookError(f'the chat template refuses {said!r:.80} ({first_line(e)}).') from None
 
 def _tokenize_documents(stack, tokenizer, texts, max_length, chat=False):
     """The first `max_length` tokens of each text as a model reads them (with `chat`, as a user's message in the chat

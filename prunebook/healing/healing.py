@@ -20,7 +20,7 @@ from .adapters import (_healing_summary, _read_adapter, _training_copy, _write_a
 from .methods import (METHODS, OBJECTIVES, cut_positions, cut_record, frozen_copy, layer_origins,
                                        _target_names)
 from .recipes import HealingConfig, settings_that_count
-from ..model.loading import load_model, quantization, slow_in_16_bits
+from ..model.loading import quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
     from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
     student, stack = make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
-    if objective.needs_teacher: guide = LayerStack(frozen_copy(teacher, config.teacher_bits).to(stack.device))
+    if objective.needs_teacher and not objective.top:
+        guide = LayerStack(frozen_copy(teacher, config.teacher_bits).to(stack.device))
     packed = config.packing != 'none' and _keep_documents_apart(stack, guide, config.max_length)
-    loss = CausalLMLoss(student, stack, guide, objective.loss)
+    loss = CausalLMLoss(student, stack, teacher if objective.top else guide, objective.loss)
     trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, pad_id=pad_id, packed=packed),
                            save, progress)
     if guide: guide.model.to(trainer.args.device)
@@ -164,12 +165,8 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
     if not config.needs_teacher: return None
-    other = tokenizer
-    if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher))
-    own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
-    if own != theirs or other.get_vocab() != tokenizer.get_vocab():
-        raise PrunebookError(f'the teacher has another tokenizer (vocabularies of {theirs} and {own}): its '
-                             'distribution is over other tokens. Give the model that this one was pruned from.')
+    from prunebook.healing.teacher import load_teacher
+    teacher = load_teacher(model, tokenizer, teacher)
     if method.needs_teacher and cut_positions(model):
         if (depth := layer_origins(cut_record(model))[1]) != len(LayerStack(teacher)):
             raise PrunebookError(f'the teacher has {len(LayerStack(teacher))} layers; this model was pruned from one '
@@ -191,7 +188,7 @@ def _work_at(out, asked, resume, force, reads):
     else:
         with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
             yield work
-            shutil.rmtree(work/'checkpoints', ignore_errors=True)
+            for o in ('checkpoints', 'teacher'): shutil.rmtree(work/o, ignore_errors=True)
 
 @contextmanager
 def _run_folder(out, asked, resume, force, reads):
@@ -212,9 +209,10 @@ def heal(
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
-    teacher: PreTrainedModel | str | None = None,  # The unpruned model, for objective "distill" and "linear_patch"
+    teacher: PreTrainedModel | str | None = None,  # The unpruned model, for "distill", "distill_top" and "linear_patch"
     resume: bool = False,                # Resume an interrupted run in `OUT.unfinished`, or return the finished one
-    force: bool = False                  # Replace the folder at `out`
+    force: bool = False,                 # Replace the folder at `out`
+    teacher_folder: str | Path | None = None  # Where "distill_top" keeps its files for other runs
 ) -> HealingResult:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
@@ -237,6 +235,9 @@ def heal(
     teacher, solve = _check_input(model, tokenizer, config, teacher, on_disk), METHODS[config.method].solve
     if isinstance(solve, str): solve = resolve_name(solve)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
+    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs):
+        _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
+                  'own answers (write_answers; --teacher MODEL --prompts FILE).')
     rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
     if (top := int(rows.flat.max())) >= (most := LayerStack(model).embedding_rows):
         raise PrunebookError(f'the tokenizer gives token {top} and the embedding of the model has {most} rows: they do '
@@ -252,6 +253,12 @@ def heal(
         if not on_first((folder/'adapter').exists):
             if solve: on_first(solved) if save else solved()
             else:
+                if OBJECTIVES[config.objective].top:
+                    from prunebook.healing.teacher import top_k_rows
+                    from prunebook.model.attention import documents_isolated
+                    together = config.packing != 'none' and not documents_isolated(model)
+                    rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
+                                               teacher_folder or folder/'teacher', together, progress)
                 run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
                               inplace=on_disk, save=save, progress=progress)
                 now = config

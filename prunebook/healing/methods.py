@@ -48,6 +48,7 @@ class Objective:
     # (logits (N, V), next tokens (N,), the unpruned model's logits (N, V) or `None`) to their loss, summed, in nats
     loss: Callable
     needs_teacher: bool = False
+    top: bool = False  # Instead of logits, the loss gets tokens (N, k), their log-probabilities, and that of all others
 
 def _next_token(logits, targets, teacher):
     from prunebook.healing.trainer import _CrossEntropy
@@ -59,13 +60,25 @@ def _divergence(logits, targets, teacher):
     p, q = (o.to(torch.promote_types(o.dtype, torch.float32)).log_softmax(-1) for o in (teacher, logits))
     return torch.nn.functional.kl_div(q, p, reduction='sum', log_target=True)
 
+def _top_divergence(logits, targets, teacher):
+    "KL(teacher || student) of the teacher's k likeliest tokens, and of all others as one"
+    import torch
+    tokens, p, rest = teacher
+    q, tokens = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1), tokens.long()
+    kl = lambda q, p: torch.nn.functional.kl_div(q, p, reduction='sum', log_target=True)
+    loss = kl(q.gather(-1, tokens), p)
+    if tokens.shape == q.shape: return loss
+    return loss + kl(q.scatter(-1, tokens, -torch.inf).logsumexp(-1), rest)
+
 # %% ../../nbs/reference/healing/methods.ipynb #7eb4a9d7
 #| output: false
 METHODS = Registry('healing method', [
     Method('lora', 'LoRA adapters on the MLPs (paper)', 'arXiv:2403.17887', trains_adapters=True)])
 OBJECTIVES = Registry('healing objective', [
     Objective('lm', 'the next token (paper)', _next_token),
-    Objective('distill', "the unpruned model's distribution over it", _divergence, needs_teacher=True)])
+    Objective('distill', "the unpruned model's distribution over it", _divergence, needs_teacher=True),
+    Objective('distill_top', "its top_k likeliest tokens, computed once", _top_divergence, needs_teacher=True,
+              top=True)])
 
 # %% ../../nbs/reference/healing/methods.ipynb #7b8c91d1
 def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence[int] = ()) -> PreTrainedModel:

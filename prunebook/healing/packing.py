@@ -29,17 +29,18 @@ class Conversation(NamedTuple):
 
 class Rows(torch.utils.data.Dataset):
     """Rows of tokens in the order of training. `flat` holds the tokens of all rows, and `pos` the place of each in its
-    document. Row k is `flat[ends[k]:ends[k+1]]`, `order` says which row comes when, and `learn` which tokens count in
-    the loss, all if `None`"""
-    def __init__(self, flat: np.ndarray, pos: np.ndarray, ends: np.ndarray, order: np.ndarray, learn: Any = None):
-        self.flat, self.pos, self.ends, self.order, self.learn = flat, pos, ends, order, learn
+    document. Row k is `flat[ends[k]:ends[k+1]]`, `order` says which row comes when, `learn` which tokens count in the
+    loss, all if `None`, and `guide` where the teacher's likely tokens for each stand in its files"""
+    def __init__(self, flat: np.ndarray, pos: np.ndarray, ends: np.ndarray, order: np.ndarray, learn: Any = None,
+                 guide: Any = None):
+        self.flat, self.pos, self.ends, self.order, self.learn, self.guide = flat, pos, ends, order, learn, guide
 
     def __len__(self) -> int: return len(self.order)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         here = slice(self.ends[self.order[i]], self.ends[self.order[i] + 1])
-        row = dict(ids=self.flat[here], pos=self.pos[here])
-        return row if self.learn is None else row | dict(learn=self.learn[here])
+        columns = dict(ids=self.flat, pos=self.pos, learn=self.learn, guide=self.guide)
+        return {k: v[here] for k, v in columns.items() if v is not None}
 
     def __repr__(self) -> str: return f'Rows({len(self.ends) - 1} rows, {len(self.flat):,} tokens)'
 
@@ -163,6 +164,7 @@ def collate(rows: Sequence[dict[str, np.ndarray]], pad_id: int = 0, packed: bool
     silent = pos == 0  # pads have position 0 as well
     if 'learn' in rows[0]: silent |= stacked('learn', 0) == 0
     batch = dict(input_ids=ids, labels=ids.masked_fill(silent, -100))
+    if 'guide' in rows[0]: batch['guide'] = stacked('guide', 0)
     if packed: return batch | dict(position_ids=pos)
     return batch | dict(attention_mask=((pos > 0) | (torch.arange(width) == 0)).long())
 

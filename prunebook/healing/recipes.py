@@ -57,9 +57,11 @@ class HealingConfig(Settings):
     method: str = setting('lora', instance(str, 'the name of a healing method'))  # Its name in METHODS (paper: "lora")
     # Options of the method, as JSON: of "head_and_last" {"last": 3}, the layers that learn with the head
     options: dict[str, Any] | None = setting(None, instance(dict, 'a dict of options'))
-    # "lm": the next token (paper); "distill": the unpruned model's distribution over it
+    # "lm": the next token (paper); "distill": the unpruned model's distribution over it; "distill_top": its `top_k`
+    # likeliest tokens, computed once
     objective: str = setting('lm', instance(str, 'the name of a healing objective'))
-    teacher_bits: int = setting(16, _bits)  # The unpruned model's weights for "distill"
+    teacher_bits: int = setting(16, _bits)  # The unpruned model's weights for "distill" and "distill_top"
+    top_k: int = setting(32, whole(1))  # Tokens of the unpruned model kept at each place for "distill_top"
     # Tokens a process holds at once, padding included, at least a row; a step's gradients add up. `None`: all that fit
     batch_tokens: int | None = setting(None, or_none(whole(1)))
     # Save only each layer's input for the backward pass, and run the layer again: less memory, the same numbers

@@ -64,10 +64,10 @@ class _CrossEntropy(torch.autograd.Function):
 # %% ../../nbs/reference/healing/trainer.ipynb #2855b041
 class CausalLMLoss(nn.Module):
     """A student whose forward pass returns its loss in nats a predicted token. `student` holds what learns, `stack` is
-    of the language model inside it, and `teacher` of the unpruned one. `loss` is as in `Objective`, the next token if
-    `None`, and the logits of `size` places are held at once, 64 to 512 if `None`"""
+    of the language model inside it, and `teacher` of the unpruned one, or a `TopK` of its likely tokens. `loss` is as
+    in `Objective`, the next token if `None`, and the logits of `size` places are held at once, 64 to 512 if `None`"""
     accepts_loss_kwargs = True  # the Trainer hands over num_items_in_batch
-    def __init__(self, student: nn.Module, stack: LayerStack, teacher: LayerStack | None = None,
+    def __init__(self, student: nn.Module, stack: LayerStack, teacher: LayerStack | Callable | None = None,
                  loss: Callable | None = None, size: int | None = None):
         super().__init__()
         self.student, self.stack, self.teacher, self.config = student, stack, teacher, stack.model.config
@@ -75,14 +75,17 @@ class CausalLMLoss(nn.Module):
         self._no_split_modules = sorted({type(o).__name__ for o in stack.layers})  # the units that FSDP gathers
         if places := getattr(stack.model, 'hf_device_map', None): self.hf_device_map = places
 
-    def forward(self, labels: torch.Tensor, num_items_in_batch: Any = None, **inputs: torch.Tensor) -> dict[str, Any]:
+    def forward(self, labels: torch.Tensor, num_items_in_batch: Any = None, guide: torch.Tensor | None = None,
+                **inputs: torch.Tensor) -> dict[str, Any]:
         "The loss of a batch of `collate`, divided by the predicted tokens of the whole step if their number is given"
         where, teacher = labels[:, 1:] != -100, self.teacher
         targets = labels[:, 1:][where]
         def hidden(stack): return stack.body(**inputs).last_hidden_state[:, :-1][where]
-        with torch.no_grad(): guide = hidden(teacher) if teacher else None
+        kept = None if guide is None else teacher(guide[:, 1:][where])
+        with torch.no_grad(): states = hidden(teacher) if teacher and kept is None else None
         def loss_of(x, s):
-            with torch.no_grad(): wanted = teacher.logits(guide[s]) if teacher else None
+            if kept: return self.loss(self.stack.logits(x), targets[s], [o[s] for o in kept])
+            with torch.no_grad(): wanted = teacher.logits(states[s]) if teacher else None
             return self.loss(self.stack.logits(x), targets[s], wanted)
         learning = [p for p in self.stack.model.get_output_embeddings().parameters() if p.requires_grad]
         size = 512 if learning or labels.device.type != 'cpu' else 64 if teacher else 256

@@ -1,0 +1,177 @@
+"What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
+import json
+import pytest, torch
+from prunebook import PrunebookError, heal, prune_model
+from prunebook.cli import main
+from prunebook.evaluation import generation
+from prunebook.evaluation.generation import Written, generate_texts, repeats_itself
+from prunebook.healing import teacher
+from prunebook.healing.methods import OBJECTIVES
+from prunebook.healing.packing import collate, training_rows
+from prunebook.healing.teacher import top_k_rows, write_answers
+from prunebook.healing.trainer import CausalLMLoss
+from prunebook.model.stack import LayerStack
+from support.healing import SMALL, run, tiny, tokenizer
+from support.tiny import save, texts
+from test_conversations import CHATS, PAIRS, tiny_chat
+
+ASKED = ['Say a.', dict(prompt='Say bc.'), dict(messages=CHATS[1]), dict(question='And d?')]
+
+
+@pytest.fixture
+def chat():
+    model, tok = tiny_chat()
+    model.generation_config.eos_token_id = tok.eos_token_id
+    return model, tok
+
+
+def kept(file): return [json.loads(o)['messages'] for o in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize('temperature', [None, 1.])
+def test_answers_go_on_where_they_stopped(chat, temperature, tmp_path, monkeypatch):
+    "The same file as without a stop, also when sampled and when the last line is torn; the answers are the model's own"
+    model, tok = chat
+    def end(*args, **kw): return [o._replace(ended=True) for o in generate_texts(*args, **kw)]
+    monkeypatch.setattr(generation, 'generate_texts', end)
+    how = dict(max_new_tokens=8, temperature=temperature, batch_tokens=1, progress=False)
+    counts = write_answers(model, tok, ASKED, tmp_path/'whole.jsonl', **how)
+    talks = kept(tmp_path/'whole.jsonl')
+    assert sum(counts.values()) == 4 and counts['kept'] == len(talks) > 0
+    calls = []
+    def stops(*args, **kw):
+        calls.append(1)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return end(*args, **kw)
+    monkeypatch.setattr(generation, 'generate_texts', stops)
+    with pytest.raises(KeyboardInterrupt): write_answers(model, tok, ASKED, tmp_path/'a.jsonl', **how)
+    with pytest.raises(PrunebookError, match='other prompts'):
+        write_answers(model, tok, ASKED[:2], tmp_path/'a.jsonl', **how)
+    with open(tmp_path/'a.jsonl.unfinished', 'a') as f: f.write('[3, "torn')
+    write_answers(model, tok, ASKED, tmp_path/'a.jsonl', **how)
+    assert len(calls) == 5 and (tmp_path/'a.jsonl').read_bytes() == (tmp_path/'whole.jsonl').read_bytes()
+    assert not (tmp_path/'a.jsonl.unfinished').exists()
+    with pytest.raises(PrunebookError, match='a.jsonl is there already'):
+        write_answers(model, tok, ASKED, tmp_path/'a.jsonl', **how)
+    if temperature is None:
+        asked = talks[0][:-1]
+        ids = tok(tok.apply_chat_template(asked, tokenize=False, add_generation_prompt=True),
+                  add_special_tokens=False)['input_ids']
+        assert talks[0][-1]['content'] == generate_texts(model, tok, [ids], 8)[0].text
+
+
+def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatch, caplog):
+    said = [Written('It is a.', 5, True), Written(' ', 1, True), Written('It is', 8, False),
+            Written('over and over ' * 9, 9, True)]
+    monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
+    counts = write_answers(*chat, ASKED, tmp_path/'a.jsonl', progress=False)
+    assert counts == dict(kept=1, empty=1, cut_off=1, repeating=1) and '1 of 4 answers kept' in caplog.text
+    assert kept(tmp_path/'a.jsonl') == [[
+        dict(role='user', content='Say a.'), dict(role='assistant', content='It is a.')]]
+    monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0], said[1:2])])
+    with pytest.raises(PrunebookError, match='0 of 1 answers kept.*1 empty'):
+        write_answers(*chat, ASKED[:1], tmp_path/'b.jsonl', progress=False)
+
+
+def test_repetition():
+    code = '\n'.join(f'    x_{i} = f(x_{i - 1}, {i})' for i in range(40))
+    assert not any(map(repeats_itself, ['', 'Paris.', 'no no no', code, ' '.join(map(str, range(200)))]))
+    assert all(map(repeats_itself, ['a b ' * 8, code + '\n' + 'and then the next step is ' * 5, '和' * 40]))
+
+
+@pytest.mark.parametrize('prompts, says', [
+    ([], 'no prompts'), (['a', ' '], 'prompt 1 is'), ([dict(other='x')], 'prompt 0 is'),
+    ([dict(messages=[dict(role='assistant', content='x')])], 'asks nothing')])
+def test_prompts_that_ask_nothing(chat, prompts, says, tmp_path):
+    with pytest.raises(PrunebookError, match=says): write_answers(*chat, prompts, tmp_path/'a.jsonl', progress=False)
+
+
+@pytest.mark.parametrize('packing', ['none', 'packed'])
+@pytest.mark.parametrize('k', [99, 8])
+def test_top_k_is_the_full_form_when_k_is_the_vocabulary(packing, k, tmp_path):
+    model, tok = tiny(), tokenizer()
+    small, recipe = prune_model(model, [2, 3]), SMALL.replace(steps=1, packing=packing)
+    rows = training_rows(tok, texts(), recipe)
+    with_guide, table = top_k_rows(model, rows, k, tmp_path, progress=False)
+    found = []
+    for rows, guide, name in ((rows, LayerStack(model), 'distill'), (with_guide, table, 'distill_top')):
+        batch = collate([rows[i] for i in range(4)], packed=packing != 'none')
+        small.requires_grad_(True).zero_grad()
+        loss = CausalLMLoss(small, LayerStack(small), guide, OBJECTIVES[name].loss, size=7)(**batch)['loss']
+        loss.backward()
+        found.append((loss.item(), torch.cat([o.grad.flatten() for o in small.parameters()])))
+    (full, grad), (top, other) = found
+    if k == 99:
+        assert top == pytest.approx(full, abs=1e-5) and torch.allclose(grad, other, atol=1e-5)
+    else: assert 0 < top < full, 'the rest as one share can only hide differences'
+
+
+def test_the_pass_is_paid_once(tmp_path, monkeypatch):
+    "Of every recipe and seed, and after a stop only what is missing"
+    model, computed = tiny(), []
+    likeliest = teacher._likeliest
+    def count(*args):
+        computed.append(1)
+        if len(computed) == 3: raise KeyboardInterrupt
+        return likeliest(*args)
+    monkeypatch.setattr(teacher, '_likeliest', count)
+    monkeypatch.setattr(teacher, '_SHARD', 1)
+    recipe = SMALL.replace(steps=10)
+    rows = training_rows(tokenizer(), texts(), recipe)
+    def passed(seed=0, k=4):
+        rows = training_rows(tokenizer(), texts(), recipe.replace(seed=seed))
+        return top_k_rows(model, rows, k, tmp_path, progress=False, batch_tokens=50)
+    with pytest.raises(KeyboardInterrupt): passed()
+    assert len(list(tmp_path.rglob('*.safetensors'))) == 2
+    _, table = passed()
+    n = len(computed)
+    assert len(table.units) == len(set(table.units)) and n == 1 + len(list(tmp_path.rglob('*.safetensors')))
+    passed(), passed(seed=1)
+    assert len(computed) == n
+    whole, fresh = top_k_rows(model, rows, 4, tmp_path/'new', progress=False)
+    guide = torch.from_numpy(passed()[0].guide)
+    for a, b in zip(table(guide), fresh(torch.from_numpy(whole.guide))): torch.testing.assert_close(a, b)
+
+
+def test_heal_and_its_folder(tmp_path):
+    model = tiny()
+    small, how = prune_model(model, [2, 3]), dict(teacher=model, teacher_folder=tmp_path/'kept')
+    recipe = SMALL.replace(dropout=0., teacher_bits=32)
+    top = recipe.replace(objective='distill_top', top_k=99)
+    full = run(small, recipe.replace(objective='distill'), teacher=model).history
+    for recipe in (top, top.replace(batch_tokens=20)):
+        for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
+    run(small, top, out=tmp_path/'out', teacher=model)
+    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['adapter', 'asked.json']
+    with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
+
+
+def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch):
+    model, tok = chat
+    save(tmp_path/'big', model, tok)
+    save(tmp_path/'small', prune_model(model, [2]), tok)
+    SMALL.replace(steps=2, batch_size=3, max_length=200).save(tmp_path/'recipe.json')
+    (tmp_path/'few.jsonl').write_text('\n'.join(map(json.dumps, PAIRS)))
+    (tmp_path/'many.jsonl').write_text('\n'.join(map(json.dumps, PAIRS * 2)))
+    def words(prompts, out, *more):
+        return ['heal', str(tmp_path/'small'), str(tmp_path/out), '--prompts', str(tmp_path/prompts), '--config',
+                str(tmp_path/'recipe.json'), '--no-progress', '--json', '--allow-empty', *more]
+    teach = ['--teacher', str(tmp_path/'big')]
+    said = [Written('It is a.', 5, True)] * 4
+    monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
+    assert main(words('many.jsonl', 'out', *teach)) == 0
+    assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == ['It is a.'] * 4
+    for bad, says in ((words('few.jsonl', 'b', *teach), '2 prompts, fewer than one batch of 3'),
+                      (words('many.jsonl', 'b'), '--prompts stands for --texts'),
+                      (words('many.jsonl', 'b', *teach, '--texts', 'wiki'), '--prompts stands for --texts')):
+        assert main(bad) == 2 and says in capsys.readouterr().err
+
+
+def test_a_chat_model_on_plain_texts_is_told(chat, caplog):
+    model, tok = chat
+    caplog.set_level('INFO')
+    recipe = SMALL.replace(steps=1, max_length=64)
+    for rows, told in ((['The cat sat on the mat. '] * 4, True), (PAIRS * 2, False)):
+        caplog.clear()
+        heal(prune_model(model, [2]), tok, rows, recipe.replace(max_length=200), progress=False)
+        assert ('the texts are plain' in caplog.text) == told
