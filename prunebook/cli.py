@@ -5,6 +5,7 @@
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
 import argparse, atexit, inspect, json, logging, math, os, re, signal, sys, threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -363,6 +364,7 @@ def _check(
     files_only: bool = False,   # read headers and config only; do not load and run it
     # also compare with transformers in these stacks, by rules and, where installed, by running: {stacks}
     serve: Sequence[str] | None = None,
+    claims: str | None = None,  # also verify what this run says of the same cut, in two minutes
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     """Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache.
@@ -372,10 +374,15 @@ def _check(
     if not files_only: _in_float32(folder, force_memory)
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
+    if claims and not problems:
+        from prunebook.paper.verify import verify
+        cut = ' '.join(map(str, read_json(f'{folder}/config.json').get('prunebook', {}).get('dropped', ())))
+        said = verify(claims, 2, row=[cut, 'unhealed'])
+        found |= dict(sound=said.verdict != 'rejected', claims=f'{said.verdict}: {said.reason}')
     if problems or not serve: return found
     served = pb.serving_report(folder, serve, run=not files_only)
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
-    return found | dict(sound=all(o.right for o in served), serving=rows)
+    return found | dict(sound=found['sound'] and all(o.right for o in served), serving=rows)
 
 def _in_float32(folder, force_memory):
     if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
@@ -717,6 +724,36 @@ def _report(
     page = pb.report(folder, out, force, progress)
     return dict(report=str(page), figures=str(page.with_name(f'{page.stem}-figures')))
 
+# %% ../nbs/reference/cli.ipynb #verifyco
+@command('prunebook verify --minutes 2')
+def _verify(
+    # the folder of a run, or of several (default: the kept runs of the book, where they stand beside the library)
+    run: str | None = None, *,
+    claim: str | None = None,  # only the rows behind a claim of the paper, such as C5a
+    # only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
+    row: Sequence[str] = (),
+    minutes: float = 10,       # at most, for all runs together
+    seed: int | None = None,   # of the draw; the same seed goes on where it stopped (default: a new one)
+    model: str | None = None,  # {models}, a hub id or a folder (default: what the run names)
+    dtype: str = 'auto',       # type of the weights, as in the other commands
+    progress: bool = True
+):
+    """Draw items of a run, score them again, and confirm or reject its rows. Exit code 0: confirmed, 1: rejected,
+    3: neither."""
+    from prunebook.paper.verify import kept_runs, verify
+    runs, found = kept_runs(run), []
+    for o in runs:
+        found.append(verify(o, minutes / len(runs), seed, claim, row, model, None, dtype, progress))
+        seed = found[0].seed
+    rows = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')]
+    words = {o.verdict for o in found}
+    word = next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), 'not verifiable here')
+    return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows
+                      if r['verdict'] != 'not verifiable here'],
+                runs=[dict(run=o.run, verdict=o.verdict, reason=o.reason, seconds=o.seconds) for o in found],
+                lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == 'not verifiable here')),
+                verdict=word, seed=seed)
+
 # %% ../nbs/reference/cli.ipynb #a1ff6f8b
 @command('prunebook estimate demo')
 def _estimate(
@@ -876,6 +913,7 @@ def _run(args):
     text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
     if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
     if 'rejected' in found: return 5
+    if 'verdict' in found: return dict(confirmed=0, rejected=1).get(found['verdict'], 3)
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
     return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
 
@@ -898,7 +936,7 @@ def _check_models(args):
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
-) -> int:  # 0: done; 1: a problem; 2: wrong use or input; 4: answers lost; 130: interrupted; 143: ended by SIGTERM
+) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 130, 143: interrupted, by SIGTERM
     "Entry point of `prunebook`"
     words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
     def complain(why):

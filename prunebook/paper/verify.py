@@ -7,9 +7,12 @@ from __future__ import annotations
 import hashlib, json, secrets, time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 import numpy as np
+import pandas as pd
+import prunebook
 from ..core import PrunebookError, atomic_write, digest, first_line, read_json
 from ..data.texts import tokenize
 from ..evaluation.scores import item_hash
@@ -18,55 +21,58 @@ from ..model.assets import ASSETS, cache_dir
 from .runs import KEYS, _FILES, _items_by_key, kept_score, read_record, read_run
 from .sweep import Cut, SweepConfig, _questions_of, _task_of, kept_config
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from transformers import PreTrainedTokenizerBase
-
 # %% auto #0
-__all__ = ['TOLERANCE', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files', 'claim_rows',
-           'Verification', 'verify']
+__all__ = ['TOLERANCE', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files', 'kept_runs',
+           'claim_rows', 'Verification', 'verify']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 TOLERANCE = dict(choice=dict(float32=9., bfloat16=9.), loss=dict(float32=9., bfloat16=9.))  # by kind and coarser dtype
-_HONEST, _LIE = np.array([.995, .0049, .0001]), np.array([.98, .01, .01])  # agrees, contradicts, contradicts grossly
-ALPHA, SHARE = .01, .02  # of honest runs at most so many are rejected; a row is confirmed if less of it can be false
+ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
+# probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
+_HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
 
 def deviation(stored: Sequence[float], here: Sequence[float]) -> float:
-    "Largest difference of the numbers (nats) of an item, by the root of their size: z in the text"
+    "z of an item: the largest difference of its numbers (nats), by the root of their size"
     a, b = np.asarray(stored, float), np.asarray(here, float)
     return float((np.abs(b - a) / np.sqrt(1 + np.abs(b))).max())
 
 def log_evidence(counts: np.ndarray) -> np.ndarray:
-    "(rows, 3) items that agree, contradict and contradict grossly → (rows,) log E against each row"
-    return np.asarray(counts) @ np.log(_LIE / _HONEST)
+    "(rows, 4) items that agree, are near ties, contradict, contradict grossly → (rows,) log E against each row"
+    return counts @ np.log(_LIE / _HONEST)
 
-def is_rejected(log_e: np.ndarray) -> bool:
+def is_rejected(counts: np.ndarray) -> bool:
     "Does the mean of E over the rows reach 1 / ALPHA?"
-    return bool(np.logaddexp.reduce(log_e) - np.log(len(log_e)) >= -np.log(ALPHA))
+    return len(counts) > 0 and np.logaddexp.reduce(log_evidence(counts)) >= np.log(len(counts) / ALPHA)
 
+@lru_cache(maxsize=4096)
 def at_most(drawn: int, false: int, size: int) -> float:
     "Upper 95 % bound of the share of a row's `size` items that contradict, when `false` of `drawn` did"
     from scipy.stats import hypergeom
-    able = np.arange(size + 1)[hypergeom.cdf(false, size, np.arange(size + 1), drawn) > .05]
+    able = np.flatnonzero(hypergeom.cdf(false, size, np.arange(size + 1), drawn) > .05)
     return float(able.max(initial=false) / size)
 
 # %% ../../nbs/paper/trust.ipynb #trust030
-def check_files(folder: str | Path) -> bool:  # Are there checksums?
-    """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it. Raises `PrunebookError` for
-    a file that is missing or differs"""
+def check_files(folder: str | Path) -> None:
+    """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
+    `PrunebookError` for a file that is missing or differs"""
     folder = Path(folder).absolute()
-    if not (kept := folder.parent/'checksums.txt').is_file(): return False
-    lines = [o.split(maxsplit=1) for o in kept.read_text(encoding='utf-8').splitlines()]
-    own = {Path(o[1]).name: o[0] for o in lines if len(o) == 2 and Path(o[1]).parent.name == folder.name}
-    for name, was in own.items():
-        if not (folder/name).is_file() or was != hashlib.sha256((folder/name).read_bytes()).hexdigest():
-            raise PrunebookError(f'{folder/name} is missing, or not the file that {kept} names (sha256 {was[:12]}…). '
-                                 'Restore it.')
-    return bool(own)
+    kept = folder.parent/'checksums.txt'
+    for line in kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else ():
+        was, name = line.split()
+        file = kept.parent/name
+        if file.parent != folder: continue
+        if not file.is_file() or was != hashlib.sha256(file.read_bytes()).hexdigest():
+            raise PrunebookError(f'{file} is missing, or not the file that {kept} names. Restore it.')
 
-def claim_rows(folder: str | Path, claim: str) -> 'pd.DataFrame':
-    "The rows of a run whose items decide a claim on the first page. Raises `PrunebookError` for an unknown claim"
-    import pandas as pd
+def kept_runs(folder: str | Path | None = None) -> list[Path]:
+    "A run, or the runs in a folder; by default those of the book, if they stand beside the library"
+    folder = Path(folder or Path(prunebook.__file__).parents[1]/'nbs'/'results')
+    if not (runs := [folder] if (folder/_FILES['record']).exists() else
+            sorted(o.parent for o in folder.glob('*/' + _FILES['record']))): read_record(folder)  # which says why not
+    return runs
+
+def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
+    "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
     from prunebook.paper.claims import CLAIMS, RunFolder, judge_claim, open_run
     if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
     run, seen = open_run(folder), []
@@ -77,40 +83,55 @@ def claim_rows(folder: str | Path, claim: str) -> 'pd.DataFrame':
     for task in CLAIMS[claim].tasks(run): judge_claim(run, claim, task)
     return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
 
-def _named(table, words):
-    "Rows that have each of `words` as sweep, strategy, n, task, or healed or unhealed"
-    def has(row): return {row.sweep, row.strategy, str(row.n), row.task, 'healed' if row.healed else 'unhealed'}
-    found = table[[set(map(str, words)) <= has(o) for o in table.itertuples()]]
-    if found.empty: raise PrunebookError(f'no row is {" ".join(map(str, words))}. Give a sweep, a strategy, n, a task, '
-                                         '"healed" or "unhealed", or some of them.')
-    return found
+def _chosen(folder, claim, words):
+    "The rows behind a claim, that have each of `words` as sweep, strategy, n, task, layers, healed or unhealed"
+    table, words = read_run(folder), set(map(str, words))
+    if claim: table = table.merge(claim_rows(folder, claim)[KEYS])
+    has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers),
+            'healed' if o.healed else 'unhealed'} for o in table.itertuples()]
+    table = table[[words <= o for o in has]].reset_index(drop=True)
+    if table.empty:
+        raise PrunebookError(f'{folder} has no such row: claim {claim}, row {" ".join(sorted(words))}. Name a claim, '
+                             'or a sweep, a strategy, n, a task, "healed" or "unhealed".')
+    return table
 
 # %% ../../nbs/paper/trust.ipynb #trust040
 @dataclass
 class _Stratum:
     "What one draw of an item serves: rows of one cut, asked the same"
     key: str
-    first: Any           # Its first row
+    row: Any             # The first of them
     config: SweepConfig
     task: Task           # With its items as a list
     places: list[int]    # Which of them were scored
     order: np.ndarray    # In which they are drawn
-    rows: list[int] = field(default_factory=list)       # Of the table
-    scores: list[Any] = field(default_factory=list)     # As stored, for each of them
-    found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far, in their order
+    adapter: str         # Its folder, of a healed row
+    rows: list[int] = field(default_factory=list)     # Their places in the table
+    scores: list[Any] = field(default_factory=list)   # As stored, of each of them
+    found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
     @property
-    def shared(self) -> bool:
-        "Are all cuts scored in one walk through the layers? Then they draw the same documents"
-        return self.task.kind == 'loss' and not self.first.healed
+    def draw(self) -> str:
+        "The same for strata that draw the same items: documents, because cuts share layers in one pass"
+        return f'{self.task.name} {self.order}' if self.task.kind == 'loss' and not self.adapter else self.key
+
+    def judged(self, score: Any, dtypes: Sequence[str]) -> np.ndarray:
+        "Drawn items that agree, are near ties, contradict, and contradict grossly"
+        kind, counts = self.task.kind, np.zeros(4, int)
+        limit = max(TOLERANCE[kind].get(o, TOLERANCE[kind]['bfloat16']) for o in dtypes)
+        for i, here in zip(self.order, self.found):
+            z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], here)
+            tie = kind == 'choice' and np.argmax(here) != np.argmax(score.logprobs[i])
+            counts[3 if not z <= 3 * limit else 2 if z > limit else 1 if tie else 0] += 1
+        return counts
 
 def _asked(config, row, tokenizer, positions):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
+    if task.kind == 'generated': raise PrunebookError('written answers part at the first near tie')
     if task.kind not in ('loss', 'choice') or task.kind == 'loss' and config.scoring.get('chat'):
-        raise PrunebookError({'generated': 'written answers part at the first near tie'}.get(
-            task.kind, 'this kind of score is not compared'))
+        raise PrunebookError('this kind of score is not compared')
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
@@ -121,12 +142,12 @@ def _books(score, task, known):
     "What speaks against a stored score by itself; `None` if nothing does"
     if task.kind == 'loss': return None if score.counts == known else 'its documents have other lengths'
     if score.answers != known: return 'its right answers are not those of the questions'
+    if len(score.logprobs) != score.n: return 'it has no log-probabilities'
     if score.scoring == 'per_token' or task.answers and score.scoring == 'per_char': return None
-    for p, lp, o in zip(score.picked, score.logprobs, task.items):
-        size = [len(c) if score.scoring == 'per_char' else 1 for c in o['choices']]
-        value = [v / s for v, s in zip(lp, size)]
-        if not 0 <= p < len(lp) or value[p] < max(value) - .0011: return 'a pick is not what its log-probabilities say'
-    return None if len(score.logprobs) == score.n else 'it has no log-probabilities'
+    for picked, logprobs, o in zip(score.picked, score.logprobs, task.items):
+        by = [v / len(c) if score.scoring == 'per_char' else v for v, c in zip(logprobs, o['choices'])]
+        if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
+            return 'a pick is not what its log-probabilities say'
 
 def _strata(folder, table, record, seed, tokenizer, positions):
     "Strata of the rows that can be verified; why the others cannot, and what is false by itself, by place in the table"
@@ -139,14 +160,11 @@ def _strata(folder, table, record, seed, tokenizer, positions):
             if how not in asked: asked[how] = _asked(config, row, tokenizer, positions)
             task, places, known, own = asked[how]
             if not isinstance(row.items, str): raise PrunebookError('its items have no hash')
-            if row.items != record['sweeps'][row.sweep]['items'].get(row.task, row.items):
-                false[i] = 'its items are not those that run.json names'
-                continue
             if row.items != own:
-                raise PrunebookError('the texts or their tokens here are others' if task.kind == 'loss' else
-                                     'the questions here are others')
-            adapter = f'{row.sweep}-{row.strategy}-{row.n}-{row.seed}' if row.healed else ''
-            if adapter and not (folder/'adapters'/adapter).is_dir(): raise PrunebookError('healed, without its adapter')
+                raise PrunebookError('its items, or their tokens, are others here')
+            cut = f'{row.sweep}-{Cut(row.strategy, row.n, row.seed).key}'
+            adapter = str(Path(folder)/'adapters'/cut) if row.healed else ''
+            if adapter and not Path(adapter).is_dir(): raise PrunebookError('healed, and its adapter is not there')
         except PrunebookError as e:
             lacks[i] = first_line(e).partition('. ')[0]
             continue
@@ -159,61 +177,59 @@ def _strata(folder, table, record, seed, tokenizer, positions):
         if key not in strata:
             drawn = digest(how, own) if task.kind == 'loss' else key
             order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
-            strata[key] = _Stratum(key, row, config, task, list(places), order)
+            strata[key] = _Stratum(key, row, config, task, list(places), order, adapter)
         strata[key].rows.append(i)
         strata[key].scores.append(score)
     return list(strata.values()), lacks, false
 
 # %% ../../nbs/paper/trust.ipynb #trust050
-def _rescored(model, tokenizer, folder, strata, items):
-    "Numbers of each of `items`, for each of `strata`, which ask the same: log-probabilities of choices, or nats"
+def _rescored(model, tokenizer, strata, at):
+    "Numbers of the items drawn at the places `at`, of each of `strata`, which draw the same"
     from prunebook.evaluation.losses import cut_losses
     from prunebook.healing.adapters import load_adapter
     from prunebook.model.stack import LayerStack, weight_sharing_copy
     from prunebook.pruning.strategies import Plan, prune_model
     first, stack = strata[0], LayerStack(model)
-    layers = [[int(l) for l in o.first.layers.split()] if isinstance(o.first.layers, str) else [] for o in strata]
-    keeps = [[l for l in range(len(stack)) if l not in cut] for cut in layers]
-    row, config = first.first, first.config
+    task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
+    cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
+    keeps = [[l for l in range(len(stack)) if l not in cut] for cut in cuts]
     how = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
-    if first.shared: scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
-    elif row.healed:
-        plan = Plan(tuple(layers[0]), len(stack), row.strategy)
-        small = prune_model(model, plan) if plan.layers else weight_sharing_copy(model)
-        adapter = folder/'adapters'/f'{row.sweep}-{Cut(row.strategy, row.n, row.seed).key}'
-        scores = [first.task.score(load_adapter(small, adapter), tokenizer, items, **how)]
+    if first.adapter:
+        plan = Plan(cuts[0], len(stack), first.row.strategy)
+        small = prune_model(model, plan) if cuts[0] else weight_sharing_copy(model)
+        scores = [task.score(load_adapter(small, first.adapter), tokenizer, items, **how)]
+    elif task.kind == 'loss': scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
     else:
         with stack.view(keeps[0]) as small:
-            scores = [first.task.score(small, tokenizer, items, chat=config.scoring.get('chat', False), **how)]
-    return [[[o] for o in s.sums] if first.task.kind == 'loss' else s.logprobs for s in scores]
+            scores = [task.score(small, tokenizer, items, chat=config.scoring.get('chat', False), **how)]
+    numbers = [[[o] for o in s.sums] if task.kind == 'loss' else s.logprobs for s in scores]
+    return [[[round(v, 6) for v in item] for item in own] for own in numbers]
 
-def _judged(stratum, score, dtypes):
-    "Items of a stored score that agree, are near ties, contradict, and contradict grossly, of those drawn so far"
-    kind = stratum.task.kind
-    limit, counts = max(TOLERANCE[kind].get(o, TOLERANCE[kind]['bfloat16']) for o in dtypes), np.zeros(4, int)
-    for i, here in zip(stratum.order, stratum.found):
-        z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], here)
-        tie = kind == 'choice' and int(np.argmax(here)) != int(np.argmax(score.logprobs[i]))
-        counts[3 if not z <= 3 * limit else 2 if z > limit else 1 if tie else 0] += 1
-    return counts
+def _turns(strata, done) -> Iterator[tuple[list[_Stratum], np.ndarray]]:
+    "Strata that are scored together and the places to draw now: a few of each first, until all are `done`"
+    turn = 0
+    while todo := [o for o in strata if len(o.found) < len(o.order) and not done(o)]:
+        groups: dict[Any, list[_Stratum]] = {}
+        for o in todo: groups.setdefault((o.draw, len(o.found)), []).append(o)
+        for (_, n), own in groups.items():
+            yield own, own[0].order[n:n + (min(8, 4**turn) if own[0].task.kind == 'loss' else min(48, 3 * 4**turn))]
+        turn += 1
 
 # %% ../../nbs/paper/trust.ipynb #trust060
 @dataclass(repr=False)
 class Verification:
     "What the drawn items say about a run"
-    verdict: str          # "confirmed", "rejected", "undecided" or "not verifiable here"
+    verdict: str         # "confirmed", "rejected", "undecided" or "not verifiable here"
     reason: str
     run: str
-    model: str
     seed: int
     seconds: float
-    at_most: float        # Upper 95 % bound of the share of false items, the mean over rows
-    rows: 'pd.DataFrame'  # `KEYS`, drawn, agreeing, within_tolerance, contradicting, at_most, verdict, reason
+    rows: pd.DataFrame   # `KEYS`, drawn, agreeing, within_tolerance, contradicting, at_most, verdict, reason
 
     def __repr__(self): return f'{self.run}: {self.verdict} ({self.reason}; seed {self.seed}, {self.seconds:.0f} s)'
 
-def _loaded(record, model, tokenizer, dtype, stored, progress):
-    "The model of a run and its tokenizer. Raises `PrunebookError` if it is not at hand"
+def _load(record, model, tokenizer, dtype, stored, progress):
+    "The model of a run, and its tokenizer. Raises `PrunebookError` if it is not at hand"
     from prunebook.model.loading import load_model
     from prunebook.model.stack import fingerprint
     was = record['model']
@@ -232,90 +248,67 @@ def verify(
     claim: str | None = None,     # Only the rows behind a claim, such as "C5a"
     row: Sequence[str] = (),      # Only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
     model: Any = None,            # A name for `load_model`, or a model; what the run names if `None`
-    tokenizer: 'PreTrainedTokenizerBase | None' = None,  # Of a model that is given
+    tokenizer: Any = None,        # Of a model that is given
     dtype: str = 'auto',          # To compute in, as in `load_model`
     progress: bool = True
 ) -> Verification:
     """Draw items of a run at random, score them again, and say whether its rows are confirmed. The items scored so far
     are kept in the cache, and the same seed goes on there. Raises `PrunebookError` for a run that cannot be read"""
     from tqdm.auto import tqdm
-    folder, start = Path(run), time.perf_counter()
-    record = read_record(folder)
+    folder, start, record = Path(run), time.perf_counter(), read_record(run)
     check_files(folder)
-    seed = secrets.randbelow(2**31) if seed is None else int(seed)
-    table, items = read_run(folder), folder/_FILES['items']
-    if claim: table = table.merge(claim_rows(folder, claim)[KEYS])
-    if row: table = _named(table, row)
-    table = table.reset_index(drop=True)
-    stored = [o.removeprefix('torch.') for o in table.dtype]
-    if items.exists(): _items_by_key(items)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    if not minutes > 0 or seed < 0: raise PrunebookError(f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.')
+    table, counts = _chosen(folder, claim, row), {}
+    stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
+    if there := (folder/_FILES['items']).exists(): _items_by_key(folder/_FILES['items'])
     try:
-        if not items.exists(): raise PrunebookError('the run has no items')
-        model, tokenizer = _loaded(record, model, tokenizer, dtype, stored, progress)
+        if not there: raise PrunebookError('the run has no items')
+        model, tokenizer = _load(record, model, tokenizer, dtype, stored, progress)
         from prunebook.model.stack import LayerStack
         strata, lacks, false = _strata(folder, table, record, seed, tokenizer, LayerStack(model).positions)
-    except PrunebookError as e: strata, lacks, false = [], dict.fromkeys(range(len(table)), first_line(e)), {}
+    except PrunebookError as e: lacks = dict.fromkeys(range(len(table)), first_line(e))
     here = str(getattr(model, 'dtype', '')).removeprefix('torch.')
-    counts = {i: np.zeros(4, int) for o in strata for i in o.rows}
     kept = cache_dir()/'verify'/f'{digest(record["model"], here, seed)}.json'
     known = read_json(kept, 1024) if kept.exists() else {}
 
-    def count(stratum):
-        for i, score in zip(stratum.rows, stratum.scores): counts[i] = _judged(stratum, score, (stored[i], here))
-    def rejected():
-        if false: return True
-        own = np.array(list(counts.values()))
-        return len(own) > 0 and is_rejected(log_evidence(np.stack([own[:, :2].sum(1), own[:, 2], own[:, 3]], 1)))
-    def bound(i): return at_most(counts[i].sum(), counts[i][2:].sum(), int(table['count'][i]))
+    def count(o): counts.update((i, o.judged(s, (stored[i], here))) for i, s in zip(o.rows, o.scores))
+    def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
+    def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
     for o in strata:
         o.found = known.get(o.key, [])
         count(o)
     begun, end = time.perf_counter(), time.perf_counter() + 60 * minutes
-    with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}: seconds', disable=not progress) as bar:
-        for group, size in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.rows)):
+    with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
+        for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.rows)):
             if time.perf_counter() > end or rejected(): break
-            at = group[0].order[len(group[0].found):][:size]
-            new = _rescored(model, tokenizer, folder, group, [group[0].task.items[group[0].places[i]] for i in at])
-            for o, values in zip(group, new):
-                o.found = known[o.key] = o.found + [[round(v, 6) for v in item] for item in values]
+            for o, numbers in zip(group, _rescored(model, tokenizer, group, at)):
+                o.found = known[o.key] = o.found + numbers
                 count(o)
             kept.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(kept, json.dumps(known))
             bar.update(round(min(time.perf_counter(), end) - begun) - bar.n)
-    return _verdict(folder, record, table, strata, counts, lacks, false, rejected(), seed, time.perf_counter() - start)
+    own = np.array([counts.get(i, np.zeros(4, int)) for i in range(len(table))])
+    # documents that are drawn for many cuts at once count once
+    drawn = sum({o.draw: len(o.found) for o in strata}.values())
+    word, reason, words, shares = _verdict(table, own, drawn, lacks, false, rejected())
+    rows = table[KEYS].assign(drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1],
+                              contradicting=own[:, 2:].sum(1), at_most=shares, verdict=words,
+                              reason=[(false | lacks).get(i, '') for i in range(len(table))])
+    return Verification(word, reason, folder.name, seed, round(time.perf_counter() - start, 1), rows)
 
-def _turns(strata, done) -> Iterator[tuple[list[_Stratum], int]]:
-    "Strata that are scored together, and how many items to draw now: a few of each first, until all are `done`"
-    turn = 0
-    while todo := [o for o in strata if len(o.found) < len(o.order) and not done(o)]:
-        groups: dict[Any, list[_Stratum]] = {}
-        for o in todo: groups.setdefault((str(o.order), len(o.found)) if o.shared else o.key, []).append(o)
-        for own in groups.values(): yield own, min(8, 4**turn) if own[0].task.kind == 'loss' else min(48, 3 * 4**turn)
-        turn += 1
-
-def _verdict(folder, record, table, strata, counts, lacks, false, rejected, seed, seconds):
+def _verdict(table, counts, drawn, lacks, false, rejected):
+    "The word of a run, why, the words of its rows, and the bound of each on the share of its items that are false"
     from scipy.stats import beta
-    rows = []
-    for i, row in table[KEYS].iterrows():
-        n, own = counts.get(i, np.zeros(4, int)), dict(verdict='not verifiable here', reason=lacks.get(i, ''))
-        share = at_most(n.sum(), n[2:].sum(), int(table['count'][i])) if n.sum() else 1.
-        if i in false: own = dict(verdict='rejected', reason=false[i])
-        elif i in counts:
-            heavy = log_evidence([n[0] + n[1], n[2], n[3]]) >= -np.log(ALPHA)
-            own = dict(verdict='rejected' if rejected and heavy else 'confirmed' if share < SHARE else 'undecided',
-                       reason='')
-        rows.append(row.to_dict() | dict(drawn=n.sum(), agreeing=n[0], within_tolerance=n[1], contradicting=n[2] + n[3],
-                                         at_most=share) | own)
-    # documents that are drawn for all cuts at once count once
-    drawn = sum({o.key if not o.shared else str(o.order): len(o.found) for o in strata}.values())
-    bad = sum(int(o[2:].sum()) for o in counts.values())
-    share = float(beta.ppf(.95, bad + 1, drawn - bad)) if drawn > bad else 1.
-    import pandas as pd
-    rows = pd.DataFrame(rows)
-    reasons = rows.reason[rows.reason != ''].value_counts()
-    told = f'{drawn} items of {len(counts)} rows drawn, {bad} contradict; less than {share:.2%} are false'
-    if counts: told += f', and in a single row less than {rows.at_most[list(counts)].max():.1%}'
-    if rejected: word, told = 'rejected', '; '.join(reasons.index[reasons.index.isin(false.values())]) or told
-    elif not counts: word, told = 'not verifiable here', '; '.join(reasons.index[:3])
-    else: word = 'confirmed' if share < SHARE else 'undecided'
-    return Verification(word, told, folder.name, record['model']['name'], seed, round(seconds, 1), share, rows)
+    bad, rows = int(counts[:, 2:].sum()), np.arange(len(table))
+    shares = np.array([at_most(*map(int, o)) for o in zip(counts.sum(1), counts[:, 2:].sum(1), table['count'])])
+    wrong = np.isin(rows, list(false)) | rejected & (log_evidence(counts) >= -np.log(ALPHA))
+    words = np.select([wrong, np.isin(rows, list(lacks)), shares < SHARE],
+                      ['rejected', 'not verifiable here', 'confirmed'], 'undecided')
+    share, n = float(beta.ppf(.95, bad + 1, drawn - bad)) if drawn > bad else 1., len(table) - len(lacks)
+    if not n: return 'not verifiable here', '; '.join(list(dict.fromkeys(lacks.values()))[:3]), words, shares
+    said = f'{drawn} items of {n} rows drawn, {bad} contradict'
+    if rejected: return 'rejected', '; '.join(dict.fromkeys(false.values())) or said, words, shares
+    most = max(o for i, o in enumerate(shares) if i not in lacks)
+    said += f'; less than {share:.2%} are false, and in a single row less than {most:.1%}'
+    return 'confirmed' if share < SHARE else 'undecided', said, words, shares
