@@ -19,9 +19,9 @@ if find_spec('google') and find_spec('google.colab'):
 
 
 def course():
-    "The pages of the course, as the sidebar lists them"
+    "The pages of the start and the course, as the sidebar lists them"
     contents = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
-    return next(o['contents'] for o in contents if isinstance(o, dict) and o['section'] == 'Course')
+    return [p for o in contents if isinstance(o, dict) and o['section'] in ('Start', 'Course') for p in o['contents']]
 
 
 def source(cell): return ''.join(cell['source'])
