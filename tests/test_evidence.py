@@ -20,3 +20,19 @@ def test_kept_sweeps_were_made_with_these_settings(model, name):
     file = root/'nbs'/'results'/model/'run.json'
     kept = json.loads(file.read_text())['sweeps'].get(name) if file.exists() else None
     if kept: assert differences(kept['config'], _config_record(config)) == []
+
+
+def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
+    "On the demo, two steps each: what is there is not made again"
+    spec = importlib.util.spec_from_file_location('abilities', root/'tools'/'abilities.py')
+    abilities = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(abilities)
+    words = ['--smoke', '--dtype', 'float32', '--work', str(tmp_path/'work'), '--results', str(tmp_path/'out'),
+             '--only', 'parent', 'self-top-2']
+    abilities.main(words)
+    files = {o: o.stat().st_mtime_ns for o in (tmp_path/'out').rglob('*.json')}
+    assert {o.name for o in (tmp_path/'out'/'self-top-2').iterdir()} == {
+        'agreement.json', 'c4.json', 'gsm8k_shots_0.json', 'healing.json'}
+    abilities.main(words)
+    assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'out').rglob('*.json')}
+    assert 'share no eight words' in capsys.readouterr().out

@@ -1,0 +1,125 @@
+"""Which healing brings written answers back? `python tools/abilities.py` makes or resumes the arms of experiment M.
+
+The design, written before the first row, is on the page discoveries/design. An arm is a cut of Qwen2.5-Coder-1.5B, the
+texts and the objective of its healing, and a seed. Its scores stand in nbs/results/abilities/ARM, a file a task, which
+are read and left alone; its healing works in a folder of --work and goes on there after a stop. `--only ARM …` makes
+some arms, `--list` shows them, `--smoke` runs the same on the demo model in a minute. One run at a time.
+"""
+import argparse
+import inspect
+import json
+import pydoc
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prunebook import HealingConfig, evaluate, heal, load_model, load_questions, load_texts, prune_model
+from prunebook.evaluation.scores import load_score
+from prunebook.healing.conversations import documents
+from prunebook.healing.packing import training_rows
+from prunebook.healing.teacher import write_answers
+from prunebook.similarity.distances import LayerDistances
+
+RESULTS = Path(__file__).parent.parent/'nbs'/'results'
+TOKENS = 102_400
+
+class Arm(NamedTuple):
+    "A healing: layers dropped by similarity, what it learns (`None`: not healed), how, and with which seed"
+    n: int
+    texts: str | None = None
+    objective: str = 'lm'
+    seed: int = 0
+    times: int = 1  # so many times the tokens
+
+FIRST = {'parent': Arm(0), 'cut-2': Arm(2), 'c4-2': Arm(2, 'c4'), 'self-2': Arm(2, 'self'),
+         'self-top-2': Arm(2, 'self', 'distill_top'), 'c4-top-2': Arm(2, 'c4', 'distill_top'),
+         'c4-0': Arm(0, 'c4'), 'self-0': Arm(0, 'self')}
+RIVALS = ['self-2', 'self-top-2', 'c4-top-2']
+
+def arms(results):
+    "All arms in their order; those of the best rival stand once all rivals have their GSM8K"
+    found = dict(FIRST)
+    files = {o: results/o/'gsm8k_shots_0.json' for o in RIVALS}
+    best = max(RIVALS, key=lambda o: load_score(files[o]).k) if all(o.exists() for o in files.values()) else None
+    for name in filter(None, (best, 'c4-2')):
+        base, stem = FIRST[name], name.removesuffix('-2')
+        found |= {f'{name}-seed-{s}': base._replace(seed=s) for s in (1, 2)} | {f'{stem}-4': base._replace(n=4)}
+    return found | ({f'{best}-long': FIRST[best]._replace(times=10)} if best else {})
+
+def words(text, n=8):
+    "All runs of `n` words"
+    found = re.findall(r'\w+', text.lower())
+    return {tuple(found[i:i + n]) for i in range(len(found) - n + 1)}
+
+@cache
+def prompts(most):
+    "Problems of MATH-500, questions of SciQ, functions to write and texts to sum up; none near a scored question"
+    said = [o['question'] for o in load_questions('math500')] + [o['question'] for o in load_questions('sciq')][::3]
+    for name in 'collections csv datetime functools heapq itertools json os.path random re shutil statistics string ' \
+                'textwrap urllib.parse bisect math calendar colorsys difflib'.split():
+        made = [o for _, o in inspect.getmembers(pydoc.locate(name), inspect.isroutine) if inspect.getdoc(o)]
+        said += [f'Write a Python function that does this:\n\n{inspect.getdoc(o)[:800]}' for o in made]
+    said += [f'Sum up this text in two sentences.\n\n{o[:800]}' for o in load_texts('wiki', n=200)]
+    scored = set()
+    for task in ('gsm8k', 'humaneval', 'mmlu', 'arc_easy'):
+        for o in load_questions(task): scored |= words(' '.join([o['question'], *map(str, o.get('choices', []))]))
+    apart = [o for o in dict.fromkeys(said) if not words(o) & scored]
+    print(f'{len(apart)} of {len(said)} prompts share no eight words in a row with a scored question', flush=True)
+    return [apart[i] for i in np.random.default_rng(0).permutation(len(apart))[:most]]
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--only', nargs='+', metavar='ARM')
+    p.add_argument('--list', action='store_true', help='show the arms, and which scores they have')
+    p.add_argument('--smoke', action='store_true', help='two steps, a few items, the demo model')
+    p.add_argument('--dtype', default='bfloat16', help='float32 where 16 bits are slow')
+    p.add_argument('--work', type=Path, default=Path('abilities-work'), help='where healings and answers are kept')
+    p.add_argument('--results', type=Path, default=RESULTS/'abilities')
+    args = p.parse_args(argv)
+    known = arms(args.results)
+    if args.list: return print('\n'.join(f'{k}: {len(list((args.results/k).glob("*.json")))} files' for k in known))
+    if odd := set(args.only or ()) - set(known): p.error(f'no arms {sorted(odd)}; there are {", ".join(known)}')
+    chat, plain, new, size, most = {'gsm8k:shots=0': 400, 'humaneval': 164}, {
+        'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}, 400, (2, 512), 1000
+    if args.smoke: chat, plain, new, size, most = {'gsm8k:shots=0': 3}, {'c4': 2, 'agreement': 2}, 16, (2, 128), 12
+    parent, tok = load_model('demo' if args.smoke else 'qwen2.5-coder-1.5b', dtype=args.dtype)
+    distances = LayerDistances.load(RESULTS/('demo' if args.smoke else 'qwen2.5-coder-1.5b'))
+
+    def healed(name, arm, model):
+        "The model of an arm"
+        if arm.texts == 'self':
+            answers = args.work/'answers.jsonl'
+            if not answers.exists(): write_answers(parent, tok, prompts(most), answers, max_new_tokens=new)
+            texts = load_texts(answers)
+        else: texts = load_texts('demo', 'healing')
+        recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=5e-4, packing='packed',
+                               seed=arm.seed, objective=arm.objective)
+        mean = training_rows(tok, documents(texts, tok, size[1]), recipe).lengths.mean()
+        recipe = recipe.replace(steps=2 if args.smoke else round(arm.times * TOKENS / (size[0] * mean)))
+        teacher = parent if arm.objective != 'lm' else None
+        done = heal(model, tok, texts, recipe, args.work/name, teacher=teacher, resume=True,
+                    teacher_folder=args.work/'teacher')
+        note = dict(tokens=done.history[-1]['tokens'], steps=recipe.steps, seconds=done.seconds,
+                    losses=[done.history[0]['loss'], done.history[-1]['loss']])
+        (args.results/name/'healing.json').write_text(json.dumps(note) + '\n')
+        return done.model
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    for name in args.only or arms(args.results):
+        arm, place = arms(args.results)[name], args.results/name
+        place.mkdir(parents=True, exist_ok=True)
+        wanted = [(o, k, o in chat) for o, k in (chat | plain).items()
+                  if not (place/(re.sub('[:=,]', '_', o) + '.json')).exists() and (name, o) != ('parent', 'agreement')]
+        if not wanted: continue
+        model = prune_model(parent, distances.best_block(arm.n)) if arm.n else parent
+        if arm.texts: model = healed(name, arm, model)
+        for task, k, said in wanted:
+            count = dict(n_texts=k) if task in ('c4', 'agreement') else dict(n_questions=k)
+            other = parent if task == 'agreement' else None
+            print(name, evaluate(model, tok, [task], **count, chat=said, save=place, parent=other,
+                                 max_new_tokens=(512 if task == 'humaneval' else new) if said else None), flush=True)
+
+if __name__ == '__main__': main()
