@@ -18,7 +18,7 @@ from .evaluation.generation import lost_answers, sample_answers
 from .evaluation.losses import cut_losses, text_loss
 from .evaluation.scores import compare
 from .evaluation.tasks import evaluate, ready_tasks
-from .healing.conversations import documents
+from .healing.packing import documents
 from .healing.healing import heal
 from .healing.recipes import RECIPES, HealingConfig
 from .model.loading import load_config, load_model, own_type

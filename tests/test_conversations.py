@@ -4,9 +4,8 @@ import numpy as np, pytest, torch
 from datasets import Dataset
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
-from prunebook.healing.conversations import documents, render_conversation
+from prunebook.healing.packing import collate, documents, render_conversation, training_rows
 from prunebook.healing.healing import heal
-from prunebook.healing.packing import collate, training_rows
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL

@@ -230,25 +230,21 @@ def test_generated_answers_do_not_depend_on_the_batch():
 def written(*args, **kw): return [o.text for o in generate_texts(*args, **kw)]
 
 
-def test_generation_equals_a_greedy_loop_and_stops():
-    model, tok = tiny(**SMALL), letter_tokenizer()
-    model.generation_config.eos_token_id = None
-    prompts = [tok(o)['input_ids'] for o in ('abc', 'question')]
-    for row, got in zip(prompts, written(model, tok, prompts, 6)):
-        ids = list(row)
-        for _ in range(6):
-            with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        want = tok.decode(ids[len(row):], skip_special_tokens=True)
-        assert got == want
-        assert written(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
-
-
 def greedy(model, ids, n):
     "The first n tokens of a greedy loop without a cache"
     ids, start = list(ids), len(ids)
     for _ in range(n):
         with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[start:]
+
+
+def test_generation_equals_a_greedy_loop_and_stops():
+    model, tok = tiny(**SMALL), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    prompts = [tok(o)['input_ids'] for o in ('abc', 'question')]
+    for row, got in zip(prompts, written(model, tok, prompts, 6)):
+        assert got == (want := tok.decode(greedy(model, row, 6), skip_special_tokens=True))
+        assert written(model, tok, [row], 6, stop=[want[2]]) == [want[:want.index(want[2])]]
 
 
 def until(tokens, end): return tokens[:tokens.index(end)] if end in tokens else tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-from prunebook import PrunebookError, heal, prune_model
+from prunebook import PrunebookError, prune_model
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.core import read_json
 from prunebook.healing.trainer import fully_sharded
@@ -131,30 +131,3 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch):
     for k, v in dict(WORLD_SIZE='2', RANK='0', ACCELERATE_USE_FSDP='true', FSDP_VERSION='1').items():
         monkeypatch.setenv(k, v)
     with pytest.raises(PrunebookError, match='fsdp_version: 2'): fully_sharded()
-
-
-DEMO = '''
-import sys
-sys.path.insert(0, sys.argv[2])
-from support.fsdp import allow_cpu
-allow_cpu()
-from test_fsdp import demo_run
-demo_run(sys.argv[1])
-'''
-
-
-def demo_run(out):
-    "Three steps on the demo without eight layers"
-    from prunebook import load_model, load_texts
-    model, tok = load_model('demo', bits=32)
-    recipe = SMALL.replace(steps=3, max_length=64, dropout=0., learning_rate=1e-3)
-    heal(prune_model(model, range(11, 19)), tok, load_texts('demo', 'healing')[:20], recipe, out, False)
-
-
-@pytest.mark.slow
-def test_the_demo(tmp_path):
-    (tmp_path/'script.py').write_text(DEMO)
-    demo_run(tmp_path/'one')
-    said = launch(tmp_path/'script.py', tmp_path/'two', Path(__file__).parent, timeout=1200)
-    assert said.returncode == 0, said.stderr
-    assert losses(tmp_path/'two') == pytest.approx(losses(tmp_path/'one'), abs=1e-4)

@@ -1,12 +1,12 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import gc, json, multiprocessing, os, random, re, socket, subprocess, sys, threading, time
+import json, multiprocessing, os, random, socket, subprocess, sys, threading, time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.adapters as adapters
-import prunebook.model.attention as attention
 import prunebook.healing.healing as healing
 import prunebook.healing.linear_patch as patching
 import prunebook.healing.trainer as trainer
@@ -26,12 +26,6 @@ from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokeniz
 
 @pytest.fixture(scope='module')
 def pruned(): return prune_model(tiny(), [2, 3])
-
-
-@pytest.fixture
-def dora():
-    yield METHODS.add(replace(METHODS['lora'], name='dora', summary='LoRA with a magnitude', lora=dict(use_dora=True)))
-    del METHODS['dora']
 
 
 # The recipe
@@ -88,18 +82,6 @@ def test_every_architecture(kind, method, tmp_path):
     assert torch.allclose(a, on_top, atol=1e-5)
 
 
-def test_a_reader_adds_dora_with_one_row(dora, pruned, tmp_path):
-    result = run(pruned, SMALL.replace(method='dora'), out=tmp_path/'run')
-    assert any('magnitude' in k for k in load_file(result.adapter/'adapter_model.safetensors'))
-    assert [n for n, _ in result.model.named_parameters()] == [n for n, _ in pruned.named_parameters()]
-    ids = torch.arange(3, 15)[None]
-    with torch.no_grad():
-        on_top = load_adapter(pruned, result.adapter, merge=False)(ids).logits
-        merged, plain = result.model(ids).logits, pruned(ids).logits
-    assert torch.allclose(merged, on_top, atol=1e-5) and not torch.allclose(merged, plain, atol=1e-4)
-    assert result.model.config.prunebook['healed']['method'] == 'dora'
-
-
 def test_an_adapter_loads_where_its_method_is_unknown(pruned, tmp_path):
     METHODS.add(replace(METHODS['lora'], name='rslora', lora=dict(use_rslora=True)))
     try: result = run(pruned, SMALL.replace(method='rslora', steps=2), out=tmp_path/'run')
@@ -143,30 +125,12 @@ def test_patch_refuses_a_norm_after_the_map():
         run(prune_model(model, [2, 3]), SMALL.replace(method='linear_patch'), teacher=model)
 
 
-def trained():
-    "A model that has learned to continue one sequence, and the sequence"
-    model, ids = tiny().train(), torch.arange(5, 37).repeat(2)[None]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        model(ids, labels=ids).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    return model.eval().requires_grad_(False), ids[0].tolist()
-
-
-def test_a_patch_that_makes_the_model_worse_warns(monkeypatch, caplog):
-    "In one line, with both losses. The result is the same tensors as ever"
-    model, ids = trained()
-    text = tokenizer().decode(ids)
-    cut, patch = prune_model(model, [3]), SMALL.replace(method='linear_patch', max_length=64)
-    first = heal(cut, tokenizer(), [text] * 3, patch, teacher=model, progress=False)
-    assert caplog.text == ''
-    monkeypatch.setattr(patching, '_least_squares_map', lambda G, C: -9 * torch.eye(len(G)).double())
-    second = heal(cut, tokenizer(), [text] * 3, patch, teacher=model, progress=False)
-    lines = [o.getMessage() for o in caplog.records if o.name == 'prunebook.healing.linear_patch']
-    numbers = re.search(r'from ([\d.]+) to ([\d.]+) nats per token on 3 of the texts. Heal it', lines[0])
-    a, b = map(float, numbers.groups())
-    assert len(lines) == 1 and b > a and not same(state(first.model), state(second.model))
+def test_a_patch_that_makes_the_model_worse_warns(pruned, monkeypatch, caplog):
+    losses = iter([2., 2., 2., 3.])
+    monkeypatch.setattr(patching, 'text_loss', lambda *a, **kw: SimpleNamespace(value=next(losses)))
+    for warned in (False, True):
+        run(pruned, SMALL.replace(method='linear_patch'), teacher=tiny())
+        assert ('from 2.00 to 3.00 nats per token on 8 of the texts' in caplog.text) == warned
 
 
 def test_learns_and_history(pruned):
@@ -252,26 +216,20 @@ ONCE_MORE = [('llama', dict(packing='chunk')), ('gpt2', dict(adapt='near_cut', n
 
 @pytest.mark.parametrize('kind, changes', ONCE_MORE)
 def test_gradient_checkpointing_learns_the_same(kind, changes):
-    "Bit by bit, dropout included; each layer is run again, and gradients go no deeper than without"
-    model = tiny(kind)
-    cut = prune_model(model, [2, 3])
-    layer, call, calls = type(LayerStack(cut).layers[0]), torch.nn.Module._call_impl, []
+    "Bit by bit, dropout included; layers are run again"
+    model, calls = tiny(kind), []
+    cut, layer, call = prune_model(model, [2, 3]), type(LayerStack(model).layers[0]), torch.nn.Module._call_impl
+    def counted(self, *args, **kw):
+        calls.append(isinstance(self, layer))
+        return call(self, *args, **kw)
     def learn(again):
-        place, learning = {}, set()
-        calls.append(0)
-        def counted(self, *args, **kw):
-            calls[-1] += 1
-            out = call(self, *args, **kw)
-            if isinstance(self, layer):
-                place.setdefault(self, len(place))  # layers come in order
-                if (out[0] if isinstance(out, tuple) else out).requires_grad: learning.add(place[self])
-            return out
+        calls.clear()
         with pytest.MonkeyPatch.context() as m:
             m.setattr(torch.nn.Module, '_call_impl', counted)
-            return run(cut, SMALL.replace(steps=3, gradient_checkpointing=again, **changes), teacher=model), learning
-    (a, deep), (b, deep_too) = learn(False), learn(True)
-    assert same(a.adapter, b.adapter) and a.history == b.history
-    assert calls[1] > 1.1 * calls[0] and deep == deep_too
+            done = run(cut, SMALL.replace(steps=3, gradient_checkpointing=again, **changes), teacher=model)
+        return done, len(calls)
+    (a, once), (b, again) = learn(False), learn(True)
+    assert same(a.adapter, b.adapter) and a.history == b.history and again > 1.1 * once
 
 
 @pytest.mark.parametrize('after', [0, 2])
@@ -294,32 +252,6 @@ def test_rows_that_do_not_fit_into_memory_are_halved(after, pruned, monkeypatch,
         return old(self, x)
     monkeypatch.setattr(torch.nn.Embedding, 'forward', never)
     with pytest.raises(PrunebookError, match='16 tokens at once do not fit'): run(pruned, recipe)
-
-
-def test_no_model_outlives_the_rows_that_did_not_fit(pruned, monkeypatch):
-    "Else the memory would be gone for which fewer rows are tried"
-    old, alive = torch.nn.Embedding.forward, []
-    def forward(self, x):
-        if x.numel() > 16: raise torch.OutOfMemoryError('CUDA out of memory')
-        alive.append(sum(type(o) is type(pruned) for o in gc.get_objects()))
-        return old(self, x)
-    monkeypatch.setattr(torch.nn.Embedding, 'forward', forward)
-    last = []
-    for budget in (1, None):
-        run(pruned, SMALL.replace(steps=1, packing='chunk', batch_tokens=budget))
-        gc.collect()
-        last.append(alive[-1])
-    assert last[0] == last[1], 'as many models with rows that fit from the start as after two attempts'
-
-
-def test_attention_by_document_is_the_masked_one(monkeypatch):
-    "The same loss curve"
-    cfg, cut = SMALL.replace(packing='chunk', steps=3, max_length=40), prune_model(tiny(), [2])
-    healed, asked = run(cut, cfg), []
-    assert cut.config._attn_implementation == healed.model.config._attn_implementation == 'sdpa'
-    monkeypatch.setattr(attention, 'attend_by_document', lambda *a: asked.append(a))
-    masked = run(cut, cfg)
-    assert [o['loss'] for o in masked.history] == pytest.approx([o['loss'] for o in healed.history], abs=1e-5) and asked
 
 
 # What was there stays; resumed is equal to never interrupted, or refused
@@ -377,13 +309,10 @@ def stopped(pruned, out, config=SMALL, at=4, **kw):
     return Path(f'{out}.unfinished')/'checkpoints'
 
 
-@pytest.mark.parametrize('damage', ['adapter', 'optimizer', 'state', 'truncated'])
-def test_a_damaged_checkpoint_is_skipped(damage, pruned, tmp_path):
-    "Marked whole, with an empty or cut file: the one before is used, and the end is the same"
-    folder = stopped(pruned, tmp_path/'a')/'checkpoint-3'
-    name = dict(optimizer='optimizer.safetensors', state='trainer_state.json').get(damage, 'weights.safetensors')
-    data = (folder/name).read_bytes()
-    (folder/name).write_bytes(data[:len(data) // 2] if damage == 'truncated' else b'')
+def test_a_damaged_checkpoint_is_skipped(pruned, tmp_path):
+    "Marked whole, and cut: the one before is used, and the end is the same"
+    file = stopped(pruned, tmp_path/'a')/'checkpoint-3'/'weights.safetensors'
+    file.write_bytes(file.read_bytes()[:-100])
     config = SMALL.replace(save_every=1)
     result = run(pruned, config, out=tmp_path/'a', resume=True)
     assert same(load_file(result.adapter/'adapter_model.safetensors'), run(pruned, config).adapter)
@@ -461,21 +390,6 @@ def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
     with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
     assert resumed(model).history == run(cut, again, teacher=model).history
     with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
-
-
-def test_disk_full(pruned, tmp_path, monkeypatch):
-    "A checkpoint that cannot be written leaves the one before, and the run goes on from it to the same end"
-    save, config = OrderedTrainer._save_optimizer_and_scheduler, SMALL.replace(save_every=1)
-    def full(self, folder):
-        if folder.endswith('-4'): raise OSError(28, 'No space left on device')
-        return save(self, folder)
-    monkeypatch.setattr(OrderedTrainer, '_save_optimizer_and_scheduler', full)
-    with pytest.raises(PrunebookError, match='No space left'): run(pruned, config, out=tmp_path/'a')
-    saved = tmp_path/'a.unfinished'/'checkpoints'
-    assert (saved/'checkpoint-3'/'whole.json').exists() and not (saved/'checkpoint-4'/'whole.json').exists()
-    monkeypatch.undo()
-    result = run(pruned, config, out=tmp_path/'a', resume=True)
-    assert same(load_file(result.adapter/'adapter_model.safetensors'), run(pruned, config).adapter)
 
 
 # The saved result
@@ -636,21 +550,3 @@ def test_settings_that_count_know_older_recipes():
     now = asdict(HealingConfig(gradient_checkpointing=True, batch_tokens=512))
     assert settings_that_count(old | dict(micro_batch=4)) == settings_that_count(now)
     assert HealingConfig.of(dict(micro_batch=4)).batch_tokens == 4 * 2048 and HealingConfig.of(dict(micro_batch=None))
-
-
-def test_an_interrupted_run_of_an_older_version_goes_on(pruned, monkeypatch, tmp_path):
-    "Its request counts rows, and lacks a field that is newer"
-    step, calls = OrderedTrainer.training_step, []
-    def stopped(self, *args):
-        calls.append(1)
-        if len(calls) == 4: raise KeyboardInterrupt
-        return step(self, *args)
-    monkeypatch.setattr(OrderedTrainer, 'training_step', stopped)
-    with pytest.raises(KeyboardInterrupt): run(pruned, SMALL.replace(save_every=1), out=tmp_path/'out')
-    for file in (tmp_path/'.out.prunebook-asked', tmp_path/'out.unfinished'/'asked.json'):
-        asked = {k: v for k, v in read_json(file).items() if k != 'near'}
-        file.write_text(json.dumps(asked | dict(micro_batch=2)))
-    with pytest.raises(PrunebookError, match="'rank': .* then, 3 now"):
-        run(pruned, SMALL.replace(save_every=1, rank=3), out=tmp_path/'out', resume=True)
-    assert len(run(pruned, SMALL.replace(save_every=1), out=tmp_path/'out', resume=True).history) == SMALL.steps
-    assert len(calls) == 4 + SMALL.steps - 3

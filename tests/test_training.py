@@ -46,13 +46,6 @@ def _stream(bos):
     return docs
 
 
-def test_the_demo_has_no_bos(demo):
-    _, tok = demo
-    config = CHUNKS.replace(max_length=10)
-    o = training_rows(tok, ['The cat sat.', 'A dog ran far away.'] * 2, config)
-    assert tok.bos_token_id not in o.flat
-
-
 def test_order_has_every_row_once_a_pass():
     order = _row_order(np.arange(1, 11), steps=4, batch_size=5, seed=3)
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))

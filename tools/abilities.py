@@ -18,8 +18,7 @@ import numpy as np
 
 from prunebook import HealingConfig, evaluate, heal, load_model, load_questions, load_texts, prune_model
 from prunebook.evaluation.scores import load_score
-from prunebook.healing.conversations import documents
-from prunebook.healing.packing import training_rows
+from prunebook.healing.packing import documents, training_rows
 from prunebook.healing.teacher import write_answers
 from prunebook.similarity.distances import LayerDistances
 

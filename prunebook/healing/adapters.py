@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/healing/adapters.ipynb #f6246dec
 from __future__ import annotations
-import json, mmap, re, shutil, warnings
+import json, re, shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,12 +65,10 @@ def _read_adapter(folder):
 def _check_base(note, got, depth, record, folder):
     "Raises `PrunebookError` if an adapter was trained on another model than the one with the fingerprint `got`"
     if got == note['base']: return
-    def about(depth, record, print):
-        removed = show_layers(record['dropped']) if isinstance(record, dict) and 'dropped' in record else 'none'
-        return f'{depth} layers (removed: {removed}; fingerprint {print})'
-    raise PrunebookError(f'{folder}: this adapter was trained on a model of '
-                         f'{about(note["depth"], note["pruned"], note["base"])}; the model given has '
-                         f'{about(depth, record, got)}. Give the very model it was trained on.')
+    its, here = (f'{n} layers (removed: {show_layers(r["dropped"]) if r else "none"}; fingerprint {p})'
+                 for n, r, p in ((note['depth'], note['pruned'], note['base']), (depth, record, got)))
+    raise PrunebookError(f'{folder}: this adapter was trained on a model of {its}; the model given has {here}. '
+                         'Give the very model it was trained on.')
 
 # %% ../../nbs/reference/healing/adapters.ipynb #96c47f76
 def load_adapter(
@@ -100,8 +98,7 @@ def load_adapter(
     return new
 
 # %% ../../nbs/reference/healing/adapters.ipynb #f0c675cd
-_PLAIN = dict(BF16='bfloat16', F16='float16', F32='float32')
-"Types of stored weights that can be merged into"
+_PLAIN = 'BF16', 'F16', 'F32'  # types of stored weights that can be merged into
 
 def _stored_tensors(folder):
     "A function from the name of a parameter to the tensor of a checkpoint that holds it, or to `None`"
@@ -115,14 +112,10 @@ def _stored_tensors(folder):
         return by_name.get('embed_out.weight' if name == 'lm_head.weight' else name.partition('.')[2])
     return find
 
-def _mapped(t):
-    "A stored tensor, flat, of which only the numbers that are looked at are read"
-    import torch
-    dtype = getattr(torch, _PLAIN[t.dtype])
-    with open(t.file, 'rb') as f: data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # that it cannot be written to
-        return torch.frombuffer(data, dtype=dtype, offset=t.start, count=t.size // dtype.itemsize)
+def _values(t):
+    "A stored tensor, mapped into memory: only the numbers that are looked at are read"
+    from safetensors import safe_open
+    with safe_open(t.file, 'pt') as f: return f.get_tensor(t.name)
 
 def checkpoint_fingerprint(folder: str | Path) -> str:
     """The `fingerprint` of a checkpoint's model, of which only a few numbers are read. Raises `PrunebookError` if the
@@ -141,7 +134,7 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     if lost := [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]:
         raise PrunebookError(f'{folder} stores {lost[0]} under another name or in another form ({len(lost)} such). '
                              'Load it with load_model and heal the model.')
-    return fingerprint_of((n, t.shape, _mapped(t)) for n, t in found.items())
+    return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
 
 def _training_copy(folder, config, progress):
     "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
@@ -208,22 +201,12 @@ def _tensor_changes(folder, adapter):
     return changes
 
 # %% ../../nbs/reference/healing/adapters.ipynb #016cb812
-def _read_values(t):
-    "A stored tensor in memory"
-    import torch
-    data = bytearray(t.size)
-    with open(t.file, 'rb') as f:
-        f.seek(t.start)
-        if f.readinto(data) < t.size: raise PrunebookError(f'{t.file} ended while it was being read. Fetch it again.')
-    return torch.frombuffer(data, dtype=getattr(torch, _PLAIN[t.dtype])).reshape(t.shape)
-
 def _write_values(t, values):
-    "Overwrite a stored tensor, rounded to its type"
+    "Overwrite a stored tensor"
     import torch
-    data = values.to(getattr(torch, _PLAIN[t.dtype])).contiguous().view(torch.uint8).numpy()
     with open(t.file, 'r+b') as f:
         f.seek(t.start)
-        f.write(data)
+        f.write(values.contiguous().view(torch.uint8).numpy())
 
 def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progress: bool = True) -> None:
     "Write the files of `folder` with `adapter` merged into `new`, a folder of yours. As `merge_adapter`"
@@ -236,7 +219,8 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     write_weights(new, [(t.name, t) for t in tensors], progress)
     places = [t for t in read_tensors(new) if t.name in changes]
     for t in tqdm(places, desc='merging', unit='tensor', disable=not progress):
-        _write_values(t, changes[t.name](_read_values(t)))
+        old = _values(t)
+        _write_values(t, changes[t.name](old).to(old.dtype))
     for name in files_beside(folder):
         (new/name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder/name, new/name)

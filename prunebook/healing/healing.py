@@ -218,8 +218,7 @@ def heal(
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
-    from prunebook.healing.conversations import documents
-    from prunebook.healing.packing import Conversation, training_rows
+    from prunebook.healing.packing import Conversation, documents, training_rows
     from prunebook.healing.trainer import on_first, own_device, preserve_global_state
     config, on_disk, save = config or HealingConfig(), isinstance(model, (str, Path)), out is not None
     config.check_teacher(teacher)

@@ -160,24 +160,24 @@ def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
 
 def _target_names(model, config):
     "Full names of the linear layers that get adapters. Raises `PrunebookError` where a layer has none"
-    stack = LayerStack(model)
-    return [f'{stack.path}.{i}.{n}' for i in adapted_layers(model, config)
-            for n in _targets_in(stack, i, config.targets)]
-
-def _targets_in(stack, i, targets):
     from torch import nn
     from transformers.pytorch_utils import Conv1D
-    linear = [n for n, m in stack.layers[i].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
-    is_it = lambda n, t: n == t or n.endswith('.' + t)
-    where = f'layer {i} of {type(stack.model).__name__}'
-    if missing := [t for t in targets or [] if not any(is_it(n, t) for n in linear)]:
-        raise PrunebookError(f'targets {missing}: {where} has no such linear layers; it has {linear}.')
-    if targets: return [n for n in linear if any(is_it(n, t) for t in targets)]
-    if any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters()):
-        raise PrunebookError(f'{where} is a mixture of experts whose weights are fused in one tensor, which adapters '
-                             f'with dropout cannot reach. Name linear layers as targets; it has {linear}.')
-    if found := ffn_modules(stack, i): return found
-    raise PrunebookError(f'{where}: no linear layers found in its MLP. Name some as targets, of {linear}.')
+    stack, names = LayerStack(model), []
+    for i in adapted_layers(model, config):
+        linear = [n for n, m in stack.layers[i].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
+        found = {t: [n for n in linear if n == t or n.endswith('.' + t)] for t in config.targets or []}
+        missing = [t for t, own in found.items() if not own]
+        own = [n for n in linear if n in sum(found.values(), [])] if found else ffn_modules(stack, i)
+        fused = not found and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
+        where = f'layer {i} of {type(model).__name__}'
+        for wrong, why in (
+                (missing, f'targets {missing}: {where} has no such linear layers'),
+                (fused, f'{where} fuses its experts in one tensor, which adapters with dropout cannot reach. Name '
+                        'linear layers as targets'),
+                (not own, f'{where}: no linear layers found in its MLP. Name some as targets')):
+            if wrong: raise PrunebookError(f'{why}; it has {linear}.')
+        names += [f'{stack.path}.{i}.{n}' for n in own]
+    return names
 
 # %% ../../nbs/reference/healing/methods.ipynb #7042ddcf
 @dataclass

@@ -4,21 +4,22 @@
 
 # %% ../../nbs/reference/healing/packing.ipynb #c7ace98a
 from __future__ import annotations
-import hashlib, logging
+import hashlib, logging, os
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, first_line
-from ..data.texts import groups_by_length, starts_with_bos, tokenize
+from ..core import PrunebookError, first_line, printable
+from ..data.texts import as_texts, groups_by_length, load_texts, messages_of, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'split_batch']
+__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'split_batch', 'render_conversation', 'documents']
 
 # %% ../../nbs/reference/healing/packing.ipynb #8319a123
 class Conversation(NamedTuple):
@@ -183,3 +184,82 @@ def split_batch(batch: dict[str, torch.Tensor], batch_tokens: int | None,
         half = len(groups[k]) // 2
         groups[k:k + 1] = groups[k][:half], groups[k][half:]
     return [{k: v[rows, :lengths[rows[0]]] for k, v in batch.items()} for rows in groups]
+
+# %% ../../nbs/reference/healing/packing.ipynb #183b4141
+def _spans(tokenizer, messages, whole):
+    "Where the assistant's turns begin and end in the rendered conversation. Raises `ValueError` if they are not found"
+    found, write = [], lambda said, **kw: tokenizer.apply_chat_template(said, tokenize=False, **kw)
+    for i, m in enumerate(messages):
+        if m['role'] != 'assistant': continue
+        before, after = write(messages[:i], add_generation_prompt=True), write(messages[:i + 1])
+        start, end = len(before), len(os.path.commonprefix([after, whole]))
+        if not whole.startswith(before) or m['content'].strip() not in whole[start:end]:
+            raise ValueError(f'the template renders message {i} differently when other messages follow, so its tokens '
+                             'cannot be told apart. loss_on="all" (--loss-on all) trains on every token instead')
+        found.append((start, end))
+    return found
+
+def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
+                        loss_on: str = 'assistant') -> Conversation:
+    "A conversation in the chat template of `tokenizer`. Raises `ValueError` if it cannot be rendered, or has no answer"
+    for i, m in enumerate(messages):
+        if not isinstance(m, dict) or not isinstance(m.get('role'), str) or not isinstance(m.get('content'), str):
+            raise ValueError(f'message {i} is {m!r:.60}: give a role and a content, both texts')
+        if m['role'] == 'assistant' and not m['content'].strip():
+            raise ValueError(f'message {i}: the answer of the assistant is empty')
+    if not messages or messages[-1]['role'] != 'assistant':
+        raise ValueError('it does not end with an answer of the assistant')
+    try: text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as e:  # templates raise errors of their own
+        raise ValueError(f'the chat template refuses it ({first_line(e)})') from None
+    if loss_on == 'assistant' and '{% generation' in tokenizer.chat_template.replace('{%-', '{%'):
+        out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        if not any(out['assistant_masks']): raise ValueError('the template marks no token of its answers')
+        return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
+    if not tokenizer.is_fast: raise ValueError('this tokenizer does not say where its tokens stand in the text')
+    try: spans = _spans(tokenizer, messages, text)
+    except ValueError: raise
+    except Exception as e: raise ValueError(f'the chat template refuses a part of it ({first_line(e)})') from None
+    return Conversation(text, out['input_ids'], [any(a <= s < b for a, b in spans) for s, _ in out['offset_mapping']])
+
+# %% ../../nbs/reference/healing/packing.ipynb #4e41a2d0
+def _form(row):
+    "How a row is given: text, messages or prompt; `None` for anything else"
+    if isinstance(row, str) or isinstance(row.get('text'), str): return 'text'
+    return None if messages_of(row) is None else 'messages' if 'messages' in row else 'prompt'
+
+def documents(
+    given: Any,       # Plain texts, or conversations, or both; or a file of them
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,  # Tokens of a row
+    loss_on: str = 'assistant'
+) -> list[str | Conversation]:
+    "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
+    if isinstance(given, (str, Path)) and os.path.isfile(given): given = load_texts(given)
+    rows = as_texts(given) if isinstance(given, (str, Path)) else list(given)
+    if not any(isinstance(o, dict) and 'text' not in o for o in rows): return as_texts(rows)
+    forms, found, long = [_form(o) if isinstance(o, (str, dict)) else None for o in rows], [], []
+    for i, form in enumerate(forms):
+        if form is None: raise PrunebookError(f'row {i} is {rows[i]!r:.60}: it is no text and no conversation. Give '
+                                              'messages, or prompt and response.')
+    if 'messages' in forms and 'prompt' in forms:
+        raise PrunebookError(f'row {forms.index("messages")} has messages and row {forms.index("prompt")} has a prompt '
+                             'and its response. Give all conversations in one form.')
+    if not getattr(tokenizer, 'chat_template', None):
+        raise PrunebookError('the texts are conversations, and the tokenizer has no chat template. Set '
+                             'tokenizer.chat_template, or give plain texts.')
+    for i, (row, form) in enumerate(zip(rows, forms)):
+        if form == 'text':
+            found.append(row if isinstance(row, str) else row['text'])
+            continue
+        try: found.append(render_conversation(tokenizer, messages_of(row), loss_on))
+        except ValueError as e: raise PrunebookError(f'conversation {i}: {printable(e)}.') from None
+        if len(found[-1].ids) > max_length: long.append(i)
+    if long:
+        most = max(len(found[i].ids) for i in long)
+        raise PrunebookError(f'{len(long)} of the {len(found)} texts are conversations of more than '
+                             f'max_length={max_length} tokens (up to {most}) and would be cut off: {long[:8]}. Give a '
+                             'larger max_length, or leave them out.')
+    return found

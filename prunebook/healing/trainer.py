@@ -119,45 +119,38 @@ def preserve_global_state() -> Iterator[None]:
 
 # %% ../../nbs/reference/healing/trainer.ipynb #16379023
 class _DivergenceWatch(TrainerCallback):
-    "Stops a training whose loss is NaN or infinite, or grows by half"
+    "Stops a training whose loss is NaN or infinite, grows by half, or early beyond a uniform guess and still rises"
     def __init__(self, vocab_size): self.blind = math.log(vocab_size)  # what a uniform guess costs
 
     def on_log(self, args, state, control, logs=None, **kw):
         losses, why = [o['loss'] for o in state.log_history if 'loss' in o], None
+        start, now = np.mean(losses[:10] or [0]), np.mean(losses[-10:] or [0])
+        early = now > max(2 * losses[0], self.blind) and now >= np.median(losses[-20:-10]) if losses[19:] else False
         if 'loss' in logs and not (math.isfinite(logs['loss']) and math.isfinite(logs.get('grad_norm', 0.))):
             why = (f'the loss is {logs["loss"]}, its gradient {logs.get("grad_norm")}: the weights hold NaN, or the '
                    'training diverged. Check the model, or lower')
-        elif grown := self.growth(losses):
-            why = 'the loss grew from {:.2f} to {:.2f} (mean of 10 steps): the training diverges. Lower'.format(*grown)
+        elif losses[19:] and now > 1.5 * start or early:
+            why = (f'the loss grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the '
+                   'training diverges. Lower')
         if not why: return
         saved = args.save_strategy != 'no' and state.global_step > args.save_steps
         raise PrunebookError(f'step {state.global_step}: {why} learning_rate={args.learning_rate}, or raise warmup.'
                              + (f' The last good checkpoint is in {args.output_dir}.' if saved else ''))
 
-    def growth(self, losses):
-        "Loss then and now if it has grown by half since the start, or early beyond a uniform guess"
-        if len(losses) < 20: return None
-        start, now = np.mean(losses[:10]), np.mean(losses[-10:])
-        if now > 1.5 * start: return start, now
-        still_rising = now >= np.median(losses[-20:-10])
-        if now > max(2 * losses[0], self.blind) and still_rising: return losses[0], now
-
 class _ProgressBar(TrainerCallback):
-    "A bar with the loss, and real tokens a second"
+    "A bar of real tokens, with the loss"
     def __init__(self, tokens, shown): self.tokens, self.shown = tokens, shown
 
     def on_train_begin(self, args, state, control, **kw):
         from tqdm.auto import tqdm
-        self.first = state.global_step
-        self.bar = tqdm(total=len(self.tokens), initial=self.first, desc='healing', unit='step',
+        self.bar = tqdm(total=int(self.tokens.sum()), initial=int(self.tokens[:state.global_step].sum()),
+                        desc='healing', unit='token', unit_scale=True,
                         disable=not (self.shown and state.is_world_process_zero))
 
     def on_log(self, args, state, control, logs=None, **kw):
-        if 'loss' not in logs or self.bar.disable: return
-        self.bar.update(state.global_step - self.bar.n)
-        done = sum(self.tokens[self.first:state.global_step])
-        speed = done / max(self.bar.format_dict['elapsed'], 1e-9)
-        self.bar.set_postfix_str(f'loss {logs["loss"]:.3f}, {speed:,.0f} tokens/s')
+        if 'loss' not in logs: return
+        self.bar.update(int(self.tokens[state.global_step - 1]))
+        self.bar.set_postfix_str(f'step {state.global_step} of {len(self.tokens)}, loss {logs["loss"]:.3f}')
 
     def on_train_end(self, args, state, control, **kw): self.bar.close()
 
@@ -217,11 +210,10 @@ def whole_checkpoint(folder: str | Path) -> Path | None:
     return None
 
 # %% ../../nbs/reference/healing/trainer.ipynb #5e7f334c
-def _whole(o): return o.full_tensor() if hasattr(o, 'full_tensor') else o  # of a DTensor; all processes must call it
-
 def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     "The parameters of `module` that learn, by name and whole. With FSDP, all processes must call it"
-    return {n: _whole(p.detach()).contiguous() for n, p in module.named_parameters() if p.requires_grad}
+    learned = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
+    return {n: (p.full_tensor() if hasattr(p, 'full_tensor') else p).contiguous() for n, p in learned.items()}
 
 class OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
