@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 import pytest
+from prunebook.paper.runs import read_record, read_run
 from prunebook.paper.sweep import _config_record, differences
 
 root = Path(__file__).parent.parent
@@ -36,3 +37,12 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     abilities.main(words)
     assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'out').rglob('*.json')}
     assert 'share no eight words' in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+def test_the_plan_for_one_gpu_in_small_and_again(tmp_path):
+    "Texts that the model writes, and every sweep of the plan; a second start makes nothing anew"
+    for _ in range(2): evidence.main(['demo', '--gpu-plan', '--smoke', '--results', str(tmp_path)])
+    t, sweeps = read_run(tmp_path/'demo'), evidence.gpu_sweeps('', smoke=True)
+    assert set(t.sweep) == set(sweeps) and set(t[t.healed].n) == {0, 4}
+    assert len(read_record(tmp_path/'demo')['sweeps']['gpu-1m']['starts']) == 2 and not t.duplicated().any()

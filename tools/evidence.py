@@ -5,6 +5,7 @@ whole is read and left alone. `--only NAME` makes one sweep, `--list` shows them
 cores. The page discoveries/design says what the newer ones ask, and what counts as an answer.
 """
 import argparse
+import json
 import random
 import time
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from prunebook.core import atomic_write
+from prunebook.estimates import SLOWER, _machine_speed, model_size, work
 from prunebook.healing.recipes import QUICK
 from prunebook.evaluation.losses import loss_map
 from prunebook.model.loading import load_model
@@ -143,7 +146,9 @@ def one_by_one(model, tokenizer, config, folder, name):
         start_sweep(run, name, model, tokenizer, config)
         depth = len(LayerStack(model))
         cuts = [Cut('none', 0, 0), *(Cut(f'layer {l}', 1, 0, (l,)) for l in range(depth))]
-        score_units(run, name, model, tokenizer, config, [[Row(o, False, task) for o in cuts] for task in config.tasks])
+        loss, *asked = config.tasks  # the losses share a pass, questions are asked of one model after the other
+        units = [[Row(o, False, loss) for o in cuts], *([Row(o, False, task)] for task in asked for o in cuts)]
+        score_units(run, name, model, tokenizer, config, units)
 
 def passed(where):
     "A hook: the positions `where` leave a layer as they entered it"
@@ -208,21 +213,69 @@ def part_times(model, repeats=30):
         for _ in range(repeats): model(torch.tensor([[1]]), use_cache=False)
     return np.ascontiguousarray(1000 * np.array([[least[id(m)] for m in row] for row in modules]).T)  # to save
 
-def main():
+def mixed_texts(model, tokenizer, file, tokens, batch=64, length=512):
+    """A file of documents with `tokens` tokens or more: those of the registry, then ones that the unpruned model writes
+    after eight tokens of a text for healing, sampled from its 95 % likeliest. It goes on where it stopped"""
+    begins = [ids for o in load_texts('demo', 'healing') if len(ids := tokenizer(o)['input_ids'][:8]) == 8]
+    if not file.exists():
+        atomic_write(file, ''.join(json.dumps(dict(text=o)) + '\n' for o in load_texts(ALL_TEXTS, 'healing')))
+    rows = [o for o in file.read_text().splitlines(keepends=True) if o.endswith('\n')]  # a kill may leave half a row
+    have = sum(len(tokenizer(json.loads(o)['text'], verbose=False)['input_ids']) for o in rows)
+    while have < tokens:
+        torch.manual_seed(len(rows))
+        ids = torch.tensor([begins[(len(rows) + i) % len(begins)] for i in range(batch)], device=model.device)
+        out = model.generate(ids, do_sample=True, top_p=.95, max_new_tokens=length - 8,
+                             pad_token_id=tokenizer.pad_token_id or 0)
+        rows += [json.dumps(dict(text=o)) + '\n' for o in tokenizer.batch_decode(out, skip_special_tokens=True)]
+        atomic_write(file, ''.join(rows))
+        have += batch * length
+    return str(file)
+
+ALL_TEXTS = 'c4+wiki+technical+tiny'
+
+def gpu_sweeps(mixed, smoke=False):
+    "The plan for one GPU: every size with a million tokens, more seeds, ten million, and registry texts alone"
+    scored = dict(tasks=['c4'], n_texts=8) if smoke else SEEDED
+    def healed(steps, ns, texts=mixed, **kwargs):
+        recipe = RECIPE.replace(steps=2 if smoke else steps)
+        return SweepConfig(ns=[], healed_ns=ns[:2] if smoke else ns, healing=recipe, healing_texts=texts,
+                           **dict(strategies=PAPER) | kwargs | scored)
+    return {'gpu-1m': healed(1000, [0, 4, 3, 5, 2, 6, 1, 8]), 'gpu-1m-seeds': healed(1000, [0, 4, 3, 5], seeds=[1, 2]),
+            'gpu-1m-registry': healed(1000, [0, 4], ALL_TEXTS), 'gpu-10m': healed(10_000, [0, 4]),
+            'gpu-10m-registry': healed(10_000, [0, 4], ALL_TEXTS)}
+
+def gpu_plan(name, model, tokenizer, folder, distances, smoke):
+    "Say how long it takes, write the texts, then heal and score"
+    place = folder.with_name(f'{folder.name}-written.jsonl')  # beside the run: no page needs it
+    size, tokens = model_size(name), 2000 if smoke else 11_000_000
+    healings = [(o.healing.steps, 2 * len(o.healed_ns) * len(o.seeds)) for o in gpu_sweeps(str(place), smoke).values()]
+    trained = sum(steps * n for steps, n in healings) * RECIPE.batch_size * RECIPE.max_length
+    asked = 0 if smoke else 300_000 * sum(n for _, n in healings)  # tokens of the questions and documents
+    speed = _machine_speed(size, model.dtype.itemsize)
+    took = {k: work(size, k, n) / speed / SLOWER[k] / 60 for k, n in dict(heal=trained, evaluate=asked).items()}
+    print(', '.join(f'{k}: {v:,.0f} minutes' for k, v in took.items()), flush=True)
+    texts = mixed_texts(model, tokenizer, place, tokens, *((2, 16) if smoke else ()))
+    for k, config in gpu_sweeps(texts, smoke).items(): sweep(model, tokenizer, config, folder, distances, name=k)
+
+def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('model', choices=SWEEPS)
     p.add_argument('--only', nargs='+', metavar='NAME', help='these sweeps')
     p.add_argument('--loss-map', action='store_true', help='the loss without each block as well')
     p.add_argument('--parts', action='store_true', help='only the loss without each part of a layer')
+    p.add_argument('--gpu-plan', action='store_true', help='only the plan for one GPU with 80 GB')
+    p.add_argument('--smoke', action='store_true', help='the plan in small, to try it')
+    p.add_argument('--results', type=Path, default=RESULTS, help='the folder of the runs')
     p.add_argument('--dtype', default='bfloat16', help='that of the kept rows; float32 where 16 bits are slow')
     p.add_argument('--list', action='store_true', help='show the sweeps, and which rows they have')
-    args = p.parse_args()
-    folder, sweeps = RESULTS/args.model, SWEEPS[args.model]
+    args = p.parse_args(argv)
+    folder, sweeps = args.results/args.model, SWEEPS[args.model]
     if args.list:
         have = read_run(folder).sweep.value_counts() if (folder/'results.csv').exists() else {}
         return print('\n'.join(f'{k}: {have.get(k, 0)} rows' for k in sweeps))
     model, tokenizer = load_model(args.model, dtype=args.dtype)
     distances = distances_of(model, tokenizer, folder)
+    if args.gpu_plan: return gpu_plan(args.model, model, tokenizer, folder, distances, args.smoke)
     if args.parts: return part_losses(model, tokenizer, folder)
     for name in args.only or sweeps:
         if name in ONE_BY_ONE: one_by_one(model, tokenizer, sweeps[name], folder, name)
