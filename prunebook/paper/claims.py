@@ -31,12 +31,13 @@ __all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured'
            'spans', 'combined', 'most_cuts', 'unpruned', 'base_healed', 'base_note', 'Curve', 'RunFolder', 'open_run',
            'kept_rows', 'training_losses', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table',
            'shots_table', 'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim',
-           'judge_claims', 'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
+           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
 UNINFORMATIVE = 'not informative'
-_not_informative = dict(
+_why = REASONS | dict(
+    interval='the interval contains the threshold',
     after_collapse='every step that the collapse is compared with comes after it',
     later_steps='the steps after the collapse decide, and those before it say something else',
     below_chance='the smaller cut answers worse than by chance',
@@ -45,7 +46,7 @@ _not_informative = dict(
 
 @dataclass(frozen=True, repr=False)
 class Finding(Ruling):
-    "What a run shows about a claim: the ruling of a frozen rule, in words and numbers"
+    "What a run shows about a claim: the ruling of a frozen rule, and what was measured in one clause"
     word: str = UNDECIDED         # Or `HOLDS`, `REFUTED`, `UNINFORMATIVE`
     reason: str = 'not_measured'  # A key of `REASONS`, or why the number does not answer the question
     holm: float = math.nan        # p, adjusted for all findings of the run that were tested
@@ -67,10 +68,17 @@ class Finding(Ruling):
     def verdict(self) -> str:
         "The word, with the reason where it is neither yes nor no, and † where it does not stand in the family"
         if self.decided: return self.word if self.stands else f'{self.word} †'
-        reasons = REASONS | _not_informative | dict(interval='the interval contains the threshold')
-        return f'{self.word}: {reasons[self.reason]}'
+        return f'{self.word}: {_why[self.reason]}'
 
-    def __repr__(self): return f'{self.claim}{": " if self.claim else ""}{self.verdict} ({self.seen})'
+    @property
+    def number(self) -> str:
+        "The statistic with its interval, in two or three digits; empty if there is none"
+        if math.isnan(self.value): return ''
+        return with_interval(self.value, self.low, self.high, f'.{2 if abs(self.value) >= .1 else 3}f')
+
+    def __repr__(self):
+        number = f' {self.number}, threshold {self.threshold:.3g}' if self.number else ''
+        return f'{self.claim}{": " if self.claim else ""}{self.verdict}{number} ({self.seen})'
 
 class Unmeasured(PrunebookError):
     "The run lacks the rows that a claim needs"
@@ -95,20 +103,10 @@ def spans(ns: Sequence[int]) -> str:
     runs = [[n for _, n in o] for _, o in groupby(enumerate(sorted(set(map(int, ns)))), lambda o: o[1] - o[0])]
     return ', '.join(f'{o[0]}-{o[-1]}' if len(o) > 2 else ', '.join(map(str, o)) for o in runs)
 
-def _found(seen, ruling, task=''): return Finding(**asdict(ruling), seen=seen, task=task)
-
-def _unknown(task, said=''):
-    "The finding about a task that the unpruned model does not know"
-    said = said or f'the unpruned model does not know {task_title(task)}'
-    return Finding(reason='baseline', seen=said, task=task)
-
-def _numbers(o, form='.2f'):
-    if math.isnan(o.value): return 'no number'
-    return f'{with_interval(o.value, o.low, o.high, form)}, threshold {o.threshold:.3g}'
-
-def _noted(said, rows):
-    "With a sentence on where a healed curve starts"
-    return f'{said}. {note}' if (note := base_note(rows)) else said
+def _found(seen, ruling, task='', rows=None):
+    "The finding of a ruling; with `rows` of a healed curve, it says where the curve starts"
+    if rows is not None and (note := base_note(rows)): seen = f'{seen}. {note}'
+    return Finding(**asdict(ruling), seen=seen, task=task)
 
 # %% ../../nbs/reference/paper/claims.ipynb #bc215c62
 RECIPE = ['method', 'objective', 'adapt', 'rank', 'learning_rate', 'healing_texts', 'healing_tokens']
@@ -173,21 +171,15 @@ class Curve(NamedTuple):
     cuts = property(lambda self: sorted(set(self.rows.n) - {0}), doc='Sizes of the cuts')
     values = property(lambda self: self.items.sum(1) / self.counts.sum(), doc='(P,) accuracy, or nats per token')
     chance = property(lambda self: float(self.rows.baseline.iloc[0]), doc='Accuracy of a blind guess')
+    known = property(lambda self: knows_task(self.items[0], *self.answers[2:]),
+                     doc='Does the unpruned model know the task?')
+    kept = property(lambda self: self.ns[kept_cuts(self.items, self.chance)],
+                    doc='The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`')
 
     @property
     def answers(self) -> tuple[np.ndarray, np.ndarray, float, float]:
         "What the rules for curves of answers take: x, items, chance, and accuracy of the most frequent answer"
         return self.x, self.items, self.chance, float(self.rows.majority.iloc[0])
-
-    @property
-    def known(self) -> bool:
-        "Does the unpruned model know the task?"
-        return knows_task(self.items[0], *self.answers[2:])
-
-    @property
-    def kept(self) -> int:
-        "The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`"
-        return self.ns[kept_cuts(self.items, self.chance)]
 
     @property
     def collapse(self) -> Collapse | None:
@@ -197,16 +189,15 @@ class Curve(NamedTuple):
 
     def retention(self) -> pd.DataFrame:
         "n, fraction_layers, accuracy, and retention as value, low, high"
-        value, low, high = retention_band(self.items, self.chance)
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value, low=low,
-                                 high=high))
+        bands = dict(zip(('value', 'low', 'high'), retention_band(self.items, self.chance)))
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values) | bands)
 
     def excess(self) -> pd.DataFrame:
         "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
         draws = resampled_losses(self.items, self.counts)
         low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=self.values - self.values[0], low=low,
-                                 high=high))
+        value = self.values - self.values[0]
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass
@@ -218,10 +209,7 @@ class RunFolder:
     distances: LayerDistances | None = None
     losses: LossMap | None = None
 
-    @property
-    def depth(self) -> int:
-        "Layers of the model"
-        return int(self.table.depth.iloc[0])
+    depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
     @cached_property
     def main(self) -> pd.DataFrame:
@@ -235,8 +223,14 @@ class RunFolder:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        "Every claim on this run, as `judge_claims` gives them"
-        return judge_claims(self)
+        """Every claim on the tasks for which the run has the rows, or on the first. Holm's method adjusts p for all
+        that were tested: those that have a number"""
+        found = []
+        for key, claim in CLAIMS.items():
+            own = [judge_claim(self, key, t) for t in claim.tasks(self)]
+            found += [o for o in own if o.reason != 'not_measured'] or own[:1]
+        adjusted = iter(holm([o.p for o in found if not math.isnan(o.value)]))
+        return [o if math.isnan(o.value) else replace(o, holm=float(next(adjusted))) for o in found]
 
     def finding(self, claim: str) -> Finding:
         "The first finding of a claim that was measured, on a task that the model knows; or else the first"
@@ -281,26 +275,21 @@ class RunFolder:
         rows = unpruned(self.main[self.main.task == task])
         return rows.empty or self.paired(rows.iloc[:1]).known
 
-def open_run(
-    folder: str | Path  # A run folder, such as `prunebook reproduce` writes
-) -> RunFolder:
-    "Read a run. Raises `PrunebookError` if there is none"
+def open_run(folder: str | Path) -> RunFolder:
+    "Read a run folder, such as `prunebook reproduce` writes. Raises `PrunebookError` if there is none"
     folder = Path(folder)
-    table, name = _with_hashes(read_run(folder)), Path(read_record(folder)['model']['name']).name
-    distances = LayerDistances.load(folder) if (folder/'distances.safetensors').exists() else None
-    losses = LossMap.load(folder) if (folder/'loss_map.safetensors').exists() else None
-    for o in (distances, losses):
-        if o is not None and o.depth != table.depth.iloc[0]:
-            raise PrunebookError(f'{folder}: distances or losses are of {o.depth} layers, and the run is of '
-                                 f'{table.depth.iloc[0]}. Restore the files of one model.')
-    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', distances, losses)
-
-def _with_hashes(table):
-    "Rows of older versions get the hash that all other rows of their task, source and count have"
-    known = table.dropna(subset='items').drop_duplicates(['task', 'source', 'count', 'items'])
-    known = known.drop_duplicates(['task', 'source', 'count'], keep=False).set_index(['task', 'source', 'count'])
-    found = [known['items'].get(o, '') for o in zip(table.task, table.source, table['count'])]
-    return table.assign(items=[a if isinstance(a, str) else b for a, b in zip(table['items'], found)])
+    table, name = read_run(folder), Path(read_record(folder)['model']['name']).name
+    # rows of older versions get the hash that all other rows of their task, source and count have
+    same = ['task', 'source', 'count']
+    known = table.dropna(subset='items').drop_duplicates([*same, 'items']).drop_duplicates(same, keep=False)
+    filled = table[same].merge(known[[*same, 'items']], how='left', on=same)['items'].fillna('')
+    table['items'] = table['items'].fillna(filled)
+    files = dict(distances=LayerDistances, loss_map=LossMap)
+    found = [kind.load(folder) if (folder/f'{o}.safetensors').exists() else None for o, kind in files.items()]
+    if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
+        raise PrunebookError(f'{folder}: distances or losses are of {wrong[0]} layers, and the run is of '
+                             f'{table.depth.iloc[0]}. Restore the files of one model.')
+    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found)
 
 # %% ../../nbs/reference/paper/claims.ipynb #c0ffee01
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
@@ -312,12 +301,8 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
             found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))
     return found
 
-def training_losses(
-    run: RunFolder,
-    row: pd.Series,   # A healed row of its table
-    every: int = 50   # Steps to average over
-) -> pd.DataFrame:
-    "`tokens` and `loss` (nats per token) during the healing behind a row, in means over steps. Raises `Unmeasured`"
+def training_losses(run: RunFolder, row: pd.Series, every: int = 50) -> pd.DataFrame:
+    "`tokens` and `loss` (nats per token) of the healing behind a row, in means over `every` steps. Raises `Unmeasured`"
     healings = read_record(run.folder)['sweeps'].get(row.sweep, {}).get('healing') or {}
     kept = healings.get(f'{row.strategy}-{row.n}-{row.seed}')
     if kept is None: raise Unmeasured(f'The run kept no training losses of {row.strategy} at n = {row.n}.')
@@ -329,12 +314,7 @@ def small_ns(depth: int, share: float = 1/4) -> range:
     "Block sizes up to a share of the layers, at least one"
     return range(1, max(1, int(depth * share)) + 1)
 
-def _draw_distances(
-    distances: LayerDistances,
-    n: int,              # Block size
-    size: int = 2000,
-    seed: int = 0,
-) -> np.ndarray:         # (size, L-n+1)
+def _draw_distances(distances, n, size=2000) -> np.ndarray:  # (size, L-n+1)
     "Resampled mean distances of all blocks of `n` layers. Raises `Unmeasured` for distances of a single text"
     m = distances.depth - n + 1
     rows, cols = np.arange(m), np.arange(n, distances.depth + 1)
@@ -342,7 +322,7 @@ def _draw_distances(
     else: cov = distances.cov[n - 1, :m, :m] / distances.count
     if not np.isfinite(cov).all():
         raise Unmeasured('The distances are of a single text, so nothing can be said about other texts.')
-    rng = np.random.default_rng([seed, n])
+    rng = np.random.default_rng([0, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
 def farther_than(
@@ -406,8 +386,7 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the run
     behind them. Raises `Unmeasured` if nothing was healed twice"""
     t = run.table[run.table.healed & (run.table.strategy == strategy) & (run.table.task == task) & (run.table.n > 0)]
-    t = t.drop_duplicates(['n', 'seed', *ASKED, *_SHOTS, *RECIPE])
-    found = []
+    t, found = t.drop_duplicates(['n', 'seed', *ASKED, *_SHOTS, *RECIPE]), []
     for _, own in t.groupby(combined(t, [*RECIPE, *ASKED, *_SHOTS])):
         wide = own.pivot(index='n', columns='seed', values='value')
         wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
@@ -416,17 +395,14 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
 
-def shots_table(
-    run: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the questions that
-    were asked with most settings, and the rows of the run behind it"""
+def shots_table(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Unhealed accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the
+    questions that were asked with most settings, and the rows of the run behind it"""
     def plain(name):
         name, _, options = name.partition(':')
         return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
-    rows = run.table[run.table.task.map(lambda t: plain(t) == plain(task))].assign(task=task)
-    t = _rows_of(rows, task, strategy, healed)
-    if not healed: t = t[~t.healed.astype(bool)]
+    rows = run.table[(run.table.task.map(plain) == plain(task)) & ~run.table.healed.astype(bool)].assign(task=task)
+    t = _rows_of(rows, task, strategy, False)
     size = lambda o: (len(o[_SHOTS].drop_duplicates()), len(o[['n', *_SHOTS]].drop_duplicates()), o['count'].iloc[0])
     if len(t):
         t = max((o for _, o in t.groupby(combined(t, ASKED))), key=size)
@@ -454,6 +430,10 @@ def _ruled(rule, *args, seeds=10, **kwargs):
     if not .0011 < ruling.p < .05: return ruling
     return replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, seeds))]) / seeds)
 
+def _unknown(task, said=''):
+    "The finding about a task that the unpruned model does not know"
+    return Finding(reason='baseline', seen=said or f'the unpruned model does not know {task_title(task)}', task=task)
+
 def _baseline_text(a):
     _, right, chance, majority = a.answers
     return (f'the unpruned model gets {accuracy_text(int(right[0].sum()), right.shape[1])}, the baseline is '
@@ -465,47 +445,41 @@ def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str 
     a = run.items(task, strategy, healed)
     if len(a.ns) < 3:  # the straight line to a single cut that loses half always has a width of 0.8
         raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
-    ruling = _ruled(rule, *a.answers)
-    said = f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
-    if ruling.reason == 'baseline': return _found(_noted(f'{said}; {_baseline_text(a)}', a.rows), ruling, task)
+    ruling, said = _ruled(rule, *a.answers), f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
+    if ruling.reason == 'baseline': return _found(f'{said}; {_baseline_text(a)}', ruling, task, a.rows)
     fit = monotone_fit(retention(a.items.mean(1), a.chance))[None]
-    at = [float(crossing(a.x, fit, level)[0]) for level in (KEEP, LOSE)]
+    at = {level: float(crossing(a.x, fit, level)[0]) for level in (KEEP, LOSE)}
     places = [f'below {s:.0%} at {v:.1%} of the layers' if math.isfinite(v) else f'not below {s:.0%}'
-              for s, v in zip((KEEP, LOSE), at)]
-    said += f': retention falls {places[0]}, {places[1]}; width {_numbers(ruling)}'
-    found = _found(_noted(said, a.rows), ruling, task)
-    if found.decided and at[1] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
-    if found.decided and healed and _grid_decides(run, a, found):
-        return replace(found, word=UNINFORMATIVE, reason='grid')
+              for s, v in at.items()]
+    found = _found(f'{said}: retention falls {", ".join(places)}', ruling, task, a.rows)
+    if found.decided and at[LOSE] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
+    if found.decided and healed:
+        with suppress(Unmeasured):  # does the unhealed curve get this word at these cuts, and another at all its own?
+            plain = run.items(task, strategy)
+            x, right, *base = plain.answers
+            at = np.isin(plain.ns, [0, *a.ns])
+            if rule_plateau(x[at], right[at], *base).word == found.word != rule_plateau(x, right, *base).word:
+                return replace(found, word=UNINFORMATIVE, reason='grid')
     return found
 
-def _grid_decides(run, a, found):
-    "Does the unhealed curve get the word of a healed one at the same cuts, and another word at all of its cuts?"
-    try: plain = run.items(found.task, a.rows.strategy.iloc[-1])
-    except Unmeasured: return False
-    x, right, *base = plain.answers
-    at = np.isin(plain.ns, [0, *a.ns])
-    return rule_plateau(x[at], right[at], *base).word == found.word != rule_plateau(x, right, *base).word
-
-def _no_plateau(run: RunFolder, task: str) -> Finding:
-    "C8: width of the collapse of written answers, above 0.5. Raises `Unmeasured`"
+def _no_plateau(run, task):
+    "C8: width of the collapse of written answers, above 0.5"
     if not task: raise Unmeasured('This run has no task with generated answers.')
     found, rows = task_plateau(run, task, rule=rule_no_plateau), run.curve(task)
     empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(rows)]
     shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(rows.n, empty) if e > .05)
     return replace(found, seen=f'{found.seen}; empty answers: {shown}') if shown else found
 
-def _one_bad_layer(run: RunFolder, task: str) -> Finding:
-    "C3c: the largest rise in accuracy from a cut to a larger one, above 0. Raises `Unmeasured`"
+def _one_bad_layer(run, task):
+    "C3c: the largest rise in accuracy from a cut to a larger one, above 0"
     a = run.items(task)
     if not a.known: return _unknown(task, f'{task_title(task)}: {_baseline_text(a)}')
     ruling, mean = _ruled(rule_reversal, a.items), a.values
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
     below = any(mean[i] < a.chance and math.isclose(mean[j] - mean[i], ruling.value) for i, j in pairs)
-    seen = (f'{task_title(task)}: surest rise in accuracy between two cuts {_numbers(ruling, "+.3f")}; the largest '
-            f'rise is from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})')
-    found = _found(seen, ruling, task)
+    found = _found(f'{task_title(task)}: the number is the surest rise in accuracy between two cuts; the largest is '
+                   f'from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})', ruling, task)
     return replace(found, word=UNINFORMATIVE, reason='below_chance') if found.decided and below else found
 
 # %% ../../nbs/reference/paper/claims.ipynb #cae07022
@@ -513,21 +487,21 @@ def deep_minima(d: LayerDistances | None) -> Finding:
     "C1: mean place of the best block among those of its size, above 0.5. Raises `Unmeasured`"
     if d is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth)
-    best = np.array([d.best_block(n).start for n in ns])
-    ruling = rule_deep(best, np.stack([np.sort(_draw_distances(d, n).argmin(1)) for n in ns], 1), d.depth)
-    return _found(f'mean place of the best block, n = {spans(ns)}: {_numbers(ruling)}; 0 is the shallowest block, 1 '
-                  'the deepest', ruling)
+    draws = np.stack([np.sort(_draw_distances(d, n).argmin(1)) for n in ns], 1)
+    ruling = rule_deep(np.array([d.best_block(n).start for n in ns]), draws, d.depth)
+    return _found(f'mean place of the best block, n = {spans(ns)}; 0 is the shallowest block, 1 the deepest', ruling)
 
-def _last_layer_apart(d: LayerDistances | None) -> Finding:
-    "C2: rescaled distance of blocks with the last layer, above 0.9 on average. Raises `Unmeasured`"
+def _last_layer_apart(d):
+    "C2: rescaled distance of blocks with the last layer, above 0.9 on average"
     if d is None: raise Unmeasured('This run has no distances.')
     ns = small_ns(d.depth, 1/2)
-    def by_last(draws): return draws[((draws[:, -1] - draws.min(1)) / np.ptp(draws, axis=1)).argsort()]
-    ruling = rule_last_layer([np.diagonal(d.mean, n) for n in ns], [by_last(_draw_distances(d, n)) for n in ns])
+    draws = [_draw_distances(d, n) for n in ns]
+    by_last = [o[((o[:, -1] - o.min(1)) / np.ptp(o, axis=1)).argsort()] for o in draws]
+    ruling = rule_last_layer([np.diagonal(d.mean, n) for n in ns], by_last)
     first = sum(np.diagonal(d.mean, n).argmax() == 0 for n in ns)
-    return _found(f'rescaled distance of the block with the last layer, n = {spans(ns)}: {_numbers(ruling)}; it is '
-                  f'farther than {farther_than(d, ns)[0]:.0%} of the other blocks, and the block with the first layer '
-                  f'is the farthest of all at {first} of {len(ns)} sizes', ruling)
+    return _found(f'rescaled distance of the block with the last layer, n = {spans(ns)}; it is farther than '
+                  f'{farther_than(d, ns)[0]:.0%} of the other blocks, and the block with the first layer is the '
+                  f'farthest of all at {first} of {len(ns)} sizes', ruling)
 
 # %% ../../nbs/reference/paper/claims.ipynb #f1daf12f
 def smooth_loss(
@@ -542,66 +516,61 @@ def smooth_loss(
     ruling = _ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
     if ruling.reason == 'not_located' and not any(map(run.knows, run.tasks())): ruling = Ruling(UNDECIDED, 'baseline')
     cuts = f'n = {spans(o.cuts)}'
-    if not found:
-        return _found(_noted(f'no collapse of answers is located; the loss has {cuts}', o.rows), ruling)
+    if not found: return _found(f'no collapse of answers is located; the loss has {cuts}', ruling, rows=o.rows)
     t, h, at = found
     said = (f'slope where {"healed" if h else "unhealed"} answers to {task_title(t)} collapse ({at.kept:.0%} to '
-            f'{at.lost:.0%} of the layers) divided by the slope elsewhere, {cuts}: {_numbers(ruling)}')
+            f'{at.lost:.0%} of the layers) divided by the slope elsewhere, {cuts}')
     end = int((o.x < at.lost).sum()) + 1  # without the steps that begin after the collapse
     before = rule_smooth_loss(o.x[:end], o.items[:end], o.counts, at)
-    if before.reason == 'interval': said += f'; by the steps before it alone {_numbers(before)}'
-    finding = _found(_noted(said, o.rows), ruling)
+    alone = before.reason == 'interval'
+    if alone: said += f'; by the steps before it alone {with_interval(before.value, before.low, before.high)}'
+    finding = _found(said, ruling, rows=o.rows)
     if not finding.decided or before.word == ruling.word: return finding
-    return replace(finding, word=UNINFORMATIVE,
-                   reason='later_steps' if before.reason == 'interval' else 'after_collapse')
+    return replace(finding, word=UNINFORMATIVE, reason='later_steps' if alone else 'after_collapse')
 
-def _strategy_gap(run: RunFolder, healed: bool) -> Finding:
+def _strategy_gap(run, healed):
     """C5: mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it
-    is above 2 (C5a); healed, below 1.25 (C5b). Raises `Unmeasured`"""
+    is above 2 (C5a); healed, below 1.25 (C5b)"""
     o = both_losses(run, healed)
     small = [n for n in o.cuts if n in small_ns(run.depth)]
     if small and not healed: o = both_losses(run, healed, small)
     ruling, k = _ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
     a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
-    said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}; ratio '
-    unknown = 'not computed, because the excess loss under similarity may be zero'
-    return _found(_noted(said + (unknown if math.isnan(ruling.value) else _numbers(ruling)), o.rows), ruling)
+    said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}'
+    if math.isnan(ruling.value): said += '; ratio not computed, because the excess loss under similarity may be zero'
+    return _found(said, ruling, rows=o.rows)
 
 # %% ../../nbs/reference/paper/claims.ipynb #66dd3b20
-def _rank_effect(run: RunFolder, task: str = 'c4') -> Finding:
-    "C6: loss or accuracy at the lowest rank less that at the highest, above 0. Raises `Unmeasured`"
+def _rank_effect(run, task='c4'):
+    "C6: loss or accuracy at the lowest rank less that at the highest, above 0"
     pairs = rank_pairs(run, task)
     if task != 'c4' and not run.knows(task): return _unknown(task)
     o, loss = run.paired(pd.concat(pairs)), task == 'c4'
     items = o.items / o.counts
-    ruling = _ruled(rule_difference, items[0::2], items[1::2])
-    low, high = pairs[0]['rank']
+    (low, high), tokens = pairs[0]['rank'], pairs[0].healing_tokens.iloc[0]
     cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
     unit = 'nats per token, mean over documents' if loss else f'of the answers to {task_title(task)}'
-    tokens = f'{pairs[0].healing_tokens.iloc[0]:,} tokens of healing'
-    said = f'rank {low:.0f} minus rank {high:.0f}: {_numbers(ruling, "+.3f")} ({unit}; {cuts}; {tokens})'
-    return _found(said, ruling, '' if loss else task)
+    return _found(f'rank {low:.0f} minus rank {high:.0f}, {unit}; {cuts}; {tokens:,} tokens of healing',
+                  _ruled(rule_difference, items[0::2], items[1::2]), '' if loss else task)
 
-def _seeds_agree(run: RunFolder) -> Finding:
-    "C7a: spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1. Raises `Unmeasured`"
+def _seeds_agree(run):
+    "C7a: spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1"
     wide, rows = seeds_table(run)
     everything = pd.concat([run.table[(run.table.task == 'c4') & (run.table.n == 0)], rows])
     own = everything[combined(everything, ASKED).isin(combined(rows, ASKED))]
     own = _rows_of(own, 'c4', 'similarity', True)
     if own.n.min() > 0: raise Unmeasured('This run has not scored the unpruned model on the same documents.')
-    ruling = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean()))
-    return _found(f'{wide.shape[1]} seeds, {rows.healing_tokens.iloc[0]:,} tokens of healing, n = {spans(wide.index)}: '
-                  f'{_numbers(ruling, ".3f")}. {base_note(own)}', ruling)
+    ruling, tokens = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean())), rows.healing_tokens.iloc[0]
+    return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=own)
 
-def _shots_agree(run: RunFolder, task: str) -> Finding:
-    "C7b: the largest change of the gain from examples, in a tenth of the accuracy above chance. Raises `Unmeasured`"
+def _shots_agree(run, task):
+    "C7b: the largest change of the gain from examples, in a tenth of the accuracy above chance"
     o, shots, count = shots_of(run, task)
     if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)): return _unknown(task)
     ruling, gain = _ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
     most = int(np.abs(gain[1:] - gain[0]).argmax()) + 1
-    seen = (f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
-            f'{o.ns[most]}, a change of {_numbers(ruling, "+.3f")} on either side')
-    return _found(seen, ruling, task)
+    return _found(f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
+                  f'{o.ns[most]}; the threshold lies on either side of 0', ruling, task)
 
 # %% ../../nbs/reference/paper/claims.ipynb #e6984c43
 class Claim(NamedTuple):
@@ -637,43 +606,20 @@ def judge_claim(run: RunFolder, claim: str, task: str = '') -> Finding:
     except Unmeasured as e: found = Finding(seen=str(e))
     return replace(found, claim=claim)
 
-def judge_claims(run: RunFolder) -> list[Finding]:
-    "Every claim on one run: the tasks for which it has the rows, or the first"
-    found = []
-    for key, claim in CLAIMS.items():
-        own = [judge_claim(run, key, t) for t in claim.tasks(run)]
-        found += [o for o in own if o.reason != 'not_measured'] or own[:1]
-    return _with_holm(found)
-
-def _with_holm(findings):
-    "With p adjusted for all that were tested: those that have a number"
-    tested = [o for o in findings if not math.isnan(o.value)]
-    adjusted = dict(zip(map(id, tested), map(float, holm([o.p for o in tested]))))
-    return [replace(o, holm=adjusted.get(id(o), math.nan)) for o in findings]
-
 # %% ../../nbs/reference/paper/claims.ipynb #b5b0bcc0
-def _digits(o): return 2 if abs(o.value) >= .1 else 3
-
 def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:
     "Claim by model: one word and one number each; † is not significant after correction over the run's claims"
     def cell(o):
-        if math.isnan(o.value): return f'{o.word} ({o.reason.replace("_", " ")})'
-        mark = ' †' if o.decided and not o.stands else ''
-        return f'{o.word} {o.value:.{_digits(o)}f}{mark}'
+        if not o.number: return f'{o.word} ({o.reason.replace("_", " ")})'
+        return f'{o.word} {o.number.split()[0]}{" †" if o.decided and not o.stands else ""}'
     return pd.DataFrame({r.name: {f'{k}: {v.says}': cell(r.finding(k)) for k, v in CLAIMS.items()} for r in runs})
 
-def rulings_table(
-    runs: Sequence[RunFolder],
-    keys: Sequence[str],
-    known: bool = False  # Without the tasks that a model does not know, and at most 12 rows
-) -> pd.DataFrame:
+def rulings_table(runs: Sequence[RunFolder], keys: Sequence[str], known: bool = False) -> pd.DataFrame:
     """A row per claim, model and task: the word, the number with its interval, the threshold, and p adjusted for the
-    family where it was tested"""
+    family where it was tested; with `known` without the tasks that a model does not know, and at most 12 rows"""
     found = [(r, o) for k in keys for r in runs for o in r.findings if o.claim == k]
     if known: found = ([(r, o) for r, o in found if o.reason != 'baseline'] or found)[:12]
-    shown = lambda v, text: '' if math.isnan(v) else text
-    rows = [(o.claim, f'{r.name}{", " + task_title(o.task) if o.task else ""}', o.verdict,
-             shown(o.value, with_interval(o.value, o.low, o.high, f'.{_digits(o)}f')),
-             shown(o.threshold, f'{o.threshold:.3g}'), shown(o.holm, f'{o.holm:.2g}')) for r, o in found]
+    rows = [(o.claim, f'{r.name}{", " + task_title(o.task) if o.task else ""}', o.verdict, o.number,
+             *([f'{o.threshold:.3g}', f'{o.holm:.2g}'] if o.number else ['', ''])) for r, o in found]
     columns = ['claim', 'model', 'verdict', 'number', 'threshold', 'p (Holm)']
     return pd.DataFrame(rows, columns=columns).set_index('claim')

@@ -5,14 +5,14 @@
 # %% ../../nbs/reference/paper/runs.ipynb #98cc39ea
 from __future__ import annotations
 import io, json, math, operator, os, re, stat, sys, time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import (PrunebookError, atomic_write, disk_errors, first_line, lock, public_name, read_json,
-                            redact)
+from ..core import (PrunebookError, Rule, atomic_write, disk_errors, first_line, instance, lock, one_of,
+                            public_name, read_json, redact, whole)
 from ..evaluation.scores import versions
 
 if TYPE_CHECKING:
@@ -88,116 +88,96 @@ def _arrow_schema(stored: bool = False) -> 'pa.Schema':
 # %% ../../nbs/reference/paper/runs.ipynb #b45abe65
 def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
     "Fingerprint, name, depth and parameters of a model, in all and by layer"
-    from prunebook.model.stack import fingerprint
-    from prunebook.model.stack import LayerStack
+    from prunebook.model.stack import LayerStack, fingerprint
     layers = [sum(p.numel() for p in o.parameters()) for o in LayerStack(model).layers]
     return dict(fingerprint=fingerprint(model), name=public_name(model.config.name_or_path or type(model).__name__),
                 depth=len(layers), parameters=model.num_parameters(), layer_parameters=layers)
 
-def _result_row(
-    key: Sequence[Any],        # Sweep, strategy, n, healed, seed, task
-    score: LossScore | ParentScore | Score,
-    layers: Sequence[int],     # Layers dropped
-    model: dict[str, Any]      # As in `model_record`
-) -> dict[str, Any]:
-    "The row of a score in `results.csv`"
-    said, join = score.row(), lambda v: ' '.join(map(str, v)) or None
-    dropped = sum(model['layer_parameters'][i] for i in layers)
-    fields = dict(loss=('vocab', 'n_bytes'), agreement=('vocab',), kl=('vocab',))
-    own = {k: getattr(score, k) for k in fields.get(said['metric'], ('majority', 'shots'))}
-    own |= {k: join(getattr(score, k)) for k in ['skipped' if said['metric'] in _ON_TEXTS else 'truncated']}
-    return {o.name: None for o in RESULTS} | dict(zip(KEYS, key)) | own | dict(
-        {k: said[k] for k in ('metric', 'value', 'low', 'high', 'k', 'baseline', 'interval')},
-        normalized=said.get('normalized'), count=score.n, layers=join(layers), seconds=round(score.seconds, 3),
-        fraction_layers=len(layers) / model['depth'], fraction_params=dropped / model['parameters'],
-        source=public_name(score.source) if score.source else None, items=score.items or None, chat=score.chat)
-
-def _item_rows(
-    key: Sequence[Any],
-    score: LossScore | ParentScore | Score
-) -> 'pa.Table':
-    "The rows of a score in `items.parquet`"
+def _as_rows(key, score, layers, model) -> tuple[dict[str, Any], 'pa.Table']:
+    """The row of a score in `results.csv`, and its rows in `items.parquet`. `key` is sweep, strategy, n, healed, seed,
+    task; `layers` are those dropped; `model` is as in `model_record`"""
     import pyarrow as pa
-    n, sums = score.n, _ON_TEXTS.get(score.row()['metric'])
-    if sums:
+    said, n, join = score.row(), score.n, lambda v: ' '.join(map(str, v)) or None
+    if sums := _ON_TEXTS.get(said['metric']):
+        own = dict(vocab=score.vocab, n_bytes=getattr(score, 'n_bytes', None), skipped=join(score.skipped))
         values = [*map(float if sums == 'loss' else int, score.sums)]
-        own = {'index': score.index, 'tokens': score.counts, sums: values}
-    else: own = dict(
-        index=list(range(n)), picked=score.picked, answer=score.answers, written=score.written, group=score.groups,
-        logprobs=[[round(v, 3) for v in o] for o in score.logprobs])
-    columns = {k: [v] * n for k, v in zip(KEYS, key)} | dict(items=[score.items] * n) | own
+        columns = {'index': score.index, 'tokens': score.counts, sums: values}
+    else:
+        own = dict(majority=score.majority, shots=score.shots, truncated=join(score.truncated))
+        columns = dict(index=list(range(n)), picked=score.picked, answer=score.answers, written=score.written,
+                       group=score.groups, logprobs=[[round(v, 3) for v in o] for o in score.logprobs])
+    row = {o.name: None for o in RESULTS} | dict(zip(KEYS, key)) | own | dict(
+        {k: said[k] for k in ('metric', 'value', 'low', 'high', 'k', 'baseline', 'interval')},
+        normalized=said.get('normalized'), count=n, layers=join(layers), seconds=round(score.seconds, 3),
+        fraction_layers=len(layers) / model['depth'],
+        fraction_params=sum(model['layer_parameters'][i] for i in layers) / model['parameters'],
+        source=public_name(score.source) if score.source else None, items=score.items or None, chat=score.chat)
+    columns |= {k: [v] * n for k, v in zip(KEYS, key)} | dict(items=[score.items] * n)
     schema = _arrow_schema()
-    return pa.table([pa.array(columns.get(o.name) or [None] * n, o.type) for o in schema], schema=schema)
-
-def _score_of(
-    row: dict[str, Any],   # Of `results.csv`; empty cells are NaN or `None`
-    items: 'pa.Table'      # Its rows of `items.parquet`, in order
-) -> LossScore | ParentScore | Score:
-    """The score that was written, with log-probabilities to three decimals.
-    Raises `ValueError` if row and items disagree"""
-    from prunebook.evaluation.scores import LossScore, ParentScore, Score
-    row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
-    got = {k: items[k].to_pylist() for k in items.column_names if k not in KEYS}
-    if len(got['index']) != row['count']: raise ValueError(f'{len(got["index"])} items for a count of {row["count"]}')
-    numbers = lambda column: [int(o) for o in (row[column] or '').split()]
-    text = {k: row[k] or '' for k in ('source', 'interval')} | dict(items=got['items'][0] or '', task=row['task'])
-    common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')} | dict(n=row['count'], chat=row['chat'])
-    if (metric := row['metric']) not in _ON_TEXTS:
-        right = sum(map(operator.eq, got['picked'], got['answer']))
-        if None in got['picked'] or right != row['k']:
-            raise ValueError(f'{right} items are right, the table says {row["k"]}')
-        there = {k: [o for o in got[k] if o is not None] for k in ('logprobs', 'written', 'group')}
-        return Score(**common, **text, k=right, picked=got['picked'], answers=got['answer'], scoring=metric,
-                     chance=float(row['baseline']), majority=float(row['majority']), truncated=numbers('truncated'),
-                     logprobs=[[round(v, 3) for v in o] for o in there['logprobs']], shots=int(row['shots'] or 0),
-                     written=there['written'], groups=there['group'])
-    sums = [float(v) for v in got[_ON_TEXTS[metric]]]
-    value = sum(sums) / sum(got['tokens'])
-    if not math.isclose(value, row['value'], rel_tol=1e-6, abs_tol=1e-12):
-        raise ValueError(f'the items give {value}, the table {row["value"]}')
-    made = dict(common | text, sums=sums, counts=got['tokens'], index=got['index'], skipped=numbers('skipped'),
-                vocab=int(row['vocab']))
-    return LossScore(**made, n_bytes=int(row['n_bytes'])) if metric == 'loss' else ParentScore(**made, scoring=metric)
+    return row, pa.table([pa.array(columns.get(o.name) or [None] * n, o.type) for o in schema], schema=schema)
 
 # %% ../../nbs/reference/paper/runs.ipynb #8fe30bc0
-def _refuse(path, e, what='table'):
-    raise PrunebookError(f'{path} is damaged, or no {what} of a run ({e if isinstance(e, str) else first_line(e)}). '
-                         'Restore it, or use another folder.') from None
+_FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
+              losses='loss_map.safetensors')
 
-def _check_plain(path, most_mb):
-    "Raises `ValueError` for pipes, devices, and files that are too large to be a table of a run"
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode): raise ValueError('it is no plain file')
-    if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
+@contextmanager
+def _file_of_run(path: str | Path, most_mb: int = 4096) -> Iterator[os.stat_result]:
+    "Inside, whatever goes wrong is one `PrunebookError` about this file. Pipes, devices and huge files are not read"
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode): raise ValueError('it is no plain file')
+        if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
+        yield about
+    except PrunebookError: raise
+    except Exception as e:  # pandas and pyarrow raise many kinds for a damaged file
+        kind = '' if isinstance(e, (ValueError, OSError)) else f'{type(e).__name__}: '
+        raise PrunebookError(f'{path} is damaged, or no file of a run ({kind}{first_line(e)}). '
+                             'Restore it, or use another folder.') from None
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
+    if not (path := Path(folder)/_FILES['record']).exists():
+        raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). '
+                             'Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
+    text, table, count = instance(str, 'a text'), instance(dict, 'an object'), whole()
+    def check(where, found, rules):
+        for k, rule in rules.items():
+            if not rule.test(found.get(k)): raise ValueError(f'{where}: {k}={found.get(k)!r}, not {rule.allowed}')
+    with _file_of_run(path):
+        record = read_json(path)
+        check('run', record, dict(format=one_of(1), model=table, sweeps=table))
+        fits = Rule(lambda v: isinstance(v, list) and len(v) == record['model']['depth'] and all(map(count.test, v)),
+                    'a number of parameters for each layer')
+        check('model', record['model'], dict(depth=whole(1, 10**6), parameters=count, layer_parameters=fits,
+                                             fingerprint=text, name=text))
+        check('sweeps', record['sweeps'], dict.fromkeys(record['sweeps'], table))
+        kinds = dict(config=table, dtype=text, plans=table, starts=instance(list, 'a list'), healing=table, items=table)
+        for name, o in record['sweeps'].items(): check(f'sweep {name!r}', o, kinds)
+    return record
 
 def _read_results(path: str | Path) -> 'pd.DataFrame':
-    "`results.csv`, checked against the schema. Raises `PrunebookError` for anything else"
+    "`results.csv`, checked against the schema"
     import pandas as pd
     kinds = dict(str=str, int='int64', bool='bool', float=str)
     types = {o.name: 'Int64' if o.kind == 'int?' else kinds[o.kind.rstrip('?')] for o in RESULTS}
     floats = {o.name: 'float64' for o in RESULTS if o.kind.startswith('float')}  # from text, to the last digit
-    try:
-        _check_plain(path, 256)
+    with _file_of_run(path, 256):
         names = pd.read_csv(path, nrows=0).columns
-        if missing := [o.name for o in RESULTS if o.name not in names]: raise ValueError(f'it has no columns {missing}')
+        if missing := [o for o in types if o not in names]: raise ValueError(f'it has no columns {missing}')
         table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=['']).astype(floats)
-        needed = [o.name for o in RESULTS if not o.kind.endswith('?')]
-        if table[needed].isna().any(axis=None): raise ValueError('a column that is always filled has empty cells')
+        if table[[o.name for o in RESULTS if not o.kind.endswith('?')]].isna().any(axis=None):
+            raise ValueError('a column that is always filled has empty cells')
         if table.duplicated(KEYS).any(): raise ValueError('it has two rows of the same score')
-    except (ValueError, TypeError, OverflowError, OSError) as e: _refuse(path, e)
-    return table[[o.name for o in RESULTS]]
+        return table[[*types]]
 
-def _items_by_key(path: str | Path) -> dict[tuple, pa.Table]:  # By sweep, strategy, n, healed, seed and task
-    "`items.parquet`, checked against the schema, and cut into scores. Raises `PrunebookError` for anything else"
-    try:
-        about = os.stat(path)
+def _items_by_key(path: str | Path) -> dict[tuple, 'pa.Table']:  # By sweep, strategy, n, healed, seed and task
+    "`items.parquet`, checked against the schema, and cut into scores"
+    with _file_of_run(path) as about:
         return _read_items(os.path.abspath(path), about.st_mtime_ns, about.st_size, about.st_ino)
-    except (ValueError, TypeError, OverflowError, OSError, MemoryError) as e: _refuse(path, e)
 
 @lru_cache(maxsize=4)
 def _read_items(path, *version):
     import numpy as np, pyarrow.parquet as pq
-    _check_plain(path, 4096)
     schema = _arrow_schema()
     with pq.ParquetFile(path) as f:
         if missing := set(schema.names) - set(f.schema_arrow.names): raise ValueError(f'no columns {sorted(missing)}')
@@ -210,43 +190,6 @@ def _read_items(path, *version):
     parts = {tuple(o[i] for o in columns): table.slice(i, e - i) for i, e in zip(starts, [*starts[1:], len(table)])}
     if len(parts) < len(starts): raise ValueError('the items of one score stand in two places')
     return parts
-
-_FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
-             losses='loss_map.safetensors')
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
-    if not (path := Path(folder)/_FILES['record']).exists():
-        raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). '
-                             'Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
-    record = read_json(path)
-    if why := _why_unfit(record): _refuse(path, why, 'record')
-    return record
-
-def _why_unfit(record):
-    "Why a record cannot be used; `None` if it can"
-    if record.get('format') != 1: return f'its format is {record.get("format")!r}, and this version reads 1'
-    model, sweeps = record.get('model'), record.get('sweeps')
-    if not isinstance(model, dict) or not isinstance(sweeps, dict): return 'model or sweeps is missing'
-    depth, layers = model.get('depth'), model.get('layer_parameters')
-    if type(depth) is not int or not 1 <= depth < 10**6: return f'depth is {depth!r}'
-    if not isinstance(layers, list) or len(layers) != depth: return 'layer_parameters does not fit the depth'
-    if any(type(o) is not int or o < 0 for o in [*layers, model.get('parameters')]): return 'parameters must be numbers'
-    if any(not isinstance(model.get(k), str) for k in ('fingerprint', 'name')): return 'fingerprint or name is missing'
-    kinds = dict(config=dict, dtype=str, plans=dict, starts=list, healing=dict, items=dict)
-    for name, o in sweeps.items():
-        if not isinstance(o, dict): return f'sweep {name!r} is no object'
-        bad = [k for k, kind in kinds.items() if not isinstance(o.get(k), kind)]
-        if bad: return f'sweep {name!r}: {bad[0]} is missing'
-    return None
-
-def _check_run_folder(folder: str | Path) -> None:
-    "Raises `PrunebookError` for a place that holds something else than a run, or the beginning of one"
-    if os.path.exists(folder) and not os.path.isdir(folder): raise PrunebookError(f'{folder} is a file. Give a folder.')
-    if not os.path.isdir(folder) or os.path.exists(Path(folder)/_FILES['record']): return
-    ours = (*_FILES.values(), 'asked.json')
-    if others := [o for o in sorted(os.listdir(folder)) if o not in ours and not o.startswith('.')]:
-        raise PrunebookError(f'{folder} is no run: it holds {others[0]}. Give the folder of a run, or a new one.')
 
 # %% ../../nbs/reference/paper/runs.ipynb #fc02af16
 def _start_record():
@@ -276,28 +219,28 @@ class Run:
         with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             held.enter_context(lock(self.folder))
-            self._open()
+            self._read()
             self.close = held.pop_all().close
         return self
 
     def __exit__(self, *error: Any) -> None: self.close()
 
-    def _open(self):
-        "Read record, table and items, without the items of scores that have no row"
+    def _read(self):
+        "Record, table and items, without the items of scores that have no row"
         import pandas as pd
-        place, self.table, self.items = {k: self.folder/v for k, v in _FILES.items()}, None, {}
-        self.record = dict(format=1, model=self.model, distances=None, sweeps={})
-        if place['record'].exists(): self.record = read_record(self.folder)
+        place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
+        new = dict(format=1, model=self.model, distances=None, sweeps={})
+        self.record = read_record(self.folder) if place['record'].exists() else new
         if (was := self.record['model'])['fingerprint'] != self.model['fingerprint']:
             raise PrunebookError(f'{self.folder} holds a run of another model: {was["name"]} ({was["fingerprint"]}) '
                                  f'there, {self.model["name"]} ({self.model["fingerprint"]}) now. Use another folder.')
         self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
         if not place['results'].exists(): return
         self.table, items = _read_results(place['results']), _items_by_key(place['items'])
-        keys = list(self.table[KEYS].itertuples(index=False, name=None))
-        if lost := [k for k in keys if k not in items]:
-            raise PrunebookError(f'{place["items"]} lacks the items of {len(lost)} rows, such as {lost[0]}. '
-                                 'Restore it, or use another folder.')
+        with _file_of_run(place['items']):
+            keys = list(self.table[KEYS].itertuples(index=False, name=None))
+            if lost := [k for k in keys if k not in items]:
+                raise ValueError(f'it lacks the items of {len(lost)} rows, such as {lost[0]}')
         self.items = {k: items[k] for k in keys}
 
     def has(self, *key: Any) -> bool:
@@ -315,83 +258,90 @@ class Run:
         "Store a score: `key` is sweep, strategy, n, healed, seed, task; `layers` are those dropped"
         self.add_all([(key, score, layers)])
 
-    def add_all(self, scores: Iterable[tuple[Sequence[Any], LossScore | ParentScore | Score, Sequence[int]]]) -> None:
-        "Store several scores in one go, as `add` does each"
-        import pandas as pd
-        scores = [(tuple(k), s, layers) for k, s, layers in scores]
-        if not scores: return
-        self.items |= {k: _item_rows(k, s) for k, s, _ in scores}
-        rows = [*self.table.to_dict('records'), *(_result_row(k, s, layers, self.model) for k, s, layers in scores)]
+    def add_all(self, scores: Iterable[tuple]) -> None:
+        "Store several scores in one go, as `add` does each. Items are written first: no row is ever without its items"
+        import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
+        made = {tuple(key): _as_rows(key, score, layers, self.model) for key, score, layers in scores}
+        if not made: return
+        self.items |= {k: items for k, (_, items) in made.items()}
+        items, out = pa.concat_tables(self.items.values()), io.BytesIO()
+        try: items = items.cast(_arrow_schema(stored=True))
+        except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
+        # A page is compressed by itself, so copied scores take no room only if all rows are in one page
+        pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
+        pq.write_table(items, out, compression='zstd', compression_level=15, row_group_size=2**20,
+                       data_page_size=2**26, use_dictionary=[*{*items.column_names} - {'logprobs', 'index'}],
+                       column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
+                       **pages)
+        rows = [*self.table.to_dict('records'), *(row for row, _ in made.values())]
         csv = pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
-        atomic_write(self.folder/_FILES['items'], _items_parquet(self.items.values()))
+        atomic_write(self.folder/_FILES['items'], out.getvalue())
         atomic_write(self.folder/_FILES['results'], csv)
         self.table = _read_results(self.folder/_FILES['results'])
 
-def _items_parquet(parts):
-    "`items.parquet`: decimals, and the first bytes of all floats together, pack well"
-    import pyarrow as pa, pyarrow.parquet as pq
-    out, table = io.BytesIO(), pa.concat_tables(parts)
-    try: table = table.cast(_arrow_schema(stored=True))
-    except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
-    # A page is compressed by itself, so copied scores take no room only if all rows are in one page
-    pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
-    pq.write_table(table, out, compression='zstd', compression_level=15, row_group_size=2**20, data_page_size=2**26,
-                   use_dictionary=[o for o in table.column_names if o not in ('logprobs', 'index')],
-                   column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
-                   **pages)
-    return out.getvalue()
-
 # %% ../../nbs/reference/paper/runs.ipynb #3828385c
-def read_run(
-    folder: str | Path  # Of a run
-) -> 'pd.DataFrame':    # A row per sweep, strategy, n, healed, seed and task, sorted by sweep
-    """`results.csv` with columns added from `run.json`: `depth`, `model` (fingerprint), `dtype`, `shots_seed` (of the
-    examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`, `learning_rate`, `steps`,
-    `healing_texts` and `healing_tokens` (steps x batch size x length, so padding counts where documents are padded. It
-    is 0 for unhealed rows).
+def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy, n, healed, seed and task
+    """`results.csv` of a run, sorted by sweep, with columns added from `run.json`: `depth`, `model` (fingerprint),
+    `dtype`, `shots_seed` (of the examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`,
+    `learning_rate`, `steps`, `healing_texts` and `healing_tokens` (steps x batch size x length, so padding counts where
+    documents are padded. It is 0 for unhealed rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
-    record, path = read_record(folder), Path(folder)/_FILES['results']
+    record, path, parts = read_record(folder), Path(folder)/_FILES['results'], []
     if not path.exists():
         raise PrunebookError(f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
                              'Let one get on.')
-    table = _read_results(path)
-    try: parts = [_with_settings(own, record, name) for name, own in table.groupby('sweep')]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-        raise PrunebookError(f'{folder}: run.json and results.csv do not fit each other '
-                             f'({type(e).__name__}: {first_line(e)}). Restore them.') from None
-    return pd.concat(parts, ignore_index=True)
+    with _file_of_run(path.with_name(_FILES['record'])):
+        for name, t in _read_results(path).groupby('sweep'):
+            about = record['sweeps'][name]
+            config, recipe = about['config'], about['config']['healing']
+            whole = {k: recipe[k] for k in ('steps', 'batch_size', 'max_length')} | dict(most=config['max_length'])
+            if bad := [k for k, v in whole.items() if type(v) is not int]: raise ValueError(f'{bad[0]} of {name!r}')
+            if not t.n.between(0, record['model']['depth']).all(): raise ValueError('an n that does not fit the depth')
+            def seed(task):  # an option of the task goes before that of the sweep
+                options = dict(o.split('=', 1) for o in task.partition(':')[2].split(',') if '=' in o)
+                own = options.get('seed', config['scoring'].get('seed', 0))
+                return int(own) if str(own).isdigit() else own
+            own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'learning_rate', 'steps')}
+            own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None)
+            parts.append(t.assign(
+                depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
+                shots=t.shots.fillna(0).astype(int), shots_seed=[seed(o) for o in t.task],
+                max_length=t.metric.isin(list(_ON_TEXTS)).map({True: config['max_length']}),
+                healing_tokens=t.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
+                **{k: t.healed.map({True: v}) for k, v in (own | dict(healing_texts=config['healing_texts'])).items()}))
+        return pd.concat(parts, ignore_index=True)
 
-def _with_settings(table, record, name):
-    "The rows of one sweep, with its settings as columns. Raises `ValueError` and `KeyError` if the two do not fit"
-    about = record['sweeps'][name]
-    config, recipe = about['config'], about['config']['healing']
-    whole = {k: recipe[k] for k in ('steps', 'batch_size', 'max_length')} | dict(max_tokens=config['max_length'])
-    if bad := [k for k, v in whole.items() if type(v) is not int]: raise ValueError(f'{bad[0]} of sweep {name!r}')
-    if not table.n.between(0, record['model']['depth']).all(): raise ValueError('an n that does not fit the depth')
-    def seed(task):  # an option of the task goes before that of the sweep
-        options = dict(o.split('=', 1) for o in task.partition(':')[2].split(',') if '=' in o)
-        own = options.get('seed', config['scoring'].get('seed', 0))
-        return int(own) if str(own).isdigit() else own
-    own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'learning_rate', 'steps')}
-    own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, healing_texts=config['healing_texts'])
-    return table.assign(
-        depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
-        shots=table.shots.fillna(0).astype(int), shots_seed=[seed(o) for o in table.task],
-        max_length=table.metric.isin(list(_ON_TEXTS)).map({True: config['max_length']}),
-        healing_tokens=table.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
-        **{k: table.healed.map({True: v}) for k, v in own.items()})
-
-def kept_score(
-    folder: str | Path,  # As given to `read_run`
-    row: 'pd.Series'     # Of its table
-) -> LossScore | ParentScore | Score:
-    "The score of a row, as it was written. Raises `PrunebookError` if the items are missing or do not fit the row"
+def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore | Score:
+    """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals.
+    Raises `PrunebookError` if the items are missing or do not fit the row"""
+    from prunebook.evaluation.scores import LossScore, ParentScore, Score
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
     parts = _items_by_key(path) if path.exists() else {}
     if key not in parts:
         raise PrunebookError(f'{path} has no items of {key}, so this score can be compared only by its interval.')
-    try: return _score_of(row.to_dict(), parts[key])
-    except (ValueError, TypeError, ArithmeticError) as e:
-        raise PrunebookError(f'{path}: the items of {key} do not fit the table ({first_line(e)}). '
-                             'Restore both files, or make this sweep again.') from None
+    def check(fits, said):
+        if not fits: raise ValueError(f'the items of {key} do not fit the table: {said}')
+    with _file_of_run(path):
+        row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
+        got = {k: parts[key][k].to_pylist() for k in parts[key].column_names if k not in KEYS}
+        check(len(got['index']) == row['count'], f'{len(got["index"])} items for a count of {row["count"]}')
+        numbers = lambda column: [int(o) for o in (row[column] or '').split()]
+        common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')}
+        common |= {k: row[k] or '' for k in ('source', 'interval')}
+        common |= dict(items=got['items'][0] or '', task=row['task'], n=row['count'], chat=row['chat'])
+        if (metric := row['metric']) not in _ON_TEXTS:
+            right = sum(map(operator.eq, got['picked'], got['answer']))
+            check(None not in got['picked'] and right == row['k'], f'{right} are right, the table says {row["k"]}')
+            there = {k: [o for o in got[k] if o is not None] for k in ('logprobs', 'written', 'group')}
+            return Score(**common, k=right, picked=got['picked'], answers=got['answer'], scoring=metric,
+                         chance=float(row['baseline']), majority=float(row['majority']), groups=there['group'],
+                         logprobs=[[round(v, 3) for v in o] for o in there['logprobs']], written=there['written'],
+                         shots=int(row['shots'] or 0), truncated=numbers('truncated'))
+        sums = [float(v) for v in got[_ON_TEXTS[metric]]]
+        value = sum(sums) / sum(got['tokens'])
+        check(math.isclose(value, row['value'], rel_tol=1e-6, abs_tol=1e-12), f'they give {value}, not {row["value"]}')
+        common |= dict(sums=sums, counts=got['tokens'], index=got['index'], skipped=numbers('skipped'),
+                       vocab=int(row['vocab']))
+        if metric == 'loss': return LossScore(**common, n_bytes=int(row['n_bytes']))
+        return ParentScore(**common, scoring=metric)

@@ -12,34 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from ..core import (PrunebookError, Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none,
                             public_name, setting, whole)
-from ..data.texts import text_assets
-from ..data.texts import load_texts, tokenize
-from ..evaluation.tasks import evaluate, ready_tasks
+from ..data.texts import load_texts, text_assets, tokenize
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import (TASKS, Task, change_task, parse_task)
-from ..healing.healing import HealingResult, heal
+from ..evaluation.tasks import TASKS, Task, change_task, evaluate, parse_task, ready_tasks
+from ..healing.healing import heal
 from ..healing.methods import METHODS
 from ..healing.recipes import QUICK, HealingConfig, settings_that_count
 from ..model.stack import LayerStack, weight_sharing_copy
-from .runs import _FILES, Run, _check_run_folder, kept_score, model_record, read_record, _start_record
+from .runs import _FILES, Run, _start_record, kept_score, model_record, read_record
 from ..pruning.budget import check_distances
-from ..pruning.strategies import Plan
-from ..pruning.strategies import STRATEGIES, choose_layers, prune_model
-from ..similarity.distances import LayerDistances
-from ..similarity.distances import layer_distances
+from ..pruning.strategies import STRATEGIES, Plan, choose_layers, prune_model
+from ..similarity.distances import LayerDistances, layer_distances
 
 if TYPE_CHECKING:
     import pandas as pd
-    from prunebook.evaluation.scores import LossScore, ParentScore, Score
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SweepConfig', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep', 'start_sweep', 'healing_texts',
-           'score_units', 'sweep']
+__all__ = ['SweepConfig', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep', 'start_sweep', 'score_units', 'sweep']
 
 # %% ../../nbs/reference/paper/sweep.ipynb #b1f3c183
-def _listed(rule):
-    return Rule(lambda v: isinstance(v, list) and all(map(rule.test, v)), f'a list; each member {rule.allowed}')
+def _listed(rule, different=False):
+    def fits(v): return isinstance(v, list) and all(map(rule.test, v)) and (not different or 0 < len(v) == len({*v}))
+    return Rule(fits, f'a list{" of different values, at least one" * different}; each member {rule.allowed}')
 
 def _by_task(rule):
     fits = lambda v: isinstance(v, dict) and all(isinstance(k, str) and rule.test(o) for k, o in v.items())
@@ -53,7 +48,7 @@ _asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring), f'a di
 @dataclass
 class SweepConfig(Settings):
     "What to sweep over. Checks itself: a wrong value raises `PrunebookError`"
-    strategies: Sequence[str] = setting(('similarity', 'simple'), _listed(_text))  # Names in `STRATEGIES`
+    strategies: Sequence[str] = setting(('similarity', 'simple'), _listed(_text, True))  # Names in `STRATEGIES`
     # Layers to drop; the unpruned model is always scored
     ns: Sequence[int] = setting((1, 2, 3, 4, 6, 8, 10, 12, 15), _listed(whole(1)))
     # Other `ns` for some tasks, such as {"mmlu": [2, 8]}
@@ -62,8 +57,8 @@ class SweepConfig(Settings):
     healed_ns: Sequence[int] = setting((), _listed(whole(0)))
     # The recipe
     healing: HealingConfig | dict = setting(rule=instance(HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
-    tasks: Sequence[str] = setting(('c4', 'arc_easy'), _listed(_text))        # As in `evaluate`
-    seeds: Sequence[int] = setting((0,), _listed(whole(0)))    # Of healing, and of strategies that draw at random
+    tasks: Sequence[str] = setting(('c4', 'arc_easy'), _listed(_text, True))  # As in `evaluate`
+    seeds: Sequence[int] = setting((0,), _listed(whole(0), True))  # Of healing, and of strategies that draw at random
     n_texts: int | None = setting(None, _limit)                # Documents of each loss; all if `None`
     # Questions of each task, or by task: {"mmlu": 500}; all if `None` or not named
     n_questions: int | dict[str, int] | None = setting(None, _limits)
@@ -93,22 +88,20 @@ class SweepConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for k in ('strategies', 'tasks', 'seeds'):
-            if not (v := getattr(self, k)): raise PrunebookError(f'{k} is empty: give at least one.')
-            if len(set(v)) < len(v): raise PrunebookError(f'{k}={v}: each can be there once.')
         for o in self.strategies: STRATEGIES.find(o)
         for o in self.tasks: _task_of(self, o)
-        for k in ('task_ns', 'n_questions'):
-            given = getattr(self, k)
+        for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
             if unknown := sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks)):
                 raise PrunebookError(f'{k} names {unknown}, and the tasks are {self.tasks}.')
 
+    @property
+    def sizes(self) -> list[int]:
+        "All numbers of layers that are dropped, healed or not"
+        return sorted({*self.ns, *self.healed_ns, *(n for v in self.task_ns.values() for n in v)} - {0})
+
 # %% ../../nbs/reference/paper/sweep.ipynb #2fcd1cc2
-def _task_of(
-    config: SweepConfig,
-    spec: str            # A member of `config.tasks`
-) -> Task:
-    "The task as this sweep asks it. Raises `PrunebookError` if there is none"
+def _task_of(config: SweepConfig, spec: str) -> Task:
+    "A member of `config.tasks` as this sweep asks it. Raises `PrunebookError` if there is none"
     task = parse_task(spec)
     keys = dict(choice=('shots', 'seed', 'scoring'), generated=('shots', 'seed')).get(task.kind, ())
     changes = {k: v for k, v in config.scoring.items() if k in keys}
@@ -132,22 +125,16 @@ def _config_record(config: SweepConfig) -> dict[str, Any]:
         if isinstance(found[k], dict): found[k] = {public_name(o): v for o, v in found[k].items()}
     return json.loads(json.dumps(found, default=str))
 
-def differences(
-    was: dict[str, Any],  # A config as a run records it, perhaps of an older version with fewer fields
-    now: dict[str, Any]
-) -> list[str]:
-    "Settings that differ and would change numbers"
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    "Settings of two recorded configs that differ and would change numbers; an older one may lack fields"
     def counted(o):
         o = asdict(SweepConfig()) | o
         return json.loads(json.dumps(o | dict(healing=settings_that_count(o['healing'])), default=str))
     was, now = counted(was), counted(now)
     return [k for k in now if k not in ('batch_tokens', 'memory', 'data_dir') and was.get(k) != now[k]]
 
-def kept_config(
-    folder: str | Path,          # Of a run
-    name: str | None = None      # Of a sweep in it; the only one if `None`
-) -> SweepConfig:
-    "The settings of a sweep as its run records them. Raises `PrunebookError` if there is no such sweep"
+def kept_config(folder: str | Path, name: str | None = None) -> SweepConfig:
+    "The settings of a sweep (the only one, if not named) as its run records them. Raises `PrunebookError` without one"
     sweeps = read_record(folder)['sweeps']
     if name is None and len(sweeps) == 1: name = next(iter(sweeps))
     if name not in sweeps:
@@ -182,22 +169,33 @@ def check_sweep(
     reads: Sequence[str | Path] = ()  # What else is read, such as the model's folder
 ) -> None:
     "Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work. No model is needed"
-    if bad := [n for n in _sizes(config) if n >= depth]:
-        raise PrunebookError(f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.')
-    if not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name):
-        raise PrunebookError(f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.')
+    out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
+    if out.is_dir() and not (out/_FILES['record']).exists():
+        others = [o for o in sorted(os.listdir(out)) if o not in (*_FILES.values(), 'asked.json') and o[0] != '.']
+    for wrong, why in (
+            (bad, f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.'),
+            (not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name),
+             f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
+            (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
+            (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.')):
+        if wrong: raise PrunebookError(why)
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
-    _check_run_folder(out)
     for spec in config.tasks:
         ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
-    measured = distances is not None or os.path.exists(Path(out)/_FILES['distances'])
+    measured = distances is not None or (out/_FILES['distances']).exists()
     needs = {o for s in config.strategies for o in STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
-    if config.healed_ns: healing_texts(config)
+    if config.healed_ns: _healing_texts(config)
 
-def _sizes(config):
-    return sorted({*config.ns, *config.healed_ns, *(n for v in config.task_ns.values() for n in v)} - {0})
+def _calibration(config, n):
+    return load_texts(config.calibration, split='calibration' if config.calibration == 'demo' else None, n=n)
+
+def _healing_texts(config):
+    "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
+    name, recipe = config.healing_texts, config.healing
+    if text_assets(name): return load_texts(name, split='healing')
+    return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
 
 def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
@@ -220,60 +218,48 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
              starts=[*was.get('starts', []), _start_record()])
 
 # %% ../../nbs/reference/paper/sweep.ipynb #5c3751ed
-def _calibration(config, n):
-    return load_texts(config.calibration, split='calibration' if config.calibration == 'demo' else None, n=n)
-
-def _run_distances(run, model, tokenizer, config, given, progress):
-    "The given distances, those of an earlier start, or new ones if a strategy needs any"
-    was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
-    if given is None and was and kept: given = LayerDistances.load(run.folder)
-    if given is None and any('distances' in STRATEGIES[o].needs for o in config.strategies):
-        texts = _calibration(config, config.n_calibration)
-        given = layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
-    if given is None: return None
-    check_distances(given, model)
-    if was and was != given.fingerprint:
-        raise PrunebookError(f'{run.folder} was started with other distances ({was} there, {given.fingerprint} '
-                             'now). Use the same, or another folder.')
-    if not was or not kept: given.save(run.folder)
-    run.record['distances'] = given.fingerprint
-    return given
-
 def _choose_plans(run, name, model, tokenizer, config, distances, progress):
-    "The cuts of a sweep by strategy, n and seed, recorded in the run. Raises `PrunebookError` if it had other ones"
-    ns, plans = _sizes(config), dict(run.record['sweeps'][name]['plans'])
-    measured = dict(distances=_run_distances(run, model, tokenizer, config, distances, progress),
-                    depth=len(LayerStack(model)))
-    def plan(strategy, seed):
-        about, keys = STRATEGIES[strategy], {n: Cut(strategy, n, seed).key for n in ns}
-        given = measured | (dict(seed=seed) if about.seeded else {})
-        if own := set(about.needs) - {'distances'}:
-            if set(keys.values()) <= set(plans): return {k: plans[k] for k in keys.values()}
-            texts = _calibration(config, config.n_search)
-            from prunebook.evaluation.losses import text_loss  # torch comes with it
-            loss = lambda m: text_loss(m, tokenizer, texts, 256, progress=False).value
-            inputs = dict(model=model, tokenizer=tokenizer, texts=texts, loss=loss)
-            given |= {k: inputs[k] for k in inputs if k in own} | dict(progress=progress)
-        if not about.nested: return {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
-        order = choose_layers(strategy, max(ns), **given).details['order'] if ns else []
-        return {k: sorted(order[:n]) for n, k in keys.items()}
+    """The layers of each cut by strategy, n and seed, recorded in the run. Distances are those given, or of an earlier
+    start, or measured if a strategy needs any. Raises `PrunebookError` if the run had other layers or distances"""
+    def other(what):
+        raise PrunebookError(f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances and '
+                             'versions, or another folder.')
+    was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
+    if distances is None and was and kept: distances = LayerDistances.load(run.folder)
+    if distances is None and any('distances' in STRATEGIES[o].needs for o in config.strategies):
+        texts = _calibration(config, config.n_calibration)
+        distances = layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
+    if distances is not None:
+        check_distances(distances, model)
+        if was and was != distances.fingerprint: other(f'distances ({was} there, {distances.fingerprint} now)')
+        if not was or not kept: distances.save(run.folder)
+        run.record['distances'] = distances.fingerprint
+    ns, plans = config.sizes, dict(run.record['sweeps'][name]['plans'])
     for strategy in config.strategies:
-        for seed in config.seeds if STRATEGIES[strategy].seeded else config.seeds[:1]:
-            found = plan(strategy, seed)
-            if bad := [k for k, v in found.items() if plans.get(k, v) != v]:
-                raise PrunebookError(f'{run.folder}: sweep {name!r} was started with other layers for {bad[0]}. '
-                                     'Use the same distances and versions, or another folder.')
+        about = STRATEGIES[strategy]
+        for seed in config.seeds if about.seeded else config.seeds[:1]:
+            keys = {n: Cut(strategy, n, seed).key for n in ns}
+            given = dict(distances=distances, depth=len(LayerStack(model))) | (dict(seed=seed) if about.seeded else {})
+            if own := set(about.needs) - {'distances'}:
+                if set(keys.values()) <= set(plans): continue  # a search by the loss can take an hour
+                texts = _calibration(config, config.n_search)
+                from prunebook.evaluation.losses import text_loss  # torch comes with it
+                loss = lambda m: text_loss(m, tokenizer, texts, 256, progress=False).value
+                inputs = dict(model=model, tokenizer=tokenizer, texts=texts, loss=loss)
+                given |= {k: inputs[k] for k in inputs if k in own} | dict(progress=progress)
+            if about.nested:
+                order = choose_layers(strategy, max(ns), **given).details['order'] if ns else []
+                found = {k: sorted(order[:n]) for n, k in keys.items()}
+            else: found = {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
+            if bad := [k for k, v in found.items() if plans.get(k, v) != v]: other(f'layers for {bad[0]}')
             plans |= found
             run.note(name, plans=plans)
     keys = [(k.rsplit('-', 2), v) for k, v in plans.items()]
     return {(s, int(n), int(seed)): tuple(layers) for (s, n, seed), layers in keys}
 
 # %% ../../nbs/reference/paper/sweep.ipynb #35b80b12
-def _sweep_units(
-    config: SweepConfig,
-    plans: dict[tuple[str, int, int], Sequence[int]]  # Strategy, n, seed → layers to drop
-) -> list[list[Row]]:
-    "Rows of a sweep, in groups that are made together"
+def _sweep_units(config, plans) -> list[list[Row]]:
+    "Rows of a sweep, in groups that are made together; `plans` has the layers to drop by strategy, n and seed"
     cuts = [Cut('none', 0, config.seeds[0]), *(Cut(*k, tuple(v)) for k, v in plans.items())]
     shared = [spec for spec in config.tasks if _is_shared(config, spec)]
     def rows(cuts, spec):
@@ -283,60 +269,41 @@ def _sweep_units(
     healed = [Cut('none', 0, seed) for seed in config.seeds] if 0 in config.healed_ns else []
     healed += [Cut(s, n, seed, layers(s, n, seed)) for s in config.strategies for n in config.healed_ns if n
                for seed in config.seeds]
-    healed_rows = [[Row(o, True, spec) for spec in config.tasks] for o in healed]
-    return [rows(cuts, spec) for spec in shared] + alone + healed_rows
+    return [rows(cuts, spec) for spec in shared] + alone + [[Row(o, True, t) for t in config.tasks] for o in healed]
 
 def _is_shared(config, spec):
     "Are all unhealed models scored on this task in one walk? A loss in a chat template is not"
     return parse_task(spec).kind == 'loss' and not config.scoring.get('chat')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #480c9451
-def _unhealed_scores(
-    model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
-    rows: Sequence[Row],              # A unit: one task, not healed
-    partial: str | Path | None = None,  # File that keeps the sums on the way
-    progress: bool = True
-) -> list[LossScore | ParentScore | Score]:
-    "A score for each of `rows`"
-    from prunebook.evaluation.losses import cut_losses
-    stack, task = LayerStack(model), _task_of(config, rows[0].task)
-    keeps = [[i for i in range(len(stack)) if i not in row.cut.layers] for row in rows]
-    if not _is_shared(config, rows[0].task):
+def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=True):
+    """Scores of a unit of `_sweep_units`: yields rows, a score for each, and after healing what `run.json` says of it.
+    `adapter` is a folder that is read if it is there, `sums` a file that keeps sums of losses on the way"""
+    def scored(small, spec, parent=model):
+        task = _task_of(config, spec)
+        own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
+        return evaluate(small, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
+                        data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
+                        progress=progress, parent=parent, **own)[task.name]
+    stack, (cut, healed, spec) = LayerStack(model), rows[0]
+    task, keeps = _task_of(config, spec), [[i for i in range(len(stack)) if i not in o.cut.layers] for o in rows]
+    if healed:
+        small = prune_model(model, Plan(cut.layers, len(stack), cut.strategy)) if cut.n else weight_sharing_copy(model)
+        recipe = config.healing.replace(seed=cut.seed)
+        result = heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, teacher=model, resume=True)
+        history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
+        tokens = max(history['tokens'], default=0)
+        yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
+        for row in rows: yield [row], [scored(result.model, row.task)], None
+    elif _is_shared(config, spec):
+        from prunebook.evaluation.losses import cut_losses
+        texts = task.read(config.n_texts, config.data_dir)
+        yield rows, cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory,
+                               progress, task.name, task.source_name, sums), None
+    else:
         parent = weight_sharing_copy(model) if task.kind == 'parent' else model
-        with stack.view(keeps[0]) as small:
-            return [_model_score(small, tokenizer, config, rows[0].task, parent, progress)]
-    texts = task.read(config.n_texts, config.data_dir)
-    return cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory, progress,
-                      task.name, task.source_name, partial)
-
-def _model_score(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, spec: str,
-                parent: 'PreTrainedModel', progress: bool = True) -> LossScore | ParentScore | Score:
-    "The score of one model on one task; `parent` is the unpruned model"
-    task = _task_of(config, spec)
-    own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
-    return evaluate(model, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
-                    data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
-                    progress=progress, parent=parent, **own)[task.name]
-
-def healing_texts(config: SweepConfig) -> list[str]:
-    "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
-    name, recipe = config.healing_texts, config.healing
-    if text_assets(name): return load_texts(name, split='healing')
-    return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
-
-def _heal_cut(
-    model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig, cut: Cut,
-    out: str | Path,        # Folder of the adapter; if it is there, it is read
-    progress: bool = True
-) -> tuple[HealingResult, dict[str, Any]]:
-    "A healed model, and what `run.json` says of its healing: the learning rates follow from the recipe"
-    plan = Plan(cut.layers, len(LayerStack(model)), cut.strategy) if cut.layers else None
-    small = prune_model(model, plan) if plan else weight_sharing_copy(model)
-    result = heal(small, tokenizer, healing_texts(config), config.healing.replace(seed=cut.seed), out, progress,
-                  teacher=model, resume=True)
-    history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
-    said = dict(seconds=round(result.seconds, 1), tokens=max(history['tokens'], default=0), history=history)
-    return result, said
+        with stack.view(keeps[0]) as small: score = scored(small, spec, parent)
+        yield rows, [score], None
 
 # %% ../../nbs/reference/paper/sweep.ipynb #73f5c4b8
 def _known_scores(run, name, rows):
@@ -355,56 +322,45 @@ def _known_scores(run, name, rows):
 
 # %% ../../nbs/reference/paper/sweep.ipynb #98167b69
 def _made_here(run, name, model, tokenizer, config, units, progress):
-    "Rows, their scores, and a healing curve; what is yielded is stored before the next is made"
+    "What `_score_unit` yields, unit by unit; each part is stored before the next is made"
     for rows in units:
-        if rows[0].healed:
-            place = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-            healed, curve = _heal_cut(model, tokenizer, config, rows[0].cut, place, progress)
-            yield rows, [], curve
-            for row in rows:
-                yield [row], [_model_score(healed.model, tokenizer, config, row.task, model, progress)], None
-        else:
-            file = re.sub(r'[^A-Za-z0-9_.-]', '_', public_name(rows[0].task))
-            sums = run.folder/'work'/name/f'{file}.partial'
-            sums.parent.mkdir(parents=True, exist_ok=True)
-            yield rows, _unhealed_scores(model, tokenizer, config, rows, sums, progress), None
-            sums.unlink(missing_ok=True)
+        adapter = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
+        sums = run.folder/'work'/name/f'{re.sub(r"[^A-Za-z0-9_.-]", "_", public_name(rows[0].task))}.partial'
+        sums.parent.mkdir(parents=True, exist_ok=True)
+        yield from _score_unit(config, model, tokenizer, rows, adapter, sums, progress)
+        sums.unlink(missing_ok=True)
 
-def _made_on(cluster):
-    def made(run, name, model, tokenizer, config, units, progress):
-        "As `_made_here`, in the order in which workers are ready"
-        depth, calls = len(LayerStack(model)), []
-        for rows in reversed(units):  # what takes longest first
-            order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
-            calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
-        function = partial(_unit_on_worker, config, dict(TASKS), dict(METHODS))
-        for i, (scores, curve, files) in cluster.map(function, calls, model, tokenizer, progress):
-            rows, = calls[i]
-            for row, score in zip(rows, scores):
-                if score.items != run.record['sweeps'][name]['items'].get(public_name(row.task), score.items):
-                    raise PrunebookError(f'{public_name(row.task)}: a worker has other items than this machine. Put '
-                                         'the same files at the same place on each.')
-            if curve:
-                place = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-                with new_folder(place, force=True) as new:
-                    for file, data in files.items():
-                        (new/file).parent.mkdir(parents=True, exist_ok=True)
-                        (new/file).write_bytes(data)
-                if (left := place.with_name(place.name + '.unfinished')).exists(): discard(left, place)
-            yield rows, scores, curve
-    return made
+def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
+    "As `_made_here`, in the order in which workers are ready"
+    depth, calls = len(LayerStack(model)), []
+    for rows in reversed(units):  # what takes longest first
+        order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
+        calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
+    function = partial(_unit_on_worker, config, dict(TASKS), dict(METHODS))
+    for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
+        for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
+            if score.items != run.record['sweeps'][name]['items'].get(public_name(row.task), score.items):
+                raise PrunebookError(f'{public_name(row.task)}: a worker has other items than this machine. Put the '
+                                     'same files at the same place on each.')
+        if files:
+            place = run.folder/'adapters'/f'{name}-{made[0][0][0].cut.key}'
+            with new_folder(place, force=True) as new:
+                for file, data in files.items():
+                    (new/file).parent.mkdir(parents=True, exist_ok=True)
+                    (new/file).write_bytes(data)
+            if (left := place.with_name(place.name + '.unfinished')).exists(): discard(left, place)
+        yield from made
 
 def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
-    "Scores, healing curve, and the files of the adapter; a worker has no run folder"
+    "What `_score_unit` yields, and the files of the adapter; a worker has no run folder"
     TASKS.update(tasks)
     METHODS.update(methods)
-    if not rows[0].healed: return _unhealed_scores(model, tokenizer, config, rows, progress=False), None, {}
     with tempfile.TemporaryDirectory(prefix='prunebook-') as d:
         place = Path(d)/'adapter'
-        healed, curve = _heal_cut(model, tokenizer, config, rows[0].cut, place, progress=False)
-        scores = [_model_score(healed.model, tokenizer, config, row.task, model, progress=False) for row in rows]
+        made = list(_score_unit(config, model, tokenizer, rows, place, progress=False))
         files = [p for p in sorted(place.rglob('*')) if p.is_file() and not p.name.startswith('.')]
-        return scores, curve, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
+        return made, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
+
 def score_units(
     run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
     units: Sequence[Sequence[Row]],
@@ -416,11 +372,10 @@ def score_units(
     def add(scores): run.add_all([(key(row), score, row.cut.layers) for row, score in scores])
     add(_known_scores(run, name, missing(row for rows in units for row in rows if not row.healed)))
     units = [todo for rows in units if (todo := missing(rows))]
-    made = _made_here if ray is None else _made_on(ray)
+    made = _made_here if ray is None else partial(_made_on, ray)
     for rows, scores, healing in made(run, name, model, tokenizer, config, units, progress):
         if healing:
-            known = run.record['sweeps'][name]['healing']
-            run.note(name, healing=known | {rows[0].cut.key: healing})
+            run.note(name, healing=run.record['sweeps'][name]['healing'] | {rows[0].cut.key: healing})
         add(zip(rows, scores))
     own = run.table[run.table.sweep == name].reset_index(drop=True)
     run.note(name, seconds=round(float(own.seconds.sum()), 1))
