@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 from prunebook.paper.claims import Unmeasured, open_run
 from prunebook.core import PrunebookError
-from prunebook.paper.figures import (STRATEGY_COLOURS, _rescaled_rows, by_model, _colours_of, draw_each, figure_style,
-                                     kept_runs, look_of, one_legend, panels, percent_axis,
-                                     plot_curves, plot_heatmap, plot_places, plot_retention, plot_scores,
-                                     plot_stack, save_figure)
+from prunebook.paper.figures import (STRATEGY_COLOURS, by_model, _colours_of, draw_each, kept_runs, label_ends, look_of,
+                                     one_legend, panels, percent_axis, plot_curves, plot_heatmap, plot_places,
+                                     plot_retention, plot_scores, plot_stack, save_figure)
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block
 from support import made_runs
-from support.made_runs import Made, distances, fill, full
+from support.made_runs import Made, distances, fill
 
 
 @pytest.fixture(autouse=True)
@@ -52,48 +51,39 @@ def drawn(run):
 
 # One style
 
-def test_no_text_is_smaller_than_9_points(run):
+def test_one_style(run):
+    "No text is smaller than 9 points, no figure wider than a page, and settings are left as they were"
+    before, on = dict(matplotlib.rcParams), plt.isinteractive()
     for ax in drawn(run):
         small = {(o.get_text(), o.get_fontsize()) for o in texts_of(ax.figure) if o.get_fontsize() < 9}
-        assert not small, small
-        assert ax.figure.get_figwidth() <= 7.3, 'wider than a page, so that its text shrinks'
-
-
-def test_settings_are_left_as_they_were(run):
-    before, on = dict(matplotlib.rcParams), plt.isinteractive()
-    for _ in drawn(run): pass
+        assert not small and ax.figure.get_figwidth() <= 7.3, small
     assert dict(matplotlib.rcParams) == before and plt.isinteractive() == on
 
 
-def test_a_strategy_has_one_colour_whatever_stands_beside_it():
+def test_looks(run):
+    "A strategy has one colour whatever is beside it, a model a marker and a shade; healed is solid, unhealed dotted"
     for names in (['simple'], ['random', 'simple', 'greedy'], ['simple', 'similarity', 'mine']):
-        assert _colours_of(names)['simple'] == STRATEGY_COLOURS['simple']
-    many = _colours_of(['similarity', *(f's{i}' for i in range(20))])
-    assert len(set(many.values())) == 21
-
-
-def test_healed_is_solid_and_unhealed_dotted(run):
-    ax = plot_scores(run.table, 'c4')
-    for box in ax.containers:
+        assert _colours_of(names)['simple'] == STRATEGY_COLOURS['simple'] == look_of('mine', 'simple')['color']
+    assert len(set(_colours_of(['similarity', *(f's{i}' for i in range(20))]).values())) == 21
+    looks = [look_of(o) for o in ('SmolLM2-135M-Instruct', 'gemma-3-270m', 'Qwen2.5-Coder-1.5B-Instruct', 'mine')]
+    assert len({o['marker'] for o in looks}) == 4
+    assert looks[0]['color'] == looks[3]['color'] == STRATEGY_COLOURS['similarity']
+    grey = [np.dot(o['color'], [.299, .587, .114]) for o in looks[:3]]
+    assert np.diff(sorted(grey)).min() > .1, 'to be told apart in grey as well'
+    for box in plot_scores(run.table, 'c4').containers:
         assert box[0].get_linestyle() == (':' if 'unhealed' in box.get_label() else '-')
 
 
-def test_panels_share_one_legend(run):
+def test_names_of_curves(run):
+    "In one legend for all panels, or at their ends and apart"
     axes = panels(3)
     for ax in axes: plot_scores(run.table, 'c4', ax=ax)
     one_legend(axes)
     assert len(axes) == 3 and len(axes[0].figure.legends[0].get_texts()) == 4
     assert all(ax.get_legend() is None for ax in axes)
-
-
-def test_a_model_has_a_marker_and_a_shade_of_its_colour():
-    models = ['SmolLM2-135M-Instruct', 'gemma-3-270m', 'Qwen2.5-Coder-1.5B-Instruct', 'mine']
-    looks = [look_of(o) for o in models]
-    assert len({o['marker'] for o in looks}) == 4
-    assert looks[0]['color'] == looks[3]['color'] == STRATEGY_COLOURS['similarity']
-    grey = [np.dot(o['color'], [.299, .587, .114]) for o in looks[:3]]
-    assert np.diff(sorted(grey)).min() > .1, 'to be told apart in grey as well'
-    assert look_of('mine', 'simple')['color'] == STRATEGY_COLOURS['simple']
+    label_ends(axes[0])
+    heights = sorted(o.xyann[1] + 72 / o.figure.dpi * axes[0].transData.transform(o.xy)[1] for o in axes[0].texts)
+    assert len(heights) == 4 and np.diff(heights).min() > 12.9
 
 
 @pytest.mark.parametrize('most', [18, 45, 67, 96.7])
@@ -146,13 +136,11 @@ def test_a_model_that_lacks_rows_is_passed_over(run):
     assert by_model([run], lacking).data == f'- `{run.name}` ({run.depth} layers): *Not shown: No rows.*'
 
 
-# Heat maps
-
-def test_rows_are_rescaled_each_by_itself():
+def test_rows_of_a_heatmap_are_rescaled_each_by_itself():
     table = np.array([[0, 4, 9, 9], [0, 0, 2, 5], [0, 0, 0, 3], [0, 0, 0, 0.]])
-    rows = _rescaled_rows(table)
-    np.testing.assert_allclose(rows, [[1, 0, .5], [1, 0, np.nan]])
-    np.testing.assert_allclose(_rescaled_rows(table, first=False), [[np.nan, 0, 1], [np.nan, 0, np.nan]])
+    d, rows = LayerDistances(table, np.zeros((4, 4)), 9), lambda ax: np.ma.filled(ax.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(rows(plot_heatmap(d)), [[1, 0, .5], [1, 0, np.nan]])
+    np.testing.assert_allclose(rows(plot_heatmap(d, first=False)), [[np.nan, 0, 1], [np.nan, 0, np.nan]])
 
 
 # What may lie in a table
@@ -165,12 +153,9 @@ def test_small_models(depth):
     if depth > 2: plot_heatmap(d)
 
 
-def test_a_table_without_the_rows_is_refused(run):
+def test_strangers_tables(run):
     with pytest.raises(PrunebookError, match="no rows for it. Its tasks are"): plot_scores(run.table, 'piqa')
-
-
-def test_names_are_no_formulas(run):
-    hostile = 'a$\\frac{x$_{^'
+    hostile = 'a$\\frac{x$_{^'  # no formula
     table = run.table.replace({'strategy': {'simple': hostile}, 'task': {'arc_easy': hostile}})
     texts_of(plot_scores(table, hostile).figure)
     texts_of(plot_places(pd.DataFrame(dict(model=hostile, depth=20, n=[1], start=[9]))).figure)
@@ -198,15 +183,5 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         subprocess.run([sys.executable, '-c', SCRIPT, *map(str, own)], check=True, env=env)
         files.append([o.read_bytes() for o in own])
     assert files[0] == files[1] == files[2]
-
-
-def test_saving_onto_nothing_is_one_clear_line(tmp_path):
     ax = plot_stack(4, Block(1, 2))
     with pytest.raises(PrunebookError, match='cannot write'): save_figure(ax, tmp_path/'no'/'x.png')
-
-
-@pytest.mark.slow
-def test_a_full_run_draws(tmp_path):
-    run = open_run(full(tmp_path/'run').root)
-    with figure_style(): plot_scores(run.table, 'c4')
-    assert isinstance(run.distances, LayerDistances)

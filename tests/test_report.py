@@ -22,7 +22,7 @@ from prunebook.paper.report import _MARK, PAGES, _page_html, _pages_folder, _rea
 from support import made_runs
 from support.kills import audit_syncs
 from support.browser import Browser, find
-from support.made_runs import Made, choice, distances, fill, full, loss, shapes, x
+from support.made_runs import Made, choice, distances, fill, full, loss, x
 
 root = Path(__file__).parents[1]
 hostile = '<img src=x onerror=alert(1)>$x_{`](javascript:alert(2)) & "co" [web](https://example.org/x)'
@@ -93,27 +93,6 @@ def test_small_models(tmp_path, monkeypatch, depth):
     made = fill(Made(tmp_path/'run'), ns=range(depth), tasks=('arc_easy',))
     distances(lambda n: 0, depth=depth).save(made.root)
     check(report(made.root, progress=False), tmp_path/'run'/'paper-figures', least=5)
-
-
-def partial(m, kind):
-    "Runs that lack nearly everything"
-    m.config('s').add('s', loss(3), 'none', 0)
-    if kind == 'the unpruned model only': m.add('s', choice(.6), 'none', 0)
-    if kind == 'questions only':
-        m.scores.clear()
-        for n, p in zip(x, shapes['straight']): m.add('s', choice(p), 'similarity' if n else 'none', n)
-    if kind == 'random only':
-        for n in (1, 3): m.add('s', loss(3 + n), 'random', n).add('s', loss(3 + n, seed=1), 'random', n, False, 1)
-    if kind == 'healed only':
-        for n in (2, 4): m.add('s', loss(3 + n), 'similarity', n, True)
-    return m.root
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['the unpruned model only', 'questions only', 'random only', 'healed only'])
-def test_report_of_a_partial_run(tmp_path, kind):
-    page = report(partial(Made(tmp_path/'run'), kind), tmp_path/'p.html', progress=False)
-    assert 'Not shown: This run has no distances.' in check(page, tmp_path/'p-figures', least=2).text
 
 
 @pytest.mark.slow
@@ -229,16 +208,7 @@ def small(tmp_path): return fill(Made(tmp_path/'run'), ns=x[:3]).root
 def names(folder): return sorted(o.name for o in folder.iterdir())
 
 
-def test_a_report_is_replaced_only_on_request(small, quick, tmp_path):
-    page = report(small, tmp_path/'a.html', progress=False)
-    before = page.read_bytes()
-    with pytest.raises(PrunebookError, match='exists already'): report(small, page, progress=False)
-    (small/'results.csv').write_text('damaged')
-    with pytest.raises(PrunebookError, match='damaged'): report(small, page, force=True, progress=False)
-    assert page.read_bytes() == before and names(tmp_path) == ['a-figures', 'a.html', 'run']
-
-
-def test_a_folder_of_the_user_is_never_replaced(small, quick, tmp_path):
+def test_only_a_report_is_replaced_and_only_on_request(small, quick, tmp_path):
     mine = tmp_path/'a-figures'
     mine.mkdir()
     (mine/'thesis.png').write_text('mine')
@@ -246,10 +216,15 @@ def test_a_folder_of_the_user_is_never_replaced(small, quick, tmp_path):
         with pytest.raises(PrunebookError, match='thesis.png, which no report wrote'):
             report(small, tmp_path/'a.html', force)
     (mine/'thesis.png').unlink()
-    report(small, tmp_path/'a.html', progress=False)
-    assert names(mine) == [_MARK, 'claims-1.png', 'claims-1.svg'], 'an empty one is fine'
+    page = report(small, tmp_path/'a.html', progress=False)
+    assert names(mine) == [_MARK, 'claims-1.png', 'claims-1.svg'], 'an empty folder is fine'
+    before = page.read_bytes()
+    with pytest.raises(PrunebookError, match='exists already'): report(small, page, progress=False)
     (mine/'thesis.png').write_text('mine')
-    with pytest.raises(PrunebookError, match='thesis.png'): report(small, tmp_path/'a.html', force=True)
+    with pytest.raises(PrunebookError, match='thesis.png'): report(small, page, force=True, progress=False)
+    (small/'results.csv').write_text('damaged')
+    with pytest.raises(PrunebookError, match='damaged'): report(small, page, force=True, progress=False)
+    assert page.read_bytes() == before and names(tmp_path) == ['a-figures', 'a.html', 'run']
     assert (mine/'thesis.png').read_text() == 'mine'
 
 
@@ -287,18 +262,6 @@ def test_killed_anywhere_and_started_again(small, quick, tmp_path, again):
             (tmp_path/'out'/'a-figures').rmdir()
             out.unlink()
     assert step > 10
-
-
-def test_killed_between_figures_and_page_needs_no_force(small, quick, tmp_path, monkeypatch):
-    write = reports.atomic_write
-    def dies(path, data):
-        if Path(path).suffix == '.html': raise KeyboardInterrupt
-        write(path, data)
-    monkeypatch.setattr(reports, 'atomic_write', dies)
-    with pytest.raises(KeyboardInterrupt): report(small, tmp_path/'a.html', progress=False)
-    assert (tmp_path/'a-figures').exists()
-    monkeypatch.setattr(reports, 'atomic_write', write)
-    assert report(small, tmp_path/'a.html', progress=False).exists()
 
 
 def kernels(run):

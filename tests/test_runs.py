@@ -12,8 +12,8 @@ import pytest
 from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
-from prunebook.paper.runs import (_EMPTY, _FILES, ITEMS, KEYS, RESULTS, Run, _arrow_schema, kept_score, _items_by_key,
-                                  read_record, _read_results, read_run, _start_record)
+from prunebook.paper.runs import (_EMPTY, _FILES, ITEMS, KEYS, RESULTS, Run, _arrow_schema, kept_score, read_record,
+                                  read_run, _start_record)
 from support.made_runs import MODEL, Made, choice, fill, loss
 
 results = Path(__file__).parents[1]/'nbs'/'results'
@@ -43,29 +43,17 @@ def write(folder, named=None):
 
 # what was written is what is read
 
-def test_every_kind_of_score_comes_back_as_it_was(tmp_path):
-    named = write(tmp_path/'run')
+def test_every_score_comes_back_to_the_last_digit(tmp_path):
+    "Every kind; losses with all their digits; infinite intervals; and names that pandas takes for missing values"
+    rng = np.random.default_rng(0)
+    named = {('main', 'none', 0, False, i, s.task): s for i, s in enumerate(scores())}
+    named |= {('main', 's', 1, True, i, 'c4'): loss(float(v), seed=i) for i, v in enumerate(rng.uniform(0, 99, 40))}
+    named['nan', 'NA', 1, False, 0, 'NA'] = LossScore('NA', 3.25, -math.inf, math.inf, 1, [325.], [100], [0], [], 9,
+                                                      vocab=99, source='null', items='NA')
+    write(tmp_path/'run', named)
     table = read_run(tmp_path/'run')
     assert len(table) == len(named)
     for _, row in table.iterrows(): assert kept_score(tmp_path/'run', row) == named[tuple(row[KEYS])]
-
-
-def test_numbers_come_back_to_the_last_digit(tmp_path):
-    rng = np.random.default_rng(0)
-    named = {('main', 's', 1, True, i, 'c4'): loss(float(v), seed=i) for i, v in enumerate(rng.uniform(0, 99, 40))}
-    write(tmp_path/'run', named)
-    for _, row in read_run(tmp_path/'run').iterrows():
-        s = named[tuple(row[KEYS])]
-        assert (row.value, row.low, row.high) == (s.value, s.low, s.high)
-
-
-def test_infinite_intervals_and_names_like_na_are_safe(tmp_path):
-    one = LossScore('NA', 3.25, -math.inf, math.inf, 1, [325.], [100], [0], [], 9, vocab=99, source='null',
-                    items='NA')
-    write(tmp_path/'run', {('nan', 'NA', 1, False, 0, 'NA'): one})
-    row = read_run(tmp_path/'run').iloc[0]
-    assert (row.sweep, row.strategy, row.task, row.source, row.low) == ('nan', 'NA', 'NA', 'null', -math.inf)
-    assert kept_score(tmp_path/'run', row) == one
 
 
 def test_pandas_alone_reads_it(tmp_path):
@@ -116,14 +104,10 @@ def refused(f, *args, match=None):
     assert '\n' not in str(e.value).strip()
 
 
-def test_no_run(tmp_path):
-    refused(read_run, tmp_path, match='there is no run here')
-    refused(read_run, tmp_path/'nowhere', match='there is no run here')
+def test_no_run_one_writer_and_one_model(tmp_path):
     Made(tmp_path/'begun').config('main').write()
-    refused(read_run, tmp_path/'begun', match='none has a score yet')
-
-
-def test_one_writer_and_one_model(tmp_path):
+    for folder, said in (('', 'there is no run here'), ('nowhere', 'no run here'), ('begun', 'none has a score yet')):
+        refused(read_run, tmp_path/folder, match=said)
     write(tmp_path/'run')
     with Run(tmp_path/'run', MODEL): refused(Run(tmp_path/'run', MODEL).__enter__, match='another process is using')
     refused(Run(tmp_path/'run', MODEL | dict(fingerprint='beef')).__enter__, match='of another model')
@@ -139,8 +123,16 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
     table.to_csv(folder/'results.csv', index=False)
     bad = read_run(folder).query('task == "quiz"').iloc[0]
     refused(kept_score, folder, bad, match='do not fit the table')
+    pd.DataFrame(dict(a=[1])).to_parquet(folder/'items.parquet')
+    refused(kept_score, folder, bad, match='no columns')
     (folder/'items.parquet').unlink()
     refused(Run(folder, MODEL).__enter__, match='items.parquet')
+    for text in (b'a,b\n1,2\n', b'', b'\x00\xff', b'sweep\n'):
+        (folder/'results.csv').write_bytes(text)
+        refused(read_run, folder, match='is damaged, or no file of a run')
+    (folder/'results.csv').unlink()
+    (folder/'results.csv').symlink_to('/dev/zero')
+    refused(read_run, folder, match='no plain file')
 
 
 @pytest.mark.parametrize('change', [
@@ -152,7 +144,7 @@ def test_a_record_that_is_none(tmp_path, change):
     write(tmp_path/'run')
     path = tmp_path/'run'/'run.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    refused(read_record, tmp_path/'run', match='is damaged, or no record')
+    refused(read_record, tmp_path/'run', match='is damaged, or no file of a run')
 
 
 def mutations(data, rng):
@@ -169,54 +161,39 @@ def mutations(data, rng):
         yield data[:i] + data[i + rng.randrange(1, 9):]
 
 
+def look(folder, rows=None):
+    "Read a run with its scores: one line, or a table; was it refused?"
+    try:
+        for _, row in read_run(folder).iloc[:rows].iterrows(): kept_score(folder, row)
+    except PrunebookError as e:
+        assert '\n' not in str(e)
+        return True
+
+
 @pytest.mark.parametrize('name', ['record', 'results', 'items'])
 def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
     "Never another exception, whatever byte is changed"
     made = fill(Made(tmp_path/'run'), ns=[0, 2, 4])
-    path = made.root/_FILES[name]
-    whole, rng, told = path.read_bytes(), random.Random(0), 0
-    for data in mutations(whole, rng):
+    path, told = made.root/_FILES[name], 0
+    for data in mutations(path.read_bytes(), random.Random(0)):
         path.write_bytes(data)
-        try:
-            for _, row in read_run(made.root).iloc[:4].iterrows(): kept_score(made.root, row)
-        except PrunebookError as e:
-            told += 1
-            assert '\n' not in str(e)
+        told += bool(look(made.root, 4))
     assert told > 5
 
 
-def retyped(text, rng):
-    "A cell of a CSV replaced by something that does not belong there"
-    lines = text.splitlines()
-    i = rng.randrange(1, len(lines))
-    cells = lines[i].split(',')
-    cells[rng.randrange(len(cells))] = rng.choice(['', 'x', '-1', '1e400', 'nan', 'True', '3.5', '9' * 30, '[]', '"'])
-    return '\n'.join([*lines[:i], ','.join(cells), *lines[i + 1:]]) + '\n'
-
-
 def test_retyped_cells_and_settings(tmp_path):
-    made, rng = fill(Made(tmp_path/'run'), ns=[0, 2]), random.Random(1)
+    made, r = fill(Made(tmp_path/'run'), ns=[0, 2]), random.Random(1)
     csv, record = made.root/'results.csv', made.root/'run.json'
-    text, asked = csv.read_text(), json.loads(record.read_text())
+    lines, asked = csv.read_text().splitlines(), json.loads(record.read_text())
     for _ in range(80):
-        csv.write_text(retyped(text, rng))
+        cells = lines[i := r.randrange(1, len(lines))].split(',')
+        cells[r.randrange(len(cells))] = r.choice(['', 'x', '-1', '1e400', 'nan', 'True', '3.5', '9' * 30, '[]', '"'])
+        csv.write_text('\n'.join([*lines[:i], ','.join(cells), *lines[i + 1:]]) + '\n')
         changed = json.loads(json.dumps(asked))
         for o in (changed['sweeps']['main']['config'], changed['sweeps']['main']['config']['healing']):
-            o[rng.choice(list(o))] = rng.choice([None, 'x', -1, [], {}, 1e400, True])
-        record.write_text(json.dumps(rng.choice([asked, changed])))
-        try:
-            for _, row in read_run(made.root).iterrows(): kept_score(made.root, row)
-        except PrunebookError as e: assert '\n' not in str(e)
-
-
-def test_foreign_tables(tmp_path):
-    for text in ('a,b\n1,2\n', '', '\x00\xff', 'sweep\n'):
-        (tmp_path/'t.csv').write_bytes(text.encode('latin1'))
-        refused(_read_results, tmp_path/'t.csv', match='no table of a run')
-    pd.DataFrame(dict(a=[1])).to_parquet(tmp_path/'t.parquet')
-    refused(_items_by_key, tmp_path/'t.parquet', match='no columns')
-    refused(_items_by_key, tmp_path, match='no table of a run')
-    refused(_read_results, '/dev/zero', match='no plain file')
+            o[r.choice(list(o))] = r.choice([None, 'x', -1, [], {}, 1e400, True])
+        record.write_text(json.dumps(r.choice([asked, changed])))
+        look(made.root)
 
 
 # nothing private is recorded
@@ -240,6 +217,7 @@ kept = json.loads((Path(__file__).parent/'kept_numbers.json').read_text())
 
 @pytest.mark.parametrize('name', kept)
 def test_kept_runs_have_the_numbers_that_they_were_published_with(name):
+    "And every row is what its items say"
     table = read_run(results/name)
     assert len(table) == len(kept[name])
     for _, row in table.iterrows():
@@ -250,15 +228,9 @@ def test_kept_runs_have_the_numbers_that_they_were_published_with(name):
         body = ([score.sums, score.counts, score.index] if isinstance(score, LossScore) else
                 [score.picked, score.answers, score.written])
         assert hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16] == digest
-
-
-@pytest.mark.parametrize('name', kept)
-def test_every_kept_row_is_what_its_items_say(name):
-    for _, row in read_run(results/name).iterrows():
-        score = kept_score(results/name, row)
         if row.metric == 'loss': want = ratio_interval(score.sums, score.counts)
         else: want = score.right.mean(), *wilson(score.k, score.n)
-        np.testing.assert_allclose([row.value, row.low, row.high], want, rtol=1e-9)
+        np.testing.assert_allclose([value, low, high], want, rtol=1e-9)
         assert score.n == row['count'] and len((row.layers if isinstance(row.layers, str) else '').split()) == row.n
 
 

@@ -82,8 +82,6 @@ def test_several_sweeps_in_one_run(data):
     assert set(a.sweep) == {'a'} and set(b.sweep) == {'b'} and len(both) == len(a) + len(b)
     assert a.value[0] == b.value[0]  # the unpruned model
     assert kept_config(data/'run', 'b').strategies == ['first']
-    for name in ('../x', '', 'a b', '.a'):
-        with pytest.raises(PrunebookError, match='a sweep has a name'): run(data, config(data), name=name)
 
 
 def test_questions_by_task_and_examples(data):
@@ -244,8 +242,7 @@ def test_killed_at_random_times_ends_with_the_same_table(data):
 # or it is refused, and what differs is named
 
 def test_other_settings_are_refused(data):
-    c = config(data)
-    run(data, c)
+    run(data, c := config(data))
     for changes, said in ((dict(ns=[1]), 'ns differ'), (dict(healing=c.healing.replace(rank=3)), 'healing'),
                           (dict(n_texts=3), 'n_texts'), (dict(scoring=dict(shots=1)), 'scoring')):
         with pytest.raises(PrunebookError, match=said): run(data, c.replace(**changes))
@@ -292,27 +289,19 @@ def test_distances_of_another_model_are_refused(data):
         run(data, config(data), distances=layer_distances(model(), Letters(), letter_texts(), 32, progress=False))
 
 
-def test_a_quantised_model_is_not_healed(data):
-    "Refused before the first row"
-    m = model()
-    m.is_quantized = True
-    with pytest.raises(PrunebookError, match='quantised'): run(data, config(data, healed_ns=[2]), m=m)
+def test_refused_before_the_first_row(data):
+    m, quantised = model(), model()
+    m.config._name_or_path, quantised.is_quantized = str(data), True
+    lacking = dict(healed_ns=[1], healing=SHORT, healing_texts=str(data/'none.txt'))
+    (data/'own').mkdir()
+    (data/'own'/'mine').touch()
+    for said, kw, changes in (
+            ('quantised', dict(m=quantised), dict(healed_ns=[2])), ('drop from 1 to 5', {}, dict(ns=[6])),
+            ('only read', dict(m=m), {}), ('only read', dict(m=m, out='.'), {}), ('none.txt', {}, lacking),
+            ('a sweep has a name', dict(name='../x'), {}), ('a sweep has a name', dict(name=''), {}),
+            ('is a file', dict(out='own/mine'), {}), ('is no run: it holds mine', dict(out='own'), {})):
+        with pytest.raises(PrunebookError, match=said): run(data, config(data, **changes), **kw)
     assert not (data/'run').exists()
-
-
-def test_sizes_and_places(data):
-    with pytest.raises(PrunebookError, match='drop from 1 to 5'): run(data, config(data, ns=[6]))
-    m = model()
-    m.config._name_or_path = str(data)
-    for out in ('.', 'run'):
-        with pytest.raises(PrunebookError, match='only read'): run(data, config(data), out, m=m)
-    assert not (data/'run').exists()
-
-
-def test_missing_healing_texts_are_noticed_before_the_first_row(data):
-    c = config(data, healed_ns=[1], healing=SHORT, healing_texts=str(data/'none.txt'))
-    with pytest.raises(PrunebookError): run(data, c)
-    assert not (data/'run'/'results.csv').exists()
 
 
 @pytest.mark.parametrize('wrong', [
@@ -332,16 +321,13 @@ def test_numpy_integers_are_numbers_of_layers():
 
 # nothing private, nothing infinite in the way
 
-def test_no_local_path_in_the_record(data):
-    run(data, config(data, data_dir=str(data)))
+def test_no_local_path_and_an_infinite_interval(data):
+    "Of a single document"
+    c = config(data, n_texts=1, tasks=['c4'], strategies=['simple'], data_dir=str(data))
+    table = run(data, c)
+    assert np.isinf(table.low).all() and kept_score(data/'run', table.iloc[0]).high == np.inf
+    pd.testing.assert_frame_equal(table, run(data, c))
     assert str(data) not in (data/'run'/'run.json').read_text() + (data/'run'/'results.csv').read_text()
-
-
-def test_a_loss_of_one_document_has_an_infinite_interval(data):
-    table = run(data, config(data, n_texts=1, tasks=['c4'], strategies=['simple']))
-    assert np.isinf(table.low).all()
-    assert kept_score(data/'run', table.iloc[0]).high == np.inf
-    pd.testing.assert_frame_equal(table, run(data, config(data, n_texts=1, tasks=['c4'], strategies=['simple'])))
 
 
 # strategies and tasks come from their registries

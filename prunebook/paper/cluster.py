@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
 from ..core import PrunebookError, Settings, first_line, instance, number, or_none, setting, whole
-from ..data.texts import out_of_memory
+
 from ..model.loading import load_model
 from ..model.stack import fingerprint
 
@@ -42,14 +42,24 @@ class Cluster(Settings):
     def map(self, function: Callable, calls: Sequence[tuple], model: 'PreTrainedModel',
             tokenizer: 'PreTrainedTokenizerBase', progress: bool = True) -> Iterator[tuple[int, Any]]:
         """For each of `calls` its number and `function(model, tokenizer, *call)`, as soon as it is there.
-        Raises `PrunebookError` if a call fails, or is lost with its worker too often"""
+        Raises `PrunebookError` if a call fails, is lost with its worker too often, or can never run here"""
         from tqdm.auto import tqdm
         if not calls: return
         with _connected(self) as ray, tqdm(total=len(calls), desc='units', disable=not progress) as bar:
-            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=_gpus(self, ray.cluster_resources()),
-                                max_retries=self.retries)(_call)
+            cpus, gpus = (ray.cluster_resources().get(o, 0) for o in ('CPU', 'GPU'))
+            share = min(1, gpus) if self.gpus_per_task is None else self.gpus_per_task
+            away = {p.device.type for p in model.parameters()} - {'cpu'} if self.load is None else ()
+            if cpus < self.cpus_per_task or gpus < share:
+                raise PrunebookError(f'a worker asks for {self.cpus_per_task:g} CPU cores and {share:g} GPUs, and the '
+                                     f'cluster has {cpus:g} and {gpus:g} in all. Ask for less (cpus_per_task, '
+                                     'gpus_per_task).')
+            if away or self.load is None and getattr(model, 'is_quantized', False):
+                raise PrunebookError(f'the model is {"on " + away.pop() if away else "quantised"} and cannot be sent '
+                                     'to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.')
+            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share, max_retries=self.retries)(_call)
+            sent = self.load if self.load is not None else ray.put((model, tokenizer))
             about = fingerprint(model), str(model.dtype), os.getcwd()
-            given = [ray.put((function, _sent(self, ray, model, tokenizer), about))]  # a list: to be fetched once
+            given = [ray.put((function, sent, about))]  # a list: to be fetched once
             waiting = {remote.remote(given, call): i for i, call in enumerate(calls)}
             try:
                 while waiting:
@@ -58,6 +68,19 @@ class Cluster(Settings):
                     bar.update()
             finally:
                 for o in waiting: ray.cancel(o, force=True)
+
+def _answer(ray, reference, retries):
+    "The answer of a call; its error as one of this process, in one line"
+    try: return ray.get(reference)
+    except ray.exceptions.RayTaskError as e:
+        cause = getattr(e, 'cause', None) or e
+        logging.getLogger(__name__).debug('%s', e)
+        said = first_line(cause)
+        if not isinstance(cause, PrunebookError): said = f'a worker failed ({type(cause).__name__}: {said}).'
+    except ray.exceptions.RayError as e:
+        said = (f'a call was lost with its worker, {retries} restarts included ({first_line(e)}). What was finished is '
+                'kept. It may need more memory: try a smaller batch_tokens, or more cpus_per_task.')
+    raise PrunebookError(said)
 
 # %% ../../nbs/reference/paper/cluster.ipynb #cb972a1a
 def _call(given, call):
@@ -79,39 +102,7 @@ def _loaded(given):
                              'Give both the same name, revision and dtype.')
     return function, model, tokenizer
 
-def _sent(cluster, ray, model, tokenizer):
-    "How workers get the model. Raises `PrunebookError` for one that can only be loaded"
-    if cluster.load is not None: return cluster.load
-    away = {p.device.type for p in model.parameters()} - {'cpu'}
-    if away or getattr(model, 'is_quantized', False):
-        raise PrunebookError(f'the model is {"on " + away.pop() if away else "quantised"} and cannot be sent to '
-                             'workers. Let them load it: Cluster(load=dict(name=…)), with arguments of load_model.')
-    return ray.put((model, tokenizer))
-
-def _answer(ray, reference, retries):
-    "The answer of a call; its error as one of this process, in one line"
-    try: return ray.get(reference)
-    except ray.exceptions.RayTaskError as e:
-        cause = getattr(e, 'cause', None) or e
-        if isinstance(cause, PrunebookError): raise PrunebookError(first_line(cause)) from None
-        if out_of_memory(cause): raise cause from None
-        logging.getLogger(__name__).debug('%s', e)
-        raise PrunebookError(f'a worker failed ({type(cause).__name__}: {first_line(cause)}).') from None
-    except ray.exceptions.RayError as e:
-        raise PrunebookError(f'a call was lost with its worker, {retries} restarts included ({first_line(e)}). It '
-                             'may need more memory: try a smaller batch_tokens, or more cpus_per_task, so that fewer '
-                             'workers share a machine. What was finished is kept.') from None
-
 # %% ../../nbs/reference/paper/cluster.ipynb #34abcf64
-def _gpus(cluster, there):
-    "GPUs of each call. Raises `PrunebookError` if the cluster can never run one"
-    cpus, gpus = there.get('CPU', 0), there.get('GPU', 0)
-    share = min(1, gpus) if cluster.gpus_per_task is None else cluster.gpus_per_task
-    if cpus < cluster.cpus_per_task or gpus < share:
-        raise PrunebookError(f'a worker asks for {cluster.cpus_per_task:g} CPU cores and {share:g} GPUs, and the '
-                             f'cluster has {cpus:g} and {gpus:g} in all. Ask for less (cpus_per_task, gpus_per_task).')
-    return share
-
 def check_cluster(cluster: Cluster) -> None:
     "Raises `PrunebookError` if Ray is not installed, or nothing answers at the address; connects to nothing"
     if sys.modules.get('ray', find_spec('ray')) is None:
@@ -119,11 +110,13 @@ def check_cluster(cluster: Cluster) -> None:
     address = cluster.address or os.environ.get('RAY_ADDRESS')
     if address in (None, '', 'auto', 'local'): return
     host, _, port = address.removeprefix('ray://').rpartition(':')
-    ask = 'Give host:port of a running cluster (6379 is usual), ray://host:port, or nothing for one on this machine.'
-    if not host or not port.isdigit() or int(port) > 65535: raise PrunebookError(f'Ray address {address!r}: {ask}')
-    try: socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()  # ray.init waits for minutes
-    except OSError as e:
-        raise PrunebookError(f'cannot reach Ray at {address} ({first_line(e)}). Is it running? {ask}') from None
+    try:  # ray.init waits for minutes
+        if not host: raise ValueError('no host or port')
+        socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as e:
+        raise PrunebookError(f'cannot reach Ray at {address} ({first_line(e)}). Is it running? Give host:port of a '
+                             'running cluster (6379 is usual), ray://host:port, or nothing for one on this machine.'
+                             ) from None
 
 @contextmanager
 def _connected(cluster):

@@ -22,7 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from ..core import PrunebookError, atomic_write
 from ..evaluation.losses import LossMap
-from ..evaluation.tasks import TASKS, task_title
+from ..evaluation.tasks import task_title
 from ..model.stack import Block
 from .claims import RunFolder, Unmeasured, open_run
 from .runs import read_record
@@ -32,8 +32,8 @@ from ..similarity.distances import LayerDistances
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'outer_labels',
            'one_legend', 'label_ends', 'look_of', 'draw_points', 'escape_math', 'short_name', 'baseline_line',
            'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack', 'plot_curves', 'plot_heatmap',
-           'mean_over_seeds', 'normalized', 'plot_scores', 'plot_retention', 'plot_places', 'kept_runs', 'draw_each',
-           'each_measured', 'figure_or_reason', 'by_model']
+           'mean_over_seeds', 'normalized', 'plot_scores', 'plot_retention', 'plot_places', 'kept_runs',
+           'each_measured', 'draw_each', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -57,13 +57,8 @@ def new_axes(ax: Axes | None = None, width: float = 6.4, height: float = 3.8) ->
     if ax: return ax
     with figure_style(): return plt.subplots(figsize=(width, height), layout='constrained')[1]
 
-def panels(
-    count: int,
-    columns: int = 2,
-    height: float = 3.,  # Of a row, in inches
-    **kwargs: Any        # To `plt.subplots`
-) -> list[Axes]:
-    "Axes of one new figure, as wide as a page"
+def panels(count: int, columns: int = 2, height: float = 3., **kwargs: Any) -> list[Axes]:
+    "Axes of one new figure as wide as a page, rows of `height` inches; `kwargs` go to `plt.subplots`"
     columns = min(columns, count)
     rows = -(-count // columns)
     size = (WIDE if columns > 1 else 6.4, rows * height)
@@ -82,45 +77,36 @@ def outer_labels(axes: Sequence[Axes], columns: int = 2) -> None:
         if i + columns < len(axes): ax.set_xlabel('')
         if i % columns: ax.set_ylabel('')
 
-def one_legend(
-    axes: Sequence[Axes],  # Of one figure
-    ncol: int = 2
-) -> None:
-    "One legend below all panels instead of their own"
+def one_legend(axes: Sequence[Axes], ncol: int = 2) -> None:
+    "One legend below all panels of a figure instead of their own"
     found = {}
     for ax in axes:
         for line, name in zip(*ax.get_legend_handles_labels()): found.setdefault(name, line)
         if ax.get_legend(): ax.get_legend().remove()
-    if not found: return
-    axes[0].figure.legend(list(found.values()), list(found), loc='outside lower center', ncol=ncol,
-                          fontsize=10, frameon=False)
+    if found:
+        axes[0].figure.legend(found.values(), found, loc='outside lower center', ncol=ncol, fontsize=10, frameon=False)
 
-def label_ends(
-    *axes: Axes,       # Whose lines have labels
-    gap: float = 13.   # Least distance between two names, in points
-) -> None:
-    "The name of each labelled line at its right end, in its colour, instead of a legend. Axes must have their limits"
+def label_ends(*axes: Axes, gap: float = 13.) -> None:
+    """The name of each labelled line at its right end, in its colour, instead of a legend; `gap` is the least distance
+    of two names in points. Axes must have their limits"""
     axes[0].figure.draw_without_rendering()  # the layout moves the ends
     for ax in axes:
         if ax.get_legend(): ax.get_legend().remove()
-        lines = [(o[0] if isinstance(o, ErrorbarContainer) else o, name)
-                 for o, name in zip(*ax.get_legend_handles_labels())]
         ends = []
-        for line, name in lines:
+        for line, name in zip(*ax.get_legend_handles_labels()):
+            if isinstance(line, ErrorbarContainer): line = line[0]
             points = line.get_xydata().astype(float)
             points = points[np.isfinite(points).all(1)]
-            if not len(points): continue
-            x, y = points[points[:, 0].argmax()]
-            ends.append((72 / ax.figure.dpi * ax.transData.transform((x, y))[1], x, y, name, line.get_color()))
+            if len(points):
+                at = points[points[:, 0].argmax()]
+                ends.append((72 / ax.figure.dpi * ax.transData.transform(at)[1], at, name, line.get_color()))
         ends.sort(key=lambda o: o[0])
         heights = np.array([o[0] for o in ends])
         placed = heights.copy()
         for i in range(1, len(placed)): placed[i] = max(placed[i], placed[i - 1] + gap)
-        if len(placed): placed -= (placed - heights).mean()
-        for (height, x, y, name, color), at in zip(ends, placed):
-            ax.annotate(name, (x, y), (7, at - height), textcoords='offset points', va='center', color=color,
-                        fontsize=10, annotation_clip=False)
-
+        for shift, (_, at, name, color) in zip(placed - heights - (placed - heights).sum() / max(1, len(ends)), ends):
+            ax.annotate(name, at, (7, shift), textcoords='offset points', va='center', color=color, fontsize=10,
+                        annotation_clip=False)
 
 # %% ../../nbs/reference/paper/figures.ipynb #c2d26834
 _colours = dict(zip('blue orange green vermillion purple brown pink grey yellow cyan'.split(),
@@ -138,24 +124,15 @@ def _colours_of(names: Sequence[Any]) -> dict[Any, Any]:
     free += sns.color_palette('husl', max(0, len(names) - len(free)))
     return {o: STRATEGY_COLOURS[o] if o in STRATEGY_COLOURS else free.pop(0) for o in names}
 
-def look_of(
-    model: str,
-    strategy: str = 'similarity'
-) -> dict[str, Any]:  # `color` and `marker`, to draw with
-    "How a model's curve looks: the colour of the strategy, darker or lighter, and the marker of the model"
+def look_of(model: str, strategy: str = 'similarity') -> dict[str, Any]:
+    "`color` and `marker` of a model's curve: the colour of the strategy, darker or lighter, and the model's marker"
     marker, shade = _looks.get(re.sub(r'-(Instruct|it)$', '', model), ('^', 0))
-    towards = np.ones(3) if shade > 0 else np.zeros(3)
     colour = np.array(to_rgb(_colours_of([strategy])[strategy]))
-    return dict(color=tuple(colour + abs(shade) * (towards - colour)), marker=marker)
+    return dict(color=tuple(colour + abs(shade) * ((shade > 0) - colour)), marker=marker)
 
-def draw_points(
-    ax: Axes,
-    x: Sequence[float],
-    rows: pd.DataFrame,   # Columns value, low and high
-    healed: bool = True,
-    **kwargs: Any         # Of the line: color, label, marker
-) -> None:
-    "Points with their intervals: healed solid and filled, unhealed dotted and open"
+def draw_points(ax: Axes, x: Sequence[float], rows: pd.DataFrame, healed: bool = True, **kwargs: Any) -> None:
+    """Points with their intervals, from the columns value, low and high: healed solid and filled, unhealed dotted and
+    open. `kwargs` are of the line: color, label, marker"""
     line = dict(marker='o', ms=4.5, lw=1.5, capsize=2, elinewidth=.8, ls='-' if healed else ':') | kwargs
     if not healed: line['mfc'] = 'white'
     ax.errorbar(x, rows.value, yerr=[rows.value - rows.low, rows.high - rows.value], **line)
@@ -169,18 +146,9 @@ def short_name(name: str) -> str:
     "A model's name without its last part, such as -Instruct, as matplotlib can show it"
     return escape_math(re.sub(r'-(Instruct|it)$', '', name))
 
-def _score_label(task):
-    entry = TASKS.get(task.partition(':')[0])
-    kind = 'loss (nats per token)' if entry and entry.kind == 'loss' else 'accuracy'
-    return f'{escape_math(task_title(task))} {kind}'
-
-def baseline_line(
-    ax: Axes,
-    y: float,
-    label: str = 'chance',
-    majority: bool = False  # Dash-dotted and darker, for always giving the most frequent answer
-) -> None:
-    "A horizontal line that leaves room below it, for the legend of the panel"
+def baseline_line(ax: Axes, y: float, label: str = 'chance', majority: bool = False) -> None:
+    """A horizontal line that leaves room below it, for the legend of the panel; dash-dotted and darker for always
+    giving the most frequent answer (`majority`)"""
     ax.axhline(y, color='0.3' if majority else '0.5', ls='-.' if majority else '--', lw=.9, zorder=0, label=label)
     low, high = ax.get_ylim()
     if ax.get_yscale() == 'linear': ax.set_ylim(min(low, y - .03 * (high - low)), high)
@@ -204,11 +172,8 @@ def logarithmic(ax: Axes) -> None:
     ax.yaxis.set_major_formatter('{x:g}')
     ax.yaxis.set_minor_formatter(NullFormatter())
 
-def save_figure(
-    ax: Axes | Figure,
-    path: str | Path  # PNG, SVG or PDF, by its ending
-) -> None:
-    "Write a figure, always with the same bytes. Raises `PrunebookError` if the file cannot be written"
+def save_figure(ax: Axes | Figure, path: str | Path) -> None:
+    "Write PNG, SVG or PDF, always with the same bytes. Raises `PrunebookError` if the file cannot be written"
     kind, figure = Path(path).suffix[1:].lower(), ax.figure if isinstance(ax, Axes) else ax
     dates = dict(svg=dict(Date=None), pdf=dict(CreationDate=None))
     out = io.BytesIO()
@@ -216,11 +181,7 @@ def save_figure(
     atomic_write(path, out.getvalue())
 
 # %% ../../nbs/reference/paper/figures.ipynb #1458355b
-def plot_stack(
-    depth: int,              # Layers of the model
-    block: Block,            # Layers that are dropped
-    ax: Axes | None = None
-) -> Axes:
+def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     "The residual stream through `depth` layers with `block` removed (paper, figure 1a, b)"
     with figure_style():
         ax, blue, red = new_axes(ax, WIDE, 2), *(sns.color_palette('colorblind')[i] for i in (0, 3))
@@ -244,12 +205,9 @@ def plot_stack(
         ax.axis('off')
     return ax
 
-def plot_curves(
-    distances: LayerDistances,
-    ns: Sequence[int] | None = None,  # Block sizes to draw; all but the longest fifth if `None`
-    ax: Axes | None = None
-) -> Axes:
-    "Distance against a block's first layer, a curve per block size; bands are 95 % intervals (paper, figure 1c)"
+def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
+    """Distance against a block's first layer, a curve per block size (of `ns`, or all but the longest fifth); bands are
+    95 % intervals (paper, figure 1c)"""
     depth = distances.depth
     ns = list(ns) if ns is not None else list(range(1, max(2, depth * 4 // 5)))
     with figure_style():
@@ -272,14 +230,14 @@ def plot_curves(
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #dc3628f1
-def plot_heatmap(
-    distances: LayerDistances | LossMap, # Or the loss without each block
-    ax: Axes | None = None,
-    first: bool = True                   # With the blocks that hold layer 0, which can take over the scale
-) -> Axes:
-    "Every block's distance, each row (block size) rescaled to [0, 1]; dots mark the row's minimum (paper, figure 4)"
-    loss, depth = isinstance(distances, LossMap), distances.depth
-    rows = _rescaled_rows(distances.loss if loss else distances.mean, first)
+def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, first: bool = True) -> Axes:
+    """Every block's distance, or the loss without it, each row (block size) rescaled to [0, 1]; dots mark the row's
+    minimum (paper, figure 4). Blocks that hold layer 0 can take over the scale: `first=False` leaves them out"""
+    loss, depth = hasattr(distances, 'loss'), distances.depth
+    table, rows = distances.loss if loss else distances.mean, np.full((depth - 1, depth), np.nan)
+    for n in range(1, depth):
+        d = np.diagonal(table, n)[0 if first else 1:]
+        if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
     with figure_style():
         ax = new_axes(ax, 6.4, 4.4)
         im = ax.imshow(rows, origin='lower', aspect='auto', cmap='viridis', interpolation='none',
@@ -292,15 +250,6 @@ def plot_heatmap(
         ax.set(xlabel='first layer of the block, $\\ell$', ylabel='block size $n$')
         ax.legend(loc='upper right')
     return ax
-
-def _rescaled_rows(table, first=True):
-    "A row per block size, each rescaled to [0, 1]; NaN where there is no block"
-    depth = len(table) - 1
-    rows = np.full((depth - 1, depth), np.nan)
-    for n in range(1, depth):
-        d = np.diagonal(table, n)[0 if first else 1:]
-        if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
-    return rows
 
 # %% ../../nbs/reference/paper/figures.ipynb #ae1b962f
 def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
@@ -324,8 +273,8 @@ def plot_scores(
     averaged (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that is not in the table"""
     rows = table[table.task == task]
     if rows.empty:
-        raise PrunebookError(f'task {task!r}: the table has no rows for it. '
-                             f'Its tasks are {sorted(table.task.unique())}.')
+        there = sorted(table.task.unique())
+        raise PrunebookError(f'task {task!r}: the table has no rows for it. Its tasks are {there}.')
     cuts, known = rows[rows.n > 0], list(STRATEGY_COLOURS)[:2]
     names = sorted(cuts.strategy.unique(), key=lambda o: (known.index(o) if o in known else 2, o))
     with figure_style():
@@ -333,9 +282,7 @@ def plot_scores(
         for i, (name, colour) in enumerate(_colours_of(names).items()):
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' ')) + ' (deepest, last kept)' * (name == 'simple')
-            for healed in (False, True):
-                own = cuts[(cuts.strategy == name) & (cuts.healed == healed)]
-                if own.empty: continue
+            for healed, own in cuts[cuts.strategy == name].groupby('healed'):
                 pts = mean_over_seeds(pd.concat([rows[rows.n == 0], own]), ['n', 'fraction_layers'])
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}, {"healed" if healed else "unhealed"}')
@@ -346,7 +293,8 @@ def plot_scores(
                         xytext=(3, 0), va='center', color='0.4', fontsize=9)
         if log: logarithmic(ax)
         percent_axis(ax)
-        ax.set_ylabel(label or _score_label(task))
+        kind = 'loss (nats per token)' if (rows.metric == 'loss').all() else 'accuracy'
+        ax.set_ylabel(label or f'{escape_math(task_title(task))} {kind}')
         if np.isfinite(depth := (rows.n / rows.fraction_layers).median()):
             top = ax.secondary_xaxis('top', functions=(lambda f: f * depth / 100, lambda n: n * 100 / depth))
             top.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
@@ -356,15 +304,10 @@ def plot_scores(
         ax.legend(ncol=columns, loc='lower left', bbox_to_anchor=(0, 1.24), borderaxespad=0)
     return ax
 
-def plot_retention(
-    rows: pd.DataFrame,     # As `Curve.retention` returns it
-    model: str,
-    label: str,
-    strategy: str = 'similarity',
-    healed: bool = False,
-    ax: Axes | None = None
-) -> Axes:
-    "A curve of retention with its band (paper, figure 2, on an axis that models and tasks share)"
+def plot_retention(rows: pd.DataFrame, model: str, label: str, strategy: str = 'similarity', healed: bool = False,
+                   ax: Axes | None = None) -> Axes:
+    """A curve of retention with its band, from the rows of `Curve.retention` (paper, figure 2, on an axis that models
+    and tasks share)"""
     look, x = look_of(model, strategy), 100 * rows.fraction_layers
     with figure_style():
         ax = new_axes(ax)
@@ -378,12 +321,9 @@ def plot_retention(
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #3f6e3304
-def plot_places(
-    table: pd.DataFrame,    # Columns model, depth, n, start
-    ax: Axes | None = None,
-    others: Sequence[str] = ()  # Models to draw in grey, behind the rest
-) -> Axes:
-    "Relative depth of the best block of each size against the fraction dropped, a line per model"
+def plot_places(table: pd.DataFrame, ax: Axes | None = None, others: Sequence[str] = ()) -> Axes:
+    """Relative depth of the best block of each size against the fraction dropped, a line per model, from the columns
+    model, depth, n and start; `others` are models to draw in grey, behind the rest"""
     greys = dict(zip(others, zip(np.linspace(.35, .75, max(1, len(others))).astype(str), 'v^<>phX*' * 8)))
     with figure_style():
         ax = new_axes(ax, WIDE)
@@ -399,30 +339,14 @@ def plot_places(
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #792cf547
-def kept_runs(
-    folder: str | Path = '../results'
-) -> list[RunFolder]:
+def kept_runs(folder: str | Path = '../results') -> list[RunFolder]:
     "The runs below `folder`, for each model the one with most rows; or the one that `PRUNEBOOK_RUN` names"
     if named := os.environ.get('PRUNEBOOK_RUN'): return [open_run(named)]
     runs = sorted((open_run(o.parent) for o in sorted(Path(folder).glob('*/results.csv'))), key=lambda o: len(o.table))
     by_model = {o.name: o for o in runs}
     return sorted(by_model.values(), key=lambda o: read_record(o.folder)['model']['parameters'])
 
-def draw_each(
-    runs: Sequence[RunFolder],
-    draw: Callable[[RunFolder], Any]
-) -> None:
-    "`draw(run)` for each run that has what it takes. Raises the first `Unmeasured` if none has"
-    reasons = []
-    for run in runs:
-        try: draw(run)
-        except Unmeasured as e: reasons.append(e)
-    if reasons and len(reasons) == len(runs): raise reasons[0]
-
-def each_measured(
-    runs: Sequence[RunFolder],
-    load: Callable[[RunFolder], Any]
-) -> list[tuple[RunFolder, Any]]:
+def each_measured(runs: Sequence[RunFolder], load: Callable[[RunFolder], Any]) -> list[tuple[RunFolder, Any]]:
     "(run, what `load` finds) of each run that has it. Raises the first `Unmeasured` if none has"
     found, reasons = [], []
     for run in runs:
@@ -430,6 +354,10 @@ def each_measured(
         except Unmeasured as e: reasons.append(e)
     if reasons and not found: raise reasons[0]
     return found
+
+def draw_each(runs: Sequence[RunFolder], draw: Callable[[RunFolder], Any]) -> None:
+    "`draw(run)` for each run that has what it takes. Raises the first `Unmeasured` if none has"
+    each_measured(runs, draw)
 
 def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     "The result of `draw(*args, **kwargs)`; if the run lacks rows that it needs, `None`, and a sentence that says so"
@@ -440,11 +368,8 @@ def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
         for o in set(plt.get_fignums()) - before: plt.close(o)  # half a figure
         display(Markdown(f'*Not shown: {e}*'))
 
-def by_model(
-    runs: Sequence[RunFolder],
-    say: Callable[[RunFolder], str]  # Text about one run
-) -> Any:  # Markdown
-    "A line per model: what `say` writes about it, or why it cannot"
+def by_model(runs: Sequence[RunFolder], say: Callable[[RunFolder], str]) -> Any:
+    "Markdown, a line per model: what `say` writes about it, or why it cannot"
     from IPython.display import Markdown
     def line(run):
         try: text = say(run)

@@ -169,6 +169,8 @@ def check_sweep(
     reads: Sequence[str | Path] = ()  # What else is read, such as the model's folder
 ) -> None:
     "Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work. No model is needed"
+    texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
+    keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():
         others = [o for o in sorted(os.listdir(out)) if o not in (*_FILES.values(), 'asked.json') and o[0] != '.']
@@ -179,8 +181,6 @@ def check_sweep(
             (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
             (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.')):
         if wrong: raise PrunebookError(why)
-    texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
-    keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     for spec in config.tasks:
         ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
     measured = distances is not None or (out/_FILES['distances']).exists()
