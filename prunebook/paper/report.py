@@ -39,21 +39,15 @@ figcaption, summary { color: light-dark(#555, #aaa); font-size: .85rem }
 pre { white-space: pre-wrap; font-size: .85rem; background: #8881; padding: .7rem; border-radius: 4px }
 '''
 
-def _html_page(
-    title: str,  # Escaped here
-    body: str,   # HTML
-) -> str:
-    "A whole page around `body`; it needs no other file"
+def _html_page(title: str, body: str) -> str:
+    "A whole page around the HTML `body`; it needs no other file"
     title = html.escape(title)
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<link rel="icon" href="data:,"><title>{title}</title><style>{_css}</style>')
     return f'<!doctype html><html lang="en">{head}<h1>{title}</h1>\n{body}</html>'
 
-def _sanitize_markdown(
-    text: str,
-    links: bool = True  # Links to the web stay
-) -> str:
-    "Markdown to HTML, without raw HTML and pictures; links only to the web"
+def _sanitize_markdown(text: str, links: bool = True) -> str:
+    "Markdown to HTML, without raw HTML and pictures; with `links` to the web only"
     import mistune
     class Prose(mistune.HTMLRenderer):
         def link(self, text, url, title=None):
@@ -61,18 +55,14 @@ def _sanitize_markdown(
         def image(self, text, url, title=None): return text
     return mistune.create_markdown(renderer=Prose(escape=True), plugins=['table'])(text)
 
-_path = re.compile(r'(?<![\w/:.<~])~?/(?:[^\s/<>"\'&`]+/)+[^\s/<>"\'&`]*')
-
-def _without_paths(text): return _path.sub(lambda m: Path(m[0]).name, text)
+def _without_paths(text):
+    return re.sub(r'(?<![\w/:.<~])~?/(?:[^\s/<>"\'&`]+/)+[^\s/<>"\'&`]*', lambda m: Path(m[0]).name, text)
 
 def _text(o): return o if isinstance(o, str) else ''.join(o)
 
-def _page_html(
-    name: str,              # Of the page; its pictures are called after it
-    book: 'NotebookNode',   # With its outputs
-    figures: Path,          # Folder for its pictures, as PNG and SVG
-) -> str:
-    "A section of the report: prose, folded code and outputs"
+def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
+    """A section of the report: prose, folded code and outputs of a page that was run. Its pictures, as PNG and SVG, go
+    into the folder `figures`, called after the page or their labels"""
     parts, count = [], Counter()
     def picture(data, caption, label):
         count[stem := label.removeprefix('fig-') or name] += 1
@@ -124,14 +114,10 @@ def _read_pages(pages: Sequence[str] = PAGES) -> dict[str, 'NotebookNode']:
         if cell.cell_type == 'code': cell.outputs = []
     return books
 
-def _run_pages(
-    folder: str | Path,           # A run folder
-    pages: Sequence[str] = PAGES,
-    timeout: int = 600,           # Seconds a cell may take
-    progress: bool = True,
-    online: bool = False,         # The hub may be contacted
-) -> dict[str, 'NotebookNode']:   # Each page with its outputs
-    "Run the paper's notebooks on a run. Raises `PrunebookError` if a page fails"
+def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool = True,
+               online: bool = False) -> dict[str, 'NotebookNode']:
+    """The paper's notebooks with their outputs on a run, ten minutes a cell at most; the hub may be contacted if
+    `online`. Raises `PrunebookError` if a page fails"""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from nbformat.v4 import new_code_cell, new_notebook
@@ -146,10 +132,10 @@ def _run_pages(
     offline = ('HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE', 'TRANSFORMERS_OFFLINE', 'PIP_NO_INDEX')
     if not online: env |= dict.fromkeys(offline, '1')
     with tqdm(total=len(cells), desc='pages', unit='cell', disable=not progress) as bar:
-        client = NotebookClient(new_notebook(cells=cells), timeout=timeout, kernel_name='python3',
+        client = NotebookClient(new_notebook(cells=cells), timeout=600, kernel_name='python3',
                                 extra_arguments=['--log-level=ERROR'], on_cell_start=lambda **kw: bar.update(),
                                 resources=dict(metadata=dict(path=str(_pages_folder()))))
-        try: _wait_or_kill(lambda: client.execute(env=env), lambda: _kill(client))
+        try: _run_or_kill(client, env)
         except DeadKernelError as e:
             raise PrunebookError(f'the process that ran the pages on {folder} died, probably because memory ran out. '
                                  'Free some memory, or report on a smaller run.') from e
@@ -157,26 +143,23 @@ def _run_pages(
             raise PrunebookError(f'a page failed on {folder}: {printable(str(e).strip().splitlines()[-1])}') from e
     return books
 
-def _wait_or_kill(work, kill):
-    "Run `work` in a thread. An exception in the main thread, such as an interrupt, kills it first"
+def _run_or_kill(client, env):
+    "Execute in a thread. An exception in the main thread, such as an interrupt, kills the kernel first"
     failed, ended = [], threading.Event()  # an interrupted `Thread.join` takes a running thread for dead
     def run():
-        try: work()
+        try: client.execute(env=env)
         except BaseException as e: failed.append(e)
         finally: ended.set()
     threading.Thread(target=run, daemon=True).start()
     try:
         while not ended.wait(.2): pass
     except BaseException:
-        kill()
-        while not ended.wait(.1): kill()
+        while not ended.is_set():
+            atexit.unregister(client._cleanup_kernel)  # else nbclient fails at exit, where its kernel never got ready
+            if process := getattr(getattr(client.km, 'provisioner', None), 'process', None): process.kill()
+            ended.wait(.1)
         raise
     if failed: raise failed[0]
-
-def _kill(client):
-    atexit.unregister(client._cleanup_kernel)  # else nbclient fails at exit, where its kernel never got ready
-    process = getattr(getattr(client.km, 'provisioner', None), 'process', None)
-    if process: process.kill()
 
 # %% ../../nbs/reference/paper/report.ipynb #85489c6e
 _MARK = '.prunebook-report'  # Lists the files of a report in its folder of figures
@@ -185,16 +168,16 @@ def _place_of_report(folder, out, force):
     "The HTML file and the folder of its figures. Raises `PrunebookError` if something else is there"
     out = Path(os.path.abspath(out or Path(folder)/'paper.html'))
     figures = out.with_name(f'{out.stem}-figures')
-    if out.suffix.lower() not in ('.html', '.htm'):
-        raise PrunebookError(f'{out}: a report is an HTML file. Give a name that ends in .html.')
-    if out.is_dir() or out.exists() and not force:
-        raise PrunebookError(f'{out} exists already. Choose another file (--out), or replace it (--force).')
-    if figures.is_dir():
-        ours = read_json(figures/_MARK).get('files') if (figures/_MARK).is_file() else []
-        ours = [*ours, _MARK] if isinstance(ours, list) else []
-        if foreign := sorted(o.name for o in figures.iterdir() if o.name not in ours):
-            raise PrunebookError(f'{figures} holds {printable(foreign[0])}, which no report wrote. Move that folder, '
-                                 'or give the report another name (--out).')
+    ours = read_json(figures/_MARK).get('files') if (figures/_MARK).is_file() else None
+    ours = {_MARK, *map(str, ours)} if isinstance(ours, list) else set()
+    foreign = sorted({o.name for o in figures.iterdir()} - ours)[:1] if figures.is_dir() else []
+    for wrong, why in (
+            (out.suffix.lower() not in ('.html', '.htm'), f'{out}: a report is an HTML file. Give a name like a.html.'),
+            (out.is_dir() or out.exists() and not force,
+             f'{out} exists already. Choose another file (--out), or replace it (--force).'),
+            (foreign, f'{figures} holds {printable(", ".join(foreign))}, which no report wrote. Move that folder, or '
+             'give the report another name (--out).')):
+        if wrong: raise PrunebookError(why)
     free_place(figures, force=True)
     return out, figures
 

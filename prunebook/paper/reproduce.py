@@ -98,15 +98,9 @@ def _source_mark(name: str) -> str:
     return f'{public_name(name)} {parts[:8]}'
 
 @contextmanager
-def started_work(
-    out: str | Path,
-    asked: dict[str, Any],
-    resume: bool = False,
-    force: bool = False,
-    reads: Sequence[str | Path] = ()
-) -> Iterator[Path]:
-    "`work_folder`, but work that is refused before it left anything leaves no folder"
-    with work_folder(out, asked, resume, force, reads) as work:
+def started_work(out: str | Path, asked: dict[str, Any], *args: Any) -> Iterator[Path]:
+    "`work_folder` with its arguments, but work that is refused before it left anything leaves no folder"
+    with work_folder(out, asked, *args) as work:
         try: yield work
         except BaseException:
             if {p.name for p in work.iterdir()} <= {'asked.json'}: shutil.rmtree(work)
@@ -181,17 +175,16 @@ def reproduce(
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     from prunebook.evaluation.tasks import ready_tasks
-    if preset not in PRESETS:
-        raise PrunebookError(f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.')
-    if only is not None and (preset != 'paper' or only not in _FIGURES):
-        raise PrunebookError(f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: '
-                             f'{", ".join(_FIGURES)}.')
-    if not 0 < share <= 1: raise PrunebookError(f'share={share}: give a number above 0, and 1 or less.')
-    if bits == 8: raise PrunebookError('bits=8: healing trains in 4, 16 or 32 bits.')
-    texts = texts or PRESETS[preset].texts
-    if judge_texts is None and Path(texts).is_file():
-        raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. '
-                             'Name them with judge_texts (--judge-texts).')
+    texts = texts or getattr(PRESETS.get(preset), 'texts', '')
+    for wrong, why in (
+            (preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
+            (only is not None and (preset != 'paper' or only not in _FIGURES),
+             f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
+            (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
+            (bits == 8, 'bits=8: healing trains in 4, 16 or 32 bits.'),
+            (judge_texts is None and Path(texts).is_file(), f'{texts}: healing trains on these documents, and the loss '
+             'needs others. Name them with judge_texts (--judge-texts).')):
+        if wrong: raise PrunebookError(why)
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
     ready_tasks([*(questions or PRESETS[preset].tasks)])
@@ -288,23 +281,18 @@ def _measure(model, tokenizer, p, texts, work, progress):
     return dist
 
 def _keep_checkpoint(model, tokenizer, config, dist, work):
-    "Save the healed model of a middle size under `work`/checkpoint. What three models write, and the layers dropped"
+    """Save the healed model of a middle size under `work`/checkpoint. How the unpruned, the pruned and the healed model
+    continue a prompt, the likeliest token each time, and the layers dropped"""
     n = config.healed_ns[len(config.healed_ns) // 2]
     pruned = prune_model(model, choose_layers('similarity', n, distances=dist))
     healed = load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
-    said = _continuations(dict(unpruned=model, pruned=pruned, healed=healed), tokenizer)
-    dropped = list(pruned.config.prunebook['dropped'])
-    save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
-    return said, dropped
-
-def _continuations(models, tokenizer, n_tokens=40):
-    "The same prompt continued by several models, the likeliest token each time"
     ids = tokenizer(_PROMPT, return_tensors='pt')
     def write(m):
-        out = m.generate(**ids.to(m.device), max_new_tokens=n_tokens, do_sample=False,
-                         pad_token_id=tokenizer.pad_token_id)
+        out = m.generate(**ids.to(m.device), max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         return tokenizer.decode(out[0, ids['input_ids'].shape[1]:], skip_special_tokens=True)
-    return {name: write(m) for name, m in models.items()}
+    said = {k: write(m) for k, m in dict(unpruned=model, pruned=pruned, healed=healed).items()}
+    save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
+    return said, list(pruned.config.prunebook['dropped'])
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #2a622357
 def _sentences(config, judge_texts, table, dropped):
