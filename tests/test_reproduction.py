@@ -33,32 +33,18 @@ def own_run(own, out, **kw):
 
 
 @of_the_demo
-def test_the_folder(run):
+def test_the_folder_and_its_tables(run):
     names = {p.name for p in run.iterdir()}
     assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv', 'figures',
                      'report.html', 'checkpoint', 'adapters'}
     assert {p.stem for p in (run/'figures').iterdir()} == {'loss', 'questions', 'stack', 'curves', 'heatmap'}
-
-
-@of_the_demo
-def test_the_table(run):
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
     assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
-    loss = t[(t.task == 'c4') & ~t.healed].set_index(['strategy', 'n']).value
-    assert loss['none', 0] < loss['similarity', 2] < loss['simple', 2], 'similarity beats simple before healing'
-    layers = t[t.strategy == 'simple'].groupby('n').layers.first()
-    assert layers[2] == '27 28', 'the deepest but the last'
-
-
-@of_the_demo
-def test_healing_lowers_the_loss(run):
-    t = read_run(run).query("task == 'c4' and n == 8").set_index(['strategy', 'healed']).value
-    assert t['similarity', True] < t['similarity', False] and t['simple', True] < t['simple', False]
-
-
-@of_the_demo
-def test_distances_and_best_blocks(run):
+    loss = t[t.task == 'c4'].set_index(['strategy', 'n', 'healed']).value
+    assert loss['none', 0, False] < loss['similarity', 2, False] < loss['simple', 2, False]
+    for s in ('similarity', 'simple'): assert loss[s, 8, True] < loss[s, 8, False], 'healing lowers the loss'
+    assert t[(t.strategy == 'simple') & (t.n == 2)].layers.iloc[0] == '27 28', 'the deepest but the last'
     dist, best = LayerDistances.load(run), pd.read_csv(run/'best_blocks.csv')
     assert list(best.columns) == 'n start stop layers distance sem runner_up_start certain'.split()
     assert [dist.best_block(n).start for n in best.n] == list(best.start)

@@ -17,11 +17,9 @@ from prunebook.evaluation.generation import generated_accuracy
 from prunebook.evaluation.scores import item_hash
 from prunebook.healing.healing import heal
 from prunebook.model.loading import load_model
-from prunebook.pruning.strategies import Plan
-from prunebook.pruning.strategies import prune_model
+from prunebook.pruning.strategies import Plan, prune_model
 from prunebook.paper.runs import kept_score, read_record, read_run
-from prunebook.model.stack import fingerprint
-from prunebook.model.stack import LayerStack
+from prunebook.model.stack import LayerStack, fingerprint
 from prunebook.paper.sweep import kept_config, _questions_of, _task_of
 
 results = Path(__file__).parents[1]/'nbs'/'results'

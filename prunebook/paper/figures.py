@@ -281,7 +281,7 @@ def plot_scores(
         ax = new_axes(ax)
         for i, (name, colour) in enumerate(_colours_of(names).items()):
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
-            shown = escape_math(name.replace('_', ' ')) + ' (deepest, last kept)' * (name == 'simple')
+            shown = escape_math(name.replace('_', ' '))
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
                 pts = mean_over_seeds(pd.concat([rows[rows.n == 0], own]), ['n', 'fraction_layers'])
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
@@ -300,8 +300,9 @@ def plot_scores(
             top.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
             top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=9)
             top.tick_params(labelsize=9)
-        columns = 2 if ax.figure.get_figwidth() > 6 else 1  # a legend wider than the figure would squeeze the axes
-        ax.legend(ncol=columns, loc='lower left', bbox_to_anchor=(0, 1.24), borderaxespad=0)
+        left, right = ax.get_xlim()
+        ax.set_xlim(left, right + .4 * (right - left))  # room for the names
+        label_ends(ax)
     return ax
 
 def plot_retention(rows: pd.DataFrame, model: str, label: str, strategy: str = 'similarity', healed: bool = False,
