@@ -2,7 +2,6 @@
 model is taken; and strategies and tasks come from their registries."""
 import json
 import random
-import time
 from dataclasses import asdict
 import numpy as np
 import pandas as pd
@@ -140,11 +139,14 @@ def test_the_unpruned_model_is_healed_alike(data):
 
 
 def test_run_again_it_only_reads(data, monkeypatch):
+    "Also with other batches, memory and folder"
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
     for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'paper.sweep.evaluate',
                  'paper.sweep.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
-    pd.testing.assert_frame_equal(table, run(data, c))
+    same = c.replace(batch_tokens=64, memory=.5, data_dir=str(data))
+    same.healing = c.healing.replace(gradient_checkpointing=True, batch_tokens=16)
+    for o in (c, same): pd.testing.assert_frame_equal(table, run(data, o))
 
 
 @pytest.mark.thorough
@@ -167,14 +169,6 @@ def test_stopped_at_any_write(data, monkeypatch, healed_ns, step):
         monkeypatch.setattr(runs, 'atomic_write', real)
         again = run(data, c, f'stopped{stop}')[COLUMNS].sort_values(KEYS).reset_index(drop=True)
         pd.testing.assert_frame_equal(again, whole)
-
-
-def test_going_on_with_other_batches_memory_and_folder_is_allowed(data):
-    c = config(data)
-    table = run(data, c)
-    pd.testing.assert_frame_equal(table, run(data, c.replace(batch_tokens=64, memory=.5, data_dir=str(data))))
-    again = run(data, c.replace(healing=c.healing.replace(gradient_checkpointing=True, batch_tokens=16)))
-    pd.testing.assert_frame_equal(table, again)
 
 
 def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
@@ -200,43 +194,6 @@ def test_stopped_and_gone_on_with_other_batches(data, monkeypatch):
     exact = [o for o in COLUMNS if o not in numbers]
     pd.testing.assert_frame_equal(whole[exact], again[exact])
     np.testing.assert_allclose(whole[numbers], again[numbers], rtol=1e-5)
-
-
-def child(data, out):
-    torch.set_num_threads(1)
-    c = config(data, ns=[1, 2, 3], healed_ns=[2], healing=SHORT | dict(deterministic=False))
-    run(data, c, out)
-
-
-@pytest.mark.slow
-def test_killed_at_random_times_ends_with_the_same_table(data):
-    "SIGKILL, which nothing can catch, at 20 random times"
-    import multiprocessing as mp
-    ctx = mp.get_context('forkserver')
-    ctx.set_forkserver_preload(['prunebook.paper.sweep', 'test_sweeps', 'peft'])
-
-    def start(out, after=None):
-        p = ctx.Process(target=child, args=(data, out))
-        p.start()
-        p.join(after)
-        alive = p.is_alive()
-        p.kill()
-        p.join()
-        return alive, p.exitcode
-    start('warm')
-    begun = time.time()
-    assert start('whole') == (False, 0)
-    T, r, kills, folder = time.time() - begun, random.Random(0), 0, 0
-    table = lambda out: read_run(data/out)[COLUMNS].sort_values(KEYS).reset_index(drop=True)
-    while kills < 20:
-        alive, code = start(f'killed{folder}', r.uniform(.1, .8) * T)
-        kills += alive
-        if not alive:
-            assert code == 0
-            pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
-            folder += 1
-    assert start(f'killed{folder}') == (False, 0)
-    pd.testing.assert_frame_equal(table(f'killed{folder}'), table('whole'))
 
 
 # or it is refused, and what differs is named
