@@ -5,13 +5,12 @@ import sys
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from prunebook.paper.claims import Unmeasured, open_run
 from prunebook.core import PrunebookError
-from prunebook.paper.figures import (STRATEGY_COLOURS, by_model, _colours_of, draw_each, kept_runs, label_ends, look_of,
-                                     one_legend, panels, percent_axis, plot_curves, plot_heatmap, plot_places,
-                                     plot_retention, plot_scores, plot_stack, save_figure)
+from prunebook.paper.figures import (_colours_of, by_model, each_measured, kept_runs, label_ends, panels,
+                                     percent_axis, plot_curves, plot_heatmap, plot_scores, plot_stack, save_figure,
+                                     STRATEGY_COLOURS)
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block
 from support import made_runs
@@ -45,8 +44,6 @@ def drawn(run):
     yield plot_heatmap(d)
     yield plot_scores(table, 'c4', log=True)
     yield plot_scores(table, 'arc_easy', chance=.25)
-    yield plot_places(pd.DataFrame(dict(model='m', depth=20, n=[1, 2], start=[9, 8])))
-    yield plot_retention(run.items('arc_easy').retention(), run.name, 'made')
 
 
 # One style
@@ -61,21 +58,16 @@ def test_one_style(run):
 
 
 def test_looks(run):
-    "A strategy has one colour whatever is beside it, a model a marker and a shade; healed is solid, unhealed dotted"
+    "A strategy has one colour whatever is beside it; healed is solid, unhealed dotted"
     for names in (['simple'], ['random', 'simple', 'greedy'], ['simple', 'similarity', 'mine']):
-        assert _colours_of(names)['simple'] == STRATEGY_COLOURS['simple'] == look_of('mine', 'simple')['color']
+        assert _colours_of(names)['simple'] == STRATEGY_COLOURS['simple']
     assert len(set(_colours_of(['similarity', *(f's{i}' for i in range(20))]).values())) == 21
-    looks = [look_of(o) for o in ('SmolLM2-135M-Instruct', 'gemma-3-270m', 'Qwen2.5-Coder-1.5B-Instruct', 'mine')]
-    assert len({o['marker'] for o in looks}) == 4
-    assert looks[0]['color'] == looks[3]['color'] == STRATEGY_COLOURS['similarity']
-    grey = [np.dot(o['color'], [.299, .587, .114]) for o in looks[:3]]
-    assert np.diff(sorted(grey)).min() > .1, 'to be told apart in grey as well'
     for box in plot_scores(run.table, 'c4').containers:
         assert box[0].get_linestyle() == (':' if 'unhealed' in box.get_label() else '-')
 
 
 def test_names_of_curves():
-    "In one legend for all panels, or at their ends and apart"
+    "At their ends and apart, instead of a legend"
     axes = panels(3)
     for ax in axes:
         for i in range(4): ax.plot([0, 1 + i % 2], [i, 3 + i / 99], label=f'curve {i}')
@@ -83,9 +75,7 @@ def test_names_of_curves():
     label_ends(*axes)
     at = lambda o: o.xyann[1] + 72 / o.figure.dpi * axes[0].transData.transform(o.xy)[1]
     assert len(axes[0].texts) == 4 and np.diff(sorted(map(at, axes[0].texts))).min() > 12.9
-    one_legend(axes)
-    assert len(axes) == 3 and len(axes[0].figure.legends[0].get_texts()) == 4
-    assert all(ax.get_legend() is None for ax in axes)
+    assert len(axes) == 3 and all(ax.get_legend() is None for ax in axes)
 
 
 @pytest.mark.parametrize('most', [18, 45, 67, 96.7])
@@ -94,16 +84,6 @@ def test_ticks_are_whole(most):
     ax.plot([0, most], [0, 1])
     percent_axis(ax)
     assert all(o == round(o) for o in ax.get_xticks())
-
-
-def test_retention_is_drawn_with_its_band(run):
-    rows = run.items('arc_easy').retention()
-    ax = plot_retention(rows, run.name, 'made', healed=True)
-    line, band = ax.lines[0], ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert line.get_linestyle() == '-' and line.get_markerfacecolor() != 'white'
-    np.testing.assert_allclose(line.get_ydata(), rows.value)
-    assert {round(o, 6) for o in [*rows.low, *rows.high]} <= {round(o, 6) for o in band}
-    assert plot_retention(rows, run.name, 'made').lines[0].get_linestyle() == ':'
 
 
 # Several models
@@ -127,13 +107,11 @@ def test_the_kept_runs_are_one_per_model(tmp_path, monkeypatch):
 
 
 def test_a_model_that_lacks_rows_is_passed_over(run):
-    seen = []
-    def draw(o):
+    def load(o):
         if o == 1: raise Unmeasured('No rows.')
-        seen.append(o)
-    draw_each([1, 2], draw)
-    assert seen == [2]
-    with pytest.raises(Unmeasured, match='No rows'): draw_each([1], draw)
+        return -o
+    assert each_measured([1, 2], load) == [(2, -2)]
+    with pytest.raises(Unmeasured, match='No rows'): each_measured([1], load)
     def lacking(o): raise Unmeasured('No rows.')
     assert by_model([run], lacking).data == f'- `{run.name}` ({run.depth} layers): *Not shown: No rows.*'
 
@@ -160,7 +138,6 @@ def test_strangers_tables(run):
     hostile = 'a$\\frac{x$_{^'  # no formula
     table = run.table.replace({'strategy': {'simple': hostile}, 'task': {'arc_easy': hostile}})
     texts_of(plot_scores(table, hostile).figure)
-    texts_of(plot_places(pd.DataFrame(dict(model=hostile, depth=20, n=[1], start=[9]))).figure)
 
 
 # The same bytes

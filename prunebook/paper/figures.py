@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -29,11 +28,10 @@ from .runs import read_record
 from ..similarity.distances import LayerDistances
 
 # %% auto #0
-__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'outer_labels',
-           'one_legend', 'label_ends', 'look_of', 'draw_points', 'escape_math', 'short_name', 'baseline_line',
-           'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack', 'plot_curves', 'plot_heatmap',
-           'mean_over_seeds', 'normalized', 'plot_scores', 'plot_retention', 'plot_places', 'kept_runs',
-           'each_measured', 'draw_each', 'figure_or_reason', 'by_model']
+__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'label_ends',
+           'draw_points', 'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure',
+           'plot_stack', 'plot_curves', 'plot_heatmap', 'mean_over_seeds', 'normalized', 'plot_scores', 'kept_runs',
+           'each_measured', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -71,21 +69,6 @@ def name_panel(ax: Axes, title: str, pad: float = 6) -> None:
     "A title at the left of a panel"
     ax.set_title(title, loc='left', fontsize=11.5, pad=pad)
 
-def outer_labels(axes: Sequence[Axes], columns: int = 2) -> None:
-    "Labels of the axes only at the left and where no panel is below, for panels whose axes mean the same"
-    for i, ax in enumerate(axes):
-        if i + columns < len(axes): ax.set_xlabel('')
-        if i % columns: ax.set_ylabel('')
-
-def one_legend(axes: Sequence[Axes], ncol: int = 2) -> None:
-    "One legend below all panels of a figure instead of their own"
-    found = {}
-    for ax in axes:
-        for line, name in zip(*ax.get_legend_handles_labels()): found.setdefault(name, line)
-        if ax.get_legend(): ax.get_legend().remove()
-    if found:
-        axes[0].figure.legend(found.values(), found, loc='outside lower center', ncol=ncol, fontsize=10, frameon=False)
-
 def label_ends(*axes: Axes, gap: float = 13.) -> None:
     """The name of each labelled line at its right end, in its colour, instead of a legend; `gap` is the least distance
     of two names in points. Axes must have their limits"""
@@ -115,7 +98,6 @@ STRATEGY_COLOURS = {
     name: _colours[colour] for name, colour in dict(
         similarity='blue', simple='orange', middle='green', best_loss='vermillion', greedy='purple',
         block_influence='brown', random='grey', keep_last='yellow', first='cyan').items()}
-_looks = {'SmolLM2-135M': ('o', 0), 'gemma-3-270m': ('s', -.5), 'Qwen2.5-Coder-1.5B': ('D', .4)}  # Marker, shade
 
 def _colours_of(names: Sequence[Any]) -> dict[Any, Any]:
     "A colour for each name: strategies have their own, other names take what is left, in order"
@@ -123,12 +105,6 @@ def _colours_of(names: Sequence[Any]) -> dict[Any, Any]:
     free = [c for c in palette if c not in [STRATEGY_COLOURS.get(o) for o in names]]
     free += sns.color_palette('husl', max(0, len(names) - len(free)))
     return {o: STRATEGY_COLOURS[o] if o in STRATEGY_COLOURS else free.pop(0) for o in names}
-
-def look_of(model: str, strategy: str = 'similarity') -> dict[str, Any]:
-    "`color` and `marker` of a model's curve: the colour of the strategy, darker or lighter, and the model's marker"
-    marker, shade = _looks.get(re.sub(r'-(Instruct|it)$', '', model), ('^', 0))
-    colour = np.array(to_rgb(_colours_of([strategy])[strategy]))
-    return dict(color=tuple(colour + abs(shade) * ((shade > 0) - colour)), marker=marker)
 
 def draw_points(ax: Axes, x: Sequence[float], rows: pd.DataFrame, healed: bool = True, **kwargs: Any) -> None:
     """Points with their intervals, from the columns value, low and high: healed solid and filled, unhealed dotted and
@@ -145,13 +121,6 @@ def escape_math(text: Any) -> str:
 def short_name(name: str) -> str:
     "A model's name without its last part, such as -Instruct, as matplotlib can show it"
     return escape_math(re.sub(r'-(Instruct|it)$', '', name))
-
-def baseline_line(ax: Axes, y: float, label: str = 'chance', majority: bool = False) -> None:
-    """A horizontal line that leaves room below it, for the legend of the panel; dash-dotted and darker for always
-    giving the most frequent answer (`majority`)"""
-    ax.axhline(y, color='0.3' if majority else '0.5', ls='-.' if majority else '--', lw=.9, zorder=0, label=label)
-    low, high = ax.get_ylim()
-    if ax.get_yscale() == 'linear': ax.set_ylim(min(low, y - .03 * (high - low)), high)
 
 WHOLE = [1, 2, 5, 10]  # Steps between ticks: no 2.5
 
@@ -305,40 +274,6 @@ def plot_scores(
         label_ends(ax)
     return ax
 
-def plot_retention(rows: pd.DataFrame, model: str, label: str, strategy: str = 'similarity', healed: bool = False,
-                   ax: Axes | None = None) -> Axes:
-    """A curve of retention with its band, from the rows of `Curve.retention` (paper, figure 2, on an axis that models
-    and tasks share)"""
-    look, x = look_of(model, strategy), 100 * rows.fraction_layers
-    with figure_style():
-        ax = new_axes(ax)
-        ax.fill_between(x, rows.low, rows.high, color=look['color'], alpha=.15, lw=0)
-        face = look['color'] if healed else 'white'
-        ax.plot(x, rows.value, '-' if healed else ':', mfc=face, ms=4.5, lw=1.5, label=label, **look)
-        for y in (0, 1): ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
-        percent_axis(ax)
-        ax.set(ylabel='retention', ylim=(-.25, 1.25), yticks=np.arange(0, 1.1, .25))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, 0, ' %'))
-    return ax
-
-# %% ../../nbs/reference/paper/figures.ipynb #3f6e3304
-def plot_places(table: pd.DataFrame, ax: Axes | None = None, others: Sequence[str] = ()) -> Axes:
-    """Relative depth of the best block of each size against the fraction dropped, a line per model, from the columns
-    model, depth, n and start; `others` are models to draw in grey, behind the rest"""
-    greys = dict(zip(others, zip(np.linspace(.35, .75, max(1, len(others))).astype(str), 'v^<>phX*' * 8)))
-    with figure_style():
-        ax = new_axes(ax, WIDE)
-        for name, own in table.groupby('model', sort=False):
-            look = dict(zip(('color', 'marker'), greys[name]), lw=1, ms=3) if name in greys else look_of(name)
-            label = f'{short_name(name)} ({own.depth.iloc[0]} layers)'
-            look = dict(lw=1.5, ms=4.5, zorder=2 + (name not in greys), label=label) | look
-            ax.plot(100 * own.n / own.depth, own.start / (own.depth - own.n), **look)
-        ax.axhline(.5, color='0.5', ls='--', lw=.9, zorder=0)
-        percent_axis(ax)
-        ax.set(ylim=(-.03, 1.03), ylabel='relative depth of the best block,\n$\\ell^*(n) / (L - n)$')
-    one_legend([ax])
-    return ax
-
 # %% ../../nbs/reference/paper/figures.ipynb #792cf547
 def kept_runs(folder: str | Path = '../results') -> list[RunFolder]:
     "The runs below `folder`, for each model the one with most rows; or the one that `PRUNEBOOK_RUN` names"
@@ -355,10 +290,6 @@ def each_measured(runs: Sequence[RunFolder], load: Callable[[RunFolder], Any]) -
         except Unmeasured as e: reasons.append(e)
     if reasons and not found: raise reasons[0]
     return found
-
-def draw_each(runs: Sequence[RunFolder], draw: Callable[[RunFolder], Any]) -> None:
-    "`draw(run)` for each run that has what it takes. Raises the first `Unmeasured` if none has"
-    each_measured(runs, draw)
 
 def figure_or_reason(draw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     "The result of `draw(*args, **kwargs)`; if the run lacks rows that it needs, `None`, and a sentence that says so"

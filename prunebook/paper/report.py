@@ -94,7 +94,7 @@ def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
     return f'<section id="{name}">{"".join(parts)}</section>\n'
 
 # %% ../../nbs/reference/paper/report.ipynb #099b6a9a
-PAGES = ('claims', 'figure1', 'figure1d', 'figure2', 'figure3', 'figure4', 'figure5', 'figure6', 'figures7to9', 'gsm8k')
+PAGES = ('claims', 'figure1', 'figure2', 'figure3', 'figure5', 'figures7to9', 'gsm8k')
 _setup = """%config InlineBackend.figure_formats = ['png', 'svg']
 import matplotlib
 matplotlib.rcParams['svg.hashsalt'] = 'prunebook'"""
