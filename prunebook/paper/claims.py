@@ -29,9 +29,9 @@ from ..similarity.distances import LayerDistances
 # %% auto #0
 __all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'accuracy_text',
            'spans', 'combined', 'most_cuts', 'unpruned', 'base_healed', 'base_note', 'Curve', 'RunFolder', 'open_run',
-           'kept_rows', 'training_losses', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table',
-           'shots_table', 'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim',
-           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
+           'kept_rows', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table', 'shots_table',
+           'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim', 'claims_table',
+           'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
@@ -301,14 +301,6 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
             found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))
     return found
 
-def training_losses(run: RunFolder, row: pd.Series, every: int = 50) -> pd.DataFrame:
-    "`tokens` and `loss` (nats per token) of the healing behind a row, in means over `every` steps. Raises `Unmeasured`"
-    healings = read_record(run.folder)['sweeps'].get(row.sweep, {}).get('healing') or {}
-    kept = healings.get(f'{row.strategy}-{row.n}-{row.seed}')
-    if kept is None: raise Unmeasured(f'The run kept no training losses of {row.strategy} at n = {row.n}.')
-    history = pd.DataFrame(kept['history'])
-    return history.groupby((history.step - 1) // every)[['tokens', 'loss']].mean()
-
 # %% ../../nbs/reference/paper/claims.ipynb #978c0412
 def small_ns(depth: int, share: float = 1/4) -> range:
     "Block sizes up to a share of the layers, at least one"
@@ -395,14 +387,14 @@ def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') 
     if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
 
-def shots_table(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Unhealed accuracy by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings have, on the
-    questions that were asked with most settings, and the rows of the run behind it"""
+def shots_table(run: RunFolder, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings
+    have, on the questions that were asked with most settings, and the rows of the run behind it"""
     def plain(name):
         name, _, options = name.partition(':')
         return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
     rows = run.table[(run.table.task.map(plain) == plain(task)) & ~run.table.healed.astype(bool)].assign(task=task)
-    t = _rows_of(rows, task, strategy, False)
+    t = _rows_of(rows, task, 'similarity', False)
     size = lambda o: (len(o[_SHOTS].drop_duplicates()), len(o[['n', *_SHOTS]].drop_duplicates()), o['count'].iloc[0])
     if len(t):
         t = max((o for _, o in t.groupby(combined(t, ASKED))), key=size)
@@ -411,10 +403,10 @@ def shots_table(run: RunFolder, task: str, strategy: str = 'similarity') -> tupl
     wide = t.pivot(index='n', columns=_SHOTS, values='value').sort_index(axis=1)
     return wide.dropna(axis=1, thresh=2).dropna(), t
 
-def shots_of(run: RunFolder, task: str, strategy: str = 'similarity') -> tuple[Curve, np.ndarray, int]:
+def shots_of(run: RunFolder, task: str) -> tuple[Curve, np.ndarray, int]:
     """Answers without examples, (P, N) right with the most examples (the mean over their orders), and how many those
     are. Raises `Unmeasured`"""
-    wide, rows = shots_table(run, task, strategy)
+    wide, rows = shots_table(run, task)
     counts = [shots for shots, _ in wide.columns]
     if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
         raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
@@ -439,10 +431,10 @@ def _baseline_text(a):
     return (f'the unpruned model gets {accuracy_text(int(right[0].sum()), right.shape[1])}, the baseline is '
             f'{max(chance, majority):.1%}')
 
-def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str = 'similarity',
+def task_plateau(run: RunFolder, task: str, healed: bool = False,
                  rule: Callable[..., Ruling] = rule_plateau) -> Finding:
     "C3: width of the collapse of answers, below 0.5 (above it by `rule_no_plateau`). Raises `Unmeasured`"
-    a = run.items(task, strategy, healed)
+    a = run.items(task, healed=healed)
     if len(a.ns) < 3:  # the straight line to a single cut that loses half always has a width of 0.8
         raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
     ruling, said = _ruled(rule, *a.answers), f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
@@ -455,7 +447,7 @@ def task_plateau(run: RunFolder, task: str, healed: bool = False, strategy: str 
     if found.decided and at[LOSE] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
     if found.decided and healed:
         with suppress(Unmeasured):  # does the unhealed curve get this word at these cuts, and another at all its own?
-            plain = run.items(task, strategy)
+            plain = run.items(task)
             x, right, *base = plain.answers
             at = np.isin(plain.ns, [0, *a.ns])
             if rule_plateau(x[at], right[at], *base).word == found.word != rule_plateau(x, right, *base).word:
