@@ -11,9 +11,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 import atheris
-rooms = ['readers', 'questions', 'data', 'distances', 'evaluation', 'recipes',
-         'maps', 'plans', 'checkpoint', 'similarity', 'grids']
-with atheris.instrument_imports(include=[f'prunebook.{o}' for o in rooms]):
+with atheris.instrument_imports(include=['prunebook']):
     from prunebook.pruning.checkpoint import read_header
     from prunebook.core import PrunebookError
     from prunebook.data.questions import load_questions

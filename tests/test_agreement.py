@@ -3,10 +3,9 @@ import json, math
 import pytest, torch
 from prunebook import PrunebookError, SweepConfig, compare, evaluate, prune_model, read_run, sweep
 from prunebook.cli import main
-from prunebook.core import PrunebookError as Refused
 from prunebook.evaluation.losses import _compare_heads, _tokenize_documents, divergence
 from prunebook.evaluation.scores import ParentScore, load_score
-from prunebook.evaluation.tasks import DivergenceTask, parse_task
+from prunebook.evaluation.tasks import DivergenceTask
 from prunebook.paper.runs import kept_score
 from prunebook.model.stack import LayerStack, weight_sharing_copy
 from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word_tokenizer
@@ -129,16 +128,6 @@ def test_a_paired_comparison(pair):
     with pytest.raises(PrunebookError, match='not of the same items'): compare(one['kl'], two['agreement'])
 
 
-@pytest.mark.parametrize('wrong', [dict(scoring='letter'), dict(items=None), dict(scoring='likelihood')])
-def test_a_task_checks_itself(wrong):
-    with pytest.raises(Refused): DivergenceTask(**dict(name='x', title='x', items=['a'], scoring='kl') | wrong)
-
-
-def test_names():
-    assert parse_task('kl:source=my.txt').items == 'my.txt' and parse_task('agreement').metric == 'agreement'
-    with pytest.raises(PrunebookError): parse_task('agreement:scoring=kl')
-
-
 # runs
 
 def swept(tmp_path, **kw):
@@ -176,15 +165,6 @@ def test_scores_come_back_as_they_were(tmp_path):
         assert sum(back.sums) / sum(back.counts) == pytest.approx(back.value)
     again = sweep(model, tok, config, tmp_path/'run', progress=False)
     assert len(again) == 6, 'nothing is computed twice'
-
-
-def test_an_own_task_under_another_name_and_a_healed_row(tmp_path):
-    from prunebook import HealingConfig
-    healing = tmp_path/'heal.txt'
-    healing.write_text('\n\n'.join(texts(12, seed=3)))
-    recipe = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
-    *_, table = swept(tmp_path, ns=[1], healed_ns=[1], tasks=['kl'], healing=recipe, healing_texts=str(healing))
-    assert table[table.healed].task.tolist() == ['kl'] and len(table) == 3
 
 
 # command line

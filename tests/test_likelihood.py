@@ -107,16 +107,6 @@ def test_what_is_shared_is_computed_once(monkeypatch):
     assert ran(model, requests, monkeypatch, batch_tokens=80) == [(1, 30), (2, 9), (1, 2)]
 
 
-@pytest.mark.parametrize('kind', CASES)
-def test_letters_in_batches_of_any_size(kind):
-    model, r = make(kind), random.Random(2)
-    front = words(r, 20)
-    requests = [(front + words(r, r.randrange(1, 12)), [[v] for v in words(r, 4)]) for _ in range(9)]
-    for batch_tokens in (10, 90, 4000):
-        for got, (c, choices) in zip(_continuation_logprobs(model, requests, batch_tokens), requests):
-            np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize('letters', [True, False])
 def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     model, r = make('llama'), random.Random(7)

@@ -130,7 +130,8 @@ def write_in_batches(
     stop: Sequence[str] = (),
     batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
     done: Collection[int] = (),       # Prompts to leave out
-    **sampling: Any                   # temperature, and the seed of each batch
+    temperature: float | None = None,
+    seed: int = 0                     # With a temperature; each batch has its own
 ) -> Iterator[tuple[list[int], list[Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
     n, cache = common = _common_cache(LayerStack(model), ids)
@@ -139,9 +140,8 @@ def write_in_batches(
         batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
     def write(rows):
         with torch.random.fork_rng():
-            torch.manual_seed(sampling.get('seed', 0) + rows[0])
-            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common,
-                                  sampling.get('temperature'))
+            torch.manual_seed(seed + rows[0])
+            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common, temperature)
     groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))

@@ -21,7 +21,7 @@ from .methods import (METHODS, OBJECTIVES, cut_positions, cut_record, frozen_cop
                                        _target_names)
 from .recipes import HealingConfig, settings_that_count
 from ..model.loading import quantization, slow_in_16_bits
-from ..model.stack import LayerStack, check_length, fingerprint
+from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
     import torch
@@ -56,40 +56,21 @@ def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = 
     return student, LayerStack(causal)
 
 # %% ../../nbs/course/04_healing.ipynb #c1283c2e
-def _keep_documents_apart(stack, teacher, max_length):
-    "Let attention run inside documents where the model can. Does the model take positions at all?"
-    from prunebook.model.attention import attend_by_document, documents_isolated
-    isolated = documents_isolated(stack)
-    if isolated:
-        for o in filter(None, (stack, teacher)): attend_by_document(o, max_length)
-    else: _log.warning('%s cannot keep attention inside a document: the documents of a row see those before them.',
-                      type(stack.model).__name__)
-    return isolated is not None
-
-def _fewer_tokens(error, longest, config):
-    "The `batch_tokens` to try next. Raises `PrunebookError` if a single row does not fit, and in several processes"
-    world = process().world
-    most = min(config.batch_size // world * longest, config.batch_tokens or 2**62)
-    if most <= longest or world > 1:
-        less = '' if config.gradient_checkpointing else 'gradient_checkpointing=True, '
-        fewer = '' if most <= longest else 'a smaller batch_tokens, '
-        raise PrunebookError(f'{max(most, longest)} tokens at once do not fit into memory. Give {fewer}{less}'
-                             'a smaller max_length, or bits=4. An interrupted run may go on with another batch_tokens '
-                             'or gradient_checkpointing.') from error
-    half = max(longest, most // 2)
-    _log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
-                'A smaller batch_tokens avoids this.', most, half)
-    return half
-
 def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
     from prunebook.healing.packing import collate
+    from prunebook.model.attention import attend_by_document, documents_isolated
     from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
     student, stack = make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
     if objective.needs_teacher and not objective.top:
         guide = LayerStack(frozen_copy(teacher, config.teacher_bits).to(stack.device))
-    packed = config.packing != 'none' and _keep_documents_apart(stack, guide, config.max_length)
+    if packed := config.packing != 'none':
+        isolated = documents_isolated(stack)
+        packed = isolated is not None  # else it takes no positions
+        for o in filter(None, (stack, guide)) if isolated else (): attend_by_document(o, config.max_length)
+        if not isolated: _log.warning('%s cannot keep attention inside a document: the documents of a row see those '
+                                      'before them.', type(model).__name__)
     loss = CausalLMLoss(student, stack, teacher if objective.top else guide, objective.loss)
     trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, pad_id=pad_id, packed=packed),
                            save, progress)
@@ -105,7 +86,16 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
                                  'one, if any, is whole. Make space and go on with resume (--resume).') from e
         if not out_of_memory(e): raise
         if inplace: student.unload()
-        return _fewer_tokens(e, int(rows.lengths.max()), config)
+        world, longest = process().world, int(rows.lengths.max())
+        most = min(config.batch_size // world * longest, config.batch_tokens or 2**62)
+        if most <= longest or world > 1:
+            raise PrunebookError(f'{max(most, longest)} tokens at once do not fit into memory. Give a smaller '
+                                 'batch_tokens or max_length, gradient_checkpointing=True, or bits=4. An interrupted '
+                                 'run may go on with another batch_tokens or gradient_checkpointing.') from e
+        half = max(longest, most // 2)
+        _log.warning('out of memory with %d tokens at once; going on with %d, and the gradients add up. '
+                     'A smaller batch_tokens avoids this.', most, half)
+        return half
     tensors = trainable_state_dict(student)
     if not save or trainer.is_world_process_zero():
         _write_adapter(folder/'adapter', model, base, config, tensors, trainer.history(), time.time() - start, student)
@@ -238,9 +228,7 @@ def heal(
         _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
                   'own answers (write_answers; --teacher MODEL --prompts FILE).')
     rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
-    if (top := int(rows.flat.max())) >= (most := LayerStack(model).embedding_rows):
-        raise PrunebookError(f'the tokenizer gives token {top} and the embedding of the model has {most} rows: they do '
-                             'not belong together. Give the tokenizer of this model.')
+    check_vocabulary(LayerStack(model), [[int(rows.flat.max())]])
     asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
     asked |= settings_that_count(asdict(config))
 

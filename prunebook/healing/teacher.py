@@ -75,13 +75,14 @@ def write_answers(
     ids, too_long = _encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
+    with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), tqdm(total=len(ids), desc='answers', disable=not progress) as bar:
         done = _read_part(part, key)
         with open(part, 'a', encoding='utf-8') as file:
             bar.update(len(done))
             new = 0
             for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, (), batch_tokens, done,
-                                                temperature=temperature, seed=seed):
+                                                temperature, seed):
                 done |= dict(zip(rows, map(tuple, found)))
                 file.writelines(json.dumps([i, *o]) + '\n' for i, o in zip(rows, found))
                 file.flush()
