@@ -25,6 +25,7 @@ _modules = {
     'healing.recipes': 'HealingConfig',
     'healing.adapters': 'load_adapter merge_adapter',
     'healing.healing': 'heal',
+    'healing.teacher': 'write_answers',
     'evaluation.scores': 'Score compare',
     'evaluation.losses': 'text_loss',
     'evaluation.choices': 'choice_accuracy',
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .healing.recipes import HealingConfig
     from .healing.adapters import load_adapter, merge_adapter
     from .healing.healing import heal
+    from .healing.teacher import write_answers
     from .evaluation.scores import Score, compare
     from .evaluation.losses import text_loss
     from .evaluation.choices import choice_accuracy

@@ -1,12 +1,11 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import json, multiprocessing, os, random, socket, subprocess, sys, threading, time
+import json, os, socket, subprocess, sys, threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-import prunebook.healing.adapters as adapters
 import prunebook.healing.healing as healing
 import prunebook.healing.linear_patch as patching
 import prunebook.healing.trainer as trainer
@@ -257,46 +256,6 @@ def test_rows_that_do_not_fit_into_memory_are_halved(after, pruned, monkeypatch,
 # What was there stays; resumed is equal to never interrupted, or refused
 
 
-def to_the_end(out):
-    "A run in a process of its own"
-    torch.set_num_threads(1)
-    run(prune_model(tiny(), [2, 3]), SMALL.replace(steps=30, save_every=1, dropout=.1), out=out, resume=True)
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment(tmp_path):
-    "Killed ten times and resumed, the adapter is bit for bit that of an undisturbed run"
-    ctx = multiprocessing.get_context('forkserver')  # processes that start at once, with the imports done
-    ctx.set_forkserver_preload(['test_healing', 'transformers.trainer', 'peft', 'accelerate'])
-    def start(out):
-        p = ctx.Process(target=to_the_end, args=(out,))
-        p.start()
-        return p
-    p = start(tmp_path/'alone')
-    p.join()
-    assert p.exitcode == 0
-    rng, kills, steps, out = random.Random(0), 0, [], tmp_path/'killed'
-    saved = tmp_path/'killed.unfinished'/'checkpoints'
-    def done(): return max([int(p.parent.name.split('-')[1]) for p in saved.glob('*/whole.json')], default=0)
-    while kills < 10:
-        p, was = start(out), done()
-        while p.is_alive() and done() < min(was + 2, 29): time.sleep(.002)
-        time.sleep(rng.random() * .05)  # somewhere between two checkpoints, or inside one
-        assert p.is_alive(), 'the run ended before it was killed ten times'
-        p.kill()
-        p.join()
-        kills += 1
-        steps.append(done())
-    p = start(out)
-    p.join()
-    assert p.exitcode == 0 and len(set(steps)) > 5
-    files = [o/'adapter'/'adapter_model.safetensors' for o in (out, tmp_path/'alone')]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    a, b = (read_json(o/'adapter'/'prunebook.json')['history'] for o in (out, tmp_path/'alone'))
-    assert a == b and sorted(p.name for p in out.iterdir()) == ['adapter', 'asked.json']
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['alone', 'killed']
-
-
 def stopped(pruned, out, config=SMALL, at=4, **kw):
     "Interrupt a run when it begins to save the checkpoint of step `at`"
     save = OrderedTrainer._save_optimizer_and_scheduler
@@ -393,24 +352,6 @@ def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
 
 
 # The saved result
-
-
-@pytest.mark.thorough
-def test_save_appears_whole_or_not_at_all(pruned, tmp_path, monkeypatch):
-    result, out = run(pruned, SMALL.replace(steps=2), out=tmp_path/'run'), tmp_path/'saved'
-    result.save(tokenizer(), out, scores=dict(loss=(2., 1.)))
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert {'config.json', 'model.safetensors', 'tokenizer.json', 'README.md', 'loss.png'} <= before.keys()
-    with pytest.raises(PrunebookError, match='not empty'): result.save(tokenizer(), out)
-    def dies(*args): raise KeyboardInterrupt
-    with monkeypatch.context() as m:
-        m.setattr(adapters, '_card', dies)
-        with pytest.raises(KeyboardInterrupt): result.save(tokenizer(), out, force=True)
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    result.save(tokenizer(), out, force=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['run', 'saved'], 'nothing is left beside the folders'
-    with pytest.raises(PrunebookError, match='only read'): result.save(tokenizer(), tmp_path/'run', force=True)
-    assert result.adapter.exists()
 
 
 HASH_SEED = '''
