@@ -8,7 +8,19 @@ import os as _os
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
 
-if 'IN_TEST' in _os.environ: from . import _pages
+if 'IN_TEST' in _os.environ:
+    # `nbdev_test` runs a page on each core, and page after page in one process: one thread a process, and what a page
+    # holds, its models above all, goes when the next page starts
+    import sys as _sys
+    _os.environ.setdefault('OMP_NUM_THREADS', '1')
+    if _torch := _sys.modules.get('torch'): _torch.set_num_threads(int(_os.environ['OMP_NUM_THREADS']))
+    if _shells := _sys.modules.get('execnb.shell'):
+        _start = _shells.CaptureShell.__init__
+
+        def _start_alone(self, *args, **kwargs):
+            if last := _shells.InteractiveShell._instance: last.reset()  # IPython keeps all shells until the end
+            _start(self, *args, **kwargs)
+        _shells.CaptureShell.__init__ = _start_alone
 
 _modules = {
     'core': 'PrunebookError',

@@ -11,13 +11,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from importlib import import_module
-from itertools import takewhile
-from linecache import getlines
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import (PrunebookError, disk_errors, free_place, keep_apart, new_folder, printable, process,
-                            public_name, read_json, redact)
+from .core import NotEnoughMemory, PrunebookError, check, disk_errors, free_place, keep_apart, new_folder
+from .core import number, printable, process, public_name, read_json, redact, refuse, whole, work_folder
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
@@ -42,19 +40,9 @@ def _comments(
     owner: Any  # A function or a dataclass
 ) -> dict[str, str]:
     "The comments of parameters or fields by name, beside them or above them"
-    found, above, lines = {}, [], []
-    if not inspect.isclass(owner): lines = getlines(owner.__code__.co_filename)[owner.__code__.co_firstlineno:]
-    else:  # `inspect` would parse the whole module
-        for part in reversed(inspect.getmro(owner)[:-1]):
-            text = getlines(sys.modules[part.__module__].__file__)
-            start = next(i for i, o in enumerate(text) if re.match(rf'class {part.__name__}\b', o))
-            lines += takewhile(lambda o: o[0] in ' \n', text[start + 1:])
-    for line in takewhile(lambda o: not o.startswith(')'), lines):
-        if m := re.match(r'\s*# (.*)', line): above.append(m[1])
-        elif (m := re.match(r'\s*\**(\w+):.*?(?:\s# (.*))?$', line)) and m[1] not in found:
-            found[m[1]] = ' '.join([*above, m[2] or '']).strip()
-        if not line.strip().startswith('#'): above = []
-    return found
+    from fastcore.docments import docments
+    parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
+    return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
 # %% ../nbs/reference/cli.ipynb #163852c4
 _REGISTRIES = dict(
@@ -92,7 +80,12 @@ def _options(
     said = _comments(run)
     for p in inspect.signature(run).parameters.values():
         default = MISSING if p.default is p.empty else p.default
-        if p.kind == p.VAR_KEYWORD: yield from _strategy_options()
+        if p.kind == p.VAR_KEYWORD:
+            known = {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items() if v is not None}
+            for name, default in known.items():
+                users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
+                text = f'of {users} (default: {default})'
+                yield _Option(name, type(default).__name__, None, text, group='options', field=name)
         elif kind := _group_of(p.annotation):
             own, changes = _comments(kind), _group_of(p.annotation).__module__ != __name__
             for f in fields(kind):
@@ -108,13 +101,6 @@ def _group_of(annotation: Any) -> Any:
     kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
     return kind if is_dataclass(kind) else None
 
-def _strategy_options():
-    known = {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items() if v is not None}
-    for name, default in known.items():
-        users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
-        text = f'of {users} (default: {default})'
-        yield _Option(name, type(default).__name__, None, text, group='options', field=name)
-
 # %% ../nbs/reference/cli.ipynb #efa08d91
 def _whole(text):
     if text.isdecimal() and int(text): return int(text)
@@ -126,13 +112,11 @@ def _json(text):
 
 _TYPES = dict(dict=_json, _Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
 
-def _listed(text): return [int(o) for o in text.split(',')]
-_listed.__name__ = 'int'  # as the parser's message calls it
-
 class _Numbers(argparse.Action):
     "Whole numbers between spaces or commas"
     def __call__(self, parser, namespace, values, option=None):
-        setattr(namespace, self.dest, [n for o in values for n in o])
+        try: setattr(namespace, self.dest, [int(n) for o in values for n in o.split(',')])
+        except ValueError: raise argparse.ArgumentError(self, f'invalid int value in {values}') from None
 
 def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
@@ -144,9 +128,8 @@ def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
     word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
     many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
-    if many and word in ('int', '_Count'): how['action'] = _Numbers
-    kind = _listed if 'action' in how else _TYPES[word]
-    how |= dict(type=kind, nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
+    how |= dict(action=_Numbers) if many and word in ('int', '_Count') else dict(type=_TYPES[word])
+    how |= dict(nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
     if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
     else: p.add_argument(flag, **how, required=o.default is MISSING)
 
@@ -168,9 +151,6 @@ def _call(
     return run(**given)
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
-class _NotEnoughMemory(PrunebookError):
-    "A command cannot fit into this machine"
-
 @dataclass
 class _Source:
     "The model of a command, and how it is loaded"
@@ -207,19 +187,10 @@ class _Source:
             self.device_map = own_device()
         return pb.load_model(**self.arguments, progress=progress)
 
-    def check_memory(self, command: str = 'evaluate', max_length: int = 0, batch_tokens: int | None = None,
-                     recipe: Any = None, teacher: str | None = None) -> None:
+    def check_memory(self, command: str = 'evaluate', **work: Any) -> None:
         "Raises an error if the work on the model cannot fit into this machine"
-        from prunebook.data.texts import token_budget
-        from prunebook.estimates import memory_gb, model_size, peak_gb, weights_gb
-        if self.force_memory: return
-        try: size = model_size(self.model, self.revision)
-        except PrunebookError: return  # loading it gives the clearer message
-        need = peak_gb(size, command, self.dtype, self.bits, max(max_length, token_budget(batch_tokens)), recipe)
-        with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
-        if need > sum((have := memory_gb()).values()):
-            there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-            raise _NotEnoughMemory(f'{self.model} needs about {need:,.1f} GB of memory, and this machine has {there}.')
+        from prunebook.estimates import check_memory
+        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
 
 # %% ../nbs/reference/cli.ipynb #4afe4e4d
 @dataclass
@@ -259,14 +230,14 @@ def _similarity(
 ):
     """Measure the angular distance of every block of layers, in one pass. Several processes: accelerate launch -m
     prunebook similarity …"""
-    from prunebook.paper.reproduce import started_work, write_distances
+    from prunebook.paper.reproduce import write_distances
     from prunebook.similarity.stopping import StoppingRule
     place, main = Path(os.path.abspath(out)), not process().rank
     asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts))
     asked |= dict(n_texts=texts.n_texts, max_length=lengths.max_length, until_certain=until_certain,
                   tolerance=tolerance, dtype=source.dtype, bits=source.bits)
     work = place.with_name(place.name + '.unfinished')
-    with started_work(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
+    with work_folder(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
         depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress, split)
         sizes = until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
         until = None if until_certain is None else StoppingRule(sizes, tolerance=tolerance)
@@ -305,27 +276,39 @@ def _prune(
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     from prunebook.model.loading import own_type
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
-    from prunebook.pruning.budget import as_budget, in_words, restriction
+    from prunebook.estimates import layer_sizes
+    from prunebook.pruning.budget import as_budget, in_words, model_sizes, restriction
     from prunebook.pruning.strategies import as_plan
     from prunebook.serving.rules import served_by, serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
-    if sum(v is not None for v in (drop, n)) + len(limits) != 1:
-        raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
+    refuse((sum(v is not None for v in (drop, n)) + len(limits) != 1,
+            'give exactly one of --drop, --n, --params, --gb, --speedup.'))
     if limits: as_budget(**limits)
     reads = [source.model, texts.texts, distances]
     free_place(out, force, reads)  # before anything is downloaded
     changed = source.dtype != 'auto' or source.bits or source.trust_remote_code
     memory = in_memory or changed
     load = cache(partial(source.load, progress, **vars(lengths)))
+    def measure():  # the distances, or the model and the loss, that the strategy needs
+        needs = pb.STRATEGIES.find(strategy).needs
+        docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
+        source.config(lengths.max_length)
+        model, tok = load()
+        if 'distances' in needs:
+            return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
+        loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
+        return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
     with new_folder(out, force, reads) as tmp:
         folder = None if memory else checkpoint_folder(source.model, revision=source.revision)
         config = source.config() if memory else read_json(folder/'config.json')
         depth = config.num_hidden_layers if memory else config_depth(folder)
         how = dict(depth=depth, allowed=served_by(serve, config) if serve else None)
-        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **how)
+        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **options, **how)
         else:
-            if limits: limits['sizes'] = _sizes(source, load, changed)
-            measure = partial(_measured, pb.STRATEGIES.find(strategy), source, texts, lengths, load, progress)
+            if limits and not changed: limits['sizes'] = layer_sizes(source.model, source.revision)
+            elif limits:
+                model = load()[0]
+                limits['sizes'] = model_sizes(model, None if source.bits in (4, 8) else model.config.dtype)
             if distances: options['distances'] = pb.LayerDistances.load(distances)
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **options, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
@@ -337,24 +320,6 @@ def _prune(
     if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
     if why := restriction(plan): told['serve'] = why
     return dict(out=out, strategy=plan.strategy, n=len(plan)) | told
-
-def _sizes(source, load, changed):
-    "The sizes of the layers as they will be saved: from the headers, or of a model that is loaded in another type"
-    from prunebook.estimates import layer_sizes
-    from prunebook.pruning.budget import model_sizes
-    if not changed: return layer_sizes(source.model, source.revision)
-    model = load()[0]
-    return model_sizes(model, None if getattr(model, 'is_quantized', False) else model.config.dtype)
-
-def _measured(strategy, source, texts, lengths, load, progress):
-    "The distances, or the model and the loss, that a strategy needs"
-    docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in strategy.needs else 64)]
-    source.config(lengths.max_length)
-    model, tok = load()
-    if 'distances' in strategy.needs:
-        return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
-    loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
-    return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
 
 # %% ../nbs/reference/cli.ipynb #c930d857
 @command('prunebook check pruned')
@@ -371,7 +336,8 @@ def _check(
     Exit code 1 if not."""
     from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
-    if not files_only: _in_float32(folder, force_memory)
+    if not files_only and os.path.isdir(folder):
+        _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
     if claims and not problems:
@@ -384,9 +350,6 @@ def _check(
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
     return found | dict(sound=found['sound'] and all(o.right for o in served), serving=rows)
 
-def _in_float32(folder, force_memory):
-    if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
-
 # %% ../nbs/reference/cli.ipynb #7a7ee3c5
 @command('prunebook export pruned pruned.gguf --type q8_0')
 def _export(
@@ -398,7 +361,7 @@ def _export(
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     "Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same."
-    _in_float32(folder, force_memory)
+    if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     made = pb.export_gguf(folder, out, type, force)
     near = made.agreement
     return dict(out=out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
@@ -430,53 +393,65 @@ def _heal(
     "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
     from shutil import copytree
     from prunebook.core import discard
-    from prunebook.evaluation.generation import sample_answers
+    from prunebook.data.texts import text_assets
     from prunebook.healing.adapters import merge_into
-    from prunebook.model.loading import own_type
-    from prunebook.paper.reproduce import started_work
+    from prunebook.healing.trainer import fully_sharded
     from prunebook.pruning.checkpoint import checkpoint_folder
-    place, main = Path(os.path.abspath(out)), not process().rank
-    on_disk = _heals_on_disk(source, recipe)
+    on_disk = source.bits == 4 or process().world > 1 and fully_sharded()  # the 16-bit weights stay there
+    refuse((source.bits == 8, '--bits 8: healing trains in 4, 16 or 32 bits.'),
+           (source.bits == 4 and recipe.setdefault('bits', 4) != 4, '--bits 4 trains in 4 bits. Leave out '
+            '--train-bits.'),
+           (on_disk and (source.revision or source.trust_remote_code), '--bits 4 and FSDP heal a checkpoint on disk. '
+            'Give its folder, and leave out --revision and --trust-remote-code.'),
+           (prompts and (on_disk or not teacher or texts.texts != 'demo'),
+            '--prompts stands for --texts. Give --teacher MODEL too, no --texts, and not --bits 4.'))
+    check(whole(), n_judge=n_judge)
+    judge = None if on_disk or not n_judge else judge_texts or ('demo' if text_assets(texts.texts) else None)
     config = _recipe(source.model, config, recipe)
     config.check_teacher(teacher)
-    if prompts and (on_disk or not teacher or texts.texts != 'demo'):
-        raise PrunebookError('--prompts stands for --texts. Give --teacher MODEL too, no --texts, and not --bits 4.')
     asked = dict(command='heal', model=public_name(source.model), texts=public_name(prompts or texts.texts))
-    work = place.with_name(place.name + '.unfinished')
+    work, main = Path(os.path.abspath(out) + '.unfinished'), not process().rank
     reads = [source.model, texts.texts, teacher, judge_texts, prompts, teacher_folder]
-    with started_work(place, asked, resume, force, reads) if main else nullcontext():
+    with work_folder(out, asked, resume, force, reads) if main else nullcontext():
         docs = [] if prompts else texts.read('healing', progress)
-        judged = [] if on_disk else _judged(texts, judge_texts, n_judge)
+        judged = _Texts(judge, column=texts.column).read('validation')[:n_judge] if judge else []
+        judged = {f'{"C4" if judge == "demo" else public_name(judge)} validation loss': judged} if judged else {}
         source.config(config.max_length)
-        if on_disk: source.check_memory('heal', recipe=config, teacher=teacher)
-        model, tok = (source.model, None) if on_disk else source.load(
-            progress, command='heal', recipe=config, teacher=teacher)
-        before = {} if on_disk or not main else sample_answers(model, tok)
-        if prompts:
-            from prunebook.healing.teacher import self_data
-            docs = self_data(model, tok, teacher, prompts, config, work/'answers.jsonl', progress)
-        elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in docs):
-            logging.getLogger(__name__).warning(
-                'heal: this model has a chat template, and the texts are plain: it can also heal on conversations '
-                '(--texts), or on its own answers (--teacher MODEL --prompts FILE).')
-        result = pb.heal(model, tok, docs, config, work/'healing', progress, teacher, resume=True,
-                         teacher_folder=teacher_folder)
-        if not main: return {}
-        scores = _before_and_after(judge_texts, judged, model, result.model, tok, progress)
+        how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
+                   teacher_folder=teacher_folder)
         if on_disk:
-            merge_into(work, checkpoint_folder(source.model), work/'healing'/'adapter', progress)
-            after = {}
-        else:
-            after = sample_answers(result.model, tok) if before else {}
-            own_type(result.model)
-            result.write(tok, work, scores, {k: (v, after[k]) for k, v in before.items()})
+            source.check_memory('heal', recipe=config, teacher=teacher)
+            result, said = pb.heal(source.model, None, docs, **how), {}
+            if main: merge_into(work, checkpoint_folder(source.model), work/'healing'/'adapter', progress)
+        else: result, said = _heal_in_memory(source, docs, prompts, judged, work, how, allow_empty)
+        if not main: return {}
         copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
         (work/'asked.json').unlink(missing_ok=True)
         discard(work/'healing', out)  # in one step: half of it could not be resumed
-    said = {k: dict(before=a, after=b) for k, (a, b) in scores.items()}
     tokens = result.history[-1]['tokens'] if result.history else 0
-    return dict(out=out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said | (
-        _answers(before, after, allow_empty))
+    return dict(out=out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
+
+def _heal_in_memory(source, docs, prompts, judged, work, how, allow_empty):
+    "Heal, and write the checkpoint into `work`: the result, and what the command says of losses and answers"
+    from prunebook.evaluation.generation import sample_answers
+    from prunebook.healing.teacher import self_data
+    from prunebook.model.loading import own_type
+    config, teacher, progress = (how[k] for k in ('config', 'teacher', 'progress'))
+    model, tok = source.load(progress, command='heal', recipe=config, teacher=teacher)
+    before = {} if process().rank else sample_answers(model, tok)
+    if prompts: docs = self_data(model, tok, teacher, prompts, config, work/'answers.jsonl', progress)
+    elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in docs):
+        logging.getLogger(__name__).warning(
+            'heal: this model has a chat template, and the texts are plain: it can also heal on conversations '
+            '(--texts), or on its own answers (--teacher MODEL --prompts FILE).')
+    result = pb.heal(model, tok, docs, **how)
+    if process().rank: return result, {}
+    scores = {k: [pb.text_loss(m, tok, o, progress=progress).value for m in (model, result.model)]
+              for k, o in judged.items()}
+    after = sample_answers(result.model, tok) if before else {}
+    own_type(result.model)
+    result.write(tok, work, scores, {k: (v, after[k]) for k, v in before.items()})
+    return result, {k: dict(before=a, after=b) for k, (a, b) in scores.items()} | _answers(before, after, allow_empty)
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
@@ -489,20 +464,6 @@ def _answers(before, after, allow_empty):
                         'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
                         '--allow-empty.')
 
-def _heals_on_disk(source, recipe):
-    "Do the 16-bit weights stay on disk? Then a training copy is loaded, and the adapter is merged tensor by tensor"
-    if source.bits == 8: raise PrunebookError('--bits 8: healing trains in 4, 16 or 32 bits.')
-    if source.bits == 4 and recipe.setdefault('bits', 4) != 4:
-        raise PrunebookError('--bits 4 trains in 4 bits. Leave out --train-bits.')
-    if source.bits != 4:
-        if process().world == 1: return False
-        from prunebook.healing.trainer import fully_sharded
-        if not fully_sharded(): return False
-    if source.revision or source.trust_remote_code:
-        raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out --revision '
-                             'and --trust-remote-code.')
-    return True
-
 def _recipe(model, config, changes):
     "The recipe that a command line asks for; the paper's goes by the model that a folder was pruned from"
     from prunebook.healing.recipes import RECIPES
@@ -513,20 +474,6 @@ def _recipe(model, config, changes):
     else: base = RECIPES[config] if config in RECIPES else pb.HealingConfig.load(config)
     return base.replace(**changes)
 
-def _judged(texts, judge_texts, n_judge):
-    "Texts for the loss before and after healing"
-    from prunebook.data.texts import text_assets
-    if n_judge < 0: raise PrunebookError(f'--n-judge {n_judge}: give 0 or more.')
-    if not n_judge or not (judge_texts or text_assets(texts.texts)): return []
-    return _Texts(judge_texts or 'demo', None, texts.column).read('validation')[:n_judge]
-
-def _before_and_after(judge_texts, judged, model, healed, tok, progress):
-    "The loss of both models, for the model card"
-    if not judged: return {}
-    name = 'C4' if (judge_texts or 'demo') == 'demo' else public_name(judge_texts)
-    loss = lambda m: pb.text_loss(m, tok, judged, progress=progress).value
-    return {f'{name} validation loss': (loss(model), loss(healed))}
-
 # %% ../nbs/reference/cli.ipynb #shrinkco
 @command('prunebook shrink demo small --drop 10%')
 def _shrink(
@@ -535,6 +482,7 @@ def _shrink(
     *,
     drop: str = '25%',             # layers to drop: a share or a number
     data: str = 'demo',            # your texts or conversations in a file, {texts}; a fifth judges the result
+    column: str = 'text',          # the column or field that holds the text
     minutes: float | None = None,  # time for healing, as estimated (default: 60 steps)
     serve: Sequence[str] = (),     # stacks that must run the result: {stacks}
     gguf: str | None = None,       # also write OUT/model.gguf of this type: {types}
@@ -551,9 +499,8 @@ def _shrink(
 ):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
     from prunebook.shrinking import Rejected, shrink
-    how = dict(minutes=minutes, serve=serve, gguf=gguf, n_questions=n_questions, max_added_loss=max_added_loss,
-               min_retention=min_retention, allow_empty=allow_empty, seed=seed, dry_run=dry_run, force=force)
-    try: done = shrink(model, out, drop, data, tasks=tasks or ('arc_easy', 'piqa'), progress=progress, **how)
+    try: done = shrink(model, out, drop, data, column, minutes, serve, gguf, None, tasks or ('arc_easy', 'piqa'),
+                       n_questions, max_added_loss, min_retention, allow_empty, seed, dry_run, force, progress)
     except Rejected as e: done = e.done
     if dry_run: return dict(budget=done.to_dict('records'))
     rejected = dict(rejected=f'{"; ".join(done.problems)}. The model is in {done.out}') if done.problems else {}
@@ -571,6 +518,7 @@ def _evaluate(
     n_questions: _Count | None = None, # questions of each task, evenly spread (default: all)
     n_texts: _Count | None = None,     # documents for the loss (default: all)
     judge_texts: str | None = None,   # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
+    column: str = 'text',             # the column or field of --judge-texts that holds the text
     data_dir: str | None = None,      # folder with a NAME.jsonl of your own for each task NAME
     # published tasks to run in the lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])
     harness: Sequence[str] = (),
@@ -586,10 +534,10 @@ def _evaluate(
     from prunebook.evaluation.generation import sample_answers
     from prunebook.evaluation.tasks import load_harness, ready_tasks
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
-    if needy := [o for o in tasks or () if o.partition(':')[0] in beside and not parent]:
-        raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
-                             '(--parent MODEL).')
-    tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])])
+    needy = [o for o in tasks or () if o.partition(':')[0] in beside and not parent]
+    refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'),
+           (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
+    tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])], column)
     ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
     if harness: load_harness()
     if save:
@@ -607,14 +555,17 @@ def _evaluate(
     return dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()],
                 differences=_differences(first, second)) | _answers(after, later, allow_empty)
 
-def _tasks(tasks, judge_texts, default):
+def _tasks(tasks, judge_texts, default, column='text'):
     "The tasks, and the texts for those that are measured on texts"
     from prunebook.evaluation.tasks import parse_task
     if not judge_texts: return tasks or default, None
     tasks = tasks or ['c4', *default[2:]]
-    losses = [o.split(':')[0] for o in tasks if o.split(':')[0] in pb.TASKS and parse_task(o).reads_texts]
-    if not losses: raise PrunebookError('--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.')
-    return tasks, {o: judge_texts for o in losses}
+    losses = [o for o in tasks if o.split(':')[0] in pb.TASKS and parse_task(o).reads_texts]
+    refuse((not losses, '--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.'))
+    if column != 'text':
+        said = lambda o: f'{o}{"," if ":" in o else ":"}column={column}'
+        tasks = [said(o) if o in losses else o for o in tasks]
+    return tasks, {o.split(':')[0]: judge_texts for o in losses}
 
 def _differences(first, second):
     "A row for each task that both have: the second model's score minus the first one's"
@@ -631,9 +582,8 @@ def _compare(
     "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."
     from prunebook.evaluation.scores import load_score
     a, b = ({o.stem: load_score(o) for o in sorted(Path(place).glob('*.json'))} for place in (first, second))
-    if not set(a) & set(b):
-        raise PrunebookError(f'{first} and {second} have no score of the same task. Give two folders that '
-                             '`prunebook evaluate --save` kept.')
+    refuse((not set(a) & set(b), f'{first} and {second} have no score of the same task. Give two folders that '
+            '`prunebook evaluate --save` kept.'))
     return dict(differences=_differences(a, b))
 
 # %% ../nbs/reference/cli.ipynb #b6543884
@@ -653,17 +603,19 @@ def _sweep(
     progress: bool = True
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
+    from prunebook.paper.claims import kept_rows, open_run
     from prunebook.paper.cluster import Cluster, check_cluster
     from prunebook.paper.sweep import check_sweep, kept_config
     base = pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4']) if config is None else (
         kept_config if os.path.isdir(config) else pb.SweepConfig.load)(config)
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
-    if judge_texts: changes['tasks'], changes['sources'] = _tasks(changes.get('tasks'), judge_texts, base.tasks)
+    if judge_texts: changes['tasks'], changes['sources'] = _tasks(
+        changes.get('tasks'), judge_texts, base.tasks, changes.get('column', 'text'))
     grid = base.replace(**changes)
-    if source.bits in (4, 8) and grid.healed_ns:
-        raise PrunebookError(f'--bits {source.bits}: a quantised model cannot be healed. Leave out --bits, or set bits '
-                             'in the recipe of healing (--recipe), which quantises it for the training only.')
+    refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
+            'Leave out --bits, or set bits in the recipe of healing (--recipe), which quantises it for the training '
+            'only.'))
     dist = pb.LayerDistances.load(distances) if distances else None
     check_sweep(grid, source.config().num_hidden_layers, out, name, dist, [source.model, distances, config])
     workers = None if ray is None else Cluster(
@@ -673,13 +625,9 @@ def _sweep(
     model, tok = source.load(progress, max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work)
     table = pb.sweep(model, tok, grid, out, dist, progress=progress, name=name, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
-    return dict(out=out, rows=table[columns].to_dict('records')) | _kept(out)
-
-def _kept(out):
-    "How many layers can go, a row for each curve of the tasks that the unpruned model knows"
-    from prunebook.paper.claims import kept_rows, open_run
     run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
-    return dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}
+    kept = dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}  # how many layers can go
+    return dict(out=out, rows=table[columns].to_dict('records')) | kept
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
 @dataclass
@@ -704,6 +652,7 @@ def _reproduce(
 ):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     from prunebook.paper.reproduce import PRESETS
+    check(number(1e-9, 1 + 1e-9, 'above 0, and at most 1'), share=share)
     if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
     given = dict(source.arguments)
     run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, ns, only, share,
@@ -816,20 +765,16 @@ def parser(
     return p
 
 # %% ../nbs/reference/cli.ipynb #199f7e45
-def _table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    "A line of column names and one for each row, aligned on the right. It needs no pandas, which loads slowly"
-    names = list(dict.fromkeys(k for row in rows for k in row))
-    def show(o): return f'{o:.4g}' if isinstance(o, float) else str(o).replace('\n', '\\n')
-    cells = [names, *([show(row.get(k, '')) for k in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return [' '.join(o.rjust(w) for o, w in zip(line, widths)) for line in cells]
-
 def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
-    "A command's result as lines; a list of dicts becomes a table"
+    "A command's result as lines; a list of dicts becomes a table, without pandas, which loads slowly"
+    show = lambda o: f'{o:.4g}' if isinstance(o, float) else str(o).replace('\n', '\\n')
     for k, v in found.items():
         if isinstance(v, list) and v and isinstance(v[0], dict):
+            names = list(dict.fromkeys(k for row in v for k in row))
+            cells = [names, *([show(row.get(k, '')) for k in names] for row in v)]
+            widths = [max(map(len, column)) for column in zip(*cells)]
             yield f'{indent}{k}:'
-            yield from (f'{indent}  {o}' for o in _table_lines(v))
+            yield from (f'{indent}  {" ".join(o.rjust(w) for o, w in zip(line, widths))}' for line in cells)
         elif isinstance(v, dict):
             yield f'{indent}{k}:'
             yield from _lines(v, indent + '  ')
@@ -894,21 +839,23 @@ def _less_memory(args):
     if args.command in ('estimate', 'reproduce'): useless.append('bits')
     return ', '.join([v for k, v in _LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
 
-def _parse(words):
-    if bad := [o for o in words if '\0' in o or any('\ud800' <= c <= '\udfff' for c in o)]:
-        parser().error(f'the argument {bad[0]!r} is not valid UTF-8 or contains a null character. Rename the file')
-    return parser(words[0] if words else None).parse_args(words)
+
 
 def _run(args):
     "The exit code of a command"
     from unittest.mock import patch
+    from prunebook.model.assets import check_hub
+    from prunebook.model.loading import find_model
     quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not args.progress: quiet['TQDM_DISABLE'] = '1'
     with patch.dict(os.environ, quiet | dict(os.environ)):
         for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):  # other libraries trip over an empty one
             if not os.environ.get(k): os.environ.pop(k, None)
         logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
-        _check_models(args)
+        for k in ('model', 'other', 'teacher', 'parent'):  # before libraries are imported: is it here, or on a hub?
+            if (name := getattr(args, k, None)) is None or name in pb.ASSETS: continue
+            if not Path(path := find_model(name)[0]).is_dir():
+                check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
         found = _call(COMMANDS[args.command], args)
     text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
     if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
@@ -917,45 +864,35 @@ def _run(args):
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
     return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
 
-def _reason(e, args):
-    "What to say of an error that is expected; `None` for any other"
-    from prunebook.data.texts import out_of_memory
-    if isinstance(e, _NotEnoughMemory): return f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.'
-    if isinstance(e, (PrunebookError, OSError, UnicodeError)): return e
-    if out_of_memory(e):
-        return f'out of memory. Use {_less_memory(args)}. `prunebook estimate` shows how much memory you need.'
 
-def _check_models(args):
-    "Refuse, before libraries are imported, a model that is neither here nor on a hub that answers"
-    from prunebook.model.assets import check_hub
-    from prunebook.model.loading import find_model
-    for k in ('model', 'other', 'teacher', 'parent'):
-        if (name := getattr(args, k, None)) is None or name in pb.ASSETS: continue
-        if not Path(path := find_model(name)[0]).is_dir():
-            check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
 ) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 130, 143: interrupted, by SIGTERM
     "Entry point of `prunebook`"
+    from prunebook.data.texts import out_of_memory
     words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
-    def complain(why):
+    def complain(why, code=2):
         _say(f'{f"prunebook {args.command}".strip()}: {" ".join(redact(str(why)).split())}', sys.stderr)
+        return code
     with _interruptible() as came:
         try:
-            args = _parse(words)
+            if bad := [o for o in words if '\0' in o or any('\ud800' <= c <= '\udfff' for c in o)]:
+                parser().error(f'the argument {bad[0]!r} is not UTF-8 or contains a null character. Rename the file')
+            args = parser(words[0] if words else None).parse_args(words)
             code = _run(args)
         except BaseException as e:
             if came or isinstance(e, KeyboardInterrupt):
                 kept = getattr(args, 'save', None)
-                complain('interrupted. ' + (f'The scores so far are in {kept}.' if kept else
-                                            _AGAIN.get(args.command, 'Nothing was written.')))
-                code = 143 if came[:1] == [signal.SIGTERM] else 130
+                left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(args.command, 'Nothing was written.')
+                code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
             elif isinstance(e, SystemExit):  # of the parser, which has said why
                 code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
-            elif why := _reason(e, args):
-                complain(why)
-                code = 2
+            elif isinstance(e, NotEnoughMemory):
+                code = complain(f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.')
+            elif isinstance(e, (PrunebookError, OSError, UnicodeError)): code = complain(e)
+            elif out_of_memory(e): code = complain(f'out of memory. Use {_less_memory(args)}. `prunebook estimate` '
+                                                   'shows how much memory you need.')
             else: raise
     if argv is None:
         for o in (signal.SIGINT, signal.SIGTERM):  # the work is done and said

@@ -4,24 +4,29 @@
 
 # %% ../nbs/reference/core.ipynb #37a2693c
 from __future__ import annotations
-import errno, glob, hashlib, json, os, re, secrets, shutil, stat
+import errno, glob, hashlib, json, numbers, os, re, secrets, shutil, stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
 import fcntl
 
 # %% auto #0
-__all__ = ['PrunebookError', 'redact', 'first_line', 'printable', 'is_path', 'public_name', 'disk_errors', 'digest', 'file_name',
-           'Registry', 'sync', 'atomic_write', 'read_json', 'Rule', 'whole', 'number', 'one_of', 'instance', 'or_none',
-           'setting', 'Settings', 'lock', 'keep_apart', 'free_place', 'discard', 'recover', 'sync_tree', 'new_folder',
-           'work_folder', 'Process', 'process']
+__all__ = ['PrunebookError', 'NotEnoughMemory', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable',
+           'is_path', 'public_name', 'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'atomic_write',
+           'read_json', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
+           'lock', 'keep_apart', 'free_place', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
+           'work_folder', 'goes_on', 'Process', 'process']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
     "Wrong input: the message says what was given, what is allowed and what to do"
+
+class NotEnoughMemory(PrunebookError):
+    "Work cannot fit into this machine"
 
 _secret = re.compile(
     r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/]+(?=@)|(?<=[?&](?:key|sig)=)[^\s&]+'
@@ -36,6 +41,27 @@ def redact(text: str, *secrets: Any) -> str:
 def first_line(e: BaseException, *secrets: Any) -> str:
     "The first line of an error's message, redacted"
     return redact((str(e).strip() or type(e).__name__).splitlines()[0], *secrets)
+
+@contextmanager
+def explained(what: str, advice: str = '', *secrets: Any) -> Iterator[None]:
+    "Inside the `with`, an error of any library becomes a `PrunebookError`: `what` failed, the reason, and `advice`"
+    try: yield
+    except PrunebookError: raise
+    except Exception as e:
+        why = getattr(e, 'strerror', None) or first_line(e, *secrets)
+        if isinstance(e, (LookupError, TypeError, AttributeError)): why = f'{type(e).__name__}: {why}'
+        raise PrunebookError(f'{what} ({why}). {advice}'.rstrip()) from None
+
+def refuse(*faults: tuple[Any, str]) -> None:
+    "Raises `PrunebookError` with the message of the first fault that is there: pairs of a condition and a message"
+    for there, message in faults:
+        if there: raise PrunebookError(message)
+
+def installed(extra: str, *packages: str) -> dict[str, str]:
+    "Versions of packages that the extra of ours installs. Raises `PrunebookError` if one is missing"
+    try: return {o: version(o) for o in packages}
+    except PackageNotFoundError as e:
+        raise PrunebookError(f'{e.name} is not installed. Run `pip install "prunebook[{extra}]"`.') from None
 
 def printable(text: Any) -> str:
     "`text` with control characters escaped; line feeds stay"
@@ -91,8 +117,8 @@ class Registry(dict):
 
     def add(self, entry: Any) -> None:
         "Add `entry`, or replace the one with its name"
-        if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', entry.name):
-            raise PrunebookError(f'{self.kind} {entry.name!r}: a name has letters, digits, dots, dashes, underscores.')
+        refuse((not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', entry.name),
+                f'{self.kind} {entry.name!r}: a name has letters, digits, dots, dashes, underscores.'))
         self[entry.name] = entry
 
     def find(self, name: str) -> Any:
@@ -162,12 +188,12 @@ class Rule(NamedTuple):
 
 def whole(low: int = 0, high: int | None = None) -> Rule:
     "Whole numbers from `low` to `high`, both included; bool is refused"
-    fits = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low and (high is None or v <= high)
+    fits = lambda v: hasattr(v, '__index__') and not isinstance(v, bool) and low <= v and (high is None or v <= high)
     return Rule(fits, f'a whole number, {low} or more' if high is None else f'a whole number from {low} to {high}')
 
 def number(low: float, high: float, allowed: str) -> Rule:
     "Numbers from `low` (included) to `high` (excluded)"
-    return Rule(lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v < high, allowed)
+    return Rule(lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool) and low <= v < high, allowed)
 
 def one_of(*values: Any) -> Rule:
     "One of `values`, of the same type"
@@ -177,6 +203,10 @@ def one_of(*values: Any) -> Rule:
 def instance(kind: type | tuple[type, ...], allowed: str) -> Rule:
     "An instance of `kind`"
     return Rule(lambda v: isinstance(v, kind), allowed)
+
+def check(rule: Rule, **values: Any) -> None:
+    "Raises `PrunebookError` for the first of the named `values` that `rule` does not allow"
+    for k, v in values.items(): refuse((not rule.test(v), f'{k}={v!r}: it must be {rule.allowed}.'))
 
 def or_none(rule: Rule) -> Rule:
     "What `rule` allows, or `None`"
@@ -192,15 +222,15 @@ class Settings:
     def __post_init__(self):
         self.complete()
         for f in fields(self):
-            if (rule := f.metadata.get('rule')) and not rule.test(v := getattr(self, f.name)):
-                raise PrunebookError(f'{f.name}={v!r}: it must be {rule.allowed}.')
+            if rule := f.metadata.get('rule'): check(rule, **{f.name: getattr(self, f.name)})
 
     def complete(self) -> None:
         "Fill in fields that follow from others, and bring values to their usual type"
 
     def save(self, path: str | Path) -> None:
         "Write as JSON"
-        atomic_write(path, json.dumps(asdict(self), indent=1, default=str) + '\n')
+        plain = lambda o: o.item() if hasattr(o, 'item') else str(o)  # numpy's numbers as Python's
+        atomic_write(path, json.dumps(asdict(self), indent=1, default=plain) + '\n')
 
     @classmethod
     def load(cls, path: str | Path) -> Any:
@@ -210,10 +240,8 @@ class Settings:
     @classmethod
     def of(cls, given: dict[str, Any], where: str = '') -> Any:
         "From a dict. Raises `PrunebookError` for unknown or missing fields"
-        try: return cls(**given)
-        except TypeError as e:
-            names = ', '.join(f.name for f in fields(cls))
-            raise PrunebookError(f'{where or cls.__name__}: {first_line(e)}. The fields are {names}.') from None
+        names = ', '.join(f.name for f in fields(cls))
+        with explained(where or cls.__name__, f'The fields are {names}.'): return cls(**given)
 
     def replace(self, **changes: Any) -> Any:
         "A copy with some fields changed"
@@ -232,26 +260,29 @@ def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
     def holds(a, b): return any(o.exists() and o.samefile(a) for o in (b, *b.parents))
     out = Path(os.path.realpath(out))
     for src in (Path(os.path.realpath(o)) for o in reads if o and os.path.exists(o)):
-        if holds(src, out) or out.exists() and holds(out, src):
-            raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read and never changed. '
-                                 'Choose another folder.')
+        refuse((holds(src, out) or out.exists() and holds(out, src), f'{out} is, holds or lies in {src}, which is '
+                'only read and never changed. Choose another folder.'))
 
 def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 
 def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
-    """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there; with `force`, one
+    """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there. With `force`, one
     that is there may be replaced. `reads` as in `keep_apart`"""
     with disk_errors(out): out, here = Path(os.path.abspath(out)), Path.cwd()  # which may have been deleted
     keep_apart(out, reads)
-    for wrong, why in (
-            (out.name.endswith('.unfinished'), 'has the name of work that was interrupted'),
-            (os.path.ismount(out), 'is a mount point, and no folder can be moved onto it'),
-            (out.is_symlink() or out.exists() and not out.is_dir(), 'is a link or a file'),
-            (any(out.resolve() in (o, *o.parents) for o in (here, Path(os.path.expanduser('~')))),
-             'holds the folder you are in or your home, and is never replaced'),
-            (not force and not _is_free(out), 'is not empty. Replace it with force (--force)')):
-        if wrong: raise PrunebookError(f'{out} {why}. Or choose another folder.')
+    faults = ((out.name.endswith('.unfinished'), 'has the name of work that was interrupted'),
+              (os.path.ismount(out), 'is a mount point, and no folder can be moved onto it'),
+              (out.is_symlink() or out.exists() and not out.is_dir(), 'is a link or a file'),
+              (any(out.resolve() in (o, *o.parents) for o in (here, Path(os.path.expanduser('~')))),
+               'holds the folder you are in or your home, and is never replaced'),
+              (not force and not _is_free(out), 'is not empty. Replace it with force (--force)'))
+    refuse(*((wrong, f'{out} {why}. Or choose another folder.') for wrong, why in faults))
     return out
+
+def existing_folder(folder: str | Path) -> Path:
+    "Raises `PrunebookError` if `folder` is no folder"
+    refuse((not Path(folder).is_dir(), f'{folder}: no such folder. Give the folder of a checkpoint.'))
+    return Path(folder)
 
 # %% ../nbs/reference/core.ipynb #628752d0
 def _beside(out, kind): return out.with_name(f'.{out.name}.prunebook-{kind}')
@@ -336,23 +367,23 @@ def work_folder(
     reads: Sequence[str | Path] = (),
     counts: Callable[[dict], dict] = dict  # The part of a request that must match to resume
 ) -> Iterator[Path]:                   # `OUT.unfinished`; `asked.json` in it is yours to keep or delete
-    "A folder to work in over several starts, put at `out` at the end. Raises `PrunebookError` if other work is there"
+    """A folder to work in over several starts, put at `out` at the end. An exception that comes before anything is in
+    it leaves no folder. Raises `PrunebookError` if other work is there"""
     keep_apart(work := Path(os.path.abspath(out) + '.unfinished'), reads)
     asked = json.loads(text := json.dumps(asked, indent=1) + '\n')
     with _own_place(out, force, reads) as out:
         record, new = _beside(out, 'asked'), _beside(out, 'new-work')
         if work.exists() or work.is_symlink():  # the copy inside is for work that was moved here from another place
             was = next((read_json(o) for o in (record, work/'asked.json') if o.is_file()), None)
-            if was is None or work.is_symlink() or not work.is_dir():
-                raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
+            refuse((was is None or work.is_symlink() or not work.is_dir(),
+                    f'{work} was not made by prunebook. Move it away, or choose another folder.'))
             if force and not resume: discard(work, out)
             else:
                 was, now = counts(was), counts(asked)
                 other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-                if not resume or other:
-                    raise PrunebookError(f'{work} holds work that was interrupted'
-                                         f'{f", and was started with other settings: {other}" if other else ""}. '
-                                         'Resume it with the same settings (--resume), or throw it away (--force).')
+                more = f', and was started with other settings: {other}' if other else ''
+                refuse((not resume or other, f'{work} holds work that was interrupted{more}. Resume it with the same '
+                        'settings (--resume), or throw it away (--force).'))
         try:
             if not work.exists():
                 atomic_write(record, text)  # the work may do as it likes in its own folder
@@ -365,7 +396,13 @@ def work_folder(
             _put(work, out, force, reads)
         finally:
             _delete(new)
+            if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: _delete(work)
             if not work.exists(): record.unlink(missing_ok=True)
+
+def goes_on(out: str | Path, asked: dict[str, Any]) -> bool:
+    "Is there unfinished work at `out` that was started with the same request?"
+    try: return read_json(Path(os.path.abspath(out) + '.unfinished')/'asked.json') == json.loads(json.dumps(asked))
+    except PrunebookError: return False
 
 # %% ../nbs/reference/core.ipynb #2429b3a9
 class Process(NamedTuple):
@@ -380,7 +417,6 @@ def process() -> Process:
     world = read('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')
     if not world.isdigit() or int(world) <= 1: return Process(0, 1)
     rank = read('RANK', 'PMI_RANK', 'OMPI_COMM_WORLD_RANK', 'MV2_COMM_WORLD_RANK')
-    if not rank.isdigit() or int(rank) >= int(world):
-        raise PrunebookError(f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets both, with RANK below WORLD_SIZE. '
-                             'Unset both to use one process.')
+    refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
+            'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
     return Process(int(rank), int(world))

@@ -5,10 +5,11 @@
 # %% ../nbs/reference/estimates.ipynb #8fd51463
 from __future__ import annotations
 import math, os, time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from .core import PrunebookError, first_line, read_json
+from .core import NotEnoughMemory, PrunebookError, check, explained, number, read_json, refuse
 from .model.assets import ASSETS, allowed_models, check_hub, fetch
 from .model.loading import check_precision, slow_in_16_bits
 from .data.texts import token_budget
@@ -17,10 +18,11 @@ from .pruning.checkpoint import Tensor, layer_number, layers_prefix, parameters_
 from .pruning.budget import LayerSizes, first_number, sizes_of_parts
 if TYPE_CHECKING:
     import pandas as pd
-    from prunebook.healing.recipes import HealingConfig
+    from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['SLOWER', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb', 'work', 'estimate']
+__all__ = ['SLOWER', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb', 'check_memory',
+           'work', 'estimate']
 
 # %% ../nbs/reference/estimates.ipynb #f4432cf2
 @dataclass(frozen=True)
@@ -46,15 +48,14 @@ class Size:
 def _gguf_shapes(file):
     "Config and tensors of a GGUF file, in the names of a config.json. Raises `PrunebookError` if it cannot be read"
     from gguf import GGUFReader
-    try:
+    names = dict(num_hidden_layers='block_count', hidden_size='embedding_length',
+                 intermediate_size='feed_forward_length')
+    with explained(f'{file} cannot be read as a GGUF file'):
         read = GGUFReader(file)
         value = lambda key: f.contents() if (f := read.fields.get(key)) is not None else None
         kind = value('general.architecture')
-        names = dict(num_hidden_layers='block_count', hidden_size='embedding_length',
-                     intermediate_size='feed_forward_length')
         config = {k: value(f'{kind}.{v}') for k, v in names.items()}
         found = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in read.tensors}
-    except Exception as e: raise PrunebookError(f'{file} cannot be read as a GGUF file: {first_line(e)}.') from None
     config['vocab_size'] = found.get('token_embd.weight', [None])[0]
     return dict(model_type=kind) | {k: int(v) for k, v in config.items() if v}, [
         Tensor(name, file, 'BF16', shape, 0, 2 * math.prod(shape)) for name, shape in found.items()]
@@ -66,12 +67,9 @@ def _hub_shapes(name, revision):
         here = Path(snapshot_download(name, revision=revision, local_files_only=True))
         return read_json(here/'config.json'), read_tensors(here)
     except Exception: pass
-    try:
+    with explained(f'{name}: there is no such folder, and the hub gives no headers of it either', allowed_models()):
         config = read_json(hf_hub_download(name, 'config.json', revision=revision))
         files = get_safetensors_metadata(name, revision=revision).files_metadata
-    except Exception as e:
-        raise PrunebookError(f'{name}: there is no such folder, and the hub gives no headers of it either '
-                             f'({first_line(e)}). {allowed_models()}') from None
     return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
                     for f, m in files.items() for k, t in m.tensors.items()]
 
@@ -89,15 +87,15 @@ def _sizes(name, config, tensors):
     text, depth = decoder_config(config)
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
-    for field, value in dict(hidden_size=hidden, vocab_size=vocab).items():
-        if not value: raise PrunebookError(f'{name}: its config has no {field}. Give a decoder with a complete config.')
+    refuse(*((not v, f'{name}: its config has no {k}. Give a decoder with a complete config.')
+             for k, v in dict(hidden_size=hidden, vocab_size=vocab).items()))
     prefix, numbers = layers_prefix(tensors, depth), parameters_of(tensors, config.get('quantization_config'))
     parts = [(t.name, layer_number(t.name, prefix)[0], n, t.size)
              for t, n in zip(tensors, numbers or [math.prod(t.shape) for t in tensors])]
     return sizes_of_parts(parts, depth, text, hidden * vocab), hidden, vocab
 
 def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
-    """The size of a model, named as in `load_model`; none of its weights is read. Raises `PrunebookError` if its config
+    """The size of a model, named as in `load_model`. None of its weights is read. Raises `PrunebookError` if its config
     or headers cannot be"""
     config, tensors = _read_shapes(name, revision, progress)
     text, stored = decoder_config(config)[0], {}
@@ -111,9 +109,8 @@ def layer_sizes(name: str, revision: str | None = None, progress: bool = True) -
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` if its config or
     headers cannot be read, or if its weights are packed in a way that hides their number"""
     config, tensors = _read_shapes(name, revision, progress)
-    if parameters_of(tensors, config.get('quantization_config')) is None:
-        raise PrunebookError(f'{name}: its weights are quantised in a way that hides their number. '
-                             'Give the 16-bit model, or the number of layers (n).')
+    refuse((parameters_of(tensors, config.get('quantization_config')) is None, f'{name}: its weights are quantised in '
+            'a way that hides their number. Give the 16-bit model, or the number of layers (n).'))
     return _sizes(name, config, tensors)[0]
 
 # %% ../nbs/reference/estimates.ipynb #19435182
@@ -186,6 +183,20 @@ def memory_gb() -> dict[str, float]:
         found[f'{about.name} {i}'] = about.total_memory / 1e9
     return found
 
+
+
+def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None = None, revision: str | None = None,
+                 max_length: int = 0, batch_tokens: int | None = None, recipe: HealingConfig | None = None,
+                 teacher: str | None = None) -> None:
+    "Raises `NotEnoughMemory` if a command on a model, and on its `teacher`, cannot fit into this machine"
+    try: size = model_size(name, revision)
+    except PrunebookError: return  # loading it gives the clearer message
+    need = peak_gb(size, command, dtype, bits, max(max_length, token_budget(batch_tokens)), recipe)
+    with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
+    if need > sum((have := memory_gb()).values()):
+        there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
+        raise NotEnoughMemory(f'{name} needs about {need:,.1f} GB of memory, and this machine has {there}.')
+
 # %% ../nbs/reference/estimates.ipynb #f6799800
 def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
     """Operations that a command takes for so many tokens, in units of 1e12. `again`: with `gradient_checkpointing`, the
@@ -227,8 +238,7 @@ def estimate(
     import pandas as pd
     from prunebook.healing.recipes import QUICK
     check_precision(dtype, bits)
-    for k, v in dict(n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1).items():
-        if not v > 0: raise PrunebookError(f'{k}={v}: give a number above 0.')
+    check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1)
     size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK
     if gpu_gb:
         if dtype == 'auto': dtype = 'own'

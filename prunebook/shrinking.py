@@ -4,14 +4,15 @@
 
 # %% ../nbs/reference/shrinking.ipynb #shr00003
 from __future__ import annotations
-import html, json, os, random, shutil, time
+import html, json, math, os, random, shutil, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import PrunebookError, atomic_write, digest, keep_apart, public_name, read_json, work_folder
+from .core import PrunebookError, atomic_write, check, digest, explained, goes_on, keep_apart, number, one_of
+from .core import or_none, public_name, read_json, refuse, work_folder
 from .data.texts import load_texts, text_assets
 from .estimates import estimate, model_size
 from .evaluation.generation import lost_answers, sample_answers
@@ -24,7 +25,7 @@ from .healing.recipes import RECIPES, HealingConfig
 from .model.loading import load_config, load_model, own_type
 from .model.stack import LayerStack, show_layers
 from .pruning.budget import NotAllowed
-from .pruning.checkpoint import check_checkpoint
+from .pruning.checkpoint import check_checkpoint, check_room
 from .pruning.strategies import Plan, choose_layers, prune_model
 from .serving.gguf import TYPES, llama_cpp
 from .serving.rules import check_stacks, served_by
@@ -77,7 +78,7 @@ def split_texts(
 ) -> tuple[list[Any], list[Any]]:  # Rows to heal on, and at most 64 to judge on
     "Four fifths to heal on and one to judge on, without a document on both sides. Raises `PrunebookError` below ten"
     rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
-    if len(rows) < 10: raise PrunebookError(f'{len(rows)} different documents: a fifth judges, so give ten.')
+    refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
     random.Random(seed).shuffle(rows)
     k = len(rows) // 5
     return rows[k:], rows[:min(k, 64)]
@@ -89,10 +90,10 @@ def layers_to_drop(
 ) -> int:
     "How many layers that is. Raises `PrunebookError` for a share or number that leaves none or drops none"
     percent = isinstance(drop, str) and drop.endswith('%')
-    try: given = float(drop[:-1]) / 100 if percent else float(drop)
-    except ValueError: raise PrunebookError(f'drop={drop!r}: give a share such as 25%, or a number.') from None
-    n = round(given * depth) if percent or 0 < given < 1 else given
-    if n != int(n) or not 1 <= n < depth: raise PrunebookError(f'drop={drop!r}: that is {n:g} of {depth} layers.')
+    with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
+        given = float(drop[:-1]) / 100 if percent else float(drop)
+        n = round(given * depth) if percent or 0 < given < 1 else given
+        if n != int(n) or not 1 <= n < depth: raise ValueError(f'that is {n:g} of {depth} layers')
     return int(n)
 
 # %% ../nbs/reference/shrinking.ipynb #shr00013
@@ -115,8 +116,7 @@ class Shrunk:
             rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change))
         wide = [max(map(len, c)) for c in zip(*rows)]
         lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
-        first = self.cuts[0]
-        cut = f"dropped {show_layers(first['dropped'])} ({first['rule']})"
+        cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
         return '\n'.join([cut, *lines, *self.problems, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
@@ -127,6 +127,7 @@ def shrink(
     out: str | Path,              # Folder of the smaller model
     drop: str | float | int = '25%',  # Layers to drop: a share or a number
     data: str = 'demo',           # Your texts or conversations, as in `load_texts`
+    column: str = 'text',         # Of `data`, the field that holds the text
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
     serve: Sequence[str] = (),    # Serving stacks that must run the result
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, such as q4_k_m
@@ -146,19 +147,17 @@ def shrink(
     it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
     cannot succeed"""
     given = (recipe or SHRINK_RECIPE).replace(seed=seed)
-    size, n, recipe, texts, judge = _ready(model, drop, data, minutes, serve, gguf, given, tasks, n_questions,
-                                           max_added_loss, min_retention, seed)
-    budget = estimate(size, recipe=recipe)
-    if dry_run: return budget
-    place = next(o for o in Path(os.path.abspath(out)).parents if o.exists())
-    free, need = shutil.disk_usage(place).free / 1e9, 4 * size.parameters * 2 / 1e9
-    if free < need: raise PrunebookError(f'{out}: {need:.1f} GB are needed on the disk, and {free:.1f} GB are free.')
-    rejected = Path(os.path.abspath(out) + '.rejected')
-    keep_apart(rejected, [model, data])
+    check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
+    check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
+    check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
+    size, n, recipe, texts, judge = _ready(model, drop, data, column, minutes, serve, gguf, given, tasks, n_questions)
+    if dry_run: return estimate(size, recipe=recipe)
+    check_room(next(o for o in Path(os.path.abspath(out)).parents if o.exists()), out, 8 * size.parameters)
+    keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), [model, data])
     asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), texts=digest(texts, judge),
                  serve=list(serve), gguf=gguf, recipe=digest(asdict(given)), minutes=minutes,
                  tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
-    with work_folder(out, asked, _goes_on(out, asked), force, [model, data]) as work:
+    with work_folder(out, asked, goes_on(out, asked), force, [model, data]) as work:
         whole, tok = load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         recipe = _fits(recipe, documents(texts, tok, min(2048, _window(whole))))
@@ -174,11 +173,15 @@ def shrink(
         loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
         problems += check_checkpoint(work)
-        problems += [f'{o.stack}: {o.status}' for o in (serving_report(work, serve) if serve else []) if not o.right]
-        if gguf and not problems: _export(work, gguf)
+        if serve: problems += [f'{o.stack}: {o.status}' for o in serving_report(work, serve) if not o.right]
+        if gguf and not problems:
+            made = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
+            export_gguf(work, made, gguf, force=True).path.replace(work/'model.gguf')
         place = rejected if problems else Path(os.path.abspath(out))
+        use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
+               f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}
         done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
-                      healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
+                      healed.history[-1]['tokens'], problems, [k for k, wanted in use.items() if wanted])
         atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
         atomic_write(work/'report.html', _report(done, work/'loss.png'))
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
@@ -197,18 +200,14 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
-def _ready(model, drop, data, minutes, serve, gguf, recipe, tasks, n_questions, max_added_loss, min_retention, seed):
+def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_questions):
     "The size of the model, the layers to drop, the recipe and the texts of both sides, if all of it can work"
     if serve: check_stacks(serve)
-    if gguf and gguf not in TYPES: raise PrunebookError(f'gguf={gguf!r}: give one of {", ".join(TYPES)}.')
+    check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
-    for k, v, fits, allowed in (('minutes', minutes, lambda v: v > 0, 'above 0'),
-                                ('max_added_loss', max_added_loss, lambda v: v == v, 'of nats'),
-                                ('min_retention', min_retention, lambda v: 0 <= v <= 1, 'from 0 to 1')):
-        if v is not None and not fits(v): raise PrunebookError(f'{k}={v}: give a number {allowed}.')
     ready_tasks(tasks, n_questions)
     if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
-    else: texts, judge = split_texts(load_texts(data), seed)
+    else: texts, judge = split_texts(load_texts(data, column=column), recipe.seed)
     size = model_size(model)
     n = layers_to_drop(drop, size.depth)
     if serve: served_by(serve, load_config(model).get_text_config(decoder=True))  # do they know the model?
@@ -217,22 +216,15 @@ def _ready(model, drop, data, minutes, serve, gguf, recipe, tasks, n_questions, 
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
     return size, n, recipe, texts, judge
 
+
+
+
+
 def _fits(recipe, docs):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     if longest <= recipe.max_length: return recipe
     return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
-
-def _export(work, gguf):
-    "The GGUF file of a folder, into it"
-    made = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
-    export_gguf(work, made, gguf, force=True)
-    made.replace(work/'model.gguf')
-
-def _goes_on(out, asked):
-    "Was unfinished work at `out` started with the same settings?"
-    try: return read_json(Path(os.path.abspath(out) + '.unfinished')/'asked.json') == json.loads(json.dumps(asked))
-    except PrunebookError: return False
 
 def _once(file, make):
     "What `make` returned, now or in an earlier start"
@@ -250,18 +242,13 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
         change = compare(found['parent'], found['healed'])
         rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
                          low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None)))
+    def seconds(model):  # to write 32 tokens
+        ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
+        model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
+        return time.perf_counter() - start
+    speeds = {k: 32 / min(seconds(m) for _ in range(3)) for k, m in models.items()}
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
-    rows.append(dict(measure='tokens a second', **{k: _speed(m, tok) for k, m in models.items()}))
-    return rows
-
-def _speed(model, tok, n=32, repeats=3):
-    "Tokens a second of greedy writing, alone, the best of some tries"
-    ids, best = tok('The', return_tensors='pt').to(model.device), float('inf')
-    for _ in range(repeats):
-        start = time.perf_counter()
-        model.generate(**ids, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=tok.pad_token_id)
-        best = min(best, time.perf_counter() - start)
-    return n / best
+    return [*rows, dict(measure='tokens a second', **speeds)]
 
 def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     "The gates that the healed model fails, each in words"
@@ -275,23 +262,16 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
 
-def _use(place, serve, gguf):
-    "Lines that serve the model"
-    lines = [f"AutoModelForCausalLM.from_pretrained('{place}')"]
-    if 'vllm' in serve: lines.append(f'vllm serve {place}')
-    if 'mlx' in serve: lines.append(f'mlx_lm.server --model {place}')
-    if gguf: lines.append(f'llama-server -m {place/"model.gguf"}')
-    return lines
+
 
 def _report(done, picture):
     "One page: which cut, and what it costs"
-    escape = lambda o: html.escape(str(o))
-    rows = ''.join('<tr><td>' + '<td>'.join(map(escape, [o, *v])) for o, v in done.answers.items())
+    import pandas as pd
     drawn = f'<img src="data:image/png;base64,{b64encode(picture.read_bytes()).decode()}">' if picture.is_file() else ''
-    cuts = ''.join(f"<tr><td>{o['rule']}<td>{show_layers(o['dropped'])}<td>{o['loss']:.3f}" for o in done.cuts)
-    return (f'<!doctype html><meta charset="utf-8"><title>{escape(Path(done.out).name)}</title>'
+    cuts = pd.DataFrame([o | dict(dropped=show_layers(o['dropped'])) for o in done.cuts])
+    answers = pd.DataFrame.from_dict(done.answers, 'index', columns=['parent', 'pruned', 'healed'])
+    return (f'<!doctype html><meta charset="utf-8"><title>{html.escape(Path(done.out).name)}</title>'
             '<style>body{max-width:60em;margin:2em auto;font-family:sans-serif}td,th{padding:.2em 1em;text-align:left;'
-            f'vertical-align:top}}</style><h1>Which cut, and what it costs</h1><pre>{escape(done)}</pre>'
-            f'<h2>Cuts compared, by their loss before healing</h2><table><tr><th>rule<th>dropped<th>loss{cuts}</table>'
-            f'<h2>Healing, {done.tokens:,} tokens</h2>{drawn}'
-            f'<h2>Answers</h2><table><tr><th>prompt<th>parent<th>pruned<th>healed{rows}</table>')
+            f'vertical-align:top}}</style><h1>Which cut, and what it costs</h1><pre>{html.escape(str(done))}</pre>'
+            f'<h2>Cuts compared, by their loss before healing</h2>{cuts.to_html(index=False, border=0)}'
+            f'<h2>Healing, {done.tokens:,} tokens</h2>{drawn}<h2>Answers</h2>{answers.to_html(border=0)}')

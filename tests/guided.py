@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=['prunebook']):
     from prunebook.evaluation.scores import Score, load_score
     from prunebook.healing.recipes import HealingConfig
     from prunebook.evaluation.losses import LossMap
-    from prunebook.pruning.strategies import Plan, _parse_layers
+    from prunebook.pruning.strategies import Plan, as_plan
     from prunebook.paper.sweep import SweepConfig
 
 os.environ.update(HF_HUB_OFFLINE='1', PIP_NO_INDEX='1')
@@ -46,7 +46,7 @@ def header(data):
     for t in read_header(put('x.safetensors', data)): assert t.size >= 0 and t.stop <= len(data)
 
 
-def layers(data): assert all(0 <= i < 40 for i in _parse_layers(data.decode('utf-8', 'replace'), 40))
+def layers(data): assert all(0 <= i < 40 for i in as_plan(data.decode('utf-8', 'replace'), 40))
 
 
 def whole_map():

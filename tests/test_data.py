@@ -61,7 +61,7 @@ def test_local_files(ending, tmp_path):
     with pytest.raises(PrunebookError, match='n=6 texts asked of .*, which has 5. Ask for 1 to 5'):
         load_texts(path, n=6)
     for n in (0, -1):
-        with pytest.raises(PrunebookError, match='ask for 1 or more'): load_texts(path, n=n)
+        with pytest.raises(PrunebookError, match='1 or more'): load_texts(path, n=n)
 
 
 @pytest.mark.parametrize('ending', ENDINGS)
@@ -202,7 +202,7 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
     assert load_questions('sums')[0] == dict(
         question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
-    with pytest.raises(PrunebookError, match='whole number of questions'): _one_step_sums(0)
+    with pytest.raises(PrunebookError, match='whole number'): _one_step_sums(0)
 
 
 # tokens
@@ -232,7 +232,7 @@ def test_texts_that_cannot_be_tokenized(demo):
     for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], '3 is no text'),
                       ([' '], 'none of the 1 texts')]:
         with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)
-    with pytest.raises(PrunebookError, match='max_length=1: give at least 2'): tokenize(tok, ['x'], 1, 2)
+    with pytest.raises(PrunebookError, match='max_length=1: .* 2 or more'): tokenize(tok, ['x'], 1, 2)
     assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]
 
 

@@ -15,7 +15,7 @@ from prunebook.evaluation.scores import LossScore, Score, load_score
 from prunebook.evaluation.tasks import parse_task
 from prunebook.healing.recipes import HealingConfig
 from prunebook.evaluation.losses import LossMap
-from prunebook.pruning.strategies import Plan, _parse_layers
+from prunebook.pruning.strategies import Plan, as_plan
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 from support.readers import bounded, edits, fuzz, near, numbers, spoil, values
@@ -138,7 +138,7 @@ def test_bytes_of_a_loss_map(root, changes):
 
 @fuzz(200, text=st.text('0123456789-:, x٣²', max_size=14), depth=st.integers(1, 40))
 def test_layer_ranges(root, text, depth):
-    found = _parse_layers(text, depth)
+    found = list(as_plan(text, depth))
     assert found == sorted(set(found)) and all(0 <= i < depth for i in found) and found
 
 @fuzz(200, name=st.sampled_from(['mmlu', 'c4', 'piqa', 'gsm8k', '', 'x']), rest=st.one_of(

@@ -9,7 +9,7 @@ from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
 from prunebook.pruning.budget import check_distances
 from prunebook.model.configs import check_quantization
-from prunebook.pruning.strategies import Plan, as_plan, _parse_layers
+from prunebook.pruning.strategies import Plan, as_plan
 from prunebook.pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import fingerprint
@@ -31,13 +31,13 @@ def table(depth=10, best=3):
 # layers as text and as plans
 
 def test_layers_as_text():
-    assert _parse_layers('11-18', 30) == _parse_layers('11:19', 30) == list(range(11, 19))
-    assert _parse_layers('5', 6) == [5] and _parse_layers(' 4 , 0-1', 6) == [0, 1, 4]
-    for layers in ([0], [0, 1, 2], [0, 2, 3, 9]): assert _parse_layers(show_layers(layers), 10) == layers
+    for text, depth, layers in (('11-18', 30, range(11, 19)), ('11:19', 30, range(11, 19)), ('5', 6, [5]),
+                                (' 4 , 0-1', 6, [0, 1, 4])): assert as_plan(text, depth).layers == tuple(layers)
+    for layers in ([0], [0, 1, 2], [0, 2, 3, 9]): assert list(as_plan(show_layers(layers), 10)) == layers
 
 @pytest.mark.parametrize('wrong', ['', 'a', '1-', '3-1', '3:3', '6', '0-6', '1,1', '1,,2', '1.5', '-1', '0x1'])
 def test_text_that_names_no_layers(wrong):
-    with pytest.raises(PrunebookError): _parse_layers(wrong, 6)
+    with pytest.raises(PrunebookError): as_plan(wrong, 6)
 
 def test_plans_check_themselves(tmp_path):
     plan = Plan((4, 1), 6, 'mine', dict(why='because'))

@@ -33,6 +33,7 @@ prune demo {out} --n 40 --strategy greedy                    | 40
 prune demo {out} --n 40 --in-memory                          | 40
 prune demo {out}                                             | --drop
 prune demo {out} --drop 3 --params 1e4                       | --drop
+prune demo {out} --drop 3 --k 2                               | option k
 prune demo {out} --drop 9-3                                  | 9-3
 prune demo {out} --n 2 --k 2                                 | option k
 prune demo {out} --speedup nan                               | nan
@@ -61,6 +62,7 @@ shrink demo {out} --drop 40                                  | 40
 shrink demo {out} --drop x%                                  | x%
 shrink demo {out} --data {missing}                           | missing.jsonl
 shrink demo {out} --data {three}                             | 3 different
+shrink demo {out} --data {questions} --column words           | words
 shrink demo {out} --serve moon                               | moon
 shrink demo {out} --gguf q9                                  | q9
 shrink demo {out} --tasks magic                              | magic
@@ -84,6 +86,8 @@ heal demo {out} --n-judge -1                                 | -1
 heal demo {out} --objective distill                          | --teacher
 heal demo {out} --method linear_patch                        | --teacher
 heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
+heal demo {out} --prompts {three}                             | --teacher
+heal demo {out} --top-k 0                                    | 0
 heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl
 heal demo {out} --config {three}                             | three.txt
@@ -118,6 +122,8 @@ evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
 evaluate demo --tasks c4 --judge-texts {missing}             | missing.jsonl
 evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
+evaluate demo --tasks c4 --column words                      | --column
+evaluate demo --tasks c4 --judge-texts {questions} --column words | words
 evaluate demo --n-questions 0                                | 0
 evaluate demo --n-texts 0                                    | 0
 evaluate demo --max-length 0                                 | 0
@@ -136,6 +142,8 @@ sweep demo --out {out} --texts {missing}                     | missing.jsonl
 sweep demo --out {out} --texts {three} --n-calibration 64    | 64
 sweep demo --out {out} --healed-ns 2 --healing-texts {missing} | missing.jsonl
 sweep demo --out {out} --judge-texts {missing}               | missing.jsonl
+sweep demo --out {out} --texts {questions} --column words --n-calibration 3 | words
+sweep demo --out {out} --judge-texts {questions} --column words | words
 sweep demo --out {out} --n-texts 0                           | 0
 sweep demo --out {out} --n-calibration 0                     | 0
 sweep demo --out {out} --max-length 0                        | 0
@@ -172,6 +180,7 @@ estimate demo --n-texts 0                                    | 0
 estimate demo --text-length 0                                | 0
 estimate demo --config {missing}                             | missing.jsonl
 estimate demo --steps 0                                      | 0
+verify {missing}                                             | missing.jsonl
 assets --fetch poetry                                        | poetry
 assets --delete poetry                                       | poetry
 """
@@ -210,7 +219,8 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
 def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():
     given = {o for line, _ in ROWS for o in line.split()}
     free = {'--device-map', '--revision', '--data-dir', '--harness', '--ray', '--targets', '--gpus-per-task',
-            '--cpus-per-task', '--fetch'}  # any value may be right, or only another machine can tell
+            '--cpus-per-task', '--fetch', '--claims', '--claim', '--row', '--teacher-folder'}
+    # of the others any value may be right, or only another machine can tell
     for name in COMMANDS:
         actions = parser(name)._subparsers._group_actions[0].choices[name]._actions
         assert {o for a in actions if a.nargs != 0 for o in a.option_strings} <= given | free, name

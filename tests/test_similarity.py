@@ -163,7 +163,7 @@ def test_texts_without_words():
 
 
 @pytest.mark.parametrize('kw, says', [
-    (dict(measures=('magic',)), 'angle, cosine'), (dict(measures=()), 'is empty'), (dict(tokens='first'), '"mean"'),
+    (dict(measures=('magic',)), 'angle, cosine'), (dict(measures=()), 'is empty'), (dict(tokens='first'), "'mean'"),
     (dict(max_length=999), '128'), (dict(until=StoppingRule([8])), '1 to 7'), (dict(every=0), '1 or more')])
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(tiny(), docs=['w5 w6'], **kw)

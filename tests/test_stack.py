@@ -28,7 +28,7 @@ def test_layers_in_any_form(given):
 
 @pytest.mark.parametrize('wrong, says', [
     ([8], r'\[8\] not among the layers 0 to 7'), ([-1], r'\[-1\]'), ([2, 2], r'\[2\] given more than once'),
-    ([1.5], r'\[1.5\]'), ([True], r'\[True\]'), (['1'], r"\['1'\]"), (3, 'give a list'), ([np.int64(9)], r'\[9\]'),
+    ([1.5], r'\[1.5\]'), ([True], r'\[True\]'), (['1'], r"\['1'\]"), (3, 'Give a list'), ([np.int64(9)], r'\[9\]'),
     ([np.float64(1)], r'\[1.0\]')])
 def test_wrong_layers_are_listed(wrong, says):
     with pytest.raises(PrunebookError, match=says): check_layers(wrong, 8)

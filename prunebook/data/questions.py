@@ -8,7 +8,7 @@ import json, logging, os, random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, first_line, is_path, printable, redact
+from ..core import PrunebookError, check, explained, first_line, is_path, printable, refuse, whole
 from .texts import _READERS, _read_jsonl, read_table, _split_file
 from ..model.assets import ASSETS, as_item
 
@@ -36,12 +36,11 @@ def _question_fault(item: Any) -> str | None:
 
 def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None:
     "Raises `PrunebookError` for questions without choices, or with a fault; logs how many are there twice"
-    if isinstance(items, (str, dict)) or not len(items):
-        raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; '
-                             'load_questions("demo") has some.')
+    refuse((isinstance(items, (str, dict)) or not len(items), 'no questions given. Give a list of dicts with question, '
+            'choices and answer; load_questions("demo") has some.'))
     for i, o in enumerate(items):
-        if wrong := _question_fault(o) or ('' if 'choices' in o else 'it has no choices'):
-            raise PrunebookError(f'{what} {i}: {wrong}. Give question, choices and the number of the right one.')
+        wrong = _question_fault(o) or ('' if 'choices' in o else 'it has no choices')
+        refuse((wrong, f'{what} {i}: {wrong}. Give question, choices and the number of the right one.'))
     twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
     if twice and what == 'question':
         _log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
@@ -51,8 +50,7 @@ def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None
 def _one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
     """Sums of one step as questions, whose answer is the number as text: a third each adds, takes away and multiplies
     two numbers up to 20. Raises `PrunebookError` unless `n` is a whole number above 0"""
-    if not isinstance(n, int) or n < 1:
-        raise PrunebookError(f'n={n!r}: give a whole number of questions, 1 or more.')
+    check(whole(1), n=n)
     rng, made = random.Random(seed), []
     for i in range(n):
         who = rng.choice(['Tom', 'Ana', 'Li', 'Sara', 'Ben', 'Mia'])
@@ -81,26 +79,23 @@ def load_questions(
         data_dir, name = data_dir or os.environ.get('PRUNEBOOK_DATA'), str(name)
         rows = _rows('arc_easy' if name == 'demo' else name, data_dir, split, progress, kwargs)
     else: rows, name = name, 'questions'
-    items = [_checked(i, row, name) for i, row in enumerate(rows)]
-    if not items: raise PrunebookError(f'{printable(name)}: no questions in it.')
+    items, named = [], printable(name)
+    for i, row in enumerate(rows):
+        try:
+            item = as_item(row)
+            if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
+                item['answer'] = int(item['answer'])
+            wrong = _question_fault(item)
+        except Exception as e: wrong = f'{type(e).__name__}: {first_line(e)}'
+        fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
+        refuse((wrong, f'{named}, question {i}: not a question of a form we know ({wrong}); its fields are {fields}. '
+                'Give question, choices and answer.'))
+        items.append(item)
+    refuse((not items, f'{named}: no questions in it.'))
     if n is None: return items
-    if not 1 <= n <= len(items):
-        raise PrunebookError(f'n={n} questions asked of {printable(name)}, which has {len(items)}. '
-                             f'Ask for 1 to {len(items)}.')
+    refuse((not 1 <= n <= len(items), f'n={n} questions asked of {named}, which has {len(items)}. Ask for 1 to '
+            f'{len(items)}.'))
     return [items[i * len(items) // n] for i in range(n)]
-
-def _checked(i, row, name):
-    "Row `i` of a set in our fields"
-    try:
-        item = as_item(row)
-        if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
-            item['answer'] = int(item['answer'])
-        wrong = _question_fault(item)
-    except Exception as e: wrong = f'{type(e).__name__}: {first_line(e)}'
-    if not wrong: return item
-    fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
-    raise PrunebookError(f'{printable(name)}, question {i}: not a question of a form we know ({wrong}); its fields '
-                         f'are {fields}. Give question, choices and answer.')
 
 def _rows(name, data_dir, split, progress, hub):
     "The rows of a question set, as they are stored"
@@ -119,13 +114,11 @@ def _rows(name, data_dir, split, progress, hub):
     elif not asset and ('/' not in name or is_path(name, tuple(_READERS))):
         raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
                              f'{", ".join(sets)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file '
-                             'with question, choices and answer.')
+                             'with question, choices and answer.') from None
     if data_dir: missing += f' {data_dir} has no {" or ".join(files)}.'
     from datasets import load_dataset
     source, config = asset.upstream if asset else name, hub.pop('config', asset.hub[0] if asset else None)
-    try: return load_dataset(source, config, split=split or usual, **hub)
-    except Exception as e:
-        raise PrunebookError(redact(
-            f'{name}: cannot reach the set {source} on the hub ({first_line(e)}).{missing} You can put '
-            f'{asset.name if asset else "NAME"}.jsonl (question, choices, answer) into a folder and name it '
-            '(--data-dir, data_dir=…, or PRUNEBOOK_DATA).', hub.get('token'))) from None
+    do = (f'{missing} You can put {asset.name if asset else "NAME"}.jsonl (question, choices, answer) into a folder '
+          'and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).').strip()
+    with explained(f'{name}: cannot reach the set {source} on the hub', do, hub.get('token')):
+        return load_dataset(source, config, split=split or usual, **hub)

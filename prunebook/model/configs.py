@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from ..core import PrunebookError, Registry
+from ..core import PrunebookError, Registry, explained, refuse
 
 # %% auto #0
 __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check_quantization', 'decoder_part', 'decoder_config',
@@ -17,22 +17,19 @@ __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check
 
 # %% ../../nbs/reference/model/configs.ipynb #8651feed
 def _text_config(model):
-    """The config that holds the decoder's depth; the one for text in multimodal models. Raises `PrunebookError` unless
+    """The config that holds the decoder's depth, in multimodal models the one for text. Raises `PrunebookError` unless
     `model` is a plain decoder"""
     config, name = getattr(model, 'config', None), type(model).__name__
-    if not hasattr(config, 'get_text_config'):
-        raise PrunebookError(f'{name} is not a transformers model: it has no config. '
-                             'Load it with load_model or AutoModelForCausalLM.')
-    if name.startswith('Peft'): _refuse_adapter()
-    if getattr(config, 'is_encoder_decoder', False):
-        raise PrunebookError(f'{name} is an encoder-decoder. Layers are pruned here in decoder-only models, '
-                             'such as Llama, Qwen, Gemma or GPT-NeoX.')
+    refuse((not hasattr(config, 'get_text_config'), f'{name} is not a transformers model: it has no config. '
+            'Load it with load_model or AutoModelForCausalLM.'),
+           (name.startswith('Peft'), _no_adapter),
+           (getattr(config, 'is_encoder_decoder', False), f'{name} is an encoder-decoder. Layers are pruned here in '
+            'decoder-only models, such as Llama, Qwen, Gemma or GPT-NeoX.'))
     text = config.get_text_config(decoder=True)
     return config if type(text) is type(config) else text  # it may give a copy
 
-def _refuse_adapter():
-    raise PrunebookError('this model carries a peft adapter, which fits only the depth it was trained at. '
-                         'Prune the base model first, or merge_and_unload() the adapter.')
+_no_adapter = ('this model carries a peft adapter, which fits only the depth it was trained at. '
+               'Prune the base model first, or merge_and_unload() the adapter.')
 
 # %% ../../nbs/reference/model/configs.ipynb #8990d7ae
 @dataclass(frozen=True)
@@ -50,11 +47,10 @@ def _count(of):
     return lambda v, keep, depth, config: of(v, keep, depth) if isinstance(v, int) and 0 < v < depth else v
 
 def _tied(name, why):
-    def refuse(v, *_):
-        if v: raise PrunebookError(f'{name}={v} ({why}): the layers of this model are tied to their places. '
-                                   'It cannot be pruned.')
+    def cut(v, *_):
+        refuse((v, f'{name}={v} ({why}): the layers of this model are tied to their places. It cannot be pruned.'))
         return v
-    _add(refuse, name)
+    _add(cut, name)
 
 # attributes of modules: the number of their layer, and tables outside the layers with columns for each layer
 _layer_numbers = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
@@ -147,20 +143,17 @@ def check_quantization(
     `llm_int8_skip_modules` may, or by a pattern, as GPTQ's `dynamic` may"""
     if not config: return
     import regex
-    do = 'Prune the 16-bit model and quantise the result.'
+    do = 'which a cut would renumber. Prune the 16-bit model and quantise the result.'
     matches = lambda pattern, name: regex.search(re.sub(r'^(re|\+|-):', '', pattern), name, timeout=1)
-    if named := re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str)):
-        raise PrunebookError(f'the quantization_config names single layers ({named[0]}, …), which a cut would '
-                             f'renumber. {do}')
+    named = re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str))
+    refuse((named, f'the quantization_config names single layers ({named and named[0]}, …), {do}'))
     inside = [m for n in names if (m := re.fullmatch(rf'{re.escape(prefix)}\.(\d+)\.(.+)', n))]
     have = Counter(m[2] for m in inside)
     for pattern in _patterns_in(config):
-        try: hit = Counter(m[2] for m in inside if matches(pattern, m[0]))
-        except (regex.error, TimeoutError):
-            raise PrunebookError(f'the quantization_config has an unusable pattern ({pattern}). {do}') from None
-        if any(k < have[name] for name, k in hit.items()):
-            raise PrunebookError(f'the quantization_config has a pattern for single layers ({pattern}), which a cut '
-                                 f'would renumber. {do}')
+        with explained(f'the quantization_config has an unusable pattern, {pattern}', 'Prune the 16-bit model.'):
+            hit = Counter(m[2] for m in inside if matches(pattern, m[0]))
+        refuse((any(k < have[name] for name, k in hit.items()),
+                f'the quantization_config has a pattern for single layers ({pattern}), {do}'))
 
 def _patterns_in(config):
     "All strings in `config`, at any depth, that may be regular expressions"
@@ -179,9 +172,8 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     text = decoder_part(config)
     fields = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
     depth = next((text[k] for k in fields if type(text.get(k)) is int), None)
-    if depth is None: raise PrunebookError('config.json does not say how many layers there are (num_hidden_layers).')
-    if not 1 <= depth < 10**6:
-        raise PrunebookError(f'config.json says that the model has {depth} layers, which is impossible.')
+    refuse((depth is None, 'config.json does not say how many layers there are (num_hidden_layers).'))
+    refuse((not 1 <= depth < 10**6, f'config.json says that the model has {depth} layers, which is impossible.'))
     return text, depth
 
 # %% ../../nbs/reference/model/configs.ipynb #0479c5a6

@@ -8,7 +8,7 @@ import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, first_line, is_path, redact
+from ..core import PrunebookError, check, explained, first_line, is_path, one_of, redact, refuse
 from .assets import ASSETS, allowed_models, check_hub, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -30,9 +30,8 @@ def find_model(name: str, progress: bool = True, gguf_file: str | None = None) -
     if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():
         org, repository, file = name.split('/', 2)
         return f'{org}/{repository}', file
-    if asset or is_path(name):
-        what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
-        raise PrunebookError(f'cannot load {name}: {what}. {allowed_models()}')
+    what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
+    refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
     return name, gguf_file
 
 # %% ../../nbs/reference/model/loading.ipynb #e8d4a92a
@@ -54,8 +53,8 @@ def quantization(bits: int) -> BitsAndBytesConfig:
     import torch
     from importlib.util import find_spec
     from transformers import BitsAndBytesConfig
-    if not find_spec('bitsandbytes'):
-        raise PrunebookError(f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or use bits=16.')
+    refuse((not find_spec('bitsandbytes'),
+            f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or use bits=16.'))
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     slow = not torch.accelerator.is_available() and slow_in_16_bits()
     return BitsAndBytesConfig(
@@ -84,16 +83,13 @@ def load_config(
     from transformers import AutoConfig
     path, gguf = find_model(str(name), progress, kwargs.pop('gguf_file', None))
     if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
-    try: return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
-    except Exception as e:
-        raise PrunebookError(f'cannot load {name!r}: {first_line(e, kwargs.get("token"))} {allowed_models()}') from None
+    with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
+        return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
 
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
-    if bits not in (None, 4, 8, 16, 32):
-        raise PrunebookError(f'bits={bits}: give 4 or 8 (quantised), 16 (bfloat16) or 32 (float32), or leave it out.')
-    if isinstance(dtype, str) and dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
-        raise PrunebookError(f'dtype={dtype!r}: give auto, bfloat16, float16 or float32.')
+    check(one_of(None, 4, 8, 16, 32), bits=bits)  # quantised, bfloat16 or float32
+    if isinstance(dtype, str): check(one_of('auto', 'bfloat16', 'float16', 'float32'), dtype=dtype)
 
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
@@ -105,12 +101,12 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
     check_precision(dtype, bits)
     path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
-    if gguf and bits in (4, 8):
-        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. '
-                             'Load it without, save it, and load that.')
+    refuse((gguf and bits in (4, 8), f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
+            'and load that.'))
     if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
@@ -119,10 +115,21 @@ def load_model(
                     'Only do this with a source you trust.', redact(name))
     kwargs['dtype'] = {16: torch.bfloat16, 32: torch.float32}.get(bits, dtype)
     if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
-    with nullcontext() if progress else quiet(): model, tok = _load(name, path, gguf, kwargs)
+    try:
+        with nullcontext() if progress else quiet():
+            if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
+            else:
+                tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
+                model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
+    except PrunebookError: raise
+    except Exception as e:  # transformers, safetensors, torch and bitsandbytes each have their own
+        _log.debug('loading failed: %s', redact(repr(e), kwargs.get('token')))
+        hint = ' If you trust that code, say so: trust_remote_code=True (--trust-remote-code).'
+        said = first_line(e) + (hint if 'trust_remote_code=True' in str(e) else '')
+        raise PrunebookError(redact(f'cannot load {name!r}: {said} {allowed_models()}', kwargs.get('token'))) from None
     rows = model.get_input_embeddings().weight.shape[0]
-    if problem := tokenizer_problem(tok, rows):
-        raise PrunebookError(f'{name}: {problem} Put the right tokenizer beside the weights.')
+    problem = tokenizer_problem(tok, rows)
+    refuse((problem, f'{name}: {problem} Put the right tokenizer beside the weights.'))
     if tok.pad_token_id is None or tok.pad_token_id >= rows:
         tok.pad_token = tok.eos_token  # pads are masked by position, never by this number
     if dtype == 'auto' and bits is None and model.dtype.itemsize == 2 and slow_in_16_bits(model.device):
@@ -130,16 +137,3 @@ def load_model(
         model.float()  # and config.dtype still names the checkpoint's own
     if name in ASSETS: model.config._name_or_path = ASSETS[name].upstream or name  # not a folder of this machine
     return model.eval(), tok
-
-def _load(name, path, gguf, kwargs):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    try:
-        if gguf: return _read_gguf(path, gguf, **kwargs)
-        tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
-        return AutoModelForCausalLM.from_pretrained(path, **kwargs), tok
-    except PrunebookError: raise
-    except Exception as e:  # transformers, safetensors, torch and bitsandbytes each have their own
-        _log.debug('loading failed: %s', redact(repr(e), kwargs.get('token')))
-        hint = ' If you trust that code, say so: trust_remote_code=True (--trust-remote-code).'
-        said = first_line(e) + (hint if 'trust_remote_code=True' in str(e) else '')
-        raise PrunebookError(redact(f'cannot load {name!r}: {said} {allowed_models()}', kwargs.get('token'))) from None

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from fastcore.basics import patch
-from ..core import PrunebookError
+from ..core import PrunebookError, explained, refuse
 from .configs import SHARED_TABLES, check_quantization, cut_config
-from .configs import _layer_numbers, _refuse_adapter, _text_config
+from .configs import _layer_numbers, _no_adapter, _text_config
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -32,13 +32,12 @@ def check_layers(
     what: str = 'layers'    # Their name in the message
 ) -> list[int]:             # The same numbers as plain `int`, in increasing order
     "`layers`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`)"
-    try: given = [o.item() if hasattr(o, 'item') else o for o in layers]
-    except TypeError:
-        raise PrunebookError(f'{what} {layers!r}: give a list of layer numbers, such as [3, 4].') from None
+    with explained(f'{what} {layers!r}', 'Give a list of layer numbers, such as [3, 4].'):
+        given = [o.item() if hasattr(o, 'item') else o for o in layers]
     fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) < depth
     bad, why = [o for o in given if not fits(o)], f'not among the layers 0 to {depth-1} of a model of {depth}'
     if not bad: bad, why = [o for o, times in Counter(given).items() if times > 1], 'given more than once'
-    if bad: raise PrunebookError(f'{what} {given}: {sorted(bad, key=str)} {why}. Give each layer once, from 0.')
+    refuse((bad, f'{what} {given}: {sorted(bad, key=str)} {why}. Give each layer once, from 0.'))
     return sorted(map(operator.index, given))
 
 # %% ../../nbs/course/01_stack.ipynb #ec505e43
@@ -85,14 +84,12 @@ def _find_layers(model):
     lists = [(id(m) in inside, sum(p.numel() for p in m.parameters()), path) for path, m in model.named_modules()
              if isinstance(m, nn.ModuleList) and depth and len(m) == depth]
     _, size, path = max(lists, default=(False, 0, ''))
-    if not size:
-        raise PrunebookError(f'no list of decoder layers in {name}: its config has num_hidden_layers={depth}, and no '
-                             'ModuleList of that length holds parameters. Give a decoder-only transformers model.')
     parent = lambda path: path.rpartition('.')[0]
     beside = [o for _, size, o in lists if size and o != path and parent(o) == parent(path)]
-    if beside:
-        raise PrunebookError(f'the layers of {name} are spread over several lists ({path}, {", ".join(beside)}). '
-                             'Only models with one list of layers can be pruned.')
+    refuse((not size, f'no list of decoder layers in {name}: its config has num_hidden_layers={depth}, and no '
+            'ModuleList of that length holds parameters. Give a decoder-only transformers model.'),
+           (beside, f'the layers of {name} are spread over several lists ({path}, {", ".join(beside)}). Only models '
+            'with one list of layers can be pruned.'))
     return path
 
 # %% ../../nbs/course/01_stack.ipynb #d3637464
@@ -162,28 +159,25 @@ def _put(undo, obj, attr, new):
     undo.callback(setattr, obj, attr, getattr(obj, attr))
     setattr(obj, attr, new)
 
-def _columns(x, depth, keep): return x.unflatten(-1, (depth, -1))[..., keep, :].flatten(-2)
-
-def _show_columns(undo, table, depth, keep):
-    undo.callback(table.register_forward_hook(lambda mod, args, out: _columns(out, depth, keep)).remove)
-
-def _slice_columns(undo, table, depth, keep):
+def _cut_columns(undo, table, depth, keep, for_good):
+    "Of a table with columns for each layer, show those of the kept layers, or keep only them"
     from torch import nn
+    pick = lambda x: x.unflatten(-1, (depth, -1))[..., keep, :].flatten(-2)
+    if not for_good: return undo.callback(table.register_forward_hook(lambda mod, args, out: pick(out)).remove)
     old, linear = table.weight, isinstance(table, nn.Linear)
-    if not old.is_floating_point():
-        raise PrunebookError('a table that the layers share is quantised. '
-                             'Prune the 16-bit model, and quantise the result.')
-    new = _columns(old.data.T, depth, keep).T.contiguous() if linear else _columns(old.data, depth, keep)
+    refuse((not old.is_floating_point(), 'a table that the layers share is quantised. Prune the 16-bit model, and '
+            'quantise the result.'))
+    new = pick(old.data.T).T.contiguous() if linear else pick(old.data)
     _put(undo, table, 'weight', nn.Parameter(new, old.requires_grad))
     _put(undo, table, 'out_features' if linear else 'embedding_dim', new.shape[0 if linear else 1])
 
 @patch
-def _apply(self: LayerStack, keep, change_table):
+def _apply(self: LayerStack, keep, for_good):
     "Cut to `keep`. Returns an `ExitStack` that undoes it all"
     old, depth = self.layers, len(self)
     keep = check_layers(keep, depth, 'keep')
-    if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
-    if getattr(self.model, 'peft_config', None): _refuse_adapter()
+    refuse((not keep, f'all {depth} layers would be dropped. Keep at least one.'),
+           (getattr(self.model, 'peft_config', None), _no_adapter))
     changes = [(self.config, cut_config(vars(self.config), keep, depth))]
     for m in self._above:  # some keep copies of fields of the config
         changes.append((m, cut_config({k: v for k, v in vars(m).items() if k[0] != '_'}, keep, depth)))
@@ -194,7 +188,7 @@ def _apply(self: LayerStack, keep, change_table):
         for obj, new in changes:
             for attr, v in new.items(): _put(undo, obj, attr, v)
         for name in SHARED_TABLES:
-            if (m := getattr(self._holder, name, None)) is not None: change_table(undo, m, depth, keep)
+            if (m := getattr(self._holder, name, None)) is not None: _cut_columns(undo, m, depth, keep, for_good)
         _put(undo, self._holder, self._name, type(old)(old[i] for i in keep))
         return undo.pop_all()
 
@@ -203,33 +197,29 @@ def _apply(self: LayerStack, keep, change_table):
 @contextmanager
 def view(self: LayerStack, keep: Iterable[int]) -> Iterator[nn.Module]:
     "Inside the `with`, the model has only the layers `keep`. Afterwards it is exactly as before"
-    with self._apply(keep, _show_columns): yield self.model
+    with self._apply(keep, for_good=False): yield self.model
 
 # %% ../../nbs/course/01_stack.ipynb #41a2662d
-def _entries(config, names):
-    "The entries of the lists `names` of a config"
-    lists = {k: v for k, v in vars(config.get_text_config(decoder=True)).items() if k in names}
-    return {f'{k}[{i}]': o for k, v in lists.items() for i, o in enumerate(v or ())}
-
-def _module_settings(model, path):
-    "What makes a module below `path` compute differently from another of its class: plain attributes, floats as text"
+def _reload_differs(model, path):
+    "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
+    import torch
     from torch import nn
     passing = ['training', 'gradient_checkpointing', 'max_seq_len_cached']
     # with no layer to share keys and values with, this flag has no effect
     if not getattr(model.config, 'num_kv_shared_layers', 0): passing.append('store_full_length_kv')
-    found = {}
-    for name, m in model.named_modules():
-        if not name.startswith(path + '.'): continue
-        plain = {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str, tuple)) and k[0] != '_'}
-        if isinstance(m, nn.Linear): plain = dict(shape=(m.out_features, m.in_features))  # quantised or not
-        kind = 'Linear' if isinstance(m, nn.Linear) else type(m).__name__
-        found |= {f'{k} of {name}': f'{v:.9g}' if isinstance(v, float) else v
-                  for k, v in (dict(kind=kind) | plain).items() if k not in passing}
-    return found
-
-def _reload_differs(model, path):
-    "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
-    import torch
+    def settings(model):  # what makes a layer's modules compute differently from others of their class
+        found = {}
+        for name, m in model.named_modules():
+            if not name.startswith(path + '.'): continue
+            plain = {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str, tuple)) and k[0] != '_'}
+            if isinstance(m, nn.Linear): plain = dict(shape=(m.out_features, m.in_features))  # quantised or not
+            kind = 'Linear' if isinstance(m, nn.Linear) else type(m).__name__
+            found |= {f'{k} of {name}': f'{v:.9g}' if isinstance(v, float) else v
+                      for k, v in (dict(kind=kind) | plain).items() if k not in passing}
+        return found
+    def entries(config):  # of its lists
+        own = vars(config.get_text_config(decoder=True))
+        return {f'{k}[{i}]': o for k in lists if k in own for i, o in enumerate(own[k] or ())}
     try:
         again = type(model.config).from_dict(model.config.to_dict())  # some classes force the kind of the last layer
         with torch.device('meta'): told = type(model)(copy.deepcopy(model.config))
@@ -238,7 +228,7 @@ def _reload_differs(model, path):
         return f'the model cannot be built from its new config ({type(e).__name__}: {last})'
     fields = vars(model.config.get_text_config(decoder=True))
     lists = [k for k, v in fields.items() if k[0] != '_' and isinstance(v, (list, tuple))]
-    pairs = [[_entries(o, lists) for o in (model.config, again)], [_module_settings(o, path) for o in (model, told)]]
+    pairs = [list(map(entries, (model.config, again))), list(map(settings, (model, told)))]
     if not getattr(model.config, 'quantization_config', None):  # packed weights have shapes of their own
         pairs.append([{n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (model, told)])
     for have, want in pairs:
@@ -253,10 +243,10 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
     `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot describe the result"""
     quantised, keep = getattr(self.model.config, 'quantization_config', None), list(keep)
     check_quantization(quantised.to_dict() if hasattr(quantised, 'to_dict') else quantised)
-    with self._apply(keep, _slice_columns) as undo:
-        if why := _reload_differs(self.model, self.path):
-            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. '
-                                 'Its config cannot represent this cut. Try one that keeps the pattern of the layers.')
+    with self._apply(keep, for_good=True) as undo:
+        why = _reload_differs(self.model, self.path)
+        refuse((why, f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. Its config cannot '
+                'represent this cut. Try one that keeps the pattern of the layers.'))
         undo.pop_all()
     return self
 
@@ -268,7 +258,7 @@ def weight_sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
 # %% ../../nbs/course/01_stack.ipynb #514181f0
 @patch
 def body(self: LayerStack, input_ids: torch.Tensor, **inputs: Any) -> Any:
-    """Run embedding, layers and final norm on (B, T) tokens, without the head; `inputs` are more inputs of the decoder.
+    """Run embedding, layers and final norm on (B, T) tokens, without the head. `inputs` are more inputs of the decoder.
     `last_hidden_state` of its output is (B, T, d). No key-value cache unless you ask for one"""
     return self.decoder(input_ids=input_ids, **dict(use_cache=False) | inputs)
 
@@ -325,9 +315,9 @@ def _as_output(self: LayerStack, x):
             with torch.no_grad():
                 want = self.body(ids).last_hidden_state
                 with mock.patch.object(layer, 'forward', stub): again = self.body(ids).last_hidden_state
-            if not torch.allclose(again, want, rtol=1e-3):
-                raise PrunebookError(f'{type(self.model).__name__} passes more than one hidden state from layer to '
-                                     'layer. It cannot start in the middle. Evaluate each pruned model by itself.')
+            refuse((not torch.allclose(again, want, rtol=1e-3), f'{type(self.model).__name__} passes more than one '
+                    'hidden state from layer to layer. It cannot start in the middle. Evaluate each pruned model by '
+                    'itself.'))
         self._tuple_size = size
     return (x, *[None] * (self._tuple_size - 1)) if self._tuple_size else x
 
@@ -413,16 +403,15 @@ def check_length(max_length: int, config: Any, positions: int | None = None) -> 
     """Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows by its config, or by
     its table of so many `positions`"""
     most = positions or getattr(config, 'max_position_embeddings', None)
-    if max_length < 1 or most and max_length > most:
-        up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
-        raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
+    up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
+    refuse((max_length < 1 or most and max_length > most, f'max_length={max_length}: give 1 {up_to}.'))
 
 def check_vocabulary(stack: LayerStack, ids: Iterable[Sequence[int]]) -> None:
     "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
     top = max((max(o) for o in ids if len(o)), default=0)
-    if top >= stack.embedding_rows:
-        raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to '
-                             f'{stack.embedding_rows-1}. They do not belong together: load both from the same place.')
+    rows = stack.embedding_rows
+    refuse((top >= rows, f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do not '
+            'belong together: load both from the same place.'))
 
 # %% ../../nbs/course/01_stack.ipynb #3940560d
 @patch(as_prop=True)

@@ -4,14 +4,14 @@
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #59a5cd71
 from __future__ import annotations
-import json, shutil, sys, time
-from collections.abc import Iterator, Sequence
+import sys, time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .. import __version__
-from ..core import PrunebookError, atomic_write, digest, public_name, read_json, work_folder
+from ..core import PrunebookError, atomic_write, digest, goes_on, public_name, work_folder
 from ..data.texts import load_texts, text_assets
 from ..estimates import Size
 from ..evaluation.tasks import task_title
@@ -28,9 +28,8 @@ from ..similarity.distances import LayerDistances
 if TYPE_CHECKING:
     import pandas as pd
 
-
 # %% auto #0
-__all__ = ['PRESETS', 'Preset', 'named_texts', 'started_work', 'reproduce', 'paper_budget', 'write_distances']
+__all__ = ['PRESETS', 'Preset', 'named_texts', 'reproduce', 'paper_budget', 'write_distances']
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #739a6b07
 @dataclass(frozen=True)
@@ -97,15 +96,6 @@ def _source_mark(name: str) -> str:
     with open(path, 'rb') as f: parts = digest(path.stat().st_size, *iter(lambda: f.read(1 << 24), b''))
     return f'{public_name(name)} {parts[:8]}'
 
-@contextmanager
-def started_work(out: str | Path, asked: dict[str, Any], *args: Any) -> Iterator[Path]:
-    "`work_folder` with its arguments, but work that is refused before it left anything leaves no folder"
-    with work_folder(out, asked, *args) as work:
-        try: yield work
-        except BaseException:
-            if {p.name for p in work.iterdir()} <= {'asked.json'}: shutil.rmtree(work)
-            raise
-
 # %% ../../nbs/reference/paper/reproduce.ipynb #4c470c70
 def reproduce(
     model: str = 'demo',                  # As in `load_model`
@@ -147,7 +137,7 @@ def reproduce(
         yield
         seconds[name] = round(time.perf_counter() - start, 1)
 
-    with started_work(out, asked, not force or _goes_on(out, asked), force, reads) as work:
+    with work_folder(out, asked, not force or goes_on(out, asked), force, reads) as work:
         with step('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
         known = getattr(LayerStack(whole).config, 'max_position_embeddings', None) or p.max_length
@@ -228,12 +218,6 @@ def _paper_sweeps(base, only=None):
         for rank in {2, 64} - {base.healing.rank}:
             found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))
     return found
-
-def _goes_on(out, asked):
-    "Is there unfinished work at `out` that was started with the same settings?"
-    note = Path(out).with_name(Path(out).name + '.unfinished')/'asked.json'
-    try: return read_json(note) == json.loads(json.dumps(asked))
-    except PrunebookError: return False
 
 def paper_budget(
     model: str | Size,                  # As in `load_model`, or a `Size`

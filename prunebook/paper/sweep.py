@@ -69,6 +69,7 @@ class SweepConfig(Settings):
     n_calibration: int = setting(64, whole(1))                 # How many of them for distances
     n_search: int = setting(16, whole(1))                      # How many for strategies that search by the loss
     healing_texts: str = setting('demo', _text)                # Texts to heal on
+    column: str = setting('text', _text)                       # Of these texts, the field that holds the text
     data_dir: str | None = setting(None, or_none(_text))       # Folder with NAME.jsonl files; see `load_questions`
     batch_tokens: int | None = setting(None, _limit)           # Most tokens of a batch; `token_budget` if `None`
     memory: float = setting(1., number(1e-9, float('inf'), 'a number of GB above 0'))  # Of stored states, at most
@@ -189,13 +190,14 @@ def check_sweep(
     if config.healed_ns: _healing_texts(config)
 
 def _calibration(config, n):
-    return load_texts(config.calibration, split='calibration' if config.calibration == 'demo' else None, n=n)
+    split = 'calibration' if config.calibration == 'demo' else None
+    return load_texts(config.calibration, split, n, config.column)
 
 def _healing_texts(config):
     "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
     name, recipe = config.healing_texts, config.healing
     if text_assets(name): return load_texts(name, split='healing')
-    return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size)
+    return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size, column=config.column)
 
 def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:

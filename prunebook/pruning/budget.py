@@ -4,19 +4,19 @@
 
 # %% ../../nbs/reference/pruning/budget.ipynb #80a5066e
 from __future__ import annotations
-import math, numbers, operator, re
+import math, operator, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError
+from ..core import PrunebookError, check, explained, number, refuse
 from ..model.configs import SHARED_TABLES
 from ..model.stack import LayerStack, check_layers, fingerprint, show_layers
 if TYPE_CHECKING:
     import torch
-    from prunebook.similarity.distances import LayerDistances
+    from prunebook import LayerDistances
     from transformers import PreTrainedModel
 
 # %% auto #0
@@ -96,38 +96,32 @@ def as_budget(
 ) -> tuple[str, float] | None:  # The limit's name and value; `None` if only `n` is given
     "The one limit that is given. Raises `PrunebookError` for none, for several, or for one that is no number above 0"
     given = {k: v for k, v in dict(n=n, **limits).items() if v is not None}
-    if len(given) != 1:
-        said = ' and '.join(f'{k}={v!r}' for k, v in given.items()) or 'nothing'
-        raise PrunebookError(f'{said} given. Give exactly one of n, {", ".join(_limits)}.')
+    said = ' and '.join(f'{k}={v!r}' for k, v in given.items()) or 'nothing'
+    refuse((len(given) != 1, f'{said} given. Give exactly one of n, {", ".join(_limits)}.'))
     (name, value), = given.items()
     if name == 'n': return None
     most = 1 if name == 'share' else math.inf
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < most:
-        raise PrunebookError(f'{name}={value!r}: give a number above 0 ({_limits[name]}).')
+    check(number(math.ulp(0), most, f'a number above 0 ({_limits[name]})'), **given)
     return name, float(value)
 
 def in_words(left: dict[str, float]) -> str:
     "A size, as `LayerSizes.after` gives it, on one line. Raises `PrunebookError` for anything else"
-    try:
+    with explained(f'{left!r:.80} does not say what a cut gives', 'Leave it out.'):
         return (f'{left["params"]:,} parameters, {left["gb"]:.3g} GB of weights, generation predicted '
                 f'{left["speedup"]:.2f} times as fast')
-    except (TypeError, ValueError, LookupError):
-        raise PrunebookError(f'{left!r:.80} does not say what a cut gives. Leave it out.') from None
 
 # %% ../../nbs/reference/pruning/budget.ipynb #0dd05385
 def _fit_budget(choose, sizes, budget):
     "The plan `choose(n)` of the least n that fits and is allowed. Raises `PrunebookError` if none does"
     (name, value), depth = budget, sizes.depth
     fits = lambda left: left[name] >= value if name == 'speedup' else left[name] <= value
-    if fits(whole := sizes.after()):
-        raise PrunebookError(f'{name}={value:g}: the unpruned model already fits ({in_words(whole)}). '
-                             'No layer needs to go.')
     counts = dict(speedup=sizes.work, gb=sizes.bytes, params=sizes.parameters)[name]
     largest = sorted(range(depth), key=lambda i: -counts[i])
     least = next((n for n in range(1, depth) if fits(sizes.after(largest[:n]))), None)
-    if least is None:
-        raise PrunebookError(f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers '
-                             f'dropped, gives {in_words(sizes.after(largest[:-1]))}.')
+    refuse((fits(whole := sizes.after()), f'{name}={value:g}: the unpruned model already fits ({in_words(whole)}). '
+            'No layer needs to go.'),
+           (least is None, f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers dropped, '
+            f'gives {in_words(sizes.after(largest[:-1]))}.'))
     for n in range(least, depth):
         try: plan = choose(n)
         except NotAllowed:
@@ -142,22 +136,20 @@ def _known_depth(depth, distances, model):
     "The number of layers. Raises `PrunebookError` if it is not known, or `distances` are of another depth"
     if depth is None and model is not None: depth = len(LayerStack(model))
     if depth is None and distances is not None: depth = distances.depth
-    if depth is None: raise PrunebookError('the number of layers is not known. Give depth=, distances= or model=.')
+    refuse((depth is None, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     return operator.index(depth)
 
 def _check_depth(what, found, depth):
     "Raises `PrunebookError` for what belongs to a model of another depth"
-    if found != depth:
-        raise PrunebookError(f'{what} {found} layers and the model has {depth}. Give what belongs to this model.')
+    refuse((found != depth, f'{what} {found} layers and the model has {depth}. Give what belongs to this model.'))
 
 def check_distances(distances: LayerDistances, model: PreTrainedModel) -> None:
     "Raises `PrunebookError` if `distances` are of another model. Without a fingerprint, only the depth is compared"
     _known_depth(None, distances, model)
-    was = distances.info.get('model_fingerprint')
-    if was and was != (now := fingerprint(model)):
-        raise PrunebookError(f'the distances were measured on another model (fingerprint {was}; this one has {now}). '
-                             'Measure this model.')
+    was, now = distances.info.get('model_fingerprint'), fingerprint(model)
+    refuse((was not in (None, now), f'the distances were measured on another model (fingerprint {was}; this one has '
+            f'{now}). Measure this model.'))
 
 # %% ../../nbs/reference/pruning/budget.ipynb #fc658ba5
 @dataclass(frozen=True)
@@ -175,9 +167,8 @@ class NotAllowed(PrunebookError):
 def _as_allowed(allowed, depth):
     "A function as `Allowed`. Raises `PrunebookError` for anything else, or one for a model of another depth"
     if callable(allowed): return Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
-    if not hasattr(allowed, 'fits'):
-        raise PrunebookError(f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
-                             'served_by("mlx", model.config).')
+    refuse((not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
+            'served_by("mlx", model.config).'))
     if allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
     return allowed
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..model.assets import ASSETS, check_hub, fetch
-from ..core import PrunebookError, first_line, free_place, new_folder, printable, read_json, redact
+from ..model.assets import ASSETS, allowed_models, check_hub, fetch
+from ..core import PrunebookError, existing_folder, explained, first_line, free_place, new_folder, printable
+from ..core import read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
 from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
 from ..model.stack import Block, LayerStack, show_layers
@@ -48,8 +49,8 @@ def read_header(file: str | Path) -> list[Tensor]:
     """The tensors of a .safetensors file, in the order of their bytes. Raises `PrunebookError` if the file is cut off,
     or if they do not fill it as their shapes say"""
     file, most = Path(file), 2**25
-    if file.exists() and not file.is_file(): raise PrunebookError(f'{file} is no plain file. Give a .safetensors file.')
-    try:
+    refuse((file.exists() and not file.is_file(), f'{file} is no plain file. Give a .safetensors file.'))
+    with explained(f'cannot read {file}', 'Fetch or save it again: it is damaged, or was not written to its end.'):
         with open(file, 'rb') as f:
             size, n = file.stat().st_size, int.from_bytes(f.read(8), 'little')
             if n > min(most, size - 8):
@@ -64,10 +65,6 @@ def read_header(file: str | Path) -> list[Tensor]:
             sound = isinstance(t.dtype, str) and all(type(o) is int and o >= 0 for o in (*t.shape, t.size))
             if not sound or t.dtype in _bits and prod(t.shape) * _bits[t.dtype] != 8 * t.size:
                 raise ValueError(f'{t.name} should be {t.dtype} of shape {list(t.shape)} and has {t.size:,} bytes')
-    except OSError as e: raise PrunebookError(f'cannot read {file}: {e.strerror}.') from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise PrunebookError(f'{file}: {first_line(e)}. The file is damaged or was not written to its end. '
-                             'Fetch or save it again.') from None
     return found
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #799e6831
@@ -83,8 +80,8 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     folder = Path(folder)
     config = folder/'config.json'
     named = read_json(config).get('transformers_weights') if config.is_file() else None
-    if named is not None and not _is_beside(named, '.safetensors', '.safetensors.index.json'):
-        raise PrunebookError(f'{config} names the weights {named!r}, which is no safetensors file beside it.')
+    refuse((named is not None and not _is_beside(named, '.safetensors', '.safetensors.index.json'),
+            f'{config} names the weights {named!r}, which is no safetensors file beside it.'))
     names = [named] if named else ['model.safetensors', _INDEX]
     file = next((folder/o for o in names if (folder/o).is_file()), None)
     if file is None:
@@ -96,16 +93,15 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
         raise PrunebookError(f'{folder} has no {" and no ".join(names)}. {advice}')
     if file.suffix == '.safetensors': return read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
-    if not isinstance(places, dict) or not places or not all(isinstance(v, str) for v in places.values()):
-        raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
-    for name in (shards := sorted(set(places.values()))):
-        if not _is_beside(name, '.safetensors') or not file.with_name(name).is_file():
-            raise PrunebookError(f'{file} names {name!r}, and there is no such safetensors file beside it. '
-                                 'Fetch the missing shard.')
+    sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
+    refuse((not sound, f'{file} has no weight_map of names to files. Fetch it again.'))
+    shards = sorted(set(places.values()))
+    refuse(*((not _is_beside(o, '.safetensors') or not file.with_name(o).is_file(),
+              f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.') for o in shards))
     found = [t for name in shards for t in read_header(file.with_name(name))]
-    if lost := sorted(set(places.items()) - {(t.name, t.file.name) for t in found}):
-        raise PrunebookError(f'{file} says that {lost[0][0]} is in {lost[0][1]}, and it is not there '
-                             f'({len(lost)} such tensors). Fetch the shards again.')
+    lost = sorted(set(places.items()) - {(t.name, t.file.name) for t in found})
+    if lost: raise PrunebookError(f'{file} says that {lost[0][0]} is in {lost[0][1]}, and it is not there '
+                                  f'({len(lost)} such tensors). Fetch the shards again.')
     return [t for t in found if places.get(t.name) == t.file.name]
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #591e0947
@@ -122,14 +118,13 @@ def layers_prefix(
         if m and not re.search(r'vision|visual|audio|image|encoder\.layers', m[1]):
             sizes = groups.setdefault(m[1], {})
             sizes[int(m[2])] = sizes.get(int(m[2]), 0) + t.size
-    if not groups:
-        raise PrunebookError('no tensor has the name of a numbered layer, such as model.layers.0.… '
-                             'Give a decoder-only checkpoint.')
+    refuse((not groups, 'no tensor has the name of a numbered layer, such as model.layers.0.… Give a decoder-only '
+            'checkpoint.'))
     sound = {k: v for k, v in groups.items() if all(i in v for i in range(depth))}
-    if sound: return max(sound, key=lambda k: sum(sound[k].values()))
-    name, numbers = max(groups.items(), key=lambda kv: sum(kv[1].values()))
-    raise PrunebookError(f'the config says {depth} layers, and the weights hold {len(numbers)} '
-                         f'({name}: {show_layers(sorted(numbers))}). Correct the one that is wrong.')
+    name, numbers = max((sound or groups).items(), key=lambda kv: sum(kv[1].values()))
+    refuse((not sound, f'the config says {depth} layers, and the weights hold {len(numbers)} ({name}: '
+            f'{show_layers(numbers)}). Correct the one that is wrong.'))
+    return name
 
 def layer_number(name: str, prefix: str) -> tuple[int | None, str]:
     "The layer of a tensor, or `None` outside the layers; and the rest of its name"
@@ -152,26 +147,22 @@ def _all_alike(text):
     return text.get('model_type') in _alike and not mixed
 
 def _cut_config_file(folder, keep):
-    """The config.json of a checkpoint, cut to the layers `keep`; by a model that is built without weights if its layers
-    are of several kinds. Raises `PrunebookError` where it cannot be cut"""
+    """The config.json of a checkpoint, cut to the layers `keep`. If its layers are of several kinds, a model
+    without weights is cut. Raises `PrunebookError` where it cannot be cut"""
     config = read_json(folder/'config.json')
     config.pop('transformers_weights', None)  # the result uses the usual names
     text, depth = decoder_config(config)
-    if text.get('hidden_size_per_layer_input'):
-        raise PrunebookError('the layers of this model share a table of embeddings, whose columns cannot be removed by '
-                             'copying bytes. Load the model and use prune_model.')
+    refuse((text.get('hidden_size_per_layer_input'), 'the layers of this model share a table of embeddings, whose '
+            'columns cannot be removed by copying bytes. Load the model and use prune_model.'))
     if _all_alike(text):
         text |= cut_config(text, keep, depth)
         return _with_older_rotary(config)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     safe = dict(trust_remote_code=False)
-    try:
-        with torch.device('meta'):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **safe), **safe)
-    except Exception as e:
-        raise PrunebookError(f'transformers cannot build the model of {folder/"config.json"}: {first_line(e)}. '
-                             'Update transformers, or correct the config.') from e
+    with explained(f'transformers cannot build the model of {folder/"config.json"}',
+                   'Update transformers, or correct the config.'), torch.device('meta'):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **safe), **safe)
     made = model.config.architectures
     LayerStack(model).cut(keep)
     model.config.architectures = config.get('architectures') or made
@@ -223,7 +214,7 @@ def _copy_bytes(src, dst, start, size):
         except (AttributeError, OSError) as e:
             if isinstance(e, OSError) and e.errno not in cannot: raise
             n = dst.write(os.pread(src.fileno(), min(size, 1 << 22), start))
-        if not n: raise PrunebookError(f'{src.name} ended while it was being copied. Fetch it again.')
+        refuse((not n, f'{src.name} ended while it was being copied. Fetch it again.'))
         start, size = start + n, size - n
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #1c391d37
@@ -267,9 +258,9 @@ def files_beside(folder: Path) -> list[Path]:
     for p in found:
         real = Path(os.path.realpath(p))
         cached = real.parent.name == 'blobs' and real.parent.parent.name.startswith('models--')
-        if not real.is_file() or not cached and not any(o in real.parents for o in homes):
-            raise PrunebookError(f'{printable(p)} is a link or special file that leads to no plain file of the '
-                                 'checkpoint. It is not copied. Put a copy of the file in its place, or remove it.')
+        refuse((not real.is_file() or not cached and not any(o in real.parents for o in homes),
+                f'{printable(p)} is a link or special file that leads to no plain file of the checkpoint. It is not '
+                'copied. Put a copy of the file in its place, or remove it.'))
     return [p.relative_to(folder) for p in found]
 
 def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -279,18 +270,15 @@ def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
     if Path(name).is_dir(): return Path(name)
     check_hub(str(name), revision)
     skip = [f'*{o}' for o in _weight_endings if o != '.safetensors'] + ['original/*', 'onnx/*']
-    try:
+    with explained(f'{name}: no such folder, and not on the hub either', allowed_models()):
         from huggingface_hub import snapshot_download
         return Path(snapshot_download(str(name), revision=revision, ignore_patterns=skip))
-    except Exception as e:
-        raise PrunebookError(f'{name}: no such folder, and not on the hub either ({first_line(e)}). '
-                             'Give "demo", a folder with config.json and safetensors, or a hub id.') from None
 
 def check_room(new: Path, dst: Path, need: int) -> None:
     "Raises `PrunebookError` if the disk of `new` has fewer than `need` bytes free"
-    if need > (free := shutil.disk_usage(new).free):
-        raise PrunebookError(f'{dst} needs {need / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free. '
-                             'Nothing was written.')
+    free = shutil.disk_usage(new).free
+    refuse((need > free, f'{dst} needs {need / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free. Nothing was '
+            'written.'))
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #02cd0a4b
 def _sanitize(text):
@@ -380,9 +368,8 @@ def save_pruned(
 ) -> Path:                           # The folder
     "Checkpoint, tokenizer and model card in `out`, whole or not at all. Raises `PrunebookError` if it cannot write"
     record = getattr(model.config, 'prunebook', None)
-    if not record:
-        raise PrunebookError('this model was not pruned: config.prunebook is missing. Use prune_model, '
-                             'or save_pretrained for an unpruned model.')
+    refuse((not record, 'this model was not pruned: config.prunebook is missing. Use prune_model, or save_pretrained '
+            'for an unpruned model.'))
     with new_folder(out, force, [model.config.name_or_path]) as new:
         model.save_pretrained(new, **kwargs)
         widen_config(new)
@@ -465,8 +452,7 @@ def check_checkpoint(
 ) -> list[str]:          # Problems, in words; empty if there are none
     """Is a checkpoint as its config says, does it reload completely, and does it generate the same with and without a
     key-value cache? Raises `PrunebookError` if there is no such folder"""
-    folder = Path(folder)
-    if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
+    folder = existing_folder(folder)
     return check_files(folder) or (_check_run(folder) if run else [])
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #ce495252
@@ -479,7 +465,7 @@ def export_plan(
     or as ShortGPT's list. Raises `PrunebookError` for another format"""
     if to == 'llama-quantize': return f'--prune-layers {",".join(map(str, plan))}'
     if to == 'shortgpt': return f'layers_to_remove = {list(plan)}'
-    if to != 'mergekit': raise PrunebookError(f'{to!r} is not a format. Give mergekit, llama-quantize or shortgpt.')
+    refuse((to != 'mergekit', f'{to!r} is not a format. Give mergekit, llama-quantize or shortgpt.'))
     if not re.fullmatch(r'[\w./-]+', model): model = json.dumps(model)
     runs = [o.split('-') for o in show_layers(plan.keep).split(', ')]
     part = '  - sources:\n      - model: {}\n        layer_range: [{}, {}]\n'

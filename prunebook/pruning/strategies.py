@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry, atomic_write, first_line, public_name, read_json
+from ..core import PrunebookError, Registry, atomic_write, check, explained, public_name, read_json, refuse
+from ..core import whole
 from ..model.configs import check_quantization
 from ..model.stack import Block, LayerStack, check_layers, show_layers, weight_sharing_copy
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _as_allowed, _check_depth, _fit_budget, _known_depth
 if TYPE_CHECKING:
-    from prunebook.similarity.distances import LayerDistances
+    from prunebook import LayerDistances
     from transformers import PreTrainedModel
 
 # %% auto #0
@@ -32,13 +33,11 @@ class Plan:
     details: dict[str, Any] = field(default_factory=dict)  # The numbers that the strategy measured
 
     def __post_init__(self):
-        depth = self.depth
-        if isinstance(depth, bool) or not hasattr(depth, '__index__') or depth < 1:
-            raise PrunebookError(f'depth={depth!r}: give the number of layers of the model, 1 or more.')
-        layers = tuple(map(operator.index, check_layers(self.layers, depth := operator.index(depth), 'drop')))
-        if not layers: raise PrunebookError('no layers to drop. Name at least one.')
-        if len(layers) == depth:
-            raise PrunebookError(f'drop {list(layers)}: these are all {depth} layers. Keep at least one.')
+        check(whole(1), depth=self.depth)
+        depth = operator.index(self.depth)
+        layers = tuple(check_layers(self.layers, depth, 'drop'))
+        refuse((not layers, 'no layers to drop. Name at least one.'),
+               (len(layers) == depth, f'drop {list(layers)}: these are all {depth} layers. Keep at least one.'))
         for k, v in dict(layers=layers, depth=depth).items(): object.__setattr__(self, k, v)
         if 'gives' in self.details: in_words(self.details['gives'])
 
@@ -65,35 +64,28 @@ class Plan:
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         "Read a file that `save` wrote. Raises `PrunebookError` for anything else"
-        try: return cls(**read_json(path))
-        except TypeError as e:
-            raise PrunebookError(f'{path} is no plan: {first_line(e)}. Give a file that Plan.save wrote.') from None
+        with explained(f'{path} is no plan', 'Give a file that Plan.save wrote.'): return cls(**read_json(path))
 
 # %% ../../nbs/course/03_pruning.ipynb #54c34af1
-def _parse_layers(text, depth):
-    "The layers that `text` names. Raises `PrunebookError` for anything else, outside the model, or named twice"
-    layers = []
-    for part in text.split(','):
-        m = re.fullmatch(r'\s*([0-9]{1,9})\s*(?:([-:])\s*([0-9]{1,9})\s*)?', part)
-        start, stop = (int(m[1]), int(m[3] or m[1]) + (m[2] != ':')) if m else (0, 0)
-        if not start < stop <= depth:
-            raise PrunebookError(f'layers {text!r}: {part.strip()!r} is no range of the layers 0 to {depth-1}. Write '
-                                 '11-18 (both ends included), 11:19 (end excluded) or 1,3,5.')
-        layers += range(start, stop)
-    return check_layers(layers, depth, 'layers')
-
 def as_plan(
     drop: Plan | Block | Sequence[int] | str,  # Layers to drop; as text "11-18" (both ends included), "11:19" or "1,3"
     depth: int                                 # Layers in the model
 ) -> Plan:
     "`drop` as a plan for `depth` layers. Raises `PrunebookError` if it is for another depth, or does not fit"
-    if isinstance(drop, numbers.Integral):
-        raise PrunebookError(f'{drop} is a number, and not the layers to drop. Name them, or choose so many: '
-                             f'choose_layers("simple", n={drop}, depth={depth}).')
+    refuse((isinstance(drop, numbers.Integral), f'{drop} is a number, and not the layers to drop. Name them, or choose '
+            f'so many: choose_layers("simple", n={drop}, depth={depth}).'))
     if isinstance(drop, Plan):
         _check_depth('the plan is for', drop.depth, depth)
         return drop
-    return Plan(_parse_layers(drop, depth) if isinstance(drop, str) else drop, depth)
+    if not isinstance(drop, str): return Plan(drop, depth)
+    layers = []
+    for part in drop.split(','):
+        m = re.fullmatch(r'\s*([0-9]{1,9})\s*(?:([-:])\s*([0-9]{1,9})\s*)?', part)
+        start, stop = (int(m[1]), int(m[3] or m[1]) + (m[2] != ':')) if m else (0, 0)
+        refuse((not start < stop <= depth, f'layers {drop!r}: {part.strip()!r} is no range of the layers 0 to '
+                f'{depth-1}. Write 11-18 (both ends included), 11:19 (end excluded) or 1,3,5.'))
+        layers += range(start, stop)
+    return Plan(layers, depth)
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
 @dataclass(frozen=True)
@@ -138,8 +130,7 @@ def _random_block(n, depth, seed=0):
 
 def _keep_last(n, depth, k=2):
     "The deepest layers but the last `k`. Raises `PrunebookError` if they do not fit"
-    if isinstance(k, bool) or not hasattr(k, '__index__') or not 0 <= k <= depth - n:
-        raise PrunebookError(f'keep_last: k={k} and n={n} do not fit in {depth} layers. Give k from 0 to {depth - n}.')
+    check(whole(0, depth - n), k=k)
     k = operator.index(k)
     return Plan(range(depth - k - n, depth - k), depth, 'keep_last', dict(k=k))
 
@@ -157,8 +148,8 @@ def _least_influence(n, depth, distances=None, influence=None):
     if influence is None: influence = getattr(distances, 'influence', None)
     if influence is None: influence = 1 - np.cos(np.pi * np.diagonal(distances.mean, 1))
     influence = np.asarray(influence, float)
-    if influence.shape != (depth,) or not np.isfinite(influence).all():
-        raise PrunebookError(f'influence has shape {influence.shape}: give {depth} finite numbers, one per layer.')
+    refuse((influence.shape != (depth,) or not np.isfinite(influence).all(),
+            f'influence has shape {influence.shape}: give {depth} finite numbers, one per layer.'))
     lowest = np.argsort(influence, kind='stable')
     details = dict(influence=influence.tolist(), order=lowest[:n].tolist())
     return Plan(tuple(lowest[:n].tolist()), depth, 'block_influence', details)
@@ -248,9 +239,8 @@ def choose_layers(
     listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
     row = Strategy('list', as_plan, 'layers by their numbers') if listed else _as_strategy(strategy)
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
-    if unknown and (row.name in STRATEGIES or not _takes_anything(row)):
-        raise PrunebookError(f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
-                             f'{", ".join(row.options) or "none"}. Leave the others out.')
+    refuse((unknown and (row.name in STRATEGIES or not _takes_anything(row)), f'strategy {row.name!r} has no option '
+            f'{", ".join(unknown)}. Its options are: {", ".join(row.options) or "none"}. Leave the others out.'))
     model = given.get('model')
     depth = _known_depth(depth or getattr(sizes, 'depth', None), distances, model)
     allowed = None if allowed is None else _as_allowed(allowed, depth)
@@ -267,15 +257,13 @@ def choose_layers(
         kind, limit = budget = as_budget(n, **limits)
         if kind == 'share': n = int(limit * depth + .5)
         else:
-            if sizes is None and model is None:
-                raise PrunebookError('a budget needs the sizes of the layers. Give model=, or '
-                                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).')
+            refuse((sizes is None and model is None, 'a budget needs the sizes of the layers. Give model=, or '
+                    'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).'))
             sizes = sizes or model_sizes(model)
             _check_depth('the sizes are of', sizes.depth, depth)
             how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
             return _fit_budget(lambda n: choose_layers(row, n, **how, **given), sizes, budget)
-    if isinstance(n, bool) or not hasattr(n, '__index__') or not 1 <= n < depth:
-        raise PrunebookError(f'n={n}: drop from 1 to {depth - 1} of {depth} layers.')
+    check(whole(1, depth - 1), n=n)
     given = given | dict(distances=distances)
     plan = _run_strategy(row, n, depth, given, measure)
     return plan if allowed is None else _allowed_plan(plan, allowed, given)

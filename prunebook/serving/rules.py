@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError
+from ..core import PrunebookError, explained, refuse
 from ..model.configs import cut_config, decoder_part, older_rotary
 from ..model.stack import check_layers, show_layers
 from ..pruning.budget import Allowed
@@ -51,9 +51,9 @@ def _rules_of(stack, model_type):
 def check_stacks(stacks: str | Iterable[str]) -> list[str]:
     "Names of stacks as a list. Raises `PrunebookError` for a name that is not in `STACKS`"
     given = [stacks] if isinstance(stacks, str) else list(stacks)
-    if given and all(o in STACKS for o in given): return list(dict.fromkeys(given))
-    bad = next((o for o in given if o not in STACKS), 'nothing')
-    raise PrunebookError(f'serve: {bad!r} is not a known stack. Give one or more of {", ".join(STACKS)}.')
+    for o in given or ['nothing']:
+        refuse((o not in STACKS, f'serve: {o!r} is not a known stack. Give one or more of {", ".join(STACKS)}.'))
+    return list(dict.fromkeys(given))
 
 # %% ../../nbs/reference/serving/rules.ipynb #a7c3d38c
 def _kinds_of(rule, raw, full):
@@ -93,7 +93,13 @@ def _kinds_of(rule, raw, full):
             wide = full['hidden_size'] // full['num_attention_heads']
             return [f'1/sqrt({wide if n == rule.step else full["head_dim"]:g})'] * n
         case 'rotary':
-            return [_show_rotary(*_rotary_of(full, o, rule.step)) for o in full.get('layer_types') or [''] * n]
+            nested = full.get('rope_parameters') or full.get('rope_scaling') or {}
+            def angles(layer_type):  # base and scaling in layers of a type, as transformers has them
+                mine = nested.get(layer_type, nested) if isinstance(nested.get(layer_type, 0), dict) else nested
+                base = mine.get('rope_theta') or full.get('rope_theta') or rule.step or 10_000.
+                exact = ', unrounded' if mine.get('truncate') is False else ''
+                return _show_rotary(float(base), (mine.get('rope_type') or mine.get('type') or 'default') + exact)
+            return [angles(o) for o in full.get('layer_types') or [''] * n]
         case 'top' | 'base':  # at the top of config.json; `kinds` names the field for sliding layers
             scaling = raw.get('rope_scaling') or {}
             named = scaling.get('type') or scaling.get('rope_type') or 'default'
@@ -102,13 +108,7 @@ def _kinds_of(rule, raw, full):
             return [_show_rotary(*(local if o else top)) for o in slides]
     raise PrunebookError(f'{rule.how!r} is not a way in which a stack finds the kind of a layer.')
 
-def _rotary_of(full, layer_type, usual):
-    "Base and scaling of the rotary angles in layers of a type, as transformers has them"
-    nested = full.get('rope_parameters') or full.get('rope_scaling') or {}
-    mine = nested.get(layer_type, nested) if isinstance(nested.get(layer_type, 0), dict) else nested
-    base = mine.get('rope_theta') or full.get('rope_theta') or usual or 10_000.
-    exact = ', unrounded' if mine.get('truncate') is False else ''
-    return float(base), (mine.get('rope_type') or mine.get('type') or 'default') + exact
+
 
 def _show_rotary(base, scaling):
     return 'none, it stops' if base is None else f'base {base:g}' + ('' if scaling == 'default' else f' ({scaling})')
@@ -120,7 +120,7 @@ def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, 
     """The decoder's fields in the content of a config.json, or in a config: as they stand there, and as transformers
     completes them, if one is missing that the rules read. Raises `PrunebookError` for anything else"""
     raw = config.to_dict() if hasattr(config, 'to_dict') else config
-    if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
+    refuse((not isinstance(raw, dict), f'{type(config).__name__}: give the content of a config.json.'))
     inner = decoder_part(raw)
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
     kind = inner.get('model_type') or raw['model_type']
@@ -155,10 +155,9 @@ def serving_verdict(
     """Does `stack` compute what transformers computes? By its rules. Raises `PrunebookError` for an unknown stack, or a
     config that is not as transformers writes it"""
     [stack] = check_stacks(stack)
-    try: return _verdict(stack, *config_fields(config), keep if keep is None else list(keep))
-    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as e:
-        raise PrunebookError('the config is not as transformers writes it: a field that refers to single layers has '
-                             f'an unexpected form ({type(e).__name__}: {str(e)[:200]}).') from e
+    with explained('the config is not as transformers writes it: a field that refers to single layers has an '
+                   'unexpected form'):
+        return _verdict(stack, *config_fields(config), keep if keep is None else list(keep))
 
 def _verdict(stack, raw, full, keep):
     known, right = _rules_of(stack, full['model_type']), _rules_of('transformers', full['model_type'])
@@ -217,9 +216,8 @@ def served_by(stacks: str | Iterable[str], config: dict[str, Any] | PreTrainedCo
     stacks, fields = check_stacks(stacks), config_fields(config)  # completed once, not for each cut
     depth = fields[1]['num_hidden_layers']
     for o in (serving_verdict(config, o, range(depth)) for o in stacks):
-        if o.status in ('unknown', 'not supported'):
-            raise PrunebookError(f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose without it, '
-                                 'and compare the result with `prunebook check`.')
+        refuse((o.status in ('unknown', 'not supported'), f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose '
+                'without it, and compare the result with `prunebook check`.'))
     broken = lambda keep: [o for o in (_verdict(s, *fields, keep) for s in stacks) if o.by_cut]
     fits = lambda keep: not broken(keep)
     return Allowed(fits, ', '.join(stacks), depth, lambda keep: str(broken(keep)[0]),

@@ -6,18 +6,19 @@
 from __future__ import annotations
 import json, math, os, tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, disk_errors, first_line, keep_apart, lock, read_json, recover, sync
+from ..core import PrunebookError, disk_errors, existing_folder, explained, first_line, installed, keep_apart
+from ..core import lock, read_json, recover, refuse, sync
 from ..model.assets import ASSETS, fetch
 from ..model.configs import decoder_config
 from ..pruning.checkpoint import check_files, check_room, read_tensors
-from .gguf import _check_convertible, _converter, _llama_tokens, _quantised, _runtime
+from .gguf import _check_convertible, _converter, _quantised, _run_job, _runtime
 from .gguf import llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
@@ -63,8 +64,8 @@ def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndar
     import torch
     from transformers import AutoModelForCausalLM
     from prunebook.model.stack import LayerStack
-    try: model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
-    except Exception as e: raise PrunebookError(f'{folder} cannot be loaded by transformers: {first_line(e)}.') from e
+    with explained(f'{folder} cannot be loaded by transformers'):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     stack, x = LayerStack(model), torch.tensor(ids)[None]
     with torch.no_grad():
         hidden = stack.body(x).last_hidden_state[0, :-1]
@@ -74,11 +75,10 @@ def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndar
 
 def _mlx_scores(folder, ids):
     "What mlx-lm computes for a text, in 32 bits. Raises `PrunebookError` if it is not there, or cannot load the folder"
-    RUNNERS['mlx'].need()
+    RUNNERS['mlx'].versions()
     import mlx.core as mx
     from mlx_lm.utils import load_model
-    try: model, _ = load_model(Path(folder))
-    except Exception as e: raise PrunebookError(f'mlx-lm cannot load {folder}: {first_line(e)}.') from e
+    with explained(f'mlx-lm cannot load {folder}'): model, _ = load_model(Path(folder))
     model.set_dtype(mx.float32)
     logits = model(mx.array([list(ids)]))[0, :-1].astype(mx.float32)
     picked = mx.take_along_axis(logits, mx.array(list(ids)[1:])[:, None], axis=1)[:, 0]
@@ -99,17 +99,15 @@ class _Runner:
     extra: str                                                   # That installs them
     scores: Callable[..., tuple[np.ndarray, np.ndarray]]  # (folder, ids): as `transformers_scores`
 
-    def need(self) -> str:
+    def versions(self) -> str:
         "Names and versions of the packages. Raises `PrunebookError` if one is missing"
-        try: return ', '.join(f'{o} {version(o)}' for o in self.packages)
-        except PackageNotFoundError as e:
-            raise PrunebookError(f'{e.name} is not installed. Run `pip install "prunebook[{self.extra}]"`.') from None
+        return ', '.join(f'{k} {v}' for k, v in installed(self.extra, *self.packages).items())
 
     @property
     def installed(self) -> bool:
         "Are its packages there?"
-        try: return bool(self.need())
-        except PrunebookError: return False
+        with suppress(PrunebookError): return bool(self.versions())
+        return False
 
 # stacks that can be run here
 RUNNERS = {'mlx': _Runner(('mlx', 'mlx-lm'), 'mlx', _mlx_scores),
@@ -184,19 +182,20 @@ def serving_report(
 ) -> list[Served]:                     # One for each stack
     """Does a checkpoint compute the same in other stacks as in transformers? Raises `PrunebookError` for a folder that
     is no checkpoint, or an unknown stack"""
-    names, folder = check_stacks(stacks), Path(folder)
-    if not folder.is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
+    names, folder = check_stacks(stacks), existing_folder(folder)
     config = read_json(folder/'config.json')
     quantised = _quantised(config)
     read_tensors(folder)  # refuses a folder without sound weights
     found, reference = [], None
     for name in names:
-        rule, runner = serving_verdict(config, name), RUNNERS.get(name)
+        rule, runner, how = serving_verdict(config, name), RUNNERS.get(name), ''
+        why = '' if run else 'not asked to run'
         if name == 'transformers': why = 'the reference'
         elif runner is None: why = 'read, not run'
-        elif not runner.installed: why = f'not installed: pip install "prunebook[{runner.extra}]"'
         elif quantised: why = 'the checkpoint is quantised'
-        else: why = '' if run else 'not asked to run'
+        else:
+            try: how = f'by running {runner.versions()}'
+            except PrunebookError as e: why = str(e).rstrip('.')
         if why:
             found.append(Served(name, rule.status, f'by rules only ({why})', rule.why, rule))
             continue
@@ -204,7 +203,7 @@ def serving_report(
         if reference is None: reference = transformers_scores(folder, ids)
         try: result = agreement_of(reference, runner.scores(folder, ids))
         except PrunebookError as e: result = e
-        found.append(_judge(rule, f'by running {runner.need()}', result))
+        found.append(_judge(rule, how, result))
     return found
 
 # %% ../../nbs/reference/serving/stacks.ipynb #23624ba2
@@ -247,7 +246,16 @@ def export_gguf(
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
     folder, out = Path(fetch(str(folder)) if str(folder) in ASSETS else folder), Path(os.path.abspath(out))
-    _check_export(folder, out, type, force, tokenizer)
+    _check_convertible(folder, type)
+    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
+    keep_apart(out, [folder])
+    refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'),
+           (out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
+           (out.is_dir() or out.is_symlink(), f'{out} is a folder or a link. Give another name.'),
+           (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
+           (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.'))
+    size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
+    check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
     plain_type = type if type in ('f32', 'bf16') else 'f16'
     with disk_errors(out), lock(out):
         recover(out)
@@ -271,34 +279,20 @@ def _allowed(want, type): return float(_of_types[type] * max(1, -want[0].mean())
 def _within_tolerance(folder, want, path, type, ids, window):
     "The agreement of a GGUF file with the scores `want`. Raises `PrunebookError` if it is too far for its type"
     found = agreement_of(want, llama_scores(path, ids, window))
-    if found.mean <= _allowed(want, type): return found
     verdict = serving_verdict(read_json(folder/'config.json'), 'llama.cpp-mended')
     why = f' {verdict.why}' if verdict.status == 'differs' else ''
-    raise PrunebookError(f'llama.cpp does not compute what transformers computes: {found}. At most '
-                         f'{_allowed(want, type):.4f} nats are allowed for {type}.{why} Nothing was written.')
+    refuse((not found.mean <= _allowed(want, type), f'llama.cpp does not compute what transformers computes: {found}. '
+            f'At most {_allowed(want, type):.4f} nats are allowed for {type}.{why} Nothing was written.'))
+    return found
 
-def _check_export(folder, out, type, force, tokenizer):
-    "Refuse, before any work, what cannot become a file at `out`"
-    _check_convertible(folder, type)
-    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
-    keep_apart(out, [folder])
-    for wrong, why in (
-            (faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'),
-            (out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
-            (out.is_dir() or out.is_symlink(), f'{out} is a folder or a link. Give another name.'),
-            (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
-            (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.')):
-        if wrong: raise PrunebookError(why)
-    size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
-    check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
+
 
 def _check_tokens(folder, path):
     "Raises `PrunebookError` if llama.cpp splits the probe text into other tokens than the folder's tokenizer"
     from transformers import AutoTokenizer
     want = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(_probe)['input_ids']
-    got = _llama_tokens(path, _probe)
-    if want == got: return
+    got = _run_job('tokens', path=str(path), text=_probe)
     at = next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), min(len(want), len(got)))
-    raise PrunebookError(f'llama.cpp tokenizes a text differently from the tokenizer of {folder}: {len(got)} and '
-                         f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer is not '
-                         'one that llama.cpp knows.')
+    refuse((want != got, f'llama.cpp tokenizes a text differently from the tokenizer of {folder}: {len(got)} and '
+            f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer is not one that '
+            'llama.cpp knows.'))

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import PrunebookError, Registry, atomic_write, digest, first_line, process, public_name
+from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, one_of, process
+from ..core import public_name, refuse, whole
 from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, check_vocabulary, evaluating, fingerprint
 from .stopping import (RunningCovariance, StoppingRule, Verdict, _by_endpoints,
@@ -164,9 +165,7 @@ class LayerDistances:
 
     def ranked(self, n: int) -> list[Block]:
         "All blocks of `n` layers, most alike first, the shallower on a tie. Raises `PrunebookError` for other sizes"
-        if not hasattr(n, '__index__') or not 1 <= n < self.depth:
-            raise PrunebookError(f'n={n}: give 1 to {self.depth - 1} layers for a block of a model of {self.depth}.')
-        n = operator.index(n)
+        check(whole(1, self.depth - 1), n=n)
         return [Block(int(l), n) for l in np.argsort(np.diagonal(self.mean, n), kind='stable')]
 
     def best_block(self, n: int) -> Block:
@@ -176,9 +175,8 @@ class LayerDistances:
     def verdicts(self, rule: StoppingRule | None = None) -> dict[int, Verdict]:
         """What the measurement says of each block size, by `rule`, or by the rule of the run,
         or at 95 % for all sizes together. Raises `PrunebookError` without covariances"""
-        if self.cov is None:
-            raise PrunebookError('these distances have no covariances, so differences between blocks have no error. '
-                                 'Measure again with layer_distances.')
+        refuse((self.cov is None, 'these distances have no covariances, so differences between blocks have no error. '
+                'Measure again with layer_distances.'))
         ran = self.info.get('until')
         rule = rule or (StoppingRule(**ran) if ran else StoppingRule(range(1, self.depth)))
         found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
@@ -206,7 +204,7 @@ class LayerDistances:
 
     def save(self, folder: str | Path) -> Path:
         """Write `distances.safetensors` into `folder`, which is made if missing, whole or not at all: mean, sem, count,
-        cov between blocks; other measures as `name.mean`, …; the rest as JSON in its header"""
+        cov between blocks, other measures as `name.mean`, …, and the rest as JSON in its header"""
         from safetensors.numpy import save
         folder, arrays = Path(folder), dict(count=np.array(self.count))
         for prefix, d in {'': self, **{f'{k}.': o for k, o in self.also.items()}}.items():
@@ -222,40 +220,35 @@ class LayerDistances:
     def load(cls, folder: str | Path) -> LayerDistances:
         "Read a folder that `save` wrote. Raises `PrunebookError` if the file is not there, or damaged"
         file = Path(folder)/'distances.safetensors'
-        if not file.is_file():
-            raise PrunebookError(f'{folder}: there is no distances.safetensors here. '
-                                 'Give a folder that LayerDistances.save or `prunebook similarity` wrote.')
-        try: return _read(file)
-        except Exception as e:
-            why = f'{type(e).__name__}: {first_line(e)}'
-            raise PrunebookError(f'{folder}: the distances are damaged ({why}). Measure again.') from e
+        refuse((not file.is_file(), f'{folder}: there is no distances.safetensors here. Give a folder that '
+                'LayerDistances.save or `prunebook similarity` wrote.'))
+        from safetensors import safe_open
+        def make(prefix, info, **kw):
+            mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
+            if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
+                    and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
+                raise ValueError('its tables do not fit together')
+            if packed is None: return cls(mean, sem, count, skipped, None, info, **kw)
+            between, cov = _between_blocks(depth), np.zeros((depth, depth, depth))
+            if packed.shape != (between.sum(),): raise ValueError('its covariances do not fit')
+            cov[between] = packed
+            return cls(mean, sem, count, skipped, cov, info, **kw)
+        with explained(f'{folder}: the distances are damaged', 'Measure again.'), safe_open(file, 'np') as f:
+            info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
+            count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
+            if type(count) is not int or count < 1 or not isinstance(skipped, list):
+                raise ValueError('its count is wrong')
+            if info.get('until'): StoppingRule(**info['until'])
+            return make('', info, also={k: make(f'{k}.', info | dict(measure=k)) for k in also})
 
 def _between_blocks(depth):
     "(L, L, L) mask of the covariances that are between blocks: both must end inside the model"
     exists = np.arange(depth) + np.arange(1, depth + 1)[:, None] <= depth  # [n-1, l]
     return exists[:, :, None] & exists[:, None]
 
-def _read(file):
-    "The distances of a file; all kinds of errors if it is damaged"
-    from safetensors import safe_open
-    with safe_open(file, 'np') as f:
-        info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
-    count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
-    def make(prefix, info, **kw):
-        mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
-        if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
-                and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
-            raise ValueError('its tables do not fit together')
-        if packed is None: return LayerDistances(mean, sem, count, skipped, None, info, **kw)
-        if packed.shape != (depth * (depth + 1) * (2*depth + 1) // 6,): raise ValueError('its covariances do not fit')
-        cov = np.zeros((depth, depth, depth))
-        cov[_between_blocks(depth)] = packed
-        return LayerDistances(mean, sem, count, skipped, cov, info, **kw)
-    if type(count) is not int or count < 1 or not isinstance(skipped, list): raise ValueError('its count is wrong')
-    if info.get('until'): StoppingRule(**info['until'])
-    return make('', info, also={k: make(f'{k}.', info | dict(measure=k)) for k in also})
-
 # %% ../../nbs/course/02_distances.ipynb #982c333d
+_probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
+
 def layer_distances(
     model: PreTrainedModel,    # Any decoder-only transformers model, on any device or devices
     tokenizer: PreTrainedTokenizerBase,
@@ -274,20 +267,29 @@ def layer_distances(
     Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"""
     from tqdm.auto import tqdm
     stack, measures, texts = LayerStack(model), list(measures), as_texts(texts, tokenizer)
-    if not any(o.strip() for o in texts):
-        raise PrunebookError(f'none of the {len(texts)} texts has any words. Give at least one document.')
-    if not measures: raise PrunebookError(f'measures is empty. Give one or more of {", ".join(MEASURES)}.')
+    refuse((not any(o.strip() for o in texts),
+            f'none of the {len(texts)} texts has any words. Give at least one document.'),
+           (not measures, f'measures is empty. Give one or more of {", ".join(MEASURES)}.'))
     for m in measures: MEASURES.find(m)
-    if tokens not in ('last', 'all', 'mean'): raise PrunebookError(f'tokens={tokens!r}: give "last", "all" or "mean".')
-    if every < 1: raise PrunebookError(f'every={every}: give 1 or more texts between two looks.')
+    check(one_of('last', 'all', 'mean'), tokens=tokens)
+    check(whole(1), every=every)
     check_length(max_length, stack.config, stack.positions)
     if until: until.check(len(stack))
     take = dict(measures=measures, tokens=tokens, max_length=operator.index(max_length),
                 batch_tokens=operator.index(token_budget(batch_tokens, stack.device)))
     rule = asdict(until) | dict(ns=list(until.ns)) if until else None
     settings = take | dict(every=operator.index(every), until=rule)
-    prints = _run_prints(model, tokenizer, texts, settings) if partial else None
-    (rank, world), gather = process(), _gather(stack.device)
+    prints = None
+    if partial:  # tells runs apart: by the weights, the tokenizer's vocabulary and its output for a probe, the texts
+        seen = tokenizer(_probe, add_special_tokens=True, verbose=False)['input_ids']
+        prints = dict(model=fingerprint(model), tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
+                      texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
+                      settings=digest(json.dumps(settings, sort_keys=True)))
+    (rank, world), gather = process(), lambda o: o
+    if world > 1:  # join the lists of all processes, in their order
+        from accelerate import PartialState
+        from accelerate.utils import gather_object as gather
+        PartialState(cpu=stack.device.type == 'cpu')
     left = partial and rank == 0 and os.path.exists(partial)  # the first process reads it for all
     state = gather([_MeasurementCheckpoint.load(Path(partial), prints) if left else _MeasurementCheckpoint()])[0]
     bar = tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0)
@@ -306,19 +308,3 @@ def layer_distances(
     if until: info['settled'] = {str(k): v for k, v in sorted(state.settled.items())}
     made = lambda m, also=None: LayerDistances.of(state.found[m], state.skipped, info | dict(measure=m), also)
     return made(measures[0], {m: made(m) for m in measures[1:]})
-
-def _run_prints(model, tokenizer, texts, settings):
-    "Tells runs apart: by the weights, the tokenizer's vocabulary and its output for a probe, the texts, the settings"
-    probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
-    seen = tokenizer(probe, add_special_tokens=True, verbose=False)['input_ids']
-    return dict(model=fingerprint(model), tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
-                texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
-                settings=digest(json.dumps(settings, sort_keys=True)))
-
-def _gather(device):
-    "A function that joins the lists of all processes, in their order; with one process it returns the list itself"
-    if process().world == 1: return lambda o: o
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-    PartialState(cpu=device.type == 'cpu')
-    return gather_object

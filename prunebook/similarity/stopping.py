@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from ..core import PrunebookError, atomic_write, first_line
+from ..core import Rule, atomic_write, check, explained, number, refuse
 
 # %% auto #0
 __all__ = ['by_size', 'RunningCovariance', 'Verdict', 'StoppingRule']
@@ -57,7 +57,7 @@ class RunningCovariance:
 # %% ../../nbs/reference/similarity/stopping.ipynb #eede3d37
 def _anytime_threshold(count: int, alpha: float, g: float = 0.1) -> float:
     """The paired t statistic that a difference of zero reaches with probability ≤ `alpha` over all looks together
-    (arXiv:2310.03722). `count` texts so far, `g` the expected squared effect size; infinite for too few texts"""
+    (arXiv:2310.03722). `count` texts so far, `g` the expected squared effect size. Infinite for too few texts"""
     if count < 2: return math.inf
     k = (math.sqrt(1 + count * g) / alpha) ** (2 / count)
     if k >= 1 + count * g: return math.inf
@@ -82,18 +82,6 @@ class Verdict:
         "No rival is left, or none that matters"
         return self.certain or self.tie
 
-def _best_of_size(n, found, threshold, tolerance):
-    "The leader among the blocks of `n` layers, and the rivals it has not beaten by `threshold` paired standard errors"
-    size = len(found.mean) - n + 1
-    mean, cov = found.mean[n-1, :size], found.cov[n-1, :size, :size]
-    best, var = int(mean.argmin()), np.diagonal(cov)
-    others = [i for i in range(size) if i != best]
-    if threshold == math.inf: return Verdict(n, best, tuple(others), False)
-    gap = mean - mean[best]
-    reach = threshold * np.sqrt(np.maximum(var + var[best] - 2 * cov[best], 0) / found.count)
-    rivals = tuple(i for i in others if gap[i] <= reach[i])
-    return Verdict(n, best, rivals, bool(rivals) and all(gap[i] + reach[i] <= tolerance for i in rivals))
-
 # %% ../../nbs/reference/similarity/stopping.ipynb #a10b6563
 @dataclass(frozen=True)
 class StoppingRule:
@@ -104,25 +92,36 @@ class StoppingRule:
 
     def __post_init__(self):
         ns, confidence, tolerance = tuple(self.ns), float(self.confidence), float(self.tolerance)
-        sizes = [n for n in ns if hasattr(n, '__index__') and not isinstance(n, bool)]
-        for good, said in ((ns and len(sizes) == len(ns), f'ns={list(ns)}: give block sizes, such as [1, 2, 4]'),
-                           (0 < confidence < 1, f'confidence={confidence}: give a number between 0 and 1'),
-                           (tolerance >= 0, f'tolerance={tolerance}: give 0 or a small distance, such as 0.002')):
-            if not good: raise PrunebookError(f'{said}.')
+        sizes = lambda ns: ns and all(hasattr(n, '__index__') and not isinstance(n, bool) for n in ns)
+        check(Rule(sizes, 'block sizes, such as (1, 2, 4)'), ns=ns)
+        check(number(math.ulp(0), 1, 'a number between 0 and 1'), confidence=confidence)
+        check(number(0, math.inf, '0 or a small distance, such as 0.002'), tolerance=tolerance)
         made = dict(ns=tuple(map(operator.index, ns)), confidence=confidence, tolerance=tolerance)
         for name, value in made.items(): object.__setattr__(self, name, value)
 
     def check(self, depth: int) -> None:
         "Raises `PrunebookError` for sizes that a model of `depth` layers does not have"
-        if bad := [n for n in self.ns if not 1 <= n < depth]:
-            raise PrunebookError(f'StoppingRule(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} '
-                                 f'of a model of {depth} layers. Leave them out.')
+        bad = [n for n in self.ns if not 1 <= n < depth]
+        refuse((bad, f'StoppingRule(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} of a model '
+                f'of {depth} layers. Leave them out.'))
 
     def look(self, found: RunningCovariance) -> list[Verdict]:
-        "A verdict for each block size"
+        "For each block size the leader, and the rivals that it has not beaten by enough paired standard errors"
         self.check(depth := len(found.mean))
         threshold = _anytime_threshold(found.count, (1 - self.confidence) / sum(depth - n for n in self.ns))
-        return [_best_of_size(n, found, threshold, self.tolerance) for n in self.ns]
+        verdicts = []
+        for n in self.ns:
+            size = depth - n + 1
+            mean, cov = found.mean[n-1, :size], found.cov[n-1, :size, :size]
+            best, var = int(mean.argmin()), np.diagonal(cov)
+            rivals, tie = [i for i in range(size) if i != best], False
+            if threshold < math.inf:
+                gap = mean - mean[best]
+                reach = threshold * np.sqrt(np.maximum(var + var[best] - 2 * cov[best], 0) / found.count)
+                rivals = [i for i in rivals if gap[i] <= reach[i]]
+                tie = bool(rivals) and all(gap[i] + reach[i] <= self.tolerance for i in rivals)
+            verdicts.append(Verdict(n, best, tuple(rivals), tie))
+        return verdicts
 
 # %% ../../nbs/reference/similarity/stopping.ipynb #b4fb0ca2
 @dataclass
@@ -159,15 +158,12 @@ class _MeasurementCheckpoint:
     def load(cls, path: Path, prints: dict[str, str]) -> _MeasurementCheckpoint:
         "That of the run with these fingerprints. Raises `PrunebookError` for another run's, or a damaged file"
         from safetensors import safe_open
-        try:
-            with safe_open(path, 'np') as f:
-                told = json.loads(f.metadata()['state'])
-                found = {k: RunningCovariance(n, f.get_tensor(f'{k}.mean'), f.get_tensor(f'{k}.products'))
-                         for k, n in told['counts'].items()}
+        with explained(f'{path} is damaged', 'Delete it to start anew.'), safe_open(path, 'np') as f:
+            told = json.loads(f.metadata()['state'])
+            found = {k: RunningCovariance(n, f.get_tensor(f'{k}.mean'), f.get_tensor(f'{k}.products'))
+                     for k, n in told['counts'].items()}
             differ = [k for k, v in prints.items() if told['prints'].get(k) != v]
             made = cls(found, told['done'], told['skipped'], {int(k): v for k, v in told['settled'].items()})
-        except Exception as e:
-            raise PrunebookError(f'{path} is damaged ({first_line(e)}). Delete it to start anew.') from e
-        if not differ: return made
-        raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. '
-                             'Give the same as that run to go on, or delete the file to start anew.')
+        refuse((differ, f'{path} was left by a run with another {" and ".join(differ)}. Give the same as that run to '
+                'go on, or delete the file to start anew.'))
+        return made
