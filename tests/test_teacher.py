@@ -115,7 +115,6 @@ def test_the_pass_is_paid_once(tmp_path, monkeypatch):
         if len(computed) == 3: raise KeyboardInterrupt
         return likeliest(*args)
     monkeypatch.setattr(teacher, '_likeliest', count)
-    monkeypatch.setattr(teacher, '_SHARD', 1)
     recipe = SMALL.replace(steps=10)
     rows = training_rows(tokenizer(), texts(), recipe)
     def passed(seed=0, k=4):

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os, time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 import torch
@@ -172,8 +171,8 @@ def generated_accuracy(
     ask, judge = prompt or _worded, score or same_number
     shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    starts = [begin(o) if begin else '' for o in items]
-    ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat, starts)
+    if chat: texts = [_chat_prompt(tokenizer, o) + (begin(item) if begin else '') for o, item in zip(texts, items)]
+    ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
     written = [''] * len(items)
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, stop, batch_tokens):
@@ -187,9 +186,8 @@ def generated_accuracy(
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
                  items=item_hash(items), shots=int(shots), chat=chat)
 
-def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat, starts=()):
+def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
     "Tokens of the prompts; with absolute positions, only as many of the last ones as leave room for an answer"
-    if chat: texts = [_chat_prompt(tokenizer, o) + s for o, s in zip_longest(texts, starts, fillvalue='')]
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
@@ -224,7 +222,8 @@ def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
                    prompts: Sequence[str] = _SAMPLE_PROMPTS, max_new_tokens: int = 48) -> dict[str, str]:
     "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
-    rows, _ = _encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens, True)
+    asked = [_chat_prompt(tokenizer, o) for o in prompts]
+    rows, _ = _encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
     return {k: o.text for k, o in zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens))}
 
 def repeats_itself(text: str) -> bool:

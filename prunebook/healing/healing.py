@@ -243,9 +243,12 @@ def heal(
                 if OBJECTIVES[config.objective].top:
                     from prunebook.healing.teacher import top_k_rows
                     from prunebook.model.attention import documents_isolated
-                    together = config.packing != 'none' and not documents_isolated(model)
+                    isolated = config.packing == 'none' or documents_isolated(model)
+                    if isolated is False:
+                        raise PrunebookError(f'{config.objective}: {type(model).__name__} cannot keep attention inside '
+                                             'a document of a packed row. Use packing="none".')
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
-                                               teacher_folder or folder/'teacher', together, progress)
+                                               teacher_folder or folder/'teacher', isolated is None, progress)
                 run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
                               inplace=on_disk, save=save, progress=progress)
                 now = config

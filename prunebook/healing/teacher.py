@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, digest, disk_errors, lock
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import _encode_prompts, repeats_itself, write_in_batches
+from ..evaluation.losses import _chat_prompt
 from .packing import Rows
 from .trainer import on_first
 from ..model.loading import load_model
@@ -72,7 +73,8 @@ def write_answers(
     from tqdm.auto import tqdm
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     if out.exists(): raise PrunebookError(f'{out} is there already. Choose another file, or delete it.')
-    ids, too_long = _encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
+    texts = [_chat_prompt(tokenizer, o) for o in asked]
+    ids, too_long = _encode_prompts(LayerStack(model), tokenizer, texts, max_new_tokens, True)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +129,6 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     return load_texts(file)
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach011
-_SHARD = 2**23  # tokens of a file with their log-probabilities: 64 MB
-
 class TopK:
     "The likeliest next tokens at many places, from safetensors files that stay on the disk until a place is asked for"
     def __init__(self, files: list[Path]):
@@ -164,7 +164,7 @@ def top_k_rows(
     rows: Rows,
     k: int,
     folder: str | Path,   # Where the files are kept; it may be that of other runs
-    whole: bool = False,  # Does a document see those before it in its row?
+    whole: bool = False,  # Does a document see those before it in its row, since the model takes no positions?
     progress: bool = True,
     batch_tokens: int | None = None
 ) -> tuple[Rows, TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
@@ -187,29 +187,22 @@ def top_k_rows(
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder, wait=True):
             kept = sorted(folder.glob('*.safetensors'))
-            known, first = TopK(kept).units, len(kept)
+            known = TopK(kept).units
             todo = [(key, *places[0]) for key, places in units.items() if key not in known]
-            ids, held = [rows.flat[a:b].tolist() for _, a, b in todo], []
+            ids = [rows.flat[a:b].tolist() for _, a, b in todo]
             def states(batch):
                 learn = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
                 for i, r in enumerate(batch.rows): learn[i, :len(ids[r])] = torch.tensor(counted[slice(*todo[r][1:])])
                 hidden = stack.body(batch.input_ids).last_hidden_state[:, :-1]
                 return _likeliest(stack, hidden[learn[:, 1:].to(hidden.device)], k), learn.sum(1)
-            def write(number):
-                tokens, logp, rest = (torch.cat(o) for o in zip(*(o[1] for o in held)))
-                keys = torch.tensor([list(key) for o in held for key in o[0]], dtype=torch.uint8)
-                atomic_write(folder/f'{number:05d}.safetensors', save(dict(
-                    tokens=tokens, logp=logp, rest=rest, units=keys, sizes=torch.cat([o[2] for o in held]))))
-                held.clear()
             bar = tqdm(total=sum(map(len, ids)), desc='teacher', unit='token', disable=not progress)
             with disk_errors(folder), torch.inference_mode(), evaluating(teacher), bar:
-                for batch, (top, sizes) in over_batches(states, ids, batch_tokens, device=stack.device):
-                    held.append(([todo[r][0] for r in batch.rows], top, sizes))
+                done = over_batches(states, ids, batch_tokens, device=stack.device)
+                for number, (batch, ((tokens, logp, rest), sizes)) in enumerate(done, len(kept)):
+                    keys = torch.tensor([list(todo[r][0]) for r in batch.rows], dtype=torch.uint8)
+                    atomic_write(folder/f'{number:06d}.safetensors', save(dict(
+                        tokens=tokens, logp=logp, rest=rest, units=keys, sizes=sizes)))
                     bar.update(int(batch.lengths.sum()))
-                    if sum(len(o[1][2]) for o in held) * k >= _SHARD:
-                        write(first)
-                        first += 1
-                if held: write(first)
 
     on_first(fill)
     table, guide = TopK(sorted(folder.glob('*.safetensors'))), np.zeros(len(rows.flat), np.int64)
