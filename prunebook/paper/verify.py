@@ -18,15 +18,18 @@ from ..data.texts import tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import Task
 from ..model.assets import ASSETS, cache_dir
+from ..model.loading import check_precision, load_model
+from ..model.stack import LayerStack, fingerprint, weight_sharing_copy
 from .runs import KEYS, _FILES, _items_by_key, kept_score, read_record, read_run
 from .sweep import Cut, SweepConfig, _questions_of, _task_of, kept_config
+from ..pruning.strategies import Plan, prune_model
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files', 'kept_runs',
            'claim_rows', 'Verification', 'verify']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
-TOLERANCE = dict(choice=dict(float32=9., bfloat16=9.), loss=dict(float32=9., bfloat16=9.))  # by kind and coarser dtype
+TOLERANCE = dict(choice=dict(float32=.01, bfloat16=.3), loss=dict(float32=.01, bfloat16=.4))  # by kind and coarser dtype
 ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
 # probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
 _HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
@@ -57,11 +60,9 @@ def check_files(folder: str | Path) -> None:
     `PrunebookError` for a file that is missing or differs"""
     folder = Path(folder).absolute()
     kept = folder.parent/'checksums.txt'
-    for line in kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else ():
-        was, name = line.split()
-        file = kept.parent/name
-        if file.parent != folder: continue
-        if not file.is_file() or was != hashlib.sha256(file.read_bytes()).hexdigest():
+    lines = kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else []
+    for was, file in ((o.split()[0], kept.parent/o.split()[-1]) for o in lines if o.strip()):
+        if file.parent == folder and not (file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()):
             raise PrunebookError(f'{file} is missing, or not the file that {kept} names. Restore it.')
 
 def kept_runs(folder: str | Path | None = None) -> list[Path]:
@@ -76,10 +77,7 @@ def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
     from prunebook.paper.claims import CLAIMS, RunFolder, judge_claim, open_run
     if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
     run, seen = open_run(folder), []
-    def scores(rows):
-        seen.append(rows)
-        return RunFolder.scores(run, rows)
-    run.scores = scores
+    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
     for task in CLAIMS[claim].tasks(run): judge_claim(run, claim, task)
     return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
 
@@ -106,8 +104,7 @@ class _Stratum:
     places: list[int]    # Which of them were scored
     order: np.ndarray    # In which they are drawn
     adapter: str         # Its folder, of a healed row
-    rows: list[int] = field(default_factory=list)     # Their places in the table
-    scores: list[Any] = field(default_factory=list)   # As stored, of each of them
+    scores: dict[int, Any] = field(default_factory=dict)    # As stored, by the place of the row in the table
     found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
     @property
@@ -129,9 +126,9 @@ def _asked(config, row, tokenizer, positions):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
-    if task.kind == 'generated': raise PrunebookError('written answers part at the first near tie')
     if task.kind not in ('loss', 'choice') or task.kind == 'loss' and config.scoring.get('chat'):
-        raise PrunebookError('this kind of score is not compared')
+        raise PrunebookError('written answers part at the first near tie' if task.kind == 'generated' else
+                             'this kind of score is not compared')
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
@@ -149,8 +146,9 @@ def _books(score, task, known):
         if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
             return 'a pick is not what its log-probabilities say'
 
-def _strata(folder, table, record, seed, tokenizer, positions):
-    "Strata of the rows that can be verified; why the others cannot, and what is false by itself, by place in the table"
+def _strata(folder, table, seed, tokenizer, positions):
+    """Strata of the rows that can be verified, in the order of the seed; why the others cannot, and what is false by
+    itself, by place in the table"""
     asked, strata, lacks, false = {}, {}, {}, {}
     for i, row in enumerate(table.itertuples(index=False)):
         try:
@@ -178,17 +176,14 @@ def _strata(folder, table, record, seed, tokenizer, positions):
             drawn = digest(how, own) if task.kind == 'loss' else key
             order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
             strata[key] = _Stratum(key, row, config, task, list(places), order, adapter)
-        strata[key].rows.append(i)
-        strata[key].scores.append(score)
-    return list(strata.values()), lacks, false
+        strata[key].scores[i] = score
+    return sorted(strata.values(), key=lambda o: digest(seed, o.key)), lacks, false
 
 # %% ../../nbs/paper/trust.ipynb #trust050
 def _rescored(model, tokenizer, strata, at):
     "Numbers of the items drawn at the places `at`, of each of `strata`, which draw the same"
     from prunebook.evaluation.losses import cut_losses
     from prunebook.healing.adapters import load_adapter
-    from prunebook.model.stack import LayerStack, weight_sharing_copy
-    from prunebook.pruning.strategies import Plan, prune_model
     first, stack = strata[0], LayerStack(model)
     task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
@@ -230,8 +225,6 @@ class Verification:
 
 def _load(record, model, tokenizer, dtype, stored, progress):
     "The model of a run, and its tokenizer. Raises `PrunebookError` if it is not at hand"
-    from prunebook.model.loading import load_model
-    from prunebook.model.stack import fingerprint
     was = record['model']
     if model is None: model = next((o.name for o in ASSETS.values() if o.upstream == was['name']), was['name'])
     if isinstance(model, (str, Path)):
@@ -255,24 +248,24 @@ def verify(
     """Draw items of a run at random, score them again, and say whether its rows are confirmed. The items scored so far
     are kept in the cache, and the same seed goes on there. Raises `PrunebookError` for a run that cannot be read"""
     from tqdm.auto import tqdm
-    folder, start, record = Path(run), time.perf_counter(), read_record(run)
-    check_files(folder)
-    seed = secrets.randbelow(2**31) if seed is None else seed
+    seed, start = secrets.randbelow(2**31) if seed is None else seed, time.perf_counter()
     if not minutes > 0 or seed < 0: raise PrunebookError(f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.')
+    check_precision(dtype, None)
+    folder, record = Path(run), read_record(run)
+    check_files(folder)
     table, counts = _chosen(folder, claim, row), {}
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
-    if there := (folder/_FILES['items']).exists(): _items_by_key(folder/_FILES['items'])
+    items = _items_by_key(folder/_FILES['items']) if (folder/_FILES['items']).exists() else {}
     try:
-        if not there: raise PrunebookError('the run has no items')
+        if not items: raise PrunebookError('the run has no items')
         model, tokenizer = _load(record, model, tokenizer, dtype, stored, progress)
-        from prunebook.model.stack import LayerStack
-        strata, lacks, false = _strata(folder, table, record, seed, tokenizer, LayerStack(model).positions)
+        strata, lacks, false = _strata(folder, table, seed, tokenizer, LayerStack(model).positions)
     except PrunebookError as e: lacks = dict.fromkeys(range(len(table)), first_line(e))
     here = str(getattr(model, 'dtype', '')).removeprefix('torch.')
     kept = cache_dir()/'verify'/f'{digest(record["model"], here, seed)}.json'
     known = read_json(kept, 1024) if kept.exists() else {}
 
-    def count(o): counts.update((i, o.judged(s, (stored[i], here))) for i, s in zip(o.rows, o.scores))
+    def count(o): counts.update((i, o.judged(s, (stored[i], here))) for i, s in o.scores.items())
     def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
     for o in strata:
@@ -280,7 +273,7 @@ def verify(
         count(o)
     begun, end = time.perf_counter(), time.perf_counter() + 60 * minutes
     with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
-        for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.rows)):
+        for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.scores)):
             if time.perf_counter() > end or rejected(): break
             for o, numbers in zip(group, _rescored(model, tokenizer, group, at)):
                 o.found = known[o.key] = o.found + numbers

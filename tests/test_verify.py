@@ -1,0 +1,155 @@
+"""verify: an honest run is confirmed, each kind of lie is rejected, and what cannot be read or scored here is never
+confirmed. The rule keeps its promise about honest runs."""
+import json
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prunebook.cli import main
+from prunebook.core import PrunebookError
+from prunebook.paper.runs import _arrow_schema
+from prunebook.paper.sweep import SweepConfig, sweep
+from prunebook.paper.verify import _HONEST, at_most, deviation, is_rejected, verify
+from support.tiny import Letters, letter_texts, tiny
+from test_sweeps import questions, write
+
+results = Path(__file__).parents[1]/'nbs'/'results'
+WHO = dict(initializer_range=.3, max_position_embeddings=256)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "A run with four cuts and two tasks, and the files of its items"
+    folder = tmp_path_factory.mktemp('made')
+    write(folder/'texts.jsonl', [dict(text=o) for o in letter_texts(12)])
+    write(folder/'questions.jsonl', questions(40))
+    texts = str(folder/'texts.jsonl')
+    config = SweepConfig(strategies=['simple', 'middle'], ns=[1, 3], tasks=['c4', 'arc_easy'], max_length=32,
+                         sources=dict(c4=texts, arc_easy=str(folder/'questions.jsonl')), calibration=texts)
+    model = tiny('llama', 6, **WHO)
+    sweep(model, Letters(), config, folder/'run', progress=False)
+    return folder, model
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch):
+    "A copy to tamper with; the items' files are found from its folder"
+    shutil.copytree(made[0], tmp_path/'made')
+    monkeypatch.chdir(tmp_path/'made')
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    return tmp_path/'made'/'run'
+
+
+@pytest.fixture
+def judge(made):
+    def judge(run, **kw): return verify(run, 1, 7, **dict(model=made[1], tokenizer=Letters(), progress=False) | kw)
+    return judge
+
+
+def tamper(run, lie):
+    "Change items (a lie returns what changes in one, or nothing), and let the table agree with them"
+    items = pq.read_table(run/'items.parquet').cast(_arrow_schema()).to_pylist()
+    for o in items: o |= lie(o) or {}
+    table = pd.read_csv(run/'results.csv', dtype=str, keep_default_na=False)
+    for i, o in table.iterrows():
+        own = [x for x in items if (x['strategy'], x['n'], x['task']) == (o.strategy, int(o.n), o.task)]
+        if o.k: table.loc[i, 'k'] = str(sum(x['picked'] == x['answer'] for x in own))
+        else: table.loc[i, 'value'] = str(sum(x['loss'] for x in own) / sum(x['tokens'] for x in own))
+    if lie is layers: table['layers'] = table.layers.replace('4', '1')
+    table.to_csv(run/'results.csv', index=False)
+    pq.write_table(pa.Table.from_pylist(items, schema=_arrow_schema()), run/'items.parquet')
+
+
+def flipped(o):  # the right choice to the top, in the log-probabilities as well
+    if o['task'] == 'arc_easy' and o['n'] == 3:
+        values, p, a = o['logprobs'], o['picked'], o['answer']
+        values[p], values[a] = values[a], values[p]
+        return dict(picked=a)
+
+
+def picks(o): return dict(picked=o['answer']) if o['task'] == 'arc_easy' else None
+def lowered(o): return dict(loss=o['loss'] * .98) if o['task'] == 'c4' and o['n'] == 1 else None
+def layers(o): return None
+def other_set(o): return dict(answer=3 - o['answer']) if o['task'] == 'arc_easy' else None
+
+
+@pytest.mark.parametrize('lie', [flipped, picks, lowered, layers, other_set])
+def test_a_lie_is_rejected(run, judge, lie):
+    tamper(run, lie)
+    assert judge(run).verdict == 'rejected'
+
+
+def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, capsys, monkeypatch):
+    tamper(run, lambda o: None)
+    found = judge(run)
+    assert found.verdict == 'confirmed' and set(found.rows.verdict) == {'confirmed'}, found
+    assert found.rows.drawn.eq(found.rows.agreeing).all() and len(found.rows) == 10
+    monkeypatch.setattr('prunebook.paper.verify._rescored', None)  # nothing is scored twice
+    assert judge(run).rows.equals(found.rows)
+    assert set(judge(run, row=['simple', 'arc_easy']).rows.n) == {1, 3}
+    monkeypatch.setattr('prunebook.paper.verify.verify', lambda *args, **kw: judge(run))
+    assert main(['verify', str(run), '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['verdict'] == 'confirmed'
+    tamper(run, picks)
+    assert main(['verify', str(run)]) == 1 and 'verdict: rejected' in capsys.readouterr().out
+
+
+def record(run, change):
+    found = json.loads((run/'run.json').read_text())
+    change(found)
+    (run/'run.json').write_text(json.dumps(found))
+
+
+HARMS = dict(
+    truncated=(lambda run: os.truncate(run/'items.parquet', 999), 'items.parquet'),
+    altered=(lambda run: (run.parent/'checksums.txt').write_text(f'{"0" * 64} run/items.parquet\n'), 'checksums.txt'),
+    no_run=(lambda run: (run/'run.json').unlink(), 'no run'))
+LACKS = dict(
+    model=(lambda run: record(run, lambda o: o['model'].update(fingerprint='f00d')), 'another'),
+    items=(lambda run: (run/'items.parquet').unlink(), 'no items'),
+    task=(lambda run: record(run, lambda o: o['sweeps']['main']['config'].update(tasks=['poetry'])), 'poetry'),
+    texts=(lambda run: [o.unlink() for o in run.parent.glob('*.jsonl')], 'jsonl'))
+
+
+@pytest.mark.parametrize('harm, named', HARMS.values(), ids=HARMS)
+def test_what_cannot_be_read_is_refused_in_one_line(run, judge, harm, named, capsys):
+    harm(run)
+    with pytest.raises(PrunebookError, match=named): judge(run)
+    assert main(['verify', str(run), '--no-progress']) == 2 and capsys.readouterr().err.count('\n') == 1
+
+
+@pytest.mark.parametrize('harm, named', LACKS.values(), ids=LACKS)
+def test_what_cannot_be_scored_here_is_not_confirmed(run, judge, harm, named):
+    harm(run)
+    found = judge(run)
+    assert found.verdict == 'not verifiable here' and named in found.reason, found
+
+
+def test_a_model_that_is_not_at_hand_and_another_tokenizer_confirm_nothing(run, judge, capsys):
+    class Backwards(Letters):
+        def __call__(self, text, **kw): return super().__call__([o[::-1] + '!' for o in text], **kw)
+    assert judge(run, tokenizer=Backwards()).verdict != 'confirmed'
+    record(run, lambda o: o['model'].update(name='nowhere/model'))
+    assert main(['verify', str(run), '--no-progress']) == 3 and 'nowhere/model' in capsys.readouterr().out
+
+
+def test_the_rule_keeps_its_promise():
+    rng, rejected = np.random.default_rng(0), 0  # as many contradictions as are allowed, looked at after every item
+    p = [_HONEST[0], 0, 1 - _HONEST[0] - _HONEST[3], _HONEST[3]]
+    for _ in range(500):
+        seen = np.eye(4, dtype=int)[rng.choice(4, (3, 200), p=p)].cumsum(1)
+        rejected += any(is_rejected(seen[:, i]) for i in range(200))
+    assert rejected <= 12  # 1 % of 500, and more than three standard deviations
+    assert is_rejected(np.array([[0, 0, 0, 2]])) and not is_rejected(np.array([[99, 1, 0, 0]]))
+    assert at_most(150, 0, 10**4) < .02 < at_most(140, 0, 10**4) and at_most(30, 0, 30) == 0
+    assert deviation([-3., -8.], [-3., -8.3]) == pytest.approx(.3 / 9.3**.5)
+
+
+def test_the_kept_runs_have_their_checksums():
+    lines = [o.split() for o in (results/'checksums.txt').read_text().splitlines()]
+    assert [o for o in lines if o[0] != sha256((results/o[1]).read_bytes()).hexdigest()] == [], 'write it anew'
