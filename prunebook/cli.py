@@ -336,6 +336,9 @@ def _check(
     Exit code 1 if not."""
     from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
+    if claims:
+        from prunebook.paper.runs import read_record
+        read_record(claims)
     if not files_only and os.path.isdir(folder):
         _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     problems = pb.check_checkpoint(folder, run=not files_only)

@@ -73,6 +73,7 @@ shrink demo {out} --min-retention 2                          | 2
 shrink demo {full} --drop 2                                  | full
 shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
+check {full} --claims {missing}                              | missing.jsonl
 check {folder} --serve moon                                  | moon
 export {missing} {out}.gguf                                  | missing.jsonl
 export demo {out}.gguf --type q1                             | q1
@@ -182,6 +183,13 @@ estimate demo --config {missing}                             | missing.jsonl
 estimate demo --steps 0                                      | 0
 verify {missing}                                             | missing.jsonl
 assets --fetch poetry                                        | poetry
+verify {missing}                                             | missing.jsonl
+verify --claim C99                                           | C99
+verify --row poetry                                          | poetry
+verify --minutes 0                                           | 0
+verify --seed -1                                             | -1
+verify --model {missing}                                     | missing.jsonl
+verify --dtype int3                                          | int3
 assets --delete poetry                                       | poetry
 """
 ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines()]

@@ -29,7 +29,8 @@ __all__ = ['TOLERANCE', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejec
            'claim_rows', 'Verification', 'verify']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
-TOLERANCE = dict(choice=dict(float32=.01, bfloat16=.3), loss=dict(float32=.01, bfloat16=.4))  # by kind and coarser dtype
+# of z, by kind and by the coarser of the two dtypes
+TOLERANCE = dict(choice=dict(float32=.01, bfloat16=.2), loss=dict(float32=.01, bfloat16=.3))
 ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
 # probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
 _HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
@@ -107,7 +108,6 @@ class _Stratum:
     scores: dict[int, Any] = field(default_factory=dict)    # As stored, by the place of the row in the table
     found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
-    @property
     def draw(self) -> str:
         "The same for strata that draw the same items: documents, because cuts share layers in one pass"
         return f'{self.task.name} {self.order}' if self.task.kind == 'loss' and not self.adapter else self.key
@@ -172,11 +172,9 @@ def _strata(folder, table, seed, tokenizer, positions):
             continue
         if why := _books(score, task, known): false[i] = why
         key = digest(how, own, row.layers, adapter)
-        if key not in strata:
-            drawn = digest(how, own) if task.kind == 'loss' else key
-            order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
-            strata[key] = _Stratum(key, row, config, task, list(places), order, adapter)
-        strata[key].scores[i] = score
+        drawn = digest(how, own) if task.kind == 'loss' else key
+        order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
+        strata.setdefault(key, _Stratum(key, row, config, task, list(places), order, adapter)).scores[i] = score
     return sorted(strata.values(), key=lambda o: digest(seed, o.key)), lacks, false
 
 # %% ../../nbs/paper/trust.ipynb #trust050
@@ -205,7 +203,7 @@ def _turns(strata, done) -> Iterator[tuple[list[_Stratum], np.ndarray]]:
     turn = 0
     while todo := [o for o in strata if len(o.found) < len(o.order) and not done(o)]:
         groups: dict[Any, list[_Stratum]] = {}
-        for o in todo: groups.setdefault((o.draw, len(o.found)), []).append(o)
+        for o in todo: groups.setdefault((o.draw(), len(o.found)), []).append(o)
         for (_, n), own in groups.items():
             yield own, own[0].order[n:n + (min(8, 4**turn) if own[0].task.kind == 'loss' else min(48, 3 * 4**turn))]
         turn += 1
@@ -265,25 +263,22 @@ def verify(
     kept = cache_dir()/'verify'/f'{digest(record["model"], here, seed)}.json'
     known = read_json(kept, 1024) if kept.exists() else {}
 
-    def count(o): counts.update((i, o.judged(s, (stored[i], here))) for i, s in o.scores.items())
+    def count(o, numbers):
+        o.found = known[o.key] = known.get(o.key, []) + numbers
+        counts.update((i, o.judged(s, (stored[i], here))) for i, s in o.scores.items())
     def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
-    for o in strata:
-        o.found = known.get(o.key, [])
-        count(o)
-    begun, end = time.perf_counter(), time.perf_counter() + 60 * minutes
+    for o in strata: count(o, [])
+    begun, end = (time.perf_counter() + o for o in (0, 60 * minutes))
     with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
         for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.scores)):
             if time.perf_counter() > end or rejected(): break
-            for o, numbers in zip(group, _rescored(model, tokenizer, group, at)):
-                o.found = known[o.key] = o.found + numbers
-                count(o)
+            for o, numbers in zip(group, _rescored(model, tokenizer, group, at)): count(o, numbers)
             kept.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(kept, json.dumps(known))
             bar.update(round(min(time.perf_counter(), end) - begun) - bar.n)
     own = np.array([counts.get(i, np.zeros(4, int)) for i in range(len(table))])
-    # documents that are drawn for many cuts at once count once
-    drawn = sum({o.draw: len(o.found) for o in strata}.values())
+    drawn = sum({o.draw(): len(o.found) for o in strata}.values())  # a document counts once for all cuts
     word, reason, words, shares = _verdict(table, own, drawn, lacks, false, rejected())
     rows = table[KEYS].assign(drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1],
                               contradicting=own[:, 2:].sum(1), at_most=shares, verdict=words,
