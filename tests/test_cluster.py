@@ -110,7 +110,7 @@ def plain(one_process): return one_process[1]
 # what cannot work
 
 @pytest.mark.parametrize('wrong', [dict(cpus_per_task=0), dict(gpus_per_task=-1), dict(load='demo'),
-                                   dict(address=3), dict(retries=-1), dict(options=[])], ids=str)
+                                   dict(address=3), dict(retries=-1)], ids=str)
 def test_wrong_clusters(wrong):
     with pytest.raises(PrunebookError): Cluster(**wrong)
 

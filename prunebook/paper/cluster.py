@@ -36,8 +36,6 @@ class Cluster(Settings):
     retries: int = setting(3, whole(0))
     # Arguments of `load_model` with which a worker loads the model; it is sent from this process if `None`
     load: dict[str, Any] | None = setting(None, or_none(instance(dict, 'a dict of arguments of load_model')))
-    # Options of `ray.init`
-    options: dict[str, Any] = setting(rule=instance(dict, 'a dict of options of ray.init'), factory=dict)
 
     def map(self, function: Callable, calls: Sequence[tuple], model: 'PreTrainedModel',
             tokenizer: 'PreTrainedTokenizerBase', progress: bool = True) -> Iterator[tuple[int, Any]]:
@@ -120,16 +118,15 @@ def check_cluster(cluster: Cluster) -> None:
 
 @contextmanager
 def _connected(cluster):
-    "Ray, connected inside the `with`; a connection that was there already stays afterwards"
+    "Ray, connected inside the `with`; a connection that was there already, with options of its own, stays afterwards"
     check_cluster(cluster)
     import ray
     before, main = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
     if not (was := ray.is_initialized()):
         address = cluster.address or os.environ.get('RAY_ADDRESS')
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-        usual = dict(address=address, log_to_driver=False, logging_level='ERROR')
-        if not (address and '://' in address): usual['include_dashboard'] = False
-        try: ray.init(**usual | cluster.options)
+        here = {} if address and '://' in address else dict(include_dashboard=False)
+        try: ray.init(address, log_to_driver=False, logging_level='ERROR', **here)
         except Exception as e:  # of many kinds
             raise PrunebookError(f'cannot connect to Ray at {address or "this machine"}: {first_line(e)}') from None
         finally:
