@@ -23,6 +23,7 @@ def test_kept_sweeps_were_made_with_these_settings(model, name):
     if kept: assert differences(kept['config'], _config_record(config)) == []
 
 
+@pytest.mark.thorough
 def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     "On the demo, two steps each: what is there is not made again"
     spec = importlib.util.spec_from_file_location('abilities', root/'tools'/'abilities.py')

@@ -83,7 +83,7 @@ def main(argv=None):
     if odd := set(args.only or ()) - set(known): p.error(f'no arms {sorted(odd)}; there are {", ".join(known)}')
     chat, plain, new, size, most = {'gsm8k:shots=0': 400, 'humaneval': 164}, {
         'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}, 400, (2, 512), 1000
-    if args.smoke: chat, plain, new, size, most = {'gsm8k:shots=0': 3}, {'c4': 2, 'agreement': 2}, 16, (2, 128), 12
+    if args.smoke: chat, plain, new, size, most = {'gsm8k:shots=0': 3}, {'c4': 2, 'agreement': 2}, 48, (2, 128), 2
     parent, tok = load_model('demo' if args.smoke else 'qwen2.5-coder-1.5b', dtype=args.dtype)
     distances = LayerDistances.load(RESULTS/('demo' if args.smoke else 'qwen2.5-coder-1.5b'))
 
@@ -91,7 +91,8 @@ def main(argv=None):
         "The model of an arm"
         if arm.texts == 'self':
             answers = args.work/'answers.jsonl'
-            if not answers.exists(): write_answers(parent, tok, prompts(most), answers, max_new_tokens=new)
+            asked = prompts(most) + ([o['question'] for o in load_questions('sums', n=12)] if args.smoke else [])
+            if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
             texts = load_texts(answers)
         else: texts = load_texts('demo', 'healing')
         recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=5e-4, packing='packed',
