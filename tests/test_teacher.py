@@ -13,7 +13,8 @@ from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL, run, tiny, tokenizer
 from support.tiny import save, texts
-from test_conversations import CHATS, PAIRS, tiny_chat
+from test_conversations import CHATS, PAIRS, SPECIAL, tiny_chat
+from test_packing import CHATML, family
 
 ASKED = ['Say a.', dict(prompt='Say bc.'), dict(messages=CHATS[1]), dict(question='And d?')]
 
@@ -155,12 +156,14 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
     def words(prompts, out, *more):
         return ['heal', str(tmp_path/'small'), str(tmp_path/out), '--prompts', str(tmp_path/prompts), '--config',
                 str(tmp_path/'recipe.json'), '--no-progress', '--json', '--allow-empty', *more]
-    teach = ['--teacher', str(tmp_path/'big')]
+    teach, other = ['--teacher', str(tmp_path/'big')], ['--teacher', str(tmp_path/'other')]
+    save(tmp_path/'other', model, family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom')))
     said = [Written('It is a.', 5, True)] * 4
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     assert main(words('many.jsonl', 'out', *teach)) == 0
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == ['It is a.'] * 4
     for bad, says in ((words('few.jsonl', 'b', *teach), '2 prompts, fewer than one batch of 3'),
+                      (words('many.jsonl', 'b', *other), 'another tokenizer'),
                       (words('many.jsonl', 'b'), '--prompts stands for --texts'),
                       (words('many.jsonl', 'b', *teach, '--texts', 'wiki'), '--prompts stands for --texts')):
         assert main(bad) == 2 and says in capsys.readouterr().err
