@@ -12,7 +12,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
-from ..core import PrunebookError, Settings, first_line, instance, number, or_none, setting, whole
+from ..core import (PrunebookError, Settings, explained, first_line, instance, number, or_none, refuse, setting,
+                            whole)
 
 from ..model.loading import load_model
 from ..model.stack import fingerprint
@@ -47,13 +48,12 @@ class Cluster(Settings):
             cpus, gpus = (ray.cluster_resources().get(o, 0) for o in ('CPU', 'GPU'))
             share = min(1, gpus) if self.gpus_per_task is None else self.gpus_per_task
             away = {p.device.type for p in model.parameters()} - {'cpu'} if self.load is None else ()
-            if cpus < self.cpus_per_task or gpus < share:
-                raise PrunebookError(f'a worker asks for {self.cpus_per_task:g} CPU cores and {share:g} GPUs, and the '
-                                     f'cluster has {cpus:g} and {gpus:g} in all. Ask for less (cpus_per_task, '
-                                     'gpus_per_task).')
-            if away or self.load is None and getattr(model, 'is_quantized', False):
-                raise PrunebookError(f'the model is {"on " + away.pop() if away else "quantised"} and cannot be sent '
-                                     'to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.')
+            where = f'on {", ".join(away)}' if away else 'quantised'
+            refuse((cpus < self.cpus_per_task or gpus < share, f'a worker asks for {self.cpus_per_task:g} CPU cores '
+                    f'and {share:g} GPUs, and the cluster has {cpus:g} and {gpus:g} in all. Ask for less '
+                    '(cpus_per_task, gpus_per_task).'),
+                   (away or self.load is None and getattr(model, 'is_quantized', False), f'the model is {where} and '
+                    'cannot be sent to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.'))
             remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share, max_retries=self.retries)(_call)
             sent = self.load if self.load is not None else ray.put((model, tokenizer))
             about = fingerprint(model), str(model.dtype), os.getcwd()
@@ -95,26 +95,23 @@ def _loaded(given):
     else:
         model, tokenizer = ray.get(sent)
         if torch.accelerator.is_available(): model.to(torch.accelerator.current_accelerator())
-    if (found := f'{fingerprint(model)} {model.dtype}') != f'{expected} {dtype}':
-        raise PrunebookError(f'a worker loaded another model: {found}, and this process has {expected} {dtype}. '
-                             'Give both the same name, revision and dtype.')
+    found = f'{fingerprint(model)} {model.dtype}'
+    refuse((found != f'{expected} {dtype}', f'a worker loaded another model: {found}, and this process has {expected} '
+            f'{dtype}. Give both the same name, revision and dtype.'))
     return function, model, tokenizer
 
 # %% ../../nbs/reference/paper/cluster.ipynb #34abcf64
 def check_cluster(cluster: Cluster) -> None:
     "Raises `PrunebookError` if Ray is not installed, or nothing answers at the address; connects to nothing"
-    if sys.modules.get('ray', find_spec('ray')) is None:
-        raise PrunebookError('ray is not installed. Run `pip install "prunebook[ray]"`.')
+    lacking = sys.modules.get('ray', find_spec('ray')) is None
+    refuse((lacking, 'ray is not installed. Run `pip install "prunebook[ray]"`.'))
     address = cluster.address or os.environ.get('RAY_ADDRESS')
     if address in (None, '', 'auto', 'local'): return
     host, _, port = address.removeprefix('ray://').rpartition(':')
-    try:  # ray.init waits for minutes
+    with explained(f'cannot reach Ray at {address}', 'Is it running? Give host:port of a running cluster (6379 is '
+                   'usual), ray://host:port, or nothing for one on this machine.'):  # ray.init waits for minutes
         if not host: raise ValueError('no host or port')
         socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as e:
-        raise PrunebookError(f'cannot reach Ray at {address} ({first_line(e)}). Is it running? Give host:port of a '
-                             'running cluster (6379 is usual), ray://host:port, or nothing for one on this machine.'
-                             ) from None
 
 @contextmanager
 def _connected(cluster):
@@ -126,9 +123,9 @@ def _connected(cluster):
         address = cluster.address or os.environ.get('RAY_ADDRESS')
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
         here = {} if address and '://' in address else dict(include_dashboard=False)
-        try: ray.init(address, log_to_driver=False, logging_level='ERROR', **here)
-        except Exception as e:  # of many kinds
-            raise PrunebookError(f'cannot connect to Ray at {address or "this machine"}: {first_line(e)}') from None
+        try:
+            with explained(f'cannot connect to Ray at {address or "this machine"}'):
+                ray.init(address, log_to_driver=False, logging_level='ERROR', **here)
         finally:
             if main: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # ray.init replaces ours
     try:

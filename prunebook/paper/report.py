@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook
-from ..core import (PrunebookError, atomic_write, disk_errors, free_place, lock, new_folder, printable,
+from ..core import (PrunebookError, atomic_write, disk_errors, free_place, lock, new_folder, printable, refuse,
                             public_name, read_json)
 from .claims import open_run
 
@@ -171,13 +171,11 @@ def _place_of_report(folder, out, force):
     ours = read_json(figures/_MARK).get('files') if (figures/_MARK).is_file() else None
     ours = {_MARK, *map(str, ours)} if isinstance(ours, list) else set()
     foreign = sorted({o.name for o in figures.iterdir()} - ours)[:1] if figures.is_dir() else []
-    for wrong, why in (
-            (out.suffix.lower() not in ('.html', '.htm'), f'{out}: a report is an HTML file. Give a name like a.html.'),
-            (out.is_dir() or out.exists() and not force,
-             f'{out} exists already. Choose another file (--out), or replace it (--force).'),
-            (foreign, f'{figures} holds {printable(", ".join(foreign))}, which no report wrote. Move that folder, or '
-             'give the report another name (--out).')):
-        if wrong: raise PrunebookError(why)
+    refuse((out.suffix.lower() not in ('.html', '.htm'), f'{out}: a report is an HTML file. Give a name like a.html.'),
+           (out.is_dir() or out.exists() and not force,
+            f'{out} exists already. Choose another file (--out), or replace it (--force).'),
+           (foreign, f'{figures} holds {printable(", ".join(foreign))}, which no report wrote. Move that folder, or '
+            'give the report another name (--out).'))
     free_place(figures, force=True)
     return out, figures
 

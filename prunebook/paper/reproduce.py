@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .. import __version__
-from ..core import PrunebookError, atomic_write, digest, goes_on, public_name, work_folder
+from ..core import atomic_write, digest, goes_on, public_name, refuse, work_folder
 from ..data.texts import load_texts, text_assets
 from ..estimates import Size
 from ..evaluation.tasks import task_title
@@ -166,15 +166,13 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     from prunebook.evaluation.tasks import ready_tasks
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
-    for wrong, why in (
-            (preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
-            (only is not None and (preset != 'paper' or only not in _FIGURES),
-             f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
-            (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
-            (bits == 8, 'bits=8: healing trains in 4, 16 or 32 bits.'),
-            (judge_texts is None and Path(texts).is_file(), f'{texts}: healing trains on these documents, and the loss '
-             'needs others. Name them with judge_texts (--judge-texts).')):
-        if wrong: raise PrunebookError(why)
+    refuse((preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
+           (only is not None and (preset != 'paper' or only not in _FIGURES),
+            f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
+           (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
+           (bits == 8, 'bits=8: healing trains in 4, 16 or 32 bits.'),
+           (judge_texts is None and Path(texts).is_file(), f'{texts}: healing trains on these documents, and the loss '
+            'needs others. Name them with judge_texts (--judge-texts).'))
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
     ready_tasks([*(questions or PRESETS[preset].tasks)])

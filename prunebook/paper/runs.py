@@ -11,8 +11,8 @@ from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import (PrunebookError, Rule, atomic_write, disk_errors, first_line, instance, lock, one_of,
-                            public_name, read_json, redact, whole)
+from ..core import (Rule, atomic_write, disk_errors, explained, instance, lock, one_of, public_name, read_json,
+                            redact, refuse, whole)
 from ..evaluation.scores import versions
 
 if TYPE_CHECKING:
@@ -123,22 +123,17 @@ _FILES = dict(record='run.json', results='results.csv', items='items.parquet', d
 @contextmanager
 def _file_of_run(path: str | Path, most_mb: int = 4096) -> Iterator[os.stat_result]:
     "Inside, whatever goes wrong is one `PrunebookError` about this file. Pipes, devices and huge files are not read"
-    try:
+    with explained(f'{path} is damaged, or no file of a run', 'Restore it, or use another folder.'):
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode): raise ValueError('it is no plain file')
         if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
         yield about
-    except PrunebookError: raise
-    except Exception as e:  # pandas and pyarrow raise many kinds for a damaged file
-        kind = '' if isinstance(e, (ValueError, OSError)) else f'{type(e).__name__}: '
-        raise PrunebookError(f'{path} is damaged, or no file of a run ({kind}{first_line(e)}). '
-                             'Restore it, or use another folder.') from None
 
 def read_record(folder: str | Path) -> dict[str, Any]:
     "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
-    if not (path := Path(folder)/_FILES['record']).exists():
-        raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). '
-                             'Give a folder that `prunebook sweep` or `prunebook reproduce` wrote.')
+    path = Path(folder)/_FILES['record']
+    refuse((not path.exists(), f'{folder}: there is no run here (a folder with run.json and results.csv). Give a '
+            'folder that `prunebook sweep` or `prunebook reproduce` wrote.'))
     text, table, count = instance(str, 'a text'), instance(dict, 'an object'), whole()
     def check(where, found, rules):
         for k, rule in rules.items():
@@ -231,9 +226,9 @@ class Run:
         place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
         new = dict(format=1, model=self.model, distances=None, sweeps={})
         self.record = read_record(self.folder) if place['record'].exists() else new
-        if (was := self.record['model'])['fingerprint'] != self.model['fingerprint']:
-            raise PrunebookError(f'{self.folder} holds a run of another model: {was["name"]} ({was["fingerprint"]}) '
-                                 f'there, {self.model["name"]} ({self.model["fingerprint"]}) now. Use another folder.')
+        was, now = self.record['model'], self.model
+        refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: {was["name"]} '
+                f'({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use another folder.'))
         self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
         if not place['results'].exists(): return
         self.table, items = _read_results(place['results']), _items_by_key(place['items'])
@@ -288,9 +283,8 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
     record, path, parts = read_record(folder), Path(folder)/_FILES['results'], []
-    if not path.exists():
-        raise PrunebookError(f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
-                             'Let one get on.')
+    refuse((not path.exists(), f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
+            'Let one get on.'))
     with _file_of_run(path.with_name(_FILES['record'])):
         for name, t in _read_results(path).groupby('sweep'):
             about = record['sweeps'][name]
@@ -318,8 +312,7 @@ def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore 
     from prunebook.evaluation.scores import LossScore, ParentScore, Score
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
     parts = _items_by_key(path) if path.exists() else {}
-    if key not in parts:
-        raise PrunebookError(f'{path} has no items of {key}, so this score can be compared only by its interval.')
+    refuse((key not in parts, f'{path} has no items of {key}, so this score can be compared only by its interval.'))
     def check(fits, said):
         if not fits: raise ValueError(f'the items of {key} do not fit the table: {said}')
     with _file_of_run(path):

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import (PrunebookError, Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none,
-                            public_name, setting, whole)
+from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none, public_name,
+                            refuse, setting, whole)
 from ..data.texts import load_texts, text_assets, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import TASKS, Task, change_task, evaluate, parse_task, ready_tasks
@@ -92,8 +92,8 @@ class SweepConfig(Settings):
         for o in self.strategies: STRATEGIES.find(o)
         for o in self.tasks: _task_of(self, o)
         for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
-            if unknown := sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks)):
-                raise PrunebookError(f'{k} names {unknown}, and the tasks are {self.tasks}.')
+            unknown = sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks))
+            refuse((unknown, f'{k} names {unknown}, and the tasks are {self.tasks}.'))
 
     @property
     def sizes(self) -> list[int]:
@@ -138,8 +138,7 @@ def kept_config(folder: str | Path, name: str | None = None) -> SweepConfig:
     "The settings of a sweep (the only one, if not named) as its run records them. Raises `PrunebookError` without one"
     sweeps = read_record(folder)['sweeps']
     if name is None and len(sweeps) == 1: name = next(iter(sweeps))
-    if name not in sweeps:
-        raise PrunebookError(f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.')
+    refuse((name not in sweeps, f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.'))
     return SweepConfig.of(sweeps[name]['config'], f'{folder}, sweep {name}')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #25671f92
@@ -175,13 +174,11 @@ def check_sweep(
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():
         others = [o for o in sorted(os.listdir(out)) if o not in (*_FILES.values(), 'asked.json') and o[0] != '.']
-    for wrong, why in (
-            (bad, f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.'),
-            (not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name),
-             f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
-            (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
-            (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.')):
-        if wrong: raise PrunebookError(why)
+    refuse((bad, f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.'),
+           (not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name),
+            f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
+           (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
+           (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.'))
     for spec in config.tasks:
         ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
     measured = distances is not None or (out/_FILES['distances']).exists()
@@ -213,9 +210,8 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
     if was := run.record['sweeps'].get(name, {}):
         differ = differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
-        if differ:
-            raise PrunebookError(f'{run.folder} holds a sweep {name!r} that was started with other settings: '
-                                 f'{", ".join(differ)} differ. Use the same, or another name (--name) or folder.')
+        refuse((differ, f'{run.folder} holds a sweep {name!r} that was started with other settings: '
+                f'{", ".join(differ)} differ. Use the same, or another name (--name) or folder.'))
     run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items,
              starts=[*was.get('starts', []), _start_record()])
 
@@ -223,9 +219,9 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
 def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     """The layers of each cut by strategy, n and seed, recorded in the run. Distances are those given, or of an earlier
     start, or measured if a strategy needs any. Raises `PrunebookError` if the run had other layers or distances"""
-    def other(what):
-        raise PrunebookError(f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances and '
-                             'versions, or another folder.')
+    def no_other(there, what):
+        refuse((there, f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances and '
+                'versions, or another folder.'))
     was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
     if distances is None and was and kept: distances = LayerDistances.load(run.folder)
     if distances is None and any('distances' in STRATEGIES[o].needs for o in config.strategies):
@@ -233,7 +229,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         distances = layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
     if distances is not None:
         check_distances(distances, model)
-        if was and was != distances.fingerprint: other(f'distances ({was} there, {distances.fingerprint} now)')
+        no_other(was not in (None, distances.fingerprint), f'distances ({was} there, {distances.fingerprint} now)')
         if not was or not kept: distances.save(run.folder)
         run.record['distances'] = distances.fingerprint
     ns, plans = config.sizes, dict(run.record['sweeps'][name]['plans'])
@@ -253,7 +249,8 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
                 order = choose_layers(strategy, max(ns), **given).details['order'] if ns else []
                 found = {k: sorted(order[:n]) for n, k in keys.items()}
             else: found = {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
-            if bad := [k for k, v in found.items() if plans.get(k, v) != v]: other(f'layers for {bad[0]}')
+            bad = [k for k, v in found.items() if plans.get(k, v) != v]
+            no_other(bad, f'layers for {", ".join(bad[:1])}')
             plans |= found
             run.note(name, plans=plans)
     keys = [(k.rsplit('-', 2), v) for k, v in plans.items()]
@@ -341,9 +338,9 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
     function = partial(_unit_on_worker, config, dict(TASKS), dict(METHODS))
     for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
         for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
-            if score.items != run.record['sweeps'][name]['items'].get(public_name(row.task), score.items):
-                raise PrunebookError(f'{public_name(row.task)}: a worker has other items than this machine. Put the '
-                                     'same files at the same place on each.')
+            here = run.record['sweeps'][name]['items'].get(public_name(row.task), score.items)
+            refuse((score.items != here, f'{public_name(row.task)}: a worker has other items than this machine. Put '
+                    'the same files at the same place on each.'))
         if files:
             place = run.folder/'adapters'/f'{name}-{made[0][0][0].cut.key}'
             with new_folder(place, force=True) as new:
@@ -398,9 +395,9 @@ def sweep(
 ) -> 'pd.DataFrame':                          # Its rows of `results.csv`; the unpruned model is strategy "none"
     "Score every pruned model that `config` asks for. Raises `PrunebookError` for wrong input, before the first score"
     check_sweep(config, len(LayerStack(model)), out, name, distances, [model.config.name_or_path])
-    if config.healed_ns and getattr(model, 'is_quantized', False):
-        raise PrunebookError('the model is quantised, and healing needs 16- or 32-bit weights. Load it without bits=4 '
-                             '(--bits), or leave healed_ns empty; the recipe has a bits of its own.')
+    refuse((config.healed_ns and getattr(model, 'is_quantized', False), 'the model is quantised, and healing needs 16- '
+            'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
+            'its own.'))
     with Run(out, model_record(model)) as run:
         start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
