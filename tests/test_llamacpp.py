@@ -156,8 +156,9 @@ def test_an_architecture_that_the_converter_does_not_know(tmp_path):
 
 def test_without_llama_cpp(tmp_path, monkeypatch, capsys):
     folder = save(tmp_path/'model', tiny(layers=2))
-    def missing(name): raise gguf.PackageNotFoundError(name)
-    monkeypatch.setattr(gguf, 'distribution', missing)
+    from prunebook import core
+    def missing(name): raise core.PackageNotFoundError(name)
+    monkeypatch.setattr(core, 'version', missing)
     code, err = say([folder, tmp_path/'x.gguf'], capsys)
     assert code == 2 and 'pip install "prunebook[gguf]"' in err and len(err.splitlines()) == 1
 

@@ -19,7 +19,7 @@ from ..healing.adapters import load_adapter
 from ..healing.recipes import QUICK, HealingConfig
 from ..model.loading import load_model, own_type
 from ..model.stack import LayerStack, show_layers
-from .report import report
+
 from .runs import Run, model_record
 from .sweep import SweepConfig
 from ..pruning.checkpoint import save_pruned
@@ -149,6 +149,7 @@ def reproduce(
             for name, part in _paper_sweeps(config, only).items():
                 with step(f'prune, heal and evaluate: {name}'):
                     sweep(whole, tok, part, work, dist, progress, name)
+            from prunebook.paper.report import report  # loads torch, which the command line does without
             with step('report'): report(work, force=True, progress=progress)
         else:
             if bits == 4: config.healing = config.healing.replace(bits=4)
