@@ -150,7 +150,8 @@ def check_quantization(
     inside = [m for n in names if (m := re.fullmatch(rf'{re.escape(prefix)}\.(\d+)\.(.+)', n))]
     have = Counter(m[2] for m in inside)
     for pattern in _patterns_in(config):
-        with explained(f'the quantization_config has an unusable pattern, {pattern}', 'Prune the 16-bit model.'):
+        with explained(f'the quantization_config has an unusable pattern, {pattern}',
+                       'Prune the 16-bit model and quantise the result.'):
             hit = Counter(m[2] for m in inside if matches(pattern, m[0]))
         refuse((any(k < have[name] for name, k in hit.items()),
                 f'the quantization_config has a pattern for single layers ({pattern}), {do}'))
