@@ -142,7 +142,8 @@ def test_without_ray(monkeypatch, data, tmp_path):
 
 def test_bad_address_on_the_command_line(data, tmp_path, capsys):
     pytest.importorskip('ray')
-    args = ['sweep', str(data/'model'), '--ns', '1', '--texts', str(data/'texts.jsonl'), '--out', str(tmp_path/'run')]
+    config(data).save(tmp_path/'c.json')
+    args = ['sweep', str(data/'model'), '--config', str(tmp_path/'c.json'), '--out', str(tmp_path/'run')]
     assert main([*args, '--ray', 'localhost:1', '--no-progress']) == 2
     out, err = capsys.readouterr()
     assert not out and err.count('\n') == 1 and 'cannot reach Ray at localhost:1' in err
