@@ -17,7 +17,7 @@ import torch
 
 from prunebook import HealingConfig, heal, load_model, load_questions, load_texts, prune_model, text_loss
 from prunebook.evaluation.generation import _end_tokens, lost_answers, sample_answers
-from prunebook.evaluation.losses import _chat_prompt
+from prunebook.evaluation.losses import chat_prompt
 
 FILE = Path(__file__).parent.parent/'nbs'/'results'/'stability.csv'
 CUTS = {'demo': range(11, 19), 'qwen2.5-coder-0.5b': range(7, 13)}
@@ -59,7 +59,7 @@ def p_end(model, tokenizer):
     "For each prompt the probability that the first token of an answer ends it"
     ends, found = _end_tokens(model, tokenizer), []
     for o in PROMPTS:
-        ids = tokenizer(_chat_prompt(tokenizer, o), add_special_tokens=False, return_tensors='pt').input_ids
+        ids = tokenizer(chat_prompt(tokenizer, o), add_special_tokens=False, return_tensors='pt').input_ids
         found.append(model(ids.to(model.device)).logits[0, -1].float().softmax(-1)[ends].sum().item())
     return found
 

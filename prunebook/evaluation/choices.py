@@ -211,7 +211,7 @@ def choice_accuracy(
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
-    from prunebook.evaluation.losses import _chat_prompt
+    from prunebook.evaluation.losses import chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
     if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
     check_items(items)
@@ -225,7 +225,7 @@ def choice_accuracy(
     def encode(rows):
         "Requests of some items; for each its item and choices; the items that were cut"
         parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
-        texts = [_chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
+        texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
         choices = [[rendered[i].choices[j] for j in js] for i, _, js in parts]
         requests, where, cut = _encode_pairs(tokenizer, texts, choices, limit, chat)
         return requests, [(parts[p][0], [parts[p][2][j] for j in js]) for p, js in where], {parts[p][0] for p in cut}

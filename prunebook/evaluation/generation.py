@@ -17,14 +17,14 @@ from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
 from .choices import _check_shots, _prefill, _warn_truncated, choose_examples
 from .choices import prompt as _worded
 from .judges import last_number, same_number
-from .losses import _chat_prompt
+from .losses import chat_prompt
 from .scores import Score, item_hash, wilson
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'generated_accuracy', 'sample_answers',
-           'repeats_itself', 'lost_answers']
+__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'generated_accuracy', 'encode_prompts',
+           'sample_answers', 'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -171,8 +171,8 @@ def generated_accuracy(
     ask, judge = prompt or _worded, score or same_number
     shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    if chat: texts = [_chat_prompt(tokenizer, o) + (begin(item) if begin else '') for o, item in zip(texts, items)]
-    ids, cut = _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
+    if chat: texts = [chat_prompt(tokenizer, o) + (begin(item) if begin else '') for o, item in zip(texts, items)]
+    ids, cut = encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
     written = [''] * len(items)
     with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, stop, batch_tokens):
@@ -186,8 +186,10 @@ def generated_accuracy(
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
                  items=item_hash(items), shots=int(shots), chat=chat)
 
-def _encode_prompts(stack, tokenizer, texts, max_new_tokens, chat):
-    "Tokens of the prompts; with absolute positions, only as many of the last ones as leave room for an answer"
+def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], max_new_tokens: int,
+                   chat: bool) -> tuple[list[list[int]], list[int]]:
+    """Tokens of the prompts, rendered by the chat template or not, and which were cut: with absolute positions, only as
+    many of the last tokens count as leave room for an answer"""
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
@@ -222,8 +224,8 @@ def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
                    prompts: Sequence[str] = _SAMPLE_PROMPTS, max_new_tokens: int = 48) -> dict[str, str]:
     "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
-    asked = [_chat_prompt(tokenizer, o) for o in prompts]
-    rows, _ = _encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
+    asked = [chat_prompt(tokenizer, o) for o in prompts]
+    rows, _ = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
     return {k: o.text for k, o in zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens))}
 
 def repeats_itself(text: str) -> bool:

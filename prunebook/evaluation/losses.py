@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map', 'judge_distances']
+__all__ = ['token_losses', 'chat_prompt', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map',
+           'judge_distances']
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1fbbc9f
 @torch.no_grad()
@@ -52,7 +53,7 @@ def _document_losses(stack, hidden, batch, first=1):
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def _chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
+def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
     """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
     `PrunebookError` without a template, and for messages that it refuses"""
     if not getattr(tokenizer, 'chat_template', None):
@@ -71,7 +72,7 @@ def _tokenize_documents(stack, tokenizer, texts, max_length, chat=False):
     toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=1 if chat else 2)
     if chat:
         encode = lambda o: tokenizer(o, verbose=False, add_special_tokens=False)['input_ids']
-        before = _chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
+        before = chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
         head = encode(before)
         first, room = len(head), min(max_length, (stack.positions or 2**30) - len(head))
         toks = Tokens([head + encode(before + texts[i])[first:][:room] for i in toks.index], toks.index, toks.skipped)

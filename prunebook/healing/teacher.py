@@ -12,8 +12,8 @@ import numpy as np, torch
 from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, digest, disk_errors, lock
 from ..data.texts import load_texts, over_batches, read_table
-from ..evaluation.generation import _encode_prompts, repeats_itself, write_in_batches
-from ..evaluation.losses import _chat_prompt
+from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
+from ..evaluation.losses import chat_prompt
 from .packing import Rows
 from .trainer import on_first
 from ..model.loading import load_model
@@ -73,8 +73,8 @@ def write_answers(
     from tqdm.auto import tqdm
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     if out.exists(): raise PrunebookError(f'{out} is there already. Choose another file, or delete it.')
-    texts = [_chat_prompt(tokenizer, o) for o in asked]
-    ids, too_long = _encode_prompts(LayerStack(model), tokenizer, texts, max_new_tokens, True)
+    texts = [chat_prompt(tokenizer, o) for o in asked]
+    ids, too_long = encode_prompts(LayerStack(model), tokenizer, texts, max_new_tokens, True)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
