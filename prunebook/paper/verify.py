@@ -59,8 +59,7 @@ def at_most(drawn: int, false: int, size: int) -> float:
 def check_files(folder: str | Path) -> None:
     """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
     `PrunebookError` for a file that is missing or differs"""
-    folder = Path(folder).absolute()
-    kept = folder.parent/'checksums.txt'
+    kept = (folder := Path(folder).absolute()).parent/'checksums.txt'
     lines = kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else []
     for was, file in ((o.split()[0], kept.parent/o.split()[-1]) for o in lines if o.strip()):
         if file.parent == folder and not (file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()):
@@ -269,7 +268,7 @@ def verify(
     def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
     for o in strata: count(o, [])
-    begun, end = (time.perf_counter() + o for o in (0, 60 * minutes))
+    end = (begun := time.perf_counter()) + 60 * minutes
     with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
         for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.scores)):
             if time.perf_counter() > end or rejected(): break
@@ -280,9 +279,9 @@ def verify(
     own = np.array([counts.get(i, np.zeros(4, int)) for i in range(len(table))])
     drawn = sum({o.draw(): len(o.found) for o in strata}.values())  # a document counts once for all cuts
     word, reason, words, shares = _verdict(table, own, drawn, lacks, false, rejected())
-    rows = table[KEYS].assign(drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1],
-                              contradicting=own[:, 2:].sum(1), at_most=shares, verdict=words,
-                              reason=[(false | lacks).get(i, '') for i in range(len(table))])
+    rows = table[KEYS].assign(
+        drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1], contradicting=own[:, 2:].sum(1),
+        at_most=shares, verdict=words, reason=[(false | lacks).get(i, '') for i in range(len(table))])
     return Verification(word, reason, folder.name, seed, round(time.perf_counter() - start, 1), rows)
 
 def _verdict(table, counts, drawn, lacks, false, rejected):
