@@ -262,7 +262,7 @@ def plot_scores(
                         xytext=(3, 0), va='center', color='0.4', fontsize=9)
         if log: logarithmic(ax)
         percent_axis(ax)
-        kind = 'loss (nats per token)' if (rows.metric == 'loss').all() else 'accuracy'
+        kind = 'loss (nats per token)' if set(rows.get('metric', ())) == {'loss'} else 'accuracy'
         ax.set_ylabel(label or f'{escape_math(task_title(task))} {kind}')
         if np.isfinite(depth := (rows.n / rows.fraction_layers).median()):
             top = ax.secondary_xaxis('top', functions=(lambda f: f * depth / 100, lambda n: n * 100 / depth))
