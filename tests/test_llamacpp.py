@@ -129,7 +129,7 @@ def no_config(folder): (folder/'config.json').unlink()
 def nothing(folder): pass
 
 @pytest.mark.parametrize('spoil,out,more,said', [
-    (nothing, 'x.gguf', ['--type', 'q3_k'], 'Give one of f32, f16, bf16, q8_0, q4_k_m'),
+    (nothing, 'x.gguf', ['--type', 'q3_k'], "type='q3_k': it must be one of 'f32'"),
     (nothing, 'x.bin', [], 'ends in .gguf'), (nothing, 'no/x.gguf', [], 'no such folder'),
     (quantised, 'x.gguf', [], 'quantised (gptq)'), (own_code, 'x.gguf', [], 'auto_map'),
     (no_weights, 'x.gguf', [], 'safetensors'), (no_config, 'x.gguf', [], 'config.json'),
