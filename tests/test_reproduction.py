@@ -29,7 +29,7 @@ def own(tmp_path_factory):
 
 def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
-    return reproduce(str(own/'model'), out, 'smoke', progress=False, **given | kw)
+    return reproduce(str(own/'model'), out, progress=False, **dict(preset='smoke') | given | kw)
 
 
 @of_the_demo
@@ -109,6 +109,12 @@ def test_the_papers_own_run_in_small(own, tmp_path, capsys):
     for o in ('1', '2', '3', '5', 's7to9'): assert f'<section id="figure{o}">' in page
 
 
+def test_the_figures_of_distances_need_no_sweep(own, tmp_path):
+    run = own_run(own, tmp_path/'run', preset='paper', only='figure4', share=.0002, questions=None)
+    assert {o.name for o in run.iterdir()} == {'distances.safetensors', 'best_blocks.csv', 'curves.png', 'curves.svg',
+                                               'heatmap.png', 'heatmap.svg'}
+
+
 def test_refusals_come_before_any_work(own, tmp_path):
     (tmp_path/'out').mkdir()
     (tmp_path/'out'/'mine').write_text('precious')
@@ -116,6 +122,7 @@ def test_refusals_come_before_any_work(own, tmp_path):
     with pytest.raises(PrunebookError, match='judge_texts'): own_run(own, tmp_path/'new', judge_texts=None)
     with pytest.raises(PrunebookError, match='no_such'): own_run(own, tmp_path/'new', questions=['no_such'])
     with pytest.raises(PrunebookError, match='only read'): own_run(own, own/'model'/'inside')
+    with pytest.raises(PrunebookError, match='n=600 '): own_run(own, tmp_path/'new', preset='paper', share=.01)
     assert (tmp_path/'out'/'mine').read_text() == 'precious' and [p.name for p in tmp_path.iterdir()] == ['out']
 
 

@@ -69,7 +69,7 @@ PRESETS = dict(
                 (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
                 100, 2000, QUICK.replace(steps=120)),
     paper=Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
-                 60_000, None, HealingConfig.paper(), texts='allenai/c4', tasks=('mmlu', 'boolq')))
+                 60_000, None, HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
@@ -146,11 +146,14 @@ def reproduce(
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
             config.healing = _paper_recipe(model, p, bits)
-            for name, part in _paper_sweeps(config, only).items():
+            sweeps = _paper_sweeps(config, only)
+            for name, part in sweeps.items():
                 with step(f'prune, heal and evaluate: {name}'):
                     sweep(whole, tok, part, work, dist, progress, name)
             from prunebook.paper.report import report  # loads torch, which the command line does without
-            with step('report'): report(work, force=True, progress=progress)
+            with step('report'):
+                if sweeps: report(work, force=True, progress=progress)
+                else: write_distances(dist, work)  # figures 1 and 4
         else:
             if bits == 4: config.healing = config.healing.replace(bits=4)
             with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
@@ -175,10 +178,12 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
            (judge_texts is None and Path(texts).is_file(), f'{texts}: healing trains on these documents, and the loss '
             'needs others. Name them with judge_texts (--judge-texts).'))
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
-    for name, part in ((texts, 'calibration'), (judge, 'validation')): named_texts(name, part, 1)  # is it there?
+    least = PRESETS[preset].sized(10**9, share).n_judge if text_assets(judge) or Path(judge).exists() else 1
+    for name, part, n in ((texts, 'calibration', 1), (judge, 'validation', least)): named_texts(name, part, n)
     ready_tasks([*(questions or PRESETS[preset].tasks)])
     return texts, judge
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #repr0002
 def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     "The sweep of a preset for a model of `depth` layers"
     small = parameters < 1e9  # at chance on the paper's tasks
@@ -199,7 +204,8 @@ _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], 
 def _paper_recipe(model, p, bits):
     "The paper's recipe for `model`, with the steps and the lengths of the preset"
     recipe = HealingConfig.paper(model)
-    return recipe.replace(steps=p.healing.steps, max_length=min(recipe.max_length, p.max_length), bits=bits or 4)
+    length = min(recipe.max_length, p.max_length)
+    return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4)
 
 def _paper_sweeps(base, only=None):
     "The sweeps behind the paper's figures, by name, or behind one figure. Figures 7 to 9 ask, draw and rank anew"
@@ -249,13 +255,14 @@ def paper_budget(
         each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * asked(o)
                    for o in part.tasks)  # of a question, about 150 tokens are its own
         add(f'{name}: {models} models answer', 'evaluate', models * each)
-    return pd.DataFrame(rows), peak_gb(size, 'heal', bits=16, recipe=config.healing.replace(batch_tokens=p.max_length))
+    return pd.DataFrame(rows), peak_gb(size, 'heal', bits=16, recipe=config.healing)
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #repr0004
 def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
     from prunebook.similarity.distances import layer_distances
     if (work/'distances.safetensors').exists(): return LayerDistances.load(work)
-    docs = named_texts(texts, 'calibration', progress=progress)
+    docs = named_texts(texts, 'calibration', n_hub=max(256, p.n_texts), progress=progress)
     lengths = [len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']) for o in docs]
     order = sorted(range(len(docs)), key=lambda i: -min(lengths[i], p.max_length))  # stable: equals stay in order
     docs = [docs[i] for i in order[:p.n_texts]]
