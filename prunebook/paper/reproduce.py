@@ -141,7 +141,8 @@ def reproduce(
         with step('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
         known = getattr(LayerStack(whole).config, 'max_position_embeddings', None) or p.max_length
-        p = replace(p, max_length=min(p.max_length, known))
+        longest = HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
+        p = replace(p, max_length=min(longest, known))
         config = _grid(p, len(LayerStack(whole)), whole.num_parameters(), texts, judge, questions, ns, share)
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
@@ -240,7 +241,8 @@ def paper_budget(
     from prunebook.estimates import SLOWER, model_size, peak_gb, work
     from prunebook.evaluation.tasks import parse_task
     size = model if isinstance(model, Size) else model_size(model)
-    p, rows = PRESETS['paper'].sized(size.parameters, share), []
+    recipe, rows = HealingConfig.paper(recipe_of or size.name), []
+    p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
     config.healing = _paper_recipe(recipe_of or size.name, p, bits)
     def add(what, command, tokens):
