@@ -49,7 +49,8 @@ ASKED = '## Exercises\n\n1. A?\n2. B?\n\n::: {.callout-tip collapse="true"}\n## 
 sound = dict(
     links=[md('[up](#a-heading), @fig-one\n\n## A *heading*'),
            code('#| label: fig-one\n#| fig-cap: One.', image_png='x')],
-    exercises=[md(ASKED % '2. b\n')])
+    exercises=[md(ASKED % '2. b\n')],
+    numbers=[md('A loss of 2.31 nats, 38 % of 1,200 texts.'), code(text='2.3095 0.3812')])
 
 
 @pytest.mark.parametrize('cells', sound.values(), ids=sound)
@@ -66,7 +67,8 @@ broken = dict(
     dead_link=([md('[there](no_such.ipynb)')], 'leads to no file'),
     dead_anchor=([md('[there](#no-such)')], 'no such heading'),
     dead_figure=([md('See @fig-none.')], 'no figure fig-none'),
-    exercises=([md(ASKED % '')], '2 exercises and 1 answers'))
+    exercises=([md(ASKED % '')], '2 exercises and 1 answers'),
+    number=([md('A loss of 2.31 nats.'), code(text='2.3195')], 'no cell prints 2.31'))
 
 
 @pytest.mark.parametrize('cells, says', broken.values(), ids=broken)

@@ -1,15 +1,18 @@
 """Hard facts about a page of the book. `problems(page)` lists those that do not hold.
 
 Each page has a title and a description, saves no error, warning or text of stderr, names nothing of the machine that
-ran it, gives every figure a caption, answers its exercises, and links only to places that exist."""
+ran it, gives every figure a caption, answers its exercises, links only to places that exist, and prints the
+measurements that its prose names."""
 import html
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+import numpy as np
 
 
-@dataclass
+@dataclass(eq=False)
 class Page:
     "A notebook: `name` is its path below nbs/"
     name: str
@@ -114,7 +117,42 @@ def target_problem(target, page, book):
     return ': no such heading' if anchor and (other is None or anchor not in anchors(other)) else ''
 
 
+NUMBER = re.compile(r'(?<![\w.:/#-])\d[\d,]*(?:\.\d+)?(?![\w/]|\.\d|-\d)')
+# a unit that stands behind a number, and the forms in which a cell may print it
+FORMS = {r'%|points?': lambda x: [x, 100 * x, abs(100 - 100 * x)], r'million': lambda x: [x, x / 1e6],
+         r'ms\b': lambda x: [x, 1000 * x], r'minutes': lambda x: [x, x / 60], r'GB': lambda x: [x, x / 1e3, x / 1e9],
+         r'MB': lambda x: [x, x / 1e6], r'times|nats|s\b|seconds|hours|tokens': lambda x: [x], r'': lambda x: [x]}
+# what no cell can print: identifiers of articles, versions of programs
+NO_MEASUREMENT = re.compile(r'\d{4}\.\d{5}|\b(?:Python|torch|accelerate|transformers|version) \d+\.\d+(?: to \d+\.\d+)?')
+
+
+@lru_cache
+def numbers_of(page):
+    "All numbers that stand in a page's code and outputs"
+    text = '\n'.join(t for _, src, outs in page.code for t in [src, *map(text_of, outs)])
+    found = re.findall(r'\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|\.\d+', text)
+    return np.unique([float(o.replace(',', '')) for o in found])
+
+
+def number_problems(page, book):
+    """Measurements in prose (with decimals or a unit) that no cell of the page prints, or of a page that the same cell
+    links to. A cell that begins with <!-- given --> says where its numbers are from"""
+    for i, md in page.prose:
+        if md.startswith('<!-- given -->'): continue
+        targets = {(page.folder/Path(page.name).parent/o).resolve() for o in re.findall(r'\]\(([^)\s#]+\.ipynb)', md)}
+        known = np.concatenate([numbers_of(p) for p in book if p is page or (p.folder/p.name).resolve() in targets])
+        md = re.sub(r'^(```).*?^\1[^\n]*$|^#+ .*$|`[^`\n]+`|\$[^$]+\$|\]\([^)]*\)', ' ', md, flags=re.S | re.M)
+        md = NO_MEASUREMENT.sub(' ', md)
+        for m in NUMBER.finditer(md):
+            said = m[0].replace(',', '')
+            forms = next(f for unit, f in FORMS.items() if re.compile(r'\s?(?:%s)' % unit).match(md, m.end()))
+            if '.' not in said and forms is FORMS['']: continue
+            if not np.isclose(forms(known), float(said), 0, .51 * 10**-len(said.partition('.')[2])).any():
+                yield f'cell {i}: {md[max(0, m.start() - 30):m.end() + 15]!r}: no cell prints {m[0]}'
+
+
 def problems(page, book=()):
     "All that does not hold of a page"
-    found = [output_problems(page), title_problems(page), exercise_problems(page), link_problems(page, book or [page])]
+    found = [output_problems(page), title_problems(page), exercise_problems(page), link_problems(page, book or [page]),
+             number_problems(page, book or [page])]
     return [f'{page.name}, {o}' for some in found for o in some]
