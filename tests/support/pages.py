@@ -123,7 +123,7 @@ FORMS = {r'%|points?': lambda x: [x, 100 * x, abs(100 - 100 * x)], r'million': l
          r'ms\b': lambda x: [x, 1000 * x], r'minutes': lambda x: [x, x / 60], r'GB': lambda x: [x, x / 1e3, x / 1e9],
          r'MB': lambda x: [x, x / 1e6], r'times|nats|s\b|seconds|hours|tokens': lambda x: [x], r'': lambda x: [x]}
 # what no cell can print: identifiers of articles, versions of programs
-NO_MEASUREMENT = re.compile(r'\d{4}\.\d{5}|\b(?:Python|torch|accelerate|transformers|version) \d+\.\d+(?: to \d+\.\d+)?')
+NO_MEASUREMENT = re.compile(r'\d{4}\.\d{5}|\b(?:Python|torch|accelerate|transformers) \d\.\d+(?: to \d\.\d+)?')
 
 
 @lru_cache
