@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import NotEnoughMemory, PrunebookError, check, disk_errors, free_place, keep_apart, new_folder
-from .core import number, printable, process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import (NotEnoughMemory, PrunebookError, check, disk_errors, keep_apart, new_folder, number,
+                            printable, process, public_name, read_json, redact, refuse, whole, work_folder)
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
@@ -29,22 +29,17 @@ def command(
 ) -> Callable[[Callable], Callable]:
     "Register the function below as the command of its name. Its parameters become arguments, their comments the help"
     def register(run):
-        COMMANDS[run.__name__.strip('_')] = run
-        run.example = example
+        COMMANDS[run.__name__.strip('_')], run.example = run, example
         return run
     return register
 
-# %% ../nbs/reference/cli.ipynb #8c1b7da9
 @cache
-def _comments(
-    owner: Any  # A function or a dataclass
-) -> dict[str, str]:
-    "The comments of parameters or fields by name, beside them or above them"
+def _comments(owner):
+    "The comments of a function's parameters or a dataclass's fields by name, beside them or above them"
     from fastcore.docments import docments
     parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
     return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
-# %% ../nbs/reference/cli.ipynb #163852c4
 _REGISTRIES = dict(
     models='model.assets.ASSETS', texts='model.assets.ASSETS', tasks='evaluation.tasks.TASKS',
     strategies='pruning.strategies.STRATEGIES', methods='healing.methods.METHODS', stacks='serving.rules.STACKS',
@@ -73,33 +68,46 @@ class _Option(NamedTuple):
 _Count, _Changes = int, dict  # for annotations: a whole number above 0; the fields of a config that are given
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
-def _options(
-    run: Callable  # A command
-) -> Iterator[_Option]:
+def _group_of(annotation):
+    "The dataclass whose fields are arguments: a group of this module, or changes to a config; else `None`"
+    named = re.fullmatch(r'_Changes\[(\w+)\]', str(annotation))
+    kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
+    return kind if is_dataclass(kind) else None
+
+def _options(run: Callable) -> Iterator[_Option]:
     "The arguments of a command, in the order of its parameters; groups, settings and strategies give theirs"
     said = _comments(run)
     for p in inspect.signature(run).parameters.values():
-        default = MISSING if p.default is p.empty else p.default
         if p.kind == p.VAR_KEYWORD:
             known = {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items() if v is not None}
             for name, default in known.items():
                 users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
                 text = f'of {users} (default: {default})'
-                yield _Option(name, type(default).__name__, None, text, group='options', field=name)
+                yield _Option(name, type(default).__name__, None, text, group=p.name, field=name)
         elif kind := _group_of(p.annotation):
-            own, changes = _comments(kind), _group_of(p.annotation).__module__ != __name__
+            own, changes = _comments(kind), kind.__module__ != __name__
             for f in fields(kind):
                 name = _RENAMED.get(f.name, f.name) if changes else f.name
                 default = None if changes else f.default
                 if name: yield _Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name)
         elif p.name != 'progress':
+            default = MISSING if p.default is p.empty else p.default
             yield _Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY)
 
-def _group_of(annotation: Any) -> Any:
-    "The dataclass whose fields are arguments: a group of this module, or changes to a config; else `None`"
-    named = re.fullmatch(r'_Changes\[(\w+)\]', str(annotation))
-    kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
-    return kind if is_dataclass(kind) else None
+def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
+    "The result of a command with the arguments of a command line"
+    given: dict[str, Any] = {}
+    for o in _options(run):
+        value = getattr(args, o.name)
+        if not o.group: given[o.name] = value
+        elif value is not None: given.setdefault(o.group, {})[o.field] = value
+    for p in inspect.signature(run).parameters.values():
+        if p.name == 'progress': given['progress'] = args.progress
+        elif p.kind == p.VAR_KEYWORD: given |= given.pop(p.name, {})
+        elif kind := _group_of(p.annotation):
+            own = given.get(p.name, {})
+            given[p.name] = own if kind.__module__ != __name__ else kind(**own)
+    return run(**given)
 
 # %% ../nbs/reference/cli.ipynb #efa08d91
 def _whole(text):
@@ -122,10 +130,10 @@ def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
     text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}'))
     if o.default not in (MISSING, None, False, ()) and 'default:' not in text: text += f' (default: {o.default})'
-    text = text.replace('%', '%%')
-    flag, how = '--' + o.name.replace('_', '-'), dict(help=text, default=None if o.default is MISSING else o.default)
-    if 'bool' in o.kind and o.default is None: return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction)
-    if 'bool' in o.kind: return p.add_argument(flag, **how, action='store_true')
+    flag = '--' + o.name.replace('_', '-')
+    how = dict(help=text.replace('%', '%%'), default=None if o.default is MISSING else o.default)
+    if 'bool' in o.kind:
+        return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction if o.default is None else 'store_true')
     word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
     many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
     how |= dict(action=_Numbers) if many and word in ('int', '_Count') else dict(type=_TYPES[word])
@@ -133,30 +141,34 @@ def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
     else: p.add_argument(flag, **how, required=o.default is MISSING)
 
-def _call(
-    run: Callable,
-    args: argparse.Namespace
-) -> dict[str, Any]:  # The result of the command
-    "Run a command with the arguments of a command line"
-    given, groups = {}, {}
-    for o in _options(run):
-        if not o.group: given[o.name] = getattr(args, o.name)
-        else: groups.setdefault(o.group, {})[o.field] = getattr(args, o.name)
-    for p in inspect.signature(run).parameters.values():
-        own = groups.get(p.name, {})
-        if p.kind == p.VAR_KEYWORD: given |= {k: v for k, v in own.items() if v is not None}
-        elif 'Changes' in str(p.annotation): given[p.name] = {k: v for k, v in own.items() if v is not None}
-        elif own: given[p.name] = _group_of(p.annotation)(**own)
-        elif p.name == 'progress': given['progress'] = args.progress
-    return run(**given)
+class _Parser(argparse.ArgumentParser):
+    "argparse, with one line for an error"
+    def error(self, message: str):
+        self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
+
+def parser(
+    name: str | None = None  # The command whose arguments are needed: the help of all would import large libraries
+) -> _Parser:
+    "The parser of the command line"
+    p = _Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
+                'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
+    p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
+    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
+    for k, run in COMMANDS.items():
+        text = ' '.join((run.__doc__ or '').split())
+        s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
+                           allow_abbrev=False)
+        for o in _options(run) if k == name else (): _add_option(s, o)
+        s.add_argument('--json', action='store_true', help='print the result as JSON')
+        s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
+    return p
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
 @dataclass
 class _Source:
     "The model of a command, and how it is loaded"
-    model: str  # {models}, a hub id, a folder or a .gguf file
-    # type of the weights: auto (the checkpoint's own; float32 on a CPU that is slow in 16 bits), bfloat16, float16 or
-    # float32
+    model: str                  # {models}, a hub id, a folder or a .gguf file
+    # type of the weights: auto (the checkpoint's own; float32 on a CPU slow in 16 bits), bfloat16, float16 or float32
     dtype: str = 'auto'
     bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     device_map: str = 'auto'    # where the layers go, as in accelerate
@@ -167,8 +179,7 @@ class _Source:
     @property
     def arguments(self) -> dict[str, Any]:
         "For `load_model`"
-        given = {k: v for k in ('revision', 'trust_remote_code') if (v := getattr(self, k))}
-        return dict(name=self.model, dtype=self.dtype, bits=self.bits, device_map=self.device_map) | given
+        return {k.replace('model', 'name'): v for k, v in vars(self).items() if v and k != 'force_memory'}
 
     def config(self, max_length: int = 0) -> Any:
         "The config of the decoder. Raises `PrunebookError` if it has not so many positions"
@@ -179,6 +190,11 @@ class _Source:
         if max_length: check_length(max_length, config)
         return config
 
+    def check_memory(self, command: str = 'evaluate', **work: Any) -> None:
+        "Raises an error if the work on the model cannot fit into this machine"
+        from prunebook.estimates import check_memory
+        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
+
     def load(self, progress: bool = True, **work: Any) -> tuple:
         "Model and tokenizer. `work` goes to `check_memory`"
         self.check_memory(**work)
@@ -187,20 +203,13 @@ class _Source:
             self.device_map = own_device()
         return pb.load_model(**self.arguments, progress=progress)
 
-    def check_memory(self, command: str = 'evaluate', **work: Any) -> None:
-        "Raises an error if the work on the model cannot fit into this machine"
-        from prunebook.estimates import check_memory
-        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
-
-# %% ../nbs/reference/cli.ipynb #4afe4e4d
 @dataclass
 class _Texts:
     "The texts of a command"
-    # demo, {texts}, a set on the hub such as allenai/c4, or a .txt (a document per line), .jsonl, .json, .csv or
-    # .parquet file
+    # demo, {texts}, a set on the hub such as allenai/c4, or a .txt (a document a line), .jsonl, .json, .csv or .parquet
     texts: str = 'demo'
     n_texts: _Count | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
-    column: str = 'text'          # the column or field that holds the text
+    column: str = 'text'           # the column or field that holds the text
 
     def read(self, part: str, progress: bool = True, split: str | None = None) -> list[str]:
         "The documents for a purpose (calibration, healing or validation), or of a split"
@@ -220,8 +229,7 @@ def _similarity(
     source: _Source, texts: _Texts, lengths: _Lengths, *,
     out: str,                  # folder for the results; written completely or not at all
     split: str | None = None,  # part of the texts (default: calibration; of a set on the hub validation)
-    # stop when the best block of each of these sizes is certain (default: 1, 2, 4, … up to half the depth); the texts
-    # should stand in random order
+    # stop when the best block of each size is certain; give texts in random order (default: 1, 2, 4, … half the depth)
     until_certain: tuple[int, ...] | None = None,
     tolerance: float = 0.002,  # with --until-certain: differences of distance that do not matter
     force: bool = False,       # replace the folder if it is there
@@ -233,9 +241,9 @@ def _similarity(
     from prunebook.paper.reproduce import write_distances
     from prunebook.similarity.stopping import StoppingRule
     place, main = Path(os.path.abspath(out)), not process().rank
-    asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts))
-    asked |= dict(n_texts=texts.n_texts, max_length=lengths.max_length, until_certain=until_certain,
-                  tolerance=tolerance, dtype=source.dtype, bits=source.bits)
+    asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts),
+                 n_texts=texts.n_texts, max_length=lengths.max_length, until_certain=until_certain,
+                 tolerance=tolerance, dtype=source.dtype, bits=source.bits)
     work = place.with_name(place.name + '.unfinished')
     with work_folder(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
         depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress, split)
@@ -244,7 +252,7 @@ def _similarity(
         if until: until.check(depth)
         model, tok = source.load(progress, command='similarity', **vars(lengths))
         dist = pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress, until=until,
-                               every=32 if until else 128, partial=work/'state')
+                                  every=32 if until else 128, partial=work/'state')
         if not main: return {}
         write_distances(dist, work)
         for o in ('state', 'asked.json'): (work/o).unlink(missing_ok=True)
@@ -258,8 +266,7 @@ def _prune(
     source: _Source,
     out: str,                      # folder for the pruned checkpoint
     texts: _Texts, lengths: _Lengths, *,
-    # layers to drop, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
-    drop: str | None = None,
+    drop: str | None = None,       # layers, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
     n: int | None = None,          # how many layers to drop, if --drop is not given
     params: float | None = None,   # instead of --n: drop as few layers as leave at most so many parameters, as 1.2e9
     gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
@@ -267,8 +274,7 @@ def _prune(
     strategy: str = 'similarity',  # how to choose them: {strategies}
     distances: str | None = None,  # result of `prunebook similarity`; measured if not given
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: {stacks}
-    # load the model and save what is left, instead of copying bytes; --dtype, --bits and --trust-remote-code imply it
-    in_memory: bool = False,
+    in_memory: bool = False,       # load the model and save the rest; --dtype, --bits and --trust-remote-code imply it
     force: bool = False,           # replace the folder if it is there
     progress: bool = True,
     **options: Any
@@ -281,14 +287,11 @@ def _prune(
     from prunebook.pruning.strategies import as_plan
     from prunebook.serving.rules import served_by, serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
-    refuse((sum(v is not None for v in (drop, n)) + len(limits) != 1,
+    refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'))
     if limits: as_budget(**limits)
-    reads = [source.model, texts.texts, distances]
-    free_place(out, force, reads)  # before anything is downloaded
     changed = source.dtype != 'auto' or source.bits or source.trust_remote_code
-    memory = in_memory or changed
-    load = cache(partial(source.load, progress, **vars(lengths)))
+    memory, load = in_memory or changed, cache(partial(source.load, progress, **vars(lengths)))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
         docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
@@ -298,19 +301,19 @@ def _prune(
             return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
         loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
         return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
-    with new_folder(out, force, reads) as tmp:
+    with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
         folder = None if memory else checkpoint_folder(source.model, revision=source.revision)
         config = source.config() if memory else read_json(folder/'config.json')
         depth = config.num_hidden_layers if memory else config_depth(folder)
-        how = dict(depth=depth, allowed=served_by(serve, config) if serve else None)
-        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **options, **how)
+        how = options | dict(depth=depth, allowed=served_by(serve, config) if serve else None)
+        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **how)
         else:
             if limits and not changed: limits['sizes'] = layer_sizes(source.model, source.revision)
             elif limits:
                 model = load()[0]
                 limits['sizes'] = model_sizes(model, None if source.bits in (4, 8) else model.config.dtype)
-            if distances: options['distances'] = pb.LayerDistances.load(distances)
-            plan = pb.choose_layers(strategy, n, measure=measure, **limits, **options, **how)
+            if distances: how['distances'] = pb.LayerDistances.load(distances)
+            plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
         if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
@@ -327,33 +330,22 @@ def _check(
     folder: str,                # a checkpoint
     *,
     files_only: bool = False,   # read headers and config only; do not load and run it
-    # also compare with transformers in these stacks, by rules and, where installed, by running: {stacks}
-    serve: Sequence[str] | None = None,
-    claims: str | None = None,  # also verify what this run says of the same cut, in two minutes
+    serve: Sequence[str] | None = None,  # also compare with transformers, by rules and runs, in these stacks: {stacks}
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     """Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache.
     Exit code 1 if not."""
     from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
-    if claims:
-        from prunebook.paper.runs import read_record
-        read_record(claims)
     if not files_only and os.path.isdir(folder):
         _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
-    if claims and not problems:
-        from prunebook.paper.verify import verify
-        cut = ' '.join(map(str, read_json(f'{folder}/config.json').get('prunebook', {}).get('dropped', ())))
-        said = verify(claims, 2, row=[cut, 'unhealed'])
-        found |= dict(sound=said.verdict != 'rejected', claims=f'{said.verdict}: {said.reason}')
     if problems or not serve: return found
     served = pb.serving_report(folder, serve, run=not files_only)
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
-    return found | dict(sound=found['sound'] and all(o.right for o in served), serving=rows)
+    return found | dict(sound=all(o.right for o in served), serving=rows)
 
-# %% ../nbs/reference/cli.ipynb #7a7ee3c5
 @command('prunebook export pruned pruned.gguf --type q8_0')
 def _export(
     folder: str,                # a checkpoint, pruned or not
@@ -378,14 +370,12 @@ def _heal(
     out: str,                    # folder for the healed checkpoint and its adapter
     texts: _Texts, recipe: _Changes[HealingConfig], *,
     # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
-    # that HealingConfig.save wrote
     config: str = 'packed',
     # the unpruned model, for --prompts, --objective distill and distill_top, and --method linear_patch
     teacher: str | None = None,
     prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
     teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs
-    # texts for the loss before and after, as in --texts (default: the validation part of demo if --texts has a name;
-    # otherwise none)
+    # texts for the loss before and after (default: the validation part of demo if --texts has a name; otherwise none)
     judge_texts: str | None = None,
     n_judge: int = 32,           # how many; 0 for none
     allow_empty: bool = False,   # exit code 0 also if answers in the chat template became empty or repeat themselves
@@ -434,6 +424,16 @@ def _heal(
     tokens = result.history[-1]['tokens'] if result.history else 0
     return dict(out=out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
 
+def _recipe(model, config, changes):
+    "The recipe that a command line asks for; the paper's goes by the model that a folder was pruned from"
+    from prunebook.healing.recipes import RECIPES
+    if config == 'paper':
+        file = Path(model)/'config.json'
+        record = read_json(file).get('prunebook') if file.is_file() else None
+        base = pb.HealingConfig.paper(isinstance(record, dict) and record.get('source') or model)
+    else: base = RECIPES[config] if config in RECIPES else pb.HealingConfig.load(config)
+    return base.replace(**changes)
+
 def _heal_in_memory(source, docs, prompts, judged, work, how, allow_empty):
     "Heal, and write the checkpoint into `work`: the result, and what the command says of losses and answers"
     from prunebook.evaluation.generation import sample_answers
@@ -467,16 +467,6 @@ def _answers(before, after, allow_empty):
                         'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
                         '--allow-empty.')
 
-def _recipe(model, config, changes):
-    "The recipe that a command line asks for; the paper's goes by the model that a folder was pruned from"
-    from prunebook.healing.recipes import RECIPES
-    file = Path(model)/'config.json'
-    record = read_json(file).get('prunebook') if config == 'paper' and file.is_file() else None
-    name = record.get('source') or model if isinstance(record, dict) else model
-    if config == 'paper': base = pb.HealingConfig.paper(name)
-    else: base = RECIPES[config] if config in RECIPES else pb.HealingConfig.load(config)
-    return base.replace(**changes)
-
 # %% ../nbs/reference/cli.ipynb #shrinkco
 @command('prunebook shrink demo small --drop 10%')
 def _shrink(
@@ -489,8 +479,7 @@ def _shrink(
     minutes: float | None = None,  # time for healing, as estimated (default: 60 steps)
     serve: Sequence[str] = (),     # stacks that must run the result: {stacks}
     gguf: str | None = None,       # also write OUT/model.gguf of this type: {types}
-    # questions to judge on, as in `prunebook evaluate` (default: arc_easy piqa)
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] = ('arc_easy', 'piqa'),  # questions to judge on (default: arc_easy piqa)
     n_questions: _Count = 100,     # of each
     max_added_loss: float | None = None,  # gate: most nats a token by which the loss may rise
     min_retention: float | None = None,   # gate: least share of each task's accuracy above chance to keep
@@ -501,9 +490,9 @@ def _shrink(
     progress: bool = True
 ):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
+    given = locals()
     from prunebook.shrinking import Rejected, shrink
-    try: done = shrink(model, out, drop, data, column, minutes, serve, gguf, None, tasks or ('arc_easy', 'piqa'),
-                       n_questions, max_added_loss, min_retention, allow_empty, seed, dry_run, force, progress)
+    try: done = shrink(**given)
     except Rejected as e: done = e.done
     if dry_run: return dict(budget=done.to_dict('records'))
     rejected = dict(rejected=f'{"; ".join(done.problems)}. The model is in {done.out}') if done.problems else {}
@@ -514,23 +503,22 @@ def _shrink(
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
 def _evaluate(
     source: _Source, lengths: _Lengths,
-    other: str | None = None,         # another model, loaded alike: paired differences are added, OTHER minus MODEL
+    other: str | None = None,          # another model, loaded alike: adds paired differences, OTHER minus MODEL
     *,
     # {tasks}, or a file of questions. A task may carry options, as in mmlu:shots=0 (default: c4 arc_easy)
     tasks: Sequence[str] | None = None,
     n_questions: _Count | None = None, # questions of each task, evenly spread (default: all)
     n_texts: _Count | None = None,     # documents for the loss (default: all)
-    judge_texts: str | None = None,   # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
-    column: str = 'text',             # the column or field of --judge-texts that holds the text
-    data_dir: str | None = None,      # folder with a NAME.jsonl of your own for each task NAME
+    judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
+    column: str = 'text',              # the column or field of --judge-texts that holds the text
+    data_dir: str | None = None,       # folder with a NAME.jsonl of your own for each task NAME
     # published tasks to run in the lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])
     harness: Sequence[str] = (),
-    chat: bool = False,               # put questions and texts into the model's chat template
-    # the unpruned model: the tasks agreement (share of places where both expect the same token) and kl are added to the
-    # default ones
+    chat: bool = False,                # put questions and texts into the model's chat template
+    # the unpruned model: adds the tasks agreement (share of places where both expect the same token) and kl
     parent: str | None = None,
-    allow_empty: bool = False,        # exit code 0 also if answers in the chat template are empty or repeat themselves
-    save: str | None = None,          # keep each score item by item in this folder, as soon as it is there
+    allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves
+    save: str | None = None,           # keep each score item by item in this folder, as soon as it is there
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
@@ -576,7 +564,6 @@ def _differences(first, second):
     return [dict(task=k, first=a.value, second=b.value, difference=d.difference, low=d.low, high=d.high, p=d.p,
                  test=d.test) for k, a, b, d in both]
 
-# %% ../nbs/reference/cli.ipynb #2912d127
 @command('prunebook compare scores/parent scores/pruned')
 def _compare(
     first: str,  # a folder that `prunebook evaluate --save` kept
@@ -599,8 +586,7 @@ def _sweep(
     judge_texts: str | None = None, # texts for the loss (default: those of the task)
     distances: str | None = None,   # result of `prunebook similarity`; measured if not given
     name: str = 'main',             # name of the sweep in its run
-    # score on the workers of a Ray cluster: host:port, or nothing for one on this machine; see the page cluster
-    ray: tuple[str, ...] | None = None,
+    ray: tuple[str, ...] | None = None,  # score on the workers of a Ray cluster: host:port, or nothing for one here
     gpus_per_task: float | None = None,  # with --ray: GPUs of a worker, such as 1 or 0.5 (default: 1 if there are any)
     cpus_per_task: float = 1,       # with --ray: CPU cores of a worker
     progress: bool = True
@@ -645,8 +631,7 @@ def _reproduce(
     preset: str = 'quick',           # how much: {presets}
     texts: str | None = None,        # texts to measure and heal on (default: demo, or allenai/c4 for "paper")
     judge_texts: str | None = None,  # texts for the loss (default: other documents of --texts)
-    # tasks or files of questions, as in --tasks of `prunebook evaluate` (default: by preset)
-    questions: Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,  # tasks, or files of questions (default: by preset)
     force: bool = False,             # replace the folder if it is there
     progress: bool = True,
     ns: Sequence[int] | None = None, # block sizes, such as 8,12 (default: by preset)
@@ -654,22 +639,21 @@ def _reproduce(
     share: float = 1.                # of the preset's documents, steps and questions, such as 0.01
 ):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
+    given = locals()
     from prunebook.paper.reproduce import PRESETS
     check(number(1e-9, 1 + 1e-9, 'above 0, and at most 1'), share=share)
     if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
-    given = dict(source.arguments)
-    run = pb.reproduce(given.pop('name'), out, preset, texts, judge_texts, questions, force, progress, ns, only, share,
-                       **given)
+    model = given.pop('source').arguments
+    run = pb.reproduce(model.pop('name'), **given, **model)
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
 @command('prunebook report prunebook-run')
 def _report(
-    folder: str,             # a run folder, from `prunebook reproduce` or `prunebook sweep`
+    folder: str,              # a run folder, from `prunebook reproduce` or `prunebook sweep`
     *,
-    # the HTML file (default: paper.html in FOLDER); its figures go beside it, into NAME-figures
-    out: str | None = None,
-    force: bool = False,     # replace a report that is there
+    out: str | None = None,   # the HTML file (default: paper.html in FOLDER); beside it, NAME-figures
+    force: bool = False,      # replace a report that is there
     progress: bool = True
 ):
     "Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim."
@@ -679,11 +663,9 @@ def _report(
 # %% ../nbs/reference/cli.ipynb #verifyco
 @command('prunebook verify --minutes 2')
 def _verify(
-    # the folder of a run, or of several (default: the kept runs of the book, where they stand beside the library)
-    run: str | None = None, *,
+    run: str | None = None, *,  # the folder of a run, or of several (default: the kept runs of the book)
     claim: str | None = None,  # only the rows behind a claim of the paper, such as C5a
-    # only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
-    row: Sequence[str] = (),
+    row: Sequence[str] = (),   # only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
     minutes: float = 10,       # at most, for all runs together
     seed: int | None = None,   # of the draw; the same seed goes on where it stopped (default: a new one)
     model: str | None = None,  # {models}, a hub id or a folder (default: what the run names)
@@ -697,14 +679,12 @@ def _verify(
     for o in runs:
         found.append(verify(o, minutes / len(runs), seed, claim, row, model, None, dtype, progress))
         seed = found[0].seed
-    rows = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')]
-    words = {o.verdict for o in found}
-    word = next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), 'not verifiable here')
-    return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows
-                      if r['verdict'] != 'not verifiable here'],
+    rows, no = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')], 'not verifiable here'
+    words = [o.verdict for o in found]
+    return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows if r['verdict'] != no],
                 runs=[dict(run=o.run, verdict=o.verdict, reason=o.reason, seconds=o.seconds) for o in found],
-                lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == 'not verifiable here')),
-                verdict=word, seed=seed)
+                lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == no)),
+                verdict=next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), no), seed=seed)
 
 # %% ../nbs/reference/cli.ipynb #a1ff6f8b
 @command('prunebook estimate demo')
@@ -715,8 +695,8 @@ def _estimate(
     dtype: str = 'auto',         # type of the weights
     bits: int | None = None,     # as in the other commands
     revision: str | None = None, # revision of a model on the hub
-    n_texts: _Count = 256,        # documents to measure or evaluate
-    text_length: _Count = 512,    # tokens of each
+    n_texts: _Count = 256,       # documents to measure or evaluate
+    text_length: _Count = 512,   # tokens of each
     gpu_gb: float | None = None, # judge for a GPU with so much memory, such as 24, instead of this machine
     progress: bool = True
 ):
@@ -744,43 +724,20 @@ def _assets(
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
         mb=round(a.size_mb), fetched='yes' if assets.complete(a) else 'no') for a in assets.ASSETS.values()])
 
-# %% ../nbs/reference/cli.ipynb #d9789591
-class _Parser(argparse.ArgumentParser):
-    "argparse, with one line for an error"
-    def error(self, message: str):
-        self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
-
-def parser(
-    name: str | None = None  # The command whose arguments are needed
-) -> _Parser:
-    "The parser of the command line"
-    p = _Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
-               'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
-    p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
-    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
-    for k, run in COMMANDS.items():
-        text = ' '.join((run.__doc__ or '').split())
-        s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
-                           allow_abbrev=False)
-        for o in _options(run) if k == name else (): _add_option(s, o)
-        s.add_argument('--json', action='store_true', help='print the result as JSON')
-        s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
-    return p
-
 # %% ../nbs/reference/cli.ipynb #199f7e45
 def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
     "A command's result as lines; a list of dicts becomes a table, without pandas, which loads slowly"
     show = lambda o: f'{o:.4g}' if isinstance(o, float) else str(o).replace('\n', '\\n')
     for k, v in found.items():
-        if isinstance(v, list) and v and isinstance(v[0], dict):
+        if isinstance(v, dict):
+            yield f'{indent}{k}:'
+            yield from _lines(v, indent + '  ')
+        elif isinstance(v, list) and v and isinstance(v[0], dict):
             names = list(dict.fromkeys(k for row in v for k in row))
             cells = [names, *([show(row.get(k, '')) for k in names] for row in v)]
             widths = [max(map(len, column)) for column in zip(*cells)]
             yield f'{indent}{k}:'
             yield from (f'{indent}  {" ".join(o.rjust(w) for o, w in zip(line, widths))}' for line in cells)
-        elif isinstance(v, dict):
-            yield f'{indent}{k}:'
-            yield from _lines(v, indent + '  ')
         else: yield f'{indent}{k}: {v}'
 
 def _plain_json(o: Any) -> Any:
@@ -834,15 +791,13 @@ def _end(code):
 _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
     ('sweep', 'reproduce'), 'Run the same command again to continue.')
 _LESS = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length', bits='--bits 4',
-            gradient_checkpointing='--gradient-checkpointing', files_only='--files-only')  # what takes less memory
+             gradient_checkpointing='--gradient-checkpointing', files_only='--files-only')  # what takes less memory
 
 def _less_memory(args):
     "Options of this command that take less memory"
     useless = [k for k in _LESS if getattr(args, k, None) in (4, True)]
     if args.command in ('estimate', 'reproduce'): useless.append('bits')
     return ', '.join([v for k, v in _LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
-
-
 
 def _run(args):
     "The exit code of a command"
@@ -866,8 +821,6 @@ def _run(args):
     if 'verdict' in found: return dict(confirmed=0, rejected=1).get(found['verdict'], 3)
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
     return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
-
-
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`

@@ -73,7 +73,6 @@ shrink demo {out} --min-retention 2                          | 2
 shrink demo {full} --drop 2                                  | full
 shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
-check {full} --claims {missing}                              | missing.jsonl
 check {folder} --serve moon                                  | moon
 export {missing} {out}.gguf                                  | missing.jsonl
 export demo {out}.gguf --type q1                             | q1
@@ -227,7 +226,7 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
 def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():
     given = {o for line, _ in ROWS for o in line.split()}
     free = {'--device-map', '--revision', '--data-dir', '--harness', '--ray', '--targets', '--gpus-per-task',
-            '--cpus-per-task', '--fetch', '--claims', '--claim', '--row', '--teacher-folder'}
+            '--cpus-per-task', '--fetch', '--claim', '--row', '--teacher-folder'}
     # of the others any value may be right, or only another machine can tell
     for name in COMMANDS:
         actions = parser(name)._subparsers._group_actions[0].choices[name]._actions

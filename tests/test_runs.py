@@ -88,12 +88,12 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch):
             real(path, data)
         monkeypatch.setattr(runs, 'atomic_write', write_or_die)
         with pytest.raises(KeyboardInterrupt), Run(folder, MODEL) as run:
-            for k, s in named: run.add(k, s, [])
+            for k, s in named: run.add_all([(k, s, [])])
         monkeypatch.setattr(runs, 'atomic_write', real)
         with Run(folder, MODEL) as run:
             assert len(run.table) == stop // 2 and run.items.keys() == {k for k, _ in named[:stop // 2]}
             for k, s in named:
-                if not run.has(*k): run.add(k, s, [])
+                if not run.has(*k): run.add_all([(k, s, [])])
         for _, row in read_run(folder).iterrows(): assert kept_score(folder, row) == dict(named)[tuple(row[KEYS])]
 
 

@@ -4,23 +4,24 @@
 
 # %% ../../nbs/reference/paper/claims.ipynb #66462388
 from __future__ import annotations
-import math
+import inspect, json, math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
-from ..core import PrunebookError
+from ..core import PrunebookError, atomic_write, digest, read_json
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title
+from ..model.assets import cache_dir
 from prunebook.paper.criteria import (
     HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
-    locate_collapse, middle_95, monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference,
+    middle_95, monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference,
     rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds,
     rule_smooth_loss)
 from .runs import KEYS, _ON_TEXTS, kept_score, read_record, read_run
@@ -73,8 +74,8 @@ class Finding(Ruling):
     @property
     def number(self) -> str:
         "The statistic with its interval, in two or three digits; empty if there is none"
-        if math.isnan(self.value): return ''
-        return with_interval(self.value, self.low, self.high, f'.{2 if abs(self.value) >= .1 else 3}f')
+        form = f'.{2 if abs(self.value) >= .1 else 3}f'
+        return '' if math.isnan(self.value) else with_interval(self.value, self.low, self.high, form)
 
     def __repr__(self):
         number = f' {self.number}, threshold {self.threshold:.3g}' if self.number else ''
@@ -135,8 +136,8 @@ def base_healed(rows: pd.DataFrame) -> bool:
 def base_note(rows: pd.DataFrame) -> str:
     "A sentence on where a healed curve starts; nothing for an unhealed one"
     if not rows.healed.any(): return ''
-    if base_healed(rows): return 'The unpruned model is healed by the same recipe.'
-    return 'The unpruned model was not healed in this run, so the healed curve starts at the unhealed one.'
+    return ('The unpruned model is healed by the same recipe.' if base_healed(rows) else
+            'The unpruned model was not healed in this run, so the healed curve starts at the unhealed one.')
 
 def _widest_first(rows):
     "Rows of the sweep with most cuts first: of several scores of the unpruned model, the first is then the one to take"
@@ -160,6 +161,21 @@ def _curve_of(table, task, strategy='similarity', healed=False):
     return own
 
 # %% ../../nbs/reference/paper/claims.ipynb #db701f9a
+def _ruled(rule, *args, **kwargs):
+    """The ruling of a frozen rule, with p from ten times as many resamples where few lie beyond the threshold.
+    Since that takes seconds, the cache keeps it, by the bytes of the arguments and the code of the rule"""
+    given = [f'{o.dtype} {o.shape}'.encode() + o.tobytes() if isinstance(o, np.ndarray) else repr(o) for o in args]
+    code = Path(inspect.getfile(rule)).read_bytes(), np.__version__, rule.__name__, sorted(kwargs.items())
+    name = f'{digest(*code, *given)}.json'
+    with suppress(PrunebookError, TypeError): return Ruling(**read_json(cache_dir()/'rulings'/name))
+    ruling = rule(*args, **kwargs)
+    if .0011 < ruling.p < .05:
+        ruling = replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, 10))]) / 10)
+    with suppress(PrunebookError, OSError):  # a cache that cannot be written is done without
+        (cache_dir()/'rulings').mkdir(parents=True, exist_ok=True)
+        atomic_write(cache_dir()/'rulings'/name, json.dumps(asdict(ruling)))
+    return ruling
+
 class Curve(NamedTuple):
     "Scores of some rows, item by item, on the same questions or documents"
     rows: pd.DataFrame  # (P) of the table; of a curve the unpruned model first
@@ -183,9 +199,16 @@ class Curve(NamedTuple):
 
     @property
     def collapse(self) -> Collapse | None:
-        "Where answers collapse; `None` if `rule_plateau` cannot locate it"
-        if len(self.ns) < 3 or rule_plateau(*self.answers).reason != 'interval': return None
-        return locate_collapse(self.x, self.items, self.chance)
+        "Where answers collapse, without resamples; `None` if `rule_plateau` cannot locate it"
+        if len(self.ns) < 3 or _ruled(rule_plateau, *self.answers).reason != 'interval': return None
+        kept, lost = self.places
+        return Collapse(kept, lost, (lost - kept) / lost, np.empty((0, 3)))
+
+    @property
+    def places(self) -> tuple[float, float]:
+        "Shares of the layers where the monotone fit of retention falls below 90 % and below 50 %, or infinity"
+        fit = monotone_fit(retention(self.items.mean(1)[None], self.chance))
+        return tuple(float(crossing(self.x, fit, o)[0]) for o in (KEEP, LOSE))
 
     def retention(self) -> pd.DataFrame:
         "n, fraction_layers, accuracy, and retention as value, low, high"
@@ -208,6 +231,7 @@ class RunFolder:
     name: str                        # The model
     distances: LayerDistances | None = None
     losses: LossMap | None = None
+    _items: dict[tuple, Curve] = field(default_factory=dict, init=False, repr=False)  # What `items` has read
 
     depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
@@ -251,7 +275,9 @@ class RunFolder:
 
     def items(self, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
         "A curve item by item. Raises `Unmeasured`"
-        return self.paired(self.curve(task, strategy, healed))
+        key = task, strategy, healed
+        if key not in self._items: self._items[key] = self.paired(self.curve(*key))
+        return self._items[key]
 
     def paired(self, rows: pd.DataFrame) -> Curve:
         "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
@@ -317,12 +343,9 @@ def _draw_distances(distances, n, size=2000) -> np.ndarray:  # (size, L-n+1)
     rng = np.random.default_rng([0, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
-def farther_than(
-    distances: LayerDistances,
-    ns: Sequence[int],
-    last: bool = True,  # The block with the last layer; the one with the first if `False`
-) -> tuple[float, float, float]:
-    "Share of the other blocks of the same size that are nearer than the one at the edge, and its interval"
+def farther_than(distances: LayerDistances, ns: Sequence[int], last: bool = True) -> tuple[float, float, float]:
+    """Share of the other blocks of the same size that are nearer than the one with the last layer, or with the first if
+    not `last`, and its interval"""
     edge, others = (-1, slice(0, -1)) if last else (0, slice(1, None))
     share = lambda d: (d[..., others] < d[..., [edge]]).mean(-1)
     value = float(np.mean([share(np.diagonal(distances.mean, n)) for n in ns]))
@@ -330,14 +353,11 @@ def farther_than(
     return value, *middle_95(np.mean([np.sort(share(_draw_distances(distances, n))) for n in ns], 0))
 
 # %% ../../nbs/reference/paper/claims.ipynb #2b81cad3
-def both_losses(
-    run: RunFolder,
-    healed: bool,
-    ns: Sequence[int] | None = None,    # Only these cuts
-    table: pd.DataFrame | None = None   # Rows to choose from; those of the run if `None`
-) -> Curve:  # Rows: the unpruned model, similarity at each cut, simple at each cut
-    """The losses for `rule_excess_ratio`, on the same documents; of several recipes and documents those with a healed
-    unpruned model, most cuts, documents and healing tokens. Raises `Unmeasured`"""
+def both_losses(run: RunFolder, healed: bool, ns: Sequence[int] | None = None,
+                table: pd.DataFrame | None = None) -> Curve:
+    """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut, of
+    simple at each cut. `ns` are the cuts (all), `table` rows to choose from (the run's); of several recipes and
+    documents those with a healed unpruned model, most cuts, documents and healing tokens. Raises `Unmeasured`"""
     t = run.table if table is None else table
     t, chosen = t[t.task == 'c4'], []
     cuts = t[(t.healed == healed) & (t.n > 0)]
@@ -355,20 +375,17 @@ def both_losses(
     return run.paired(max(chosen, key=lambda o: o[0])[1])
 
 # %% ../../nbs/reference/paper/claims.ipynb #7fffed76
-def rank_pairs(
-    run: RunFolder, task: str = 'c4',
-    one_recipe: bool = True  # Only those of the recipe with most such pairs, then the longest healing
-) -> list[pd.DataFrame]:     # Two rows each, the lowest rank first
-    "Cuts healed alike at the lowest and at the highest rank. Raises `Unmeasured`"
+def rank_pairs(run: RunFolder, task: str = 'c4', one_recipe: bool = True) -> list[pd.DataFrame]:
+    """Cuts healed alike at the lowest and at the highest rank, in two rows each; with `one_recipe` those of the recipe
+    with most such pairs, then the longest healing. Raises `Unmeasured`"""
     t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
     alike = [*(o for o in RECIPE if o != 'rank'), *_SHOTS, *ASKED]
     same = ['strategy', 'n', 'seed', *alike]
     groups = t.drop_duplicates([*same, 'rank']).groupby(combined(t, same)) if len(t) else []
     pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in groups if len(g) > 1]
-    if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
-    ends = min(o['rank'].iloc[0] for o in pairs), max(o['rank'].iloc[-1] for o in pairs)
+    ends = min((o['rank'].iloc[0] for o in pairs), default=0), max((o['rank'].iloc[-1] for o in pairs), default=0)
     pairs = [o for o in pairs if tuple(o['rank']) == ends]
-    if not pairs: raise Unmeasured('No cut was healed at both the lowest and the highest rank.')
+    if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
     if not one_recipe: return pairs
     recipes = {}
     for o in pairs: recipes.setdefault(combined(o, alike).iloc[0], []).append(o)
@@ -416,12 +433,6 @@ def shots_of(run: RunFolder, task: str) -> tuple[Curve, np.ndarray, int]:
     return plain, np.mean([o.items for o in asked], 0), max(counts)
 
 # %% ../../nbs/reference/paper/claims.ipynb #65ad1917
-def _ruled(rule, *args, seeds=10, **kwargs):
-    "The ruling of a frozen rule, with p from `seeds` times as many resamples where few lie beyond the threshold"
-    ruling = rule(*args, **kwargs)
-    if not .0011 < ruling.p < .05: return ruling
-    return replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, seeds))]) / seeds)
-
 def _unknown(task, said=''):
     "The finding about a task that the unpruned model does not know"
     return Finding(reason='baseline', seen=said or f'the unpruned model does not know {task_title(task)}', task=task)
@@ -439,18 +450,17 @@ def task_plateau(run: RunFolder, task: str, healed: bool = False,
         raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
     ruling, said = _ruled(rule, *a.answers), f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
     if ruling.reason == 'baseline': return _found(f'{said}; {_baseline_text(a)}', ruling, task, a.rows)
-    fit = monotone_fit(retention(a.items.mean(1), a.chance))[None]
-    at = {level: float(crossing(a.x, fit, level)[0]) for level in (KEEP, LOSE)}
     places = [f'below {s:.0%} at {v:.1%} of the layers' if math.isfinite(v) else f'not below {s:.0%}'
-              for s, v in at.items()]
+              for s, v in zip((KEEP, LOSE), a.places)]
     found = _found(f'{said}: retention falls {", ".join(places)}', ruling, task, a.rows)
-    if found.decided and at[LOSE] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
+    if found.decided and a.places[1] <= a.x[1]: return replace(found, word=UNINFORMATIVE, reason='first_cut')
     if found.decided and healed:
         with suppress(Unmeasured):  # does the unhealed curve get this word at these cuts, and another at all its own?
             plain = run.items(task)
             x, right, *base = plain.answers
             at = np.isin(plain.ns, [0, *a.ns])
-            if rule_plateau(x[at], right[at], *base).word == found.word != rule_plateau(x, right, *base).word:
+            word = lambda *o: _ruled(rule_plateau, *o, *base).word
+            if word(x[at], right[at]) == found.word != word(x, right):
                 return replace(found, word=UNINFORMATIVE, reason='grid')
     return found
 
@@ -496,12 +506,9 @@ def _last_layer_apart(d):
                   f'farthest of all at {first} of {len(ns)} sizes', ruling)
 
 # %% ../../nbs/reference/paper/claims.ipynb #f1daf12f
-def smooth_loss(
-    run: RunFolder,
-    task: str = '',       # Whose collapse; the first that has one, healed answers before unhealed ones, if empty
-    healed: bool = True
-) -> Finding:
-    "C4: slope of the loss across the collapse, divided by the slope elsewhere, below 2. Raises `Unmeasured`"
+def smooth_loss(run: RunFolder, task: str = '', healed: bool = True) -> Finding:
+    """C4: slope of the loss across the collapse of `task` (the first that has one, of healed answers before unhealed
+    ones), divided by the slope elsewhere, below 2. Raises `Unmeasured`"""
     o, found = run.items('c4', healed=healed), None
     for h, t in product((True, False), [task] if task else run.tasks()):
         with suppress(Unmeasured): found = found or ((at := run.items(t, healed=h).collapse) and (t, h, at))

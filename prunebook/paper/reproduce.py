@@ -14,11 +14,10 @@ from .. import __version__
 from ..core import atomic_write, digest, goes_on, public_name, refuse, work_folder
 from ..data.texts import load_texts, text_assets
 from ..estimates import Size
-from ..evaluation.tasks import task_title
 from ..healing.adapters import load_adapter
 from ..healing.recipes import QUICK, HealingConfig
 from ..model.loading import load_model, own_type
-from ..model.stack import LayerStack, show_layers
+from ..model.stack import LayerStack
 
 from .runs import Run, model_record
 from .sweep import SweepConfig
@@ -73,15 +72,10 @@ PRESETS = dict(
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
-def named_texts(
-    name: str,                # As in `load_texts`
-    part: str,                # "calibration", "healing" or "validation"
-    n: int | None = None,     # How many; if `None` all, or `n_hub` of a set on the hub
-    n_hub: int = 256,
-    progress: bool = True,
-    column: str = 'text'      # Field that holds the text of a file or a set on the hub
-) -> list[str]:
-    "The documents of a source that are for one purpose. A local file is not divided"
+def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
+                column: str = 'text') -> list[str]:
+    """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
+    validation. `n` of them; if `None` all, or `n_hub` of a set on the hub. A local file is not divided"""
     if assets := text_assets(name):
         return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
     hub = not Path(name).exists()
@@ -157,11 +151,10 @@ def reproduce(
                 else: write_distances(dist, work)  # figures 1 and 4
         else:
             if bits == 4: config.healing = config.healing.replace(bits=4)
-            with step('prune, heal and evaluate'): table = sweep(whole, tok, config, work, dist, progress)
+            with step('prune, heal and evaluate'): sweep(whole, tok, config, work, dist, progress)
             with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
             told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
-            told['result'] = _sentences(config, judge, table, dropped)
             with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
             _write_report(work, progress)
         (work/'asked.json').unlink()
@@ -225,18 +218,12 @@ def _paper_sweeps(base, only=None):
             found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))
     return found
 
-def paper_budget(
-    model: str | Size,                  # As in `load_model`, or a `Size`
-    recipe_of: str = '',                # Its hub id, if `model` has another name: some have recipes of their own
-    ns: Sequence[int] | None = None,
-    only: str | None = None,            # As in `reproduce`, like the next
-    share: float = 1.,
-    bits: int | None = None,
-    questions: Sequence[str] | None = None,
-    teraflops: float = 312.             # 1e12 operations a second of the device; an A100's are published
-) -> tuple[pd.DataFrame, float]:        # The steps (columns: work, tokens, hours), and GB of memory
-    """What the preset "paper" takes on one device, estimated from the headers of the weights: of the published speed,
-    the shares in `SLOWER` are reached"""
+def paper_budget(model: str | Size, recipe_of: str = '', ns: Sequence[int] | None = None, only: str | None = None,
+                 share: float = 1., bits: int | None = None, questions: Sequence[str] | None = None,
+                 teraflops: float = 312.) -> tuple[pd.DataFrame, float]:
+    """What the preset "paper" takes, estimated from the headers of the weights: the steps (columns: work, tokens,
+    hours) and GB of memory, on a device that reaches the shares in `SLOWER` of its published `teraflops` (an A100's).
+    `recipe_of` is the model's hub id, if it has another name; the other arguments are as in `reproduce`"""
     import pandas as pd
     from prunebook.estimates import SLOWER, model_size, peak_gb, work
     from prunebook.evaluation.tasks import parse_task
@@ -287,30 +274,6 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
     return said, list(pruned.config.prunebook['dropped'])
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #2a622357
-def _sentences(config, judge_texts, table, dropped):
-    "The result of a run in three sentences"
-    n, depth, recipe = len(dropped), round((table.n / table.fraction_layers).median()), config.healing
-    def three(task):
-        "The rows before the cut that was kept, after it, and after healing"
-        t = table[(table.task == task) & table.strategy.isin(['none', 'similarity'])]
-        return [t[(t.n == k) & (t.healed == healed)].iloc[0] for k, healed in ((0, False), (n, False), (n, True))]
-    before, after, healed = (o.value for o in three('c4'))
-    tokens = recipe.steps * recipe.batch_size * recipe.max_length
-    back = max(0, (after - healed) / (after - before)) if after > before else 0
-    answers = []
-    for task in (public_name(o) for o in config.tasks if o != 'c4'):
-        a, b, c = rows = three(task)
-        answers.append(f'On {task_title(task)} it answers {a.value:.0%} of {a["count"]:.0f} questions before the cut, '
-                       f'{b.value:.0%} after it and {c.value:.0%} after healing (chance is {a.baseline:.0%}).')
-        if max(o.low for o in rows) <= a.baseline: answers[-1] += ' None of the three can be told from chance.'
-    on = 'C4' if judge_texts in ('demo', 'c4') else public_name(judge_texts)
-    return [f'Without {n} of its {depth} layers ({n / depth:.0%}: layers {show_layers(dropped)}, the block with the '
-            f'smallest angular distance), the loss of the model on {on} rises from {before:.2f} to {after:.2f} nats '
-            'per token.',
-            f'Healing on at most {tokens:,} tokens brings it to {healed:.2f}, which takes back {back:.0%} of the '
-            'damage.',
-            ' '.join(answers)]
-
 def write_distances(dist: LayerDistances, out: Path) -> None:
     "The distances, the table of the best blocks, and two figures, into the folder `out`"
     import matplotlib.pyplot as plt
