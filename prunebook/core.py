@@ -106,8 +106,7 @@ def file_name(text: str) -> str:
     "`text` as a file name: itself if it is plain and short, else its beginning and a hash, so that no two share a file"
     plain = re.sub(r'[^\w.-]', '_', text).lstrip('.') or '_'
     if plain == text and len(text.encode()) <= 200: return text
-    tag = hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
-    return plain.encode()[:150].decode(errors='ignore') + '-' + tag
+    return plain.encode()[:150].decode(errors='ignore') + '-' + digest(text)[:16]
 
 class Registry(dict):
     "Entries by their `name`"
@@ -139,23 +138,20 @@ def sync(path: str | Path) -> None:
 def _locked(path, kind, wait):
     "The file `.NAME.kind` beside `path`, open for this process alone; at the end it is removed if it is still there"
     file = path.with_name(f'.{path.name}.{kind}')
-    def here():
-        try: return os.path.samestat(os.lstat(file), os.fstat(f.fileno()))
-        except FileNotFoundError: return False
+    def ours():
+        with suppress(FileNotFoundError): return os.path.samestat(os.lstat(file), os.fstat(f.fileno()))
     while True:
-        f = open(file, 'ab', opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
-        try: fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            f.close()
-            raise PrunebookError(f'another process is using {path}. Wait until it finishes, '
-                                 'or choose another folder.') from None
-        except OSError: break  # a file system without locks
-        if here(): break
-        f.close()  # the one before us has moved or removed it since we opened it
-    with f:
-        try: yield f
-        finally:
-            if here(): os.unlink(file)
+        with open(file, 'ab', opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as f:
+            try: fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise PrunebookError(f'another process is using {path}. Wait until it finishes, '
+                                     'or choose another folder.') from None
+            except OSError: pass  # a file system without locks
+            else:
+                if not ours(): continue  # the one before us has moved or removed it since we opened it
+            try: return (yield f)
+            finally:
+                if ours(): os.unlink(file)
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
     "A file that is there whole or not at all, also after a power cut. Raises `PrunebookError` if it cannot be written"
@@ -170,14 +166,13 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
 
 def read_json(file: str | Path, most_mb: int = 16) -> dict[str, Any]:
     "A JSON file that holds one object. Raises `PrunebookError` for anything else, pipes, and more than `most_mb`"
-    try:
-        about, found = os.stat(file), None
-        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode): why = 'it is a pipe or a device'
-        elif about.st_size > most_mb * 2**20: why = f'it has more than {most_mb} MB ({about.st_size:,} bytes)'
-        else: found, why = json.loads(Path(file).read_text(encoding='utf-8')), 'it holds no JSON object'
-    except OSError as e: found, why = None, e.strerror
-    except (ValueError, RecursionError): why = 'it is not JSON'
-    if not isinstance(found, dict): raise PrunebookError(f'cannot read {file}: {why}.')
+    with explained(f'cannot read {file}'):
+        about = os.stat(file)
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            raise ValueError('it is a pipe or a device')
+        if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size:,} bytes, too many')
+        if not isinstance(found := json.loads(Path(file).read_text(encoding='utf-8')), dict):
+            raise ValueError('it holds no JSON object')
     return found
 
 # %% ../nbs/reference/core.ipynb #8f02d944
@@ -359,16 +354,12 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
 
 # %% ../nbs/reference/core.ipynb #a39909c0
 @contextmanager
-def work_folder(
-    out: str | Path,
-    asked: dict[str, Any],             # The request, as plain JSON; going on needs the same
-    resume: bool = False,              # Go on with `OUT.unfinished` if it is there
-    force: bool = False,               # Replace what is at `out`; without `resume` also throw `OUT.unfinished` away
-    reads: Sequence[str | Path] = (),
-    counts: Callable[[dict], dict] = dict  # The part of a request that must match to resume
-) -> Iterator[Path]:                   # `OUT.unfinished`; `asked.json` in it is yours to keep or delete
-    """A folder to work in over several starts, put at `out` at the end. An exception that comes before anything is in
-    it leaves no folder. Raises `PrunebookError` if other work is there"""
+def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, force: bool = False,
+                reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict) -> Iterator[Path]:
+    """`OUT.unfinished`, to work in over several starts, put at `out` at the end; `asked.json` in it, the request, is
+    yours to keep or delete. `resume` goes on if the same was asked, as far as it `counts`. `force` replaces what is at
+    `out`, and without `resume` throws unfinished work away. An exception that comes before anything is in it leaves no
+    folder. Raises `PrunebookError` if other work is there"""
     keep_apart(work := Path(os.path.abspath(out) + '.unfinished'), reads)
     asked = json.loads(text := json.dumps(asked, indent=1) + '\n')
     with _own_place(out, force, reads) as out:
@@ -413,10 +404,8 @@ class Process(NamedTuple):
 def process() -> Process:
     """Who we are among the processes of a launcher, or `Process(0, 1)` without one. Raises `PrunebookError` for an
     environment that contradicts itself"""
-    def read(*names): return next((v for k in names if (v := os.environ.get(k, '').strip())), '')
-    world = read('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')
+    world, rank = (os.environ.get(o, '').strip() for o in ('WORLD_SIZE', 'RANK'))
     if not world.isdigit() or int(world) <= 1: return Process(0, 1)
-    rank = read('RANK', 'PMI_RANK', 'OMPI_COMM_WORLD_RANK', 'MV2_COMM_WORLD_RANK')
     refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
             'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
     return Process(int(rank), int(world))

@@ -4,14 +4,15 @@
 
 # %% ../nbs/reference/estimates.ipynb #8fd51463
 from __future__ import annotations
-import math, os, time
+import math, os
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from .core import NotEnoughMemory, PrunebookError, check, explained, number, read_json, refuse
-from .model.assets import ASSETS, allowed_models, check_hub, fetch
-from .model.loading import check_precision, slow_in_16_bits
+from .model.assets import allowed_models, check_hub
+from .model.loading import check_precision, find_model, slow_in_16_bits
 from .data.texts import token_budget
 from .model.configs import decoder_config
 from .pruning.checkpoint import Tensor, layer_number, layers_prefix, parameters_of, read_tensors
@@ -38,6 +39,7 @@ class Size:
     active: int            # Of these, the ones that a token passes through: fewer in a mixture of experts
     others: int            # Parameters outside the layers: embeddings and, unless it is tied to them, the head
     stored: dict[str, int] # Bytes in the files by type
+    sizes: LayerSizes | None = field(default=None, repr=False)  # Of each layer, unless packed weights hide them
 
     @property
     def parameters(self) -> int:
@@ -75,43 +77,36 @@ def _hub_shapes(name, revision):
 
 def _read_shapes(name, revision, progress):
     "Config and tensors of a model, wherever it is. Raises `PrunebookError` if they cannot be read"
-    asset = ASSETS.get(str(name))
-    path = fetch(asset.name, progress) if asset and asset.kind == 'model' else Path(name)
-    if path.is_dir() and not (path/'config.json').exists(): path = min(path.glob('*.gguf'), default=path)
-    if path.is_file() and path.suffix == '.gguf': return _gguf_shapes(path)
-    return (read_json(path/'config.json'), read_tensors(path)) if path.is_dir() else _hub_shapes(str(name), revision)
+    path, gguf = find_model(str(name), progress)
+    if not (folder := Path(path)).is_dir(): return _hub_shapes(path, revision)
+    return _gguf_shapes(folder/gguf) if gguf else (read_json(folder/'config.json'), read_tensors(folder))
 
 # %% ../nbs/reference/estimates.ipynb #e5202819
-def _sizes(name, config, tensors):
-    "The sizes of the layers, and hidden size and vocabulary; packed weights count as what the files hold"
-    text, depth = decoder_config(config)
+def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
+    """The size of a model, named as in `load_model`; packed weights count as what the files hold. No weight is read.
+    Raises `PrunebookError` if its config or headers cannot be"""
+    config, tensors = _read_shapes(name, revision, progress)
+    (text, depth), stored = decoder_config(config), Counter()
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
     refuse(*((not v, f'{name}: its config has no {k}. Give a decoder with a complete config.')
              for k, v in dict(hidden_size=hidden, vocab_size=vocab).items()))
+    inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
     prefix, numbers = layers_prefix(tensors, depth), parameters_of(tensors, config.get('quantization_config'))
     parts = [(t.name, layer_number(t.name, prefix)[0], n, t.size)
              for t, n in zip(tensors, numbers or [math.prod(t.shape) for t in tensors])]
-    return sizes_of_parts(parts, depth, text, hidden * vocab), hidden, vocab
-
-def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
-    """The size of a model, named as in `load_model`. None of its weights is read. Raises `PrunebookError` if its config
-    or headers cannot be"""
-    config, tensors = _read_shapes(name, revision, progress)
-    text, stored = decoder_config(config)[0], {}
-    sizes, hidden, vocab = _sizes(name, config, tensors)
-    inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
-    for t in tensors: stored[t.dtype] = stored.get(t.dtype, 0) + t.size
-    return Size(str(name), str(text.get('model_type')), sizes.depth, hidden, inner, vocab, sum(sizes.parameters),
-                round(sum(sizes.work)), sizes.other_parameters, stored)
+    sizes = sizes_of_parts(parts, depth, text, hidden * vocab)
+    for t in tensors: stored[t.dtype] += t.size
+    return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
+                round(sum(sizes.work)), sizes.other_parameters, dict(stored), sizes if numbers else None)
 
 def layer_sizes(name: str, revision: str | None = None, progress: bool = True) -> LayerSizes:
-    """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` if its config or
-    headers cannot be read, or if its weights are packed in a way that hides their number"""
-    config, tensors = _read_shapes(name, revision, progress)
-    refuse((parameters_of(tensors, config.get('quantization_config')) is None, f'{name}: its weights are quantised in '
-            'a way that hides their number. Give the 16-bit model, or the number of layers (n).'))
-    return _sizes(name, config, tensors)[0]
+    """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
+    if its weights are packed in a way that hides their number"""
+    sizes = model_size(name, revision, progress).sizes
+    refuse((sizes is None, f'{name}: its weights are quantised in a way that hides their number. Give the 16-bit '
+            'model, or the number of layers (n).'))
+    return sizes
 
 # %% ../nbs/reference/estimates.ipynb #19435182
 _libraries = 0.75  # GB: Python, torch, transformers, and the libraries that these load
@@ -136,14 +131,9 @@ def weights_gb(size: Size, dtype: str = 'auto', bits: int | None = None) -> floa
     return sum(size.stored.values()) / 1e9
 
 # %% ../nbs/reference/estimates.ipynb #b6a52a20
-def working_gb(
-    size: Size,
-    command: str,                        # similarity, evaluate, sweep, heal, …
-    b: int = 2,                          # Bytes of one activation
-    batch_tokens: int | None = None,     # `token_budget` if `None`
-    recipe: HealingConfig | None = None  # Of healing; `QUICK` if `None`
-) -> float:
-    "Memory beside the weights, in GB"
+def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = None,
+               recipe: HealingConfig | None = None) -> float:
+    "Memory of a command beside the weights, in GB, with `b` bytes to an activation; of healing by `recipe`, or `QUICK`"
     if command != 'heal':
         layer = token_budget(batch_tokens) * (6 * size.hidden + 3 * size.inner) * b
         sums = 256 * size.depth * (size.hidden + 6 * size.depth) * 8
@@ -183,8 +173,6 @@ def memory_gb() -> dict[str, float]:
         found[f'{about.name} {i}'] = about.total_memory / 1e9
     return found
 
-
-
 def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None = None, revision: str | None = None,
                  max_length: int = 0, batch_tokens: int | None = None, recipe: HealingConfig | None = None,
                  teacher: str | None = None) -> None:
@@ -209,15 +197,12 @@ def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
 def _machine_speed(size, b=2, seconds=.25):
     "Operations a second of a matrix product as in the MLP, in units of 1e12, for numbers of `b` bytes"
     import torch
+    from torch.utils.benchmark import Timer
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 'cpu'
     dtype, hidden, inner = {2: torch.bfloat16, 4: torch.float32}[b], min(size.hidden, 4096), min(size.inner, 4096)
     x, w = (torch.ones(n, hidden, device=device, dtype=dtype) for n in (1024, inner))
-    x @ w.T
-    n, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        (x @ w.T).sum().item()
-        n += 1
-    return n * 2 * 1024 * hidden * inner / passed / 1e12
+    timer = Timer('x @ w.T', globals=dict(x=x, w=w), num_threads=torch.get_num_threads())
+    return 2 * 1024 * hidden * inner / timer.blocked_autorange(min_run_time=seconds).mean / 1e12
 
 # %% ../nbs/reference/estimates.ipynb #71f64332
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches

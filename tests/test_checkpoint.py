@@ -2,7 +2,6 @@
 import json
 import os
 import resource
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from support import architectures
 from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
 from support.tiny import save, tiny, word_tokenizer
-from prunebook.pruning.checkpoint import (check_checkpoint, export_plan, prune_checkpoint, read_header,
-                                          read_tensors, save_pruned, sound_record)
+from prunebook.pruning.checkpoint import (check_checkpoint, prune_checkpoint, read_header, read_tensors, save_pruned,
+                                          sound_record)
 from prunebook.core import PrunebookError
 from prunebook.model.stack import _reload_differs
 from prunebook.model.stack import LayerStack
-from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import prune_model
 
 ids = torch.arange(3, 15)[None]
@@ -118,16 +116,9 @@ def test_a_stale_index_is_ignored(single, tmp_path):
     assert check_checkpoint(tmp_path/'out') == [] and not (tmp_path/'out'/INDEX).exists()
 
 def test_weights_that_the_config_names(single, tmp_path):
-    save_file(other(single), single/'new.safetensors', {'format': 'pt'})
     edit_json(single/'config.json', transformers_weights='new.safetensors')
-    prune(single, tmp_path/'out')
-    want = {k: v for k, v in AutoModelForCausalLM.from_pretrained(single).state_dict().items()}
-    got = AutoModelForCausalLM.from_pretrained(tmp_path/'out').state_dict()
-    assert torch.equal(got['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
-    for name in ('../new.safetensors', 'gone.safetensors', 'model.bin', 3):
-        edit_json(single/'config.json', transformers_weights=name)
-        with pytest.raises(PrunebookError, match=str(name)): prune(single, tmp_path/'bad')
-        assert check_checkpoint(single, run=False)
+    with pytest.raises(PrunebookError, match='new.safetensors'): prune(single, tmp_path/'bad')
+    assert check_checkpoint(single, run=False)
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     (saved/'notes.txt').write_text('mine')
@@ -269,18 +260,6 @@ def test_parameters_of_other_packings_are_unknown(single, tmp_path):
 def test_a_damaged_record_of_the_cut(saved, record):
     edit_json(saved/'config.json', prunebook=record)
     assert 'prunebook' in check_checkpoint(saved, run=False)[0]
-
-def test_uploads_the_saved_folder(tmp_path, monkeypatch):
-    import huggingface_hub
-    calls = []
-
-    class Api:
-        def create_repo(self, repo, exist_ok): calls.append(repo)
-        def upload_folder(self, repo_id, folder_path): calls.append((repo_id, {p.name for p in folder_path.iterdir()}))
-    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
-    small = prune_model(tiny(), [1])
-    save_pruned(small, word_tokenizer(), tmp_path/'out', push_to_hub='me/small', max_shard_size='60KB')
-    assert calls[0] == 'me/small' and {'README.md', 'config.json', 'tokenizer.json', INDEX} <= calls[1][1]
 
 # whole or not at all
 
@@ -489,17 +468,6 @@ def test_a_tensor_in_two_shards(saved, tmp_path):
     assert check_checkpoint(tmp_path/'out', run=False) == []
     assert torch.equal(tensors(tmp_path/'out')[name], load_file(a)[name])
 
-def test_the_advice_is_safe_to_paste(tmp_path):
-    folder = tmp_path/"x'; touch pwned; \"$(touch pwned)`touch pwned`"
-    folder.mkdir()
-    (folder/'pytorch_model.bin').write_bytes(b'')
-    with pytest.raises(PrunebookError) as e: read_tensors(folder)
-    line = str(e.value).split('Convert them first: ')[1]
-    assert shlex.split(line)[:2] == ['python', '-c'] and len(shlex.split(line)) == 3
-    subprocess.run(['sh', '-c', line.replace('python', 'true', 1)], cwd=tmp_path, check=True)
-    assert not (tmp_path/'pwned').exists()
-    compile(shlex.split(line)[2], 'advice', 'exec')
-
 def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     def spoilt(**change):
         shutil.copytree(saved, tmp_path/'bad', dirs_exist_ok=True)
@@ -518,12 +486,3 @@ def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     was['model.norm.weight'] = was['model.norm.weight'] * float('nan')
     save_file(was, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
     assert 'not finite' in check_checkpoint(tmp_path/'bad')[0]
-
-def test_exports():
-    import yaml
-    plan = Plan((3, 4, 6), 8)
-    slices = yaml.safe_load(export_plan(plan, 'mergekit', 'org/name'))['slices']
-    assert [o['sources'][0]['layer_range'] for o in slices] == [[0, 3], [5, 6], [7, 8]]
-    assert export_plan(plan, 'llama-quantize') == '--prune-layers 3,4,6'
-    assert '[3, 4, 6]' in export_plan(plan, 'shortgpt')
-    with pytest.raises(PrunebookError): export_plan(plan, 'word')

@@ -1,6 +1,7 @@
 """Served elsewhere: what the rules say about other stacks, tested by running these stacks on random models; the choice
 of layers that stays right there; `prunebook check --serve`. Stacks that are not installed are skipped."""
 import itertools, json, subprocess, sys
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from transformers import AutoConfig
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
@@ -148,14 +149,6 @@ def test_exaone_without_windows():
     only_full = [3, 7, 11]
     assert [serving_verdict(exaone(64), o, only_full).by_cut for o in SERVED] == [True, True, True]
 
-@pytest.mark.parametrize('depth, width, status', [(32, 4096, 'same'), (40, 5120, 'same'), (30, 4096, 'differs'),
-                                                  (38, 5120, 'differs'), (32, 5120, 'differs')])
-def test_baichuan_in_llama_cpp(depth, width, status):
-    config = dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=width)
-    assert serving_verdict(config, 'llama.cpp').status == status
-    assert {serving_verdict(config, o).status for o in ('mlx', 'vllm')} == {'not supported'}
-    assert serving_verdict(config, 'llama.cpp', range(depth - 1)).by_cut == (status == 'same')
-
 def test_rules_need_no_transformers_where_defaults_are_known():
     "In a new process, with the configs of old checkpoints"
     code = """import sys
@@ -199,37 +192,6 @@ def against(stack, folder):
         return
     assert (found.largest < .02) == (rule.status == 'same'), f'{rule} / {found}'  # a wrong kind: .05 and more
 
-def as_baichuan(src, dst):
-    "A GGUF file of a Llama as one of Baichuan's architecture, which computes the same at a depth of 32"
-    from gguf import GGUFReader, GGUFWriter
-    read, out = GGUFReader(src), GGUFWriter(dst, 'baichuan')
-    for name, field in read.fields.items():
-        if name.startswith('GGUF.') or name == 'general.architecture': continue
-        out.add_key_value(name.replace('llama.', 'baichuan.', 1), field.contents(), field.types[0],
-                          field.types[-1] if len(field.types) > 1 else None)
-    for t in read.tensors: out.add_tensor(t.name, t.data)
-    for write in (out.write_header_to_file, out.write_kv_data_to_file, out.write_tensors_to_file, out.close): write()
-
-@pytest.mark.slow
-@needs('llama.cpp')
-@pytest.mark.parametrize('depth', [32, 31])
-def test_baichuan_by_running(depth, tmp_path, tiny):
-    "llama.cpp gives rotary positions to a Baichuan of 32 layers, and none to one of 31"
-    from prunebook.serving.gguf import llama_scores, to_gguf
-    model = wide_awake(tiny('llama', layers=depth))
-    with torch.no_grad():  # sharp attention, which positions change
-        for n, p in model.named_parameters():
-            if 'q_proj' in n or 'k_proj' in n: p *= 4
-    save(tmp_path/'m', model)
-    to_gguf(tmp_path/'m', tmp_path/'llama.gguf', 'f32', False, tokenizer=False)
-    as_baichuan(tmp_path/'llama.gguf', tmp_path/'baichuan.gguf')
-    ids = np.random.default_rng(0).integers(3, 99, 60).tolist()
-    want = transformers_scores(tmp_path/'m', ids)
-    assert agreement_of(want, llama_scores(tmp_path/'llama.gguf', ids)).largest < .02
-    found = agreement_of(want, llama_scores(tmp_path/'baichuan.gguf', ids)).largest
-    rule = serving_verdict(dict(model_type='baichuan', num_hidden_layers=depth, hidden_size=4096), 'llama.cpp')
-    assert (found < .005) == (rule.status == 'same') == (depth == 32)
-
 @pytest.mark.slow
 @pytest.mark.parametrize('drop, right', [('10-11', False), ('4', False), ('6-11', True), ('16-17', True)])
 def test_real_gemma(tmp_path, drop, right):
@@ -268,6 +230,11 @@ class Distances:
         from prunebook import Block
         return Block(10, n)
 
+def influences(depth, seed=0):
+    "Distances with a random Block Influence for each layer"
+    return SimpleNamespace(depth=depth, mean=np.zeros((depth + 1, depth + 1)),
+                           influence=np.random.default_rng(seed).random(depth))
+
 def test_choose_layers_for_a_stack():
     how, to = dict(n=2, distances=Distances()), lambda *stacks: dict(allowed=served_by(stacks, gemma()))
     assert choose_layers('similarity', **how).layers == (10, 11)
@@ -282,8 +249,7 @@ def test_choose_layers_for_a_stack():
     assert restriction(choose_layers('similarity', **how | dict(n=6), **to('mlx'))) == ''
 
 def test_choose_single_layers_for_a_stack():
-    influence = np.random.default_rng(0).random(18).tolist()
-    plan = choose_layers('block_influence', n=4, depth=18, influence=influence, allowed=served_by('mlx', gemma()))
+    plan = choose_layers('block_influence', n=4, distances=influences(18), allowed=served_by('mlx', gemma()))
     assert len(plan) == 4 and servable(gemma(), plan.keep, 'mlx')
 
 def test_choose_by_loss_for_a_stack(tiny):
@@ -325,9 +291,10 @@ def test_a_stack_without_rules(stacks, config, says):
 
 @pytest.mark.parametrize('n', range(1, 6))
 def test_a_predicate_of_your_own_gets_the_best_of_all_sets(n):
-    costs, ok = np.random.default_rng(n).random(8).tolist(), lambda keep: 0 in keep and sum(keep) % 3 == 0
+    found, ok = influences(8, n), lambda keep: 0 in keep and sum(keep) % 3 == 0
+    costs = found.influence
     best = min((sum(costs[i] for i in o) for o in itertools.combinations(range(8), n) if ok(without(o, 8))))
-    plan = choose_layers('block_influence', n=n, depth=8, influence=costs, allowed=ok)
+    plan = choose_layers('block_influence', n=n, distances=found, allowed=ok)
     assert ok(plan.keep) and sum(costs[i] for i in plan) == pytest.approx(best)
 
 # ---- pruning, cards, exports

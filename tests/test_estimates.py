@@ -1,11 +1,10 @@
 """The estimate's arithmetic against the operations and the bytes that torch counts, for models of every kind of source.
 The advice of the command line is in test_cli.py."""
 import json, subprocess, sys
-from pathlib import Path
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
-from prunebook.estimates import Size, _gguf_shapes, _machine_speed, estimate, model_size, work, working_gb
+from prunebook.estimates import Size, _machine_speed, estimate, model_size, work, working_gb
 from prunebook.healing.healing import make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
@@ -73,12 +72,6 @@ def test_a_longer_batch_and_layers_run_again(pruned):
     assert gb(batch_tokens=1) == gb(batch_size=1) and gb(batch_tokens=10**9) == gb(), 'a row, or the whole step'
 
 
-@pytest.mark.parametrize('method', ['head_and_last', 'linear_patch'])
-def test_methods_without_adapters_count_their_weights(pruned, method):
-    gb = lambda **kw: working_gb(pruned[1], 'heal', recipe=LIGHT.replace(**kw))
-    assert gb(method=method) > gb()
-
-
 def sparse_checkpoint(folder, config, shapes):
     "A checkpoint whose weights are one sparse file: a header, and a hole of the right size"
     folder.mkdir()
@@ -114,15 +107,6 @@ def test_the_estimate_of_405_billion_parameters_takes_little_itself(tmp_path):
     assert 300e6 < 1024 * int(p.stderr.split()[-1]) < 1.6e9
 
 
-def test_a_mixture_of_experts_counts_the_experts_that_are_used(tmp_path):
-    model = tiny('mixtral', layers=2)
-    model.save_pretrained(tmp_path)
-    size = model_size(str(tmp_path))
-    assert size.parameters == model.num_parameters()
-    each = 3 * 32 * 64
-    assert size.layers - size.active == 2 * each * 2  # two of four experts, in two layers
-
-
 @pytest.mark.parametrize('damage, says', [
     (lambda p: (p/'config.json').unlink(), 'config.json'),
     (lambda p: (p/'config.json').write_text('{}'), 'num_hidden_layers'),
@@ -132,25 +116,6 @@ def test_damaged_folders_are_refused(tmp_path, damage, says):
     tiny(layers=2).save_pretrained(tmp_path)
     damage(tmp_path)
     with pytest.raises(PrunebookError, match=says): model_size(str(tmp_path))
-
-
-def test_a_gguf_file_is_read_without_its_weights(tmp_path):
-    from gguf import GGUFWriter
-    import numpy as np
-    w = GGUFWriter(tmp_path/'m.gguf', 'llama')
-    w.add_block_count(2)
-    w.add_embedding_length(8)
-    w.add_feed_forward_length(16)
-    shapes = {'token_embd.weight': (99, 8)} | {f'blk.{i}.ffn_up.weight': (16, 8) for i in range(2)}
-    for name, shape in shapes.items(): w.add_tensor(name, np.ones(shape, np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
-    size = model_size(str(tmp_path/'m.gguf'))
-    assert (size.depth, size.hidden, size.inner, size.vocab, size.others) == (2, 8, 16, 99, 99 * 8)
-    (tmp_path/'bad.gguf').write_bytes(b'GGUF' + b'\xff' * 40)
-    with pytest.raises(PrunebookError, match='cannot be read as a GGUF file'): _gguf_shapes(Path(tmp_path/'bad.gguf'))
 
 
 def test_wrong_numbers_are_refused():

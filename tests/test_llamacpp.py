@@ -7,7 +7,7 @@ from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.serving import gguf
 from prunebook.cli import main
 from prunebook.serving.gguf import llama_scores, to_gguf
-from prunebook.serving.stacks import RUNNERS, agreement_of, export_gguf, _short_window, transformers_scores
+from prunebook.serving.stacks import RUNNERS, agreement_of, export_gguf, transformers_scores
 from support.tiny import save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
@@ -72,8 +72,6 @@ def test_every_family_that_reads_such_a_key_is_mended(tmp_path):
 def test_scores(files):
     logprobs, top = llama_scores(files[True], ids)
     assert logprobs.shape == top.shape == (63,) and (logprobs < 0).all() and ((top >= 0) & (top < 99)).all()
-    short = llama_scores(files[True], ids, window=2)[0]
-    assert abs(short[:1] - logprobs[:1]).max() < 1e-4 and abs(short - logprobs).max() > .01
     with pytest.raises(PrunebookError, match='at least two'): llama_scores(files[True], [3])
 
 # The export
@@ -98,16 +96,6 @@ def test_a_file_that_differs_is_refused(gemma, files, tmp_path, monkeypatch):
     with pytest.raises(PrunebookError, match='does not compute what transformers computes.*Nothing was written'):
         export_gguf(gemma, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert [o.name for o in tmp_path.iterdir()] == ['x.gguf'] and (tmp_path/'x.gguf').read_text() == 'mine'
-
-def test_a_long_window_is_shortened_for_the_check(tmp_path):
-    config = dict(model_type='gemma2', num_hidden_layers=2, sliding_window=4096,
-                  layer_types=['sliding_attention', 'full_attention'])
-    (tmp_path/'config.json').write_text(json.dumps(config))
-    (tmp_path/'model.safetensors').write_text('weights')
-    with _short_window(tmp_path) as (folder, window):
-        assert window == json.loads((folder/'config.json').read_text())['sliding_window'] == 64
-        assert (folder/'model.safetensors').read_text() == 'weights'
-    assert not folder.exists() and json.loads((tmp_path/'config.json').read_text()) == config
 
 # Bad input
 
@@ -143,10 +131,6 @@ def test_bad_input_is_one_line_and_exit_code_2(spoil, out, more, said, tmp_path,
     code, err = say([folder, tmp_path/out, *more], capsys)
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
     assert sorted(tmp_path.rglob('*')) == before
-
-def test_an_unknown_folder(tmp_path, capsys):
-    code, err = say([tmp_path/'nowhere', tmp_path/'x.gguf'], capsys)
-    assert code == 2 and 'no such folder' in err and len(err.splitlines()) == 1
 
 def test_an_architecture_that_the_converter_does_not_know(tmp_path):
     folder = save(tmp_path/'model', tiny('opt', layers=2))

@@ -134,10 +134,6 @@ def test_a_folder_with_the_tokenizer_of_another_model_is_refused(tiny, tmp_path)
     save(tmp_path/'n', tiny(vocab_size=50), word_tokenizer())
     with pytest.raises(PrunebookError, match='has 99 tokens and the model only 50'): load_model(str(tmp_path/'n'))
 
-def test_a_folder_without_a_tokenizer_is_refused(tiny, tmp_path):
-    tiny(vocab_size=4000).save_pretrained(tmp_path/'m')
-    with pytest.raises(PrunebookError): load_model(str(tmp_path/'m'))
-
 def test_a_token_to_pad_with_that_has_no_row_is_replaced(tiny, tmp_path):
     tok = word_tokenizer()
     tok.add_special_tokens(dict(pad_token='[PAD]'))

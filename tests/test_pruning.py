@@ -9,11 +9,11 @@ from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
 from prunebook.pruning.budget import check_distances
 from prunebook.model.configs import check_quantization
-from prunebook.pruning.strategies import Plan, as_plan
+from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import STRATEGIES, Strategy, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import fingerprint
-from prunebook.model.stack import Block, LayerStack, show_layers
+from prunebook.model.stack import Block, LayerStack
 
 ids = torch.arange(3, 15)[None]
 
@@ -30,15 +30,6 @@ def table(depth=10, best=3):
 
 # layers as text and as plans
 
-def test_layers_as_text():
-    for text, depth, layers in (('11-18', 30, range(11, 19)), ('11:19', 30, range(11, 19)), ('5', 6, [5]),
-                                (' 4 , 0-1', 6, [0, 1, 4])): assert as_plan(text, depth).layers == tuple(layers)
-    for layers in ([0], [0, 1, 2], [0, 2, 3, 9]): assert list(as_plan(show_layers(layers), 10)) == layers
-
-@pytest.mark.parametrize('wrong', ['', 'a', '1-', '3-1', '3:3', '6', '0-6', '1,1', '1,,2', '1.5', '-1', '0x1'])
-def test_text_that_names_no_layers(wrong):
-    with pytest.raises(PrunebookError): as_plan(wrong, 6)
-
 def test_plans_check_themselves(tmp_path):
     plan = Plan((4, 1), 6, 'mine', dict(why='because'))
     assert plan.layers == (1, 4) and plan.keep == [0, 2, 3, 5] and len(plan) == 2 and plan.fraction == 1 / 3
@@ -50,12 +41,6 @@ def test_plans_check_themselves(tmp_path):
 @pytest.mark.parametrize('wrong', [(), range(6), (6,), (-1,), (1, 1), (1.0,), (True,)])
 def test_plans_refuse(wrong):
     with pytest.raises(PrunebookError): Plan(tuple(wrong), 6)
-
-def test_a_plan_in_any_form():
-    forms = ['2-3', [3, 2], (2, 3), range(2, 4), Block(2, 2), Plan((2, 3), 6)]
-    forms += [np.array([2, 3]), [np.int64(2), np.int32(3)]]
-    assert {as_plan(o, 6).layers for o in forms} == {(2, 3)}
-    with pytest.raises(PrunebookError, match='for 8 layers and the model has 6'): as_plan(Plan((1,), 8), 6)
 
 def test_numpy_integers_are_integers(tmp_path):
     plan = choose_layers('keep_last', n=np.int64(2), depth=np.int64(10), k=np.int32(3))
@@ -73,7 +58,6 @@ def test_strategies_by_hand():
     assert pick('keep_last', k=3) == (5, 6)
     assert pick('similarity', distances=table()) == (3, 4)
     assert pick('block_influence', n=3, distances=table()) == (0, 3, 6)
-    assert pick('block_influence', influence=[9, 1, 8, 7, 2, 6, 5, 9, 9, 9]) == (1, 4)
     assert choose_layers([7, 2], depth=10).layers == choose_layers(Block(2, 6), depth=10).layers[::5] == (2, 7)
     assert {pick('random', seed=s) for s in range(200)} == {(i, i + 1) for i in range(9)}
     assert pick('random', seed=5) == pick('random', seed=5)
@@ -106,7 +90,7 @@ def test_a_misspelt_option_is_refused(how):
 @pytest.mark.parametrize('how, says', [
     (dict(n=0), 'from 1 to 9'), (dict(n=10), 'from 1 to 9'), (dict(n=1.5), 'n=1.5'), (dict(n=True), 'n=True'),
     (dict(strategy='luck'), 'There are similarity'), (dict(strategy='similarity'), 'needs distances'),
-    (dict(strategy='greedy', loss=len), 'needs model'), (dict(strategy='block_influence'), 'or influence='),
+    (dict(strategy='greedy', loss=len), 'needs model'), (dict(strategy='block_influence'), 'needs distances'),
     (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'),
     (dict(strategy=[3], n=None, seed=1), 'no option seed'), (dict(shrae=.2, depth=None), 'no option shrae'),
     (dict(share=.2), 'share=0.2'), (dict(n=None, share=1.5), 'share=1.5'), (dict(n=.01), 'n=0'),
@@ -124,7 +108,6 @@ def test_a_strategy_of_ones_own():
         choose_layers(ends, n=2, distances=table(), sied='left')
     row = Strategy('ends', ends, 'the ends', needs=('distances',), options=dict(side='right'))
     assert choose_layers(row, n=2, distances=table()).layers == (8, 9)
-    assert choose_layers(lambda n, depth, **_: range(n), n=2, depth=10, anything=3).layers == (0, 1)
     try:
         STRATEGIES.add(row)
         assert choose_layers('ends', n=2, distances=table(), side='left').layers == (0, 1)

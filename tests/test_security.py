@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 import torch
 import prunebook
-from prunebook.pruning.checkpoint import export_plan, model_card
+from prunebook.pruning.checkpoint import model_card
 from prunebook.cli import main
 from prunebook.core import PrunebookError, atomic_write, printable
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.report import _html_page, _page_html
 from prunebook.healing.adapters import load_adapter
-from prunebook.pruning.strategies import Plan
 from prunebook.model.stack import fingerprint
 
 nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=document.title="pwned">',
@@ -62,12 +61,6 @@ def test_cards_cannot_be_steered(name):
     assert yaml.safe_load(front) == dict(library_name='transformers', tags=['prunebook', 'layer-pruning'])
     assert '<' not in rest and '\x1b' not in rest and rest.count('\n#') == 1 and card.encode()
     assert all(o.count('|') == 3 for o in rest.splitlines() if o.startswith('|'))
-
-@pytest.mark.parametrize('name', nasty[:5])
-def test_plans_for_mergekit_cannot_be_steered(name):
-    import yaml
-    said = yaml.safe_load(export_plan(Plan((1,), 3), 'mergekit', name))
-    assert said['slices'][0]['sources'][0]['model'] == name
 
 def page():
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(o) for o in nasty])

@@ -14,8 +14,7 @@ from support.tiny import tiny
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
 from prunebook.similarity.distances import LayerDistances, layer_distances
-from prunebook.similarity.stopping import (RunningCovariance, StoppingRule, _by_endpoints,
-                                           by_size)
+from prunebook.similarity.stopping import RunningCovariance, StoppingRule
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack
 
@@ -167,12 +166,6 @@ def test_texts_without_words():
     (dict(max_length=999), '128'), (dict(until=StoppingRule([8])), '1 to 7'), (dict(every=0), '1 or more')])
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(tiny(), docs=['w5 w6'], **kw)
-
-
-def test_positions_that_the_model_has_not():
-    "GPT-2 has an embedding of positions: beyond it there is an IndexError"
-    assert measure(tiny('gpt2'), max_length=128).count == 13
-    with pytest.raises(PrunebookError, match='128'): measure(tiny('gpt2'), max_length=129)
 
 
 def test_a_tokenizer_larger_than_the_embedding():
@@ -339,12 +332,3 @@ def test_power():
     one, two = StoppingRule([1, 2]).look(m)
     assert one.certain and one.start == 2 and one.settled and not two.settled
     assert StoppingRule([2], tolerance=.02).look(m)[0].tie and not StoppingRule([2], tolerance=1e-5).look(m)[0].settled
-
-
-def test_moments_merge_exactly():
-    s = np.random.default_rng(0).random((57, 5, 5))
-    of = RunningCovariance.of
-    whole, parts = of(s), of(s[:1]) + of(s[1:20]) + of(s[20:])
-    assert np.allclose(whole.mean, parts.mean, atol=1e-14) and np.allclose(whole.cov, parts.cov, atol=1e-14)
-    assert np.isclose(parts.cov[2, 1, 3], np.cov(s[:, 2, 1], s[:, 2, 3])[0, 1])
-    assert np.array_equal(by_size(_by_endpoints(np.triu(s[0])[:, ::-1])), np.triu(s[0])[:, ::-1])

@@ -1,13 +1,12 @@
 "Layers: found, named, taken out for a moment or for good, run in part; and no trace left by anything that fails."
 import copy, itertools
 import numpy as np, pytest, torch
-from prunebook.model.attention import attend_by_document, documents_isolated
+from prunebook.healing.packing import attend_by_document
 from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
-from prunebook.model.configs import check_quantization, cut_config
+from prunebook.model.configs import check_quantization
 from prunebook.model.stack import evaluating, fingerprint, untie
-from prunebook.model.stack import Block, LayerStack, check_layers, _find_layers, weight_sharing_copy
-from prunebook.model.stack import ffn_modules, stream_writer
+from prunebook.model.stack import Block, LayerStack, check_layers, weight_sharing_copy
 from support.architectures import state
 from support.tiny import KINDS, tiny
 
@@ -76,12 +75,6 @@ def test_an_exception_inside_a_cut_undoes_it(kind, late, monkeypatch):
     monkeypatch.undo()
     assert k > 4 and torch.equal(model(ids).logits, unpruned)
 
-def test_an_exception_inside_a_view():
-    model = tiny('qwen3')
-    before = state(model)
-    with pytest.raises(KeyboardInterrupt), LayerStack(model).view([0]): raise KeyboardInterrupt
-    assert state(model) == before
-
 def test_a_reload_that_would_differ_is_refused():
     model = tiny('gpt2', scale_attn_by_inverse_layer_idx=True)
     with pytest.raises(PrunebookError, match='scale_attn_by_inverse_layer_idx'): LayerStack(model).cut([0, 1])
@@ -104,10 +97,6 @@ def test_an_encoder_decoder_is_refused():
     with pytest.raises(PrunebookError, match='encoder-decoder'):
         config = T5Config(d_model=16, d_ff=16, num_layers=2, num_heads=2, d_kv=8, vocab_size=32)
         LayerStack(T5ForConditionalGeneration(config))
-
-@pytest.mark.parametrize('field', [dict(block_types=5), dict(attention_types=[1]), dict(per_layer_config={'x': 1})])
-def test_damaged_configs(field):
-    with pytest.raises(PrunebookError, match='not as transformers writes it'): cut_config(field, [0, 2], 3)
 
 def test_quantisation_of_single_layers():
     check_quantization(None)
@@ -138,18 +127,6 @@ def test_logits_in_training():
     model.forward = lambda **inputs: stack.logits(stack.body(**inputs).last_hidden_state[0])
     torch.testing.assert_close(model(input_ids=ids), want)
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_replay_starts_in_the_middle(kind):
-    stack = LayerStack(tiny(kind, layers=4))
-    with stack.stream(lambda x: x.clone()) as xs: want = stack.body(ids).last_hidden_state
-    assert len(xs) == 5
-    for l in range(5):
-        with stack.replay(l, xs[l]), stack.stream(lambda x: x.clone(), at=[4]) as last:
-            out = stack.body(ids).last_hidden_state
-        assert torch.equal(out, want) and torch.equal(last[0], xs[4])
-    assert torch.equal(stack.body(ids).last_hidden_state, want)
-    assert not any('forward' in vars(m) for m in stack.layers)
-
 def test_replay_in_a_view():
     stack = LayerStack(tiny('gemma3_text'))
     with stack.view([0, 1, 5, 6]), stack.stream(lambda x: x.clone(), at=[2]) as xs:
@@ -173,16 +150,6 @@ def test_positions(kind, most):
         assert stack.body(torch.ones(1, most, dtype=torch.long)).last_hidden_state.isfinite().all()
         with pytest.raises((IndexError, RuntimeError)): stack.body(torch.ones(1, most + 1, dtype=torch.long))
 
-# inside a layer
-
-@pytest.mark.parametrize('kind, name', [('llama', 'mlp.down_proj'), ('gpt2', 'mlp.c_proj'), ('phi', 'mlp.fc2')])
-def test_the_writer_of_the_stream(kind, name):
-    model = tiny(kind)
-    assert stream_writer(model, 3) == name and name in ffn_modules(LayerStack(model), 3)
-
-@pytest.mark.parametrize('kind', ['gemma2', 'olmo2'])
-def test_a_norm_before_the_stream(kind):
-    with pytest.raises(PrunebookError, match='layer 3 of .* a norm stands between'): stream_writer(tiny(kind), 3)
 
 # fingerprints and copies
 
@@ -217,18 +184,6 @@ def test_untie():
 
 # several documents in a row of tokens
 
-@pytest.mark.parametrize('kind', ['llama', 'qwen3', 'phi', 'gpt_neox'])
-def test_attention_by_document(kind):
-    model = tiny(kind)
-    stack = LayerStack(model)
-    rows = torch.arange(3, 35)[None].repeat(2, 1)
-    place = torch.tensor([[*range(20), *range(12)], [*range(5), *range(27)]])
-    assert documents_isolated(model) is True
-    packed, plain = stack.body(rows, position_ids=place).last_hidden_state, stack.body(rows).last_hidden_state
-    assert attend_by_document(model, 32) and model.config._attn_implementation == 'by_document'
-    torch.testing.assert_close(stack.body(rows, position_ids=place).last_hidden_state, packed, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(stack.body(rows).last_hidden_state, plain, rtol=1e-4, atol=1e-5)
-
 def test_attention_by_document_in_the_backward_pass():
     "Gradient checkpointing runs the layers once more"
     rows, place = torch.arange(3, 35)[None], torch.tensor([[*range(20), *range(12)]])
@@ -240,11 +195,3 @@ def test_attention_by_document_in_the_backward_pass():
     want, model = gradient(tiny(), False), tiny()
     assert attend_by_document(model, 32)
     torch.testing.assert_close(gradient(model, True), want, rtol=1e-3, atol=1e-5)
-
-def test_where_documents_are_not_kept_apart():
-    assert documents_isolated(tiny('opt')) is False
-    assert not attend_by_document(tiny('mistral', sliding_window=16), 32)
-
-def test_paths():
-    found = [_find_layers(tiny(k)) for k in ('llama', 'gpt2', 'opt')]
-    assert found == ['model.layers', 'transformer.h', 'model.decoder.layers']

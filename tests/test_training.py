@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from prunebook import PrunebookError, prune_model
-from prunebook.model.attention import attend_by_document, documents_isolated
+from prunebook.healing.packing import attend_by_document, documents_isolated
 from prunebook.core import read_json
 from prunebook.model.stack import LayerStack
 from prunebook.healing.packing import _row_order, collate, training_rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, explained, first_line, is_path, printable, refuse, whole
+from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,6 @@ def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as e:
         raise PrunebookError(f'{printable(path)}, line {i}: not UTF-8 ({e.reason} at byte {e.start} of the line). '
                              'Save it as UTF-8.') from None
-    except OSError as e:
-        raise PrunebookError(f'cannot read {printable(path)}: {e.strerror or first_line(e)}.') from None
 
 def _encodable(text):
     "`text` with lone surrogates replaced"
@@ -152,11 +150,9 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
-def as_texts(
-    given: Any,              # Texts; rows with `text`, or conversations, such as a `datasets.Dataset`; a file
-    tokenizer: Any = None,   # Its chat template puts conversations into words
-) -> list[str]:
-    "The documents of anything that holds some. Raises `PrunebookError` for what is none, and without any"
+def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
+    """The documents of texts, a file, or rows with `text` or conversations, such as a `datasets.Dataset`; these are
+    rendered by the tokenizer's chat template. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
         refuse((not is_path(str(given), tuple(_READERS)),
                 'texts is one string. Give a list of documents, such as [text], or a file.'))
@@ -273,13 +269,10 @@ def out_of_memory(e: BaseException) -> bool:
     return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
             or isinstance(e, RuntimeError) and bool(_memory_words.search(str(e))))
 
-def retry_smaller_batch(
-    f: Callable[[list], Any],     # Works on some rows; it may be called again for the same ones
-    groups: Iterable[list],       # Rows that are worked on together
-    cost: Callable[[list], float] = len,  # Memory that some rows take, in any unit
-) -> Iterator[tuple[list, Any]]:  # Rows, and the result of `f`
-    """`f` of each group. One that does not fit into memory is halved until it does, and so are later ones that cost as
-    much. Raises `PrunebookError` if a single row does not fit"""
+def retry_smaller_batch(f: Callable[[list], Any], groups: Iterable[list], cost: Callable[[list], float] = len
+                        ) -> Iterator[tuple[list, Any]]:
+    """Each group of rows, and `f` of it. One that does not fit into memory is halved until it does, and so are later
+    ones whose `cost`, the memory in any unit, is as high. Raises `PrunebookError` if a single row does not fit"""
     most = math.inf
     for rows in groups:
         todo = [list(rows)]

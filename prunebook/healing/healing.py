@@ -58,8 +58,7 @@ def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = 
 # %% ../../nbs/course/04_healing.ipynb #c1283c2e
 def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
-    from prunebook.healing.packing import collate
-    from prunebook.model.attention import attend_by_document, documents_isolated
+    from prunebook.healing.packing import attend_by_document, collate, documents_isolated
     from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
     student, stack = make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
@@ -242,7 +241,7 @@ def heal(
             else:
                 if OBJECTIVES[config.objective].top:
                     from prunebook.healing.teacher import top_k_rows
-                    from prunebook.model.attention import documents_isolated
+                    from prunebook.healing.packing import documents_isolated
                     isolated = config.packing == 'none' or documents_isolated(model)
                     if isolated is False:
                         raise PrunebookError(f'{config.objective}: {type(model).__name__} cannot keep attention inside '

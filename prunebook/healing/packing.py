@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
 from ..core import PrunebookError, first_line, printable
+from ..model.stack import LayerStack, same_states
 from ..data.texts import as_texts, groups_by_length, load_texts, messages_of, starts_with_bos, tokenize
-if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'split_batch', 'render_conversation', 'documents']
+__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'split_batch', 'documents_isolated', 'attend_by_document',
+           'render_conversation', 'documents']
 
 # %% ../../nbs/reference/healing/packing.ipynb #8319a123
 class Conversation(NamedTuple):
@@ -184,6 +186,59 @@ def split_batch(batch: dict[str, torch.Tensor], batch_tokens: int | None,
         half = len(groups[k]) // 2
         groups[k:k + 1] = groups[k][:half], groups[k][half:]
     return [{k: v[rows, :lengths[rows[0]]] for k, v in batch.items()} for rows in groups]
+
+# %% ../../nbs/reference/healing/packing.ipynb #a7a4429a
+@torch.no_grad()
+def documents_isolated(model: PreTrainedModel | LayerStack) -> bool | None:
+    """Does attention stay inside a document when several are packed into one row, with positions that start again at 0?
+    `None` if the model takes no `position_ids`"""
+    stack = LayerStack(model)
+    place = torch.arange(8, device=stack.device)[None] % 4
+    try: both = stack.body(place + 5, position_ids=place).last_hidden_state
+    except TypeError: return None
+    return same_states(both[:, :4], both[:, 4:])
+
+# %% ../../nbs/reference/healing/packing.ipynb #3a9cd1b9
+_row_spans: list[tuple[int, int, int]] = []  # row, start, stop of each document that ran last
+
+def _by_document(module, query, key, value, attention_mask=None, **kwargs):
+    "Attention inside each of `_row_spans`"
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    part = lambda r, a, b: (o[r:r+1, :, a:b] for o in (query, key, value))
+    each = [sdpa_attention_forward(module, *part(*o), None, **kwargs)[0] for o in _row_spans]
+    return torch.cat(each, 1).view(*query.shape[::2], *each[0].shape[2:]), None
+
+def _note_spans(decoder, args, kwargs):
+    "Before a decoder runs: where do its documents lie? Each starts at position 0; rows without positions hold one each"
+    if 'forward' in vars(decoder): return  # stack.logits stands in for it: no rows pass here
+    place, ids = kwargs.get('position_ids'), kwargs.get('input_ids', args[0] if args else None)
+    if place is None or place.shape != ids.shape: place = torch.arange(ids.shape[1]).expand(ids.shape)
+    starts = [[*(row == 0).nonzero()[:, 0].tolist(), place.shape[1]] for row in place.cpu()]
+    _row_spans[:] = [(r, a, b) for r, at in enumerate(starts) for a, b in zip(at, at[1:])]
+
+def attend_by_document(
+    model: PreTrainedModel | LayerStack,
+    width: int  # Most tokens of a row
+) -> bool:      # Was it switched?
+    """Let attention run document by document in packed rows, in place: less work than a mask over whole rows. The model
+    stays as it is if its attention is not plain SDPA, if a window is shorter than `width`, or if results differ"""
+    from transformers import AttentionInterface
+    stack = LayerStack(model)
+    if stack.config._attn_implementation != 'sdpa' or (stack.window or width) < width: return False
+    if not stack.model._can_set_attn_implementation(): return False
+    AttentionInterface.register('by_document', _by_document)
+    place = torch.arange(8, device=stack.device)[None] % 5
+    states = lambda: stack.body(place + 5, position_ids=place).last_hidden_state
+    with torch.no_grad():
+        want = states()
+        stack.model.set_attn_implementation('by_document')
+        hook = stack.decoder.register_forward_pre_hook(_note_spans, with_kwargs=True)
+        try: same = same_states(states(), want)
+        except Exception: same = False  # any error means that this architecture cannot
+    if not same:
+        hook.remove()
+        stack.model.set_attn_implementation('sdpa')
+    return same
 
 # %% ../../nbs/reference/healing/packing.ipynb #183b4141
 def _spans(tokenizer, messages, whole):

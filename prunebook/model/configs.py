@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from ..core import PrunebookError, Registry, explained, refuse
+from ..core import Registry, explained, refuse
 
 # %% auto #0
 __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check_quantization', 'decoder_part', 'decoder_config',
@@ -114,33 +114,23 @@ for _key in ('attn_layer', 'expert_layer'):
 _other_lists = ('architectures', 'token_id', 'token_ids', 'tokens', 'multipliers', 'time_step_limit', 'languages',
                 '_shape', '_dim', '_section', '_group_size')
 
-def cut_config(
-    config: dict[str, Any],  # A config's fields
-    keep: Sequence[int],     # Layers that stay, counted from 0
-    depth: int               # Layers before the cut
-) -> dict[str, Any]:         # Only the fields that change
-    """The changes that a cut to `keep` makes to fields that speak of single layers. Raises `PrunebookError` where a
-    layer's place in the stack is part of its computation"""
+def cut_config(config: dict[str, Any], keep: Sequence[int], depth: int) -> dict[str, Any]:
+    """The fields of a config of `depth` layers that change in a cut to the layers `keep`. Raises `PrunebookError` where
+    a layer's place in the stack is part of its computation"""
     keep, new = [operator.index(i) for i in keep], {}
-    try:
-        for k, v in config.items():
-            if k in CONFIG_FIELDS: new[k] = CONFIG_FIELDS[k].cut(v, keep, depth, config)
-            elif isinstance(v, (list, tuple)) and len(v) == depth and not k.endswith(_other_lists):
-                new[k] = type(v)(v[i] for i in keep)
-    except PrunebookError: raise
-    except Exception as e:
-        raise PrunebookError(f'the config is not as transformers writes it: {k}={str(config[k])[:99]} has an '
-                             f'unexpected form ({type(e).__name__}: {str(e)[:200]}).') from e
+    for k, v in config.items():
+        if k in CONFIG_FIELDS:
+            with explained(f'the config is not as transformers writes it: {k}={str(v)[:99]} has an unexpected form'):
+                new[k] = CONFIG_FIELDS[k].cut(v, keep, depth, config)
+        elif isinstance(v, (list, tuple)) and len(v) == depth and not k.endswith(_other_lists):
+            new[k] = type(v)(v[i] for i in keep)
     return {k: v for k, v in new.items() if v != config[k]}
 
 # %% ../../nbs/reference/model/configs.ipynb #05f0de17
-def check_quantization(
-    config: dict[str, Any] | None,  # A model's `quantization_config`
-    names: Iterable[str] = (),      # Of modules or tensors
-    prefix: str = ''                # Of the layers, such as "model.layers"
-) -> None:
-    """Raises `PrunebookError` if `config` treats single layers in a special way: by name, as bitsandbytes'
-    `llm_int8_skip_modules` may, or by a pattern, as GPTQ's `dynamic` may"""
+def check_quantization(config: dict[str, Any] | None, names: Iterable[str] = (), prefix: str = '') -> None:
+    """Raises `PrunebookError` if a `quantization_config` treats single layers in a special way: by name, as
+    bitsandbytes' `llm_int8_skip_modules` may, or by a pattern, as GPTQ's `dynamic` may, which `names` of modules or
+    tensors show, in layers that begin with `prefix`"""
     if not config: return
     import regex
     do = 'which a cut would renumber. Prune the 16-bit model and quantise the result.'
@@ -181,10 +171,8 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
 # model types that transformers would load with another base if `rope_scaling` stood in the config
 _left_rotary = ('gpt_neox', 'gpt_neox_japanese', 'bailing_hybrid', 'cohere_compass_text')
 
-def older_rotary(
-    fields: dict[str, Any]  # Of the decoder
-) -> dict[str, Any]:        # Only those that are missing
-    "The rotary angles as configs named them before transformers 5, and as MLX and others read them"
+def older_rotary(fields: dict[str, Any]) -> dict[str, Any]:
+    "The rotary angles as configs named them before transformers 5, and as others read them, where `fields` lack them"
     nested, kind = fields.get('rope_parameters'), str(fields.get('model_type'))
     if not isinstance(nested, dict) or kind in _left_rotary: return {}
     local = nested.get('sliding_attention') if kind.startswith('gemma3') else None

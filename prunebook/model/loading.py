@@ -8,7 +8,7 @@ import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, explained, first_line, is_path, one_of, redact, refuse
+from ..core import check, explained, is_path, one_of, redact, refuse
 from .assets import ASSETS, allowed_models, check_hub, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -62,24 +62,17 @@ def quantization(bits: int) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=torch.float32 if slow else torch.bfloat16)
 
 # %% ../../nbs/reference/model/loading.ipynb #8c84d326
-def tokenizer_problem(
-    tokenizer: PreTrainedTokenizerBase,
-    rows: int  # Rows of the model's embedding
-) -> str | None:
-    """Why a tokenizer cannot be used with a model, or `None` if it can. Its vocabulary is far smaller than the
-    embedding, or larger (added special tokens do not count, because they need not occur)"""
+def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | None:
+    """Why a tokenizer cannot be used with a model, or `None` if it can. Its vocabulary is far smaller than the `rows`
+    of the embedding, or larger (added special tokens do not count, because they need not occur)"""
     if (size := len(tokenizer)) < rows / 4:
         return (f'the tokenizer has {size:,} tokens and the model {rows:,}. It belongs to another model, or its files '
                 'are missing.')
     if (size := tokenizer.vocab_size) > rows:
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
 
-def load_config(
-    name: str = 'demo',    # As in `load_model`
-    progress: bool = True, # Show progress while fetching
-    **kwargs: Any          # To `from_pretrained`
-) -> PreTrainedConfig:
-    "The config of a model, none of whose weights is read. Raises `PrunebookError` as `load_model` does"
+def load_config(name: str = 'demo', progress: bool = True, **kwargs: Any) -> PreTrainedConfig:
+    "The config of a model, none of whose weights is read. Arguments and errors as in `load_model`"
     from transformers import AutoConfig
     path, gguf = find_model(str(name), progress, kwargs.pop('gguf_file', None))
     if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
@@ -115,18 +108,12 @@ def load_model(
                     'Only do this with a source you trust.', redact(name))
     kwargs['dtype'] = {16: torch.bfloat16, 32: torch.float32}.get(bits, dtype)
     if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
-    try:
-        with nullcontext() if progress else quiet():
-            if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
-            else:
-                tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
-                model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
-    except PrunebookError: raise
-    except Exception as e:  # transformers, safetensors, torch and bitsandbytes each have their own
-        _log.debug('loading failed: %s', redact(repr(e), kwargs.get('token')))
-        hint = ' If you trust that code, say so: trust_remote_code=True (--trust-remote-code).'
-        said = first_line(e) + (hint if 'trust_remote_code=True' in str(e) else '')
-        raise PrunebookError(redact(f'cannot load {name!r}: {said} {allowed_models()}', kwargs.get('token'))) from None
+    quietly = nullcontext() if progress else quiet()
+    with explained(f'cannot load {redact(name)}', allowed_models(), kwargs.get('token')), quietly:
+        if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
+        else:
+            tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
+            model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
     rows = model.get_input_embeddings().weight.shape[0]
     problem = tokenizer_problem(tok, rows)
     refuse((problem, f'{name}: {problem} Put the right tokenizer beside the weights.'))

@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'weight_sharing_copy', 'evaluating', 'untie', 'float32_chunks',
-           'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary', 'takes_cache', 'fingerprint',
-           'fingerprint_of']
+           'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary', 'same_states', 'takes_cache',
+           'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
-def check_layers(
-    layers: Iterable[int],  # Layer numbers, counted from 0; numpy integers are fine
-    depth: int,             # Layers in the model
-    what: str = 'layers'    # Their name in the message
-) -> list[int]:             # The same numbers as plain `int`, in increasing order
-    "`layers`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`)"
+def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> list[int]:
+    "`layers` as plain `int`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`)"
     with explained(f'{what} {layers!r}', 'Give a list of layer numbers, such as [3, 4].'):
         given = [o.item() if hasattr(o, 'item') else o for o in layers]
     fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) < depth
@@ -242,7 +238,8 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
     """Change the model for good: only the layers `keep` stay, renumbered, and the config describes them. Raises
     `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot describe the result"""
     quantised, keep = getattr(self.model.config, 'quantization_config', None), list(keep)
-    check_quantization(quantised.to_dict() if hasattr(quantised, 'to_dict') else quantised)
+    if hasattr(quantised, 'to_dict'): quantised = quantised.to_dict()
+    check_quantization(quantised, [n for n, _ in self.model.named_modules()], self.path)
     with self._apply(keep, for_good=True) as undo:
         why = _reload_differs(self.model, self.path)
         refuse((why, f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. Its config cannot '
@@ -281,11 +278,10 @@ def logits(self: LayerStack, hidden: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/course/01_stack.ipynb #d306f33e
 @patch
 @contextmanager
-def stream(self: LayerStack,
-    take: Callable[[torch.Tensor], Any],  # Called with each x^(l), (B, T, d)
-    at: Iterable[int] | None = None       # Only these l; 0 is the embedding, `len(stack)` the last layer's output
-) -> Iterator[list[Any]]:
-    "Inside the `with`, a forward pass appends `take(x)` to the list for x^(0), …, x^(L), all before the final norm"
+def stream(self: LayerStack, take: Callable[[torch.Tensor], Any], at: Iterable[int] | None = None
+           ) -> Iterator[list[Any]]:
+    """Inside the `with`, a forward pass appends `take(x)` to the list for x^(0), …, x^(L), (B, T, d), all before the
+    final norm, or only for those `at` which you ask: 0 is the embedding, `len(stack)` the last layer's output"""
     heard, depth = [], len(self)
     wanted = range(depth + 1) if at is None else check_layers(at, depth + 1, 'at')
     def before(layer, args, kwargs): heard.append(take(args[0] if args else kwargs['hidden_states']))
@@ -440,7 +436,7 @@ def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None) -
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
     return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
 
-def _same_states(a, b):
+def same_states(a: torch.Tensor, b: torch.Tensor) -> bool:
     "Are two states (…, d) of all tokens alike but for rounding? They may differ by 3 times their type's precision"
     import torch
     most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
@@ -453,7 +449,7 @@ def takes_cache(stack: LayerStack) -> bool:
         stack.extend([tokens], cache := stack.new_cache())
         apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
     except Exception: return False  # any error means that this architecture cannot
-    return _same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
+    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
 
 # %% ../../nbs/course/01_stack.ipynb #d61a9d19
 def fingerprint(model: nn.Module) -> str:

@@ -4,14 +4,12 @@
 
 # %% ../../nbs/reference/pruning/budget.ipynb #80a5066e
 from __future__ import annotations
-import math, operator, re
+import math, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from heapq import heappop, heappush
-from itertools import islice
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, explained, number, refuse
+from ..core import PrunebookError, check, number, refuse
 from ..model.configs import SHARED_TABLES
 from ..model.stack import LayerStack, check_layers, fingerprint, show_layers
 if TYPE_CHECKING:
@@ -52,13 +50,10 @@ def first_number(config: dict[str, Any], *names: str) -> int:
     "The first of these fields that holds a whole number above 0, or 0"
     return next((config[k] for k in names if type(config.get(k)) is int and config[k] > 0), 0)
 
-def sizes_of_parts(
-    parts: Iterable[tuple[str, int | None, int, int]],  # Name, layer (`None` outside them), parameters and bytes
-    depth: int,
-    text: dict[str, Any],  # The decoder's part of the config
-    head: int              # Width × vocabulary
-) -> LayerSizes:
-    "Add up the weights of a model"
+def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int, text: dict[str, Any], head: int
+                   ) -> LayerSizes:
+    """Add up the weights of a model: name, layer (`None` outside them), parameters and bytes of each. `text` is the
+    decoder's part of the config, `head` width × vocabulary"""
     count, size, work, other = [0] * depth, [0] * depth, [0.] * depth, [0, 0]
     experts = first_number(text, 'num_local_experts', 'num_experts', 'n_routed_experts')
     active = first_number(text, 'num_experts_per_tok', 'num_experts_per_token', 'moe_topk')
@@ -73,11 +68,8 @@ def sizes_of_parts(
             if 'embed' not in name: work[i] += n / part * (share if re.search(r'\bexperts\b', name) else 1)
     return LayerSizes(tuple(count), tuple(size), tuple(work), *other, head)
 
-def model_sizes(
-    model: PreTrainedModel,
-    dtype: torch.dtype | None = None  # Count the bytes in this type; in the model's present one if `None`
-) -> LayerSizes:
-    "The sizes of a loaded model. Tied weights count once"
+def model_sizes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> LayerSizes:
+    "The sizes of a loaded model, bytes in its own type or in `dtype`. Tied weights count once"
     stack = LayerStack(model)
     place = re.compile(rf'{re.escape(stack.path)}\.(\d+)\.')
     packed = lambda p: 2 * p.element_size() if type(p).__name__ == 'Params4bit' else 1  # two numbers to a byte
@@ -90,11 +82,9 @@ def model_sizes(
 _limits = dict(share='a share of the layers, below 1', params='at most so many parameters',
                gb='at most so many GB of weights', speedup='at least so many times the speed')
 
-def as_budget(
-    n: Any = None,    # A number of layers, instead
-    **limits: Any     # share, params, gb, speedup, or anything else that excludes them
-) -> tuple[str, float] | None:  # The limit's name and value; `None` if only `n` is given
-    "The one limit that is given. Raises `PrunebookError` for none, for several, or for one that is no number above 0"
+def as_budget(n: Any = None, **limits: Any) -> tuple[str, float] | None:
+    """The name and value of the one limit (share, params, gb, speedup) that is given, or `None` if it is `n`. Raises
+    `PrunebookError` for none, for several, or for one that is no number above 0"""
     given = {k: v for k, v in dict(n=n, **limits).items() if v is not None}
     said = ' and '.join(f'{k}={v!r}' for k, v in given.items()) or 'nothing'
     refuse((len(given) != 1, f'{said} given. Give exactly one of n, {", ".join(_limits)}.'))
@@ -105,10 +95,9 @@ def as_budget(
     return name, float(value)
 
 def in_words(left: dict[str, float]) -> str:
-    "A size, as `LayerSizes.after` gives it, on one line. Raises `PrunebookError` for anything else"
-    with explained(f'{left!r:.80} does not say what a cut gives', 'Leave it out.'):
-        return (f'{left["params"]:,} parameters, {left["gb"]:.3g} GB of weights, generation predicted '
-                f'{left["speedup"]:.2f} times as fast')
+    "A size, as `LayerSizes.after` gives it, on one line"
+    return (f'{left["params"]:,} parameters, {left["gb"]:.3g} GB of weights, generation predicted '
+            f'{left["speedup"]:.2f} times as fast')
 
 # %% ../../nbs/reference/pruning/budget.ipynb #0dd05385
 def _fit_budget(choose, sizes, budget):
@@ -132,21 +121,13 @@ def _fit_budget(choose, sizes, budget):
     raise PrunebookError(f'{name}={value:g}: none of the cuts that the strategy chooses fits. The last, '
                          f'n={n}, gives {in_words(left)}. Give a larger budget, or another strategy.')
 
-def _known_depth(depth, distances, model):
-    "The number of layers. Raises `PrunebookError` if it is not known, or `distances` are of another depth"
-    if depth is None and model is not None: depth = len(LayerStack(model))
-    if depth is None and distances is not None: depth = distances.depth
-    refuse((depth is None, 'the number of layers is not known. Give depth=, distances= or model=.'))
-    if distances is not None: _check_depth('the distances are of', distances.depth, depth)
-    return operator.index(depth)
-
 def _check_depth(what, found, depth):
     "Raises `PrunebookError` for what belongs to a model of another depth"
     refuse((found != depth, f'{what} {found} layers and the model has {depth}. Give what belongs to this model.'))
 
 def check_distances(distances: LayerDistances, model: PreTrainedModel) -> None:
     "Raises `PrunebookError` if `distances` are of another model. Without a fingerprint, only the depth is compared"
-    _known_depth(None, distances, model)
+    _check_depth('the distances are of', distances.depth, len(LayerStack(model)))
     was, now = distances.info.get('model_fingerprint'), fingerprint(model)
     refuse((was not in (None, now), f'the distances were measured on another model (fingerprint {was}; this one has '
             f'{now}). Measure this model.'))
@@ -174,14 +155,13 @@ def _as_allowed(allowed, depth):
 
 def _is_block(layers): return max(layers) - min(layers) + 1 == len(layers)
 
-def _loss_of_cut(keep, given):
-    with LayerStack(given['model']).view(keep) as small: return float(given['loss'](small))
-
 def _allowed_plan(plan, allowed, given):
     """The strategy's own `plan`, or the cheapest of its size that is allowed, with the costs in `details['allowed']`.
     `given` has the inputs of the strategy: distances, model, loss. Raises `NotAllowed` if there is none"""
     n, depth, layers, details = len(plan), plan.depth, plan.layers, plan.details
     distances, judged = given.get('distances'), None not in (given.get('model'), given.get('loss'))
+    def loss(keep):
+        with LayerStack(given['model']).view(keep) as small: return float(given['loss'](small))
     if allowed.fits(plan.keep): pass
     elif _is_block(layers) and 'order' not in details:
         starts, costs = _allowed_starts(allowed, n, depth), None
@@ -189,14 +169,14 @@ def _allowed_plan(plan, allowed, given):
         elif distances is not None and 'distance' in details: costs = distances.mean.diagonal(n).tolist()
         elif depth - 1 not in layers: starts = [o for o in starts if o + n < depth]
         start = min(starts, key=costs.__getitem__ if costs else lambda o: abs(o - plan.layers[0]), default=None)
-        layers = None if start is None else tuple(range(start, start + n))
+        layers = None if start is None else range(start, start + n)
     else:
         if 'influence' in details: costs = details['influence']
-        elif judged: costs = [_loss_of_cut([o for o in range(depth) if o != i], given) for i in range(depth)]
+        elif judged: costs = [loss([o for o in range(depth) if o != i]) for i in range(depth)]
         elif distances is not None: costs = distances.mean.diagonal(1).tolist()
         else: raise PrunebookError(f'allowed: strategy {plan.strategy!r} measures nothing that other layers could be '
                                    'chosen by. Give distances=, or use similarity or block_influence.')
-        layers = (allowed.cheapest or partial(_cheapest, allowed.fits))(costs, n)
+        layers = allowed.cheapest(costs, n) if allowed.cheapest else _cheapest(allowed.fits, costs, n)
     if layers is None: raise NotAllowed(_why_not(plan, allowed))
     free, plan = plan, replace(plan, layers=tuple(layers))
     record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
@@ -205,7 +185,7 @@ def _allowed_plan(plan, allowed, given):
         if distances is not None and _is_block(plan.layers) and _is_block(free.layers):
             record['distance'] = {k: float(distances.mean[o.layers[0], o.layers[-1] + 1]) for k, o in both.items()}
             if 'distance' in details: details['distance'] = record['distance']['chosen']
-        if judged: record['loss'] = {k: _loss_of_cut(o.keep, given) for k, o in both.items()}
+        if judged: record['loss'] = {k: loss(o.keep) for k, o in both.items()}
     return replace(plan, details=details | dict(allowed=record))
 
 def _allowed_starts(allowed, n, depth):
@@ -213,20 +193,11 @@ def _allowed_starts(allowed, n, depth):
     without = lambda start: [i for i in range(depth) if not start <= i < start + n]
     return [o for o in range(depth - n + 1) if allowed.fits(without(o))]
 
-def _cheapest(fits, costs, n, tries=10_000):
-    "The first set in the order of total cost that may go; `None` if it is not among so many"
-    order = sorted(range(len(costs)), key=costs.__getitem__)
-    total = lambda places: sum(costs[order[i]] for i in places)
-    queue, seen = [(total(range(n)), tuple(range(n)))], set()
-    while queue and len(seen) < tries:
-        _, places = heappop(queue)
-        drop = {order[i] for i in places}
-        if fits([i for i in range(len(costs)) if i not in drop]): return sorted(drop)
-        for k, i in enumerate(places):  # the next dearer sets: one layer further down the order
-            later = (*places[:k], i + 1, *places[k + 1:])
-            if i + 1 < (places[k + 1] if k + 1 < n else len(costs)) and later not in seen:
-                seen.add(later)
-                heappush(queue, (total(later), later))
+def _cheapest(fits, costs, n, tries=100_000):
+    "The cheapest of the first sets of `n` layers, from the cheap ones on, that may go; `None` if none of these may"
+    sets = islice(combinations(sorted(range(len(costs)), key=costs.__getitem__), n), tries)
+    right = (o for o in sets if fits([i for i in range(len(costs)) if i not in o]))
+    return min(right, key=lambda o: sum(costs[i] for i in o), default=None)
 
 def _why_not(plan, allowed):
     "The message for a size without a cut that is allowed"

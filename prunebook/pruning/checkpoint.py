@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #1127ba83
 from __future__ import annotations
-import errno, json, logging, os, re, shlex, shutil
+import errno, json, logging, os, re, shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,8 +23,7 @@ _log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['NUMBER', 'Tensor', 'read_header', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'write_json',
            'write_weights', 'parameters_of', 'files_beside', 'checkpoint_folder', 'check_room', 'model_card',
-           'sound_record', 'prune_checkpoint', 'widen_config', 'save_pruned', 'check_files', 'check_checkpoint',
-           'export_plan']
+           'sound_record', 'prune_checkpoint', 'widen_config', 'save_pruned', 'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -70,9 +69,6 @@ def read_header(file: str | Path) -> list[Tensor]:
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #799e6831
 _INDEX = 'model.safetensors.index.json'
 
-def _is_beside(name, *endings):
-    "Is it the name of a file in the same folder, without a path?"
-    return isinstance(name, str) and name == os.path.basename(name) and name[:1] != '.' and name.endswith(endings)
 
 def read_tensors(folder: str | Path) -> list[Tensor]:
     """All tensors of a checkpoint, shard by shard. Raises `PrunebookError` if there are none, if they are in pickle, or
@@ -80,38 +76,31 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     folder = Path(folder)
     config = folder/'config.json'
     named = read_json(config).get('transformers_weights') if config.is_file() else None
-    refuse((named is not None and not _is_beside(named, '.safetensors', '.safetensors.index.json'),
-            f'{config} names the weights {named!r}, which is no safetensors file beside it.'))
-    names = [named] if named else ['model.safetensors', _INDEX]
-    file = next((folder/o for o in names if (folder/o).is_file()), None)
-    if file is None:
-        pickles = sorted(p.name for p in folder.glob('*') if p.suffix in ('.bin', '.pt', '.pth'))
-        code = ('from transformers import AutoModelForCausalLM as M; '
-                f'M.from_pretrained({str(folder)!r}).save_pretrained({str(folder) + "-safetensors"!r})')
-        advice = (f'Its weights are in pickle ({pickles[0]}), which can run code when read. Convert them first: '
-                  f'python -c {shlex.quote(code)}') if pickles else 'Give the folder of a checkpoint in safetensors.'
-        raise PrunebookError(f'{folder} has no {" and no ".join(names)}. {advice}')
+    file = next((folder/o for o in ('model.safetensors', _INDEX) if (folder/o).is_file()), None)
+    pickles = sorted(p.name for p in folder.glob('*') if p.suffix in ('.bin', '.pt', '.pth'))
+    advice = (f'Its weights are in pickle ({pickles[0]}), which can run code when read. Load and save them with '
+              'transformers first.') if pickles else 'Give the folder of a checkpoint in safetensors.'
+    refuse((named, f'{config} names other weights, {named!r}. Load and save the model with transformers first.'),
+           (file is None, f'{folder} has no model.safetensors and no {_INDEX}. {advice}'))
     if file.suffix == '.safetensors': return read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
     sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
     refuse((not sound, f'{file} has no weight_map of names to files. Fetch it again.'))
     shards = sorted(set(places.values()))
-    refuse(*((not _is_beside(o, '.safetensors') or not file.with_name(o).is_file(),
-              f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.') for o in shards))
+    beside = lambda o: o == os.path.basename(o) and o[:1] != '.' and o.endswith('.safetensors') and (folder/o).is_file()
+    refuse(*((not beside(o), f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.')
+             for o in shards))
     found = [t for name in shards for t in read_header(file.with_name(name))]
     lost = sorted(set(places.items()) - {(t.name, t.file.name) for t in found})
-    if lost: raise PrunebookError(f'{file} says that {lost[0][0]} is in {lost[0][1]}, and it is not there '
-                                  f'({len(lost)} such tensors). Fetch the shards again.')
+    refuse((lost, f'{file} places {len(lost)} tensors where they are not, such as {lost[:1]}. Fetch the shards again.'))
     return [t for t in found if places.get(t.name) == t.file.name]
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #591e0947
 NUMBER = r'(0|[1-9][0-9]{0,5})'
 
-def layers_prefix(
-    tensors: Sequence[Tensor],
-    depth: int  # From the config
-) -> str:       # Such as "model.layers"
-    "The names of the layers' tensors up to the number. Raises `PrunebookError` if the weights hold fewer layers"
+def layers_prefix(tensors: Sequence[Tensor], depth: int) -> str:
+    """The names of the layers' tensors up to the number, such as "model.layers". Raises `PrunebookError` if the weights
+    hold fewer than `depth` layers"""
     groups = {}
     for t in tensors:
         m = re.match(rf'(.+?)\.{NUMBER}\.', t.name)
@@ -150,7 +139,6 @@ def _cut_config_file(folder, keep):
     """The config.json of a checkpoint, cut to the layers `keep`. If its layers are of several kinds, a model
     without weights is cut. Raises `PrunebookError` where it cannot be cut"""
     config = read_json(folder/'config.json')
-    config.pop('transformers_weights', None)  # the result uses the usual names
     text, depth = decoder_config(config)
     refuse((text.get('hidden_size_per_layer_input'), 'the layers of this model share a table of embeddings, whose '
             'columns cannot be removed by copying bytes. Load the model and use prune_model.'))
@@ -166,7 +154,7 @@ def _cut_config_file(folder, keep):
     made = model.config.architectures
     LayerStack(model).cut(keep)
     model.config.architectures = config.get('architectures') or made
-    skip = {'_name_or_path', 'id2label', 'label2id', 'transformers_weights'} - set(config)
+    skip = {'_name_or_path', 'id2label', 'label2id'} - set(config)
     cut = json.loads(model.config.to_json_string(use_diff=False))
     return _with_older_rotary(config | {k: v for k, v in cut.items() if k not in skip})
 
@@ -254,7 +242,6 @@ def files_beside(folder: Path) -> list[Path]:
             _log.warning('%s is not copied: an adapter fits only the depth it was trained for.', printable(p.name))
         elif not p.is_dir(): found.append(p)
         elif p.name == 'additional_chat_templates': found += [o for o in sorted(p.iterdir()) if not o.is_dir()]
-        else: _log.info('the folder %s is not copied: transformers does not read it.', printable(p.name))
     for p in found:
         real = Path(os.path.realpath(p))
         cached = real.parent.name == 'blobs' and real.parent.parent.name.startswith('models--')
@@ -363,7 +350,6 @@ def save_pruned(
     tokenizer: PreTrainedTokenizerBase,
     out: str | Path,                 # Folder
     force: bool = False,             # Replace a folder at `out`
-    push_to_hub: str | None = None,  # A repository on the hub, to which the folder is uploaded as well
     **kwargs: Any                    # To `save_pretrained`: max_shard_size, …
 ) -> Path:                           # The folder
     "Checkpoint, tokenizer and model card in `out`, whole or not at all. Raises `PrunebookError` if it cannot write"
@@ -375,10 +361,6 @@ def save_pruned(
         widen_config(new)
         tokenizer.save_pretrained(new)
         (new/'README.md').write_text(model_card(record), encoding='utf-8')
-    if push_to_hub:
-        from huggingface_hub import HfApi
-        (hub := HfApi()).create_repo(push_to_hub, exist_ok=True)
-        hub.upload_folder(repo_id=push_to_hub, folder_path=out)
     return Path(out)
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #442eb64d
@@ -454,20 +436,3 @@ def check_checkpoint(
     key-value cache? Raises `PrunebookError` if there is no such folder"""
     folder = existing_folder(folder)
     return check_files(folder) or (_check_run(folder) if run else [])
-
-# %% ../../nbs/reference/pruning/checkpoint.ipynb #ce495252
-def export_plan(
-    plan: Plan,
-    to: str,               # "mergekit", "llama-quantize" or "shortgpt"
-    model: str = 'MODEL'   # The name of the model in it
-) -> str:
-    """The cut as mergekit's YAML (half-open layer ranges), as an option of llama.cpp's llama-quantize,
-    or as ShortGPT's list. Raises `PrunebookError` for another format"""
-    if to == 'llama-quantize': return f'--prune-layers {",".join(map(str, plan))}'
-    if to == 'shortgpt': return f'layers_to_remove = {list(plan)}'
-    refuse((to != 'mergekit', f'{to!r} is not a format. Give mergekit, llama-quantize or shortgpt.'))
-    if not re.fullmatch(r'[\w./-]+', model): model = json.dumps(model)
-    runs = [o.split('-') for o in show_layers(plan.keep).split(', ')]
-    part = '  - sources:\n      - model: {}\n        layer_range: [{}, {}]\n'
-    slices = ''.join(part.format(model, o[0], int(o[-1]) + 1) for o in runs)
-    return f'merge_method: passthrough\ndtype: bfloat16\nslices:\n{slices}'

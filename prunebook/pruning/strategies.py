@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry, atomic_write, check, explained, public_name, read_json, refuse
-from ..core import whole
-from ..model.configs import check_quantization
+from ..core import Registry, atomic_write, check, explained, public_name, read_json, refuse, whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers, weight_sharing_copy
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
-from .budget import _allowed_plan, _as_allowed, _check_depth, _fit_budget, _known_depth
+from .budget import _allowed_plan, _as_allowed, _check_depth, _fit_budget
 if TYPE_CHECKING:
     from prunebook import LayerDistances
     from transformers import PreTrainedModel
@@ -39,7 +37,6 @@ class Plan:
         refuse((not layers, 'no layers to drop. Name at least one.'),
                (len(layers) == depth, f'drop {list(layers)}: these are all {depth} layers. Keep at least one.'))
         for k, v in dict(layers=layers, depth=depth).items(): object.__setattr__(self, k, v)
-        if 'gives' in self.details: in_words(self.details['gives'])
 
     @property
     def keep(self) -> list[int]:
@@ -97,7 +94,6 @@ class Strategy:
     source: str = ''               # Where it comes from
     needs: tuple[str, ...] = ()    # Of "distances", "model", "tokenizer", "texts" and "loss" (loss(model) -> float)
     options: dict[str, Any] = field(default_factory=dict)  # Name → default
-    instead: tuple[str, ...] = ()  # Options that replace the inputs it needs
     nested: bool = False           # The layers of n contain those of n - 1; `details['order']` lists them
 
     @property
@@ -142,20 +138,16 @@ for _row in (Strategy('first', lambda n, depth: range(n), 'the first layers (con
     STRATEGIES.add(_row)
 
 # %% ../../nbs/course/03_pruning.ipynb #b1c95313
-def _least_influence(n, depth, distances=None, influence=None):
-    "The layers with the least Block Influence. Raises `PrunebookError` for an `influence` of another depth"
+def _least_influence(n, depth, distances):
+    "The layers with the least Block Influence"
     import numpy as np
-    if influence is None: influence = getattr(distances, 'influence', None)
+    influence = distances.influence
     if influence is None: influence = 1 - np.cos(np.pi * np.diagonal(distances.mean, 1))
-    influence = np.asarray(influence, float)
-    refuse((influence.shape != (depth,) or not np.isfinite(influence).all(),
-            f'influence has shape {influence.shape}: give {depth} finite numbers, one per layer.'))
-    lowest = np.argsort(influence, kind='stable')
-    details = dict(influence=influence.tolist(), order=lowest[:n].tolist())
-    return Plan(tuple(lowest[:n].tolist()), depth, 'block_influence', details)
+    lowest = np.argsort(influence, kind='stable')[:n].tolist()
+    return Plan(lowest, depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
 
 STRATEGIES.add(Strategy('block_influence', _least_influence, 'the layers with the least Block Influence',
-    'arXiv:2403.03853', needs=('distances',), options=dict(influence=None), instead=('influence',)))
+    'arXiv:2403.03853', needs=('distances',)))
 
 # %% ../../nbs/course/03_pruning.ipynb #5d3a28c8
 def _best_loss(n, depth, model, loss, progress=True):
@@ -204,21 +196,6 @@ def _as_strategy(strategy):
     name = getattr(strategy, '__name__', type(strategy).__name__)
     return Strategy(name, strategy, (strategy.__doc__ or '').strip(), needs=needs, options=options)
 
-def _takes_anything(row): return any(p.kind == p.VAR_KEYWORD for p in inspect.signature(row.choose).parameters.values())
-
-def _run_strategy(row, n, depth, given, measure):
-    "Its choice for the arguments that it takes; `measure()` gives what is missing, or raise `PrunebookError`"
-    missing = lambda: [] if any(given.get(o) is not None for o in row.instead) else [
-        o for o in row.needs if given.get(o) is None]
-    if missing() and measure: given.update(measure())
-    for o in missing():
-        also = ''.join(f', or {k}=' for k in row.instead)
-        raise PrunebookError(f'strategy {row.name!r} needs {o}. Give {_how.get(o, f"{o}=")}{also}.')
-    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
-    takes, anything = inspect.signature(row.choose).parameters, _takes_anything(row)
-    found = row.choose(operator.index(n), depth, **{k: v for k, v in options.items() if anything or k in takes})
-    return found if isinstance(found, Plan) else Plan(tuple(found), depth, row.name)
-
 # %% ../../nbs/course/03_pruning.ipynb #3739eba5
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
@@ -232,17 +209,20 @@ def choose_layers(
     sizes: LayerSizes | None = None,   # For the last three; those of `model` if `None`
     allowed: Allowed | Callable[[list[int]], bool] | None = None,  # May these layers stay alone? See `served_by`
     measure: Callable[[], dict[str, Any]] | None = None,  # Gives the inputs that are missing, after all checks
-    **given: Any               # Inputs (model, loss, progress) and options (seed, k, influence, …) of the strategy
+    **given: Any               # Inputs (model, loss, progress) and options (seed, k, …) of the strategy
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
     if a needed input is missing, or if no cut meets the budget or is allowed"""
     listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
     row = Strategy('list', as_plan, 'layers by their numbers') if listed else _as_strategy(strategy)
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
-    refuse((unknown and (row.name in STRATEGIES or not _takes_anything(row)), f'strategy {row.name!r} has no option '
-            f'{", ".join(unknown)}. Its options are: {", ".join(row.options) or "none"}. Leave the others out.'))
+    refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
+            f'{", ".join(row.options) or "none"}. Leave the others out.'))
     model = given.get('model')
-    depth = _known_depth(depth or getattr(sizes, 'depth', None), distances, model)
+    depth = depth or getattr(sizes, 'depth', None) or (None if model is None else len(LayerStack(model)))
+    depth = depth or getattr(distances, 'depth', None)
+    refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
+    if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     allowed = None if allowed is None else _as_allowed(allowed, depth)
     if isinstance(n, float) and 0 < n < 1 and share is None: n, share = None, n
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
@@ -265,19 +245,21 @@ def choose_layers(
             return _fit_budget(lambda n: choose_layers(row, n, **how, **given), sizes, budget)
     check(whole(1, depth - 1), n=n)
     given = given | dict(distances=distances)
-    plan = _run_strategy(row, n, depth, given, measure)
+    if measure and any(given.get(o) is None for o in row.needs): given |= measure()
+    needs = ((o, _how.get(o, f'{o}=')) for o in row.needs if given.get(o) is None)
+    refuse(*((True, f'strategy {row.name!r} needs {o}. Give {how}.') for o, how in needs))
+    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
+    takes = inspect.signature(row.choose).parameters
+    plan = row.choose(operator.index(n), depth, **{k: v for k, v in options.items() if k in takes})
+    if not isinstance(plan, Plan): plan = Plan(tuple(plan), depth, row.name)
     return plan if allowed is None else _allowed_plan(plan, allowed, given)
 
 # %% ../../nbs/course/03_pruning.ipynb #9b893be0
-def _quantization_of(model):
-    "The model's `quantization_config` as a dict"
-    config = getattr(model.config, 'quantization_config', None)
-    return config.to_dict() if hasattr(config, 'to_dict') else config
-
 def _weight_counts(model):
     "Parameters (`None` where a quantised model packs them in its own way) and bytes; tied weights count once"
-    method = (_quantization_of(model) or {}).get('quant_method', 'bitsandbytes')
-    known = getattr(method, 'value', method) == 'bitsandbytes'
+    config = getattr(model.config, 'quantization_config', None) or {}
+    if hasattr(config, 'to_dict'): config = config.to_dict()
+    known = config.get('quant_method', 'bitsandbytes') == 'bitsandbytes'
     return dict(parameters=model.num_parameters() if known else None, bytes=sum(p.nbytes for p in model.parameters()))
 
 def _provenance(plan, config, before, after, source=None, more=None):
@@ -304,7 +286,6 @@ def prune_model(
     `config.prunebook` records the cut. Raises `PrunebookError` if the plan does not fit, or the cut is impossible"""
     stack, before = LayerStack(model), _weight_counts(model)
     plan = as_plan(plan, len(stack))
-    check_quantization(_quantization_of(model), [n for n, _ in model.named_modules()], stack.path)
     small = model if inplace else weight_sharing_copy(model)
     LayerStack(small).cut(plan.keep)
     small.config.prunebook = _provenance(plan, small.config, before, _weight_counts(small), more=record)

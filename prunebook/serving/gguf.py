@@ -94,7 +94,6 @@ def _mended(cls, gguf, config, mend, tokenizer):
                 if f'{arch}.{key}' not in written: self.gguf_writer.add_array(f'{arch}.{key}', kinds)
 
         def modify_tensors(self, data, name, bid):
-
             queries = 'attn_q_norm' if arch == 'gemma3' else 'attn_q.'
             for new, tensor in super().modify_tensors(data, name, bid):
                 yield new, tensor * factor if queries in new and factor != 1 else tensor
@@ -133,9 +132,8 @@ def _quantised(config):
     "The `quantization_config` in the content of a config.json"
     return decoder_config(config)[0].get('quantization_config') or config.get('quantization_config')
 
-def _check_convertible(folder, type='f16'):
+def _check_convertible(folder):
     "Raises `PrunebookError` for what cannot become a GGUF file. Code in the folder is never run"
-    check(one_of(*TYPES), type=type)
     llama_cpp()
     quantised = _quantised(read_json(existing_folder(folder)/'config.json')) or {}
     refuse((quantised, f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
@@ -147,19 +145,18 @@ def _check_convertible(folder, type='f16'):
 def to_gguf(
     folder: str | Path,     # A checkpoint
     out: str | Path,        # The file to write; it is overwritten
-    type: str = 'f16',      # Of `TYPES`
+    type: str = 'f16',      # f32, f16 or bf16; `quantize` makes the others
     mend: bool = True,      # Write the kinds of the layers and the scale, which llama.cpp's converter leaves to a rule
     tokenizer: bool = True  # Write the tokenizer too
 ) -> Path:                  # `out`
     """Convert a checkpoint to GGUF. The result is not checked: `export_gguf` does that too.
     Raises `PrunebookError` for a folder that cannot be converted, and without llama.cpp"""
     folder, out = Path(folder), Path(out)
-    _check_convertible(folder, type)
-    plain = type if type in ('f32', 'f16', 'bf16') else 'f16'
+    check(one_of('f32', 'f16', 'bf16'), type=type)
+    _check_convertible(folder)
     with disk_errors(out), tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as tmp:
-        made = Path(tmp)/f'{plain}.gguf'
-        _run_job('convert', folder=str(folder.resolve()), out=str(made), type=plain, mend=mend, tokenizer=tokenizer)
-        if type != plain: made = quantize(made, Path(tmp)/f'{type}.gguf', type)
+        made = Path(tmp)/'model.gguf'
+        _run_job('convert', folder=str(folder.resolve()), out=str(made), type=type, mend=mend, tokenizer=tokenizer)
         os.replace(made, out)
     return out
 
@@ -184,7 +181,7 @@ def _library():
 
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
 @contextmanager
-def llama_context(path: str | Path, length: int, batch: int, window: int | None = None, exact: bool = True
+def llama_context(path: str | Path, length: int, batch: int, exact: bool = True
                   ) -> Iterator[tuple[Any, Any, Any, int]]:
     """Inside the `with`, a model loaded in this process: cffi, the library, a context for `length` tokens in batches,
     and the size of the vocabulary. If `exact`, without flash attention and with a float32 cache. Raises
@@ -192,14 +189,6 @@ def llama_context(path: str | Path, length: int, batch: int, window: int | None 
     ffi, lib = _library()
     how = lib.llama_model_default_params()
     how.n_gpu_layers = 0
-    if window:  # llama.cpp's list of changed keys, which ends with an empty one
-        with open(path, 'rb') as f: _, at, after = f.read(2**16).partition(b'general.architecture')
-        refuse((not at, f'{path} is not a GGUF file.'))
-        size = int.from_bytes(after[4:12], 'little')  # after the type of the value, which is a string
-        changed = ffi.new('struct llama_model_kv_override[2]')
-        changed[0].tag, changed[0].val_i64 = lib.LLAMA_KV_OVERRIDE_TYPE_INT, window
-        changed[0].key = after[12:12 + size] + b'.attention.sliding_window'
-        how.kv_overrides = changed
     model = lib.llama_model_load_from_file(os.fsencode(path), how)
     refuse((model == ffi.NULL, f'llama.cpp cannot load {path}.'))
     run = lib.llama_context_default_params()
@@ -213,20 +202,17 @@ def llama_context(path: str | Path, length: int, batch: int, window: int | None 
         lib.llama_free(ctx)
         lib.llama_model_free(model)
 
-def llama_scores(
-    path: str | Path,           # A GGUF file
-    ids: Sequence[int],         # Tokens, T
-    window: int | None = None   # Sliding attention sees this many tokens, instead of what the file says
-) -> tuple[np.ndarray, np.ndarray]:  # Log-probability of each next token and the likeliest token, each (T-1,)
-    "What llama.cpp computes for a text, in nats. Raises `PrunebookError` if llama.cpp cannot load the file"
+def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
+    likeliest, each (T-1,). Raises `PrunebookError` if llama.cpp cannot load the file"""
     ids = [int(o) for o in ids]
     refuse((len(ids) < 2, f'{len(ids)} tokens: give at least two, because each is predicted.'))
-    found = _run_job('score', path=str(path), ids=ids, window=window)
+    found = _run_job('score', path=str(path), ids=ids)
     return np.array(found['logprobs']), np.array(found['top'])
 
-def _score(path, ids, window=None, chunk=64):
+def _score(path, ids, chunk=64):
     logprobs, top = [], []
-    with llama_context(path, len(ids), chunk, window) as (ffi, lib, ctx, vocab):
+    with llama_context(path, len(ids), chunk) as (ffi, lib, ctx, vocab):
         for start in range(0, len(ids), chunk):
             part = ids[start:start + chunk]
             batch = lib.llama_batch_init(len(part), 0, 1)

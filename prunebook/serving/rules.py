@@ -84,10 +84,6 @@ def _kinds_of(rule, raw, full):
             if not isinstance(letters, str): return ['none, it stops'] * n
             return [kinds[letters[i % len(letters)] == 'L'] for i in range(n)]
         case 'at_depth': return [kinds[o] for o in slides] if n == rule.step else [kinds[2]] * n
-        case 'width': return [kinds[full['hidden_size'] != rule.step]] * n  # Baichuan 7B and 13B
-        case 'depths':  # `key` holds depths, with a kind for each; the last kind is for all others
-            depths = rule.key.split()
-            return [kinds[depths.index(str(n)) if str(n) in depths else -1]] * n
         case 'scale': return [f'1/sqrt({full.get("query_pre_attn_scalar") or full["head_dim"]:g})'] * n
         case 'depth':
             wide = full['hidden_size'] // full['num_attention_heads']
@@ -107,8 +103,6 @@ def _kinds_of(rule, raw, full):
             local = (raw.get(kinds[0]) or 10_000., 'default') if kinds else top
             return [_show_rotary(*(local if o else top)) for o in slides]
     raise PrunebookError(f'{rule.how!r} is not a way in which a stack finds the kind of a layer.')
-
-
 
 def _show_rotary(base, scaling):
     return 'none, it stops' if base is None else f'base {base:g}' + ('' if scaling == 'default' else f' ({scaling})')
@@ -200,8 +194,7 @@ def _explain(rule, wrong, right, full):
     match rule.how:
         case 'period': said += f' (it assumes a period of {int(rule.step)} from the first layer)'
         case 'letters': said += f' (it assumes the letters of {rule.key} from the first layer)'
-        case 'at_depth' | 'depths':
-            said += f' (it knows the model by its depth of {(rule.key or f"{rule.step:g}").replace(" ", " or ")})'
+        case 'at_depth': said += f' (it knows the model by its depth of {rule.step:g})'
         case 'top' | 'base':
             said += f' (it reads {rule.key or "rope_theta"} only at the top of config.json: add it there)'
     if right.effect == 'tensors': return said + '. It does not load'
@@ -233,7 +226,7 @@ def _cheapest(costs, n, places, fits):
     _, found = best.get(len(costs) - n, (0, None))
     return found if found and fits([i for i in range(len(costs)) if i not in found]) else None
 
-_by_place = ('period', 'alike', 'depth', 'letters', 'at_depth', 'depths')  # a kind follows from the place or the depth
+_by_place = ('period', 'alike', 'depth', 'letters', 'at_depth')  # a kind follows from the place or the depth
 
 def _places(full, n, stacks):
     "Row i, column j: may layer i stand at place j after a cut of `n` layers?"

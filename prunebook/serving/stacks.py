@@ -4,21 +4,20 @@
 
 # %% ../../nbs/reference/serving/stacks.ipynb #ebd995a0
 from __future__ import annotations
-import json, math, os, tempfile
+import math, os, tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, disk_errors, existing_folder, explained, first_line, installed, keep_apart
-from ..core import lock, read_json, recover, refuse, sync
+from ..core import PrunebookError, check, disk_errors, existing_folder, explained, first_line, installed
+from ..core import keep_apart, lock, one_of, read_json, recover, refuse, sync
 from ..model.assets import ASSETS, fetch
 from ..model.configs import decoder_config
 from ..pruning.checkpoint import check_files, check_room, read_tensors
-from .gguf import _check_convertible, _converter, _quantised, _run_job, _runtime
+from .gguf import TYPES, _check_convertible, _converter, _quantised, _run_job, _runtime
 from .gguf import llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
@@ -38,14 +37,14 @@ came, the engines slowed down, and for a while nobody spoke.
 
 '''
 
-def probe_ids(folder: str | Path, length: int | None = None) -> list[int]:
+def probe_ids(folder: str | Path, length: int | None = None, widest: int = 960) -> list[int]:
     """Tokens of a text by the checkpoint's own tokenizer, or random ones if it has none that can read it. Without a
-    `length` 256, or 64 more than a sliding window of up to 960"""
+    `length` 256, or 64 more than a sliding window of up to `widest`"""
     config = read_json(Path(folder)/'config.json')
     if length is None:
         full = config_fields(config)[1]
         window = max(full.get(k) or 0 for k in ('sliding_window', 'attention_chunk_size'))
-        length = window + 64 if 0 < window <= 960 else 256
+        length = window + 64 if 0 < window <= widest else 256
         length = min(length, full.get('max_position_embeddings') or length)
     rows = decoder_config(config)[0].get('vocab_size', 99)
     try:
@@ -67,11 +66,14 @@ def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndar
     with explained(f'{folder} cannot be loaded by transformers'):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     stack, x = LayerStack(model), torch.tensor(ids)[None]
+    logp, top = [], []
     with torch.no_grad():
         hidden = stack.body(x).last_hidden_state[0, :-1]
-        rows = [stack.logits(o).log_softmax(-1) for o in hidden.split(64)]  # all logits may not fit into memory
-    logp = torch.cat([r.gather(1, y[:, None])[:, 0] for r, y in zip(rows, x[0, 1:].split(64))])
-    return logp.numpy(), torch.cat([r.argmax(-1) for r in rows]).numpy()
+        for o, y in zip(hidden.split(64), x[0, 1:].split(64)):  # all logits may not fit into memory
+            rows = stack.logits(o).log_softmax(-1)
+            logp.append(rows.gather(1, y[:, None])[:, 0])
+            top.append(rows.argmax(-1))
+    return torch.cat(logp).numpy(), torch.cat(top).numpy()
 
 def _mlx_scores(folder, ids):
     "What mlx-lm computes for a text, in 32 bits. Raises `PrunebookError` if it is not there, or cannot load the folder"
@@ -96,7 +98,7 @@ def _llama_cpp_scores(folder, ids, mend=False):
 class _Runner:
     "How to run a stack"
     packages: tuple[str, ...]
-    extra: str                                                   # That installs them
+    extra: str                                            # That installs them
     scores: Callable[..., tuple[np.ndarray, np.ndarray]]  # (folder, ids): as `transformers_scores`
 
     def versions(self) -> str:
@@ -177,8 +179,7 @@ def _judge(rule, how, found):
 def serving_report(
     folder: str | Path,                # A checkpoint, pruned or not
     stacks: str | Iterable[str] = ('llama.cpp', 'mlx', 'vllm'),  # Of `STACKS`
-    run: bool = True,                  # Run the stacks that are installed
-    ids: Sequence[int] | None = None   # Tokens to run on; `probe_ids` if `None`
+    run: bool = True                   # Run the stacks that are installed
 ) -> list[Served]:                     # One for each stack
     """Does a checkpoint compute the same in other stacks as in transformers? Raises `PrunebookError` for a folder that
     is no checkpoint, or an unknown stack"""
@@ -186,7 +187,7 @@ def serving_report(
     config = read_json(folder/'config.json')
     quantised = _quantised(config)
     read_tensors(folder)  # refuses a folder without sound weights
-    found, reference = [], None
+    found, ids, reference = [], None, None
     for name in names:
         rule, runner, how = serving_verdict(config, name), RUNNERS.get(name), ''
         why = '' if run else 'not asked to run'
@@ -199,8 +200,7 @@ def serving_report(
         if why:
             found.append(Served(name, rule.status, f'by rules only ({why})', rule.why, rule))
             continue
-        ids = probe_ids(folder) if ids is None else ids
-        if reference is None: reference = transformers_scores(folder, ids)
+        if ids is None: reference = transformers_scores(folder, ids := probe_ids(folder))
         try: result = agreement_of(reference, runner.scores(folder, ids))
         except PrunebookError as e: result = e
         found.append(_judge(rule, how, result))
@@ -210,21 +210,6 @@ def serving_report(
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
 _of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q4_k_m=.4)
 
-@contextmanager
-def _short_window(folder, most=960):
-    """Inside the `with`, a folder with a sliding window of at most `most` tokens, perhaps one of links, and the window
-    if it is another one: a check with 4,096 tokens would take minutes"""
-    config = read_json(folder/'config.json')
-    text = decoder_config(config)[0]
-    if len(set(text.get('layer_types') or [])) < 2 or (text.get('sliding_window') or 0) <= most:
-        yield folder, None
-        return
-    with tempfile.TemporaryDirectory(prefix='prunebook-') as tmp:
-        for o in folder.iterdir():
-            if o.name != 'config.json': (Path(tmp)/o.name).symlink_to(o.resolve())
-        text['sliding_window'] = 64  # a part of `config`
-        (Path(tmp)/'config.json').write_text(json.dumps(config))
-        yield Path(tmp), 64
 
 @dataclass(frozen=True)
 class Exported:
@@ -246,7 +231,8 @@ def export_gguf(
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
     folder, out = Path(fetch(str(folder)) if str(folder) in ASSETS else folder), Path(os.path.abspath(out))
-    _check_convertible(folder, type)
+    check(one_of(*TYPES), type=type)
+    _check_convertible(folder)
     faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
     keep_apart(out, [folder])
     refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'),
@@ -263,12 +249,10 @@ def export_gguf(
             new = Path(holder)/out.name
             made = to_gguf(folder, new.with_name('plain.gguf'), plain_type, tokenizer=tokenizer)
             if tokenizer: _check_tokens(folder, made)
-            with _short_window(folder) as (same, window):
-                ids = probe_ids(same, 256 if window else None)
-                want = transformers_scores(same, ids)
-            plain = found = _within_tolerance(folder, want, made, plain_type, ids, window)
+            want = transformers_scores(folder, ids := probe_ids(folder, widest=4096))
+            plain = found = _within_tolerance(folder, want, made, plain_type, ids)
             if type == plain_type: made.rename(new)
-            else: found = _within_tolerance(folder, want, quantize(made, new, type), type, ids, window)
+            else: found = _within_tolerance(folder, want, quantize(made, new, type), type, ids)
             sync(new)
             os.replace(new, out)
             sync(out.parent)
@@ -276,16 +260,14 @@ def export_gguf(
 
 def _allowed(want, type): return float(_of_types[type] * max(1, -want[0].mean()))
 
-def _within_tolerance(folder, want, path, type, ids, window):
+def _within_tolerance(folder, want, path, type, ids):
     "The agreement of a GGUF file with the scores `want`. Raises `PrunebookError` if it is too far for its type"
-    found = agreement_of(want, llama_scores(path, ids, window))
+    found = agreement_of(want, llama_scores(path, ids))
     verdict = serving_verdict(read_json(folder/'config.json'), 'llama.cpp-mended')
     why = f' {verdict.why}' if verdict.status == 'differs' else ''
     refuse((not found.mean <= _allowed(want, type), f'llama.cpp does not compute what transformers computes: {found}. '
             f'At most {_allowed(want, type):.4f} nats are allowed for {type}.{why} Nothing was written.'))
     return found
-
-
 
 def _check_tokens(folder, path):
     "Raises `PrunebookError` if llama.cpp splits the probe text into other tokens than the folder's tokenizer"

@@ -38,12 +38,10 @@ def _token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
     return lambda x: x[row.to(x.device), last.to(x.device)], row.numpy()
 
 # %% ../../nbs/course/02_distances.ipynb #9f155731
-def read_stream(
-    stack: LayerStack,
-    batch: Batch,                      # Padded on the right
-    tokens: Sequence[str] = ('last',)  # Any of "last", "all", "mean"
-) -> dict[str, tuple[torch.Tensor, np.ndarray]]:  # For each: (L+1, N, d) on the CPU, and the row of each of the N
-    "The residual stream x^(0), …, x^(L), the last one before the final norm"
+def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last',)
+                ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
+    """The residual stream x^(0), …, x^(L), the last one before the final norm, of the "last" or of "all" tokens of a
+    batch, or their "mean": for each, (L+1, N, d) on the CPU, and the row of each of the N"""
     import torch
     pick = {k: _token_picker(batch, k) for k in tokens}
     with torch.no_grad(), stack.stream(lambda x: {k: f(x) for k, (f, _) in pick.items()}) as seen:

@@ -5,7 +5,8 @@ import json, os, platform, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from time import perf_counter, sleep
 import prunebook
-from prunebook.pruning.checkpoint import check_checkpoint, export_plan, prune_checkpoint
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint
+from prunebook.model.stack import show_layers
 from prunebook.pruning.strategies import Plan
 
 os.chdir(Path(__file__).parents[2]/'nbs/reference')
@@ -102,7 +103,9 @@ ours = 'import sys; from prunebook import prune_checkpoint; prune_checkpoint(*sy
 def contenders(src, plan, work):
     "Command lines by name: each writes `work`/out"
     out, recipe = work / 'out', work / 'cut.yml'
-    recipe.write_text(export_plan(plan, 'mergekit', str(src)))
+    runs = [o.split('-') for o in show_layers(plan.keep).split(', ')]
+    parts = [f'  - sources:\n      - model: {src}\n        layer_range: [{o[0]}, {int(o[-1]) + 1}]\n' for o in runs]
+    recipe.write_text(f'merge_method: passthrough\ndtype: bfloat16\nslices:\n{"".join(parts)}')
     drop = ','.join(map(str, plan))
     found = dict(prunebook=[sys.executable, '-c', ours, src, out, drop], cp=['cp', '-r', work / 'written', out])
     if tool := os.environ.get('MERGEKIT'):
