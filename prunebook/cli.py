@@ -523,14 +523,15 @@ def _evaluate(
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.evaluation.tasks import load_harness, ready_tasks
+    from prunebook.core import installed
+    from prunebook.evaluation.tasks import ready_tasks
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
     needy = [o for o in tasks or () if o.partition(':')[0] in beside and not parent]
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'),
            (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])], column)
     ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
-    if harness: load_harness()
+    if harness: installed('eval', 'lm_eval')
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)

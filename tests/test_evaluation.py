@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
 from prunebook.data.questions import check_items
-from prunebook.evaluation.choices import SCORINGS, answers, choice_accuracy, pick, prompt
-from prunebook.evaluation.generation import (_common_cache, _end_tokens, generate_texts, generated_accuracy,
-                                             last_number)
+from prunebook.evaluation.choices import SCORINGS, _common_cache, answers, choice_accuracy, pick, prompt
+from prunebook.evaluation.generation import generate_texts, greedy_config
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import (LossScore, Score, compare, load_score,
-                                         macro_interval, ratio_interval, wilson)
+from prunebook.evaluation.judges import last_number
+from prunebook.evaluation.scores import LossScore, Score, compare, load_score, macro_interval, ratio_interval, wilson
+from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
-from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
+from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
 
 SMALL = dict(layers=4, initializer_range=.3)
 texts = letter_texts()
@@ -31,9 +31,17 @@ def questions(n=6, seed=0):
 def ask(model, items, *args, **kw): return choice_accuracy(model, Letters(), items, *args, progress=False, **kw)
 
 
+def wrote(model, tok, items, batch_tokens=None, **kw):
+    "The score of what the model writes"
+    return evaluate(model, tok, GeneratedTask('t', 'T', items, **kw), batch_tokens=batch_tokens, progress=False)['t']
+
+
 # loss
 
-@pytest.mark.parametrize('kind', ('llama', 'gpt2', 'gemma3_text', 'falcon'))
+KINDS = ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral', 'gemma3_text')
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_loss_is_the_models_own(kind):
     model, tok = tiny(kind, **SMALL), Letters()
     got = text_loss(model, tok, texts, max_length=32, batch_tokens=64, progress=False)
@@ -88,16 +96,16 @@ def test_texts_are_cut_at_absolute_positions():
 
 def test_generation_stays_within_absolute_positions(caplog):
     model, tok = tiny('gpt2', layers=2), letter_tokenizer()
-    s = generated_accuracy(model, tok, [dict(question='x' * 300, answer='7')], max_new_tokens=8, progress=False)
+    s = wrote(model, tok, [dict(question='x' * 300, answer='7')], max_new_tokens=8)
     assert s.truncated == [0] and 'lose their beginning' in caplog.text
     with pytest.raises(PrunebookError, match='128 positions'):
-        generated_accuracy(model, tok, [dict(question='x', answer='7')], max_new_tokens=128, progress=False)
+        wrote(model, tok, [dict(question='x', answer='7')], max_new_tokens=128)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused():
     model = tiny(vocab_size=20, layers=2)
     for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
-                lambda: generated_accuracy(model, Letters(), numbers, stop=(), progress=False)):
+                lambda: wrote(model, Letters(), numbers, stop=())):
         with pytest.raises(PrunebookError, match='do not belong together'): run()
 
 
@@ -113,7 +121,7 @@ def test_generation_without_pad_and_end_tokens():
     model, tok = tiny(layers=2, pad_token_id=None, eos_token_id=None, max_position_embeddings=256), letter_tokenizer()
     tok.pad_token = tok.eos_token = None
     model.generation_config.pad_token_id = model.generation_config.eos_token_id = None
-    s = generated_accuracy(model, tok, numbers, max_new_tokens=4, progress=False)
+    s = wrote(model, tok, numbers, max_new_tokens=4)
     assert s.n == 3 and all(len(o) <= 4 for o in s.written)
 
 
@@ -123,7 +131,7 @@ def test_answers_end_at_tokens_that_a_config_leaves_out():
     tok.eos_token = None
     def found(own):
         model.generation_config.eos_token_id = own
-        return _end_tokens(model, tok)
+        return greedy_config(model, tok, 1).eos_token_id
     assert [found(o) for o in (None, -1, 3, [3, 4])] == [[2], [2], [2, 3], [3, 4]]  # 2 is </s>
     tok.add_tokens(['<|endoftext|>', '<|end|>', 'other'], special_tokens=True)
     end, turn = tok.convert_tokens_to_ids(['<|endoftext|>', '<|end|>'])
@@ -136,7 +144,7 @@ def test_generation_obeys_no_config_of_the_folder():
     "Beams, several answers a prompt, penalties and stop strings of a folder are another measurement"
     model, tok = tiny(layers=2, max_position_embeddings=256, **dict(initializer_range=.3)), letter_tokenizer()
     model.generation_config.eos_token_id = None
-    run = lambda: generated_accuracy(model, tok, numbers, max_new_tokens=6, progress=False).written
+    run = lambda: wrote(model, tok, numbers, max_new_tokens=6).written
     want, own = run(), model.generation_config
     own.update(num_beams=3, num_return_sequences=3, repetition_penalty=9., min_new_tokens=6, stop_strings=list('abcd'))
     assert run() == want and model.generation_config is own and own.num_beams == 3
@@ -180,8 +188,6 @@ def test_longer_than_the_context(caplog):
     model = tiny(max_position_embeddings=64, **SMALL)
     items = questions(3) + [dict(question='x' * 80, choices=['aa', 'bbbb'], answer=1)]
     assert ask(model, items).truncated == [3] and 'lose their beginning' in caplog.text
-    long = dict(question='q', choices=['a', 'b' * 99], answer=0)
-    with pytest.raises(PrunebookError, match='does not fit'): ask(model, [long])
 
 
 @pytest.mark.parametrize('bad', [
@@ -208,9 +214,9 @@ def test_examples_must_be_of_the_kind_that_is_asked():
         with pytest.raises(PrunebookError, match='example 0'): ask(model, questions(), shots=2, examples=examples)
     for examples in (questions(), ['a', 'b', 'c'], [{'q': 1}] * 5):
         with pytest.raises(PrunebookError, match='example 0'):
-            generated_accuracy(model, Letters(), written, shots=1, examples=examples, progress=False)
+            wrote(model, Letters(), written, shots=1, examples=examples)
     with pytest.raises(PrunebookError, match='max_new_tokens=0'):
-        generated_accuracy(model, Letters(), written, max_new_tokens=0, progress=False)
+        wrote(model, Letters(), written, max_new_tokens=0)
 
 
 # generated answers
@@ -218,12 +224,12 @@ def test_examples_must_be_of_the_kind_that_is_asked():
 def test_generated_answers_do_not_depend_on_the_batch():
     model, tok = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer()
     model.generation_config.eos_token_id = None
-    run = lambda b: generated_accuracy(model, tok, numbers, max_new_tokens=5, batch_tokens=b, progress=False).written
+    run = lambda b: wrote(model, tok, numbers, max_new_tokens=5, batch_tokens=b).written
     assert run(1) == run(10_000) and all(run(1))
     more = [*numbers, dict(question='y', answer='8')]
-    assert generated_accuracy(model, tok, more, max_new_tokens=2, progress=False).majority == .75
+    assert wrote(model, tok, more, max_new_tokens=2).majority == .75
     with pytest.raises(PrunebookError, match='must hold the number'):
-        generated_accuracy(model, tok, [dict(question='Q', answer='none')], progress=False)
+        wrote(model, tok, [dict(question='Q', answer='none')])
     assert last_number('1,000 and then -2.50') == -2.5
 
 
@@ -258,7 +264,7 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     model.generation_config.eos_token_id = None
     begin = 'An example in front. '
     prompts = [tok(begin + o)['input_ids'] for o in ('abc', 'a question longer than the example', 'x')]
-    n, cache = common = _common_cache(LayerStack(model), prompts)
+    n, cache = common = _common_cache(LayerStack(model), prompts, plain=True)
     assert (n, cache is None) == ((0, True) if kind == 'gemma3_text' else (len(begin), False))
     want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
     assert written(model, tok, prompts, 20) == want
@@ -306,14 +312,6 @@ def test_chat_is_scored_behind_the_template_and_recorded():
 
 # intervals and comparisons
 
-def test_intervals_cover():
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(400):
-        c = rng.integers(20, 200, 60)
-        _, low, high = ratio_interval(c * 3. + rng.normal(0, 1, 60) * c * .5, c)
-        hits += low <= 3. <= high
-    assert .91 <= hits / 400 <= .98
-
 
 def test_the_macro_interval_covers():
     "20 subjects of 5 to 60 questions with accuracies of 10 to 90 %"
@@ -352,26 +350,9 @@ def test_compare_finds_and_does_not_find():
 
 # records
 
-def test_scores_are_kept_as_they_were(tmp_path):
-    items = [o | dict(subject='ab'[i % 2]) for i, o in enumerate(questions())]
-    model = tiny(max_position_embeddings=256)
-    for s in (text_loss(model, Letters(), texts, progress=False), ask(model, items, 'letter')):
-        s.save(tmp_path/'s.json')
-        assert load_score(tmp_path/'s.json') == s
-        assert len(repr(s)) < 200 and s.items
-
 
 @pytest.mark.parametrize('change', [
     dict(kind='Other'), dict(n=99), dict(picked=['a'] * 6), dict(extra=1), dict(value='x')])
 def test_files_that_are_no_scores_are_refused(tmp_path, change):
     (tmp_path/'s.json').write_text(json.dumps(ask(tiny(max_position_embeddings=256), questions()).to_dict() | change))
     with pytest.raises(PrunebookError, match='is no score'): load_score(tmp_path/'s.json')
-
-
-def test_the_model_is_left_as_it_was(tmp_path):
-    model = tiny(**SMALL)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    text_loss(model, Letters(), texts, progress=False)
-    ask(model, questions())
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert not any('forward' in m.__dict__ for m in model.modules()) and save(tmp_path/'m', model).exists()

@@ -7,8 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import prompt
 from prunebook.evaluation.choices import _encode_pairs, _continuation_logprobs
-from prunebook.evaluation.losses import _document_losses, token_losses
-from prunebook.data.texts import make_batch
+from prunebook.evaluation.losses import token_losses
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, tiny
 
@@ -30,14 +29,6 @@ def words(r, n): return [r.randrange(3, 99) for _ in range(n)]
 
 
 # losses
-
-@pytest.mark.parametrize('kind', CASES)
-def test_losses_are_the_models_own(kind):
-    model, r = make(kind), random.Random(0)
-    ids = [words(r, n) for n in (9, 20, 5)]
-    batch, stack = make_batch(ids, [0, 1, 2]), LayerStack(model)
-    with torch.inference_mode(): got = _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)
-    np.testing.assert_allclose(got, [-plain(model, o[:1], o[1:]) for o in ids], rtol=1e-4)
 
 
 def test_never_many_logits():

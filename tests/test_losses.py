@@ -58,14 +58,6 @@ def test_layers_run_are_those_of_the_tree():
     assert run < sum(map(len, keeps))
 
 
-def test_both_strategies_of_a_stack_of_thirty():
-    "The demo model's own l*(n), measured on calibration texts"
-    star = [14, 13, 13, 12, 11, 13, 12, 11, 10, 9, 9] + [3] * 8 + [2] * 4 + [1] * 4 + [0, 0]
-    cuts = [[]] + [range(l, l + n) for n, l in enumerate(star, 1)] + [range(29 - n, 29) for n in range(1, 30)]
-    keeps = [[i for i in range(30) if i not in c] for c in cuts]
-    assert (sum(map(len, keeps)) + 30) / sum(o.applications for o in share_prefixes(keeps)) >= 2.8
-
-
 def test_states_that_wait():
     tree, = share_prefixes([[0, 1, 2], [0, 1], [0, 2], [0, 3, 4]])
     assert (tree.layers, tree.ends, [o.layers for o in tree.branches]) == ((0,), [], [(1,), (2,), (3, 4)])

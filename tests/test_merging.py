@@ -166,8 +166,8 @@ def test_a_damaged_adapter_writes_nothing(damage, healed, tmp_path):
 
 def test_a_killed_merge_leaves_the_old(healed, tmp_path, monkeypatch):
     "Nothing appears at OUT, and what is there stays"
-    def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(adapters, '_write_values', full)
+    def full(*args, **kw): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(adapters, '_merged_weight', full)
     adapter = healed/'run'/'adapter'
     with pytest.raises(PrunebookError, match='No space left'):
         merge_adapter(healed/'src', adapter, tmp_path/'out', progress=False)
@@ -228,9 +228,9 @@ def test_heal_in_four_bits_loads_nothing_else(files, tmp_path, monkeypatch, caps
         return loaded[-1]
     monkeypatch.setattr('prunebook.healing.adapters.load_model', noted)
     args = files('--bits', 4, src=tmp_path/'src')
-    def dies(*args): raise KeyboardInterrupt
+    def dies(*args, **kw): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(adapters, '_write_values', dies)
+        m.setattr(adapters, '_merged_weight', dies)
         assert main(args) == 130 and not (tmp_path/'out').exists()
     assert main([*args, '--resume']) == 0
     assert all(model.is_loaded_in_4bit for model, _ in loaded) and len(loaded) == 2

@@ -11,9 +11,7 @@ import pytest
 from prunebook.paper.claims import open_run
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
-from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.generation import generated_accuracy
 from prunebook.evaluation.scores import item_hash
 from prunebook.healing.healing import heal
 from prunebook.model.loading import load_model
@@ -58,8 +56,7 @@ def asked(run, row):
         pytest.skip(f'{row.task} needs its questions, and PRUNEBOOK_DATA is not set: {e}')
     if item_hash(items) != row['items']:
         pytest.skip(f'{row.task} of {row.sweep} was asked other questions than {task.items} now has')
-    examples = task.load(1, folder).examples
-    return task, items, dict(shots=task.shots, examples=examples, seed=task.seed, prompt=task.prompt)
+    return task.load(1, folder), items
 
 
 def rows_of(run, test):
@@ -117,11 +114,9 @@ def test_a_choice(run, demo_16, pick):
     "Eight questions of an unhealed cut"
     model, tok = demo_16
     row = pick.choice(rows_of(run, lambda o: o.metric in ('likelihood', 'letter') and not o.healed))
-    (task, items, how), score = asked(run, row), kept_score(run, row)
+    (task, items), score = asked(run, row), kept_score(run, row)
     some = pick.sample(range(score.n), 8)
-    with view_of(model, row) as small:
-        again = choice_accuracy(small, tok, [items[i] for i in some], task.scoring, progress=False,
-                                answers=task.answers, **how)
+    with view_of(model, row) as small: again = task.score(small, tok, [items[i] for i in some], progress=False)
     where = f'{run.name}: {row.sweep} {row.task} {row.strategy} n={row.n}, {row.shots} examples, questions {some}'
     assert again.answers == [score.answers[i] for i in some], where
     near = lambda mine, kept: np.allclose(mine, kept, rtol=.03, atol=.3)
@@ -136,11 +131,11 @@ def test_a_choice(run, demo_16, pick):
 def test_a_generated_answer(run, demo_16, pick):
     model, tok = demo_16
     row = pick.choice(rows_of(run, lambda o: o.metric == 'generated' and not o.healed))
-    (task, items, how), score = asked(run, row), kept_score(run, row)
+    (task, items), score = asked(run, row), kept_score(run, row)
     some = pick.sample(range(score.n), 12)
     length = kept_config(run, row.sweep).scoring.get('max_new_tokens', task.max_new_tokens)
     with view_of(model, row) as small:
-        again = generated_accuracy(small, tok, [items[i] for i in some], progress=False, max_new_tokens=length, **how)
+        again = task.score(small, tok, [items[i] for i in some], progress=False, max_new_tokens=length)
     same = [a[:20] == score.written[i][:20] for a, i in zip(again.written, some)]
     where = f'{row.task} {row.strategy} n={row.n}, questions {some}'
     assert same.count(True) >= 7, where  # in 16 bits and other batches, four in five are the same

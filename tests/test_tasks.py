@@ -1,6 +1,7 @@
 "The registry of tasks: names, prompts as the harness words them, and `evaluate`."
-import json, os, random
+import json, os, random, sys
 from dataclasses import replace
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -8,11 +9,10 @@ from prunebook.model.assets import ASSETS, complete
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
-from prunebook.evaluation.generation import same_number
-from prunebook.evaluation.judges import passes_tests, run_program
+from prunebook.evaluation.judges import passes_tests, run_program, same_number
 from prunebook.evaluation.scores import item_hash, load_score
-from prunebook.evaluation.tasks import (TASKS, ChoiceTask, GeneratedTask, LossTask, change_task,
-                                        evaluate, harness_scores, parse_task)
+from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, LossTask, change_task, evaluate
+from prunebook.evaluation.tasks import harness_scores, parse_task
 from support.tiny import Letters, letter_texts, letter_tokenizer, save, tiny
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -266,7 +266,10 @@ def test_scores_of_the_harness(monkeypatch):
         return dict(doc_id=i, doc=dict(q=i), target=target, filtered_resps=[(v, False) for v in logprobs])
     one, two = [sample(1, [-3., -1.], 0), sample(0, [-1., -2.], 0)], [sample(2, [-5., -4., -6.], 1)]
     out = dict(samples=dict(one=one, two=two), group_subtasks=dict(both=['one', 'two']))
-    monkeypatch.setattr('prunebook.evaluation.tasks.load_harness', lambda: (lambda **kw: out, lambda **kw: None))
+    monkeypatch.setattr('prunebook.evaluation.tasks.installed', lambda *a: None)
+    modules = {'lm_eval': dict(simple_evaluate=lambda **kw: out), 'lm_eval.models': {},
+               'lm_eval.models.huggingface': dict(HFLM=lambda **kw: None)}
+    for name, own in modules.items(): monkeypatch.setitem(sys.modules, name, SimpleNamespace(**own))
     found = harness_scores(None, None, ['one', 'both'])
     assert list(found) == ['harness:one', 'harness:both']
     assert found['harness:one'].picked == [0, 1] and found['harness:one'].k == 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from prunebook import HealingConfig, heal, load_model, load_questions, load_texts, prune_model, text_loss
-from prunebook.evaluation.generation import _end_tokens, lost_answers, sample_answers
+from prunebook.evaluation.generation import greedy_config, lost_answers, sample_answers
 from prunebook.evaluation.losses import chat_prompt
 
 FILE = Path(__file__).parent.parent/'nbs'/'results'/'stability.csv'
@@ -57,7 +57,7 @@ def mixture(tokenizer, kind, loss_on, longest):
 @torch.inference_mode()
 def p_end(model, tokenizer):
     "For each prompt the probability that the first token of an answer ends it"
-    ends, found = _end_tokens(model, tokenizer), []
+    ends, found = greedy_config(model, tokenizer, 1).eos_token_id or [], []
     for o in PROMPTS:
         ids = tokenizer(chat_prompt(tokenizer, o), add_special_tokens=False, return_tensors='pt').input_ids
         found.append(model(ids.to(model.device)).logits[0, -1].float().softmax(-1)[ends].sum().item())

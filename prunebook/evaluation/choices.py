@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import PrunebookError
+from ..core import check, one_of, refuse, whole
 from ..data.questions import check_items
 from ..data.texts import retry_smaller_batch, token_budget
 from .scores import Score, choice_score
@@ -36,7 +36,7 @@ def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     "The texts that are scored after the prompt: the choices, or their letters"
     n = len(item['choices'])
     if not letter: return list(item['choices'])
-    if n > 26: raise PrunebookError(f'{n} choices, and there are 26 letters. Score this question by likelihood.')
+    refuse((n > 26, f'{n} choices, and there are 26 letters. Score this question by likelihood.'))
     return list(string.ascii_uppercase[:n])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
@@ -46,18 +46,15 @@ def choose_examples(item: dict, examples: Sequence[dict], shots: int, seed: int 
     if not shots: return []
     same = [o for o in examples if o.get('subject') == item.get('subject')] or list(examples)
     same = [o for o in same if o['question'] != item['question']]
-    if len(same) < shots:
-        raise PrunebookError(f'shots={shots}, but only {len(same)} examples fit (subject {item.get("subject")!r}). '
-                             'Give more examples, or fewer shots.')
+    refuse((len(same) < shots, f'shots={shots}, but only {len(same)} examples fit (subject {item.get("subject")!r}). '
+            'Give more examples, or fewer shots.'))
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
 def _check_shots(shots, examples):
     "Raises `PrunebookError` unless `shots` is a number for which there are examples"
-    if isinstance(shots, bool) or not hasattr(shots, '__index__') or shots < 0:
-        raise PrunebookError(f'shots={shots!r}: give a whole number, 0 or more.')
-    if shots and not examples:
-        raise PrunebookError(f'shots={shots} needs examples. Give a list of other questions (examples=…), '
-                             "such as a set's dev or train split.")
+    check(whole(0), shots=shots)
+    refuse((shots and not examples, f'shots={shots} needs examples. Give a list of other questions (examples=…), such '
+            "as a set's dev or train split."))
 
 @dataclass(frozen=True)
 class _Rendered:
@@ -103,12 +100,11 @@ def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
     joined, requests, where, cut = iter(encode(flat)), [], [], []
     for i, (h, al) in enumerate(zip(encode(heads), continuations)):
         conts = [next(joined)[len(h):] for _ in al]
-        if not h or not all(conts):
-            raise PrunebookError(f'item {i}: the prompt or a choice adds no token with this tokenizer. The prompt ends '
-                                 f'in {heads[i][-40:]!r}, the choices are {al}. Leave the item out.')
-        if (longest := max(map(len, conts))) > max_length:
-            raise PrunebookError(f'item {i}: a choice of {longest} tokens does not fit the context of {max_length} '
-                                 'tokens. Leave the item out.')
+        longest = max(map(len, conts))
+        refuse((not h or not all(conts), f'item {i}: the prompt or a choice adds no token with this tokenizer. The '
+                f'prompt ends in {heads[i][-40:]!r}, the choices are {al}. Leave the item out.'),
+               (longest > max_length, f'item {i}: a choice of {longest} tokens does not fit the context of '
+                f'{max_length} tokens. Leave the item out.'))
         if len(h) + longest <= max_length + 1: parts = [(h, conts, list(range(len(al))))]
         else:
             cut.append(i)
@@ -123,11 +119,19 @@ def _warn_truncated(cut, n):
                         len(set(cut)), n, sorted(set(cut))[:10])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
-def _prefill(stack: LayerStack, tokens: list[int]) -> Any:
-    "A key-value cache that holds one row of tokens, which may be none"
-    cache = stack.new_cache()
-    if tokens: stack.extend([tokens], cache)
-    return cache
+def _common_cache(stack, rows, share=16, plain=False):
+    """How many tokens all rows begin with, and a key-value cache of one row that holds them; a common beginning counts
+    if it has `share` tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
+    nor, if it must be `plain`, for one whose layers do not keep every token"""
+    import torch  # only here: the names of tasks need none
+    from transformers.cache_utils import DynamicLayer
+    common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
+    if len(common) < share: common = []
+    with torch.inference_mode(), evaluating(stack.model):
+        cache = stack.new_cache() if takes_cache(stack) else None
+        if cache is None or plain and any(type(o) is not DynamicLayer for o in cache.layers): return 0, None
+        if common: stack.extend([common], cache)
+    return len(common), cache
 
 def _continuation_logprobs(
     model: 'PreTrainedModel',
@@ -137,16 +141,13 @@ def _continuation_logprobs(
     bar: Any = None     # A progress bar, updated by one a request
 ) -> list[list[float]]:
     "$\\log p$ of each continuation of each context, in nats"
-    import torch  # only here: the names of tasks need none
+    import torch
     from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
     check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
     budget = token_budget(batch_tokens, stack.device)
-    with torch.inference_mode(): cached = takes_cache(stack)
-    common = os.path.commonprefix([c[:-1] for c, _ in requests]) if cached and len(requests) > 1 else []
-    if len(common) < share: common = []
-    n, found = len(common), [[0.] * len(k) for _, k in requests]
-    with torch.inference_mode(): base = _prefill(stack, common) if n else None
+    n, base = _common_cache(stack, [c for c, _ in requests], share)
+    cached, found = base is not None, [[0.] * len(k) for _, k in requests]
 
     @torch.inference_mode()
     def run(rows):
@@ -179,6 +180,7 @@ def _continuation_logprobs(
         for (i, j), v in cells: found[i][j] -= v
         if bar is not None: bar.update(len(rows))
     return found
+
 def _groups(requests, slots, budget):
     "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
     alike = defaultdict(list)
@@ -200,7 +202,6 @@ def choice_accuracy(
     shots: int = 0,                   # Few-shot examples in front
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
     seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
-    max_length: int | None = None,    # Context in tokens; the model's own if `None`
     batch_tokens: int | None = None,
     progress: bool = True,
     task: str = 'questions',          # Name in the result
@@ -213,22 +214,13 @@ def choice_accuracy(
     from tqdm.auto import tqdm
     from prunebook.evaluation.losses import chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
-    if scoring not in SCORINGS: raise PrunebookError(f'scoring {scoring!r}: give one of {", ".join(SCORINGS)}.')
+    check(one_of(*SCORINGS), scoring=scoring)
     check_items(items)
     _check_shots(shots, examples)
     if shots: check_items(examples, 'example')
     rendered = [render_prompt(o, choose_examples(o, examples or (), shots, seed), scoring == 'letter', prompt, answers)
                 for o in items]
-    own = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
-    limit = own if max_length is None else min(max_length, stack.positions or max_length)
-
-    def encode(rows):
-        "Requests of some items; for each its item and choices; the items that were cut"
-        parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
-        texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
-        choices = [[rendered[i].choices[j] for j in js] for i, _, js in parts]
-        requests, where, cut = _encode_pairs(tokenizer, texts, choices, limit, chat)
-        return requests, [(parts[p][0], [parts[p][2][j] for j in js]) for p, js in where], {parts[p][0] for p in cut}
+    limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
 
     alike = defaultdict(list)
     for i, o in enumerate(rendered): alike[o.front].append(i)
@@ -236,14 +228,17 @@ def choice_accuracy(
     cut, total = set(), sum(len(o.prompts) for o in rendered)
     with evaluating(model), tqdm(total=total, desc=f'{task} {scoring}', unit='item', disable=not progress) as bar:
         for rows in alike.values():
-            requests, where, lost = encode(rows)
-            cut |= lost
+            parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
+            texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
+            choices = [[rendered[i].choices[j] for j in js] for i, _, js in parts]
+            requests, where, lost = _encode_pairs(tokenizer, texts, choices, limit, chat)
+            cut |= {parts[p][0] for p in lost}
             found = _continuation_logprobs(model, requests, batch_tokens, bar=bar)
-            for (i, js), values, (_, conts) in zip(where, found, requests):
-                for j, v, c in zip(js, values, conts): logprobs[i][j], tokens[i][j] = v, len(c)
-    if not all(np.isfinite(o).all() for o in logprobs):
-        raise PrunebookError(f'{task}: a log-likelihood is not a number. The model has NaN or infinite weights, '
-                             'or overflows: try dtype=float32.')
+            for (p, js), values, (_, conts) in zip(where, found, requests):
+                i, _, own = parts[p]
+                for j, v, c in zip(js, values, conts): logprobs[i][own[j]], tokens[i][own[j]] = v, len(c)
+    refuse((not all(np.isfinite(o).all() for o in logprobs), f'{task}: a log-likelihood is not a number. The model has '
+            'NaN or infinite weights, or overflows: try dtype=float32.'))
     _warn_truncated(cut, len(items))
     lengths = dict(per_char=[[len(c) for c in o.choices] for o in rendered], per_token=tokens).get(scoring)
     return choice_score(task, pick(logprobs, lengths), items, scoring, logprobs=logprobs, truncated=sorted(cut),

@@ -4,22 +4,22 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import os, time
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 import torch
 import torch.nn.functional as F
-from transformers.cache_utils import DynamicLayer
-from ..core import PrunebookError
+from transformers import GenerationConfig
+from ..core import refuse
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
-from .choices import _check_shots, _prefill, _warn_truncated, choose_examples
+from .choices import _common_cache, _warn_truncated, choose_examples
 from .choices import prompt as _worded
 from .judges import last_number, same_number
 from .losses import chat_prompt
 from .scores import Score, item_hash, wilson
-from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
+from ..model.stack import LayerStack, check_vocabulary, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -29,39 +29,22 @@ __all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'ge
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
 
-def _end_tokens(model, tokenizer):
-    """Tokens that end an answer: those of the model's generation config, or else of the tokenizer. If that is one or
-    none, also those of `_ENDS` that the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
-    own = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
-    if own is None: own = getattr(tokenizer, 'eos_token_id', None)
-    own = {o for o in ([own] if isinstance(own, int) else own or ()) if o >= 0}
-    added = getattr(tokenizer, 'get_added_vocab', dict)()
-    if len(own) < 2: own |= {added[o] for o in _ENDS if o in added}
-    if '<|return|>' in added: own -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
-    return sorted(own)
-
 def greedy_config(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', max_new_tokens: int,
-                  stop: Sequence[str] = (), temperature: float | None = None) -> Any:
-    """A `GenerationConfig`: one answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop`.
-    Without an end token every answer has `max_new_tokens` tokens"""
-    from transformers import GenerationConfig
-    pad = getattr(tokenizer, 'pad_token_id', None)
+                  stop: Sequence[str] = (), temperature: float | None = None) -> GenerationConfig:
+    """One answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop` and by the tokens that
+    the model's generation config names, or else the tokenizer. If that is one or none, also by those of `_ENDS` that
+    the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
+    ends = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
+    if ends is None: ends = getattr(tokenizer, 'eos_token_id', None)
+    ends = {o for o in ([ends] if isinstance(ends, int) else ends or ()) if o >= 0}
+    added, pad = getattr(tokenizer, 'get_added_vocab', dict)(), getattr(tokenizer, 'pad_token_id', None)
+    if len(ends) < 2: ends |= {added[o] for o in _ENDS if o in added}
+    if '<|return|>' in added: ends -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
     sample = dict(do_sample=False) if temperature is None else dict(do_sample=True, temperature=temperature, top_k=0)
-    return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample,
-                            stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad,
-                            eos_token_id=_end_tokens(model, tokenizer) or None)
+    return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample, eos_token_id=sorted(ends) or None,
+                            stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
-@torch.inference_mode()
-def _common_cache(stack, rows, share=16):
-    """How many tokens all rows begin with, and a key-value cache of one row that holds them; a common beginning counts
-    if it has `share` tokens, and each row keeps a token of its own. No cache for a model whose prompts run whole"""
-    common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
-    if len(common) < share: common = []
-    with evaluating(stack.model):
-        whole = not takes_cache(stack) or any(type(o) is not DynamicLayer for o in stack.new_cache().layers)
-        return (0, None) if whole else (len(common), _prefill(stack, common))
-
 def _batch_cache(stack, common, pads):
     "A key-value cache whose first places are filled: for each row so many pads, then the first common tokens"
     (n, given), cache = common, stack.new_cache()
@@ -70,6 +53,7 @@ def _batch_cache(stack, common, pads):
         if n and o.is_initialized: own.update(behind(o.keys), behind(o.values))
     return cache
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #writing2
 _PIECE = 16  # tokens between two looks at which rows are done
 
 class Written(NamedTuple):
@@ -92,7 +76,7 @@ def generate_texts(
     at a `temperature`"""
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
-    common = common or _common_cache(stack, rows)
+    common = common or _common_cache(stack, rows, plain=True)
     config = greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else (), temperature)
     device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
@@ -121,70 +105,64 @@ def generate_texts(
     return [Written(text[:at], n, n < len(o) or at < len(text))
             for text, at, n, o in zip(texts, places, sizes, written)]
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #writing4
 def write_in_batches(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
     ids: Sequence[Sequence[int]],     # Tokens of each prompt
     max_new_tokens: int,
-    stop: Sequence[str] = (),
     batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
     done: Collection[int] = (),       # Prompts to leave out
-    temperature: float | None = None,
-    seed: int = 0                     # With a temperature; each batch has its own
+    seed: int = 0,                    # With a temperature; each batch has its own
+    **how: Any                        # To `generate_texts`: stop, temperature
 ) -> Iterator[tuple[list[int], list[Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
-    n, cache = common = _common_cache(LayerStack(model), ids)
+    n, cache = common = _common_cache(LayerStack(model), ids, plain=True)
     if batch_tokens is None:
         held = [o for o in cache.layers if o.is_initialized] if n else []
         batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
     def write(rows):
         with torch.random.fork_rng():
             torch.manual_seed(seed + rows[0])
-            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common, temperature)
+            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, common=common, **how)
     groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
 def generated_accuracy(
+    task: Any,                         # A `GeneratedTask`: prompt, examples, stop and judge
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    items: Sequence[dict[str, Any]],  # question and answer: the number, as text
-    shots: int = 0,                   # Few-shot examples in front
-    examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
-    seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
-    max_new_tokens: int = 256,        # Tokens after which an answer is cut off
-    batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
+    items: Sequence[dict[str, Any]],
+    max_new_tokens: int | None = None, # Tokens after which an answer is cut off; the task's own if `None`
+    batch_tokens: int | None = None,   # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
     progress: bool = True,
-    task: str = 'generated',
-    source: str = '',
-    prompt: Callable | None = None,   # Item → prompt; "Question: …\nAnswer:" if `None`
-    score: Callable[[str, dict], bool] | None = None,  # (text, item) → right?; `same_number` if `None`
-    stop: Sequence[str] = ('Question:',),  # Texts that end an answer
-    chat: bool = False,               # Put each prompt through the tokenizer's chat template
-    begin: Callable | None = None     # Item → the beginning of its reply there
+    chat: bool = False                 # Put each prompt through the tokenizer's chat template
 ) -> Score:
-    "Share of questions whose generated answer is right. Raises `PrunebookError` for items that cannot be scored"
+    "Share of questions whose generated answer is right"
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
-    _check_generated(items, shots, examples, max_new_tokens, prompt, score)
-    ask, judge = prompt or _worded, score or same_number
-    shown = [choose_examples(o, examples, shots, seed) if shots else [] for o in items]
+    longest, own = max_new_tokens or task.max_new_tokens, task.in_chat if chat else {}
+    ask, stop = own.get('prompt', task.prompt) or _worded, own.get('stop', task.stop)
+    shown = [choose_examples(o, task.examples, task.shots, task.seed) for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    if chat: texts = [chat_prompt(tokenizer, o) + (begin(item) if begin else '') for o, item in zip(texts, items)]
-    ids, cut = encode_prompts(stack, tokenizer, texts, max_new_tokens, chat)
+    if chat:
+        begin = own.get('begin', lambda item: '')
+        texts = [chat_prompt(tokenizer, o) + begin(item) for o, item in zip(texts, items)]
+    ids, cut = encode_prompts(stack, tokenizer, texts, longest, chat)
     written = [''] * len(items)
-    with tqdm(total=len(ids), desc=task, unit='item', disable=not progress) as bar:
-        for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, stop, batch_tokens):
+    with tqdm(total=len(ids), desc=task.name, unit='item', disable=not progress) as bar:
+        for rows, found in write_in_batches(model, tokenizer, ids, longest, batch_tokens, stop=stop):
             for i, o in zip(rows, found): written[i] = o.text
             bar.update(len(rows))
     _warn_truncated(cut, len(items))
-    right = [int(judge(t, o)) for t, o in zip(written, items)]
+    right = [int((task.right or same_number)(t, o)) for t, o in zip(written, items)]
     k, n, number = sum(right), len(items), lambda o: last_number(str(o.get('answer', '')))
-    same = Counter(str(o.get('answer')) if score or number(o) is None else number(o) for o in items)
-    return Score(task, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(same.values()) / n,
-                 written=written, truncated=cut, seconds=time.perf_counter() - start, source=source,
-                 items=item_hash(items), shots=int(shots), chat=chat)
+    same = Counter(str(o.get('answer')) if task.right or number(o) is None else number(o) for o in items)
+    return Score(task.name, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(same.values()) / n,
+                 written=written, truncated=cut, seconds=time.perf_counter() - start, source=task.source_name,
+                 items=item_hash(items), shots=int(task.shots), chat=chat)
 
 def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], max_new_tokens: int,
                    chat: bool) -> tuple[list[list[int]], list[int]]:
@@ -193,28 +171,9 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', text
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
-    if room < 1: raise PrunebookError(f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions '
-                                      'for prompt and answer. Give a smaller max_new_tokens.')
+    refuse((room < 1, f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for prompt and '
+            'answer. Give a smaller max_new_tokens.'))
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
-
-def _check_generated(items, shots, examples, max_new_tokens, prompt, score):
-    "Raises `PrunebookError` for questions, examples or settings that `generated_accuracy` cannot use"
-    if isinstance(items, (str, dict)) or not len(items):
-        raise PrunebookError('no questions given. Give a list of dicts with question and answer; '
-                             'load_questions("sums") has some.')
-    if not hasattr(max_new_tokens, '__index__') or max_new_tokens < 1:
-        raise PrunebookError(f'max_new_tokens={max_new_tokens!r}: give a whole number, 1 or more.')
-    _check_shots(shots, examples)
-
-    def fault(o):
-        if not isinstance(o, dict) or 'answer' not in o: return 'Give a dict with question and answer.'
-        if prompt is None and (not isinstance(o.get('question'), str) or 'choices' in o):
-            return 'Give a dict with question, a text, and answer, and no choices.'
-        if score is None and last_number(str(o['answer'])) is None:
-            return 'Its answer must hold the number that stands at the end of the generated text.'
-    for what, rows in (('question', items), ('example', examples if shots else ())):
-        for i, o in enumerate(rows):
-            if wrong := fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
 _SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import os, re, subprocess, sys, tempfile
 from typing import Any
-from ..core import PrunebookError
+from ..core import PrunebookError, installed
 
 # %% auto #0
 __all__ = ['last_number', 'same_number', 'same_mathematics', 'run_program', 'passes_tests']
@@ -24,9 +24,8 @@ def same_number(text: str, item: dict[str, Any]) -> bool:
 
 def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     "Is the formula that ends `text` that of the `solution` of `item`? Needs the extra `math`"
-    try: from math_verify import parse, verify
-    except ImportError:
-        raise PrunebookError('math-verify is not installed: pip install "prunebook[math]".') from None
+    installed('math', 'math-verify')
+    from math_verify import parse, verify
     return bool(verify(gold=parse(item['solution']), target=parse(text)))
 
 # %% ../../nbs/reference/evaluation/judges.ipynb #f2629fcb

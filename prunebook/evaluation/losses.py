@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..core import PrunebookError, atomic_write, digest, first_line, public_name
+from ..core import atomic_write, digest, explained, public_name, refuse
 from ..data.texts import (Tokens, as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
                                   token_budget, tokenize)
-from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval,
-                                         versions)
+from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, check_vocabulary, evaluating, fingerprint
 from ..model.stack import float32_chunks
 from ..similarity.distances import LayerDistances
@@ -56,13 +55,11 @@ def _document_losses(stack, hidden, batch, first=1):
 def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
     """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
     `PrunebookError` without a template, and for messages that it refuses"""
-    if not getattr(tokenizer, 'chat_template', None):
-        raise PrunebookError('this tokenizer has no chat template. Score the model as plain text (chat=False), '
-                             'or load the tokenizer of an instruct model.')
+    refuse((not getattr(tokenizer, 'chat_template', None), 'this tokenizer has no chat template. Score the model as '
+            'plain text (chat=False), or load the tokenizer of an instruct model.'))
     said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
-    try: return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    except Exception as e:  # templates raise errors of their own
-        raise PrunebookError(f'the chat template refuses {said!r:.80} ({first_line(e)}).') from None
+    with explained(f'the chat template refuses {said!r:.80}'):
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
 
 def _tokenize_documents(stack, tokenizer, texts, max_length, chat=False):
     """The first `max_length` tokens of each text as a model reads them (with `chat`, as a user's message in the chat
@@ -155,12 +152,13 @@ def cut_losses(
 ) -> list[LossScore]:                   # One for each of `keeps`, as `text_loss` in a `view` gives
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
+    from safetensors.numpy import save
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     max_length = min(max_length, stack.positions or max_length)
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
-    if keeps is not None and not (keeps and all(keeps)):
-        raise PrunebookError('no pruned models given, or one that keeps no layer. Give lists of the layers to keep.')
+    refuse((keeps is not None and not (keeps and all(keeps)),
+            'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
     toks, first = _tokenize_documents(stack, tokenizer, texts, max_length, chat)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
@@ -188,11 +186,11 @@ def cut_losses(
     with tqdm(total=n * sum(lengths[i] for i in todo), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
               unit='token', unit_scale=True, disable=not progress) as bar:
         for models, rows, nats in results():
-            if bad := int((~np.isfinite(nats)).any(0).sum()):
-                raise PrunebookError(f'{task}: the loss of {bad} of {len(rows)} documents is not a number. '
-                                     'The model has NaN or infinite weights, or overflows: try dtype=float32.')
+            refuse(_not_numbers(nats, f'{task}: the loss'))
             sums[np.ix_(models, rows)] = nats
-            if partial: _save_sums(partial, key, sums, before + time.perf_counter() - start)
+            if partial:
+                kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
+                atomic_write(partial, save(dict(sums=sums), kept))
             bar.update(len(models) * sum(lengths[i] for i in rows))
     counts = [o - first for o in lengths]
     written = tokenizer.batch_decode([o[first:] for o in toks.ids], skip_special_tokens=True)
@@ -203,20 +201,21 @@ def cut_losses(
 
 def _open_sums(path, key, shape):
     "(pruned models, documents) nats, NaN where there are none yet, and the seconds that they took"
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     if path is None or not Path(path).exists(): return np.full(shape, np.nan), 0.
-    try:
-        with safe_open(path, 'numpy') as f: about, sums = f.metadata() or {}, f.get_tensor('sums')
+    with explained(f'{path} is damaged', 'Delete it to start again.'), safe_open(path, 'numpy') as f:
+        about, sums = f.metadata() or {}, f.get_tensor('sums')
         if about.get('key') != key: return np.full(shape, np.nan), 0.
         if sums.shape != shape or sums.dtype != np.float64: raise ValueError('its table has another shape')
         return sums.copy(), float(about['seconds'])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
-        raise PrunebookError(f'{path} is damaged ({first_line(e)}). Delete it to start again.') from None
 
-def _save_sums(path, key, sums, seconds):
-    from safetensors.numpy import save
-    atomic_write(path, save(dict(sums=sums), dict(key=key, seconds=str(seconds))))
+def _not_numbers(sums, what):
+    "For `refuse`: are there documents, the last axis, whose sums are not all numbers?"
+    bad = (~np.isfinite(sums)).any(0)
+    return bad.any(), (f'{what} of {bad.sum()} of {len(bad)} documents is not a number. The model has NaN or infinite '
+                       'weights, or overflows: try dtype=float32.')
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #textloss
 def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
               batch_tokens: int | None = None, progress: bool = True, task: str = 'text', source: str = '',
               chat: bool = False) -> LossScore:
@@ -253,9 +252,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         for b, found in over_batches(compare, toks.ids, batch_tokens, device=stacks[0].device):
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
-    if bad := int((~np.isfinite(sums)).any(1).sum()):
-        raise PrunebookError(f'the divergence of {bad} of {len(sums)} documents is not a number. '
-                             'One of the models has NaN or infinite weights, or overflows: try dtype=float32.')
+    refuse(_not_numbers(sums.T, 'the divergence'))
     counts, used = [len(o) - first for o in toks.ids], (time.perf_counter() - start) / 2
     about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
                  items=item_hash([o[first - 1:] for o in toks.ids]), chat=chat)
@@ -275,12 +272,10 @@ def _compare_heads(stack, parent, hidden, theirs, chunk=2**22):
 
 def _check_parent(stack, parent):
     "Raises `PrunebookError` if the parent (both are stacks) is the model itself, or has another vocabulary"
-    if stack.model is parent.model:
-        raise PrunebookError('the parent is the model itself, as inside a view. Give weight_sharing_copy(model) as the '
-                             'parent, made before the view.')
-    if stack.vocab_size != parent.vocab_size:
-        raise PrunebookError(f'the model has a vocabulary of {stack.vocab_size} tokens and the parent one of '
-                             f'{parent.vocab_size}. Give the model that this one was pruned from.')
+    refuse((stack.model is parent.model, 'the parent is the model itself, as inside a view. Give '
+            'weight_sharing_copy(model) as the parent, made before the view.'),
+           (stack.vocab_size != parent.vocab_size, f'the model has a vocabulary of {stack.vocab_size} tokens and the '
+            f'parent one of {parent.vocab_size}. Give the model that this one was pruned from.'))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #1bcb090f
 _MAP_FILE = 'loss_map.safetensors'
@@ -323,8 +318,7 @@ class LossMap:
 
     def best_block(self, n: int) -> Block:
         "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
-        if n not in self.sizes:
-            raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.')
+        refuse((n not in self.sizes, f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.'))
         return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
 
     def to_frame(self) -> 'pd.DataFrame':
@@ -346,9 +340,9 @@ class LossMap:
     @classmethod
     def load(cls, path: str | Path) -> LossMap:
         "Read a folder or file that `save` wrote. Raises `PrunebookError` for anything else"
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
         path = Path(path)/_MAP_FILE if Path(path).is_dir() else Path(path)
-        try:
+        with explained(f'{path} is no loss map', 'Give a file that LossMap.save wrote.'):
             if not path.is_file(): raise ValueError('there is no such file')
             with safe_open(path, 'numpy') as f:
                 about = f.metadata() or {}
@@ -361,10 +355,8 @@ class LossMap:
                     and (depth + 1)**2 * len(counts) <= max(10**7, 200 * sums.size))
             if not fits: raise ValueError('its parts do not fit together')
             return cls.of({(int(l), int(e)): s for (l, e), s in zip(blocks, sums)}, depth, counts.tolist(), info)
-        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError) as e:
-            raise PrunebookError(f'{path} is no loss map ({first_line(e)}). '
-                                 'Give a file that LossMap.save wrote.') from None
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #lossmap2
 def loss_map(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -384,6 +376,7 @@ def loss_map(
                 layers_run=sum(o.applications for o in share_prefixes(keeps)), layers_plain=sum(map(len, keeps)))
     return LossMap.of({b: s.sums for b, s in zip(blocks, scores)}, depth, scores[0].counts, info)
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #lossmap4
 def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame':
     """Compare distance with loss at each size, a row per n. `spearman` is the rank correlation over the blocks.
     `regret` is the loss at l* minus the lowest loss. `cross_fitted` is the same, with the best block of each half of
@@ -392,9 +385,9 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
     import pandas as pd
     from scipy.stats import spearmanr
     was, now = (o.info.get('model_fingerprint') for o in (losses, distances))
-    if losses.depth != distances.depth or was and now and was != now:
-        raise PrunebookError(f'the loss map is of a model of {losses.depth} layers ({was}), and the distances are of '
-                             f'one of {distances.depth} ({now}). Give a map and distances of the same model.')
+    refuse((losses.depth != distances.depth or was and now and was != now,
+            f'the loss map is of a model of {losses.depth} layers ({was}), and the distances are of one of '
+            f'{distances.depth} ({now}). Give a map and distances of the same model.'))
     rows, half = [], np.arange(len(losses.counts)) % 2
     for n in losses.sizes:
         y, l, best = np.diagonal(losses.loss, n), distances.best_block(n).start, losses.best_block(n).start

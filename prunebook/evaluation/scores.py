@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import PrunebookError, atomic_write, file_name, first_line, read_json
+from ..core import atomic_write, explained, file_name, read_json, refuse
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -128,6 +128,7 @@ class LossScore(_TextScore):
         return self._row('value low high n interval normalized perplexity bits_per_byte source seconds',
                          metric='loss', k=None, baseline=math.log(self.vocab))
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #parent02
 _PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
 
 @dataclass(repr=False)
@@ -222,7 +223,7 @@ def is_above_chance(score: Score | Mapping[str, Any]) -> bool:
 def choice_logprobs(score: Score) -> np.ndarray:
     """(questions, choices) log-probabilities, normalized over the choices of each question; NaN where a question has
     fewer choices. Raises `PrunebookError` if the score has none"""
-    if not score.logprobs: raise PrunebookError(f'{score.task}: no log-probabilities. Give a score of choices.')
+    refuse((not score.logprobs, f'{score.task}: no log-probabilities. Give a score of choices.'))
     most = max(map(len, score.logprobs))
     raw = np.array([[*o, *[np.nan] * (most - len(o))] for o in score.logprobs])
     return raw - np.log(np.nansum(np.exp(raw), axis=1, keepdims=True))
@@ -266,7 +267,7 @@ class Scores(dict):
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:
     "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
     given = read_json(path, most_mb=256)
-    try:
+    with explained(f'{path} is no score', 'Give a file that save wrote.'):
         ends = {k: e for k, e in (('low', -math.inf), ('high', math.inf)) if given.get(k, 0) is None}
         kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
         score = kinds[given.pop('kind')](**given | ends)
@@ -275,9 +276,6 @@ def load_score(path: str | Path) -> LossScore | ParentScore | Score:
         if {score.n} != {len(o) for o in (*lists, *groups)}: raise ValueError('its lists are not as long as it says')
         if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold no numbers')
         float(score.value), score.row(), repr(score)
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as e:
-        raise PrunebookError(f'{path} is no score ({type(e).__name__}: {first_line(e)}). '
-                             'Give a file that save wrote.') from None
     return score
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #449753c7
@@ -296,9 +294,8 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
     answers = isinstance(first, Score)
     same = (lambda o: o.answers) if answers else (lambda o: (o.index, o.counts, getattr(o, 'scoring', 'loss')))
     other_items = first.items and second.items and first.items != second.items
-    if type(first) is not type(second) or same(first) != same(second) or other_items:
-        raise PrunebookError('the two scores are not of the same items. Score both models on the same texts or '
-                             'questions, with the same settings.')
+    refuse((type(first) is not type(second) or same(first) != same(second) or other_items, 'the two scores are not of '
+            'the same items. Score both models on the same texts or questions, with the same settings.'))
     if answers: d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
     else: d, c = np.array(second.sums) - first.sums, np.array(first.counts)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes

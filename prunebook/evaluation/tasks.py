@@ -10,19 +10,20 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from ..core import PrunebookError, Registry, first_line, keep_apart, public_name
+from ..core import PrunebookError, Registry, check, explained, installed
+from ..core import keep_apart, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
 from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
-from .judges import passes_tests, run_program, same_mathematics
-from .scores import (_PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, choice_score,
-                                         item_hash)
+from .judges import last_number, passes_tests, run_program, same_mathematics
+from .scores import LossScore, ParentScore, Score, Scores, choice_score, item_hash
+from .scores import _PARENT_SCORINGS
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'ready_tasks', 'evaluate', 'load_harness', 'harness_scores']
+           'task_title', 'ready_tasks', 'evaluate', 'harness_scores']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -40,12 +41,10 @@ class Task:
     shots: ClassVar[int] = 0
 
     def __post_init__(self):
-        if self.items is None:
-            raise PrunebookError(f'task {self.name!r} has no {"texts" if self.reads_texts else "questions"}. '
-                                 'Give a name, a file, a list or a function.')
-        scorings = dict(choice=SCORINGS, parent=_PARENT_SCORINGS).get(self.kind)
-        if scorings and self.scoring not in scorings:
-            raise PrunebookError(f'task {self.name!r}: scoring {self.scoring!r}. Give one of {", ".join(scorings)}.')
+        scorings = dict(choice=SCORINGS, parent=tuple(_PARENT_SCORINGS)).get(self.kind)
+        refuse((self.items is None, f'task {self.name!r} has no items. Give a name, a file, a list or a function.'),
+               (scorings and self.scoring not in scorings,
+                f'task {self.name!r}: scoring {self.metric!r}. Give one of {scorings}.'))
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
@@ -67,9 +66,10 @@ class Task:
             if self.reads_texts: return load_texts(self.items, self.split or 'validation', n, self.column)
             return load_questions(self.items, n=n, data_dir=data_dir, split=self.split)
         items = list(self.items() if callable(self.items) else self.items)
-        if n is not None and not 1 <= n <= len(items):
-            raise PrunebookError(f'{self.name}: {n} of {len(items)} items. Ask for 1 to {len(items)}.')
-        return items if n is None else [items[i * len(items) // n] for i in range(n)]
+        n, there = len(items) if n is None else n, len(items)
+        refuse((not items, f'task {self.name!r} has no items.'),
+               (not 1 <= n <= there, f'{self.name}: {n} of {there} items. Ask for 1 to {there}.'))
+        return [items[i * there // n] for i in range(n)]
 
     def load(self, n: int | None = None, data_dir: str | Path | None = None) -> Task:
         "With its items as a list, read (as by `read`) and checked"
@@ -88,8 +88,7 @@ class LossTask(Task):
 
     def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
-        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name,
-                         chat)
+        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name, chat)
 
 @dataclass(frozen=True, repr=False)
 class DivergenceTask(Task):
@@ -122,6 +121,7 @@ class _QuestionTask(Task):
         if self.shots:
             other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
             examples = replace(self, **other).read(data_dir=data_dir)
+        _check_shots(self.shots, examples)
         return replace(super().load(n, data_dir), examples=examples)
 
 @dataclass(frozen=True, repr=False)
@@ -134,7 +134,6 @@ class ChoiceTask(_QuestionTask):
     def load(self, n=None, data_dir=None):
         task = super().load(n, data_dir)
         check_items(task.items)
-        _check_shots(task.shots, task.examples)
         return task
 
     def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
@@ -153,18 +152,24 @@ class GeneratedTask(_QuestionTask):
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def load(self, n=None, data_dir=None):
-        from prunebook.evaluation.generation import _check_generated
         if self.ready: self.ready()
+        check(whole(1), max_new_tokens=self.max_new_tokens)
         task = super().load(n, data_dir)
-        _check_generated(task.items, task.shots, task.examples, task.max_new_tokens, task.prompt, task.right)
+        for what, rows in (('question', task.items), ('example', task.examples or ())):
+            for i, o in enumerate(rows):
+                if wrong := self._fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
         return task
+
+    def _fault(self, item):
+        if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
+        if not self.prompt and (not isinstance(item.get('question'), str) or 'choices' in item):
+            return 'Give a dict with question, a text, and answer, and no choices.'
+        if not self.right and last_number(str(item['answer'])) is None:
+            return 'Its answer must hold the number that stands at the end of the generated text.'
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
         from prunebook.evaluation.generation import generated_accuracy
-        how = dict(prompt=self.prompt, stop=self.stop) | (self.in_chat if chat else {})
-        return generated_accuracy(model, tokenizer, items, self.shots, self.examples, self.seed,
-                                  max_new_tokens or self.max_new_tokens, batch_tokens, progress, self.name,
-                                  self.source_name, score=self.right, chat=chat, **how)
+        return generated_accuracy(self, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
@@ -226,19 +231,18 @@ def parse_task(spec: str | Path | Task) -> Task:
     """The task that `spec` names: "NAME", "NAME:key=value,…", a file of questions or of texts (whose loss is measured),
     or a task. Raises `PrunebookError` for an unknown name or key, or a key that means nothing there"""
     if isinstance(spec, Task): return spec
-    spec, changes = str(spec), {}
+    spec = str(spec)
     name, _, rest = (spec, '', '') if os.path.isfile(spec) else spec.partition(':')
-    given = [(o, *map(str.strip, o.partition('=')[::2])) for o in rest.split(',')] if rest else []
-    own = os.path.isfile(name) and _own_task(name, public_name(name), any(key == 'column' for _, key, _ in given))
+    given = {k.strip(): v.strip() for k, _, v in (o.partition('=') for o in rest.split(',') if rest)}
+    own = os.path.isfile(name) and _own_task(name, public_name(name), 'column' in given)
     task = own or TASKS.find(name)
-    for part, key, value in given:
-        if not value or key not in task.keys:
-            raise PrunebookError(f'task {spec!r}: {part!r} means nothing for {task.name}. '
-                                 f'Give key=value with the keys {", ".join(task.keys)}.')
-        if key in ('shots', 'seed') and not value.isdigit():
-            raise PrunebookError(f'task {spec!r}: {key} is {value!r}. Give a whole number, 0 or more.')
-        changes[key] = int(value) if key in ('shots', 'seed') else value
-    return change_task(task, **changes)
+    for key, value in given.items():
+        counts = key in ('shots', 'seed')
+        refuse((not value or key not in task.keys, f'task {spec!r}: {key}={value} means nothing for {task.name}. '
+                f'Give key=value with the keys {", ".join(task.keys)}.'),
+               (counts and not value.isdigit(), f'task {spec!r}: {key}={value}. Give a whole number, 0 or more.'))
+        if counts: given[key] = int(value)
+    return change_task(task, **given)
 
 def _own_task(given, name, texts=False):
     "A task on rows of yours, a list or a file: their loss if they are texts, else questions"
@@ -306,13 +310,13 @@ def evaluate(
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    if harness: load_harness()
+    if harness: installed('eval', 'lm_eval')
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
-    if not ready and not harness: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}.')
-    if needy := [o.name for o in ready.values() if o.kind == 'parent']:
-        if parent is None:
-            raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. '
-                                 'Give the unpruned model (parent=, or --parent MODEL).')
+    needy = [o.name for o in ready.values() if o.kind == 'parent']
+    refuse((not ready and not harness, f'no tasks given. Give some of {", ".join(TASKS)}.'),
+           (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
+            '(parent=, or --parent MODEL).'))
+    if needy:
         from prunebook.evaluation.losses import _check_parent
         _check_parent(LayerStack(model), LayerStack(parent))
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
@@ -329,31 +333,23 @@ def evaluate(
     return scores
 
 # %% ../../nbs/course/05_evaluation.ipynb #830702b3
-def load_harness() -> tuple[Callable, type]:
-    "`simple_evaluate` and `HFLM` of the harness. Raises `PrunebookError` if it is not installed"
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-    except ImportError:
-        raise PrunebookError('the lm-evaluation-harness is not installed: pip install "prunebook[eval]".') from None
-    return simple_evaluate, HFLM
-
 def harness_scores(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', tasks: Sequence[str | dict],
                    limit: int | None = None, batch_size: int = 16, **kwargs: Any) -> Scores:
     """Multiple-choice tasks of the lm-evaluation-harness (extra `eval`), a `Score` each; a group's items are pooled.
     `tasks` are names of tasks or groups, or configurations as dicts; `kwargs` go to `lm_eval.simple_evaluate`"""
-    simple_evaluate, HFLM = load_harness()
+    installed('eval', 'lm_eval')
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
     start, scores = time.perf_counter(), Scores()
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    try: out = simple_evaluate(model=lm, tasks=list(tasks), limit=limit, log_samples=True, bootstrap_iters=0, **kwargs)
-    except (KeyError, ValueError, OSError) as e:
-        raise PrunebookError(f'the lm-evaluation-harness cannot run {list(tasks)}: {first_line(e)}.') from e
+    with explained(f'the lm-evaluation-harness cannot run {list(tasks)}'):
+        out = simple_evaluate(model=lm, tasks=list(tasks), limit=limit, log_samples=True, bootstrap_iters=0, **kwargs)
     groups = out.get('group_subtasks', {})
     members = lambda o: [m for s in groups[o] for m in members(s)] if groups.get(o) else [o]
     for name in (o if isinstance(o, str) else o['task'] for o in tasks):
         samples = [s for m in members(name) for s in sorted(out['samples'][m], key=lambda s: s['doc_id'])]
-        if any(not isinstance(s['target'], int) or len(s['filtered_resps']) < 2 for s in samples):
-            raise PrunebookError(f'{name} is not multiple choice. Run it with lm_eval itself.')
+        odd = any(not isinstance(s['target'], int) or len(s['filtered_resps']) < 2 for s in samples)
+        refuse((odd, f'{name} is not multiple choice. Run it with lm_eval itself.'))
         lp = [[float(r[0]) for r in s['filtered_resps']] for s in samples]
         items = [dict(choices=o, answer=s['target']) for o, s in zip(lp, samples)]
         score = choice_score(f'harness:{name}', pick(lp), items, 'likelihood', logprobs=lp, source='lm-eval',

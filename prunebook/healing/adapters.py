@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
-from ..core import (PrunebookError, atomic_write, disk_errors, first_line, free_place, new_folder, public_name,
-                            read_json)
+from ..core import PrunebookError, atomic_write, disk_errors, explained, free_place, new_folder, public_name
+from ..core import read_json, refuse
 from .methods import METHODS, _four_bits, frozen_copy
 from .recipes import HealingConfig
 from ..model.loading import load_model
@@ -50,17 +50,14 @@ def _read_adapter(folder):
     "`prunebook.json`, and the learned tensors by name. Raises `PrunebookError` if they are missing or damaged"
     from safetensors.torch import load_file
     file = Path(folder)/'prunebook.json'
-    if not file.is_file():
-        raise PrunebookError(f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. '
-                             'Give the folder of one.')
+    refuse((not file.is_file(), f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. Give the '
+            'folder of one.'))
     note, kinds = read_json(file), dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
-    try:
+    with explained(f'{folder}: the adapter is damaged', 'Heal again.'):
         if 'pruned' not in note or not all(isinstance(note.get(k), v) for k, v in kinds.items()):
             raise ValueError('prunebook.json')
         files = [Path(folder)/o for o in ('adapter_model.safetensors', 'weights.safetensors')]
         return note, load_file(files[0] if files[0].exists() else files[1])
-    except Exception as e:
-        raise PrunebookError(f'{folder}: the adapter is damaged ({first_line(e)}). Heal again.') from e
 
 def _check_base(note, got, depth, record, folder):
     "Raises `PrunebookError` if an adapter was trained on another model than the one with the fingerprint `got`"
@@ -82,18 +79,15 @@ def load_adapter(
     if (Path(folder)/'adapter_config.json').exists():
         from peft import PeftModel
         from prunebook.healing.trainer import preserve_global_state
-        try:
-            with preserve_global_state(): found = PeftModel.from_pretrained(new, str(folder)).eval()
-        except Exception as e:
-            raise PrunebookError(f'{folder}: peft cannot read this adapter ({first_line(e)}). Heal again.') from e
+        with explained(f'{folder}: peft cannot read this adapter', 'Heal again.'), preserve_global_state():
+            found = PeftModel.from_pretrained(new, str(folder)).eval()
         # safe_merge makes new weights; the default adds in place, to memory that the given model shares
         return found.merge_and_unload(safe_merge=True) if merge else found
     if not tensors.keys() <= dict(new.named_parameters()).keys(): untie(new)  # the head learned a matrix of its own
     own = dict(new.named_parameters())
     for name, o in tensors.items():
-        if name not in own or own[name].shape != o.shape:
-            raise PrunebookError(f'{folder}: {name} of shape {list(o.shape)} has no place in this model. The adapter '
-                                 'is damaged, or of another model.')
+        refuse((name not in own or own[name].shape != o.shape, f'{folder}: {name} of shape {list(o.shape)} has no '
+                'place in this model. The adapter is damaged, or of another model.'))
         own[name].data = o.to(own[name].device)
     return new
 
@@ -122,26 +116,21 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     files store the parameters in another form than the model has them"""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    own = dict(trust_remote_code=False)
-    try:
-        with torch.device('meta'):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
-    except Exception as e:
-        raise PrunebookError(f'{folder}: transformers cannot build its model ({first_line(e)}). Load it with '
-                             'load_model and heal the model.') from e
+    own, instead = dict(trust_remote_code=False), 'Load it with load_model and heal the model.'
+    with explained(f'{folder}: transformers cannot build its model', instead), torch.device('meta'):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
     find, shapes = _stored_tensors(folder), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
     found = {n: find(n) for n in shapes}
-    if lost := [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]:
-        raise PrunebookError(f'{folder} stores {lost[0]} under another name or in another form ({len(lost)} such). '
-                             'Load it with load_model and heal the model.')
+    lost = [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]
+    refuse((lost, f'{folder} stores {lost[:1]} under another name or in another form ({len(lost)} such). {instead}'))
     return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
 
 def _training_copy(folder, config, progress):
     "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
     from prunebook.healing.trainer import fully_sharded, own_device
-    if not METHODS.find(config.method).trains_adapters:
-        raise PrunebookError(f'method={config.method!r}: it changes the weights themselves and needs them in memory. '
-                             'Load the checkpoint with load_model and heal the model, or use method="lora".')
+    refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
+            'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
+            'method="lora".'))
     place = dict(device_map=own_device(alone='auto'), progress=progress)
     if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=_four_bits(), **place)
     if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
@@ -166,7 +155,7 @@ def _merged_weight(weight, path, parts, config):
     # tensors of a file may lie anywhere in it; copies are aligned, as those that peft loads into a whole model, and
     # some processors round the product of the same numbers differently at other places
     parts = {k: v.clone() for k, v in parts.items()}
-    try:
+    with explained(f'{path}: peft cannot merge this adapter'):
         model = inject_adapter_in_model(config, top, low_cpu_mem_usage=True)
         missing, unknown = set_peft_model_state_dict(model, parts, low_cpu_mem_usage=True)
         odd = [k for k in missing if 'lora_' in k] + list(unknown)
@@ -175,7 +164,6 @@ def _merged_weight(weight, path, parts, config):
         with torch.no_grad(): layer.merge()
         new = layer.get_base_layer().weight.detach()
         if not new.isfinite().all(): raise ValueError('the sum is not finite')
-    except Exception as e: raise PrunebookError(f'{path}: peft cannot merge this adapter ({first_line(e)}).') from e
     return new
 
 def _tensor_changes(folder, adapter):
@@ -187,29 +175,23 @@ def _tensor_changes(folder, adapter):
         config, layers = PeftConfig.from_pretrained(str(adapter)), {}
         for name, o in parts.items():
             m = re.fullmatch(r'base_model\.model\.(.+)\.lora_\w+(\.weight)?', name)
-            if not m: raise PrunebookError(f'{adapter}: {name} is no part of a LoRA adapter. Merge in memory.')
+            refuse((not m, f'{adapter}: {name} is no part of a LoRA adapter. Merge in memory.'))
             layers.setdefault(m[1], {})[name] = o
         given = {f'{k}.weight': (None, partial(_merged_weight, path=k, parts=v, config=config))
                  for k, v in layers.items()}
     else: given = {name: (o.shape, lambda old, o=o: o) for name, o in parts.items()}
     for name, (shape, change) in given.items():
         t = find(name)
-        if t is None or t.dtype not in _PLAIN or shape and t.shape != tuple(shape):
-            raise PrunebookError(f'{adapter}: {name} has no place in {folder}. Load both with load_model and '
-                                 'load_adapter, and merge in memory.')
+        refuse((t is None or t.dtype not in _PLAIN or shape and t.shape != tuple(shape),
+                f'{adapter}: {name} has no place in {folder}. Load both with load_model and load_adapter, and merge in '
+                'memory.'))
         changes[t.name] = change
     return changes
 
 # %% ../../nbs/reference/healing/adapters.ipynb #016cb812
-def _write_values(t, values):
-    "Overwrite a stored tensor"
-    import torch
-    with open(t.file, 'r+b') as f:
-        f.seek(t.start)
-        f.write(values.contiguous().view(torch.uint8).numpy())
-
 def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progress: bool = True) -> None:
     "Write the files of `folder` with `adapter` merged into `new`, a folder of yours. As `merge_adapter`"
+    import torch
     from tqdm.auto import tqdm
     folder, new, note = Path(folder), Path(new), _read_adapter(adapter)[0]
     config = read_json(folder/'config.json')
@@ -220,7 +202,10 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     places = [t for t in read_tensors(new) if t.name in changes]
     for t in tqdm(places, desc='merging', unit='tensor', disable=not progress):
         old = _values(t)
-        _write_values(t, changes[t.name](old).to(old.dtype))
+        values = changes[t.name](old).to(old.dtype).contiguous()
+        with open(t.file, 'r+b') as f:
+            f.seek(t.start)
+            f.write(values.view(torch.uint8).numpy())
     for name in files_beside(folder):
         (new/name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder/name, new/name)

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
-from ..core import (PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover,
-                            work_folder)
+from ..core import PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover
+from ..core import refuse, work_folder
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _training_copy, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter)
@@ -125,9 +125,8 @@ class HealingResult:
     def write(self, tokenizer: PreTrainedTokenizerBase, folder: str | Path, scores: dict[str, Any] | None = None,
               answers: dict[str, Any] | None = None) -> None:
         "Write the files of `save` into a folder that is there. `answers`: prompt to (before, after), for the card"
-        if self.model is None:
-            raise PrunebookError('a folder was healed, and its 16-bit weights were never loaded. Merge the adapter on '
-                                 'disk: merge_adapter(FOLDER, result.adapter, OUT).')
+        refuse((self.model is None, 'a folder was healed, and its 16-bit weights were never loaded. Merge the adapter '
+                'on disk: merge_adapter(FOLDER, result.adapter, OUT).'))
         folder = Path(folder)
         with disk_errors(folder):
             self.model.save_pretrained(folder)
@@ -142,24 +141,22 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     used, and logs a warning if the model was not pruned"""
     stack, method = LayerStack(model), METHODS[config.method]
     quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
-    if quantised and not inplace:
-        raise PrunebookError('the model is quantised, but the adapter must be merged into 16-bit weights. Load it '
-                             'without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the '
-                             'folder of the checkpoint instead of the model.')
+    refuse((quantised and not inplace, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
+            'Load it without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the folder of '
+            'the checkpoint instead of the model.'),
+           (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
+            f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller '
+            'batch_tokens or max_length takes less memory too.'))
     if 4 in (config.bits, OBJECTIVES[config.objective].needs_teacher and config.teacher_bits): quantization(4)
     check_length(config.max_length, stack.config, stack.positions)
-    if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. '
-                             'Leave it out; a smaller batch_tokens or max_length takes less memory too.')
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
     if not config.needs_teacher: return None
     from prunebook.healing.teacher import load_teacher
     teacher = load_teacher(model, tokenizer, teacher)
     if method.needs_teacher and cut_positions(model):
-        if (depth := layer_origins(cut_record(model))[1]) != len(LayerStack(teacher)):
-            raise PrunebookError(f'the teacher has {len(LayerStack(teacher))} layers; this model was pruned from one '
-                                 f'of {depth}. Give that one.')
+        depth, own = layer_origins(cut_record(model))[1], len(LayerStack(teacher))
+        refuse((depth != own, f'the teacher has {own} layers; this model was pruned from one of {depth}. Give that.'))
     return teacher
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
@@ -171,8 +168,7 @@ def _work_at(out, asked, resume, force, reads):
             recover(out)
             was, now = settings_that_count(read_json(out/'asked.json')), settings_that_count(asked)
             other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-            if other: raise PrunebookError(f'{out} holds a run with other settings: {other}. Use the same, or choose '
-                                           'another folder.')
+            refuse((other, f'{out} holds a run with other settings: {other}. Use the same, or choose another folder.'))
             yield out
     else:
         with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
@@ -243,9 +239,8 @@ def heal(
                     from prunebook.healing.teacher import top_k_rows
                     from prunebook.healing.packing import documents_isolated
                     isolated = config.packing == 'none' or documents_isolated(model)
-                    if isolated is False:
-                        raise PrunebookError(f'{config.objective}: {type(model).__name__} cannot keep attention inside '
-                                             'a document of a packed row. Use packing="none".')
+                    refuse((isolated is False, f'{config.objective}: {type(model).__name__} cannot keep attention '
+                            'inside a document of a packed row. Use packing="none".'))
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
                                                teacher_folder or folder/'teacher', isolated is None, progress)
                 run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,

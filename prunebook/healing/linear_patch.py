@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
-from ..core import PrunebookError
+from ..core import refuse
 from ..data.texts import batches, tokenize
 from ..evaluation.losses import text_loss
 from .methods import cut_positions, cut_record, frozen_copy, layer_origins
@@ -50,8 +50,8 @@ def _sums(stack, patch, ids, pad_id, progress):
 def _least_squares_map(G, C):
     "The map M, (d, d) float64 on the CPU, from the two sums. Raises `PrunebookError` if they are not finite"
     import torch
-    if not (G.isfinite().all() and C.isfinite().all()):
-        raise PrunebookError('linear_patch: the model gives NaN or infinite values. Check its weights.')
+    refuse((not (G.isfinite().all() and C.isfinite().all()),
+            'linear_patch: the model gives NaN or infinite values. Check its weights.'))
     G, C, eye = G.cpu(), C.cpu(), torch.eye(len(G))
     return eye + torch.linalg.solve(G + G.diagonal().mean() * eye, C).T
 
@@ -85,9 +85,8 @@ def linear_patch(
     """New tensors of `model`, by name: the last linear layer before each cut, with the least-squares map folded in.
     Logs a warning if the loss on the first texts grows. Raises `PrunebookError` if no linear layer can take the map"""
     found, stack = cut_positions(model), LayerStack(teacher)
-    if 0 in found:
-        raise PrunebookError('linear_patch: layer 0 was removed, no layer stands before the cut to fold a map into. '
-                             'Use method="lora".')
+    refuse((0 in found, 'linear_patch: layer 0 was removed, no layer stands before the cut to fold a map into. Use '
+            'method="lora".'))
     kept, depth = layer_origins(cut_record(model))
     after = [*kept, depth]
     patch = {p: (kept[p-1], after[p] - 1, stream_writer(teacher, kept[p-1])) for p in found}

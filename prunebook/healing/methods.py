@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry, Settings, setting, whole
+from ..core import PrunebookError, Registry, Settings, refuse, setting, whole
 from ..model.loading import quantization
 from ..model.stack import LayerStack, ffn_modules, untie, weight_sharing_copy
 from ..pruning.checkpoint import sound_record
@@ -37,8 +37,8 @@ class Method:
     options: type[MethodOptions] = MethodOptions  # Its `config.options` are these
 
     def __post_init__(self):
-        if self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1:
-            raise PrunebookError(f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.')
+        refuse((self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1,
+                f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.'))
 
 @dataclass(frozen=True)
 class Objective:
@@ -139,9 +139,9 @@ def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
 
 def cut_positions(model: PreTrainedModel) -> list[int]:
     "Where layers were removed: p is between layers p - 1 and p. Raises `PrunebookError` if there is no record of it"
-    if not (record := cut_record(model)):
-        raise PrunebookError('the model does not say which layers were removed (no config.prunebook). Prune it with '
-                             'prune_model or `prunebook prune`. Or heal with adapt="all" and method="lora".')
+    record = cut_record(model)
+    refuse((not record, 'the model does not say which layers were removed (no config.prunebook). Prune it with '
+            'prune_model or `prunebook prune`. Or heal with adapt="all" and method="lora".'))
     kept, depth = layer_origins(record)
     ends = [-1, *kept, depth]
     return [p for p in range(len(ends) - 1) if ends[p+1] != ends[p] + 1]
@@ -154,9 +154,9 @@ def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
     found = cut_positions(model)
     if config.adapt == 'near_cut':
         return sorted({i for p in found for i in range(max(0, p - config.near), min(depth, p + config.near))})
-    if min(found) < depth: return range(min(found), depth)
-    raise PrunebookError('adapt="after_cut": the deepest layers were removed, and no layer stands after the cut. '
-                         'Use "near_cut" or "all".')
+    refuse((min(found) == depth, 'adapt="after_cut": the deepest layers were removed, and no layer stands after the '
+            'cut. Use "near_cut" or "all".'))
+    return range(min(found), depth)
 
 def _target_names(model, config):
     "Full names of the linear layers that get adapters. Raises `PrunebookError` where a layer has none"
@@ -169,13 +169,11 @@ def _target_names(model, config):
         missing = [t for t, own in found.items() if not own]
         own = [n for n in linear if n in sum(found.values(), [])] if found else ffn_modules(stack, i)
         fused = not found and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
-        where = f'layer {i} of {type(model).__name__}'
-        for wrong, why in (
-                (missing, f'targets {missing}: {where} has no such linear layers'),
-                (fused, f'{where} fuses its experts in one tensor, which adapters with dropout cannot reach. Name '
-                        'linear layers as targets'),
-                (not own, f'{where}: no linear layers found in its MLP. Name some as targets')):
-            if wrong: raise PrunebookError(f'{why}; it has {linear}.')
+        where, there = f'layer {i} of {type(model).__name__}', f'; it has {linear}.'
+        refuse((missing, f'targets {missing}: {where} has no such linear layers{there}'),
+               (fused, f'{where} fuses its experts in one tensor, which adapters with dropout cannot reach. Name '
+                f'linear layers as targets{there}'),
+               (not own, f'{where}: no linear layers found in its MLP. Name some as targets{there}'))
         names += [f'{stack.path}.{i}.{n}' for n in own]
     return names
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import hashlib, logging, os
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, first_line, printable
+from ..core import PrunebookError, explained, first_line, printable, refuse
 from ..model.stack import LayerStack, same_states
 from ..data.texts import as_texts, groups_by_length, load_texts, messages_of, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,6 +96,7 @@ def _ended(doc, tokenizer, chat_end, end):
     if doc[n-1] in chat_end: return doc[:n-1] + chat_end[chat_end.index(doc[n-1]):]
     return doc if end is None or doc[-1] == end else [*doc, end]
 
+# %% ../../nbs/reference/healing/packing.ipynb #packing3
 def _joined(docs):
     "Documents one after another, and where each begins and ends"
     flat = [np.zeros(0, np.int32), *(np.asarray(o, dtype=np.int32) for o in docs)]
@@ -147,10 +149,9 @@ def training_rows(
         starts = np.concatenate([starts, len(flat) + at])
         ends = np.concatenate([ends, len(flat) + np.cumsum([sum(lengths[i] for i in row) for row in rows])])
         flat = np.concatenate([flat, more])
-    if len(ends) - 1 < recipe.batch_size:
-        kind = f'rows of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
-        raise PrunebookError(f'the texts make {len(ends) - 1} {kind}, fewer than one batch of {recipe.batch_size}. '
-                             'Give more texts, or a smaller batch_size or max_length.')
+    kind = f'rows of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
+    refuse((len(ends) - 1 < recipe.batch_size, f'the texts make {len(ends) - 1} {kind}, fewer than one batch of '
+            f'{recipe.batch_size}. Give more texts, or a smaller batch_size or max_length.'))
     begin = np.zeros(len(flat), dtype=np.int64)
     for o in (starts[:-1], ends[ends < len(flat)]): begin[o] = o
     pos = (np.arange(len(flat)) - np.maximum.accumulate(begin)).astype(np.int32)
@@ -241,50 +242,38 @@ def attend_by_document(
     return same
 
 # %% ../../nbs/reference/healing/packing.ipynb #183b4141
-def _spans(tokenizer, messages, whole):
-    "Where the assistant's turns begin and end in the rendered conversation. Raises `ValueError` if they are not found"
-    found, write = [], lambda said, **kw: tokenizer.apply_chat_template(said, tokenize=False, **kw)
-    for i, m in enumerate(messages):
-        if m['role'] != 'assistant': continue
-        before, after = write(messages[:i], add_generation_prompt=True), write(messages[:i + 1])
-        start, end = len(before), len(os.path.commonprefix([after, whole]))
-        if not whole.startswith(before) or m['content'].strip() not in whole[start:end]:
-            raise ValueError(f'the template renders message {i} differently when other messages follow, so its tokens '
-                             'cannot be told apart. loss_on="all" (--loss-on all) trains on every token instead')
-        found.append((start, end))
-    return found
-
 def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
                         loss_on: str = 'assistant') -> Conversation:
-    "A conversation in the chat template of `tokenizer`. Raises `ValueError` if it cannot be rendered, or has no answer"
+    """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
+    answer, or if the tokens of its answers cannot be told apart"""
     for i, m in enumerate(messages):
-        if not isinstance(m, dict) or not isinstance(m.get('role'), str) or not isinstance(m.get('content'), str):
-            raise ValueError(f'message {i} is {m!r:.60}: give a role and a content, both texts')
-        if m['role'] == 'assistant' and not m['content'].strip():
-            raise ValueError(f'message {i}: the answer of the assistant is empty')
-    if not messages or messages[-1]['role'] != 'assistant':
-        raise ValueError('it does not end with an answer of the assistant')
-    try: text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception as e:  # templates raise errors of their own
-        raise ValueError(f'the chat template refuses it ({first_line(e)})') from None
+        texts = isinstance(m, dict) and isinstance(m.get('role'), str) and isinstance(m.get('content'), str)
+        refuse((not texts, f'message {i} is {m!r:.60}: give a role and a content, both texts.'))
+        refuse((m['role'] == 'assistant' and not m['content'].strip(),
+                f'message {i}: the answer of the assistant is empty.'))
+    refuse((not messages or messages[-1]['role'] != 'assistant', 'it does not end with an answer of the assistant.'))
+    write = partial(tokenizer.apply_chat_template, tokenize=False)
+    with explained('the chat template refuses it'): text = write(messages)
     if loss_on == 'assistant' and '{% generation' in tokenizer.chat_template.replace('{%-', '{%'):
         out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-        if not any(out['assistant_masks']): raise ValueError('the template marks no token of its answers')
+        refuse((not any(out['assistant_masks']), 'the template marks no token of its answers.'))
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
-    if not tokenizer.is_fast: raise ValueError('this tokenizer does not say where its tokens stand in the text')
-    try: spans = _spans(tokenizer, messages, text)
-    except ValueError: raise
-    except Exception as e: raise ValueError(f'the chat template refuses a part of it ({first_line(e)})') from None
+    refuse((not tokenizer.is_fast, 'this tokenizer does not say where its tokens stand in the text.'))
+    spans = []  # where answers begin and end in the text
+    for i, m in enumerate(messages):
+        if m['role'] != 'assistant': continue
+        with explained('the chat template refuses a part of it'):
+            before, after = write(messages[:i], add_generation_prompt=True), write(messages[:i + 1])
+        start, end = len(before), len(os.path.commonprefix([after, text]))
+        refuse((not text.startswith(before) or m['content'].strip() not in text[start:end],
+                f'the template renders message {i} differently when other messages follow, so its tokens cannot be '
+                'told apart. loss_on="all" (--loss-on all) trains on every token instead.'))
+        spans.append((start, end))
     return Conversation(text, out['input_ids'], [any(a <= s < b for a, b in spans) for s, _ in out['offset_mapping']])
 
 # %% ../../nbs/reference/healing/packing.ipynb #4e41a2d0
-def _form(row):
-    "How a row is given: text, messages or prompt; `None` for anything else"
-    if isinstance(row, str) or isinstance(row.get('text'), str): return 'text'
-    return None if messages_of(row) is None else 'messages' if 'messages' in row else 'prompt'
-
 def documents(
     given: Any,       # Plain texts, or conversations, or both; or a file of them
     tokenizer: PreTrainedTokenizerBase,
@@ -295,26 +284,22 @@ def documents(
     if isinstance(given, (str, Path)) and os.path.isfile(given): given = load_texts(given)
     rows = as_texts(given) if isinstance(given, (str, Path)) else list(given)
     if not any(isinstance(o, dict) and 'text' not in o for o in rows): return as_texts(rows)
-    forms, found, long = [_form(o) if isinstance(o, (str, dict)) else None for o in rows], [], []
-    for i, form in enumerate(forms):
-        if form is None: raise PrunebookError(f'row {i} is {rows[i]!r:.60}: it is no text and no conversation. Give '
-                                              'messages, or prompt and response.')
-    if 'messages' in forms and 'prompt' in forms:
-        raise PrunebookError(f'row {forms.index("messages")} has messages and row {forms.index("prompt")} has a prompt '
-                             'and its response. Give all conversations in one form.')
-    if not getattr(tokenizer, 'chat_template', None):
-        raise PrunebookError('the texts are conversations, and the tokenizer has no chat template. Set '
-                             'tokenizer.chat_template, or give plain texts.')
-    for i, (row, form) in enumerate(zip(rows, forms)):
-        if form == 'text':
-            found.append(row if isinstance(row, str) else row['text'])
-            continue
-        try: found.append(render_conversation(tokenizer, messages_of(row), loss_on))
-        except ValueError as e: raise PrunebookError(f'conversation {i}: {printable(e)}.') from None
-        if len(found[-1].ids) > max_length: long.append(i)
-    if long:
-        most = max(len(found[i].ids) for i in long)
-        raise PrunebookError(f'{len(long)} of the {len(found)} texts are conversations of more than '
-                             f'max_length={max_length} tokens (up to {most}) and would be cut off: {long[:8]}. Give a '
-                             'larger max_length, or leave them out.')
+    found, long, seen = [], [], {}
+    template = getattr(tokenizer, 'chat_template', None)
+    for i, row in enumerate(rows):
+        text = row.get('text') if isinstance(row, dict) else row
+        said = messages_of(row) if isinstance(row, dict) and not isinstance(text, str) else None
+        if said is not None: seen.setdefault('messages' if 'messages' in row else 'prompt', i)
+        refuse((not isinstance(text, str) and said is None, f'row {i} is {row!r:.60}: it is no text and no '
+                'conversation. Give messages, or prompt and response.'),
+               (len(seen) > 1, f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt and '
+                'its response. Give all conversations in one form.'),
+               (said is not None and not template, 'the texts are conversations, and the tokenizer has no chat '
+                'template. Set tokenizer.chat_template, or give plain texts.'))
+        try: found.append(text if said is None else render_conversation(tokenizer, said, loss_on))
+        except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
+        if said is not None and len(found[-1].ids) > max_length: long.append(i)
+    most = max((len(found[i].ids) for i in long), default=0)
+    refuse((long, f'{len(long)} of the {len(found)} texts are conversations of more than max_length={max_length} '
+            f'tokens (up to {most}) and would be cut off: {long[:8]}. Give a larger max_length, or leave them out.'))
     return found

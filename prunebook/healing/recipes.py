@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-from ..core import PrunebookError, Rule, Settings, instance, number, one_of, or_none, setting, whole
+from fastcore.basics import patch
+from ..core import Rule, Settings, instance, number, one_of, or_none, refuse, setting, whole
 from .methods import METHODS, OBJECTIVES
 
 # %% auto #0
@@ -76,11 +77,10 @@ class HealingConfig(Settings):
         super().__post_init__()
         OBJECTIVES.find(self.objective)
         kind = METHODS.find(self.method).options
-        if odd := sorted(self.options.keys() - (own := {f.name for f in fields(kind)})):
-            raise PrunebookError(f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.')
+        odd = sorted(self.options.keys() - (own := {f.name for f in fields(kind)}))
+        refuse((odd, f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.'),
+               (self.warmup >= self.steps, f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.'))
         self.options = asdict(kind(**self.options))
-        if self.warmup >= self.steps:
-            raise PrunebookError(f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.')
 
     def complete(self) -> None:
         "Fill in the fields that follow from others"
@@ -101,39 +101,39 @@ class HealingConfig(Settings):
 
     def check_teacher(self, teacher: Any) -> None:
         "Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`"
-        if self.needs_teacher and teacher is None:
-            raise PrunebookError(f'objective={self.objective!r}, method={self.method!r} learn from the unpruned model: '
-                                 'give it as teacher=… (--teacher).')
+        refuse((self.needs_teacher and teacher is None, f'objective={self.objective!r}, method={self.method!r} learn '
+                'from the unpruned model: give it as teacher=… (--teacher).'))
 
-    @classmethod
-    def paper(cls,
-        model_id: str = '',  # A hub id
-        **changes: Any       # Fields to set otherwise
-    ) -> HealingConfig:
-        "The recipe of arXiv:2403.17887, appendix B, for `model_id`: 5000 steps of 16 documents, 4-bit weights"
-        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, _USUAL) | changes)
+# %% ../../nbs/reference/healing/recipes.ipynb #recipes1
+@patch(cls_method=True)
+def of(cls: HealingConfig, given: dict[str, Any], where: str = '') -> HealingConfig:
+    "From a dict. Names of the method's options count as such. Raises `PrunebookError`"
+    if not isinstance(given, dict): return super(HealingConfig, cls).of(given, where)
+    method = METHODS.get(str(given.get('method', 'lora')))
+    own = {f.name for f in fields(method.options)} - {f.name for f in fields(cls)} if method else set()
+    old = () if 'options' in given else ('last', 'micro_batch')  # fields of kept runs, which changed nothing there
+    found = {k: v for k, v in given.items() if k in own}
+    given = {k: v for k, v in given.items() if k not in own and k not in old}
+    if found: given['options'] = (given.get('options') or {}) | found
+    return super(HealingConfig, cls).of(given, where)
 
-    @classmethod
-    def of(cls, given: dict[str, Any], where: str = '') -> HealingConfig:
-        """From a dict. Names of the method's options count as such. In older versions `last` was a field, and
-        `micro_batch` counted rows. Raises `PrunebookError`"""
-        if not isinstance(given, dict): return super().of(given, where)
-        given, rows = dict(given), given.get('micro_batch', '')
-        method = METHODS.get(str(given.get('method', 'lora')))
-        own = {f.name for f in fields(method.options)} if method else set()
-        if found := {k: given.pop(k) for k in own & given.keys() - {f.name for f in fields(cls)}}:
-            given['options'] = (given.get('options') or {}) | found
-        if 'options' not in given and isinstance(given.get('last'), int): del given['last']
-        if isinstance(rows, int | None): del given['micro_batch']
-        config = super().of(given, where)
-        return config.replace(batch_tokens=rows * config.max_length) if rows else config
+@patch
+def replace(self: HealingConfig, **changes: Any) -> HealingConfig:
+    "A copy with some fields, or options, changed; alpha, warmup and save_every follow unless they were given"
+    usual = type(self)(steps=self.steps, rank=self.rank)
+    follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
+    if changes.get('method', self.method) != self.method: follow['options'] = None
+    return self.of(asdict(self) | follow | changes)
 
-    def replace(self, **changes: Any) -> HealingConfig:
-        "A copy with some fields, or options, changed; alpha, warmup and save_every follow unless they were given"
-        usual = type(self)(steps=self.steps, rank=self.rank)
-        follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
-        if changes.get('method', self.method) != self.method: follow['options'] = None
-        return self.of(asdict(self) | follow | changes)
+# %% ../../nbs/reference/healing/recipes.ipynb #recipes2
+@patch(cls_method=True)
+def paper(
+    cls: HealingConfig,
+    model_id: str = '',  # A hub id
+    **changes: Any       # Fields to set otherwise
+) -> HealingConfig:
+    "The recipe of arXiv:2403.17887, appendix B, for `model_id`: 5000 steps of 16 documents, 4-bit weights"
+    return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, _USUAL) | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
@@ -146,6 +146,5 @@ def settings_that_count(
     recipe: dict[str, Any]  # A `HealingConfig` as a dict, perhaps of an older version with fewer fields
 ) -> dict[str, Any]:
     "The settings that change numbers, with missing fields at their defaults"
-    free, now = ('batch_tokens', 'micro_batch', 'gradient_checkpointing', 'last'), asdict(HealingConfig()) | recipe
-    if now['method'] == 'head_and_last' and 'last' in recipe: now['options'] = dict(last=recipe['last'])
-    return {k: v for k, v in now.items() if k not in free}
+    free = 'batch_tokens', 'micro_batch', 'gradient_checkpointing', 'last'
+    return {k: v for k, v in (asdict(HealingConfig()) | recipe).items() if k not in free}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import PrunebookError, atomic_write, digest, disk_errors, lock
+from ..core import atomic_write, digest, disk_errors, lock, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from ..evaluation.losses import chat_prompt
@@ -32,15 +32,15 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
     other = tokenizer
     if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher))
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
-    if own != theirs or other.get_vocab() != tokenizer.get_vocab():
-        raise PrunebookError(f'the teacher has another tokenizer (vocabularies of {theirs} and {own}): its '
-                             'distribution is over other tokens. Give the model that this one was pruned from.')
-    if (small := teacher.num_parameters()) < (large := model.num_parameters()):
-        raise PrunebookError(f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
-                             'student. Give the model that this one was pruned from.')
+    small, large = teacher.num_parameters(), model.num_parameters()
+    right = 'Give the model that this one was pruned from.'
+    refuse((own != theirs or other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer '
+            f'(vocabularies of {theirs} and {own}): its distribution is over other tokens. {right}'),
+           (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
+            f'student. {right}'))
     return teacher
 
-# %% ../../nbs/reference/healing/teacher.ipynb #teach008
+# %% ../../nbs/reference/healing/teacher.ipynb #teach007b
 def read_prompts(given: Any) -> list[list[dict[str, str]]]:
     "Messages that ask for an answer, from texts, rows or a file. Raises `PrunebookError` for what asks nothing"
     rows, found = list(read_table(given) if isinstance(given, (str, Path)) else given), []
@@ -49,13 +49,13 @@ def read_prompts(given: Any) -> list[list[dict[str, str]]]:
         asked = row if isinstance(row, (str, list)) else next((row[k] for k in keys if row.get(k)), None)
         said = [dict(role='user', content=asked)] if isinstance(asked, str) else list(asked or [])
         while said and said[-1].get('role') == 'assistant': said.pop()
-        if not said or not all(str(o.get('content') or '').strip() for o in said):
-            raise PrunebookError(f'prompt {i} is {row!r:.60}: it asks nothing. Give a text, or a row with prompt, '
-                                 'question or messages.')
+        refuse((not said or not all(str(o.get('content') or '').strip() for o in said), f'prompt {i} is {row!r:.60}: '
+                'it asks nothing. Give a text, or a row with prompt, question or messages.'))
         found.append(said)
-    if not found: raise PrunebookError('no prompts given.')
+    refuse((not found, 'no prompts given.'))
     return found
 
+# %% ../../nbs/reference/healing/teacher.ipynb #teach008
 def write_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -72,19 +72,25 @@ def write_answers(
     if no answer is left"""
     from tqdm.auto import tqdm
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
-    if out.exists(): raise PrunebookError(f'{out} is there already. Choose another file, or delete it.')
+    refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     texts = [chat_prompt(tokenizer, o) for o in asked]
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, texts, max_new_tokens, True)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), tqdm(total=len(ids), desc='answers', disable=not progress) as bar:
-        done = _read_part(part, key)
+        rows = []
+        for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
+            try: rows.append(json.loads(line))
+            except ValueError: break  # what was written last may be torn
+        refuse((rows and rows[0] != key, f'{part} holds answers of another model, to other prompts or with other '
+                'settings. Give the same as then, or delete it.'))
+        atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
+        done, new = {i: tuple(o) for i, *o in rows[1:]}, 0
+        bar.update(len(done))
         with open(part, 'a', encoding='utf-8') as file:
-            bar.update(len(done))
-            new = 0
-            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, (), batch_tokens, done,
-                                                temperature, seed):
+            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done), seed,
+                                                temperature=temperature):
                 done |= dict(zip(rows, map(tuple, found)))
                 file.writelines(json.dumps([i, *o]) + '\n' for i, o in zip(rows, found))
                 file.flush()
@@ -96,33 +102,22 @@ def write_answers(
         counts, kept = Counter(faults.values()), [i for i in range(len(ids)) if faults[i] == 'kept']
         told = f'{len(kept)} of {len(ids)} answers kept; ' + ', '.join(
             f'{counts[k]} {k}' for k in ('empty', 'cut off', 'repeating'))
-        if not kept: raise PrunebookError(f'{told}. Give other prompts, or a larger max_new_tokens.')
+        refuse((not kept, f'{told}. Give other prompts, or a larger max_new_tokens.'))
         said = (dict(messages=[*asked[i], dict(role='assistant', content=done[i][0])]) for i in kept)
         atomic_write(out, ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in said))
         part.unlink()
     if len(kept) < len(ids): _log.warning('%s', told)
     return {k.replace(' ', '_'): counts[k] for k in ('kept', 'empty', 'cut off', 'repeating')}
 
-def _read_part(part, key):
-    "The answers of a call that was stopped, by prompt; what was written last may be torn"
-    rows = []
-    for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
-        try: rows.append(json.loads(line))
-        except ValueError: break
-    if rows and rows[0] != key:
-        raise PrunebookError(f'{part} holds answers of another model, to other prompts or with other settings. Give '
-                             'the same as then, or delete it.')
-    atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
-    return {i: tuple(o) for i, *o in rows[1:]}
-
+# %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps. Raises
     `PrunebookError` before any answer for prompts that are fewer than a batch"""
     def write():
         if file.exists(): return
-        if (n := len(asked := read_prompts(prompts))) < recipe.batch_size:
-            raise PrunebookError(f'{n} prompts, fewer than one batch of {recipe.batch_size}. Give more of them.')
+        asked, least = read_prompts(prompts), recipe.batch_size
+        refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'))
         write_answers(load_teacher(model, tokenizer, teacher), tokenizer, asked, file, progress=progress,
                       max_new_tokens=min(512, recipe.max_length))
     on_first(write)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from ..core import PrunebookError, atomic_write, printable, process, read_json, sync_tree
+from ..core import PrunebookError, atomic_write, printable, process, read_json, refuse, sync_tree
 from .packing import Rows, split_batch
 from ..model.stack import LayerStack, float32_chunks
 
@@ -123,19 +123,21 @@ class _DivergenceWatch(TrainerCallback):
     def __init__(self, vocab_size): self.blind = math.log(vocab_size)  # what a uniform guess costs
 
     def on_log(self, args, state, control, logs=None, **kw):
-        losses, why = [o['loss'] for o in state.log_history if 'loss' in o], None
-        start, now = np.mean(losses[:10] or [0]), np.mean(losses[-10:] or [0])
-        early = now > max(2 * losses[0], self.blind) and now >= np.median(losses[-20:-10]) if losses[19:] else False
-        if 'loss' in logs and not (math.isfinite(logs['loss']) and math.isfinite(logs.get('grad_norm', 0.))):
-            why = (f'the loss is {logs["loss"]}, its gradient {logs.get("grad_norm")}: the weights hold NaN, or the '
-                   'training diverged. Check the model, or lower')
-        elif losses[19:] and now > 1.5 * start or early:
-            why = (f'the loss grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the '
-                   'training diverges. Lower')
-        if not why: return
-        saved = args.save_strategy != 'no' and state.global_step > args.save_steps
-        raise PrunebookError(f'step {state.global_step}: {why} learning_rate={args.learning_rate}, or raise warmup.'
-                             + (f' The last good checkpoint is in {args.output_dir}.' if saved else ''))
+        if 'loss' not in logs: return
+        losses, norm = [o['loss'] for o in state.log_history if 'loss' in o], logs.get('grad_norm', 0.)
+        start, now = np.mean(losses[:10]), np.mean(losses[-10:])
+        long = len(losses) > 19
+        early = long and now > max(2 * losses[0], self.blind) and now >= np.median(losses[-20:-10])
+        at = f'step {state.global_step}: the loss'
+        lower = f'lower learning_rate={args.learning_rate}, or raise warmup.'
+        if args.save_strategy != 'no' and state.global_step > args.save_steps:
+            lower += f' The last good checkpoint is in {args.output_dir}.'
+        refuse((not math.isfinite(logs['loss']) or not math.isfinite(norm),
+                f'{at} is {logs["loss"]}, its gradient {norm}: the weights hold NaN, or the training diverged. Check '
+                f'the model, or {lower}'),
+               (long and now > 1.5 * start or early,
+                f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the training '
+                f'diverges: {lower}'))
 
 class _ProgressBar(TrainerCallback):
     "A bar of real tokens, with the loss"
@@ -172,9 +174,10 @@ def on_first(f: Callable[[], Any]) -> Any:
 def fully_sharded() -> bool:
     "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
     if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
-    if os.environ.get('FSDP_VERSION') == '2': return True
-    raise PrunebookError(f'FSDP_VERSION={os.environ.get("FSDP_VERSION")}: only the second version of FSDP is '
-                         'supported. Write fsdp_version: 2 into the configuration of accelerate.')
+    version = os.environ.get('FSDP_VERSION')
+    refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
+            'fsdp_version: 2 into the configuration of accelerate.'))
+    return True
 
 def own_device(alone: str | None = None) -> str:
     "The device of this process among several; `alone` for a single one"
@@ -287,9 +290,8 @@ def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Pat
     """A Trainer for `recipe`, a `HealingConfig`, that prints nothing but a bar, and if it shall `save`, writes
     checkpoints into `folder`. Raises `PrunebookError` if the batch does not divide among the processes"""
     world, accelerated = process().world, torch.accelerator.is_available()
-    if recipe.batch_size % world:
-        raise PrunebookError(f'batch_size={recipe.batch_size} is not a multiple of {world} processes. '
-                             'Change one of them.')
+    refuse((recipe.batch_size % world, f'batch_size={recipe.batch_size} is not a multiple of {world} processes. Change '
+            'one of them.'))
     args = TrainingArguments(
         output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed, full_determinism=recipe.deterministic,
         per_device_train_batch_size=recipe.batch_size // world,  # `OrderedTrainer` splits it

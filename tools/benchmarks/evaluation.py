@@ -11,7 +11,7 @@ from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.generation import generated_accuracy, greedy_config
+from prunebook.evaluation.generation import greedy_config
 from prunebook.evaluation.choices import answers, choose_examples, prompt, render_prompt
 from prunebook.evaluation.tasks import TASKS
 from prunebook.evaluation.choices import pick
@@ -131,8 +131,6 @@ for s in [o for o in subjects if o not in {r['subject'] for r in rows}]:
 
 task, asked = TASKS['gsm8k'], load_questions('gsm8k', n=32)
 exact, exact_tok = load_model('demo', dtype='float32')
-asks = dict(examples=task.examples, shots=task.shots, seed=task.seed, prompt=task.prompt, stop=task.stop,
-            max_new_tokens=task.max_new_tokens, progress=False)
 config = greedy_config(exact, exact_tok, task.max_new_tokens, task.stop)
 front = ''.join(f"{task.prompt(o)} {o['answer']}\n\n" for o in task.examples)
 
@@ -142,7 +140,7 @@ def written_alone(item):
     return exact_tok.decode(out, skip_special_tokens=True).partition(task.stop[0])[0]
 
 def one_at_a_time(items): return [written_alone(o) for o in items]
-def in_batches(items): return generated_accuracy(exact, exact_tok, items, **asks).written
+def in_batches(items): return task.score(exact, exact_tok, items, progress=False).written
 
 threads = torch.get_num_threads()
 torch.set_num_threads(1)
