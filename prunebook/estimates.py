@@ -65,10 +65,9 @@ def _gguf_shapes(file):
 def _hub_shapes(name, revision):
     from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
     check_hub(name, revision)
-    try:  # whole, in the cache?
+    with suppress(Exception):  # whole, in the cache?
         here = Path(snapshot_download(name, revision=revision, local_files_only=True))
         return read_json(here/'config.json'), read_tensors(here)
-    except Exception: pass
     with explained(f'{name}: there is no such folder, and the hub gives no headers of it either', allowed_models()):
         config = read_json(hf_hub_download(name, 'config.json', revision=revision))
         files = get_safetensors_metadata(name, revision=revision).files_metadata

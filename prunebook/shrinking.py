@@ -102,11 +102,15 @@ class Shrunk:
     use: list[str]                  # Lines that serve it
 
     def __str__(self) -> str:
-        import pandas as pd
-        table = pd.DataFrame(self.table).set_index('measure').drop(columns='chance').rename_axis(None)
-        numbers = table.to_string(float_format=lambda v: f'{v:,.0f}' if v > 1e4 else f'{v:.4g}', na_rep='')
+        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent')]
+        for o in self.table:
+            change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
+            three = (o[k] for k in ('parent', 'pruned', 'healed'))
+            rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change))
+        wide = [max(map(len, c)) for c in zip(*rows)]
+        lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
         cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
-        return '\n'.join([cut, numbers, *self.problems, *self.use])
+        return '\n'.join([cut, *lines, *self.problems, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-4)

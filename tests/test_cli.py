@@ -57,7 +57,7 @@ def test_a_model_that_is_not_there_is_refused_at_once(tmp_path, words):
 
 def test_offline_the_hub_is_not_asked(capsys):
     "HF_HUB_OFFLINE is set in these tests"
-    refused(capsys, 'estimate', 'no/model', says='no/model: no such folder or file, and none in the cache of the hub')
+    refused(capsys, 'estimate', 'no/model', says='no/model: no such folder or file, and the hub')
 
 
 # Help and registries

@@ -163,7 +163,7 @@ GOOD = dict(question='q', choices=['a', 'b'], answer=0)
     (GOOD | dict(answer=2), 'answer 2 is not the number of a choice, 0 to 1'), (GOOD | dict(answer=-1), 'answer -1'),
     (GOOD | dict(answer=True), 'answer True is not the number'), (GOOD | dict(answer='A'), "answer 'A'"),
     (GOOD | dict(choices=['a']), 'two or more texts'), (GOOD | dict(choices=[1, 2]), 'two or more texts'),
-    (GOOD | dict(choices='a, b'), 'JSONDecodeError'), (GOOD | dict(question=None), 'the question is not a text')])
+    (GOOD | dict(choices='a, b'), 'Expecting value'), (GOOD | dict(question=None), 'the question is not a text')])
 def test_rows_that_are_no_question(row, says, tmp_path):
     path = write_items(tmp_path/'q.jsonl', [GOOD, row])
     with pytest.raises(PrunebookError, match='q.jsonl, question 1: not a question') as e: load_questions(path)

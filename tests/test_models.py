@@ -4,7 +4,7 @@ import pytest, torch
 from prunebook import PrunebookError, load_model
 from prunebook.model import loading as models
 from prunebook.model.assets import check_hub
-from prunebook.model.loading import find_model, own_type, tokenizer_problem
+from prunebook.model.loading import find_model, own_type
 from prunebook.model.stack import LayerStack
 from support.assets import tiny_gguf
 from support.tiny import save, word_tokenizer
@@ -33,7 +33,7 @@ def test_a_hub_that_never_answers(monkeypatch, tmp_path):
     with socket.create_server(('127.0.0.1', 0)) as deaf:
         monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{deaf.getsockname()[1]}')
         start = time.perf_counter()
-        with pytest.raises(PrunebookError, match='org/model: no such folder or file, and the hub .* timed out'):
+        with pytest.raises(PrunebookError, match='org/model: no such folder or file, and the hub .*timed out'):
             load_model('org/model')
         assert time.perf_counter() - start < 10
         (tmp_path/'models--org--model'/'snapshots').mkdir(parents=True)
@@ -116,17 +116,6 @@ def test_gguf_files_that_cannot_be_read(made, says, tmp_path):
     assert '\n' not in str(e.value) and e.value.__cause__ is None
 
 # tokenizers
-
-class Sized:
-    def __init__(self, size, added=0): self.vocab_size, self.size = size, size + added
-    def __len__(self): return self.size
-
-@pytest.mark.parametrize('size, added, rows, says', [
-    (5, 0, 49152, 'has 5 tokens and the model 49,152'), (128, 0, 99, 'has 128 tokens and the model only 99'),
-    (151_665, 0, 151_936, None), (32_000, 1, 32_000, None), (99, 0, 99, None)])
-def test_does_the_tokenizer_fit(size, added, rows, says):
-    problem = tokenizer_problem(Sized(size, added), rows)
-    assert says in problem if says else problem is None
 
 def test_a_folder_with_the_tokenizer_of_another_model_is_refused(tiny, tmp_path):
     save(tmp_path/'m', tiny(vocab_size=4000), word_tokenizer())

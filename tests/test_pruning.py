@@ -30,14 +30,6 @@ def table(depth=10, best=3):
 
 # layers as text and as plans
 
-def test_plans_check_themselves(tmp_path):
-    plan = Plan((4, 1), 6, 'mine', dict(why='because'))
-    assert plan.layers == (1, 4) and plan.keep == [0, 2, 3, 5] and len(plan) == 2 and plan.fraction == 1 / 3
-    plan.save(tmp_path/'plan.json')
-    assert Plan.load(tmp_path/'plan.json') == plan
-    (tmp_path/'plan.json').write_text('{"layer": [1]}')
-    with pytest.raises(PrunebookError, match='is no plan'): Plan.load(tmp_path/'plan.json')
-
 @pytest.mark.parametrize('wrong', [(), range(6), (6,), (-1,), (1, 1), (1.0,), (True,)])
 def test_plans_refuse(wrong):
     with pytest.raises(PrunebookError): Plan(tuple(wrong), 6)

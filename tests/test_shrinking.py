@@ -9,7 +9,7 @@ from prunebook.data.texts import load_texts
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
-from prunebook.shrinking import Rejected, candidate_cuts, layers_to_drop, shrink, split_texts
+from prunebook.shrinking import Rejected, candidate_cuts, shrink
 from support.tiny import tiny, word_tokenizer
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -95,16 +95,6 @@ def test_only_cuts_that_a_stack_runs():
     found = candidate_cuts(model, word_tokenizer(), texts, 4, ['llama.cpp'], progress=False)
     assert found and all(o['dropped'] == [14, 15, 16, 17] for o in found)
     assert any(o['dropped'] != [14, 15, 16, 17] for o in candidate_cuts(model, word_tokenizer(), texts, 4, (), False))
-
-
-def test_drops_and_splits():
-    assert [layers_to_drop(o, 28) for o in ('25%', .25, 7, '7')] == [7] * 4
-    for o in ('x', '0%', '100%', 0, 28, 1.5, -1):
-        with pytest.raises(PrunebookError, match='drop='): layers_to_drop(o, 28)
-    rows = [dict(messages=[dict(role='user', content=str(i % 20))]) for i in range(60)]
-    train, judge = split_texts(rows)
-    assert len(train) == 16 and len(judge) == 4 and not [o for o in judge if o in train]
-    assert split_texts(rows, 1)[1] != judge == split_texts(rows)[1]
 
 
 @pytest.mark.parametrize('change, says', [

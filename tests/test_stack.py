@@ -88,16 +88,6 @@ def test_adapters_fit_one_depth():
     assert torch.equal(inner.logits(inner.body(ids).last_hidden_state[0]), wrapped(ids).logits[0])
     with pytest.raises(PrunebookError, match='adapter'): inner.cut([0, 1])
 
-@pytest.mark.parametrize('model', [torch.nn.Linear(2, 2), None])
-def test_what_has_no_layers(model):
-    with pytest.raises(PrunebookError, match='not a transformers model'): LayerStack(model)
-
-def test_an_encoder_decoder_is_refused():
-    from transformers import T5Config, T5ForConditionalGeneration
-    with pytest.raises(PrunebookError, match='encoder-decoder'):
-        config = T5Config(d_model=16, d_ff=16, num_layers=2, num_heads=2, d_kv=8, vocab_size=32)
-        LayerStack(T5ForConditionalGeneration(config))
-
 def test_quantisation_of_single_layers():
     check_quantization(None)
     check_quantization(dict(modules_to_not_convert=['lm_head']))

@@ -8,7 +8,7 @@ import json, logging, os, random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, check, explained, first_line, is_path, printable, refuse, whole
+from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole
 from .texts import _READERS, _read_jsonl, read_table, _split_file
 from ..model.assets import ASSETS, as_item
 
@@ -81,15 +81,13 @@ def load_questions(
     else: rows, name = name, 'questions'
     items, named = [], printable(name)
     for i, row in enumerate(rows):
-        try:
+        fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
+        with explained(f'{named}, question {i}: not a question of a form we know',
+                       f'Its fields are {fields}. Give question, choices and answer.'):
             item = as_item(row)
             if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
                 item['answer'] = int(item['answer'])
-            wrong = _question_fault(item)
-        except Exception as e: wrong = f'{type(e).__name__}: {first_line(e)}'
-        fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
-        refuse((wrong, f'{named}, question {i}: not a question of a form we know ({wrong}); its fields are {fields}. '
-                'Give question, choices and answer.'))
+            if wrong := _question_fault(item): raise ValueError(wrong)
         items.append(item)
     refuse((not items, f'{named}: no questions in it.'))
     if n is None: return items

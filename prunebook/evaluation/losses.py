@@ -162,7 +162,8 @@ def cut_losses(
     toks, first = _tokenize_documents(stack, tokenizer, texts, max_length, chat)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
-        a_token = stack.hidden_size * stack.model.dtype.itemsize * (1 + max(o.stored for o in share_prefixes(keeps)))
+        states = 1 + max(o.stored for o in share_prefixes(keeps))
+        a_token = stack.config.hidden_size * stack.model.dtype.itemsize * states
         budget = max(max_length, min(budget, int(memory * 1e9 / a_token)))
     key = digest(fingerprint(model), model.dtype, keeps, toks.ids) if partial else ''
     sums, before = _open_sums(partial, key, (n, len(toks)))

@@ -225,7 +225,8 @@ def attend_by_document(
     stays as it is if its attention is not plain SDPA, if a window is shorter than `width`, or if results differ"""
     from transformers import AttentionInterface
     stack = LayerStack(model)
-    if stack.config._attn_implementation != 'sdpa' or (stack.window or width) < width: return False
+    window = getattr(stack.config, 'sliding_window', None) or getattr(stack.config, 'attention_chunk_size', None)
+    if stack.config._attn_implementation != 'sdpa' or (window or width) < width: return False
     if not stack.model._can_set_attn_implementation(): return False
     AttentionInterface.register('by_document', _by_document)
     place = torch.arange(8, device=stack.device)[None] % 5

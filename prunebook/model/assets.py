@@ -6,15 +6,15 @@
 from __future__ import annotations
 import gzip, hashlib, json, logging, os, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, Registry, atomic_write, digest, discard, disk_errors, explained, first_line
-from ..core import is_path, lock, new_folder, read_json, redact, refuse
+from ..core import PrunebookError, Registry, atomic_write, digest, discard, disk_errors, explained, is_path
+from ..core import lock, new_folder, read_json, redact, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -99,12 +99,9 @@ def _download(wheel, folder):
                '--only-binary=:all:', '--progress-bar=off', '-d', str(folder), wheel.requirement]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     file = next(Path(folder).glob('*.whl'), None)
-    if done.returncode or file is None:
-        said = redact((done.stderr.strip().splitlines() or ['nothing'])[-1])
-        do = ('Run `python -m ensurepip`.' if 'No module named pip' in said else
-              'Make room, or set TMPDIR to another disk.' if 'No space left' in done.stderr else
-              'Is the network up, and does pip reach a package registry?')
-        raise PrunebookError(f'could not fetch {wheel.requirement}. {do} pip says: {said}')
+    said = redact((done.stderr.strip().splitlines() or ['nothing'])[-1])
+    refuse((done.returncode or file is None, f'could not fetch {wheel.requirement}. Does pip reach a package registry? '
+            f'It says: {said}'))
     with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
     refuse((got != wheel.sha256, f'{file.name}: sha256 is {got}, expected {wheel.sha256}. The file was damaged or '
             'changed on its way, and it is not used. Try again, or use another registry.'))
@@ -181,19 +178,14 @@ def check_hub(name: str, revision: str | None = None, **kwargs: Any) -> None:
     """Raises `PrunebookError` within seconds if `name` is no model of the hub's cache and the hub cannot be reached.
     `kwargs` are token, cache_dir and local_files_only, as `from_pretrained` takes them"""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
     cached = Path(kwargs.get('cache_dir') or constants.HF_HUB_CACHE)/f'models--{name.replace("/", "--")}'
     if kwargs.get('local_files_only') or (cached/'snapshots').is_dir(): return
-    try:
-        if is_path(name): raise HFValidationError('it is a path')
+    failed = explained(f'{name}: no such folder or file, and the hub ({constants.ENDPOINT}) gives none',
+                       allowed_models(), kwargs.get('token'))
+    with failed, suppress(HfHubHTTPError):  # if the hub answers, who loads the model says more
+        if is_path(name): raise ValueError('it is a path')
         HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
-    except HfHubHTTPError: return  # the hub answers; who loads the model says more
-    except HFValidationError as e: why = f'and this is not the id of a model on the hub ({first_line(e)})'
-    except Exception as e:
-        why = f'and the hub ({constants.ENDPOINT}) cannot be asked: {first_line(e, kwargs.get("token"))}'
-        if constants.HF_HUB_OFFLINE: why = 'and none in the cache of the hub, which is not asked (HF_HUB_OFFLINE)'
-    else: return
-    raise PrunebookError(f'{name}: no such folder or file, {why}. {allowed_models()}') from None
 
 # %% ../../nbs/reference/model/assets.ipynb #5b345109
 def _labelled(row, question):  # ARC, OpenBookQA, CommonsenseQA

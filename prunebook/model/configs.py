@@ -75,16 +75,11 @@ def _dense(v, keep, depth, config):
     step = config.get('decoder_sparse_step') or 1  # every `step`-th layer is a mixture; afterwards all but these
     return type(v)(new for new, i in enumerate(keep) if (i + 1) % step or i in v)
 
-def _recurrent(v, keep, depth, config):
-    return sum(0 <= i - config['n_input_layers'] < v for i in keep) if isinstance(v, int) and v > 0 else v
 
 def _runs(v, keep, depth, config):
     kinds = [kind for group, times in v or () for kind in group * times]
     return v and [[[kinds[i]], 1] for i in keep]
 
-def _overrides(v, keep, depth, config):
-    if not v: return v
-    return replace(v, per_layer_overrides={keep.index(i): o for i, o in v.per_layer_overrides.items() if i in keep})
 
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"
@@ -98,9 +93,11 @@ def _period(key, place):
 
 _add(_dense, 'mlp_only_layers')
 _add(lambda v, keep, depth, config: 1 if v and config.get('mlp_only_layers') is not None else v, 'decoder_sparse_step')
-_add(_recurrent, 'n_recurrent_layers')
 _add(_runs, 'attention_types')
-_add(_overrides, '_heterogeneity_spec')
+_add(lambda v, keep, depth, config: sum(0 <= i - config['n_input_layers'] < v for i in keep)
+     if isinstance(v, int) and v > 0 else v, 'n_recurrent_layers')
+_add(lambda v, keep, *_: v and replace(v, per_layer_overrides={
+    keep.index(i): o for i, o in v.per_layer_overrides.items() if i in keep}), '_heterogeneity_spec')
 _add(lambda v, keep, *_: sum(i <= v for i in keep) - 1 if isinstance(v, int) else v, 'moe_layer_end_index')
 _add(lambda v, keep, *_: v and type(v)(v[i % len(v)] for i in keep), 'block_types')
 _add(lambda v, keep, *_: v and {str(keep.index(int(i))): o for i, o in v.items() if int(i) in keep}, 'per_layer_config')

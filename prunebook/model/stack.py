@@ -113,25 +113,12 @@ class LayerStack:
         device = next(self.model.get_input_embeddings().parameters()).device
         return torch.device('cpu') if device.type == 'meta' else device
 
-    @property
-    def hidden_size(self) -> int:
-        "Width d of the residual stream"
-        return self.config.hidden_size
 
     @property
     def vocab_size(self) -> int:
         "Number V of logits per token"
         return self.config.vocab_size
 
-    @property
-    def embedding_rows(self) -> int:
-        "Rows of the input embedding: a token number must be below it"
-        return self.model.get_input_embeddings().weight.shape[0]
-
-    @property
-    def window(self) -> int | None:
-        "Tokens that a local attention layer looks back to; `None` if every layer sees everything"
-        return getattr(self.config, 'sliding_window', None) or getattr(self.config, 'attention_chunk_size', None)
 
     def __len__(self) -> int: return len(self.layers)
 
@@ -405,7 +392,7 @@ def check_length(max_length: int, config: Any, positions: int | None = None) -> 
 def check_vocabulary(stack: LayerStack, ids: Iterable[Sequence[int]]) -> None:
     "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
     top = max((max(o) for o in ids if len(o)), default=0)
-    rows = stack.embedding_rows
+    rows = stack.model.get_input_embeddings().weight.shape[0]
     refuse((top >= rows, f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do not '
             'belong together: load both from the same place.'))
 

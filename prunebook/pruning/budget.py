@@ -76,7 +76,7 @@ def model_sizes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Lay
     layer = lambda name: int(m[1]) if (m := place.match(name)) else None
     size = lambda p: p.numel() * dtype.itemsize if dtype else p.nbytes
     parts = [(k, layer(k), p.numel() * packed(p), size(p)) for k, p in model.named_parameters()]
-    return sizes_of_parts(parts, len(stack), stack.config.to_dict(), stack.hidden_size * stack.vocab_size)
+    return sizes_of_parts(parts, len(stack), stack.config.to_dict(), stack.config.hidden_size * stack.vocab_size)
 
 # %% ../../nbs/reference/pruning/budget.ipynb #ecfeae60
 _limits = dict(share='a share of the layers, below 1', params='at most so many parameters',

@@ -285,11 +285,7 @@ def model_card(record: dict[str, Any]) -> str:
                    f'{was:,} before, {now:,} after ({1 - now / was:.1%} fewer)')
     rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
              'made with': ', '.join(_sanitize(f'{k} {v}') for k, v in record['versions'].items())}
-    states = {}
-    for stack, state in record.get('serving', {}).items():  # what is not plain in a stranger's record is left out
-        if re.fullmatch(r'[\w.-]{1,30}', stack) and re.fullmatch('[a-z ]{4,30}', state):
-            states.setdefault(state, []).append(stack)
-    served = '. '.join(f'{k}: {", ".join(v)}' for k, v in states.items())
+    served = ', '.join(_sanitize(f'{k}: {v}') for k, v in record.get('serving', {}).items())
     if served: rows['Serving'] = f'{served} (by rules, against transformers)'
     return '\n'.join(['---', *base, 'library_name: transformers', 'tags: [prunebook, layer-pruning]', '---', '',
         f'# {Path(source).name or "A model"} without {n} of its {depth} layers', '', 'Layers are counted from 0.', '',
@@ -414,7 +410,7 @@ def _check_run(folder):
     stack = LayerStack(model.eval())
     try: tok = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as e: wrong.append(f'its tokenizer cannot be loaded: {first_line(e)}')
-    else: wrong += filter(None, [tokenizer_problem(tok, stack.embedding_rows)])
+    else: wrong += filter(None, [tokenizer_problem(tok, model.get_input_embeddings().weight.shape[0])])
     ids = torch.arange(10)[None] % stack.vocab_size
     model.generation_config = GenerationConfig()  # of a folder's settings, none may have an influence
     how = dict(attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=0)

@@ -244,8 +244,7 @@ def _places(full, n, stacks):
     return fits
 
 # %% ../../nbs/reference/serving/rules.ipynb #4904dc6f
-SERVED = ('llama.cpp', 'mlx', 'vllm')
-"The stacks that a cut is checked for"
+SERVED = ('llama.cpp', 'mlx', 'vllm')  # the stacks that a cut is checked for
 
 def _verdicts_of(config, keep):
     "The verdict of each stack in `SERVED` on a cut; none without rules for the model type, or for a damaged config"
