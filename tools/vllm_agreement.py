@@ -71,7 +71,8 @@ def main():
                        rule=serving_verdict(json.loads((folder/'config.json').read_text()), 'vllm').status)
             try: found = agreement_of(transformers_scores(folder, ids), vllm_scores(args.vllm, folder, ids))
             except RuntimeError as e: row |= dict(error=str(e))
-            else: row |= dict(tokens=found.tokens, mean=found.mean, largest=found.largest, same_top=found.same_top)
+            else: row |= dict(tokens=found.tokens, mean_difference=found.mean, largest=found.largest,
+                              same_top=found.same_top)
             rows.append(row)
             print(row, flush=True)
             pd.DataFrame(rows).to_csv(args.out, index=False)
