@@ -40,16 +40,12 @@ def _comments(owner):
     parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
     return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
-_REGISTRIES = dict(
-    models='model.assets.ASSETS', texts='model.assets.ASSETS', tasks='evaluation.tasks.TASKS',
-    strategies='pruning.strategies.STRATEGIES', methods='healing.methods.METHODS', stacks='serving.rules.STACKS',
-    presets='paper.reproduce.PRESETS', types='serving.gguf.TYPES')
+_HOMES = dict(stacks='serving.rules', presets='paper.reproduce', types='serving.gguf')  # of other registries
 
 def _names(kind):
     "The names in a registry, with their summaries if they have some"
-    module, _, name = _REGISTRIES[kind].rpartition('.')
-    found = getattr(import_module(f'prunebook.{module}'), name)
-    if name == 'ASSETS': return ', '.join(o.name for o in found.values() if o.kind == kind.replace('models', 'model'))
+    if kind in ('models', 'texts'): return ', '.join(o.name for o in pb.ASSETS.values() if o.kind in (kind, kind[:-1]))
+    found = getattr(import_module(f'prunebook.{_HOMES[kind]}') if kind in _HOMES else pb, kind.upper())
     if isinstance(found, dict) and all(hasattr(o, 'summary') for o in found.values()):
         return '. '.join(f'{k}: {o.summary}' for k, o in found.items())
     return ', '.join(found)
@@ -391,9 +387,8 @@ def _heal(
     from prunebook.healing.trainer import fully_sharded
     from prunebook.pruning.checkpoint import checkpoint_folder
     on_disk = source.bits == 4 or process().world > 1 and fully_sharded()  # the 16-bit weights stay there
-    refuse((source.bits == 8, '--bits 8: healing trains in 4, 16 or 32 bits.'),
-           (source.bits == 4 and recipe.setdefault('bits', 4) != 4, '--bits 4 trains in 4 bits. Leave out '
-            '--train-bits.'),
+    if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
+    refuse((source.bits == 4 and recipe['bits'] != 4, '--bits 4 trains in 4 bits. Leave out --train-bits.'),
            (on_disk and (source.revision or source.trust_remote_code), '--bits 4 and FSDP heal a checkpoint on disk. '
             'Give its folder, and leave out --revision and --trust-remote-code.'),
            (prompts and (on_disk or not teacher or texts.texts != 'demo'),

@@ -130,12 +130,12 @@ def stopped(own, out, monkeypatch, at, **kw):
     "A run that is interrupted when it comes to the function `at`"
     def stop(*a, **k): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(f'prunebook.paper.{"sweep" if at == "sweep" else "reproduce"}.{at}', stop)
+        m.setattr(f'prunebook.paper.{at}', stop)
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
 
 
-@pytest.mark.parametrize('at', ['sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
-    '_keep_checkpoint', '_write_report')]])
+@pytest.mark.parametrize('at', ['sweep.sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
+    'reproduce._keep_checkpoint', 'report._run_pages')]])
 def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
     "Also when it stopped between the distances and their figures: every file of every step is there"
     whole = own_run(own, tmp_path/'whole')
@@ -152,7 +152,7 @@ def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
 
 
 def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):
-    stopped(own, tmp_path/'run', monkeypatch, '_write_report')
+    stopped(own, tmp_path/'run', monkeypatch, 'report._run_pages')
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=['arc_easy'])
     changed = tmp_path/'mine.jsonl'
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))

@@ -74,15 +74,6 @@ def test_a_row_for_every_model_and_task(data):
     assert not (data/'run'/'work').exists()
 
 
-def test_several_sweeps_in_one_run(data):
-    a = run(data, config(data, strategies=['simple'], tasks=['c4']), name='a')
-    b = run(data, config(data, strategies=['first'], tasks=['c4']), name='b')
-    both = read_run(data/'run')
-    assert set(a.sweep) == {'a'} and set(b.sweep) == {'b'} and len(both) == len(a) + len(b)
-    assert a.value[0] == b.value[0]  # the unpruned model
-    assert kept_config(data/'run', 'b').strategies == ['first']
-
-
 def test_questions_by_task_and_examples(data):
     q = str(data/'questions.jsonl')
     c = config(data, strategies=['simple'], ns=[1], tasks=['arc_easy', 'piqa'], n_questions=dict(arc_easy=3))
@@ -269,11 +260,6 @@ def test_refused_before_the_first_row(data):
     dict(sources=dict(c4=3)), dict(seeds=[-1])], ids=str)
 def test_wrong_settings(wrong):
     with pytest.raises(PrunebookError): SweepConfig(**wrong)
-
-
-def test_numpy_integers_are_numbers_of_layers():
-    c = SweepConfig(ns=np.arange(1, 4), healed_ns=(np.int64(2),), task_ns=dict(c4=range(1, 3)), n_texts=np.int32(4))
-    assert c.ns == [1, 2, 3] and c.healed_ns == [2] and c.task_ns == dict(c4=[1, 2]) and type(c.n_texts) is int
 
 
 # nothing private, nothing infinite in the way

@@ -30,8 +30,8 @@ from ..similarity.distances import LayerDistances
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'label_ends',
            'draw_points', 'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure',
-           'plot_stack', 'plot_curves', 'plot_heatmap', 'mean_over_seeds', 'normalized', 'plot_scores', 'kept_runs',
-           'each_measured', 'figure_or_reason', 'by_model']
+           'plot_stack', 'plot_curves', 'plot_heatmap', 'mean_over_seeds', 'plot_scores', 'kept_runs', 'each_measured',
+           'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -225,21 +225,11 @@ def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
     "Mean of value and interval by the columns `group`"
     return rows.groupby(list(group))[['value', 'low', 'high']].mean().reset_index()
 
-def normalized(rows: pd.DataFrame) -> pd.DataFrame:
-    "Rows of losses with value and interval over log V, where a uniform guess has 1"
-    scale = rows.normalized / rows.value
-    return rows.assign(value=rows.normalized, low=rows.low * scale, high=rows.high * scale)
-
-def plot_scores(
-    table: pd.DataFrame,          # As `sweep` or `read_run` returns it
-    task: str,                    # Which of its tasks
-    chance: float | None = None,  # Height of a dashed line
-    label: str | None = None,     # Of the y axis
-    log: bool = False,            # Logarithmic y axis, for losses that explode
-    ax: Axes | None = None
-) -> Axes:
-    """A task's score against the fraction of layers dropped, a colour per strategy. Bars are 95 % intervals, seeds
-    averaged (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that is not in the table"""
+def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, label: str | None = None,
+                log: bool = False, ax: Axes | None = None) -> Axes:
+    """A task's score against the fraction of layers dropped, a colour per strategy, of a `table` as `sweep` or
+    `read_run` returns it. Bars are 95 % intervals, seeds averaged; `chance` is the height of a dashed line, `label` is
+    of the y axis (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that is not in the table"""
     rows = table[table.task == task]
     if rows.empty:
         there = sorted(table.task.unique())

@@ -58,8 +58,6 @@ def _sanitize_markdown(text: str, links: bool = True) -> str:
 def _without_paths(text):
     return re.sub(r'(?<![\w/:.<~])~?/(?:[^\s/<>"\'&`]+/)+[^\s/<>"\'&`]*', lambda m: Path(m[0]).name, text)
 
-def _text(o): return o if isinstance(o, str) else ''.join(o)
-
 def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
     """A section of the report: prose, folded code and outputs of a page that was run. Its pictures, as PNG and SVG, go
     into the folder `figures`, called after the page or their labels"""
@@ -74,20 +72,19 @@ def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
         return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
     def output(out, caption, label):
         if out.output_type == 'stream':
-            return f'<pre>{html.escape(_without_paths(_text(out.text)))}</pre>' if out.name == 'stdout' else ''
-        data = {k: _text(v) for k, v in out.get('data', {}).items() if isinstance(v, (str, list))}
+            return f'<pre>{html.escape(_without_paths(out.text))}</pre>' if out.name == 'stdout' else ''
+        data = out.get('data', {})
         if 'image/png' in data: return picture(data, caption, label)
         if 'text/html' in data: return f'<div class="wide">{_without_paths(data["text/html"])}</div>'
         if 'text/markdown' in data: return _sanitize_markdown(_without_paths(data['text/markdown']), links=False)
         return f'<pre>{html.escape(_without_paths(data.get("text/plain", "")))}</pre>'
     for cell in book.cells:
-        source = _text(cell.source)
-        flags = dict(re.findall(r'^#\|[ \t]*([\w-]+):?[ \t]*(.*)$', source, re.M))
+        flags = dict(re.findall(r'^#\|[ \t]*([\w-]+):?[ \t]*(.*)$', cell.source, re.M))
         if cell.cell_type == 'markdown':
-            parts.append(_sanitize_markdown(re.sub(r'^(#+) ', r'#\1 ', source, flags=re.M)))
+            parts.append(_sanitize_markdown(re.sub(r'^(#+) ', r'#\1 ', cell.source, flags=re.M)))
         elif cell.cell_type == 'code' and 'hide' not in flags and flags.get('include') != 'false':
             if flags.get('echo') != 'false':
-                code = html.escape(re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip())
+                code = html.escape(re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip())
                 parts.append(f'<details><summary>code</summary><pre>{code}</pre></details>')
             caption = html.escape(flags.get('fig-cap', ''))
             parts += [output(o, caption, flags.get('label', '')) for o in cell.outputs]
@@ -95,9 +92,8 @@ def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
 
 # %% ../../nbs/reference/paper/report.ipynb #099b6a9a
 PAGES = ('claims', 'figure1', 'figure2', 'figure3', 'figure5', 'figures7to9', 'gsm8k')
-_setup = """%config InlineBackend.figure_formats = ['png', 'svg']
-import matplotlib
-matplotlib.rcParams['svg.hashsalt'] = 'prunebook'"""
+_setup = ("%config InlineBackend.figure_formats = ['png', 'svg']\n"
+          "import matplotlib\nmatplotlib.rcParams['svg.hashsalt'] = 'prunebook'")
 
 def _pages_folder() -> Path:
     "Folder of the paper's notebooks. Raises `PrunebookError` if they are not there"
@@ -106,25 +102,20 @@ def _pages_folder() -> Path:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError("the paper's notebooks are not in this installation. Install prunebook again.")
 
-def _read_pages(pages: Sequence[str] = PAGES) -> dict[str, 'NotebookNode']:
-    "The paper's notebooks by name, without outputs"
-    import nbformat
-    books = {o: nbformat.read(_pages_folder()/f'{o}.ipynb', 4) for o in pages}
-    for cell in (c for book in books.values() for c in book.cells):
-        if cell.cell_type == 'code': cell.outputs = []
-    return books
-
 def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool = True,
                online: bool = False) -> dict[str, 'NotebookNode']:
     """The paper's notebooks with their outputs on a run, ten minutes a cell at most; the hub may be contacted if
     `online`. Raises `PrunebookError` if a page fails"""
+    import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from nbformat.v4 import new_code_cell, new_notebook
     from tqdm.auto import tqdm
-    books, cells = _read_pages(pages), [new_code_cell(_setup)]
+    books, cells = {o: nbformat.read(_pages_folder()/f'{o}.ipynb', 4) for o in pages}, [new_code_cell(_setup)]
     for book in books.values(): cells += [new_code_cell('%reset -f'), *book.cells]  # they get their outputs in place
-    for i, cell in enumerate(cells): cell.id = f'cell-{i}'
+    for i, cell in enumerate(cells):
+        cell.id = f'cell-{i}'
+        if cell.cell_type == 'code': cell.outputs = []
     here = str(Path(prunebook.__file__).parents[1])
     env = dict(os.environ) | dict(
         PRUNEBOOK_RUN=str(Path(folder).resolve()), MPLBACKEND='module://matplotlib_inline.backend_inline',
@@ -199,7 +190,7 @@ def report(
                 names = sorted(o.name for o in new.iterdir())
                 atomic_write(new/_MARK, json.dumps(dict(files=names), indent=1) + '\n')
                 _place_of_report(folder, out, force)  # nothing else came to stand there meanwhile
-            titles = {k: _text(book.cells[0].source).splitlines()[0].lstrip('# ') for k, book in books.items()}
+            titles = {k: book.cells[0].source.splitlines()[0].lstrip('# ') for k, book in books.items()}
             index = ''.join(f'<li><a href="#{k}">{html.escape(v)}</a></li>' for k, v in titles.items())
             title = f"The paper's figures, from {public_name(run.name)}"
             atomic_write(out, _html_page(title, f'<ul>{index}</ul>{sections}'))

@@ -112,16 +112,14 @@ def reproduce(
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
     if bits != 4: kwargs |= dict(bits=bits)
     asked = dict(command='reproduce', version=__version__, preset=preset, model=_source_mark(model),
-                 texts=_source_mark(texts), judge_texts=_source_mark(judge))
+                 texts=_source_mark(texts), judge_texts=_source_mark(judge), ns=ns and sorted(ns), only=only,
+                 share=share, bits=bits, questions=[_source_mark(o) for o in questions or []],
+                 load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper':
         table, gb = paper_budget(model, model, ns, only, share, bits, questions)
         rows = table.to_string(index=False, float_format='{:.1f}'.format)
         if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
                            f'and {gb:.0f} GB of memory at least.')
-    changes = dict(ns=ns and sorted(ns), only=only, share=share, bits=bits)
-    asked |= {k: v for k, v in changes.items() if v not in (None, 1)}
-    asked['questions'] = [_source_mark(o) for o in questions or []]
-    asked |= {k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')}
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -132,6 +130,7 @@ def reproduce(
         seconds[name] = round(time.perf_counter() - start, 1)
 
     with work_folder(out, asked, not force or goes_on(out, asked), force, reads) as work:
+        from prunebook.paper.report import _html_page, _page_html, _run_pages, report  # torch comes with it
         with step('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
         known = getattr(LayerStack(whole).config, 'max_position_embeddings', None) or p.max_length
@@ -145,7 +144,6 @@ def reproduce(
             for name, part in sweeps.items():
                 with step(f'prune, heal and evaluate: {name}'):
                     sweep(whole, tok, part, work, dist, progress, name)
-            from prunebook.paper.report import report  # loads torch, which the command line does without
             with step('report'):
                 if sweeps: report(work, force=True, progress=progress)
                 else: write_distances(dist, work)  # figures 1 and 4
@@ -156,7 +154,11 @@ def reproduce(
             told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
             with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
-            _write_report(work, progress)
+            page = _run_pages(work, ['result'], progress=progress)['result']
+            (work/'figures').mkdir(exist_ok=True)
+            body = _page_html('result', page, work/'figures')
+            atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
+            atomic_write(work/'report.html', _html_page('The result of a run', body))
         (work/'asked.json').unlink()
     return Path(out)
 
@@ -283,12 +285,3 @@ def write_distances(dist: LayerDistances, out: Path) -> None:
     for name, ax in dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)).items():
         for kind in ('png', 'svg'): save_figure(ax, out/f'{name}.{kind}')
         plt.close(ax.figure)
-
-def _write_report(work, progress):
-    "best_blocks.csv, figures and report.html of the run in `work`"
-    from prunebook.paper.report import _html_page, _page_html, _run_pages
-    page = _run_pages(work, ['result'], progress=progress)['result']
-    (work/'figures').mkdir(exist_ok=True)
-    body = _page_html('result', page, work/'figures')
-    atomic_write(work/'best_blocks.csv', LayerDistances.load(work).best_blocks().to_csv(index=False))
-    atomic_write(work/'report.html', _html_page('The result of a run', body))

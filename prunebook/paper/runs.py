@@ -135,19 +135,19 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     refuse((not path.exists(), f'{folder}: there is no run here (a folder with run.json and results.csv). Give a '
             'folder that `prunebook sweep` or `prunebook reproduce` wrote.'))
     text, table, count = instance(str, 'a text'), instance(dict, 'an object'), whole()
-    def check(where, found, rules):
+    def check(where, found, **rules):
         for k, rule in rules.items():
             if not rule.test(found.get(k)): raise ValueError(f'{where}: {k}={found.get(k)!r}, not {rule.allowed}')
     with _file_of_run(path):
         record = read_json(path)
-        check('run', record, dict(format=one_of(1), model=table, sweeps=table))
-        fits = Rule(lambda v: isinstance(v, list) and len(v) == record['model']['depth'] and all(map(count.test, v)),
-                    'a number of parameters for each layer')
-        check('model', record['model'], dict(depth=whole(1, 10**6), parameters=count, layer_parameters=fits,
-                                             fingerprint=text, name=text))
-        check('sweeps', record['sweeps'], dict.fromkeys(record['sweeps'], table))
-        kinds = dict(config=table, dtype=text, plans=table, starts=instance(list, 'a list'), healing=table, items=table)
-        for name, o in record['sweeps'].items(): check(f'sweep {name!r}', o, kinds)
+        check('run', record, format=one_of(1))
+        model, sweeps = record['model'], record['sweeps']
+        check('model', model, depth=whole(1, 10**6), parameters=count, fingerprint=text, name=text)
+        fits = lambda v: isinstance(v, list) and len(v) == model['depth'] and all(map(count.test, v))
+        check('model', model, layer_parameters=Rule(fits, 'a number of parameters for each layer'))
+        for name, o in sweeps.items():
+            check(f'sweep {name!r}', o, config=table, dtype=text, plans=table, starts=instance(list, 'a list'),
+                  healing=table, items=table)
     return record
 
 def _read_results(path: str | Path) -> 'pd.DataFrame':
@@ -211,32 +211,29 @@ class Run:
         self.folder, self.model = Path(os.path.abspath(folder)), model
 
     def __enter__(self) -> Run:
+        import pandas as pd
+        place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
         with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             held.enter_context(lock(self.folder))
-            self._read()
+            new = dict(format=1, model=self.model, distances=None, sweeps={})
+            self.record = read_record(self.folder) if place['record'].exists() else new
+            was, now = self.record['model'], self.model
+            refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: '
+                    f'{was["name"]} ({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
+                    'another folder.'))
+            self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
+            if place['results'].exists():
+                self.table, items = _read_results(place['results']), _items_by_key(place['items'])
+                with _file_of_run(place['items']):
+                    keys = list(self.table[KEYS].itertuples(index=False, name=None))
+                    if lost := [k for k in keys if k not in items]:
+                        raise ValueError(f'it lacks the items of {len(lost)} rows, such as {lost[0]}')
+                self.items = {k: items[k] for k in keys}  # without those of scores that have no row
             self.close = held.pop_all().close
         return self
 
     def __exit__(self, *error: Any) -> None: self.close()
-
-    def _read(self):
-        "Record, table and items, without the items of scores that have no row"
-        import pandas as pd
-        place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
-        new = dict(format=1, model=self.model, distances=None, sweeps={})
-        self.record = read_record(self.folder) if place['record'].exists() else new
-        was, now = self.record['model'], self.model
-        refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: {was["name"]} '
-                f'({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use another folder.'))
-        self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
-        if not place['results'].exists(): return
-        self.table, items = _read_results(place['results']), _items_by_key(place['items'])
-        with _file_of_run(place['items']):
-            keys = list(self.table[KEYS].itertuples(index=False, name=None))
-            if lost := [k for k in keys if k not in items]:
-                raise ValueError(f'it lacks the items of {len(lost)} rows, such as {lost[0]}')
-        self.items = {k: items[k] for k in keys}
 
     def has(self, *key: Any) -> bool:
         "Is this score in the table?"
@@ -249,12 +246,9 @@ class Run:
         text = re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text)
         atomic_write(self.folder/_FILES['record'], text + '\n')
 
-    def add(self, key: Sequence[Any], score: LossScore | ParentScore | Score, layers: Sequence[int]) -> None:
-        "Store a score: `key` is sweep, strategy, n, healed, seed, task; `layers` are those dropped"
-        self.add_all([(key, score, layers)])
-
-    def add_all(self, scores: Iterable[tuple]) -> None:
-        "Store several scores in one go, as `add` does each. Items are written first: no row is ever without its items"
+    def add_all(self, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None:
+        """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped. Items are
+        written first: no row is ever without its items"""
         import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
         made = {tuple(key): _as_rows(key, score, layers, self.model) for key, score, layers in scores}
         if not made: return

@@ -160,15 +160,10 @@ class Row(NamedTuple):
     healed: bool
     task: str
 
-def check_sweep(
-    config: SweepConfig,
-    depth: int,            # Layers of the model
-    out: str | Path,
-    name: str = 'main',
-    distances: LayerDistances | None = None,  # As in `sweep`
-    reads: Sequence[str | Path] = ()  # What else is read, such as the model's folder
-) -> None:
-    "Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work. No model is needed"
+def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'main',
+                distances: LayerDistances | None = None, reads: Sequence[str | Path] = ()) -> None:
+    """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
+    before it is loaded. `reads` is what else is read, such as the model's folder"""
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
@@ -360,11 +355,9 @@ def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
         files = [p for p in sorted(place.rglob('*')) if p.is_file() and not p.name.startswith('.')]
         return made, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
 
-def score_units(
-    run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', config: SweepConfig,
-    units: Sequence[Sequence[Row]],
-    progress: bool = True, ray: Any = None  # As in `sweep`
-) -> 'pd.DataFrame':
+def score_units(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
+                config: SweepConfig, units: Sequence[Sequence[Row]], progress: bool = True,
+                ray: Any = None) -> 'pd.DataFrame':
     "Make the missing rows of a sweep that was started, and store each as soon as it is there"
     def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)
     def missing(rows): return [row for row in rows if not run.has(*key(row))]

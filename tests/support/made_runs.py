@@ -1,9 +1,7 @@
 "Run folders of made scores, written by the library's own writer, with a truth that is known."
 import json
 import math
-import random
 from dataclasses import asdict, replace
-from itertools import product
 from pathlib import Path
 import numpy as np
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
@@ -160,43 +158,3 @@ def examples(m, task='quiz'):
         for n, p in zip(x, shapes['plateau']):
             score = replace(choice(p + .02 * (shots > 0), task, seed=order, noise=.02), shots=shots)
             m.add(name, score, 'similarity' if n else 'none', n)
-
-
-def random_run(root, seed):
-    "A run as a reader may leave it: any strategies, tasks, lengths and recipes, stopped anywhere; returns its root"
-    r, m = random.Random(seed), Made(root)
-    tasks = r.sample(['arc_easy', 'mmlu', 'boolq', 'piqa', 'quiz', 'hellaswag'], r.randint(1, 3))
-    ns, kind = x[:r.randint(2, len(x))], r.choice(list(shapes))
-    if r.random() < .6: fill(m, kind=kind, tasks=tasks, ns=ns)
-    else:
-        what, m = r.choice(['loss', 'answers']), m.config('main')
-        strategies = r.choice([('similarity',), ('simple',), ('similarity', 'simple'), ('middle', 'best_loss')])
-        for n, p in zip(map(int, ns), shapes[kind]):
-            for s in strategies if n else ('none',):
-                for score in [loss(3 + .2 * n, seed=n)] if what == 'loss' else [choice(p, t) for t in tasks]:
-                    m.add('main', score, s, n)
-    if r.random() < .4:
-        for n, t in product(map(int, ns[1:]), tasks): m.add('main', choice(.8 - .03 * n, t), 'similarity', n, True)
-    for steps in r.sample([2, 5, 10, 20, 50], r.randint(0, 4)):
-        cuts, excess = r.sample([1, 2, 4, 6, 8], r.randint(1, 5)), r.choice([.1, 0, -.4])
-        changes = r.choice([{}, {}, dict(learning_rate=1e-4)])
-        lengths(m, steps, lambda n: excess, lambda n: .25 * n, cuts, **changes)
-        if r.random() < .5: healed_base(m, r.choice([[], tasks]), steps=steps)
-    if r.random() < .3: healed_base(m, tasks, rank=2)
-    for add in (ranks, seeds, controls, lambda m: examples(m, tasks[0])):
-        if r.random() < .3: add(m)
-    if r.random() < .3:
-        for n, p in zip(map(int, ns), shapes['at_once']):
-            m.add('main', choice(p, 'gsm8k', scoring='generated'), 'similarity' if n else 'none', n)
-    if r.random() < .4:
-        for k in r.sample(sorted(m.scores), len(m.scores) // r.choice([2, 4, 10])): del m.scores[k]
-    m.write()
-    if r.random() < .7: distances(lambda n: 3).save(root)
-    return m.root
-
-
-def healed_base(m, tasks, **changes):
-    "The unpruned model, healed"
-    name = f'base-{len(m.sweeps)}'
-    m.config(name, healing=changes).add(name, loss(2.9), 'none', 0, True)
-    for t in tasks: m.add(name, choice(.8, t), 'none', 0, True)
