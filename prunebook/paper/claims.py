@@ -583,7 +583,8 @@ def _choices(run): return run.tasks() or ['mmlu']
 def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
 
 CLAIMS = dict(
-    C1=Claim('for small n the best block lies in the deep half', lambda run, task: deep_minima(run.distances)),
+    C1=Claim('for small n the block of least angle lies in the deep half',
+             lambda run, task: deep_minima(run.distances)),
     C2=Claim('blocks with the last layer are the least alike, or nearly',
              lambda run, task: _last_layer_apart(run.distances)),
     C3a=Claim('unhealed, accuracy stays on a plateau, then collapses', task_plateau, _choices),
@@ -609,6 +610,7 @@ def judge_claim(run: RunFolder, claim: str, task: str = '') -> Finding:
 def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:
     "Claim by model: one word and one number each; † is not significant after correction over the run's claims"
     def cell(o):
+        if o.reason == 'not_measured': return 'not measured'
         if not o.number: return f'{o.word} ({o.reason.replace("_", " ")})'
         return f'{o.word} {o.number.split()[0]}{" †" if o.decided and not o.stands else ""}'
     return pd.DataFrame({r.name: {f'{k}: {v.says}': cell(r.finding(k)) for k, v in CLAIMS.items()} for r in runs})
