@@ -139,15 +139,18 @@ class HealingResult:
 def _check_input(model, tokenizer, config, teacher, inplace):
     """The teacher, loaded, if the recipe needs one. Raises `PrunebookError` for a model or a teacher that cannot be
     used, and logs a warning if the model was not pruned"""
-    stack, method = LayerStack(model), METHODS[config.method]
+    from prunebook.healing.packing import documents_isolated
+    stack, method, objective = LayerStack(model), METHODS[config.method], OBJECTIVES[config.objective]
     quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
     refuse((quantised and not inplace, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
             'Load it without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the folder of '
             'the checkpoint instead of the model.'),
            (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
             f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller '
-            'batch_tokens or max_length takes less memory too.'))
-    if 4 in (config.bits, OBJECTIVES[config.objective].needs_teacher and config.teacher_bits): quantization(4)
+            'batch_tokens or max_length takes less memory too.'),
+           (objective.top and config.packing != 'none' and not documents_isolated(stack), f'{config.objective}: '
+            f'{type(model).__name__} cannot keep attention inside a document of a packed row. Use packing="none".'))
+    if 4 in (config.bits, objective.needs_teacher and config.teacher_bits): quantization(4)
     check_length(config.max_length, stack.config, stack.positions)
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
@@ -237,12 +240,8 @@ def heal(
             else:
                 if OBJECTIVES[config.objective].top:
                     from prunebook.healing.teacher import top_k_rows
-                    from prunebook.healing.packing import documents_isolated
-                    isolated = config.packing == 'none' or documents_isolated(model)
-                    refuse((isolated is False, f'{config.objective}: {type(model).__name__} cannot keep attention '
-                            'inside a document of a packed row. Use packing="none".'))
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
-                                               teacher_folder or folder/'teacher', isolated is None, progress)
+                                               teacher_folder or folder/'teacher', progress)
                 run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
                               inplace=on_disk, save=save, progress=progress)
                 now = config

@@ -159,7 +159,6 @@ def top_k_rows(
     rows: Rows,
     k: int,
     folder: str | Path,   # Where the files are kept; it may be that of other runs
-    whole: bool = False,  # Does a document see those before it in its row, since the model takes no positions?
     progress: bool = True,
     batch_tokens: int | None = None
 ) -> tuple[Rows, TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
@@ -169,7 +168,7 @@ def top_k_rows(
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)
     counted = (rows.pos > 0) & (True if rows.learn is None else rows.learn)
-    begins = rows.ends[:-1] if whole else np.flatnonzero(rows.pos == 0)
+    begins = np.flatnonzero(rows.pos == 0)
     used = np.zeros(len(rows.flat) + 1, int)  # some rows may never come
     for r in np.unique(rows.order): used[rows.ends[r:r + 2]] += 1, -1
     used, units = used.cumsum() > 0, {}
