@@ -131,9 +131,10 @@ def test_claims_of_a_run_that_is_as_the_paper_says(made):
     assert any(not o.decided for o in tested) and all(o.stands for o in tested if o.word == HOLDS)
     at = run.items('quiz').collapse
     assert .2 <= at.kept < at.lost <= .55 and run.items('quiz').kept == 4
-    words = r'(holds|fails|undecided|not informative)( -?[0-9.]+( †)?| \([a-z ]+\))$'
+    words = r'((holds|fails|undecided|not informative)( -?[0-9.]+( †)?| \([a-z ]+\))|not measured)$'
     table, short = claims_table([run]), rulings_table([run], ['C3a', 'C6a'])
     assert list(table) == ['model'] and len(table) == 13 and table.model.str.match(words).all(), table.model
+    assert {o[:3] for o in table.index[table.model == 'not measured']} == {'C6a', 'C6b', 'C7a', 'C7b'}
     assert len(short) == 3 and short.number.iloc[-1] == '' and short.threshold.iloc[0] == '0.5'
     for n in x: made.add('main', choice(.2, 'dull'), 'similarity' if n else 'none', n)
     tasks = [set(rulings_table([open_run(made.root)], ['C3a'], known=o).model.str.split(', ').str[1]) for o in (0, 1)]
