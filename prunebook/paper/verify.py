@@ -217,7 +217,9 @@ def _turns(strata, done) -> Iterator[tuple[list[_Stratum], np.ndarray]]:
         groups: dict[Any, list[_Stratum]] = {}
         for o in todo: groups.setdefault((o.draw(), len(o.found)), []).append(o)
         for (_, n), own in groups.items():
-            yield own, own[0].order[n:n + (min(8, 4**turn) if own[0].task.kind == 'loss' else min(48, 3 * 4**turn))]
+            o = own[0]
+            first, most = (len(o.order),) * 2 if o.heal_again else (1, 8) if o.task.kind == 'loss' else (3, 48)
+            yield own, o.order[n:n + min(most, first * 4**turn)]
         turn += 1
 
 # %% ../../nbs/paper/trust.ipynb #trust060
