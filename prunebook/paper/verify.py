@@ -29,17 +29,17 @@ __all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_eviden
            'kept_runs', 'claim_rows', 'Verification', 'verify']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
-# of z, by kind and by the coarser of the two dtypes
-TOLERANCE = dict(choice=dict(float32=.01, bfloat16=.2), loss=dict(float32=.01, bfloat16=.3))
+# of z, by kind: both numbers in bfloat16, both in float32, or anything else
+TOLERANCE = dict(choice=dict(bfloat16=.04, float32=.001, mixed=.05), loss=dict(bfloat16=.005, float32=.001, mixed=.02))
 HEAL_AGAIN = 5120        # tokens of a healing that is done again, if its adapter is not there
 ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
 # probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
 _HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
 
 def deviation(stored: Sequence[float], here: Sequence[float]) -> float:
-    "z of an item: the largest difference of its numbers (nats), by the root of their size"
+    "z of an item: the largest difference of its numbers (nats), as a share of one nat more than their size"
     a, b = np.asarray(stored, float), np.asarray(here, float)
-    return float((np.abs(b - a) / np.sqrt(1 + np.abs(b))).max())
+    return float((np.abs(b - a) / (1 + np.abs(b))).max())
 
 def log_evidence(counts: np.ndarray) -> np.ndarray:
     "(rows, 4) items that agree, are near ties, contradict, contradict grossly → (rows,) log E against each row"
@@ -116,10 +116,11 @@ class _Stratum:
     def judged(self, score: Any, dtypes: Sequence[str]) -> np.ndarray:
         "Drawn items that agree, are near ties, contradict, and contradict grossly"
         kind, counts = self.task.kind, np.zeros(4, int)
-        limit = max(TOLERANCE[kind].get(o, TOLERANCE[kind]['bfloat16']) for o in dtypes)
-        for i, here in zip(self.order, self.found):
-            z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], here)
-            tie = kind == 'choice' and np.argmax(here) != np.argmax(score.logprobs[i])
+        known, (stored, here) = TOLERANCE[kind], dtypes
+        limit = known.get(stored, known['mixed']) if stored == here else known['mixed']
+        for i, numbers in zip(self.order, self.found):
+            z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], numbers)
+            tie = kind == 'choice' and np.argmax(numbers) != np.argmax(score.logprobs[i])
             counts[3 if not z <= 3 * limit else 2 if z > limit else 1 if tie else 0] += 1
         return counts
 
