@@ -268,7 +268,7 @@ def _prune(
     gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
     strategy: str = 'similarity',  # how to choose them: {strategies}
-    distances: str | None = None,  # result of `prunebook similarity`; measured if not given
+    distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: {stacks}
     in_memory: bool = False,       # load the model and save the rest; --dtype, --bits and --trust-remote-code imply it
     force: bool = False,           # replace the folder if it is there
@@ -312,6 +312,9 @@ def _prune(
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
+        if distances and os.path.exists(os.path.join(distances, 'run.json')):
+            from prunebook.paper.verify import measured
+            noted['measured'] = measured(distances, plan.layers)
         if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
@@ -327,20 +330,30 @@ def _check(
     *,
     files_only: bool = False,   # read headers and config only; do not load and run it
     serve: Sequence[str] | None = None,  # also compare with transformers, by rules and runs, in these stacks: {stacks}
+    claims: str | None = None,  # the run that the card names: are the numbers on the card confirmed?
+    minutes: float = 2,         # with --claims: at most
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     """Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache.
-    Exit code 1 if not."""
+    Exit code 1 if not, or if the numbers on its card are rejected."""
     from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
+    if claims:
+        from prunebook.paper.runs import read_record
+        read_record(claims)
     if not files_only and os.path.isdir(folder):
         _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
-    if problems or not serve: return found
+    if problems: return found
+    if claims:
+        from prunebook.paper.verify import verify_card
+        card = verify_card(folder, claims, minutes, progress=False)
+        found |= dict(sound=card.verdict != 'rejected', claims=card.verdict, reason=card.reason)
+    if not serve: return found
     served = pb.serving_report(folder, serve, run=not files_only)
     rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
-    return found | dict(sound=all(o.right for o in served), serving=rows)
+    return found | dict(sound=found['sound'] and all(o.right for o in served), serving=rows)
 
 @command('prunebook export pruned pruned.gguf --type q8_0')
 def _export(

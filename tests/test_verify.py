@@ -138,6 +138,20 @@ def test_a_model_that_is_not_at_hand_and_another_tokenizer_confirm_nothing(run, 
     assert main(['verify', str(run), '--no-progress']) == 3 and 'nowhere/model' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
+def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_path, capsys):
+    folder, run = tmp_path/'small', str(results/'demo')
+    assert main(['prune', 'demo', str(folder), '--n', '4', '--distances', run, '--no-progress']) == 0
+    assert '| arc_easy | 0.492 |' in (folder/'README.md').read_text()
+    assert main(['check', str(folder), '--claims', run, '--minutes', '.2', '--json']) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.rindex('\n{'):])['claims'] in ('confirmed', 'undecided')
+    config = json.loads((folder/'config.json').read_text())
+    config['prunebook']['measured']['rows'][0]['value'] -= .05
+    (folder/'config.json').write_text(json.dumps(config))
+    assert main(['check', str(folder), '--claims', run]) == 1 and 'something else' in capsys.readouterr().out
+
+
 def test_the_rule_keeps_its_promise():
     rng, rejected = np.random.default_rng(0), 0  # as many contradictions as are allowed, looked at after every item
     p = [_HONEST[0], 0, 1 - _HONEST[0] - _HONEST[3], _HONEST[3]]

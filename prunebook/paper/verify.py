@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import prunebook
-from ..core import PrunebookError, atomic_write, digest, first_line, read_json
+from ..core import PrunebookError, atomic_write, digest, first_line, read_json, refuse
 from ..data.texts import tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import Task
@@ -26,7 +26,7 @@ from ..pruning.strategies import Plan, prune_model
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files',
-           'kept_runs', 'claim_rows', 'Verification', 'verify']
+           'kept_runs', 'claim_rows', 'Verification', 'verify', 'measured', 'verify_card']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 # of z, by kind: both numbers in bfloat16, both in float32, or anything else
@@ -315,3 +315,33 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
     most = max(o for i, o in enumerate(shares) if i not in lacks)
     said += f'; less than {share:.2%} are false, and in a single row less than {most:.1%}'
     return 'confirmed' if share < SHARE else 'undecided', said, words, shares
+
+# %% ../../nbs/paper/trust.ipynb #card0002
+def measured(run: str | Path, layers: Sequence[int]) -> dict[str, Any]:
+    """What a run says of its model without exactly these layers, not healed: its name, and a row for each task. For the
+    record of a pruned checkpoint, from which its card is made"""
+    table, cut = read_run(run), ' '.join(map(str, sorted(layers)))
+    own = table[~table.healed.astype(bool) & (table.layers == cut)].drop_duplicates('task')
+    return dict(run=Path(run).name, rows=own[['task', 'metric', 'value', 'low', 'high', 'count']].to_dict('records'))
+
+def verify_card(
+    folder: str | Path,        # A pruned checkpoint
+    run: str | Path,           # The run that its card names
+    minutes: float = 10, seed: int | None = None, progress: bool = True  # As in `verify`
+) -> Verification:
+    "Are the numbers on a checkpoint's card confirmed? Raises `PrunebookError` if it has none"
+    record = read_json(Path(folder)/'config.json').get('prunebook') or {}
+    layers, said = record.get('dropped', []), record.get('measured') or {}
+    refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
+    if said['rows'] != measured(run, layers)['rows']: return _rejected(run, 'the card says something else than the run')
+    model, tokenizer = _load(read_record(run), None, None, 'auto', [], progress)
+    pruned, _ = load_model(str(folder), str(model.dtype).removeprefix('torch.'), progress=progress)
+    stack = LayerStack(model)
+    with stack.view([i for i in range(len(stack)) if i not in layers]) as small:
+        if fingerprint(small) != fingerprint(pruned):
+            return _rejected(run, 'the weights are not those of the run\'s model without these layers')
+    del pruned
+    return verify(run, minutes, seed, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
+                  progress=progress)
+
+def _rejected(run, why): return Verification('rejected', why, Path(run).name, 0, 0., pd.DataFrame())

@@ -287,9 +287,17 @@ def model_card(record: dict[str, Any]) -> str:
              'made with': ', '.join(_sanitize(f'{k} {v}') for k, v in record['versions'].items())}
     served = ', '.join(_sanitize(f'{k}: {v}') for k, v in record.get('serving', {}).items())
     if served: rows['Serving'] = f'{served} (by rules, against transformers)'
+    said, run = [], record.get('measured') or {}
+    if run.get('rows'):
+        said = ['## Measured', '',
+                f'In the run {_sanitize(run["run"])}, of the model without these layers, not healed. '
+                '`prunebook check FOLDER --claims RUN` scores some of the items again.', '',
+                '| task | value | 95 % interval |', '|---|---|---|',
+                *(f'| {_sanitize(o["task"])} | {o["value"]:.4g} | {o["low"]:.4g} to {o["high"]:.4g} |'
+                  for o in run['rows']), '']
     return '\n'.join(['---', *base, 'library_name: transformers', 'tags: [prunebook, layer-pruning]', '---', '',
         f'# {Path(source).name or "A model"} without {n} of its {depth} layers', '', 'Layers are counted from 0.', '',
-        '| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in rows.items()), '',
+        '| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in rows.items()), '', *said,
         'The same record is in `config.json` under `prunebook`.', ''])
 
 def sound_record(record: Any) -> bool:
