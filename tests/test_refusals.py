@@ -74,6 +74,7 @@ shrink demo {full} --drop 2                                  | full
 shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
+check {folder} --claims {missing}                           | missing.jsonl
 export {missing} {out}.gguf                                  | missing.jsonl
 export demo {out}.gguf --type q1                             | q1
 export demo {out}.bin                                        | out.bin
