@@ -11,6 +11,7 @@ DOZEN = ('llama', 'qwen2_moe', 'gemma3_text', 'gemma4_text', 'gpt2', 'gpt_neo', 
          'bamba', 'recurrent_gemma', 'minicpm3')
 REFUSED = ('minimax', 'rwkv', 'xlm', 'inkling2_text')
 
+@pytest.mark.thorough
 def test_a_dozen(tmp_path):
     known = [o for o in DOZEN + REFUSED if o in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
     rows = {r['architecture']: r for r in architectures.walk(known, tmp_path)}

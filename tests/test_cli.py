@@ -188,6 +188,7 @@ def test_without_docstrings(own, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_no_progress_is_silent(own, tmp_path):
     args = ['--n', '1', '--texts', own/'texts.txt', '--max-length', '64', '--no-progress']
     done = run('prune', own/'model', tmp_path/'out', *args)

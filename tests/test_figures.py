@@ -153,6 +153,7 @@ for o in sys.argv[1:]: save_figure(ax, o)
 '''
 
 
+@pytest.mark.thorough
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     "In processes with other seeds of hashing, and at another time"
     files = []

@@ -52,6 +52,7 @@ def test_distances_and_losses(float_demo):
         assert max(off.values()) < tolerance, {k: v for k, v in off.items() if v >= tolerance}
 
 
+@pytest.mark.thorough
 def test_threads(float_demo):
     was, found = torch.get_num_threads(), []
     try:

@@ -355,6 +355,7 @@ run(prune_model(tiny(), [2, 3]), SMALL.replace(steps=1), out=sys.argv[1])
 '''
 
 
+@pytest.mark.thorough
 def test_the_same_bytes_under_any_hash_seed(tmp_path):
     found = []
     for seed in ('0', '1', '2'):

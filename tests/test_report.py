@@ -151,6 +151,7 @@ def asks_for(folder, source):
     return made.root
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('online', [False, True])
 def test_the_hub_is_asked_only_on_request(tmp_path, monkeypatch, online):
     run = asks_for(tmp_path/'run', 'lab/questions')
@@ -162,6 +163,7 @@ def test_the_hub_is_asked_only_on_request(tmp_path, monkeypatch, online):
         assert bool(came) == online
 
 
+@pytest.mark.thorough
 def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path, monkeypatch):
     lines = [json.dumps(dict(question=f'secret {i}', answer=str(i % 4))) for i in range(600)]
     (tmp_path/'mine.jsonl').write_text('\n'.join(lines))

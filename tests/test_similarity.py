@@ -222,6 +222,7 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     with pytest.raises(PrunebookError, match='damaged'): run()
 
 
+@pytest.mark.thorough
 def test_killed_twenty_times(tmp_path):
     "SIGKILL at random moments of the measuring. The next start goes on, and ends in the same bits"
     import random
