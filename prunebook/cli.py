@@ -313,8 +313,11 @@ def _prune(
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
         if distances and os.path.exists(os.path.join(distances, 'run.json')):
+            from prunebook.healing.adapters import checkpoint_fingerprint
+            from prunebook.model.stack import fingerprint
             from prunebook.paper.verify import measured
-            noted['measured'] = measured(distances, plan.layers)
+            own = fingerprint(load()[0]) if memory else checkpoint_fingerprint(folder)
+            noted['measured'] = measured(distances, plan.layers, own)
         if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']

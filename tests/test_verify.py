@@ -146,6 +146,11 @@ def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_pat
     assert main(['check', str(folder), '--claims', run, '--minutes', '.2', '--json']) == 0
     out = capsys.readouterr().out
     assert json.loads(out[out.rindex('\n{'):])['claims'] in ('confirmed', 'undecided')
+    other = shutil.copytree(run, tmp_path/'other')  # a run of another model says nothing of this one
+    record(other, lambda o: o['model'].update(fingerprint='f00d'))
+    assert main(['prune', 'demo', str(tmp_path/'no'), '--n', '4', '--distances', str(other), '--no-progress']) == 0
+    assert '## Measured' not in (tmp_path/'no'/'README.md').read_text()
+    assert main(['check', str(tmp_path/'no'), '--claims', run]) == 2
     config = json.loads((folder/'config.json').read_text())
     config['prunebook']['measured']['rows'][0]['value'] -= .05
     (folder/'config.json').write_text(json.dumps(config))

@@ -317,9 +317,11 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
     return 'confirmed' if share < SHARE else 'undecided', said, words, shares
 
 # %% ../../nbs/paper/trust.ipynb #card0002
-def measured(run: str | Path, layers: Sequence[int]) -> dict[str, Any]:
+def measured(run: str | Path, layers: Sequence[int], fingerprint: str | None = None) -> dict[str, Any]:
     """What a run says of its model without exactly these layers, not healed: its name, and a row for each task. For the
-    record of a pruned checkpoint, from which its card is made"""
+    record of a pruned checkpoint, from which its card is made. Nothing if the run is of a model with another
+    `fingerprint`"""
+    if fingerprint not in (None, read_record(run)['model']['fingerprint']): return {}
     table, cut = read_run(run), ' '.join(map(str, sorted(layers)))
     own = table[~table.healed.astype(bool) & (table.layers == cut)].drop_duplicates('task')
     return dict(run=Path(run).name, rows=own[['task', 'metric', 'value', 'low', 'high', 'count']].to_dict('records'))
@@ -334,7 +336,8 @@ def verify_card(
     layers, said = record.get('dropped', []), record.get('measured') or {}
     refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
     if said['rows'] != measured(run, layers)['rows']: return _rejected(run, 'the card says something else than the run')
-    model, tokenizer = _load(read_record(run), None, None, 'auto', [], progress)
+    stored = [o.removeprefix('torch.') for o in read_run(run).dtype]
+    model, tokenizer = _load(read_record(run), None, None, 'auto', stored, progress)
     pruned, _ = load_model(str(folder), str(model.dtype).removeprefix('torch.'), progress=progress)
     stack = LayerStack(model)
     with stack.view([i for i in range(len(stack)) if i not in layers]) as small:
