@@ -578,7 +578,7 @@ class Claim(NamedTuple):
     test: Callable[[RunFolder, str], Finding]  # Of a run and a task; raises `Unmeasured`
     tasks: Callable[[RunFolder], list[str]] = lambda run: ['']  # On which it is tested
 
-def _choices(run): return run.tasks() or ['mmlu']
+def _choices(run): return [o for o in run.tasks() if 'scoring=' not in o] or ['mmlu']  # asked as the paper asks
 
 def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
 
