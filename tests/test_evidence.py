@@ -29,14 +29,13 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location('abilities', root/'tools'/'abilities.py')
     abilities = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(abilities)
-    words = ['--smoke', '--dtype', 'float32', '--work', str(tmp_path/'work'), '--results', str(tmp_path/'out'),
-             '--only', 'parent', 'self-top-2']
+    words = ['--smoke', '--dtype', 'float32', '--work', str(tmp_path), '--only', 'parent', 'self-top-2']
     abilities.main(words)
-    files = {o: o.stat().st_mtime_ns for o in (tmp_path/'out').rglob('*.json')}
-    assert {o.name for o in (tmp_path/'out'/'self-top-2').iterdir()} == {
+    files = {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
+    assert {o.name for o in (tmp_path/'scores'/'self-top-2').iterdir()} == {
         'agreement.json', 'c4.json', 'gsm8k_shots_0.json', 'healing.json'}
     abilities.main(words)
-    assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'out').rglob('*.json')}
+    assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
     assert 'share no eight words' in capsys.readouterr().out
 
 

@@ -1,9 +1,10 @@
 """Which healing brings written answers back? `python tools/abilities.py` makes or resumes the arms of experiment M.
 
 The design, written before the first row, is on the page discoveries/design. An arm is a cut of Qwen2.5-Coder-1.5B, the
-texts and the objective of its healing, and a seed. Its scores stand in nbs/results/abilities/ARM, a file a task, which
-are read and left alone; its healing works in a folder of --work and goes on there after a stop. `--only ARM …` makes
-some arms, `--list` shows them, `--smoke` runs the same on the demo model in a minute. One run at a time.
+texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a file a task, which are read
+and left alone; its healing works in a folder of --work and goes on there after a stop. `--only ARM …` makes some arms,
+`--tasks TASK …` some of their scores, `--list` shows what is there, `--publish` writes all of it into nbs/results,
+`--smoke` runs the same on the demo model in a minute. One run at a time.
 """
 import argparse
 import inspect
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from prunebook import HealingConfig, evaluate, heal, load_model, load_questions, load_texts, prune_model
 from prunebook.evaluation.scores import load_score
@@ -24,6 +26,7 @@ from prunebook.similarity.distances import LayerDistances
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 TOKENS = 102_400
+CHAT, PLAIN = {'gsm8k:shots=0': 400, 'humaneval': 164}, {'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}
 
 class Arm(NamedTuple):
     "A healing: layers dropped by similarity, what it learns (`None`: not healed), how, and with which seed"
@@ -69,20 +72,35 @@ def prompts(most):
     print(f'{len(apart)} of {len(said)} prompts share no eight words in a row with a scored question', flush=True)
     return [apart[i] for i in np.random.default_rng(0).permutation(len(apart))[:most]]
 
+def publish(scores, file):
+    "All items in one table, a row per arm, task and item; beside it, what is known of each healing"
+    def rows(path):
+        s = load_score(path)
+        answers = hasattr(s, 'right')
+        own = dict(right=s.right, written=s.written or None) if answers else dict(sum=s.sums, count=s.counts)
+        return pd.DataFrame(dict(arm=path.parent.name, task=s.task, item=range(s.n), seconds=s.seconds) | own)
+    notes = {o.parent.name: json.loads(o.read_text()) for o in sorted(scores.glob('*/healing.json'))}
+    table = pd.concat([rows(o) for o in sorted(scores.glob('*/*.json')) if o.name != 'healing.json'])
+    table.to_parquet(file, index=False, compression='zstd', compression_level=15)
+    file.with_suffix('.json').write_text(json.dumps(notes, indent=1) + '\n')
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--only', nargs='+', metavar='ARM')
+    p.add_argument('--tasks', nargs='+', metavar='TASK', default=[*CHAT, *PLAIN], help='these scores')
+    p.add_argument('--publish', action='store_true', help='write the table of all items into nbs/results')
     p.add_argument('--list', action='store_true', help='show the arms, and which scores they have')
     p.add_argument('--smoke', action='store_true', help='two steps, a few items, the demo model')
     p.add_argument('--dtype', default='bfloat16', help='float32 where 16 bits are slow')
     p.add_argument('--work', type=Path, default=Path('abilities-work'), help='where healings and answers are kept')
-    p.add_argument('--results', type=Path, default=RESULTS/'abilities')
     args = p.parse_args(argv)
-    known = arms(args.results)
-    if args.list: return print('\n'.join(f'{k}: {len(list((args.results/k).glob("*.json")))} files' for k in known))
+    scores = args.work/'scores'
+    known = arms(scores)
+    if args.list: return print('\n'.join(f'{k}: {len(list((scores/k).glob("*.json")))} files' for k in known))
+    if args.publish: return publish(scores, RESULTS/'abilities.parquet')
     if odd := set(args.only or ()) - set(known): p.error(f'no arms {sorted(odd)}; there are {", ".join(known)}')
-    chat, plain, new, size, most = {'gsm8k:shots=0': 400, 'humaneval': 164}, {
-        'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}, 400, (2, 512), 1000
+    if odd := set(args.tasks) - {*CHAT, *PLAIN}: p.error(f'no scores {sorted(odd)}; there are {[*CHAT, *PLAIN]}')
+    chat, plain, new, size, most = CHAT, PLAIN, 400, (2, 512), 400
     if args.smoke: chat, plain, new, size, most = {'gsm8k:shots=0': 3}, {'c4': 2, 'agreement': 2}, 48, (2, 128), 2
     parent, tok = load_model('demo' if args.smoke else 'qwen2.5-coder-1.5b', dtype=args.dtype)
     distances = LayerDistances.load(RESULTS/('demo' if args.smoke else 'qwen2.5-coder-1.5b'))
@@ -104,15 +122,15 @@ def main(argv=None):
                     teacher_folder=args.work/'teacher')
         note = dict(tokens=done.history[-1]['tokens'], steps=recipe.steps, seconds=done.seconds,
                     losses=[done.history[0]['loss'], done.history[-1]['loss']])
-        (args.results/name/'healing.json').write_text(json.dumps(note) + '\n')
+        (scores/name/'healing.json').write_text(json.dumps(note) + '\n')
         return done.model
 
     args.work.mkdir(parents=True, exist_ok=True)
-    for name in args.only or arms(args.results):
-        arm, place = arms(args.results)[name], args.results/name
+    for name in args.only or arms(scores):
+        arm, place = arms(scores)[name], scores/name
         place.mkdir(parents=True, exist_ok=True)
-        wanted = [(o, k, o in chat) for o, k in (chat | plain).items()
-                  if not (place/(re.sub('[:=,]', '_', o) + '.json')).exists() and (name, o) != ('parent', 'agreement')]
+        wanted = [(o, k, o in chat) for o, k in (chat | plain).items() if o in args.tasks
+                  and not (place/(re.sub('[:=,]', '_', o) + '.json')).exists() and (name, o) != ('parent', 'agreement')]
         if not wanted: continue
         model = prune_model(parent, distances.best_block(arm.n)) if arm.n else parent
         if arm.texts: model = healed(name, arm, model)
