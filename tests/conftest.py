@@ -1,6 +1,6 @@
 """Fixtures that many test files share, and the ranks of the tests: `fast`, everyday (neither mark), `thorough`, `slow`.
 No test asks the model hub. What is not there then fails at once, and the same everywhere."""
-import os
+import os, subprocess
 os.environ['HF_HUB_OFFLINE'] = '1'              # read when huggingface_hub is imported
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # read when torch is imported: the tests run in several processes
 import pytest
@@ -58,3 +58,17 @@ def tiny_folder(tmp_path_factory, tiny_model, tiny_tokenizer):
     "`tiny_model` as a saved checkpoint. Shared: read it, never write into it"
     from support.tiny import save
     return save(tmp_path_factory.mktemp('tiny')/'model', tiny_model, tiny_tokenizer)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    "`disk(kb)` mounts a file system of so many kB; where mounting is not allowed the test is skipped"
+    place = tmp_path/'disk'
+    place.mkdir()
+    def mount(kb):
+        made = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={kb}k', 'tmpfs', place], capture_output=True)
+        if made.returncode: pytest.skip('mounting is not allowed here')
+        return place
+    mount.change = lambda what: subprocess.run(['mount', '-o', f'remount,{what}', place], check=True)
+    yield mount
+    subprocess.run(['umount', '-l', place], capture_output=True)

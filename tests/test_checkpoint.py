@@ -1,24 +1,16 @@
 "Checkpoints on disk, by guarantee: the same cut as in memory, what transformers would load, whole or not at all."
-import json
-import os
-import resource
-import shutil
-import subprocess
-import sys
+import json, os, resource, shutil, subprocess, sys
 from types import SimpleNamespace
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
+import pytest, torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from support import architectures
-from support.checkpoints import (INDEX, absent, digest, edit_header, edit_json, has_layers, shard, synthetic, tensors)
-from support.tiny import save, tiny, word_tokenizer
-from prunebook.pruning.checkpoint import (check_checkpoint, prune_checkpoint, read_header, read_tensors, save_pruned,
-                                          sound_record)
 from prunebook.core import PrunebookError
-from prunebook.model.stack import _reload_differs
-from prunebook.model.stack import LayerStack
+from prunebook.model.stack import LayerStack, _reload_differs
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
 from prunebook.pruning.strategies import prune_model
+from support import architectures
+from support.checkpoints import INDEX, absent, digest, edit_header, edit_json, growth, shard, tensors
+from support.tiny import save, tiny, word_tokenizer
 
 ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},
@@ -81,14 +73,10 @@ def test_without_copy_file_range(saved, tmp_path, monkeypatch):
 
 # a checkpoint means what transformers would load
 
-def other(folder):
-    "The tensors of a checkpoint with other numbers"
-    return {k: v + 1 for k, v in tensors(folder).items()}
-
 def test_an_index_beside_a_single_file(saved, tmp_path):
     "transformers loads model.safetensors: both ways of pruning must cut the same weights"
-    save_file(other(saved), saved/'model.safetensors', {'format': 'pt'})
-    want = load_file(saved/'model.safetensors')
+    want = {k: v + 1 for k, v in tensors(saved).items()}
+    save_file(want, saved/'model.safetensors', {'format': 'pt'})
     prune(saved, tmp_path/'disk')
     save_pruned(prune_model(AutoModelForCausalLM.from_pretrained(saved), [1]), word_tokenizer(), tmp_path/'memory')
     a, b = tensors(tmp_path/'disk'), tensors(tmp_path/'memory')
@@ -101,11 +89,6 @@ def test_a_stale_index_is_ignored(single, tmp_path):
     assert check_checkpoint(single) == []
     prune(single, tmp_path/'out')
     assert check_checkpoint(tmp_path/'out') == [] and not (tmp_path/'out'/INDEX).exists()
-
-def test_weights_that_the_config_names(single, tmp_path):
-    edit_json(single/'config.json', transformers_weights='new.safetensors')
-    with pytest.raises(PrunebookError, match='new.safetensors'): prune(single, tmp_path/'bad')
-    assert check_checkpoint(single, run=False)
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     (saved/'notes.txt').write_text('mine')
@@ -131,19 +114,6 @@ def test_chat_templates_in_a_folder_are_kept(single, tmp_path):
     prune(single, tmp_path/'out')
     assert AutoTokenizer.from_pretrained(tmp_path/'out').chat_template == want and 'tools' in want
     assert not (tmp_path/'out'/'original').exists()
-
-def blobs(single, home):
-    "Move the tokenizer into a cache like the hub's, with links in its place: the layout of old --local-dir downloads"
-    (home/'blobs').mkdir(parents=True)
-    for i, p in enumerate(sorted(single.glob('tokenizer*'))):
-        shutil.move(p, home/'blobs'/f'{i:064x}')
-        p.symlink_to(home/'blobs'/f'{i:064x}')
-
-def test_a_tokenizer_linked_into_the_hub_cache_is_copied(single, tmp_path):
-    blobs(single, tmp_path/'hub'/'models--lab--m')
-    prune(single, tmp_path/'out')
-    assert (tmp_path/'out'/'tokenizer.json').is_file() and not (tmp_path/'out'/'tokenizer.json').is_symlink()
-    assert check_checkpoint(tmp_path/'out') == []
 
 def test_the_hub_cache_of_links_is_followed(saved, tmp_path):
     home = tmp_path/'models--a--b'
@@ -176,36 +146,19 @@ def test_an_adapter_beside_the_weights(single, tmp_path, caplog):
     assert 'adapter_config.json is not copied' in caplog.text
     assert not list((tmp_path/'out').glob('adapter*')) and check_checkpoint(tmp_path/'out') == []
 
-def test_a_folder_without_a_usable_tokenizer(single):
-    word_tokenizer().save_pretrained(single/'other')
-    gone = [p for p in single.glob('*token*')]
-    for p in gone: p.unlink()
-    assert any('no files of a tokenizer' in o for o in check_checkpoint(single, run=False))
-    (single/'tokenizer_config.json').write_text('{}')
-    assert any('tokenizer' in o for o in check_checkpoint(single))
-
-def test_a_tokenizer_of_another_model(tmp_path):
-    save(tmp_path/'few', tiny(layers=2, vocab_size=50))
-    save(tmp_path/'many', tiny(layers=2, vocab_size=5000))
-    for o in ('few', 'many'): assert any('the tokenizer has' in p for p in check_checkpoint(tmp_path/o))
+def test_a_tokenizer_that_is_absent_or_of_another_model(tmp_path):
+    for words in (50, 5000):
+        folder = save(tmp_path/f'{words}', tiny(layers=2, vocab_size=words))
+        assert any('the tokenizer has' in o for o in check_checkpoint(folder))
+    for p in folder.glob('*token*'): p.unlink()
+    assert any('no files of a tokenizer' in o for o in check_checkpoint(folder, run=False))
 
 @pytest.mark.parametrize('config', [
-    dict(stop_strings=['w1']), dict(num_beams=3), dict(num_return_sequences=2, do_sample=True),
-    dict(prompt_lookup_num_tokens=3),
-    dict(eos_token_id=list(range(99))), dict(min_new_tokens=50), dict(max_length=1), dict(return_dict_in_generate=True),
-    dict(repetition_penalty=9.), dict(use_cache=False), dict(cache_implementation='static')])
+    dict(num_beams=3), dict(num_return_sequences=2, do_sample=True), dict(eos_token_id=list(range(99))),
+    dict(max_length=1), dict(return_dict_in_generate=True), dict(use_cache=False)])
 def test_check_ignores_the_generation_settings(single, config):
     edit_json(single/'generation_config.json', **config)
     assert check_checkpoint(single) == []
-
-@pytest.mark.parametrize('config', [
-    dict(quant_method='gptq', dynamic={r'+:.*\.3\..*': dict(bits=8)}),
-    dict(quant_method='compressed-tensors', ignore=[r're:.*layers\.[0-3]\..*']),
-    dict(quant_method='bitsandbytes', llm_int8_skip_modules=['lm_head', 'model.layers.3.mlp'])])
-def test_layers_that_a_quantisation_config_names(single, tmp_path, config):
-    edit_json(single/'config.json', quantization_config=config)
-    with pytest.raises(PrunebookError, match='single layers'): prune(single, tmp_path/'out')
-    assert absent(tmp_path/'out')
 
 # the record and the card
 
@@ -217,36 +170,9 @@ def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
     prune('lab/m', 'out')
     assert 'base_model' not in front(tmp_path/'out')
     assert json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']['source'] == 'm'
-    save_pruned(prune_model(AutoModelForCausalLM.from_pretrained('lab/m'), [1]), word_tokenizer(), 'memory')
-    assert 'base_model' not in front(tmp_path/'memory')
     prune('lab/m', 'named', source='lab/hub')
     assert 'base_model: lab/hub' in front(tmp_path/'named')
     assert str(tmp_path) not in (tmp_path/'out'/'config.json').read_text() + (tmp_path/'out'/'README.md').read_text()
-
-def test_packed_bytes_are_no_parameters(tmp_path):
-    pytest.importorskip('bitsandbytes')
-    from prunebook.model.loading import quantization
-    model = tiny(layers=6, hidden_size=64, head_dim=16)
-    save(tmp_path/'src', model)
-    packed = AutoModelForCausalLM.from_pretrained(tmp_path/'src', quantization_config=quantization(4), device_map='cpu')
-    save(tmp_path/'packed', packed)
-    prune(tmp_path/'packed', tmp_path/'out', [1, 3])
-    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
-    whole, small = model.num_parameters(), prune_model(model, [1, 3]).num_parameters()
-    assert record['parameters'] == dict(before=whole, after=small)
-    assert prune_model(packed, [1, 3]).config.prunebook['parameters'] == record['parameters']
-
-def test_parameters_of_other_packings_are_unknown(single, tmp_path):
-    edit_json(single/'config.json', quantization_config=dict(quant_method='gptq', bits=4))
-    prune(single, tmp_path/'out')
-    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
-    assert record['parameters'] == dict(before=None, after=None) and sound_record(record)
-    assert '| parameters | unknown (quantised) |' in (tmp_path/'out'/'README.md').read_text()
-
-@pytest.mark.parametrize('record', ['text', [1], dict(kept=3), dict(dropped=[1])])
-def test_a_damaged_record_of_the_cut(saved, record):
-    edit_json(saved/'config.json', prunebook=record)
-    assert 'prunebook' in check_checkpoint(saved, run=False)[0]
 
 # whole or not at all
 
@@ -257,31 +183,12 @@ def test_the_source_is_never_written(saved, tmp_path):
         with pytest.raises(PrunebookError, match='never changed'): prune(saved, out, force=True)
     assert digest(saved) == before
 
-def test_files_are_synced_before_they_are_put_in_place(saved, tmp_path):
-    "After a power cut seconds after the end, no file may be empty"
-    code = ('import os, sys\nfrom support.kills import audit_syncs\nseen = []\naudit_syncs()\n'
-            'names = {"sync": 0, "os.rename": 1}\n'  # the path in its arguments
-            'sys.addaudithook(lambda e, a: seen.append((e, str(a[names[e]]))) if e in names else None)\n'
-            'from prunebook.pruning.checkpoint import prune_checkpoint\n'
-            'prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
-            'at = seen.index(("os.rename", sys.argv[2]))\n'
-            'print(sorted({os.path.basename(p) for e, p in seen[:at]}))')
-    done = subprocess.run([sys.executable, '-c', code, saved, tmp_path/'out'], capture_output=True, text=True,
-                          env=os.environ | dict(PYTHONPATH=os.path.dirname(__file__)))
-    assert done.returncode == 0, done.stderr
-    assert all(repr(p.name) in done.stdout for p in (tmp_path/'out').iterdir())
-
-in_process = "import sys; from prunebook.pruning.checkpoint import *; from prunebook.core import PrunebookError\n"
-
 def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
-    code = in_process + ('try: prune_checkpoint(sys.argv[1], sys.argv[2], [1], progress=False)\n'
-                         'except PrunebookError as e: print(e)')
-
     def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # a write beyond fails, as on a full disk
-    cmd = [sys.executable, '-c', code, saved, tmp_path/'out']
-    done = subprocess.run(cmd, capture_output=True, text=True, preexec_fn=limit)
-    assert 'cannot write' in done.stdout, done.stderr
-    assert absent(tmp_path/'out')
+    command = [sys.executable, '-m', 'prunebook', 'prune', saved, tmp_path/'out', '--drop', '1']
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit,
+                          env=os.environ | dict(PYTHONDONTWRITEBYTECODE='1'))
+    assert done.returncode == 2 and 'cannot write' in done.stderr and absent(tmp_path/'out')
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=1000))
     with pytest.raises(PrunebookError, match='GB free'): prune(saved, tmp_path/'out')
     assert absent(tmp_path/'out')
@@ -323,12 +230,6 @@ def test_gemma3_has_a_name_for_each_kind(tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path/'a').eval()
     assert again.config.rope_parameters == angles and torch.equal(again(ids).logits, small(ids).logits)
 
-@pytest.mark.parametrize('kind', ['gpt_neox', 'bailing_hybrid'])
-def test_models_that_name_their_base_otherwise_are_left(kind):
-    from prunebook.model.configs import older_rotary
-    assert older_rotary(dict(model_type=kind, rope_parameters=dict(rope_theta=5., rope_type='linear', factor=2.))) == {}
-    assert older_rotary(dict(model_type='olmo3', rope_parameters=dict(full_attention=dict(rope_theta=5.)))) == {}
-
 # kinds that a config class forces
 
 @pytest.mark.parametrize('kind', ['gemma4_text', 'gemma4_unified_text'])
@@ -346,38 +247,14 @@ def test_a_last_layer_that_the_config_would_change(kind, tmp_path):
 
 # memory
 
-def lean(src, out, drop):
-    "Peak memory in MB above the bare imports' own, in a new process without torch"
-    code = """import sys
-peak = lambda: int(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1]) / 1024
-from prunebook.pruning.checkpoint import prune_checkpoint
-bare = peak()
-prune_checkpoint(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
-assert 'torch' not in sys.modules and 'transformers' not in sys.modules
-print(peak() - bare)"""
-    done = subprocess.run([sys.executable, '-c', code, src, out, drop], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout)
-
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-@pytest.mark.parametrize('layers, mb', [(10, 40), pytest.param(32, 128, marks=pytest.mark.slow)])
-def test_lean(tmp_path, layers, mb):
-    src = synthetic(tmp_path/'src', layers, mb, 2)
-    assert lean(src, tmp_path/'out', '3-6') < 60
-    assert has_layers(tmp_path/'out', [0, 1, 2, *range(7, layers)])
-
-@pytest.mark.parametrize('name', ['config.json', 'model.safetensors.index.json'])
-def test_a_file_too_large_to_be_true(saved, tmp_path, name):
-    with open(saved/name, 'ab') as f: f.truncate(70 << 20)
-    size = f'{(saved/name).stat().st_size:,} bytes'
-    with pytest.raises(PrunebookError, match=size): prune(saved, tmp_path/'out')
-    assert any(size in o for o in check_checkpoint(saved, run=False))
-
-def test_a_header_too_large_to_be_true(tmp_path):
-    with open(tmp_path/'model.safetensors', 'wb') as f:
-        f.write((60 << 20).to_bytes(8, 'little'))
-        f.truncate(61 << 20)
-    with pytest.raises(PrunebookError, match=f'{60 << 20:,}'): read_header(tmp_path/'model.safetensors')
+def test_lean(tmp_path):
+    "300 MB in two files"
+    wide = tiny(layers=10, hidden_size=1024, intermediate_size=4096, dtype=torch.bfloat16)
+    save(tmp_path/'src', wide, max_shard_size='200MB')
+    code = "prune_checkpoint(*sys.argv[1:], progress=False)\nassert 'torch' not in sys.modules"
+    imports = 'from prunebook.pruning.checkpoint import prune_checkpoint'
+    assert growth(imports, code, tmp_path/'src', tmp_path/'out', '3-6') < 60
 
 # damage is named
 
@@ -390,10 +267,7 @@ broken = {  # what is spoilt, and the file or value that the message names
     'cut short': (lambda s: os.truncate(shard(s), shard(s).stat().st_size - 5), '00001-of'),
     'empty': (lambda s: os.truncate(shard(s), 0), '00001-of'),
     'headless': (lambda s: shard(s).write_bytes(b'\xff' * 1000), '00001-of'),
-    'no table': (lambda s: shard(s).write_bytes((4).to_bytes(8, 'little') + b'nope'), '00001-of'),
-    'a list': (lambda s: shard(s).write_bytes((2).to_bytes(8, 'little') + b'[]'), '00001-of'),
     'overlap': (lambda s: offsets(s, [0, 4]), '00001-of'), 'backwards': (lambda s: offsets(s, [8, 0]), '00001-of'),
-    'no offsets': (lambda s: edit_header(shard(s), lambda t: t[first(t)].pop('data_offsets')), '00001-of'),
     'trailing': (lambda s: shard(s).write_bytes(shard(s).read_bytes() + b'more'), '00001-of'),
     'missing file': (lambda s: shard(s, 1).unlink(), '00002-of'),
     'missing tensor': (lambda s: place(s, ghost=shard(s).name), 'ghost'),
@@ -402,11 +276,10 @@ broken = {  # what is spoilt, and the file or value that the message names
     'no map': (lambda s: (s/INDEX).write_text('{}'), 'weight_map'),
     'index not JSON': (lambda s: (s/INDEX).write_text('{'), INDEX),
     'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'config.json'),
-    'config a list': (lambda s: (s/'config.json').write_text('[]'), 'config.json'),
     'no config': (lambda s: (s/'config.json').unlink(), 'config.json'),
     'no depth': (lambda s: (s/'config.json').write_text('{"model_type": "llama"}'), 'num_hidden_layers'),
     'stale depth': (lambda s: edit_json(s/'config.json', num_hidden_layers=9), '9 layers, and the weights hold 6'),
-    'deep JSON': (lambda s: (s/'config.json').write_text('{"a":' * 100_000), 'config.json'),
+    'a depth of 10^15': (lambda s: edit_json(s/'config.json', num_hidden_layers=10**15), 'impossible'),
     'no weights': (without_weights, 'no model.safetensors'),
     'pickle': (lambda s: (without_weights(s), (s/'pytorch_model.bin').touch()), 'pytorch_model.bin')}
 
@@ -417,44 +290,6 @@ def test_damage_is_named_and_nothing_is_written(saved, tmp_path, how):
     with pytest.raises(PrunebookError, match=said): prune(saved, tmp_path/'out')
     assert absent(tmp_path/'out') and any(said in o for o in check_checkpoint(saved))
 
-one = dict(dtype='F32', shape=[1], data_offsets=[0, 4])
-
-@pytest.mark.parametrize('entry', [
-    one | dict(shape=[10**9]), one | dict(shape=[-1]), one | dict(shape=[1.0]), one | dict(data_offsets=[0.0, 4.0]),
-    one | dict(dtype=3), one | dict(shape='a'), one | dict(shape=[True]), one | dict(data_offsets=[0, 10**400]),
-    [], None, 7])
-def test_hostile_headers(entry, tmp_path):
-    head = json.dumps({'model.layers.0.w': entry}).encode()
-    (tmp_path/'model.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head + bytes(4))
-    with pytest.raises(PrunebookError, match='damaged'): read_header(tmp_path/'model.safetensors')
-
-@pytest.mark.parametrize('change, says', [
-    (dict(num_hidden_layers=10**15), 'impossible'), (dict(num_hidden_layers=-6), 'impossible'),
-    (dict(num_hidden_layers=True), 'num_hidden_layers'), (dict(scale_depth='x'), 'not as transformers writes'),
-    (dict(layer_types=['full_attention'] * 6, attention_types=[[5, 'x']]), 'not as transformers writes'),
-    (dict(per_layer_config=['x']), 'not as transformers writes')])
-def test_hostile_configs(saved, tmp_path, change, says):
-    edit_json(saved/'config.json', **change)
-    with pytest.raises(PrunebookError, match=says): prune(saved, tmp_path/'out')
-    assert not (tmp_path/'out').exists()
-
-def test_one_layer_under_two_names(single, tmp_path):
-    "model.layers.01 is no second model.layers.1, whose place in the result it would take"
-    was = tensors(single)
-    save_file(was | {'model.layers.01.mlp.up_proj.weight': torch.zeros(3)}, single/'model.safetensors')
-    prune(single, tmp_path/'out', [0])
-    assert check_checkpoint(tmp_path/'out', run=False) == []
-    name = 'model.layers.{}.mlp.up_proj.weight'
-    assert torch.equal(tensors(tmp_path/'out')[name.format(0)], was[name.format(1)])
-
-def test_a_tensor_in_two_shards(saved, tmp_path):
-    a, b = shard(saved, 0), shard(saved, 1)
-    name = next(iter(load_file(a)))
-    save_file(load_file(b) | {name: torch.zeros(5)}, b, {'format': 'pt'})
-    prune(saved, tmp_path/'out', [5])
-    assert check_checkpoint(tmp_path/'out', run=False) == []
-    assert torch.equal(tensors(tmp_path/'out')[name], load_file(a)[name])
-
 def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     def spoilt(**change):
         shutil.copytree(saved, tmp_path/'bad', dirs_exist_ok=True)
@@ -464,12 +299,11 @@ def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     assert 'says 4 layers, and the weights hold' in spoilt(num_hidden_layers=4)[0]
     assert 'layer_types has 8 entries for 6 layers' in spoilt(layer_types=['full_attention'] * 8)[0]
     assert any('another shape' in o for o in spoilt(intermediate_size=65))
-    was = tensors(saved)
-    for p in (tmp_path/'bad').glob('*.safetensors*'): p.unlink()
-    shutil.copy(saved/'config.json', tmp_path/'bad')
-    lacking = {k: v for k, v in was.items() if k != 'model.layers.2.mlp.up_proj.weight'}
-    save_file(lacking, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
+    shutil.rmtree(tmp_path/'bad')
+    model = tiny(layers=6)
+    model.model.norm.weight.data *= float('nan')
+    assert 'not finite' in check_checkpoint(save(tmp_path/'bad', model))[0]
+    weights = tensors(tmp_path/'bad')
+    del weights['model.layers.2.mlp.up_proj.weight']
+    save_file(weights, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
     assert 'layer 2 lacks mlp.up_proj.weight' in check_checkpoint(tmp_path/'bad')[0]
-    was['model.norm.weight'] = was['model.norm.weight'] * float('nan')
-    save_file(was, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
-    assert 'not finite' in check_checkpoint(tmp_path/'bad')[0]

@@ -3,13 +3,12 @@ import json
 import numpy as np, pytest, torch
 from datasets import Dataset
 from prunebook import PrunebookError, prune_model
-from prunebook.cli import main
 from prunebook.healing.packing import collate, documents, render_conversation, training_rows
 from prunebook.healing.healing import heal
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL
-from support.tiny import save, tiny
+from support.tiny import tiny
 from test_packing import CHATML, FAMILIES, family
 
 CHATS = [[dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')],
@@ -42,15 +41,6 @@ def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
         for m in chat: assert (m['content'] in got) == (m['role'] == 'assistant')
         assert got.startswith(chat[1]['content'] + end.split('>')[0]) and got.endswith(given[4])
         assert all(render_conversation(tok, chat, 'all').learn)
-
-
-def test_the_marks_of_a_template_are_used():
-    marked = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
-                            "{{'<|im_start|>' + message['role'] + '\n'}}{% generation %}{{ message['content'] }}"
-                            "{% endgeneration %}{{ '<|im_end|>\n' }}")
-    assert marked != CHATML
-    _, tok = tiny_chat(marked)
-    assert said(tok, render_conversation(tok, CHATS[0])) == 'What is 2 + 2?It is 4.', 'whatever it marks'
 
 
 @pytest.mark.parametrize('kind', ['messages', 'pairs', 'dataset', 'jsonl', 'parquet'])
@@ -130,17 +120,3 @@ def test_a_template_that_changes_earlier_turns_is_refused():
     with pytest.raises(PrunebookError, match=says): documents([dict(messages=CHATS[1])], tok, 200)
     tok.chat_template = None
     with pytest.raises(PrunebookError, match='no chat template'): documents(PAIRS, tok, 200)
-
-
-def test_the_command(tmp_path, capsys):
-    model, tok = tiny_chat()
-    save(tmp_path/'model', prune_model(model, [2]), tok)
-    (tmp_path/'a.jsonl').write_text('\n'.join(json.dumps(o) for o in PAIRS * 4))
-    RECIPE.save(tmp_path/'recipe.json')
-    heal = ['heal', str(tmp_path/'model'), '--texts', str(tmp_path/'a.jsonl'), '--config', str(tmp_path/'recipe.json'),
-            '--no-progress', '--json', '--allow-empty']
-    for out, more in (('a', []), ('b', ['--loss-on', 'all'])): assert main([*heal, str(tmp_path/out), *more]) == 0
-    losses = [json.loads((tmp_path/o/'adapter'/'prunebook.json').read_text())['history'][0]['loss'] for o in 'ab']
-    assert losses[0] != losses[1]
-    (tmp_path/'a.jsonl').write_text(json.dumps(PAIRS[0]) + '\n' + json.dumps(dict(messages=CHATS[0])))
-    assert main([*heal, str(tmp_path/'c')]) == 2 and 'row 1 has messages' in capsys.readouterr().err

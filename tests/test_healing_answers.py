@@ -1,17 +1,8 @@
 "A healing that leaves a model without answers is seen, and nothing of it is lost"
 import json
 from prunebook.cli import main
-from prunebook.evaluation.generation import _SAMPLE_PROMPTS, lost_answers, sample_answers
+from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.healing.recipes import HealingConfig
-from support.tiny import letter_tokenizer, tiny
-
-
-def test_an_answer_is_lost_if_it_was_there():
-    "Empty or repeating, and neither before"
-    said = dict(a='Paris.', b='', c='The sky scatters blue light most of all colours of the sun.')
-    assert lost_answers(said, said) == []
-    assert lost_answers(said, dict(a=' ', b='', c='of the sky ' * 12)) == ['a', 'c']
-    assert sample_answers(tiny(), letter_tokenizer()) == {}, 'no template, no answers'
 
 
 def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):

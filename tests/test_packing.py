@@ -38,24 +38,18 @@ PHI_3 = """\
 ' + message['content'] + '<|end|>
 '}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>
 ' }}{% else %}{{ eos_token }}{% endif %}"""
-PHI_4 = """\
-{% for message in messages %}{{'<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>'}}\
-{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"""
 # name: template, BOS (in front of every text if it is capital), EOS, other special tokens, end of a chat, of a document
 FAMILIES = dict(
     qwen=(CHATML, None, '<|im_end|>', '<|endoftext|> <|im_start|>', '<|im_end|>\n', '<|endoftext|>'),
     qwen_base=(CHATML, None, '<|endoftext|>', '<|im_start|> <|im_end|>', '<|im_end|>\n', '<|endoftext|>'),
     smollm=(CHATML, '<|im_start|>', '<|im_end|>', '<|endoftext|>', '<|im_end|>\n', '<|endoftext|>'),
-    smollm_3=(CHATML, None, '<|im_end|>', '<|end_of_text|> <|im_start|>', '<|im_end|>\n', '<|end_of_text|>'),
-    hermes=(CHATML, '<S>', '<|im_end|>', '</s> <|im_start|>', '<|im_end|>\n', '</s>'),
     llama_3=(LLAMA_3, '<|BEGIN_OF_TEXT|>', '<|eot_id|>', '<|end_of_text|> <|start_header_id|> <|end_header_id|>',
              '<|eot_id|>', '<|end_of_text|>'),
     gemma=(GEMMA, '<BOS>', '<eos>', '<start_of_turn> <end_of_turn>', '<end_of_turn>\n', '<eos>'),
     gemma_gguf=(GEMMA, '<BOS>', '<end_of_turn>', '<start_of_turn> <eos>', '<end_of_turn>\n', '<eos>'),
     mistral=(MISTRAL, '<S>', '</s>', '', '</s>', '</s>'),
     phi_3=(PHI_3, None, '<|endoftext|>', '<|user|> <|assistant|> <|end|> </s>', '<|end|>\n<|endoftext|>',
-           '<|endoftext|>'),
-    phi_4=(PHI_4, None, '<|im_end|>', '<|endoftext|> <|im_start|> <|im_sep|>', '<|im_end|>', '<|endoftext|>'))
+           '<|endoftext|>'))
 CHAT = [dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')]
 RECIPE = HealingConfig(steps=1, warmup=0, batch_size=1, max_length=16, packing='packed')
 

@@ -181,7 +181,6 @@ estimate demo --n-texts 0                                    | 0
 estimate demo --text-length 0                                | 0
 estimate demo --config {missing}                             | missing.jsonl
 estimate demo --steps 0                                      | 0
-verify {missing}                                             | missing.jsonl
 assets --fetch poetry                                        | poetry
 verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99

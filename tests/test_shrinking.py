@@ -1,6 +1,5 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
 import json
-import shutil
 import pandas as pd
 import pytest
 from prunebook import shrinking
@@ -24,16 +23,6 @@ def given(tiny_folder, tmp_path):
     (tmp_path/'q.jsonl').write_text('\n'.join(map(json.dumps, questions)))
     return dict(model=str(tiny_folder), out=tmp_path/'out', drop=2, data=str(tmp_path/'my.jsonl'), recipe=RECIPE,
                 tasks=[str(tmp_path/'q.jsonl')], n_questions=10, progress=False)
-
-
-def test_what_it_leaves(given, tmp_path):
-    done = shrink(**given)
-    assert json.loads((tmp_path/'out'/'shrink.json').read_text())['cuts'] == done.cuts and len(done.cuts) == 3
-    assert done.cuts[0]['loss'] == min(o['loss'] for o in done.cuts) and not done.problems
-    assert check_checkpoint(tmp_path/'out') == []
-    assert [o['measure'] for o in done.table][0] == 'loss' and done.table[0]['low'] <= done.table[0]['change']
-    assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
-    with pytest.raises(PrunebookError, match='out'): shrink(**given)  # never replaced without being told
 
 
 @pytest.mark.parametrize('step', ['heal', '_judge', '_report'])
@@ -72,21 +61,6 @@ def test_a_gate_leaves_nothing_at_out(given, tmp_path):
     assert e.value.done.out == str(tmp_path/'out.rejected')
 
 
-def test_conversations_longer_than_the_recipes_rows(given, tmp_path, tiny_folder):
-    "Rows grow with them; those beyond the window are refused before a cut is measured"
-    folder = shutil.copytree(tiny_folder, tmp_path/'chat')
-    (folder/'chat_template.jinja').write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
-    def write(words):
-        say = lambda i: ' '.join(f'w{(i + j) % 96}' for j in range(words))
-        rows = [dict(prompt=say(i), response=say(i + 7)) for i in range(20)]
-        (tmp_path/'my.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-    write(20)
-    assert shrink(**given | dict(model=str(folder), allow_empty=True)).tokens > 0
-    write(90)
-    with pytest.raises(PrunebookError, match='128 tokens'): shrink(**given | dict(model=str(folder), out=tmp_path/'b'))
-    assert not (tmp_path/'b').exists()
-
-
 def test_only_cuts_that_a_stack_runs():
     "Without its four layers, a Gemma of a period of six keeps its kinds only if they are the last"
     kinds = ['full_attention' if i % 6 == 5 else 'sliding_attention' for i in range(18)]
@@ -95,15 +69,6 @@ def test_only_cuts_that_a_stack_runs():
     found = candidate_cuts(model, word_tokenizer(), texts, 4, ['llama.cpp'], progress=False)
     assert found and all(o['dropped'] == [14, 15, 16, 17] for o in found)
     assert any(o['dropped'] != [14, 15, 16, 17] for o in candidate_cuts(model, word_tokenizer(), texts, 4, (), False))
-
-
-@pytest.mark.parametrize('change, says', [
-    (dict(drop=8), 'drop=8'), (dict(data='no.jsonl'), 'no.jsonl'), (dict(serve=['x']), "'x'"), (dict(tasks=['x']), 'x'),
-    (dict(model='no/folder'), 'no/folder'), (dict(gguf='q9'), 'q9'), (dict(minutes=0), 'minutes=0')])
-def test_refused_before_a_weight_is_loaded(given, tmp_path, monkeypatch, change, says):
-    monkeypatch.setattr(shrinking, 'load_model', lambda *a, **kw: pytest.fail('loaded'))
-    with pytest.raises(PrunebookError, match=says): shrink(**given | change)
-    assert {p.name for p in tmp_path.iterdir()} == {'my.jsonl', 'q.jsonl'}
 
 
 @pytest.mark.extra

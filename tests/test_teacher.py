@@ -1,7 +1,7 @@
 "What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
 import json
 import pytest, torch
-from prunebook import PrunebookError, heal, prune_model
+from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
 from prunebook.evaluation import generation
 from prunebook.evaluation.generation import Written, generate_texts, repeats_itself
@@ -133,47 +133,32 @@ def test_the_pass_is_paid_once(tmp_path, monkeypatch):
     for a, b in zip(table(guide), fresh(torch.from_numpy(whole.guide))): torch.testing.assert_close(a, b)
 
 
-def test_heal_and_its_folder(tmp_path):
+def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     model = tiny()
-    small, how = prune_model(model, [2, 3]), dict(teacher=model, teacher_folder=tmp_path/'kept')
-    recipe = SMALL.replace(dropout=0., teacher_bits=32)
-    top = recipe.replace(objective='distill_top', top_k=99)
-    full = run(small, recipe.replace(objective='distill'), teacher=model).history
+    small, recipe = prune_model(model, [2, 3]), SMALL.replace(dropout=0., teacher_bits=32, objective='distill')
+    top, how = recipe.replace(objective='distill_top', top_k=99), dict(teacher=model, teacher_folder=tmp_path/'kept')
+    full = run(small, recipe, teacher=model).history
     for recipe in (top, top.replace(batch_tokens=20)):
         for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
-    run(small, top, out=tmp_path/'out', teacher=model)
-    assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['adapter', 'asked.json']
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
 
 
 def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch):
     model, tok = chat
     save(tmp_path/'big', model, tok)
+    save(tmp_path/'other', model, family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom')))
     save(tmp_path/'small', prune_model(model, [2]), tok)
     SMALL.replace(steps=2, batch_size=3, max_length=200).save(tmp_path/'recipe.json')
-    (tmp_path/'few.jsonl').write_text('\n'.join(map(json.dumps, PAIRS)))
-    (tmp_path/'many.jsonl').write_text('\n'.join(map(json.dumps, PAIRS * 2)))
-    def words(prompts, out, *more):
-        return ['heal', str(tmp_path/'small'), str(tmp_path/out), '--prompts', str(tmp_path/prompts), '--config',
-                str(tmp_path/'recipe.json'), '--no-progress', '--json', '--allow-empty', *more]
-    teach, other = ['--teacher', str(tmp_path/'big')], ['--teacher', str(tmp_path/'other')]
-    save(tmp_path/'other', model, family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom')))
+    for name, n in (('few', 1), ('many', 2)):
+        (tmp_path/f'{name}.jsonl').write_text('\n'.join(map(json.dumps, PAIRS * n)))
+    def command(prompts, by):
+        small, out, asked, big, recipe = (str(tmp_path/o) for o in ('small', 'out', prompts, by, 'recipe.json'))
+        return main(['heal', small, out, '--prompts', asked, '--teacher', big, '--config', recipe, '--no-progress',
+                     '--allow-empty'])
     said = [Written('It is a.', 5, True)] * 4
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
-    assert main(words('many.jsonl', 'out', *teach)) == 0
+    for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
+                        (('many.jsonl', 'other'), 'another tokenizer')):
+        assert command(*wrong) == 2 and says in capsys.readouterr().err and not (tmp_path/'out').exists()
+    assert command('many.jsonl', 'big') == 0
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == ['It is a.'] * 4
-    for bad, says in ((words('few.jsonl', 'b', *teach), '2 prompts, fewer than one batch of 3'),
-                      (words('many.jsonl', 'b', *other), 'another tokenizer'),
-                      (words('many.jsonl', 'b'), '--prompts stands for --texts'),
-                      (words('many.jsonl', 'b', *teach, '--texts', 'wiki'), '--prompts stands for --texts')):
-        assert main(bad) == 2 and says in capsys.readouterr().err
-
-
-def test_a_chat_model_on_plain_texts_is_told(chat, caplog):
-    model, tok = chat
-    caplog.set_level('INFO')
-    recipe = SMALL.replace(steps=1, max_length=64)
-    for rows, told in ((['The cat sat on the mat. '] * 4, True), (PAIRS * 2, False)):
-        caplog.clear()
-        heal(prune_model(model, [2]), tok, rows, recipe.replace(max_length=200), progress=False)
-        assert ('the texts are plain' in caplog.text) == told

@@ -1,9 +1,7 @@
-"Checkpoints on disk for tests: read, spoilt, or made of patterns."
-import hashlib
-import json
+"Checkpoints on disk for tests: read and spoilt; and the memory that a function takes."
+import hashlib, json, os, subprocess, sys
 from pathlib import Path
 from safetensors.torch import load_file
-from prunebook.pruning.checkpoint import read_tensors
 
 INDEX = 'model.safetensors.index.json'
 
@@ -35,30 +33,11 @@ def edit_header(file, f):
     new = json.dumps(table).encode()
     file.write_bytes(len(new).to_bytes(8, 'little') + new + data[8+n:])
 
-def synthetic(folder, layers, mb, shards, name='model.layers'):
-    "A Llama-like checkpoint of `layers` layers of `mb` MB each, its bytes a pattern"
-    folder.mkdir()
-    places, per = {}, -(-layers // shards)
-    for s in range(shards):
-        file, table, end = f'model-{s+1:05}-of-{shards:05}.safetensors', {}, 0
-        for i in range(s * per, min(layers, (s + 1) * per)):
-            for part in ('a', 'b'):
-                offsets = [end, end := end + (mb << 19)]
-                table[f'{name}.{i}.{part}.weight'] = dict(dtype='BF16', shape=[mb << 8, 1024], data_offsets=offsets)
-        head = json.dumps(table).encode()
-        with open(folder/file, 'wb') as f:
-            f.write(len(head).to_bytes(8, 'little') + head)
-            for k in table: f.write(hashlib.sha256(k.encode()).digest() * (mb << 14))
-        places |= dict.fromkeys(table, file)
-    (folder/INDEX).write_text(json.dumps(dict(weight_map=places)))
-    (folder/'config.json').write_text(json.dumps(dict(model_type='llama', num_hidden_layers=layers)))
-    return folder
-
-def has_layers(folder, keep):
-    "Are the bytes of the layers those of the layers `keep` of a `synthetic` checkpoint?"
-    for t in read_tensors(folder):
-        was = t.name.replace(f'.{t.name.split(".")[2]}.', f'.{keep[int(t.name.split(".")[2])]}.')
-        with open(t.file, 'rb') as f:
-            f.seek(t.start)
-            if f.read(t.size) != hashlib.sha256(was.encode()).digest() * (t.size // 32): return False
-    return True
+def growth(imports, code, *args):
+    "The most memory in MB that `code` takes above `imports`, in a new process"
+    peak = "int(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1]) / 1024"
+    script = f'import sys\n{imports}\nbefore = {peak}\n{code}\nprint({peak} - before)'
+    done = subprocess.run([sys.executable, '-c', script, *map(str, args)], capture_output=True, text=True,
+                          env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)

@@ -1,4 +1,4 @@
-"FSDP on CPUs, which accelerate takes for accelerators only; and a start of several processes."
+"A start of several processes; and FSDP on CPUs, which accelerate takes for accelerators only."
 import os, socket, subprocess, sys
 from pathlib import Path
 from accelerate import state
@@ -18,12 +18,12 @@ def allow_cpu():
     state.AcceleratorState.__init__ = init
 
 
-def launch(script, *args, n=2, timeout=600):
-    "Run the Python file `script` in `n` processes, with the configuration of the docs"
+def launch(script, *args, how=('--config_file', CONFIG)):
+    "Run the Python file `script` in two processes, with the configuration of the docs or other options of accelerate"
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    how = ['--config_file', CONFIG, '--num_processes', n, '--main_process_port', port]
-    command = [sys.executable, '-m', 'accelerate.commands.launch', *how, script, *args]
-    return subprocess.run([str(o) for o in command], env=env, capture_output=True, text=True, timeout=timeout)
+    options = [*how, '--num_processes', 2, '--main_process_port', port]
+    command = [sys.executable, '-m', 'accelerate.commands.launch', *options, script, *args]
+    return subprocess.run([str(o) for o in command], env=env, capture_output=True, text=True, timeout=600)
