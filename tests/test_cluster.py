@@ -1,24 +1,16 @@
 """Sweeps and loss maps on Ray. The table is that of one process; a worker, the driver or both may be killed at any time
 and no finished row is lost; what cannot work is one clear line. Skipped without Ray."""
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import json, os, signal, subprocess, sys, time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
-import torch
+import numpy as np, pandas as pd, psutil, pytest, torch
+from prunebook import load_model
 from prunebook.core import PrunebookError
-from prunebook.paper.sweep import SweepConfig
 from prunebook.evaluation.losses import loss_map
 from prunebook.paper.cluster import Cluster, check_cluster
 from prunebook.paper.runs import KEYS, Run, _items_by_key, read_record, read_run
-from prunebook.paper.sweep import sweep
+from prunebook.paper.sweep import SweepConfig, sweep
 from support.tiny import letter_texts, letter_tokenizer, save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.thorough]
@@ -29,22 +21,21 @@ HERE = str(Path(__file__).parent)
 
 @pytest.fixture(scope='module')
 def ray():
-    "Two workers on this machine; with RAY_ADDRESS, a cluster that runs already (with this folder in PYTHONPATH)"
+    "Two workers on this machine"
     ray = pytest.importorskip('ray')
-    own = dict(address='local', num_cpus=2, object_store_memory=80_000_000, include_dashboard=False)
-    options = dict(address=os.environ['RAY_ADDRESS']) if os.environ.get('RAY_ADDRESS') else own
-    before = os.environ.get('PYTHONPATH')
-    os.environ |= dict(PYTHONPATH=HERE, RAY_agent_register_timeout_ms='300000', RAY_USAGE_STATS_ENABLED='0')
-    for last in (False, False, True):  # on a busy machine it may not start in the half minute that Ray gives it
-        try: ray.init(**options, logging_level='ERROR', log_to_driver=False)
-        except Exception:
-            ray.shutdown()
-            if last: raise
-        else: break
-    yield ray
-    ray.shutdown()
-    if before is None: del os.environ['PYTHONPATH']
-    else: os.environ['PYTHONPATH'] = before
+    options = dict(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('PYTHONPATH', HERE)
+        m.setenv('RAY_agent_register_timeout_ms', '300000')
+        m.setenv('RAY_USAGE_STATS_ENABLED', '0')
+        for last in (False, False, True):  # on a busy machine it may not start in the half minute that Ray gives it
+            try: ray.init('local', logging_level='ERROR', **options)
+            except Exception:
+                ray.shutdown()
+                if last: raise
+            else: break
+        yield ray
+        ray.shutdown()
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +50,6 @@ def data(tmp_path_factory):
 
 
 def loaded(data):
-    from prunebook import load_model
     torch.set_num_threads(1)  # as in a worker with one core: the last bits can depend on it
     return load_model(str(data/'model'), dtype='float32', progress=False)
 
@@ -91,19 +81,11 @@ def same_run(a, b):
 
 
 @pytest.fixture(scope='module')
-def one_process(data, tmp_path_factory):
-    "Runs of one process: some of it healed, and nothing"
-    places = [tmp_path_factory.mktemp(o)/'run' for o in ('whole', 'plain')]
-    for place, kw in zip(places, (dict(healed_ns=[3], strategies=['simple']), {})): run(data, config(data, **kw), place)
-    return places
-
-
-@pytest.fixture(scope='module')
-def whole(one_process): return one_process[0]
-
-
-@pytest.fixture(scope='module')
-def plain(one_process): return one_process[1]
+def plain(data, tmp_path_factory):
+    "A run of one process"
+    place = tmp_path_factory.mktemp('plain')/'run'
+    run(data, config(data), place)
+    return place
 
 
 # what cannot work
@@ -124,10 +106,6 @@ def test_too_large_workers(ray, data):
 
 
 def test_without_ray(monkeypatch, data, tmp_path):
-    "It is not imported, and if it is asked for, the message says how to get it"
-    code = ('import sys, prunebook.paper.sweep, prunebook.evaluation.losses, prunebook.paper.cluster\n'
-            'sys.exit("ray" in sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):
         run(data, config(data), tmp_path/'run', ray=Cluster())
@@ -149,11 +127,13 @@ def die(*args): os._exit(1)
 
 # the same table
 
-def test_a_sweep_is_that_of_one_process(ray, data, whole, tmp_path):
-    run(data, config(data, healed_ns=[3], strategies=['simple']), tmp_path/'run', ray=on_ray(data))
-    same_run(whole, tmp_path/'run')
-    again = run(data, config(data, healed_ns=[3], strategies=['simple']), tmp_path/'run', ray=Cluster('nowhere'))
-    assert len(again) == len(read_run(whole))  # nothing is missing: no cluster is asked
+def test_a_sweep_is_that_of_one_process(ray, data, tmp_path):
+    healed = config(data, healed_ns=[3], strategies=['simple'])
+    run(data, healed, tmp_path/'one')
+    run(data, healed, tmp_path/'many', ray=on_ray(data))
+    same_run(tmp_path/'one', tmp_path/'many')
+    again = run(data, healed, tmp_path/'many', ray=Cluster('nowhere'))
+    assert len(again) == len(read_run(tmp_path/'one'))  # nothing is missing: no cluster is asked
 
 
 def test_a_model_that_exists_only_in_memory(ray, data, plain, tmp_path):
@@ -170,40 +150,15 @@ def test_a_loss_map_is_that_of_one_process(ray, data, tmp_path):
         np.testing.assert_array_equal(one.sums, many.sums)
 
 
-def test_stopped_and_gone_on_elsewhere(ray, data, whole, tmp_path, monkeypatch):
-    "Stopped at several writes; every second start is on Ray"
-    import prunebook.paper.runs as runs
-    c, real, starts = config(data, healed_ns=[3], strategies=['simple']), runs.atomic_write, 0
-    while True:
-        left = iter(range(7))
-
-        def stopped(*args):
-            if next(left, None) is None: raise KeyboardInterrupt
-            real(*args)
-        monkeypatch.setattr(runs, 'atomic_write', stopped)
-        rows = len(read_run(tmp_path/'run')) if (tmp_path/'run'/'results.csv').exists() else 0
-        starts += 1
-        try: run(data, c, tmp_path/'run', ray=None if starts % 2 else on_ray(data))
-        except KeyboardInterrupt:
-            if (tmp_path/'run'/'results.csv').exists(): assert len(read_run(tmp_path/'run')) >= rows
-        else: break
-        assert starts < 20
-    assert starts > 2
-    monkeypatch.undo()
-    same_run(whole, tmp_path/'run')
-
-
 # killed
 
-def workers_of(pid):
-    "Processes of Ray's workers that descend from `pid`; all with RAY_ADDRESS"
-    parent, found = {}, []
-    for p in Path('/proc').iterdir():
-        with suppress(OSError, ValueError, IndexError):
-            parent[int(p.name)] = int((p/'stat').read_text().rpartition(')')[2].split()[1])
-            if (p/'cmdline').read_bytes().startswith(b'ray::_call'): found.append(int(p.name))
-    def below(o): return o == pid or o in parent and parent[o] and below(parent[o])
-    return [o for o in found if os.environ.get('RAY_ADDRESS') or below(o)]
+def workers():
+    "Processes of Ray's workers"
+    found = []
+    for p in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if ''.join(p.cmdline()).startswith('ray::_call'): found.append(p.pid)
+    return found
 
 
 def test_killed_workers(ray, data, plain, tmp_path, monkeypatch):
@@ -213,7 +168,7 @@ def test_killed_workers(ray, data, plain, tmp_path, monkeypatch):
     def write(self, scores):
         before = len(self.table)
         real(self, scores)
-        alive = workers_of(os.getpid())
+        alive = workers()
         if len(killed) < 2 and len(self.table) > before and alive:
             os.kill(alive[len(killed) % len(alive)], signal.SIGKILL)
             killed.append(alive)
