@@ -315,3 +315,47 @@ def test_regrets(folder, name):
                  if 'median block' in ''.join(o.get('data', {}).get('text/html', '')))
     row = re.search(rf'<th>{name}</th>(.*?)</tr>', table, re.S)[1]
     assert [float(o) for o in re.findall(r'<td>(.*?)</td>', row)] == pytest.approx(np.mean(found, 0), abs=.006)
+
+
+# The same questions, asked in two ways
+
+WAYS = ('arc_easy', 'arc_easy:scoring=letter')
+
+
+def printed(page, cell):
+    "The text and the HTML that a cell of a discovery prints"
+    cells = json.loads((root/'discoveries'/f'{page}.ipynb').read_text())['cells']
+    outputs = next(c['outputs'] for c in cells if c['id'] == cell)
+    return ''.join(''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/html', '')) for o in outputs)
+
+
+@pytest.fixture(scope='module')
+def asked():
+    "Right answers of Qwen to ARC-Easy, by sweep, strategy, n, healed, seed and way; (500,) each"
+    t = pd.read_parquet(root/'results'/'qwen2.5-coder-1.5b'/'items.parquet')
+    t = t[t.task.isin(WAYS)].sort_values('index')
+    keys = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
+    return {k: (o.picked == o.answer).to_numpy(float) for k, o in t.groupby(keys)}
+
+
+def test_two_ways_of_asking(asked):
+    "Retention by likelihood minus by letter, a mean over four cuts"
+    def kept(task):
+        cuts = [('similarity' if n else 'none', n) for n in (0, 2, 3, 4, 6)]
+        found = [asked['four-ways-similarity', *o, False, 0, task] for o in cuts]
+        return lambda some: np.array([o[some].mean() for o in found]) - .25
+    text, letter = map(kept, WAYS)
+    def gap(some): return (text(some)[1:] / text(some)[0] - letter(some)[1:] / letter(some)[0]).mean()
+    rng = np.random.default_rng(7)
+    mine = [gap(slice(None)), *np.quantile([gap(rng.integers(0, 500, 500)) for _ in range(2000)], [.025, .975])]
+    assert [float(o) for o in re.findall(r'[\d.]+', printed('letters', 'ask-a05'))[:3]] == pytest.approx(mine, abs=.012)
+
+
+def test_two_healed_cuts_swap_their_order(asked):
+    "Points of one cut minus the other, by way and seed"
+    where = {('similarity', 0): ('healed', 'letters'), ('simple', 0): ('healed-simple', 'letters')}
+    shown = re.findall(r'<td>([+-][\d.]+) \[', printed('disagree', 'disa0011'))[2:]
+    for i, (way, seed) in enumerate((w, s) for w in (0, 1) for s in (0, 1)):
+        a, b = (asked[where.get((o, seed), ('healed-seed-1',) * 2)[way], o, 4, True, seed, WAYS[way]].mean()
+                for o in ('similarity', 'simple'))
+        assert float(shown[i]) == pytest.approx(100 * (b - a), abs=.051)
