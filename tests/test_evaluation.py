@@ -1,31 +1,22 @@
 "Scores: losses, choices and generated answers, their intervals and comparisons, and the refusal of bad input."
-import json, math, random
+import json, math
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.data.questions import check_items
-from prunebook.evaluation.choices import SCORINGS, _common_cache, answers, choice_accuracy, pick, prompt
+from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, pick, prompt
 from prunebook.evaluation.generation import generate_texts, greedy_config
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.judges import last_number
-from prunebook.evaluation.scores import LossScore, Score, compare, load_score, macro_interval, ratio_interval, wilson
+from prunebook.evaluation.scores import Score, compare, load_score, macro_interval, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
-from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
+from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
 
 SMALL = dict(layers=4, initializer_range=.3)
 texts = letter_texts()
 good = dict(question='Q', choices=['a', 'b'], answer=0)
 numbers = [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
-
-
-def questions(n=6, seed=0):
-    "Questions of four choices of different lengths"
-    r = random.Random(seed)
-    word = lambda: ''.join(r.choice('abcdefgh') for _ in range(r.randrange(2, 9)))
-    return [dict(question=f'{word()} {i}', choices=[word() for _ in range(4)], answer=r.randrange(4)) for i in range(n)]
 
 
 def ask(model, items, *args, **kw): return choice_accuracy(model, Letters(), items, *args, progress=False, **kw)
@@ -59,9 +50,12 @@ def test_dropout_is_off_and_comes_back():
     assert a == b and model.training and model.transformer.drop.training
 
 
-def test_short_texts_are_listed_and_one_document_has_no_interval():
+def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     s = text_loss(tiny(), Letters(), ['a', '', 'abc'], progress=False)
     assert s.skipped == [0, 1] and s.n == 1 and (s.low, s.high) == (-math.inf, math.inf)
+    s.save(tmp_path/'s.json')
+    json.loads((tmp_path/'s.json').read_text(), parse_constant=lambda o: pytest.fail(f'{o} is not JSON'))
+    assert load_score(tmp_path/'s.json') == s
     with pytest.raises(PrunebookError): text_loss(tiny(), Letters(), ['a', ''], progress=False)
 
 
@@ -84,8 +78,6 @@ def test_offloaded(tmp_path):
     assert there.get_input_embeddings().weight.device.type == 'meta' and every(there) == want
 
 
-# guarantee 4 of the operators' page: one clear line, in time
-
 def test_texts_are_cut_at_absolute_positions():
     "GPT-2 has 128 positions here; more tokens were an IndexError"
     model, tok = tiny('gpt2', layers=2), Letters()
@@ -107,22 +99,6 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused():
     for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
                 lambda: wrote(model, Letters(), numbers, stop=())):
         with pytest.raises(PrunebookError, match='do not belong together'): run()
-
-
-@pytest.mark.parametrize('shots', (0, 1))
-def test_more_choices_than_letters_are_refused(shots):
-    items = [dict(question=f'q{i}', choices=[f'c{j}' for j in range(27)], answer=26) for i in range(2)]
-    with pytest.raises(PrunebookError, match='27 choices, and there are 26 letters'):
-        ask(tiny(layers=2), items, 'letter', shots, items)
-    assert ask(tiny(layers=2), items).n == 2
-
-
-def test_generation_without_pad_and_end_tokens():
-    model, tok = tiny(layers=2, pad_token_id=None, eos_token_id=None, max_position_embeddings=256), letter_tokenizer()
-    tok.pad_token = tok.eos_token = None
-    model.generation_config.pad_token_id = model.generation_config.eos_token_id = None
-    s = wrote(model, tok, numbers, max_new_tokens=4)
-    assert s.n == 3 and all(len(o) <= 4 for o in s.written)
 
 
 def test_answers_end_at_tokens_that_a_config_leaves_out():
@@ -150,13 +126,6 @@ def test_generation_obeys_no_config_of_the_folder():
     assert run() == want and model.generation_config is own and own.num_beams == 3
 
 
-def test_one_document_is_saved_without_infinity(tmp_path):
-    s = text_loss(tiny(layers=2), Letters(), ['abc'], progress=False)
-    s.save(tmp_path/'s.json')
-    kept = json.loads((tmp_path/'s.json').read_text(), parse_constant=lambda o: pytest.fail(f'{o} is not JSON'))
-    assert kept['low'] is None and kept['high'] is None and load_score(tmp_path/'s.json') == s
-
-
 # questions
 
 def test_scorings():
@@ -170,8 +139,7 @@ def test_scorings():
     assert by['per_token'].picked == pick(lp, [[len(c) + 1 for c in o['choices']] for o in items])
     s = by['letter']
     assert s.k == sum(p == o['answer'] for p, o in zip(s.picked, items)) and (s.low, s.high) == wilson(s.k, s.n)
-    assert s.chance == .25 and prompt(items[0], letter=True).count('\n') == 5
-    assert answers(items[0], letter=True) == list('ABCD')
+    assert s.chance == .25
 
 
 def test_shots_are_seeded_and_never_the_item_itself():
@@ -184,21 +152,6 @@ def test_shots_are_seeded_and_never_the_item_itself():
     assert ask(model, items, shots=np.int64(3), examples=items, seed=1).logprobs == run(seed=1)
 
 
-def test_longer_than_the_context(caplog):
-    model = tiny(max_position_embeddings=64, **SMALL)
-    items = questions(3) + [dict(question='x' * 80, choices=['aa', 'bbbb'], answer=1)]
-    assert ask(model, items).truncated == [3] and 'lose their beginning' in caplog.text
-
-
-@pytest.mark.parametrize('bad', [
-    dict(answer=2), dict(answer=-1), dict(answer='a'), dict(answer=True), dict(answer=None), dict(choices=['a']),
-    dict(choices=['a', '']), dict(choices='ab'), dict(choices=['a', 3]), dict(question=3), dict(passage=['p'])])
-def test_items_that_cannot_be_scored(bad):
-    with pytest.raises(PrunebookError, match='question 1'): check_items([good, good | bad])
-    for wrong in ([dict(question='Q', choices=['a', 'b'])], [], 'Q', good):
-        with pytest.raises(PrunebookError): check_items(wrong)
-
-
 def test_unequal_counts_have_their_own_chance_and_duplicates_are_told(caplog):
     s = ask(tiny(layers=2), [good, good, dict(question='R', choices=['a', 'b', 'c', 'd'], answer=3)])
     assert math.isclose(s.chance, (1/2 + 1/2 + 1/4) / 3) and '1 of 3 questions are there more than once' in caplog.text
@@ -207,13 +160,9 @@ def test_unequal_counts_have_their_own_chance_and_duplicates_are_told(caplog):
 
 def test_examples_must_be_of_the_kind_that_is_asked():
     model, written = tiny(max_position_embeddings=512, layers=2), [dict(question=q, answer='7') for q in 'QRST']
-    for examples in (written, ['a', 'b', 'c'], [{'q': 1}] * 5):
-        with pytest.raises(PrunebookError, match='example 0'): ask(model, questions(), shots=2, examples=examples)
-    for examples in (questions(), ['a', 'b', 'c'], [{'q': 1}] * 5):
-        with pytest.raises(PrunebookError, match='example 0'):
-            wrote(model, Letters(), written, shots=1, examples=examples)
-    with pytest.raises(PrunebookError, match='max_new_tokens=0'):
-        wrote(model, Letters(), written, max_new_tokens=0)
+    with pytest.raises(PrunebookError, match='example 0'): ask(model, questions(), shots=2, examples=written)
+    with pytest.raises(PrunebookError, match='example 0'):
+        wrote(model, Letters(), written, shots=1, examples=questions())
 
 
 # generated answers
@@ -223,11 +172,6 @@ def test_generated_answers_do_not_depend_on_the_batch():
     model.generation_config.eos_token_id = None
     run = lambda b: wrote(model, tok, numbers, max_new_tokens=5, batch_tokens=b).written
     assert run(1) == run(10_000) and all(run(1))
-    more = [*numbers, dict(question='y', answer='8')]
-    assert wrote(model, tok, more, max_new_tokens=2).majority == .75
-    with pytest.raises(PrunebookError, match='must hold the number'):
-        wrote(model, tok, [dict(question='Q', answer='none')])
-    assert last_number('1,000 and then -2.50') == -2.5
 
 
 def written(*args, **kw): return [o.text for o in generate_texts(*args, **kw)]
@@ -261,20 +205,6 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     assert written(model, tok, prompts, 20, [stop]) == [o.partition(stop)[0] for o in want]
 
 
-def test_rows_that_are_done_leave_the_batch(monkeypatch):
-    model, tok, sizes = tiny(max_position_embeddings=256, **SMALL), letter_tokenizer(), []
-    prompts = [tok('An example in front. ' + o)['input_ids'] for o in ('abc', 'question', 'x')]
-    loops = [greedy(model, o, 40) for o in prompts]
-    end = next(o for o in loops[0] if o not in loops[1])
-    model.generation_config.eos_token_id = end
-    count = lambda m, args, out: sizes.append(tuple(args[0].shape[:2]))
-    LayerStack(model).layers[0].register_forward_hook(count)
-    want = [tok.decode(until(o, end), skip_special_tokens=True) for o in loops]
-    assert written(model, tok, prompts, 40) == want
-    rows = [n for n, width in sizes if width == 1]
-    assert rows == sorted(rows, reverse=True) and rows[0] == 3 and rows[-1] < 3
-
-
 # the chat template
 
 def test_chat_is_scored_behind_the_template_and_recorded():
@@ -300,7 +230,6 @@ def test_chat_is_scored_behind_the_template_and_recorded():
 
 # intervals and comparisons
 
-
 def test_the_macro_interval_covers():
     "20 subjects of 5 to 60 questions with accuracies of 10 to 90 %"
     rng, hits = np.random.default_rng(1), 0
@@ -311,36 +240,7 @@ def test_the_macro_interval_covers():
     assert .92 <= hits / 200 <= .995
 
 
-def test_macro_and_micro_of_subjects():
-    items = [good | dict(subject='big', question=f'q{i}') for i in range(6)] + [good | dict(subject='small', answer=1)]
-    s = ask(tiny(layers=2), items)
-    counts = s.by_group
-    assert set(counts) == {'big', 'small'} and sum(n for _, n in counts.values()) == 7
-    assert s.row()['macro'] == s.macro[0] == np.mean([k / n for k, n in counts.values()])
-    assert 'macro' not in ask(tiny(layers=2), [good]).row()
-
-
-def test_compare_finds_and_does_not_find():
-    rng = np.random.default_rng(0)
-    counts = rng.integers(50, 100, 80).tolist()
-    base = rng.normal(3, 1, 80) * counts
-    index = list(range(80))
-    score = lambda sums: LossScore('t', *ratio_interval(sums, counts), 80, list(sums), counts, index, [], 1, vocab=99)
-    better = compare(score(base), score(base + rng.normal(.1, .1, 80) * counts))
-    assert better.low > 0 and better.p < .01
-    assert compare(score(base), score(base + rng.normal(0, .1, 80) * counts)).p > .05
-    right = [0] * 100
-    choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, right, 'likelihood', .5, 1.)
+def test_mcnemar_by_hand():
+    choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, [0] * 100, 'likelihood', .5, 1.)
     c = compare(choice([0] * 60 + [1] * 40), choice([0] * 70 + [1] * 30))
     assert math.isclose(c.p, 2 * .5**10) and 'McNemar' in c.test
-    with pytest.raises(PrunebookError, match='same items'): compare(score(base), choice(right))
-
-
-# records
-
-
-@pytest.mark.parametrize('change', [
-    dict(kind='Other'), dict(n=99), dict(picked=['a'] * 6), dict(extra=1), dict(value='x')])
-def test_files_that_are_no_scores_are_refused(tmp_path, change):
-    (tmp_path/'s.json').write_text(json.dumps(ask(tiny(max_position_embeddings=256), questions()).to_dict() | change))
-    with pytest.raises(PrunebookError, match='is no score'): load_score(tmp_path/'s.json')

@@ -28,9 +28,6 @@ def plain(model, context, choice):
 def words(r, n): return [r.randrange(3, 99) for _ in range(n)]
 
 
-# losses
-
-
 def test_never_many_logits():
     model, most = make('llama'), [0]
     model.lm_head.register_forward_hook(lambda m, a, out: most.__setitem__(0, max(most[0], out.numel())))
@@ -44,8 +41,6 @@ def test_never_many_logits():
     assert token_losses(stack, x[:0], targets[:0]).shape == (0,)
 
 
-# what requests share
-
 @pytest.mark.parametrize('kind', [*CASES, *RECURRENT])
 def test_shared_prompts_change_nothing(kind):
     "Shared beginnings, choices of many lengths, choices of one token; against a sequence for each choice"
@@ -56,12 +51,6 @@ def test_shared_prompts_change_nothing(kind):
     for share in (4, 99):
         for got, (c, choices) in zip(_continuation_logprobs(model, requests, batch_tokens=200, share=share), requests):
             np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
-
-
-def test_a_window_shorter_than_the_row():
-    model, context = make('gemma3_text', sliding_window=16), list(range(3, 33))
-    got = _continuation_logprobs(model, [(context, [[40, 41], [50, 51, 52]])])[0]
-    np.testing.assert_allclose(got, [plain(model, context, o) for o in ([40, 41], [50, 51, 52])], rtol=1e-4)
 
 
 def test_positions_in_tables():
@@ -75,27 +64,6 @@ def test_positions_in_tables():
         context, choices = words(r, n), [words(r, m) for _ in range(4)]
         got = _continuation_logprobs(model, [(context, choices)])[0]
         np.testing.assert_allclose(got, [plain(model, context, o) for o in choices], rtol=1e-4)
-
-
-def ran(model, requests, monkeypatch, **kw):
-    "Rows and tokens of each pass"
-    monkeypatch.setattr('prunebook.evaluation.choices.takes_cache', lambda stack: True)
-    seen = []
-    with_hook = LayerStack(model).layers[0].register_forward_hook(lambda m, a, out: seen.append(tuple(a[0].shape[:2])))
-    _continuation_logprobs(model, requests, **kw)
-    with_hook.remove()
-    return seen
-
-
-def test_what_is_shared_is_computed_once(monkeypatch):
-    "The common 30 once; then two of its own, and the rest of two choices; letters cost nothing; padding only behind"
-    model = make('llama')
-    requests = [([3] * 30 + [i, i], [[7, 8], [9, 8], [5], [6]]) for i in range(4, 10)]
-    assert ran(model, requests, monkeypatch) == [(1, 30), (6, 2), (12, 1)]
-    assert ran(model, [([3, 4, 5, 6, 7], [[10], [11], [12], [13]])], monkeypatch) == [(1, 5)]
-    requests = [([3] * 30 + [i] * n, [[7], [8]]) for i, n in ((4, 2), (5, 9), (6, 5))]
-    assert ran(model, requests, monkeypatch) == [(1, 30), (3, 9)]
-    assert ran(model, requests, monkeypatch, batch_tokens=80) == [(1, 30), (2, 9), (1, 2)]
 
 
 @pytest.mark.parametrize('letters', [True, False])

@@ -1,65 +1,14 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
-import json, os, socket, time, traceback
+import json, os, traceback
 import pytest, torch
 from prunebook import PrunebookError, load_model
 from prunebook.model import loading as models
-from prunebook.model.assets import check_hub
-from prunebook.model.loading import find_model, own_type
+from prunebook.model.loading import own_type
 from prunebook.model.stack import LayerStack
 from support.assets import tiny_gguf
 from support.tiny import save, word_tokenizer
 
 TOKEN = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
-
-# names
-
-@pytest.mark.parametrize('kw, says', [
-    (dict(name='no/such-model-anywhere'), 'no such folder or file'), (dict(name='demo', bits=3), 'bits=3: '),
-    (dict(name='demo', dtype='half'), "dtype='half': .*auto"),
-    (dict(name='/no/such/folder'), 'no such file or folder'), (dict(name='c4'), 'c4: it names texts'),
-    (dict(name='arc_easy'), 'arc_easy: it names questions, not a model')])
-def test_bad_names_and_arguments(kw, says):
-    with pytest.raises(PrunebookError, match=says): load_model(**kw)
-
-def test_a_wrong_hub_id_gives_one_line():
-    "Also in a notebook, which shows all exceptions of a chain"
-    with pytest.raises(PrunebookError) as e: load_model('no/such-model-anywhere')
-    assert '\n' not in str(e.value) and e.value.__cause__ is None and e.value.__suppress_context__
-
-def test_a_hub_that_never_answers(monkeypatch, tmp_path):
-    "One request of five seconds; a model in the cache is not asked for"
-    import huggingface_hub
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
-    with socket.create_server(('127.0.0.1', 0)) as deaf:
-        monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{deaf.getsockname()[1]}')
-        start = time.perf_counter()
-        with pytest.raises(PrunebookError, match='org/model: no such folder or file, and the hub .*timed out'):
-            load_model('org/model')
-        assert time.perf_counter() - start < 10
-        (tmp_path/'models--org--model'/'snapshots').mkdir(parents=True)
-        check_hub('org/model', cache_dir=tmp_path)
-        check_hub('org/model', local_files_only=True)
-
-def test_where_a_model_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path/'demo').mkdir()
-    assert find_model('demo')[0] != 'demo', 'the name of an asset comes first'
-    (tmp_path/'mine.gguf').touch()
-    assert find_model('mine.gguf') == ('.', 'mine.gguf')
-    assert find_model('org/repo/q4/mine.gguf') == ('org/repo', 'q4/mine.gguf')
-    assert find_model('org/repo', gguf_file='mine.gguf') == ('org/repo', 'mine.gguf')
-    assert find_model('org/repo') == ('org/repo', None)
-
-def test_a_file_of_a_hub_repository(monkeypatch):
-    asked = []
-    def read(*args, **kw):
-        asked.append((args, kw))
-        raise PrunebookError('enough')
-    monkeypatch.setattr(models, '_read_gguf', read)
-    monkeypatch.setattr(models, 'check_hub', lambda *args, **kw: None)
-    for given in (dict(name='org/repo/mine.gguf'), dict(name='org/repo', gguf_file='mine.gguf')):
-        with pytest.raises(PrunebookError, match='enough'): load_model(**given, revision='main')
-    assert asked[0] == asked[1] and asked[0][0] == ('org/repo', 'mine.gguf') and asked[0][1]['revision'] == 'main'
 
 # types
 
@@ -70,14 +19,6 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch
     model, _ = load_model('demo')
     assert model.dtype == dtype and model.config.dtype == own_type(model).dtype == torch.bfloat16
     assert load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
-
-def test_the_demo_saves_and_reloads_as_any_model(demo, tmp_path):
-    model, tok = demo
-    assert 'quantization_config' not in model.config.to_dict()
-    model.save_pretrained(tmp_path)
-    tok.save_pretrained(tmp_path)
-    again, _ = load_model(str(tmp_path), dtype=model.dtype)
-    assert all((a == b).all() for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
 # GGUF
 

@@ -24,8 +24,7 @@ def outputs():
     return [o['data'] for c in cells for o in c.get('outputs', []) if 'data' in o]
 
 
-@pytest.fixture(scope='module')
-def rows():
+def rulings():
     "Verdict and number of the page's tables of rulings, by claim and model"
     found = {}
     for text in (''.join(o.get('text/html', '')) for o in outputs()):
@@ -36,22 +35,20 @@ def rows():
     return found
 
 
-@pytest.fixture(scope='module')
-def said():
-    "Sentences of the page, by claim, about this model"
-    text = '\n'.join(''.join(o.get('text/markdown', '')) for o in outputs())
-    return {k: v for k, v in re.findall(rf'^- (C\d\w?), `{MODEL}`: (.*)$', text, re.M)}
+rows, table, mean = rulings(), pd.read_csv(run/'results.csv'), load_file(run/'distances.safetensors')['mean']
+markdown = '\n'.join(''.join(o.get('text/markdown', '')) for o in outputs())
+said = dict(re.findall(rf'^- (C\d\w?), `{MODEL}`: (.*)$', markdown, re.M))  # sentences about this model, by claim
 
 
-def shown(rows, claim, task=''):
+def shown(claim, task=''):
     "Value, low and high of a row"
     text = rows[claim, MODEL + (f', {task}' if task else '')]['number']
     return [float(o) for o in re.findall(r'-?[0-9.]+', text)]
 
 
-def near(rows, claim, value, draws=None, task=''):
+def near(claim, value, draws=None, task=''):
     "The page shows this value to its last digit, and an interval like that of `draws`"
-    got, low, high = shown(rows, claim, task)
+    got, low, high = shown(claim, task)
     digits = 2 if abs(value) >= .1 else 3
     assert got == pytest.approx(value, abs=.51 * 10**-digits), (claim, task)
     if draws is None: return
@@ -61,31 +58,25 @@ def near(rows, claim, value, draws=None, task=''):
 
 # The tables
 
-@pytest.fixture(scope='module')
-def table(): return pd.read_csv(run/'results.csv')
+KEYS = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
+columns = [*KEYS, 'index', 'picked', 'answer', 'loss', 'tokens', 'written']
+items = dict(iter(pd.read_parquet(run/'items.parquet', columns=columns).groupby(KEYS)))
 
 
-@pytest.fixture(scope='module')
-def items():
-    keys = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
-    columns = [*keys, 'index', 'picked', 'answer', 'loss', 'tokens', 'written']
-    return dict(iter(pd.read_parquet(run/'items.parquet', columns=columns).groupby(keys)))
-
-
-def right(items, task, *cuts):
+def right(task, *cuts):
     "(P, N) right answers at these (sweep, strategy, n, healed) or (…, seed)"
     got = [items[(*c[:4], c[4] if len(c) > 4 else 0, task)] for c in cuts]
     return np.stack([(o.picked == o.answer).to_numpy(float) for o in got])
 
 
-def nats(items, *cuts):
+def nats(*cuts):
     "(P, D) nats and (D,) tokens at these cuts"
     got = [items[(*c[:4], c[4] if len(c) > 4 else 0, 'c4')] for c in cuts]
     assert all((o.tokens.to_numpy() == got[0].tokens.to_numpy()).all() for o in got)
     return np.stack([o.loss.to_numpy(float) for o in got]), got[0].tokens.to_numpy(float)
 
 
-def cuts_of(table, task, sweeps, strategy='similarity', healed=False):
+def cuts_of(task, sweeps, strategy='similarity', healed=False):
     "The curve in these sweeps, by n"
     t = table[(table.task == task) & table.sweep.isin(sweeps) & (table.strategy == strategy) & (table.healed == healed)]
     return sorted({(o.sweep, strategy, int(o.n), healed) for o in t.itertuples() if o.n > 0 and o.seed == 0},
@@ -106,20 +97,16 @@ def loss_draws(sums, counts, size=1500):
 
 # C1 and C2
 
-@pytest.fixture(scope='module')
-def mean(): return load_file(run/'distances.safetensors')['mean']
+def blocks(n): return np.array([mean[l, l + n] for l in range(DEPTH - n + 1)])
 
 
-def blocks(mean, n): return np.array([mean[l, l + n] for l in range(DEPTH - n + 1)])
+def test_places():
+    near('C1', np.mean([blocks(n).argmin() / (DEPTH - n) for n in range(1, 8)]))
 
 
-def test_places(rows, mean):
-    near(rows, 'C1', np.mean([blocks(mean, n).argmin() / (DEPTH - n) for n in range(1, 8)]))
-
-
-def test_last_layer(rows, said, mean):
-    d = [blocks(mean, n) for n in range(1, 16)]
-    near(rows, 'C2', np.mean([(o[-1] - o.min()) / (o.max() - o.min()) for o in d]))
+def test_last_layer():
+    d = [blocks(n) for n in range(1, 16)]
+    near('C2', np.mean([(o[-1] - o.min()) / (o.max() - o.min()) for o in d]))
     assert f'{np.mean([(o[:-1] < o[-1]).mean() for o in d]):.0%} of the other blocks' in said['C2']
     assert f'at {sum(o.argmax() == 0 for o in d)} of 15 sizes' in said['C2']
 
@@ -151,45 +138,41 @@ def fall(x, accuracy, chance):
     return kept, lost, (lost - kept) / lost
 
 
-def check_fall(rows, said, items, table, claim, task, title, sweeps, base, healed=False):
-    curve = cuts_of(table, task, sweeps, healed=healed)
+def check_fall(claim, task, title, sweeps, base, healed=False):
+    curve = cuts_of(task, sweeps, healed=healed)
     x = np.array([0, *(c[2] for c in curve)]) / DEPTH
-    r = right(items, task, base, *curve)
+    r = right(task, base, *curve)
     chance = table[(table.task == task) & (table.sweep == base[0])].baseline.iloc[0]
     kept, lost, width = fall(x, r.mean(1), chance)
-    near(rows, claim, width, [fall(x, o, chance)[2] for o in draws(r, 800)], title)
+    near(claim, width, [fall(x, o, chance)[2] for o in draws(r, 800)], title)
     if said.get(claim, '').startswith(title):
         assert f'below 90% at {kept:.1%} of the layers, below 50% at {lost:.1%}' in said[claim]
         assert f'{r.shape[1]} questions' in said[claim]
 
 
 @pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
-def test_unhealed_falls(rows, said, items, table, task, title):
-    check_fall(rows, said, items, table, 'C3a', task, title, ['similarity'], ('similarity', 'none', 0, False))
+def test_falls(task, title):
+    check_fall('C3a', task, title, ['similarity'], ('similarity', 'none', 0, False))
+    check_fall('C3b', task, title, ['healed', 'healed-deep'], HEALED_BASE, True)
 
 
-@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
-def test_healed_falls(rows, said, items, table, task, title):
-    check_fall(rows, said, items, table, 'C3b', task, title, ['healed', 'healed-deep'], HEALED_BASE, True)
-
-
-def test_written_sums(rows, said, items, table):
+def test_written_sums():
     assert rows['C8', f'{MODEL}, Sums of one step']['verdict'].startswith('not informative')
-    check_fall(rows, said, items, table, 'C8', 'sums', 'Sums of one step', ['sums'], ('sums', 'none', 0, False))
+    check_fall('C8', 'sums', 'Sums of one step', ['sums'], ('sums', 'none', 0, False))
     for n in (1, 2, 4):
         empty = items['sums', 'similarity', n, False, 0, 'sums'].written.fillna('').str.strip().eq('').mean()
         assert f'{empty:.0%} at n = {n}' in said['C8']
 
 
 @pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
-def test_rises(rows, said, items, table, task, title):
-    curve = [('similarity', 'none', 0, False), *cuts_of(table, task, ['similarity'])]
-    r = right(items, task, *curve)
+def test_rises(task, title):
+    curve = [('similarity', 'none', 0, False), *cuts_of(task, ['similarity'])]
+    r = right(task, *curve)
     acc, n = r.mean(1), r.shape[1]
     pairs = [(i, j) for i in range(len(acc)) for j in range(i + 1, len(acc))]
     score = {(i, j): (acc[j] - acc[i]) / ((r[j] - r[i]).std() / math.sqrt(n)) for i, j in pairs}
     surest = [p for p in pairs if score[p] > .95 * max(score.values())]  # the rule's own spread is resampled
-    got = shown(rows, 'C3c', title)[0]
+    got = shown('C3c', title)[0]
     assert min(abs(acc[j] - acc[i] - got) for i, j in surest) < 6e-4
     if said['C3c'].startswith(title):
         i, j = max(pairs, key=lambda p: acc[p[1]] - acc[p[0]])
@@ -197,7 +180,7 @@ def test_rises(rows, said, items, table, task, title):
 
 
 @pytest.mark.parametrize('task, title', [('mmlu_text', 'MMLU (texts)'), ('boolq_text', 'BoolQ (texts)')])
-def test_tasks_that_are_not_known(rows, items, task, title):
+def test_tasks_that_are_not_known(task, title):
     "Wilson's interval of the unpruned model reaches the share of the most frequent answer"
     o = items['similarity', 'none', 0, False, 0, task]
     p, n, z = (o.picked == o.answer).mean(), len(o), 1.959964
@@ -209,7 +192,7 @@ def test_tasks_that_are_not_known(rows, items, task, title):
 
 # The family
 
-def test_holm_counts_every_finding_that_was_tested(rows):
+def test_holm_counts_every_finding_that_was_tested():
     "Also those that stayed undecided. A dagger stands where the adjusted p reaches 0.05"
     page = [o for o in outputs() if '<th>p (Holm)</th>' in ''.join(o.get('text/html', ''))]
     cells = [[html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
@@ -222,14 +205,14 @@ def test_holm_counts_every_finding_that_was_tested(rows):
 
 # C4 and C5
 
-def test_slope_across_the_collapse(rows, said, items, table):
+def test_slope_across_the_collapse():
     "The steps before it alone give another word, so the claim is not informative"
-    answers = cuts_of(table, 'arc_easy', ['healed', 'healed-deep'], healed=True)
-    r = right(items, 'arc_easy', HEALED_BASE, *answers)
+    answers = cuts_of('arc_easy', ['healed', 'healed-deep'], healed=True)
+    r = right('arc_easy', HEALED_BASE, *answers)
     chance = table[(table.task == 'arc_easy') & (table.sweep == 'healed')].baseline.iloc[0]
     kept, lost, _ = fall(np.array([0, *(c[2] for c in answers)]) / DEPTH, r.mean(1), chance)
-    curve = cuts_of(table, 'c4', ['healed', 'healed-deep'], healed=True)
-    sums, counts = nats(items, HEALED_BASE, *curve)
+    curve = cuts_of('c4', ['healed', 'healed-deep'], healed=True)
+    sums, counts = nats(HEALED_BASE, *curve)
     x = np.array([0, *(c[2] for c in curve)]) / DEPTH
     inside = (x[1:] > kept) & (x[:-1] < lost)
     def ratio(y, end=None):
@@ -237,7 +220,7 @@ def test_slope_across_the_collapse(rows, said, items, table):
         rest = max(rise[~within].sum() / run[~within].sum(), .1 * np.ptp(y[:end]) / np.ptp(x[:end]))
         return rise[within].sum() / run[within].sum() / rest
     losses, resampled = sums.sum(1) / counts.sum(), loss_draws(sums, counts)
-    near(rows, 'C4', ratio(losses), [ratio(o) for o in resampled])
+    near('C4', ratio(losses), [ratio(o) for o in resampled])
     end = (x < lost).sum() + 1
     low, high = np.quantile([ratio(o, end) for o in resampled], [.025, .975])
     before = re.search(r'by the steps before it alone (\S+) \[(\S+), (\S+)\]', said['C4'])
@@ -245,56 +228,56 @@ def test_slope_across_the_collapse(rows, said, items, table):
     assert low < 2 < high and rows['C4', MODEL]['verdict'].startswith('not informative')
 
 
-def check_gap(rows, said, claim, sums, counts):
+def check_gap(claim, sums, counts):
     k = (len(sums) - 1) // 2
     parts = lambda y: (y[1:1 + k].mean() - y[0], y[1 + k:].mean() - y[0])
     a, b = parts(sums.sum(1) / counts.sum())
-    near(rows, claim, b / a, [v / u for u, v in map(parts, loss_draws(sums, counts))])
+    near(claim, b / a, [v / u for u, v in map(parts, loss_draws(sums, counts))])
     assert f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple' in said[claim]
 
 
-def test_unhealed_gap(rows, said, items):
+def test_unhealed_gap():
     "On 64 documents, without up to a quarter of the layers"
     cuts = [('losses', s, n, False) for s in ('similarity', 'simple') for n in range(1, DEPTH // 4 + 1)]
-    check_gap(rows, said, 'C5a', *nats(items, ('losses', 'none', 0, False), *cuts))
+    check_gap('C5a', *nats(('losses', 'none', 0, False), *cuts))
 
 
-def test_healed_gap(rows, said, items, table):
+def test_healed_gap():
     "Over the unpruned model healed alike"
     sweeps = [('similarity', 'healed'), ('simple', 'healed-simple')]
-    both = [cuts_of(table, 'c4', [sweep], s, True) for s, sweep in sweeps]
+    both = [cuts_of('c4', [sweep], s, True) for s, sweep in sweeps]
     ns = set.intersection(*({c[2] for c in v} for v in both))
     cuts = [c for v in both for c in v if c[2] in ns]
-    check_gap(rows, said, 'C5b', *nats(items, HEALED_BASE, *cuts))
+    check_gap('C5b', *nats(HEALED_BASE, *cuts))
 
 
 # C6 and C7
 
-def test_ranks(rows, items):
+def test_ranks():
     sweeps = dict(similarity=('rank-2', 'healed'), simple=('rank-2-simple', 'healed-simple'))
     low, high = ([(o[i], s, n, True) for s, o in sweeps.items() for n in (4, 8)] for i in (0, 1))
-    (a, counts), (b, _) = nats(items, *low), nats(items, *high)
+    (a, counts), (b, _) = nats(*low), nats(*high)
     d = (a - b) / counts
-    near(rows, 'C6a', d.mean(), draws(d.mean(0)[None])[:, 0])
-    d = right(items, 'arc_easy', *low) - right(items, 'arc_easy', *high)
-    near(rows, 'C6b', d.mean(), draws(d.mean(0)[None])[:, 0], 'ARC-Easy')
+    near('C6a', d.mean(), draws(d.mean(0)[None])[:, 0])
+    d = right('arc_easy', *low) - right('arc_easy', *high)
+    near('C6b', d.mean(), draws(d.mean(0)[None])[:, 0], 'ARC-Easy')
 
 
-def test_seeds(rows, items):
+def test_seeds():
     where = {0: 'healed', 1: 'seeds', 2: 'seeds'}
-    sums, counts = nats(items, *((where[s], 'similarity', n, True, s) for n in (4, 8) for s in where))
+    sums, counts = nats(*((where[s], 'similarity', n, True, s) for n in (4, 8) for s in where))
     losses = (sums.sum(1) / counts.sum()).reshape(2, 3)
-    base, _ = nats(items, HEALED_BASE)
-    near(rows, 'C7a', math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / counts.sum()))
+    base, _ = nats(HEALED_BASE)
+    near('C7a', math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / counts.sum()))
 
 
-def test_examples(rows, said, items):
+def test_examples():
     ns = (0, 2, 4, 6, 8, 12)
     cuts = lambda sweep: [(sweep, 'similarity' if n else 'none', n, False) for n in ns]
-    plain, first, second = (right(items, 'arc_easy', *cuts(s)) for s in ('shots-0', 'shots-5', 'shots-5-order-1'))
+    plain, first, second = (right('arc_easy', *cuts(s)) for s in ('shots-0', 'shots-5', 'shots-5-order-1'))
     gain = ((first + second) / 2 - plain).mean(1)
     most = max(range(1, len(ns)), key=lambda i: abs(gain[i] - gain[0]))
-    near(rows, 'C7b', gain[most] - gain[0], task='ARC-Easy')
+    near('C7b', gain[most] - gain[0], task='ARC-Easy')
     assert f'5 examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = {ns[most]}' in said['C7b']
 
 

@@ -1,19 +1,9 @@
 "The main job, shortened: the folder that a run leaves. `PRUNEBOOK_RUN` names a finished run; without it one is made."
-import json, os, re, subprocess, sys
+import json, os, re
 from pathlib import Path
 import pandas as pd, pytest
-from prunebook import LayerDistances, PrunebookError, check_checkpoint, read_run, reproduce
-from prunebook.paper.reproduce import named_texts, _source_mark
+from prunebook import LayerDistances, PrunebookError, read_run, reproduce
 from support.tiny import letter_tokenizer, save, texts, tiny
-
-of_the_demo = pytest.mark.thorough  # a run of the demo takes minutes; .ci/run has made one
-
-
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    if given := os.environ.get('PRUNEBOOK_RUN'): return Path(given)
-    return reproduce(out=tmp_path_factory.mktemp('run')/'run', preset='smoke', progress=False)
-
 
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
@@ -32,8 +22,10 @@ def own_run(own, out, **kw):
     return reproduce(str(own/'model'), out, progress=False, **dict(preset='smoke') | given | kw)
 
 
-@of_the_demo
-def test_the_folder_and_its_tables(run):
+@pytest.mark.thorough
+def test_the_folder_and_its_tables(tmp_path):
+    given = os.environ.get('PRUNEBOOK_RUN')
+    run = Path(given) if given else reproduce(out=tmp_path/'run', preset='smoke', progress=False)
     names = {p.name for p in run.iterdir()}
     assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv', 'figures',
                      'report.html', 'checkpoint', 'adapters'}
@@ -50,35 +42,6 @@ def test_the_folder_and_its_tables(run):
     assert [dist.best_block(n).start for n in best.n] == list(best.start)
 
 
-@of_the_demo
-def test_the_checkpoint_loads_with_plain_transformers(run):
-    "In float32: in 16 bits, generating with and without a cache may round apart"
-    code = ('import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
-            'm, info = M.from_pretrained(sys.argv[1], dtype="float32", output_loading_info=True); '
-            'x = T.from_pretrained(sys.argv[1])("The capital of", return_tensors="pt"); '
-            'out = [m.generate(**x, max_new_tokens=8, do_sample=False, use_cache=c).tolist() for c in (True, False)]; '
-            'assert not info["missing_keys"] and not info["unexpected_keys"], info; assert out[0] == out[1]; '
-            'assert "prunebook" not in sys.modules; print(len(m.model.layers), m.config.num_hidden_layers)')
-    done = subprocess.run([sys.executable, '-c', code, run/'checkpoint'], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    dropped = json.loads((run/'checkpoint'/'config.json').read_text())['prunebook']['dropped']
-    assert done.stdout.split() == [str(30 - len(dropped))] * 2
-    assert check_checkpoint(run/'checkpoint') == []
-
-
-@of_the_demo
-def test_the_first_screen_of_the_report_is_the_result(run):
-    page = (run/'report.html').read_text()
-    first = page[:page.index('<h3>')]
-    told = json.loads((run/'run.json').read_text())['sweeps']['main']['reproduction']
-    assert all(o in first for o in ('(27%: layers ', 'Healing on at most', 'On ARC-Easy it answers'))
-    assert first.count('data:image/png;base64,') == 2
-    assert page.count('rows</summary>') == 2, 'long tables are folded'
-    assert not re.findall(r'(?:src|href)="(?!data:)', page), 'it needs no other file'
-    assert max(len(o) for o in re.findall(r'\d+\.(\d+)', re.sub(r'base64,[^"]+', '', page))) <= 4, 'numbers are rounded'
-    assert set(told['continuations']) == {'unpruned', 'pruned', 'healed'}
-
-
 def test_your_own_model_and_data(own, tmp_path, monkeypatch):
     "Nothing of the demo: no asset is fetched, no depth of 30, and the sources are named"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
@@ -86,6 +49,7 @@ def test_your_own_model_and_data(own, tmp_path, monkeypatch):
     t, page, record = read_run(run), (run/'report.html').read_text(), (run/'run.json').read_text()
     assert t.n.max() < 5 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
     page = re.sub(r'base64,[^"]+', '', page)
+    assert not re.findall(r'(?:src|href)="(?!data:)', page), 'it needs no other file'
     assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
     for text in (page, record): assert str(own) not in text and str(tmp_path) not in text
     assert not (tmp_path/'cache').exists()
@@ -113,17 +77,6 @@ def test_the_figures_of_distances_need_no_sweep(own, tmp_path):
     run = own_run(own, tmp_path/'run', preset='paper', only='figure4', share=.0002, questions=None)
     assert {o.name for o in run.iterdir()} == {'distances.safetensors', 'best_blocks.csv', 'curves.png', 'curves.svg',
                                                'heatmap.png', 'heatmap.svg'}
-
-
-def test_refusals_come_before_any_work(own, tmp_path):
-    (tmp_path/'out').mkdir()
-    (tmp_path/'out'/'mine').write_text('precious')
-    with pytest.raises(PrunebookError, match='not empty'): own_run(own, tmp_path/'out')
-    with pytest.raises(PrunebookError, match='judge_texts'): own_run(own, tmp_path/'new', judge_texts=None)
-    with pytest.raises(PrunebookError, match='no_such'): own_run(own, tmp_path/'new', questions=['no_such'])
-    with pytest.raises(PrunebookError, match='only read'): own_run(own, own/'model'/'inside')
-    with pytest.raises(PrunebookError, match='n=600 '): own_run(own, tmp_path/'new', preset='paper', share=.01)
-    assert (tmp_path/'out'/'mine').read_text() == 'precious' and [p.name for p in tmp_path.iterdir()] == ['out']
 
 
 def stopped(own, out, monkeypatch, at, **kw):
@@ -158,15 +111,3 @@ def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monk
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=[str(changed)])
     own_run(own, tmp_path/'run', questions=[str(own/'mine.jsonl')], force=True)
-
-
-def test_marks_follow_the_content(tmp_path):
-    (tmp_path/'a.txt').write_text('one')
-    one = _source_mark(str(tmp_path/'a.txt'))
-    (tmp_path/'a.txt').write_text('two')
-    assert _source_mark(str(tmp_path/'a.txt')) != one and str(tmp_path) not in one
-
-
-def test_parts_of_the_demo_are_disjoint():
-    parts = [set(named_texts('demo', o)) for o in ('calibration', 'healing', 'validation')]
-    assert not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]

@@ -1,5 +1,5 @@
-"""A run folder. What was written is what is read; a row never stands without its items; what is damaged, foreign, of
-another model or in use is refused in one line; nothing private is recorded; and the kept runs have their numbers."""
+"""A run folder. What was written is what is read; a row never stands without its items; what is damaged is refused in
+one line; nothing private is recorded; and the kept runs have their numbers."""
 import hashlib
 import json
 import math
@@ -12,8 +12,7 @@ import pytest
 from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
-from prunebook.paper.runs import (_EMPTY, _FILES, ITEMS, KEYS, RESULTS, Run, _arrow_schema, kept_score, read_record,
-                                  read_run, _start_record)
+from prunebook.paper.runs import (_FILES, ITEMS, KEYS, RESULTS, Run, _arrow_schema, kept_score, read_run, _start_record)
 from support.made_runs import MODEL, Made, choice, fill, loss
 
 results = Path(__file__).parents[1]/'nbs'/'results'
@@ -97,21 +96,11 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch):
         for _, row in read_run(folder).iterrows(): assert kept_score(folder, row) == dict(named)[tuple(row[KEYS])]
 
 
-# what is damaged, foreign, of another model or in use is refused in one line
+# what is damaged is refused in one line
 
 def refused(f, *args, match=None):
     with pytest.raises(PrunebookError, match=match) as e: f(*args)
     assert '\n' not in str(e.value).strip()
-
-
-def test_no_run_one_writer_and_one_model(tmp_path):
-    Made(tmp_path/'begun').config('main').write()
-    for folder, said in (('', 'there is no run here'), ('nowhere', 'no run here'), ('begun', 'none has a score yet')):
-        refused(read_run, tmp_path/folder, match=said)
-    write(tmp_path/'run')
-    with Run(tmp_path/'run', MODEL): refused(Run(tmp_path/'run', MODEL).__enter__, match='another process is using')
-    refused(Run(tmp_path/'run', MODEL | dict(fingerprint='beef')).__enter__, match='of another model')
-    with Run(tmp_path/'run', MODEL): pass  # and the lock was given back
 
 
 def test_rows_without_items_and_items_that_disagree(tmp_path):
@@ -127,24 +116,9 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
     refused(kept_score, folder, bad, match='no columns')
     (folder/'items.parquet').unlink()
     refused(Run(folder, MODEL).__enter__, match='items.parquet')
-    for text in (b'a,b\n1,2\n', b'', b'\x00\xff', b'sweep\n'):
-        (folder/'results.csv').write_bytes(text)
-        refused(read_run, folder, match='is damaged, or no file of a run')
     (folder/'results.csv').unlink()
     (folder/'results.csv').symlink_to('/dev/zero')
     refused(read_run, folder, match='no plain file')
-
-
-@pytest.mark.parametrize('change', [
-    dict(format=2), dict(format=None), dict(model=None), dict(sweeps=[]), dict(sweeps=dict(main=3)),
-    dict(sweeps=dict(main=dict(_EMPTY, config=None))), dict(model=MODEL | dict(depth=0)),
-    dict(model=MODEL | dict(depth=True)), dict(model=MODEL | dict(layer_parameters=[1])),
-    dict(model=MODEL | dict(parameters='x'))], ids=str)
-def test_a_record_that_is_none(tmp_path, change):
-    write(tmp_path/'run')
-    path = tmp_path/'run'/'run.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    refused(read_record, tmp_path/'run', match='is damaged, or no file of a run')
 
 
 def mutations(data, rng):
@@ -161,15 +135,6 @@ def mutations(data, rng):
         yield data[:i] + data[i + rng.randrange(1, 9):]
 
 
-def look(folder, rows=None):
-    "Read a run with its scores: one line, or a table; was it refused?"
-    try:
-        for _, row in read_run(folder).iloc[:rows].iterrows(): kept_score(folder, row)
-    except PrunebookError as e:
-        assert '\n' not in str(e)
-        return True
-
-
 @pytest.mark.parametrize('name', ['record', 'results', 'items'])
 def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
     "Never another exception, whatever byte is changed"
@@ -177,23 +142,12 @@ def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
     path, told = made.root/_FILES[name], 0
     for data in mutations(path.read_bytes(), random.Random(0)):
         path.write_bytes(data)
-        told += bool(look(made.root, 4))
+        try:
+            for _, row in read_run(made.root).iloc[:4].iterrows(): kept_score(made.root, row)
+        except PrunebookError as e:
+            assert '\n' not in str(e)
+            told += 1
     assert told > 5
-
-
-def test_retyped_cells_and_settings(tmp_path):
-    made, r = fill(Made(tmp_path/'run'), ns=[0, 2]), random.Random(1)
-    csv, record = made.root/'results.csv', made.root/'run.json'
-    lines, asked = csv.read_text().splitlines(), json.loads(record.read_text())
-    for _ in range(80):
-        cells = lines[i := r.randrange(1, len(lines))].split(',')
-        cells[r.randrange(len(cells))] = r.choice(['', 'x', '-1', '1e400', 'nan', 'True', '3.5', '9' * 30, '[]', '"'])
-        csv.write_text('\n'.join([*lines[:i], ','.join(cells), *lines[i + 1:]]) + '\n')
-        changed = json.loads(json.dumps(asked))
-        for o in (changed['sweeps']['main']['config'], changed['sweeps']['main']['config']['healing']):
-            o[r.choice(list(o))] = r.choice([None, 'x', -1, [], {}, 1e400, True])
-        record.write_text(json.dumps(r.choice([asked, changed])))
-        look(made.root)
 
 
 # nothing private is recorded
@@ -234,6 +188,4 @@ def test_kept_runs_have_the_numbers_that_they_were_published_with(name):
         assert score.n == row['count'] and len((row.layers if isinstance(row.layers, str) else '').split()) == row.n
 
 
-def test_kept_results_are_few_and_small():
-    files = [o for o in results.rglob('*') if o.is_file()]
-    assert len(files) <= 80 and sum(o.stat().st_size for o in files) <= 5 * 2**20
+def test_kept_results_are_small(): assert sum(o.stat().st_size for o in results.rglob('*') if o.is_file()) <= 6e6

@@ -45,32 +45,6 @@ def test_every_page(site, browser):
     assert wrong == {}, '\n'.join(f'{k}: {o}' for k, v in wrong.items() for o in v)
 
 
-def test_search_finds_the_pages_that_hold_all_words(site, browser):
-    browser.open((site/'reference'/'glossary.html').as_uri())
-    def search(words):
-        browser.run(f"""(() => {{ const box = document.querySelector('header input')
-            box.value = {words!r}; box.dispatchEvent(new Event('input')) }})()""")
-        return browser.run("[...document.querySelectorAll('header ol a')].map(o => o.href)")
-    assert (site/'course'/'distances.html').as_uri() in search('similarity angular')
-    assert search('similarity no-such-word') == [] == search('')
-
-
-def test_llms_txt_lists_every_page_with_its_description(site):
-    text = (site/'llms.txt').read_text()
-    found = re.findall(r'^- \[.+\]\((.+?)\): .{20,}$', text, flags=re.M)
-    assert text.startswith('# prunebook\n\n> ')
-    assert sorted(found) == sorted(str(p.relative_to(site)) for p in site.rglob('*.html'))
-
-
-def test_a_table_with_a_named_index_has_one_header_row(monkeypatch):
-    import pandas as pd
-    monkeypatch.syspath_prepend(str(root/'tools'))
-    from preview import output_md
-    table = pd.DataFrame(dict(value=[1]), index=pd.Index(['C1'], name='claim'))
-    page = output_md(dict(output_type='display_data', data={'text/html': table.to_html()}), {}, 0, {})
-    assert page.count('<tr') == 2 and '<th>claim</th>' in page and '<th></th>' not in page
-
-
 # The browser itself, on pages that are broken
 
 HEAD = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title>'

@@ -15,8 +15,7 @@ from prunebook.core import PrunebookError
 from prunebook.paper.runs import _arrow_schema
 from prunebook.paper.sweep import SweepConfig, sweep
 from prunebook.paper.verify import _HONEST, at_most, deviation, is_rejected, verify
-from support.tiny import Letters, letter_texts, tiny
-from test_sweeps import questions, write
+from support.tiny import Letters, letter_texts, questions, tiny, write_rows
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 WHO = dict(initializer_range=.3, max_position_embeddings=256)
@@ -26,8 +25,8 @@ WHO = dict(initializer_range=.3, max_position_embeddings=256)
 def made(tmp_path_factory):
     "A run with four cuts and two tasks, and the files of its items"
     folder = tmp_path_factory.mktemp('made')
-    write(folder/'texts.jsonl', [dict(text=o) for o in letter_texts(12)])
-    write(folder/'questions.jsonl', questions(40))
+    write_rows(folder/'texts.jsonl', [dict(text=o) for o in letter_texts(12)])
+    write_rows(folder/'questions.jsonl', questions(40))
     texts = str(folder/'texts.jsonl')
     config = SweepConfig(strategies=['simple', 'middle'], ns=[1, 3], tasks=['c4', 'arc_easy'], max_length=32,
                          sources=dict(c4=texts, arc_easy=str(folder/'questions.jsonl')), calibration=texts)

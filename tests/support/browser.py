@@ -1,5 +1,4 @@
 "Just enough of a browser: Debian's chromium, without a window, driven over its own protocol."
-import base64
 import json
 import shutil
 import subprocess
@@ -101,10 +100,3 @@ class Browser:
             self.scheme(name)
             wrong += [f'{px} px, {name}: {o}' for o in self.run(LOOK)]
         return [*self.said(), *wrong]
-
-    def picture(self, path):
-        "The page as it stands, whole, as PNG"
-        size = self.send('Page.getLayoutMetrics')['cssContentSize']
-        clip = dict(x=0, y=0, width=size['width'], height=min(size['height'], 8000), scale=1)
-        shot = self.send('Page.captureScreenshot', captureBeyondViewport=True, clip=clip)
-        Path(path).write_bytes(base64.b64decode(shot['data']))

@@ -1,7 +1,7 @@
 "Run folders of made scores, written by the library's own writer, with a truth that is known."
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
@@ -94,35 +94,6 @@ def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss
     return made
 
 
-def full(root):
-    "All that the pages can show, in the layout of the kept run; returns the `Made`"
-    tasks = ('mmlu', 'arc_easy', 'boolq')
-    m = fill(Made(root), tasks=tasks, loss_simple=lambda n: 3 + min(16, 4 * n), healed_simple=lambda n: 3 + .3 * n)
-    for n, p in zip(x[1:], shapes['plateau'][1:]):
-        for t in tasks: m.add('main', choice(min(.8, p + .05), t), 'similarity', n, True)
-    for n, p in zip(x, shapes['at_once']):
-        for s in ('similarity', 'simple') if n else ('none',):
-            m.add('main', choice(p, 'gsm8k', scoring='generated'), s, n)
-    controls(m)
-    for steps in (2, 5, 20, 50):
-        lengths(m, steps, lambda n: .1 * (steps / 10)**-.3, lambda n: .25 * n * (steps / 10)**-.3)
-    ranks(m)
-    seeds(m)
-    examples(m, 'arc_easy')
-    distances(lambda n: max(0, DEPTH - n - 3 - 6 * (n > 9)), spread=.02).save(m.root)
-    return m
-
-
-def controls(m):
-    "Six other strategies, each worse than the last"
-    others = ['first', 'middle', 'random', 'greedy', 'block_influence', 'keep_last']
-    m.config('controls', strategies=others).add('controls', loss(3), 'none', 0)
-    for i, s in enumerate(others, 1):
-        for n in (2, 4, 8):
-            for seed in range(5 if s == 'random' else 1):
-                m.add('controls', loss(3 + .3 * n * i + .1 * seed, seed=seed), s, n, False, seed)
-
-
 def lengths(m, steps, more_sim, more_simple, ns=(4, 8), **changes):
     "Healing of `steps` steps"
     name = '-'.join(map(str, ['tokens', steps, *changes.values()]))
@@ -141,20 +112,3 @@ def ranks(m):
             for s in ('similarity', 'simple') if n else ('none',):
                 m.add(name, loss(3 + (.3 if s == 'simple' else .05) * n + extra * (n > 0), seed=n), s, n, n > 0)
                 m.add(name, choice(p, 'mmlu', seed=rank, noise=.05), s, n, n > 0)
-
-
-def seeds(m):
-    "Two more seeds of healing; seed 0 is in the main sweep"
-    m.config('seeds', seeds=[1, 2]).add('seeds', loss(3), 'none', 0, seed=1)
-    for n in (4, 8):
-        for seed in (1, 2): m.add('seeds', loss(3 + .05 * n, seed=100 + n + seed), 'similarity', n, True, seed)
-
-
-def examples(m, task='quiz'):
-    "Few-shot examples, in two orders"
-    for shots, order in ((0, 0), (5, 0), (5, 1)):
-        name = f'shots-{shots}-{order}'
-        m.config(name, scoring=dict(shots=shots, seed=order))
-        for n, p in zip(x, shapes['plateau']):
-            score = replace(choice(p + .02 * (shots > 0), task, seed=order, noise=.02), shots=shots)
-            m.add(name, score, 'similarity' if n else 'none', n)

@@ -1,8 +1,8 @@
 """Hard facts about a page of the book. `problems(page)` lists those that do not hold.
 
 Each page has a title and a description, saves no error, warning or text of stderr, names nothing of the machine that
-ran it, gives every figure a caption, answers its exercises, links only to places that exist, and prints the
-measurements that its prose names."""
+ran it, gives every figure a caption, links only to places that exist, and prints the measurements that its prose
+names."""
 import html
 import json
 import re
@@ -68,19 +68,6 @@ def title_problems(page):
     if not re.match(r'# .+\n\n> .+', first): yield 'cell 0: no title and description ("# title", "> description")'
     extra = [o for o in first.splitlines()[1:] if o.strip() and not re.match(r'> |- [\w-]+: ', o)]
     if extra: yield f'cell 0: the site leaves this out, give it a cell of its own: {extra[0][:60]!r}'
-
-
-def exercises(page):
-    "How many exercises a page has, and how many folded answers"
-    md = '\n\n'.join(s for _, s in page.prose)
-    asked = re.search(r'^## Exercises\n(.*?)(?=^:::|^## |\Z)', md, re.S | re.M)
-    answered = re.search(r'^::: \{\.callout-tip collapse="true"\}\n## Answers\n(.*?)^:::', md, re.S | re.M)
-    return tuple(len(re.findall(r'^\d+\. ', o[1], re.M)) if o else 0 for o in (asked, answered))
-
-
-def exercise_problems(page):
-    asked, answered = exercises(page)
-    if asked != answered: yield f'{asked} exercises and {answered} answers'
 
 
 def slug(heading):
@@ -153,6 +140,6 @@ def number_problems(page, book):
 
 def problems(page, book=()):
     "All that does not hold of a page"
-    found = [output_problems(page), title_problems(page), exercise_problems(page), link_problems(page, book or [page]),
+    found = [output_problems(page), title_problems(page), link_problems(page, book or [page]),
              number_problems(page, book or [page])]
     return [f'{page.name}, {o}' for some in found for o in some]

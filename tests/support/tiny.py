@@ -1,4 +1,5 @@
 "Random models of a few thousand parameters, tokenizers without a file, and texts with a rule to learn."
+import json
 import random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -70,6 +71,17 @@ def letter_texts(n=7, seed=0, longest=40):
     "Strings of a few letters, for `letter_tokenizer` and `Letters`"
     r = random.Random(seed)
     return [''.join(r.choice('abcdefgh ij') for _ in range(r.randrange(3, longest))) for _ in range(n)]
+
+def questions(n=6, seed=0):
+    "Questions of four choices of different lengths"
+    r = random.Random(seed)
+    word = lambda: ''.join(r.choice('abcdefgh') for _ in range(r.randrange(2, 9)))
+    return [dict(question=f'{word()} {i}', choices=[word() for _ in range(4)], answer=r.randrange(4)) for i in range(n)]
+
+def write_rows(path, rows):
+    "A .jsonl file; returns its path"
+    path.write_text(''.join(json.dumps(o) + '\n' for o in rows))
+    return path
 
 def save(folder, model=None, tokenizer=None, **kw):
     "A checkpoint with its tokenizer in `folder`, which is returned; `kw` goes to `save_pretrained`"

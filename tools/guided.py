@@ -1,5 +1,5 @@
 """Fuzzing that follows the code's branches: atheris changes the bytes that reach a branch not seen before. On request,
-since atheris has wheels for few systems:   pip install atheris && python tests/guided.py -runs=100000 [-seed=0]
+since atheris has wheels for few systems:   pip install atheris && python tools/guided.py -runs=100000 [-seed=0]
 A result or a `PrunebookError` may come of it. Anything else stops it, and the bytes are kept as crash-…
 `PRUNEBOOK_GUIDED=file.json` keeps the counts, by the thousand."""
 import json
