@@ -92,23 +92,3 @@ def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss
             mended = healed_simple if healed_simple and s == 'simple' else healed
             if n: made.add(sweep, loss(mended(n), seed=n), s, n, True)
     return made
-
-
-def lengths(m, steps, more_sim, more_simple, ns=(4, 8), **changes):
-    "Healing of `steps` steps"
-    name = '-'.join(map(str, ['tokens', steps, *changes.values()]))
-    m.config(name, healing=dict(steps=steps) | changes).add(name, loss(3), 'none', 0)
-    for n in ns:
-        m.add(name, loss(3 + .1 * n + more_sim(n), seed=steps), 'similarity', n, True)
-        m.add(name, loss(3 + .1 * n + more_simple(n), seed=steps + 1), 'simple', n, True)
-
-
-def ranks(m):
-    "Healing with three ranks"
-    for rank, extra, p in ((2, .2, .5), (8, .1, .45), (64, 0, .4)):
-        name = f'ranks-{rank}'
-        m.config(name, healing=dict(rank=rank))
-        for n in (0, 4, 8):
-            for s in ('similarity', 'simple') if n else ('none',):
-                m.add(name, loss(3 + (.3 if s == 'simple' else .05) * n + extra * (n > 0), seed=n), s, n, n > 0)
-                m.add(name, choice(p, 'mmlu', seed=rank, noise=.05), s, n, n > 0)
