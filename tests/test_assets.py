@@ -118,7 +118,7 @@ def test_model_files(root, changes):
     gguf.write_bytes(spoil(gguf.read_bytes(), changes))
     assets._read_gguf(str(root), gguf.name)
 
-# no hang: several processes, threads, and another try after a failure
+# no hang: another try after a failure
 
 def test_a_retry_after_a_failed_download_does_not_hang(registry):
     asset = questions(registry)

@@ -1,4 +1,4 @@
-"Layer distances against a slow reference, under faults, across processes, and the promise of the stopping rule."
+"Layer distances against a slow reference, across processes, and the promise of the stopping rule."
 import os
 import subprocess
 import sys
