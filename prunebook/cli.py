@@ -383,7 +383,7 @@ def _heal(
     texts: _Texts, recipe: _Changes[HealingConfig], *,
     # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
     config: str = 'packed',
-    # the unpruned model, for --prompts, --objective distill and distill_top, and --method linear_patch
+    # the unpruned model, for --prompts, and for --objective distill and distill_top
     teacher: str | None = None,
     prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
     teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs

@@ -10,7 +10,6 @@ from prunebook.core import read_json
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
 from prunebook.healing.trainer import OrderedTrainer
-from prunebook.model.stack import LayerStack
 from prunebook.pruning.checkpoint import save_pruned
 from support.fsdp import launch
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
@@ -43,42 +42,6 @@ def test_every_architecture(kind, method, tmp_path):
     if method != 'lora': return
     with torch.no_grad(): on_top = load_adapter(pruned, result.adapter, merge=False)(ids).logits
     assert torch.allclose(a, on_top, atol=1e-5)
-
-
-WRITERS = dict(llama='mlp.down_proj', gpt2='mlp.c_proj', phi='mlp.fc2', gpt_neox='mlp.dense_4h_to_h')
-
-
-@pytest.mark.parametrize('kind, name', WRITERS.items())
-def test_patch_is_the_least_squares_map(kind, name):
-    "Against the formula on the page, with every token's states in memory, one document at a time"
-    model, seen = tiny(kind), []
-    stack, tok = LayerStack(model), tokenizer()
-    for m, key in ((stack.layers[1].get_submodule(name), 'm'), (stack.layers[1], 'x'), (stack.layers[3], 'y')):
-        m.register_forward_hook(lambda mod, i, o, key=key: seen.append((key, (o[0] if isinstance(o, tuple) else o)[0])))
-    with torch.no_grad():
-        for o in texts(): stack.body(torch.tensor(tok(o)['input_ids'][:SMALL.max_length])[None])
-    m, x, y = (torch.cat([o for k, o in seen if k == key]).double() for key in 'mxy')
-    w = (m.norm(dim=-1, keepdim=True) + 1e-6) ** -2
-    G = m.T @ (w * m)
-    M = torch.eye(32) + torch.linalg.solve(G + G.diagonal().mean() * torch.eye(32), m.T @ (w * (y - x))).T
-    for o in model.modules(): o._forward_hooks.clear()
-    cut = prune_model(model, [2, 3])
-    result = run(cut, SMALL.replace(method='linear_patch'), teacher=model)
-    assert result.history == [] and type(result.model) is type(model)
-    changed = {n: p for n, p in result.model.named_parameters() if not torch.equal(p, cut.get_parameter(n))}
-    assert changed and all(n.startswith(f'{stack.path}.1.{name}.') for n in changed)
-    for n, p in changed.items():
-        old = cut.get_parameter(n).detach().double()
-        want = old @ M.T if old.ndim == 1 or kind == 'gpt2' else M @ old
-        assert (p - want).norm() < 1e-4 * (want - old).norm()
-
-
-def test_patch_refuses_a_norm_after_the_map():
-    model = tiny('gemma2')
-    for m in model.modules():  # at their start these norms are nearly the identity; trained ones are not
-        if 'Norm' in type(m).__name__: m.weight.data += 2
-    with pytest.raises(PrunebookError, match='norm stands between'):
-        run(prune_model(model, [2, 3]), SMALL.replace(method='linear_patch'), teacher=model)
 
 
 def test_learns_and_history(pruned):
@@ -263,8 +226,7 @@ def test_not_a_number_stops(tmp_path):
 
 BAD = [(dict(max_length=512), 'max_length=512: give 1 to 128'),
        (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
-       (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher'),
-       (dict(method='linear_patch'), 'give it as teacher')]
+       (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher')]
 
 
 @pytest.mark.parametrize('change, match', BAD)
@@ -274,9 +236,8 @@ def test_bad_input(change, match, pruned, tmp_path):
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(pruned):
-    for method in ('lora', 'linear_patch'):
-        with pytest.raises(PrunebookError, match='the tokenizer gives token .* tokens 0 to 49'):
-            run(prune_model(tiny(vocab_size=50), [2]), SMALL.replace(method=method), teacher=tiny(vocab_size=50))
+    with pytest.raises(PrunebookError, match='the tokenizer gives token .* tokens 0 to 49'):
+        run(prune_model(tiny(vocab_size=50), [2]))
 
 
 def test_wrong_texts_and_teachers(pruned, caplog):
@@ -284,7 +245,5 @@ def test_wrong_texts_and_teachers(pruned, caplog):
         with pytest.raises(PrunebookError): heal(pruned, tokenizer(), wrong, SMALL, progress=False)
     with pytest.raises(PrunebookError, match='another tokenizer'):
         run(pruned, SMALL.replace(objective='distill'), teacher=tiny(vocab_size=120))
-    with pytest.raises(PrunebookError, match='pruned from one of 6'):
-        run(pruned, SMALL.replace(method='linear_patch'), teacher=tiny(layers=7))
     run(tiny(), SMALL.replace(steps=1))
     assert 'plain fine-tuning' in caplog.text

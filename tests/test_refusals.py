@@ -85,7 +85,6 @@ heal demo {out} --n-texts 0                                  | 0
 heal demo {out} --judge-texts {missing}                      | missing.jsonl
 heal demo {out} --n-judge -1                                 | -1
 heal demo {out} --objective distill                          | --teacher
-heal demo {out} --method linear_patch                        | --teacher
 heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
 heal demo {out} --prompts {three}                             | --teacher
 heal demo {out} --top-k 0                                    | 0

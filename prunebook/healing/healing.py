@@ -10,15 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover
 from ..core import refuse, work_folder
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _training_copy, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter)
-from .methods import (METHODS, OBJECTIVES, cut_positions, cut_record, frozen_copy, layer_origins,
-                                       _target_names)
+from .methods import METHODS, OBJECTIVES, _target_names, cut_record, frozen_copy
 from .recipes import HealingConfig, settings_that_count
 from ..model.loading import quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
@@ -156,11 +154,7 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     if method.trains_adapters: _target_names(model, config)
     if not config.needs_teacher: return None
     from prunebook.healing.teacher import load_teacher
-    teacher = load_teacher(model, tokenizer, teacher)
-    if method.needs_teacher and cut_positions(model):
-        depth, own = layer_origins(cut_record(model))[1], len(LayerStack(teacher))
-        refuse((depth != own, f'the teacher has {own} layers; this model was pruned from one of {depth}. Give that.'))
-    return teacher
+    return load_teacher(model, tokenizer, teacher)
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
 @contextmanager
@@ -197,7 +191,7 @@ def heal(
     config: HealingConfig | None = None, # The recipe; `None` is the defaults
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
-    teacher: PreTrainedModel | str | None = None,  # The unpruned model, for "distill", "distill_top" and "linear_patch"
+    teacher: PreTrainedModel | str | None = None,  # The unpruned model, for objectives and methods that learn from it
     resume: bool = False,                # Resume an interrupted run in `OUT.unfinished`, or return the finished one
     force: bool = False,                 # Replace the folder at `out`
     teacher_folder: str | Path | None = None  # Where "distill_top" keeps its files for other runs
@@ -220,7 +214,6 @@ def heal(
     else: base = fingerprint(model)
 
     teacher, solve = _check_input(model, tokenizer, config, teacher, on_disk), METHODS[config.method].solve
-    if isinstance(solve, str): solve = resolve_name(solve)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs):
         _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '

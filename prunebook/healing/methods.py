@@ -31,8 +31,7 @@ class Method:
     trains_adapters: bool = False
     lora: dict[str, Any] = field(default_factory=dict)  # More fields of peft's `LoraConfig`
     prepare: Callable | None = None  # (model, config) to a frozen copy in which some parameters are trainable
-    # (model, teacher, tokenizer, texts, config, progress) to new tensors by name, or "module:name" of such a function
-    solve: Callable | str | None = None
+    solve: Callable | None = None    # (model, teacher, tokenizer, texts, config, progress) to new tensors by name
     needs_teacher: bool = False      # It learns from the unpruned model
     options: type[MethodOptions] = MethodOptions  # Its `config.options` are these
 
@@ -200,5 +199,3 @@ def _unfreeze_end(model, config):
 #| output: false
 METHODS.add(Method('head_and_last', 'the head and the last layers', 'arXiv:2411.15558', prepare=_unfreeze_end,
                    options=_LastLayers))
-METHODS.add(Method('linear_patch', 'a least-squares map, no training', 'arXiv:2505.02819', needs_teacher=True,
-                   solve='prunebook.healing.linear_patch:linear_patch'))

@@ -160,8 +160,7 @@ tokens = 12_288
 methods = dict(
     padded=dict(packing='none'), packed={}, packed_3=dict(batch_size=3, steps=tokens // (3 * 256)),
     near_cut=dict(adapt='near_cut'), after_cut=dict(adapt='after_cut'), distill=dict(objective='distill'),
-    head_and_last=dict(method='head_and_last', learning_rate=1e-4), linear_patch=dict(method='linear_patch'),
-    nothing=None)
+    head_and_last=dict(method='head_and_last', learning_rate=1e-4), nothing=None)
 blocks = dict(none=-1, similarity=11, simple=21)
 
 script = '''
@@ -189,8 +188,7 @@ if changes is None:  # no healing: the unpruned model, or the pruned one
     report(model if start < 0 else prune_model(model, Block(start, 8)), tokens=0, seconds=0., memory=0.)
 pruned = prune_model(model, Block(start, 8))
 cfg = QUICK.replace(**dict(dict(steps=tokens // 1024, seed=seed), **changes))
-if cfg.method == 'linear_patch': texts = texts[:tokens // 200]
-elif cfg.packing == 'none':  # as many steps as make the same number of real tokens
+if cfg.packing == 'none':  # as many steps as make the same number of real tokens
     rows = training_rows(tok, texts, cfg.replace(steps=1000))
     real = rows.lengths[rows.order].reshape(-1, 4).sum(1).cumsum()
     cfg = cfg.replace(steps=int((real < tokens).sum()) + 1)
@@ -199,8 +197,7 @@ open('/proc/self/clear_refs', 'w').write('5')
 before = read('VmRSS')
 result = heal(pruned, tok, texts, cfg, progress=False, teacher=model)
 memory = (read('VmHWM') - before) / 1024
-seen = result.history[-1]['tokens'] if result.history else sum(min(len(o), 256) for o in tok(texts)['input_ids'])
-report(result.model, tokens=seen, seconds=result.seconds, memory=memory)
+report(result.model, tokens=result.history[-1]['tokens'], seconds=result.seconds, memory=memory)
 '''
 
 path = Path('../results/healing_methods.csv')
@@ -218,7 +215,7 @@ for seed in range(3):
     for strategy, start in blocks.items():
         for name, changes in methods.items():
             if ((done.strategy == strategy) & (done.method == name) & (done.seed == seed)).any(): continue
-            fixed = seed and name in ('linear_patch', 'nothing')  # nothing is drawn at random
+            fixed = seed and changes is None  # nothing is drawn at random
             if fixed or start < 0 and changes is not None: continue
             done = pd.concat([done, pd.DataFrame([row_of(strategy, start, name, changes, seed)])], ignore_index=True)
             done.to_csv(path, index=False)
