@@ -8,7 +8,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, pick, prompt
 from prunebook.evaluation.generation import generate_texts, greedy_config
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import Score, compare, load_score, macro_interval, wilson
+from prunebook.evaluation.scores import Score, compare, load_score, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
@@ -229,16 +229,6 @@ def test_chat_is_scored_behind_the_template_and_recorded():
 
 
 # intervals and comparisons
-
-def test_the_macro_interval_covers():
-    "20 subjects of 5 to 60 questions with accuracies of 10 to 90 %"
-    rng, hits = np.random.default_rng(1), 0
-    n, p = rng.integers(5, 60, 20), rng.uniform(.1, .9, 20)
-    for _ in range(200):
-        _, low, high = macro_interval([(int(rng.binomial(a, b)), int(a)) for a, b in zip(n, p)])
-        hits += low <= p.mean() <= high
-    assert .92 <= hits / 200 <= .995
-
 
 def test_mcnemar_by_hand():
     choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, [0] * 100, 'likelihood', .5, 1.)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import hashlib, json, math, re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,8 @@ from ..core import atomic_write, explained, file_name, read_json, refuse
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['ratio_interval', 'wilson', 'macro_interval', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score',
-           'choice_score', 'is_above_chance', 'choice_logprobs', 'calibrate', 'choice_auc', 'Scores', 'load_score',
-           'Comparison', 'compare']
+__all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score', 'choice_score', 'Scores',
+           'load_score', 'Comparison', 'compare']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
@@ -36,14 +35,6 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     from scipy.stats import binomtest
     ci = binomtest(k, n).proportion_ci(method='wilson')
     return float(ci.low), float(ci.high)
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #f4dc9d66
-def macro_interval(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
-    """Mean over subjects of the share of right answers, and its 95 % interval, from (right answers, questions) of each.
-    For a single subject it is Wilson's interval"""
-    p, ends = np.array([k / n for k, n in counts]), np.array([wilson(k, n) for k, n in counts])
-    down, up = np.sqrt(((p - ends.T)**2).sum(1)) / len(p)
-    return float(p.mean()), float(p.mean() - down), float(p.mean() + up)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #90295983
 def item_hash(item: Any) -> str:
@@ -98,11 +89,6 @@ class _TextScore(_Saved):
 class LossScore(_TextScore):
     "Cross-entropy in nats per predicted token; `sums` are the nats of each document"
     n_bytes: int        # UTF-8 length of the predicted text
-
-    @property
-    def loss(self) -> float:
-        "Nats per token"
-        return self.value
 
     @property
     def normalized(self) -> float:
@@ -180,17 +166,6 @@ class Score(_Saved):
         "(n,) bool: is the answer right?"
         return np.array(self.picked) == np.array(self.answers)
 
-    @property
-    def by_group(self) -> dict[str, tuple[int, int]]:
-        "Right answers and questions of each subject"
-        return {g: (int(self.right[m].sum()), int(m.sum())) for g in dict.fromkeys(self.groups)
-                for m in [np.array(self.groups) == g]}
-
-    @property
-    def macro(self) -> tuple[float, float, float] | None:
-        "Mean over subjects and its 95 % interval; `None` without subjects"
-        return macro_interval(list(self.by_group.values())) if self.groups else None
-
     def __repr__(self) -> str:
         shots = f', {self.shots}-shot' if self.shots else ''
         return (f'Score({self.task}, {self.scoring}{shots}: {self.value:.1%} = {self.k}/{self.n} '
@@ -198,10 +173,8 @@ class Score(_Saved):
 
     def row(self) -> dict[str, Any]:
         "A row of a table"
-        macro = dict(zip(('macro', 'macro_low', 'macro_high'), self.macro)) if self.groups else {}
         return self._row('value low high k n interval majority source seconds', metric=self.scoring,
-                         baseline=self.chance, truncated=len(self.truncated)) | macro
-
+                         baseline=self.chance, truncated=len(self.truncated))
 def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
     "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
     right = [int(o['answer']) for o in items]
@@ -211,40 +184,6 @@ def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any
     kwargs = dict(items=item_hash(items), groups=groups if len(set(groups)) > 1 else []) | kwargs
     most = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #6da2248b
-def is_above_chance(score: Score | Mapping[str, Any]) -> bool:
-    "Is the lower end of the interval of a score, or of a row of a table, above chance and the majority baseline?"
-    row = score.row() if isinstance(score, Score) else score
-    floors = [row['baseline'], row.get('majority')]
-    return bool(row['low'] > max(v for v in floors if v is not None and v == v))
-
-# %% ../../nbs/reference/evaluation/scores.ipynb #cbc45b30
-def choice_logprobs(score: Score) -> np.ndarray:
-    """(questions, choices) log-probabilities, normalized over the choices of each question; NaN where a question has
-    fewer choices. Raises `PrunebookError` if the score has none"""
-    refuse((not score.logprobs, f'{score.task}: no log-probabilities. Give a score of choices.'))
-    most = max(map(len, score.logprobs))
-    raw = np.array([[*o, *[np.nan] * (most - len(o))] for o in score.logprobs])
-    return raw - np.log(np.nansum(np.exp(raw), axis=1, keepdims=True))
-
-def calibrate(logprobs: np.ndarray) -> np.ndarray:
-    "Batch calibration (2309.17249): each choice less its mean over the questions"
-    return logprobs - np.nanmean(logprobs, axis=0)
-
-def choice_auc(logprobs: np.ndarray, answers: Sequence[int]) -> float:
-    """Area under the ROC curve of each choice against the others: the mean over the choices that are right at least
-    once, and not always. `logprobs` as in `choice_logprobs`, `answers` the right choice of each question"""
-    from scipy.stats import rankdata
-    areas, answers = [], np.asarray(answers)
-    for choice, column in enumerate(logprobs.T):
-        offered = ~np.isnan(column)
-        good = answers[offered] == choice
-        k = good.sum()
-        if not 0 < k < len(good): continue
-        ranks = rankdata(column[offered])[good].sum()
-        areas.append((ranks - k * (k + 1) / 2) / (k * (len(good) - k)))
-    return float(np.mean(areas))
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #5f711dcb
 class Scores(dict):
