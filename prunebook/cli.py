@@ -523,8 +523,6 @@ def _evaluate(
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     data_dir: str | None = None,       # folder with a NAME.jsonl of your own for each task NAME
-    # published tasks to run in the lm-evaluation-harness as well, such as mmlu boolq (needs prunebook[eval])
-    harness: Sequence[str] = (),
     chat: bool = False,                # put questions and texts into the model's chat template
     # the unpruned model: adds the tasks agreement (share of places where both expect the same token) and kl
     parent: str | None = None,
@@ -534,7 +532,6 @@ def _evaluate(
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
     from prunebook.evaluation.generation import sample_answers
-    from prunebook.core import installed
     from prunebook.evaluation.tasks import ready_tasks
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
     needy = [o for o in tasks or () if o.partition(':')[0] in beside and not parent]
@@ -542,15 +539,13 @@ def _evaluate(
            (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])], column)
     ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
-    if harness: installed('eval', 'lm_eval')
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
     def scored(name, place):
         model, tok = replace(source, model=name).load(progress, teacher=parent, **vars(lengths))
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
-        scores = pb.evaluate(model, tok, ready, **vars(lengths), harness=harness, chat=chat, save=place, parent=guide,
-                             progress=progress)
+        scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, save=place, parent=guide, progress=progress)
         return scores, sample_answers(guide, tok) if guide else {}, sample_answers(model, tok)
     first, before, after = scored(source.model, save and other and f'{save}/first' or save)
     if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)

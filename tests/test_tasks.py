@@ -1,7 +1,6 @@
 "The registry of tasks: names, prompts as the harness words them, and `evaluate`."
-import json, os, sys
+import json, os
 from dataclasses import replace
-from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -10,9 +9,9 @@ from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
 from prunebook.evaluation.judges import passes_tests, run_program, same_number
-from prunebook.evaluation.scores import item_hash, load_score
+from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate
-from prunebook.evaluation.tasks import harness_scores, parse_task
+from prunebook.evaluation.tasks import parse_task
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
@@ -189,28 +188,6 @@ def test_humaneval_in_both_forms():
 def test_programs_that_cannot_be_locked_up_are_refused(monkeypatch):
     monkeypatch.setenv('PATH', '/nowhere')
     with pytest.raises(PrunebookError, match='cannot lock up programs'): run(['humaneval'])
-
-
-# the harness
-
-def test_scores_of_the_harness(monkeypatch):
-    "Items in the order of the documents; a group's items are pooled; the hash is that of the documents"
-    def sample(i, logprobs, target):
-        return dict(doc_id=i, doc=dict(q=i), target=target, filtered_resps=[(v, False) for v in logprobs])
-    one, two = [sample(1, [-3., -1.], 0), sample(0, [-1., -2.], 0)], [sample(2, [-5., -4., -6.], 1)]
-    out = dict(samples=dict(one=one, two=two), group_subtasks=dict(both=['one', 'two']))
-    monkeypatch.setattr('prunebook.evaluation.tasks.installed', lambda *a: None)
-    modules = {'lm_eval': dict(simple_evaluate=lambda **kw: out), 'lm_eval.models': {},
-               'lm_eval.models.huggingface': dict(HFLM=lambda **kw: None)}
-    for name, own in modules.items(): monkeypatch.setitem(sys.modules, name, SimpleNamespace(**own))
-    found = harness_scores(None, None, ['one', 'both'])
-    assert list(found) == ['harness:one', 'harness:both']
-    assert found['harness:one'].picked == [0, 1] and found['harness:one'].k == 1
-    both = found['harness:both']
-    assert (both.picked, both.answers, both.k) == ([0, 1, 1], [0, 0, 1], 2) and both.source == 'lm-eval'
-    assert both.items == item_hash([dict(q=i) for i in range(3)])
-    out['samples']['one'][0]['target'] = 'a text'
-    with pytest.raises(PrunebookError, match='one is not multiple choice'): harness_scores(None, None, ['one'])
 
 
 # the harness, where it is installed

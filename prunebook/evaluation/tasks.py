@@ -4,26 +4,24 @@
 
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
-import json, os, time
-from collections.abc import Callable, Mapping, Sequence
+import json, os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from ..core import PrunebookError, Registry, check, explained, installed
-from ..core import keep_apart, public_name, refuse, whole
+from ..core import PrunebookError, Registry, check, keep_apart, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, _check_shots, choice_accuracy, pick, prompt
+from .choices import SCORINGS, _check_shots, choice_accuracy, prompt
 from .judges import last_number, passes_tests, run_program, same_mathematics
-from .scores import LossScore, ParentScore, Score, Scores, choice_score, item_hash
-from .scores import _PARENT_SCORINGS
+from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'ready_tasks', 'evaluate', 'harness_scores']
+           'task_title', 'ready_tasks', 'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -303,17 +301,15 @@ def evaluate(
     max_length: int = 512,                 # Tokens of a document, for a loss
     batch_tokens: int | None = None,
     progress: bool = True,
-    harness: Sequence[str] = (),           # Tasks to run in the lm-evaluation-harness besides
     save: str | Path | None = None,        # Folder that keeps each score as soon as it is known
     chat: bool = False,                    # Use the tokenizer's chat template
     max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    if harness: installed('eval', 'lm_eval')
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
     needy = [o.name for o in ready.values() if o.kind == 'parent']
-    refuse((not ready and not harness, f'no tasks given. Give some of {", ".join(TASKS)}.'),
+    refuse((not ready, f'no tasks given. Give some of {", ".join(TASKS)}.'),
            (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
             '(parent=, or --parent MODEL).'))
     if needy:
@@ -327,32 +323,4 @@ def evaluate(
     for name, task in ready.items():
         scores[name] = task.score(model, tokenizer, task.items, **run)
         if save: Scores({name: scores[name]}).save(save)
-    if harness:
-        scores |= (theirs := harness_scores(model, tokenizer, harness, limit=n_questions))
-        if save: theirs.save(save)
-    return scores
-
-# %% ../../nbs/course/05_evaluation.ipynb #830702b3
-def harness_scores(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', tasks: Sequence[str | dict],
-                   limit: int | None = None, batch_size: int = 16, **kwargs: Any) -> Scores:
-    """Multiple-choice tasks of the lm-evaluation-harness (extra `eval`), a `Score` each; a group's items are pooled.
-    `tasks` are names of tasks or groups, or configurations as dicts; `kwargs` go to `lm_eval.simple_evaluate`"""
-    installed('eval', 'lm_eval')
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    start, scores = time.perf_counter(), Scores()
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    with explained(f'the lm-evaluation-harness cannot run {list(tasks)}'):
-        out = simple_evaluate(model=lm, tasks=list(tasks), limit=limit, log_samples=True, bootstrap_iters=0, **kwargs)
-    groups = out.get('group_subtasks', {})
-    members = lambda o: [m for s in groups[o] for m in members(s)] if groups.get(o) else [o]
-    for name in (o if isinstance(o, str) else o['task'] for o in tasks):
-        samples = [s for m in members(name) for s in sorted(out['samples'][m], key=lambda s: s['doc_id'])]
-        odd = any(not isinstance(s['target'], int) or len(s['filtered_resps']) < 2 for s in samples)
-        refuse((odd, f'{name} is not multiple choice. Run it with lm_eval itself.'))
-        lp = [[float(r[0]) for r in s['filtered_resps']] for s in samples]
-        items = [dict(choices=o, answer=s['target']) for o, s in zip(lp, samples)]
-        score = choice_score(f'harness:{name}', pick(lp), items, 'likelihood', logprobs=lp, source='lm-eval',
-                             seconds=time.perf_counter() - start)
-        scores[score.task] = replace(score, items=item_hash([s['doc'] for s in samples]))
     return scores

@@ -1,6 +1,6 @@
 """How much time shared computation saves in evaluation and sweeps.
 
-On an idle machine; writes nbs/results."""
+On an idle machine, with lm-eval installed; writes nbs/results."""
 import os
 import json
 from pathlib import Path

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 step "pages and tests that need an extra, and thorough tests"
 before=$(git status --porcelain)
-for page in reference/serving/gguf reference/serving/stacks course/05_evaluation; do
+for page in reference/serving/gguf reference/serving/stacks; do
   test -f "nbs/$page.ipynb" && nbdev_test --path "nbs/$page.ipynb"
 done
 pytest -q -m "extra or thorough" --ignore tests/test_cluster.py
