@@ -523,7 +523,7 @@ def _evaluate(
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     data_dir: str | None = None,       # folder with a NAME.jsonl of your own for each task NAME
-    chat: bool = False,                # put questions and texts into the model's chat template
+    chat: bool = False,                # ask questions in the model's chat template
     # the unpruned model: adds the tasks agreement (share of places where both expect the same token) and kl
     parent: str | None = None,
     allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves

@@ -9,12 +9,12 @@ from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word
 WIDE = dict(initializer_range=.3)  # random models whose predictions differ
 
 
-def naive(model, parent, rows, first=1):
+def naive(model, parent, rows):
     "(agreeing places, nats) of each row, from the logits of whole rows in float64"
     out = []
     for o in rows:
         ids = torch.tensor([o])
-        with torch.no_grad(): q, p = (m(ids).logits[0, first - 1:-1].double() for m in (model, parent))
+        with torch.no_grad(): q, p = (m(ids).logits[0, :-1].double() for m in (model, parent))
         logq, logp = q.log_softmax(-1), p.log_softmax(-1)
         out.append((int((q.argmax(-1) == p.argmax(-1)).sum()), float((logp.exp() * (logp - logq)).sum())))
     return zip(*out)

@@ -17,7 +17,7 @@ import torch
 
 from prunebook import HealingConfig, heal, load_model, load_questions, load_texts, prune_model, text_loss
 from prunebook.evaluation.generation import greedy_config, lost_answers, sample_answers
-from prunebook.evaluation.losses import chat_prompt
+from prunebook.evaluation.choices import chat_prompt
 
 FILE = Path(__file__).parent.parent/'nbs'/'results'/'stability.csv'
 CUTS = {'demo': range(11, 19), 'qwen2.5-coder-0.5b': range(7, 13)}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import check, one_of, refuse, whole
+from ..core import check, explained, one_of, refuse, whole
 from ..data.questions import check_items
 from ..data.texts import retry_smaller_batch, token_budget
 from .scores import Score, choice_score
@@ -20,7 +20,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['SCORINGS', 'prompt', 'answers', 'choose_examples', 'render_prompt', 'choice_accuracy', 'pick']
+__all__ = ['SCORINGS', 'prompt', 'answers', 'chat_prompt', 'choose_examples', 'render_prompt', 'choice_accuracy', 'pick']
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
@@ -38,6 +38,15 @@ def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
     if not letter: return list(item['choices'])
     refuse((n > 26, f'{n} choices, and there are 26 letters. Score this question by likelihood.'))
     return list(string.ascii_uppercase[:n])
+
+def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
+    """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
+    `PrunebookError` without a template, and for messages that it refuses"""
+    refuse((not getattr(tokenizer, 'chat_template', None), 'this tokenizer has no chat template. Score the model as '
+            'plain text (chat=False), or load the tokenizer of an instruct model.'))
+    said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
+    with explained(f'the chat template refuses {said!r:.80}'):
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
 def choose_examples(item: dict, examples: Sequence[dict], shots: int, seed: int | None = 0) -> list[dict[str, Any]]:
@@ -212,7 +221,6 @@ def choice_accuracy(
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
     from tqdm.auto import tqdm
-    from prunebook.evaluation.losses import chat_prompt
     start, stack = time.perf_counter(), LayerStack(model)
     check(one_of(*SCORINGS), scoring=scoring)
     check_items(items)

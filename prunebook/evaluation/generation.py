@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 import torch
@@ -14,10 +15,9 @@ import torch.nn.functional as F
 from transformers import GenerationConfig
 from ..core import refuse
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
-from .choices import _common_cache, _warn_truncated, choose_examples
+from .choices import _common_cache, _warn_truncated, chat_prompt, choose_examples
 from .choices import prompt as _worded
 from .judges import last_number, same_number
-from .losses import chat_prompt
 from .scores import Score, item_hash, wilson
 from ..model.stack import LayerStack, check_vocabulary, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -147,10 +147,8 @@ def generated_accuracy(
     ask, stop = own.get('prompt', task.prompt) or _worded, own.get('stop', task.stop)
     shown = [choose_examples(o, task.examples, task.shots, task.seed) for o in items]
     texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    if chat:
-        begin = own.get('begin', lambda item: '')
-        texts = [chat_prompt(tokenizer, o) + begin(item) for o, item in zip(texts, items)]
-    ids, cut = encode_prompts(stack, tokenizer, texts, longest, chat)
+    begins = [own['begin'](o) for o in items] if 'begin' in own else ()
+    ids, cut = encode_prompts(stack, tokenizer, texts, longest, chat, begins)
     written = [''] * len(items)
     with tqdm(total=len(ids), desc=task.name, unit='item', disable=not progress) as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, longest, batch_tokens, stop=stop):
@@ -164,10 +162,12 @@ def generated_accuracy(
                  written=written, truncated=cut, seconds=time.perf_counter() - start, source=task.source_name,
                  items=item_hash(items), shots=int(task.shots), chat=chat)
 
-def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], max_new_tokens: int,
-                   chat: bool) -> tuple[list[list[int]], list[int]]:
-    """Tokens of the prompts, rendered by the chat template or not, and which were cut: with absolute positions, only as
-    many of the last tokens count as leave room for an answer"""
+def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
+                   chat: bool = True, begins: Sequence[str] = ()) -> tuple[list[list[int]], list[int]]:
+    """Tokens of texts, or in `chat` of texts or messages in the template, each followed by what `begins` its reply, if
+    anything. And which were cut: with absolute positions, only as many of the last tokens count as leave room for an
+    answer"""
+    texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
     ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
@@ -183,8 +183,7 @@ def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
                    prompts: Sequence[str] = _SAMPLE_PROMPTS, max_new_tokens: int = 48) -> dict[str, str]:
     "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
-    asked = [chat_prompt(tokenizer, o) for o in prompts]
-    rows, _ = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, True)
+    rows, _ = encode_prompts(LayerStack(model), tokenizer, prompts, max_new_tokens)
     return {k: o.text for k, o in zip(prompts, generate_texts(model, tokenizer, rows, max_new_tokens))}
 
 def repeats_itself(text: str) -> bool:

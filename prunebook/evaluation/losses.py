@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ..core import atomic_write, digest, explained, public_name, refuse
-from ..data.texts import (Tokens, as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
+from ..data.texts import (as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
                                   token_budget, tokenize)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, check_vocabulary, evaluating, fingerprint
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'chat_prompt', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map',
-           'judge_distances']
+__all__ = ['token_losses', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map', 'judge_distances']
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1fbbc9f
 @torch.no_grad()
@@ -44,37 +43,19 @@ def token_losses(
             found.append((x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0].cpu())
     return torch.cat(found)
 
-def _document_losses(stack, hidden, batch, first=1):
-    """(B,) float64 nats of each document, pads left out. `hidden` (B, T, d) are states after the final norm, `first` is
-    the place of the first token that counts"""
-    real = batch.attention_mask[:, first:].bool()
-    nll = token_losses(stack, hidden[:, first - 1:-1][real.to(hidden.device)], batch.input_ids[:, first:][real])
+def _document_losses(stack, hidden, batch):
+    "(B,) float64 nats of each document, pads left out. `hidden` (B, T, d) are states after the final norm"
+    real = batch.attention_mask[:, 1:].bool()
+    nll = token_losses(stack, hidden[:, :-1][real.to(hidden.device)], batch.input_ids[:, 1:][real])
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
-    """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
-    `PrunebookError` without a template, and for messages that it refuses"""
-    refuse((not getattr(tokenizer, 'chat_template', None), 'this tokenizer has no chat template. Score the model as '
-            'plain text (chat=False), or load the tokenizer of an instruct model.'))
-    said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
-    with explained(f'the chat template refuses {said!r:.80}'):
-        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-
-def _tokenize_documents(stack, tokenizer, texts, max_length, chat=False):
-    """The first `max_length` tokens of each text as a model reads them (with `chat`, as a user's message in the chat
-    template), and the place of the first token that counts. Raises `PrunebookError` for no text, no template or an
+def _tokenize_documents(stack, tokenizer, texts, max_length):
+    """The first `max_length` tokens of each text as a model reads them. Raises `PrunebookError` for no text, or an
     unknown token"""
-    texts, first = as_texts(texts, tokenizer), 1
-    toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=1 if chat else 2)
-    if chat:
-        encode = lambda o: tokenizer(o, verbose=False, add_special_tokens=False)['input_ids']
-        before = chat_prompt(tokenizer, 'MESSAGE').partition('MESSAGE')[0]
-        head = encode(before)
-        first, room = len(head), min(max_length, (stack.positions or 2**30) - len(head))
-        toks = Tokens([head + encode(before + texts[i])[first:][:room] for i in toks.index], toks.index, toks.skipped)
+    toks = tokenize(tokenizer, as_texts(texts, tokenizer), min(max_length, stack.positions or max_length), min_length=2)
     check_vocabulary(stack, toks.ids)
-    return toks, first
+    return toks
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #155429af
 @dataclass
@@ -98,7 +79,7 @@ class _PrefixTreeNode:
 
 def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None = None,
                    before: tuple[int, ...] = ()) -> list[_PrefixTreeNode]:
-    """The tree of common beginnings of `keeps`, the layers kept by each pruned model, in order; its roots start at the
+    """The tree of common beginnings of `keeps`, the layers kept by each pruned model, in order. Its roots start at the
     embeddings. Or the branches for some of the models, which all begin with the layers `before`"""
     groups, nodes, keeps = {}, [], [tuple(o) for o in keeps]
     for i in range(len(keeps)) if models is None else models:
@@ -110,16 +91,15 @@ def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None 
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def _batch_losses(model, tokenizer, keeps, ids, first=1):
-    """(pruned models, documents) nats of some documents as one batch, by the model's own forward; layers that the
+def _batch_losses(model, tokenizer, keeps, ids):
+    """(pruned models, documents) nats of some documents as one batch, by the model's own forward. Layers that the
     models share run once. `keeps` are the layers kept by each (the model as it is if `None`), `ids` the tokens of each
-    document, `first` the place of the first token that counts. A `mapper` gives model and tokenizer, of which this
-    needs one"""
+    document. A `mapper` gives model and tokenizer, of which this needs one"""
     stack = LayerStack(model)
     batch = make_batch(ids, range(len(ids)), device=stack.device)
     with torch.inference_mode(), evaluating(model):
         if keeps is None:
-            return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch, first)[None]
+            return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)[None]
         found, todo = np.zeros((len(keeps), len(ids))), [(o, None) for o in share_prefixes(keeps)]
         while todo:
             node, x = todo.pop()  # x: (B, T, d), the output of the layers before it
@@ -128,7 +108,7 @@ def _batch_losses(model, tokenizer, keeps, ids, first=1):
                   stack.stream(lambda o: o, at=[len(kept)]) as states):
                 hidden = stack.body(batch.input_ids).last_hidden_state
             x = states.pop()
-            if node.ends: found[node.ends] = _document_losses(stack, hidden, batch, first)
+            if node.ends: found[node.ends] = _document_losses(stack, hidden, batch)
             # the last in is the first out: the largest comes last, and takes its copy of the state with it
             todo += [(o, x) for o in sorted(node.branches, key=lambda o: -o.applications)]
             del hidden, x
@@ -147,8 +127,7 @@ def cut_losses(
     task: str = 'text',                 # Name in the result
     source: str = '',                   # Where the texts come from, for the record
     partial: str | Path | None = None,  # File that keeps the sums after each batch; a stopped call goes on from it
-    mapper: Callable | None = None,     # Runs units elsewhere, as `Cluster.map` does; this process if `None`
-    chat: bool = False                  # Each text as a user's message in the chat template
+    mapper: Callable | None = None      # Runs units elsewhere, as `Cluster.map` does; this process if `None`
 ) -> list[LossScore]:                   # One for each of `keeps`, as `text_loss` in a `view` gives
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
@@ -159,7 +138,7 @@ def cut_losses(
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     refuse((keeps is not None and not (keeps and all(keeps)),
             'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
-    toks, first = _tokenize_documents(stack, tokenizer, texts, max_length, chat)
+    toks = _tokenize_documents(stack, tokenizer, texts, max_length)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
         states = 1 + max(o.stored for o in share_prefixes(keeps))
@@ -174,14 +153,14 @@ def cut_losses(
         "(pruned models, documents, nats) of each batch"
         ids = lambda rows: [toks.ids[i] for i in rows]
         if mapper is None:
-            run = lambda rows: _batch_losses(model, tokenizer, keeps, ids(rows), first)
+            run = lambda rows: _batch_losses(model, tokenizer, keeps, ids(rows))
             cost = lambda rows: len(rows) * max(lengths[i] for i in rows)
             yield from ((range(n), *o) for o in retry_smaller_batch(run, batches, cost))
         else:  # 32 neighbours share nearly as many layers as all do
             order = sorted(range(n), key=lambda i: keeps[i]) if keeps else [0]
             parts = [(order[j:j + 32], rows) for rows in batches for j in range(0, n, 32)]
             parts = [o for o in parts if np.isnan(sums[np.ix_(*o)]).any()]
-            calls = [(keeps and [keeps[i] for i in models], ids(rows), first) for models, rows in parts]
+            calls = [(keeps and [keeps[i] for i in models], ids(rows)) for models, rows in parts]
             for i, nats in mapper(_batch_losses, calls, model, tokenizer): yield *parts[i], nats
 
     with tqdm(total=n * sum(lengths[i] for i in todo), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
@@ -193,10 +172,10 @@ def cut_losses(
                 kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
                 atomic_write(partial, save(dict(sums=sums), kept))
             bar.update(len(models) * sum(lengths[i] for i in rows))
-    counts = [o - first for o in lengths]
-    written = tokenizer.batch_decode([o[first:] for o in toks.ids], skip_special_tokens=True)
-    about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source, chat=chat,
-                 seconds=(before + time.perf_counter() - start) / n, items=item_hash([o[first - 1:] for o in toks.ids]))
+    counts = [o - 1 for o in lengths]
+    written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True)
+    about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
+                 seconds=(before + time.perf_counter() - start) / n, items=item_hash(toks.ids))
     return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
 
@@ -218,32 +197,32 @@ def _not_numbers(sums, what):
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #textloss
 def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
-              batch_tokens: int | None = None, progress: bool = True, task: str = 'text', source: str = '',
-              chat: bool = False) -> LossScore:
-    """Cross-entropy of `model` on `texts`; arguments as in `cut_losses`. Texts of fewer than two tokens are left out
-    and listed in `skipped`. Raises `PrunebookError` if the loss is not a number"""
+              batch_tokens: int | None = None, progress: bool = True, task: str = 'text',
+              source: str = '') -> LossScore:
+    """Cross-entropy of `model` on `texts`, with arguments as in `cut_losses`. Texts of fewer than two tokens are left
+    out and listed in `skipped`. Raises `PrunebookError` if the loss is not a number"""
     return cut_losses(model, tokenizer, texts, None, max_length, batch_tokens, progress=progress, task=task,
-                      source=source, chat=chat)[0]
+                      source=source)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
 @torch.inference_mode()
 def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any,
-               max_length: int = 512, batch_tokens: int | None = None, progress: bool = True, source: str = '',
-               chat: bool = False) -> dict[str, ParentScore]:
+               max_length: int = 512, batch_tokens: int | None = None, progress: bool = True,
+               source: str = '') -> dict[str, ParentScore]:
     """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",
-    KL(parent‖model), from one pass of each; other arguments as in `cut_losses`. Raises `PrunebookError` if they have
-    different vocabularies, or if a divergence is not a number"""
+    KL(parent‖model), from one pass of each. Other arguments are as in `cut_losses`. Raises `PrunebookError` if they
+    have different vocabularies, or if a divergence is not a number"""
     from tqdm.auto import tqdm
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
     _check_parent(*stacks)
     max_length = min(max_length, stacks[1].positions or max_length)
-    toks, first = _tokenize_documents(stacks[0], tokenizer, texts, max_length, chat)
+    toks = _tokenize_documents(stacks[0], tokenizer, texts, max_length)
     sums = np.zeros((len(toks), 2))
 
     def compare(batch):
         "(B, 2): agreeing places and nats of each document"
-        real = batch.attention_mask[:, first:].bool()
-        states = [o.body(batch.input_ids.to(o.device)).last_hidden_state[:, first - 1:-1] for o in stacks]
+        real = batch.attention_mask[:, 1:].bool()
+        states = [o.body(batch.input_ids.to(o.device)).last_hidden_state[:, :-1] for o in stacks]
         found = _compare_heads(*stacks, *(x[real.to(x.device)] for x in states))
         rows = real.nonzero()[:, 0].cpu().numpy()
         return np.stack([np.bincount(rows, o.double().numpy(), minlength=len(real)) for o in found], 1)
@@ -254,9 +233,9 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
     refuse(_not_numbers(sums.T, 'the divergence'))
-    counts, used = [len(o) - first for o in toks.ids], (time.perf_counter() - start) / 2
+    counts, used = [len(o) - 1 for o in toks.ids], (time.perf_counter() - start) / 2
     about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
-                 items=item_hash([o[first - 1:] for o in toks.ids]), chat=chat)
+                 items=item_hash(toks.ids))
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
 

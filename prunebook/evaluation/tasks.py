@@ -84,9 +84,9 @@ class LossTask(Task):
     column: str = 'text'  # Of a file or a set on the hub
     kind, reads_texts, keys = 'loss', True, ('source', 'split', 'column')
 
-    def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, chat=False, **run):
+    def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, **run):
         from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
-        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name, chat)
+        return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name)
 
 @dataclass(frozen=True, repr=False)
 class DivergenceTask(Task):
@@ -96,12 +96,12 @@ class DivergenceTask(Task):
     kind, reads_texts, keys = 'parent', True, LossTask.keys
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
-              progress=True, chat=False, **run):
+              progress=True, **run):
         from prunebook.evaluation.losses import divergence
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
-                                     self.source_name, chat)
+                                     self.source_name)
         return replace(passes[key][self.scoring], task=self.name)
 
 # %% ../../nbs/course/05_evaluation.ipynb #f6aa5234
@@ -302,7 +302,7 @@ def evaluate(
     batch_tokens: int | None = None,
     progress: bool = True,
     save: str | Path | None = None,        # Folder that keeps each score as soon as it is known
-    chat: bool = False,                    # Use the tokenizer's chat template
+    chat: bool = False,                    # Ask questions in the tokenizer's chat template
     max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save
 from ..core import atomic_write, digest, disk_errors, lock, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
-from ..evaluation.losses import chat_prompt
 from .packing import Rows
 from .trainer import on_first
 from ..model.loading import load_model
@@ -73,8 +72,7 @@ def write_answers(
     from tqdm.auto import tqdm
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
-    texts = [chat_prompt(tokenizer, o) for o in asked]
-    ids, too_long = encode_prompts(LayerStack(model), tokenizer, texts, max_new_tokens, True)
+    ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)

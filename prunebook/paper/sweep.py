@@ -255,7 +255,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
 def _sweep_units(config, plans) -> list[list[Row]]:
     "Rows of a sweep, in groups that are made together; `plans` has the layers to drop by strategy, n and seed"
     cuts = [Cut('none', 0, config.seeds[0]), *(Cut(*k, tuple(v)) for k, v in plans.items())]
-    shared = [spec for spec in config.tasks if _is_shared(config, spec)]
+    shared = [spec for spec in config.tasks if parse_task(spec).kind == 'loss']  # in one walk over all unhealed models
     def rows(cuts, spec):
         return [Row(o, False, spec) for o in cuts if not o.n or o.n in config.task_ns.get(spec, config.ns)]
     alone = [[row] for o in cuts for spec in config.tasks if spec not in shared for row in rows([o], spec)]
@@ -264,10 +264,6 @@ def _sweep_units(config, plans) -> list[list[Row]]:
     healed += [Cut(s, n, seed, layers(s, n, seed)) for s in config.strategies for n in config.healed_ns if n
                for seed in config.seeds]
     return [rows(cuts, spec) for spec in shared] + alone + [[Row(o, True, t) for t in config.tasks] for o in healed]
-
-def _is_shared(config, spec):
-    "Are all unhealed models scored on this task in one walk? A loss in a chat template is not"
-    return parse_task(spec).kind == 'loss' and not config.scoring.get('chat')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #480c9451
 def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=True):
@@ -289,7 +285,7 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         tokens = max(history['tokens'], default=0)
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
         for row in rows: yield [row], [scored(result.model, row.task)], None
-    elif _is_shared(config, spec):
+    elif task.kind == 'loss':
         from prunebook.evaluation.losses import cut_losses
         texts = task.read(config.n_texts, config.data_dir)
         yield rows, cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory,

@@ -128,7 +128,7 @@ def _asked(config, row, tokenizer, positions):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
-    if task.kind not in ('loss', 'choice') or task.kind == 'loss' and config.scoring.get('chat'):
+    if task.kind not in ('loss', 'choice'):
         raise PrunebookError('written answers part at the first near tie' if task.kind == 'generated' else
                              'this kind of score is not compared')
     task = task.load(_questions_of(config, row.task))
