@@ -114,7 +114,7 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     "Reports without running the pages"
-    def pages(folder, progress=True, online=False):
+    def pages(folder, progress=True):
         png = base64.b64encode(b'\x89PNG').decode()
         out = nbformat.v4.new_output('display_data', data={'image/png': png, 'image/svg+xml': '<svg/>'})
         cells = [nbformat.v4.new_markdown_cell('# A page'), nbformat.v4.new_code_cell('1', outputs=[out])]

@@ -22,32 +22,15 @@ if TYPE_CHECKING:
 __all__ = ['PAGES', 'report']
 
 # %% ../../nbs/reference/paper/report.ipynb #f55a945a
-_css = '''
-:root { color-scheme: light dark }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
-body { overflow-wrap: anywhere }
-h1 { line-height: 1.2 }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #8885 }
-img { max-width: 100%; background: #fff; border-radius: 4px }
-.wide { overflow-x: auto }
-summary { cursor: pointer }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto }
-td, th { overflow-wrap: normal; padding: .25rem .6rem; border: 0; border-bottom: 1px solid #8885 }
-td, th { text-align: left !important; vertical-align: top }
-figure { margin: 1rem 0 }
-figcaption, summary { color: light-dark(#555, #aaa); font-size: .85rem }
-pre { white-space: pre-wrap; font-size: .85rem; background: #8881; padding: .7rem; border-radius: 4px }
-'''
-
 def _html_page(title: str, body: str) -> str:
-    "A whole page around the HTML `body`; it needs no other file"
-    title = html.escape(title)
+    "A whole page around the HTML `body`, which needs no other file"
+    title, style = html.escape(title), (files('prunebook.paper')/'report.css').read_text(encoding='utf-8')
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><title>{title}</title><style>{_css}</style>')
+            f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style>')
     return f'<!doctype html><html lang="en">{head}<h1>{title}</h1>\n{body}</html>'
 
 def _sanitize_markdown(text: str, links: bool = True) -> str:
-    "Markdown to HTML, without raw HTML and pictures; with `links` to the web only"
+    "Markdown to HTML, without raw HTML and pictures, and with `links` to the web only"
     import mistune
     class Prose(mistune.HTMLRenderer):
         def link(self, text, url, title=None):
@@ -102,10 +85,9 @@ def _pages_folder() -> Path:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError("the paper's notebooks are not in this installation. Install prunebook again.")
 
-def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool = True,
-               online: bool = False) -> dict[str, 'NotebookNode']:
-    """The paper's notebooks with their outputs on a run, ten minutes a cell at most; the hub may be contacted if
-    `online`. Raises `PrunebookError` if a page fails"""
+def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool = True) -> dict[str, 'NotebookNode']:
+    """The paper's notebooks with their outputs on a run, ten minutes a cell at most, without the hub. Raises
+    `PrunebookError` if a page fails"""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -119,9 +101,8 @@ def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool 
     here = str(Path(prunebook.__file__).parents[1])
     env = dict(os.environ) | dict(
         PRUNEBOOK_RUN=str(Path(folder).resolve()), MPLBACKEND='module://matplotlib_inline.backend_inline',
-        PYTHONPATH=os.pathsep.join([here, os.environ.get('PYTHONPATH', '')]), SOURCE_DATE_EPOCH='0')
-    offline = ('HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE', 'TRANSFORMERS_OFFLINE', 'PIP_NO_INDEX')
-    if not online: env |= dict.fromkeys(offline, '1')
+        PYTHONPATH=os.pathsep.join([here, os.environ.get('PYTHONPATH', '')]), SOURCE_DATE_EPOCH='0',
+        HF_HUB_OFFLINE='1', HF_DATASETS_OFFLINE='1', TRANSFORMERS_OFFLINE='1', PIP_NO_INDEX='1')
     with tqdm(total=len(cells), desc='pages', unit='cell', disable=not progress) as bar:
         client = NotebookClient(new_notebook(cells=cells), timeout=600, kernel_name='python3',
                                 extra_arguments=['--log-level=ERROR'], on_cell_start=lambda **kw: bar.update(),
@@ -175,7 +156,6 @@ def report(
     out: str | Path | None = None,         # The HTML file; `paper.html` in the run folder if `None`
     force: bool = False,                   # Replace a report that is there
     progress: bool = True,
-    online: bool = False,                  # The hub may be contacted, for questions that the run names
 ) -> Path:                                 # The HTML file; its figures are beside it, in NAME-figures
     """Run the paper's pages on a run, and write one self-contained HTML file and its figures. Raises `PrunebookError`
     if there is no run in `folder`, or if `out` exists"""
@@ -185,7 +165,7 @@ def report(
         out.parent.mkdir(parents=True, exist_ok=True)
         with lock(out):
             with new_folder(figures, force=True) as new:
-                books = _run_pages(folder, progress=progress, online=online)
+                books = _run_pages(folder, progress=progress)
                 sections = ''.join(_page_html(name, book, new) for name, book in books.items())
                 names = sorted(o.name for o in new.iterdir())
                 atomic_write(new/_MARK, json.dumps(dict(files=names), indent=1) + '\n')
