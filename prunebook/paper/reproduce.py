@@ -10,22 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .. import __version__
+import prunebook as pb
 from ..core import atomic_write, digest, goes_on, public_name, refuse, work_folder
-from ..data.texts import load_texts, text_assets
+from ..data.texts import text_assets
 from ..estimates import Size
-from ..healing.adapters import load_adapter
-from ..healing.recipes import QUICK, HealingConfig
-from ..model.loading import load_model, own_type
-from ..model.stack import LayerStack
-
+from ..healing.recipes import QUICK
 from .runs import Run, model_record
-from .sweep import SweepConfig
-from ..pruning.checkpoint import save_pruned
-from ..pruning.strategies import choose_layers, prune_model
-from ..similarity.distances import LayerDistances
 if TYPE_CHECKING:
     import pandas as pd
+    from prunebook import HealingConfig, LayerDistances
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'named_texts', 'reproduce', 'paper_budget', 'write_distances']
@@ -64,23 +57,20 @@ PRESETS = dict(
     smoke=Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
     quick=Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
-    full=Preset('some hours', 76, 512, tuple(i / 30 for i in range(1, 29)),
-                (.03, .07, .1, .13, .2, .27, .37, .47, .6), (.03, .07, .13, .2, .27, .37, .47, .6, .73),
-                100, 2000, QUICK.replace(steps=120)),
     paper=Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
-                 60_000, None, HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
+                 60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
 def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
                 column: str = 'text') -> list[str]:
     """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
-    validation. `n` of them; if `None` all, or `n_hub` of a set on the hub. A local file is not divided"""
+    validation. `n` of them, or if `None` all, and `n_hub` of a set on the hub. A local file is not divided"""
     if assets := text_assets(name):
-        return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
+        return pb.load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
     hub = not Path(name).exists()
     split = ('train' if part == 'healing' else 'validation') if hub else None
-    return load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
+    return pb.load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
 
 def _source_mark(name: str) -> str:
     "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
@@ -108,15 +98,14 @@ def reproduce(
 ) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
-    from prunebook.paper.sweep import sweep
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
     if bits != 4: kwargs |= dict(bits=bits)
-    asked = dict(command='reproduce', version=__version__, preset=preset, model=_source_mark(model),
+    asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=_source_mark(model),
                  texts=_source_mark(texts), judge_texts=_source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[_source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper':
-        table, gb = paper_budget(model, model, ns, only, share, bits, questions)
+        table, gb = paper_budget(model, ns, only, share, bits, questions)
         rows = table.to_string(index=False, float_format='{:.1f}'.format)
         if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
                            f'and {gb:.0f} GB of memory at least.')
@@ -130,26 +119,27 @@ def reproduce(
         seconds[name] = round(time.perf_counter() - start, 1)
 
     with work_folder(out, asked, not force or goes_on(out, asked), force, reads) as work:
-        from prunebook.paper.report import _html_page, _page_html, _run_pages, report  # torch comes with it
-        with step('load the model'): whole, tok = load_model(model, progress=progress, **kwargs)
+        from prunebook.paper.report import _html_page, _page_html, _run_pages  # torch comes with it
+        with step('load the model'): whole, tok = pb.load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
-        known = getattr(LayerStack(whole).config, 'max_position_embeddings', None) or p.max_length
-        longest = HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
+        stack = pb.LayerStack(whole)
+        known = getattr(stack.config, 'max_position_embeddings', None) or p.max_length
+        longest = pb.HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
         p = replace(p, max_length=min(longest, known))
-        config = _grid(p, len(LayerStack(whole)), whole.num_parameters(), texts, judge, questions, ns, share)
+        config = _grid(p, len(stack), whole.num_parameters(), texts, judge, questions, ns, share)
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
             config.healing = _paper_recipe(model, p, bits)
             sweeps = _paper_sweeps(config, only)
             for name, part in sweeps.items():
                 with step(f'prune, heal and evaluate: {name}'):
-                    sweep(whole, tok, part, work, dist, progress, name)
+                    pb.sweep(whole, tok, part, work, dist, progress, name)
             with step('report'):
-                if sweeps: report(work, force=True, progress=progress)
+                if sweeps: pb.report(work, force=True, progress=progress)
                 else: write_distances(dist, work)  # figures 1 and 4
         else:
             if bits == 4: config.healing = config.healing.replace(bits=4)
-            with step('prune, heal and evaluate'): sweep(whole, tok, config, work, dist, progress)
+            with step('prune, heal and evaluate'): pb.sweep(whole, tok, config, work, dist, progress)
             with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
             told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
@@ -187,7 +177,7 @@ def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
     if share < 1: each = max(8, round(share * (each or 14_042)))  # questions in MMLU's test set
     own = lambda drops: sorted(ns) if ns else p.ns(drops, depth)
-    return SweepConfig(
+    return pb.SweepConfig(
         ns=own(p.drops), healed_ns=own(p.healed_drops), healing=p.healing, tasks=['c4', *tasks],
         task_ns={o: own(p.question_drops) for o in tasks}, n_questions={o: each for o in tasks} if each else None,
         n_texts=p.n_judge, sources={} if judge == 'demo' else {'c4': judge}, calibration=texts,
@@ -199,7 +189,7 @@ _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], 
 
 def _paper_recipe(model, p, bits):
     "The paper's recipe for `model`, with the steps and the lengths of the preset"
-    recipe = HealingConfig.paper(model)
+    recipe = pb.HealingConfig.paper(model)
     length = min(recipe.max_length, p.max_length)
     return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4)
 
@@ -220,22 +210,21 @@ def _paper_sweeps(base, only=None):
             found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))
     return found
 
-def paper_budget(model: str | Size, recipe_of: str = '', ns: Sequence[int] | None = None, only: str | None = None,
-                 share: float = 1., bits: int | None = None, questions: Sequence[str] | None = None,
-                 teraflops: float = 312.) -> tuple[pd.DataFrame, float]:
+def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str | None = None, share: float = 1.,
+                 bits: int | None = None, questions: Sequence[str] | None = None) -> tuple[pd.DataFrame, float]:
     """What the preset "paper" takes, estimated from the headers of the weights: the steps (columns: work, tokens,
-    hours) and GB of memory, on a device that reaches the shares in `SLOWER` of its published `teraflops` (an A100's).
-    `recipe_of` is the model's hub id, if it has another name; the other arguments are as in `reproduce`"""
+    hours) and GB of memory, on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops. The
+    arguments are as in `reproduce`"""
     import pandas as pd
     from prunebook.estimates import SLOWER, model_size, peak_gb, work
     from prunebook.evaluation.tasks import parse_task
     size = model if isinstance(model, Size) else model_size(model)
-    recipe, rows = HealingConfig.paper(recipe_of or size.name), []
+    recipe, rows = pb.HealingConfig.paper(size.name), []
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
-    config.healing = _paper_recipe(recipe_of or size.name, p, bits)
+    config.healing = _paper_recipe(size.name, p, bits)
     def add(what, command, tokens):
-        took = work(size, command, tokens) / teraflops / SLOWER[command] / 3600
+        took = work(size, command, tokens) / 312 / SLOWER[command] / 3600
         rows.append(dict(work=what, tokens=round(tokens), hours=took))
     add('distances', 'similarity', p.n_texts * p.max_length)
     for name, part in _paper_sweeps(config, only).items():
@@ -251,13 +240,12 @@ def paper_budget(model: str | Size, recipe_of: str = '', ns: Sequence[int] | Non
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0004
 def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
-    from prunebook.similarity.distances import layer_distances
-    if (work/'distances.safetensors').exists(): return LayerDistances.load(work)
+    if (work/'distances.safetensors').exists(): return pb.LayerDistances.load(work)
     docs = named_texts(texts, 'calibration', n_hub=max(256, p.n_texts), progress=progress)
     lengths = [len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']) for o in docs]
     order = sorted(range(len(docs)), key=lambda i: -min(lengths[i], p.max_length))  # stable: equals stay in order
     docs = [docs[i] for i in order[:p.n_texts]]
-    dist = layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress)
+    dist = pb.layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress)
     dist.save(work)
     return dist
 
@@ -265,14 +253,15 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
     """Save the healed model of a middle size under `work`/checkpoint. How the unpruned, the pruned and the healed model
     continue a prompt, the likeliest token each time, and the layers dropped"""
     n = config.healed_ns[len(config.healed_ns) // 2]
-    pruned = prune_model(model, choose_layers('similarity', n, distances=dist))
-    healed = load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
+    from prunebook.model.loading import own_type
+    pruned = pb.prune_model(model, pb.choose_layers('similarity', n, distances=dist))
+    healed = pb.load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
     ids = tokenizer(_PROMPT, return_tensors='pt')
     def write(m):
         out = m.generate(**ids.to(m.device), max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         return tokenizer.decode(out[0, ids['input_ids'].shape[1]:], skip_special_tokens=True)
     said = {k: write(m) for k, m in dict(unpruned=model, pruned=pruned, healed=healed).items()}
-    save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
+    pb.save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
     return said, list(pruned.config.prunebook['dropped'])
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #2a622357
