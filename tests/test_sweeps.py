@@ -94,8 +94,8 @@ def test_run_again_it_only_reads(data, monkeypatch):
     "Also with other batches, memory and folder"
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
-    for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'paper.sweep.evaluate',
-                 'paper.sweep.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
+    for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'evaluation.tasks.evaluate',
+                 'similarity.distances.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
     same = c.replace(batch_tokens=64, memory=.5, data_dir=str(data))
     same.healing = c.healing.replace(gradient_checkpointing=True, batch_tokens=16)
     for o in (c, same): pd.testing.assert_frame_equal(table, run(data, o))

@@ -10,23 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+import prunebook as pb
 from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none, public_name,
                             refuse, setting, whole)
-from ..data.texts import load_texts, text_assets, tokenize
+from ..data.texts import text_assets, tokenize
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import TASKS, Task, change_task, evaluate, parse_task, ready_tasks
-from ..healing.healing import heal
-from ..healing.methods import METHODS
-from ..healing.recipes import QUICK, HealingConfig, settings_that_count
-from ..model.stack import LayerStack, weight_sharing_copy
+from ..evaluation.tasks import change_task, parse_task, ready_tasks
+from ..healing.recipes import QUICK, settings_that_count
+from ..model.stack import weight_sharing_copy
 from .runs import _FILES, Run, _start_record, kept_score, model_record, read_record
 from ..pruning.budget import check_distances
-from ..pruning.strategies import STRATEGIES, Plan, choose_layers, prune_model
-from ..similarity.distances import LayerDistances, layer_distances
-
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from prunebook import HealingConfig, LayerDistances, Task
 
 # %% auto #0
 __all__ = ['SweepConfig', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep', 'start_sweep', 'score_units', 'sweep']
@@ -56,7 +53,7 @@ class SweepConfig(Settings):
     # Layers to drop and then heal; 0 is the unpruned model, healed alike
     healed_ns: Sequence[int] = setting((), _listed(whole(0)))
     # The recipe
-    healing: HealingConfig | dict = setting(rule=instance(HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
+    healing: HealingConfig | dict = setting(rule=instance(pb.HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
     tasks: Sequence[str] = setting(('c4', 'arc_easy'), _listed(_text, True))  # As in `evaluate`
     seeds: Sequence[int] = setting((0,), _listed(whole(0), True))  # Of healing, and of strategies that draw at random
     n_texts: int | None = setting(None, _limit)                # Documents of each loss; all if `None`
@@ -85,11 +82,11 @@ class SweepConfig(Settings):
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
             if isinstance(v := getattr(self, k), (str, int)): setattr(self, k, [v])
         if isinstance(self.data_dir, Path): self.data_dir = str(self.data_dir)
-        if isinstance(self.healing, dict): self.healing = HealingConfig.of(self.healing, 'healing')
+        if isinstance(self.healing, dict): self.healing = pb.HealingConfig.of(self.healing, 'healing')
 
     def __post_init__(self):
         super().__post_init__()
-        for o in self.strategies: STRATEGIES.find(o)
+        for o in self.strategies: pb.STRATEGIES.find(o)
         for o in self.tasks: _task_of(self, o)
         for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
             unknown = sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks))
@@ -177,24 +174,25 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     for spec in config.tasks:
         ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
     measured = distances is not None or (out/_FILES['distances']).exists()
-    needs = {o for s in config.strategies for o in STRATEGIES[s].needs} - ({'distances'} if measured else set())
+    needs = {o for s in config.strategies for o in pb.STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
     if config.healed_ns: _healing_texts(config)
 
 def _calibration(config, n):
     split = 'calibration' if config.calibration == 'demo' else None
-    return load_texts(config.calibration, split, n, config.column)
+    return pb.load_texts(config.calibration, split, n, config.column)
 
 def _healing_texts(config):
     "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
     name, recipe = config.healing_texts, config.healing
-    if text_assets(name): return load_texts(name, split='healing')
-    return load_texts(name, n=None if os.path.exists(name) else recipe.steps * recipe.batch_size, column=config.column)
+    if text_assets(name): return pb.load_texts(name, split='healing')
+    n = None if os.path.exists(name) else recipe.steps * recipe.batch_size
+    return pb.load_texts(name, n=n, column=config.column)
 
 def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
     "Record this start. Raises `PrunebookError` if the sweep was started with other settings or items"
-    positions = LayerStack(model).positions or config.max_length
+    positions = pb.LayerStack(model).positions or config.max_length
     def items_of(spec):
         task = _task_of(config, spec)
         items = task.read(_questions_of(config, spec), config.data_dir)
@@ -218,10 +216,10 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         refuse((there, f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances and '
                 'versions, or another folder.'))
     was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
-    if distances is None and was and kept: distances = LayerDistances.load(run.folder)
-    if distances is None and any('distances' in STRATEGIES[o].needs for o in config.strategies):
+    if distances is None and was and kept: distances = pb.LayerDistances.load(run.folder)
+    if distances is None and any('distances' in pb.STRATEGIES[o].needs for o in config.strategies):
         texts = _calibration(config, config.n_calibration)
-        distances = layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
+        distances = pb.layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
     if distances is not None:
         check_distances(distances, model)
         no_other(was not in (None, distances.fingerprint), f'distances ({was} there, {distances.fingerprint} now)')
@@ -229,21 +227,20 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         run.record['distances'] = distances.fingerprint
     ns, plans = config.sizes, dict(run.record['sweeps'][name]['plans'])
     for strategy in config.strategies:
-        about = STRATEGIES[strategy]
+        about = pb.STRATEGIES[strategy]
         for seed in config.seeds if about.seeded else config.seeds[:1]:
-            keys = {n: Cut(strategy, n, seed).key for n in ns}
-            given = dict(distances=distances, depth=len(LayerStack(model))) | (dict(seed=seed) if about.seeded else {})
+            keys, drawn = {n: Cut(strategy, n, seed).key for n in ns}, dict(seed=seed) if about.seeded else {}
+            given = dict(distances=distances, depth=len(pb.LayerStack(model))) | drawn
             if own := set(about.needs) - {'distances'}:
                 if set(keys.values()) <= set(plans): continue  # a search by the loss can take an hour
                 texts = _calibration(config, config.n_search)
-                from prunebook.evaluation.losses import text_loss  # torch comes with it
-                loss = lambda m: text_loss(m, tokenizer, texts, 256, progress=False).value
+                loss = lambda m: pb.text_loss(m, tokenizer, texts, 256, progress=False).value
                 inputs = dict(model=model, tokenizer=tokenizer, texts=texts, loss=loss)
                 given |= {k: inputs[k] for k in inputs if k in own} | dict(progress=progress)
             if about.nested:
-                order = choose_layers(strategy, max(ns), **given).details['order'] if ns else []
+                order = pb.choose_layers(strategy, max(ns), **given).details['order'] if ns else []
                 found = {k: sorted(order[:n]) for n, k in keys.items()}
-            else: found = {k: sorted(choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
+            else: found = {k: sorted(pb.choose_layers(strategy, n, **given).layers) for n, k in keys.items()}
             bad = [k for k, v in found.items() if plans.get(k, v) != v]
             no_other(bad, f'layers for {", ".join(bad[:1])}')
             plans |= found
@@ -272,15 +269,17 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
     def scored(small, spec, parent=model):
         task = _task_of(config, spec)
         own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
-        return evaluate(small, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
+        return pb.evaluate(small, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
                         data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
                         progress=progress, parent=parent, **own)[task.name]
-    stack, (cut, healed, spec) = LayerStack(model), rows[0]
+    stack, (cut, healed, spec) = pb.LayerStack(model), rows[0]
     task, keeps = _task_of(config, spec), [[i for i in range(len(stack)) if i not in o.cut.layers] for o in rows]
     if healed:
-        small = prune_model(model, Plan(cut.layers, len(stack), cut.strategy)) if cut.n else weight_sharing_copy(model)
+        if cut.n: small = pb.prune_model(model, pb.Plan(cut.layers, len(stack), cut.strategy))
+        else: small = weight_sharing_copy(model)
         recipe = config.healing.replace(seed=cut.seed)
-        result = heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, teacher=model, resume=True)
+        texts = _healing_texts(config)
+        result = pb.heal(small, tokenizer, texts, recipe, adapter, progress, teacher=model, resume=True)
         history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
         tokens = max(history['tokens'], default=0)
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
@@ -322,11 +321,11 @@ def _made_here(run, name, model, tokenizer, config, units, progress):
 
 def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
     "As `_made_here`, in the order in which workers are ready"
-    depth, calls = len(LayerStack(model)), []
+    depth, calls = len(pb.LayerStack(model)), []
     for rows in reversed(units):  # what takes longest first
         order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
         calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
-    function = partial(_unit_on_worker, config, dict(TASKS), dict(METHODS))
+    function = partial(_unit_on_worker, config, dict(pb.TASKS), dict(pb.METHODS))
     for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
         for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
             here = run.record['sweeps'][name]['items'].get(public_name(row.task), score.items)
@@ -343,8 +342,8 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
 
 def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
     "What `_score_unit` yields, and the files of the adapter; a worker has no run folder"
-    TASKS.update(tasks)
-    METHODS.update(methods)
+    pb.TASKS.update(tasks)
+    pb.METHODS.update(methods)
     with tempfile.TemporaryDirectory(prefix='prunebook-') as d:
         place = Path(d)/'adapter'
         made = list(_score_unit(config, model, tokenizer, rows, place, progress=False))
@@ -383,12 +382,11 @@ def sweep(
     ray: Any = None                           # A `prunebook.paper.cluster.Cluster`; this process if `None`
 ) -> 'pd.DataFrame':                          # Its rows of `results.csv`; the unpruned model is strategy "none"
     "Score every pruned model that `config` asks for. Raises `PrunebookError` for wrong input, before the first score"
-    check_sweep(config, len(LayerStack(model)), out, name, distances, [model.config.name_or_path])
+    check_sweep(config, len(pb.LayerStack(model)), out, name, distances, [model.config.name_or_path])
     refuse((config.healed_ns and getattr(model, 'is_quantized', False), 'the model is quantised, and healing needs 16- '
             'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
             'its own.'))
     with Run(out, model_record(model)) as run:
         start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
-
         return score_units(run, name, model, tokenizer, config, _sweep_units(config, plans), progress, ray)
