@@ -315,9 +315,9 @@ def _prune(
         if distances and os.path.exists(os.path.join(distances, 'run.json')):
             from prunebook.healing.adapters import checkpoint_fingerprint
             from prunebook.model.stack import fingerprint
-            from prunebook.paper.verify import measured
+            from prunebook.paper.runs import measured_cut
             own = fingerprint(load()[0]) if memory else checkpoint_fingerprint(folder)
-            noted['measured'] = measured(distances, plan.layers, own)
+            noted['measured'] = measured_cut(distances, plan.layers, own)
         if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
@@ -676,15 +676,15 @@ def _verify(
     minutes: float = 10,       # at most, for all runs together
     seed: int | None = None,   # of the draw; the same seed goes on where it stopped (default: a new one)
     model: str | None = None,  # {models}, a hub id or a folder (default: what the run names)
-    dtype: str = 'auto',       # type of the weights, as in the other commands
     progress: bool = True
 ):
     """Draw items of a run, score them again, and confirm or reject its rows. Exit code 0: confirmed, 1: rejected,
     3: neither."""
-    from prunebook.paper.verify import kept_runs, verify
-    runs, found = kept_runs(run), []
+    from prunebook.paper.verify import verify
+    place, found = Path(run or Path(pb.__file__).parents[1]/'nbs'/'results'), []
+    runs = [place] if (place/'run.json').exists() else sorted(o.parent for o in place.glob('*/run.json')) or [place]
     for o in runs:
-        found.append(verify(o, minutes / len(runs), seed, claim, row, model, None, dtype, progress))
+        found.append(verify(o, minutes / len(runs), seed, claim, row, model, None, progress))
         seed = found[0].seed
     rows, no = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')], 'not verifiable here'
     words = [o.verdict for o in found]

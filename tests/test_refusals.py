@@ -187,7 +187,6 @@ verify --row poetry                                          | poetry
 verify --minutes 0                                           | 0
 verify --seed -1                                             | -1
 verify --model {missing}                                     | missing.jsonl
-verify --dtype int3                                          | int3
 assets --delete poetry                                       | poetry
 """
 ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines()]

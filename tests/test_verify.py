@@ -98,6 +98,18 @@ def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, cap
     assert main(['verify', str(run)]) == 1 and 'verdict: rejected' in capsys.readouterr().out
 
 
+def test_healed_rows_are_scored_from_their_adapters_or_healed_again(run, judge, made):
+    texts = str(run.parent/'texts.jsonl')
+    recipe = dict(steps=2, batch_size=2, max_length=16, rank=2, learning_rate=1e-2, bits=32)
+    config = SweepConfig(strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4'], max_length=32, healing=recipe,
+                         sources=dict(c4=texts), calibration=texts, healing_texts=texts)
+    sweep(made[1], Letters(), config, run.parent/'healed', progress=False)
+    for _ in range(2):
+        found = judge(run.parent/'healed', row=['healed'])
+        assert found.verdict == 'confirmed' and found.rows.drawn.tolist() == [12], found
+        shutil.rmtree(run.parent/'healed'/'adapters', ignore_errors=True)
+
+
 def record(run, change):
     found = json.loads((run/'run.json').read_text())
     change(found)

@@ -31,8 +31,8 @@ from ..similarity.distances import LayerDistances
 __all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'accuracy_text',
            'spans', 'combined', 'most_cuts', 'unpruned', 'base_healed', 'base_note', 'Curve', 'RunFolder', 'open_run',
            'kept_rows', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table', 'shots_table',
-           'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim', 'claims_table',
-           'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
+           'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim', 'claim_rows',
+           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
@@ -605,6 +605,14 @@ def judge_claim(run: RunFolder, claim: str, task: str = '') -> Finding:
     try: found = CLAIMS[claim].test(run, task)
     except Unmeasured as e: found = Finding(seen=str(e))
     return replace(found, claim=claim)
+
+def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
+    "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
+    if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
+    run, seen = open_run(folder), []
+    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
+    for task in CLAIMS[claim].tasks(run): judge_claim(run, claim, task)
+    return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
 
 # %% ../../nbs/reference/paper/claims.ipynb #b5b0bcc0
 def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:

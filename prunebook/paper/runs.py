@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/runs.ipynb #98cc39ea
 from __future__ import annotations
-import io, json, math, operator, os, re, stat, sys, time
+import hashlib, io, json, math, operator, os, re, stat, sys, time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from prunebook.evaluation.scores import LossScore, ParentScore, Score
 
 # %% auto #0
-__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'Run', 'read_run', 'kept_score']
+__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'check_files', 'Run', 'read_run', 'measured_cut',
+           'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #2f8b7472
 class _Column(NamedTuple):
@@ -149,6 +150,16 @@ def read_record(folder: str | Path) -> dict[str, Any]:
             check(f'sweep {name!r}', o, config=table, dtype=text, plans=table, starts=instance(list, 'a list'),
                   healing=table, items=table)
     return record
+
+def check_files(folder: str | Path) -> None:
+    """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
+    `PrunebookError` for a file that is missing or differs"""
+    kept = (folder := Path(folder).absolute()).parent/'checksums.txt'
+    lines = kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else []
+    for was, name in (o.split(maxsplit=1) for o in lines if o.strip()):
+        file = kept.parent/name
+        right = file.parent != folder or file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()
+        refuse((not right, f'{file} is missing, or not the file that {kept} names. Restore it.'))
 
 def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema"
@@ -299,6 +310,15 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
                 healing_tokens=t.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
                 **{k: t.healed.map({True: v}) for k, v in (own | dict(healing_texts=config['healing_texts'])).items()}))
         return pd.concat(parts, ignore_index=True)
+
+def measured_cut(run: str | Path, layers: Sequence[int], fingerprint: str | None = None) -> dict[str, Any]:
+    """What a run says of its model without exactly these layers, not healed: its name, and a row for each task. For the
+    record of a pruned checkpoint, from which its card is made. Nothing if the run is of a model with another
+    `fingerprint`"""
+    if fingerprint not in (None, read_record(run)['model']['fingerprint']): return {}
+    table, cut = read_run(run), ' '.join(map(str, sorted(layers)))
+    own = table[~table.healed.astype(bool) & (table.layers == cut)].drop_duplicates('task')
+    return dict(run=Path(run).name, rows=own[['task', 'metric', 'value', 'low', 'high', 'count']].to_dict('records'))
 
 def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore | Score:
     """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals.

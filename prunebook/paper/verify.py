@@ -4,29 +4,30 @@
 
 # %% ../../nbs/paper/trust.ipynb #trust010
 from __future__ import annotations
-import hashlib, json, secrets, time
+import json, secrets, time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
-import prunebook
+import prunebook as pb
 from ..core import PrunebookError, atomic_write, digest, first_line, read_json, refuse
 from ..data.texts import tokenize
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import Task
-from ..model.assets import ASSETS, cache_dir
-from ..model.loading import check_precision, load_model
-from ..model.stack import LayerStack, fingerprint, weight_sharing_copy
-from .runs import KEYS, _FILES, _items_by_key, kept_score, read_record, read_run
-from .sweep import Cut, SweepConfig, _healing_texts, _questions_of, _task_of, kept_config
-from ..pruning.strategies import Plan, prune_model
+from ..model.assets import cache_dir
+from ..model.stack import fingerprint, weight_sharing_copy
+from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
+                                  read_run)
+from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
+from scipy.stats import beta, hypergeom
+from tqdm.auto import tqdm
+if TYPE_CHECKING: from prunebook import SweepConfig, Task
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'check_files',
-           'kept_runs', 'claim_rows', 'Verification', 'verify', 'measured', 'verify_card']
+__all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'Verification',
+           'verify', 'verify_card']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 # of z, by kind: both numbers in bfloat16, both in float32, or anything else
@@ -52,46 +53,21 @@ def is_rejected(counts: np.ndarray) -> bool:
 @lru_cache(maxsize=4096)
 def at_most(drawn: int, false: int, size: int) -> float:
     "Upper 95 % bound of the share of a row's `size` items that contradict, when `false` of `drawn` did"
-    from scipy.stats import hypergeom
     able = np.flatnonzero(hypergeom.cdf(false, size, np.arange(size + 1), drawn) > .05)
     return float(able.max(initial=false) / size)
 
 # %% ../../nbs/paper/trust.ipynb #trust030
-def check_files(folder: str | Path) -> None:
-    """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
-    `PrunebookError` for a file that is missing or differs"""
-    kept = (folder := Path(folder).absolute()).parent/'checksums.txt'
-    lines = kept.read_text(encoding='utf-8').splitlines() if kept.is_file() else []
-    for was, file in ((o.split()[0], kept.parent/o.split()[-1]) for o in lines if o.strip()):
-        if file.parent == folder and not (file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()):
-            raise PrunebookError(f'{file} is missing, or not the file that {kept} names. Restore it.')
-
-def kept_runs(folder: str | Path | None = None) -> list[Path]:
-    "A run, or the runs in a folder; by default those of the book, if they stand beside the library"
-    folder = Path(folder or Path(prunebook.__file__).parents[1]/'nbs'/'results')
-    if not (runs := [folder] if (folder/_FILES['record']).exists() else
-            sorted(o.parent for o in folder.glob('*/' + _FILES['record']))): read_record(folder)  # which says why not
-    return runs
-
-def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
-    "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
-    from prunebook.paper.claims import CLAIMS, RunFolder, judge_claim, open_run
-    if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
-    run, seen = open_run(folder), []
-    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
-    for task in CLAIMS[claim].tasks(run): judge_claim(run, claim, task)
-    return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
-
 def _chosen(folder, claim, words):
     "The rows behind a claim, that have each of `words` as sweep, strategy, n, task, layers, healed or unhealed"
-    table, words = read_run(folder), set(map(str, words))
-    if claim: table = table.merge(claim_rows(folder, claim)[KEYS])
-    has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers),
-            'healed' if o.healed else 'unhealed'} for o in table.itertuples()]
+    table, words = read_run(folder), {*map(str, words)}
+    if claim:
+        from prunebook.paper.claims import claim_rows  # torch comes with it
+        table = table.merge(claim_rows(folder, claim)[KEYS])
+    has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers), 'healed' if o.healed else 'unhealed'}
+           for o in table.itertuples()]
     table = table[[words <= o for o in has]].reset_index(drop=True)
-    if table.empty:
-        raise PrunebookError(f'{folder} has no such row: claim {claim}, row {" ".join(sorted(words))}. Name a claim, '
-                             'or a sweep, a strategy, n, a task, "healed" or "unhealed".')
+    refuse((table.empty, f'{folder} has no such row: claim {claim}, row {" ".join(sorted(words))}. Name a claim, or a '
+            'sweep, a strategy, n, a task, "healed" or "unhealed".'))
     return table
 
 # %% ../../nbs/paper/trust.ipynb #trust040
@@ -99,25 +75,20 @@ def _chosen(folder, claim, words):
 class _Stratum:
     "What one draw of an item serves: rows of one cut, asked the same"
     key: str
+    draw: str            # The same for strata that are drawn and scored together
     row: Any             # The first of them
     config: SweepConfig
     task: Task           # With its items as a list
     places: list[int]    # Which of them were scored
     order: np.ndarray    # In which they are drawn
-    adapter: str         # Its folder, of a healed row
-    heal_again: bool     # Is the adapter made there first?
+    adapter: Path | None # Of a healed row, where its adapter is, or will be
     scores: dict[int, Any] = field(default_factory=dict)    # As stored, by the place of the row in the table
     found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
-    def draw(self) -> str:
-        "The same for strata that draw the same items: documents, because cuts share layers in one pass"
-        return f'{self.task.name} {self.order}' if self.task.kind == 'loss' and not self.adapter else self.key
-
     def judged(self, score: Any, dtypes: Sequence[str]) -> np.ndarray:
         "Drawn items that agree, are near ties, contradict, and contradict grossly"
-        kind, counts = self.task.kind, np.zeros(4, int)
-        known, (stored, here) = TOLERANCE[kind], dtypes
-        limit = known.get(stored, known['mixed']) if stored == here else known['mixed']
+        kind, counts, (stored, here) = self.task.kind, np.zeros(4, int), dtypes
+        limit = TOLERANCE[kind].get(stored if stored == here else 'mixed', TOLERANCE[kind]['mixed'])
         for i, numbers in zip(self.order, self.found):
             z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], numbers)
             tie = kind == 'choice' and np.argmax(numbers) != np.argmax(score.logprobs[i])
@@ -128,9 +99,8 @@ def _asked(config, row, tokenizer, positions):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
-    if task.kind not in ('loss', 'choice'):
-        raise PrunebookError('written answers part at the first near tie' if task.kind == 'generated' else
-                             'this kind of score is not compared')
+    refuse((task.kind == 'generated', 'written answers part at the first near tie'),
+           (task.kind not in ('loss', 'choice'), 'this kind of score is not compared'))
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
@@ -149,7 +119,7 @@ def _books(score, task, known):
             return 'a pick is not what its log-probabilities say'
 
 def _strata(folder, table, seed, tokenizer, positions):
-    """Strata of the rows that can be verified, in the order of the seed; why the others cannot, and what is false by
+    """Strata of the rows that can be verified, in the order of the seed. Why the others cannot, and what is false by
     itself, by place in the table"""
     asked, strata, lacks, false = {}, {}, {}, {}
     for i, row in enumerate(table.itertuples(index=False)):
@@ -159,18 +129,16 @@ def _strata(folder, table, seed, tokenizer, positions):
                               _questions_of(config, row.task)], sort_keys=True)
             if how not in asked: asked[how] = _asked(config, row, tokenizer, positions)
             task, places, known, own = asked[how]
-            if not isinstance(row.items, str): raise PrunebookError('its items have no hash')
-            if row.items != own:
-                raise PrunebookError('its items, or their tokens, are others here')
-            cut = f'{row.sweep}-{Cut(row.strategy, row.n, row.seed).key}'
-            adapter = str(Path(folder)/'adapters'/cut) if row.healed else ''
-            if again := bool(adapter) and not Path(adapter).is_dir():
-                recipe = config.healing
-                if (tokens := recipe.steps * recipe.batch_size * recipe.max_length) > HEAL_AGAIN:
-                    raise PrunebookError(f'healed with {tokens:,} tokens, its adapter is not there, and at most '
-                                         f'{HEAL_AGAIN:,} are healed again')
-                adapter = str(cache_dir()/'verify'/digest(read_record(folder)['model'], recipe, config.healing_texts,
-                                                          row.layers, row.seed))
+            refuse((not isinstance(row.items, str), 'its items have no hash'),
+                   (row.items != own, 'its items, or their tokens, are others here'))
+            cut, recipe = Cut(row.strategy, row.n, row.seed), config.healing
+            adapter = Path(folder)/'adapters'/f'{row.sweep}-{cut.key}' if row.healed else None
+            if adapter and not adapter.is_dir():
+                tokens = recipe.steps * recipe.batch_size * recipe.max_length
+                refuse((tokens > HEAL_AGAIN, f'healed with {tokens:,} tokens, its adapter is not there, and at most '
+                        f'{HEAL_AGAIN:,} are healed again'))
+                adapter = cache_dir()/'verify'/digest(read_record(folder)['model'], recipe, config.healing_texts,
+                                                      row.layers, row.seed)
         except PrunebookError as e:
             lacks[i] = first_line(e).partition('. ')[0]
             continue
@@ -179,31 +147,28 @@ def _strata(folder, table, seed, tokenizer, positions):
             false[i] = 'its items do not fit the table'
             continue
         if why := _books(score, task, known): false[i] = why
-        key = digest(how, own, row.layers, adapter)
-        drawn = digest(how, own) if task.kind == 'loss' else key
+        key = digest(how, own, row.layers, adapter or '')
+        drawn = digest(how, own) if task.kind == 'loss' else key  # documents: cuts share layers in one pass
         order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
-        strata.setdefault(key, _Stratum(key, row, config, task, list(places), order, adapter, again)).scores[i] = score
+        new = _Stratum(key, key if adapter else drawn, row, config, task, list(places), order, adapter)
+        strata.setdefault(key, new).scores[i] = score
     return sorted(strata.values(), key=lambda o: digest(seed, o.key)), lacks, false
 
 # %% ../../nbs/paper/trust.ipynb #trust050
 def _rescored(model, tokenizer, strata, at):
     "Numbers of the items drawn at the places `at`, of each of `strata`, which draw the same"
     from prunebook.evaluation.losses import cut_losses
-    from prunebook.healing.adapters import load_adapter
-    from prunebook.healing.healing import heal
-    first, stack = strata[0], LayerStack(model)
+    first, stack = strata[0], pb.LayerStack(model)
     task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
     keeps = [[l for l in range(len(stack)) if l not in cut] for cut in cuts]
     how = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
     if first.adapter:
-        plan = Plan(cuts[0], len(stack), first.row.strategy)
-        small = prune_model(model, plan) if cuts[0] else weight_sharing_copy(model)
-        if first.heal_again:
-            small = heal(small, tokenizer, _healing_texts(config), config.healing.replace(seed=int(first.row.seed)),
-                         first.adapter, progress=False, teacher=model, resume=True).model
-        else: small = load_adapter(small, first.adapter)
-        scores = [task.score(small, tokenizer, items, **how)]
+        small = pb.prune_model(model, cuts[0]) if cuts[0] else weight_sharing_copy(model)
+        if not first.adapter.is_dir():
+            recipe = config.healing.replace(seed=int(first.row.seed))
+            pb.heal(small, tokenizer, _healing_texts(config), recipe, first.adapter, False, teacher=model, resume=True)
+        scores = [task.score(pb.load_adapter(small, first.adapter/'adapter'), tokenizer, items, **how)]
     elif task.kind == 'loss': scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
     else:
         with stack.view(keeps[0]) as small:
@@ -215,11 +180,12 @@ def _turns(strata, done) -> Iterator[tuple[list[_Stratum], np.ndarray]]:
     "Strata that are scored together and the places to draw now: a few of each first, until all are `done`"
     turn = 0
     while todo := [o for o in strata if len(o.found) < len(o.order) and not done(o)]:
-        groups: dict[Any, list[_Stratum]] = {}
-        for o in todo: groups.setdefault((o.draw(), len(o.found)), []).append(o)
+        groups = {}
+        for o in todo: groups.setdefault((o.draw, len(o.found)), []).append(o)
         for (_, n), own in groups.items():
             o = own[0]
-            first, most = (len(o.order),) * 2 if o.heal_again else (1, 8) if o.task.kind == 'loss' else (3, 48)
+            first, most = (1, 8) if o.task.kind == 'loss' else (3, 48)
+            if o.adapter and not o.adapter.is_dir(): first = most = len(o.order)  # healed once for all its items
             yield own, o.order[n:n + min(most, first * 4**turn)]
         turn += 1
 
@@ -236,15 +202,16 @@ class Verification:
 
     def __repr__(self): return f'{self.run}: {self.verdict} ({self.reason}; seed {self.seed}, {self.seconds:.0f} s)'
 
-def _load(record, model, tokenizer, dtype, stored, progress):
+def _load(record, model, tokenizer, stored, progress):
     "The model of a run, and its tokenizer. Raises `PrunebookError` if it is not at hand"
     was = record['model']
-    if model is None: model = next((o.name for o in ASSETS.values() if o.upstream == was['name']), was['name'])
+    if model is None: model = next((o.name for o in pb.ASSETS.values() if o.upstream == was['name']), was['name'])
     if isinstance(model, (str, Path)):
-        if dtype == 'auto' and set(stored) == {'float32'}: dtype = 'float32'
-        model, tokenizer = load_model(str(model), dtype, progress=progress)
-    if (here := fingerprint(model)) != was['fingerprint']:
-        raise PrunebookError(f'the run is of {was["name"]} ({was["fingerprint"]}), and this model is another ({here})')
+        dtype = 'float32' if set(stored) == {'float32'} else 'auto'
+        model, tokenizer = pb.load_model(str(model), dtype, progress=progress)
+    here = fingerprint(model)
+    refuse((here != was['fingerprint'], f'the run is of {was["name"]} ({was["fingerprint"]}), and this model is '
+            f'another ({here})'))
     return model, tokenizer
 
 def verify(
@@ -255,24 +222,21 @@ def verify(
     row: Sequence[str] = (),      # Only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
     model: Any = None,            # A name for `load_model`, or a model; what the run names if `None`
     tokenizer: Any = None,        # Of a model that is given
-    dtype: str = 'auto',          # To compute in, as in `load_model`
     progress: bool = True
 ) -> Verification:
     """Draw items of a run at random, score them again, and say whether its rows are confirmed. The items scored so far
     are kept in the cache, and the same seed goes on there. Raises `PrunebookError` for a run that cannot be read"""
-    from tqdm.auto import tqdm
     seed, start = secrets.randbelow(2**31) if seed is None else seed, time.perf_counter()
-    if not minutes > 0 or seed < 0: raise PrunebookError(f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.')
-    check_precision(dtype, None)
+    refuse((not minutes > 0 or seed < 0, f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.'))
     folder, record = Path(run), read_record(run)
     check_files(folder)
     table, counts = _chosen(folder, claim, row), {}
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
     items = _items_by_key(folder/_FILES['items']) if (folder/_FILES['items']).exists() else {}
     try:
-        if not items: raise PrunebookError('the run has no items')
-        model, tokenizer = _load(record, model, tokenizer, dtype, stored, progress)
-        strata, lacks, false = _strata(folder, table, seed, tokenizer, LayerStack(model).positions)
+        refuse((not items, 'the run has no items'))
+        model, tokenizer = _load(record, model, tokenizer, stored, progress)
+        strata, lacks, false = _strata(folder, table, seed, tokenizer, pb.LayerStack(model).positions)
     except PrunebookError as e: lacks = dict.fromkeys(range(len(table)), first_line(e))
     here = str(getattr(model, 'dtype', '')).removeprefix('torch.')
     kept = cache_dir()/'verify'/f'{digest(record["model"], here, seed)}.json'
@@ -283,7 +247,7 @@ def verify(
         counts.update((i, o.judged(s, (stored[i], here))) for i, s in o.scores.items())
     def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
-    for o in strata: count(o, [])
+    for o in strata: count(o, [])  # what is in the cache
     end = (begun := time.perf_counter()) + 60 * minutes
     with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
         for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.scores)):
@@ -293,7 +257,7 @@ def verify(
             atomic_write(kept, json.dumps(known))
             bar.update(round(min(time.perf_counter(), end) - begun) - bar.n)
     own = np.array([counts.get(i, np.zeros(4, int)) for i in range(len(table))])
-    drawn = sum({o.draw(): len(o.found) for o in strata}.values())  # a document counts once for all cuts
+    drawn = sum({o.draw: len(o.found) for o in strata}.values())  # a document counts once for all cuts
     word, reason, words, shares = _verdict(table, own, drawn, lacks, false, rejected())
     rows = table[KEYS].assign(
         drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1], contradicting=own[:, 2:].sum(1),
@@ -302,7 +266,6 @@ def verify(
 
 def _verdict(table, counts, drawn, lacks, false, rejected):
     "The word of a run, why, the words of its rows, and the bound of each on the share of its items that are false"
-    from scipy.stats import beta
     bad, rows = int(counts[:, 2:].sum()), np.arange(len(table))
     shares = np.array([at_most(*map(int, o)) for o in zip(counts.sum(1), counts[:, 2:].sum(1), table['count'])])
     wrong = np.isin(rows, list(false)) | rejected & (log_evidence(counts) >= -np.log(ALPHA))
@@ -317,15 +280,6 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
     return 'confirmed' if share < SHARE else 'undecided', said, words, shares
 
 # %% ../../nbs/paper/trust.ipynb #card0002
-def measured(run: str | Path, layers: Sequence[int], fingerprint: str | None = None) -> dict[str, Any]:
-    """What a run says of its model without exactly these layers, not healed: its name, and a row for each task. For the
-    record of a pruned checkpoint, from which its card is made. Nothing if the run is of a model with another
-    `fingerprint`"""
-    if fingerprint not in (None, read_record(run)['model']['fingerprint']): return {}
-    table, cut = read_run(run), ' '.join(map(str, sorted(layers)))
-    own = table[~table.healed.astype(bool) & (table.layers == cut)].drop_duplicates('task')
-    return dict(run=Path(run).name, rows=own[['task', 'metric', 'value', 'low', 'high', 'count']].to_dict('records'))
-
 def verify_card(
     folder: str | Path,        # A pruned checkpoint
     run: str | Path,           # The run that its card names
@@ -335,16 +289,15 @@ def verify_card(
     record = read_json(Path(folder)/'config.json').get('prunebook') or {}
     layers, said = record.get('dropped', []), record.get('measured') or {}
     refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
-    if said['rows'] != measured(run, layers)['rows']: return _rejected(run, 'the card says something else than the run')
+    def rejected(why): return Verification('rejected', why, Path(run).name, 0, 0., pd.DataFrame())
+    if said['rows'] != measured_cut(run, layers)['rows']: return rejected('the card says something else than the run')
     stored = [o.removeprefix('torch.') for o in read_run(run).dtype]
-    model, tokenizer = _load(read_record(run), None, None, 'auto', stored, progress)
-    pruned, _ = load_model(str(folder), str(model.dtype).removeprefix('torch.'), progress=progress)
-    stack = LayerStack(model)
+    model, tokenizer = _load(read_record(run), None, None, stored, progress)
+    stack, dtype = pb.LayerStack(model), str(model.dtype).removeprefix('torch.')
+    pruned, _ = pb.load_model(str(folder), dtype, progress=progress)
     with stack.view([i for i in range(len(stack)) if i not in layers]) as small:
-        if fingerprint(small) != fingerprint(pruned):
-            return _rejected(run, 'the weights are not those of the run\'s model without these layers')
+        same = fingerprint(small) == fingerprint(pruned)
     del pruned
+    if not same: return rejected("the weights are not those of the run's model without these layers")
     return verify(run, minutes, seed, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
                   progress=progress)
-
-def _rejected(run, why): return Verification('rejected', why, Path(run).name, 0, 0., pd.DataFrame())
