@@ -21,7 +21,6 @@ from ..model.stack import fingerprint, weight_sharing_copy
 from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
                                   read_run)
 from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
-from scipy.stats import beta, hypergeom
 from tqdm.auto import tqdm
 if TYPE_CHECKING: from prunebook import SweepConfig, Task
 
@@ -53,6 +52,7 @@ def is_rejected(counts: np.ndarray) -> bool:
 @lru_cache(maxsize=4096)
 def at_most(drawn: int, false: int, size: int) -> float:
     "Upper 95 % bound of the share of a row's `size` items that contradict, when `false` of `drawn` did"
+    from scipy.stats import hypergeom
     able = np.flatnonzero(hypergeom.cdf(false, size, np.arange(size + 1), drawn) > .05)
     return float(able.max(initial=false) / size)
 
@@ -266,6 +266,7 @@ def verify(
 
 def _verdict(table, counts, drawn, lacks, false, rejected):
     "The word of a run, why, the words of its rows, and the bound of each on the share of its items that are false"
+    from scipy.stats import beta
     bad, rows = int(counts[:, 2:].sum()), np.arange(len(table))
     shares = np.array([at_most(*map(int, o)) for o in zip(counts.sum(1), counts[:, 2:].sum(1), table['count'])])
     wrong = np.isin(rows, list(false)) | rejected & (log_evidence(counts) >= -np.log(ALPHA))
