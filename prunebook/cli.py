@@ -522,7 +522,6 @@ def _evaluate(
     n_texts: _Count | None = None,     # documents for the loss (default: all)
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
-    data_dir: str | None = None,       # folder with a NAME.jsonl of your own for each task NAME
     chat: bool = False,                # ask questions in the model's chat template
     # the unpruned model: adds the tasks agreement (share of places where both expect the same token) and kl
     parent: str | None = None,
@@ -538,7 +537,7 @@ def _evaluate(
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'),
            (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])], column)
-    ready = ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
+    ready = ready_tasks(tasks, n_questions, n_texts, sources)
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)

@@ -223,7 +223,7 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
 
 def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():
     given = {o for line, _ in ROWS for o in line.split()}
-    free = {'--device-map', '--revision', '--data-dir', '--ray', '--targets', '--gpus-per-task',
+    free = {'--device-map', '--revision', '--ray', '--targets', '--gpus-per-task',
             '--cpus-per-task', '--fetch', '--claim', '--row', '--teacher-folder'}
     # of the others any value may be right, or only another machine can tell
     for name in COMMANDS:

@@ -91,12 +91,12 @@ def test_the_unpruned_model_is_healed_alike(data):
 
 
 def test_run_again_it_only_reads(data, monkeypatch):
-    "Also with other batches, memory and folder"
+    "Also with other batches and memory"
     c = config(data, strategies=['similarity', 'random', 'greedy', 'best_loss'], seeds=[0, 1])
     table = run(data, c)
     for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'evaluation.tasks.evaluate',
                  'similarity.distances.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
-    same = c.replace(batch_tokens=64, memory=.5, data_dir=str(data))
+    same = c.replace(batch_tokens=64, memory=.5)
     same.healing = c.healing.replace(gradient_checkpointing=True, batch_tokens=16)
     for o in (c, same): pd.testing.assert_frame_equal(table, run(data, o))
 
@@ -155,7 +155,7 @@ def test_refused_before_the_first_row(data):
 
 def test_no_local_path_and_an_infinite_interval(data):
     "Of a single document"
-    c = config(data, n_texts=1, tasks=['c4'], strategies=['simple'], data_dir=str(data))
+    c = config(data, n_texts=1, tasks=['c4'], strategies=['simple'])
     table = run(data, c)
     assert np.isinf(table.low).all() and kept_score(data/'run', table.iloc[0]).high == np.inf
     pd.testing.assert_frame_equal(table, run(data, c))

@@ -126,13 +126,14 @@ def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
 
 # evaluate
 
-def test_scores_come_by_task_and_are_saved(tmp_path):
+def test_scores_come_by_task_and_are_saved(tmp_path, monkeypatch):
     write_rows(tmp_path/'piqa.jsonl', questions())
-    s = run(['piqa', 'piqa:scoring=per_char'], data_dir=tmp_path, save=tmp_path/'scores')
+    monkeypatch.setenv('PRUNEBOOK_DATA', str(tmp_path))
+    s = run(['piqa', 'piqa:scoring=per_char'], save=tmp_path/'scores')
     assert s['piqa'].logprobs == s['piqa:scoring=per_char'].logprobs
     assert list(s.to_frame().metric) == ['likelihood', 'per_char']
     assert load_score(tmp_path/'scores'/'piqa_scoring_per_char.json') == s['piqa:scoring=per_char']
-    few = run(['piqa:shots=2'], data_dir=tmp_path)['piqa:shots=2']
+    few = run(['piqa:shots=2'])['piqa:shots=2']
     assert few.logprobs != s['piqa'].logprobs and few.shots == 2
     again = run(['piqa'], sources=dict(piqa=tmp_path/'piqa.jsonl'))['piqa']
     assert again.logprobs == s['piqa'].logprobs and again.source == 'piqa.jsonl'

@@ -117,6 +117,6 @@ def _rows(name, data_dir, split, progress, hub):
     from datasets import load_dataset
     source, config = asset.upstream if asset else name, hub.pop('config', asset.hub[0] if asset else None)
     do = (f'{missing} You can put {asset.name if asset else "NAME"}.jsonl (question, choices, answer) into a folder '
-          'and name it (--data-dir, data_dir=…, or PRUNEBOOK_DATA).').strip()
+          'and name it (data_dir=…, or PRUNEBOOK_DATA).').strip()
     with explained(f'{name}: cannot reach the set {source} on the hub', do, hub.get('token')):
         return load_dataset(source, config, split=split or usual, **hub)

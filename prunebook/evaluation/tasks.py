@@ -57,21 +57,20 @@ class Task:
         given = self.read_from or self.items
         return public_name(given) if isinstance(given, (str, Path)) else 'own'
 
-    def read(self, n: int | None = None, data_dir: str | Path | None = None) -> list:
-        """Its questions or texts: `n` of them, evenly spread, or all; NAME.jsonl files in `data_dir` come first.
-        Raises `PrunebookError` if they cannot be found"""
+    def read(self, n: int | None = None) -> list:
+        "Its questions or texts: `n` of them, evenly spread, or all. Raises `PrunebookError` if they cannot be found"
         if isinstance(self.items, (str, Path)):
             if self.reads_texts: return load_texts(self.items, self.split or 'validation', n, self.column)
-            return load_questions(self.items, n=n, data_dir=data_dir, split=self.split)
+            return load_questions(self.items, n=n, split=self.split)
         items = list(self.items() if callable(self.items) else self.items)
         n, there = len(items) if n is None else n, len(items)
         refuse((not items, f'task {self.name!r} has no items.'),
                (not 1 <= n <= there, f'{self.name}: {n} of {there} items. Ask for 1 to {there}.'))
         return [items[i * there // n] for i in range(n)]
 
-    def load(self, n: int | None = None, data_dir: str | Path | None = None) -> Task:
+    def load(self, n: int | None = None) -> Task:
         "With its items as a list, read (as by `read`) and checked"
-        return replace(self, items=self.read(n, data_dir), read_from=self.read_from or self.items)
+        return replace(self, items=self.read(n), read_from=self.read_from or self.items)
 
     def score(self, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', items: list,
               **run: Any) -> LossScore | ParentScore | Score:
@@ -114,13 +113,13 @@ class _QuestionTask(Task):
     seed: int | None = 0             # Of the examples' choice and order; the first ones if `None`
     prompt: Callable | None = None   # Item → prompt, or a prompt for each choice; the harness's wording if `None`
 
-    def load(self, n=None, data_dir=None):
+    def load(self, n=None):
         examples = None
         if self.shots:
             other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
-            examples = replace(self, **other).read(data_dir=data_dir)
+            examples = replace(self, **other).read()
         _check_shots(self.shots, examples)
-        return replace(super().load(n, data_dir), examples=examples)
+        return replace(super().load(n), examples=examples)
 
 @dataclass(frozen=True, repr=False)
 class ChoiceTask(_QuestionTask):
@@ -129,8 +128,8 @@ class ChoiceTask(_QuestionTask):
     answers: Callable | None = None  # Item → the texts that are scored; the choices or their letters if `None`
     kind, keys = 'choice', ('shots', 'scoring', 'source', 'split', 'seed')
 
-    def load(self, n=None, data_dir=None):
-        task = super().load(n, data_dir)
+    def load(self, n=None):
+        task = super().load(n)
         check_items(task.items)
         return task
 
@@ -149,10 +148,10 @@ class GeneratedTask(_QuestionTask):
     in_chat: dict[str, Any] = field(default_factory=dict)  # prompt and stop there, and `begin`: item → start of a reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
-    def load(self, n=None, data_dir=None):
+    def load(self, n=None):
         if self.ready: self.ready()
         check(whole(1), max_new_tokens=self.max_new_tokens)
-        task = super().load(n, data_dir)
+        task = super().load(n)
         for what, rows in (('question', task.items), ('example', task.examples or ())):
             for i, o in enumerate(rows):
                 if wrong := self._fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
@@ -277,7 +276,7 @@ def task_title(name: str) -> str:
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
-                sources: dict[str, Any] | None = None, data_dir: str | Path | None = None) -> dict[str, Task]:
+                sources: dict[str, Any] | None = None) -> dict[str, Task]:
     """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
     and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
@@ -287,7 +286,7 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         task = parse_task(o)
         if (base := task.name.partition(':')[0]) in (sources or {}): task = _with_source(task, sources[base])
         n = n_texts if task.reads_texts else n_questions
-        ready[o.name if isinstance(o, Task) else str(o)] = task.load(n, data_dir)
+        ready[o.name if isinstance(o, Task) else str(o)] = task.load(n)
     return ready
 
 def evaluate(
@@ -297,7 +296,6 @@ def evaluate(
     n_questions: int | None = None,        # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,            # Documents of each loss; all if `None`
     sources: dict[str, Any] | None = None, # Task name → its questions or texts, instead of the task's own
-    data_dir: str | Path | None = None,    # Folder with NAME.jsonl files; see `load_questions`
     max_length: int = 512,                 # Tokens of a document, for a loss
     batch_tokens: int | None = None,
     progress: bool = True,
@@ -307,7 +305,7 @@ def evaluate(
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources, data_dir)
+    ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources)
     needy = [o.name for o in ready.values() if o.kind == 'parent']
     refuse((not ready, f'no tasks given. Give some of {", ".join(TASKS)}.'),
            (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '

@@ -67,7 +67,6 @@ class SweepConfig(Settings):
     n_search: int = setting(16, whole(1))                      # How many for strategies that search by the loss
     healing_texts: str = setting('demo', _text)                # Texts to heal on
     column: str = setting('text', _text)                       # Of these texts, the field that holds the text
-    data_dir: str | None = setting(None, or_none(_text))       # Folder with NAME.jsonl files; see `load_questions`
     batch_tokens: int | None = setting(None, _limit)           # Most tokens of a batch; `token_budget` if `None`
     memory: float = setting(1., number(1e-9, float('inf'), 'a number of GB above 0'))  # Of stored states, at most
 
@@ -81,7 +80,6 @@ class SweepConfig(Settings):
             if k != 'healing': setattr(self, k, plain(v))
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
             if isinstance(v := getattr(self, k), (str, int)): setattr(self, k, [v])
-        if isinstance(self.data_dir, Path): self.data_dir = str(self.data_dir)
         if isinstance(self.healing, dict): self.healing = pb.HealingConfig.of(self.healing, 'healing')
 
     def __post_init__(self):
@@ -117,7 +115,7 @@ def _questions_of(config: SweepConfig, spec: str) -> int | None:
 def _config_record(config: SweepConfig) -> dict[str, Any]:
     "A config as plain JSON, without the folders of this machine"
     found = asdict(config) | {k: public_name(getattr(config, k)) for k in ('calibration', 'healing_texts')}
-    found |= dict(tasks=[public_name(o) for o in config.tasks], data_dir=None,
+    found |= dict(tasks=[public_name(o) for o in config.tasks],
                   sources={k: public_name(o) for k, o in config.sources.items()})
     for k in ('task_ns', 'n_questions'):
         if isinstance(found[k], dict): found[k] = {public_name(o): v for o, v in found[k].items()}
@@ -129,14 +127,15 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
         o = asdict(SweepConfig()) | o
         return json.loads(json.dumps(o | dict(healing=settings_that_count(o['healing'])), default=str))
     was, now = counted(was), counted(now)
-    return [k for k in now if k not in ('batch_tokens', 'memory', 'data_dir') and was.get(k) != now[k]]
+    return [k for k in now if k not in ('batch_tokens', 'memory') and was.get(k) != now[k]]
 
 def kept_config(folder: str | Path, name: str | None = None) -> SweepConfig:
     "The settings of a sweep (the only one, if not named) as its run records them. Raises `PrunebookError` without one"
     sweeps = read_record(folder)['sweeps']
     if name is None and len(sweeps) == 1: name = next(iter(sweeps))
     refuse((name not in sweeps, f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.'))
-    return SweepConfig.of(sweeps[name]['config'], f'{folder}, sweep {name}')
+    known = {k: v for k, v in sweeps[name]['config'].items() if k != 'data_dir'}  # a field of kept runs, always empty
+    return SweepConfig.of(known, f'{folder}, sweep {name}')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #25671f92
 class Cut(NamedTuple):
@@ -172,7 +171,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
            (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
            (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.'))
     for spec in config.tasks:
-        ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts, data_dir=config.data_dir)
+        ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts)
     measured = distances is not None or (out/_FILES['distances']).exists()
     needs = {o for s in config.strategies for o in pb.STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
@@ -195,7 +194,7 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
     positions = pb.LayerStack(model).positions or config.max_length
     def items_of(spec):
         task = _task_of(config, spec)
-        items = task.read(_questions_of(config, spec), config.data_dir)
+        items = task.read(_questions_of(config, spec))
         if not task.reads_texts: return item_hash(items)
         return item_hash(tokenize(tokenizer, items, min(config.max_length, positions), min_length=2).ids)
     record, dtype = _config_record(config), str(model.dtype)
@@ -270,8 +269,8 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         task = _task_of(config, spec)
         own = {k: v for k, v in config.scoring.items() if k in ('max_new_tokens', 'chat')}
         return pb.evaluate(small, tokenizer, [task], n_questions=_questions_of(config, spec), n_texts=config.n_texts,
-                        data_dir=config.data_dir, max_length=config.max_length, batch_tokens=config.batch_tokens,
-                        progress=progress, parent=parent, **own)[task.name]
+                           max_length=config.max_length, batch_tokens=config.batch_tokens, progress=progress,
+                           parent=parent, **own)[task.name]
     stack, (cut, healed, spec) = pb.LayerStack(model), rows[0]
     task, keeps = _task_of(config, spec), [[i for i in range(len(stack)) if i not in o.cut.layers] for o in rows]
     if healed:
@@ -286,7 +285,7 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         for row in rows: yield [row], [scored(result.model, row.task)], None
     elif task.kind == 'loss':
         from prunebook.evaluation.losses import cut_losses
-        texts = task.read(config.n_texts, config.data_dir)
+        texts = task.read(config.n_texts)
         yield rows, cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory,
                                progress, task.name, task.source_name, sums), None
     else:
