@@ -23,8 +23,8 @@ from ..model.stack import LayerStack, check_vocabulary, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'generated_accuracy', 'encode_prompts',
-           'sample_answers', 'repeats_itself', 'lost_answers']
+__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'encode_prompts', 'sample_answers', 'repeats_itself',
+           'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -130,17 +130,8 @@ def write_in_batches(
     yield from retry_smaller_batch(write, filter(None, left))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
-def generated_accuracy(
-    task: Any,                         # A `GeneratedTask`: prompt, examples, stop and judge
-    model: 'PreTrainedModel',
-    tokenizer: 'PreTrainedTokenizerBase',
-    items: Sequence[dict[str, Any]],
-    max_new_tokens: int | None = None, # Tokens after which an answer is cut off; the task's own if `None`
-    batch_tokens: int | None = None,   # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
-    progress: bool = True,
-    chat: bool = False                 # Put each prompt through the tokenizer's chat template
-) -> Score:
-    "Share of questions whose generated answer is right"
+def _generated_accuracy(task, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat):
+    "The score of a `GeneratedTask`: the share of questions whose written answer is right"
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     longest, own = max_new_tokens or task.max_new_tokens, task.in_chat if chat else {}

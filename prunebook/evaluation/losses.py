@@ -301,12 +301,6 @@ class LossMap:
         refuse((n not in self.sizes, f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.'))
         return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
 
-    def to_frame(self) -> 'pd.DataFrame':
-        "A row per block: start, n, loss, and its 95 % interval"
-        import pandas as pd
-        rows = [(l, e - l, *ratio_interval(self.sums[l, e], self.counts)) for l, e in self.blocks]
-        return pd.DataFrame(rows, columns=['start', 'n', 'loss', 'low', 'high'])
-
     def save(self, folder: str | Path) -> Path:
         "Write `loss_map.safetensors` into `folder`"
         from safetensors.numpy import save

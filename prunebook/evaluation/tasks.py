@@ -165,8 +165,8 @@ class GeneratedTask(_QuestionTask):
             return 'Its answer must hold the number that stands at the end of the generated text.'
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
-        from prunebook.evaluation.generation import generated_accuracy
-        return generated_accuracy(self, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat)
+        from prunebook.evaluation.generation import _generated_accuracy
+        return _generated_accuracy(self, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
