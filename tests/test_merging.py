@@ -5,7 +5,7 @@ import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.adapters as adapters
-from prunebook import PrunebookError, heal, merge_adapter, prune_model
+from prunebook import PrunebookError, heal, load_model, merge_adapter, prune_model
 from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
@@ -164,11 +164,11 @@ def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
     RECIPE.replace(bits=16).save(tmp_path/'recipe.json')
     words = ['heal', str(src), str(out), '--texts', str(tmp_path/'texts.txt'), '--config',
              str(tmp_path/'recipe.json'), '--bits', '4', '--no-progress']
-    loaded, load = [], adapters.load_model
+    loaded, load = [], load_model
     def noted(*args, **kw):
         loaded.append(load(*args, **kw))
         return loaded[-1]
-    monkeypatch.setattr(adapters, 'load_model', noted)
+    monkeypatch.setattr('prunebook.healing.healing.load_model', noted)
     def dies(*args, **kw): raise KeyboardInterrupt
     with monkeypatch.context() as m:
         m.setattr(adapters, '_merged_weight', dies)

@@ -12,9 +12,8 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, disk_errors, explained, free_place, new_folder, public_name
 from ..core import read_json, refuse
-from .methods import METHODS, _four_bits, frozen_copy
+from .methods import frozen_copy
 from .recipes import HealingConfig
-from ..model.loading import load_model
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, check_room, checkpoint_folder, config_depth, files_beside,
                                           layer_number, layers_prefix, model_card, read_tensors,
@@ -124,17 +123,6 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     lost = [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]
     refuse((lost, f'{folder} stores {lost[:1]} under another name or in another form ({len(lost)} such). {instead}'))
     return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
-
-def _training_copy(folder, config, progress):
-    "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
-    from prunebook.healing.trainer import fully_sharded, own_device
-    refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
-            'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
-            'method="lora".'))
-    place = dict(device_map=own_device(alone='auto'), progress=progress)
-    if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=_four_bits(), **place)
-    if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
-    return load_model(str(folder), bits=config.bits, **place)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #e9753074
 def _merged_weight(weight, path, parts, config):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover
 from ..core import refuse, work_folder
 from ..data.texts import out_of_memory
-from .adapters import (_healing_summary, _read_adapter, _training_copy, _write_adapter, _write_card,
+from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter)
-from .methods import METHODS, OBJECTIVES, _target_names, cut_record, frozen_copy
+from .methods import METHODS, OBJECTIVES, _four_bits, _target_names, cut_record, frozen_copy
 from .recipes import HealingConfig, settings_that_count
-from ..model.loading import quantization, slow_in_16_bits
+from ..model.loading import load_model, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
@@ -134,6 +134,17 @@ class HealingResult:
             _write_card(folder, record, self.config, self.history, scores, answers)
 
 # %% ../../nbs/course/04_healing.ipynb #heal0001
+def _training_copy(folder, config, progress):
+    "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
+    from prunebook.healing.trainer import fully_sharded, own_device
+    refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
+            'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
+            'method="lora".'))
+    place = dict(device_map=own_device(alone='auto'), progress=progress)
+    if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=_four_bits(), **place)
+    if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
+    return load_model(str(folder), bits=config.bits, **place)
+
 def _check_input(model, tokenizer, config, teacher, inplace):
     """The teacher, loaded, if the recipe needs one. Raises `PrunebookError` for a model or a teacher that cannot be
     used, and logs a warning if the model was not pruned"""
