@@ -58,7 +58,7 @@ def test_every_score_comes_back_to_the_last_digit(tmp_path):
 def test_pandas_alone_reads_it(tmp_path):
     named = write(tmp_path/'run')
     table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')
-    assert list(table) == [o.name for o in RESULTS] and list(items) == [o.name for o in ITEMS] == _arrow_schema().names
+    assert list(table) == list(RESULTS) and list(items) == list(ITEMS) == _arrow_schema().names
     assert len(items) == sum(s.n for s in named.values()) == table['count'].sum()
     own = items[items.task == 'quiz'].groupby('seed').apply(lambda o: (o.picked == o.answer).sum())
     assert list(own) == [s.k for s in named.values() if s.task == 'quiz']

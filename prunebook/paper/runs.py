@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from ..core import (Rule, atomic_write, disk_errors, explained, instance, lock, one_of, public_name, read_json,
                             redact, refuse, whole)
 from ..evaluation.scores import versions
@@ -25,57 +25,16 @@ __all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'check_fil
            'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #2f8b7472
-class _Column(NamedTuple):
-    "A column of a table: its name, its type, and its meaning"
-    name: str
-    kind: str
-    meaning: str
-
-_keys = [
-    _Column('sweep', 'str', 'name of the sweep'),
-    _Column('strategy', 'str', 'how the dropped layers were chosen; "none" is the unpruned model'),
-    _Column('n', 'int', 'layers dropped'),
-    _Column('healed', 'bool', 'was the pruned model healed?'),
-    _Column('seed', 'int', 'seed of the healing and of random strategies'),
-    _Column('task', 'str', 'task, such as c4 or mmlu')]
-KEYS = [o.name for o in _keys]
-
-RESULTS = _keys + [
-    _Column('metric', 'str', '"loss"; "agreement" with the parent or "kl" from it; or how answers were scored: '
-           '"likelihood", "letter", "generated", …'),
-    _Column('value', 'float', 'nats per token (loss, kl), or the share of right answers or of agreeing places'),
-    _Column('low', 'float', 'lower end of the 95 % interval'),
-    _Column('high', 'float', 'upper end'),
-    _Column('k', 'int?', 'right answers; empty for what is measured on texts'),
-    _Column('count', 'int', 'documents or questions'),
-    _Column('baseline', 'float', 'chance; for a loss, log of the vocabulary size; for kl, 0'),
-    _Column('normalized', 'float?', 'loss / log of the vocabulary size'),
-    _Column('interval', 'str?', 'how the interval was computed'),
-    _Column('fraction_layers', 'float', 'layers dropped / layers of the model'),
-    _Column('fraction_params', 'float', 'parameters dropped / parameters of the model'),
-    _Column('layers', 'str?', 'layers dropped, separated by spaces'),
-    _Column('source', 'str?', 'where the texts or questions come from'),
-    _Column('seconds', 'float', 'time of the evaluation; 0 if copied from another sweep'),
-    _Column('items', 'str?', 'hash of the texts or questions: equal hashes can be paired'),
-    _Column('shots', 'int?', 'few-shot examples; empty for a loss'),
-    _Column('chat', 'bool', 'was the chat template used?'),
-    _Column('majority', 'float?', 'accuracy of always giving the most frequent answer'),
-    _Column('vocab', 'int?', 'vocabulary size of the model'),
-    _Column('n_bytes', 'int?', 'UTF-8 length of the predicted text'),
-    _Column('skipped', 'str?', 'texts with fewer than two tokens, by index'),
-    _Column('truncated', 'str?', 'questions that lost their beginning, by index')]
-
-ITEMS = _keys + [
-    _Column('index', 'int', 'which text or question of the set'),
-    _Column('items', 'str', 'hash of the set; with `index` it identifies the item'),
-    _Column('picked', 'int?', 'choice picked; 1 or 0 for right or wrong where the model writes its answer; for '
-           'agreement, the places of the document where the parent expects the same token'),
-    _Column('answer', 'int?', 'the right choice'),
-    _Column('loss', 'float?', 'nats of the document (loss, kl)'),
-    _Column('tokens', 'int?', 'predicted tokens of the document'),
-    _Column('logprobs', 'list?', 'log-probability of each choice, to three decimals'),
-    _Column('written', 'str?', 'the answer as the model wrote it'),
-    _Column('group', 'str?', 'subject of the question')]
+_keys = dict(sweep='str', strategy='str', n='int', healed='bool', seed='int', task='str')
+KEYS = [*_keys]
+RESULTS = _keys | dict(  # columns of `results.csv` and their types. With a question mark, cells may be empty
+    metric='str', value='float', low='float', high='float', k='int?', count='int', baseline='float',
+    normalized='float?', interval='str?', fraction_layers='float', fraction_params='float', layers='str?',
+    source='str?', seconds='float', items='str?', shots='int?', chat='bool', majority='float?', vocab='int?',
+    n_bytes='int?', skipped='str?', truncated='str?')
+ITEMS = _keys | dict(    # columns of `items.parquet`
+    index='int', items='str', picked='int?', answer='int?', loss='float?', tokens='int?', logprobs='list?',
+    written='str?', group='str?')
 
 _ON_TEXTS = dict(loss='loss', agreement='picked', kl='loss')  # metrics of documents, and the column of their sums
 
@@ -84,7 +43,7 @@ def _arrow_schema(stored: bool = False) -> 'pa.Schema':
     import pyarrow as pa
     logprob = pa.decimal128(10, 3) if stored else pa.float64()
     kinds = dict(str=pa.string(), int=pa.int32(), bool=pa.bool_(), float=pa.float64(), list=pa.list_(logprob))
-    return pa.schema([pa.field(o.name, kinds[o.kind.rstrip('?')]) for o in ITEMS])
+    return pa.schema([pa.field(k, kinds[kind.rstrip('?')]) for k, kind in ITEMS.items()])
 
 # %% ../../nbs/reference/paper/runs.ipynb #b45abe65
 def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
@@ -107,7 +66,7 @@ def _as_rows(key, score, layers, model) -> tuple[dict[str, Any], 'pa.Table']:
         own = dict(majority=score.majority, shots=score.shots, truncated=join(score.truncated))
         columns = dict(index=list(range(n)), picked=score.picked, answer=score.answers, written=score.written,
                        group=score.groups, logprobs=[[round(v, 3) for v in o] for o in score.logprobs])
-    row = {o.name: None for o in RESULTS} | dict(zip(KEYS, key)) | own | dict(
+    row = dict.fromkeys(RESULTS) | dict(zip(KEYS, key)) | own | dict(
         {k: said[k] for k in ('metric', 'value', 'low', 'high', 'k', 'baseline', 'interval')},
         normalized=said.get('normalized'), count=n, layers=join(layers), seconds=round(score.seconds, 3),
         fraction_layers=len(layers) / model['depth'],
@@ -165,13 +124,13 @@ def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema"
     import pandas as pd
     kinds = dict(str=str, int='int64', bool='bool', float=str)
-    types = {o.name: 'Int64' if o.kind == 'int?' else kinds[o.kind.rstrip('?')] for o in RESULTS}
-    floats = {o.name: 'float64' for o in RESULTS if o.kind.startswith('float')}  # from text, to the last digit
+    types = {k: 'Int64' if kind == 'int?' else kinds[kind.rstrip('?')] for k, kind in RESULTS.items()}
+    floats = {k: 'float64' for k, kind in RESULTS.items() if kind.startswith('float')}  # from text, to the last digit
     with _file_of_run(path, 256):
         names = pd.read_csv(path, nrows=0).columns
         if missing := [o for o in types if o not in names]: raise ValueError(f'it has no columns {missing}')
         table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=['']).astype(floats)
-        if table[[o.name for o in RESULTS if not o.kind.endswith('?')]].isna().any(axis=None):
+        if table[[k for k, kind in RESULTS.items() if not kind.endswith('?')]].isna().any(axis=None):
             raise ValueError('a column that is always filled has empty cells')
         if table.duplicated(KEYS).any(): raise ValueError('it has two rows of the same score')
         return table[[*types]]
@@ -233,7 +192,7 @@ class Run:
             refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: '
                     f'{was["name"]} ({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
                     'another folder.'))
-            self.table = pd.DataFrame(columns=[o.name for o in RESULTS])
+            self.table = pd.DataFrame(columns=[*RESULTS])
             if place['results'].exists():
                 self.table, items = _read_results(place['results']), _items_by_key(place['items'])
                 with _file_of_run(place['items']):
@@ -274,7 +233,7 @@ class Run:
                        column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
                        **pages)
         rows = [*self.table.to_dict('records'), *(row for row, _ in made.values())]
-        csv = pd.DataFrame(rows, columns=[o.name for o in RESULTS], dtype=object).to_csv(index=False)
+        csv = pd.DataFrame(rows, columns=[*RESULTS], dtype=object).to_csv(index=False)
         atomic_write(self.folder/_FILES['items'], out.getvalue())
         atomic_write(self.folder/_FILES['results'], csv)
         self.table = _read_results(self.folder/_FILES['results'])
