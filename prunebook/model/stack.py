@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from fastcore.basics import patch
-from ..core import PrunebookError, explained, refuse
+from ..core import explained, refuse
 from .configs import SHARED_TABLES, check_quantization, cut_config
 from .configs import _layer_numbers, _no_adapter, _text_config
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'weight_sharing_copy', 'evaluating', 'untie', 'float32_chunks',
-           'ffn_modules', 'stream_writer', 'check_length', 'check_vocabulary', 'same_states', 'takes_cache',
-           'fingerprint', 'fingerprint_of']
+           'ffn_modules', 'check_length', 'check_vocabulary', 'same_states', 'takes_cache', 'fingerprint',
+           'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
 def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> list[int]:
@@ -357,30 +357,6 @@ def ffn_modules(stack: LayerStack, layer: int = 0) -> list[str]:
     linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
     mixer = lambda name: any(o in part.lower() for part in name.split('.') for o in _mixers)
     return [n for n, m in stack.layers[layer].named_modules() if linear(m) and not mixer(n)]
-
-def stream_writer(model: PreTrainedModel | LayerStack, layer: int) -> str:
-    """Name in a layer of the linear layer whose output is added to the residual stream unchanged. Raises
-    `PrunebookError` if there is none"""
-    import torch
-    stack, ids = LayerStack(model), torch.arange(6)[None] + 3
-    def run():
-        with torch.no_grad(), stack.stream(lambda x: x.float(), at=[layer + 1]) as heard:
-            stack.body(ids.to(stack.device))
-        return heard[0]
-    plain, added = run(), []
-    def add(module, args, out):
-        if out.shape != plain.shape: return out
-        added[:] = [plain.std() * torch.linspace(-1, 1, out.shape[-1], device=out.device)]
-        return out + added[0].to(out.dtype)
-    for name in reversed(ffn_modules(stack, layer)):
-        added.clear()
-        hook = stack.layers[layer].get_submodule(name).register_forward_hook(add)
-        try: moved = run() - plain
-        finally: hook.remove()
-        if added and (moved - added[0]).norm() < .05 * added[0].expand_as(moved).norm(): return name
-    raise PrunebookError(f'layer {layer} of {type(stack.model).__name__}: no linear layer of its feed-forward part '
-                         'writes to the residual stream directly, because a norm stands between. A linear map cannot '
-                         'be folded in exactly. Use method="lora".')
 
 def check_length(max_length: int, config: Any, positions: int | None = None) -> None:
     """Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows by its config, or by
