@@ -4,8 +4,6 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,16 +13,13 @@ import torch.nn.functional as F
 from transformers import GenerationConfig
 from ..core import refuse
 from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
-from .choices import _common_cache, _warn_truncated, chat_prompt, choose_examples
-from .choices import prompt as _worded
-from .judges import last_number, same_number
-from .scores import Score, item_hash, wilson
+from .choices import _common_cache, _warn_truncated, chat_prompt
 from ..model.stack import LayerStack, check_vocabulary, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'encode_prompts', 'sample_answers', 'repeats_itself',
-           'lost_answers']
+__all__ = ['greedy_config', 'Written', 'generate_texts', 'write_in_batches', 'encode_prompts', 'write_replies', 'sample_answers',
+           'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -130,29 +125,6 @@ def write_in_batches(
     yield from retry_smaller_batch(write, filter(None, left))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
-def _generated_accuracy(task, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat):
-    "The score of a `GeneratedTask`: the share of questions whose written answer is right"
-    from tqdm.auto import tqdm
-    start, stack = time.perf_counter(), LayerStack(model)
-    longest, own = max_new_tokens or task.max_new_tokens, task.in_chat if chat else {}
-    ask, stop = own.get('prompt', task.prompt) or _worded, own.get('stop', task.stop)
-    shown = [choose_examples(o, task.examples, task.shots, task.seed) for o in items]
-    texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
-    begins = [own['begin'](o) for o in items] if 'begin' in own else ()
-    ids, cut = encode_prompts(stack, tokenizer, texts, longest, chat, begins)
-    written = [''] * len(items)
-    with tqdm(total=len(ids), desc=task.name, unit='item', disable=not progress) as bar:
-        for rows, found in write_in_batches(model, tokenizer, ids, longest, batch_tokens, stop=stop):
-            for i, o in zip(rows, found): written[i] = o.text
-            bar.update(len(rows))
-    _warn_truncated(cut, len(items))
-    right = [int((task.right or same_number)(t, o)) for t, o in zip(written, items)]
-    k, n, number = sum(right), len(items), lambda o: last_number(str(o.get('answer', '')))
-    same = Counter(str(o.get('answer')) if task.right or number(o) is None else number(o) for o in items)
-    return Score(task.name, k / n, k, n, *wilson(k, n), right, [1] * n, 'generated', 0., max(same.values()) / n,
-                 written=written, truncated=cut, seconds=time.perf_counter() - start, source=task.source_name,
-                 items=item_hash(items), shots=int(task.shots), chat=chat)
-
 def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
                    chat: bool = True, begins: Sequence[str] = ()) -> tuple[list[list[int]], list[int]]:
     """Tokens of texts, or in `chat` of texts or messages in the template, each followed by what `begins` its reply, if
@@ -165,6 +137,21 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
     refuse((room < 1, f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for prompt and '
             'answer. Give a smaller max_new_tokens.'))
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
+
+def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
+                  batch_tokens: int | None = None, progress: bool = True, title: str = 'answers', chat: bool = False,
+                  begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int]]:
+    """What a model writes after each prompt, and which prompts were cut: `encode_prompts`, then `write_in_batches`
+    under a bar of this title. `how` goes to `generate_texts`"""
+    from tqdm.auto import tqdm
+    ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins)
+    written = [''] * len(ids)
+    with tqdm(total=len(ids), desc=title, unit='item', disable=not progress) as bar:
+        for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, **how):
+            for i, o in zip(rows, found): written[i] = o.text
+            bar.update(len(rows))
+    _warn_truncated(cut, len(ids))
+    return written, cut
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
 _SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',

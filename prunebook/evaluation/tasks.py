@@ -4,7 +4,8 @@
 
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
-import json, os
+import json, os, time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, keep_apart, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, _check_shots, choice_accuracy, prompt
-from .judges import last_number, passes_tests, run_program, same_mathematics
-from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash
+from .choices import SCORINGS, _check_shots, choice_accuracy, choose_examples, prompt
+from .judges import last_number, passes_tests, run_program, same_mathematics, same_number
+from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -165,8 +166,21 @@ class GeneratedTask(_QuestionTask):
             return 'Its answer must hold the number that stands at the end of the generated text.'
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
-        from prunebook.evaluation.generation import _generated_accuracy
-        return _generated_accuracy(self, model, tokenizer, items, max_new_tokens, batch_tokens, progress, chat)
+        from prunebook.evaluation.generation import write_replies
+        start, own = time.perf_counter(), self.in_chat if chat else {}
+        ask, right = own.get('prompt', self.prompt) or prompt, self.right or same_number
+        shown = [choose_examples(o, self.examples, self.shots, self.seed) for o in items]
+        texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
+        begins = [own['begin'](o) for o in items] if 'begin' in own else ()
+        written, cut = write_replies(model, tokenizer, texts, max_new_tokens or self.max_new_tokens, batch_tokens,
+                                     progress, self.name, chat, begins, stop=own.get('stop', self.stop))
+        picked = [int(right(t, o)) for t, o in zip(written, items)]
+        number = lambda o: last_number(str(o.get('answer', '')))
+        same = Counter(str(o.get('answer')) if self.right or number(o) is None else number(o) for o in items)
+        k, n = sum(picked), len(items)
+        return Score(self.name, k / n, k, n, *wilson(k, n), picked, [1] * n, 'generated', 0., max(same.values()) / n,
+                     written=written, truncated=cut, seconds=time.perf_counter() - start, source=self.source_name,
+                     items=item_hash(items), shots=int(self.shots), chat=chat)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 TASKS = Registry('task')
