@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
+import prunebook as pb
 from ..core import PrunebookError, atomic_write, digest, read_json
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
@@ -25,7 +26,7 @@ from prunebook.paper.criteria import (
     rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds,
     rule_smooth_loss)
 from .runs import KEYS, _ON_TEXTS, kept_score, read_record, read_run
-from ..similarity.distances import LayerDistances
+if TYPE_CHECKING: from prunebook import LayerDistances
 
 # %% auto #0
 __all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'accuracy_text',
@@ -310,7 +311,7 @@ def open_run(folder: str | Path) -> RunFolder:
     known = table.dropna(subset='items').drop_duplicates([*same, 'items']).drop_duplicates(same, keep=False)
     filled = table[same].merge(known[[*same, 'items']], how='left', on=same)['items'].fillna('')
     table['items'] = table['items'].fillna(filled)
-    files = dict(distances=LayerDistances, loss_map=LossMap)
+    files = dict(distances=pb.LayerDistances, loss_map=LossMap)
     found = [kind.load(folder) if (folder/f'{o}.safetensors').exists() else None for o, kind in files.items()]
     if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
         raise PrunebookError(f'{folder}: distances or losses are of {wrong[0]} layers, and the run is of '

@@ -12,12 +12,10 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
+import prunebook as pb
 from ..core import (PrunebookError, Settings, explained, first_line, instance, number, or_none, refuse, setting,
                             whole)
-
-from ..model.loading import load_model
 from ..model.stack import fingerprint
-
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -91,7 +89,7 @@ def _loaded(given):
     import ray
     function, sent, (expected, dtype, folder) = ray.get(given)
     with suppress(OSError): os.chdir(folder)  # names of files are relative to it
-    if isinstance(sent, dict): model, tokenizer = load_model(**sent | dict(progress=False))
+    if isinstance(sent, dict): model, tokenizer = pb.load_model(**sent | dict(progress=False))
     else:
         model, tokenizer = ray.get(sent)
         if torch.accelerator.is_available(): model.to(torch.accelerator.current_accelerator())

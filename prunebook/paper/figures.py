@@ -8,7 +8,7 @@ import io, os, re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,10 +22,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from ..core import PrunebookError, atomic_write
 from ..evaluation.losses import LossMap
 from ..evaluation.tasks import task_title
-from ..model.stack import Block
 from .claims import RunFolder, Unmeasured, open_run
 from .runs import read_record
-from ..similarity.distances import LayerDistances
+if TYPE_CHECKING: from prunebook import Block, LayerDistances
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'label_ends',
