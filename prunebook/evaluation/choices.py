@@ -98,9 +98,9 @@ def render_prompt(
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
 def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
-    """Prompts (`contexts`) and the choices of each as tokens, for `_continuation_logprobs`: the requests; for each the
-    item and the choices that it scores; the items that were cut to `max_length`. A prompt's trailing spaces move to its
-    choices, unless it is in a `chat` template.
+    """Prompts (`contexts`) and the choices of each as tokens, for `_continuation_logprobs`: the requests, for each the
+    item and the choices that it scores, and the items that were cut to `max_length`. A prompt's trailing spaces move to
+    its choices, unless it is in a `chat` template.
     Raises `PrunebookError` for a choice that adds no token, or one that is longer than the context"""
     heads = list(contexts) if chat else [c.rstrip() for c in contexts]
     more = dict(add_special_tokens=False) if chat else {}
@@ -129,7 +129,7 @@ def _warn_truncated(cut, n):
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
 def _common_cache(stack, rows, share=16, plain=False):
-    """How many tokens all rows begin with, and a key-value cache of one row that holds them; a common beginning counts
+    """How many tokens all rows begin with, and a key-value cache of one row that holds them. A common beginning counts
     if it has `share` tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
     nor, if it must be `plain`, for one whose layers do not keep every token"""
     import torch  # only here: the names of tasks need none

@@ -28,7 +28,7 @@ def greedy_config(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase'
                   stop: Sequence[str] = (), temperature: float | None = None) -> GenerationConfig:
     """One answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop` and by the tokens that
     the model's generation config names, or else the tokenizer. If that is one or none, also by those of `_ENDS` that
-    the tokenizer has; llama.cpp has a longer list (`special_eog_ids`)"""
+    the tokenizer has. llama.cpp has a longer list (`special_eog_ids`)"""
     ends = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
     if ends is None: ends = getattr(tokenizer, 'eos_token_id', None)
     ends = {o for o in ([ends] if isinstance(ends, int) else ends or ()) if o >= 0}
@@ -67,7 +67,7 @@ def generate_texts(
     common: tuple | None = None,    # From `_common_cache`, of these and perhaps more rows
     temperature: float | None = None
 ) -> list[Written]:
-    """Continuations of prompts of unequal length, padded on the left, each cut at the first `stop`; greedy, or sampled
+    """Continuations of prompts of unequal length, padded on the left, each cut at the first `stop`: greedy, or sampled
     at a `temperature`"""
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
@@ -176,7 +176,7 @@ def repeats_itself(text: str) -> bool:
     return False
 
 def lost_answers(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """The prompts whose answer is empty or repeats itself in `after`, and did not in `before`; both are of
+    """The prompts whose answer is empty or repeats itself in `after`, and did not in `before`. Both are of
     `sample_answers`, of a model and the changed one"""
     def bad(text): return not text.strip() or repeats_itself(text)
     return [k for k in after if k in before and bad(after[k]) and not bad(before[k])]

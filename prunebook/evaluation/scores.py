@@ -21,7 +21,7 @@ __all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'Pa
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
     """Total of `sums` over total of `counts` (of each document: its nats and its tokens), and the linearised 95 %
-    interval; infinitely wide for a single document"""
+    interval, infinitely wide for a single document"""
     from scipy.stats import t
     s, c = np.asarray(sums, float), np.asarray(counts, float)
     n, r = len(s), s.sum() / c.sum()

@@ -81,7 +81,7 @@ OBJECTIVES = Registry('healing objective', [
 
 # %% ../../nbs/reference/healing/methods.ipynb #7b8c91d1
 def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence[int] = ()) -> PreTrainedModel:
-    """A copy of `model` with its own modules and frozen parameters, in 16, 32 or 4 `bits`; `None` keeps the type and
+    """A copy of `model` with its own modules and frozen parameters, in 16, 32 or 4 `bits`. `None` keeps the type and
     shares the memory. The layers `in_16` are not quantised to 4 bits"""
     import torch
     dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits), {}

@@ -176,7 +176,7 @@ def collate(rows: Sequence[dict[str, np.ndarray]], pad_id: int = 0, packed: bool
 def split_batch(batch: dict[str, torch.Tensor], batch_tokens: int | None,
                 parts: Callable[[int], int] = lambda n: n) -> list[dict[str, torch.Tensor]]:
     """The rows of `batch` in parts of at most `batch_tokens`, padding included, longest first, each as wide as its
-    longest row; a longer row is a part of its own. `parts` turns the number of parts into the one to make"""
+    longest row. A longer row is a part of its own. `parts` turns the number of parts into the one to make"""
     if batch_tokens is None: return [batch]
     predicted = batch['labels'] != -100
     lengths = (predicted * torch.arange(1, predicted.shape[1] + 1, device=predicted.device)).amax(1).clamp(1).tolist()

@@ -357,7 +357,7 @@ def farther_than(distances: LayerDistances, ns: Sequence[int], last: bool = True
 def both_losses(run: RunFolder, healed: bool, ns: Sequence[int] | None = None,
                 table: pd.DataFrame | None = None) -> Curve:
     """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut, of
-    simple at each cut. `ns` are the cuts (all), `table` rows to choose from (the run's); of several recipes and
+    simple at each cut. `ns` are the cuts (all), `table` rows to choose from (the run's): of several recipes and
     documents those with a healed unpruned model, most cuts, documents and healing tokens. Raises `Unmeasured`"""
     t = run.table if table is None else table
     t, chosen = t[t.task == 'c4'], []
@@ -377,7 +377,7 @@ def both_losses(run: RunFolder, healed: bool, ns: Sequence[int] | None = None,
 
 # %% ../../nbs/reference/paper/claims.ipynb #7fffed76
 def rank_pairs(run: RunFolder, task: str = 'c4', one_recipe: bool = True) -> list[pd.DataFrame]:
-    """Cuts healed alike at the lowest and at the highest rank, in two rows each; with `one_recipe` those of the recipe
+    """Cuts healed alike at the lowest and at the highest rank, in two rows each. With `one_recipe` those of the recipe
     with most such pairs, then the longest healing. Raises `Unmeasured`"""
     t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
     alike = [*(o for o in RECIPE if o != 'rank'), *_SHOTS, *ASKED]
@@ -530,7 +530,7 @@ def smooth_loss(run: RunFolder, task: str = '', healed: bool = True) -> Finding:
 
 def _strategy_gap(run, healed):
     """C5: mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it
-    is above 2 (C5a); healed, below 1.25 (C5b)"""
+    is above 2 (C5a), and healed below 1.25 (C5b)"""
     o = both_losses(run, healed)
     small = [n for n in o.cuts if n in small_ns(run.depth)]
     if small and not healed: o = both_losses(run, healed, small)
@@ -626,7 +626,7 @@ def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:
 
 def rulings_table(runs: Sequence[RunFolder], keys: Sequence[str], known: bool = False) -> pd.DataFrame:
     """A row per claim, model and task: the word, the number with its interval, the threshold, and p adjusted for the
-    family where it was tested; with `known` without the tasks that a model does not know, and at most 12 rows"""
+    family where it was tested. With `known` without the tasks that a model does not know, and at most 12 rows"""
     found = [(r, o) for k in keys for r in runs for o in r.findings if o.claim == k]
     if known: found = ([(r, o) for r, o in found if o.reason != 'baseline'] or found)[:12]
     rows = [(o.claim, f'{r.name}{", " + task_title(o.task) if o.task else ""}', o.verdict, o.number,

@@ -69,7 +69,7 @@ def name_panel(ax: Axes, title: str, pad: float = 6) -> None:
     ax.set_title(title, loc='left', fontsize=11.5, pad=pad)
 
 def label_ends(*axes: Axes, gap: float = 13.) -> None:
-    """The name of each labelled line at its right end, in its colour, instead of a legend; `gap` is the least distance
+    """The name of each labelled line at its right end, in its colour, instead of a legend. `gap` is the least distance
     of two names in points. Axes must have their limits"""
     axes[0].figure.draw_without_rendering()  # the layout moves the ends
     for ax in axes:
@@ -174,7 +174,7 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     return ax
 
 def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
-    """Distance against a block's first layer, a curve per block size (of `ns`, or all but the longest fifth); bands are
+    """Distance against a block's first layer, a curve per block size (of `ns`, or all but the longest fifth). Bands are
     95 % intervals (paper, figure 1c)"""
     depth = distances.depth
     ns = list(ns) if ns is not None else list(range(1, max(2, depth * 4 // 5)))
@@ -227,7 +227,7 @@ def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
 def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, label: str | None = None,
                 log: bool = False, ax: Axes | None = None) -> Axes:
     """A task's score against the fraction of layers dropped, a colour per strategy, of a `table` as `sweep` or
-    `read_run` returns it. Bars are 95 % intervals, seeds averaged; `chance` is the height of a dashed line, `label` is
+    `read_run` returns it. Bars are 95 % intervals, seeds averaged. `chance` is the height of a dashed line, `label` is
     of the y axis (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that is not in the table"""
     rows = table[table.task == task]
     if rows.empty:

@@ -55,7 +55,7 @@ def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
 
 def _as_rows(key, score, layers, model) -> tuple[dict[str, Any], 'pa.Table']:
     """The row of a score in `results.csv`, and its rows in `items.parquet`. `key` is sweep, strategy, n, healed, seed,
-    task; `layers` are those dropped; `model` is as in `model_record`"""
+    task, `layers` are those dropped, and `model` is as in `model_record`"""
     import pyarrow as pa
     said, n, join = score.row(), score.n, lambda v: ' '.join(map(str, v)) or None
     if sums := _ON_TEXTS.get(said['metric']):
