@@ -8,8 +8,9 @@ from pathlib import Path
 import torch, transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from prunebook.core import PrunebookError
 from prunebook.model.configs import cut_config
-from prunebook.model.stack import LayerStack, PrunebookError, weight_sharing_copy
+from prunebook.model.stack import LayerStack, weight_sharing_copy
 
 DEPTH = 8
 CUTS = dict(middle=[3, 4], deepest=[6, 7], scattered=[1, 4, 6])
