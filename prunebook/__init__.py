@@ -30,15 +30,16 @@ _modules = {
     'data.texts': 'load_texts',
     'data.questions': 'load_questions',
     'similarity.distances': 'LayerDistances layer_distances',
-    'serving.rules': 'serving_verdict',
-    'pruning.strategies': 'Plan STRATEGIES Strategy choose_layers prune_model',
+    'serving.rules': 'served_by serving_verdict',
+    'pruning.strategies': 'Plan STRATEGIES Strategy as_plan choose_layers prune_model',
     'pruning.checkpoint': 'prune_checkpoint save_pruned check_checkpoint',
     'healing.methods': 'METHODS Method',
     'healing.recipes': 'HealingConfig',
     'healing.adapters': 'load_adapter merge_adapter',
-    'healing.healing': 'heal',
+    'healing.healing': 'heal heal_checkpoint',
     'healing.teacher': 'write_answers',
-    'evaluation.scores': 'Score compare',
+    'evaluation.generation': 'lost_answers sample_answers',
+    'evaluation.scores': 'Score compare load_scores paired_differences',
     'evaluation.losses': 'text_loss',
     'evaluation.choices': 'choice_accuracy',
     'evaluation.tasks': 'TASKS Task evaluate',
@@ -46,7 +47,7 @@ _modules = {
     'paper.sweep': 'SweepConfig sweep',
     'serving.stacks': 'export_gguf serving_report',
     'estimates': 'estimate',
-    'shrinking': 'shrink',
+    'shrinking': 'Rejected shrink',
     'paper.reproduce': 'reproduce',
     'paper.report': 'report'}
 _rooms = 'model data similarity pruning evaluation healing serving paper core estimates shrinking cli'.split()
@@ -71,15 +72,16 @@ if TYPE_CHECKING:
     from .data.texts import load_texts
     from .data.questions import load_questions
     from .similarity.distances import LayerDistances, layer_distances
-    from .serving.rules import serving_verdict
-    from .pruning.strategies import Plan, STRATEGIES, Strategy, choose_layers, prune_model
+    from .serving.rules import served_by, serving_verdict
+    from .pruning.strategies import Plan, STRATEGIES, Strategy, as_plan, choose_layers, prune_model
     from .pruning.checkpoint import prune_checkpoint, save_pruned, check_checkpoint
     from .healing.methods import METHODS, Method
     from .healing.recipes import HealingConfig
     from .healing.adapters import load_adapter, merge_adapter
-    from .healing.healing import heal
+    from .healing.healing import heal, heal_checkpoint
     from .healing.teacher import write_answers
-    from .evaluation.scores import Score, compare
+    from .evaluation.generation import lost_answers, sample_answers
+    from .evaluation.scores import Score, compare, load_scores, paired_differences
     from .evaluation.losses import text_loss
     from .evaluation.choices import choice_accuracy
     from .evaluation.tasks import TASKS, Task, evaluate
@@ -87,6 +89,6 @@ if TYPE_CHECKING:
     from .paper.sweep import SweepConfig, sweep
     from .serving.stacks import export_gguf, serving_report
     from .estimates import estimate
-    from .shrinking import shrink
+    from .shrinking import Rejected, shrink
     from .paper.reproduce import reproduce
     from .paper.report import report

@@ -4,18 +4,17 @@
 
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
-import argparse, atexit, inspect, json, logging, math, os, re, signal, sys, threading
-from collections import Counter
+import argparse, atexit, inspect, json, logging, os, re, signal, sys, threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import (NotEnoughMemory, PrunebookError, check, disk_errors, keep_apart, new_folder, number,
-                            printable, process, public_name, read_json, redact, refuse, whole, work_folder)
+from .core import PrunebookError, check, disk_errors, keep_apart, new_folder, printable, process, public_name
+from .core import read_json, redact, refuse, whole, work_folder
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
@@ -25,11 +24,12 @@ __all__ = ['COMMANDS', 'command', 'parser', 'main']
 COMMANDS: dict[str, Callable] = {}
 
 def command(
-    example: str  # A line that can be run
+    example: str,   # A line that can be run
+    like: str = ''  # A function of the library such as "shrinking:shrink", whose arguments are those of the command too
 ) -> Callable[[Callable], Callable]:
     "Register the function below as the command of its name. Its parameters become arguments, their comments the help"
     def register(run):
-        COMMANDS[run.__name__.strip('_')], run.example = run, example
+        COMMANDS[run.__name__.strip('_')], run.example, run.like = run, example, like
         return run
     return register
 
@@ -40,12 +40,13 @@ def _comments(owner):
     parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
     return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
-_HOMES = dict(stacks='serving.rules', presets='paper.reproduce', types='serving.gguf')  # of other registries
+_REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.methods', TASKS='evaluation.tasks',
+                   STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf')
 
 def _names(kind):
     "The names in a registry, with their summaries if they have some"
-    if kind in ('models', 'texts'): return ', '.join(o.name for o in pb.ASSETS.values() if o.kind in (kind, kind[:-1]))
-    found = getattr(import_module(f'prunebook.{_HOMES[kind]}') if kind in _HOMES else pb, kind.upper())
+    if kind in ('MODELS', 'TEXTS'): return ', '.join(k for k, o in pb.ASSETS.items() if o.kind[:4] == kind[:4].lower())
+    found = resolve_name(f'prunebook.{_REGISTRIES[kind]}:{kind}')
     if isinstance(found, dict) and all(hasattr(o, 'summary') for o in found.values()):
         return '. '.join(f'{k}: {o.summary}' for k, o in found.items())
     return ', '.join(found)
@@ -61,7 +62,7 @@ class _Option(NamedTuple):
     group: str = ''      # The parameter that it belongs to, if that is a group
     field: str = ''      # Its name in the group
 
-_Count, _Changes = int, dict  # for annotations: a whole number above 0; the fields of a config that are given
+_Changes = dict  # for annotations: the fields of a config that are given
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
 def _group_of(annotation):
@@ -70,25 +71,31 @@ def _group_of(annotation):
     kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
     return kind if is_dataclass(kind) else None
 
-def _options(run: Callable) -> Iterator[_Option]:
+def _options(run: Callable) -> list[_Option]:
     "The arguments of a command, in the order of its parameters; groups, settings and strategies give theirs"
-    said = _comments(run)
+    said, found = _comments(run), []
     for p in inspect.signature(run).parameters.values():
-        if p.kind == p.VAR_KEYWORD:
-            known = {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items() if v is not None}
-            for name, default in known.items():
+        if p.name in ('progress', 'kwargs') or 'HealingConfig |' in str(p.annotation): continue
+        if p.kind == p.VAR_KEYWORD and run.like:
+            own = {o.name for o in found}
+            for o in _options(resolve_name(f'prunebook.{run.like}')):
+                if o.name not in own: found.append(o._replace(place=o.default is MISSING))
+        elif p.kind == p.VAR_KEYWORD:
+            for name, default in {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items()}.items():
                 users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
                 text = f'of {users} (default: {default})'
-                yield _Option(name, type(default).__name__, None, text, group=p.name, field=name)
+                found.append(_Option(name, type(default).__name__, None, text, group=p.name, field=name))
         elif kind := _group_of(p.annotation):
             own, changes = _comments(kind), kind.__module__ != __name__
             for f in fields(kind):
                 name = _RENAMED.get(f.name, f.name) if changes else f.name
                 default = None if changes else f.default
-                if name: yield _Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name)
-        elif p.name != 'progress':
+                if not name: continue
+                found.append(_Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name))
+        else:
             default = MISSING if p.default is p.empty else p.default
-            yield _Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY)
+            found.append(_Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY))
+    return found
 
 def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
     "The result of a command with the arguments of a command line"
@@ -98,23 +105,14 @@ def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
         if not o.group: given[o.name] = value
         elif value is not None: given.setdefault(o.group, {})[o.field] = value
     for p in inspect.signature(run).parameters.values():
-        if p.name == 'progress': given['progress'] = args.progress
+        if p.name == 'progress' or p.kind == p.VAR_KEYWORD and run.like: given['progress'] = args.progress
         elif p.kind == p.VAR_KEYWORD: given |= given.pop(p.name, {})
         elif kind := _group_of(p.annotation):
             own = given.get(p.name, {})
             given[p.name] = own if kind.__module__ != __name__ else kind(**own)
     return run(**given)
 
-# %% ../nbs/reference/cli.ipynb #efa08d91
-def _whole(text):
-    if text.isdecimal() and int(text): return int(text)
-    raise argparse.ArgumentTypeError(f'{text!r}: give a whole number, 1 or more')
-
-def _json(text):
-    try: return json.loads(text)
-    except ValueError: raise argparse.ArgumentTypeError(f'{text!r}: give JSON') from None
-
-_TYPES = dict(dict=_json, _Count=_whole, int=int, float=float, str=str)  # by a word of the annotation; the first counts
+_TYPES = dict(dict=json.loads, str=str, int=int, float=float)  # by a word of the annotation; the first counts
 
 class _Numbers(argparse.Action):
     "Whole numbers between spaces or commas"
@@ -124,16 +122,18 @@ class _Numbers(argparse.Action):
 
 def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
     "Add an argument to a parser"
-    text = re.sub(r'\{(\w+)\}', lambda m: _names(m[1]), o.help.replace('METHODS', '{methods}'))
-    if o.default not in (MISSING, None, False, ()) and 'default:' not in text: text += f' (default: {o.default})'
+    text = re.sub('`?\\b(' + '|'.join([*_REGISTRIES, 'MODELS', 'TEXTS']) + ')\\b`?', lambda m: _names(m[1]), o.help)
+    text, usual = text.replace('if `None`', 'by default').replace('`None`', 'the default'), o.default
+    if isinstance(usual, tuple): usual = ' '.join(map(str, usual))
+    if usual not in (MISSING, None, False, '') and 'default:' not in text: text += f' (default: {usual})'
     flag = '--' + o.name.replace('_', '-')
     how = dict(help=text.replace('%', '%%'), default=None if o.default is MISSING else o.default)
     if 'bool' in o.kind:
         return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction if o.default is None else 'store_true')
     word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
     many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
-    how |= dict(action=_Numbers) if many and word in ('int', '_Count') else dict(type=_TYPES[word])
-    how |= dict(nargs=many, metavar=dict(_Count='N', int='N', float='X').get(word, o.name.upper()))
+    how |= dict(action=_Numbers) if many and word == 'int' else dict(type=_TYPES[word])
+    how |= dict(nargs=many, metavar=dict(int='N', float='X').get(word, o.name.upper()))
     if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
     else: p.add_argument(flag, **how, required=o.default is MISSING)
 
@@ -163,27 +163,25 @@ def parser(
 @dataclass
 class _Source:
     "The model of a command, and how it is loaded"
-    model: str                  # {models}, a hub id, a folder or a .gguf file
-    # type of the weights: auto (the checkpoint's own; float32 on a CPU slow in 16 bits), bfloat16, float16 or float32
-    dtype: str = 'auto'
+    model: str                  # MODELS, a hub id, a folder or a .gguf file
+    dtype: str = 'auto'         # type of the weights: auto (mostly the checkpoint's own), bfloat16, float16 or float32
     bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     device_map: str = 'auto'    # where the layers go, as in accelerate
     revision: str | None = None # revision of a model on the hub
     trust_remote_code: bool = False  # run the model's own code from the hub: only for a source that you trust
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        "For `load_model`"
-        return {k.replace('model', 'name'): v for k, v in vars(self).items() if v and k != 'force_memory'}
+    def named(self, name: str = 'name') -> dict[str, Any]:
+        "The arguments of `load_model`, the first of them by this name"
+        return {k.replace('model', name): v for k, v in vars(self).items() if v and k != 'force_memory'}
 
-    def config(self, max_length: int = 0) -> Any:
+    def config(self, max_length: int | None = None) -> Any:
         "The config of the decoder. Raises `PrunebookError` if it has not so many positions"
         from prunebook.model.stack import check_length
         from prunebook.model.loading import load_config
-        given = {k: v for k, v in self.arguments.items() if k in ('name', 'revision', 'trust_remote_code')}
-        config = load_config(**given).get_text_config(decoder=True)
-        if max_length: check_length(max_length, config)
+        config = load_config(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
+        config = config.get_text_config(decoder=True)
+        if max_length is not None: check_length(max_length, config)
         return config
 
     def check_memory(self, command: str = 'evaluate', **work: Any) -> None:
@@ -194,46 +192,38 @@ class _Source:
     def load(self, progress: bool = True, **work: Any) -> tuple:
         "Model and tokenizer. `work` goes to `check_memory`"
         self.check_memory(**work)
-        if process().world > 1:
-            from prunebook.healing.trainer import own_device
-            self.device_map = own_device()
-        return pb.load_model(**self.arguments, progress=progress)
+        return pb.load_model(**self.named(), progress=progress)
 
 @dataclass
 class _Texts:
     "The texts of a command"
-    # demo, {texts}, a set on the hub such as allenai/c4, or a .txt (a document a line), .jsonl, .json, .csv or .parquet
-    texts: str = 'demo'
-    n_texts: _Count | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
-    column: str = 'text'           # the column or field that holds the text
+    texts: str = 'demo'         # demo, TEXTS, a set on the hub, or a .txt (a document a line), .jsonl or .parquet
+    n_texts: int | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
+    column: str = 'text'        # the column or field that holds the text
 
-    def read(self, part: str, progress: bool = True, split: str | None = None) -> list[str]:
-        "The documents for a purpose (calibration, healing or validation), or of a split"
+    def read(self, part: str, progress: bool = True) -> list[str]:
+        "The documents for a purpose: calibration, healing or validation"
         from prunebook.paper.reproduce import named_texts
-        if split: return pb.load_texts(self.texts, split, self.n_texts, self.column, progress=progress)
         return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
 
 @dataclass
 class _Lengths:
     "How much of each text is read, and how much at once"
-    max_length: _Count = 512            # tokens kept of each text
-    batch_tokens: _Count | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
+    max_length: int = 512            # tokens kept of each text
+    batch_tokens: int | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
 
 # %% ../nbs/reference/cli.ipynb #4c41a767
 @command('prunebook similarity demo --n-texts 64 --out distances')
 def _similarity(
     source: _Source, texts: _Texts, lengths: _Lengths, *,
     out: str,                  # folder for the results; written completely or not at all
-    split: str | None = None,  # part of the texts (default: calibration; of a set on the hub validation)
-    # stop when the best block of each size is certain; give texts in random order (default: 1, 2, 4, … half the depth)
-    until_certain: tuple[int, ...] | None = None,
+    until_certain: tuple[int, ...] | None = None,  # stop when blocks of these sizes are certain (default: 1, 2, …)
     tolerance: float = 0.002,  # with --until-certain: differences of distance that do not matter
     force: bool = False,       # replace the folder if it is there
     resume: bool = False,      # resume an interrupted run of the same command
     progress: bool = True
 ):
-    """Measure the angular distance of every block of layers, in one pass. Several processes: accelerate launch -m
-    prunebook similarity …"""
+    "Measure the angular distance of every block of layers, in one pass."
     from prunebook.paper.reproduce import write_distances
     from prunebook.similarity.stopping import StoppingRule
     place, main = Path(os.path.abspath(out)), not process().rank
@@ -242,7 +232,7 @@ def _similarity(
                  tolerance=tolerance, dtype=source.dtype, bits=source.bits)
     work = place.with_name(place.name + '.unfinished')
     with work_folder(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
-        depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress, split)
+        depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress)
         sizes = until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
         until = None if until_certain is None else StoppingRule(sizes, tolerance=tolerance)
         if until: until.check(depth)
@@ -252,9 +242,8 @@ def _similarity(
         if not main: return {}
         write_distances(dist, work)
         for o in ('state', 'asked.json'): (work/o).unlink(missing_ok=True)
-    columns = ['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']
-    best = dist.best_blocks()[columns].to_dict('records')
-    return dict(out=out, texts=int(dist.count), depth=dist.depth, best_blocks=best)
+    best = dist.best_blocks()[['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']]
+    return dict(out=out, texts=int(dist.count), depth=dist.depth, best_blocks=best.to_dict('records'))
 
 # %% ../nbs/reference/cli.ipynb #57c0e89d
 @command('prunebook prune demo pruned --drop 11-18')
@@ -267,10 +256,10 @@ def _prune(
     params: float | None = None,   # instead of --n: drop as few layers as leave at most so many parameters, as 1.2e9
     gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
-    strategy: str = 'similarity',  # how to choose them: {strategies}
+    strategy: str = 'similarity',  # how to choose them: STRATEGIES
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
-    serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: {stacks}
-    in_memory: bool = False,       # load the model and save the rest; --dtype, --bits and --trust-remote-code imply it
+    serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
+    in_memory: bool = False,       # load the model and save the rest, instead of copying bytes from file to file
     force: bool = False,           # replace the folder if it is there
     progress: bool = True,
     **options: Any
@@ -279,15 +268,13 @@ def _prune(
     from prunebook.model.loading import own_type
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
     from prunebook.estimates import layer_sizes
-    from prunebook.pruning.budget import as_budget, in_words, model_sizes, restriction
-    from prunebook.pruning.strategies import as_plan
-    from prunebook.serving.rules import served_by, serving_states, serving_warning
+    from prunebook.pruning.budget import as_budget, in_words, restriction
+    from prunebook.serving.rules import serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'))
     if limits: as_budget(**limits)
-    changed = source.dtype != 'auto' or source.bits or source.trust_remote_code
-    memory, load = in_memory or changed, cache(partial(source.load, progress, **vars(lengths)))
+    load = cache(partial(source.load, progress, **vars(lengths)))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
         docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
@@ -298,27 +285,23 @@ def _prune(
         loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
         return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
     with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
-        folder = None if memory else checkpoint_folder(source.model, revision=source.revision)
-        config = source.config() if memory else read_json(folder/'config.json')
-        depth = config.num_hidden_layers if memory else config_depth(folder)
-        how = options | dict(depth=depth, allowed=served_by(serve, config) if serve else None)
-        if drop: plan = pb.choose_layers(as_plan(drop, depth).layers, **how)
+        folder = checkpoint_folder(source.model, revision=source.revision)
+        config, depth = read_json(folder/'config.json'), config_depth(folder)
+        how = options | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
+        if drop: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
-            if limits and not changed: limits['sizes'] = layer_sizes(source.model, source.revision)
-            elif limits:
-                model = load()[0]
-                limits['sizes'] = model_sizes(model, None if source.bits in (4, 8) else model.config.dtype)
+            if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
             if distances: how['distances'] = pb.LayerDistances.load(distances)
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
         if distances and os.path.exists(os.path.join(distances, 'run.json')):
             from prunebook.healing.adapters import checkpoint_fingerprint
-            from prunebook.model.stack import fingerprint
             from prunebook.paper.runs import measured_cut
-            own = fingerprint(load()[0]) if memory else checkpoint_fingerprint(folder)
-            noted['measured'] = measured_cut(distances, plan.layers, own)
-        if memory: pb.save_pruned(own_type(pb.prune_model(load()[0], plan, inplace=True, record=noted)), load()[1], tmp)
+            noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
+        if in_memory:
+            model, tok = load()
+            pb.save_pruned(own_type(pb.prune_model(model, plan, inplace=True, record=noted)), tok, tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
     told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
@@ -332,13 +315,12 @@ def _check(
     folder: str,                # a checkpoint
     *,
     files_only: bool = False,   # read headers and config only; do not load and run it
-    serve: Sequence[str] | None = None,  # also compare with transformers, by rules and runs, in these stacks: {stacks}
+    serve: Sequence[str] | None = None,  # also compare with transformers, by rules and runs, in these stacks: STACKS
     claims: str | None = None,  # the run that the card names: are the numbers on the card confirmed?
     minutes: float = 2,         # with --claims: at most
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
-    """Say whether a checkpoint fits its config, loads completely, and generates the same with and without a cache.
-    Exit code 1 if not, or if the numbers on its card are rejected."""
+    "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
     from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
     if claims:
@@ -348,22 +330,21 @@ def _check(
         _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
-    if problems: return found
-    if claims:
+    if claims and not problems:
         from prunebook.paper.verify import verify_card
         card = verify_card(folder, claims, minutes, progress=False)
         found |= dict(sound=card.verdict != 'rejected', claims=card.verdict, reason=card.reason)
-    if not serve: return found
-    served = pb.serving_report(folder, serve, run=not files_only)
-    rows = {o.stack: {k: v for k, v in o.row().items() if k != 'stack' and v != ''} for o in served}
-    return found | dict(sound=found['sound'] and all(o.right for o in served), serving=rows)
+    if serve and not problems:
+        served = pb.serving_report(folder, serve, run=not files_only)
+        found |= dict(sound=found['sound'] and all(o.right for o in served), serving={o.stack: o.row() for o in served})
+    return found
 
 @command('prunebook export pruned pruned.gguf --type q8_0')
 def _export(
     folder: str,                # a checkpoint, pruned or not
     out: str,                   # the file to write (completely or not at all), such as pruned.gguf
     *,
-    type: str = 'f16',          # {types}
+    type: str = 'f16',          # TYPES
     force: bool = False,        # replace the file if it is there
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
@@ -381,132 +362,58 @@ def _heal(
     source: _Source,
     out: str,                    # folder for the healed checkpoint and its adapter
     texts: _Texts, recipe: _Changes[HealingConfig], *,
-    # recipe of healing: packed, gentle (a fifth of its learning rate), quick (as in the book), paper, or a JSON file
-    config: str = 'packed',
-    # the unpruned model, for --prompts, and for --objective distill and distill_top
-    teacher: str | None = None,
+    config: str = 'packed',      # recipe: packed, gentle (a fifth of its learning rate), quick, paper, or a JSON file
+    teacher: str | None = None,  # the unpruned model, for --prompts, and for --objective distill and distill_top
     prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
     teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs
-    # texts for the loss before and after (default: the validation part of demo if --texts has a name; otherwise none)
-    judge_texts: str | None = None,
-    n_judge: int = 32,           # how many; 0 for none
+    judge_texts: str | None = None,  # for the loss before and after (default: those of demo, if --texts has a name)
+    n_judge: int = 32,           # how many of them; 0 for none
     allow_empty: bool = False,   # exit code 0 also if answers in the chat template became empty or repeat themselves
     force: bool = False,         # replace the folder if it is there
     resume: bool = False,        # go on with a run that was interrupted
     progress: bool = True
 ):
     "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
-    from shutil import copytree
-    from prunebook.core import discard
     from prunebook.data.texts import text_assets
-    from prunebook.healing.adapters import merge_into
-    from prunebook.healing.trainer import fully_sharded
-    from prunebook.pruning.checkpoint import checkpoint_folder
-    on_disk = source.bits == 4 or process().world > 1 and fully_sharded()  # the 16-bit weights stay there
+    from prunebook.healing.recipes import named_recipe
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     refuse((source.bits == 4 and recipe['bits'] != 4, '--bits 4 trains in 4 bits. Leave out --train-bits.'),
-           (on_disk and (source.revision or source.trust_remote_code), '--bits 4 and FSDP heal a checkpoint on disk. '
-            'Give its folder, and leave out --revision and --trust-remote-code.'),
-           (prompts and (on_disk or not teacher or texts.texts != 'demo'),
-            '--prompts stands for --texts. Give --teacher MODEL too, no --texts, and not --bits 4.'))
+           (prompts and texts.texts != 'demo', '--prompts stands for --texts. Give only one of them.'))
     check(whole(), n_judge=n_judge)
-    judge = None if on_disk or not n_judge else judge_texts or ('demo' if text_assets(texts.texts) else None)
-    config = _recipe(source.model, config, recipe)
+    config = named_recipe(config, source.model, **recipe)
     config.check_teacher(teacher)
-    asked = dict(command='heal', model=public_name(source.model), texts=public_name(prompts or texts.texts))
-    work, main = Path(os.path.abspath(out) + '.unfinished'), not process().rank
-    reads = [source.model, texts.texts, teacher, judge_texts, prompts, teacher_folder]
-    with work_folder(out, asked, resume, force, reads) if main else nullcontext():
-        docs = [] if prompts else texts.read('healing', progress)
-        judged = _Texts(judge, column=texts.column).read('validation')[:n_judge] if judge else []
-        judged = {f'{"C4" if judge == "demo" else public_name(judge)} validation loss': judged} if judged else {}
-        source.config(config.max_length)
-        how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
-                   teacher_folder=teacher_folder)
-        if on_disk:
-            source.check_memory('heal', recipe=config, teacher=teacher)
-            result, said = pb.heal(source.model, None, docs, **how), {}
-            if main: merge_into(work, checkpoint_folder(source.model), work/'healing'/'adapter', progress)
-        else: result, said = _heal_in_memory(source, docs, prompts, judged, work, how, allow_empty)
-        if not main: return {}
-        copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
-        (work/'asked.json').unlink(missing_ok=True)
-        discard(work/'healing', out)  # in one step: half of it could not be resumed
-    tokens = result.history[-1]['tokens'] if result.history else 0
-    return dict(out=out, steps=len(result.history), tokens=tokens, seconds=round(result.seconds, 1)) | said
-
-def _recipe(model, config, changes):
-    "The recipe that a command line asks for; the paper's goes by the model that a folder was pruned from"
-    from prunebook.healing.recipes import RECIPES
-    if config == 'paper':
-        file = Path(model)/'config.json'
-        record = read_json(file).get('prunebook') if file.is_file() else None
-        base = pb.HealingConfig.paper(isinstance(record, dict) and record.get('source') or model)
-    else: base = RECIPES[config] if config in RECIPES else pb.HealingConfig.load(config)
-    return base.replace(**changes)
-
-def _heal_in_memory(source, docs, prompts, judged, work, how, allow_empty):
-    "Heal, and write the checkpoint into `work`: the result, and what the command says of losses and answers"
-    from prunebook.evaluation.generation import sample_answers
-    from prunebook.healing.teacher import self_data
-    from prunebook.model.loading import own_type
-    config, teacher, progress = (how[k] for k in ('config', 'teacher', 'progress'))
-    model, tok = source.load(progress, command='heal', recipe=config, teacher=teacher)
-    before = {} if process().rank else sample_answers(model, tok)
-    if prompts: docs = self_data(model, tok, teacher, prompts, config, work/'answers.jsonl', progress)
-    elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in docs):
-        logging.getLogger(__name__).warning(
-            'heal: this model has a chat template, and the texts are plain: it can also heal on conversations '
-            '(--texts), or on its own answers (--teacher MODEL --prompts FILE).')
-    result = pb.heal(model, tok, docs, **how)
-    if process().rank: return result, {}
-    scores = {k: [pb.text_loss(m, tok, o, progress=progress).value for m in (model, result.model)]
-              for k, o in judged.items()}
-    after = sample_answers(result.model, tok) if before else {}
-    own_type(result.model)
-    result.write(tok, work, scores, {k: (v, after[k]) for k, v in before.items()})
-    return result, {k: dict(before=a, after=b) for k, (a, b) in scores.items()} | _answers(before, after, allow_empty)
+    docs = () if prompts else texts.read('healing', progress)
+    judge = judge_texts or ('demo' if text_assets(texts.texts) else None)
+    judged = _Texts(judge, column=texts.column).read('validation')[:n_judge] if judge and n_judge else []
+    judge = {f'{"C4" if judge == "demo" else public_name(judge)} validation loss': judged} if judged else {}
+    source.config(config.max_length)
+    source.check_memory('heal', recipe=config, teacher=teacher)
+    done = pb.heal_checkpoint(out=out, texts=docs, config=config, judge=judge, teacher=teacher, prompts=prompts,
+                              teacher_folder=teacher_folder, resume=resume, force=force, progress=progress,
+                              reads=[texts.texts, judge_texts], **source.named('model'))
+    if process().rank: return {}
+    told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
+                seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
+    before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
+    return told | _answers(before, after, allow_empty)
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
-    from prunebook.evaluation.generation import lost_answers
     if not after: return {}
     found = dict(answers={k: dict(before=before[k], after=v) for k, v in after.items()} if before else after)
-    lost = lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
+    lost = pb.lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
     if not lost or allow_empty: return found
     return found | dict(warning=f'the model lost its answer to {" and ".join(map(repr, lost))}: it is empty or repeats '
                         'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
                         '--allow-empty.')
 
 # %% ../nbs/reference/cli.ipynb #shrinkco
-@command('prunebook shrink demo small --drop 10%')
-def _shrink(
-    model: str,                    # {models}, a hub id or a checkpoint
-    out: str,                      # folder for the smaller model, its table and report.html
-    *,
-    drop: str = '25%',             # layers to drop: a share or a number
-    data: str = 'demo',            # your texts or conversations in a file, {texts}; a fifth judges the result
-    column: str = 'text',          # the column or field that holds the text
-    minutes: float | None = None,  # time for healing, as estimated (default: 60 steps)
-    serve: Sequence[str] = (),     # stacks that must run the result: {stacks}
-    gguf: str | None = None,       # also write OUT/model.gguf of this type: {types}
-    tasks: Sequence[str] = ('arc_easy', 'piqa'),  # questions to judge on (default: arc_easy piqa)
-    n_questions: _Count = 100,     # of each
-    max_added_loss: float | None = None,  # gate: most nats a token by which the loss may rise
-    min_retention: float | None = None,   # gate: least share of each task's accuracy above chance to keep
-    allow_empty: bool = False,     # keep a model that lost its answers in the chat template
-    seed: int = 0,                 # of healing, and of the texts that judge
-    dry_run: bool = False,         # print the budget and stop
-    force: bool = False,           # replace the folder if it is there
-    progress: bool = True
-):
+@command('prunebook shrink demo small --drop 10%', like='shrinking:shrink')
+def _shrink(**given):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
-    given = locals()
-    from prunebook.shrinking import Rejected, shrink
-    try: done = shrink(**given)
-    except Rejected as e: done = e.done
-    if dry_run: return dict(budget=done.to_dict('records'))
-    rejected = dict(rejected=f'{"; ".join(done.problems)}. The model is in {done.out}') if done.problems else {}
+    try: done, rejected = pb.shrink(**given), {}
+    except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
+    if given['dry_run']: return dict(budget=done.to_dict('records'))
     return dict(out=done.out, dropped=done.cuts[0]['dropped'], cuts=done.cuts, tokens=done.tokens, table=done.table,
                 answers=done.answers, use=done.use) | rejected
 
@@ -516,27 +423,26 @@ def _evaluate(
     source: _Source, lengths: _Lengths,
     other: str | None = None,          # another model, loaded alike: adds paired differences, OTHER minus MODEL
     *,
-    # {tasks}, or a file of questions. A task may carry options, as in mmlu:shots=0 (default: c4 arc_easy)
-    tasks: Sequence[str] | None = None,
-    n_questions: _Count | None = None, # questions of each task, evenly spread (default: all)
-    n_texts: _Count | None = None,     # documents for the loss (default: all)
+    tasks: Sequence[str] | None = None, # TASKS, or a file; with options as mmlu:shots=0 (default: c4 arc_easy)
+    n_questions: int | None = None,    # questions of each task, evenly spread (default: all)
+    n_texts: int | None = None,        # documents for the loss (default: all)
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     chat: bool = False,                # ask questions in the model's chat template
-    # the unpruned model: adds the tasks agreement (share of places where both expect the same token) and kl
-    parent: str | None = None,
+    parent: str | None = None,         # the unpruned model: adds the tasks agreement (in the likeliest token) and kl
     allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves
     save: str | None = None,           # keep each score item by item in this folder, as soon as it is there
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.generation import sample_answers
-    from prunebook.evaluation.tasks import ready_tasks
+    from prunebook.evaluation.tasks import judged_on, ready_tasks
+    check(whole(1), max_length=lengths.max_length)
     beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
     needy = [o for o in tasks or () if o.partition(':')[0] in beside and not parent]
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'),
            (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
-    tasks, sources = _tasks(tasks, judge_texts, ['c4', 'arc_easy', *(beside if parent else [])], column)
+    tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(beside if parent else [])]
+    tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
     ready = ready_tasks(tasks, n_questions, n_texts, sources)
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
@@ -545,30 +451,12 @@ def _evaluate(
         model, tok = replace(source, model=name).load(progress, teacher=parent, **vars(lengths))
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
         scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, save=place, parent=guide, progress=progress)
-        return scores, sample_answers(guide, tok) if guide else {}, sample_answers(model, tok)
+        return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
     first, before, after = scored(source.model, save and other and f'{save}/first' or save)
     if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
     second, _, later = scored(other, save and f'{save}/second')
     return dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()],
-                differences=_differences(first, second)) | _answers(after, later, allow_empty)
-
-def _tasks(tasks, judge_texts, default, column='text'):
-    "The tasks, and the texts for those that are measured on texts"
-    from prunebook.evaluation.tasks import parse_task
-    if not judge_texts: return tasks or default, None
-    tasks = tasks or ['c4', *default[2:]]
-    losses = [o for o in tasks if o.split(':')[0] in pb.TASKS and parse_task(o).reads_texts]
-    refuse((not losses, '--judge-texts: none of the tasks measures a loss. Add c4 to --tasks.'))
-    if column != 'text':
-        said = lambda o: f'{o}{"," if ":" in o else ":"}column={column}'
-        tasks = [said(o) if o in losses else o for o in tasks]
-    return tasks, {o.split(':')[0]: judge_texts for o in losses}
-
-def _differences(first, second):
-    "A row for each task that both have: the second model's score minus the first one's"
-    both = [(k, first[k], second[k], pb.compare(first[k], second[k])) for k in first if k in second]
-    return [dict(task=k, first=a.value, second=b.value, difference=d.difference, low=d.low, high=d.high, p=d.p,
-                 test=d.test) for k, a, b, d in both]
+                differences=pb.paired_differences(first, second)) | _answers(after, later, allow_empty)
 
 @command('prunebook compare scores/parent scores/pruned')
 def _compare(
@@ -576,49 +464,41 @@ def _compare(
     second: str  # the same of another model on the same questions and texts
 ):
     "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."
-    from prunebook.evaluation.scores import load_score
-    a, b = ({o.stem: load_score(o) for o in sorted(Path(place).glob('*.json'))} for place in (first, second))
-    refuse((not set(a) & set(b), f'{first} and {second} have no score of the same task. Give two folders that '
-            '`prunebook evaluate --save` kept.'))
-    return dict(differences=_differences(a, b))
+    return dict(differences=pb.paired_differences(pb.load_scores(first), pb.load_scores(second)))
 
 # %% ../nbs/reference/cli.ipynb #b6543884
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
     source: _Source, changes: _Changes[SweepConfig], *,
     out: str,                       # folder of the run; the same command goes on there
-    config: str | None = None,      # JSON that SweepConfig.save wrote, or a run; options change its fields
+    config: str | None = None,      # JSON that SweepConfig.save wrote; options change its fields
     recipe: str | None = None,      # recipe of healing, a JSON file that HealingConfig.save wrote
     judge_texts: str | None = None, # texts for the loss (default: those of the task)
     distances: str | None = None,   # result of `prunebook similarity`; measured if not given
-    name: str = 'main',             # name of the sweep in its run
     ray: tuple[str, ...] | None = None,  # score on the workers of a Ray cluster: host:port, or nothing for one here
     gpus_per_task: float | None = None,  # with --ray: GPUs of a worker, such as 1 or 0.5 (default: 1 if there are any)
-    cpus_per_task: float = 1,       # with --ray: CPU cores of a worker
     progress: bool = True
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
+    from prunebook.evaluation.tasks import judged_on
     from prunebook.paper.claims import kept_rows, open_run
     from prunebook.paper.cluster import Cluster, check_cluster
-    from prunebook.paper.sweep import check_sweep, kept_config
-    base = pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4']) if config is None else (
-        kept_config if os.path.isdir(config) else pb.SweepConfig.load)(config)
+    from prunebook.paper.sweep import check_sweep
+    base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
-    if judge_texts: changes['tasks'], changes['sources'] = _tasks(
-        changes.get('tasks'), judge_texts, base.tasks, changes.get('column', 'text'))
+    if judge_texts: changes['tasks'], changes['sources'] = judged_on(
+        changes.get('tasks') or base.tasks, judge_texts, changes.get('column', 'text'))
     grid = base.replace(**changes)
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
-            'Leave out --bits, or set bits in the recipe of healing (--recipe), which quantises it for the training '
-            'only.'))
+            'Leave it out, or set bits in the recipe of healing (--recipe).'))
     dist = pb.LayerDistances.load(distances) if distances else None
-    check_sweep(grid, source.config().num_hidden_layers, out, name, dist, [source.model, distances, config])
-    workers = None if ray is None else Cluster(
-        ray[0] if ray else None, cpus_per_task=cpus_per_task, gpus_per_task=gpus_per_task, load=source.arguments)
+    check_sweep(grid, source.config().num_hidden_layers, out, 'main', dist, [source.model, distances, config])
+    workers = None if ray is None else Cluster(''.join(ray) or None, gpus_per_task=gpus_per_task, load=source.named())
     if workers: check_cluster(workers)  # before anything is loaded
     work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
     model, tok = source.load(progress, max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work)
-    table = pb.sweep(model, tok, grid, out, dist, progress=progress, name=name, ray=workers)
+    table = pb.sweep(model, tok, grid, out, dist, progress=progress, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
     run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
     kept = dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}  # how many layers can go
@@ -630,36 +510,21 @@ class _Demo(_Source):
     "The demo model, unless another is named"
     model: str = 'demo'
 
-@command('prunebook reproduce --preset quick')
-def _reproduce(
-    source: _Demo, *,
-    out: str = 'prunebook-run',      # folder of the run; it appears at the end, whole
-    preset: str = 'quick',           # how much: {presets}
-    texts: str | None = None,        # texts to measure and heal on (default: demo, or allenai/c4 for "paper")
-    judge_texts: str | None = None,  # texts for the loss (default: other documents of --texts)
-    questions: Sequence[str] | None = None,  # tasks, or files of questions (default: by preset)
-    force: bool = False,             # replace the folder if it is there
-    progress: bool = True,
-    ns: Sequence[int] | None = None, # block sizes, such as 8,12 (default: by preset)
-    only: str | None = None,         # of --preset paper just what one figure needs, such as figure2
-    share: float = 1.                # of the preset's documents, steps and questions, such as 0.01
-):
+@command('prunebook reproduce --preset quick', like='paper.reproduce:reproduce')
+def _reproduce(source: _Demo, **given):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
-    given = locals()
     from prunebook.paper.reproduce import PRESETS
-    check(number(1e-9, 1 + 1e-9, 'above 0, and at most 1'), share=share)
-    if preset in PRESETS: source.check_memory('heal', recipe=PRESETS[preset].healing)
-    model = given.pop('source').arguments
-    run = pb.reproduce(model.pop('name'), **given, **model)
+    if preset := PRESETS.get(given['preset']): source.check_memory('heal', recipe=preset.healing)
+    run = pb.reproduce(**given, **source.named('model'))
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
 @command('prunebook report prunebook-run')
 def _report(
-    folder: str,              # a run folder, from `prunebook reproduce` or `prunebook sweep`
+    folder: str,             # a run folder, from `prunebook reproduce` or `prunebook sweep`
     *,
-    out: str | None = None,   # the HTML file (default: paper.html in FOLDER); beside it, NAME-figures
-    force: bool = False,      # replace a report that is there
+    out: str | None = None,  # the HTML file (default: paper.html in FOLDER); beside it, NAME-figures
+    force: bool = False,     # replace a report that is there
     progress: bool = True
 ):
     "Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim."
@@ -674,42 +539,30 @@ def _verify(
     row: Sequence[str] = (),   # only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
     minutes: float = 10,       # at most, for all runs together
     seed: int | None = None,   # of the draw; the same seed goes on where it stopped (default: a new one)
-    model: str | None = None,  # {models}, a hub id or a folder (default: what the run names)
+    model: str | None = None,  # MODELS, a hub id or a folder (default: what the run names)
     progress: bool = True
 ):
-    """Draw items of a run, score them again, and confirm or reject its rows. Exit code 0: confirmed, 1: rejected,
-    3: neither."""
-    from prunebook.paper.verify import verify
-    place, found = Path(run or Path(pb.__file__).parents[1]/'nbs'/'results'), []
-    runs = [place] if (place/'run.json').exists() else sorted(o.parent for o in place.glob('*/run.json')) or [place]
-    for o in runs:
-        found.append(verify(o, minutes / len(runs), seed, claim, row, model, None, progress))
-        seed = found[0].seed
-    rows, no = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')], 'not verifiable here'
-    words = [o.verdict for o in found]
-    return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows if r['verdict'] != no],
-                runs=[dict(run=o.run, verdict=o.verdict, reason=o.reason, seconds=o.seconds) for o in found],
-                lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == no)),
-                verdict=next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), no), seed=seed)
+    "Draw items of a run, score them again, and confirm or reject its rows: exit code 0 or 1, and 3 for neither."
+    from prunebook.paper.verify import verify_runs
+    return verify_runs(run, minutes, seed, claim=claim, row=row, model=model, progress=progress)
 
 # %% ../nbs/reference/cli.ipynb #a1ff6f8b
 @command('prunebook estimate demo')
 def _estimate(
-    model: str,                  # {models}, a hub id, a folder or a .gguf file
+    model: str,                  # MODELS, a hub id or a folder
     recipe: _Changes[HealingConfig], *,
     config: str = 'packed',      # recipe of healing, as in `prunebook heal`
     dtype: str = 'auto',         # type of the weights
     bits: int | None = None,     # as in the other commands
     revision: str | None = None, # revision of a model on the hub
-    n_texts: _Count = 256,       # documents to measure or evaluate
-    text_length: _Count = 512,   # tokens of each
     gpu_gb: float | None = None, # judge for a GPU with so much memory, such as 24, instead of this machine
     progress: bool = True
 ):
     "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
     from prunebook.estimates import memory_gb, model_size
-    size, recipe = model_size(model, revision, progress), _recipe(model, config, recipe)
-    table = pb.estimate(size, dtype, bits, n_texts, text_length, recipe.batch_tokens, recipe, gpu_gb=gpu_gb)
+    from prunebook.healing.recipes import named_recipe
+    size, recipe = model_size(model, revision, progress), named_recipe(config, model, **recipe)
+    table = pb.estimate(size, dtype, bits, batch_tokens=recipe.batch_tokens, recipe=recipe, gpu_gb=gpu_gb)
     stored, have = {k: round(v / 1e9, 3) for k, v in size.stored.items()}, dict(GPU=gpu_gb) if gpu_gb else memory_gb()
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb=stored,
                 memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))
@@ -718,15 +571,12 @@ def _estimate(
 def _assets(
     *,
     fetch: Sequence[str] = (),   # fetch these now
-    delete: Sequence[str] = (),  # delete these from the cache
     progress: bool = True
 ):
-    "List the models, questions and texts that have a name, fetch them, or delete them."
+    "List the models, questions and texts that have a name, or fetch them."
     from prunebook.model import assets
-    for name in (*fetch, *delete): assets.ASSETS.find(name)
-    for name in delete: assets.remove(name)
     for name in fetch: assets.fetch(name, progress)
-    return dict(assets=[dict(
+    return dict(cache=str(assets.cache_dir()), assets=[dict(
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
         mb=round(a.size_mb), fetched='yes' if assets.complete(a) else 'no') for a in assets.ASSETS.values()])
 
@@ -746,13 +596,10 @@ def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
             yield from (f'{indent}  {" ".join(o.rjust(w) for o, w in zip(line, widths))}' for line in cells)
         else: yield f'{indent}{k}: {v}'
 
-def _plain_json(o: Any) -> Any:
+def _plain_json(found: dict[str, Any]) -> dict[str, Any]:
     "What JSON can hold: numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN"
-    if isinstance(o, dict): return {str(k): _plain_json(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple, range)): return [_plain_json(v) for v in o]
-    if hasattr(o, 'item'): o = o.item()
-    if isinstance(o, float): return o if math.isfinite(o) else None
-    return o if o is None or isinstance(o, (bool, int, str)) else str(o)
+    plain = lambda o: o.item() if hasattr(o, 'item') else list(o) if isinstance(o, range) else str(o)
+    return json.loads(json.dumps(found, default=plain), parse_constant=lambda o: None)
 
 def _say(text: str, file: Any, end: str = '\n') -> bool:
     "Print to a stream that may be closed, full or unable to show a letter. Was it written? Raises nothing"
@@ -789,21 +636,11 @@ def _end(code):
     late.daemon = True
     late.start()
     atexit._run_exitfuncs()
-    for o in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError): o.flush()
     os._exit(code)
 
 # %% ../nbs/reference/cli.ipynb #99a7a2f9
 _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
-    ('sweep', 'reproduce'), 'Run the same command again to continue.')
-_LESS = dict(batch_tokens='a smaller --batch-tokens', max_length='a smaller --max-length', bits='--bits 4',
-             gradient_checkpointing='--gradient-checkpointing', files_only='--files-only')  # what takes less memory
-
-def _less_memory(args):
-    "Options of this command that take less memory"
-    useless = [k for k in _LESS if getattr(args, k, None) in (4, True)]
-    if args.command in ('estimate', 'reproduce'): useless.append('bits')
-    return ', '.join([v for k, v in _LESS.items() if hasattr(args, k) and k not in useless] + ['a larger machine'])
+    ('sweep', 'reproduce', 'shrink'), 'Run the same command again to continue.')
 
 def _run(args):
     "The exit code of a command"
@@ -850,11 +687,9 @@ def main(
                 code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
             elif isinstance(e, SystemExit):  # of the parser, which has said why
                 code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
-            elif isinstance(e, NotEnoughMemory):
-                code = complain(f'{e} Use {_less_memory(args)}, or run it anyway with --force-memory.')
             elif isinstance(e, (PrunebookError, OSError, UnicodeError)): code = complain(e)
-            elif out_of_memory(e): code = complain(f'out of memory. Use {_less_memory(args)}. `prunebook estimate` '
-                                                   'shows how much memory you need.')
+            elif out_of_memory(e): code = complain('out of memory. Give fewer tokens at once, fewer bits, or a larger '
+                                                   'machine. `prunebook estimate` shows how much you need.')
             else: raise
     if argv is None:
         for o in (signal.SIGINT, signal.SIGTERM):  # the work is done and said

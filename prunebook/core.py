@@ -15,18 +15,15 @@ if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Win
 import fcntl
 
 # %% auto #0
-__all__ = ['PrunebookError', 'NotEnoughMemory', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable',
-           'is_path', 'public_name', 'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'atomic_write',
-           'read_json', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
-           'lock', 'keep_apart', 'free_place', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
+__all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
+           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'atomic_write', 'read_json', 'Rule', 'whole',
+           'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'lock', 'keep_apart',
+           'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
            'work_folder', 'goes_on', 'Process', 'process']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
     "Wrong input: the message says what was given, what is allowed and what to do"
-
-class NotEnoughMemory(PrunebookError):
-    "Work cannot fit into this machine"
 
 _secret = re.compile(
     r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/]+(?=@)|(?<=[?&](?:key|sig)=)[^\s&]+'
@@ -274,6 +271,13 @@ def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path]
     refuse(*((wrong, f'{out} {why}. Or choose another folder.') for wrong, why in faults))
     return out
 
+def check_room(out: str | Path, need: float) -> None:
+    "Raises `PrunebookError` if the disk of `out`, which need not be there, has fewer than `need` bytes free"
+    out = Path(os.path.abspath(out))
+    free = shutil.disk_usage(next(o for o in (out, *out.parents) if o.exists())).free
+    refuse((need > free, f'{out} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free. Nothing was '
+            'written.'))
+
 def existing_folder(folder: str | Path) -> Path:
     "Raises `PrunebookError` if `folder` is no folder"
     refuse((not Path(folder).is_dir(), f'{folder}: no such folder. Give the folder of a checkpoint.'))
@@ -356,7 +360,7 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
 @contextmanager
 def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, force: bool = False,
                 reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict) -> Iterator[Path]:
-    """`OUT.unfinished`, to work in over several starts, put at `out` at the end; `asked.json` in it, the request, is
+    """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it, the request, is
     yours to keep or delete. `resume` goes on if the same was asked, as far as it `counts`. `force` replaces what is at
     `out`, and without `resume` throws unfinished work away. An exception that comes before anything is in it leaves no
     folder. Raises `PrunebookError` if other work is there"""

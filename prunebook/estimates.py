@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from .core import NotEnoughMemory, PrunebookError, check, explained, number, read_json, refuse
+import prunebook as pb
+from .core import PrunebookError, check, explained, number, read_json, refuse
 from .model.assets import allowed_models, check_hub
 from .model.loading import check_precision, find_model, slow_in_16_bits
 from .data.texts import token_budget
 from .model.configs import decoder_config
-from .pruning.checkpoint import Tensor, layer_number, layers_prefix, parameters_of, read_tensors
+from .pruning.checkpoint import Tensor, layer_number, layers_prefix, read_tensors
 from .pruning.budget import LayerSizes, first_number, sizes_of_parts
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,21 +48,6 @@ class Size:
         return self.layers + self.others
 
 # %% ../nbs/reference/estimates.ipynb #6f39ab70
-def _gguf_shapes(file):
-    "Config and tensors of a GGUF file, in the names of a config.json. Raises `PrunebookError` if it cannot be read"
-    from gguf import GGUFReader
-    names = dict(num_hidden_layers='block_count', hidden_size='embedding_length',
-                 intermediate_size='feed_forward_length')
-    with explained(f'{file} cannot be read as a GGUF file'):
-        read = GGUFReader(file)
-        value = lambda key: f.contents() if (f := read.fields.get(key)) is not None else None
-        kind = value('general.architecture')
-        config = {k: value(f'{kind}.{v}') for k, v in names.items()}
-        found = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in read.tensors}
-    config['vocab_size'] = found.get('token_embd.weight', [None])[0]
-    return dict(model_type=kind) | {k: int(v) for k, v in config.items() if v}, [
-        Tensor(name, file, 'BF16', shape, 0, 2 * math.prod(shape)) for name, shape in found.items()]
-
 def _hub_shapes(name, revision):
     from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
     check_hub(name, revision)
@@ -74,35 +60,33 @@ def _hub_shapes(name, revision):
     return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
                     for f, m in files.items() for k, t in m.tensors.items()]
 
-def _read_shapes(name, revision, progress):
-    "Config and tensors of a model, wherever it is. Raises `PrunebookError` if they cannot be read"
-    path, gguf = find_model(str(name), progress)
-    if not (folder := Path(path)).is_dir(): return _hub_shapes(path, revision)
-    return _gguf_shapes(folder/gguf) if gguf else (read_json(folder/'config.json'), read_tensors(folder))
-
 # %% ../nbs/reference/estimates.ipynb #e5202819
 def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
-    """The size of a model, named as in `load_model`; packed weights count as what the files hold. No weight is read.
+    """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
     Raises `PrunebookError` if its config or headers cannot be"""
-    config, tensors = _read_shapes(name, revision, progress)
+    path, gguf = find_model(str(name), progress)
+    refuse((gguf, f'{name}: only checkpoints in safetensors are estimated. Load the model and save it first.'))
+    folder = Path(path)
+    config, tensors = ((read_json(folder/'config.json'), read_tensors(folder)) if folder.is_dir()
+                       else _hub_shapes(path, revision))
     (text, depth), stored = decoder_config(config), Counter()
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
     refuse(*((not v, f'{name}: its config has no {k}. Give a decoder with a complete config.')
              for k, v in dict(hidden_size=hidden, vocab_size=vocab).items()))
     inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
-    prefix, numbers = layers_prefix(tensors, depth), parameters_of(tensors, config.get('quantization_config'))
-    parts = [(t.name, layer_number(t.name, prefix)[0], n, t.size)
-             for t, n in zip(tensors, numbers or [math.prod(t.shape) for t in tensors])]
+    prefix = layers_prefix(tensors, depth)
+    parts = [(t.name, layer_number(t.name, prefix)[0], math.prod(t.shape), t.size) for t in tensors]
     sizes = sizes_of_parts(parts, depth, text, hidden * vocab)
+    packed = config.get('quantization_config')
     for t in tensors: stored[t.dtype] += t.size
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
-                round(sum(sizes.work)), sizes.other_parameters, dict(stored), sizes if numbers else None)
+                round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes)
 
-def layer_sizes(name: str, revision: str | None = None, progress: bool = True) -> LayerSizes:
+def layer_sizes(name: str, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
     if its weights are packed in a way that hides their number"""
-    sizes = model_size(name, revision, progress).sizes
+    sizes = model_size(name, revision).sizes
     refuse((sizes is None, f'{name}: its weights are quantised in a way that hides their number. Give the 16-bit '
             'model, or the number of layers (n).'))
     return sizes
@@ -138,7 +122,6 @@ def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = 
         sums = 256 * size.depth * (size.hidden + 6 * size.depth) * 8
         extra = dict(similarity=sums, evaluate=2**24 * (b + 8), sweep=2**24 * (b + 8))
         return (layer + extra[command]) / 1e9 if command in extra else .2
-    from prunebook.healing.methods import METHODS
     from prunebook.healing.recipes import QUICK
     r = recipe or QUICK
     step = r.batch_size * r.max_length
@@ -146,7 +129,7 @@ def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = 
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
     trained = size.hidden * size.vocab + r.options.get('last', 0) * size.layers // size.depth
-    if METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
+    if pb.METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
     # trained weights are in float32, and so are their gradients and the two moments of Adam
     return (tokens * b * kept + 4 * 4 * trained + 512 * size.vocab * 16) / 1e9
 
@@ -175,14 +158,15 @@ def memory_gb() -> dict[str, float]:
 def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None = None, revision: str | None = None,
                  max_length: int = 0, batch_tokens: int | None = None, recipe: HealingConfig | None = None,
                  teacher: str | None = None) -> None:
-    "Raises `NotEnoughMemory` if a command on a model, and on its `teacher`, cannot fit into this machine"
+    "Raises `PrunebookError` if a command on a model, and on its `teacher`, cannot fit into this machine"
     try: size = model_size(name, revision)
     except PrunebookError: return  # loading it gives the clearer message
     need = peak_gb(size, command, dtype, bits, max(max_length, token_budget(batch_tokens)), recipe)
     with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
     if need > sum((have := memory_gb()).values()):
         there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-        raise NotEnoughMemory(f'{name} needs about {need:,.1f} GB of memory, and this machine has {there}.')
+        raise PrunebookError(f'{name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give fewer '
+                             'tokens at once, fewer bits, or a larger machine, or run it anyway (--force-memory).')
 
 # %% ../nbs/reference/estimates.ipynb #f6799800
 def work(size: Size, command: str, tokens: int, again: bool = False) -> float:

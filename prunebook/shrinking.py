@@ -11,29 +11,21 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+import prunebook as pb
 from .core import PrunebookError, atomic_write, check, digest, explained, goes_on, keep_apart, number, one_of
-from .core import or_none, public_name, read_json, refuse, work_folder
-from .data.texts import load_texts, text_assets
-from .estimates import estimate, model_size
-from .evaluation.generation import lost_answers, sample_answers
-from .evaluation.losses import cut_losses, text_loss
-from .evaluation.scores import compare
-from .evaluation.tasks import evaluate, ready_tasks
-from .healing.packing import documents
-from .healing.healing import heal
-from .healing.recipes import RECIPES, HealingConfig
-from .model.loading import load_config, load_model, own_type
-from .model.stack import LayerStack, show_layers
+from .core import check_room, or_none, public_name, read_json, refuse, work_folder
+from .data.texts import text_assets
+from .estimates import model_size
+from .healing.recipes import RECIPES
+from .model.loading import load_config, own_type
+from .model.stack import show_layers
 from .pruning.budget import NotAllowed
-from .pruning.checkpoint import check_checkpoint, check_room
-from .pruning.strategies import Plan, choose_layers, prune_model
 from .serving.gguf import TYPES, llama_cpp
-from .serving.rules import check_stacks, served_by
-from .serving.stacks import export_gguf, serving_report
-from .similarity.distances import layer_distances
+from .serving.rules import check_stacks
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from prunebook import HealingConfig
 
 # %% auto #0
 __all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
@@ -47,9 +39,10 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     """Cuts of `n` layers by the distance, the middle and the single-layer losses that the stacks in `serve` can run:
     rule, dropped, and loss (nats a token), the best first. A quarter of the texts compares them, the rules read the
     others"""
-    depth, texts = len(LayerStack(model)), texts[:96]
+    from prunebook.evaluation.losses import cut_losses
+    depth, texts = len(pb.LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
-    allowed = served_by(serve, model.config) if serve else None
+    allowed = pb.served_by(serve, model.config) if serve else None
     longest = min(512, _window(model))
     run = dict(max_length=min(256, longest), progress=progress)
 
@@ -57,13 +50,12 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
         "The layers whose removal alone costs the least"
         keeps = [[o for o in range(depth) if o != l] for l in range(depth)]
         losses = [o.value for o in cut_losses(model, tokenizer, texts[:8], keeps, **run)]
-        return Plan(sorted(range(depth), key=losses.__getitem__)[:n], depth, 'single_losses', dict(influence=losses))
+        return pb.Plan(sorted(range(depth), key=losses.__getitem__)[:n], depth, 'single_losses', dict(influence=losses))
 
-    distances = layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
-    rules = dict(similarity='similarity', middle='middle', single_losses=single_losses)
+    distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
     plans = {}
-    for k, rule in rules.items():
-        with suppress(NotAllowed): plans[k] = choose_layers(rule, n, distances=distances, depth=depth, allowed=allowed)
+    for k, rule in dict(similarity='similarity', middle='middle', single_losses=single_losses).items():
+        with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed)
     losses = cut_losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
     found = [dict(rule=k, dropped=sorted(o), loss=s.value) for (k, o), s in zip(plans.items(), losses)]
     return sorted(found, key=lambda o: o['loss'])
@@ -116,23 +108,23 @@ class Shrunk:
 SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-4)
 
 def shrink(
-    model: str,                   # As in `load_model`
-    out: str | Path,              # Folder of the smaller model
+    model: str,                   # demo or another model that has a name, a hub id or a checkpoint
+    out: str | Path,              # Folder for the smaller model, its table and report.html
     drop: str | float | int = '25%',  # Layers to drop: a share or a number
-    data: str = 'demo',           # Your texts or conversations, as in `load_texts`
-    column: str = 'text',         # Of `data`, the field that holds the text
+    data: str = 'demo',           # Your texts or conversations, in a file or as in `load_texts`; a fifth judges
+    column: str = 'text',         # The column or field of them that holds the text
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
-    serve: Sequence[str] = (),    # Serving stacks that must run the result
-    gguf: str | None = None,      # Also write OUT/model.gguf of this type, such as q4_k_m
+    serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
+    gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
     recipe: HealingConfig | None = None,  # Of healing; `SHRINK_RECIPE` if `None`
     tasks: Sequence[str] = ('arc_easy', 'piqa'),  # Questions to judge on
     n_questions: int = 100,       # Of each
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
     min_retention: float | None = None,   # Gate: least share of each task's accuracy above chance that it keeps
-    allow_empty: bool = False,    # Keep a model that lost its answers
-    seed: int = 0,
-    dry_run: bool = False,        # Stop after the budget
-    force: bool = False,          # Replace the folder at `out`
+    allow_empty: bool = False,    # Keep a model that lost its answers in the chat template
+    seed: int = 0,                # Of healing, and of the texts that judge
+    dry_run: bool = False,        # Give the budget and stop
+    force: bool = False,          # Replace the folder if it is there
     progress: bool = True,
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
@@ -144,32 +136,31 @@ def shrink(
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
     size, n, recipe, texts, judge = _ready(model, drop, data, column, minutes, serve, gguf, given, tasks, n_questions)
-    if dry_run: return estimate(size, recipe=recipe)
-    check_room(next(o for o in Path(os.path.abspath(out)).parents if o.exists()), out, 8 * size.parameters)
+    if dry_run: return pb.estimate(size, recipe=recipe)
+    check_room(out, 8 * size.parameters)
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), [model, data])
     asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), texts=digest(texts, judge),
                  serve=list(serve), gguf=gguf, recipe=digest(asdict(given)), minutes=minutes,
                  tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
     with work_folder(out, asked, goes_on(out, asked), force, [model, data]) as work:
-        whole, tok = load_model(model, progress=progress, **kwargs)
+        whole, tok = pb.load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
-        recipe = _fits(recipe, documents(texts, tok, min(2048, _window(whole))))
+        recipe = _fits(recipe, texts, tok, min(2048, _window(whole)))
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress))
-        small = prune_model(whole, cuts[0]['dropped'])
-        teacher = whole if recipe.needs_teacher else None
-        healed = heal(small, tok, texts, recipe, work/'healing', progress, teacher, resume=True)
+        small = pb.prune_model(whole, cuts[0]['dropped'])
+        healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, tasks, n_questions, progress))
-        answers = {k: sample_answers(m, tok) for k, m in models.items()}
+        answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
         problems = _failed(table, answers, max_added_loss, min_retention, allow_empty)
         own_type(healed.model)
         loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
-        problems += check_checkpoint(work)
-        if serve: problems += [f'{o.stack}: {o.status}' for o in serving_report(work, serve) if not o.right]
+        problems += pb.check_checkpoint(work)
+        if serve: problems += [f'{o.stack}: {o.status}' for o in pb.serving_report(work, serve) if not o.right]
         if gguf and not problems:
             made = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
-            export_gguf(work, made, gguf, force=True).path.replace(work/'model.gguf')
+            pb.export_gguf(work, made, gguf, force=True).path.replace(work/'model.gguf')
         place = rejected if problems else Path(os.path.abspath(out))
         use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
                f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}
@@ -195,23 +186,25 @@ class Rejected(PrunebookError):
 
 def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_questions):
     "The size of the model, the layers to drop, the recipe and the texts of both sides, if all of it can work"
+    from prunebook.evaluation.tasks import ready_tasks
     if serve: check_stacks(serve)
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
     ready_tasks(tasks, n_questions)
-    if text_assets(data): texts, judge = load_texts(data, 'healing'), load_texts(data, 'validation', n=32)
-    else: texts, judge = split_texts(load_texts(data, column=column), recipe.seed)
+    if text_assets(data): texts, judge = pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
+    else: texts, judge = split_texts(pb.load_texts(data, column=column), recipe.seed)
     size = model_size(model)
     n = layers_to_drop(drop, size.depth)
-    if serve: served_by(serve, load_config(model).get_text_config(decoder=True))  # do they know the model?
+    if serve: pb.served_by(serve, load_config(model).get_text_config(decoder=True))  # do they know the model?
     if minutes:
-        usual = estimate(size, recipe=recipe).set_index('command').minutes['heal']
+        usual = pb.estimate(size, recipe=recipe).set_index('command').minutes['heal']
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
     return size, n, recipe, texts, judge
 
-def _fits(recipe, docs):
+def _fits(recipe, texts, tok, window):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
-    longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
+    from prunebook.healing.packing import documents
+    longest = max((len(o.ids) for o in documents(texts, tok, window) if not isinstance(o, str)), default=0)
     if longest <= recipe.max_length: return recipe
     return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
 
@@ -222,13 +215,13 @@ def _once(file, make):
 
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    losses = {k: text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
-    scores = {k: evaluate(m, tok, tasks, n_questions, max_length=min(512, _window(m)), progress=progress)
+    losses = {k: pb.text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
+    scores = {k: pb.evaluate(m, tok, tasks, n_questions, max_length=min(512, _window(m)), progress=progress)
               for k, m in models.items()}
     rows = []
     by_task = {o: {k: s[o] for k, s in scores.items()} for o in scores['parent']}
     for name, found in (dict(loss=losses) | by_task).items():
-        change = compare(found['parent'], found['healed'])
+        change = pb.compare(found['parent'], found['healed'])
         rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
                          low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None)))
     def seconds(model):  # to write 32 tokens
@@ -247,7 +240,7 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     for o in [o for o in tasks if min_retention is not None and o['chance'] is not None]:
         kept = (o['healed'] - o['chance']) / max(o['parent'] - o['chance'], 1e-9)
         if kept < min_retention: found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
-    if lost := [] if allow_empty else lost_answers(answers['pruned'], answers['healed']):
+    if lost := [] if allow_empty else pb.lost_answers(answers['pruned'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
 

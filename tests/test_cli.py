@@ -1,10 +1,8 @@
 """The command line, by its promises: help for every option, one clear line for every failure, sources that are never
 written, your own texts without the demo's, and a clean end in every case."""
-import argparse, json, os, random, shutil, signal, subprocess, sys, time
+import json, os, random, shutil, signal, subprocess, sys, time
 import numpy as np, pytest
-import prunebook.cli as cli
 from prunebook import HealingConfig
-from prunebook.model.assets import ASSETS, Asset, _place
 from prunebook.cli import COMMANDS, main, parser
 from prunebook.similarity.distances import LayerDistances
 from prunebook.pruning.strategies import prune_model
@@ -90,25 +88,9 @@ def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
     assert [a.option_strings for a in options(name) if not a.help] == [] and '%%' not in said
 
 
-def test_only_what_was_fetched_is_deleted(monkeypatch, tmp_path):
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
-    (tmp_path/'mine').mkdir()
-    monkeypatch.setitem(ASSETS, 'mine', Asset('mine', 'model', 'my own', path=str(tmp_path/'mine')))
-    folder = _place(ASSETS['wiki'])
-    folder.mkdir()
-    for name in ('mine', 'wiki'): assert main(['assets', '--delete', name]) == 0
-    assert not folder.exists() and (tmp_path/'mine').exists()
 
 
 # Failures
-
-def test_the_advice_names_only_options_that_the_command_has(capsys):
-    "For each command, the options that the line about memory names are options of that command"
-    for name in COMMANDS:
-        given = argparse.Namespace(command=name, **{a.dest: a.default for a in options(name)})
-        words = {o.strip('.,') for o in cli._less_memory(given).split() if o.startswith('--')}
-        assert words <= {s for a in options(name) for s in a.option_strings}, name
-
 
 def test_stdout_on_a_full_device():
     with open('/dev/full', 'w') as full:

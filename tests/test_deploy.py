@@ -17,18 +17,16 @@ WINDOW = dict(sliding_window=8)
 MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
              shared_expert_intermediate_size=16, decoder_sparse_step=1)
 LINEAR = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
-LLLG = (['sliding_attention'] * 3 + ['full_attention']) * 16
 GEMMA = dict(WINDOW, head_dim=8, num_key_value_heads=2)
 FAMILIES = dict(
     llama=(8, 3, {}), mistral=(8, 3, WINDOW), qwen2=(8, 3, {}), qwen3=(8, 3, dict(head_dim=8)),
     gemma2=(9, 2, GEMMA | dict(query_pre_attn_scalar=8)), gemma3_text=(13, 6, GEMMA | dict(query_pre_attn_scalar=8)),
     gemma4_text=(12, 6, GEMMA | dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)),
     gpt_oss=(9, 2, GEMMA | MIXED), cohere2=(9, 4, WINDOW), smollm3=(9, 4, {}),
-    exaone4=(64, 4, WINDOW | dict(head_dim=8, sliding_window_pattern='LLLG', layer_types=LLLG)),
     qwen3_next=(9, 4, MIXED | LINEAR | dict(head_dim=8)))
 "Model type: depth, period (or any number, where nothing is counted), and fields of the config"
 CASES = [(f, n) for f, (_, period, _) in FAMILIES.items() for n in (0, 1, 2, period)]
-QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2), ('exaone4', 2)}
+QUICK = {('gemma3_text', 2), ('gemma3_text', 6), ('cohere2', 1), ('qwen3', 2)}
 cases = [pytest.param(*o, marks=[] if o in QUICK else pytest.mark.slow) for o in dict.fromkeys(CASES)]
 
 def needs(stack):

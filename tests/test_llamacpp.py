@@ -17,7 +17,7 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
     "The demo, two layers deep: the file loads in transformers again, and computes the same"
     folder = prune_checkpoint('demo', tmp_path/'pruned', '1-28', progress=False)
     made = export_gguf(folder, tmp_path/'x.gguf', 'q8_0')
-    assert made.plain.mean < .05 and made.agreement.mean < made.allowed and made.bytes < 45e6
+    assert made.agreement.mean < made.allowed and made.bytes < 45e6
     assert sorted(o.name for o in tmp_path.iterdir()) == ['pruned', 'x.gguf']
     text = 'The ferry left the island a little before seven.'
     logits = []

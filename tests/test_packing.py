@@ -2,8 +2,8 @@
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from prunebook.cli import _recipe, parser
-from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig
+from prunebook.cli import parser
+from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig, named_recipe
 from prunebook.healing.packing import _document_end, training_rows
 
 CHATML = """\
@@ -109,5 +109,5 @@ def test_the_demo_reads_no_end_of_a_turn_where_none_began(demo):
 def test_the_command_packs_by_default():
     "The recipe of the book's runs keeps its name, and no other one puts EOS after documents"
     args = parser('heal').parse_args(['heal', 'demo', 'out'])
-    assert _recipe('demo', args.config, {}) == RECIPES['packed']
+    assert named_recipe(args.config) == RECIPES['packed']
     assert {k for k, o in RECIPES.items() if o.packing != 'packed'} == {'quick'} and RECIPES['quick'] == QUICK

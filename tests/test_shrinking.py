@@ -25,20 +25,23 @@ def given(tiny_folder, tmp_path):
                 tasks=[str(tmp_path/'q.jsonl')], n_questions=10, progress=False)
 
 
-@pytest.mark.parametrize('step', ['heal', '_judge', '_report'])
+HEAL = 'prunebook.healing.healing.heal'
+
+
+@pytest.mark.parametrize('step', [HEAL, 'prunebook.shrinking._judge', 'prunebook.shrinking._report'])
 def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
     took = iter([1., 1., .5, .5])  # the estimate differs from start to start
     given |= dict(minutes=6)
     estimated = lambda *a, **kw: pd.DataFrame(dict(command=['heal'], minutes=[next(took)]))
-    monkeypatch.setattr(shrinking, 'estimate', estimated)
+    monkeypatch.setattr('prunebook.estimates.estimate', estimated)
     def stop(*a, **kw): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(shrinking, step, stop)
+        m.setattr(step, stop)
         with pytest.raises(KeyboardInterrupt): shrink(**given)
     assert not (tmp_path/'out').exists() and (tmp_path/'out.unfinished').exists()
     with monkeypatch.context() as m:
         m.setattr(shrinking, 'candidate_cuts', stop)  # the cuts are known
-        if step not in ('heal', '_judge'): m.setattr(shrinking, '_judge', stop)
+        if step.endswith('_report'): m.setattr(shrinking, '_judge', stop)
         assert shrink(**given).tokens == 12 * 32  # steps of the first estimate
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
     assert check_checkpoint(tmp_path/'out') == []
@@ -47,7 +50,7 @@ def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
 def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypatch):
     def stop(*a, **kw): raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(shrinking, 'heal', stop)
+        m.setattr(HEAL, stop)
         with pytest.raises(KeyboardInterrupt): shrink(**given)
     rows = (tmp_path/'my.jsonl').read_text().splitlines()
     (tmp_path/'my.jsonl').write_text('\n'.join(rows[:30]))

@@ -8,8 +8,8 @@ import json, logging, os, random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole
-from .texts import _READERS, _read_jsonl, read_table, _split_file
+from ..core import PrunebookError, check, explained, printable, refuse, whole
+from .texts import _read_split, read_table
 from ..model.assets import ASSETS, as_item
 
 _log = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None
                     twice, len(items))
 
 # %% ../../nbs/reference/data/questions.ipynb #9fe908a1
-def _one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
+def _one_step_sums(n: int = 500) -> list[dict[str, Any]]:
     """Sums of one step as questions, whose answer is the number as text: a third each adds, takes away and multiplies
     two numbers up to 20. Raises `PrunebookError` unless `n` is a whole number above 0"""
     check(whole(1), n=n)
-    rng, made = random.Random(seed), []
+    rng, made = random.Random(0), []
     for i in range(n):
         who = rng.choice(['Tom', 'Ana', 'Li', 'Sara', 'Ben', 'Mia'])
         things = rng.choice(['apples', 'books', 'coins', 'stones', 'pens', 'eggs'])
@@ -66,27 +66,21 @@ def _one_step_sums(n: int = 500, seed: int = 0) -> list[dict[str, Any]]:
 
 # %% ../../nbs/reference/data/questions.ipynb #001d04c4
 def load_questions(
-    name: Any = 'demo',         # A set of `ASSETS`, "sums", a set on the hub, NAME of a NAME.jsonl, a file; or rows
+    name: Any = 'demo',         # A set of `ASSETS`, "sums", NAME of a NAME.jsonl in `$PRUNEBOOK_DATA`, a file; or rows
     n: int | None = None,       # How many, evenly spread over the set; all if `None`
-    data_dir: str | Path | None = None,  # Folder of NAME.jsonl, NAME_SPLIT.jsonl, asked first; else `$PRUNEBOOK_DATA`
     split: str | None = None,   # The usual one if `None`
-    progress: bool = True,      # Show progress while fetching
-    **kwargs: Any               # To `datasets.load_dataset`: revision, token, …; with any of them, the hub is asked
+    progress: bool = True       # Show progress while fetching
 ) -> list[dict[str, Any]]:      # question, choices, answer and, where there is one, passage, subject or solution
     """Questions as plain dicts. With `n`, every k-th is taken, so that all subjects are still there.
     Raises `PrunebookError` if the set cannot be found, or for a row that is not a question"""
-    if isinstance(name, (str, Path)):
-        data_dir, name = data_dir or os.environ.get('PRUNEBOOK_DATA'), str(name)
-        rows = _rows('arc_easy' if name == 'demo' else name, data_dir, split, progress, kwargs)
-    else: rows, name = name, 'questions'
-    items, named = [], printable(name)
+    given = isinstance(name, (str, Path))
+    rows = _rows('arc_easy' if name == 'demo' else str(name), split, progress) if given else name
+    items, named = [], printable(name) if given else 'questions'
     for i, row in enumerate(rows):
         fields = sorted(map(str, row)) if isinstance(row, Mapping) else []
         with explained(f'{named}, question {i}: not a question of a form we know',
                        f'Its fields are {fields}. Give question, choices and answer.'):
             item = as_item(row)
-            if 'choices' in item and isinstance(item['answer'], str) and item['answer'].isdecimal():  # of a .csv
-                item['answer'] = int(item['answer'])
             if wrong := _question_fault(item): raise ValueError(wrong)
         items.append(item)
     refuse((not items, f'{named}: no questions in it.'))
@@ -95,28 +89,17 @@ def load_questions(
             f'{len(items)}.'))
     return [items[i * len(items) // n] for i in range(n)]
 
-def _rows(name, data_dir, split, progress, hub):
+def _rows(name, split, progress):
     "The rows of a question set, as they are stored"
     if name == 'sums': return _one_step_sums()
     if os.path.isfile(name): return read_table(name)
     sets = {o.name: o for o in ASSETS.values() if o.kind == 'questions'}
     asset = next((o for o in sets.values() if name in (o.name, o.upstream)), None)
-    short, usual = (asset.name, asset.hub[1]) if asset else (name, 'test')
+    short, usual = (asset.name, next(iter(asset.members))) if asset else (name, 'test')
     files = [f'{short}_{split}.jsonl'] if split else [f'{short}.jsonl', f'{short}_{usual}.jsonl']
-    for file in files if data_dir else []:
-        if (p := Path(data_dir)/file).is_file(): return read_table(p)
-    missing = ''
-    if asset and not hub:
-        try: return _read_jsonl(_split_file(asset, split, progress))
-        except PrunebookError as e: missing = f' {e}'
-    elif not asset and ('/' not in name or is_path(name, tuple(_READERS))):
-        raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
-                             f'{", ".join(sets)}, a set on the hub, or a .jsonl, .json, .csv or .parquet file '
-                             'with question, choices and answer.') from None
-    if data_dir: missing += f' {data_dir} has no {" or ".join(files)}.'
-    from datasets import load_dataset
-    source, config = asset.upstream if asset else name, hub.pop('config', asset.hub[0] if asset else None)
-    do = (f'{missing} You can put {asset.name if asset else "NAME"}.jsonl (question, choices, answer) into a folder '
-          'and name it (data_dir=…, or PRUNEBOOK_DATA).').strip()
-    with explained(f'{name}: cannot reach the set {source} on the hub', do, hub.get('token')):
-        return load_dataset(source, config, split=split or usual, **hub)
+    for file in files if (folder := os.environ.get('PRUNEBOOK_DATA')) else []:
+        if (p := Path(folder)/file).is_file(): return read_table(p)
+    if asset: return _read_split(asset, split, progress)
+    raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
+                         f'{", ".join(sets)}, a .jsonl, .json or .parquet file with question, choices and answer, or '
+                         'rows, such as those of a set on the hub.')

@@ -55,30 +55,21 @@ def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         refuse((not isinstance(row, dict), f'{printable(path)}, {where} {i}: not an object in braces.'))
         yield row
 
-def _read_csv(path):
-    import pandas as pd
-    truth = {'True': True, 'False': False}
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        for part in pd.read_csv(f, dtype=str, na_filter=False, chunksize=1000):
-            if not isinstance(part.index, pd.RangeIndex): raise ValueError('a row has more cells than the first')
-            if 'answer' in part: part['answer'] = [truth.get(o, o) for o in part['answer']]
-            yield from part.to_dict('records')
-
 def _read_parquet(path):
     import pyarrow.parquet
     with open(path, 'rb') as f:
         for part in pyarrow.parquet.ParquetFile(f).iter_batches(1000): yield from part.to_pylist()
 
 _READERS = {'.txt': lambda path: ({'text': o.rstrip('\r')} for _, o in _read_lines(path)),
-            '.jsonl': _read_jsonl, '.json': _read_jsonl, '.csv': _read_csv, '.parquet': _read_parquet}
+            '.jsonl': _read_jsonl, '.json': _read_jsonl, '.jsonl.gz': _read_jsonl, '.parquet': _read_parquet}
 
 def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     "The rows of a local file, a few at a time. Raises `PrunebookError` if it cannot be read"
-    path = Path(path)
-    refuse((path.suffix not in _READERS, f'{printable(path)}: cannot read {path.suffix or "a file without ending"}. '
-            f'Give {", ".join(_READERS)} (.txt: a document a line).'))
-    with explained(f'{printable(path)}: not a readable {path.suffix} file, or an empty one'):
-        yield from _READERS[path.suffix](path)
+    ending = next((o for o in _READERS if str(path).endswith(o)), None)
+    refuse((not ending, f'{printable(path)}: cannot read {Path(path).suffix or "a file without ending"}. Give '
+            f'{", ".join(_READERS)} (.txt: a document a line).'))
+    with explained(f'{printable(path)}: not a readable {ending} file, or an empty one'):
+        yield from _READERS[ending](path)
 
 # %% ../../nbs/reference/data/texts.ipynb #f2134104
 def text_assets(name: str) -> list[Asset]:
@@ -86,13 +77,13 @@ def text_assets(name: str) -> list[Asset]:
     found = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
     return found if all(o and o.kind == 'texts' for o in found) else []
 
-def _split_file(asset, split, progress=True):
-    "The file of one split of an asset; of the usual one if `split` is `None`. Fetches it"
+def _read_split(asset, split, progress=True):
+    "The rows of one split of an asset; of the usual one if `split` is `None`. Fetches it"
     folder = fetch(asset.name, progress)
     there = sorted(o.name.removesuffix('.jsonl.gz') for o in folder.glob('*.jsonl.gz'))
-    split = split or (asset.hub[1] if asset.kind == 'questions' else there[0])
+    split = split or next((o for o in asset.members if o in there), there[0])
     refuse((split not in there, f'split {split!r} of {asset.name}: there is {", ".join(there)}.'))
-    return folder/f'{split}.jsonl.gz'
+    return read_table(folder/f'{split}.jsonl.gz')
 
 def _stream_hub(name, split, config, **kwargs):
     from datasets import load_dataset
@@ -104,7 +95,7 @@ def _stream_hub(name, split, config, **kwargs):
 
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
 def load_texts(
-    name: str | Path = 'demo',  # Texts of `ASSETS`, a set on the hub, or a local .txt, .jsonl, .json, .csv, .parquet
+    name: str | Path = 'demo',  # Texts of `ASSETS`, a set on the hub, or a local .txt, .jsonl, .json or .parquet
     split: str | None = None,   # If `None`: calibration for the demo, healing for others of `ASSETS`, train on the hub
     n: int | None = None,       # How many, from the start; all if `None`
     column: str = 'text',       # Field that holds the text
@@ -116,7 +107,7 @@ def load_texts(
     if n is not None: check(whole(1), n=n)
     name = str(name)
     if assets := text_assets(name):
-        rows = chain.from_iterable(_read_jsonl(_split_file(o, split, progress)) for o in assets)
+        rows = chain.from_iterable(_read_split(o, split, progress) for o in assets)
     elif os.path.isfile(name): rows = read_table(name)
     else:
         refuse((is_path(name, tuple(_READERS)), f'{printable(name)}: no such file.'))
@@ -151,7 +142,7 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
 def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
-    """The documents of texts, a file, or rows with `text` or conversations, such as a `datasets.Dataset`; these are
+    """The documents of texts, a file, or rows with `text` or conversations, such as a `datasets.Dataset`. These are
     rendered by the tokenizer's chat template. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
         refuse((not is_path(str(given), tuple(_READERS)),
@@ -297,11 +288,11 @@ def retry_smaller_batch(f: Callable[[list], Any], groups: Iterable[list], cost: 
 
 # %% ../../nbs/reference/data/texts.ipynb #5af5b8b1
 def over_batches(f: Callable[[Batch], Any], ids: Sequence[Sequence[int]], batch_tokens: int | None = None,
-                 pad_id: int = 0, device: Any = 'cpu') -> Iterator[tuple[Batch, Any]]:
+                 device: Any = 'cpu') -> Iterator[tuple[Batch, Any]]:
     "Each of `batches` with `f` of it, smaller where memory does not suffice"
     lengths = list(map(len, ids))
     def run(rows):
-        batch = make_batch(ids, rows, pad_id, device)
+        batch = make_batch(ids, rows, device=device)
         return batch, f(batch)
     def cost(rows): return len(rows) * max(lengths[i] for i in rows)
     groups = groups_by_length(lengths, token_budget(batch_tokens, device))

@@ -16,7 +16,7 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score', 'choice_score', 'Scores',
-           'load_score', 'Comparison', 'compare']
+           'load_score', 'Comparison', 'compare', 'load_scores', 'paired_differences']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
@@ -250,3 +250,17 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
         test = 'paired bootstrap over documents'
     low, high = np.quantile(boot, [0.025, 0.975])
     return Comparison(second.value - first.value, float(low), float(high), float(p), test)
+
+# %% ../../nbs/reference/evaluation/scores.ipynb #pairdif1
+def load_scores(folder: str | Path) -> Scores:
+    "What `Scores.save` wrote into a folder, by the names of the files. Raises `PrunebookError` if there is nothing"
+    found = Scores({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
+    refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` kept.'))
+    return found
+
+def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each task that the scores of two models share: `compare`, the second one minus the first. Raises
+    `PrunebookError` if they share none"""
+    both = [(k, first[k], second[k], compare(first[k], second[k])) for k in first if k in second]
+    refuse((not both, f'no score of the same task: {", ".join(first)} against {", ".join(second)}.'))
+    return [dict(task=k, first=a.value, second=b.value, **vars(d)) for k, a, b, d in both]

@@ -22,7 +22,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'ready_tasks', 'evaluate']
+           'task_title', 'judged_on', 'ready_tasks', 'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -287,6 +287,18 @@ def task_title(name: str) -> str:
     if name.partition(':')[0] not in TASKS: return name
     try: return parse_task(name).title
     except PrunebookError: return name
+
+# %% ../../nbs/course/05_evaluation.ipynb #owntext1
+def judged_on(
+    tasks: list[str],
+    texts: str,          # As in `load_texts`
+    column: str = 'text'
+) -> tuple[list[str], dict[str, str]]:  # The tasks, and `sources` for `evaluate`
+    "Tasks of which those that read texts read yours. Raises `PrunebookError` if none does"
+    losses = [o for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
+    refuse((not losses, f'{texts}: none of the tasks measures a loss (--judge-texts). Add c4 to them.'))
+    said = lambda o: f'{o}{"," if ":" in o else ":"}column={column}' if o in losses and column != 'text' else o
+    return list(map(said, tasks)), {o.split(':')[0]: texts for o in losses}
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,

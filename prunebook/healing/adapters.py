@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
-from ..core import PrunebookError, atomic_write, disk_errors, explained, free_place, new_folder, public_name
-from ..core import read_json, refuse
+from ..core import PrunebookError, atomic_write, check_room, disk_errors, explained, free_place, new_folder
+from ..core import public_name, read_json, refuse
 from .methods import frozen_copy
 from .recipes import HealingConfig
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
-from ..pruning.checkpoint import (NUMBER, check_room, checkpoint_folder, config_depth, files_beside,
-                                          layer_number, layers_prefix, model_card, read_tensors,
-                                          write_json, write_weights)
+from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, files_beside, layer_number,
+                                          layers_prefix, model_card, read_tensors, write_json, write_weights)
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
@@ -185,7 +184,7 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     config = read_json(folder/'config.json')
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)
     changes, tensors = _tensor_changes(folder, adapter), read_tensors(folder)
-    check_room(new, new, sum(t.size for t in tensors))
+    check_room(new, sum(t.size for t in tensors))
     write_weights(new, [(t.name, t) for t in tensors], progress)
     places = [t for t in read_tensors(new) if t.name in changes]
     for t in tqdm(places, desc='merging', unit='tensor', disable=not progress):

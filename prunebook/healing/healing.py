@@ -6,19 +6,19 @@
 from __future__ import annotations
 import gc, logging, os, shutil, tempfile, time
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, disk_errors, first_line, lock, new_folder, process, read_json, recover
-from ..core import refuse, work_folder
+from ..core import PrunebookError, digest, discard, disk_errors, first_line, lock, new_folder, process
+from ..core import public_name, read_json, recover, refuse, work_folder
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
-                                        checkpoint_fingerprint, load_adapter)
+                                        checkpoint_fingerprint, load_adapter, merge_into)
 from .methods import METHODS, OBJECTIVES, _four_bits, _target_names, cut_record, frozen_copy
 from .recipes import HealingConfig, settings_that_count
-from ..model.loading import load_model, quantization, slow_in_16_bits
+from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['make_student', 'HealingResult', 'heal']
+__all__ = ['make_student', 'HealingResult', 'heal', 'heal_checkpoint']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
 def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
@@ -106,6 +106,8 @@ class HealingResult:
     history: list[dict[str, Any]]  # A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)
     config: HealingConfig          # The recipe
     seconds: float                 # Time of the training, or of its last part after `resume` or after memory ran out
+    losses: dict[str, tuple[float, float]] = field(default_factory=dict)  # Before and after, by `heal_checkpoint`
+    answers: dict[str, tuple[str, str]] = field(default_factory=dict)     # The same, by prompt
 
     def __repr__(self) -> str:
         if not (h := self.history): return f'HealingResult({self.config.method}, {self.seconds:.1f} s)'
@@ -136,11 +138,11 @@ class HealingResult:
 # %% ../../nbs/course/04_healing.ipynb #heal0001
 def _training_copy(folder, config, progress):
     "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
-    from prunebook.healing.trainer import fully_sharded, own_device
+    from prunebook.healing.trainer import fully_sharded
     refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
             'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
             'method="lora".'))
-    place = dict(device_map=own_device(alone='auto'), progress=progress)
+    place = dict(progress=progress)
     if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=_four_bits(), **place)
     if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
     return load_model(str(folder), bits=config.bits, **place)
@@ -212,7 +214,7 @@ def heal(
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     from prunebook.healing.packing import Conversation, documents, training_rows
-    from prunebook.healing.trainer import on_first, own_device, preserve_global_state
+    from prunebook.healing.trainer import on_first, preserve_global_state
     config, on_disk, save = config or HealingConfig(), isinstance(model, (str, Path)), out is not None
     config.check_teacher(teacher)
     reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
@@ -259,3 +261,65 @@ def heal(
     if record: healed.config.prunebook = record | dict(healed=_healing_summary(config, note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
+
+# %% ../../nbs/course/04_healing.ipynb #healfol2
+def heal_checkpoint(
+    model: str,                    # A pruned checkpoint, as in `load_model`
+    out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
+    texts: Sequence[str | dict[str, Any]] = (),  # As in `heal`
+    config: HealingConfig | None = None,
+    judge: dict[str, Sequence[str]] | None = None,  # Texts for the loss before and after, by their name on the card
+    teacher: str | None = None,    # As in `heal`
+    prompts: Any = None,           # Instead of texts: heal on the teacher's answers to these, as in `write_answers`
+    teacher_folder: str | Path | None = None,  # As in `heal`
+    resume: bool = False,          # Go on with the same call that was interrupted
+    force: bool = False,           # Replace the folder at `out`
+    progress: bool = True,
+    reads: Sequence[Any] = (),     # Files of yours, which `out` must not hold
+    **kwargs: Any                  # To `load_model`. With bits=4 the 16-bit weights stay on disk, and nothing is judged
+) -> HealingResult:
+    """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
+    at all. Raises `PrunebookError` as `heal` does, and for what cannot be healed on disk"""
+    from prunebook.evaluation.generation import sample_answers
+    from prunebook.evaluation.losses import text_loss
+    from prunebook.healing.teacher import self_data
+    from prunebook.healing.trainer import fully_sharded
+    config, first = config or HealingConfig(), not process().rank
+    on_disk = kwargs.get('bits') == 4 or fully_sharded()
+    refuse((on_disk and (kwargs.get('revision') or kwargs.get('trust_remote_code')), '--bits 4 and FSDP heal a '
+            'checkpoint on disk. Give its folder, and leave out --revision and --trust-remote-code.'),
+           (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
+            'Give it (--teacher MODEL), and not --bits 4.'))
+    config.check_teacher(teacher)
+    work = Path(os.path.abspath(out) + '.unfinished')
+    asked = dict(command='heal', model=public_name(model), texts=digest(*texts, prompts))
+    reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
+    how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
+               teacher_folder=teacher_folder)
+    with work_folder(out, asked, resume, force, reads) if first else nullcontext():
+        if on_disk:
+            result = heal(model, None, texts, **how)
+            if first: merge_into(work, checkpoint_folder(model), result.adapter, progress)
+        else:
+            small, tok = load_model(model, progress=progress, **kwargs)
+            def measured(model):
+                losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}
+                return losses, sample_answers(model, tok)
+            before = measured(small) if first else ()
+            if prompts is not None:
+                texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress)
+            elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in texts):
+                _log.warning('heal: this model has a chat template, and the texts are plain: it can also heal on '
+                             'conversations (--texts), or on its own answers (--teacher MODEL --prompts FILE).')
+            result = heal(small, tok, texts, **how)
+            if first:
+                after = measured(result.model)
+                result.losses, result.answers = ({k: (v, b[k]) for k, v in a.items()} for a, b in zip(before, after))
+                own_type(result.model)
+                result.write(tok, work, result.losses, result.answers)
+        if first:
+            shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+            (work/'asked.json').unlink(missing_ok=True)
+            discard(work/'healing', out)  # in one step: half of it could not be resumed
+    result.adapter = Path(os.path.abspath(out))/'adapter'
+    return result

@@ -6,13 +6,14 @@
 from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 from fastcore.basics import patch
-from ..core import Rule, Settings, instance, number, one_of, or_none, refuse, setting, whole
+from ..core import Rule, Settings, instance, number, one_of, or_none, read_json, refuse, setting, whole
 from .methods import METHODS, OBJECTIVES
 
 # %% auto #0
-__all__ = ['PAPER_RECIPES', 'QUICK', 'RECIPES', 'HealingConfig', 'settings_that_count']
+__all__ = ['PAPER_RECIPES', 'QUICK', 'RECIPES', 'HealingConfig', 'named_recipe', 'settings_that_count']
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
 PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
@@ -140,6 +141,20 @@ QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4
 RECIPES = dict(packed=QUICK.replace(packing='packed'), quick=QUICK,
                gentle=QUICK.replace(packing='packed', learning_rate=1e-4))
 "The short recipes of the command line, by name"
+
+# %% ../../nbs/reference/healing/recipes.ipynb #namedre1
+def named_recipe(
+    name: str,        # One of `RECIPES`, "paper", or a file that `save` wrote
+    model: str = '',  # For "paper": a hub id, or a folder that was pruned from the one that its record names
+    **changes: Any    # Fields to set otherwise
+) -> HealingConfig:
+    "A recipe by its name. Raises `PrunebookError` if there is none"
+    if name != 'paper': found = RECIPES[name] if name in RECIPES else HealingConfig.load(name)
+    else:
+        file = Path(model)/'config.json'
+        record = read_json(file).get('prunebook') if file.is_file() else None
+        found = HealingConfig.paper(isinstance(record, dict) and record.get('source') or model)
+    return found.replace(**changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e91efcd8
 def settings_that_count(

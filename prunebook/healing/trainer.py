@@ -22,8 +22,8 @@ from ..model.stack import LayerStack, float32_chunks
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['CausalLMLoss', 'preserve_global_state', 'on_first', 'fully_sharded', 'own_device', 'whole_checkpoint',
-           'trainable_state_dict', 'OrderedTrainer', 'make_trainer']
+__all__ = ['CausalLMLoss', 'preserve_global_state', 'on_first', 'fully_sharded', 'whole_checkpoint', 'trainable_state_dict',
+           'OrderedTrainer', 'make_trainer']
 
 # %% ../../nbs/reference/healing/trainer.ipynb #15dd2357
 class _LossInPieces(torch.autograd.Function):
@@ -178,12 +178,6 @@ def fully_sharded() -> bool:
     refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
             'fsdp_version: 2 into the configuration of accelerate.'))
     return True
-
-def own_device(alone: str | None = None) -> str:
-    "The device of this process among several; `alone` for a single one"
-    if alone and process().world == 1: return alone
-    if not torch.accelerator.is_available(): return 'cpu'
-    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
 
 # %% ../../nbs/reference/healing/trainer.ipynb #5a47c1d9
 def _hashes(folder):

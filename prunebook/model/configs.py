@@ -75,11 +75,9 @@ def _dense(v, keep, depth, config):
     step = config.get('decoder_sparse_step') or 1  # every `step`-th layer is a mixture; afterwards all but these
     return type(v)(new for new, i in enumerate(keep) if (i + 1) % step or i in v)
 
-
 def _runs(v, keep, depth, config):
     kinds = [kind for group, times in v or () for kind in group * times]
     return v and [[[kinds[i]], 1] for i in keep]
-
 
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"

@@ -4,11 +4,11 @@
 
 # %% ../../nbs/reference/model/loading.ipynb #7e757a66
 from __future__ import annotations
-import logging
+import logging, os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import check, explained, is_path, one_of, redact, refuse
+from ..core import check, explained, is_path, one_of, process, redact, refuse
 from .assets import ASSETS, allowed_models, check_hub, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['find_model', 'slow_in_16_bits', 'own_type', 'quantization', 'tokenizer_problem', 'load_config', 'check_precision',
-           'load_model']
+__all__ = ['find_model', 'slow_in_16_bits', 'own_device', 'own_type', 'quantization', 'tokenizer_problem', 'load_config',
+           'check_precision', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #c9211530
-def find_model(name: str, progress: bool = True, gguf_file: str | None = None) -> tuple[str, str | None]:
+def find_model(name: str, progress: bool = True) -> tuple[str, str | None]:
     """Where a model is: a folder or hub id, and a GGUF file in it. Fetches assets. Raises `PrunebookError` for a path
     that is not there"""
     asset = ASSETS.get(name)
     path = fetch(name, progress) if asset and asset.kind == 'model' else Path(name).expanduser()
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
-    if path.is_dir(): return str(path), gguf_file
+    if path.is_dir(): return str(path), None
     if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():
         org, repository, file = name.split('/', 2)
         return f'{org}/{repository}', file
     what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
     refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
-    return name, gguf_file
+    return name, None
 
 # %% ../../nbs/reference/model/loading.ipynb #e8d4a92a
 def slow_in_16_bits(device: Any = 'cpu') -> bool:
@@ -41,6 +41,12 @@ def slow_in_16_bits(device: Any = 'cpu') -> bool:
     if torch.device(device).type != 'cpu': return False
     try: return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError): return True  # torch was built without the kernels that use them
+
+def own_device() -> str:
+    "The device of this process, the one of its number among several of a launcher"
+    import torch
+    if not torch.accelerator.is_available(): return 'cpu'
+    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
 
 def own_type(model: PreTrainedModel) -> PreTrainedModel:
     "`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it"
@@ -71,10 +77,10 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
     if (size := tokenizer.vocab_size) > rows:
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
 
-def load_config(name: str = 'demo', progress: bool = True, **kwargs: Any) -> PreTrainedConfig:
+def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
     "The config of a model, none of whose weights is read. Arguments and errors as in `load_model`"
     from transformers import AutoConfig
-    path, gguf = find_model(str(name), progress, kwargs.pop('gguf_file', None))
+    path, gguf = find_model(str(name))
     if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
         return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
@@ -87,20 +93,21 @@ def check_precision(dtype: Any, bits: int | None) -> None:
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
-    device_map: Any = 'auto', # Where the layers go, as in accelerate; "auto" spreads them over all devices
+    device_map: Any = 'auto', # As in accelerate; "auto" spreads the layers, and of several processes each has its own
     bits: int | None = None,  # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     progress: bool = True,    # Show progress while fetching and loading
-    **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, gguf_file, …
+    **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, …
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
     check_precision(dtype, bits)
-    path, gguf = find_model(name, progress, kwargs.pop('gguf_file', None))
+    path, gguf = find_model(name, progress)
     refuse((gguf and bits in (4, 8), f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
             'and load that.'))
     if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
+    if device_map == 'auto' and process().world > 1: device_map = own_device()
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
     if kwargs['trust_remote_code']:

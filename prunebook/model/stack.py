@@ -113,12 +113,10 @@ class LayerStack:
         device = next(self.model.get_input_embeddings().parameters()).device
         return torch.device('cpu') if device.type == 'meta' else device
 
-
     @property
     def vocab_size(self) -> int:
         "Number V of logits per token"
         return self.config.vocab_size
-
 
     def __len__(self) -> int: return len(self.layers)
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/paper/trust.ipynb #trust010
 from __future__ import annotations
 import json, secrets, time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +27,7 @@ if TYPE_CHECKING: from prunebook import SweepConfig, Task
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'Verification',
-           'verify', 'verify_card']
+           'verify', 'verify_card', 'verify_runs']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 # of z, by kind: both numbers in bfloat16, both in float32, or anything else
@@ -302,3 +303,20 @@ def verify_card(
     if not same: return rejected("the weights are not those of the run's model without these layers")
     return verify(run, minutes, seed, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
                   progress=progress)
+
+# %% ../../nbs/paper/trust.ipynb #verruns1
+def verify_runs(folder: str | Path | None = None, minutes: float = 10, seed: int | None = None, **how: Any
+                ) -> dict[str, Any]:
+    """`verify` of a run, or of the runs in a folder (by default those of the book), with one seed, in so many minutes
+    together: the verdict on all of them, those on each run and row, and what other rows lack"""
+    place, found = Path(folder or Path(pb.__file__).parents[1]/'nbs'/'results'), []
+    runs = [place] if (place/'run.json').exists() else sorted(o.parent for o in place.glob('*/run.json')) or [place]
+    for o in runs:
+        found.append(verify(o, minutes / len(runs), seed, **how))
+        seed = found[0].seed
+    rows, no = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')], 'not verifiable here'
+    words = [o.verdict for o in found]
+    return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows if r['verdict'] != no],
+                runs=[dict(run=o.run, verdict=o.verdict, reason=o.reason, seconds=o.seconds) for o in found],
+                lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == no)),
+                verdict=next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), no), seed=seed)

@@ -13,7 +13,6 @@ from ..core import PrunebookError, check, number, refuse
 from ..model.configs import SHARED_TABLES
 from ..model.stack import LayerStack, check_layers, fingerprint, show_layers
 if TYPE_CHECKING:
-    import torch
     from prunebook import LayerDistances
     from transformers import PreTrainedModel
 
@@ -68,14 +67,13 @@ def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int
             if 'embed' not in name: work[i] += n / part * (share if re.search(r'\bexperts\b', name) else 1)
     return LayerSizes(tuple(count), tuple(size), tuple(work), *other, head)
 
-def model_sizes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> LayerSizes:
-    "The sizes of a loaded model, bytes in its own type or in `dtype`. Tied weights count once"
+def model_sizes(model: PreTrainedModel) -> LayerSizes:
+    "The sizes of a loaded model. Tied weights count once"
     stack = LayerStack(model)
     place = re.compile(rf'{re.escape(stack.path)}\.(\d+)\.')
     packed = lambda p: 2 * p.element_size() if type(p).__name__ == 'Params4bit' else 1  # two numbers to a byte
     layer = lambda name: int(m[1]) if (m := place.match(name)) else None
-    size = lambda p: p.numel() * dtype.itemsize if dtype else p.nbytes
-    parts = [(k, layer(k), p.numel() * packed(p), size(p)) for k, p in model.named_parameters()]
+    parts = [(k, layer(k), p.numel() * packed(p), p.nbytes) for k, p in model.named_parameters()]
     return sizes_of_parts(parts, len(stack), stack.config.to_dict(), stack.config.hidden_size * stack.vocab_size)
 
 # %% ../../nbs/reference/pruning/budget.ipynb #ecfeae60

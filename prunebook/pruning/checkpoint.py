@@ -11,8 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..model.assets import ASSETS, allowed_models, check_hub, fetch
-from ..core import PrunebookError, existing_folder, explained, first_line, free_place, new_folder, printable
-from ..core import read_json, redact, refuse
+from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
+from ..core import printable, read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
 from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
 from ..model.stack import Block, LayerStack, show_layers
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['NUMBER', 'Tensor', 'read_header', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'write_json',
-           'write_weights', 'parameters_of', 'files_beside', 'checkpoint_folder', 'check_room', 'model_card',
-           'sound_record', 'prune_checkpoint', 'widen_config', 'save_pruned', 'check_files', 'check_checkpoint']
+           'write_weights', 'files_beside', 'checkpoint_folder', 'model_card', 'sound_record', 'prune_checkpoint',
+           'widen_config', 'save_pruned', 'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ def read_header(file: str | Path) -> list[Tensor]:
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #799e6831
 _INDEX = 'model.safetensors.index.json'
-
 
 def read_tensors(folder: str | Path) -> list[Tensor]:
     """All tensors of a checkpoint, shard by shard. Raises `PrunebookError` if there are none, if they are in pickle, or
@@ -206,28 +205,10 @@ def _copy_bytes(src, dst, start, size):
         start, size = start + n, size - n
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #1c391d37
-def parameters_of(tensors: Sequence[Tensor], quantised: Any = None) -> list[int] | None:
-    """Parameters that each tensor of a checkpoint stands for, by its `quantization_config`. `None` if it hides them,
-    as all methods but bitsandbytes do"""
-    if quantised and not (isinstance(quantised, dict) and quantised.get('quant_method', '') in ('', 'bitsandbytes')):
-        return None
-    named = {t.name: t for t in tensors}
-    def number(t):
-        if not quantised: return prod(t.shape)
-        if re.search(r'\.(SCB|weight_format|weight\.(absmax|quant_map|nested_.*|quant_state\..*))$', t.name): return 0
-        state = next((o for k in ('nf4', 'fp4') if (o := named.get(f'{t.name}.quant_state.bitsandbytes__{k}'))), None)
-        if state is None: return prod(t.shape)
-        try:
-            with open(state.file, 'rb') as f:
-                f.seek(state.start)
-                return prod(json.loads(f.read(min(state.size, 2**16)))['shape'])
-        except (OSError, ValueError, KeyError, TypeError): return 2 * t.size
-    return [number(t) for t in tensors]
-
 def _count(tensors, quantised):
-    "Parameters (`None` if unknown) and bytes, for the record"
-    each = parameters_of(tensors, quantised)
-    return dict(parameters=None if each is None else sum(each), bytes=sum(t.size for t in tensors))
+    "Parameters (`None` where packed weights hide their number) and bytes, for the record"
+    parameters = None if quantised else sum(prod(t.shape) for t in tensors)
+    return dict(parameters=parameters, bytes=sum(t.size for t in tensors))
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #8f51b8ee
 _weight_endings = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
@@ -260,12 +241,6 @@ def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
     with explained(f'{name}: no such folder, and not on the hub either', allowed_models()):
         from huggingface_hub import snapshot_download
         return Path(snapshot_download(str(name), revision=revision, ignore_patterns=skip))
-
-def check_room(new: Path, dst: Path, need: int) -> None:
-    "Raises `PrunebookError` if the disk of `new` has fewer than `need` bytes free"
-    free = shutil.disk_usage(new).free
-    refuse((need > free, f'{dst} needs {need / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free. Nothing was '
-            'written.'))
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #02cd0a4b
 def _sanitize(text):
@@ -334,7 +309,7 @@ def prune_checkpoint(
     config['prunebook'] = _provenance(plan, config, before, after, str(named), record)
     beside = files_beside(folder)
     with new_folder(dst, force, [folder]) as new:
-        check_room(new, dst, after['bytes'])
+        check_room(dst, after['bytes'])
         write_weights(new, kept, progress)
         for name in beside:
             (new/name).parent.mkdir(exist_ok=True)

@@ -4,13 +4,12 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, json, numbers, operator, re
+import inspect, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, atomic_write, check, explained, public_name, read_json, refuse, whole
+from ..core import Registry, Settings, check, public_name, refuse, whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers, weight_sharing_copy
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _as_allowed, _check_depth, _fit_budget
@@ -23,7 +22,7 @@ __all__ = ['STRATEGIES', 'Plan', 'as_plan', 'Strategy', 'choose_layers', 'prune_
 
 # %% ../../nbs/course/03_pruning.ipynb #51cdfa8d
 @dataclass(frozen=True)
-class Plan:
+class Plan(Settings):
     "Layers to drop out of `depth`, counted from 0. Raises `PrunebookError` if none would go, or none stay"
     layers: tuple[int, ...]       # Dropped
     depth: int                    # Layers before
@@ -43,25 +42,11 @@ class Plan:
         "The layers that stay"
         return [i for i in range(self.depth) if i not in self.layers]
 
-    @property
-    def fraction(self) -> float:
-        "Share of the layers dropped"
-        return len(self.layers) / self.depth
-
     def __len__(self) -> int: return len(self.layers)
     def __iter__(self) -> Iterator[int]: return iter(self.layers)
     def __str__(self) -> str:
         said = f'drop {show_layers(self.layers)} of {self.depth} layers ({self.strategy})'
         return f'{said}: {in_words(self.details["gives"])}' if 'gives' in self.details else said
-
-    def save(self, path: str | Path) -> None:
-        "Write as JSON"
-        atomic_write(path, json.dumps(asdict(self), indent=1) + '\n')
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        "Read a file that `save` wrote. Raises `PrunebookError` for anything else"
-        with explained(f'{path} is no plan', 'Give a file that Plan.save wrote.'): return cls(**read_json(path))
 
 # %% ../../nbs/course/03_pruning.ipynb #54c34af1
 def as_plan(
@@ -199,7 +184,7 @@ def _as_strategy(strategy):
 # %% ../../nbs/course/03_pruning.ipynb #3739eba5
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
-    n: float | None = None,    # How many layers to drop, or their share if below 1; not for a list, or with a budget
+    n: int | None = None,      # How many layers to drop; not for a list, or with a budget
     distances: LayerDistances | None = None,
     depth: int | None = None,  # Layers in the model; taken from `distances`, `model` or `sizes` if they are given
     share: float | None = None,        # Instead of `n`: so large a share of the layers
@@ -224,7 +209,6 @@ def choose_layers(
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     allowed = None if allowed is None else _as_allowed(allowed, depth)
-    if isinstance(n, float) and 0 < n < 1 and share is None: n, share = None, n
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
     if listed:  # checked, but never replaced
         plan = as_plan(strategy, depth)
@@ -256,11 +240,9 @@ def choose_layers(
 
 # %% ../../nbs/course/03_pruning.ipynb #9b893be0
 def _weight_counts(model):
-    "Parameters (`None` where a quantised model packs them in its own way) and bytes; tied weights count once"
-    config = getattr(model.config, 'quantization_config', None) or {}
-    if hasattr(config, 'to_dict'): config = config.to_dict()
-    known = config.get('quant_method', 'bitsandbytes') == 'bitsandbytes'
-    return dict(parameters=model.num_parameters() if known else None, bytes=sum(p.nbytes for p in model.parameters()))
+    "Parameters (`None` where a quantised model packs them) and bytes; tied weights count once"
+    packed = getattr(model.config, 'quantization_config', None)
+    return dict(parameters=None if packed else model.num_parameters(), bytes=sum(p.nbytes for p in model.parameters()))
 
 def _provenance(plan, config, before, after, source=None, more=None):
     """The record of a cut, as plain JSON: of a config or the JSON of one, with the counts before and after the cut. A

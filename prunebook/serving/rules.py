@@ -16,7 +16,7 @@ from ..pruning.budget import Allowed
 if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['STACKS', 'SERVED', 'ServingRule', 'check_stacks', 'config_fields', 'ServingVerdict', 'serving_verdict', 'served_by',
+__all__ = ['STACKS', 'SERVED', 'check_stacks', 'config_fields', 'ServingVerdict', 'serving_verdict', 'served_by',
            'serving_states', 'serving_warning']
 
 # %% ../../nbs/reference/serving/rules.ipynb #ba4c54ef
@@ -25,7 +25,7 @@ STACKS = {'transformers': 'transformers', 'llama.cpp': 'llama.cpp (plain convers
 "Names of the stacks, and how to write them"
 
 @dataclass(frozen=True)
-class ServingRule:
+class _Rule:
     "How a stack derives one part of a layer's kind: a row of rules.csv"
     stack: str                   # Of `STACKS`
     types: str                   # Values of `model_type`, separated by spaces; * for all
@@ -38,7 +38,7 @@ class ServingRule:
     source: str = ''             # Stack, version and file
 
 with (files('prunebook.serving')/'rules.csv').open(encoding='utf-8', newline='') as _file:
-    RULES = [ServingRule(**row | dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|')))))
+    RULES = [_Rule(**row | dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|')))))
              for row in csv.DictReader(_file)]
 
 def _rules_of(stack, model_type):
@@ -75,15 +75,6 @@ def _kinds_of(rule, raw, full):
         case 'sparse':  # every step-th layer is a mixture of experts, except some
             step, dense = full.get('decoder_sparse_step') or 1, full.get('mlp_only_layers') or ()
             return [kinds[i not in dense and (i + 1) % step == 0] for i in range(n)]
-        case 'sliding':  # EXAONE 4: rotary positions only where a window is; everywhere if the model has none
-            some = any(slides) if rule.key == 'layer_types' else value
-            return [kinds[o if some else 2] for o in slides]
-        case 'letters':  # such as LLLG, repeated; without the field, or with a number in it, nothing loads
-            letters = raw.get(rule.key, 1)
-            if not letters: return [kinds[2]] * n
-            if not isinstance(letters, str): return ['none, it stops'] * n
-            return [kinds[letters[i % len(letters)] == 'L'] for i in range(n)]
-        case 'at_depth': return [kinds[o] for o in slides] if n == rule.step else [kinds[2]] * n
         case 'scale': return [f'1/sqrt({full.get("query_pre_attn_scalar") or full["head_dim"]:g})'] * n
         case 'depth':
             wide = full['hidden_size'] // full['num_attention_heads']
@@ -119,7 +110,7 @@ def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, 
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
     kind = inner.get('model_type') or raw['model_type']
     right = _rules_of('transformers', kind)
-    needed = [o.key for o in right.values() if o.how in ('list', 'numbers', 'window', 'sliding')]
+    needed = [o.key for o in right.values() if o.how in ('list', 'numbers', 'window')]
     if kind in _alike_unless and not raw.get(_alike_unless[kind]): needed = []
     angles = 'rope_parameters' in raw or 'rope_theta' in raw or right.get('rotary') and right['rotary'].step
     if not right or all(o in raw for o in needed) and angles: return raw, raw
@@ -193,8 +184,6 @@ def _explain(rule, wrong, right, full):
     if len({o[1:] for o in wrong}) > 1: said += ', or the reverse'
     match rule.how:
         case 'period': said += f' (it assumes a period of {int(rule.step)} from the first layer)'
-        case 'letters': said += f' (it assumes the letters of {rule.key} from the first layer)'
-        case 'at_depth': said += f' (it knows the model by its depth of {rule.step:g})'
         case 'top' | 'base':
             said += f' (it reads {rule.key or "rope_theta"} only at the top of config.json: add it there)'
     if right.effect == 'tensors': return said + '. It does not load'
@@ -226,7 +215,7 @@ def _cheapest(costs, n, places, fits):
     _, found = best.get(len(costs) - n, (0, None))
     return found if found and fits([i for i in range(len(costs)) if i not in found]) else None
 
-_by_place = ('period', 'alike', 'depth', 'letters', 'at_depth')  # a kind follows from the place or the depth
+_by_place = ('period', 'alike', 'depth')  # a kind follows from the place or the depth
 
 def _places(full, n, stacks):
     "Row i, column j: may layer i stand at place j after a cut of `n` layers?"

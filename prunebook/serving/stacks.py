@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, check, disk_errors, existing_folder, explained, first_line, installed
-from ..core import keep_apart, lock, one_of, read_json, recover, refuse, sync
-from ..model.assets import ASSETS, fetch
-from ..model.configs import decoder_config
-from ..pruning.checkpoint import check_files, check_room, read_tensors
+import prunebook as pb
+from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
+from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync
+from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
 from .gguf import TYPES, _check_convertible, _converter, _quantised, _run_job, _runtime
 from .gguf import llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
@@ -40,13 +39,12 @@ came, the engines slowed down, and for a while nobody spoke.
 def probe_ids(folder: str | Path, length: int | None = None, widest: int = 960) -> list[int]:
     """Tokens of a text by the checkpoint's own tokenizer, or random ones if it has none that can read it. Without a
     `length` 256, or 64 more than a sliding window of up to `widest`"""
-    config = read_json(Path(folder)/'config.json')
+    raw, full = config_fields(read_json(Path(folder)/'config.json'))
     if length is None:
-        full = config_fields(config)[1]
         window = max(full.get(k) or 0 for k in ('sliding_window', 'attention_chunk_size'))
         length = window + 64 if 0 < window <= widest else 256
         length = min(length, full.get('max_position_embeddings') or length)
-    rows = decoder_config(config)[0].get('vocab_size', 99)
+    rows = raw.get('vocab_size', 99)
     try:
         from transformers import AutoTokenizer
         tok = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -62,10 +60,9 @@ def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndar
     and the likeliest token, each (T-1,). Raises `PrunebookError` if it cannot load the folder"""
     import torch
     from transformers import AutoModelForCausalLM
-    from prunebook.model.stack import LayerStack
     with explained(f'{folder} cannot be loaded by transformers'):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
-    stack, x = LayerStack(model), torch.tensor(ids)[None]
+    stack, x = pb.LayerStack(model), torch.tensor(ids)[None]
     logp, top = [], []
     with torch.no_grad():
         hidden = stack.body(x).last_hidden_state[0, :-1]
@@ -160,8 +157,8 @@ class Served:
 
     def row(self) -> dict[str, Any]:
         "For a table or JSON"
-        ran = asdict(self.agreement) if self.agreement else {}
-        return dict(stack=self.stack, status=self.status, how=self.how, why=self.why, source=self.rule.source) | ran
+        said = dict(status=self.status, how=self.how, why=self.why, source=self.rule.source)
+        return {k: v for k, v in said.items() if v} | (asdict(self.agreement) if self.agreement else {})
 
 def _judge(rule, how, found):
     """The verdict of a rule and a run together, `found` an `Agreement` or why it failed: the run decides, but a fault
@@ -210,19 +207,17 @@ def serving_report(
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
 _of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q4_k_m=.4)
 
-
 @dataclass(frozen=True)
 class Exported:
     "A GGUF file that was compared with its folder"
     path: Path
     type: str
     bytes: int
-    agreement: Agreement  # Of the file itself
-    plain: Agreement      # Of the unquantised file
+    agreement: Agreement  # Of the file
     allowed: float        # The mean difference that the type may have, in nats a token
 
 def export_gguf(
-    folder: str | Path,     # A checkpoint, pruned or not; or a named model
+    folder: str | Path,     # A checkpoint, pruned or not, as in `checkpoint_folder`
     out: str | Path,        # The file to write
     type: str = 'f16',      # f32, f16, bf16, q8_0 or q4_k_m
     force: bool = False,    # Replace a file that is there
@@ -230,7 +225,7 @@ def export_gguf(
 ) -> Exported:
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
-    folder, out = Path(fetch(str(folder)) if str(folder) in ASSETS else folder), Path(os.path.abspath(out))
+    folder, out = checkpoint_folder(folder), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     _check_convertible(folder)
     faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
@@ -241,7 +236,7 @@ def export_gguf(
            (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
            (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.'))
     size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
-    check_room(out.parent, out, int(size * sum(math.prod(t.shape) for t in read_tensors(folder))))
+    check_room(out, size * sum(math.prod(t.shape) for t in read_tensors(folder)))
     plain_type = type if type in ('f32', 'bf16') else 'f16'
     with disk_errors(out), lock(out):
         recover(out)
@@ -250,13 +245,13 @@ def export_gguf(
             made = to_gguf(folder, new.with_name('plain.gguf'), plain_type, tokenizer=tokenizer)
             if tokenizer: _check_tokens(folder, made)
             want = transformers_scores(folder, ids := probe_ids(folder, widest=4096))
-            plain = found = _within_tolerance(folder, want, made, plain_type, ids)
+            found = _within_tolerance(folder, want, made, plain_type, ids)
             if type == plain_type: made.rename(new)
             else: found = _within_tolerance(folder, want, quantize(made, new, type), type, ids)
             sync(new)
             os.replace(new, out)
             sync(out.parent)
-    return Exported(out, type, out.stat().st_size, found, plain, _allowed(want, type))
+    return Exported(out, type, out.stat().st_size, found, _allowed(want, type))
 
 def _allowed(want, type): return float(_of_types[type] * max(1, -want[0].mean()))
 
