@@ -4,7 +4,7 @@
 
 # %% ../nbs/reference/estimates.ipynb #8fd51463
 from __future__ import annotations
-import math, os
+import math, os, time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -180,12 +180,17 @@ def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
 def _machine_speed(size, b=2, seconds=.25):
     "Operations a second of a matrix product as in the MLP, in units of 1e12, for numbers of `b` bytes"
     import torch
-    from torch.utils.benchmark import Timer
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 'cpu'
     dtype, hidden, inner = {2: torch.bfloat16, 4: torch.float32}[b], min(size.hidden, 4096), min(size.inner, 4096)
     x, w = (torch.ones(n, hidden, device=device, dtype=dtype) for n in (1024, inner))
-    timer = Timer('x @ w.T', globals=dict(x=x, w=w), num_threads=torch.get_num_threads())
-    return 2 * 1024 * hidden * inner / timer.blocked_autorange(min_run_time=seconds).mean / 1e12
+    def products(n):
+        start = time.perf_counter()
+        for _ in range(n): y = x @ w.T
+        y[0, 0].item()  # an accelerator has finished
+        return time.perf_counter() - start
+    products(1)  # prepares the kernels
+    n = max(1, round(seconds / products(1)))
+    return 2 * 1024 * hidden * inner * n / products(n) / 1e12
 
 # %% ../nbs/reference/estimates.ipynb #71f64332
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches
@@ -220,8 +225,9 @@ def estimate(
     disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
                 heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
     rows = []
-    for k in ('similarity', 'prune', 'heal', 'evaluate', 'check', 'export'):
-        how = ('float32', None) if k in ('check', 'export') else (dtype, bits)  # these two load in float32
+    in_ram = () if gpu_gb else ('check', 'export')  # in float32; of another machine's RAM nothing is known
+    for k in ('similarity', 'prune', 'heal', 'evaluate', *in_ram):
+        how = ('float32', None) if k in in_ram else (dtype, bits)
         need = peak_gb(size, k, *how, max(max_length, batch_tokens), r)
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
                          disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,

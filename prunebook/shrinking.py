@@ -240,7 +240,7 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     for o in [o for o in tasks if min_retention is not None and o['chance'] is not None]:
         kept = (o['healed'] - o['chance']) / max(o['parent'] - o['chance'], 1e-9)
         if kept < min_retention: found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
-    if lost := [] if allow_empty else pb.lost_answers(answers['pruned'], answers['healed']):
+    if lost := [] if allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
 

@@ -41,7 +41,7 @@ def test_strategies_by_hand():
     assert {pick('random', seed=s) for s in range(200)} == {(i, i + 1) for i in range(9)}
     assert pick('random', seed=5) == pick('random', seed=5)
     for n in range(1, 10): assert 9 not in pick('simple', n=n)
-    assert pick('simple', n=None, share=.25) == (6, 7, 8)
+    assert pick('simple', n=.25) == pick('simple', n=None, share=.25) == (6, 7, 8)
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -66,7 +66,7 @@ def test_searches_find_the_result_of_trying_everything():
     (dict(strategy='greedy', loss=len), 'needs model'), (dict(strategy='block_influence'), 'needs distances'),
     (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'),
     (dict(strategy=[3], n=None, seed=1), 'no option seed'), (dict(shrae=.2, depth=None), 'no option shrae'),
-    (dict(share=.2), 'share=0.2'), (dict(n=None, share=1.5), 'share=1.5'), (dict(n=.01), 'n=0.01'),
+    (dict(share=.2), 'share=0.2'), (dict(n=None, share=1.5), 'share=1.5'), (dict(n=.01), 'n=0'),
     (dict(depth=None), 'number of layers is not known'),
     (dict(distances=table(7)), '7 layers and the model has 10'), (dict(K=5), 'no option K'),
     (dict(strategy='random', sed=1), 'no option sed')])

@@ -1,8 +1,10 @@
 "Layers: named, and taken out for a moment or for good; no trace left by anything that fails; and fingerprints."
 import copy, itertools
 import numpy as np, pytest, torch
+from transformers import AutoModelForCausalLM
 from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
+from prunebook.model.loading import quantization
 from prunebook.model.stack import fingerprint
 from prunebook.model.stack import LayerStack, check_layers, weight_sharing_copy
 from support.architectures import state
@@ -83,3 +85,12 @@ def test_fingerprint_of_a_kept_run():
     model = torch.nn.Linear(3, 2)
     for p in model.parameters(): p.copy_(torch.arange(p.numel(), dtype=torch.float32).view_as(p))
     assert fingerprint(model) == '902a9de9ca6620bc'
+
+
+def test_fingerprint_in_4_bits(tmp_path):
+    "A forward pass may sort the packed weights anew, and the fingerprint stays"
+    tiny(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantization(4))
+    before = fingerprint(model)
+    model(torch.arange(8)[None])
+    assert fingerprint(model) == before != fingerprint(tiny(hidden_size=64, intermediate_size=128))
