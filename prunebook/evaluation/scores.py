@@ -253,7 +253,7 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #pairdif1
 def load_scores(folder: str | Path) -> Scores:
-    "The scores that `Scores` saved into a folder, by the names of its files. Raises `PrunebookError` if there is nothing"
+    "What `Scores` saved into a folder, by the names of its files. Raises `PrunebookError` if there is nothing"
     found = Scores({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
     refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` kept.'))
     return found
