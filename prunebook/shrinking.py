@@ -15,7 +15,7 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, digest, explained, goes_on, keep_apart, number, one_of
 from .core import check_room, or_none, public_name, read_json, refuse, work_folder
 from .data.texts import text_assets
-from .estimates import model_size
+from .estimates import check_memory, model_size
 from .healing.recipes import RECIPES
 from .model.loading import load_config, own_type
 from .model.stack import show_layers
@@ -125,6 +125,7 @@ def shrink(
     seed: int = 0,                # Of healing, and of the texts that judge
     dry_run: bool = False,        # Give the budget and stop
     force: bool = False,          # Replace the folder if it is there
+    force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
@@ -132,10 +133,10 @@ def shrink(
     it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
     cannot succeed"""
     given = (recipe or SHRINK_RECIPE).replace(seed=seed)
-    check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
-    size, n, recipe, texts, judge = _ready(model, drop, data, column, minutes, serve, gguf, given, tasks, n_questions)
+    size, n, recipe, texts, judge = _ready(model, drop, data, column, minutes, serve, gguf, given, tasks, n_questions,
+                                           None if dry_run or force_memory else kwargs)
     if dry_run: return pb.estimate(size, recipe=recipe)
     check_room(out, 8 * size.parameters)
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), [model, data])
@@ -184,10 +185,11 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
-def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_questions):
+def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_questions, load):
     "The size of the model, the layers to drop, the recipe and the texts of both sides, if all of it can work"
     from prunebook.evaluation.tasks import ready_tasks
     if serve: check_stacks(serve)
+    check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
     ready_tasks(tasks, n_questions)
@@ -199,6 +201,9 @@ def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_que
     if minutes:
         usual = pb.estimate(size, recipe=recipe).set_index('command').minutes['heal']
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
+    if load is not None:
+        dtype = str(load.get('dtype', 'auto')).removeprefix('torch.')
+        check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe, teacher=model)
     return size, n, recipe, texts, judge
 
 def _fits(recipe, texts, tok, window):

@@ -87,3 +87,10 @@ def test_a_file_for_llama_cpp(given, tmp_path):
     assert not done.problems and done.use[-1] == f"llama-server -m {tmp_path/'out'/'model.gguf'}"
     with open(tmp_path/'out'/'model.gguf', 'rb') as f: assert f.read(4) == b'GGUF'
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
+
+
+def test_memory_is_judged_before_loading(given, monkeypatch):
+    monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=1e-6))
+    with pytest.raises(PrunebookError, match='GB of memory'): shrink(**given)
+    assert not given['out'].exists()
+    assert not shrink(**given, force_memory=True).problems
