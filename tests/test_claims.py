@@ -175,3 +175,9 @@ def test_the_page_of_claims_shows_these_verdicts():
     for key, o in found.items():
         fallen = o.word in ('holds', 'fails') and not o.stands
         assert words[key].startswith(o.word) and words[key].endswith('†') == fallen, key
+
+
+def test_questions_asked_in_another_way_are_no_task_of_the_claims():
+    run = open_run(Path(__file__).parents[1]/'nbs'/'results'/'qwen2.5-coder-1.5b')
+    assert 'arc_easy:scoring=letter' in run.tasks()
+    assert not [o for o in run.findings if 'scoring=' in o.task]

@@ -94,3 +94,11 @@ def test_memory_is_judged_before_loading(given, monkeypatch):
     with pytest.raises(PrunebookError, match='GB of memory'): shrink(**given)
     assert not given['out'].exists()
     assert not shrink(**given, force_memory=True).problems
+
+
+def test_lost_answers_are_those_of_the_parent():
+    "A cut that had lost its answers before healing does not excuse them"
+    answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})
+    loss = [dict(measure='loss', change=0.)]
+    assert 'Who?' in shrinking._failed(loss, answers, None, None, allow_empty=False)[0]
+    assert not shrinking._failed(loss, answers, None, None, allow_empty=True)
