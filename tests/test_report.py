@@ -105,7 +105,7 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path):
         made.add('s', score, 'similarity' if n else 'none', n)
     table = pd.read_csv(made.root/'results.csv', dtype=str, keep_default_na=False)
     table.assign(source=str(tmp_path/'mine.jsonl')).to_csv(made.root/'results.csv', index=False)
-    book = _run_pages(made.root, ['gsm8k'], progress=False)['gsm8k']
+    book = _run_pages(made.root, ['figure2'], progress=False)['figure2']
     assert 'secret' not in json.dumps(book.cells)
 
 

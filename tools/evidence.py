@@ -2,7 +2,7 @@
 
 Each run is a folder of nbs/results that holds several sweeps. A run that was stopped goes on where it was; one that is
 whole is read and left alone. `--only NAME` makes one sweep, `--list` shows them all. One run at a time: each uses all
-cores. The page discoveries/design says what the newer ones ask, and what counts as an answer.
+cores. The page reference/paper/criteria says what the newer ones ask, and what counts as an answer.
 """
 import argparse
 import json
