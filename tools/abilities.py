@@ -1,10 +1,10 @@
 """Which healing brings written answers back? `python tools/abilities.py` makes or resumes the arms of experiment M.
 
-The design, written before the first row, is on the page reference/paper/criteria. An arm is a cut of
-Qwen2.5-Coder-1.5B, the texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a
-file a task, which are read and left alone; its healing works in a folder of --work and goes on there after a stop.
-`--only ARM …` makes some arms, `--tasks TASK …` some of their scores, `--list` shows what is there, `--publish` writes
-all of it into nbs/results, `--smoke` runs the same on the demo model in a minute. One run at a time.
+The design, written before the first row, is on the page discoveries/design. An arm is a cut of Qwen2.5-Coder-1.5B, the
+texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a file a task, which are read
+and left alone; its healing works in a folder of --work and goes on there after a stop. `--only ARM …` makes some arms,
+`--tasks TASK …` some of their scores, `--list` shows what is there, `--publish` writes all of it into nbs/results,
+`--smoke` runs the same on the demo model in a minute. One run at a time.
 """
 import argparse
 import inspect
@@ -111,7 +111,8 @@ def main(argv=None):
             answers = args.work/'answers.jsonl'
             asked = prompts(most) + ([o['question'] for o in load_questions('sums', n=12)] if args.smoke else [])
             if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
-            texts = load_texts(answers)
+            said = load_texts(answers)  # prompt and answer together must fit into a row
+            texts = [o for o, d in zip(said, documents(said, tok, 10**6)) if len(d.ids) <= size[1]]
         else: texts = load_texts('demo', 'healing')
         recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=5e-4, packing='packed',
                                seed=arm.seed, objective=arm.objective)
