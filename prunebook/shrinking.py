@@ -203,7 +203,7 @@ def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_que
         recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
     if load is not None:
         dtype = str(load.get('dtype', 'auto')).removeprefix('torch.')
-        check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe, teacher=model)
+        check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe)
     return size, n, recipe, texts, judge
 
 def _fits(recipe, texts, tok, window):

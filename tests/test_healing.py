@@ -5,10 +5,11 @@ import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.trainer as trainer
-from prunebook import PrunebookError, heal, prune_model
+from prunebook import PrunebookError, heal, heal_checkpoint, prune_model
 from prunebook.core import read_json
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
+from prunebook.healing.recipes import RECIPES
 from prunebook.healing.trainer import OrderedTrainer
 from prunebook.pruning.checkpoint import save_pruned
 from support.fsdp import launch
@@ -17,6 +18,22 @@ from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokeniz
 
 @pytest.fixture(scope='module')
 def pruned(): return prune_model(tiny(), [2, 3])
+
+
+def test_the_recipe_of_the_command_line_is_the_usual_one(pruned, tmp_path, monkeypatch):
+    "Not the 5000 steps of the paper"
+    seen = []
+    def stop(*args, config=None, **kw):
+        seen.append(config or args[2])
+        raise KeyboardInterrupt
+    save_pruned(pruned, tokenizer(), tmp_path/'p')
+    for step, call in (('_check_input', lambda: heal(pruned, tokenizer(), texts())),
+                       ('heal', lambda: heal_checkpoint(str(tmp_path/'p'), tmp_path/'out', texts()))):
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(f'prunebook.healing.healing.{step}', stop)
+            call()
+    usual = RECIPES['packed']
+    assert [(o.steps, o.packing, o.max_length) for o in seen] == [(usual.steps, 'packed', usual.max_length)] * 2
 
 
 # Methods

@@ -5,6 +5,7 @@ import pytest
 from prunebook import shrinking
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
+from prunebook.estimates import model_size, peak_gb
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
@@ -94,6 +95,16 @@ def test_memory_is_judged_before_loading(given, monkeypatch):
     with pytest.raises(PrunebookError, match='GB of memory'): shrink(**given)
     assert not given['out'].exists()
     assert not shrink(**given, force_memory=True).problems
+
+
+def test_the_parent_counts_once(given, monkeypatch):
+    "It teaches from the memory that it is cut in, so the need is that of healing, as `estimate` says"
+    need = peak_gb(model_size(given['model']), 'heal', recipe=RECIPE.replace(objective='distill'))
+    def loaded(*a, **kw): raise KeyboardInterrupt
+    monkeypatch.setattr('prunebook.load_model', loaded)
+    for share, error in ((1 - 1e-9, PrunebookError), (1 + 1e-9, KeyboardInterrupt)):
+        monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=need * share))
+        with pytest.raises(error): shrink(**given | dict(recipe=RECIPE.replace(objective='distill')))
 
 
 def test_lost_answers_are_those_of_the_parent():

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
-from prunebook.paper.runs import _arrow_schema
+from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, sweep
-from prunebook.paper.verify import _HONEST, at_most, deviation, is_rejected, verify
+from prunebook.paper.verify import _HONEST, at_most, deviation, is_rejected, verify, verify_card, verify_runs
+from prunebook.pruning.checkpoint import model_card
+from prunebook.pruning.strategies import prune_model
 from support.tiny import Letters, letter_texts, questions, tiny, write_rows
 
 results = Path(__file__).parents[1]/'nbs'/'results'
@@ -166,6 +168,35 @@ def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_pat
     config['prunebook']['measured']['rows'][0]['value'] -= .05
     (folder/'config.json').write_text(json.dumps(config))
     assert main(['check', str(folder), '--claims', run]) == 1 and 'something else' in capsys.readouterr().out
+
+
+def test_runs_without_such_rows_are_left_out(run, judge, monkeypatch, capsys):
+    shutil.copytree(run, run.parent/'second')
+    table = pd.read_csv(run/'results.csv', dtype=str, keep_default_na=False)
+    table[table.strategy != 'middle'].to_csv(run/'results.csv', index=False)
+    seen = []
+    def verified(folder, minutes, seed, claim, row):
+        seen.append(Path(folder).name)
+        return judge(folder, row=row, **dict(model='nowhere/model') if len(seen) == 2 else {})
+    monkeypatch.setattr('prunebook.paper.verify.verify', verified)
+    assert verify_runs(run.parent, row=['middle'])['verdict_of'] == '1 of 1 runs' and seen == ['second']
+    seen.clear()
+    found = verify_runs(run.parent, row=['simple'])
+    assert seen == ['run', 'second'] and found['verdict'] == 'confirmed' and found['verdict_of'] == '1 of 2 runs', found
+    for asked, named in ((dict(row=['poetry']), 'poetry'), (dict(claim='C2'), 'distances')):
+        with pytest.raises(PrunebookError, match=named): verify_runs(run.parent, **asked)
+
+
+@pytest.mark.parametrize('shift, verdict', [(0, 'not verifiable here'), (.01, 'rejected')])
+def test_a_healed_card_is_not_rejected_for_its_weights(run, tmp_path, shift, verdict):
+    "The run's numbers are of the cut before healing, so the weights differ, unless the card does not quote the run"
+    measured = measured_cut(run, [4])
+    measured['rows'][0]['value'] += shift
+    small = prune_model(tiny('llama', 6, **WHO), [4], record=dict(measured=measured))
+    healed = small.config.prunebook | dict(healed=dict(steps=1))
+    assert '--claims' in model_card(small.config.prunebook) and '--claims' not in model_card(healed)
+    (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=healed)))
+    assert verify_card(tmp_path, run).verdict == verdict
 
 
 def test_the_rule_keeps_its_promise():

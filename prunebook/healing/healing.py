@@ -17,7 +17,7 @@ from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
 from .methods import METHODS, OBJECTIVES, _four_bits, _target_names, cut_record, frozen_copy
-from .recipes import HealingConfig, settings_that_count
+from .recipes import RECIPES, HealingConfig, settings_that_count
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
@@ -201,7 +201,7 @@ def heal(
     model: PreTrainedModel | str | Path, # Pruned, with 16- or 32-bit weights; it stays as it is. Or its checkpoint
     tokenizer: PreTrainedTokenizerBase | None,  # `None`: the checkpoint's own
     texts: Sequence[str | dict[str, Any]],  # To train on: documents, conversations, or both; see `documents`
-    config: HealingConfig | None = None, # The recipe; `None` is the defaults
+    config: HealingConfig | None = None, # The recipe; `RECIPES['packed']` if `None`
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with loss, real tokens a second and time left
     teacher: PreTrainedModel | str | None = None,  # The unpruned model, for objectives and methods that learn from it
@@ -215,7 +215,7 @@ def heal(
     and when a single row does not fit"""
     from prunebook.healing.packing import Conversation, documents, training_rows
     from prunebook.healing.trainer import on_first, preserve_global_state
-    config, on_disk, save = config or HealingConfig(), isinstance(model, (str, Path)), out is not None
+    config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     config.check_teacher(teacher)
     reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
     if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
@@ -267,7 +267,7 @@ def heal_checkpoint(
     model: str,                    # A pruned checkpoint, as in `load_model`
     out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
     texts: Sequence[str | dict[str, Any]] = (),  # As in `heal`
-    config: HealingConfig | None = None,
+    config: HealingConfig | None = None,         # As in `heal`
     judge: dict[str, Sequence[str]] | None = None,  # Texts for the loss before and after, by their name on the card
     teacher: str | None = None,    # As in `heal`
     prompts: Any = None,           # Instead of texts: heal on the teacher's answers to these, as in `write_answers`
@@ -284,7 +284,7 @@ def heal_checkpoint(
     from prunebook.evaluation.losses import text_loss
     from prunebook.healing.teacher import self_data
     from prunebook.healing.trainer import fully_sharded
-    config, first = config or HealingConfig(), not process().rank
+    config, first = config or RECIPES['packed'], not process().rank
     on_disk = kwargs.get('bits') == 4 or fully_sharded()
     refuse((on_disk and (kwargs.get('revision') or kwargs.get('trust_remote_code')), '--bits 4 and FSDP heal a '
             'checkpoint on disk. Give its folder, and leave out --revision and --trust-remote-code.'),

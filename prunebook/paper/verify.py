@@ -66,10 +66,14 @@ def _chosen(folder, claim, words):
         table = table.merge(claim_rows(folder, claim)[KEYS])
     has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers), 'healed' if o.healed else 'unhealed'}
            for o in table.itertuples()]
-    table = table[[words <= o for o in has]].reset_index(drop=True)
-    refuse((table.empty, f'{folder} has no such row: claim {claim}, row {" ".join(sorted(words))}. Name a claim, or a '
-            'sweep, a strategy, n, a task, "healed" or "unhealed".'))
-    return table
+    return table[[words <= o for o in has]].reset_index(drop=True)
+
+def _check_found(found, folder, claim, words):
+    "Raises `PrunebookError` unless rows were found"
+    refuse((not found and claim in ('C1', 'C2'), f'claim {claim}: the distances of a run decide it, and none of its '
+            'rows. `prunebook similarity` measures them again.'),
+           (not found, f'{folder} has no such row: claim {claim}, row {" ".join(sorted(map(str, words)))}. Name a '
+            'claim, or a sweep, a strategy, n, a task, "healed" or "unhealed".'))
 
 # %% ../../nbs/paper/trust.ipynb #trust040
 @dataclass
@@ -232,6 +236,7 @@ def verify(
     folder, record = Path(run), read_record(run)
     check_files(folder)
     table, counts = _chosen(folder, claim, row), {}
+    _check_found(len(table), folder, claim, row)
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
     items = _items_by_key(folder/_FILES['items']) if (folder/_FILES['items']).exists() else {}
     try:
@@ -291,8 +296,11 @@ def verify_card(
     record = read_json(Path(folder)/'config.json').get('prunebook') or {}
     layers, said = record.get('dropped', []), record.get('measured') or {}
     refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
-    def rejected(why): return Verification('rejected', why, Path(run).name, 0, 0., pd.DataFrame())
-    if said['rows'] != measured_cut(run, layers)['rows']: return rejected('the card says something else than the run')
+    def without_draw(word, why): return Verification(word, why, Path(run).name, 0, 0., pd.DataFrame())
+    if said['rows'] != measured_cut(run, layers)['rows']:
+        return without_draw('rejected', 'the card says something else than the run')
+    if record.get('healed'):
+        return without_draw('not verifiable here', 'its numbers are of the cut before healing changed the weights')
     stored = [o.removeprefix('torch.') for o in read_run(run).dtype]
     model, tokenizer = _load(read_record(run), None, None, stored, progress)
     stack, dtype = pb.LayerStack(model), str(model.dtype).removeprefix('torch.')
@@ -300,23 +308,28 @@ def verify_card(
     with stack.view([i for i in range(len(stack)) if i not in layers]) as small:
         same = fingerprint(small) == fingerprint(pruned)
     del pruned
-    if not same: return rejected("the weights are not those of the run's model without these layers")
+    if not same: return without_draw('rejected', "the weights are not those of the run's model without these layers")
     return verify(run, minutes, seed, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
                   progress=progress)
 
 # %% ../../nbs/paper/trust.ipynb #verruns1
-def verify_runs(folder: str | Path | None = None, minutes: float = 10, seed: int | None = None, **how: Any
-                ) -> dict[str, Any]:
-    """`verify` of a run, or of the runs in a folder (by default those of the book), with one seed, in so many minutes
-    together: the verdict on all of them, those on each run and row, and what other rows lack"""
+def verify_runs(folder: str | Path | None = None, minutes: float = 10, seed: int | None = None,
+                claim: str | None = None, row: Sequence[str] = (), **how: Any) -> dict[str, Any]:
+    """`verify` of a run, or of those in a folder (by default those of the book) that have such rows, with one seed, in
+    so many minutes together: the verdict, of how many runs it is, those on each run and row, and what other rows
+    lack"""
     place, found = Path(folder or Path(pb.__file__).parents[1]/'nbs'/'results'), []
     runs = [place] if (place/'run.json').exists() else sorted(o.parent for o in place.glob('*/run.json')) or [place]
+    if len(runs) > 1 and (claim or row):
+        runs = [o for o in runs if len(_chosen(o, claim, row))]
+        _check_found(runs, place, claim, row)
     for o in runs:
-        found.append(verify(o, minutes / len(runs), seed, **how))
+        found.append(verify(o, minutes / len(runs), seed, claim, row, **how))
         seed = found[0].seed
     rows, no = [dict(run=o.run) | r for o in found for r in o.rows.to_dict('records')], 'not verifiable here'
     words = [o.verdict for o in found]
     return dict(rows=[{k: v for k, v in r.items() if k != 'reason' or v} for r in rows if r['verdict'] != no],
                 runs=[dict(run=o.run, verdict=o.verdict, reason=o.reason, seconds=o.seconds) for o in found],
                 lacking=dict(Counter(r['reason'] for r in rows if r['verdict'] == no)),
-                verdict=next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), no), seed=seed)
+                verdict=(word := next((o for o in ('rejected', 'undecided', 'confirmed') if o in words), no)),
+                verdict_of=f'{words.count(word)} of {len(words)} runs', seed=seed)

@@ -264,9 +264,10 @@ def model_card(record: dict[str, Any]) -> str:
     if served: rows['Serving'] = f'{served} (by rules, against transformers)'
     said, run = [], record.get('measured') or {}
     if run.get('rows'):
+        more = ('Healing has changed the weights since.' if record.get('healed') else
+                '`prunebook check FOLDER --claims RUN` scores some of the items again.')
         said = ['## Measured', '',
-                f'In the run {_sanitize(run["run"])}, of the model without these layers, not healed. '
-                '`prunebook check FOLDER --claims RUN` scores some of the items again.', '',
+                f'In the run {_sanitize(run["run"])}, of the model without these layers, not healed. {more}', '',
                 '| task | value | 95 % interval |', '|---|---|---|',
                 *(f'| {_sanitize(o["task"])} | {o["value"]:.4g} | {o["low"]:.4g} to {o["high"]:.4g} |'
                   for o in run['rows']), '']
