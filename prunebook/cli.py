@@ -401,11 +401,14 @@ def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
     if not after: return {}
     found = dict(answers={k: dict(before=before[k], after=v) for k, v in after.items()} if before else after)
-    lost = pb.lost_answers(before, after) if before else [k for k, v in after.items() if not v.strip()]
+    lost = pb.lost_answers(before or dict.fromkeys(after, 'unknown'), after)
     if not lost or allow_empty: return found
-    return found | dict(warning=f'the model lost its answer to {" and ".join(map(repr, lost))}: it is empty or repeats '
-                        'itself. Heal again with --config gentle, more texts or another seed, or accept it with '
-                        '--allow-empty.')
+    prompts = ' and '.join(map(repr, lost))
+    return found | dict(warning=(
+        f'the model lost its answer to {prompts}: it is empty or repeats itself. Heal again with --config gentle, more '
+        'texts or another seed, or accept it with --allow-empty.' if before else
+        f'the answer to {prompts} is empty or repeats itself. Give the unpruned model (--parent) to see whether it did '
+        'better, or accept it with --allow-empty.'))
 
 # %% ../nbs/reference/cli.ipynb #shrinkco
 @command('prunebook shrink demo small --drop 10%', like='shrinking:shrink')

@@ -220,8 +220,9 @@ def estimate(
         have, batch_tokens = sum(memory_gb().values()), token_budget(batch_tokens)
         speed = speed or _machine_speed(size, _number_bytes(size, dtype, bits))
     tokens, trained = n_texts * max_length, r.steps * r.batch_size * r.max_length
+    teaching = work(size, 'evaluate', trained) * SLOWER['heal'] / SLOWER['evaluate'] if r.needs_teacher else 0
     took = dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
-                heal=work(size, 'heal', trained, r.gradient_checkpointing)) if speed else {}
+                heal=work(size, 'heal', trained, r.gradient_checkpointing) + teaching) if speed else {}
     disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
                 heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
     rows = []

@@ -4,7 +4,7 @@
 
 # %% ../nbs/reference/shrinking.ipynb #shr00003
 from __future__ import annotations
-import html, json, math, os, random, shutil, time
+import html, json, math, os, random, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from .core import PrunebookError, atomic_write, check, digest, explained, goes_on, keep_apart, number, one_of
-from .core import check_room, or_none, public_name, read_json, refuse, work_folder
+from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
+from .core import goes_on, keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
+from .core import whole, work_folder
 from .data.texts import text_assets
-from .estimates import check_memory, model_size
+from .estimates import check_memory, layer_sizes, model_size
 from .healing.recipes import RECIPES
-from .model.loading import load_config, own_type
+from .model.loading import check_precision, load_config, own_type
 from .model.stack import show_layers
-from .pruning.budget import NotAllowed
+from .pruning.budget import NotAllowed, as_budget
 from .serving.gguf import TYPES, llama_cpp
 from .serving.rules import check_stacks
 if TYPE_CHECKING:
@@ -34,28 +35,29 @@ __all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', '
 def _window(model):
     return getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 2048
 
-def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any], n: int,
-                   serve: Sequence[str] = (), progress: bool = True) -> list[dict[str, Any]]:
-    """Cuts of `n` layers by the distance, the middle and the single-layer losses that the stacks in `serve` can run:
-    rule, dropped, and loss (nats a token), the best first. A quarter of the texts compares them, the rules read the
-    others"""
+def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any],
+                   n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any
+                   ) -> list[dict[str, Any]]:
+    """Cuts of `n` layers, or for a budget as in `choose_layers`, by the distance, the middle and the single-layer
+    losses that the stacks in `serve` can run: rule, dropped, and loss (nats a token), the best first. A quarter of the
+    texts compares them, the rules read the others"""
     from prunebook.evaluation.losses import cut_losses
     depth, texts = len(pb.LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = pb.served_by(serve, model.config) if serve else None
     longest = min(512, _window(model))
     run = dict(max_length=min(256, longest), progress=progress)
+    without_one = [[o for o in range(depth) if o != l] for l in range(depth)]
+    alone = [o.value for o in cut_losses(model, tokenizer, texts[:8], without_one, **run)]
 
     def single_losses(n, depth):
         "The layers whose removal alone costs the least"
-        keeps = [[o for o in range(depth) if o != l] for l in range(depth)]
-        losses = [o.value for o in cut_losses(model, tokenizer, texts[:8], keeps, **run)]
-        return pb.Plan(sorted(range(depth), key=losses.__getitem__)[:n], depth, 'single_losses', dict(influence=losses))
+        return pb.Plan(sorted(range(depth), key=alone.__getitem__)[:n], depth, 'single_losses', dict(influence=alone))
 
     distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
     plans = {}
     for k, rule in dict(similarity='similarity', middle='middle', single_losses=single_losses).items():
-        with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed)
+        with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed, **budget)
     losses = cut_losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
     found = [dict(rule=k, dropped=sorted(o), loss=s.value) for (k, o), s in zip(plans.items(), losses)]
     return sorted(found, key=lambda o: o['loss'])
@@ -110,10 +112,14 @@ SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-
 def shrink(
     model: str,                   # demo or another model that has a name, a hub id or a checkpoint
     out: str | Path,              # Folder for the smaller model, its table and report.html
-    drop: str | float | int = '25%',  # Layers to drop: a share or a number
+    drop: str | float | int | None = None,  # Layers to drop: a share or a number (default: 25%)
+    params: float | None = None,  # Instead: drop as few layers as leave at most so many parameters
+    gb: float | None = None,      # Or as leave at most so many GB of weights
+    speedup: float | None = None, # Or as predict generation at least so many times as fast
     data: str = 'demo',           # Your texts or conversations, in a file or as in `load_texts`; a fifth judges
     column: str = 'text',         # The column or field of them that holds the text
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
+    tokens: int | None = None,    # Instead: tokens to heal on
     serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
     recipe: HealingConfig | None = None,  # Of healing; `SHRINK_RECIPE` if `None`
@@ -123,31 +129,42 @@ def shrink(
     min_retention: float | None = None,   # Gate: least share of each task's accuracy above chance that it keeps
     allow_empty: bool = False,    # Keep a model that lost its answers in the chat template
     seed: int = 0,                # Of healing, and of the texts that judge
-    dry_run: bool = False,        # Give the budget and stop
+    dry_run: bool = False,        # Check all that a run would, give the budget, and stop
     force: bool = False,          # Replace the folder if it is there
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
+    dtype: Any = 'auto',          # Type of the weights: auto, bfloat16, float16 or float32
+    revision: str | None = None,  # Revision of a model on the hub
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
     """A pruned, healed, judged and checked model in one call. An interrupted call with the same arguments goes on where
     it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
     cannot succeed"""
     given = (recipe or SHRINK_RECIPE).replace(seed=seed)
-    check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
-    check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
-    size, n, recipe, texts, judge = _ready(model, drop, data, column, minutes, serve, gguf, given, tasks, n_questions,
-                                           None if dry_run or force_memory else kwargs)
-    if dry_run: return pb.estimate(size, recipe=recipe)
-    check_room(out, 8 * size.parameters)
+    kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
+    refuse((process().world > 1, 'shrink is one process, and a launcher started several. Start it without: '
+            'device_map="auto" spreads the layers over all GPUs.'))
+    _check_gates(tasks, n_questions, max_added_loss, min_retention)
+    limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
+    size = model_size(model, revision)
+    n, budget = _check_cut(model, size, drop, limits, serve, gguf, kwargs)
+    texts, judge = _split_data(data, column, seed)
+    recipe = _check_healing(model, size, given, minutes, tokens, force_memory, kwargs)
+    free_place(out, force, [model, data])
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), [model, data])
-    asked = dict(command='shrink', model=public_name(model), n=n, data=public_name(data), texts=digest(texts, judge),
-                 serve=list(serve), gguf=gguf, recipe=digest(asdict(given)), minutes=minutes,
-                 tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
+    check_room(out, 8 * size.parameters)
+    if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
+    if dry_run: return needs
+    if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
+    asked = dict(command='shrink', model=public_name(model), n=n, budget=limits, data=public_name(data),
+                 texts=digest(texts, judge), serve=list(serve), gguf=gguf, recipe=digest(asdict(given)),
+                 minutes=minutes, tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
+                 load=str(sorted(kwargs.items())))
     with work_folder(out, asked, goes_on(out, asked), force, [model, data]) as work:
         whole, tok = pb.load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         recipe = _fits(recipe, texts, tok, min(2048, _window(whole)))
-        cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress))
+        cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
         small = pb.prune_model(whole, cuts[0]['dropped'])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
@@ -170,7 +187,7 @@ def shrink(
         atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
         atomic_write(work/'report.html', _report(done, work/'loss.png'))
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
-        shutil.rmtree(work/'healing')
+        discard(work/'healing', out)  # in one step: half of it could not be resumed
         for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink()  # the last says go on
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
@@ -185,26 +202,51 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
-def _ready(model, drop, data, column, minutes, serve, gguf, recipe, tasks, n_questions, load):
-    "The size of the model, the layers to drop, the recipe and the texts of both sides, if all of it can work"
+def _check_gates(tasks, n_questions, max_added_loss, min_retention):
+    "Raises `PrunebookError` for gates and tasks that cannot judge the result"
     from prunebook.evaluation.tasks import ready_tasks
-    if serve: check_stacks(serve)
+    check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
+    check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
+    kinds = {k: o.kind for k, o in ready_tasks(tasks, n_questions).items()}
+    beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
+    refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'),
+           (bare and min_retention is not None, f'min_retention={min_retention}: {", ".join(bare)} has no level of '
+            'chance. Leave it out of the tasks, and limit the loss (max_added_loss).'))
+
+def _split_data(data, column, seed):
+    "The texts to heal on, and those to judge on"
+    if text_assets(data): return pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
+    return split_texts(pb.load_texts(data, column=column), seed)
+
+def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
+    "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
+    dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
+    check_precision(dtype, bits)
     check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
+    check(or_none(whole(1)), tokens=tokens)
+    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'),
+           (bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
+            'step (prunebook heal --bits 4).'))
+    if minutes:
+        usual = pb.estimate(size, dtype, bits, recipe=recipe).set_index('command').minutes['heal']
+        recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
+    if tokens: recipe = recipe.replace(steps=math.ceil(tokens / (recipe.batch_size * recipe.max_length)))
+    if not force_memory: check_memory(model, 'heal', dtype, bits, load.get('revision'), recipe=recipe)
+    return recipe
+
+def _check_cut(model, size, drop, limits, serve, gguf, load):
+    "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
+    if serve: check_stacks(serve)
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
-    ready_tasks(tasks, n_questions)
-    if text_assets(data): texts, judge = pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
-    else: texts, judge = split_texts(pb.load_texts(data, column=column), recipe.seed)
-    size = model_size(model)
-    n = layers_to_drop(drop, size.depth)
-    if serve: pb.served_by(serve, load_config(model).get_text_config(decoder=True))  # do they know the model?
-    if minutes:
-        usual = pb.estimate(size, recipe=recipe).set_index('command').minutes['heal']
-        recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
-    if load is not None:
-        dtype = str(load.get('dtype', 'auto')).removeprefix('torch.')
-        check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe)
-    return size, n, recipe, texts, judge
+    about = {k: load[k] for k in ('revision', 'token', 'trust_remote_code') if load.get(k)}
+    allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
+    if not limits: return layers_to_drop('25%' if drop is None else drop, size.depth), {}
+    refuse((drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
+    as_budget(**limits)
+    budget = limits | dict(sizes=layer_sizes(model, load.get('revision')))
+    pb.choose_layers('simple', allowed=allowed, **budget)  # is there a cut at all?
+    return None, budget
 
 def _fits(recipe, texts, tok, window):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
@@ -228,7 +270,8 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
     for name, found in (dict(loss=losses) | by_task).items():
         change = pb.compare(found['parent'], found['healed'])
         rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
-                         low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None)))
+                         low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None),
+                         parent_low=found['parent'].low))
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
         model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
@@ -242,9 +285,11 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     found, (loss, *tasks) = [], [o for o in table if 'change' in o]
     if max_added_loss is not None and loss['change'] > max_added_loss:
         found.append(f"the loss rose by {loss['change']:.3f} nats, and {max_added_loss} are allowed")
-    for o in [o for o in tasks if min_retention is not None and o['chance'] is not None]:
-        kept = (o['healed'] - o['chance']) / max(o['parent'] - o['chance'], 1e-9)
-        if kept < min_retention: found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
+    for o in tasks if min_retention is not None else ():
+        if o['chance'] is None or o['parent_low'] <= o['chance']:
+            found.append(f"{o['measure']}: the parent is not above chance, so nobody can say what is kept of it")
+        elif (kept := (o['healed'] - o['chance']) / (o['parent'] - o['chance'])) < min_retention:
+            found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
     if lost := [] if allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found

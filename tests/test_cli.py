@@ -3,7 +3,7 @@ written, your own texts without the demo's, and a clean end in every case."""
 import json, os, random, shutil, signal, subprocess, sys, time
 import numpy as np, pytest
 from prunebook import HealingConfig
-from prunebook.cli import COMMANDS, main, parser
+from prunebook.cli import COMMANDS, _answers, main, parser
 from prunebook.similarity.distances import LayerDistances
 from prunebook.pruning.strategies import prune_model
 from support.tiny import letter_tokenizer, save, texts, tiny
@@ -177,6 +177,27 @@ def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
     ok('estimate', model)
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
     assert str(own) not in (tmp_path/'w'/'run.json').read_text()
+
+
+def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, capsys):
+    words = ['shrink', own/'model', tmp_path/'out', '--drop', '1', '--data', own/'texts.txt', '--tasks',
+             own/'mine.jsonl', '--n-questions', '6', '--tokens', '9', '--max-added-loss', '-10', '--json']
+    assert main([*map(str, words), '--no-progress']) == 5
+    found = json.loads(capsys.readouterr().out)
+    assert 'nats' in found['rejected'] and found['out'] == str(tmp_path/'out.rejected')
+    assert [p.name for p in tmp_path.iterdir()] == ['out.rejected']
+
+
+ANSWERS = [({}, 'Paris.', None), ({}, ' ', '--parent'), ({}, 'no way, no way, ' * 8, '--parent'),
+           ('Paris.', '', 'Heal again'), (' ', '', None), ('la ' * 20, 'la ' * 20, None)]
+
+
+@pytest.mark.parametrize('before, after, advice', ANSWERS)
+def test_answers_that_are_empty_or_repeat_themselves_are_named(before, after, advice):
+    "Also without the parent's, when nobody knows whether healing would help"
+    found = [_answers(before and dict(Q=before), dict(Q=after), allow_empty=o).get('warning') for o in (False, True)]
+    assert found[1] is None and (found[0] or '').count("'Q'") == (advice is not None), found
+    if advice: assert advice in found[0]
 
 
 # Interruptions

@@ -2,7 +2,7 @@
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
-from prunebook.estimates import model_size, work, working_gb
+from prunebook.estimates import SLOWER, estimate, model_size, work, working_gb
 from prunebook.healing.healing import make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
@@ -28,6 +28,14 @@ def test_operations_of_healing(pruned, again):
     with FlopCounterMode(display=False) as counted: heal(model, word_tokenizer(), texts(), config, progress=False)
     said = work(size, 'heal', LIGHT.batch_size * LIGHT.max_length, again)
     assert counted.get_total_flops() / 1e12 == pytest.approx(said, rel=.15)
+
+
+def test_a_teacher_takes_its_time(pruned):
+    "It reads every token of healing as `evaluate` does"
+    took = [estimate(pruned[1], recipe=LIGHT.replace(objective=o), speed=1e-3).set_index('command').minutes['heal']
+            for o in ('lm', 'distill')]
+    own, teacher = (work(pruned[1], o, 64) / SLOWER[o] for o in ('heal', 'evaluate'))
+    assert took[1] / took[0] == pytest.approx(1 + teacher / own) and teacher > own / 4
 
 
 def test_operations_of_a_measurement(pruned):

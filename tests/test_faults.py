@@ -17,9 +17,9 @@ from support.kills import beside, commit_index, tree, unsynced
 from support.tiny import save, texts, tiny, words
 
 pytestmark = pytest.mark.thorough
-EVERY = ('similarity', 'prune', 'prune in memory', 'heal', 'evaluate', 'sweep', 'reproduce')
-FOLDERS = ('similarity', 'prune', 'prune in memory', 'heal', 'reproduce')  # OUT appears whole; the others add to it
-HEAVY = ('reproduce',)
+EVERY = ('similarity', 'prune', 'prune in memory', 'heal', 'evaluate', 'sweep', 'reproduce', 'shrink')
+FOLDERS = tuple(o for o in EVERY if o not in ('evaluate', 'sweep'))  # OUT appears whole; the others add to it
+HEAVY = ('reproduce', 'shrink')
 
 @pytest.fixture(scope='session')
 def stage(tmp_path_factory):
@@ -51,7 +51,9 @@ def arguments(command, stage, out, again=False):
         evaluate=['evaluate', m, '--tasks', 'c4', q, '--judge-texts', t, '--max-length', 24, '--save', out],
         sweep=['sweep', m, '--config', stage/'sweep.json', '--out', out],
         reproduce=['reproduce', '--model', m, '--preset', 'smoke', '--texts', t, '--judge-texts', j,
-                   '--questions', q, '--out', out, '--force'])
+                   '--questions', q, '--out', out, '--force'],
+        shrink=['shrink', m, out, '--drop', '1', '--data', t, '--tasks', q, '--n-questions', 8, '--tokens', 9,
+                '--allow-empty', '--force'])
     found['prune in memory'] = [*found['prune'], '--in-memory']
     return [str(o) for o in [*found[command], '--no-progress']]
 
@@ -101,7 +103,8 @@ def record():
     found.sort_values(['fault', 'command']).to_csv(file, index=False)
 
 AFTER = dict(similarity='--resume goes on', heal='--resume goes on', sweep='the same command goes on',
-             reproduce='the same command goes on', evaluate='the same command starts again')
+             reproduce='the same command goes on', shrink='the same command goes on',
+             evaluate='the same command starts again')
 
 def note(fault, command, code): COUNTS[fault, command, AFTER.get(command, 'the same command starts again')][code] += 1
 

@@ -67,9 +67,18 @@ shrink demo {out} --gguf q9                                  | q9
 shrink demo {out} --tasks magic                              | magic
 shrink demo {out} --n-questions 99999                        | 99999
 shrink demo {out} --minutes 0                                | 0
+shrink demo {out} --tokens 0                                 | 0
+shrink demo {out} --tokens 9000 --minutes 7                  | 9000
+shrink demo {out} --drop 3 --params 1e8                      | drop=
+shrink demo {out} --speedup 50                               | 50
+shrink demo {out} --gb 1 --params 1e8                        | gb=1
+shrink demo {out} --dtype int7                               | int7
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
+shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
+shrink demo {out} --tasks piqa kl                            | kl
 shrink demo {full} --drop 2                                  | full
+shrink demo {full} --dry-run                                 | full
 shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
@@ -214,6 +223,14 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
     assert code == 2 and out == '' and err.count('\n') == 1 and named in err, (code, err)
     assert took < SECONDS, took
     assert not list(tmp_path.iterdir()) and not list(places['folder'].iterdir())
+
+
+@pytest.mark.parametrize('command', ['shrink demo', 'reproduce --out'])
+def test_a_launcher_is_refused_where_one_process_writes(command, tmp_path, capsys, monkeypatch):
+    for k, v in dict(WORLD_SIZE='2', RANK='1').items(): monkeypatch.setenv(k, v)
+    start = time.process_time()
+    assert main([*command.split(), str(tmp_path/'out'), '--no-progress']) == 2 and time.process_time() - start < SECONDS
+    assert 'launcher' in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_every_command_and_every_option_that_takes_a_value_is_in_the_table():

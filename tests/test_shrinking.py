@@ -5,7 +5,7 @@ import pytest
 from prunebook import shrinking
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
-from prunebook.estimates import model_size, peak_gb
+from prunebook.estimates import layer_sizes, model_size, peak_gb
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
@@ -105,6 +105,35 @@ def test_the_parent_counts_once(given, monkeypatch):
     for share, error in ((1 - 1e-9, PrunebookError), (1 + 1e-9, KeyboardInterrupt)):
         monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=need * share))
         with pytest.raises(error): shrink(**given | dict(recipe=RECIPE.replace(objective='distill')))
+
+
+RETENTION = [(.5, .45, .25, .42, .8, None), (.5, .4, .25, .42, .8, '60%'), (.26, .25, .25, .2, .8, 'above chance'),
+             (.2, .3, .25, .15, 0., 'above chance'), (3., 2., None, 2.9, .8, 'above chance'),
+             (.2, .1, .25, .15, None, None)]
+
+
+@pytest.mark.parametrize('parent, healed, chance, low, least, says', RETENTION)
+def test_what_is_kept_of_what_the_parent_knows(parent, healed, chance, low, least, says):
+    "A task that the parent does not know is named, and passes no gate"
+    task = dict(measure='arc', parent=parent, healed=healed, chance=chance, parent_low=low, change=healed - parent)
+    found = shrinking._failed([dict(measure='loss', change=0.), task], dict(parent={}, healed={}), None, least, False)
+    assert found == [] if says is None else len(found) == 1 and 'arc' in found[0] and says in found[0], found
+
+
+@pytest.mark.parametrize('target', [dict(params=3), dict(speedup=1.3)])
+def test_a_target_instead_of_a_number_of_layers(given, target, capsys):
+    "All that a run needs is checked for the budget too, and a run with progress says the budget first"
+    sizes = layer_sizes(given['model'])
+    if 'params' in target: target = dict(params=sizes.after([0, 1])['params'])
+    given = given | dict(drop=None, tokens=70) | target
+    assert list(shrink(**given, dry_run=True).command)[:3] == ['similarity', 'prune', 'heal']
+    done, said = shrink(**given | dict(progress=True)), capsys.readouterr().err
+    assert 'peak_gb' in said and done.tokens == 96  # three steps of 32
+    left = sizes.after(done.cuts[0]['dropped'])
+    assert left['params'] <= target.get('params', 1e9) and left['speedup'] >= target.get('speedup', 0)
+    assert any(not (sizes.after(range(len(o['dropped']) - 1))['params'] <= target.get('params', 0)
+                    or sizes.after(range(len(o['dropped']) - 1))['speedup'] >= target.get('speedup', 99))
+               for o in done.cuts)  # and no more than that
 
 
 def test_lost_answers_are_those_of_the_parent():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.distances import documents, eos_tokenizer, equation, half_turns, louder, of_blocks
-from support.tiny import tiny
+from support.tiny import texts, tiny, word_tokenizer
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
 from prunebook.paper.figures import plot_heatmap
@@ -55,6 +55,15 @@ def test_models_with_a_state(kind):
             want.append(of_blocks(torch.cat(x)[:, -1:].double(), half_turns))
     got = measure(model)
     assert off(got.mean, np.mean(want, 0)) < 1e-3 and got.mean[upper].max() > .05
+
+
+@pytest.mark.parametrize('end, tokens, said', [('', 'last', ['shorter']), (' w7', 'last', ['token 10', 'shorter']),
+                                               (' w7', 'mean', [])])
+def test_says_where_the_texts_end(end, tokens, said, caplog):
+    "Rendered chats all end in the same token, and then the last token shows nothing of them"
+    with caplog.at_level('INFO', 'prunebook.similarity.distances'):
+        measure(tiny(layers=2), word_tokenizer(), [o + end for o in texts(12)], tokens=tokens)
+    assert len(caplog.messages) == len(said) and all(o in m for o, m in zip(said, caplog.messages)), caplog.messages
 
 
 @pytest.mark.parametrize('tokens', ['last', 'all', 'mean'])

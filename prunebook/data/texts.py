@@ -134,7 +134,8 @@ def _text_of(row, column, name):
     if isinstance(row.get(column), str): return row[column]
     if column == 'text' and messages_of(row) is not None: return row
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
-                         f'{sorted(map(str, row))}. Name the one with the text (column=…).')
+                         f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an '
+                         'option is for that (column=…, --column).')
 
 def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the tokenizer begin a document with BOS, as its model was trained?"

@@ -49,7 +49,7 @@ def read_prompts(given: Any) -> list[list[dict[str, str]]]:
         said = [dict(role='user', content=asked)] if isinstance(asked, str) else list(asked or [])
         while said and said[-1].get('role') == 'assistant': said.pop()
         refuse((not said or not all(str(o.get('content') or '').strip() for o in said), f'prompt {i} is {row!r:.60}: '
-                'it asks nothing. Give a text, or a row with prompt, question or messages.'))
+                'it asks nothing. Give a text, or a row with text, prompt, question or messages.'))
         found.append(said)
     refuse((not found, 'no prompts given.'))
     return found

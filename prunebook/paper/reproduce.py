@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, digest, goes_on, public_name, refuse, work_folder
+from ..core import atomic_write, digest, goes_on, process, public_name, refuse, work_folder
 from ..data.texts import text_assets
 from ..estimates import Size
 from ..healing.recipes import QUICK
@@ -156,7 +156,9 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     from prunebook.evaluation.tasks import ready_tasks
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
-    refuse((preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
+    refuse((process().world > 1, 'reproduce is one process, and a launcher started several. Start it without: '
+            'device_map="auto" spreads the layers over all GPUs, and `prunebook sweep --ray` scores on many machines.'),
+           (preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
            (only is not None and (preset != 'paper' or only not in _FIGURES),
             f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
            (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),

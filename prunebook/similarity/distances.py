@@ -4,7 +4,8 @@
 
 # %% ../../nbs/course/02_distances.ipynb #6aa66156
 from __future__ import annotations
-import json, operator, os
+import json, logging, operator, os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,13 +110,14 @@ def measure_batch(stack: LayerStack, batch: Batch, measures: Sequence[str], toke
     return out
 
 # %% ../../nbs/course/02_distances.ipynb #a3db28c2
-def _measure_group(stack, tokenizer, texts, measures, tokens='last', max_length=512, batch_tokens=1024):
+def _measure_group(stack, tokenizer, texts, measures, tokens='last', max_length=512, batch_tokens=1024, ends=None):
     "Statistics of each measure over some texts, given by number; and the numbers of those without a token"
     found, index = {}, list(texts)
     if not any(o.strip() for o in texts.values()): return found, index
     toks = tokenize(tokenizer, list(texts.values()), max_length)
     check_vocabulary(stack, toks.ids)
     numbers = [index[i] for i in toks.index]
+    if ends is not None: ends.update((len(o) < max_length, o[-1]) for o in toks.ids)
     for _, out in over_batches(lambda batch: measure_batch(stack, batch, measures, tokens, numbers), toks.ids,
                                batch_tokens, device=stack.device):
         for m, s in out.items():
@@ -245,6 +247,18 @@ def _between_blocks(depth):
     return exists[:, :, None] & exists[:, None]
 
 # %% ../../nbs/course/02_distances.ipynb #982c333d
+_log = logging.getLogger(__name__)
+
+def _tell_ends(ends, max_length):
+    "Log where the texts end, since their last token is what is compared: counts of (is it shorter?, last token)"
+    whole, short, last = ends.total(), sum(n for (o, _), n in ends.items() if o), Counter()
+    for (_, token), n in ends.items(): last[token] += n
+    (token, most), = last.most_common(1) or [(None, 0)]
+    if whole > 9 and most > .9 * whole:
+        _log.warning('%d of %d texts end in token %d, and the distances are measured at the last token: at the end of '
+                     'a turn, perhaps. Give plain texts, a smaller max_length, or tokens="all".', most, whole, token)
+    if 2 * short > whole: _log.info('%d of %d texts are shorter than max_length=%d.', short, whole, max_length)
+
 _probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
 
 def layer_distances(
@@ -290,17 +304,19 @@ def layer_distances(
         PartialState(cpu=stack.device.type == 'cpu')
     left = partial and rank == 0 and os.path.exists(partial)  # the first process reads it for all
     state = gather([_MeasurementCheckpoint.load(Path(partial), prints) if left else _MeasurementCheckpoint()])[0]
+    ends: Counter = Counter()
     bar = tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0)
     with evaluating(model), bar:
         over = state.is_over(until, measures[0])
         while state.done < len(texts) and not over:
             group = range(state.done, min(state.done + every, len(texts)))
             mine = {i: texts[i] for i in group[rank::world]}
-            for found in gather([_measure_group(stack, tokenizer, mine, **take)]): state.add(*found)
+            for found in gather([_measure_group(stack, tokenizer, mine, **take, ends=ends)]): state.add(*found)
             state.done = group.stop
             over = state.is_over(until, measures[0])
             if partial and rank == 0: state.save(Path(partial), prints)
             bar.update(len(group))
+    if tokens == 'last' and rank == 0: _tell_ends(ends, max_length)
     info = dict(model=public_name(model.config.name_or_path), dtype=str(model.dtype), fingerprint=prints)
     info |= dict(model_fingerprint=fingerprint(model), **settings)
     if until: info['settled'] = {str(k): v for k, v in sorted(state.settled.items())}

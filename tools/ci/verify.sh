@@ -7,6 +7,12 @@ log=$(mktemp)
 step "verify the kept runs, seed $seed"
 for run in demo gemma3-270m; do
   again="prunebook verify nbs/results/$run --minutes 1 --seed $seed"
-  $again --no-progress > "$log" || [ $? = 3 ] || { cat "$log"; echo "again: $again"; exit 1; }
-  tail -n 7 "$log"
+  $again --no-progress --json > "$log" || [ $? = 3 ] || { cat "$log"; echo "again: $again"; exit 1; }
+  python - "$log" <<'END'
+import json, sys
+found = json.load(open(sys.argv[1]))
+drawn = sum(o['drawn'] for o in found['rows'])
+print(f'{drawn} items drawn: {found["verdict"]}. {found["lacking"] or ""}')
+if not drawn: sys.exit('no item could be drawn, so nothing was verified')
+END
 done
