@@ -133,7 +133,7 @@ def shrink(
     force: bool = False,          # Replace the folder if it is there
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
-    dtype: Any = 'auto',          # Type of the weights: auto, bfloat16, float16 or float32
+    dtype: str = 'auto',          # Type of the weights: auto, bfloat16, float16 or float32
     revision: str | None = None,  # Revision of a model on the hub
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget

@@ -170,6 +170,7 @@ sweep demo --out {three}                                     | three.txt
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
 reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
 reproduce --out {out} --texts {three}                        | --judge-texts
+reproduce --out {out} --texts {questions} --judge-texts demo | "text"
 reproduce --out {out} --questions {missing}                  | missing.jsonl
 reproduce --out {out} --questions poetry                     | poetry
 reproduce --out {out} --bits 8                               | 8
