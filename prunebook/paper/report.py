@@ -74,7 +74,7 @@ def _page_html(name: str, book: 'NotebookNode', figures: Path) -> str:
     return f'<section id="{name}">{"".join(parts)}</section>\n'
 
 # %% ../../nbs/reference/paper/report.ipynb #099b6a9a
-PAGES = ('claims', 'figure1', 'figure2', 'figure3', 'figure5', 'figures7to9')
+PAGES = ('claims', 'figure1', 'figure2', 'figure3', 'figures7to9')
 _setup = ("%config InlineBackend.figure_formats = ['png', 'svg']\n"
           "import matplotlib\nmatplotlib.rcParams['svg.hashsalt'] = 'prunebook'")
 
