@@ -1,344 +1,471 @@
-"""Numbers of the claims page, computed again from the kept tables with numpy and pandas alone. Nothing of the claims or
-the criteria is imported: the formulas are written here a second time, as the pages state them."""
-import html
-import json
-import math
-import re
+"""Every verdict of the page of claims and of the first page, for all kept models, and the numbers of the first page,
+computed again from the kept rows. Nothing of prunebook is imported: the formulas are written here a second time, with
+numpy alone, as the pages state them."""
+import html, json, math, re
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-root = Path(__file__).parents[1]/'nbs'
-run = root/'results'/'demo'
-MODEL, DEPTH = 'SmolLM2-135M-Instruct', 30
-HEALED_BASE = 'healed-base', 'none', 0, True  # the unpruned model after 100 steps, as the healed cuts
+root, SEED = Path(__file__).parents[1]/'nbs', 0
+DRAWS, KEYS = 2000, ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
+MODELS = {'SmolLM2-135M-Instruct': ('demo', 30), 'gemma-3-270m': ('gemma3-270m', 18),
+          'Qwen2.5-Coder-1.5B-Instruct': ('qwen2.5-coder-1.5b', 28)}
+TASKS = {'ARC-Easy': 'arc_easy', 'PIQA': 'piqa', 'MMLU': 'mmlu', 'MMLU (texts)': 'mmlu_text', 'BoolQ': 'boolq',
+         'BoolQ (texts)': 'boolq_text', 'HellaSwag': 'hellaswag', 'SciQ': 'sciq', 'Social IQa': 'siqa',
+         'Sums of one step': 'sums', 'GSM8K': 'gsm8k'}
+# where the curves of a model are
+PLAIN = dict(demo='similarity sums', **{'gemma3-270m': 'cuts hellaswag siqa', 'qwen2.5-coder-1.5b': 'cuts gsm8k'})
+LOSSES = dict(demo='losses', **{'gemma3-270m': 'losses', 'qwen2.5-coder-1.5b': 'cuts'})
+HEALED = 'healed healed-2 healed-deep healed-base healed-simple'
 
 
-# The page
+# The pages
 
-def outputs():
-    "Outputs of the page of claims, in their order"
-    cells = json.loads((root/'paper'/'claims.ipynb').read_text())['cells']
-    return [o['data'] for c in cells for o in c.get('outputs', []) if 'data' in o]
-
-
-def rulings():
-    "Verdict and number of the page's tables of rulings, by claim and model"
-    found = {}
-    for text in (''.join(o.get('text/html', '')) for o in outputs()):
-        if '<th>threshold</th>' not in text: continue
-        for row in re.findall(r'<tr>(.*?)</tr>', text, re.S):
-            claim, *cells = (html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S))
-            if re.fullmatch(r'C\d\w?', claim): found[claim, cells[0]] = dict(verdict=cells[1], number=cells[2])
-    return found
+@cache
+def outputs(page):
+    "The outputs of a page, in their order"
+    cells = json.loads((root/f'{page}.ipynb').read_text())['cells']
+    return [(o.get('data', {}), ''.join(o.get('text', ''))) for c in cells for o in c.get('outputs', [])]
 
 
-rows, table, mean = rulings(), pd.read_csv(run/'results.csv'), load_file(run/'distances.safetensors')['mean']
-markdown = '\n'.join(''.join(o.get('text/markdown', '')) for o in outputs())
-said = dict(re.findall(rf'^- (C\d\w?), `{MODEL}`: (.*)$', markdown, re.M))  # sentences about this model, by claim
+def tables(page):
+    "The rows of a page's tables, as lists of their cells"
+    for data, _ in outputs(page):
+        for row in re.findall(r'<tr[^>]*>(.*?)</tr>', ''.join(data.get('text/html', '')), re.S):
+            yield [html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
 
 
-def shown(claim, task=''):
-    "Value, low and high of a row"
-    text = rows[claim, MODEL + (f', {task}' if task else '')]['number']
-    return [float(o) for o in re.findall(r'-?[0-9.]+', text)]
+claims = list(tables('paper/claims'))
+rows = {}  # Verdict, number, threshold and adjusted p by claim, model and title of the task
+for claim, who, *cells in (o for o in claims if len(o) == 6 and re.fullmatch(r'C\d\w?', o[0])):
+    rows[claim, *(who.split(', ') + [''])[:2]] = cells
+markdown = '\n'.join(''.join(data.get('text/markdown', '')) for data, _ in outputs('paper/claims'))
+said = {(c, m): text for c, m, text in re.findall(r'^- (C\d\w?), `(.*?)`: (.*)$', markdown, re.M)}
 
 
-def near(claim, value, draws=None, task=''):
-    "The page shows this value to its last digit, and an interval like that of `draws`"
-    got, low, high = shown(claim, task)
-    digits = 2 if abs(value) >= .1 else 3
-    assert got == pytest.approx(value, abs=.51 * 10**-digits), (claim, task)
-    if draws is None: return
-    mine = np.quantile(draws, [.025, .975])
-    assert [low, high] == pytest.approx(mine, abs=.15 * max(high - low, 10**-digits) + 10**-digits), (claim, task)
+def numbers(text): return [float(o) for o in re.findall(r'-?\d[\d,]*\.?\d*', text.replace('−', '-').replace(',', ''))]
 
 
-# The tables
-
-KEYS = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
-columns = [*KEYS, 'index', 'picked', 'answer', 'loss', 'tokens', 'written']
-items = dict(iter(pd.read_parquet(run/'items.parquet', columns=columns).groupby(KEYS)))
-
-
-def right(task, *cuts):
-    "(P, N) right answers at these (sweep, strategy, n, healed) or (…, seed)"
-    got = [items[(*c[:4], c[4] if len(c) > 4 else 0, task)] for c in cuts]
-    return np.stack([(o.picked == o.answer).to_numpy(float) for o in got])
+def near(got, value, low, high, digits, other=0.):
+    "The value and its interval to the last digit; `other` resamples may move the ends by a share of the width"
+    assert got[0] == pytest.approx(value, abs=.51 * 10**-digits)
+    assert got[1:3] == pytest.approx([low, high], abs=other * (high - low) + .51 * 10**-digits)
 
 
-def nats(*cuts):
-    "(P, D) nats and (D,) tokens at these cuts"
-    got = [items[(*c[:4], c[4] if len(c) > 4 else 0, 'c4')] for c in cuts]
+# The rows
+
+@cache
+def run(model):
+    folder, depth = MODELS[model]
+    table = pd.read_csv(root/'results'/folder/'results.csv')
+    columns = [*KEYS, 'index', 'picked', 'answer', 'loss', 'tokens', 'written']
+    items = pd.read_parquet(root/'results'/folder/'items.parquet', columns=columns).sort_values('index', kind='stable')
+    kept = load_file(root/'results'/folder/'distances.safetensors')
+    cov, at = {}, 0
+    for n in range(1, depth + 1):  # of all pairs of blocks of n layers
+        m = depth - n + 1
+        cov[n], at = kept['cov'][at:at + m * m].reshape(m, m) / kept['count'][0], at + m * m
+    return SimpleNamespace(folder=folder, depth=depth, table=table, items=dict(iter(items.groupby(KEYS))), cov=cov,
+                           mean=kept['mean'])
+
+
+def cuts(r, task, strategy='similarity', healed=False, sweeps=''):
+    "The rows of a curve by n, the unpruned model first"
+    t, of = r.table, (sweeps or (HEALED if healed else (LOSSES if task == 'c4' else PLAIN)[r.folder])).split()
+    t = t[(t.task == task) & t.sweep.isin(of) & (t.healed == healed) & (t.seed == 0)]
+    t = t[((t.strategy == strategy) | (t.n == 0))].drop_duplicates('n').sort_values('n')
+    return [tuple(o) for o in t[KEYS].itertuples(index=False)]
+
+
+def right(r, keys): return np.stack([(o.picked == o.answer).to_numpy(float) for o in (r.items[k] for k in keys)])
+
+
+def nats(r, keys):
+    "(P, D) nats and (D,) tokens"
+    got = [r.items[k] for k in keys]
     assert all((o.tokens.to_numpy() == got[0].tokens.to_numpy()).all() for o in got)
     return np.stack([o.loss.to_numpy(float) for o in got]), got[0].tokens.to_numpy(float)
 
 
-def cuts_of(task, sweeps, strategy='similarity', healed=False):
-    "The curve in these sweeps, by n"
-    t = table[(table.task == task) & table.sweep.isin(sweeps) & (table.strategy == strategy) & (table.healed == healed)]
-    return sorted({(o.sweep, strategy, int(o.n), healed) for o in t.itertuples() if o.n > 0 and o.seed == 0},
-                  key=lambda o: o[2])
+def draws(x, tokens=None):
+    """(DRAWS, P) means of the rows of x over the same resamples of its columns; of losses, nats per token. The seed is
+    a part of the frozen rules"""
+    n = x.shape[1]
+    weight = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), DRAWS)
+    return weight @ x.T / (n if tokens is None else (weight @ tokens)[:, None])
 
 
-def draws(x, size=1500):
-    "Means of (P, N) numbers over the same resamples of the columns"
-    r, n = np.random.default_rng(12345), x.shape[1]
-    return np.stack([x[:, r.integers(0, n, n)].mean(1) for _ in range(size)])
+# The rules
+
+def ruling(value, resampled, threshold, above=True, said=()):
+    "The word of the 95 % interval, and a two-sided p"
+    low, high = np.quantile(resampled, [.025, .975])
+    p = 2 * (1 + min((resampled <= threshold).sum(), (resampled >= threshold).sum())) / (1 + len(resampled))
+    return decided(value, low, high, threshold, min(1, p), above, said)
 
 
-def loss_draws(sums, counts, size=1500):
-    r, n = np.random.default_rng(54321), len(counts)
-    picks = [r.integers(0, n, n) for _ in range(size)]
-    return np.stack([sums[:, i].sum(1) / counts[i].sum() for i in picks])
+def decided(value, low, high, threshold, p, above=True, said=()):
+    word = 'undecided' if low <= threshold <= high else 'holds' if (low > threshold) == above else 'fails'
+    return SimpleNamespace(word=word, why='interval contains', value=value, low=low, high=high, p=p, said=said)
 
 
-# C1 and C2
-
-def blocks(n): return np.array([mean[l, l + n] for l in range(DEPTH - n + 1)])
+def nothing(why): return SimpleNamespace(word='undecided', why=why, value=None, p=None, said=())
 
 
-def test_places():
-    near('C1', np.mean([blocks(n).argmin() / (DEPTH - n) for n in range(1, 8)]))
+def uninformative(found, why):
+    found.word, found.why = 'not informative', why
+    return found
 
 
-def test_last_layer():
-    d = [blocks(n) for n in range(1, 16)]
-    near('C2', np.mean([(o[-1] - o.min()) / (o.max() - o.min()) for o in d]))
-    assert f'{np.mean([(o[:-1] < o[-1]).mean() for o in d]):.0%} of the other blocks' in said['C2']
-    assert f'at {sum(o.argmax() == 0 for o in d)} of 15 sizes' in said['C2']
+def known(r, key):
+    "Is the lower end of Wilson's interval above chance and the share of the most frequent answer?"
+    o, written = r.items[key], r.items[key].written.notna().any()
+    p, n, z = (o.picked == o.answer).mean(), len(o), 1.959964
+    low = (p + z**2 / 2 / n - z * math.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)) / (1 + z**2 / n)
+    most = row(r, key).majority if written else o.answer.value_counts(normalize=True).max()
+    return low > max(row(r, key).baseline, most)
 
 
-# C3 and C8
+def row(r, key): return r.table[(r.table[KEYS] == list(key)).all(axis=1)].iloc[0]
+
 
 def falling(y):
-    "The nearest non-increasing curve: pool adjacent violators"
-    out = []
-    for v in y:
-        out.append([v, 1])
-        while len(out) > 1 and out[-2][0] < out[-1][0]:
-            (a, i), (b, j) = out[-2:]
-            out[-2:] = [[(a * i + b * j) / (i + j), i + j]]
-    return np.concatenate([[v] * n for v, n in out])
+    "The nearest non-increasing curves: the largest over t ≥ i of the least over s ≤ i mean of y[s..t]"
+    size = y.shape[1]
+    total = np.concatenate([np.zeros((len(y), 1)), y.cumsum(1)], 1)
+    def mean(s, t): return (total[:, t + 1] - total[:, s]) / (t + 1 - s)
+    return np.stack([np.max([np.min([mean(s, t) for s in range(i + 1)], 0) for t in range(i, size)], 0)
+                     for i in range(size)], 1)
 
 
 def where(x, y, level):
-    "Where a falling curve passes `level`"
-    for (a, b), (u, v) in zip(zip(x, x[1:]), zip(y, y[1:])):
-        if v < level: return a + (b - a) * min(1, max(0, (u - level) / (u - v)))
-    return math.inf
+    "Where falling curves pass a level; infinite if they do not"
+    found = np.full(len(y), np.inf)
+    for i in range(len(x) - 1, 0, -1):
+        a, b = y[:, i - 1], y[:, i]
+        with np.errstate(all='ignore'):
+            at = x[i - 1] + (x[i] - x[i - 1]) * np.clip((a - level) / (a - b), 0, 1)
+        found = np.where(b < level, at, found)
+    return found
 
 
-def fall(x, accuracy, chance):
-    "Where retention falls below 90 % and 50 %, and the width"
-    y = falling((accuracy - chance) / (accuracy[0] - chance))
-    kept, lost = where(x, y, .9), where(x, y, .5)
-    return kept, lost, (lost - kept) / lost
+def fall(x, accuracy, guess):
+    "Where retention falls below 90 % and 50 %"
+    y = falling((accuracy - guess) / (accuracy[:, :1] - guess))
+    return where(x, y, .9), where(x, y, .5)
 
 
-def check_fall(claim, task, title, sweeps, base, healed=False):
-    curve = cuts_of(task, sweeps, healed=healed)
-    x = np.array([0, *(c[2] for c in curve)]) / DEPTH
-    r = right(task, base, *curve)
-    chance = table[(table.task == task) & (table.sweep == base[0])].baseline.iloc[0]
-    kept, lost, width = fall(x, r.mean(1), chance)
-    near(claim, width, [fall(x, o, chance)[2] for o in draws(r, 800)], title)
-    if said.get(claim, '').startswith(title):
-        assert f'below 90% at {kept:.1%} of the layers, below 50% at {lost:.1%}' in said[claim]
-        assert f'{r.shape[1]} questions' in said[claim]
+def width(r, keys, above=False):
+    "C3 and C8: the width of the fall against 0.5"
+    if not known(r, keys[0]): return nothing('does not know the task')
+    x, a, guess = np.array([k[2] for k in keys]) / r.depth, right(r, keys), row(r, keys[0]).baseline
+    (kept,), (lost,) = fall(x, a.mean(1)[None], guess)
+    some_kept, some_lost = fall(x, draws(a), guess)
+    there = np.isfinite(some_lost)
+    if not math.isfinite(lost) or there.mean() < .95: return nothing('was not located')
+    some = (some_lost - some_kept)[there] / some_lost[there]
+    said = f'below 90% at {kept:.1%} of the layers, below 50% at {lost:.1%}', f'{a.shape[1]} questions'
+    found = ruling((lost - kept) / lost, some, .5, above, said)
+    found.places = kept, lost
+    return uninformative(found, 'smallest cut') if found.word != 'undecided' and lost <= x[1] else found
 
 
-@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
-def test_falls(task, title):
-    check_fall('C3a', task, title, ['similarity'], ('similarity', 'none', 0, False))
-    check_fall('C3b', task, title, ['healed', 'healed-deep'], HEALED_BASE, True)
+def healed_width(r, task):
+    "Not informative if the unhealed curve gets this word at the healed cuts, and another at all its own"
+    keys, plain = cuts(r, task, healed=True), cuts(r, task)
+    if len(keys) < 3: return None
+    found = width(r, keys)
+    same = [k for k in plain if k[2] in {o[2] for o in keys}]
+    if found.word in ('holds', 'fails') and width(r, same).word == found.word != width(r, plain).word:
+        return uninformative(found, 'at the cuts that were healed')
+    return found
 
 
-def test_written_sums():
-    assert rows['C8', f'{MODEL}, Sums of one step']['verdict'].startswith('not informative')
-    check_fall('C8', 'sums', 'Sums of one step', ['sums'], ('sums', 'none', 0, False))
-    for n in (1, 2, 4):
-        empty = items['sums', 'similarity', n, False, 0, 'sums'].written.fillna('').str.strip().eq('').mean()
-        assert f'{empty:.0%} at n = {n}' in said['C8']
+def written_width(r, task):
+    found, keys = width(r, cuts(r, task), above=True), cuts(r, task)
+    empty = {k[2]: r.items[k].written.fillna('').str.strip().eq('').mean() for k in keys}
+    found.said += tuple(f'{v:.0%} at n = {n}' for n, v in empty.items() if v > .05)
+    return found
 
 
-@pytest.mark.parametrize('task, title', [('arc_easy', 'ARC-Easy'), ('piqa', 'PIQA')])
-def test_rises(task, title):
-    curve = [('similarity', 'none', 0, False), *cuts_of(task, ['similarity'])]
-    r = right(task, *curve)
-    acc, n = r.mean(1), r.shape[1]
-    pairs = [(i, j) for i in range(len(acc)) for j in range(i + 1, len(acc))]
-    score = {(i, j): (acc[j] - acc[i]) / ((r[j] - r[i]).std() / math.sqrt(n)) for i, j in pairs}
-    surest = [p for p in pairs if score[p] > .95 * max(score.values())]  # the rule's own spread is resampled
-    got = shown('C3c', title)[0]
-    assert min(abs(acc[j] - acc[i] - got) for i, j in surest) < 6e-4
-    if said['C3c'].startswith(title):
-        i, j = max(pairs, key=lambda p: acc[p[1]] - acc[p[0]])
-        assert f'n = {curve[i][2]} ({acc[i]:.1%}) to {curve[j][2]} ({acc[j]:.1%})' in said['C3c']
+def rise(r, task):
+    "C3c: the surest rise from a cut to a larger one, with an interval over all pairs"
+    keys = cuts(r, task)
+    if not known(r, keys[0]): return nothing('does not know the task')
+    a = right(r, keys)
+    i, j = np.triu_indices(len(a), 1)
+    mean, some = a.mean(1), draws(a)
+    up, moved = mean[j] - mean[i], some[:, j] - some[:, i]
+    z = (moved - up) / (spread := np.maximum(moved.std(0), 1e-9))
+    best, reach = int((up / spread).argmax()), np.quantile(z.max(1), .95)
+    p = (1 + (z.max(1) >= (up / spread)[best]).sum()) / (1 + DRAWS)
+    most = int(up.argmax())
+    said = f'n = {keys[i[most]][2]} ({mean[i[most]]:.1%}) to {keys[j[most]][2]} ({mean[j[most]]:.1%})',
+    found = decided(up[best], up[best] - reach * spread[best], up[best] + reach * spread[best], 0, p, said=said)
+    below = found.word == 'holds' and mean[i[best]] < row(r, keys[0]).baseline
+    return uninformative(found, 'worse than by chance') if below else found
 
 
-@pytest.mark.parametrize('task, title', [('mmlu_text', 'MMLU (texts)'), ('boolq_text', 'BoolQ (texts)')])
-def test_tasks_that_are_not_known(task, title):
-    "Wilson's interval of the unpruned model reaches the share of the most frequent answer"
-    o = items['similarity', 'none', 0, False, 0, task]
-    p, n, z = (o.picked == o.answer).mean(), len(o), 1.959964
-    low = (p + z**2 / 2 / n - z * math.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)) / (1 + z**2 / n)
-    assert low <= o.answer.value_counts(normalize=True).max()
-    for claim in ('C3a', 'C3b', 'C3c'):
-        assert 'does not know the task' in rows[claim, f'{MODEL}, {title}']['verdict']
-
-
-# The family
-
-def test_holm_counts_every_finding_that_was_tested():
-    "Also those that stayed undecided. A dagger stands where the adjusted p reaches 0.05"
-    page = [o for o in outputs() if '<th>p (Holm)</th>' in ''.join(o.get('text/html', ''))]
-    cells = [[html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
-             for o in page for row in re.findall(r'<tr>(.*?)</tr>', ''.join(o['text/html']), re.S)]
-    own = [o for o in cells if len(o) == 6 and o[1].startswith(MODEL)]
-    assert all((o[5] != '') == (o[3] != '') for o in own), 'adjusted wherever there is a number'
-    decided = [o for o in own if o[2].startswith(('holds', 'fails'))]
-    assert decided and all(o[2].endswith('†') == (float(o[5]) >= .05) for o in decided)
-
-
-# C4 and C5
-
-def test_slope_across_the_collapse():
-    "The steps before it alone give another word, so the claim is not informative"
-    answers = cuts_of('arc_easy', ['healed', 'healed-deep'], healed=True)
-    r = right('arc_easy', HEALED_BASE, *answers)
-    chance = table[(table.task == 'arc_easy') & (table.sweep == 'healed')].baseline.iloc[0]
-    kept, lost, _ = fall(np.array([0, *(c[2] for c in answers)]) / DEPTH, r.mean(1), chance)
-    curve = cuts_of('c4', ['healed', 'healed-deep'], healed=True)
-    sums, counts = nats(HEALED_BASE, *curve)
-    x = np.array([0, *(c[2] for c in curve)]) / DEPTH
+def smooth(r, _):
+    "C4: the slope of the healed loss across the collapse over the slope elsewhere, against 2"
+    first = next(t for t in ('mmlu', 'boolq', 'arc_easy') if cuts(r, t, healed=True) and known(r, cuts(r, t)[0]))
+    kept, lost = healed_width(r, first).places
+    sums, tokens = nats(r, keys := cuts(r, 'c4', healed=True))
+    x = np.array([k[2] for k in keys]) / r.depth
     inside = (x[1:] > kept) & (x[:-1] < lost)
     def ratio(y, end=None):
-        rise, run, within = np.diff(y[:end]), np.diff(x[:end]), inside[:end and end - 1]
-        rest = max(rise[~within].sum() / run[~within].sum(), .1 * np.ptp(y[:end]) / np.ptp(x[:end]))
-        return rise[within].sum() / run[within].sum() / rest
-    losses, resampled = sums.sum(1) / counts.sum(), loss_draws(sums, counts)
-    near('C4', ratio(losses), [ratio(o) for o in resampled])
-    end = (x < lost).sum() + 1
-    low, high = np.quantile([ratio(o, end) for o in resampled], [.025, .975])
-    before = re.search(r'by the steps before it alone (\S+) \[(\S+), (\S+)\]', said['C4'])
-    assert [float(o) for o in before.groups()] == pytest.approx([ratio(losses, end), low, high], abs=.05)
-    assert low < 2 < high and rows['C4', MODEL]['verdict'].startswith('not informative')
+        y, across, step = y[:, :end], inside[:end and end - 1], np.diff(x[:end])
+        up = np.diff(y)
+        rest = up[:, ~across].sum(1) / step[~across].sum()
+        least = .1 * np.ptp(y, axis=1) / np.ptp(x[:end])
+        return up[:, across].sum(1) / step[across].sum() / np.maximum(rest, least)
+    whole, some = (sums.sum(1) / tokens.sum())[None], draws(sums, tokens)
+    found, end = ruling(ratio(whole)[0], ratio(some), 2, above=False), int((x < lost).sum()) + 1
+    if inside[:end - 1].all(): return uninformative(found, 'comes after it')
+    before = ruling(ratio(whole, end)[0], ratio(some, end), 2, above=False)
+    shown = numbers(re.search('before it alone (.*?)]', said['C4', 'SmolLM2-135M-Instruct'])[1])
+    assert shown == pytest.approx([before.value, before.low, before.high], abs=.05)
+    return found if before.word == found.word else uninformative(found, 'something else')
 
 
-def check_gap(claim, sums, counts):
-    k = (len(sums) - 1) // 2
-    parts = lambda y: (y[1:1 + k].mean() - y[0], y[1 + k:].mean() - y[0])
-    a, b = parts(sums.sum(1) / counts.sum())
-    near(claim, b / a, [v / u for u, v in map(parts, loss_draws(sums, counts))])
-    assert f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple' in said[claim]
+def gap(r, healed):
+    "C5: the mean excess loss under simple over that under similarity; unhealed up to a quarter of the layers"
+    (base, *a), (_, *b) = (cuts(r, 'c4', s, healed) for s in ('similarity', 'simple'))
+    shared = {k[2] for k in a} & {k[2] for k in b}
+    if not healed: shared = {n for n in shared if n <= r.depth // 4}
+    a, b = ([k for k in o if k[2] in shared] for o in (a, b))
+    sums, tokens = nats(r, [base, *a, *b])
+    def means(y): return y[:, 1:1 + len(a)].mean(1) - y[:, 0], y[:, 1 + len(a):].mean(1) - y[:, 0]
+    (u,), (v,) = means((sums.sum(1) / tokens.sum())[None])
+    some_u, some_v = means(draws(sums, tokens))
+    said = f'mean excess loss {u:.3f} nats under similarity, {v:.3f} under simple',
+    return ruling(v / u, some_v / some_u, *((1.25, False) if healed else (2, True)), said)
 
 
-def test_unhealed_gap():
-    "On 64 documents, without up to a quarter of the layers"
-    cuts = [('losses', s, n, False) for s in ('similarity', 'simple') for n in range(1, DEPTH // 4 + 1)]
-    check_gap('C5a', *nats(('losses', 'none', 0, False), *cuts))
+def rank(r, task):
+    "C6: rank 2 minus rank 64, over four cuts"
+    if r.folder != 'demo': return None
+    if task != 'c4' and not known(r, cuts(r, task)[0]): return nothing('does not know the task')
+    where = dict(similarity=('rank-2', 'healed'), simple=('rank-2-simple', 'healed-simple'))
+    low, high = ([(o[i], s, n, True, 0, task) for s, o in where.items() for n in (4, 8)] for i in (0, 1))
+    if task != 'c4': d = right(r, low) - right(r, high)
+    else: d = (nats(r, low)[0] - nats(r, high)[0]) / nats(r, high)[1]
+    d = d.mean(0, keepdims=True)
+    return ruling(d.mean(), draws(d)[:, 0], 0)
 
 
-def test_healed_gap():
-    "Over the unpruned model healed alike"
-    sweeps = [('similarity', 'healed'), ('simple', 'healed-simple')]
-    both = [cuts_of('c4', [sweep], s, True) for s, sweep in sweeps]
-    ns = set.intersection(*({c[2] for c in v} for v in both))
-    cuts = [c for v in both for c in v if c[2] in ns]
-    check_gap('C5b', *nats(HEALED_BASE, *cuts))
+def seeds(r, _):
+    "C7a: the spread over seeds as a share of the mean excess loss, with a chi-squared interval"
+    if r.folder == 'gemma3-270m': return None
+    ns, sweeps = ((4, 8), ('healed', 'seeds', 'seeds')) if r.folder == 'demo' else ((4,), ('healed', 'healed-seed-1'))
+    sums, tokens = nats(r, [(o, 'similarity', n, True, s, 'c4') for n in ns for s, o in enumerate(sweeps)])
+    base, _ = nats(r, cuts(r, 'c4', healed=True)[:1])
+    losses = (sums.sum(1) / tokens.sum()).reshape(len(ns), -1)
+    df = len(ns) * (len(sweeps) - 1)
+    value = math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / tokens.sum())
+    made = np.random.default_rng(0).chisquare(df, 10**6)
+    low, high = value * np.sqrt(df / np.quantile(made, [.975, .025]))
+    tail = (made <= df * (value / .1)**2).mean()
+    return decided(value, low, high, .1, 2 * min(tail, 1 - tail), above=False)
 
 
-# C6 and C7
-
-def test_ranks():
-    sweeps = dict(similarity=('rank-2', 'healed'), simple=('rank-2-simple', 'healed-simple'))
-    low, high = ([(o[i], s, n, True) for s, o in sweeps.items() for n in (4, 8)] for i in (0, 1))
-    (a, counts), (b, _) = nats(*low), nats(*high)
-    d = (a - b) / counts
-    near('C6a', d.mean(), draws(d.mean(0)[None])[:, 0])
-    d = right('arc_easy', *low) - right('arc_easy', *high)
-    near('C6b', d.mean(), draws(d.mean(0)[None])[:, 0], 'ARC-Easy')
-
-
-def test_seeds():
-    where = {0: 'healed', 1: 'seeds', 2: 'seeds'}
-    sums, counts = nats(*((where[s], 'similarity', n, True, s) for n in (4, 8) for s in where))
-    losses = (sums.sum(1) / counts.sum()).reshape(2, 3)
-    base, _ = nats(HEALED_BASE)
-    near('C7a', math.sqrt(losses.var(1, ddof=1).mean()) / (losses.mean() - base.sum() / counts.sum()))
+def examples(r, task):
+    "C7b: the largest change of the gain from five examples, in a tenth of the accuracy above chance"
+    if r.folder != 'demo': return None
+    plain, first, second = (right(r, cuts(r, task, sweeps=o)) for o in ('shots-0', 'shots-5', 'shots-5-order-1'))
+    keys, d = cuts(r, task, sweeps='shots-0'), (first + second) / 2 - plain
+    gain, some = d.mean(1), draws(d)
+    change, moved = gain[1:] - gain[0], some[:, 1:] - some[:, :1]
+    margin = .1 * (max(plain[0].mean(), (first + second)[0].mean() / 2) - row(r, keys[0]).baseline)
+    reach = np.quantile(np.abs((moved - change) / moved.std(0)).max(1), .95) * moved.std(0)
+    most = int(np.abs(change).argmax())
+    low, high = change[most] - reach[most], change[most] + reach[most]
+    edge = math.copysign(margin, change[most])
+    p = 2 * (1 + min((moved[:, most] <= edge).sum(), (moved[:, most] >= edge).sum())) / (1 + DRAWS)
+    assert (np.abs(change) - reach > margin).any()  # so it fails
+    said = f'5 examples bring {gain[0]:+.1%} unpruned and {gain[1 + most]:+.1%} at n = {keys[1 + most][2]}',
+    return SimpleNamespace(word='fails', why='', value=change[most], low=low, high=high, p=min(1, p), said=said)
 
 
-def test_examples():
-    ns = (0, 2, 4, 6, 8, 12)
-    cuts = lambda sweep: [(sweep, 'similarity' if n else 'none', n, False) for n in ns]
-    plain, first, second = (right('arc_easy', *cuts(s)) for s in ('shots-0', 'shots-5', 'shots-5-order-1'))
-    gain = ((first + second) / 2 - plain).mean(1)
-    most = max(range(1, len(ns)), key=lambda i: abs(gain[i] - gain[0]))
-    near('C7b', gain[most] - gain[0], task='ARC-Easy')
-    assert f'5 examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = {ns[most]}' in said['C7b']
+def blocks(r, n):
+    "The mean distances of all blocks of n layers, and resamples of them"
+    mean = np.array([r.mean[l, l + n] for l in range(r.depth - n + 1)])
+    return mean, np.random.default_rng([0, n]).multivariate_normal(mean, r.cov[n], DRAWS, 'ignore', method='eigh')
 
 
-# Does measuring pay?
+def deep(r, _):
+    "C1: the mean place of the best block; all sizes err together"
+    found = {n: blocks(r, n) for n in range(1, r.depth // 4 + 1)}
+    value = np.mean([o.argmin() / (r.depth - n) for n, (o, _) in found.items()])
+    return ruling(value, np.mean([np.sort(o.argmin(1)) / (r.depth - n) for n, (_, o) in found.items()], 0), .5)
 
-@pytest.mark.parametrize('folder, name', [('demo', 'SmolLM2-135M'), ('gemma3-270m', 'Gemma-3-270M')])
-def test_regrets(folder, name):
-    "The mean regret of three rules and of the median block, from the kept losses of every block"
+
+def last(r, _):
+    "C2: the distance of the block with the last layer, rescaled by size"
+    found = [blocks(r, n) for n in range(1, r.depth // 2 + 1)]
+    def scaled(o): return (o[..., -1] - o.min(-1)) / np.ptp(o, axis=-1)
+    said = (f'{np.mean([(o[:-1] < o[-1]).mean() for o, _ in found]):.0%} of the other blocks',
+            f'at {sum(o.argmax() == 0 for o, _ in found)} of {len(found)} sizes')
+    some = np.mean([np.sort(scaled(o)) for _, o in found], 0)
+    return ruling(np.mean([scaled(o) for o, _ in found]), some, .9, said=said)
+
+
+RULES = dict(C1=deep, C2=last, C3a=lambda r, t: width(r, cuts(r, t)), C3b=healed_width, C3c=rise, C4=smooth,
+             C5a=lambda r, _: gap(r, False), C5b=lambda r, _: gap(r, True), C6a=lambda r, _: rank(r, 'c4'), C6b=rank,
+             C7a=seeds, C7b=examples, C8=lambda r, t: written_width(r, t) if t else None)
+
+
+# The verdicts
+
+@cache
+def judged(claim, model, title):
+    found = RULES[claim](run(model), TASKS.get(title, ''))
+    return found or nothing('not measured in this run')
+
+
+def certain(key):
+    "p of a finding; where few resamples lie beyond the threshold, its mean over ten seeds"
+    global SEED
+    if (p := judged(*key).p) is None or not .0011 < p < .05: return p
+    found = []
+    for SEED in range(10): found.append(judged.__wrapped__(*key).p)
+    SEED = 0
+    return np.mean(found)
+
+
+@cache
+def daggers(model):
+    "Decided findings that Holm's correction over all that were tested takes back"
+    tested = sorted((p, k) for k in rows if k[1] == model and (p := certain(k)) is not None)
+    adjusted = np.maximum.accumulate([p * (len(tested) - i) for i, (p, _) in enumerate(tested)])
+    return {k for (_, k), p in zip(tested, adjusted) if p >= .05 and judged(*k).word in ('holds', 'fails')}
+
+
+@pytest.mark.parametrize('claim, model, title', rows, ids=' '.join)
+def test_verdict(claim, model, title):
+    verdict, number, _, p = rows[claim, model, title]
+    mine = judged(claim, model, title)
+    assert re.split('[:†]', verdict)[0].strip() == mine.word
+    assert mine.word in ('holds', 'fails') or mine.why in verdict
+    assert verdict.endswith('†') == ((claim, model, title) in daggers(model))
+    if mine.value is None: return None if not (number or p) else pytest.fail(f'{number}, {p}')
+    digits = 2 if abs(mine.value) >= .1 else 3
+    near(numbers(number), mine.value, mine.low, mine.high, digits, .01 * (claim == 'C7a'))
+    sentence = said[claim, model]
+    if not title or sentence.startswith(title): assert all(o in sentence for o in mine.said)
+
+
+def first_of(claim, model):
+    "The finding that stands for a claim: the first on a task that the model knows"
+    own = [k for k in rows if k[:2] == (claim, model)]
+    return next((k for k in own if 'does not know' not in judged(*k).why), own[0])
+
+
+def test_every_table_of_verdicts():
+    "That of all claims, the counts below it, and the five on the first page"
+    words = {(c, m): 'not measured' if (o := judged(*first_of(c, m))).why.startswith('not measured') else o.word
+             + ' †' * (first_of(c, m) in daggers(m)) for c in RULES for m in MODELS}
+    table = [o for o in claims if len(o) == 4 and re.match(r'C\d\w?: ', o[0])]
+    assert [o[0].partition(':')[0] for o in table] == [*RULES]
+    for claim, *cells in table:
+        for cell, m in zip(cells, MODELS):
+            assert ' '.join(re.sub(r'-?\d[\d.]*', '', cell).split()) == words[claim.partition(':')[0], m]
+    for m in MODELS:
+        counted = re.search(rf'^- `{m}`, .* layers: (.*?)\. ?', markdown, re.M)[1]
+        own = [words[c, m].removesuffix(' †') for c in RULES]
+        for word, count in re.findall(r'([a-z ]+) (\d+)', counted): assert own.count(word.strip()) == int(count)
+    shown = [o for data, _ in outputs('index') for o in ''.join(data.get('text/markdown', '')).splitlines()[2:]]
+    five = [[o.strip().rstrip(' ‡') for o in line.split('|')[2:-1]] for line in shown]
+    assert five == [[words[c, m] for m in MODELS] for c in ('C1', 'C3a', 'C3b', 'C5a', 'C5b')]
+
+
+# The first page
+
+first = (root.parent/'README.md').read_text().replace('\\', '')
+QWEN = 'Qwen2.5-Coder-1.5B-Instruct'
+ASKED = dict(likelihood='arc_easy', letter='arc_easy:scoring=letter')
+
+
+def on_first(pattern):
+    "Value, low and high that the first page prints"
+    return numbers(re.search(pattern.replace('#', r'(\d[\d.]*(?: %| nats| points)? \[[^]]*\])'), first)[1])
+
+
+@pytest.mark.parametrize('way, pattern', [('likelihood', 'it keeps #'), ('letter', 'scored, and #')])
+def test_the_same_questions_asked_in_two_ways(way, pattern):
+    "Without six layers, with bands over all cuts at once"
+    r = run(QWEN)
+    a = right(r, keys := cuts(r, ASKED[way], sweeps='cuts four-ways-similarity'))
+    def kept(accuracy): return (accuracy[..., 1:] - .25) / (accuracy[..., :1] - .25)
+    value, some = kept(a.mean(1)), kept(draws(a))
+    half = np.quantile(np.abs((some - value) / some.std(0)).max(1), .95) * some.std(0)
+    i = [k[2] for k in keys[1:]].index(6)
+    assert a.shape[1] == 500
+    near(on_first(pattern), *(100 * o[i] for o in (value, value - half, value + half)), 0)
+
+
+@pytest.mark.parametrize('pattern, strategy, n, healed', [
+    ('has # more loss on 64', 'similarity', 6, False), ('has # more loss without', 'similarity', 4, True),
+    ('and # without 23 to 26', 'simple', 4, True)])
+def test_added_losses(pattern, strategy, n, healed):
+    r = run(QWEN)
+    keys = cuts(r, 'c4', strategy, healed)
+    sums, tokens = nats(r, [keys[0], next(k for k in keys if k[2] == n)])
+    assert len(tokens) == 64
+    some = draws(sums, tokens)
+    value, more = np.diff(sums.sum(1))[0] / tokens.sum(), some[:, 1] - some[:, 0]
+    near(on_first(pattern), value, *np.quantile(more, [.025, .975]), 2)
+
+
+@pytest.mark.parametrize('pattern, way, seed', [
+    ('first answers #', 'likelihood', 0), ('likelihood, and #', 'letter', 0), ('seed gives #', 'likelihood', 1),
+    ('gives .* and #', 'letter', 1)])
+def test_two_healed_cuts_swap_their_order(pattern, way, seed):
+    r, sweeps = run(QWEN), {('likelihood', 0): ('healed', 'healed-simple'), ('letter', 0): ('letters',) * 2}
+    keys = zip(sweeps.get((way, seed), ('healed-seed-1',) * 2), ('similarity', 'simple'))
+    a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in keys])
+    d = 100 * (a - b if way == 'likelihood' else b - a)[None]
+    near(on_first(pattern), d.mean(), *np.quantile(draws(d), [.025, .975]), 0, .05)
+
+
+@pytest.mark.parametrize('folder, name, patterns', [
+    ('demo', 'SmolLM2-135M', ('sizes, it has #', 'middle it has #')),
+    ('gemma3-270m', 'Gemma-3-270M', ('135M, and #', 'less, and # more'))])
+def test_the_angle_against_other_blocks(folder, name, patterns):
+    "From the kept losses of every block: the first page, and the mean regrets of four rules on their own page"
     kept, mean = (load_file(root/'results'/folder/f'{o}.safetensors') for o in ('loss_map', 'distances'))
-    loss = {tuple(b): s.sum() / kept['counts'].sum() for b, s in zip(kept['blocks'].tolist(), kept['sums'])}
-    depth, found = int(kept['blocks'].max()), []
-    for n in range(1, depth // 3 + 1):
-        of = [loss[l, l + n] for l in range(depth - n + 1)]
+    depth, tokens = int(kept['blocks'].max()), kept['counts'].astype(float)
+    weight = np.random.default_rng(0).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), DRAWS)
+    weight = np.concatenate([np.ones((1, len(tokens))), weight])
+    loss = dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums'] @ weight.T / (weight @ tokens)))
+    found = []
+    for n in range(1, depth // 2 + 1):
+        of = np.stack([loss[l, l + n] for l in range(depth - n + 1)])
         nearest = int(np.argmin([mean['mean'][l, l + n] for l in range(depth - n + 1)]))
-        found.append([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of)] - np.min(of))
-    cells = json.loads((root/'discoveries'/'measuring.ipynb').read_text())['cells']
-    table = next(''.join(o['data']['text/html']) for c in cells for o in c.get('outputs', [])
-                 if 'median block' in ''.join(o.get('data', {}).get('text/html', '')))
-    row = re.search(rf'<th>{name}</th>(.*?)</tr>', table, re.S)[1]
-    assert [float(o) for o in re.findall(r'<td>(.*?)</td>', row)] == pytest.approx(np.mean(found, 0), abs=.006)
+        found.append(np.stack([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of, 0)])
+                     - of[of[:, 0].argmin()])
+    third = np.mean(found[:depth // 3], 0)
+    row = next(o for o in tables('discoveries/measuring') if o[0] == name and len(o) == 5)
+    assert [float(o) for o in row[1:]] == pytest.approx(third[:, 0], abs=.006)
+    for rule, pattern in zip((3, 1), patterns):
+        d = third[rule] - third[0]
+        half = np.mean(found, 0)[rule, 0] - np.mean(found, 0)[0, 0]
+        assert rule == 3 or d[0] * half < 0, 'the other sign up to half of the layers'
+        d *= np.sign(d[0])
+        near(on_first(pattern), d[0], *np.quantile(d[1:], [.025, .975]), 2)
 
 
-# The same questions, asked in two ways
-
-WAYS = ('arc_easy', 'arc_easy:scoring=letter')
-
-
-def printed(page, cell):
-    "The text and the HTML that a cell of a discovery prints"
-    cells = json.loads((root/'discoveries'/f'{page}.ipynb').read_text())['cells']
-    outputs = next(c['outputs'] for c in cells if c['id'] == cell)
-    return ''.join(''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/html', '')) for o in outputs)
-
-
-@pytest.fixture(scope='module')
-def asked():
-    "Right answers of Qwen to ARC-Easy, by sweep, strategy, n, healed, seed and way; (500,) each"
-    t = pd.read_parquet(root/'results'/'qwen2.5-coder-1.5b'/'items.parquet')
-    t = t[t.task.isin(WAYS)].sort_values('index')
-    keys = ['sweep', 'strategy', 'n', 'healed', 'seed', 'task']
-    return {k: (o.picked == o.answer).to_numpy(float) for k, o in t.groupby(keys)}
-
-
-def test_two_ways_of_asking(asked):
+def test_two_ways_of_asking():
     "Retention by likelihood minus by letter, a mean over four cuts"
-    def kept(task):
-        cuts = [('similarity' if n else 'none', n) for n in (0, 2, 3, 4, 6)]
-        found = [asked['four-ways-similarity', *o, False, 0, task] for o in cuts]
-        return lambda some: np.array([o[some].mean() for o in found]) - .25
-    text, letter = map(kept, WAYS)
-    def gap(some): return (text(some)[1:] / text(some)[0] - letter(some)[1:] / letter(some)[0]).mean()
-    rng = np.random.default_rng(7)
-    mine = [gap(slice(None)), *np.quantile([gap(rng.integers(0, 500, 500)) for _ in range(2000)], [.025, .975])]
-    assert [float(o) for o in re.findall(r'[\d.]+', printed('letters', 'ask-a05'))[:3]] == pytest.approx(mine, abs=.012)
-
-
-def test_two_healed_cuts_swap_their_order(asked):
-    "Points of one cut minus the other, by way and seed"
-    where = {('similarity', 0): ('healed', 'letters'), ('simple', 0): ('healed-simple', 'letters')}
-    shown = re.findall(r'<td>([+-][\d.]+) \[', printed('disagree', 'disa0011'))[2:]
-    for i, (way, seed) in enumerate((w, s) for w in (0, 1) for s in (0, 1)):
-        a, b = (asked[where.get((o, seed), ('healed-seed-1',) * 2)[way], o, 4, True, seed, WAYS[way]].mean()
-                for o in ('similarity', 'simple'))
-        assert float(shown[i]) == pytest.approx(100 * (b - a), abs=.051)
+    r = run(QWEN)
+    a, b = (right(r, [('four-ways-similarity', 'similarity' if n else 'none', n, False, 0, t) for n in (0, 2, 3, 4, 6)])
+            for t in ASKED.values())
+    some = draws(np.concatenate([a, b])) - .25
+    def mean(o): return (o[:, 1:5] / o[:, :1] - o[:, 6:] / o[:, 5:6]).mean(1)
+    value = mean(np.concatenate([a, b]).mean(1)[None] - .25)[0]
+    shown = next(text for _, text in outputs('discoveries/letters') if text.startswith('holds: '))
+    near(numbers(shown), value, *np.quantile(mean(some), [.025, .975]), 2)

@@ -1,7 +1,9 @@
 "The registry of tasks: names, prompts as the harness words them, and `evaluate`."
-import json, os
+import json, os, re
 from dataclasses import replace
+from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from prunebook.model.assets import ASSETS, complete
@@ -12,8 +14,10 @@ from prunebook.evaluation.judges import passes_tests, run_program, same_number
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate
 from prunebook.evaluation.tasks import parse_task
+from prunebook.paper.sweep import _questions_of, _task_of, kept_config
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 
+KEPT = Path(__file__).parents[1]/'nbs'/'results'
 needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
 model = tiny(layers=2, max_position_embeddings=512, initializer_range=.3)
 
@@ -110,6 +114,24 @@ def test_gsm8k_shows_the_eight_examples_in_order():
     assert [o['answer'].split()[-1] for o in t.examples] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
     assert t.shots == 8 and choose_examples(dict(question='new'), t.examples, 8, t.seed) == t.examples
     assert same_number('It is $18.', dict(answer='18')) and not same_number('', dict(answer='18'))
+
+
+@needs_questions
+def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness():
+    "All but one: flexible-extract and exact_match of gsm8k_cot, version 3, compare texts, and 9.00 is not the text 9"
+    folder = KEPT/'qwen2.5-coder-1.5b'
+    config = kept_config(folder, 'gsm8k')
+    items = _task_of(config, 'gsm8k').load(_questions_of(config, 'gsm8k')).items
+    kept = pd.read_parquet(folder/'items.parquet').query('task == "gsm8k"')
+    def harness(text, answer):
+        found = re.findall(r'(-?[$0-9.,]{2,})|(-?[0-9]+)', text)
+        got = next(filter(None, found[-1])) if found else '[invalid]'
+        return [re.sub(r',|\$|(?s:.*)#### |\.$', '', o) for o in (got, answer)]
+    apart = []
+    for o in kept.to_dict('records'):
+        got, want = harness(o['written'], str(items[o['index']]['answer']))
+        if (o['picked'] == 1) != (got == want): apart.append((got, want))
+    assert len(kept) == 600 and apart == [('9.00', '9')]
 
 
 @needs_questions
