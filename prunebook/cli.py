@@ -246,6 +246,18 @@ def _similarity(
     return dict(out=out, texts=int(dist.count), depth=dist.depth, best_blocks=best.to_dict('records'))
 
 # %% ../nbs/reference/cli.ipynb #57c0e89d
+def _distances_of(place, model, folder):
+    "The distances in a folder. Logs a warning if they are of a model of another name and with other weights"
+    found = pb.LayerDistances.load(place)
+    was, name = (found.info.get(o) for o in ('model_fingerprint', 'model'))
+    if was and name != (getattr(pb.ASSETS.get(model), 'upstream', '') or public_name(model)):
+        from prunebook.healing.adapters import checkpoint_fingerprint  # torch comes with it
+        with suppress(PrunebookError):
+            if was != checkpoint_fingerprint(folder):
+                logging.getLogger(__name__).warning('prune: the distances in %s are of %s, which has other weights '
+                                                    'than %s, or was measured in fewer bits.', place, name, model)
+    return found
+
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
     source: _Source,
@@ -291,7 +303,7 @@ def _prune(
         if drop: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
-            if distances: how['distances'] = pb.LayerDistances.load(distances)
+            if distances: how['distances'] = _distances_of(distances, source.model, folder)
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}

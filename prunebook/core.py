@@ -357,6 +357,12 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
         finally: _delete(holder)
 
 # %% ../nbs/reference/core.ipynb #a39909c0
+def _request(out):
+    "What unfinished work at `out` was asked. The copy inside is for work that was moved here from another place"
+    work = Path(f'{out}.unfinished')
+    files = (_beside(out, 'asked'), work/'asked.json') if work.exists() else ()
+    return next((read_json(o) for o in files if o.is_file()), None)
+
 @contextmanager
 def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, force: bool = False,
                 reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict) -> Iterator[Path]:
@@ -368,8 +374,8 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, fo
     asked = json.loads(text := json.dumps(asked, indent=1) + '\n')
     with _own_place(out, force, reads) as out:
         record, new = _beside(out, 'asked'), _beside(out, 'new-work')
-        if work.exists() or work.is_symlink():  # the copy inside is for work that was moved here from another place
-            was = next((read_json(o) for o in (record, work/'asked.json') if o.is_file()), None)
+        if work.exists() or work.is_symlink():
+            was = _request(out)
             refuse((was is None or work.is_symlink() or not work.is_dir(),
                     f'{work} was not made by prunebook. Move it away, or choose another folder.'))
             if force and not resume: discard(work, out)
@@ -396,7 +402,7 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, fo
 
 def goes_on(out: str | Path, asked: dict[str, Any]) -> bool:
     "Is there unfinished work at `out` that was started with the same request?"
-    try: return read_json(Path(os.path.abspath(out) + '.unfinished')/'asked.json') == json.loads(json.dumps(asked))
+    try: return _request(Path(os.path.abspath(out))) == json.loads(json.dumps(asked))
     except PrunebookError: return False
 
 # %% ../nbs/reference/core.ipynb #2429b3a9

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
 from .core import goes_on, keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
-from .core import whole, work_folder
+from .core import sync_tree, whole, work_folder
 from .data.texts import text_assets
 from .estimates import check_memory, layer_sizes, model_size
 from .healing.recipes import RECIPES
@@ -187,8 +187,9 @@ def shrink(
         atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
         atomic_write(work/'report.html', _report(done, work/'loss.png'))
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+        sync_tree(work)  # before what an interrupted call goes on from is deleted
         discard(work/'healing', out)  # in one step: half of it could not be resumed
-        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink()  # the last says go on
+        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink(missing_ok=True)
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
             work.rename(rejected)

@@ -269,3 +269,15 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
     done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
     assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
+
+
+def test_distances_of_another_model_are_told(own, tmp_path, caplog):
+    for name in ('model', 'other'): shutil.copytree(own/'model', tmp_path/name)
+    save(tmp_path/'other', tiny(layers=6, max_position_embeddings=1024, seed=1), letter_tokenizer())
+    ok = lambda *args: main([*map(str, args), '--no-progress']) == 0
+    assert ok('similarity', tmp_path/'model', '--texts', own/'texts.txt', '--max-length', 32, '--out', tmp_path/'d')
+    shutil.copytree(tmp_path/'model', tmp_path/'same')
+    for name in ('model', 'same', 'other'):
+        caplog.clear()
+        assert ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
+        assert ('other weights' in caplog.text) == (name == 'other')

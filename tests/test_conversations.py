@@ -72,6 +72,13 @@ def test_no_conversation_is_cut_and_texts_stay_whole():
     assert (batch['labels'] != -100).any(1).all()
 
 
+def test_of_several_templates_the_default_counts():
+    _, tok = tiny_chat()
+    want = render_conversation(tok, CHATS[0])
+    tok.chat_template = dict(default=CHATML, tool_use='{{ raise_exception("no tools") }}')
+    assert render_conversation(tok, CHATS[0]) == want
+
+
 MARKED = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}", """\
 {{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}\
 {{ message['content'] + '<|im_end|>' + '\n' }}{% endgeneration %}{% else %}\

@@ -8,7 +8,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, pick, prompt
 from prunebook.evaluation.generation import generate_texts, greedy_config
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import Score, compare, load_score, wilson
+from prunebook.evaluation.scores import LossScore, Score, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
@@ -229,3 +229,16 @@ def test_mcnemar_by_hand():
     choice = lambda picked: Score('t', 0., 0, 100, 0., 1., picked, [0] * 100, 'likelihood', .5, 1.)
     c = compare(choice([0] * 60 + [1] * 40), choice([0] * 70 + [1] * 30))
     assert math.isclose(c.p, 2 * .5**10) and 'McNemar' in c.test
+
+
+def test_one_document_proves_nothing():
+    loss = lambda v, n=1: LossScore('t', v, 0., 9., n, [10 * v] * n, [10] * n, list(range(n)), [], n_bytes=5, vocab=99)
+    c = compare(loss(2.), loss(3.))
+    assert (c.difference, c.low, c.high, c.p) == (1, -math.inf, math.inf, 1)
+    assert compare(loss(2., 4), loss(3., 4)).p == 2 * .5**4
+
+
+def test_only_scores_that_were_asked_alike_are_compared():
+    plain, chat = (Score('t', 1., 1, 1, 0., 1., [0], [0], 'likelihood', .5, 1., chat=o) for o in (False, True))
+    assert paired_differences(dict(t=plain), dict(t=plain))[0]['difference'] == 0
+    with pytest.raises(PrunebookError, match='chat'): paired_differences(dict(t=plain), dict(t=chat))

@@ -230,6 +230,23 @@ def test_two_processes(pruned, tmp_path):
     assert refused.returncode and refused.stderr.count('is not empty') >= 2, 'each process says why'
 
 
+WAIT = '''
+import time
+from datetime import timedelta
+import torch.distributed.distributed_c10d as c10d
+from prunebook.healing.trainer import on_first
+c10d.default_pg_timeout = timedelta(seconds=3)
+assert on_first(lambda: time.sleep(9) or 7) == 7
+'''
+
+
+@pytest.mark.thorough
+def test_processes_wait_for_the_first_as_long_as_it_takes(tmp_path):
+    (tmp_path/'wait.py').write_text(WAIT)
+    done = launch(tmp_path/'wait.py', how=['--multi_gpu'])
+    assert done.returncode == 0, done.stderr
+
+
 # Bad input, one clear line, before any training
 
 def test_not_a_number_stops(tmp_path):

@@ -3,13 +3,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError
-from prunebook.evaluation.choices import prompt
+from prunebook.evaluation.choices import choice_accuracy, prompt
 from prunebook.evaluation.choices import _encode_pairs, _continuation_logprobs
+from prunebook.evaluation.generation import encode_prompts
 from prunebook.evaluation.losses import token_losses
 from prunebook.model.stack import LayerStack
-from support.tiny import Letters, tiny
+from support.tiny import Letters, tiny, word_tokenizer
 
 SMALL = dict(layers=4, initializer_range=.3)  # larger weights: attention then matters in a random model
 CASES = dict(llama={}, qwen3={}, gpt_neox={}, gpt2={}, phi={}, opt={}, falcon={}, mixtral={},
@@ -100,6 +102,16 @@ def test_merge_across_the_border():
 def test_a_prompt_that_ends_in_a_space_gives_it_to_the_choice():
     (context, (a,)), = _encode_pairs(Letters(), ['Q: '], [['x']], 99)[0]
     assert context == Letters()('Q:')['input_ids'] and a == Letters()('  x')['input_ids']
+
+
+def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt():
+    model, plain, ended = make('llama'), word_tokenizer(), word_tokenizer()
+    end = processors.TemplateProcessing(single='$A </s>', special_tokens=[('</s>', 2)])
+    ended.backend_tokenizer.post_processor = end
+    items = [dict(question='w1 w2', choices=['w3', 'w5 w7'], answer=0)]
+    want, got = (choice_accuracy(model, o, items, progress=False).logprobs for o in (plain, ended))
+    assert got == want
+    assert encode_prompts(LayerStack(model), ended, ['w1 w2'], 4, chat=False) == ([[4, 5]], [])
 
 
 def test_longer_than_the_context():

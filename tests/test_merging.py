@@ -5,7 +5,7 @@ import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.adapters as adapters
-from prunebook import PrunebookError, heal, load_model, merge_adapter, prune_model
+from prunebook import PrunebookError, heal, heal_checkpoint, load_model, merge_adapter, prune_model
 from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
@@ -181,3 +181,35 @@ def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
     want = in_memory(src, out/'adapter')
     assert all(torch.equal(v, want[k]) for k, v in tensors(out).items())
     assert read_json(out/'config.json')['prunebook']['healed']['bits'] == 4
+
+
+def test_a_folder_is_healed_on_disk_with_no_option_that_would_do_nothing(healed, tmp_path):
+    with pytest.raises(PrunebookError, match='leave out device_map'):
+        heal_checkpoint(str(healed/'src'), tmp_path/'out', texts(), RECIPE, bits=4, device_map='cpu', dtype='auto')
+
+
+@pytest.mark.parametrize('change', ['prompts', 'teacher'])
+def test_answers_are_of_the_prompts_and_the_teacher_of_this_call(change, healed, tmp_path, monkeypatch):
+    (file := tmp_path/'prompts.txt').write_text('w1 w2')
+    given = dict(model=str(healed/'src'), out=tmp_path/'out', prompts=str(file), teacher=str(healed/'src'),
+                 config=RECIPE, progress=False)
+    def stop(small, tok, teacher, prompts, recipe, answers, progress):
+        answers.write_text('{}')
+        raise KeyboardInterrupt
+    monkeypatch.setattr('prunebook.healing.teacher.self_data', stop)
+    with pytest.raises(KeyboardInterrupt): heal_checkpoint(**given)
+    if change == 'prompts': file.write_text('w5 w6')
+    else: given['teacher'] = str(healed/'out')
+    with pytest.raises(PrunebookError, match=change): heal_checkpoint(**given, resume=True)
+
+
+def test_a_kill_on_the_way_to_the_disk_costs_no_training(healed, tmp_path, monkeypatch):
+    given = dict(model=str(healed/'src'), out=tmp_path/'out', texts=texts(), config=RECIPE, progress=False)
+    def stop(folder):
+        if folder.name == 'out.unfinished': raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        for place in ('core', 'healing.healing'): m.setattr(f'prunebook.{place}.sync_tree', stop, raising=False)
+        with pytest.raises(KeyboardInterrupt): heal_checkpoint(**given)
+    monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
+    heal_checkpoint(**given, resume=True)
+    assert check_checkpoint(tmp_path/'out') == []

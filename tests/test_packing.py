@@ -1,10 +1,11 @@
 "Documents and conversations end in packed rows as they did in the model's own training"
+import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from prunebook.cli import parser
 from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig, named_recipe
-from prunebook.healing.packing import _document_end, training_rows
+from prunebook.healing.packing import _document_end, collate, training_rows
 
 CHATML = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
@@ -111,3 +112,14 @@ def test_the_command_packs_by_default():
     args = parser('heal').parse_args(['heal', 'demo', 'out'])
     assert named_recipe(args.config) == RECIPES['packed']
     assert {k for k, o in RECIPES.items() if o.packing != 'packed'} == {'quick'} and RECIPES['quick'] == QUICK
+
+
+def test_only_pads_are_masked():
+    """Also where a row holds several documents, for models that take no positions. Where attention runs by document,
+    the pads are a single one"""
+    row = lambda *pos: dict(ids=np.arange(len(pos)) + 5, pos=np.array(pos))
+    rows = [row(0, 1, 2, 0, 1), row(0, 1)]
+    assert collate(rows, packed=True)['position_ids'].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    batch = collate(rows)
+    assert batch['attention_mask'].tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
+    assert batch['labels'].tolist() == [[-100, 6, 7, -100, 9], [-100, 6, *[-100] * 3]]

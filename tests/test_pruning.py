@@ -159,3 +159,18 @@ def test_a_hostile_pattern_ends():
     for pattern in ('re:(a|aa|b*a)+$', 're:('):
         with pytest.raises(PrunebookError, match='unusable'):
             check_quantization(dict(ignore=[pattern]), ['model.layers.0.' + 'a' * 60 + '!'], 'model.layers')
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+def test_a_loss_that_is_not_a_number_is_not_the_smallest(strategy):
+    losses = iter([float('nan'), 1., .5, 2.])
+    with pytest.raises(PrunebookError, match='not a number'):
+        choose_layers(strategy, 1, model=tiny(layers=4), loss=lambda model: next(losses), progress=False)
+
+def test_offloaded_weights_are_not_copied():
+    from accelerate import cpu_offload
+    model = tiny(layers=4)
+    want = prune_model(model, [1])(ids).logits
+    cpu_offload(model, execution_device=torch.device('cpu'))
+    place = lambda m: m.model.layers[0].mlp.up_proj._hf_hook.weights_map['weight'].data_ptr()
+    small = prune_model(model, [1])
+    assert place(small) == place(model) and torch.equal(small(ids).logits, want)

@@ -1,5 +1,7 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
 import json
+from pathlib import Path
+from pkgutil import resolve_name
 import pandas as pd
 import pytest
 from prunebook import shrinking
@@ -46,6 +48,22 @@ def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
         assert shrink(**given).tokens == 12 * 32  # steps of the first estimate
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl', 'q.jsonl'}
     assert check_checkpoint(tmp_path/'out') == []
+
+
+@pytest.mark.parametrize('at', ['prunebook.core._put', 'shutil.rmtree'])
+def test_goes_on_from_the_very_end(given, monkeypatch, at):
+    "Stopped as the folder is put in its place, or as half of the healing in it is deleted"
+    real = resolve_name(at.replace('._', ':_').replace('.rm', ':rm'))
+    def stop(folder, *rest, **kw):
+        if rest and rest[0].name == 'out': raise KeyboardInterrupt
+        if not rest and (Path(folder)/'adapter').is_dir():
+            (Path(folder)/'asked.json').unlink()
+            raise KeyboardInterrupt
+        return real(folder, *rest, **kw)
+    with monkeypatch.context() as m:
+        m.setattr(at, stop)
+        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    assert not shrink(**given).problems
 
 
 def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypatch):

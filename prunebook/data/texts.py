@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'as_texts', 'Tokens', 'tokenize',
-           'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
-           'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_texts', 'Tokens',
+           'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory',
+           'retry_smaller_batch', 'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -142,6 +142,14 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
+def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
+    """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
+    without any special token"""
+    if chat: return tokenizer(texts, add_special_tokens=False, verbose=False)['input_ids']
+    ids, eos = tokenizer(texts, verbose=False)['input_ids'], tokenizer.eos_token_id
+    ends = eos is not None and tokenizer('a')['input_ids'][1:][-1:] == [eos]
+    return [o[:-1] for o in ids] if ends else ids
+
 def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
     """The documents of texts, a file, or rows with `text` or conversations, such as a `datasets.Dataset`. These are
     rendered by the tokenizer's chat template. Raises `PrunebookError` for anything else, and without any"""
@@ -212,11 +220,11 @@ def tokenize(
 # %% ../../nbs/reference/data/texts.ipynb #3dde19f9
 def groups_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     "Rows of each batch, longest first, within a budget with padding. A single longer row is a group of its own"
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    while order:
-        take = max(1, batch_tokens // max(1, lengths[order[0]]))
-        yield order[:take]
-        order = order[take:]
+    order, start = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)), 0
+    while start < len(order):
+        stop = start + max(1, batch_tokens // max(1, lengths[order[start]]))
+        yield order[start:stop]
+        start = stop
 
 # %% ../../nbs/reference/data/texts.ipynb #21a351bf
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import check, explained, one_of, refuse, whole
 from ..data.questions import check_items
-from ..data.texts import retry_smaller_batch, token_budget
+from ..data.texts import prompt_tokens, retry_smaller_batch, token_budget
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -103,8 +103,7 @@ def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
     its choices, unless it is in a `chat` template.
     Raises `PrunebookError` for a choice that adds no token, or one that is longer than the context"""
     heads = list(contexts) if chat else [c.rstrip() for c in contexts]
-    more = dict(add_special_tokens=False) if chat else {}
-    encode = lambda texts: tokenizer(texts, verbose=False, **more)['input_ids']
+    encode = lambda texts: prompt_tokens(tokenizer, texts, chat)
     flat = [c + ('' if chat else ' ') + a for c, al in zip(contexts, continuations) for a in al]
     joined, requests, where, cut = iter(encode(flat)), [], [], []
     for i, (h, al) in enumerate(zip(encode(heads), continuations)):

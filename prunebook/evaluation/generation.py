@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 from ..core import refuse
-from ..data.texts import groups_by_length, retry_smaller_batch, token_budget
+from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
 from ..model.stack import LayerStack, check_vocabulary, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,7 +131,7 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
     anything. And which were cut: with absolute positions, only as many of the last tokens count as leave room for an
     answer"""
     texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
-    ids = tokenizer(texts, verbose=False, **dict(add_special_tokens=False) if chat else {})['input_ids']
+    ids = prompt_tokens(tokenizer, texts, chat)
     check_vocabulary(stack, ids)
     room = (stack.positions or 2**30) - max_new_tokens
     refuse((room < 1, f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for prompt and '

@@ -247,8 +247,9 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
         test = f'McNemar, exact; {gained} gained, {lost} lost; interval: paired bootstrap'
     else:
         p = min(1., 2 * (1 + min((boot <= 0).sum(), (boot >= 0).sum())) / (1 + resamples))
+        p = max(p, 2 * .5**first.n)  # so often all documents agree by chance
         test = 'paired bootstrap over documents'
-    low, high = np.quantile(boot, [0.025, 0.975])
+    low, high = np.quantile(boot, [0.025, 0.975]) if first.n > 1 else (-math.inf, math.inf)
     return Comparison(second.value - first.value, float(low), float(high), float(p), test)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #pairdif1
@@ -261,6 +262,9 @@ def load_scores(folder: str | Path) -> Scores:
 def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each task that the scores of two models share: `compare`, the second one minus the first. Raises
     `PrunebookError` if they share none"""
+    asked = lambda o: {k: getattr(o, k) for k in ('scoring', 'shots', 'chat') if hasattr(o, k)}
+    refuse(*((asked(o) != asked(second[k]), f'{k} was asked in two ways, {asked(o)} and {asked(second[k])}. Score both '
+              'models alike.') for k, o in first.items() if k in second))
     both = [(k, first[k], second[k], compare(first[k], second[k])) for k in first if k in second]
     refuse((not both, f'no score of the same task: {", ".join(first)} against {", ".join(second)}.'))
     return [dict(task=k, first=a.value, second=b.value, **vars(d)) for k, a, b, d in both]

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, digest, discard, disk_errors, first_line, lock, new_folder, process
-from ..core import public_name, read_json, recover, refuse, work_folder
+from ..core import public_name, read_json, recover, refuse, sync_tree, work_folder
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
@@ -54,6 +54,10 @@ def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = 
     return student, LayerStack(causal)
 
 # %% ../../nbs/course/04_healing.ipynb #c1283c2e
+def _moved(model, device):
+    "`model` on a device, unless accelerate has spread its layers over several"
+    return model if len({*getattr(model, 'hf_device_map', {}).values()}) > 1 else model.to(device)
+
 def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
     from prunebook.healing.packing import attend_by_document, collate, documents_isolated
@@ -61,7 +65,7 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
     student, stack = make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
     if objective.needs_teacher and not objective.top:
-        guide = LayerStack(frozen_copy(teacher, config.teacher_bits).to(stack.device))
+        guide = LayerStack(_moved(frozen_copy(teacher, config.teacher_bits), stack.device))
     if packed := config.packing != 'none':
         isolated = documents_isolated(stack)
         packed = isolated is not None  # else it takes no positions
@@ -71,7 +75,7 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
     loss = CausalLMLoss(student, stack, teacher if objective.top else guide, objective.loss)
     trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, pad_id=pad_id, packed=packed),
                            save, progress)
-    if guide: guide.model.to(trainer.args.device)
+    if guide: _moved(guide.model, trainer.args.device)
     checkpoint = on_first(lambda: whole_checkpoint(folder/'checkpoints'))
     start = time.time()
     try:
@@ -282,17 +286,20 @@ def heal_checkpoint(
     at all. Raises `PrunebookError` as `heal` does, and for what cannot be healed on disk"""
     from prunebook.evaluation.generation import sample_answers
     from prunebook.evaluation.losses import text_loss
-    from prunebook.healing.teacher import self_data
+    from prunebook.healing.teacher import read_prompts, self_data
     from prunebook.healing.trainer import fully_sharded
     config, first = config or RECIPES['packed'], not process().rank
     on_disk = kwargs.get('bits') == 4 or fully_sharded()
-    refuse((on_disk and (kwargs.get('revision') or kwargs.get('trust_remote_code')), '--bits 4 and FSDP heal a '
-            'checkpoint on disk. Give its folder, and leave out --revision and --trust-remote-code.'),
+    odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
+    refuse((on_disk and odd, f'--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
+            f'{", ".join(odd)}.'),
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
     work = Path(os.path.abspath(out) + '.unfinished')
     asked = dict(command='heal', model=public_name(model), texts=digest(*texts, prompts))
+    named = public_name(teacher) if isinstance(teacher, (str, Path)) else ''
+    if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
     reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
                teacher_folder=teacher_folder)
@@ -319,6 +326,7 @@ def heal_checkpoint(
                 result.write(tok, work, result.losses, result.answers)
         if first:
             shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+            sync_tree(work)  # before what an interrupted run goes on from is deleted
             (work/'asked.json').unlink(missing_ok=True)
             discard(work/'healing', out)  # in one step: half of it could not be resumed
     result.adapter = Path(os.path.abspath(out))/'adapter'

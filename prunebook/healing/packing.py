@@ -165,12 +165,14 @@ def collate(rows: Sequence[dict[str, np.ndarray]], pad_id: int = 0, packed: bool
         each = [torch.from_numpy(r[key].astype(np.int64)) for r in rows]
         return torch.stack([nn.functional.pad(o, (0, width - len(o)), value=fill) for o in each])
     ids, pos = stacked('ids', pad_id), stacked('pos', 0)
-    silent = pos == 0  # pads have position 0 as well
+    size, place = torch.tensor([[len(r['ids'])] for r in rows]), torch.arange(width)
+    real = place < size
+    silent = pos == 0  # pads as well
     if 'learn' in rows[0]: silent |= stacked('learn', 0) == 0
     batch = dict(input_ids=ids, labels=ids.masked_fill(silent, -100))
     if 'guide' in rows[0]: batch['guide'] = stacked('guide', 0)
-    if packed: return batch | dict(position_ids=pos)
-    return batch | dict(attention_mask=((pos > 0) | (torch.arange(width) == 0)).long())
+    if packed: return batch | dict(position_ids=pos.where(real, place - size))  # the pads are a document of their own
+    return batch | dict(attention_mask=real.long())
 
 # %% ../../nbs/reference/healing/packing.ipynb #ab93991f
 def split_batch(batch: dict[str, torch.Tensor], batch_tokens: int | None,
@@ -255,7 +257,7 @@ def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[d
     refuse((not messages or messages[-1]['role'] != 'assistant', 'it does not end with an answer of the assistant.'))
     write = partial(tokenizer.apply_chat_template, tokenize=False)
     with explained('the chat template refuses it'): text = write(messages)
-    if loss_on == 'assistant' and '{% generation' in tokenizer.chat_template.replace('{%-', '{%'):
+    if loss_on == 'assistant' and '{% generation' in tokenizer.get_chat_template().replace('{%-', '{%'):
         out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         refuse((not any(out['assistant_masks']), 'the template marks no token of its answers.'))
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])

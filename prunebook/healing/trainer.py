@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib, json, logging, math, os, random, shutil, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +44,7 @@ class _LossInPieces(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad): return None, None, *(g * grad for g in ctx.saved_tensors)
+    def backward(ctx, grad): return None, None, *(g * grad.to(g.device) for g in ctx.saved_tensors)
 
 class _CrossEntropy(torch.autograd.Function):
     "`apply(logits, targets)`: $-\\log p$ of the targets, summed, in nats"
@@ -80,17 +81,20 @@ class CausalLMLoss(nn.Module):
         "The loss of a batch of `collate`, divided by the predicted tokens of the whole step if their number is given"
         where, teacher = labels[:, 1:] != -100, self.teacher
         targets = labels[:, 1:][where]
-        def hidden(stack): return stack.body(**inputs).last_hidden_state[:, :-1][where]
+        def hidden(stack):  # the last layers may be on another device than the first
+            x = stack.body(**inputs).last_hidden_state[:, :-1]
+            return x[where.to(x.device)]
         kept = None if guide is None else teacher(guide[:, 1:][where])
         with torch.no_grad(): states = hidden(teacher) if teacher and kept is None else None
         def loss_of(x, s):
-            if kept: return self.loss(self.stack.logits(x), targets[s], [o[s] for o in kept])
-            with torch.no_grad(): wanted = teacher.logits(states[s]) if teacher else None
+            if kept: return self.loss(self.stack.logits(x), targets[s], [o[s].to(x.device) for o in kept])
+            with torch.no_grad(): wanted = teacher.logits(states[s]).to(x.device) if teacher else None
             return self.loss(self.stack.logits(x), targets[s], wanted)
         learning = [p for p in self.stack.model.get_output_embeddings().parameters() if p.requires_grad]
         size = 512 if learning or labels.device.type != 'cpu' else 64 if teacher else 256
         total = _LossInPieces.apply(loss_of, self.size or size, hidden(self.stack), *learning)
-        return dict(loss=total / (where.sum() if num_items_in_batch is None else num_items_in_batch))
+        count = where.sum() if num_items_in_batch is None else num_items_in_batch
+        return dict(loss=total.to(labels.device) / count)
 
 # %% ../../nbs/reference/healing/trainer.ipynb #06ffefdb
 @contextmanager
@@ -162,7 +166,8 @@ def on_first(f: Callable[[], Any]) -> Any:
     if process().world == 1: return f()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
-    PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()
+    # the others may wait for hours, as for a teacher's answers
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=99)).wait_for_everyone()
     found = [None, None]
     if process().rank == 0:
         try: found[0] = f()

@@ -235,7 +235,14 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
 # %% ../../nbs/course/01_stack.ipynb #f4f718a6
 def weight_sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     "A copy of `model` with modules of its own and the same weights in memory"
-    return copy.deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})
+    offloaded = [o for m in model.modules() for o in _offloaded(m)]
+    return copy.deepcopy(model, {id(o): o for o in [*model.parameters(), *model.buffers(), *offloaded]})
+
+def _offloaded(module):
+    "Where accelerate keeps the weights of a module that it offloads: the maps of its hooks"
+    hook = getattr(module, '_hf_hook', None)
+    maps = [getattr(o, 'weights_map', None) for o in getattr(hook, 'hooks', [hook])]
+    return [o for o in maps if o is not None]
 
 # %% ../../nbs/course/01_stack.ipynb #514181f0
 @patch
@@ -420,9 +427,8 @@ def fingerprint(model: nn.Module) -> str:
     import torch
     def loaded(name, p):
         if p.device.type != 'meta': return p
-        owner, _, leaf = name.rpartition('.')  # accelerate keeps offloaded weights in its hooks
-        hook = model.get_submodule(owner)._hf_hook
-        return next(o.weights_map for o in getattr(hook, 'hooks', [hook]) if getattr(o, 'weights_map', None))[leaf]
+        owner, _, leaf = name.rpartition('.')
+        return _offloaded(model.get_submodule(owner))[0][leaf]
     def told(name, p):
         flat, state = loaded(name, p).detach().reshape(-1), getattr(p, 'quant_state', None)
         if getattr(state, 'shape', None) is None: return name, p.shape, flat

@@ -149,7 +149,7 @@ def reproduce(
             body = _page_html('result', page, work/'figures')
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
-        (work/'asked.json').unlink()
+        (work/'asked.json').unlink(missing_ok=True)
     return Path(out)
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, numbers, operator, re
+import inspect, math, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -135,13 +135,19 @@ STRATEGIES.add(Strategy('block_influence', _least_influence, 'the layers with th
     'arXiv:2403.03853', needs=('distances',)))
 
 # %% ../../nbs/course/03_pruning.ipynb #5d3a28c8
+def _loss_of(stack, keep, loss):
+    "`loss` of the layers `keep` alone. Raises `PrunebookError` for NaN, which would pass for the smallest"
+    with stack.view(keep) as small: found = float(loss(small))
+    refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
+            'or load the model in bfloat16 or float32.'))
+    return found
+
 def _best_loss(n, depth, model, loss, progress=True):
     "The block whose removal gives the smallest loss"
     from tqdm.auto import tqdm
     losses, stack = [], LayerStack(model)
     for start in tqdm(range(depth - n + 1), desc=f'losses of all blocks of {n}', disable=not progress):
-        keep = [i for i in range(depth) if not start <= i < start + n]
-        with stack.view(keep) as small: losses.append(float(loss(small)))
+        losses.append(_loss_of(stack, [i for i in range(depth) if not start <= i < start + n], loss))
     start = min(range(len(losses)), key=losses.__getitem__)
     return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
 
@@ -154,9 +160,7 @@ def _greedy(n, depth, model, loss, progress=True):
     from tqdm.auto import tqdm
     stack, keep, order, best = LayerStack(model), list(range(depth)), [], []
     for _ in tqdm(range(n), desc='greedy', disable=not progress):
-        losses = {}
-        for i in keep:
-            with stack.view([o for o in keep if o != i]) as small: losses[i] = float(loss(small))
+        losses = {i: _loss_of(stack, [o for o in keep if o != i], loss) for i in keep}
         order.append(min(losses, key=losses.get))
         best.append(losses[order[-1]])
         keep.remove(order[-1])
