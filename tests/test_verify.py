@@ -2,6 +2,7 @@
 confirmed. The rule keeps its promise about honest runs."""
 import json
 import os
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.paper.runs import _arrow_schema, measured_cut
-from prunebook.paper.sweep import SweepConfig, sweep
-from prunebook.paper.verify import _HONEST, at_most, deviation, is_rejected, verify, verify_card, verify_runs
+from prunebook.paper.sweep import SweepConfig, kept_config, sweep
+from prunebook.paper.verify import (HEAL_AGAIN, _HONEST, _chosen, at_most, deviation, is_rejected, verify,
+                                    verify_card, verify_runs)
 from prunebook.pruning.checkpoint import model_card
 from prunebook.pruning.strategies import prune_model
 from support.tiny import Letters, letter_texts, questions, tiny, write_rows
@@ -214,3 +216,17 @@ def test_the_rule_keeps_its_promise():
 def test_the_kept_runs_have_their_checksums():
     lines = [o.split() for o in (results/'checksums.txt').read_text().splitlines()]
     assert [o for o in lines if o[0] != sha256((results/o[1]).read_bytes()).hexdigest()] == [], 'write it anew'
+
+
+# the book
+
+LINE = re.compile(r'prunebook verify nbs/results/(\S+) --(claim|row) (.*?)(?: --minutes|`| *#)')
+book = [(p.stem, *o) for p in sorted(results.parent.rglob('*.ipynb')) for o in LINE.findall(p.read_text('utf-8'))]
+
+
+@pytest.mark.parametrize('page, run, kind, words', book)
+def test_the_book_names_rows_that_can_be_verified(page, run, kind, words):
+    "Not written, and unhealed or healed so shortly that it is done again"
+    rows = _chosen(results/run, words if kind == 'claim' else None, words.split() if kind == 'row' else ())
+    def tokens(o): return (c := kept_config(results/run, o.sweep).healing).steps * c.batch_size * c.max_length
+    assert any(o.metric != 'generated' and (not o.healed or tokens(o) <= HEAL_AGAIN) for o in rows.itertuples())
