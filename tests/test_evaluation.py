@@ -9,7 +9,7 @@ from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accurac
 from prunebook.evaluation.generation import generate_texts, greedy_config
 from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.scores import LossScore, Score, compare, load_score, paired_differences, wilson
-from prunebook.evaluation.tasks import GeneratedTask, evaluate
+from prunebook.evaluation.tasks import TASKS, GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
 
@@ -242,3 +242,8 @@ def test_only_scores_that_were_asked_alike_are_compared():
     plain, chat = (Score('t', 1., 1, 1, 0., 1., [0], [0], 'likelihood', .5, 1., chat=o) for o in (False, True))
     assert paired_differences(dict(t=plain), dict(t=plain))[0]['difference'] == 0
     with pytest.raises(PrunebookError, match='chat'): paired_differences(dict(t=plain), dict(t=chat))
+
+
+def test_a_longer_word_is_another_word():
+    right = lambda text: TASKS['lambada'].right(text, dict(answer='cat'))
+    assert right(' cat, and') and right("cat's") and not right('category') and not right('a cat')

@@ -9,7 +9,7 @@ from typing import Any
 from ..core import PrunebookError, installed
 
 # %% auto #0
-__all__ = ['last_number', 'same_number', 'same_mathematics', 'run_program', 'passes_tests']
+__all__ = ['last_number', 'same_number', 'begins_with_word', 'same_mathematics', 'run_program', 'passes_tests']
 
 # %% ../../nbs/reference/evaluation/judges.ipynb #6f1ce031
 def last_number(text: str) -> float | None:
@@ -21,6 +21,10 @@ def same_number(text: str, item: dict[str, Any]) -> bool:
     "Does `text` end in the number that ends the answer of `item`?"
     got = last_number(text)
     return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
+
+def begins_with_word(text: str, item: dict[str, Any]) -> bool:
+    "Does `text` begin with the answer of `item`, as a whole word?"
+    return bool(re.match(rf'\s*{re.escape(item["answer"])}(?!\w)', text))
 
 def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     "Is the formula that ends `text` that of the `solution` of `item`? Needs the extra `math`"

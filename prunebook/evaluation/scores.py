@@ -181,7 +181,7 @@ def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any
     k, n = sum(p == a for p, a in zip(picked, right)), len(items)
     chance = float(np.mean([1 / len(o['choices']) for o in items]))
     groups = [o.get('subject') or '' for o in items]
-    kwargs = dict(items=item_hash(items), groups=groups if len(set(groups)) > 1 else []) | kwargs
+    kwargs = dict(items=item_hash(list(items)), groups=groups if len(set(groups)) > 1 else []) | kwargs
     most = max(Counter(right).values()) / n
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
 

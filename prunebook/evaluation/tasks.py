@@ -15,7 +15,8 @@ from ..core import PrunebookError, Registry, check, keep_apart, public_name, ref
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
 from .choices import SCORINGS, _check_shots, choice_accuracy, choose_examples, prompt
-from .judges import last_number, passes_tests, run_program, same_mathematics, same_number
+from .judges import begins_with_word, last_number, passes_tests, run_program, same_mathematics
+from .judges import same_number
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -233,7 +234,7 @@ for _o in (
                   source='lm-evaluation-harness: humaneval, humaneval_instruct; pass@1, greedy'),
     GeneratedTask('sums', 'Sums of one step', 'sums'),
     GeneratedTask('lambada', 'LAMBADA', 'lambada', prompt=lambda o: o['question'], stop=(), max_new_tokens=8,
-                  right=lambda text, o: text.strip().startswith(o['answer']),
+                  right=begins_with_word,
                   source='arXiv 1606.06031, last word, greedy'),
 ): TASKS.add(_o)
 
