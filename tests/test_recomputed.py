@@ -345,7 +345,7 @@ def daggers(model):
     return {k for (_, k), p in zip(tested, adjusted) if p >= .05 and judged(*k).word in ('holds', 'fails')}
 
 
-@pytest.mark.parametrize('claim, model, title', rows, ids=' '.join)
+@pytest.mark.parametrize('claim, model, title', rows)
 def test_verdict(claim, model, title):
     verdict, number, _, p = rows[claim, model, title]
     mine = judged(claim, model, title)
