@@ -538,13 +538,12 @@ def _reproduce(source: _Demo, **given):
 def _report(
     folder: str,             # a run folder, from `prunebook reproduce` or `prunebook sweep`
     *,
-    out: str | None = None,  # the HTML file (default: paper.html in FOLDER); beside it, NAME-figures
+    out: str | None = None,  # the HTML file (default: paper.html in FOLDER)
     force: bool = False,     # replace a report that is there
     progress: bool = True
 ):
     "Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim."
-    page = pb.report(folder, out, force, progress)
-    return dict(report=str(page), figures=str(page.with_name(f'{page.stem}-figures')))
+    return dict(report=str(pb.report(folder, out, force, progress)))
 
 # %% ../nbs/reference/cli.ipynb #verifyco
 @command('prunebook verify --minutes 2')

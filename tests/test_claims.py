@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    RunFolder, Unmeasured, _draw_distances, _ruled, base_healed, base_note, claims_table,
-    deep_minima, judge_claim, open_run, rulings_table, unpruned)
+    RunFolder, Unmeasured, _ruled, base_note, claims_table, draw_distances, open_run, rulings_table)
 from prunebook.paper.criteria import HOLDS, UNDECIDED, Ruling, holm
 from support.made_runs import DEPTH, Made, choice, distances, fill, loss, shapes, x
 
@@ -60,14 +59,13 @@ def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
     plain, healed = cuts('c4', [0, 2, 4]), cuts('c4', [2, 4], 'h', healed=True, **RECIPE)
     base = lambda **kw: cuts('c4', [0], 'b', healed=True, **RECIPE | kw)
     starts = lambda *rows: run_of(tmp_path, plain, healed, *rows).curve('c4', healed=True)
-    assert base_healed(starts(base())) and list(starts(base()).n) == [0, 2, 4]
+    assert starts(base()).healed.iloc[0] and list(starts(base()).n) == [0, 2, 4]
     assert 'healed by the same recipe' in base_note(starts(base()))
     for other in ([], base(healing_tokens=2000), base(rank=2.), base(learning_rate=1e-4), base(healing_texts='u'),
                   base(count=32), base(items='other')):
-        assert not base_healed(starts(other)) and 'starts at the unhealed one' in base_note(starts(other))
+        assert not starts(other).healed.iloc[0] and 'starts at the unhealed one' in base_note(starts(other))
     run = run_of(tmp_path, plain, healed, base())
     assert not run.curve('c4').healed.any() and base_note(run.curve('c4')) == ''
-    assert list(unpruned(run.table).sweep) == ['s'], 'the healed base is not the unpruned model'
 
 
 def test_items_that_differ_and_files_of_another_model(made):
@@ -134,13 +132,14 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
 
 # C1 and C2: distances
 
-def test_draws_have_the_moments_of_the_distances_and_sizes_err_together():
-    d = distances(lambda n: 5, spread=.2)
-    draws = _draw_distances(d, 3, size=20_000)
+def test_draws_have_the_moments_of_the_distances_and_sizes_err_together(tmp_path):
+    d, run = distances(lambda n: 5, spread=.2), run_of(tmp_path, cuts('c4', [0]))
+    run.distances = d
+    draws = draw_distances(d, 3, size=20_000)
     np.testing.assert_allclose(draws.mean(0), np.diagonal(d.mean, 3), atol=6e-4)
     np.testing.assert_allclose(draws.std(0), np.diagonal(d.sem, 3), rtol=.03)
-    one = [np.sort(_draw_distances(d, n).argmin(1)) / (d.depth - n) for n in range(1, d.depth // 4 + 1)]
-    found, widest = deep_minima(d), np.mean([np.subtract(*np.quantile(o, [.975, .025])) for o in one])
+    one = [np.sort(draw_distances(d, n).argmin(1)) / (d.depth - n) for n in range(1, d.depth // 4 + 1)]
+    found, widest = run.judge('C1'), np.mean([np.subtract(*np.quantile(o, [.975, .025])) for o in one])
     assert found.high - found.low == pytest.approx(widest, abs=.02)
 
 
@@ -153,13 +152,13 @@ def test_a_task_that_the_model_does_not_know_is_not_judged(made):
             made.add('dull', score, 'similarity' if n else 'none', n, healed)
     run = open_run(made.root)
     assert run.knows('quiz') and not run.knows('dull') and run.items('dull').collapse is None
-    for claim in ('C3a', 'C3b', 'C3c'): assert judge_claim(run, claim, 'dull').reason == 'baseline'
+    for claim in ('C3a', 'C3b', 'C3c'): assert run.judge(claim, 'dull').reason == 'baseline'
     assert run.finding('C3a').task != 'dull'
 
 
 def test_nothing_is_compared_with_a_rise_that_is_none(made):
     run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
-    assert judge_claim(run, 'C5b').reason == 'baseline' and 'ratio not computed' in judge_claim(run, 'C5b').seen
+    assert run.judge('C5b').reason == 'baseline' and 'ratio not computed' in run.judge('C5b').seen
 
 
 def test_the_page_of_claims_shows_these_verdicts():

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 import pytest
 from prunebook.paper.runs import read_record, read_run
-from prunebook.paper.sweep import _config_record, differences
+from prunebook.paper.sweep import _config_record, _differences
 
 root = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location('evidence', root/'tools'/'evidence.py')
@@ -20,7 +20,7 @@ def test_kept_sweeps_were_made_with_these_settings(model, name):
     assert json.loads(json.dumps(asdict(config)))['tasks']
     file = root/'nbs'/'results'/model/'run.json'
     kept = json.loads(file.read_text())['sweeps'].get(name) if file.exists() else None
-    if kept: assert differences(kept['config'], _config_record(config)) == []
+    if kept: assert _differences(kept['config'], _config_record(config)) == []
 
 
 @pytest.mark.thorough

@@ -27,9 +27,9 @@ def test_the_folder_and_its_tables(tmp_path):
     given = os.environ.get('PRUNEBOOK_RUN')
     run = Path(given) if given else reproduce(out=tmp_path/'run', preset='smoke', progress=False)
     names = {p.name for p in run.iterdir()}
-    assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv', 'figures',
+    assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv',
                      'report.html', 'checkpoint', 'adapters'}
-    assert {p.stem for p in (run/'figures').iterdir()} == {'loss', 'questions', 'stack', 'curves', 'heatmap'}
+    assert (run/'report.html').read_text().count('<figure>') == 5
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
     assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
@@ -98,7 +98,7 @@ def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
     assert not (tmp_path/'run.unfinished').exists()
     files = lambda o: {p.relative_to(o) for p in o.rglob('*') if p.is_file()}
     assert files(whole) == files(again)
-    same = ['distances.safetensors', 'best_blocks.csv', 'figures/curves.svg', 'figures/loss.svg']
+    same = ['distances.safetensors', 'best_blocks.csv']
     assert [o for o in same if (whole/o).read_bytes() != (again/o).read_bytes()] == []
     drop = lambda t: t.drop(columns='seconds')
     pd.testing.assert_frame_equal(drop(read_run(whole)), drop(read_run(again)))

@@ -9,7 +9,7 @@ from prunebook.evaluation.scores import Score
 from prunebook.paper.runs import KEYS, kept_score, read_record
 from prunebook.similarity.distances import layer_distances
 from prunebook.paper.sweep import SweepConfig, sweep
-from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
+from support.tiny import Letters, letter_texts, questions, tiny, write_rows
 
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers']
 SHORT = dict(steps=2, batch_size=2, max_length=16, rank=2, bits=32)
@@ -55,21 +55,6 @@ def test_a_row_for_every_model_and_task(data):
     best = table[(table.task == 'c4') & (table.n == 1) & (table.strategy == 'best_loss')].value.item()
     assert best <= table[(table.task == 'c4') & (table.n == 1)].value.max()
     assert not (data/'run'/'work').exists()
-
-
-def test_what_another_sweep_has_is_copied(data):
-    "Losses of the same unhealed models; no healed model's, and no written answers"
-    write_rows(data/'next.jsonl', [dict(question=f'{i}', answer=str(i + 1)) for i in range(4)])
-    c = config(data, strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4', str(data/'next.jsonl')], healing=SHORT,
-               scoring=dict(max_new_tokens=4))
-    first = run(data, c, tokenizer=letter_tokenizer(), name='a')
-    second = run(data, c.replace(ns=[2], healed_ns=[]), tokenizer=letter_tokenizer(), name='b')
-    copied = second[second.seconds == 0][['strategy', 'task']].values.tolist()
-    assert copied == [['none', 'c4']] and len(second) == 4
-    loss = lambda t: t[(t.task == 'c4') & (t.n == 2)].value.item()
-    assert loss(first) != loss(second)
-    third = run(data, c.replace(ns=[1, 2], healed_ns=[]), tokenizer=letter_tokenizer(), name='c')
-    assert (third.seconds == 0).sum() == 2 and loss(third) == loss(second)
 
 
 def test_the_unpruned_model_is_healed_alike(data):

@@ -27,7 +27,7 @@ from prunebook.similarity.distances import LayerDistances
 from prunebook.similarity.distances import layer_distances
 from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.tasks import TASKS, GeneratedTask
-from prunebook.paper.sweep import Cut, Row, SweepConfig, score_units, start_sweep, sweep
+from prunebook.paper.sweep import Cut, SweepConfig, _Row, _score_units, _start_sweep, sweep
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 RECIPE = QUICK.replace(steps=100)  # 100 steps of 4 rows of 256 tokens are 102,400 tokens
@@ -143,12 +143,12 @@ def distances_of(model, tokenizer, folder):
 def one_by_one(model, tokenizer, config, folder, name):
     "The tasks of a sweep for the model without each layer in turn. The rule of a row is named after its layer"
     with Run(folder, model_record(model)) as run:
-        start_sweep(run, name, model, tokenizer, config)
+        _start_sweep(run, name, model, tokenizer, config)
         depth = len(LayerStack(model))
         cuts = [Cut('none', 0, 0), *(Cut(f'layer {l}', 1, 0, (l,)) for l in range(depth))]
         loss, *asked = config.tasks  # the losses share a pass, questions are asked of one model after the other
-        units = [[Row(o, False, loss) for o in cuts], *([Row(o, False, task)] for task in asked for o in cuts)]
-        score_units(run, name, model, tokenizer, config, units)
+        units = [[_Row(o, False, loss) for o in cuts], *([_Row(o, False, task)] for task in asked for o in cuts)]
+        _score_units(run, name, model, tokenizer, config, units)
 
 def passed(where):
     "A hook: the positions `where` leave a layer as they entered it"

@@ -20,20 +20,17 @@ from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title
 from ..model.assets import cache_dir
-from prunebook.paper.criteria import (
+from .criteria import (
     HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
-    middle_95, monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference,
-    rule_excess_ratio, rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds,
-    rule_smooth_loss)
+    monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference, rule_excess_ratio,
+    rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds, rule_smooth_loss)
 from .runs import KEYS, _ON_TEXTS, kept_score, read_record, read_run
 if TYPE_CHECKING: from prunebook import LayerDistances
 
 # %% auto #0
-__all__ = ['UNINFORMATIVE', 'RECIPE', 'ASKED', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'accuracy_text',
-           'spans', 'combined', 'most_cuts', 'unpruned', 'base_healed', 'base_note', 'Curve', 'RunFolder', 'open_run',
-           'kept_rows', 'small_ns', 'farther_than', 'both_losses', 'rank_pairs', 'seeds_table', 'shots_table',
-           'shots_of', 'task_plateau', 'deep_minima', 'smooth_loss', 'Claim', 'judge_claim', 'claim_rows',
-           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
+__all__ = ['UNINFORMATIVE', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'spans', 'base_note', 'Curve',
+           'RunFolder', 'open_run', 'kept_rows', 'claim_rows', 'draw_distances', 'claims_table', 'rulings_table',
+           'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
@@ -95,71 +92,16 @@ def with_interval(value: float, low: float, high: float, form: str = '.2f') -> s
     "A number and its interval as text"
     return f'{value:{form}} [{low:{form}}, {high:{form}}]'
 
-def accuracy_text(k: int, n: int) -> str:
-    "Right answers as text: share, count and interval"
-    low, high = wilson(k, n)
-    return f'{k / n:.1%} = {k}/{n} [{low:.1%}, {high:.1%}]'
-
 def spans(ns: Sequence[int]) -> str:
     "Whole numbers, runs of three and more as a-b: 1-4, 6, 8"
     runs = [[n for _, n in o] for _, o in groupby(enumerate(sorted(set(map(int, ns)))), lambda o: o[1] - o[0])]
     return ', '.join(f'{o[0]}-{o[-1]}' if len(o) > 2 else ', '.join(map(str, o)) for o in runs)
 
-def _found(seen, ruling, task='', rows=None):
-    "The finding of a ruling; with `rows` of a healed curve, it says where the curve starts"
-    if rows is not None and (note := base_note(rows)): seen = f'{seen}. {note}'
-    return Finding(**asdict(ruling), seen=seen, task=task)
-
-# %% ../../nbs/reference/paper/claims.ipynb #bc215c62
-RECIPE = ['method', 'objective', 'adapt', 'rank', 'learning_rate', 'healing_texts', 'healing_tokens']
-_SHOTS = ['shots', 'shots_seed']
-ASKED = ['metric', 'source', 'count', 'max_length', 'dtype', 'items']
-
-def combined(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    "The columns `by` of each row as one text, to group and compare by"
-    return pd.Series([' '.join(map(str, o)) for o in zip(*(rows[c] for c in by))], rows.index, dtype=object)
-
-def most_cuts(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    "The rows whose values of `by` have most different cuts, and of those the ones with most items"
-    if rows.empty: return rows
-    key = combined(rows, by)
-    size = lambda o: (len(o[['strategy', 'n', 'healed']].drop_duplicates()), o['count'].max())
-    return rows[key == max(key.unique(), key=lambda k: size(rows[key == k]))]
-
-def unpruned(table: pd.DataFrame) -> pd.DataFrame:
-    "Rows of the unpruned model as it is, not healed"
-    return table[(table.n == 0) & ~table.healed.astype(bool)]
-
-def base_healed(rows: pd.DataFrame) -> bool:
-    "Does a curve start at a healed unpruned model?"
-    return bool(rows.healed[rows.n == 0].any())
-
 def base_note(rows: pd.DataFrame) -> str:
     "A sentence on where a healed curve starts; nothing for an unhealed one"
     if not rows.healed.any(): return ''
-    return ('The unpruned model is healed by the same recipe.' if base_healed(rows) else
+    return ('The unpruned model is healed by the same recipe.' if rows.healed.iloc[0] else
             'The unpruned model was not healed in this run, so the healed curve starts at the unhealed one.')
-
-def _widest_first(rows):
-    "Rows of the sweep with most cuts first: of several scores of the unpruned model, the first is then the one to take"
-    return rows.iloc[(-rows.groupby('sweep').n.transform('nunique')).argsort(kind='stable')]
-
-def _rows_of(table, task, strategy, healed):
-    "Rows of a task and strategy after those of the unpruned model: healed alike if cuts are healed and there is one"
-    own = table[table.task == task]
-    cuts = own[(own.strategy == strategy) & (own.healed == healed) & (own.n > 0)]
-    base, alike = own[(own.n == 0) & (own.healed == healed) & healed], [*RECIPE, *_SHOTS, *ASKED]
-    base = base[combined(base, alike).isin(combined(cuts, alike))]
-    return pd.concat([base if len(base) else unpruned(own), cuts])
-
-def _curve_of(table, task, strategy='similarity', healed=False):
-    own = _rows_of(table, task, strategy, healed)
-    own = own.sort_values(['n', 'seed']).drop_duplicates('n').reset_index(drop=True)
-    if not (own.n > 0).any():
-        state = 'healed' if healed else 'unhealed'
-        raise Unmeasured(f'This run has no {state} scores of {task_title(task)} under "{strategy}".')
-    if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
-    return own
 
 # %% ../../nbs/reference/paper/claims.ipynb #db701f9a
 def _ruled(rule, *args, **kwargs):
@@ -167,14 +109,14 @@ def _ruled(rule, *args, **kwargs):
     Since that takes seconds, the cache keeps it, by the bytes of the arguments and the code of the rule"""
     given = [f'{o.dtype} {o.shape}'.encode() + o.tobytes() if isinstance(o, np.ndarray) else repr(o) for o in args]
     code = Path(inspect.getfile(rule)).read_bytes(), np.__version__, rule.__name__, sorted(kwargs.items())
-    name = f'{digest(*code, *given)}.json'
-    with suppress(PrunebookError, TypeError): return Ruling(**read_json(cache_dir()/'rulings'/name))
+    kept = cache_dir()/'rulings'/f'{digest(*code, *given)}.json'
+    with suppress(PrunebookError, TypeError): return Ruling(**read_json(kept))
     ruling = rule(*args, **kwargs)
     if .0011 < ruling.p < .05:
         ruling = replace(ruling, p=sum([ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, 10))]) / 10)
     with suppress(PrunebookError, OSError):  # a cache that cannot be written is done without
-        (cache_dir()/'rulings').mkdir(parents=True, exist_ok=True)
-        atomic_write(cache_dir()/'rulings'/name, json.dumps(asdict(ruling)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(kept, json.dumps(asdict(ruling)))
     return ruling
 
 class Curve(NamedTuple):
@@ -192,11 +134,14 @@ class Curve(NamedTuple):
                      doc='Does the unpruned model know the task?')
     kept = property(lambda self: self.ns[kept_cuts(self.items, self.chance)],
                     doc='The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`')
+    answers = property(lambda self: (self.x, self.items, self.chance, float(self.rows.majority.iloc[0])),
+                       doc='What the rules for curves of answers take: x, items, chance, and the best constant answer')
 
     @property
-    def answers(self) -> tuple[np.ndarray, np.ndarray, float, float]:
-        "What the rules for curves of answers take: x, items, chance, and accuracy of the most frequent answer"
-        return self.x, self.items, self.chance, float(self.rows.majority.iloc[0])
+    def places(self) -> tuple[float, float]:
+        "Shares of the layers where the monotone fit of retention falls below 90 % and below 50 %, or infinity"
+        fit = monotone_fit(retention(self.items.mean(1)[None], self.chance))
+        return tuple(float(crossing(self.x, fit, o)[0]) for o in (KEEP, LOSE))
 
     @property
     def collapse(self) -> Collapse | None:
@@ -205,30 +150,25 @@ class Curve(NamedTuple):
         kept, lost = self.places
         return Collapse(kept, lost, (lost - kept) / lost, np.empty((0, 3)))
 
-    @property
-    def places(self) -> tuple[float, float]:
-        "Shares of the layers where the monotone fit of retention falls below 90 % and below 50 %, or infinity"
-        fit = monotone_fit(retention(self.items.mean(1)[None], self.chance))
-        return tuple(float(crossing(self.x, fit, o)[0]) for o in (KEEP, LOSE))
+    def _frame(self, value, low, high, **more):
+        columns = dict(n=self.ns, fraction_layers=self.x) | more | dict(value=value, low=low, high=high)
+        return pd.DataFrame(columns)
 
     def retention(self) -> pd.DataFrame:
         "n, fraction_layers, accuracy, and retention as value, low, high"
-        bands = dict(zip(('value', 'low', 'high'), retention_band(self.items, self.chance)))
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values) | bands)
+        return self._frame(*retention_band(self.items, self.chance), accuracy=self.values)
 
     def excess(self) -> pd.DataFrame:
         "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
         draws = resampled_losses(self.items, self.counts)
-        low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
-        value = self.values - self.values[0]
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
+        return self._frame(self.values - self.values[0], *np.quantile(draws - draws[:, :1], [.025, .975], axis=0))
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass
 class RunFolder:
     "A run, its curves, and what it shows about every claim"
     folder: Path
-    table: pd.DataFrame              # Of all sweeps, as `read_run` gives it
+    table: pd.DataFrame              # Of all sweeps, as `read_run` gives it, and three columns to compare rows by
     name: str                        # The model
     distances: LayerDistances | None = None
     losses: LossMap | None = None
@@ -236,31 +176,25 @@ class RunFolder:
 
     depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
+    def __post_init__(self):
+        def text(*columns): return [' '.join(map(str, o)) for o in self.table[[*columns]].itertuples(index=False)]
+        self.table = self.table.assign(
+            asked=text('metric', 'source', 'count', 'max_length', 'dtype', 'items'),
+            recipe=text('method', 'objective', 'adapt', 'learning_rate', 'healing_texts', 'healing_tokens'))
+        self.table['alike'] = text('recipe', 'rank', 'shots', 'shots_seed', 'asked')
+
     @cached_property
     def main(self) -> pd.DataFrame:
         """The rows of one figure: the paper's two strategies (or all, if there are only others), and for each task the
-        few-shot examples, items and healing recipe that have most cuts"""
+        few-shot examples, items and healing recipe that have most cuts, then most items"""
+        def widest(rows, *by):
+            size = lambda o: (len(o[['strategy', 'n', 'healed']].drop_duplicates()), o['count'].max())
+            return max((o for _, o in rows.groupby([*by], sort=False, dropna=False)), key=size, default=rows)
         two = self.table.strategy.isin(['similarity', 'simple'])
         t = self.table[two | (self.table.n == 0)] if two.any() else self.table
-        t = pd.concat([_widest_first(most_cuts(most_cuts(o, _SHOTS), ASKED)) for _, o in t.groupby('task', sort=False)])
-        once = [o for o in KEYS if o != 'sweep']
-        return pd.concat([t[~t.healed], most_cuts(t[t.healed], RECIPE)]).drop_duplicates(once).reset_index(drop=True)
-
-    @cached_property
-    def findings(self) -> list[Finding]:
-        """Every claim on the tasks for which the run has the rows, or on the first. Holm's method adjusts p for all
-        that were tested: those that have a number"""
-        found = []
-        for key, claim in CLAIMS.items():
-            own = [judge_claim(self, key, t) for t in claim.tasks(self)]
-            found += [o for o in own if o.reason != 'not_measured'] or own[:1]
-        adjusted = iter(holm([o.p for o in found if not math.isnan(o.value)]))
-        return [o if math.isnan(o.value) else replace(o, holm=float(next(adjusted))) for o in found]
-
-    def finding(self, claim: str) -> Finding:
-        "The first finding of a claim that was measured, on a task that the model knows; or else the first"
-        last = dict(baseline=1, not_measured=2)
-        return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
+        t = pd.concat([widest(widest(o, 'shots', 'shots_seed'), 'asked') for _, o in t.groupby('task', sort=False)])
+        t = pd.concat([t[~t.healed], widest(t[t.healed], 'recipe', 'rank')])
+        return t.drop_duplicates([o for o in KEYS if o != 'sweep']).reset_index(drop=True)
 
     def tasks(self, kind: str = 'choice') -> list[str]:
         """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
@@ -270,9 +204,17 @@ class RunFolder:
         found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
         return sorted(found, key=lambda t: (place(t), t))
 
-    def curve(self, task: str, strategy: str = 'similarity', healed: bool = False) -> pd.DataFrame:
-        "Rows by layers dropped, the unpruned model and the first of several seeds first. Raises `Unmeasured`"
-        return _curve_of(self.main, task, strategy, healed)
+    def curve(self, task: str, strategy: str = 'similarity', healed: bool = False,
+              table: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Rows of `table` (`main`) by layers dropped, the unpruned model and the first of several seeds first. A healed
+        curve starts at the unpruned model healed alike, if there is one. Raises `Unmeasured`"""
+        own = _rows_of(self.main if table is None else table, task, strategy, healed)
+        own = own.sort_values(['n', 'seed']).drop_duplicates('n').reset_index(drop=True)
+        if not (own.n > 0).any():
+            state = 'healed' if healed else 'unhealed'
+            raise Unmeasured(f'This run has no {state} scores of {task_title(task)} under "{strategy}".')
+        if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
+        return own
 
     def items(self, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
         "A curve item by item. Raises `Unmeasured`"
@@ -299,18 +241,108 @@ class RunFolder:
 
     def knows(self, task: str) -> bool:
         "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
-        rows = unpruned(self.main[self.main.task == task])
+        rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
         return rows.empty or self.paired(rows.iloc[:1]).known
+
+    def both_losses(self, healed: bool, ns: Sequence[int] | None = None, table: pd.DataFrame | None = None) -> Curve:
+        """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut,
+        of simple at each cut. `ns` are the cuts (all), `table` rows to choose from (`main`, or unhealed the documents
+        with most cuts, then most documents). Raises `Unmeasured`"""
+        alike, found = self.table[~self.table.healed].groupby('asked'), []
+        for t in [table] if table is not None else [self.main, *(o for _, o in alike)]:
+            with suppress(Unmeasured):
+                a, b = (self.curve('c4', s, healed, t) for s in ('similarity', 'simple'))
+                both = set(a.n) & set(b.n) - {0}
+                only = both if ns is None else set(ns)
+                rows = pd.concat([a[a.n.isin(only | {0})], b[b.n.isin(only)]])
+                if both and only <= both: found.append((len(both), a['count'].max(), rows))
+        if not found:
+            raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
+        return self.paired(max(found, key=lambda o: o[:2])[2])
+
+    def rank_pairs(self, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame:
+        """Cuts healed alike at the lowest and at the highest rank, two rows each. With `one_recipe` those of the
+        recipe with most such pairs, then the longest healing. Raises `Unmeasured`"""
+        t = self.table[self.table.healed & self.table['rank'].notna() & (self.table.task == task) & (self.table.n > 0)]
+        recipe = ['recipe', 'shots', 'shots_seed', 'asked']
+        same = ['strategy', 'n', 'seed', *recipe]
+        t = t[t['rank'].isin([t['rank'].min(), t['rank'].max()])].drop_duplicates([*same, 'rank'])
+        t = t[t.groupby(same)['rank'].transform('nunique') > 1].sort_values([*same, 'rank'])
+        if t.empty: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
+        if not one_recipe: return t
+        return max((o for _, o in t.groupby(recipe)), key=lambda o: (len(o), o.healing_tokens.iloc[0]))
+
+    def by_seed(self, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the
+        run behind them. Raises `Unmeasured` if nothing was healed twice"""
+        t = self.table[(self.table.task == task) & (self.table.strategy == strategy) & (self.table.n > 0)]
+        found = []
+        for _, own in t[t.healed].drop_duplicates(['n', 'seed', 'alike']).groupby('alike'):
+            wide = own.pivot(index='n', columns='seed', values='value')
+            wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
+            if wide.size and wide.shape[1] > 1:
+                found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
+        if not found:
+            raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
+        return max(found, key=lambda o: o[:2])[2:]
+
+    def by_shots(self, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray]:
+        """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), on the questions that were
+        asked with most settings, at the cuts that all have. The answers without examples, and (P, N) right with the
+        most examples, the mean over their orders. Raises `Unmeasured`"""
+        def plain(name):
+            name, _, options = name.partition(':')
+            return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
+        rows, how = self.table[self.table.task.map(plain) == plain(task)], ['shots', 'shots_seed']
+        t = _rows_of(rows.assign(task=task), task, 'similarity', False)
+        size = lambda o: (len(o[how].drop_duplicates()), len(o[['n', *how]].drop_duplicates()), o['count'].iloc[0])
+        t = max((o for _, o in t.groupby('asked')), key=size, default=t)
+        t = t.drop_duplicates(['n', *how])
+        wide = t.pivot(index='n', columns=how, values='value').sort_index(axis=1).dropna(axis=1, thresh=2).dropna()
+        counts = [shots for shots, _ in wide.columns]
+        if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
+            raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
+        t = self.table.loc[t.index[t.n.isin(wide.index)]].sort_values('n')
+        columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
+        without, *asked = (self.paired(t[(t.shots == k) & (t.shots_seed == seed)]) for k, seed in columns)
+        return wide, without, np.mean([o.items for o in asked], 0)
+
+    def judge(self, claim: str, task: str = '') -> Finding:
+        "A claim on one task; `UNDECIDED` if the rows are missing"
+        try: found = CLAIMS[claim].test(self, task)
+        except Unmeasured as e: found = Finding(seen=str(e))
+        return replace(found, claim=claim)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Every claim on the tasks for which the run has the rows, or on the first. Holm's method adjusts p for all
+        that were tested: those that have a number"""
+        found = []
+        for key, claim in CLAIMS.items():
+            own = [self.judge(key, t) for t in claim.tasks(self)]
+            found += [o for o in own if o.reason != 'not_measured'] or own[:1]
+        adjusted = iter(holm([o.p for o in found if not math.isnan(o.value)]))
+        return [o if math.isnan(o.value) else replace(o, holm=float(next(adjusted))) for o in found]
+
+    def finding(self, claim: str) -> Finding:
+        "The first finding of a claim that was measured, on a task that the model knows; or else the first"
+        last = dict(baseline=1, not_measured=2)
+        return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
+
+def _rows_of(table, task, strategy, healed):
+    "Rows of a task and strategy after those of the unpruned model: healed alike if cuts are healed and there is one"
+    own = table[table.task == task]
+    cuts = own[(own.strategy == strategy) & (own.healed == healed) & (own.n > 0)]
+    base = own[(own.n == 0) & own.healed & own.alike.isin(cuts.alike)]
+    return pd.concat([base if len(base) else own[(own.n == 0) & ~own.healed], cuts])
 
 def open_run(folder: str | Path) -> RunFolder:
     "Read a run folder, such as `prunebook reproduce` writes. Raises `PrunebookError` if there is none"
     folder = Path(folder)
     table, name = read_run(folder), Path(read_record(folder)['model']['name']).name
     # rows of older versions get the hash that all other rows of their task, source and count have
-    same = ['task', 'source', 'count']
-    known = table.dropna(subset='items').drop_duplicates([*same, 'items']).drop_duplicates(same, keep=False)
-    filled = table[same].merge(known[[*same, 'items']], how='left', on=same)['items'].fillna('')
-    table['items'] = table['items'].fillna(filled)
+    only = lambda o: o.fillna(o.dropna().iloc[0] if o.nunique() == 1 else '')
+    table['items'] = table.groupby(['task', 'source', 'count'], dropna=False)['items'].transform(only)
     files = dict(distances=pb.LayerDistances, loss_map=LossMap)
     found = [kind.load(folder) if (folder/f'{o}.safetensors').exists() else None for o, kind in files.items()]
     if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
@@ -318,7 +350,6 @@ def open_run(folder: str | Path) -> RunFolder:
                              f'{table.depth.iloc[0]}. Restore the files of one model.')
     return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found)
 
-# %% ../../nbs/reference/paper/claims.ipynb #c0ffee01
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
     "What every curve keeps of the tasks that the unpruned model knows, and the n that were measured"
     found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
@@ -328,12 +359,42 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
             found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))
     return found
 
-# %% ../../nbs/reference/paper/claims.ipynb #978c0412
-def small_ns(depth: int, share: float = 1/4) -> range:
-    "Block sizes up to a share of the layers, at least one"
-    return range(1, max(1, int(depth * share)) + 1)
+# %% ../../nbs/reference/paper/claims.ipynb #e6984c43
+class _Claim(NamedTuple):
+    "A claim of the paper, or a question of our own"
+    says: str
+    test: Callable[[RunFolder, str], Finding]  # Of a run and a task; raises `Unmeasured`
+    tasks: Callable[[RunFolder], list[str]]    # On which it is tested
 
-def _draw_distances(distances, n, size=2000) -> np.ndarray:  # (size, L-n+1)
+CLAIMS: dict[str, _Claim] = {}
+
+def _claim(key, says, tasks=lambda run: [''], **given):
+    "Register the function below as the test of a claim. Of two that share a test, the one above comes last"
+    def add(test):
+        CLAIMS[key] = _Claim(says, partial(test, **given), tasks)
+        return test
+    return add
+
+def _choices(run): return [o for o in run.tasks() if 'scoring=' not in o] or ['mmlu']  # asked as the paper asks
+
+def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
+
+def _found(seen, ruling=Ruling(UNDECIDED, 'baseline'), task='', rows=None):
+    """The finding of a ruling (the model does not know the task); with `rows` of a healed curve, it says where the
+    curve starts"""
+    if rows is not None and (note := base_note(rows)): seen = f'{seen}. {note}'
+    return Finding(**asdict(ruling), seen=seen, task=task)
+
+def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
+    "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
+    if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
+    run, seen = open_run(folder), []
+    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
+    for task in CLAIMS[claim].tasks(run): run.judge(claim, task)
+    return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
+
+# %% ../../nbs/reference/paper/claims.ipynb #978c0412
+def draw_distances(distances: LayerDistances, n: int, size: int = 2000) -> np.ndarray:  # (size, L-n+1)
     "Resampled mean distances of all blocks of `n` layers. Raises `Unmeasured` for distances of a single text"
     m = distances.depth - n + 1
     rows, cols = np.arange(m), np.arange(n, distances.depth + 1)
@@ -344,108 +405,45 @@ def _draw_distances(distances, n, size=2000) -> np.ndarray:  # (size, L-n+1)
     rng = np.random.default_rng([0, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
-def farther_than(distances: LayerDistances, ns: Sequence[int], last: bool = True) -> tuple[float, float, float]:
-    """Share of the other blocks of the same size that are nearer than the one with the last layer, or with the first if
-    not `last`, and its interval"""
-    edge, others = (-1, slice(0, -1)) if last else (0, slice(1, None))
-    share = lambda d: (d[..., others] < d[..., [edge]]).mean(-1)
-    value = float(np.mean([share(np.diagonal(distances.mean, n)) for n in ns]))
-    # sorted, as if all sizes erred together: their covariances are not kept, and this interval is the widest
-    return value, *middle_95(np.mean([np.sort(share(_draw_distances(distances, n))) for n in ns], 0))
+def _small(depth, share=1/4): return range(1, max(1, int(depth * share)) + 1)
 
-# %% ../../nbs/reference/paper/claims.ipynb #2b81cad3
-def both_losses(run: RunFolder, healed: bool, ns: Sequence[int] | None = None,
-                table: pd.DataFrame | None = None) -> Curve:
-    """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut, of
-    simple at each cut. `ns` are the cuts (all), `table` rows to choose from (the run's): of several recipes and
-    documents those with a healed unpruned model, most cuts, documents and healing tokens. Raises `Unmeasured`"""
-    t = run.table if table is None else table
-    t, chosen = t[t.task == 'c4'], []
-    cuts = t[(t.healed == healed) & (t.n > 0)]
-    for _, own in cuts.groupby(combined(cuts, [*ASKED, *RECIPE])):  # a set of documents and a recipe
-        own = t[combined(t, ASKED).isin(combined(own, ASKED)) & ((t.n == 0) | t.index.isin(own.index))]
-        try: a, b = (_curve_of(own, 'c4', s, healed) for s in ('similarity', 'simple'))
-        except Unmeasured: continue
-        shared = set(a.n) & set(b.n) - {0}
-        only = shared if ns is None else set(ns)
-        if shared and only <= shared:
-            size = base_healed(a), len(shared), a['count'].max(), a.healing_tokens.max()
-            chosen.append((size, pd.concat([a[a.n.isin(only | {0})], b[b.n.isin(only)]])))
-    if not chosen:
-        raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
-    return run.paired(max(chosen, key=lambda o: o[0])[1])
+def _blocks_of(run, share):
+    "The distances of a run, the sizes up to a share of its layers, and draws of each. Raises `Unmeasured`"
+    if run.distances is None: raise Unmeasured('This run has no distances.')
+    ns = _small(run.distances.depth, share)
+    return run.distances, ns, [draw_distances(run.distances, n) for n in ns]
 
-# %% ../../nbs/reference/paper/claims.ipynb #7fffed76
-def rank_pairs(run: RunFolder, task: str = 'c4', one_recipe: bool = True) -> list[pd.DataFrame]:
-    """Cuts healed alike at the lowest and at the highest rank, in two rows each. With `one_recipe` those of the recipe
-    with most such pairs, then the longest healing. Raises `Unmeasured`"""
-    t = run.table[run.table.healed & run.table['rank'].notna() & (run.table.task == task) & (run.table.n > 0)]
-    alike = [*(o for o in RECIPE if o != 'rank'), *_SHOTS, *ASKED]
-    same = ['strategy', 'n', 'seed', *alike]
-    groups = t.drop_duplicates([*same, 'rank']).groupby(combined(t, same)) if len(t) else []
-    pairs = [g.sort_values('rank').iloc[[0, -1]] for _, g in groups if len(g) > 1]
-    ends = min((o['rank'].iloc[0] for o in pairs), default=0), max((o['rank'].iloc[-1] for o in pairs), default=0)
-    pairs = [o for o in pairs if tuple(o['rank']) == ends]
-    if not pairs: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
-    if not one_recipe: return pairs
-    recipes = {}
-    for o in pairs: recipes.setdefault(combined(o, alike).iloc[0], []).append(o)
-    return max((recipes[k] for k in sorted(recipes)), key=lambda o: (len(o), o[0].healing_tokens.iloc[0]))
+@_claim('C1', 'for small n the block of least angle lies in the deep half')
+def _deep(run, task):
+    "Mean place of the best block among those of its size, above 0.5"
+    d, ns, draws = _blocks_of(run, 1/4)
+    best = np.stack([np.sort(o.argmin(1)) for o in draws], 1)
+    ruling = rule_deep(np.array([d.best_block(n).start for n in ns]), best, d.depth)
+    return _found(f'mean place of the best block, n = {spans(ns)}; 0 is the shallowest block, 1 the deepest', ruling)
 
-def seeds_table(run: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the run
-    behind them. Raises `Unmeasured` if nothing was healed twice"""
-    t = run.table[run.table.healed & (run.table.strategy == strategy) & (run.table.task == task) & (run.table.n > 0)]
-    t, found = t.drop_duplicates(['n', 'seed', *ASKED, *_SHOTS, *RECIPE]), []
-    for _, own in t.groupby(combined(t, [*RECIPE, *ASKED, *_SHOTS])):
-        wide = own.pivot(index='n', columns='seed', values='value')
-        wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
-        if wide.size and wide.shape[1] > 1:
-            found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
-    if not found: raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
-    return max(found, key=lambda o: o[:2])[2:]
-
-def shots_table(run: RunFolder, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), at the cuts that all settings
-    have, on the questions that were asked with most settings, and the rows of the run behind it"""
-    def plain(name):
-        name, _, options = name.partition(':')
-        return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
-    rows = run.table[(run.table.task.map(plain) == plain(task)) & ~run.table.healed.astype(bool)].assign(task=task)
-    t = _rows_of(rows, task, 'similarity', False)
-    size = lambda o: (len(o[_SHOTS].drop_duplicates()), len(o[['n', *_SHOTS]].drop_duplicates()), o['count'].iloc[0])
-    if len(t):
-        t = max((o for _, o in t.groupby(combined(t, ASKED))), key=size)
-        t = _widest_first(t).drop_duplicates(['n', *_SHOTS])
-        t = t.assign(task=run.table.task[t.index])
-    wide = t.pivot(index='n', columns=_SHOTS, values='value').sort_index(axis=1)
-    return wide.dropna(axis=1, thresh=2).dropna(), t
-
-def shots_of(run: RunFolder, task: str) -> tuple[Curve, np.ndarray, int]:
-    """Answers without examples, (P, N) right with the most examples (the mean over their orders), and how many those
-    are. Raises `Unmeasured`"""
-    wide, rows = shots_table(run, task)
-    counts = [shots for shots, _ in wide.columns]
-    if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
-        raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
-    rows = rows[rows.n.isin(wide.index)].sort_values('n')
-    columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
-    plain, *asked = (run.paired(rows[(rows.shots == n) & (rows.shots_seed == seed)]) for n, seed in columns)
-    return plain, np.mean([o.items for o in asked], 0), max(counts)
+@_claim('C2', 'blocks with the last layer are the least alike, or nearly')
+def _last_layer(run, task):
+    "Rescaled distance of blocks with the last layer, above 0.9 on average"
+    d, ns, draws = _blocks_of(run, 1/2)
+    by_last = [o[((o[:, -1] - o.min(1)) / np.ptp(o, axis=1)).argsort()] for o in draws]
+    rows = [np.diagonal(d.mean, n) for n in ns]
+    farther = np.mean([(o[:-1] < o[-1]).mean() for o in rows])
+    return _found(f'rescaled distance of the block with the last layer, n = {spans(ns)}; it is farther than '
+                  f'{farther:.0%} of the other blocks, and the block with the first layer is the farthest of all at '
+                  f'{sum(o.argmax() == 0 for o in rows)} of {len(ns)} sizes', rule_last_layer(rows, by_last))
 
 # %% ../../nbs/reference/paper/claims.ipynb #65ad1917
-def _unknown(task, said=''):
-    "The finding about a task that the unpruned model does not know"
-    return Finding(reason='baseline', seen=said or f'the unpruned model does not know {task_title(task)}', task=task)
-
 def _baseline_text(a):
     _, right, chance, majority = a.answers
-    return (f'the unpruned model gets {accuracy_text(int(right[0].sum()), right.shape[1])}, the baseline is '
+    k, n = int(right[0].sum()), right.shape[1]
+    low, high = wilson(k, n)
+    return (f'the unpruned model gets {k / n:.1%} = {k}/{n} [{low:.1%}, {high:.1%}], the baseline is '
             f'{max(chance, majority):.1%}')
 
-def task_plateau(run: RunFolder, task: str, healed: bool = False,
-                 rule: Callable[..., Ruling] = rule_plateau) -> Finding:
-    "C3: width of the collapse of answers, below 0.5 (above it by `rule_no_plateau`). Raises `Unmeasured`"
+@_claim('C3b', 'healed, accuracy does so as well', _choices, healed=True)
+@_claim('C3a', 'unhealed, accuracy stays on a plateau, then collapses', _choices)
+def _plateau(run, task, healed=False, rule=rule_plateau):
+    "Width of the collapse of answers, below 0.5 (above it by `rule_no_plateau`)"
     a = run.items(task, healed=healed)
     if len(a.ns) < 3:  # the straight line to a single cut that loses half always has a width of 0.8
         raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
@@ -465,18 +463,11 @@ def task_plateau(run: RunFolder, task: str, healed: bool = False,
                 return replace(found, word=UNINFORMATIVE, reason='grid')
     return found
 
-def _no_plateau(run, task):
-    "C8: width of the collapse of written answers, above 0.5"
-    if not task: raise Unmeasured('This run has no task with generated answers.')
-    found, rows = task_plateau(run, task, rule=rule_no_plateau), run.curve(task)
-    empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(rows)]
-    shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(rows.n, empty) if e > .05)
-    return replace(found, seen=f'{found.seen}; empty answers: {shown}') if shown else found
-
-def _one_bad_layer(run, task):
-    "C3c: the largest rise in accuracy from a cut to a larger one, above 0"
+@_claim('C3c', 'some larger cut is more accurate than a smaller one (our own question)', _choices)
+def _reversal(run, task):
+    "The largest rise in accuracy from a cut to a larger one, above 0"
     a = run.items(task)
-    if not a.known: return _unknown(task, f'{task_title(task)}: {_baseline_text(a)}')
+    if not a.known: return _found(f'{task_title(task)}: {_baseline_text(a)}', task=task)
     ruling, mean = _ruled(rule_reversal, a.items), a.values
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
@@ -485,32 +476,12 @@ def _one_bad_layer(run, task):
                    f'from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})', ruling, task)
     return replace(found, word=UNINFORMATIVE, reason='below_chance') if found.decided and below else found
 
-# %% ../../nbs/reference/paper/claims.ipynb #cae07022
-def deep_minima(d: LayerDistances | None) -> Finding:
-    "C1: mean place of the best block among those of its size, above 0.5. Raises `Unmeasured`"
-    if d is None: raise Unmeasured('This run has no distances.')
-    ns = small_ns(d.depth)
-    draws = np.stack([np.sort(_draw_distances(d, n).argmin(1)) for n in ns], 1)
-    ruling = rule_deep(np.array([d.best_block(n).start for n in ns]), draws, d.depth)
-    return _found(f'mean place of the best block, n = {spans(ns)}; 0 is the shallowest block, 1 the deepest', ruling)
-
-def _last_layer_apart(d):
-    "C2: rescaled distance of blocks with the last layer, above 0.9 on average"
-    if d is None: raise Unmeasured('This run has no distances.')
-    ns = small_ns(d.depth, 1/2)
-    draws = [_draw_distances(d, n) for n in ns]
-    by_last = [o[((o[:, -1] - o.min(1)) / np.ptp(o, axis=1)).argsort()] for o in draws]
-    ruling = rule_last_layer([np.diagonal(d.mean, n) for n in ns], by_last)
-    first = sum(np.diagonal(d.mean, n).argmax() == 0 for n in ns)
-    return _found(f'rescaled distance of the block with the last layer, n = {spans(ns)}; it is farther than '
-                  f'{farther_than(d, ns)[0]:.0%} of the other blocks, and the block with the first layer is the '
-                  f'farthest of all at {first} of {len(ns)} sizes', ruling)
-
 # %% ../../nbs/reference/paper/claims.ipynb #f1daf12f
-def smooth_loss(run: RunFolder, task: str = '', healed: bool = True) -> Finding:
-    """C4: slope of the loss across the collapse of `task` (the first that has one, of healed answers before unhealed
-    ones), divided by the slope elsewhere, below 2. Raises `Unmeasured`"""
-    o, found = run.items('c4', healed=healed), None
+@_claim('C4', 'the healed loss does not jump where accuracy collapses')
+def _smooth(run, task):
+    """Slope of the healed loss across the collapse of `task` (the first that has one, of healed answers before
+    unhealed ones), divided by the slope elsewhere, below 2"""
+    o, found = run.items('c4', healed=True), None
     for h, t in product((True, False), [task] if task else run.tasks()):
         with suppress(Unmeasured): found = found or ((at := run.items(t, healed=h).collapse) and (t, h, at))
     ruling = _ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
@@ -528,12 +499,14 @@ def smooth_loss(run: RunFolder, task: str = '', healed: bool = True) -> Finding:
     if not finding.decided or before.word == ruling.word: return finding
     return replace(finding, word=UNINFORMATIVE, reason='later_steps' if alone else 'after_collapse')
 
-def _strategy_gap(run, healed):
-    """C5: mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it
-    is above 2 (C5a), and healed below 1.25 (C5b)"""
-    o = both_losses(run, healed)
-    small = [n for n in o.cuts if n in small_ns(run.depth)]
-    if small and not healed: o = both_losses(run, healed, small)
+@_claim('C5b', 'healed, the two nearly coincide', healed=True)
+@_claim('C5a', 'unhealed, similarity is far better than simple', healed=False)
+def _strategy_gap(run, task, healed):
+    """Mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it is
+    above 2, and healed below 1.25"""
+    o = run.both_losses(healed)
+    small = [n for n in o.cuts if n in _small(run.depth)]
+    if small and not healed: o = run.both_losses(healed, small)
     ruling, k = _ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
     a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
     said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}'
@@ -541,79 +514,49 @@ def _strategy_gap(run, healed):
     return _found(said, ruling, rows=o.rows)
 
 # %% ../../nbs/reference/paper/claims.ipynb #66dd3b20
-def _rank_effect(run, task='c4'):
-    "C6: loss or accuracy at the lowest rank less that at the highest, above 0"
-    pairs = rank_pairs(run, task)
-    if task != 'c4' and not run.knows(task): return _unknown(task)
-    o, loss = run.paired(pd.concat(pairs)), task == 'c4'
+@_claim('C6b', 'a lower rank gives better accuracy', _choices)
+@_claim('C6a', 'a lower rank gives a higher loss')
+def _rank_effect(run, task):
+    "Loss, or accuracy on `task`, at the lowest rank less that at the highest, above 0"
+    pairs = run.rank_pairs(task or 'c4')
+    if task and not run.knows(task): return _found(f'the unpruned model does not know {task_title(task)}', task=task)
+    o = run.paired(pairs)
     items = o.items / o.counts
-    (low, high), tokens = pairs[0]['rank'], pairs[0].healing_tokens.iloc[0]
-    cuts = ', '.join(sorted({f'{o.strategy.iloc[0]} n = {o.n.iloc[0]}' for o in pairs}))
-    unit = 'nats per token, mean over documents' if loss else f'of the answers to {task_title(task)}'
+    low, high, tokens = *pairs['rank'].iloc[:2], pairs.healing_tokens.iloc[0]
+    cuts = ', '.join(sorted({f'{o.strategy} n = {o.n}' for o in pairs.itertuples()}))
+    unit = f'of the answers to {task_title(task)}' if task else 'nats per token, mean over documents'
     return _found(f'rank {low:.0f} minus rank {high:.0f}, {unit}; {cuts}; {tokens:,} tokens of healing',
-                  _ruled(rule_difference, items[0::2], items[1::2]), '' if loss else task)
+                  _ruled(rule_difference, items[0::2], items[1::2]), task)
 
-def _seeds_agree(run):
-    "C7a: spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1"
-    wide, rows = seeds_table(run)
-    everything = pd.concat([run.table[(run.table.task == 'c4') & (run.table.n == 0)], rows])
-    own = everything[combined(everything, ASKED).isin(combined(rows, ASKED))]
+@_claim('C7a', 'healing seeds do not matter')
+def _seeds(run, task):
+    "Spread of the healed loss over seeds, as a share of the mean excess loss, below 0.1"
+    wide, rows = run.by_seed()
+    own = run.table[((run.table.n == 0) | run.table.index.isin(rows.index)) & run.table.asked.isin(rows.asked)]
     own = _rows_of(own, 'c4', 'similarity', True)
     if own.n.min() > 0: raise Unmeasured('This run has not scored the unpruned model on the same documents.')
     ruling, tokens = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean())), rows.healing_tokens.iloc[0]
     return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=own)
 
+@_claim('C7b', 'few-shot examples do not change the curve', _asked)
 def _shots_agree(run, task):
-    "C7b: the largest change of the gain from examples, in a tenth of the accuracy above chance"
-    o, shots, count = shots_of(run, task)
-    if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)): return _unknown(task)
+    "The largest change of the gain from examples, in a tenth of the accuracy above chance"
+    wide, o, shots = run.by_shots(task)
+    if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)):
+        return _found(f'the unpruned model does not know {task_title(task)}', task=task)
     ruling, gain = _ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
-    most = int(np.abs(gain[1:] - gain[0]).argmax()) + 1
+    most, count = int(np.abs(gain[1:] - gain[0]).argmax()) + 1, max(wide.columns)[0]
     return _found(f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
                   f'{o.ns[most]}; the threshold lies on either side of 0', ruling, task)
 
-# %% ../../nbs/reference/paper/claims.ipynb #e6984c43
-class Claim(NamedTuple):
-    "A claim of the paper, or a question of our own"
-    says: str
-    test: Callable[[RunFolder, str], Finding]  # Of a run and a task; raises `Unmeasured`
-    tasks: Callable[[RunFolder], list[str]] = lambda run: ['']  # On which it is tested
-
-def _choices(run): return [o for o in run.tasks() if 'scoring=' not in o] or ['mmlu']  # asked as the paper asks
-
-def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
-
-CLAIMS = dict(
-    C1=Claim('for small n the block of least angle lies in the deep half',
-             lambda run, task: deep_minima(run.distances)),
-    C2=Claim('blocks with the last layer are the least alike, or nearly',
-             lambda run, task: _last_layer_apart(run.distances)),
-    C3a=Claim('unhealed, accuracy stays on a plateau, then collapses', task_plateau, _choices),
-    C3b=Claim('healed, accuracy does so as well', partial(task_plateau, healed=True), _choices),
-    C3c=Claim('some larger cut is more accurate than a smaller one (our own question)', _one_bad_layer, _choices),
-    C4=Claim('the healed loss does not jump where accuracy collapses', smooth_loss),
-    C5a=Claim('unhealed, similarity is far better than simple', lambda run, task: _strategy_gap(run, healed=False)),
-    C5b=Claim('healed, the two nearly coincide', lambda run, task: _strategy_gap(run, healed=True)),
-    C6a=Claim('a lower rank gives a higher loss', lambda run, task: _rank_effect(run)),
-    C6b=Claim('a lower rank gives better accuracy', _rank_effect, _choices),
-    C7a=Claim('healing seeds do not matter', lambda run, task: _seeds_agree(run)),
-    C7b=Claim('few-shot examples do not change the curve', _shots_agree, _asked),
-    C8=Claim('reasoning has no plateau', _no_plateau,
-             lambda run: run.tasks('generated') or ['']))
-
-def judge_claim(run: RunFolder, claim: str, task: str = '') -> Finding:
-    "A claim on one run and task; `UNDECIDED` if the rows are missing"
-    try: found = CLAIMS[claim].test(run, task)
-    except Unmeasured as e: found = Finding(seen=str(e))
-    return replace(found, claim=claim)
-
-def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
-    "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
-    if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
-    run, seen = open_run(folder), []
-    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
-    for task in CLAIMS[claim].tasks(run): judge_claim(run, claim, task)
-    return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
+@_claim('C8', 'reasoning has no plateau', lambda run: run.tasks('generated') or [''])
+def _no_plateau(run, task):
+    "Width of the collapse of written answers, above 0.5"
+    if not task: raise Unmeasured('This run has no task with generated answers.')
+    found, rows = _plateau(run, task, rule=rule_no_plateau), run.curve(task)
+    empty = [np.mean([not o.strip() for o in s.written]) if s.written else math.nan for s in run.scores(rows)]
+    shown = ', '.join(f'{e:.0%} at n = {n}' for n, e in zip(rows.n, empty) if e > .05)
+    return replace(found, seen=f'{found.seen}; empty answers: {shown}') if shown else found
 
 # %% ../../nbs/reference/paper/claims.ipynb #b5b0bcc0
 def claims_table(runs: Sequence[RunFolder]) -> pd.DataFrame:

@@ -27,10 +27,9 @@ from .runs import read_record
 if TYPE_CHECKING: from prunebook import Block, LayerDistances
 
 # %% auto #0
-__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'new_axes', 'panels', 'name_panel', 'label_ends',
-           'draw_points', 'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure',
-           'plot_stack', 'plot_curves', 'plot_heatmap', 'mean_over_seeds', 'plot_scores', 'kept_runs', 'each_measured',
-           'figure_or_reason', 'by_model']
+__all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'panels', 'name_panel', 'label_ends', 'draw_points',
+           'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack',
+           'plot_curves', 'plot_heatmap', 'plot_scores', 'kept_runs', 'each_measured', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -49,16 +48,11 @@ def figure_style() -> Iterator[None]:
         on = plt.isinteractive()  # a notebook's first figure switches it on, for all that follow
     matplotlib.interactive(on)
 
-def new_axes(ax: Axes | None = None, width: float = 6.4, height: float = 3.8) -> Axes:
-    "`ax`, or the axes of a new figure"
-    if ax: return ax
-    with figure_style(): return plt.subplots(figsize=(width, height), layout='constrained')[1]
-
-def panels(count: int, columns: int = 2, height: float = 3., **kwargs: Any) -> list[Axes]:
-    "Axes of one new figure as wide as a page, rows of `height` inches; `kwargs` go to `plt.subplots`"
+def panels(count: int = 1, columns: int = 2, height: float = 3.8, width: float = 6.4, **kwargs: Any) -> list[Axes]:
+    "Axes of one new figure, rows of `height` inches, several columns as wide as a page; `kwargs` go to `plt.subplots`"
     columns = min(columns, count)
     rows = -(-count // columns)
-    size = (WIDE if columns > 1 else 6.4, rows * height)
+    size = (WIDE if columns > 1 else width, rows * height)
     with figure_style():
         _, axes = plt.subplots(rows, columns, figsize=size, layout='constrained', squeeze=False, **kwargs)
     for ax in axes.flat[count:]: ax.axis('off')
@@ -97,13 +91,6 @@ STRATEGY_COLOURS = {
     name: _colours[colour] for name, colour in dict(
         similarity='blue', simple='orange', middle='green', best_loss='vermillion', greedy='purple',
         block_influence='brown', random='grey', keep_last='yellow', first='cyan').items()}
-
-def _colours_of(names: Sequence[Any]) -> dict[Any, Any]:
-    "A colour for each name: strategies have their own, other names take what is left, in order"
-    palette = sns.color_palette('colorblind', 10)
-    free = [c for c in palette if c not in [STRATEGY_COLOURS.get(o) for o in names]]
-    free += sns.color_palette('husl', max(0, len(names) - len(free)))
-    return {o: STRATEGY_COLOURS[o] if o in STRATEGY_COLOURS else free.pop(0) for o in names}
 
 def draw_points(ax: Axes, x: Sequence[float], rows: pd.DataFrame, healed: bool = True, **kwargs: Any) -> None:
     """Points with their intervals, from the columns value, low and high: healed solid and filled, unhealed dotted and
@@ -152,7 +139,7 @@ def save_figure(ax: Axes | Figure, path: str | Path) -> None:
 def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     "The residual stream through `depth` layers with `block` removed (paper, figure 1a, b)"
     with figure_style():
-        ax, blue, red = new_axes(ax, WIDE, 2), *(sns.color_palette('colorblind')[i] for i in (0, 3))
+        ax, (blue, _, _, red) = ax or panels(height=2, width=WIDE)[0], sns.color_palette('colorblind', 4)
         step = next(o for o in (1, 2, 4, 8, 16, 32) if depth <= 16 * o)  # room for every so many numbers
         for i in range(depth):
             out = i in block.layers
@@ -179,7 +166,7 @@ def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: 
     depth = distances.depth
     ns = list(ns) if ns is not None else list(range(1, max(2, depth * 4 // 5)))
     with figure_style():
-        ax = new_axes(ax)
+        ax = ax or panels()[0]
         norm = plt.Normalize(min(ns), max(*ns, min(ns) + 1))
         for n in ns:
             l = np.arange(depth - n + 1)
@@ -207,7 +194,7 @@ def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, fi
         d = np.diagonal(table, n)[0 if first else 1:]
         if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
     with figure_style():
-        ax = new_axes(ax, 6.4, 4.4)
+        ax = ax or panels(height=4.4)[0]
         im = ax.imshow(rows, origin='lower', aspect='auto', cmap='viridis', interpolation='none',
                        extent=(-.5, depth - .5, .5, depth - .5))
         ns = [n for n in range(1, depth) if np.isfinite(rows[n - 1]).any()]
@@ -220,10 +207,6 @@ def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, fi
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #ae1b962f
-def mean_over_seeds(rows: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
-    "Mean of value and interval by the columns `group`"
-    return rows.groupby(list(group))[['value', 'low', 'high']].mean().reset_index()
-
 def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, label: str | None = None,
                 log: bool = False, ax: Axes | None = None) -> Axes:
     """A task's score against the fraction of layers dropped, a colour per strategy, of a `table` as `sweep` or
@@ -236,12 +219,14 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
     cuts, known = rows[rows.n > 0], list(STRATEGY_COLOURS)[:2]
     names = sorted(cuts.strategy.unique(), key=lambda o: (known.index(o) if o in known else 2, o))
     with figure_style():
-        ax = new_axes(ax)
-        for i, (name, colour) in enumerate(_colours_of(names).items()):
+        ax = ax or panels()[0]
+        for i, (name, other) in enumerate(zip(names, sns.color_palette('husl', len(names)))):
+            colour = STRATEGY_COLOURS.get(name, other)
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' '))
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
-                pts = mean_over_seeds(pd.concat([rows[rows.n == 0], own]), ['n', 'fraction_layers'])
+                pts = pd.concat([rows[rows.n == 0], own]).groupby(['n', 'fraction_layers'])
+                pts = pts[['value', 'low', 'high']].mean().reset_index()
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}, {"healed" if healed else "unhealed"}')
         if not names: ax.text(.5, .5, 'not measured', ha='center', transform=ax.transAxes, color='0.5')

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig, LayerDistances
 
 # %% auto #0
-__all__ = ['PRESETS', 'Preset', 'named_texts', 'reproduce', 'paper_budget', 'write_distances']
+__all__ = ['PRESETS', 'named_texts', 'reproduce', 'paper_budget', 'write_distances']
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #739a6b07
 @dataclass(frozen=True)
-class Preset:
+class _Preset:
     "The amounts of data, pruning and healing in one run"
     summary: str
     n_texts: int                     # Documents that the distances are measured on
@@ -40,7 +40,7 @@ class Preset:
     texts: str = 'demo'
     tasks: tuple[str, ...] = ()      # Beside the loss; by the size of the model if empty
 
-    def sized(self, parameters: int, share: float = 1.) -> Preset:
+    def sized(self, parameters: int, share: float = 1.) -> _Preset:
         "The preset for a model of this size, or a share of its documents, steps and questions"
         share *= self.large if parameters >= 1e9 else 1
         part = lambda n: max(min(n, 8), round(share * n))
@@ -54,10 +54,10 @@ class Preset:
 _EVERY = tuple(i / 100 for i in range(1, 81))  # every size up to four fifths of the layers
 
 PRESETS = dict(
-    smoke=Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
-    quick=Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
+    smoke=_Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
+    quick=_Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
-    paper=Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
+    paper=_Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
                  60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
@@ -145,8 +145,7 @@ def reproduce(
                         prompt=_PROMPT, continuations=said, dropped=dropped)
             with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
             page = _run_pages(work, ['result'], progress=progress)['result']
-            (work/'figures').mkdir(exist_ok=True)
-            body = _page_html('result', page, work/'figures')
+            body = _page_html('result', page, prose=True)
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
         (work/'asked.json').unlink(missing_ok=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import json, os, re, shutil, tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
 from ..healing.recipes import QUICK, settings_that_count
 from ..model.stack import weight_sharing_copy
-from .runs import _FILES, Run, _start_record, kept_score, model_record, read_record
+from .runs import _FILES, Run, _start_record, model_record, read_record
 from ..pruning.budget import check_distances
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig, LayerDistances, Task
 
 # %% auto #0
-__all__ = ['SweepConfig', 'differences', 'kept_config', 'Cut', 'Row', 'check_sweep', 'start_sweep', 'score_units', 'sweep']
+__all__ = ['SweepConfig', 'kept_config', 'Cut', 'check_sweep', 'sweep']
 
 # %% ../../nbs/reference/paper/sweep.ipynb #b1f3c183
 def _listed(rule, different=False):
@@ -121,7 +122,7 @@ def _config_record(config: SweepConfig) -> dict[str, Any]:
         if isinstance(found[k], dict): found[k] = {public_name(o): v for o, v in found[k].items()}
     return json.loads(json.dumps(found, default=str))
 
-def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     "Settings of two recorded configs that differ and would change numbers; an older one may lack fields"
     def counted(o):
         o = asdict(SweepConfig()) | o
@@ -150,7 +151,7 @@ class Cut(NamedTuple):
         "Its name in `run.json` and `adapters/`"
         return f'{self.strategy}-{self.n}-{self.seed}'
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     "A score that a sweep makes"
     cut: Cut
     healed: bool
@@ -188,7 +189,7 @@ def _healing_texts(config):
     n = None if os.path.exists(name) else recipe.steps * recipe.batch_size
     return pb.load_texts(name, n=n, column=config.column)
 
-def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
+def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
     "Record this start. Raises `PrunebookError` if the sweep was started with other settings or items"
     positions = pb.LayerStack(model).positions or config.max_length
@@ -200,7 +201,7 @@ def start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTr
     record, dtype = _config_record(config), str(model.dtype)
     items = {public_name(o): items_of(o) for o in config.tasks}
     if was := run.record['sweeps'].get(name, {}):
-        differ = differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
+        differ = _differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
         refuse((differ, f'{run.folder} holds a sweep {name!r} that was started with other settings: '
                 f'{", ".join(differ)} differ. Use the same, or another name (--name) or folder.'))
@@ -248,18 +249,18 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     return {(s, int(n), int(seed)): tuple(layers) for (s, n, seed), layers in keys}
 
 # %% ../../nbs/reference/paper/sweep.ipynb #35b80b12
-def _sweep_units(config, plans) -> list[list[Row]]:
+def _sweep_units(config, plans) -> list[list[_Row]]:
     "Rows of a sweep, in groups that are made together; `plans` has the layers to drop by strategy, n and seed"
     cuts = [Cut('none', 0, config.seeds[0]), *(Cut(*k, tuple(v)) for k, v in plans.items())]
     shared = [spec for spec in config.tasks if parse_task(spec).kind == 'loss']  # in one walk over all unhealed models
     def rows(cuts, spec):
-        return [Row(o, False, spec) for o in cuts if not o.n or o.n in config.task_ns.get(spec, config.ns)]
+        return [_Row(o, False, spec) for o in cuts if not o.n or o.n in config.task_ns.get(spec, config.ns)]
     alone = [[row] for o in cuts for spec in config.tasks if spec not in shared for row in rows([o], spec)]
     def layers(strategy, n, seed): return tuple(plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]])
     healed = [Cut('none', 0, seed) for seed in config.seeds] if 0 in config.healed_ns else []
     healed += [Cut(s, n, seed, layers(s, n, seed)) for s in config.strategies for n in config.healed_ns if n
                for seed in config.seeds]
-    return [rows(cuts, spec) for spec in shared] + alone + [[Row(o, True, t) for t in config.tasks] for o in healed]
+    return [rows(cuts, spec) for spec in shared] + alone + [[_Row(o, True, t) for t in config.tasks] for o in healed]
 
 # %% ../../nbs/reference/paper/sweep.ipynb #480c9451
 def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=True):
@@ -292,21 +293,6 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         parent = weight_sharing_copy(model) if task.kind == 'parent' else model
         with stack.view(keeps[0]) as small: score = scored(small, spec, parent)
         yield rows, [score], None
-
-# %% ../../nbs/reference/paper/sweep.ipynb #73f5c4b8
-def _known_scores(run, name, rows):
-    "Scores of the same unhealed models that other sweeps have. When a written answer ends is up to the version"
-    table, sweeps, found = run.table, run.record['sweeps'], []
-    def settings(sweep, task):
-        asked = [sweep['config'].get(k) for k in ('max_length', 'scoring', 'sources')]
-        return [sweep['items'].get(task), sweep['dtype'], *asked]
-    for row in rows:
-        task, layers = public_name(row.task), ' '.join(map(str, row.cut.layers))
-        alike = [k for k, o in sweeps.items() if k != name and settings(o, task) == settings(sweeps[name], task)]
-        same = table[table.sweep.isin(alike) & (table.task == task) & (table.layers.fillna('') == layers)]
-        same = same[~same.healed.astype(bool) & (same.metric != 'generated')]
-        if len(same): found.append((row, replace(kept_score(run.folder, same.iloc[0]), seconds=0.)))
-    return found
 
 # %% ../../nbs/reference/paper/sweep.ipynb #98167b69
 def _made_here(run, name, model, tokenizer, config, units, progress):
@@ -349,24 +335,19 @@ def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
         files = [p for p in sorted(place.rglob('*')) if p.is_file() and not p.name.startswith('.')]
         return made, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
 
-def score_units(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
-                config: SweepConfig, units: Sequence[Sequence[Row]], progress: bool = True,
-                ray: Any = None) -> 'pd.DataFrame':
-    "Make the missing rows of a sweep that was started, and store each as soon as it is there"
+def _score_units(run, name, model, tokenizer, config, units, progress=True, ray=None):
+    "Make the missing rows of a sweep that was started, and store each as soon as it is there; returns all of the sweep"
     def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)
-    def missing(rows): return [row for row in rows if not run.has(*key(row))]
-    def add(scores): run.add_all([(key(row), score, row.cut.layers) for row, score in scores])
-    add(_known_scores(run, name, missing(row for rows in units for row in rows if not row.healed)))
-    units = [todo for rows in units if (todo := missing(rows))]
+    units = [todo for rows in units if (todo := [row for row in rows if not run.has(*key(row))])]
     made = _made_here if ray is None else partial(_made_on, ray)
     for rows, scores, healing in made(run, name, model, tokenizer, config, units, progress):
         if healing:
             run.note(name, healing=run.record['sweeps'][name]['healing'] | {rows[0].cut.key: healing})
-        add(zip(rows, scores))
+        run.add_all([(key(row), score, row.cut.layers) for row, score in zip(rows, scores)])
     own = run.table[run.table.sweep == name].reset_index(drop=True)
     run.note(name, seconds=round(float(own.seconds.sum()), 1))
     shutil.rmtree(run.folder/'work'/name, ignore_errors=True)
-    if (work := run.folder/'work').is_dir() and not any(work.iterdir()): work.rmdir()
+    with suppress(OSError): (run.folder/'work').rmdir()  # it stays where another sweep has stopped
     return own
 
 # %% ../../nbs/reference/paper/sweep.ipynb #24d2d138
@@ -386,6 +367,6 @@ def sweep(
             'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
             'its own.'))
     with Run(out, model_record(model)) as run:
-        start_sweep(run, name, model, tokenizer, config)
+        _start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
-        return score_units(run, name, model, tokenizer, config, _sweep_units(config, plans), progress, ray)
+        return _score_units(run, name, model, tokenizer, config, _sweep_units(config, plans), progress, ray)
