@@ -33,13 +33,12 @@ _modules = {
     'serving.rules': 'served_by serving_verdict',
     'pruning.strategies': 'Plan STRATEGIES Strategy as_plan choose_layers prune_model',
     'pruning.checkpoint': 'prune_checkpoint save_pruned check_checkpoint',
-    'healing.methods': 'METHODS Method',
-    'healing.recipes': 'HealingConfig',
+    'healing.recipes': 'METHODS HealingConfig Method',
     'healing.adapters': 'load_adapter merge_adapter',
     'healing.healing': 'heal heal_checkpoint',
     'healing.teacher': 'write_answers',
     'evaluation.generation': 'lost_answers sample_answers',
-    'evaluation.scores': 'Score compare load_scores paired_differences',
+    'evaluation.scores': 'Score Scores compare paired_differences',
     'evaluation.losses': 'text_loss',
     'evaluation.choices': 'choice_accuracy',
     'evaluation.tasks': 'TASKS Task evaluate',
@@ -75,13 +74,12 @@ if TYPE_CHECKING:
     from .serving.rules import served_by, serving_verdict
     from .pruning.strategies import Plan, STRATEGIES, Strategy, as_plan, choose_layers, prune_model
     from .pruning.checkpoint import prune_checkpoint, save_pruned, check_checkpoint
-    from .healing.methods import METHODS, Method
-    from .healing.recipes import HealingConfig
+    from .healing.recipes import METHODS, HealingConfig, Method
     from .healing.adapters import load_adapter, merge_adapter
     from .healing.healing import heal, heal_checkpoint
     from .healing.teacher import write_answers
     from .evaluation.generation import lost_answers, sample_answers
-    from .evaluation.scores import Score, compare, load_scores, paired_differences
+    from .evaluation.scores import Score, Scores, compare, paired_differences
     from .evaluation.losses import text_loss
     from .evaluation.choices import choice_accuracy
     from .evaluation.tasks import TASKS, Task, evaluate

@@ -40,7 +40,7 @@ def _comments(owner):
     parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
     return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
-_REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.methods', TASKS='evaluation.tasks',
+_REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.recipes', TASKS='evaluation.tasks',
                    STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf')
 
 def _names(kind):
@@ -479,7 +479,7 @@ def _compare(
     second: str  # the same of another model on the same questions and texts
 ):
     "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."
-    return dict(differences=pb.paired_differences(pb.load_scores(first), pb.load_scores(second)))
+    return dict(differences=pb.paired_differences(pb.Scores.load(first), pb.Scores.load(second)))
 
 # %% ../nbs/reference/cli.ipynb #b6543884
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')

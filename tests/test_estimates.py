@@ -3,7 +3,7 @@ import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
 from prunebook.estimates import SLOWER, estimate, model_size, work, working_gb
-from prunebook.healing.healing import make_student
+from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import texts, tiny, word_tokenizer
 
@@ -52,7 +52,7 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
     "Every tensor saved for the backward pass, but weights. Layers that run again save only their input"
     model, size = pruned
     config = LIGHT.replace(gradient_checkpointing=again)
-    student, stack = make_student(model, config)
+    student, stack = _make_student(model, config)
     causal = stack.model
     own, kept = {p.untyped_storage().data_ptr() for p in causal.parameters()}, {}
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prunebook.core import PrunebookError
-from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, pick, prompt
-from prunebook.evaluation.generation import generate_texts, greedy_config
+from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
+from prunebook.evaluation.generation import generate_texts, _greedy_config
 from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.scores import LossScore, Score, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import TASKS, GeneratedTask, evaluate
@@ -107,7 +107,7 @@ def test_answers_end_at_tokens_that_a_config_leaves_out():
     tok.eos_token = None
     def found(own):
         model.generation_config.eos_token_id = own
-        return greedy_config(model, tok, 1).eos_token_id
+        return _greedy_config(model, tok, 1).eos_token_id
     assert [found(o) for o in (None, -1, 3, [3, 4])] == [[2], [2], [2, 3], [3, 4]]  # 2 is </s>
     tok.add_tokens(['<|endoftext|>', '<|end|>', 'other'], special_tokens=True)
     end, turn = tok.convert_tokens_to_ids(['<|endoftext|>', '<|end|>'])
@@ -133,10 +133,9 @@ def test_scorings():
     model = tiny(max_position_embeddings=256, **SMALL)
     by = {s: ask(model, items, s) for s in SCORINGS}
     lp = by['likelihood'].logprobs
-    assert by['likelihood'].picked == pick(lp)
-    assert by['per_char'].picked == pick(lp, [[len(c) for c in o['choices']] for o in items])
-    # a space, then letters
-    assert by['per_token'].picked == pick(lp, [[len(c) + 1 for c in o['choices']] for o in items])
+    sizes = dict(likelihood=lambda c: 1, per_char=len, per_token=lambda c: len(c) + 1)  # a space, then letters
+    for name, size in sizes.items():
+        assert by[name].picked == [np.argmax([p / size(c) for p, c in zip(l, o['choices'])]) for l, o in zip(lp, items)]
     s = by['letter']
     assert s.k == sum(p == o['answer'] for p, o in zip(s.picked, items)) and (s.low, s.high) == wilson(s.k, s.n)
     assert s.chance == .25

@@ -30,14 +30,14 @@ from prunebook.core import process
 part, out, rank = sys.argv[1], Path(sys.argv[2]), process().rank
 config = SMALL.replace(dropout=0., save_every=1)
 cut = prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3])
-before, seen, HEAD = state(cut), [], dict(method='head_and_last', last=1)
+before, seen, HEAD = state(cut), [], dict(method='head_and_last', options=dict(last=1))
 
-class Seen(trainer.OrderedTrainer):
+class Seen(trainer._OrderedTrainer):
     def training_step(self, model, *args):
         own, whole = zip(*((p.to_local().numel(), p.numel()) for p in self.model.parameters()))
         seen.append(sum(own) / sum(whole))
         return super().training_step(model, *args)
-trainer.OrderedTrainer = Seen
+trainer._OrderedTrainer = Seen
 
 if part == 'all':
     result = run(cut, config, out=out/'lora', force=True)
@@ -51,11 +51,11 @@ if part == 'all':
     run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config.replace(gradient_checkpointing=True),
         out=out/'again')
     run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config.replace(**HEAD), out=out/'head')
-    save = trainer.OrderedTrainer._save_optimizer_and_scheduler
+    save = trainer._OrderedTrainer._save_optimizer_and_scheduler
     def dies(self, folder):
         if folder.endswith('-4'): os.kill(os.getpid(), signal.SIGKILL)
         return save(self, folder)
-    trainer.OrderedTrainer._save_optimizer_and_scheduler = dies
+    trainer._OrderedTrainer._save_optimizer_and_scheduler = dies
 run(prune_model(tiny(hidden_size=64, intermediate_size=128), [2, 3]), config, out=out/'killed', resume=True)
 from prunebook.cli import main
 assert main(['heal', str(out/'pruned'), str(out/'cli'), '--texts', str(out/'texts.txt'), '--config',
@@ -99,7 +99,7 @@ def test_gradient_checkpointing_learns_the_same(place):
 
 def test_without_adapters(place, tmp_path):
     "The head learns too, which is divided with the embedding"
-    recipe = RECIPE.replace(method='head_and_last', last=1)
+    recipe = RECIPE.replace(method='head_and_last', options=dict(last=1))
     want = run(prune_model(tiny(**WIDE), [2, 3]), recipe, out=tmp_path/'one')
     assert losses(place/'head') == pytest.approx([o['loss'] for o in want.history], abs=1e-4)
     one, two = (load_file(o/'adapter'/'weights.safetensors') for o in (tmp_path/'one', place/'head'))

@@ -10,7 +10,7 @@ from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
 from prunebook.core import read_json
-from prunebook.healing.methods import METHODS, Method
+from prunebook.healing.recipes import METHODS, Method
 from prunebook.model.stack import fingerprint
 from support.checkpoints import absent, digest, growth, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer

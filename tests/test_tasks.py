@@ -9,8 +9,8 @@ import torch
 from prunebook.model.assets import ASSETS, complete
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
-from prunebook.evaluation.choices import choose_examples, prompt, render_prompt
-from prunebook.evaluation.judges import passes_tests, run_program, same_number
+from prunebook.evaluation.choices import _Rendered, choose_examples, prompt
+from prunebook.evaluation.generation import passes_tests, run_program, same_number
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate
 from prunebook.evaluation.tasks import parse_task
@@ -76,7 +76,7 @@ def test_default_scorings_are_the_harness_headline():
 
 def words(name, item, **kw):
     t = TASKS[name]
-    return render_prompt(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)
+    return _Rendered.of(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)
 
 
 def test_prompts_are_the_harness_ones():

@@ -4,9 +4,9 @@ import pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
 from prunebook.evaluation import generation
-from prunebook.evaluation.generation import Written, generate_texts, repeats_itself
+from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
 from prunebook.healing import teacher
-from prunebook.healing.methods import OBJECTIVES
+from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, training_rows
 from prunebook.healing.teacher import top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
@@ -62,8 +62,8 @@ def test_answers_go_on_where_they_stopped(chat, temperature, tmp_path, monkeypat
 
 
 def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatch, caplog):
-    said = [Written('It is a.', 5, True), Written(' ', 1, True), Written('It is', 8, False),
-            Written('over and over ' * 9, 9, True)]
+    said = [_Written('It is a.', 5, True), _Written(' ', 1, True), _Written('It is', 8, False),
+            _Written('over and over ' * 9, 9, True)]
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     counts = write_answers(*chat, ASKED, tmp_path/'a.jsonl', progress=False)
     assert counts == dict(kept=1, empty=1, cut_off=1, repeating=1) and '1 of 4 answers kept' in caplog.text
@@ -155,7 +155,7 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
         small, out, asked, big, recipe = (str(tmp_path/o) for o in ('small', 'out', prompts, by, 'recipe.json'))
         return main(['heal', small, out, '--prompts', asked, '--teacher', big, '--config', recipe, '--no-progress',
                      '--allow-empty'])
-    said = [Written('It is a.', 5, True)] * 4
+    said = [_Written('It is a.', 5, True)] * 4
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
                         (('many.jsonl', 'other'), 'another tokenizer')):

@@ -5,7 +5,8 @@ of one cut on chats, documents, both, or C4: the loss on held-out documents and 
 four prompts, that the first token of the answer ends it, and how many of three short answers were lost. `loss_on` is
 what is learned of a chat: the assistant's part, all of it, or `text`: the chat is given as a rendered text. Rows are
 appended to nbs/results/stability.csv as they come; a row that is there is not measured again. 12x2x128 are 12 steps of
-2 rows of 128 tokens. The kept rows `eos twice` were made before chats ended as their template does.
+2 rows of 128 tokens. The kept rows `eos twice` were made when EOS followed
+a rendered chat, and `text` when nothing did: today the end of a document does.
 """
 import argparse
 import csv
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from prunebook import HealingConfig, heal, load_model, load_questions, load_texts, prune_model, text_loss
-from prunebook.evaluation.generation import greedy_config, lost_answers, sample_answers
+from prunebook.evaluation.generation import _greedy_config, lost_answers, sample_answers
 from prunebook.evaluation.choices import chat_prompt
 
 FILE = Path(__file__).parent.parent/'nbs'/'results'/'stability.csv'
@@ -57,7 +58,7 @@ def mixture(tokenizer, kind, loss_on, longest):
 @torch.inference_mode()
 def p_end(model, tokenizer):
     "For each prompt the probability that the first token of an answer ends it"
-    ends, found = greedy_config(model, tokenizer, 1).eos_token_id or [], []
+    ends, found = _greedy_config(model, tokenizer, 1).eos_token_id or [], []
     for o in PROMPTS:
         ids = tokenizer(chat_prompt(tokenizer, o), add_special_tokens=False, return_tensors='pt').input_ids
         found.append(model(ids.to(model.device)).logits[0, -1].float().softmax(-1)[ends].sum().item())

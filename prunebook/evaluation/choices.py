@@ -20,7 +20,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['SCORINGS', 'prompt', 'answers', 'chat_prompt', 'choose_examples', 'render_prompt', 'choice_accuracy', 'pick']
+__all__ = ['SCORINGS', 'prompt', 'chat_prompt', 'choose_examples', 'choice_accuracy']
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #74d470d1
 SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
@@ -32,7 +32,7 @@ def prompt(item: dict[str, Any], letter: bool = False) -> str:
     if not letter: return f'{text}Question: {q}\nAnswer:'
     return text + q + ''.join(f'\n{l}. {c}' for l, c in zip(string.ascii_uppercase, item['choices'])) + '\nAnswer:'
 
-def answers(item: dict[str, Any], letter: bool = False) -> list[str]:
+def _answers(item, letter=False):
     "The texts that are scored after the prompt: the choices, or their letters"
     n = len(item['choices'])
     if not letter: return list(item['choices'])
@@ -72,29 +72,26 @@ class _Rendered:
     prompts: list[str]   # One for all choices, or one for each
     choices: list[str]   # Continuations
 
+    @classmethod
+    def of(cls, item, examples=(), letter=False, ask=None, say=None):
+        """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
+        choice, and what to `say`, the texts that are scored. Before it, the prompt, answer and a blank line of each of
+        the `examples`. With `letter`, it shows the choices under letters, after a line on the subject"""
+        ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
+        as_list = lambda o: [o] if isinstance(o, str) else list(o)
+        front = ''
+        if letter and item.get('subject'):
+            front = 'The following are multiple choice questions (with answers) about '
+            front += item['subject'].replace('_', ' ') + '.\n\n'
+        for o in examples:
+            shown = as_list(ask(o))
+            front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
+        return cls(front, as_list(ask(item)), list(say(item)))
+
     def parts(self) -> Iterator[tuple[str, list[int]]]:
         "Each prompt with its front, and the numbers of the choices that follow it"
         if len(self.prompts) == 1: yield self.front + self.prompts[0], list(range(len(self.choices)))
         else: yield from ((self.front + p, [j]) for j, p in enumerate(self.prompts))
-
-def render_prompt(
-    item: dict[str, Any],
-    examples: Sequence[dict[str, Any]] = (),  # Shown in front
-    letter: bool = False,                     # Show the choices under letters, with a line on the subject
-    ask: Callable | None = None,              # Item → its prompt, or a list with one for each choice
-    say: Callable | None = None               # Item → the texts that are scored
-) -> _Rendered:
-    "The harness's wording, or your own: prompt, answer and a blank line for each example, then the prompt"
-    ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: answers(o, letter))
-    as_list = lambda o: [o] if isinstance(o, str) else list(o)
-    front = ''
-    if letter and item.get('subject'):
-        front = 'The following are multiple choice questions (with answers) about '
-        front += item['subject'].replace('_', ' ') + '.\n\n'
-    for o in examples:
-        shown = as_list(ask(o))
-        front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
-    return _Rendered(front, as_list(ask(item)), list(say(item)))
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
 def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
@@ -183,23 +180,23 @@ def _continuation_logprobs(
         context, choices = requests[i]
         return len(context) + sum(len(context) + len(c) for c in choices if len(c) > 1)
 
+    def groups():
+        "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
+        alike = defaultdict(list)
+        for i, (c, k) in enumerate(requests): alike[len(c) if max(map(len, k)) > 1 else 0].append(i)
+        for length in sorted(alike, reverse=True):
+            # choices of like length stand together, so that they need little padding
+            todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -max(map(len, requests[i][1]))))
+            while todo:
+                take = max(1, budget // max(map(slots, todo)))
+                yield todo[:take]
+                todo = todo[take:]
+
     cost = lambda rows: len(rows) * max(map(slots, rows))
-    for rows, cells in retry_smaller_batch(run, _groups(requests, slots, budget), cost):
+    for rows, cells in retry_smaller_batch(run, groups(), cost):
         for (i, j), v in cells: found[i][j] -= v
         if bar is not None: bar.update(len(rows))
     return found
-
-def _groups(requests, slots, budget):
-    "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
-    alike = defaultdict(list)
-    for i, (c, k) in enumerate(requests): alike[len(c) if max(map(len, k)) > 1 else 0].append(i)
-    for length in sorted(alike, reverse=True):
-        # choices of like length stand together, so that they need little padding
-        todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -max(map(len, requests[i][1]))))
-        while todo:
-            take = max(1, budget // max(map(slots, todo)))
-            yield todo[:take]
-            todo = todo[take:]
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #4aecff81
 def choice_accuracy(
@@ -225,8 +222,8 @@ def choice_accuracy(
     check_items(items)
     _check_shots(shots, examples)
     if shots: check_items(examples, 'example')
-    rendered = [render_prompt(o, choose_examples(o, examples or (), shots, seed), scoring == 'letter', prompt, answers)
-                for o in items]
+    shown = [choose_examples(o, examples or (), shots, seed) for o in items]
+    rendered = [_Rendered.of(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
     limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
 
     alike = defaultdict(list)
@@ -248,10 +245,7 @@ def choice_accuracy(
             'NaN or infinite weights, or overflows: try dtype=float32.'))
     _warn_truncated(cut, len(items))
     lengths = dict(per_char=[[len(c) for c in o.choices] for o in rendered], per_token=tokens).get(scoring)
-    return choice_score(task, pick(logprobs, lengths), items, scoring, logprobs=logprobs, truncated=sorted(cut),
+    each = [np.asarray(o) / (np.asarray(lengths[i]) if lengths else 1) for i, o in enumerate(logprobs)]
+    picked = [int(np.argmax(o)) for o in each]  # the first among equals
+    return choice_score(task, picked, items, scoring, logprobs=logprobs, truncated=sorted(cut),
                         shots=int(shots), chat=chat, source=source, seconds=time.perf_counter() - start)
-
-def pick(logprobs: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]] | None = None) -> list[int]:
-    "The choice of highest log-likelihood of each item, divided by its length if given; the first among equals"
-    share = [np.asarray(o) / (1 if lengths is None else np.asarray(lengths[i])) for i, o in enumerate(logprobs)]
-    return [int(np.argmax(o)) for o in share]

@@ -223,9 +223,13 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         "(B, 2): agreeing places and nats of each document"
         real = batch.attention_mask[:, 1:].bool()
         states = [o.body(batch.input_ids.to(o.device)).last_hidden_state[:, :-1] for o in stacks]
-        found = _compare_heads(*stacks, *(x[real.to(x.device)] for x in states))
-        rows = real.nonzero()[:, 0].cpu().numpy()
-        return np.stack([np.bincount(rows, o.double().numpy(), minlength=len(real)) for o in found], 1)
+        found, size = [torch.zeros(0, 2)], max(1, 2**22 // stacks[0].vocab_size)  # 2^22 logits of a model at a time
+        for x, y in zip(*(o[real.to(o.device)].split(size) for o in states)):
+            q, p = stacks[0].logits(x).float(), stacks[1].logits(y).float().to(x.device)
+            same, q, p = (q.argmax(-1) == p.argmax(-1)).float(), q.log_softmax(-1), p.log_softmax(-1)
+            found.append(torch.stack([same, (p.exp() * (p - q)).sum(-1)], 1).cpu())
+        rows, each = real.nonzero()[:, 0].cpu().numpy(), torch.cat(found).double().numpy().T
+        return np.stack([np.bincount(rows, o, minlength=len(real)) for o in each], 1)
 
     bar = tqdm(total=toks.total, desc='agreement', unit='token', disable=not progress)
     with evaluating(model), evaluating(parent), bar:
@@ -238,17 +242,6 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
                  items=item_hash(toks.ids))
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
-
-def _compare_heads(stack, parent, hidden, theirs, chunk=2**22):
-    "(N,) is the likeliest token the same?; (N,) KL(parent‖model) in nats. Never more than `chunk` logits of a model"
-    same, kl = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
-    size = max(1, chunk // stack.vocab_size)
-    for x, y in zip(hidden.split(size), theirs.split(size)):
-        q, p = stack.logits(x).float(), parent.logits(y).float().to(x.device)
-        same.append((q.argmax(-1) == p.argmax(-1)).cpu())
-        q, p = q.log_softmax(-1), p.log_softmax(-1)
-        kl.append((p.exp() * (p - q)).sum(-1).cpu())
-    return torch.cat(same), torch.cat(kl)
 
 def _check_parent(stack, parent):
     "Raises `PrunebookError` if the parent (both are stacks) is the model itself, or has another vocabulary"

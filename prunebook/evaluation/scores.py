@@ -16,7 +16,7 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score', 'choice_score', 'Scores',
-           'load_score', 'Comparison', 'compare', 'load_scores', 'paired_differences']
+           'load_score', 'Comparison', 'compare', 'paired_differences']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
 def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
@@ -200,6 +200,13 @@ class Scores(dict):
         Path(folder).mkdir(parents=True, exist_ok=True)
         for k, o in self.items(): o.save(Path(folder)/(file_name(re.sub('[:=,]', '_', str(k))) + '.json'))
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Scores:
+        "What `save` wrote, by the names of the files. Raises `PrunebookError` if there is nothing"
+        found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
+        refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` kept.'))
+        return found
+
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
 
@@ -253,12 +260,6 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
     return Comparison(second.value - first.value, float(low), float(high), float(p), test)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #pairdif1
-def load_scores(folder: str | Path) -> Scores:
-    "What `Scores` saved into a folder, by the names of its files. Raises `PrunebookError` if there is nothing"
-    found = Scores({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
-    refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` kept.'))
-    return found
-
 def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each task that the scores of two models share: `compare`, the second one minus the first. Raises
     `PrunebookError` if they share none"""

@@ -15,8 +15,8 @@ from ..core import PrunebookError, Registry, check, keep_apart, public_name, ref
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
 from .choices import SCORINGS, _check_shots, choice_accuracy, choose_examples, prompt
-from .judges import begins_with_word, last_number, passes_tests, run_program, same_mathematics
-from .judges import same_number
+from .generation import (begins_with_word, last_number, passes_tests, run_program,
+                                             same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
 from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -90,11 +90,10 @@ class LossTask(Task):
         return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name)
 
 @dataclass(frozen=True, repr=False)
-class DivergenceTask(Task):
+class DivergenceTask(LossTask):
     "How close the model is to its parent on texts"
     scoring: str = 'agreement'  # Or "kl"
-    column: str = 'text'
-    kind, reads_texts, keys = 'parent', True, LossTask.keys
+    kind = 'parent'
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, **run):
@@ -167,7 +166,6 @@ class GeneratedTask(_QuestionTask):
             return 'Its answer must hold the number that stands at the end of the generated text.'
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
-        from prunebook.evaluation.generation import write_replies
         start, own = time.perf_counter(), self.in_chat if chat else {}
         ask, right = own.get('prompt', self.prompt) or prompt, self.right or same_number
         shown = [choose_examples(o, self.examples, self.shots, self.seed) for o in items]

@@ -12,8 +12,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, disk_errors, explained, free_place, new_folder
 from ..core import public_name, read_json, refuse
-from .methods import frozen_copy
-from .recipes import HealingConfig
+from .recipes import HealingConfig, frozen_copy
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, files_beside, layer_number,
                                           layers_prefix, model_card, read_tensors, write_json, write_weights)
@@ -76,8 +75,8 @@ def load_adapter(
     _check_base(note, fingerprint(model), len(LayerStack(model)), getattr(model.config, 'prunebook', None), folder)
     if (Path(folder)/'adapter_config.json').exists():
         from peft import PeftModel
-        from prunebook.healing.trainer import preserve_global_state
-        with explained(f'{folder}: peft cannot read this adapter', 'Heal again.'), preserve_global_state():
+        from torch.random import fork_rng  # peft draws weights before it reads them
+        with explained(f'{folder}: peft cannot read this adapter', 'Heal again.'), fork_rng():
             found = PeftModel.from_pretrained(new, str(folder)).eval()
         # safe_merge makes new weights; the default adds in place, to memory that the given model shares
         return found.merge_and_unload(safe_merge=True) if merge else found

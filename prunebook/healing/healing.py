@@ -16,8 +16,8 @@ from ..core import public_name, read_json, recover, refuse, sync_tree, work_fold
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
-from .methods import METHODS, OBJECTIVES, _four_bits, _target_names, cut_record, frozen_copy
-from .recipes import RECIPES, HealingConfig, settings_that_count
+from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _four_bits, _target_names
+from .recipes import cut_record, frozen_copy, settings_that_count
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['make_student', 'HealingResult', 'heal', 'heal_checkpoint']
+__all__ = ['HealingResult', 'heal', 'heal_checkpoint']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
-def make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
+def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
     """A frozen copy of `model` in which the parameters of the config's method learn, and the language model inside it.
     If `inplace`, `model` itself gets the adapters, whatever the config's bits"""
     import torch
@@ -62,7 +62,7 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
     from prunebook.healing.packing import attend_by_document, collate, documents_isolated
     from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
-    student, stack = make_student(model, config, inplace)
+    student, stack = _make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
     if objective.needs_teacher and not objective.top:
         guide = LayerStack(_moved(frozen_copy(teacher, config.teacher_bits), stack.device))
@@ -87,10 +87,10 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
                                  'one, if any, is whole. Make space and go on with resume (--resume).') from e
         if not out_of_memory(e): raise
         if inplace: student.unload()
-        world, longest = process().world, int(rows.lengths.max())
-        most = min(config.batch_size // world * longest, config.batch_tokens or 2**62)
-        if most <= longest or world > 1:
-            raise PrunebookError(f'{max(most, longest)} tokens at once do not fit into memory. Give a smaller '
+        longest = int(rows.lengths.max())
+        most = trainer.args.per_device_train_batch_size * longest
+        if most == longest or process().world > 1:
+            raise PrunebookError(f'{most} tokens at once do not fit into memory. Give a smaller '
                                  'batch_tokens or max_length, gradient_checkpointing=True, or bits=4. An interrupted '
                                  'run may go on with another batch_tokens or gradient_checkpointing.') from e
         half = max(longest, most // 2)
@@ -207,7 +207,7 @@ def heal(
     texts: Sequence[str | dict[str, Any]],  # To train on: documents, conversations, or both; see `documents`
     config: HealingConfig | None = None, # The recipe; `RECIPES['packed']` if `None`
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
-    progress: bool = True,               # Show a bar with loss, real tokens a second and time left
+    progress: bool = True,               # Show a bar with the loss and the time left
     teacher: PreTrainedModel | str | None = None,  # The unpruned model, for objectives and methods that learn from it
     resume: bool = False,                # Resume an interrupted run in `OUT.unfinished`, or return the finished one
     force: bool = False,                 # Replace the folder at `out`

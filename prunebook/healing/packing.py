@@ -4,25 +4,22 @@
 
 # %% ../../nbs/reference/healing/packing.ipynb #c7ace98a
 from __future__ import annotations
-import hashlib, logging, os
+import hashlib, os
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, explained, first_line, printable, refuse
+from ..core import PrunebookError, explained, printable, refuse
 from ..model.stack import LayerStack, same_states
-from ..data.texts import as_texts, groups_by_length, load_texts, messages_of, starts_with_bos, tokenize
+from ..data.texts import as_texts, load_texts, messages_of, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_log = logging.getLogger(__name__)
-
 # %% auto #0
-__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'split_batch', 'documents_isolated', 'attend_by_document',
-           'render_conversation', 'documents']
+__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents']
 
 # %% ../../nbs/reference/healing/packing.ipynb #8319a123
 class Conversation(NamedTuple):
@@ -77,46 +74,11 @@ def _document_end(tokenizer):
     known = [vocabulary[o] for o in _DOCUMENT_ENDS if o in vocabulary]
     return known[0] if known and eos not in known else eos
 
-def _chat_end(tokenizer):
-    "The tokens that the chat template writes after an answer, from the first special one; none without a template"
-    if not getattr(tokenizer, 'chat_template', None): return []
-    said = [dict(role='user', content='QUESTION'), dict(role='assistant', content='ANSWER')]
-    try: after = tokenizer.apply_chat_template(said, tokenize=False).rpartition('ANSWER')[2]
-    except Exception as e:  # templates raise errors of their own
-        _log.warning('the chat template cannot render a question and its answer (%s). Conversations are packed as '
-                    'documents.', first_line(e))
-        return []
-    ids, special = tokenizer(after, add_special_tokens=False)['input_ids'], set(tokenizer.get_added_vocab().values())
-    return ids[next((i for i, o in enumerate(ids) if o in special), len(ids)):]
-
-def _ended(doc, tokenizer, chat_end, end):
-    "A conversation as its template ends it; any other document and the token `end`"
-    n = len(doc)
-    while n > 1 and not tokenizer.decode(doc[n-1:n]).strip(): n -= 1
-    if doc[n-1] in chat_end: return doc[:n-1] + chat_end[chat_end.index(doc[n-1]):]
-    return doc if end is None or doc[-1] == end else [*doc, end]
-
 # %% ../../nbs/reference/healing/packing.ipynb #packing3
 def _joined(docs):
     "Documents one after another, and where each begins and ends"
     flat = [np.zeros(0, np.int32), *(np.asarray(o, dtype=np.int32) for o in docs)]
     return np.concatenate(flat), np.cumsum([0] + [len(o) for o in docs])
-
-def _document_rows(tokenizer, texts, recipe):
-    "The tokens of all documents, where documents begin, and where rows begin and end"
-    packed, bos = recipe.packing != 'none', tokenizer.bos_token_id if starts_with_bos(tokenizer) else None
-    docs = tokenize(tokenizer, texts, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
-    if bos is not None: docs = [o[1:] if o[:2] == [bos] * 2 else o for o in docs]  # rendered chats have one already
-    if not packed:
-        flat, ends = _joined(docs)
-        return flat, ends, ends
-    Random(recipe.seed).shuffle(docs)
-    end, chat_end = tokenizer.eos_token_id, _chat_end(tokenizer)
-    if recipe.packing == 'packed': end = _document_end(tokenizer)
-    flat, starts = _joined([_ended(o, tokenizer, chat_end, end) for o in docs])
-    ends = np.arange(0, len(flat) + 1, recipe.max_length)
-    if bos is not None: flat[ends[:-1]] = bos
-    return flat, starts, ends
 
 def _fill(lengths, room, seed):
     "Which conversations share a row of `room` tokens: each, in random order, goes where it leaves the least room"
@@ -136,20 +98,29 @@ def training_rows(
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
     said = [o for o in texts if isinstance(o, Conversation)]
-    plain, learn = [o for o in texts if not isinstance(o, Conversation)], None
-    if plain or not said: flat, starts, ends = _document_rows(tokenizer, plain, recipe)
-    else: flat, starts, ends = _joined([]) + (np.zeros(1, int),)
+    plain, packed = [o for o in texts if not isinstance(o, Conversation)], recipe.packing != 'none'
+    flat, starts, ends, learn = *_joined([]), np.zeros(1, int), None
+    if plain or not said:
+        bos = tokenizer.bos_token_id if starts_with_bos(tokenizer) else None
+        docs = tokenize(tokenizer, plain, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
+        if bos is not None: docs = [o[1:] if o[:2] == [bos] * 2 else o for o in docs]  # rendered chats have one already
+        if packed:
+            Random(recipe.seed).shuffle(docs)
+            end = _document_end(tokenizer) if recipe.packing == 'packed' else tokenizer.eos_token_id
+            docs = [o if end in (None, o[-1]) else [*o, end] for o in docs]
+        flat, starts = _joined(docs)
+        ends = np.arange(0, len(flat) + 1, recipe.max_length) if packed else starts
+        if packed and bos is not None: flat[ends[:-1]] = bos
     if said:
         flat, starts = flat[:ends[-1]], starts[:-1][starts[:-1] < ends[-1]]
         lengths = [len(o.ids) for o in said]
-        rows = [[i] for i in range(len(said))] if recipe.packing == 'none' else _fill(
-            lengths, recipe.max_length, recipe.seed)
+        rows = _fill(lengths, recipe.max_length, recipe.seed) if packed else [[i] for i in range(len(said))]
         more, at = _joined([said[i].ids for row in rows for i in row])
         learn = np.concatenate([np.ones(len(flat), bool), *(said[i].learn for row in rows for i in row)]).astype(bool)
         starts = np.concatenate([starts, len(flat) + at])
         ends = np.concatenate([ends, len(flat) + np.cumsum([sum(lengths[i] for i in row) for row in rows])])
         flat = np.concatenate([flat, more])
-    kind = f'rows of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
+    kind = f'rows of {recipe.max_length} tokens' if packed else 'documents'
     refuse((len(ends) - 1 < recipe.batch_size, f'the texts make {len(ends) - 1} {kind}, fewer than one batch of '
             f'{recipe.batch_size}. Give more texts, or a smaller batch_size or max_length.'))
     begin = np.zeros(len(flat), dtype=np.int64)
@@ -173,22 +144,6 @@ def collate(rows: Sequence[dict[str, np.ndarray]], pad_id: int = 0, packed: bool
     if 'guide' in rows[0]: batch['guide'] = stacked('guide', 0)
     if packed: return batch | dict(position_ids=pos.where(real, place - size))  # the pads are a document of their own
     return batch | dict(attention_mask=real.long())
-
-# %% ../../nbs/reference/healing/packing.ipynb #ab93991f
-def split_batch(batch: dict[str, torch.Tensor], batch_tokens: int | None,
-                parts: Callable[[int], int] = lambda n: n) -> list[dict[str, torch.Tensor]]:
-    """The rows of `batch` in parts of at most `batch_tokens`, padding included, longest first, each as wide as its
-    longest row. A longer row is a part of its own. `parts` turns the number of parts into the one to make"""
-    if batch_tokens is None: return [batch]
-    predicted = batch['labels'] != -100
-    lengths = (predicted * torch.arange(1, predicted.shape[1] + 1, device=predicted.device)).amax(1).clamp(1).tolist()
-    groups = list(groups_by_length(lengths, batch_tokens))
-    want = min(parts(len(groups)), len(lengths))
-    while len(groups) < want:
-        k = max(range(len(groups)), key=lambda i: len(groups[i]))
-        half = len(groups[k]) // 2
-        groups[k:k + 1] = groups[k][:half], groups[k][half:]
-    return [{k: v[rows, :lengths[rows[0]]] for k, v in batch.items()} for rows in groups]
 
 # %% ../../nbs/reference/healing/packing.ipynb #a7a4429a
 @torch.no_grad()
@@ -245,7 +200,7 @@ def attend_by_document(
     return same
 
 # %% ../../nbs/reference/healing/packing.ipynb #183b4141
-def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
+def _render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
                         loss_on: str = 'assistant') -> Conversation:
     """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
     answer, or if the tokens of its answers cannot be told apart"""
@@ -299,7 +254,7 @@ def documents(
                 'its response. Give all conversations in one form.'),
                (said is not None and not template, 'the texts are conversations, and the tokenizer has no chat '
                 'template. Set tokenizer.chat_template, or give plain texts.'))
-        try: found.append(text if said is None else render_conversation(tokenizer, said, loss_on))
+        try: found.append(text if said is None else _render_conversation(tokenizer, said, loss_on))
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
         if said is not None and len(found[-1].ids) > max_length: long.append(i)
     most = max((len(found[i].ids) for i in long), default=0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'TopK', 'top_k_rows']
+__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
 def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any) -> PreTrainedModel:
@@ -122,7 +122,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     return load_texts(file)
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach011
-class TopK:
+class _TopK:
     "The likeliest next tokens at many places, from safetensors files that stay on the disk until a place is asked for"
     def __init__(self, files: list[Path]):
         self.parts, self.units, n = [load_file(o) for o in files], {}, 0
@@ -159,7 +159,7 @@ def top_k_rows(
     folder: str | Path,   # Where the files are kept; it may be that of other runs
     progress: bool = True,
     batch_tokens: int | None = None
-) -> tuple[Rows, TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
+) -> tuple[Rows, _TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
     "Compute the teacher's likeliest tokens for the documents of `rows` that are not in `folder` yet"
     from tqdm.auto import tqdm
     stack = LayerStack(teacher)
@@ -179,7 +179,7 @@ def top_k_rows(
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder, wait=True):
             kept = sorted(folder.glob('*.safetensors'))
-            known = TopK(kept).units
+            known = _TopK(kept).units
             todo = [(key, *places[0]) for key, places in units.items() if key not in known]
             ids = [rows.flat[a:b].tolist() for _, a, b in todo]
             def states(batch):
@@ -197,7 +197,7 @@ def top_k_rows(
                     bar.update(int(batch.lengths.sum()))
 
     on_first(fill)
-    table, guide = TopK(sorted(folder.glob('*.safetensors'))), np.zeros(len(rows.flat), np.int64)
+    table, guide = _TopK(sorted(folder.glob('*.safetensors'))), np.zeros(len(rows.flat), np.int64)
     for key, places in units.items():
         for a, b in places: guide[a:b][counted[a:b]] = table.units[key] + np.arange(counted[a:b].sum())
     return Rows(rows.flat, rows.pos, rows.ends, rows.order, rows.learn, guide), table

@@ -15,16 +15,16 @@ import numpy as np, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, printable, process, read_json, refuse, sync_tree
-from .packing import Rows, split_batch
+from .packing import Rows
 from ..model.stack import LayerStack, float32_chunks
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['CausalLMLoss', 'preserve_global_state', 'on_first', 'fully_sharded', 'whole_checkpoint', 'trainable_state_dict',
-           'OrderedTrainer', 'make_trainer']
+           'make_trainer']
 
 # %% ../../nbs/reference/healing/trainer.ipynb #15dd2357
 class _LossInPieces(torch.autograd.Function):
@@ -65,8 +65,8 @@ class _CrossEntropy(torch.autograd.Function):
 # %% ../../nbs/reference/healing/trainer.ipynb #2855b041
 class CausalLMLoss(nn.Module):
     """A student whose forward pass returns its loss in nats a predicted token. `student` holds what learns, `stack` is
-    of the language model inside it, and `teacher` of the unpruned one, or a `TopK` of its likely tokens. `loss` is as
-    in `Objective`, the next token if `None`, and the logits of `size` places are held at once, 64 to 512 if `None`"""
+    of the language model inside it, and `teacher` of the unpruned one, or a function that gives its likely tokens.
+    `loss` is as in `Objective`, and the logits of `size` places are held at once, 64 to 512 if `None`"""
     accepts_loss_kwargs = True  # the Trainer hands over num_items_in_batch
     def __init__(self, student: nn.Module, stack: LayerStack, teacher: LayerStack | Callable | None = None,
                  loss: Callable | None = None, size: int | None = None):
@@ -143,22 +143,10 @@ class _DivergenceWatch(TrainerCallback):
                 f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the training '
                 f'diverges: {lower}'))
 
-class _ProgressBar(TrainerCallback):
-    "A bar of real tokens, with the loss"
-    def __init__(self, tokens, shown): self.tokens, self.shown = tokens, shown
-
-    def on_train_begin(self, args, state, control, **kw):
-        from tqdm.auto import tqdm
-        self.bar = tqdm(total=int(self.tokens.sum()), initial=int(self.tokens[:state.global_step].sum()),
-                        desc='healing', unit='token', unit_scale=True,
-                        disable=not (self.shown and state.is_world_process_zero))
-
+class _ProgressBar(ProgressCallback):
+    "The Trainer's bar of steps, with the loss beside it"
     def on_log(self, args, state, control, logs=None, **kw):
-        if 'loss' not in logs: return
-        self.bar.update(int(self.tokens[state.global_step - 1]))
-        self.bar.set_postfix_str(f'step {state.global_step} of {len(self.tokens)}, loss {logs["loss"]:.3f}')
-
-    def on_train_end(self, args, state, control, **kw): self.bar.close()
+        if self.training_bar is not None and 'loss' in logs: self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
 
 # %% ../../nbs/reference/healing/trainer.ipynb #374924a5
 def on_first(f: Callable[[], Any]) -> Any:
@@ -217,24 +205,9 @@ def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     learned = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
     return {n: (p.full_tensor() if hasattr(p, 'full_tensor') else p).contiguous() for n, p in learned.items()}
 
-class OrderedTrainer(Trainer):
+class _OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
-    batch_tokens: int | None = None  # Most tokens of a micro-batch
-
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        "Forward and backward of a step's rows, in micro-batches whose gradients add up"
-        *parts, last = split_batch(inputs, self.batch_tokens, self._parts_together)
-        step, loss = super().training_step, 0.
-        for part in parts:
-            with self.accelerator.no_sync(model): loss = loss + step(model, part, num_items_in_batch)
-        return loss + step(model, last, num_items_in_batch)
-
-    def _parts_together(self, n):
-        "The most micro-batches that a process has: with FSDP all processes run the same number"
-        if not fully_sharded(): return n
-        return int(self.accelerator.gather(torch.tensor([n], device=self.args.device)).max())
 
     def save_model(self, output_dir=None, _internal_call=False):
         weights = trainable_state_dict(self.model)
@@ -277,34 +250,34 @@ class OrderedTrainer(Trainer):
 
     def history(self) -> list[dict[str, Any]]:
         "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"
-        tokens = np.cumsum(_tokens_a_step(self.train_dataset, self.args.max_steps)).tolist()
+        rows, steps = self.train_dataset, self.args.max_steps
+        tokens = np.cumsum(rows.lengths[rows.order].reshape(steps, -1).sum(1)).tolist()
         return [dict(step=o['step'], loss=o['loss'], learning_rate=o['learning_rate'], tokens=tokens[o['step'] - 1])
                 for o in self.state.log_history if 'loss' in o]
 
-def _tokens_a_step(rows, steps): return rows.lengths[rows.order].reshape(steps, -1).sum(1)
-
 # %% ../../nbs/reference/healing/trainer.ipynb #709312dd
 def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Path, collator: Callable,
-                 save: bool = False, progress: bool = True) -> OrderedTrainer:
+                 save: bool = False, progress: bool = True) -> _OrderedTrainer:
     """A Trainer for `recipe`, a `HealingConfig`, that prints nothing but a bar, and if it shall `save`, writes
     checkpoints into `folder`. Raises `PrunebookError` if the batch does not divide among the processes"""
     world, accelerated = process().world, torch.accelerator.is_available()
     refuse((recipe.batch_size % world, f'batch_size={recipe.batch_size} is not a multiple of {world} processes. Change '
             'one of them.'))
+    own, longest = recipe.batch_size // world, int(rows.lengths.max())
+    together = [n for n in range(1, own + 1) if own % n == 0 and n * longest <= (recipe.batch_tokens or math.inf)]
     args = TrainingArguments(
         output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed, full_determinism=recipe.deterministic,
-        per_device_train_batch_size=recipe.batch_size // world,  # `OrderedTrainer` splits it
+        per_device_train_batch_size=max(together, default=1),
+        gradient_accumulation_steps=own // max(together, default=1),
         learning_rate=recipe.learning_rate, lr_scheduler_type='cosine', warmup_steps=recipe.warmup,
         bf16=recipe.bits != 32, use_cpu=not accelerated, dataloader_pin_memory=accelerated,
         logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
         save_strategy='steps' if save else 'no', save_steps=recipe.save_every, save_total_limit=2,
         remove_unused_columns=False, label_names=['labels'])
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs are for several processes, not for threads of one
-    watchers = [_DivergenceWatch(model.stack.vocab_size), _MarkWhole(),
-                _ProgressBar(_tokens_a_step(rows, recipe.steps), progress)]
-    trainer = OrderedTrainer(model=model, args=args, train_dataset=rows, data_collator=collator, callbacks=watchers)
+    watchers = [_DivergenceWatch(model.stack.vocab_size), _MarkWhole()] + [_ProgressBar()] * progress
+    trainer = _OrderedTrainer(model=model, args=args, train_dataset=rows, data_collator=collator, callbacks=watchers)
     trainer.remove_callback(PrinterCallback)
-    trainer.batch_tokens = recipe.batch_tokens
     if args.bf16 and fully_sharded():  # as without FSDP: gradients are summed in float32, and the loss is not rounded
         from torch.distributed.fsdp import MixedPrecisionPolicy
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 import platform, statistics, time
 from importlib.metadata import version
+import numpy as np
 import torch
 from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.generation import greedy_config
-from prunebook.evaluation.choices import answers, choose_examples, prompt, render_prompt
+from prunebook.evaluation.generation import _greedy_config
+from prunebook.evaluation.choices import _answers, _Rendered, choose_examples, prompt
 from prunebook.evaluation.tasks import TASKS
-from prunebook.evaluation.choices import pick
 from prunebook.evaluation.losses import cut_losses
 from prunebook.evaluation.losses import share_prefixes
 from prunebook.model.loading import load_model
@@ -75,7 +75,7 @@ sharing
 items = load_questions('arc_easy', n=240)
 lm = HFLM(pretrained=model, tokenizer=tok, batch_size=32)
 def harness():
-    pairs = [(o, (prompt(o), ' ' + c), j) for o in items for j, c in enumerate(answers(o))]
+    pairs = [(o, (prompt(o), ' ' + c), j) for o in items for j, c in enumerate(_answers(o))]
     return lm.loglikelihood([Instance('loglikelihood', *o) for o in pairs], disable_tqdm=True)
 def ours(): return choice_accuracy(model, tok, items, progress=False)
 about = dict(items=len(items), task='arc_easy', harness=version('lm-eval'))
@@ -88,7 +88,7 @@ qwen, qwen_tok = load_model('qwen2.5-coder-0.5b')
 
 def requests(items):
     "The harness's requests for five-shot questions"
-    worded = [render_prompt(o, choose_examples(o, dev, 5, None), letter=True) for o in items]
+    worded = [_Rendered.of(o, choose_examples(o, dev, 5, None), letter=True) for o in items]
     return [Instance('loglikelihood', o, (w.front + w.prompts[0], ' ' + c), j)
             for o, w in zip(items, worded) for j, c in enumerate(w.choices)]
 
@@ -104,7 +104,7 @@ for s in subjects:
     items = [o for o in test if o['subject'] == s][:per_subject]
     score, b = cpu_clock(lambda: our_mmlu(items))
     theirs, a = cpu_clock(lambda: harness_mmlu(items, size))
-    same += sum(x == y for x, y in zip(pick(theirs), score.picked))
+    same += sum(x == y for x, y in zip(map(np.argmax, theirs), score.picked))
     largest = max(largest, *(abs(x - y) for p, q in zip(theirs, score.logprobs) for x, y in zip(p, q)))
     rows.append(dict(subject=s, items=len(items), harness=round(a, 2), ours=round(b, 2), ratio=round(a / b, 2)))
 total = [round(sum(o[k] for o in rows), 1) for k in ('harness', 'ours')]
@@ -122,7 +122,7 @@ for s in [o for o in subjects if o not in {r['subject'] for r in rows}]:
     items = [o for o in test if o['subject'] == s][:52]
     score, theirs = our_mmlu(items), harness_mmlu(items, size=4)
     gaps = [abs(x - y) for p, q in zip(theirs, score.logprobs) for x, y in zip(p, q)]
-    equal = sum(x == y for x, y in zip(pick(theirs), score.picked))
+    equal = sum(x == y for x, y in zip(map(np.argmax, theirs), score.picked))
     rows.append(dict(subject=s, items=len(items), same_answers=equal, largest_difference=round(max(gaps), 6)))
     total = {k: sum(r[k] for r in rows) for k in ('items', 'same_answers')}
     keep('mmlu_same', dict(task='mmlu, 5-shot', model='qwen2.5-coder-0.5b', subjects=len(rows), **total,
@@ -131,7 +131,7 @@ for s in [o for o in subjects if o not in {r['subject'] for r in rows}]:
 
 task, asked = TASKS['gsm8k'], load_questions('gsm8k', n=32)
 exact, exact_tok = load_model('demo', dtype='float32')
-config = greedy_config(exact, exact_tok, task.max_new_tokens, task.stop)
+config = _greedy_config(exact, exact_tok, task.max_new_tokens, task.stop)
 front = ''.join(f"{task.prompt(o)} {o['answer']}\n\n" for o in task.examples)
 
 def written_alone(item):

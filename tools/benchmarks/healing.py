@@ -14,10 +14,9 @@ from prunebook.healing.trainer import CausalLMLoss
 from prunebook.data.texts import load_texts
 from prunebook.estimates import model_size, peak_gb
 from prunebook.healing.healing import heal
-from prunebook.healing.methods import frozen_copy
 from prunebook.model.loading import load_model
 from prunebook.pruning.strategies import prune_model
-from prunebook.healing.recipes import QUICK, HealingConfig
+from prunebook.healing.recipes import QUICK, HealingConfig, frozen_copy
 from unittest import mock
 from prunebook.model.stack import Block, LayerStack
 
