@@ -390,7 +390,9 @@ def _heal(
     from prunebook.healing.recipes import named_recipe
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     refuse((source.bits == 4 and recipe['bits'] != 4, '--bits 4 trains in 4 bits. Leave out --train-bits.'),
-           (prompts and texts.texts != 'demo', '--prompts stands for --texts. Give only one of them.'))
+           (prompts and texts.texts != 'demo', '--prompts stands for --texts. Give only one of them.'),
+           (prompts and texts.column != 'text', f'--column {texts.column}: it is of --texts. Rows of --prompts have '
+            'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
     config.check_teacher(teacher)

@@ -95,6 +95,8 @@ heal demo {out} --n-judge -1                                 | -1
 heal demo {out} --objective distill                          | --teacher
 heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
 heal demo {out} --prompts {three}                             | --teacher
+heal demo {out} --prompts {three} --teacher demo --column words | words
+heal demo {out} --prompts {missing} --teacher demo           | missing.jsonl
 heal demo {out} --top-k 0                                    | 0
 heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl

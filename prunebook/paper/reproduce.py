@@ -108,7 +108,7 @@ def reproduce(
         table, gb = paper_budget(model, ns, only, share, bits, questions)
         rows = table.to_string(index=False, float_format='{:.1f}'.format)
         if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
-                           f'and {gb:.0f} GB of memory at least.')
+                           f'and {gb:.0f} GB of memory at least.', file=sys.stderr)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
