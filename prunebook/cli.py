@@ -280,12 +280,11 @@ def _prune(
     from prunebook.model.loading import own_type
     from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
     from prunebook.estimates import layer_sizes
-    from prunebook.pruning.budget import as_budget, in_words, restriction
+    from prunebook.pruning.budget import in_words, restriction
     from prunebook.serving.rules import serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'))
-    if limits: as_budget(**limits)
     load = cache(partial(source.load, progress, **vars(lengths)))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
@@ -362,11 +361,7 @@ def _export(
 ):
     "Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same."
     if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
-    made = pb.export_gguf(folder, out, type, force)
-    near = made.agreement
-    return dict(out=out, type=made.type, mb=round(made.bytes / 1e6, 1), compared_tokens=near.tokens,
-                difference=round(near.mean, 5), allowed=round(made.allowed, 5), largest=round(near.largest, 4),
-                same_top=round(near.same_top, 4))
+    return pb.export_gguf(folder, out, type, force)
 
 # %% ../nbs/reference/cli.ipynb #f8fcdc93
 @command('prunebook heal pruned healed --steps 60')
@@ -594,7 +589,7 @@ def _assets(
     for name in fetch: assets.fetch(name, progress)
     return dict(cache=str(assets.cache_dir()), assets=[dict(
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
-        mb=round(a.size_mb), fetched='yes' if assets.complete(a) else 'no') for a in assets.ASSETS.values()])
+        mb=round(a.size_mb), fetched='yes' if a.fetched else 'no') for a in assets.ASSETS.values()])
 
 # %% ../nbs/reference/cli.ipynb #199f7e45
 def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
@@ -661,7 +656,6 @@ _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resu
 def _run(args):
     "The exit code of a command"
     from unittest.mock import patch
-    from prunebook.model.assets import check_hub
     from prunebook.model.loading import find_model
     quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not args.progress: quiet['TQDM_DISABLE'] = '1'
@@ -670,9 +664,8 @@ def _run(args):
             if not os.environ.get(k): os.environ.pop(k, None)
         logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
         for k in ('model', 'other', 'teacher', 'parent'):  # before libraries are imported: is it here, or on a hub?
-            if (name := getattr(args, k, None)) is None or name in pb.ASSETS: continue
-            if not Path(path := find_model(name)[0]).is_dir():
-                check_hub(path, getattr(args, 'revision', None) if k == 'model' else None)
+            if (name := getattr(args, k, None)) is not None and name not in pb.ASSETS:
+                find_model(name, revision=getattr(args, 'revision', None) if k == 'model' else None)
         found = _call(COMMANDS[args.command], args)
     text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
     if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook as pb
 from .core import PrunebookError, check, explained, number, read_json, refuse
-from .model.assets import allowed_models, check_hub
-from .model.loading import check_precision, find_model, slow_in_16_bits
+from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .data.texts import token_budget
 from .model.configs import decoder_config
 from .pruning.checkpoint import Tensor, layer_number, layers_prefix, read_tensors
@@ -50,7 +49,6 @@ class Size:
 # %% ../nbs/reference/estimates.ipynb #6f39ab70
 def _hub_shapes(name, revision):
     from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
-    check_hub(name, revision)
     with suppress(Exception):  # whole, in the cache?
         here = Path(snapshot_download(name, revision=revision, local_files_only=True))
         return read_json(here/'config.json'), read_tensors(here)
@@ -64,7 +62,7 @@ def _hub_shapes(name, revision):
 def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
     """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
     Raises `PrunebookError` if its config or headers cannot be"""
-    path, gguf = find_model(str(name), progress)
+    path, gguf = find_model(str(name), progress, revision=revision)
     refuse((gguf, f'{name}: only checkpoints in safetensors are estimated. Load the model and save it first.'))
     folder = Path(path)
     config, tensors = ((read_json(folder/'config.json'), read_tensors(folder)) if folder.is_dir()

@@ -177,8 +177,8 @@ def shrink(
         problems += pb.check_checkpoint(work)
         if serve: problems += [f'{o.stack}: {o.status}' for o in pb.serving_report(work, serve) if not o.right]
         if gguf and not problems:
-            made = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
-            pb.export_gguf(work, made, gguf, force=True).path.replace(work/'model.gguf')
+            beside = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
+            Path(pb.export_gguf(work, beside, gguf, force=True)['out']).replace(work/'model.gguf')
         place = rejected if problems else Path(os.path.abspath(out))
         use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
                f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from prunebook import PrunebookError
 from prunebook.model import assets
-from prunebook.model.assets import ASSETS, Asset, Wheel, complete, fetch, _place
+from prunebook.model.assets import ASSETS, Asset, fetch
 from support.assets import in_parts, make_wheel, requests, tiny_gguf
 from support.readers import edits, fuzz, spoil
 
@@ -59,7 +59,7 @@ def left(): return sorted(o.name for o in assets.cache_dir().iterdir()) if asset
 def test_fetched_once_then_without_network(registry, monkeypatch):
     asset = questions(registry)
     file = fetch('made', progress=False)/'test.jsonl.gz'
-    assert left() == [_place(asset).name] and file.exists()
+    assert left() == [asset.place.name] and file.exists()
     monkeypatch.setattr(assets, '_download', lambda *a: pytest.fail('a second fetch'))
     assert fetch('made') == file.parent
 
@@ -72,9 +72,9 @@ def refused(name, says):
 def spoil_wheel(quick, data):
     asset, file = ASSETS['made'], next(quick.glob('*.whl'))
     file.write_bytes(data)
-    ASSETS.add(replace(asset, wheels=(Wheel('made-wheel==1.0', hashlib.sha256(data).hexdigest()),)))
+    ASSETS.add(replace(asset, wheels=(('made-wheel==1.0', hashlib.sha256(data).hexdigest()),)))
 
-def wrong_hash(quick): ASSETS.add(replace(o := ASSETS['made'], wheels=(replace(o.wheels[0], sha256='0' * 64),)))
+def wrong_hash(quick): ASSETS.add(replace(o := ASSETS['made'], wheels=((o.wheels[0][0], '0' * 64),)))
 def no_space(*a): raise OSError(errno.ENOSPC, 'No space left on device')
 
 @pytest.mark.parametrize('how, spoilt, says', [
@@ -94,7 +94,7 @@ def test_no_path_of_a_wheel_becomes_a_path_here(quick, tmp_path):
     wheel = make_wheel(quick, 'made-wheel', {'../../evil/arc/requests.jsonl.gz': requests(WHY)})
     ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows'))
     fetch('made', progress=False)
-    assert sorted(o.name for o in _place(ASSETS['made']).iterdir()) == ['test.jsonl.gz']
+    assert sorted(o.name for o in ASSETS['made'].place.iterdir()) == ['test.jsonl.gz']
     assert not list(tmp_path.rglob('evil'))
 
 # damaged model files
@@ -120,14 +120,14 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
     worker = threading.Thread(target=fetch, args=('made', False), daemon=True)
     worker.start()
     worker.join(60)
-    assert not worker.is_alive() and complete(asset)
+    assert not worker.is_alive() and asset.fetched
     assert e.tb, 'kept until here, as a notebook does, which holds on to the last traceback'
 
 # the table, and a reader's own rows
 
 def test_every_row_is_pinned_and_says_what_it_is():
     for o in ASSETS.values():
-        assert o.wheels and all(re.fullmatch('[0-9a-f]{64}', w.sha256) for w in o.wheels), o.name
+        assert o.wheels and all(re.fullmatch('[0-9a-f]{64}', sha256) for _, sha256 in o.wheels), o.name
         assert o.title and o.licence and o.size_mb > 0 and o.disk_mb > 0, o.name
     assert len({o.key for o in ASSETS.values()}) == len(ASSETS)
 
@@ -149,4 +149,4 @@ def test_the_demo_is_the_one_of_the_kept_runs():
 def test_all_parts_of_a_shared_wheel_are_there():
     fetch('arc_easy', progress=False)
     fetch('c4', progress=False)
-    assert all(complete(o) for o in ASSETS.values() if o.kind != 'model')
+    assert all(o.fetched for o in ASSETS.values() if o.kind != 'model')

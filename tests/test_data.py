@@ -92,18 +92,6 @@ def test_no_answer_is_given_away_by_its_place():
         assert share.max() < 1.25 / len(items[0]['choices']), name
 
 
-def test_a_folder_comes_before_the_registry(tmp_path, monkeypatch):
-    mine = [dict(question='Q', choices=['a', 'b'], answer=0)]
-    write_rows(tmp_path/'mmlu.jsonl', mine)
-    write_rows(tmp_path/'mmlu_dev.jsonl', mine * 2)
-    write_rows(tmp_path/'piqa_validation.jsonl', mine)
-    write_rows(tmp_path/'own.jsonl', mine)
-    monkeypatch.setenv('PRUNEBOOK_DATA', str(tmp_path))
-    assert load_questions('mmlu') == mine and len(load_questions('mmlu', split='dev')) == 2
-    assert load_questions('piqa') == load_questions('own') == load_questions('cais/mmlu') == mine
-    assert len(load_questions('boolq')) == 3270, 'what the folder lacks comes from the registry'
-
-
 GOOD = dict(question='q', choices=['a', 'b'], answer=0)
 
 

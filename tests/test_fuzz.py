@@ -11,7 +11,7 @@ from prunebook.evaluation.scores import LossScore, Score, load_score
 from prunebook.evaluation.tasks import parse_task
 from prunebook.healing.recipes import HealingConfig
 from prunebook.paper.sweep import SweepConfig
-from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_header, read_tensors
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, _read_header, read_tensors
 from prunebook.pruning.strategies import Plan, as_plan
 from prunebook.similarity.distances import LayerDistances
 from support.readers import edits, fuzz, near, numbers, spoil, values
@@ -68,7 +68,7 @@ def test_indexes(root, index):
 def test_headers(root, table, more):
     head = json.dumps(table).encode()
     (root/'f').write_bytes(len(head).to_bytes(8, 'little') + head + bytes(16 + more))
-    for t in read_header(root/'f'): assert t.size >= 0 and t.stop <= (root/'f').stat().st_size
+    for t in _read_header(root/'f'): assert t.size >= 0 and t.stop <= (root/'f').stat().st_size
 
 # settings, scores, tables
 

@@ -7,7 +7,6 @@ from transformers import AutoModelForCausalLM
 from support.tiny import save, tiny
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
-from prunebook.pruning.budget import check_distances
 from prunebook.model.configs import check_quantization
 from prunebook.pruning.strategies import Plan
 from prunebook.pruning.strategies import choose_layers, prune_model
@@ -76,10 +75,10 @@ def test_choices_that_cannot_be_made(how, says):
 def test_distances_belong_to_one_model(tiny_model):
     own, other = table(8), table(8)
     own.info['model_fingerprint'], other.info['model_fingerprint'] = fingerprint(tiny_model), '0' * 16
-    check_distances(own, tiny_model)
-    check_distances(table(8), tiny_model)  # of a version that kept no fingerprint
-    with pytest.raises(PrunebookError, match='measured on another model'): check_distances(other, tiny_model)
-    with pytest.raises(PrunebookError, match='10 layers and the model has 8'): check_distances(table(), tiny_model)
+    own.check_model(tiny_model)
+    table(8).check_model(tiny_model)  # of a version that kept no fingerprint
+    with pytest.raises(PrunebookError, match='measured on another model'): other.check_model(tiny_model)
+    with pytest.raises(PrunebookError, match='10 layers and the model has 8'): table().check_model(tiny_model)
 
 # cuts in memory
 

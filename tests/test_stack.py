@@ -6,7 +6,7 @@ from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
 from prunebook.model.loading import quantization
 from prunebook.model.stack import fingerprint
-from prunebook.model.stack import LayerStack, check_layers, weight_sharing_copy
+from prunebook.model.stack import LayerStack, check_layers
 from support.architectures import state
 from support.tiny import tiny
 
@@ -33,7 +33,7 @@ def test_a_view_is_a_cut_that_leaves_no_trace(kind):
     before, unpruned = state(model), model(ids).logits
     with LayerStack(model).view([0, 2, 5]) as small: seen = small(ids).logits
     assert state(model) == before and torch.equal(model(ids).logits, unpruned)
-    cut = weight_sharing_copy(model)
+    cut = LayerStack(model).copy().model
     LayerStack(cut).cut(np.array([0, 2, 5]))
     assert torch.equal(cut(ids).logits, seen) and state(model) == before
     assert {p.data_ptr() for p in cut.parameters()} < {p.data_ptr() for p in model.parameters()}
@@ -72,7 +72,7 @@ def test_an_exception_inside_a_cut_undoes_it(kind, late, monkeypatch):
 def test_fingerprints():
     model = tiny()
     want = fingerprint(model)
-    assert len(want) == 16 and fingerprint(weight_sharing_copy(model)) == want == fingerprint(tiny())
+    assert len(want) == 16 and fingerprint(LayerStack(model).copy().model) == want == fingerprint(tiny())
     assert fingerprint(tiny(seed=1)) != want
     half = copy.deepcopy(model).to(torch.bfloat16)
     assert fingerprint(half) == fingerprint(copy.deepcopy(half).float()) != want

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from prunebook.model.assets import ASSETS, complete
+from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _Rendered, choose_examples, prompt
@@ -18,7 +18,7 @@ from prunebook.paper.sweep import _questions_of, _task_of, kept_config
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 
 KEPT = Path(__file__).parents[1]/'nbs'/'results'
-needs_questions = pytest.mark.skipif(not complete(ASSETS['mmlu']), reason='the questions are not fetched')
+needs_questions = pytest.mark.skipif(not ASSETS['mmlu'].fetched, reason='the questions are not fetched')
 model = tiny(layers=2, max_position_embeddings=512, initializer_range=.3)
 
 
@@ -148,21 +148,18 @@ def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
 
 # evaluate
 
-def test_scores_come_by_task_and_are_saved(tmp_path, monkeypatch):
-    write_rows(tmp_path/'piqa.jsonl', questions())
-    monkeypatch.setenv('PRUNEBOOK_DATA', str(tmp_path))
-    s = run(['piqa', 'piqa:scoring=per_char'], save=tmp_path/'scores')
+def test_scores_come_by_task_and_are_saved(tmp_path):
+    own = dict(sources=dict(piqa=write_rows(tmp_path/'piqa.jsonl', questions())))
+    s = run(['piqa', 'piqa:scoring=per_char'], save=tmp_path/'scores', **own)
+    assert s['piqa'].source == 'piqa.jsonl'
     assert s['piqa'].logprobs == s['piqa:scoring=per_char'].logprobs
     assert list(s.to_frame().metric) == ['likelihood', 'per_char']
     assert load_score(tmp_path/'scores'/'piqa_scoring_per_char.json') == s['piqa:scoring=per_char']
-    few = run(['piqa:shots=2'])['piqa:shots=2']
+    few = run(['piqa:shots=2'], **own)['piqa:shots=2']
     assert few.logprobs != s['piqa'].logprobs and few.shots == 2
-    again = run(['piqa'], sources=dict(piqa=tmp_path/'piqa.jsonl'))['piqa']
-    assert again.logprobs == s['piqa'].logprobs and again.source == 'piqa.jsonl'
 
 
 def test_nothing_runs_before_all_questions_are_there(monkeypatch):
-    monkeypatch.delenv('PRUNEBOOK_DATA', raising=False)
     seen = []
     first = GeneratedTask('first', 'First', [dict(question='q', answer='1')], right=lambda *a: seen.append(a))
     monkeypatch.setitem(TASKS, 'first', first)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 import atheris
 with atheris.instrument_imports(include=['prunebook']):
-    from prunebook.pruning.checkpoint import read_header
+    from prunebook.pruning.checkpoint import _read_header
     from prunebook.core import PrunebookError
     from prunebook.data.questions import load_questions
     from prunebook.data.texts import load_texts
@@ -43,7 +43,7 @@ def reload(load):
 
 
 def header(data):
-    for t in read_header(put('x.safetensors', data)): assert t.size >= 0 and t.stop <= len(data)
+    for t in _read_header(put('x.safetensors', data)): assert t.size >= 0 and t.stop <= len(data)
 
 
 def layers(data): assert all(0 <= i < 40 for i in as_plan(data.decode('utf-8', 'replace'), 40))

@@ -66,7 +66,7 @@ def _one_step_sums(n: int = 500) -> list[dict[str, Any]]:
 
 # %% ../../nbs/reference/data/questions.ipynb #001d04c4
 def load_questions(
-    name: Any = 'demo',         # A set of `ASSETS`, "sums", NAME of a NAME.jsonl in `$PRUNEBOOK_DATA`, a file; or rows
+    name: Any = 'demo',         # A set of `ASSETS`, "sums", a file; or rows, such as those of a set on the hub
     n: int | None = None,       # How many, evenly spread over the set; all if `None`
     split: str | None = None,   # The usual one if `None`
     progress: bool = True       # Show progress while fetching
@@ -95,10 +95,6 @@ def _rows(name, split, progress):
     if os.path.isfile(name): return read_table(name)
     sets = {o.name: o for o in ASSETS.values() if o.kind == 'questions'}
     asset = next((o for o in sets.values() if name in (o.name, o.upstream)), None)
-    short, usual = (asset.name, next(iter(asset.members))) if asset else (name, 'test')
-    files = [f'{short}_{split}.jsonl'] if split else [f'{short}.jsonl', f'{short}_{usual}.jsonl']
-    for file in files if (folder := os.environ.get('PRUNEBOOK_DATA')) else []:
-        if (p := Path(folder)/file).is_file(): return read_table(p)
     if asset: return _read_split(asset, split, progress)
     raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
                          f'{", ".join(sets)}, a .jsonl, .json or .parquet file with question, choices and answer, or '

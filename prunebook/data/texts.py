@@ -85,14 +85,6 @@ def _read_split(asset, split, progress=True):
     refuse((split not in there, f'split {split!r} of {asset.name}: there is {", ".join(there)}.'))
     return read_table(folder/f'{split}.jsonl.gz')
 
-def _stream_hub(name, split, config, **kwargs):
-    from datasets import load_dataset
-    if name == 'allenai/c4' and config is None: config = 'en'
-    with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
-                   f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network.',
-                   kwargs.get('token')):
-        yield from load_dataset(name, config, split=split, streaming=True, **kwargs)
-
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
 def load_texts(
     name: str | Path = 'demo',  # Texts of `ASSETS`, a set on the hub, or a local .txt, .jsonl, .json or .parquet
@@ -110,8 +102,13 @@ def load_texts(
         rows = chain.from_iterable(_read_split(o, split, progress) for o in assets)
     elif os.path.isfile(name): rows = read_table(name)
     else:
+        from datasets import load_dataset
         refuse((is_path(name, tuple(_READERS)), f'{printable(name)}: no such file.'))
-        rows = _stream_hub(name, split or 'train', config, **kwargs)
+        config = 'en' if name == 'allenai/c4' and config is None else config
+        with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
+                       f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network.',
+                       kwargs.get('token')):
+            rows = list(islice(load_dataset(name, config, split=split or 'train', streaming=True, **kwargs), n))
     if name.endswith('.txt'): column = 'text'
     texts = [_text_of(row, column, name) for row in islice(rows, n)]
     part, there = f' ({split})' if split else '', len(texts)

@@ -14,7 +14,7 @@ from ..core import check, explained, one_of, refuse, whole
 from ..data.questions import check_items
 from ..data.texts import prompt_tokens, retry_smaller_batch, token_budget
 from .scores import Score, choice_score
-from ..model.stack import LayerStack, check_vocabulary, evaluating, takes_cache
+from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _common_cache(stack, rows, share=16, plain=False):
     common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
     if len(common) < share: common = []
     with torch.inference_mode(), evaluating(stack.model):
-        cache = stack.new_cache() if takes_cache(stack) else None
+        cache = stack.new_cache() if stack.takes_cache() else None
         if cache is None or plain and any(type(o) is not DynamicLayer for o in cache.layers): return 0, None
         if common: stack.extend([common], cache)
     return len(common), cache
@@ -149,7 +149,7 @@ def _continuation_logprobs(
     import torch
     from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
-    check_vocabulary(stack, (o for c, k in requests for o in (c, *k)))
+    stack.check_vocabulary((o for c, k in requests for o in (c, *k)))
     budget = token_budget(batch_tokens, stack.device)
     n, base = _common_cache(stack, [c for c, _ in requests], share)
     cached, found = base is not None, [[0.] * len(k) for _, k in requests]

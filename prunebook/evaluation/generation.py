@@ -12,7 +12,7 @@ from unittest import mock
 from ..core import PrunebookError, installed, refuse
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
-from ..model.stack import LayerStack, check_vocabulary, evaluating
+from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -204,7 +204,7 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
     answer"""
     texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
     ids = prompt_tokens(tokenizer, texts, chat)
-    check_vocabulary(stack, ids)
+    stack.check_vocabulary(ids)
     room = (stack.positions or 2**30) - max_new_tokens
     refuse((room < 1, f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for prompt and '
             'answer. Give a smaller max_new_tokens.'))

@@ -15,7 +15,7 @@ from ..core import atomic_write, digest, explained, public_name, refuse
 from ..data.texts import (as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
                                   token_budget, tokenize)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
-from ..model.stack import Block, LayerStack, check_layers, check_vocabulary, evaluating, fingerprint
+from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint
 from ..model.stack import float32_chunks
 from ..similarity.distances import LayerDistances
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _tokenize_documents(stack, tokenizer, texts, max_length):
     """The first `max_length` tokens of each text as a model reads them. Raises `PrunebookError` for no text, or an
     unknown token"""
     toks = tokenize(tokenizer, as_texts(texts, tokenizer), min(max_length, stack.positions or max_length), min_length=2)
-    check_vocabulary(stack, toks.ids)
+    stack.check_vocabulary(toks.ids)
     return toks
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #155429af
@@ -246,7 +246,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
 def _check_parent(stack, parent):
     "Raises `PrunebookError` if the parent (both are stacks) is the model itself, or has another vocabulary"
     refuse((stack.model is parent.model, 'the parent is the model itself, as inside a view. Give '
-            'weight_sharing_copy(model) as the parent, made before the view.'),
+            'LayerStack(model).copy().model as the parent, made before the view.'),
            (stack.vocab_size != parent.vocab_size, f'the model has a vocabulary of {stack.vocab_size} tokens and the '
             f'parent one of {parent.vocab_size}. Give the model that this one was pruned from.'))
 

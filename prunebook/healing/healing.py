@@ -19,7 +19,7 @@ from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_c
 from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _four_bits, _target_names
 from .recipes import cut_record, frozen_copy, settings_that_count
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
-from ..model.stack import LayerStack, check_length, check_vocabulary, fingerprint
+from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, widen_config
 if TYPE_CHECKING:
     import torch
@@ -236,7 +236,7 @@ def heal(
         _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
                   'own answers (write_answers; --teacher MODEL --prompts FILE).')
     rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
-    check_vocabulary(LayerStack(model), [[int(rows.flat.max())]])
+    LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
     asked |= settings_that_count(asdict(config))
 

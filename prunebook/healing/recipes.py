@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import (PrunebookError, Registry, Rule, Settings, instance, number, one_of, or_none, read_json,
                             refuse, setting, whole)
 from ..model.loading import quantization
-from ..model.stack import LayerStack, ffn_modules, untie, weight_sharing_copy
+from ..model.stack import LayerStack, untie
 from ..pruning.checkpoint import sound_record
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
@@ -248,7 +248,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     def of(p):
         cast = p.detach().to(dtype) if dtype and p.is_floating_point() else p.detach()
         return frozen.setdefault(id(p), torch.nn.Parameter(cast, requires_grad=False))
-    new = weight_sharing_copy(model)
+    new = LayerStack(model).copy().model
     for m in new.modules(): m._parameters.update({k: of(p) for k, p in m._parameters.items() if p is not None})
     if dtype: new.config.dtype = dtype
     if bits == 4:
@@ -322,7 +322,7 @@ def _target_names(model, config):
         linear = [n for n, m in stack.layers[i].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
         found = {t: [n for n in linear if n == t or n.endswith('.' + t)] for t in config.targets or []}
         missing = [t for t, own in found.items() if not own]
-        own = [n for n in linear if n in sum(found.values(), [])] if found else ffn_modules(stack, i)
+        own = [n for n in linear if n in sum(found.values(), [])] if found else stack.ffn_modules(i)
         fused = not found and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
         where, there = f'layer {i} of {type(model).__name__}', f'; it has {linear}.'
         refuse((missing, f'targets {missing}: {where} has no such linear layers{there}'),

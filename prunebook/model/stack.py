@@ -4,10 +4,11 @@
 
 # %% ../../nbs/course/01_stack.ipynb #18f20ab3
 from __future__ import annotations
-import copy, hashlib, inspect, operator, re
+import hashlib, inspect, operator, re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'weight_sharing_copy', 'evaluating', 'untie', 'float32_chunks',
-           'ffn_modules', 'check_length', 'check_vocabulary', 'same_states', 'takes_cache', 'fingerprint',
-           'fingerprint_of']
+__all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'evaluating', 'untie', 'float32_chunks', 'check_length',
+           'same_states', 'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
 def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> list[int]:
@@ -89,6 +89,12 @@ def _find_layers(model):
     return path
 
 # %% ../../nbs/course/01_stack.ipynb #d3637464
+def _offloaded(module):
+    "Where accelerate keeps the weights of a module that it offloads: the maps of its hooks"
+    hook = getattr(module, '_hf_hook', None)
+    maps = [getattr(o, 'weights_map', None) for o in getattr(hook, 'hooks', [hook])]
+    return [o for o in maps if o is not None]
+
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `stack.cut(keep)`, `with stack.view(keep): …`"
     def __init__(self, model: nn.Module | LayerStack):
@@ -122,6 +128,19 @@ class LayerStack:
 
     def __repr__(self) -> str:
         return f'LayerStack({type(self.model).__name__}.{self.path}: {len(self)} × {type(self.layers[0]).__name__})'
+
+    def copy(self) -> LayerStack:
+        "Of a copy of the model with modules of its own and the same weights in memory"
+        model = self.model
+        offloaded = [o for m in model.modules() for o in _offloaded(m)]
+        return LayerStack(deepcopy(model, {id(o): o for o in [*model.parameters(), *model.buffers(), *offloaded]}))
+
+    def check_vocabulary(self, ids: Iterable[Sequence[int]]) -> None:
+        "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
+        top = max((max(o) for o in ids if len(o)), default=0)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        refuse((top >= rows, f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do not '
+                'belong together: load both from the same place.'))
 
 # %% ../../nbs/course/01_stack.ipynb #63a5ca47
 @patch(as_prop=True)
@@ -203,7 +222,7 @@ def _reload_differs(model, path):
         return {f'{k}[{i}]': o for k in lists if k in own for i, o in enumerate(own[k] or ())}
     try:
         again = type(model.config).from_dict(model.config.to_dict())  # some classes force the kind of the last layer
-        with torch.device('meta'): told = type(model)(copy.deepcopy(model.config))
+        with torch.device('meta'): told = type(model)(deepcopy(model.config))
     except Exception as e:
         last = (str(e).strip().splitlines() or ['no message'])[-1]
         return f'the model cannot be built from its new config ({type(e).__name__}: {last})'
@@ -231,18 +250,6 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
                 'represent this cut. Try one that keeps the pattern of the layers.'))
         undo.pop_all()
     return self
-
-# %% ../../nbs/course/01_stack.ipynb #f4f718a6
-def weight_sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
-    "A copy of `model` with modules of its own and the same weights in memory"
-    offloaded = [o for m in model.modules() for o in _offloaded(m)]
-    return copy.deepcopy(model, {id(o): o for o in [*model.parameters(), *model.buffers(), *offloaded]})
-
-def _offloaded(module):
-    "Where accelerate keeps the weights of a module that it offloads: the maps of its hooks"
-    hook = getattr(module, '_hf_hook', None)
-    maps = [getattr(o, 'weights_map', None) for o in getattr(hook, 'hooks', [hook])]
-    return [o for o in maps if o is not None]
 
 # %% ../../nbs/course/01_stack.ipynb #514181f0
 @patch
@@ -354,14 +361,15 @@ def float32_chunks(logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]
 # %% ../../nbs/course/01_stack.ipynb #8ea9d218
 _mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'router', 'gate_network')
 
-def ffn_modules(stack: LayerStack, layer: int = 0) -> list[str]:
+@patch
+def ffn_modules(self: LayerStack, layer: int = 0) -> list[str]:
     """Names in a decoder layer, such as `mlp.gate_proj`, of the linear layers of its feed-forward part: all that stand
     outside its attention"""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
     linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
     mixer = lambda name: any(o in part.lower() for part in name.split('.') for o in _mixers)
-    return [n for n, m in stack.layers[layer].named_modules() if linear(m) and not mixer(n)]
+    return [n for n, m in self.layers[layer].named_modules() if linear(m) and not mixer(n)]
 
 def check_length(max_length: int, config: Any, positions: int | None = None) -> None:
     """Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows by its config, or by
@@ -369,13 +377,6 @@ def check_length(max_length: int, config: Any, positions: int | None = None) -> 
     most = positions or getattr(config, 'max_position_embeddings', None)
     up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
     refuse((max_length < 1 or most and max_length > most, f'max_length={max_length}: give 1 {up_to}.'))
-
-def check_vocabulary(stack: LayerStack, ids: Iterable[Sequence[int]]) -> None:
-    "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
-    top = max((max(o) for o in ids if len(o)), default=0)
-    rows = stack.model.get_input_embeddings().weight.shape[0]
-    refuse((top >= rows, f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do not '
-            'belong together: load both from the same place.'))
 
 # %% ../../nbs/course/01_stack.ipynb #3940560d
 @patch(as_prop=True)
@@ -393,7 +394,7 @@ def new_cache(self: LayerStack) -> Any:
 def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
     "`cache` of one row, repeated `n` times"
     import torch
-    cache = copy.deepcopy(cache)
+    cache = deepcopy(cache)
     cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=self.device))
     return cache
 
@@ -410,14 +411,15 @@ def same_states(a: torch.Tensor, b: torch.Tensor) -> bool:
     most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
     return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
 
-def takes_cache(stack: LayerStack) -> bool:
+@patch
+def takes_cache(self: LayerStack) -> bool:
     "Does a row that goes on from a key-value cache come out as in one piece? Some recurrent layers start again"
-    tokens, rest = [[v % (stack.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
+    tokens, rest = [[v % (self.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
     try:
-        stack.extend([tokens], cache := stack.new_cache())
-        apart = stack.extend([rest], stack.cache_copies(cache, 1)).last_hidden_state
+        self.extend([tokens], cache := self.new_cache())
+        apart = self.extend([rest], self.cache_copies(cache, 1)).last_hidden_state
     except Exception: return False  # any error means that this architecture cannot
-    return same_states(apart, stack.extend([tokens + rest]).last_hidden_state[:, 5:])
+    return same_states(apart, self.extend([tokens + rest]).last_hidden_state[:, 5:])
 
 # %% ../../nbs/course/01_stack.ipynb #d61a9d19
 def fingerprint(model: nn.Module) -> str:

@@ -18,9 +18,7 @@ from ..data.texts import text_assets, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
 from ..healing.recipes import QUICK, settings_that_count
-from ..model.stack import weight_sharing_copy
 from .runs import _FILES, Run, _start_record, model_record, read_record
-from ..pruning.budget import check_distances
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -221,7 +219,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         texts = _calibration(config, config.n_calibration)
         distances = pb.layer_distances(model, tokenizer, texts, config.max_length, config.batch_tokens, progress)
     if distances is not None:
-        check_distances(distances, model)
+        distances.check_model(model)
         no_other(was not in (None, distances.fingerprint), f'distances ({was} there, {distances.fingerprint} now)')
         if not was or not kept: distances.save(run.folder)
         run.record['distances'] = distances.fingerprint
@@ -276,7 +274,7 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
     task, keeps = _task_of(config, spec), [[i for i in range(len(stack)) if i not in o.cut.layers] for o in rows]
     if healed:
         if cut.n: small = pb.prune_model(model, pb.Plan(cut.layers, len(stack), cut.strategy))
-        else: small = weight_sharing_copy(model)
+        else: small = pb.LayerStack(model).copy().model
         recipe = config.healing.replace(seed=cut.seed)
         texts = _healing_texts(config)
         result = pb.heal(small, tokenizer, texts, recipe, adapter, progress, teacher=model, resume=True)
@@ -290,7 +288,7 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         yield rows, cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory,
                                progress, task.name, task.source_name, sums), None
     else:
-        parent = weight_sharing_copy(model) if task.kind == 'parent' else model
+        parent = pb.LayerStack(model).copy().model if task.kind == 'parent' else model
         with stack.view(keeps[0]) as small: score = scored(small, spec, parent)
         yield rows, [score], None
 

@@ -18,7 +18,7 @@ from ..core import PrunebookError, atomic_write, digest, first_line, read_json, 
 from ..data.texts import tokenize
 from ..evaluation.scores import item_hash
 from ..model.assets import cache_dir
-from ..model.stack import fingerprint, weight_sharing_copy
+from ..model.stack import fingerprint
 from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
                                   read_run)
 from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
@@ -169,7 +169,7 @@ def _rescored(model, tokenizer, strata, at):
     keeps = [[l for l in range(len(stack)) if l not in cut] for cut in cuts]
     how = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
     if first.adapter:
-        small = pb.prune_model(model, cuts[0]) if cuts[0] else weight_sharing_copy(model)
+        small = pb.prune_model(model, cuts[0]) if cuts[0] else pb.LayerStack(model).copy().model
         if not first.adapter.is_dir():
             recipe = config.healing.replace(seed=int(first.row.seed))
             pb.heal(small, tokenizer, _healing_texts(config), recipe, first.adapter, False, teacher=model, resume=True)

@@ -5,20 +5,18 @@
 # %% ../../nbs/reference/pruning/budget.ipynb #80a5066e
 from __future__ import annotations
 import math, re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, check, number, refuse
 from ..model.configs import SHARED_TABLES
-from ..model.stack import LayerStack, check_layers, fingerprint, show_layers
-if TYPE_CHECKING:
-    from prunebook import LayerDistances
-    from transformers import PreTrainedModel
+from ..model.stack import LayerStack, check_layers, show_layers
+if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LayerSizes', 'first_number', 'sizes_of_parts', 'model_sizes', 'as_budget', 'in_words', 'check_distances', 'Allowed',
-           'NotAllowed', 'restriction']
+__all__ = ['LayerSizes', 'first_number', 'sizes_of_parts', 'model_sizes', 'as_budget', 'in_words', 'Allowed', 'NotAllowed',
+           'restriction']
 
 # %% ../../nbs/reference/pruning/budget.ipynb #cc6716a0
 @dataclass(frozen=True)
@@ -123,13 +121,6 @@ def _check_depth(what, found, depth):
     "Raises `PrunebookError` for what belongs to a model of another depth"
     refuse((found != depth, f'{what} {found} layers and the model has {depth}. Give what belongs to this model.'))
 
-def check_distances(distances: LayerDistances, model: PreTrainedModel) -> None:
-    "Raises `PrunebookError` if `distances` are of another model. Without a fingerprint, only the depth is compared"
-    _check_depth('the distances are of', distances.depth, len(LayerStack(model)))
-    was, now = distances.info.get('model_fingerprint'), fingerprint(model)
-    refuse((was not in (None, now), f'the distances were measured on another model (fingerprint {was}; this one has '
-            f'{now}). Measure this model.'))
-
 # %% ../../nbs/reference/pruning/budget.ipynb #fc658ba5
 @dataclass(frozen=True)
 class Allowed:
@@ -138,74 +129,54 @@ class Allowed:
     name: str = ''            # For messages and for the record
     depth: int | None = None  # Layers of the model that it is for
     why: Callable[[list[int]], str] = lambda keep: ''  # What is wrong with a cut, in one sentence
-    cheapest: Callable[[Sequence[float], int], Sequence[int] | None] | None = None  # (costs, n): n layers to drop
 
 class NotAllowed(PrunebookError):
     "No cut of this size is allowed"
 
-def _as_allowed(allowed, depth):
-    "A function as `Allowed`. Raises `PrunebookError` for anything else, or one for a model of another depth"
-    if callable(allowed): return Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
-    refuse((not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
-            'served_by("mlx", model.config).'))
-    if allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
-    return allowed
-
-def _is_block(layers): return max(layers) - min(layers) + 1 == len(layers)
+def _loss_of(stack, keep, loss):
+    "`loss` of the layers `keep` alone. Raises `PrunebookError` for NaN, which would pass for the smallest"
+    with stack.view(keep) as small: found = float(loss(small))
+    refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
+            'or load the model in bfloat16 or float32.'))
+    return found
 
 def _allowed_plan(plan, allowed, given):
-    """The strategy's own `plan`, or the cheapest of its size that is allowed, with the costs in `details['allowed']`.
-    `given` has the inputs of the strategy: distances, model, loss. Raises `NotAllowed` if there is none"""
-    n, depth, layers, details = len(plan), plan.depth, plan.layers, plan.details
+    """The strategy's own `plan`, or of the blocks of its size that may go the cheapest by what the strategy measured,
+    or else the nearest; with the costs of both in `details['allowed']`. `given` has the inputs of the strategy:
+    distances, model, loss. Raises `NotAllowed` if there is none"""
+    n, depth, details, free = len(plan), plan.depth, plan.details, plan
     distances, judged = given.get('distances'), None not in (given.get('model'), given.get('loss'))
-    def loss(keep):
-        with LayerStack(given['model']).view(keep) as small: return float(given['loss'](small))
-    if allowed.fits(plan.keep): pass
-    elif _is_block(layers) and 'order' not in details:
-        starts, costs = _allowed_starts(allowed, n, depth), None
-        if len(details.get('losses', ())) == depth - n + 1: costs = details['losses']
-        elif distances is not None and 'distance' in details: costs = distances.mean.diagonal(n).tolist()
-        elif depth - 1 not in layers: starts = [o for o in starts if o + n < depth]
-        start = min(starts, key=costs.__getitem__ if costs else lambda o: abs(o - plan.layers[0]), default=None)
-        layers = None if start is None else range(start, start + n)
-    else:
-        if 'influence' in details: costs = details['influence']
-        elif judged: costs = [loss([o for o in range(depth) if o != i]) for i in range(depth)]
-        elif distances is not None: costs = distances.mean.diagonal(1).tolist()
-        else: raise PrunebookError(f'allowed: strategy {plan.strategy!r} measures nothing that other layers could be '
-                                   'chosen by. Give distances=, or use similarity or block_influence.')
-        layers = allowed.cheapest(costs, n) if allowed.cheapest else _cheapest(allowed.fits, costs, n)
-    if layers is None: raise NotAllowed(_why_not(plan, allowed))
-    free, plan = plan, replace(plan, layers=tuple(layers))
+    def block(start): return replace(plan, layers=tuple(range(start, start + n)))
+    def loss(plan): return _loss_of(LayerStack(given['model']), plan.keep, given['loss'])
+    if not allowed.fits(plan.keep):
+        starts = _allowed_starts(allowed, n, depth)
+        if 'influence' in details: cost = lambda start: sum(details['influence'][start:start + n])
+        elif judged and 'losses' in details: cost = lambda start: loss(block(start))
+        elif distances is not None and 'distance' in details: cost = lambda start: distances.mean[start, start + n]
+        else:
+            cost = lambda start: abs(start - free.layers[0])
+            if depth - 1 not in plan.layers: starts = [o for o in starts if o + n < depth]
+        if not starts:
+            other = sorted(set(range(1, depth)) - {n}, key=lambda size: abs(size - n))
+            inside = (o for o in other if any(start + o < depth for start in _allowed_starts(allowed, o, depth)))
+            near = ', '.join(map(str, sorted(islice(inside, 2))))
+            hint = f'Blocks of {near} layers can.' if near else 'Neither can a block of another size.'
+            raise NotAllowed(f'n={n}: no block of {n} layers can go without a change in {allowed.name}. {hint} The '
+                             f'choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
+        plan = block(min(starts, key=cost))
     record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
     if plan.layers != free.layers:
         details = {k: v for k, v in details.items() if k != 'order'}
-        if distances is not None and _is_block(plan.layers) and _is_block(free.layers):
+        if distances is not None and free.layers[-1] - free.layers[0] == n - 1:
             record['distance'] = {k: float(distances.mean[o.layers[0], o.layers[-1] + 1]) for k, o in both.items()}
             if 'distance' in details: details['distance'] = record['distance']['chosen']
-        if judged: record['loss'] = {k: loss(o.keep) for k, o in both.items()}
+        if judged: record['loss'] = {k: loss(o) for k, o in both.items()}
     return replace(plan, details=details | dict(allowed=record))
 
 def _allowed_starts(allowed, n, depth):
     "First layers of the blocks of n layers that may go"
     without = lambda start: [i for i in range(depth) if not start <= i < start + n]
     return [o for o in range(depth - n + 1) if allowed.fits(without(o))]
-
-def _cheapest(fits, costs, n, tries=100_000):
-    "The cheapest of the first sets of `n` layers, from the cheap ones on, that may go; `None` if none of these may"
-    sets = islice(combinations(sorted(range(len(costs)), key=costs.__getitem__), n), tries)
-    right = (o for o in sets if fits([i for i in range(len(costs)) if i not in o]))
-    return min(right, key=lambda o: sum(costs[i] for i in o), default=None)
-
-def _why_not(plan, allowed):
-    "The message for a size without a cut that is allowed"
-    n, depth = len(plan), plan.depth
-    inside = (m for m in sorted(set(range(1, depth)) - {n}, key=lambda m: abs(m - n))
-              if any(o + m < depth for o in _allowed_starts(allowed, m, depth)))
-    near = sorted(islice(inside, 2))
-    hint = f'Blocks of {", ".join(map(str, near))} layers can.' if near else 'Neither can a block of another size.'
-    return (f'n={n}: no {"block" if _is_block(plan.layers) else "set"} of {n} layers can go without a change in '
-            f'{allowed.name}. {hint} The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
 
 def restriction(plan: Any) -> str:
     "What `allowed=` costs a `Plan`, on one line; empty if the strategy's own choice stands"

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..model.assets import ASSETS, allowed_models, check_hub, fetch
 from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
 from ..core import printable, read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
 from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
+from ..model.loading import allowed_models, find_model, tokenizer_problem
 from ..model.stack import Block, LayerStack, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['NUMBER', 'Tensor', 'read_header', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'write_json',
-           'write_weights', 'files_beside', 'checkpoint_folder', 'model_card', 'sound_record', 'prune_checkpoint',
-           'widen_config', 'save_pruned', 'check_files', 'check_checkpoint']
+__all__ = ['NUMBER', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'write_json', 'write_weights',
+           'files_beside', 'checkpoint_folder', 'model_card', 'sound_record', 'prune_checkpoint', 'widen_config',
+           'save_pruned', 'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Tensor:
 _bits = dict(BOOL=8, I8=8, U8=8, I16=16, U16=16, I32=32, U32=32, I64=64, U64=64, F8_E4M3=8, F8_E5M2=8, F8_E8M0=8, F4=4,
     F16=16, BF16=16, F32=32, F64=64, C64=64)
 
-def read_header(file: str | Path) -> list[Tensor]:
+def _read_header(file: str | Path) -> list[Tensor]:
     """The tensors of a .safetensors file, in the order of their bytes. Raises `PrunebookError` if the file is cut off,
     or if they do not fill it as their shapes say"""
     file, most = Path(file), 2**25
@@ -81,7 +81,7 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
               'transformers first.') if pickles else 'Give the folder of a checkpoint in safetensors.'
     refuse((named, f'{config} names other weights, {named!r}. Load and save the model with transformers first.'),
            (file is None, f'{folder} has no model.safetensors and no {_INDEX}. {advice}'))
-    if file.suffix == '.safetensors': return read_header(file)
+    if file.suffix == '.safetensors': return _read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
     sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
     refuse((not sound, f'{file} has no weight_map of names to files. Fetch it again.'))
@@ -89,7 +89,7 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     beside = lambda o: o == os.path.basename(o) and o[:1] != '.' and o.endswith('.safetensors') and (folder/o).is_file()
     refuse(*((not beside(o), f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.')
              for o in shards))
-    found = [t for name in shards for t in read_header(file.with_name(name))]
+    found = [t for name in shards for t in _read_header(file.with_name(name))]
     lost = sorted(set(places.items()) - {(t.name, t.file.name) for t in found})
     refuse((lost, f'{file} places {len(lost)} tensors where they are not, such as {lost[:1]}. Fetch the shards again.'))
     return [t for t in found if places.get(t.name) == t.file.name]
@@ -234,13 +234,13 @@ def files_beside(folder: Path) -> list[Path]:
 def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a named model, a folder, or a hub id, which is downloaded to the hub's cache. Raises
     `PrunebookError` if there is none"""
-    if str(name) in ASSETS: return fetch(str(name))
-    if Path(name).is_dir(): return Path(name)
-    check_hub(str(name), revision)
+    path, gguf = find_model(str(name), revision=revision)
+    refuse((gguf, f'{name} is a GGUF file. Load it, save it, and give the folder.'))
+    if Path(path).is_dir(): return Path(path)
     skip = [f'*{o}' for o in _weight_endings if o != '.safetensors'] + ['original/*', 'onnx/*']
     with explained(f'{name}: no such folder, and not on the hub either', allowed_models()):
         from huggingface_hub import snapshot_download
-        return Path(snapshot_download(str(name), revision=revision, ignore_patterns=skip))
+        return Path(snapshot_download(path, revision=revision, ignore_patterns=skip))
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #02cd0a4b
 def _sanitize(text):
@@ -306,8 +306,7 @@ def prune_checkpoint(
         if layer is None: kept.append((t.name, t))
         elif layer in new_number: kept.append((f'{prefix}.{new_number[layer]}.{rest}', t))
     before, after = _count(tensors, quantised), _count([t for _, t in kept], quantised)
-    named = source or (src if str(src) in ASSETS or not Path(src).is_dir() else Path(src).resolve().name)
-    config['prunebook'] = _provenance(plan, config, before, after, str(named), record)
+    config['prunebook'] = _provenance(plan, config, before, after, str(source or src), record)
     beside = files_beside(folder)
     with new_folder(dst, force, [folder]) as new:
         check_room(dst, after['bytes'])
@@ -384,7 +383,6 @@ def _check_run(folder):
     "Problems that show when a checkpoint is loaded and run"
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from prunebook.model.loading import tokenizer_problem
     # float32, because in 16 bits the two ways of generating may round apart
     how = dict(dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)
     try: model, info = AutoModelForCausalLM.from_pretrained(folder, **how)

@@ -4,15 +4,15 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, math, numbers, operator, re
+import inspect, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from ..core import Registry, Settings, check, public_name, refuse, whole
-from ..model.stack import Block, LayerStack, check_layers, show_layers, weight_sharing_copy
+from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
-from .budget import _allowed_plan, _as_allowed, _check_depth, _fit_budget
+from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
 if TYPE_CHECKING:
     from prunebook import LayerDistances
     from transformers import PreTrainedModel
@@ -70,16 +70,25 @@ def as_plan(
     return Plan(layers, depth)
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
+_inputs = ('distances', 'model', 'loss', 'progress')  # that any caller may give to any strategy
+
 @dataclass(frozen=True)
 class Strategy:
-    "A way to choose layers"
+    "A way to choose layers. What it needs and its options are the arguments of its function"
     name: str
     choose: Callable[..., Sequence[int] | Plan]  # choose(n, depth, …): the layers to drop, or a Plan
-    summary: str
-    source: str = ''               # Where it comes from
-    needs: tuple[str, ...] = ()    # Of "distances", "model", "tokenizer", "texts" and "loss" (loss(model) -> float)
-    options: dict[str, Any] = field(default_factory=dict)  # Name → default
-    nested: bool = False           # The layers of n contain those of n - 1; `details['order']` lists them
+    summary: str = ''
+    source: str = ''      # Where it comes from
+    nested: bool = False  # The layers of n contain those of n - 1; `details['order']` lists them
+    needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
+    options: dict[str, Any] = field(init=False)  # Name → default
+
+    def __post_init__(self):
+        takes = inspect.signature(self.choose).parameters.values()
+        takes = [p for p in takes if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][2:]  # after n and depth
+        options = {p.name: p.default for p in takes if p.default is not p.empty and p.name not in _inputs}
+        object.__setattr__(self, 'needs', tuple(p.name for p in takes if p.default is p.empty))
+        object.__setattr__(self, 'options', options)
 
     @property
     def seeded(self) -> bool:
@@ -88,42 +97,47 @@ class Strategy:
 
 STRATEGIES = Registry('strategy')
 
+def _strategy(summary, source='', **more):
+    "Puts a function into the registry, by its name"
+    def add(choose):
+        STRATEGIES.add(Strategy(choose.__name__.strip('_'), choose, summary, source, **more))
+        return choose
+    return add
+
 # %% ../../nbs/course/03_pruning.ipynb #19e3fc77
-def _similar_block(n, depth, distances):
+@_strategy('the block that turns the residual stream least', 'arXiv:2403.17887')
+def _similarity(n, depth, distances):
     "The block with the smallest angular distance from its input to its output"
     block = distances.best_block(n)
     details = dict(distance=float(distances.mean[block.start, block.stop]), distances_sha256=distances.fingerprint)
     return Plan(tuple(block), depth, 'similarity', details)
 
-STRATEGIES.add(Strategy('similarity', _similar_block, 'the block that turns the residual stream least',
-    'arXiv:2403.17887', needs=('distances',)))
-
 # %% ../../nbs/course/03_pruning.ipynb #165bb673
-STRATEGIES.add(Strategy('simple', lambda n, depth: range(depth - 1 - n, depth - 1), 'the deepest layers but the last',
-    'arXiv:2403.17887'))
+@_strategy('the deepest layers but the last', 'arXiv:2403.17887')
+def _simple(n, depth): return range(depth - 1 - n, depth - 1)
 
 # %% ../../nbs/course/03_pruning.ipynb #0afa9d3b
-def _random_block(n, depth, seed=0):
-    "A block at a random place"
+@_strategy('the first layers (control)')
+def _first(n, depth): return range(n)
+
+@_strategy('the block in the middle (control)')
+def _middle(n, depth): return range((depth - n) // 2, (depth - n) // 2 + n)
+
+@_strategy('a block at a random place (control)')
+def _random(n, depth, seed=0):
     from random import Random
     start = Random(seed).randrange(depth - n + 1)
     return Plan(range(start, start + n), depth, 'random', dict(seed=seed))
 
+@_strategy('the deepest layers but the last k')
 def _keep_last(n, depth, k=2):
-    "The deepest layers but the last `k`. Raises `PrunebookError` if they do not fit"
     check(whole(0, depth - n), k=k)
     k = operator.index(k)
     return Plan(range(depth - k - n, depth - k), depth, 'keep_last', dict(k=k))
 
-for _row in (Strategy('first', lambda n, depth: range(n), 'the first layers (control)'),
-             Strategy('middle', lambda n, depth: range((depth - n) // 2, (depth - n) // 2 + n),
-                      'the block in the middle (control)'),
-             Strategy('random', _random_block, 'a block at a random place (control)', options=dict(seed=0)),
-             Strategy('keep_last', _keep_last, 'the deepest layers but the last k', options=dict(k=2))):
-    STRATEGIES.add(_row)
-
 # %% ../../nbs/course/03_pruning.ipynb #b1c95313
-def _least_influence(n, depth, distances):
+@_strategy('the layers with the least Block Influence', 'arXiv:2403.03853')
+def _block_influence(n, depth, distances):
     "The layers with the least Block Influence"
     import numpy as np
     influence = distances.influence
@@ -131,17 +145,8 @@ def _least_influence(n, depth, distances):
     lowest = np.argsort(influence, kind='stable')[:n].tolist()
     return Plan(lowest, depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
 
-STRATEGIES.add(Strategy('block_influence', _least_influence, 'the layers with the least Block Influence',
-    'arXiv:2403.03853', needs=('distances',)))
-
 # %% ../../nbs/course/03_pruning.ipynb #5d3a28c8
-def _loss_of(stack, keep, loss):
-    "`loss` of the layers `keep` alone. Raises `PrunebookError` for NaN, which would pass for the smallest"
-    with stack.view(keep) as small: found = float(loss(small))
-    refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
-            'or load the model in bfloat16 or float32.'))
-    return found
-
+@_strategy('the block whose removal gives the smallest loss')
 def _best_loss(n, depth, model, loss, progress=True):
     "The block whose removal gives the smallest loss"
     from tqdm.auto import tqdm
@@ -151,10 +156,8 @@ def _best_loss(n, depth, model, loss, progress=True):
     start = min(range(len(losses)), key=losses.__getitem__)
     return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
 
-STRATEGIES.add(Strategy('best_loss', _best_loss, 'the block whose removal gives the smallest loss',
-    needs=('model', 'loss')))
-
 # %% ../../nbs/course/03_pruning.ipynb #313d37ed
+@_strategy('one layer at a time, by the loss', 'SLEB, arXiv:2402.09025', nested=True)
 def _greedy(n, depth, model, loss, progress=True):
     "One layer at a time, each time the one whose removal gives the smallest loss"
     from tqdm.auto import tqdm
@@ -166,26 +169,10 @@ def _greedy(n, depth, model, loss, progress=True):
         keep.remove(order[-1])
     return Plan(tuple(order), depth, 'greedy', dict(order=order, losses=best))
 
-STRATEGIES.add(Strategy('greedy', _greedy, 'one layer at a time, by the loss', 'SLEB, arXiv:2402.09025',
-    needs=('model', 'loss'), nested=True))
-
-# %% ../../nbs/course/03_pruning.ipynb #5129a178
-_inputs = ('distances', 'model', 'loss', 'progress')  # that any caller may give to any strategy
+# %% ../../nbs/course/03_pruning.ipynb #3739eba5
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
     loss='loss=, a function loss(model) -> float, such as one over a few texts')
 
-def _as_strategy(strategy):
-    "A row of the registry. For a function a new row: arguments without a default are needs, the others options"
-    if isinstance(strategy, Strategy): return strategy
-    if isinstance(strategy, str): return STRATEGIES.find(strategy)
-    takes = inspect.signature(strategy).parameters.values()
-    rest = [p for p in takes if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][2:]  # after n and depth
-    needs = tuple(p.name for p in rest if p.default is p.empty)
-    options = {p.name: p.default for p in rest if p.default is not p.empty and p.name not in _inputs}
-    name = getattr(strategy, '__name__', type(strategy).__name__)
-    return Strategy(name, strategy, (strategy.__doc__ or '').strip(), needs=needs, options=options)
-
-# %% ../../nbs/course/03_pruning.ipynb #3739eba5
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
     n: float | None = None,    # How many layers to drop, or their share if below 1; not for a list, or with a budget
@@ -203,7 +190,10 @@ def choose_layers(
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
     if a needed input is missing, or if no cut meets the budget or is allowed"""
     listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
-    row = Strategy('list', as_plan, 'layers by their numbers') if listed else _as_strategy(strategy)
+    if listed: row = Strategy('list', as_plan)
+    elif isinstance(strategy, str): row = STRATEGIES.find(strategy)
+    elif isinstance(strategy, Strategy): row = strategy
+    else: row = Strategy(getattr(strategy, '__name__', type(strategy).__name__), strategy)
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
     refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
             f'{", ".join(row.options) or "none"}. Leave the others out.'))
@@ -213,7 +203,10 @@ def choose_layers(
     depth = depth or getattr(distances, 'depth', None)
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
-    allowed = None if allowed is None else _as_allowed(allowed, depth)
+    if callable(allowed): allowed = Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
+    refuse((allowed is not None and not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the '
+            'layers that stay, such as served_by("mlx", model.config).'))
+    if allowed and allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
     if listed:  # checked, but never replaced
         plan = as_plan(strategy, depth)
@@ -273,7 +266,6 @@ def prune_model(
     `config.prunebook` records the cut. Raises `PrunebookError` if the plan does not fit, or the cut is impossible"""
     stack, before = LayerStack(model), _weight_counts(model)
     plan = as_plan(plan, len(stack))
-    small = model if inplace else weight_sharing_copy(model)
-    LayerStack(small).cut(plan.keep)
+    small = (stack if inplace else stack.copy()).cut(plan.keep).model
     small.config.prunebook = _provenance(plan, small.config, before, _weight_counts(small), more=record)
     return small

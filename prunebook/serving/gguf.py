@@ -11,7 +11,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, check, disk_errors, existing_folder, first_line, installed, one_of
+from ..core import PrunebookError, check, disk_errors, existing_folder, installed, one_of
 from ..core import read_json, redact, refuse
 from ..model.configs import decoder_config
 
@@ -41,29 +41,21 @@ def _run_job(job, **arguments):
     code = 'from prunebook.serving.gguf import _answer; _answer()'
     done = subprocess.run([sys.executable, '-c', code], input=json.dumps([job, arguments]), capture_output=True,
                           text=True, errors='replace', env=os.environ | quiet)
-    if not done.stdout:
-        why = re.findall(r'^.*(?:GGML_ASSERT|GGML_ABORT|Error).*$', done.stderr, re.M) or done.stderr.splitlines()[-1:]
-        said = redact(' '.join(why[-1:])).strip()[:300]
-        raise PrunebookError(f'llama.cpp ended with code {done.returncode}. {said}')
-    answer = json.loads(done.stdout)
-    if 'result' in answer: return answer['result']
-    if answer.get('errno'): raise OSError(answer['errno'], answer['error'])
-    native = re.findall(r'(?:error loading model: |failed to quantize: )(.+)', done.stderr)
-    raise PrunebookError(answer['error'] + (f' llama.cpp says: {redact(native[-1]).strip()}' if native else ''))
+    if done.returncode == 0: return json.loads(done.stdout)
+    said = redact(done.stderr)
+    if re.search(r'No space left|quota exceeded|File too large|\d+ requested and \d+ written', said):  # last: numpy's
+        raise OSError(errno.ENOSPC, 'the disk is full')
+    native = re.findall(r'^.*(?:GGML_ASSERT|GGML_ABORT|error loading model: |failed to quantize: )(.+)', said, re.M)
+    error = re.findall(r'^(?:prunebook\.core\.PrunebookError: )?(.+)', said, re.M)[-1:]  # the last line of a traceback
+    raise PrunebookError(' '.join([*error, *(f'llama.cpp says: {o}' for o in native[-1:])])
+                         or f'llama.cpp ended with code {done.returncode}.')
 
 def _answer():
     "The other side: a job from stdin, its answer to stdout, all else to stderr"
     job, arguments = json.loads(sys.stdin.read())
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # the native library prints there as well
-    jobs = dict(convert=_convert, quantize=_quantize, score=_score, tokens=_tokens)
-    try: answer = dict(result=jobs[job](**arguments))
-    except Exception as e:
-        answer, full = dict(error=first_line(e)), (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
-        if isinstance(e, OSError) and e.errno in full: answer = dict(error=e.strerror, errno=e.errno)
-        elif re.search(r'\d+ requested and \d+ written', str(e)):  # numpy's words
-            answer = dict(error='the disk is full', errno=errno.ENOSPC)
-        elif not isinstance(e, (PrunebookError, OSError)): answer['error'] = f'{type(e).__name__}: {answer["error"]}'
+    answer = dict(convert=_convert, quantize=_quantize, score=_score, tokens=_tokens)[job](**arguments)
     out.write(json.dumps(answer))
     out.flush()
 
@@ -231,13 +223,9 @@ def _score(path, ids, chunk=64):
 
 def _tokens(path, text):
     "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them"
-    ffi, lib = _library()
-    how = lib.llama_model_default_params()
-    how.vocab_only = True
-    model = lib.llama_model_load_from_file(os.fsencode(path), how)
-    refuse((model == ffi.NULL, f'llama.cpp cannot load {path}.'))
-    data = text.encode()
-    found = ffi.new('llama_token[]', len(data) + 16)
-    n = lib.llama_tokenize(lib.llama_model_get_vocab(model), data, len(data), found, len(found), True, False)
-    refuse((n < 0, f'llama.cpp cannot split the text into tokens (code {n}).'))
-    return list(found[0:n])
+    with llama_context(path, 256, 256) as (ffi, lib, ctx, _):
+        data = text.encode()
+        found, vocab = ffi.new('llama_token[]', len(data) + 16), lib.llama_model_get_vocab(lib.llama_get_model(ctx))
+        n = lib.llama_tokenize(vocab, data, len(data), found, len(found), True, False)
+        refuse((n < 0, f'llama.cpp cannot split the text into tokens (code {n}).'))
+        return list(found[0:n])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, explained, refuse
@@ -122,15 +122,27 @@ def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, 
 # %% ../../nbs/reference/serving/rules.ipynb #a6ca2876
 @dataclass(frozen=True)
 class ServingVerdict:
-    "Does a stack compute the same as transformers?"
+    "Does a stack compute the same as transformers? By the rules, or by a run of it"
     stack: str
     status: str                   # same, differs, not supported or unknown
     why: str                      # One sentence
     layers: tuple[int, ...] = ()  # Those of another kind there, counted in the pruned model
     by_cut: bool = False          # Was it right before the cut?
     source: str = ''              # Where the rule stands
+    how: str = 'by rules only'    # Or "by running …"
+    agreement: dict[str, float] = field(default_factory=dict)  # Of a run
+
+    @property
+    def right(self) -> bool:
+        "Can it be served so?"
+        return self.status in ('same', 'unknown')
 
     def __str__(self) -> str: return f'{STACKS[self.stack]}: {self.status}. {self.why}'
+
+    def row(self) -> dict[str, Any]:
+        "For a table or JSON"
+        said = dict(status=self.status, how=self.how, why=self.why, source=self.source)
+        return {k: v for k, v in said.items() if v} | self.agreement
 
 def serving_verdict(
     config: dict[str, Any] | PreTrainedConfig,  # Of the unpruned model; or of a pruned one, without `keep`
@@ -201,36 +213,7 @@ def served_by(stacks: str | Iterable[str], config: dict[str, Any] | PreTrainedCo
         refuse((o.status in ('unknown', 'not supported'), f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose '
                 'without it, and compare the result with `prunebook check`.'))
     broken = lambda keep: [o for o in (_verdict(s, *fields, keep) for s in stacks) if o.by_cut]
-    fits = lambda keep: not broken(keep)
-    return Allowed(fits, ', '.join(stacks), depth, lambda keep: str(broken(keep)[0]),
-                   lambda costs, n: _cheapest(costs, n, _places(fields[1], n, stacks), fits))
-
-def _cheapest(costs, n, places, fits):
-    "The `n` layers of least total cost that can go so that all others keep their kind, or `None`"
-    best = {0: (0., ())}  # by layers placed: cost, dropped
-    for i, cost in enumerate(costs):
-        dropped = {j: (c + cost, (*d, i)) for j, (c, d) in best.items() if len(d) < n}
-        placed = {j + 1: o for j, o in best.items() if j < len(places[i]) and places[i][j]}
-        best = {j: min(o[j] for o in (dropped, placed) if j in o) for j in dropped.keys() | placed.keys()}
-    _, found = best.get(len(costs) - n, (0, None))
-    return found if found and fits([i for i in range(len(costs)) if i not in found]) else None
-
-_by_place = ('period', 'alike', 'depth')  # a kind follows from the place or the depth
-
-def _places(full, n, stacks):
-    "Row i, column j: may layer i stand at place j after a cut of `n` layers?"
-    depth, right = full['num_hidden_layers'], _rules_of('transformers', full['model_type'])
-    fits = [[True] * (depth - n) for _ in range(depth)]
-    for stack in stacks:
-        was = _wrong_kinds(stack, full, full)
-        for part, rule in _rules_of(stack, full['model_type']).items():
-            if part not in right or rule.how not in _by_place: continue
-            want = _kinds_of(right[part], full, full)
-            have = _kinds_of(rule, full, full | dict(num_hidden_layers=depth - n))
-            old = {i for i, *_ in was.get(part, ())}
-            fits = [[ok and (i in old or want[i] == kind) for ok, kind in zip(row, have)]
-                    for i, row in enumerate(fits)]
-    return fits
+    return Allowed(lambda keep: not broken(keep), ', '.join(stacks), depth, lambda keep: str(broken(keep)[0]))
 
 # %% ../../nbs/reference/serving/rules.ipynb #4904dc6f
 SERVED = ('llama.cpp', 'mlx', 'vllm')  # the stacks that a cut is checked for

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math, os, tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from .gguf import llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
 # %% auto #0
-__all__ = ['RUNNERS', 'probe_ids', 'transformers_scores', 'Agreement', 'agreement_of', 'Served', 'serving_report', 'Exported',
-           'export_gguf']
+__all__ = ['RUNNERS', 'probe_ids', 'transformers_scores', 'agreement_of', 'serving_report', 'export_gguf']
 
 # %% ../../nbs/reference/serving/stacks.ipynb #c45998c5
 # the text that is sent through the stacks
@@ -118,7 +117,7 @@ RUNNERS = {'mlx': _Runner(('mlx', 'mlx-lm'), 'mlx', _mlx_scores),
 _tolerance = dict(mean=.01, largest=.25)
 
 @dataclass(frozen=True)
-class Agreement:
+class _Agreement:
     "How close two stacks are on the same tokens"
     tokens: int
     mean: float      # Mean difference of log-probability, in nats
@@ -134,50 +133,32 @@ class Agreement:
         return (f'on {self.tokens} tokens the log-probabilities differ by {self.mean:.5f} nats (largest '
                 f'{self.largest:.4f}), and the likeliest token is the same in {self.same_top:.1%}')
 
-def agreement_of(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> Agreement:
+def agreement_of(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> _Agreement:
     "Compare two results of the same tokens. A log-probability that is not finite counts as infinitely far"
     far = np.abs(a[0] - b[0])
     far = np.where(np.isfinite(far), far, np.inf)
-    return Agreement(len(far) + 1, float(far.mean()), float(far.max()), float((a[1] == b[1]).mean()))
-
-@dataclass(frozen=True)
-class Served:
-    "Does one stack compute the same as transformers?"
-    stack: str
-    status: str                         # same, differs, not supported or unknown
-    how: str                            # "by running …", "by rules only …"
-    why: str
-    rule: ServingVerdict
-    agreement: Agreement | None = None  # If it was run
-
-    @property
-    def right(self) -> bool:
-        "Can it be served so?"
-        return self.status in ('same', 'unknown')
-
-    def row(self) -> dict[str, Any]:
-        "For a table or JSON"
-        said = dict(status=self.status, how=self.how, why=self.why, source=self.rule.source)
-        return {k: v for k, v in said.items() if v} | (asdict(self.agreement) if self.agreement else {})
+    return _Agreement(len(far) + 1, float(far.mean()), float(far.max()), float((a[1] == b[1]).mean()))
 
 def _judge(rule, how, found):
-    """The verdict of a rule and a run together, `found` an `Agreement` or why it failed: the run decides, but a fault
+    """The verdict of a rule and a run together, `found` an agreement or why it failed: the run decides, but a fault
     beyond the window that it saw stays one"""
+    differs = rule.status == 'differs'
     if isinstance(found, PrunebookError):
-        status = 'differs' if rule.status == 'differs' else 'not supported'
-        return Served(rule.stack, status, how, f'{first_line(found)} By the rules: {rule.why}', rule)
-    why, differs = f'{str(found)[0].upper()}{str(found)[1:]}.', rule.status == 'differs'
+        status, why = 'differs' if differs else 'not supported', f'{first_line(found)} By the rules: {rule.why}'
+        return replace(rule, status=status, how=how, why=why)
+    why = f'{str(found)[0].upper()}{str(found)[1:]}.'
     if found.close: why += f' But by the rules it differs: {rule.why}' if differs else ''
     elif differs: why += f' {rule.why}'
     else: why += ' The rules do not explain this. Please report it, with the config.json and the versions.'
-    return Served(rule.stack, 'differs' if differs or not found.close else 'same', how, why, rule, found)
+    status = 'differs' if differs or not found.close else 'same'
+    return replace(rule, status=status, how=how, why=why, agreement=asdict(found))
 
 # %% ../../nbs/reference/serving/stacks.ipynb #a8b99eba
 def serving_report(
     folder: str | Path,                # A checkpoint, pruned or not
     stacks: str | Iterable[str] = ('llama.cpp', 'mlx', 'vllm'),  # Of `STACKS`
     run: bool = True                   # Run the stacks that are installed
-) -> list[Served]:                     # One for each stack
+) -> list[ServingVerdict]:             # One for each stack
     """Does a checkpoint compute the same in other stacks as in transformers? Raises `PrunebookError` for a folder that
     is no checkpoint, or an unknown stack"""
     names, folder = check_stacks(stacks), existing_folder(folder)
@@ -195,7 +176,7 @@ def serving_report(
             try: how = f'by running {runner.versions()}'
             except PrunebookError as e: why = str(e).rstrip('.')
         if why:
-            found.append(Served(name, rule.status, f'by rules only ({why})', rule.why, rule))
+            found.append(replace(rule, how=f'by rules only ({why})'))
             continue
         if ids is None: reference = transformers_scores(folder, ids := probe_ids(folder))
         try: result = agreement_of(reference, runner.scores(folder, ids))
@@ -207,25 +188,16 @@ def serving_report(
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
 _of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q4_k_m=.4)
 
-@dataclass(frozen=True)
-class Exported:
-    "A GGUF file that was compared with its folder"
-    path: Path
-    type: str
-    bytes: int
-    agreement: Agreement  # Of the file
-    allowed: float        # The mean difference that the type may have, in nats a token
-
 def export_gguf(
     folder: str | Path,     # A checkpoint, pruned or not, as in `checkpoint_folder`
     out: str | Path,        # The file to write
     type: str = 'f16',      # f32, f16, bf16, q8_0 or q4_k_m
     force: bool = False,    # Replace a file that is there
     tokenizer: bool = True  # Write the tokenizer too; without it, llama.cpp runs on token numbers only
-) -> Exported:
+) -> dict[str, Any]:    # Its size in MB, and how far it is from the folder, in nats a token, and may be
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
-    folder, out = checkpoint_folder(folder), Path(os.path.abspath(out))
+    folder, asked, out = checkpoint_folder(folder), str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     _check_convertible(folder)
     faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
@@ -251,18 +223,18 @@ def export_gguf(
             sync(new)
             os.replace(new, out)
             sync(out.parent)
-    return Exported(out, type, out.stat().st_size, found, _allowed(want, type))
-
-def _allowed(want, type): return float(_of_types[type] * max(1, -want[0].mean()))
+    return dict(out=asked, type=type, mb=round(out.stat().st_size / 1e6, 1)) | found
 
 def _within_tolerance(folder, want, path, type, ids):
-    "The agreement of a GGUF file with the scores `want`. Raises `PrunebookError` if it is too far for its type"
-    found = agreement_of(want, llama_scores(path, ids))
+    """How far a GGUF file is from the scores `want`, and may be, in nats a token. Raises `PrunebookError` if it is too
+    far for its type"""
+    found, allowed = agreement_of(want, llama_scores(path, ids)), float(_of_types[type] * max(1, -want[0].mean()))
     verdict = serving_verdict(read_json(folder/'config.json'), 'llama.cpp-mended')
     why = f' {verdict.why}' if verdict.status == 'differs' else ''
-    refuse((not found.mean <= _allowed(want, type), f'llama.cpp does not compute what transformers computes: {found}. '
-            f'At most {_allowed(want, type):.4f} nats are allowed for {type}.{why} Nothing was written.'))
-    return found
+    refuse((not found.mean <= allowed, f'llama.cpp does not compute what transformers computes: {found}. '
+            f'At most {allowed:.4f} nats are allowed for {type}.{why} Nothing was written.'))
+    return dict(compared_tokens=found.tokens, difference=round(found.mean, 5), allowed=round(allowed, 5),
+                largest=round(found.largest, 4), same_top=round(found.same_top, 4))
 
 def _check_tokens(folder, path):
     "Raises `PrunebookError` if llama.cpp splits the probe text into other tokens than the folder's tokenizer"

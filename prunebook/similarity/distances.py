@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
+from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, one_of, process
 from ..core import public_name, refuse, whole
 from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
-from ..model.stack import Block, LayerStack, check_length, check_vocabulary, evaluating, fingerprint
-from .stopping import (RunningCovariance, StoppingRule, Verdict, _by_endpoints,
-                                           _MeasurementCheckpoint, by_size)
+from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
+from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
 if TYPE_CHECKING:
     import torch
     import pandas as pd
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -28,21 +29,18 @@ __all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'Measur
 
 # %% ../../nbs/course/02_distances.ipynb #f9885af0
 def _token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
-    """How to pick the vectors of a batch that are compared: those of the "last" or of "all" tokens, or their "mean".
-    A function from (B, T, d) to (N, d), and the row of the batch of each of the N"""
+    """How to pick the vectors of a batch that are compared: those of the "last" or of "all" tokens. A function from
+    (B, T, d) to (N, d), and the row of the batch of each of the N"""
     import torch
-    row, real = torch.arange(len(batch.rows)), batch.attention_mask.bool().cpu()
-    last, count = batch.lengths.cpu() - 1, batch.lengths.cpu()[:, None]
-    def mean(x): return (x * real.to(x.device)[..., None]).sum(1, dtype=torch.float32) / count.to(x.device)
+    row, last, real = torch.arange(len(batch.rows)), batch.lengths.cpu() - 1, batch.attention_mask.bool().cpu()
     if tokens == 'all': return lambda x: x[real.to(x.device)], real.nonzero()[:, 0].numpy()
-    if tokens == 'mean': return mean, row.numpy()
     return lambda x: x[row.to(x.device), last.to(x.device)], row.numpy()
 
 # %% ../../nbs/course/02_distances.ipynb #9f155731
 def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last',)
                 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
     """The residual stream x^(0), …, x^(L), the last one before the final norm, of the "last" or of "all" tokens of a
-    batch, or their "mean": for each, (L+1, N, d) on the CPU, and the row of each of the N"""
+    batch: for each, (L+1, N, d) on the CPU, and the row of each of the N"""
     import torch
     pick = {k: _token_picker(batch, k) for k in tokens}
     with torch.no_grad(), stack.stream(lambda x: {k: f(x) for k, (f, _) in pick.items()}) as seen:
@@ -115,7 +113,7 @@ def _measure_group(stack, tokenizer, texts, measures, tokens='last', max_length=
     found, index = {}, list(texts)
     if not any(o.strip() for o in texts.values()): return found, index
     toks = tokenize(tokenizer, list(texts.values()), max_length)
-    check_vocabulary(stack, toks.ids)
+    stack.check_vocabulary(toks.ids)
     numbers = [index[i] for i in toks.index]
     if ends is not None: ends.update((len(o) < max_length, o[-1]) for o in toks.ids)
     for _, out in over_batches(lambda batch: measure_batch(stack, batch, measures, tokens, numbers), toks.ids,
@@ -144,8 +142,12 @@ class LayerDistances:
     @classmethod
     def of(cls, found: RunningCovariance, skipped: list[int], info: dict, also: dict | None = None) -> LayerDistances:
         "From running statistics"
-        sem = np.sqrt(np.diagonal(found.cov, axis1=1, axis2=2) / found.count)
-        return cls(*map(_by_endpoints, (found.mean, sem)), found.count, skipped, found.cov, info, also or {})
+        depth = len(found.mean)
+        l, r = np.triu_indices(depth + 1, 1)
+        mean, sem = np.zeros((2, depth + 1, depth + 1))
+        mean[l, r] = mean[r, l] = found.mean[r - l - 1, l]
+        sem[l, r] = sem[r, l] = np.sqrt(found.cov[r - l - 1, l, l] / found.count)
+        return cls(mean, sem, found.count, skipped, found.cov, info, also or {})
 
     @property
     def depth(self) -> int:
@@ -172,21 +174,20 @@ class LayerDistances:
         "The block of `n` layers that changes its input least: l*(n)"
         return self.ranked(n)[0]
 
-    def verdicts(self, rule: StoppingRule | None = None) -> dict[int, Verdict]:
-        """What the measurement says of each block size, by `rule`, or by the rule of the run,
-        or at 95 % for all sizes together. Raises `PrunebookError` without covariances"""
+    def verdicts(self) -> dict[int, Verdict]:
+        """What the measurement says of each block size, by the rule of the run, or at 95 % for all sizes together.
+        Raises `PrunebookError` without covariances"""
         refuse((self.cov is None, 'these distances have no covariances, so differences between blocks have no error. '
                 'Measure again with layer_distances.'))
-        ran = self.info.get('until')
-        rule = rule or (StoppingRule(**ran) if ran else StoppingRule(range(1, self.depth)))
+        rule = StoppingRule(**self.info.get('until') or dict(ns=range(1, self.depth)))
         found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
         return {v.n: v for v in rule.look(found)}
 
-    def best_blocks(self, rule: StoppingRule | None = None) -> pd.DataFrame:
-        """A row for each n: n, start, stop, layers, distance, sem, runner_up_start, and certain,
-        which is `False` for sizes that the rule (as in `verdicts`) does not name"""
+    def best_blocks(self) -> pd.DataFrame:
+        """A row for each n: n, start, stop, layers, distance, sem, runner_up_start, and certain, which is `False` for
+        sizes that the rule of the run does not name"""
         import pandas as pd
-        certain = {n for n, v in self.verdicts(rule).items() if v.certain} if self.cov is not None else set()
+        certain = {n for n, v in self.verdicts().items() if v.certain} if self.cov is not None else set()
         rows = []
         for n in range(1, self.depth):
             b, *rest = self.ranked(n)
@@ -202,49 +203,59 @@ class LayerDistances:
         frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
         return frame.sort_values(['n', 'start'], ignore_index=True)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `distances.safetensors` into `folder`, which is made if missing, whole or not at all: mean, sem, count,
-        cov between blocks, other measures as `name.mean`, …, and the rest as JSON in its header"""
-        from safetensors.numpy import save
-        folder, arrays = Path(folder), dict(count=np.array(self.count))
-        for prefix, d in {'': self, **{f'{k}.': o for k, o in self.also.items()}}.items():
-            arrays |= {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem}
-            if d.cov is not None: arrays[f'{prefix}cov'] = d.cov[_between_blocks(d.depth)]
-        told = dict(depth=self.depth, count=self.count, skipped=self.skipped, also=list(self.also), **self.info)
-        data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=dict(info=json.dumps(told)))
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder/'distances.safetensors', data)
-        return folder
+    def check_model(self, model: nn.Module) -> None:
+        "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
+        depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
+        refuse((self.depth != depth, f'the distances are of {self.depth} layers and the model has {depth}. Give what '
+                'belongs to this model.'),
+               (was not in (None, now), f'the distances were measured on another model (fingerprint {was}; this one '
+                f'has {now}). Measure this model.'))
 
-    @classmethod
-    def load(cls, folder: str | Path) -> LayerDistances:
-        "Read a folder that `save` wrote. Raises `PrunebookError` if the file is not there, or damaged"
-        file = Path(folder)/'distances.safetensors'
-        refuse((not file.is_file(), f'{folder}: there is no distances.safetensors here. Give a folder that '
-                'LayerDistances.save or `prunebook similarity` wrote.'))
-        from safetensors import safe_open
-        def make(prefix, info, **kw):
-            mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
-            if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
-                    and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
-                raise ValueError('its tables do not fit together')
-            if packed is None: return cls(mean, sem, count, skipped, None, info, **kw)
-            between, cov = _between_blocks(depth), np.zeros((depth, depth, depth))
-            if packed.shape != (between.sum(),): raise ValueError('its covariances do not fit')
-            cov[between] = packed
-            return cls(mean, sem, count, skipped, cov, info, **kw)
-        with explained(f'{folder}: the distances are damaged', 'Measure again.'), safe_open(file, 'np') as f:
-            info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
-            count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
-            if type(count) is not int or count < 1 or not isinstance(skipped, list):
-                raise ValueError('its count is wrong')
-            if info.get('until'): StoppingRule(**info['until'])
-            return make('', info, also={k: make(f'{k}.', info | dict(measure=k)) for k in also})
-
+# %% ../../nbs/course/02_distances.ipynb #5a7e0004
 def _between_blocks(depth):
     "(L, L, L) mask of the covariances that are between blocks: both must end inside the model"
     exists = np.arange(depth) + np.arange(1, depth + 1)[:, None] <= depth  # [n-1, l]
     return exists[:, :, None] & exists[:, None]
+
+@patch
+def save(self: LayerDistances, folder: str | Path) -> Path:
+    """Write `distances.safetensors` into `folder`, which is made if missing, whole or not at all: mean, sem, count,
+    cov between blocks, other measures as `name.mean`, …, and the rest as JSON in its header"""
+    from safetensors.numpy import save
+    folder, arrays = Path(folder), dict(count=np.array(self.count))
+    for prefix, d in {'': self, **{f'{k}.': o for k, o in self.also.items()}}.items():
+        arrays |= {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem}
+        if d.cov is not None: arrays[f'{prefix}cov'] = d.cov[_between_blocks(d.depth)]
+    told = dict(depth=self.depth, count=self.count, skipped=self.skipped, also=list(self.also), **self.info)
+    data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=dict(info=json.dumps(told)))
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder/'distances.safetensors', data)
+    return folder
+
+@patch(cls_method=True)
+def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
+    "Read a folder that `save` wrote. Raises `PrunebookError` if the file is not there, or damaged"
+    file = Path(folder)/'distances.safetensors'
+    refuse((not file.is_file(), f'{folder}: there is no distances.safetensors here. Give a folder that '
+            'LayerDistances.save or `prunebook similarity` wrote.'))
+    from safetensors import safe_open
+    def make(prefix, info, also):
+        mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
+        if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
+                and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
+            raise ValueError('its tables do not fit together')
+        between, cov = _between_blocks(depth), None if packed is None else np.zeros((depth, depth, depth))
+        if packed is not None:
+            if packed.shape != (between.sum(),): raise ValueError('its covariances do not fit')
+            cov[between] = packed
+        return cls(mean, sem, count, skipped, cov, info, also)
+    with explained(f'{folder}: the distances are damaged', 'Measure again.'), safe_open(file, 'np') as f:
+        info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
+        count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
+        if type(count) is not int or count < 1 or not isinstance(skipped, list):
+            raise ValueError('its count is wrong')
+        if info.get('until'): StoppingRule(**info['until'])
+        return make('', info, {k: make(f'{k}.', info | dict(measure=k), {}) for k in also})
 
 # %% ../../nbs/course/02_distances.ipynb #982c333d
 _log = logging.getLogger(__name__)
@@ -270,7 +281,7 @@ def layer_distances(
     progress: bool = True,     # Show a bar
     *,
     measures: Sequence[str] = ('angle',),  # Names in `MEASURES`: the first makes the table, the others stand in `.also`
-    tokens: str = 'last',      # Of each text: "last", the average over "all", or of the "mean" vector
+    tokens: str = 'last',      # Of each text: the "last", or the average over "all"
     until: StoppingRule | None = None,     # Stop early when this is settled; texts should then stand in random order
     every: int = 128,          # Texts between two looks, and between two savings
     partial: str | Path | None = None      # File for the state of a run; if it is there, the run goes on from it
@@ -283,7 +294,7 @@ def layer_distances(
             f'none of the {len(texts)} texts has any words. Give at least one document.'),
            (not measures, f'measures is empty. Give one or more of {", ".join(MEASURES)}.'))
     for m in measures: MEASURES.find(m)
-    check(one_of('last', 'all', 'mean'), tokens=tokens)
+    check(one_of('last', 'all'), tokens=tokens)
     check(whole(1), every=every)
     check_length(max_length, stack.config, stack.positions)
     if until: until.check(len(stack))

@@ -21,14 +21,6 @@ def by_size(d: np.ndarray) -> np.ndarray:
     n, l = np.ogrid[1:depth+1, :depth]
     return np.where(l + n <= depth, d[..., l, np.minimum(l + n, depth)], 0)
 
-def _by_endpoints(s):
-    "The inverse of `by_size` for one table: (L+1, L+1), mirrored below the diagonal, which is 0"
-    depth = len(s)
-    l, r = np.triu_indices(depth + 1, 1)
-    d = np.zeros((depth + 1, depth + 1))
-    d[l, r] = d[r, l] = s[r - l - 1, l]
-    return d
-
 # %% ../../nbs/reference/similarity/stopping.ipynb #d4d2eb7c
 @dataclass
 class RunningCovariance:
