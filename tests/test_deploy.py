@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
 from prunebook.pruning.checkpoint import widen_config
 from prunebook.cli import main
-from prunebook.serving.stacks import RUNNERS, agreement_of, transformers_scores
+from prunebook.serving.stacks import RUNNERS, agreement_of, serving_report, transformers_scores
 from prunebook.pruning.budget import NotAllowed, restriction
 from prunebook.serving.rules import SERVED, served_by, serving_verdict
 from prunebook.similarity.distances import LayerDistances
@@ -175,6 +175,12 @@ def test_check_runs_what_is_installed(folders, capsys):
     assert found['status'] == 'differs' and 'by running mlx' in found['how'] and found['tokens'] == 72
     assert found['largest'] > .05 and 'Attention of layers' in found['why']
     assert main(['check', str(folders/'six'), '--serve', 'mlx']) == 0
+
+def test_a_full_disk_is_no_verdict(folders, monkeypatch):
+    runner = type('Runner', (), dict(versions=lambda self: 'x 1', scores=lambda *a: pytest.fail('ran')))
+    monkeypatch.setitem(RUNNERS, 'llama.cpp', runner())
+    monkeypatch.setattr('shutil.disk_usage', lambda place: type('usage', (), dict(free=10)))
+    with pytest.raises(PrunebookError, match='GB free'): serving_report(folders/'six', 'llama.cpp')
 
 def test_prune_for_a_stack(folders, tmp_path, capsys):
     how = ['prune', str(folders/'unpruned'), str(tmp_path/'out'), '--no-progress', '--serve', 'mlx', 'llama.cpp']

@@ -248,6 +248,17 @@ def test_processes_wait_for_the_first_as_long_as_it_takes(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+# Offloaded
+
+def test_an_offloaded_teacher_teaches_and_a_student_is_refused(pruned):
+    from accelerate import cpu_offload
+    recipe, (teacher, student) = SMALL.replace(steps=2, objective='distill'), (tiny(), prune_model(tiny(), [2, 3]))
+    want = run(pruned, recipe, teacher=teacher).history
+    for o in (teacher, student): cpu_offload(o, execution_device=torch.device('cpu'))
+    assert run(pruned, recipe, teacher=teacher).history == want
+    with pytest.raises(PrunebookError, match='offloaded'): run(student)
+
+
 # Bad input, one clear line, before any training
 
 def test_not_a_number_stops(tmp_path):

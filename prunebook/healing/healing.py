@@ -55,8 +55,11 @@ def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool =
 
 # %% ../../nbs/course/04_healing.ipynb #c1283c2e
 def _moved(model, device):
-    "`model` on a device, unless accelerate has spread its layers over several"
-    return model if len({*getattr(model, 'hf_device_map', {}).values()}) > 1 else model.to(device)
+    "`model` on a device, unless accelerate has spread its layers over several, or offloads some"
+    spread = len({*getattr(model, 'hf_device_map', {}).values()}) > 1
+    return model if spread or _is_offloaded(model) else model.to(device)
+
+def _is_offloaded(model): return any(o.device.type == 'meta' for o in model.parameters())
 
 def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
@@ -160,6 +163,8 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     refuse((quantised and not inplace, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
             'Load it without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the folder of '
             'the checkpoint instead of the model.'),
+           (process().world == 1 and _is_offloaded(model), 'parts of the model are offloaded, because it does not fit '
+            'on its device, and cannot be trained. Heal its checkpoint in 4 bits (--bits 4), or on a larger device.'),
            (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
             f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller '
             'batch_tokens or max_length takes less memory too.'),

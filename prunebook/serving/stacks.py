@@ -164,7 +164,7 @@ def serving_report(
     names, folder = check_stacks(stacks), existing_folder(folder)
     config = read_json(folder/'config.json')
     quantised = _quantised(config)
-    read_tensors(folder)  # refuses a folder without sound weights
+    numbers = sum(math.prod(t.shape) for t in read_tensors(folder))
     found, ids, reference = [], None, None
     for name in names:
         rule, runner, how = serving_verdict(config, name), RUNNERS.get(name), ''
@@ -178,6 +178,7 @@ def serving_report(
         if why:
             found.append(replace(rule, how=f'by rules only ({why})'))
             continue
+        if name.startswith('llama.cpp'): check_room(tempfile.gettempdir(), 4 * numbers)  # or a full disk is a verdict
         if ids is None: reference = transformers_scores(folder, ids := probe_ids(folder))
         try: result = agreement_of(reference, runner.scores(folder, ids))
         except PrunebookError as e: result = e
