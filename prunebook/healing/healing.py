@@ -301,7 +301,6 @@ def heal_checkpoint(
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
-    if prompts is not None: read_prompts(prompts)  # or they would be refused after the model was loaded
     work = Path(os.path.abspath(out) + '.unfinished')
     asked = dict(command='heal', model=public_name(model), texts=digest(*texts, prompts))
     named = public_name(teacher) if isinstance(teacher, (str, Path)) else ''
