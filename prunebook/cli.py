@@ -4,17 +4,17 @@
 
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
-import argparse, atexit, inspect, json, logging, os, re, signal, sys, threading
+import argparse, inspect, json, logging, os, re, signal, sys, threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, disk_errors, keep_apart, new_folder, printable, process, public_name
-from .core import read_json, redact, refuse, whole, work_folder
+from .core import PrunebookError, check, disk_errors, instance, keep_apart, new_folder, or_none, printable
+from .core import process, public_name, read_json, redact, refuse, whole, work_folder
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
@@ -54,62 +54,51 @@ def _names(kind):
 # %% ../nbs/reference/cli.ipynb #cae86043
 class _Option(NamedTuple):
     "An argument of a command"
-    name: str
-    kind: str            # Its annotation
-    default: Any         # `MISSING` if it must be given
+    to: str        # The parameter that gets it, or GROUP.FIELD
+    kind: str      # Its annotation
+    default: Any   # `MISSING` if it must be given
     help: str
-    place: bool = False  # Is it given by its place, without --NAME?
-    group: str = ''      # The parameter that it belongs to, if that is a group
-    field: str = ''      # Its name in the group
+    place: bool    # Is it given by its place, without --NAME?
 
 _Changes = dict  # for annotations: the fields of a config that are given
+_PLAIN = r'((str|int|float|bool|Path|None|dict|(Sequence|tuple)\[(str|int)(, \.\.\.)?\])( \| )?)+'  # of an option
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
-def _group_of(annotation):
-    "The dataclass whose fields are arguments: a group of this module, or changes to a config; else `None`"
-    named = re.fullmatch(r'_Changes\[(\w+)\]', str(annotation))
-    kind = getattr(pb, named[1]) if named else globals().get(str(annotation))
+def _group(annotation):
+    "The dataclass whose fields are arguments: one of this module, or the config in `_Changes`; else `None`"
+    name = re.sub(r'_Changes\[(\w+)\]', r'\1', str(annotation))
+    kind = globals().get(name) or getattr(pb, name, None)
     return kind if is_dataclass(kind) else None
 
-def _options(run: Callable) -> list[_Option]:
-    "The arguments of a command, in the order of its parameters; groups, settings and strategies give theirs"
-    said, found = _comments(run), []
+def _options(run: Callable) -> dict[str, _Option]:
+    "The arguments of a command by their names, in the order of its parameters"
+    said, found = _comments(run), {}
     for p in inspect.signature(run).parameters.values():
-        if p.name in ('progress', 'kwargs') or 'HealingConfig |' in str(p.annotation): continue
-        if p.kind == p.VAR_KEYWORD and run.like:
-            own = {o.name for o in found}
-            for o in _options(resolve_name(f'prunebook.{run.like}')):
-                if o.name not in own: found.append(o._replace(place=o.default is MISSING))
-        elif p.kind == p.VAR_KEYWORD:
-            for name, default in {k: v for s in pb.STRATEGIES.values() for k, v in s.options.items()}.items():
-                users = ', '.join(k for k, v in pb.STRATEGIES.items() if name in v.options)
-                text = f'of {users} (default: {default})'
-                found.append(_Option(name, type(default).__name__, None, text, group=p.name, field=name))
-        elif kind := _group_of(p.annotation):
-            own, changes = _comments(kind), kind.__module__ != __name__
-            for f in fields(kind):
-                name = _RENAMED.get(f.name, f.name) if changes else f.name
-                default = None if changes else f.default
-                if not name: continue
-                found.append(_Option(name, str(f.type), default, own[f.name], default is MISSING, p.name, f.name))
-        else:
-            default = MISSING if p.default is p.empty else p.default
-            found.append(_Option(p.name, p.annotation, default, said[p.name], p.kind != p.KEYWORD_ONLY))
+        kind, default = str(p.annotation), MISSING if p.default is p.empty else p.default
+        if group := _group(kind):
+            own, ours = _comments(group), group.__module__ == __name__
+            for f in fields(group):
+                name, usual = (f.name, f.default) if ours else (_RENAMED.get(f.name, f.name), None)
+                if name: found[name] = _Option(f'{p.name}.{f.name}', str(f.type), usual, own[f.name], usual is MISSING)
+        elif p.kind == p.VAR_KEYWORD and getattr(run, 'like', ''):
+            for name, o in _options(resolve_name(f'prunebook.{run.like}')).items():
+                found.setdefault(name, o._replace(place=o.default is MISSING))
+        elif p.name != 'progress' and re.fullmatch(_PLAIN, kind):
+            found[p.name] = _Option(p.name, kind, default, said[p.name], p.kind != p.KEYWORD_ONLY)
     return found
 
 def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
     "The result of a command with the arguments of a command line"
-    given: dict[str, Any] = {}
-    for o in _options(run):
-        value = getattr(args, o.name)
-        if not o.group: given[o.name] = value
-        elif value is not None: given.setdefault(o.group, {})[o.field] = value
-    for p in inspect.signature(run).parameters.values():
-        if p.name == 'progress' or p.kind == p.VAR_KEYWORD and run.like: given['progress'] = args.progress
-        elif p.kind == p.VAR_KEYWORD: given |= given.pop(p.name, {})
-        elif kind := _group_of(p.annotation):
-            own = given.get(p.name, {})
-            given[p.name] = own if kind.__module__ != __name__ else kind(**own)
+    given, parameters = {}, inspect.signature(run).parameters.values()
+    groups = {p.name: kind for p in parameters if (kind := _group(p.annotation))}
+    own: dict[str, dict] = {k: {} for k in groups}
+    for name, o in _options(run).items():
+        group, _, field = o.to.rpartition('.')
+        value = getattr(args, name)
+        if not group: given[field] = value
+        elif value is not None: own[group][field] = value
+    for k, kind in groups.items(): given[k] = kind(**own[k]) if kind.__module__ == __name__ else own[k]
+    if run.like or any(p.name == 'progress' for p in parameters): given['progress'] = args.progress
     return run(**given)
 
 _TYPES = dict(dict=json.loads, str=str, int=int, float=float)  # by a word of the annotation; the first counts
@@ -119,45 +108,6 @@ class _Numbers(argparse.Action):
     def __call__(self, parser, namespace, values, option=None):
         try: setattr(namespace, self.dest, [int(n) for o in values for n in o.split(',')])
         except ValueError: raise argparse.ArgumentError(self, f'invalid int value in {values}') from None
-
-def _add_option(p: argparse.ArgumentParser, o: _Option) -> None:
-    "Add an argument to a parser"
-    text = re.sub('`?\\b(' + '|'.join([*_REGISTRIES, 'MODELS', 'TEXTS']) + ')\\b`?', lambda m: _names(m[1]), o.help)
-    text, usual = text.replace('if `None`', 'by default').replace('`None`', 'the default'), o.default
-    if isinstance(usual, tuple): usual = ' '.join(map(str, usual))
-    if usual not in (MISSING, None, False, '') and 'default:' not in text: text += f' (default: {usual})'
-    flag = '--' + o.name.replace('_', '-')
-    how = dict(help=text.replace('%', '%%'), default=None if o.default is MISSING else o.default)
-    if 'bool' in o.kind:
-        return p.add_argument(flag, **how, action=argparse.BooleanOptionalAction if o.default is None else 'store_true')
-    word = next((k for k in _TYPES if re.search(rf'\b{k}\b', o.kind)), 'str')
-    many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
-    how |= dict(action=_Numbers) if many and word == 'int' else dict(type=_TYPES[word])
-    how |= dict(nargs=many, metavar=dict(int='N', float='X').get(word, o.name.upper()))
-    if o.place: p.add_argument(o.name, **how | dict(nargs=many if o.default is MISSING else '?'))
-    else: p.add_argument(flag, **how, required=o.default is MISSING)
-
-class _Parser(argparse.ArgumentParser):
-    "argparse, with one line for an error"
-    def error(self, message: str):
-        self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
-
-def parser(
-    name: str | None = None  # The command whose arguments are needed: the help of all would import large libraries
-) -> _Parser:
-    "The parser of the command line"
-    p = _Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
-                'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
-    p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
-    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
-    for k, run in COMMANDS.items():
-        text = ' '.join((run.__doc__ or '').split())
-        s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
-                           allow_abbrev=False)
-        for o in _options(run) if k == name else (): _add_option(s, o)
-        s.add_argument('--json', action='store_true', help='print the result as JSON')
-        s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
-    return p
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
 @dataclass
@@ -171,28 +121,26 @@ class _Source:
     trust_remote_code: bool = False  # run the model's own code from the hub: only for a source that you trust
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 
-    def named(self, name: str = 'name') -> dict[str, Any]:
-        "The arguments of `load_model`, the first of them by this name"
-        return {k.replace('model', name): v for k, v in vars(self).items() if v and k != 'force_memory'}
+    @property
+    def how(self) -> dict[str, Any]:
+        "The arguments of `load_model` beside the name"
+        return {k: v for k, v in vars(self).items() if v and k not in ('model', 'force_memory')}
 
-    def config(self, max_length: int | None = None) -> Any:
-        "The config of the decoder. Raises `PrunebookError` if it has not so many positions"
-        from prunebook.model.stack import check_length
+    def check(self, command: str, positions: int | None = None, **work: Any) -> Any:
+        """The config of the decoder, whose weights are not read. Raises `PrunebookError` if it has not so many
+        positions, or if the command cannot fit into this machine"""
+        from prunebook.estimates import check_memory
         from prunebook.model.loading import load_config
+        from prunebook.model.stack import check_length
         config = load_config(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
         config = config.get_text_config(decoder=True)
-        if max_length is not None: check_length(max_length, config)
+        if positions is not None: check_length(positions, config)
+        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
         return config
 
-    def check_memory(self, command: str = 'evaluate', **work: Any) -> None:
-        "Raises an error if the work on the model cannot fit into this machine"
-        from prunebook.estimates import check_memory
-        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
-
-    def load(self, progress: bool = True, **work: Any) -> tuple:
-        "Model and tokenizer. `work` goes to `check_memory`"
-        self.check_memory(**work)
-        return pb.load_model(**self.named(), progress=progress)
+    def load(self, progress: bool) -> tuple:
+        "Model and tokenizer"
+        return pb.load_model(self.model, **self.how, progress=progress)
 
 @dataclass
 class _Texts:
@@ -217,7 +165,7 @@ class _Lengths:
 def _similarity(
     source: _Source, texts: _Texts, lengths: _Lengths, *,
     out: str,                  # folder for the results; written completely or not at all
-    until_certain: tuple[int, ...] | None = None,  # stop when blocks of these sizes are certain (default: 1, 2, …)
+    until_certain: Sequence[int] | None = None,  # stop when blocks of these sizes are certain
     tolerance: float = 0.002,  # with --until-certain: differences of distance that do not matter
     force: bool = False,       # replace the folder if it is there
     resume: bool = False,      # resume an interrupted run of the same command
@@ -226,22 +174,20 @@ def _similarity(
     "Measure the angular distance of every block of layers, in one pass."
     from prunebook.paper.reproduce import write_distances
     from prunebook.similarity.stopping import StoppingRule
-    place, main = Path(os.path.abspath(out)), not process().rank
-    asked = dict(command='similarity', model=public_name(source.model), texts=public_name(texts.texts),
-                 n_texts=texts.n_texts, max_length=lengths.max_length, until_certain=until_certain,
-                 tolerance=tolerance, dtype=source.dtype, bits=source.bits)
-    work = place.with_name(place.name + '.unfinished')
-    with work_folder(place, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
-        depth, docs = source.config(lengths.max_length).num_hidden_layers, texts.read('calibration', progress)
-        sizes = until_certain or [2**i for i in range(depth.bit_length()) if 2**i <= depth // 2]
-        until = None if until_certain is None else StoppingRule(sizes, tolerance=tolerance)
-        if until: until.check(depth)
-        model, tok = source.load(progress, command='similarity', **vars(lengths))
+    work, main = Path(os.path.abspath(out) + '.unfinished'), not process().rank
+    asked = dict(command='similarity', model=source.model, **source.how, **vars(texts), max_length=lengths.max_length,
+                 until_certain=until_certain, tolerance=tolerance)
+    with work_folder(out, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
+        config = source.check('similarity', lengths.max_length, **vars(lengths))
+        docs = texts.read('calibration', progress)
+        until = None if until_certain is None else StoppingRule(until_certain, tolerance=tolerance)
+        if until: until.check(config.num_hidden_layers)
+        model, tok = source.load(progress)
         dist = pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress, until=until,
                                   every=32 if until else 128, partial=work/'state')
         if not main: return {}
         write_distances(dist, work)
-        for o in ('state', 'asked.json'): (work/o).unlink(missing_ok=True)
+        (work/'state').unlink(missing_ok=True)
     best = dist.best_blocks()[['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']]
     return dict(out=out, texts=int(dist.count), depth=dist.depth, best_blocks=best.to_dict('records'))
 
@@ -269,12 +215,12 @@ def _prune(
     gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
     strategy: str = 'similarity',  # how to choose them: STRATEGIES
+    options: dict | None = None,   # of the strategy, as JSON such as '{"seed": 1}'
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
     in_memory: bool = False,       # load the model and save the rest, instead of copying bytes from file to file
     force: bool = False,           # replace the folder if it is there
-    progress: bool = True,
-    **options: Any
+    progress: bool = True
 ):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     from prunebook.model.loading import own_type
@@ -285,11 +231,12 @@ def _prune(
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'))
-    load = cache(partial(source.load, progress, **vars(lengths)))
+    check(or_none(instance(dict, 'an object of JSON')), options=options)
+    load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
         docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
-        source.config(lengths.max_length)
+        source.check('evaluate', lengths.max_length, **vars(lengths))
         model, tok = load()
         if 'distances' in needs:
             return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
@@ -298,7 +245,7 @@ def _prune(
     with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
         folder = checkpoint_folder(source.model, revision=source.revision)
         config, depth = read_json(folder/'config.json'), config_depth(folder)
-        how = options | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
+        how = (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
         if drop: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
@@ -311,6 +258,7 @@ def _prune(
             from prunebook.paper.runs import measured_cut
             noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
+            source.check('evaluate')
             model, tok = load()
             pb.save_pruned(own_type(pb.prune_model(model, plan, inplace=True, record=noted)), tok, tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
@@ -337,8 +285,7 @@ def _check(
     if claims:
         from prunebook.paper.runs import read_record
         read_record(claims)
-    if not files_only and os.path.isdir(folder):
-        _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
+    if not files_only: _check_memory(folder, force_memory)
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
     if claims and not problems:
@@ -350,6 +297,10 @@ def _check(
         found |= dict(sound=found['sound'] and all(o.right for o in served), serving={o.stack: o.row() for o in served})
     return found
 
+def _check_memory(folder, force):
+    from prunebook.estimates import check_memory
+    if os.path.isdir(folder) and not force: check_memory(folder, 'check', 'float32')
+
 @command('prunebook export pruned pruned.gguf --type q8_0')
 def _export(
     folder: str,                # a checkpoint, pruned or not
@@ -360,7 +311,7 @@ def _export(
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     "Write a checkpoint as a GGUF file for llama.cpp, run it, and keep it only if it computes the same."
-    if os.path.isdir(folder): _Source(folder, 'float32', force_memory=force_memory).check_memory('check')
+    _check_memory(folder, force_memory)
     return pb.export_gguf(folder, out, type, force)
 
 # %% ../nbs/reference/cli.ipynb #f8fcdc93
@@ -392,14 +343,12 @@ def _heal(
     config = named_recipe(config, source.model, **recipe)
     config.check_teacher(teacher)
     docs = () if prompts else texts.read('healing', progress)
-    judge = judge_texts or ('demo' if text_assets(texts.texts) else None)
-    judged = _Texts(judge, column=texts.column).read('validation')[:n_judge] if judge and n_judge else []
-    judge = {f'{"C4" if judge == "demo" else public_name(judge)} validation loss': judged} if judged else {}
-    source.config(config.max_length)
-    source.check_memory('heal', recipe=config, teacher=teacher)
-    done = pb.heal_checkpoint(out=out, texts=docs, config=config, judge=judge, teacher=teacher, prompts=prompts,
-                              teacher_folder=teacher_folder, resume=resume, force=force, progress=progress,
-                              reads=[texts.texts, judge_texts], **source.named('model'))
+    name = judge_texts or ('demo' if text_assets(texts.texts) else None)
+    judge = _Texts(name, column=texts.column).read('validation')[:n_judge] if name and n_judge else None
+    source.check('heal', config.max_length, recipe=config, teacher=teacher)
+    judge = judge and {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
+    done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, prompts, teacher_folder, resume, force,
+                              progress, [texts.texts, judge_texts], **source.how)
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
                 seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
@@ -449,18 +398,19 @@ def _evaluate(
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
     from prunebook.evaluation.tasks import judged_on, ready_tasks
     check(whole(1), max_length=lengths.max_length)
-    beside = [k for k, o in pb.TASKS.items() if o.kind == 'parent']
-    needy = [o for o in tasks or () if o.partition(':')[0] in beside and not parent]
-    refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'),
-           (column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
-    tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(beside if parent else [])]
+    refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
+    tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
     ready = ready_tasks(tasks, n_questions, n_texts, sources)
+    needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
+    refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'))
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
     def scored(name, place):
-        model, tok = replace(source, model=name).load(progress, teacher=parent, **vars(lengths))
+        own = replace(source, model=name)
+        own.check('evaluate', teacher=parent, **vars(lengths))
+        model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
         scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, save=place, parent=guide, progress=progress)
         return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
@@ -505,11 +455,13 @@ def _sweep(
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
             'Leave it out, or set bits in the recipe of healing (--recipe).'))
     dist = pb.LayerDistances.load(distances) if distances else None
-    check_sweep(grid, source.config().num_hidden_layers, out, 'main', dist, [source.model, distances, config])
-    workers = None if ray is None else Cluster(''.join(ray) or None, gpus_per_task=gpus_per_task, load=source.named())
-    if workers: check_cluster(workers)  # before anything is loaded
     work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
-    model, tok = source.load(progress, max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work)
+    depth = source.check(max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work).num_hidden_layers
+    check_sweep(grid, depth, out, 'main', dist, [source.model, distances, config])
+    workers = None if ray is None else Cluster(''.join(ray) or None, gpus_per_task=gpus_per_task,
+                                               load=dict(name=source.model) | source.how)
+    if workers: check_cluster(workers)  # before anything is loaded
+    model, tok = source.load(progress)
     table = pb.sweep(model, tok, grid, out, dist, progress=progress, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
     run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
@@ -526,8 +478,8 @@ class _Demo(_Source):
 def _reproduce(source: _Demo, **given):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     from prunebook.paper.reproduce import PRESETS
-    if preset := PRESETS.get(given['preset']): source.check_memory('heal', recipe=preset.healing)
-    run = pb.reproduce(**given, **source.named('model'))
+    if preset := PRESETS.get(given['preset']): source.check('heal', recipe=preset.healing)
+    run = pb.reproduce(source.model, **given, **source.how)
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
@@ -558,24 +510,22 @@ def _verify(
     return verify_runs(run, minutes, seed, claim=claim, row=row, model=model, progress=progress)
 
 # %% ../nbs/reference/cli.ipynb #a1ff6f8b
-@command('prunebook estimate demo')
+@command('prunebook estimate demo', like='estimates:estimate')
 def _estimate(
     model: str,                  # MODELS, a hub id or a folder
     recipe: _Changes[HealingConfig], *,
     config: str = 'packed',      # recipe of healing, as in `prunebook heal`
-    dtype: str = 'auto',         # type of the weights
-    bits: int | None = None,     # as in the other commands
-    revision: str | None = None, # revision of a model on the hub
-    gpu_gb: float | None = None, # judge for a GPU with so much memory, such as 24, instead of this machine
-    progress: bool = True
+    progress: bool = True,
+    **given
 ):
     "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
     from prunebook.estimates import memory_gb, model_size
     from prunebook.healing.recipes import named_recipe
-    size, recipe = model_size(model, revision, progress), named_recipe(config, model, **recipe)
-    table = pb.estimate(size, dtype, bits, batch_tokens=recipe.batch_tokens, recipe=recipe, gpu_gb=gpu_gb)
-    stored, have = {k: round(v / 1e9, 3) for k, v in size.stored.items()}, dict(GPU=gpu_gb) if gpu_gb else memory_gb()
-    return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters, stored_gb=stored,
+    size, recipe = model_size(model, given['revision'], progress), named_recipe(config, model, **recipe)
+    table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
+    have = dict(GPU=given['gpu_gb']) if given['gpu_gb'] else memory_gb()
+    return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
+                stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
                 memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))
 
 @command('prunebook assets --fetch demo')
@@ -590,6 +540,43 @@ def _assets(
     return dict(cache=str(assets.cache_dir()), assets=[dict(
         name=a.name, kind=a.kind, title=a.title, licence=a.licence, third_party='yes' if a.third_party else 'no',
         mb=round(a.size_mb), fetched='yes' if a.fetched else 'no') for a in assets.ASSETS.values()])
+
+# %% ../nbs/reference/cli.ipynb #parserco
+class _Parser(argparse.ArgumentParser):
+    "argparse, with one line for an error"
+    def error(self, message: str):
+        self.exit(2, printable(f'{self.prog}: {message}. See {self.prog} --help.\n'))
+
+def parser(
+    name: str | None = None  # The command whose arguments are needed: the help of all would import large libraries
+) -> _Parser:
+    "The parser of the command line"
+    p = _Parser('prunebook', description='Remove whole layers from a language model: measure, prune, heal, evaluate. '
+                'Layers count from 0.', epilog='example: prunebook reproduce --preset quick')
+    p.add_argument('--version', action='version', version=f'prunebook {pb.__version__}')
+    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
+    registry = '`?\\b(' + '|'.join([*_REGISTRIES, 'MODELS', 'TEXTS']) + ')\\b`?'  # in a help, for its names
+    for k, run in COMMANDS.items():
+        text = ' '.join((run.__doc__ or '').split())
+        s = sub.add_parser(k, help=text.replace('%', '%%'), description=text, epilog=f'example: {run.example}',
+                           allow_abbrev=False)
+        for option, o in _options(run).items() if k == name else ():
+            text = re.sub(registry, lambda m: _names(m[1]), o.help)
+            text, usual = text.replace('if `None`', 'by default').replace('`None`', 'the default'), o.default
+            if isinstance(usual, tuple): usual = ' '.join(map(str, usual))
+            if usual not in (MISSING, None, False, '') and 'default:' not in text: text += f' (default: {usual})'
+            how = dict(help=text.replace('%', '%%'), default=None if o.default is MISSING else o.default)
+            word = next((t for t in _TYPES if re.search(rf'\b{t}\b', o.kind)), 'str')
+            many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
+            if 'bool' in o.kind: how |= dict(action=argparse.BooleanOptionalAction if usual is None else 'store_true')
+            else:
+                how |= dict(action=_Numbers) if many and word == 'int' else dict(type=_TYPES[word])
+                how |= dict(nargs=many, metavar=dict(int='N', float='X').get(word, option.upper()))
+            if o.place: s.add_argument(option, **how | dict(nargs=many if o.default is MISSING else '?'))
+            else: s.add_argument(f'--{option.replace("_", "-")}', **how, required=o.default is MISSING)
+        s.add_argument('--json', action='store_true', help='print the result as JSON')
+        s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
+    return p
 
 # %% ../nbs/reference/cli.ipynb #199f7e45
 def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
@@ -607,11 +594,6 @@ def _lines(found: dict[str, Any], indent: str = '') -> Iterator[str]:
             yield from (f'{indent}  {" ".join(o.rjust(w) for o, w in zip(line, widths))}' for line in cells)
         else: yield f'{indent}{k}: {v}'
 
-def _plain_json(found: dict[str, Any]) -> dict[str, Any]:
-    "What JSON can hold: numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN"
-    plain = lambda o: o.item() if hasattr(o, 'item') else list(o) if isinstance(o, range) else str(o)
-    return json.loads(json.dumps(found, default=plain), parse_constant=lambda o: None)
-
 def _say(text: str, file: Any, end: str = '\n') -> bool:
     "Print to a stream that may be closed, full or unable to show a letter. Was it written? Raises nothing"
     encoding = getattr(file, 'encoding', None) or 'utf-8'
@@ -623,9 +605,8 @@ def _say(text: str, file: Any, end: str = '\n') -> bool:
     return True
 
 # %% ../nbs/reference/cli.ipynb #95d23de7
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    "Inside the `with`, the first SIGINT or SIGTERM raises `KeyboardInterrupt`; the list holds the signals that came"
+def _stoppable() -> list[int]:
+    "From now on, the first SIGINT or SIGTERM raises `KeyboardInterrupt`. The list will hold the signals that came"
     came: list[int] = []
     def stop(number, frame):
         inside = frame
@@ -634,20 +615,9 @@ def _interruptible() -> Iterator[list[int]]:
         if inside: return threading.Timer(.1, os.kill, [os.getpid(), number]).start()
         came.append(number)
         if len(came) == 1: raise KeyboardInterrupt
-    if threading.current_thread() is not threading.main_thread(): return (yield came)  # only there can they be received
-    numbers = [o for o in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(o) is not signal.SIG_IGN]
-    before = {o: signal.signal(o, stop) for o in numbers}
-    try: yield came
-    finally:
-        for o, handler in before.items(): signal.signal(o, handler or signal.SIG_DFL)
-
-def _end(code):
-    "End the process after a signal, which may have come as a library gave a thread work that it now waits for forever"
-    late = threading.Timer(20, os._exit, [code])
-    late.daemon = True
-    late.start()
-    atexit._run_exitfuncs()
-    os._exit(code)
+    for o in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(o) is not signal.SIG_IGN: signal.signal(o, stop)
+    return came
 
 # %% ../nbs/reference/cli.ipynb #99a7a2f9
 _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
@@ -660,14 +630,15 @@ def _run(args):
     quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not args.progress: quiet['TQDM_DISABLE'] = '1'
     with patch.dict(os.environ, quiet | dict(os.environ)):
-        for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):  # other libraries trip over an empty one
-            if not os.environ.get(k): os.environ.pop(k, None)
         logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
         for k in ('model', 'other', 'teacher', 'parent'):  # before libraries are imported: is it here, or on a hub?
             if (name := getattr(args, k, None)) is not None and name not in pb.ASSETS:
                 find_model(name, revision=getattr(args, 'revision', None) if k == 'model' else None)
         found = _call(COMMANDS[args.command], args)
-    text = json.dumps(_plain_json(found), indent=1) if args.json else '\n'.join(_lines(found))
+    if args.json:  # numpy's numbers as Python's, paths as text, and `None` in place of infinity and NaN
+        plain = lambda o: o.item() if hasattr(o, 'item') else list(o) if isinstance(o, range) else str(o)
+        text = json.dumps(json.loads(json.dumps(found, default=plain), parse_constant=lambda o: None), indent=1)
+    else: text = '\n'.join(_lines(found))
     if not _say(text, sys.stdout): raise PrunebookError('cannot write the result to stdout. Is its disk full?')
     if 'rejected' in found: return 5
     if 'verdict' in found: return dict(confirmed=0, rejected=1).get(found['verdict'], 3)
@@ -679,29 +650,25 @@ def main(
 ) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 130, 143: interrupted, by SIGTERM
     "Entry point of `prunebook`"
     from prunebook.data.texts import out_of_memory
+    came = _stoppable() if argv is None else []
     words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
     def complain(why, code=2):
         _say(f'{f"prunebook {args.command}".strip()}: {" ".join(redact(str(why)).split())}', sys.stderr)
         return code
-    with _interruptible() as came:
-        try:
-            if bad := [o for o in words if '\0' in o or any('\ud800' <= c <= '\udfff' for c in o)]:
-                parser().error(f'the argument {bad[0]!r} is not UTF-8 or contains a null character. Rename the file')
-            args = parser(words[0] if words else None).parse_args(words)
-            code = _run(args)
-        except BaseException as e:
-            if came or isinstance(e, KeyboardInterrupt):
-                kept = getattr(args, 'save', None)
-                left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(args.command, 'Nothing was written.')
-                code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
-            elif isinstance(e, SystemExit):  # of the parser, which has said why
-                code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
-            elif isinstance(e, (PrunebookError, OSError, UnicodeError)): code = complain(e)
-            elif out_of_memory(e): code = complain('out of memory. Give fewer tokens at once, fewer bits, or a larger '
-                                                   'machine. `prunebook estimate` shows how much you need.')
-            else: raise
-    if argv is None:
-        for o in (signal.SIGINT, signal.SIGTERM):  # the work is done and said
-            with suppress(ValueError): signal.signal(o, signal.SIG_IGN)
-        if came: _end(code)
+    try:
+        args = parser(words[0] if words else None).parse_args(words)
+        code = _run(args)
+    except BaseException as e:
+        if came or isinstance(e, KeyboardInterrupt):
+            kept = getattr(args, 'save', None)
+            left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(args.command, 'Nothing was written.')
+            code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
+        elif isinstance(e, SystemExit):  # of the parser, which has said why
+            code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
+        elif isinstance(e, (PrunebookError, OSError, UnicodeError)): code = complain(e)
+        elif out_of_memory(e): code = complain('out of memory. Give fewer tokens at once, fewer bits, or a larger '
+                                               'machine. `prunebook estimate` shows how much you need.')
+        else: raise
+    if came: os._exit(code)  # at once: a thread may wait forever for work that the signal kept from it
+    came.append(0)           # the work is done and said: no signal counts any more
     return code

@@ -10,16 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
 import fcntl
 
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
-           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'atomic_write', 'read_json', 'Rule', 'whole',
-           'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'lock', 'keep_apart',
+           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'Rule',
+           'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'keep_apart',
            'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
-           'work_folder', 'goes_on', 'Process', 'process']
+           'work_folder', 'Process', 'process']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -87,8 +87,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if not of_disk and not _disk_words.search(str(e)): raise
         file, place = getattr(e, 'filename', None), os.path.dirname(os.path.abspath(path))
         elsewhere = isinstance(file, str) and not os.path.abspath(file).startswith(place)
-        why = f'{f"cannot open {file}" if elsewhere else f"cannot write {path}"}: '
-        raise PrunebookError(f'{why}{getattr(e, "strerror", None) or first_line(e)}.') from None
+        what = f'open {file}' if elsewhere else f'write {path}'
+        raise PrunebookError(f'cannot {what}: {getattr(e, "strerror", None) or first_line(e)}.') from None
 
 # %% ../nbs/reference/core.ipynb #061a02bf
 def digest(*parts: Any) -> str:
@@ -132,8 +132,10 @@ def sync(path: str | Path) -> None:
     finally: os.close(fd)
 
 @contextmanager
-def _locked(path, kind, wait):
-    "The file `.NAME.kind` beside `path`, open for this process alone; at the end it is removed if it is still there"
+def lock(path: str | Path, wait: bool = False, kind: str = 'lock') -> Iterator[IO[bytes]]:
+    """Inside the `with`, the file `.NAME.kind` beside `path` is open here alone. At the end it is removed if it is
+    still there. Raises `PrunebookError` if another process or thread holds it, or waits"""
+    path = Path(os.path.abspath(path))
     file = path.with_name(f'.{path.name}.{kind}')
     def ours():
         with suppress(FileNotFoundError): return os.path.samestat(os.lstat(file), os.fstat(f.fileno()))
@@ -152,14 +154,13 @@ def _locked(path, kind, wait):
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
     "A file that is there whole or not at all, also after a power cut. Raises `PrunebookError` if it cannot be written"
-    path = Path(path)
-    with disk_errors(path), _locked(path, 'tmp', wait=True) as f:
+    with disk_errors(path), lock(path, wait=True, kind='tmp') as f:
         f.truncate(0)
         f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
         sync(f.name)
         os.replace(f.name, path)
-        sync(path.parent)
+        sync(Path(f.name).parent)
 
 def read_json(file: str | Path, most_mb: int = 16) -> dict[str, Any]:
     "A JSON file that holds one object. Raises `PrunebookError` for anything else, pipes, and more than `most_mb`"
@@ -240,12 +241,6 @@ class Settings:
         return replace(self, **changes)
 
 # %% ../nbs/reference/core.ipynb #fefd5c38
-@contextmanager
-def lock(path: str | Path, wait: bool = False) -> Iterator[None]:
-    """Inside the `with`, no other process holds the lock of the place `path`, which stands beside it. Raises
-    `PrunebookError` if another does, or waits for it, and for other threads"""
-    with _locked(Path(os.path.abspath(path)), 'lock', wait): yield
-
 def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
     """Raises `PrunebookError` if `out`, which is written, is, holds or lies in something that is read, also by another
     name. Names that are no local path are ignored"""
@@ -302,12 +297,11 @@ def _delete(path):
     shutil.rmtree(path, ignore_errors=True)
 
 def recover(out: Path) -> None:
-    "Put back or clear away what a process left that died while it wrote `out`, whose lock is held"
+    "Put back or clear away what is left of writing `out`, whose lock is held: here, or by a process that died"
     if (old := _beside(out, 'old')).exists():
         if _is_free(out): old.rename(out)  # onto nothing, or onto an empty folder
         else: discard(old, out)
     for new in out.parent.glob(glob.escape(_beside(out, 'new-').name) + '*'): _delete(new)
-    if not out.with_name(out.name + '.unfinished').exists(): _beside(out, 'asked').unlink(missing_ok=True)
 
 def sync_tree(folder: Path) -> None:
     "Wait until everything below `folder` is on the disk"
@@ -320,20 +314,13 @@ def _put(new, out, force, reads):
     "Put the finished folder `new` at `out`. At every moment a whole folder stands there, or `recover` puts one there"
     free_place(out, force, reads)
     sync_tree(new)
-    old = _beside(out, 'old')
-    try:
-        if force and not _is_free(out): out.rename(old)
-        new.rename(out)  # refused by the system if somebody has filled `out` meanwhile
-    except BaseException:
-        if old.exists() and _is_free(out): old.rename(out)
-        raise
-    sync(out.parent)
-    if old.exists(): discard(old, out)
+    if force and not _is_free(out): out.rename(_beside(out, 'old'))
+    new.rename(out)  # refused by the system if somebody has filled `out` meanwhile
     sync(out.parent)
 
 @contextmanager
 def _own_place(out, force, reads):
-    "Inside the `with`, `out` is locked, cleaned up, and free for a new folder"
+    "Inside the `with`, `out` is locked, cleaned up, and free for a new folder. Cleans up at the end too"
     out = free_place(out, force, reads)
     with disk_errors(out):
         missing = [p for p in out.parents if not p.exists()]
@@ -341,7 +328,8 @@ def _own_place(out, force, reads):
         for p in missing: sync(p.parent)
         with lock(out):
             recover(out)
-            yield free_place(out, force, reads)
+            try: yield free_place(out, force, reads)
+            finally: recover(out)
 
 # %% ../nbs/reference/core.ipynb #af2b8f6d
 @contextmanager
@@ -349,61 +337,54 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
     """A folder to fill that appears at `out` whole, or after an exception not at all. Arguments and errors as in
     `free_place`"""
     with _own_place(out, force, reads) as out:
-        holder = _beside(out, f'new-{secrets.token_hex(4)}')  # its other content: locks and folders of nested work
-        (new := holder/out.name).mkdir(parents=True)
-        try:
-            yield new
-            _put(new, out, force, reads)
-        finally: _delete(holder)
+        new = _beside(out, 'new-work')/out.name  # beside it, locks and folders of nested work
+        new.mkdir(parents=True)
+        yield new
+        _put(new, out, force, reads)
 
 # %% ../nbs/reference/core.ipynb #a39909c0
-def _request(out):
-    "What unfinished work at `out` was asked. The copy inside is for work that was moved here from another place"
-    work = Path(f'{out}.unfinished')
-    files = (_beside(out, 'asked'), work/'asked.json') if work.exists() else ()
-    return next((read_json(o) for o in files if o.is_file()), None)
-
 @contextmanager
-def work_folder(out: str | Path, asked: dict[str, Any], resume: bool = False, force: bool = False,
-                reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict) -> Iterator[Path]:
-    """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it, the request, is
-    yours to keep or delete. `resume` goes on if the same was asked, as far as it `counts`. `force` replaces what is at
-    `out`, and without `resume` throws unfinished work away. An exception that comes before anything is in it leaves no
-    folder. Raises `PrunebookError` if other work is there"""
-    keep_apart(work := Path(os.path.abspath(out) + '.unfinished'), reads)
-    asked = json.loads(text := json.dumps(asked, indent=1) + '\n')
-    with _own_place(out, force, reads) as out:
-        record, new = _beside(out, 'asked'), _beside(out, 'new-work')
+def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = False, force: bool = False,
+                reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
+                ) -> Iterator[Path]:
+    """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it is the request, and
+    with `keep` stays. `resume` goes on if the same was asked, as far as it `counts`, or gives `out` itself if that is
+    finished and kept its request. `None`: if the same was asked. `force` replaces what is at `out`, and without
+    `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Raises
+    `PrunebookError` if other work is there"""
+    out, asked = Path(os.path.abspath(out)), json.loads(json.dumps(asked))
+    keep_apart(work := Path(f'{out}.unfinished'), reads)
+    def check_same(place):
+        was, now = counts(read_json(place/'asked.json')), counts(asked)
+        other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
+        more = f' with other settings: {other}' if other else ''
+        refuse((other or not resume, f'{place} holds earlier work{more}. Go on with the same settings (--resume), or '
+                'throw it away (--force).'))
+    if keep and resume and not force and (out/'asked.json').exists():
+        with lock(out):
+            recover(out)
+            check_same(out)
+            yield out
+        return
+    with _own_place(out, force, reads):
         if work.exists() or work.is_symlink():
-            was = _request(out)
-            refuse((was is None or work.is_symlink() or not work.is_dir(),
+            refuse((work.is_symlink() or not (work/'asked.json').is_file(),
                     f'{work} was not made by prunebook. Move it away, or choose another folder.'))
+            if resume is None: resume = counts(read_json(work/'asked.json')) == counts(asked)
             if force and not resume: discard(work, out)
-            else:
-                was, now = counts(was), counts(asked)
-                other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-                more = f', and was started with other settings: {other}' if other else ''
-                refuse((not resume or other, f'{work} holds work that was interrupted{more}. Resume it with the same '
-                        'settings (--resume), or throw it away (--force).'))
+            else: check_same(work)
         try:
             if not work.exists():
-                atomic_write(record, text)  # the work may do as it likes in its own folder
-                new.mkdir()
-                (new/'asked.json').write_text(text)
+                (new := _beside(out, 'new-work')).mkdir()
+                (new/'asked.json').write_text(json.dumps(asked, indent=1) + '\n')
                 new.rename(work)
             yield work
             for p in sorted(work.rglob('.*')):  # of work inside that was killed
                 if re.fullmatch(r'\.+.*\.(lock|tmp|prunebook-.*)', p.name): _delete(p)
             _put(work, out, force, reads)
+            if not keep: (out/'asked.json').unlink(missing_ok=True)
         finally:
-            _delete(new)
-            if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: _delete(work)
-            if not work.exists(): record.unlink(missing_ok=True)
-
-def goes_on(out: str | Path, asked: dict[str, Any]) -> bool:
-    "Is there unfinished work at `out` that was started with the same request?"
-    try: return _request(Path(os.path.abspath(out))) == json.loads(json.dumps(asked))
-    except PrunebookError: return False
+            if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: discard(work, out)
 
 # %% ../nbs/reference/core.ipynb #2429b3a9
 class Process(NamedTuple):

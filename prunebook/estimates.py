@@ -46,27 +46,23 @@ class Size:
         "Parameters of the whole model"
         return self.layers + self.others
 
-# %% ../nbs/reference/estimates.ipynb #6f39ab70
-def _hub_shapes(name, revision):
-    from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
-    with suppress(Exception):  # whole, in the cache?
-        here = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        return read_json(here/'config.json'), read_tensors(here)
-    with explained(f'{name}: there is no such folder, and the hub gives no headers of it either', allowed_models()):
-        config = read_json(hf_hub_download(name, 'config.json', revision=revision))
-        files = get_safetensors_metadata(name, revision=revision).files_metadata
-    return config, [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
-                    for f, m in files.items() for k, t in m.tensors.items()]
-
 # %% ../nbs/reference/estimates.ipynb #e5202819
 def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
     """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
     Raises `PrunebookError` if its config or headers cannot be"""
     path, gguf = find_model(str(name), progress, revision=revision)
     refuse((gguf, f'{name}: only checkpoints in safetensors are estimated. Load the model and save it first.'))
-    folder = Path(path)
-    config, tensors = ((read_json(folder/'config.json'), read_tensors(folder)) if folder.is_dir()
-                       else _hub_shapes(path, revision))
+    def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
+    if Path(path).is_dir(): config, tensors = read(Path(path))
+    else:
+        from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
+        try: config, tensors = read(Path(snapshot_download(path, revision=revision, local_files_only=True)))
+        except Exception:  # it is not whole in the cache
+            with explained(f'{path}: there is no such folder, and the hub gives no headers of it', allowed_models()):
+                config = read_json(hf_hub_download(path, 'config.json', revision=revision))
+                files = get_safetensors_metadata(path, revision=revision).files_metadata
+            tensors = [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
+                       for f, m in files.items() for k, t in m.tensors.items()]
     (text, depth), stored = decoder_config(config), Counter()
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
@@ -195,21 +191,22 @@ SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix produc
 
 def estimate(
     model: str | Size,                    # As in `load_model`, or a `Size`
-    dtype: str = 'auto',                  # As in `load_model`
-    bits: int | None = None,              # As in `load_model`
+    dtype: str = 'auto',                  # Type of the weights
+    bits: int | None = None,              # 4 or 8: quantised; 16 or 32: bfloat16 or float32
     n_texts: int = 256,                   # Documents that are measured or evaluated
     max_length: int = 512,                # Tokens of each
     batch_tokens: int | None = None,      # As in `batches`
     recipe: HealingConfig | None = None,  # Of healing; `QUICK`, the command line's own, if `None`
     speed: float | None = None,           # 1e12 operations a second; measured if `None`
-    revision: str | None = None,          # Of a model on the hub
-    gpu_gb: float | None = None           # Judge for a GPU with so much memory, instead of this machine
+    revision: str | None = None,          # Revision of a model on the hub
+    gpu_gb: float | None = None           # Judge for a GPU with so much memory, such as 24, not for this machine
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (not for another machine), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
     from prunebook.healing.recipes import QUICK
     check_precision(dtype, bits)
-    check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1)
+    check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1,
+          speed=speed or 1)
     size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK
     if gpu_gb:
         if dtype == 'auto': dtype = 'own'

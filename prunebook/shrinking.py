@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
-from .core import goes_on, keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
+from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
 from .core import sync_tree, whole, work_folder
 from .data.texts import text_assets
 from .estimates import check_memory, layer_sizes, model_size
@@ -160,7 +160,7 @@ def shrink(
                  texts=digest(texts, judge), serve=list(serve), gguf=gguf, recipe=digest(asdict(given)),
                  minutes=minutes, tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
                  load=str(sorted(kwargs.items())))
-    with work_folder(out, asked, goes_on(out, asked), force, [model, data]) as work:
+    with work_folder(out, asked, None, force, [model, data]) as work:
         whole, tok = pb.load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         recipe = _fits(recipe, texts, tok, min(2048, _window(whole)))
@@ -189,7 +189,7 @@ def shrink(
         shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
         sync_tree(work)  # before what an interrupted call goes on from is deleted
         discard(work/'healing', out)  # in one step: half of it could not be resumed
-        for o in ('steps.json', 'cuts.json', 'table.json', 'asked.json'): (work/o).unlink(missing_ok=True)
+        for o in ('steps.json', 'cuts.json', 'table.json'): (work/o).unlink(missing_ok=True)
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
             work.rename(rejected)

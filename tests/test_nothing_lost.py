@@ -37,7 +37,7 @@ def do_new(out, **kw):
     with new_folder(out, **kw) as folder: work(folder)
 
 def do_work(out, **kw):
-    with work_folder(out, ASKED, **kw) as folder: work(folder)
+    with work_folder(out, ASKED, keep=True, **kw) as folder: work(folder)
 
 STAGES = dict(
     absent=lambda out: None,
@@ -180,7 +180,7 @@ def test_full_disk(do, kb, disk):
     try: do(out, force=True)
     except PrunebookError as e:
         assert 'cannot write' in str(e) and 'space' in str(e)
-        assert tree(out) == OLD and set(beside(out)) <= {'out', 'out.unfinished', '.out.prunebook-asked'}
+        assert tree(out) == OLD and set(beside(out)) <= {'out', 'out.unfinished'}
     disk.change('size=400k')
     do(out, force=True)
     assert is_new(tree(out), do) and beside(out) == ['out']

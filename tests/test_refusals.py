@@ -32,9 +32,10 @@ prune demo {out} --n 40 --strategy greedy                    | 40
 prune demo {out} --n 40 --in-memory                          | 40
 prune demo {out}                                             | --drop
 prune demo {out} --drop 3 --params 1e4                       | --drop
-prune demo {out} --drop 3 --k 2                               | option k
+prune demo {out} --drop 3 --options {{"k":2}}                 | option k
 prune demo {out} --drop 9-3                                  | 9-3
-prune demo {out} --n 2 --k 2                                 | option k
+prune demo {out} --n 2 --options {{"k":2}}                    | option k
+prune demo {out} --n 2 --options 3                           | 3
 prune demo {out} --speedup nan                               | nan
 prune demo {out} --params 1e9x                               | 1e9x
 prune demo {out} --gb 100                                    | 100
@@ -54,7 +55,7 @@ prune demo {out} --n 2 --max-length 99999                    | 99999
 prune demo {out} --n 2 --batch-tokens 0                      | 0
 prune demo {out} --n 2 --distances {folder}                  | distances
 prune demo {out} --n 2 --strategy magic                      | magic
-prune demo {out} --n 2 --strategy keep_last --k 40           | 40
+prune demo {out} --n 2 --strategy keep_last --options {{"k":40}} | 40
 prune demo {out} --n 2 --serve moon                          | moon
 prune demo {full} --n 2                                      | full
 shrink demo {out} --drop 40                                  | 40
@@ -186,6 +187,8 @@ report {missing}                                             | missing.jsonl
 estimate {missing}                                           | missing.jsonl
 estimate demo --bits 3                                       | 3
 estimate demo --gpu-gb -1                                    | -1
+estimate demo --n-texts 0                                    | 0
+estimate demo --speed -1                                     | -1
 estimate demo --config {missing}                             | missing.jsonl
 estimate demo --steps 0                                      | 0
 assets --fetch poetry                                        | poetry
@@ -204,6 +207,7 @@ def places(tmp_path_factory):
     "Files of one's own, and one that is not there. Also what is not timed: imports, and the demo in the cache"
     import datasets, pandas, peft, torch, transformers  # noqa: F401
     import prunebook.healing.trainer, prunebook.paper.sweep, prunebook.serving.stacks, prunebook.paper.report  # noqa: F401
+    import prunebook.paper.reproduce  # noqa: F401
     from prunebook.model.assets import fetch
     for o in ('demo', 'c4', 'arc_easy'): fetch(o)
     folder = tmp_path_factory.mktemp('places')

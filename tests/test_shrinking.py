@@ -57,7 +57,7 @@ def test_goes_on_from_the_very_end(given, monkeypatch, at):
     def stop(folder, *rest, **kw):
         if rest and rest[0].name == 'out': raise KeyboardInterrupt
         if not rest and (Path(folder)/'adapter').is_dir():
-            (Path(folder)/'asked.json').unlink()
+            (Path(folder)/'asked.json').unlink(missing_ok=True)
             raise KeyboardInterrupt
         return real(folder, *rest, **kw)
     with monkeypatch.context() as m:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, digest, discard, disk_errors, first_line, lock, new_folder, process
-from ..core import public_name, read_json, recover, refuse, sync_tree, work_folder
+from ..core import PrunebookError, digest, discard, disk_errors, first_line, new_folder, process
+from ..core import public_name, refuse, sync_tree, work_folder
 from ..data.texts import out_of_memory
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
@@ -180,29 +180,15 @@ def _check_input(model, tokenizer, config, teacher, inplace):
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
 @contextmanager
-def _work_at(out, asked, resume, force, reads):
-    "`out` itself if this run is finished, or a work folder that comes to stand there"
-    if resume and not force and (out/'asked.json').exists():
-        with lock(out):
-            recover(out)
-            was, now = settings_that_count(read_json(out/'asked.json')), settings_that_count(asked)
-            other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-            refuse((other, f'{out} holds a run with other settings: {other}. Use the same, or choose another folder.'))
-            yield out
-    else:
-        with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
-            yield work
-            for o in ('checkpoints', 'teacher'): shutil.rmtree(work/o, ignore_errors=True)
-
-@contextmanager
 def _run_folder(out, asked, resume, force, reads):
     "Where the run works, the same folder in all processes; a temporary one if `out` is `None`"
     from prunebook.healing.trainer import on_first
     with ExitStack() as held:
         if out is None: yield Path(held.enter_context(tempfile.TemporaryDirectory()))
         else:
-            work = _work_at(Path(os.path.abspath(out)), asked, resume, force, reads)
-            yield on_first(lambda: held.enter_context(work))
+            work = work_folder(out, asked, resume, force, reads, settings_that_count, keep=True)
+            yield (place := on_first(lambda: held.enter_context(work)))
+            for o in ('checkpoints', 'teacher'): on_first(lambda: shutil.rmtree(place/o, ignore_errors=True))
             on_first(held.close)
 
 # %% ../../nbs/course/04_healing.ipynb #6d719386
@@ -332,7 +318,6 @@ def heal_checkpoint(
         if first:
             shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
             sync_tree(work)  # before what an interrupted run goes on from is deleted
-            (work/'asked.json').unlink(missing_ok=True)
             discard(work/'healing', out)  # in one step: half of it could not be resumed
     result.adapter = Path(os.path.abspath(out))/'adapter'
     return result

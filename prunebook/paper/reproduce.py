@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, digest, goes_on, process, public_name, refuse, work_folder
+from ..core import atomic_write, digest, process, public_name, refuse, work_folder
 from ..data.texts import text_assets
 from ..estimates import Size
 from ..healing.recipes import QUICK
@@ -118,7 +118,7 @@ def reproduce(
         yield
         seconds[name] = round(time.perf_counter() - start, 1)
 
-    with work_folder(out, asked, not force or goes_on(out, asked), force, reads) as work:
+    with work_folder(out, asked, None, force, reads) as work:
         from prunebook.paper.report import _html_page, _page_html, _run_pages  # torch comes with it
         with step('load the model'): whole, tok = pb.load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
@@ -148,7 +148,6 @@ def reproduce(
             body = _page_html('result', page, prose=True)
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
-        (work/'asked.json').unlink(missing_ok=True)
     return Path(out)
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):

@@ -92,7 +92,8 @@ def _main(argv, under, log, at, sign, said):
     # a shell's background job ignores Ctrl-C, and so would its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
     watch(under, at, log, sign)
-    sys.exit(main([str(o) for o in argv]))
+    sys.argv = ['prunebook', *map(str, argv)]  # as the command itself: only it receives signals
+    sys.exit(main())
 
 def start(argv, under, log, at=None, sign=signal.SIGKILL):
     "Start a command that is watched"
