@@ -1,4 +1,4 @@
-"Documents end in packed rows as they did in the model's own training"
+"Documents and conversations end in packed rows as they did in the model's own training"
 import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -51,6 +51,7 @@ FAMILIES = dict(
     mistral=(MISTRAL, '<S>', '</s>', '', '</s>', '</s>'),
     phi_3=(PHI_3, None, '<|endoftext|>', '<|user|> <|assistant|> <|end|> </s>', '<|end|>\n<|endoftext|>',
            '<|endoftext|>'))
+CHAT = [dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')]
 RECIPE = HealingConfig(steps=1, warmup=0, batch_size=1, max_length=16, packing='packed')
 
 
@@ -75,6 +76,19 @@ def packed(tok, text, packing='packed'):
 
 
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
+def test_a_conversation_ends_as_its_template_ends_it(given):
+    tok, chat_end = family(*given), given[4]
+    text = tok.apply_chat_template(CHAT, tokenize=False)
+    bos = tok.decode(tok('')['input_ids'])  # one, also where the template writes it as well
+    want = bos + text.removeprefix(bos)
+    assert text.endswith(f'It is 4.{chat_end}')
+    mark = chat_end.split('>')[0] + '>'
+    unfinished = text[:-len(chat_end)] + mark
+    for o in (text, text.rstrip(), text + '\n ', unfinished):  # whole, from a file of lines, cut after the turn
+        assert tok.decode(packed(tok, o)) == want, o
+
+
+@pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_a_document_ends_as_in_pre_training(given):
     tok, end = family(*given), given[5]
     assert tok.convert_ids_to_tokens(_document_end(tok)) == end
@@ -82,6 +96,15 @@ def test_a_document_ends_as_in_pre_training(given):
         want = tok(o)['input_ids']
         assert packed(tok, o) == want + [_document_end(tok)] * (want[-1] != _document_end(tok))
     assert packed(tok, 'The cat sat.', 'chunk')[-1] == tok.eos_token_id
+
+
+def test_the_demo_reads_no_end_of_a_turn_where_none_began(demo):
+    "Its EOS ends turns: it stood a second time behind every chat, and behind every document"
+    _, tok = demo
+    chat, end = tok.apply_chat_template(CHAT, tokenize=False), tok.convert_tokens_to_ids('<|endoftext|>')
+    turn = tok(chat)['input_ids']
+    assert packed(tok, chat) == packed(tok, chat.rstrip()) == turn and turn.count(tok.eos_token_id) == 3
+    assert packed(tok, 'The cat sat.') == [*tok('The cat sat.')['input_ids'], end]
 
 
 def test_the_command_packs_by_default():

@@ -5,8 +5,7 @@ of one cut on chats, documents, both, or C4: the loss on held-out documents and 
 four prompts, that the first token of the answer ends it, and how many of three short answers were lost. `loss_on` is
 what is learned of a chat: the assistant's part, all of it, or `text`: the chat is given as a rendered text. Rows are
 appended to nbs/results/stability.csv as they come; a row that is there is not measured again. 12x2x128 are 12 steps of
-2 rows of 128 tokens. The kept rows `eos twice` were made when EOS followed
-a rendered chat, and `text` when nothing did: today the end of a document does.
+2 rows of 128 tokens. The kept rows `eos twice` were made before chats ended as their template does.
 """
 import argparse
 import csv

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/healing/packing.ipynb #c7ace98a
 from __future__ import annotations
-import hashlib, os
+import hashlib, logging, os
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from functools import partial
@@ -13,10 +13,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, explained, printable, refuse
+from ..core import PrunebookError, explained, first_line, printable, refuse
 from ..model.stack import LayerStack, same_states
 from ..data.texts import as_texts, load_texts, messages_of, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents']
@@ -74,6 +76,25 @@ def _document_end(tokenizer):
     known = [vocabulary[o] for o in _DOCUMENT_ENDS if o in vocabulary]
     return known[0] if known and eos not in known else eos
 
+def _chat_end(tokenizer):
+    "The tokens that the chat template writes after an answer, from the first special one; none without a template"
+    if not getattr(tokenizer, 'chat_template', None): return []
+    said = [dict(role='user', content='QUESTION'), dict(role='assistant', content='ANSWER')]
+    try: after = tokenizer.apply_chat_template(said, tokenize=False).rpartition('ANSWER')[2]
+    except Exception as e:  # templates raise errors of their own
+        _log.warning('the chat template cannot render a question and its answer (%s). Conversations are packed as '
+                    'documents.', first_line(e))
+        return []
+    ids, special = tokenizer(after, add_special_tokens=False)['input_ids'], set(tokenizer.get_added_vocab().values())
+    return ids[next((i for i, o in enumerate(ids) if o in special), len(ids)):]
+
+def _ended(doc, tokenizer, chat_end, end):
+    "A conversation as its template ends it; any other document and the token `end`"
+    n = len(doc)
+    while n > 1 and not tokenizer.decode(doc[n-1:n]).strip(): n -= 1
+    if doc[n-1] in chat_end: return doc[:n-1] + chat_end[chat_end.index(doc[n-1]):]
+    return doc if end is None or doc[-1] == end else [*doc, end]
+
 # %% ../../nbs/reference/healing/packing.ipynb #packing3
 def _joined(docs):
     "Documents one after another, and where each begins and ends"
@@ -107,7 +128,8 @@ def training_rows(
         if packed:
             Random(recipe.seed).shuffle(docs)
             end = _document_end(tokenizer) if recipe.packing == 'packed' else tokenizer.eos_token_id
-            docs = [o if end in (None, o[-1]) else [*o, end] for o in docs]
+            chat_end = _chat_end(tokenizer)
+            docs = [_ended(o, tokenizer, chat_end, end) for o in docs]
         flat, starts = _joined(docs)
         ends = np.arange(0, len(flat) + 1, recipe.max_length) if packed else starts
         if packed and bos is not None: flat[ends[:-1]] = bos
