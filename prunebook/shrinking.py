@@ -137,22 +137,17 @@ def shrink(
     revision: str | None = None,  # Revision of a model on the hub
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
-    """A pruned, healed, judged and checked model in one call. An interrupted call with the same arguments goes on where
-    it stopped. A model that fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what
-    cannot succeed"""
+    """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
+    fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
     given = (recipe or SHRINK_RECIPE).replace(seed=seed)
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
-    refuse((process().world > 1, 'shrink is one process, and a launcher started several. Start it without: '
-            'device_map="auto" spreads the layers over all GPUs.'))
     _check_gates(tasks, n_questions, max_added_loss, min_retention)
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     size = model_size(model, revision)
+    rejected = _check_place(out, force, [model, data], 8 * size.parameters)
     n, budget = _check_cut(model, size, drop, limits, serve, gguf, kwargs)
     texts, judge = _split_data(data, column, seed)
     recipe = _check_healing(model, size, given, minutes, tokens, force_memory, kwargs)
-    free_place(out, force, [model, data])
-    keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), [model, data])
-    check_room(out, 8 * size.parameters)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
@@ -174,22 +169,11 @@ def shrink(
         own_type(healed.model)
         loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
-        problems += pb.check_checkpoint(work)
-        if serve: problems += [f'{o.stack}: {o.status}' for o in pb.serving_report(work, serve) if not o.right]
-        if gguf and not problems:
-            beside = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
-            Path(pb.export_gguf(work, beside, gguf, force=True)['out']).replace(work/'model.gguf')
+        problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
-        use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
-               f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}
         done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
-                      healed.history[-1]['tokens'], problems, [k for k, wanted in use.items() if wanted])
-        atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
-        atomic_write(work/'report.html', _report(done, work/'loss.png'))
-        shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
-        sync_tree(work)  # before what an interrupted call goes on from is deleted
-        discard(work/'healing', out)  # in one step: half of it could not be resumed
-        for o in ('steps.json', 'cuts.json', 'table.json'): (work/o).unlink(missing_ok=True)
+                      healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
+        _finish(work, out, done, gguf)
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
             work.rename(rejected)
@@ -213,6 +197,15 @@ def _check_gates(tasks, n_questions, max_added_loss, min_retention):
     refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'),
            (bare and min_retention is not None, f'min_retention={min_retention}: {", ".join(bare)} has no level of '
             'chance. Leave it out of the tasks, and limit the loss (max_added_loss).'))
+
+def _check_place(out, force, reads, need):
+    "OUT.rejected. Raises `PrunebookError` if neither it nor `out` can be written, or by several processes"
+    refuse((process().world > 1, 'shrink is one process, and a launcher started several. Start it without: '
+            'device_map="auto" spreads the layers over all GPUs.'))
+    free_place(out, force, reads)
+    keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), reads)
+    check_room(out, need)
+    return rejected
 
 def _split_data(data, column, seed):
     "The texts to heal on, and those to judge on"
@@ -294,6 +287,29 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
     if lost := [] if allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
+
+def _unsound(folder, serve):
+    "What is wrong with a checkpoint, and the stacks that would not run it right"
+    wrong = [f'{o.stack}: {o.status}' for o in pb.serving_report(folder, serve) if not o.right] if serve else []
+    return pb.check_checkpoint(folder) + wrong
+
+def _use(place, serve, gguf):
+    "The lines that load or serve the result"
+    use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
+           f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}
+    return [k for k, wanted in use.items() if wanted]
+
+def _finish(work, out, done, gguf):
+    "Export, write the table and the report, and delete what only an interrupted call goes on from"
+    if gguf and not done.problems:
+        beside = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
+        Path(pb.export_gguf(work, beside, gguf, force=True)['out']).replace(work/'model.gguf')
+    atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
+    atomic_write(work/'report.html', _report(done, work/'loss.png'))
+    shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+    sync_tree(work)  # before anything is deleted
+    discard(work/'healing', out)  # in one step: half of it could not be resumed
+    for o in ('steps.json', 'cuts.json', 'table.json'): (work/o).unlink(missing_ok=True)
 
 def _report(done, picture):
     "One page: which cut, and what it costs"
