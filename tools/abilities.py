@@ -1,10 +1,10 @@
 """Which healing brings written answers back? `python tools/abilities.py` makes or resumes the arms of experiment M.
 
-The design, written before the first row, is on the page discoveries/design. An arm is a cut of Qwen2.5-Coder-1.5B, the
-texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a file a task, which are read
-and left alone; its healing works in a folder of --work and goes on there after a stop. `--only ARM …` makes some arms,
-`--tasks TASK …` some of their scores, `--list` shows what is there, `--publish` writes all of it into nbs/results,
-`--smoke` runs the same on the demo model in a minute. One run at a time.
+The design, written before the first row, is on the page reference/paper/criteria. An arm is a cut of
+Qwen2.5-Coder-1.5B, the texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a
+file a task, which are read and left alone, as are those that are published. Its healing works in a folder of --work and
+goes on there after a stop. `--only ARM …` makes some arms, `--tasks TASK …` some of their scores, `--list` shows what
+is there, `--publish` adds it to nbs/results, `--smoke` runs the same on the demo model in a minute. One run at a time.
 """
 import argparse
 import inspect
@@ -25,6 +25,7 @@ from prunebook.healing.teacher import write_answers
 from prunebook.similarity.distances import LayerDistances
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
+TABLE, ANSWERS = RESULTS/'abilities.parquet', RESULTS/'abilities_answers.jsonl'
 TOKENS = 102_400
 CHAT, PLAIN = {'gsm8k:shots=0': 400, 'humaneval': 164}, {'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}
 
@@ -72,8 +73,14 @@ def prompts(most):
     print(f'{len(apart)} of {len(said)} prompts share no eight words in a row with a scored question', flush=True)
     return [apart[i] for i in np.random.default_rng(0).permutation(len(apart))[:most]]
 
-def publish(scores, file):
-    "All items in one table, a row per arm, task and item; beside it, what is known of each healing"
+def published(file, columns=None):
+    "The table of items, perhaps some of its columns, or an empty one"
+    return pd.read_parquet(file, columns=columns) if file.exists() else pd.DataFrame(columns=columns or ['arm', 'task'])
+
+def publish(work, file):
+    """All items in one table, a row per arm, task and item, added to what is there; beside it, what is known of each
+    healing, and the answers that the unpruned model wrote"""
+    scores, about, said = work/'scores', file.with_suffix('.json'), work/'answers.jsonl'
     def rows(path):
         s = load_score(path)
         answers = hasattr(s, 'right')
@@ -81,14 +88,18 @@ def publish(scores, file):
         return pd.DataFrame(dict(arm=path.parent.name, task=s.task, item=range(s.n), seconds=s.seconds) | own)
     notes = {o.parent.name: json.loads(o.read_text()) for o in sorted(scores.glob('*/healing.json'))}
     table = pd.concat([rows(o) for o in sorted(scores.glob('*/*.json')) if o.name != 'healing.json'])
+    old = published(file)
+    new = pd.MultiIndex.from_frame(table[['arm', 'task']])
+    table = pd.concat([old[~pd.MultiIndex.from_frame(old[['arm', 'task']]).isin(new)], table])
     table.to_parquet(file, index=False, compression='zstd', compression_level=15)
-    file.with_suffix('.json').write_text(json.dumps(notes, indent=1) + '\n')
+    about.write_text(json.dumps((json.loads(about.read_text()) if about.exists() else {}) | notes, indent=1) + '\n')
+    if said.exists(): ANSWERS.write_bytes(said.read_bytes())
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--only', nargs='+', metavar='ARM')
     p.add_argument('--tasks', nargs='+', metavar='TASK', default=[*CHAT, *PLAIN], help='these scores')
-    p.add_argument('--publish', action='store_true', help='write the table of all items into nbs/results')
+    p.add_argument('--publish', action='store_true', help='add all items to the table in nbs/results')
     p.add_argument('--list', action='store_true', help='show the arms, and which scores they have')
     p.add_argument('--smoke', action='store_true', help='two steps, a few items, the demo model')
     p.add_argument('--dtype', default='bfloat16', help='float32 where 16 bits are slow')
@@ -97,7 +108,7 @@ def main(argv=None):
     scores = args.work/'scores'
     known = arms(scores)
     if args.list: return print('\n'.join(f'{k}: {len(list((scores/k).glob("*.json")))} files' for k in known))
-    if args.publish: return publish(scores, RESULTS/'abilities.parquet')
+    if args.publish: return publish(args.work, TABLE)
     if odd := set(args.only or ()) - set(known): p.error(f'no arms {sorted(odd)}; there are {", ".join(known)}')
     if odd := set(args.tasks) - {*CHAT, *PLAIN}: p.error(f'no scores {sorted(odd)}; there are {[*CHAT, *PLAIN]}')
     chat, plain, new, size, most = CHAT, PLAIN, 400, (2, 512), 400
@@ -108,7 +119,7 @@ def main(argv=None):
     def healed(name, arm, model):
         "The model of an arm"
         if arm.texts == 'self':
-            answers = args.work/'answers.jsonl'
+            answers = ANSWERS if ANSWERS.exists() and not args.smoke else args.work/'answers.jsonl'
             asked = prompts(most) + ([o['question'] for o in load_questions('sums', n=12)] if args.smoke else [])
             if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
             said = load_texts(answers)  # prompt and answer together must fit into a row
@@ -127,11 +138,13 @@ def main(argv=None):
         return done.model
 
     args.work.mkdir(parents=True, exist_ok=True)
+    done = set() if args.smoke else set(map(tuple, published(TABLE, ['arm', 'task']).to_numpy()))
     for name in args.only or arms(scores):
         arm, place = arms(scores)[name], scores/name
         place.mkdir(parents=True, exist_ok=True)
         wanted = [(o, k, o in chat) for o, k in (chat | plain).items() if o in args.tasks
-                  and not (place/(re.sub('[:=,]', '_', o) + '.json')).exists() and (name, o) != ('parent', 'agreement')]
+                  and not (place/(re.sub('[:=,]', '_', o) + '.json')).exists()
+                  and (name, o) not in {*done, ('parent', 'agreement')}]
         if not wanted: continue
         model = prune_model(parent, distances.best_block(arm.n)) if arm.n else parent
         if arm.texts: model = healed(name, arm, model)
