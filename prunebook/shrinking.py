@@ -242,6 +242,7 @@ def _check_cut(model, size, drop, limits, serve, gguf, load):
     pb.choose_layers('simple', allowed=allowed, **budget)  # is there a cut at all?
     return None, budget
 
+# %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, tok, window):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
     from prunebook.healing.packing import documents
@@ -254,6 +255,7 @@ def _once(file, make):
     if not file.exists(): atomic_write(file, json.dumps(dict(found=make())))
     return read_json(file)['found']
 
+# %% ../nbs/reference/shrinking.ipynb #shr00x2c
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
     losses = {k: pb.text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
@@ -288,6 +290,7 @@ def _failed(table, answers, max_added_loss, min_retention, allow_empty):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
 
+# %% ../nbs/reference/shrinking.ipynb #shr00x3c
 def _unsound(folder, serve):
     "What is wrong with a checkpoint, and the stacks that would not run it right"
     wrong = [f'{o.stack}: {o.status}' for o in pb.serving_report(folder, serve) if not o.right] if serve else []

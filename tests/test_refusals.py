@@ -233,7 +233,7 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
 
 
 @pytest.mark.parametrize('command', ['shrink demo', 'reproduce --out'])
-def test_a_launcher_is_refused_where_one_process_writes(command, tmp_path, capsys, monkeypatch):
+def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_path, capsys, monkeypatch):
     for k, v in dict(WORLD_SIZE='2', RANK='1').items(): monkeypatch.setenv(k, v)
     start = time.process_time()
     assert main([*command.split(), str(tmp_path/'out'), '--no-progress']) == 2 and time.process_time() - start < SECONDS

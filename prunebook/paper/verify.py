@@ -219,6 +219,7 @@ def _load(record, model, tokenizer, stored, progress):
             f'another ({here})'))
     return model, tokenizer
 
+# %% ../../nbs/paper/trust.ipynb #trusx61c
 def verify(
     run: str | Path,              # Folder of a run
     minutes: float = 10,          # At most
@@ -270,6 +271,7 @@ def verify(
         at_most=shares, verdict=words, reason=[(false | lacks).get(i, '') for i in range(len(table))])
     return Verification(word, reason, folder.name, seed, round(time.perf_counter() - start, 1), rows)
 
+# %% ../../nbs/paper/trust.ipynb #trusx62c
 def _verdict(table, counts, drawn, lacks, false, rejected):
     "The word of a run, why, the words of its rows, and the bound of each on the share of its items that are false"
     from scipy.stats import beta
