@@ -19,9 +19,10 @@ if find_spec('google') and find_spec('google.colab'):
 
 
 def course():
-    "The pages of the start and the course, as the sidebar lists them"
+    "The pages of the start and the course, as the sidebar lists them, and the one on extensions"
     contents = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
-    return [p for o in contents if isinstance(o, dict) and o['section'] in ('Start', 'Course') for p in o['contents']]
+    sections = [o for o in contents if isinstance(o, dict) and o['section'] in ('Start', 'Course')]
+    return [*(p for o in sections for p in o['contents']), 'practice/extend.ipynb']
 
 
 def source(cell): return ''.join(cell['source'])
