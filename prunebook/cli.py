@@ -151,7 +151,7 @@ class _Texts:
 
     def read(self, part: str, progress: bool = True) -> list[str]:
         "The documents for a purpose: calibration, healing or validation"
-        from prunebook.paper.reproduce import named_texts
+        from prunebook.data.texts import named_texts
         return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
 
 @dataclass
@@ -321,6 +321,8 @@ def _heal(
     out: str,                    # folder for the healed checkpoint and its adapter
     texts: _Texts, recipe: _Changes[HealingConfig], *,
     config: str = 'packed',      # recipe: packed, gentle (a fifth of its learning rate), quick, paper, or a JSON file
+    minutes: float | None = None,  # instead of --steps: as many as take so long, as estimated
+    tokens: int | None = None,   # instead of --steps: as many as read so many tokens
     teacher: str | None = None,  # the unpruned model, for --prompts, and for --objective distill and distill_top
     prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
     teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs
@@ -333,14 +335,19 @@ def _heal(
 ):
     "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
     from prunebook.data.texts import text_assets
+    from prunebook.estimates import recipe_within
     from prunebook.healing.recipes import named_recipe
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     refuse((source.bits == 4 and recipe['bits'] != 4, '--bits 4 trains in 4 bits. Leave out --train-bits.'),
+           ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
            (prompts and texts.texts != 'demo', '--prompts stands for --texts. Give only one of them.'),
            (prompts and texts.column != 'text', f'--column {texts.column}: it is of --texts. Rows of --prompts have '
             'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
+    begun = next(Path(f'{out}.unfinished').glob('healing*/asked.json'), None) if resume and minutes else None
+    if begun: config = config.replace(steps=read_json(begun)['steps'])  # the machine may be faster now
+    else: config = recipe_within(config, source.model, minutes, tokens, source.dtype, source.bits, source.revision)
     config.check_teacher(teacher)
     docs = () if prompts else texts.read('healing', progress)
     name = judge_texts or ('demo' if text_assets(texts.texts) else None)
@@ -422,7 +429,7 @@ def _evaluate(
 
 @command('prunebook compare scores/parent scores/pruned')
 def _compare(
-    first: str,  # a folder that `prunebook evaluate --save` kept
+    first: str,  # a folder that `prunebook evaluate --save` kept, or lm-eval's --log_samples
     second: str  # the same of another model on the same questions and texts
 ):
     "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook as pb
-from .core import PrunebookError, check, explained, number, read_json, refuse
+from .core import (PrunebookError, check, explained, number, one_of, or_none, read_json, refuse,
+                            whole)
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .data.texts import token_budget
 from .model.configs import decoder_config
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['SLOWER', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb', 'check_memory',
-           'work', 'estimate']
+__all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb',
+           'check_memory', 'work', 'estimate', 'recipe_within']
 
 # %% ../nbs/reference/estimates.ipynb #f4432cf2
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ def _machine_speed(size, b=2, seconds=.25):
 
 # %% ../nbs/reference/estimates.ipynb #71f64332
 SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches
+CARDS = dict(t4=(16, 65), l4=(24, 121), rtx3090=(24, 71), rtx4090=(24, 165), a100=(80, 312), h100=(80, 989))
+"GB, and 1e12 operations a second with 16-bit numbers, of some GPUs as NVIDIA publishes them"
 
 def estimate(
     model: str | Size,                    # As in `load_model`, or a `Size`
@@ -199,14 +202,18 @@ def estimate(
     recipe: HealingConfig | None = None,  # Of healing; `QUICK`, the command line's own, if `None`
     speed: float | None = None,           # 1e12 operations a second; measured if `None`
     revision: str | None = None,          # Revision of a model on the hub
-    gpu_gb: float | None = None           # Judge for a GPU with so much memory, such as 24, not for this machine
-) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (not for another machine), fits
+    gpu_gb: float | None = None,          # Judge for a GPU with so much memory, such as 24, not for this machine
+    card: str | None = None               # Judge for a GPU of `CARDS`, with times from its published speed
+) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
     from prunebook.healing.recipes import QUICK
     check_precision(dtype, bits)
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1,
           speed=speed or 1)
+    check(or_none(one_of(*CARDS)), card=card)
+    refuse((card and gpu_gb, f'gpu_gb={gpu_gb}, card={card!r}: give only one of them.'))
+    if card: gpu_gb, speed = CARDS[card][0], speed or CARDS[card][1]
     size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK
     if gpu_gb:
         if dtype == 'auto': dtype = 'own'
@@ -229,3 +236,16 @@ def estimate(
                          disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
                          fits=need < have))
     return pd.DataFrame(rows)
+
+# %% ../nbs/reference/estimates.ipynb #within01
+def recipe_within(recipe: HealingConfig, model: str | Size, minutes: float | None = None, tokens: int | None = None,
+                  dtype: str = 'auto', bits: int | None = None, revision: str | None = None) -> HealingConfig:
+    """`recipe` with the steps that this machine, as estimated, takes in so many `minutes`, ten at least, or that read
+    so many `tokens`. Without either it stays. Raises `PrunebookError` for both"""
+    check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
+    check(or_none(whole(1)), tokens=tokens)
+    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'))
+    if tokens: return recipe.replace(steps=math.ceil(tokens / (recipe.batch_size * recipe.max_length)))
+    if not minutes: return recipe
+    usual = estimate(model, dtype, bits, recipe=recipe, revision=revision).set_index('command').minutes['heal']
+    return recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))

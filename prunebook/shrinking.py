@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
 from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
-from .core import sync_tree, whole, work_folder
+from .core import sync_tree, work_folder
 from .data.texts import text_assets
-from .estimates import check_memory, layer_sizes, model_size
+from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, own_type
 from .model.stack import show_layers
@@ -216,15 +216,9 @@ def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
     "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
     dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
     check_precision(dtype, bits)
-    check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
-    check(or_none(whole(1)), tokens=tokens)
-    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'),
-           (bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
+    refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
             'step (prunebook heal --bits 4).'))
-    if minutes:
-        usual = pb.estimate(size, dtype, bits, recipe=recipe).set_index('command').minutes['heal']
-        recipe = recipe.replace(steps=max(10, round(recipe.steps * minutes / usual)))
-    if tokens: recipe = recipe.replace(steps=math.ceil(tokens / (recipe.batch_size * recipe.max_length)))
+    recipe = recipe_within(recipe, size, minutes, tokens, dtype, bits)
     if not force_memory: check_memory(model, 'heal', dtype, bits, load.get('revision'), recipe=recipe)
     return recipe
 

@@ -1,7 +1,7 @@
 """The command line, by its promises: help for every option, one clear line for every failure, sources that are never
 written, your own texts without the demo's, and a clean end in every case."""
 import json, os, random, shutil, signal, subprocess, sys, time
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from prunebook import HealingConfig
 from prunebook.cli import COMMANDS, _answers, main, parser
 from prunebook.similarity.distances import LayerDistances
@@ -268,6 +268,25 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
     done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
     assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
+
+
+def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, capsys):
+    "The machine may be faster when an interrupted healing goes on"
+    took = iter([1., .1])
+    estimated = lambda *a, **kw: pd.DataFrame(dict(command=['heal'], minutes=[next(took)]))
+    monkeypatch.setattr('prunebook.estimates.estimate', estimated)
+    recipe, size = own/'small.json', ['--minutes', 3, '--n-judge', 0]
+    HealingConfig(steps=4, batch_size=2, max_length=16, rank=2, bits=32).save(recipe)
+    args = ['heal', own/'pruned', tmp_path/'h', '--texts', own/'texts.txt', '--config', recipe, *size, '--json']
+    def stop(*a, folder, **kw):
+        (folder/'checkpoints').mkdir()
+        raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr('prunebook.healing.healing._train', stop)
+        assert main([*map(str, args), '--no-progress']) == 130
+    capsys.readouterr()
+    assert main([*map(str, args), '--no-progress', '--resume']) == 0
+    assert json.loads(capsys.readouterr().out)['steps'] == 4 * 3
 
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog):

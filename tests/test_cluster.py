@@ -1,13 +1,11 @@
-"""Sweeps and loss maps on Ray. The table is that of one process; a worker, the driver or both may be killed at any time
+"""Sweeps on Ray. The table is that of one process; a worker, the driver or both may be killed at any time
 and no finished row is lost; what cannot work is one clear line. Skipped without Ray."""
 import json, os, signal, subprocess, sys, time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, psutil, pytest, torch
+import pandas as pd, psutil, pytest, torch
 from prunebook import load_model
 from prunebook.core import PrunebookError
-from prunebook.evaluation.losses import loss_map
 from prunebook.paper.cluster import Cluster, check_cluster
 from prunebook.paper.runs import KEYS, Run, _items_by_key, read_record, read_run
 from prunebook.paper.sweep import SweepConfig, sweep
@@ -139,15 +137,6 @@ def test_a_sweep_is_that_of_one_process(ray, data, tmp_path):
 def test_a_model_that_exists_only_in_memory(ray, data, plain, tmp_path):
     run(data, config(data), tmp_path/'run', ray=Cluster())
     same_run(plain, tmp_path/'run')
-
-
-def test_a_loss_map_is_that_of_one_process(ray, data, tmp_path):
-    model, tok = loaded(data)
-    measure = partial(loss_map, model, tok, letter_texts(9), max_length=32, progress=False)
-    for batch_tokens in (64, 4096):  # many batches, and one: then the models are divided
-        one = measure(batch_tokens=batch_tokens)
-        many = measure(batch_tokens=batch_tokens, mapper=on_ray(data).map, partial=tmp_path/f'{batch_tokens}')
-        np.testing.assert_array_equal(one.sums, many.sums)
 
 
 # killed

@@ -1,5 +1,6 @@
 "Scores: losses, choices and generated answers, their intervals and comparisons, and the refusal of bad input."
 import json, math
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
@@ -8,7 +9,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
 from prunebook.evaluation.generation import generate_texts, _greedy_config
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.scores import LossScore, Score, compare, load_score, paired_differences, wilson
+from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import TASKS, GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
@@ -241,6 +242,23 @@ def test_only_scores_that_were_asked_alike_are_compared():
     plain, chat = (Score('t', 1., 1, 1, 0., 1., [0], [0], 'likelihood', .5, 1., chat=o) for o in (False, True))
     assert paired_differences(dict(t=plain), dict(t=plain))[0]['difference'] == 0
     with pytest.raises(PrunebookError, match='chat'): paired_differences(dict(t=plain), dict(t=chat))
+
+
+def test_sample_logs_of_lm_eval():
+    "Written by lm-eval 0.4.13 for the demo model, whole and without layers 10 and 11, with the totals that it printed"
+    first, second = (Scores.load(Path(__file__).parent/'support'/'lm_eval'/o) for o in ('parent', 'pruned'))
+    totals = {'small_arc,acc': (8, 6), 'small_arc,acc_norm': (5, 3), 'small_sums,last,exact_match': (11, 0),
+              'small_sums,strict,exact_match': (11, 0)}
+    assert {k: (o.k, second[k].k) for k, o in first.items()} == totals
+    found = {o['task']: o['difference'] for o in paired_differences(first, second)}
+    assert found == pytest.approx({k: (b - a) / 12 for k, (a, b) in totals.items()})
+    other = second['small_sums,last,exact_match']
+    with pytest.raises(PrunebookError, match='same items'): compare(first['small_arc,acc'], other)
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    (tmp_path/'samples_t_2026-11-29T11-21-56.1.jsonl').write_text('{"doc_id": 0')
+    with pytest.raises(PrunebookError, match='samples_t'): Scores.load(tmp_path)
 
 
 def test_a_longer_word_is_another_word():

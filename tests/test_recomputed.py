@@ -434,7 +434,8 @@ def test_two_healed_cuts_swap_their_order(pattern, way, seed):
 
 @pytest.mark.parametrize('folder, name, patterns', [
     ('demo', 'SmolLM2-135M', ('its loss is #', 'middle, it is #')),
-    ('gemma3-270m', 'Gemma-3-270M', ('135M, and #', 'below, and # above'))])
+    ('gemma3-270m', 'Gemma-3-270M', ('135M, #', 'below, # above')),
+    ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B', ('270M, and #',))])
 def test_the_angle_against_other_blocks(folder, name, patterns):
     "From the kept losses of every block: the first page, and the mean regrets of four rules on their own page"
     kept, mean = (load_file(root/'results'/folder/f'{o}.safetensors') for o in ('loss_map', 'distances'))
@@ -442,15 +443,19 @@ def test_the_angle_against_other_blocks(folder, name, patterns):
     weight = np.random.default_rng(0).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), DRAWS)
     weight = np.concatenate([np.ones((1, len(tokens))), weight])
     loss = dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums'] @ weight.T / (weight @ tokens)))
+    sizes = [n for n in range(1, depth // 2 + 1) if (0, n) in loss]
     found = []
-    for n in range(1, depth // 2 + 1):
+    for n in sizes:
         of = np.stack([loss[l, l + n] for l in range(depth - n + 1)])
         nearest = int(np.argmin([mean['mean'][l, l + n] for l in range(depth - n + 1)]))
         found.append(np.stack([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of, 0)])
                      - of[of[:, 0].argmin()])
-    third = np.mean(found[:depth // 3], 0)
+    third = np.mean(found[:sum(n <= depth // 3 for n in sizes)], 0)
     row = next(o for o in tables('discoveries/measuring') if o[0] == name and len(o) == 5)
     assert [float(o) for o in row[1:]] == pytest.approx(third[:, 0], abs=.006)
+    if len(patterns) < 2:  # no word about the middle
+        low, high = np.quantile((third[1] - third[0])[1:], [.025, .975])
+        assert low < 0 < high and 'above, and undecided' in first
     for rule, pattern in zip((3, 1), patterns):
         d = third[rule] - third[0]
         half = np.mean(found, 0)[rule, 0] - np.mean(found, 0)[0, 0]
@@ -470,3 +475,25 @@ def test_two_ways_of_asking():
     shown = next(text for _, text in outputs('discoveries/letters') if text.startswith('holds: '))
     near(numbers(shown), value, *np.quantile(mean(some), [.025, .975]), 2)
     near(on_first('gap averages #'), *(100 * o for o in (value, *np.quantile(mean(some), [.025, .975]))), 0)
+
+
+def test_which_healing_brings_written_answers_back():
+    "The comparison of experiment M, and the first paragraph of its page"
+    kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
+    both = lambda task: (kept[(kept.arm == o) & (kept.task == task)] for o in ('c4-2', 'self-2'))
+    a, b = (o.right.to_numpy(float) for o in both('gsm8k:shots=0'))
+    shown = numbers(next(text for _, text in outputs('discoveries/abilities') if text.startswith('holds: ')))
+    near(shown, 100 * (b - a).mean(), *np.quantile(100 * draws((b - a)[None]), [.025, .975]), 0)
+    assert shown[1] > shown[4] == 5 and shown[3] == len(a) == 400
+    assert shown[-2:] == [((a == 1) & (b == 0)).sum(), ((a == 0) & (b == 1)).sum()]
+    said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
+    ends = r'([\d.]+) (?:%|nats) \[([\d.]+), ([\d.]+)\]'
+    for o, before, digits in ((b, 'solves ', 0), (a, 'C4 ', 1)):
+        p, n, z = o.mean(), len(o), 1.959964  # Wilson's interval
+        middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+        interval = [100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)]
+        near([*map(float, re.search(before + ends, said).groups())], 100 * p, *interval, digits)
+    a, b = both('c4')
+    d = (b['sum'].to_numpy() - a['sum'].to_numpy())[None]
+    near([*map(float, re.search('ends ' + ends, said).groups())],
+         d.sum() / a['count'].sum(), *np.quantile(draws(d, a['count'].to_numpy(float)), [.025, .975]), 2, .1)

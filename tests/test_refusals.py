@@ -103,6 +103,10 @@ heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl
 heal demo {out} --config {three}                             | three.txt
 heal demo {out} --steps 0                                    | 0
+heal demo {out} --minutes 0                                  | 0
+heal demo {out} --tokens 0                                   | 0
+heal demo {out} --tokens 9000 --minutes 7                    | 9000
+heal demo {out} --steps 5 --tokens 9000                      | --steps
 heal demo {out} --batch-size 0                               | 0
 heal demo {out} --rank 0                                     | 0
 heal demo {out} --max-length 0                               | 0
@@ -187,6 +191,8 @@ report {missing}                                             | missing.jsonl
 estimate {missing}                                           | missing.jsonl
 estimate demo --bits 3                                       | 3
 estimate demo --gpu-gb -1                                    | -1
+estimate demo --card x9                                      | x9
+estimate demo --card l4 --gpu-gb 24                          | 24
 estimate demo --n-texts 0                                    | 0
 estimate demo --speed -1                                     | -1
 estimate demo --config {missing}                             | missing.jsonl

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_texts', 'Tokens',
-           'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory',
-           'retry_smaller_batch', 'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_texts',
+           'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches',
+           'out_of_memory', 'retry_smaller_batch', 'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -162,6 +162,17 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
     words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in texts]
+
+# %% ../../nbs/reference/data/texts.ipynb #adeee778
+def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
+                column: str = 'text') -> list[str]:
+    """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
+    validation. `n` of them, or if `None` all, and `n_hub` of a set on the hub. A local file is not divided"""
+    if assets := text_assets(name):
+        return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
+    hub = not Path(name).exists()
+    split = ('train' if part == 'healing' else 'validation') if hub else None
+    return load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
 
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd
 def _first_tokens(tokenizer, texts, max_length):

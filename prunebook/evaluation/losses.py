@@ -5,7 +5,7 @@
 # %% ../../nbs/reference/evaluation/losses.ipynb #8d3bca24
 from __future__ import annotations
 import json, math, os, time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,13 +91,12 @@ def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None 
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def _batch_losses(model, tokenizer, keeps, ids):
+def _batch_losses(stack, keeps, ids):
     """(pruned models, documents) nats of some documents as one batch, by the model's own forward. Layers that the
     models share run once. `keeps` are the layers kept by each (the model as it is if `None`), `ids` the tokens of each
-    document. A `mapper` gives model and tokenizer, of which this needs one"""
-    stack = LayerStack(model)
+    document"""
     batch = make_batch(ids, range(len(ids)), device=stack.device)
-    with torch.inference_mode(), evaluating(model):
+    with torch.inference_mode(), evaluating(stack.model):
         if keeps is None:
             return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)[None]
         found, todo = np.zeros((len(keeps), len(ids))), [(o, None) for o in share_prefixes(keeps)]
@@ -126,8 +125,7 @@ def cut_losses(
     progress: bool = True,
     task: str = 'text',                 # Name in the result
     source: str = '',                   # Where the texts come from, for the record
-    partial: str | Path | None = None,  # File that keeps the sums after each batch; a stopped call goes on from it
-    mapper: Callable | None = None      # Runs units elsewhere, as `Cluster.map` does; this process if `None`
+    partial: str | Path | None = None   # File that keeps the sums after each batch; a stopped call goes on from it
 ) -> list[LossScore]:                   # One for each of `keeps`, as `text_loss` in a `view` gives
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
@@ -149,29 +147,17 @@ def cut_losses(
     todo = np.flatnonzero(np.isnan(sums).any(0)).tolist()
     batches = [[todo[i] for i in rows] for rows in groups_by_length([lengths[i] for i in todo], budget)]
 
-    def results():
-        "(pruned models, documents, nats) of each batch"
-        ids = lambda rows: [toks.ids[i] for i in rows]
-        if mapper is None:
-            run = lambda rows: _batch_losses(model, tokenizer, keeps, ids(rows))
-            cost = lambda rows: len(rows) * max(lengths[i] for i in rows)
-            yield from ((range(n), *o) for o in retry_smaller_batch(run, batches, cost))
-        else:  # 32 neighbours share nearly as many layers as all do
-            order = sorted(range(n), key=lambda i: keeps[i]) if keeps else [0]
-            parts = [(order[j:j + 32], rows) for rows in batches for j in range(0, n, 32)]
-            parts = [o for o in parts if np.isnan(sums[np.ix_(*o)]).any()]
-            calls = [(keeps and [keeps[i] for i in models], ids(rows)) for models, rows in parts]
-            for i, nats in mapper(_batch_losses, calls, model, tokenizer): yield *parts[i], nats
-
+    def run(rows): return _batch_losses(stack, keeps, [toks.ids[i] for i in rows])
+    def cost(rows): return len(rows) * max(lengths[i] for i in rows)
     with tqdm(total=n * sum(lengths[i] for i in todo), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
               unit='token', unit_scale=True, disable=not progress) as bar:
-        for models, rows, nats in results():
+        for rows, nats in retry_smaller_batch(run, batches, cost):
             refuse(_not_numbers(nats, f'{task}: the loss'))
-            sums[np.ix_(models, rows)] = nats
+            sums[:, rows] = nats
             if partial:
                 kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
                 atomic_write(partial, save(dict(sums=sums), kept))
-            bar.update(len(models) * sum(lengths[i] for i in rows))
+            bar.update(n * sum(lengths[i] for i in rows))
     counts = [o - 1 for o in lengths]
     written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True)
     about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
@@ -330,7 +316,7 @@ def loss_map(
     texts: Any,                         # A document each, as in `as_texts`
     max_length: int = 256,
     ns: Sequence[int] | None = None,    # Sizes of the blocks; all if `None`
-    **kwargs: Any                       # To `cut_losses`: batch_tokens, memory, partial, progress, mapper
+    **kwargs: Any                       # To `cut_losses`: batch_tokens, memory, partial, progress
 ) -> LossMap:
     "The loss of `model` on `texts` without each block of consecutive layers"
     depth, texts = len(LayerStack(model)), as_texts(texts, tokenizer)

@@ -202,9 +202,12 @@ class Scores(dict):
 
     @classmethod
     def load(cls, folder: str | Path) -> Scores:
-        "What `save` wrote, by the names of the files. Raises `PrunebookError` if there is nothing"
+        """What `save` wrote, by the names of the files, or the answers in lm-eval's sample logs, by task, filter and
+        metric. Raises `PrunebookError` if there is nothing"""
         found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
-        refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` kept.'))
+        for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else (): found |= _logged_scores(o)
+        refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
+                '(--log_samples) kept.'))
         return found
 
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
@@ -223,6 +226,23 @@ def load_score(path: str | Path) -> LossScore | ParentScore | Score:
         if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold no numbers')
         float(score.value), score.row(), repr(score)
     return score
+
+def _logged_scores(file):
+    "Scores from a sample log of lm-eval: of each filter and metric that is 0 or 1 for every question"
+    with explained(f'cannot read {file} as a sample log of lm-eval'):
+        task = re.fullmatch(r'samples_(.+?)(_\d{4}-\d\d-\d\dT.*)?', file.stem)[1]
+        found, lines = {}, [json.loads(o) for o in file.read_text(encoding='utf-8').splitlines()]
+        for name in sorted({o.get('filter', 'none') for o in lines}):
+            rows = sorted((o for o in lines if o.get('filter', 'none') == name), key=lambda o: o['doc_id'])
+            for metric in rows[0]['metrics']:
+                right = [o[metric] for o in rows]
+                if any(o not in (0, 1) for o in right): continue
+                key, n, k = f'{task},{name},{metric}'.replace(',none', ''), len(rows), int(sum(right))
+                asked = item_hash([[o['doc_hash'], o['prompt_hash']] for o in rows])
+                found[key] = Score(key, k / n, k, n, *wilson(k, n), [int(o) for o in right], [1] * n, 'lm-eval',
+                                   math.nan, math.nan, items=asked)
+    return found
+
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #449753c7
 @dataclass(frozen=True)

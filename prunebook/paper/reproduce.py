@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from ..core import atomic_write, digest, process, public_name, refuse, work_folder
-from ..data.texts import text_assets
+from ..data.texts import named_texts, text_assets
 from ..estimates import Size
 from ..healing.recipes import QUICK
 from .runs import Run, model_record
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig, LayerDistances
 
 # %% auto #0
-__all__ = ['PRESETS', 'named_texts', 'reproduce', 'paper_budget', 'write_distances']
+__all__ = ['PRESETS', 'reproduce', 'paper_budget', 'write_distances']
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #739a6b07
 @dataclass(frozen=True)
@@ -62,16 +62,6 @@ PRESETS = dict(
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
-def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
-                column: str = 'text') -> list[str]:
-    """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
-    validation. `n` of them, or if `None` all, and `n_hub` of a set on the hub. A local file is not divided"""
-    if assets := text_assets(name):
-        return pb.load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
-    hub = not Path(name).exists()
-    split = ('train' if part == 'healing' else 'validation') if hub else None
-    return pb.load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
-
 def _source_mark(name: str) -> str:
     "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
     path = Path(name)
@@ -216,7 +206,7 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     hours) and GB of memory, on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops. The
     arguments are as in `reproduce`"""
     import pandas as pd
-    from prunebook.estimates import SLOWER, model_size, peak_gb, work
+    from prunebook.estimates import CARDS, SLOWER, model_size, peak_gb, work
     from prunebook.evaluation.tasks import parse_task
     size = model if isinstance(model, Size) else model_size(model)
     recipe, rows = pb.HealingConfig.paper(size.name), []
@@ -224,7 +214,7 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
     config.healing = _paper_recipe(size.name, p, bits)
     def add(what, command, tokens):
-        took = work(size, command, tokens) / 312 / SLOWER[command] / 3600
+        took = work(size, command, tokens) / CARDS['a100'][1] / SLOWER[command] / 3600
         rows.append(dict(work=what, tokens=round(tokens), hours=took))
     add('distances', 'similarity', p.n_texts * p.max_length)
     for name, part in _paper_sweeps(config, only).items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
 from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none, public_name,
                             refuse, setting, whole)
-from ..data.texts import text_assets, tokenize
+from ..data.texts import named_texts, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
 from ..healing.recipes import QUICK, settings_that_count
@@ -182,10 +182,8 @@ def _calibration(config, n):
 
 def _healing_texts(config):
     "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"
-    name, recipe = config.healing_texts, config.healing
-    if text_assets(name): return pb.load_texts(name, split='healing')
-    n = None if os.path.exists(name) else recipe.steps * recipe.batch_size
-    return pb.load_texts(name, n=n, column=config.column)
+    reads = config.healing.steps * config.healing.batch_size
+    return named_texts(config.healing_texts, 'healing', n_hub=reads, column=config.column)
 
 def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
