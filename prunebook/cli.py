@@ -41,7 +41,8 @@ def _comments(owner):
     return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
 _REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.recipes', TASKS='evaluation.tasks',
-                   STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf')
+                   STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf',
+                   CARDS='estimates')
 
 def _names(kind):
     "The names in a registry, with their summaries if they have some"

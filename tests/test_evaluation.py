@@ -256,6 +256,12 @@ def test_sample_logs_of_lm_eval():
     with pytest.raises(PrunebookError, match='same items'): compare(first['small_arc,acc'], other)
 
 
+def test_logs_of_two_runs_are_not_mixed():
+    "Two models that wrote below one folder, as lm-eval does"
+    with pytest.raises(PrunebookError, match='several logs of small_arc,acc'):
+        Scores.load(Path(__file__).parent/'support'/'lm_eval')
+
+
 def test_a_damaged_log_is_named(tmp_path):
     (tmp_path/'samples_t_2026-11-29T11-21-56.1.jsonl').write_text('{"doc_id": 0')
     with pytest.raises(PrunebookError, match='samples_t'): Scores.load(tmp_path)

@@ -205,7 +205,11 @@ class Scores(dict):
         """What `save` wrote, by the names of the files, or the answers in lm-eval's sample logs, by task, filter and
         metric. Raises `PrunebookError` if there is nothing"""
         found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
-        for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else (): found |= _logged_scores(o)
+        for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
+            new = _logged_scores(o)
+            refuse((found.keys() & new.keys(), f'{folder} has several logs of {min(new, default="")}. Give the folder '
+                    'of a single run of lm-eval.'))
+            found |= new
         refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
                 '(--log_samples) kept.'))
         return found

@@ -309,8 +309,8 @@ def heal_checkpoint(
             if prompts is not None:
                 texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress)
             elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in texts):
-                _log.warning('heal: the texts are plain, and this model chats. One such model solved 24 %% of GSM8K, '
-                             'healed on its own answers (--teacher MODEL --prompts FILE), and 10 %% on plain texts.')
+                _log.warning('heal: the texts are plain, and this model chats. Healing on its own answers (--teacher '
+                             'MODEL --prompts FILE) brings more of its written answers back.')
             result = heal(small, tok, texts, **how)
             if first:
                 after = measured(result.model)
