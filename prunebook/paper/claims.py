@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, digest, read_json
 from ..evaluation.losses import LossMap
@@ -244,69 +245,6 @@ class RunFolder:
         rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
         return rows.empty or self.paired(rows.iloc[:1]).known
 
-    def both_losses(self, healed: bool, ns: Sequence[int] | None = None, table: pd.DataFrame | None = None) -> Curve:
-        """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut,
-        of simple at each cut. `ns` are the cuts (all), `table` rows to choose from (`main`, or unhealed the documents
-        with most cuts, then most documents). Raises `Unmeasured`"""
-        alike, found = self.table[~self.table.healed].groupby('asked'), []
-        for t in [table] if table is not None else [self.main, *(o for _, o in alike)]:
-            with suppress(Unmeasured):
-                a, b = (self.curve('c4', s, healed, t) for s in ('similarity', 'simple'))
-                both = set(a.n) & set(b.n) - {0}
-                only = both if ns is None else set(ns)
-                rows = pd.concat([a[a.n.isin(only | {0})], b[b.n.isin(only)]])
-                if both and only <= both: found.append((len(both), a['count'].max(), rows))
-        if not found:
-            raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
-        return self.paired(max(found, key=lambda o: o[:2])[2])
-
-    def rank_pairs(self, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame:
-        """Cuts healed alike at the lowest and at the highest rank, two rows each. With `one_recipe` those of the
-        recipe with most such pairs, then the longest healing. Raises `Unmeasured`"""
-        t = self.table[self.table.healed & self.table['rank'].notna() & (self.table.task == task) & (self.table.n > 0)]
-        recipe = ['recipe', 'shots', 'shots_seed', 'asked']
-        same = ['strategy', 'n', 'seed', *recipe]
-        t = t[t['rank'].isin([t['rank'].min(), t['rank'].max()])].drop_duplicates([*same, 'rank'])
-        t = t[t.groupby(same)['rank'].transform('nunique') > 1].sort_values([*same, 'rank'])
-        if t.empty: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
-        if not one_recipe: return t
-        return max((o for _, o in t.groupby(recipe)), key=lambda o: (len(o), o.healing_tokens.iloc[0]))
-
-    def by_seed(self, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the
-        run behind them. Raises `Unmeasured` if nothing was healed twice"""
-        t = self.table[(self.table.task == task) & (self.table.strategy == strategy) & (self.table.n > 0)]
-        found = []
-        for _, own in t[t.healed].drop_duplicates(['n', 'seed', 'alike']).groupby('alike'):
-            wide = own.pivot(index='n', columns='seed', values='value')
-            wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
-            if wide.size and wide.shape[1] > 1:
-                found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
-        if not found:
-            raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
-        return max(found, key=lambda o: o[:2])[2:]
-
-    def by_shots(self, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray]:
-        """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), on the questions that were
-        asked with most settings, at the cuts that all have. The answers without examples, and (P, N) right with the
-        most examples, the mean over their orders. Raises `Unmeasured`"""
-        def plain(name):
-            name, _, options = name.partition(':')
-            return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
-        rows, how = self.table[self.table.task.map(plain) == plain(task)], ['shots', 'shots_seed']
-        t = _rows_of(rows.assign(task=task), task, 'similarity', False)
-        size = lambda o: (len(o[how].drop_duplicates()), len(o[['n', *how]].drop_duplicates()), o['count'].iloc[0])
-        t = max((o for _, o in t.groupby('asked')), key=size, default=t)
-        t = t.drop_duplicates(['n', *how])
-        wide = t.pivot(index='n', columns=how, values='value').sort_index(axis=1).dropna(axis=1, thresh=2).dropna()
-        counts = [shots for shots, _ in wide.columns]
-        if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
-            raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
-        t = self.table.loc[t.index[t.n.isin(wide.index)]].sort_values('n')
-        columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
-        without, *asked = (self.paired(t[(t.shots == k) & (t.shots_seed == seed)]) for k, seed in columns)
-        return wide, without, np.mean([o.items for o in asked], 0)
-
     def judge(self, claim: str, task: str = '') -> Finding:
         "A claim on one task; `UNDECIDED` if the rows are missing"
         try: found = CLAIMS[claim].test(self, task)
@@ -358,6 +296,75 @@ def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy
             a = run.items(task, strategy, healed)
             found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))
     return found
+
+# %% ../../nbs/reference/paper/claims.ipynb #claimcm2
+@patch
+def both_losses(self: RunFolder, healed: bool, ns: Sequence[int] | None = None,
+                table: pd.DataFrame | None = None) -> Curve:
+    """The losses for `rule_excess_ratio`, on the same documents: of the unpruned model, of similarity at each cut,
+    of simple at each cut. `ns` are the cuts (all), `table` rows to choose from (`main`, or unhealed the documents
+    with most cuts, then most documents). Raises `Unmeasured`"""
+    alike, found = self.table[~self.table.healed].groupby('asked'), []
+    for t in [table] if table is not None else [self.main, *(o for _, o in alike)]:
+        with suppress(Unmeasured):
+            a, b = (self.curve('c4', s, healed, t) for s in ('similarity', 'simple'))
+            both = set(a.n) & set(b.n) - {0}
+            only = both if ns is None else set(ns)
+            rows = pd.concat([a[a.n.isin(only | {0})], b[b.n.isin(only)]])
+            if both and only <= both: found.append((len(both), a['count'].max(), rows))
+    if not found:
+        raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
+    return self.paired(max(found, key=lambda o: o[:2])[2])
+
+@patch
+def rank_pairs(self: RunFolder, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame:
+    """Cuts healed alike at the lowest and at the highest rank, two rows each. With `one_recipe` those of the
+    recipe with most such pairs, then the longest healing. Raises `Unmeasured`"""
+    t = self.table[self.table.healed & self.table['rank'].notna() & (self.table.task == task) & (self.table.n > 0)]
+    recipe = ['recipe', 'shots', 'shots_seed', 'asked']
+    same = ['strategy', 'n', 'seed', *recipe]
+    t = t[t['rank'].isin([t['rank'].min(), t['rank'].max()])].drop_duplicates([*same, 'rank'])
+    t = t[t.groupby(same)['rank'].transform('nunique') > 1].sort_values([*same, 'rank'])
+    if t.empty: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
+    if not one_recipe: return t
+    return max((o for _, o in t.groupby(recipe)), key=lambda o: (len(o), o.healing_tokens.iloc[0]))
+
+@patch
+def by_seed(self: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the
+    run behind them. Raises `Unmeasured` if nothing was healed twice"""
+    t = self.table[(self.table.task == task) & (self.table.strategy == strategy) & (self.table.n > 0)]
+    found = []
+    for _, own in t[t.healed].drop_duplicates(['n', 'seed', 'alike']).groupby('alike'):
+        wide = own.pivot(index='n', columns='seed', values='value')
+        wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
+        if wide.size and wide.shape[1] > 1:
+            found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
+    if not found:
+        raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
+    return max(found, key=lambda o: o[:2])[2:]
+
+@patch
+def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray]:
+    """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), on the questions that were
+    asked with most settings, at the cuts that all have. The answers without examples, and (P, N) right with the
+    most examples, the mean over their orders. Raises `Unmeasured`"""
+    def plain(name):
+        name, _, options = name.partition(':')
+        return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
+    rows, how = self.table[self.table.task.map(plain) == plain(task)], ['shots', 'shots_seed']
+    t = _rows_of(rows.assign(task=task), task, 'similarity', False)
+    size = lambda o: (len(o[how].drop_duplicates()), len(o[['n', *how]].drop_duplicates()), o['count'].iloc[0])
+    t = max((o for _, o in t.groupby('asked')), key=size, default=t)
+    t = t.drop_duplicates(['n', *how])
+    wide = t.pivot(index='n', columns=how, values='value').sort_index(axis=1).dropna(axis=1, thresh=2).dropna()
+    counts = [shots for shots, _ in wide.columns]
+    if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
+        raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
+    t = self.table.loc[t.index[t.n.isin(wide.index)]].sort_values('n')
+    columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
+    without, *asked = (self.paired(t[(t.shots == k) & (t.shots_seed == seed)]) for k, seed in columns)
+    return wide, without, np.mean([o.items for o in asked], 0)
 
 # %% ../../nbs/reference/paper/claims.ipynb #e6984c43
 class _Claim(NamedTuple):
