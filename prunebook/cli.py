@@ -147,13 +147,13 @@ class _Source:
 class _Texts:
     "The texts of a command"
     texts: str = 'demo'         # demo, TEXTS, a set on the hub, or a .txt (a document a line), .jsonl or .parquet
-    n_texts: int | None = None  # how many of the texts, from the start (default: all, or 256 of a set on the hub)
+    n_texts: int | None = None  # how many, from the start (default: all; of a set on the hub 256, or healing's rows)
     column: str = 'text'        # the column or field that holds the text
 
-    def read(self, part: str, progress: bool = True) -> list[str]:
+    def read(self, part: str, progress: bool = True, n_hub: int = 256) -> list[str]:
         "The documents for a purpose: calibration, healing or validation"
         from prunebook.data.texts import named_texts
-        return named_texts(self.texts, part, self.n_texts, progress=progress, column=self.column)
+        return named_texts(self.texts, part, self.n_texts, n_hub, progress, self.column)
 
 @dataclass
 class _Lengths:
@@ -339,24 +339,31 @@ def _heal(
     from prunebook.estimates import recipe_within
     from prunebook.healing.recipes import named_recipe
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
-    refuse((source.bits == 4 and recipe['bits'] != 4, '--bits 4 trains in 4 bits. Leave out --train-bits.'),
+    refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
+            f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
            ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
-           (prompts and texts.texts != 'demo', '--prompts stands for --texts. Give only one of them.'),
+           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 nothing is judged. Leave them out, and '
+            'compare with `prunebook evaluate`.'),
+           (prompts and (texts.texts != 'demo' or texts.n_texts), '--prompts stands for --texts and --n-texts. Leave '
+            'out one or the other.'),
            (prompts and texts.column != 'text', f'--column {texts.column}: it is of --texts. Rows of --prompts have '
             'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
     begun = next(Path(f'{out}.unfinished').glob('healing*/asked.json'), None) if resume and minutes else None
     if begun: config = config.replace(steps=read_json(begun)['steps'])  # the machine may be faster now
-    else: config = recipe_within(config, source.model, minutes, tokens, source.dtype, source.bits, source.revision)
+    config = recipe_within(config, source.model, None if begun else minutes, tokens, source.dtype, source.bits,
+                           source.revision)
     config.check_teacher(teacher)
-    docs = () if prompts else texts.read('healing', progress)
+    refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
+            'Add --objective distill, or --prompts FILE.'))
+    docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
     name = judge_texts or ('demo' if text_assets(texts.texts) else None)
     judge = _Texts(name, column=texts.column).read('validation')[:n_judge] if name and n_judge else None
     source.check('heal', config.max_length, recipe=config, teacher=teacher)
     judge = judge and {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
     done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, prompts, teacher_folder, resume, force,
-                              progress, [texts.texts, judge_texts], **source.how)
+                              progress, [texts.texts, judge_texts], minutes, **source.how)
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
                 seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
@@ -416,7 +423,7 @@ def _evaluate(
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
     def scored(name, place):
-        own = replace(source, model=name)
+        own = replace(source, model=name, revision=source.revision if name == source.model else None)
         own.check('evaluate', teacher=parent, **vars(lengths))
         model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
@@ -655,7 +662,7 @@ def _run(args):
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
-) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 130, 143: interrupted, by SIGTERM
+) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 5: rejected; 130, 143: interrupted
     "Entry point of `prunebook`"
     from prunebook.data.texts import out_of_memory
     came = _stoppable() if argv is None else []

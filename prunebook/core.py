@@ -353,12 +353,13 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
     `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Raises
     `PrunebookError` if other work is there"""
     out, asked = Path(os.path.abspath(out)), json.loads(json.dumps(asked))
+    option = '' if resume is None else ' (--resume)'
     keep_apart(work := Path(f'{out}.unfinished'), reads)
     def check_same(place):
         was, now = counts(read_json(place/'asked.json')), counts(asked)
         other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
         more = f' with other settings: {other}' if other else ''
-        refuse((other or not resume, f'{place} holds earlier work{more}. Go on with the same settings (--resume), or '
+        refuse((other or not resume, f'{place} holds earlier work{more}. Go on with the same settings{option}, or '
                 'throw it away (--force).'))
     if keep and resume and not force and (out/'asked.json').exists():
         with lock(out):

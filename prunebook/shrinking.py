@@ -15,7 +15,7 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
 from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
 from .core import sync_tree, work_folder
-from .data.texts import text_assets
+from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, own_type
@@ -116,7 +116,7 @@ def shrink(
     params: float | None = None,  # Instead: drop as few layers as leave at most so many parameters
     gb: float | None = None,      # Or as leave at most so many GB of weights
     speedup: float | None = None, # Or as predict generation at least so many times as fast
-    data: str = 'demo',           # Your texts or conversations, in a file or as in `load_texts`; a fifth judges
+    data: str = 'demo',           # Texts or conversations, as in `load_texts` (10,000 of a hub set); a fifth judges
     column: str = 'text',         # The column or field of them that holds the text
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
     tokens: int | None = None,    # Instead: tokens to heal on
@@ -172,7 +172,7 @@ def shrink(
         problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
-                      healed.history[-1]['tokens'], problems, _use(place, serve, gguf))
+                      max((o['tokens'] for o in healed.history), default=0), problems, _use(place, serve, gguf))
         _finish(work, out, done, gguf)
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)
@@ -204,13 +204,16 @@ def _check_place(out, force, reads, need):
             'device_map="auto" spreads the layers over all GPUs.'))
     free_place(out, force, reads)
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), reads)
+    refuse((os.path.lexists(rejected) and not (rejected/'shrink.json').is_file(), f'{rejected} was not made by '
+            'prunebook, and a model that fails a gate is left there. Move it away, or choose another folder.'))
     check_room(out, need)
     return rejected
 
 def _split_data(data, column, seed):
     "The texts to heal on, and those to judge on"
-    if text_assets(data): return pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
-    return split_texts(pb.load_texts(data, column=column), seed)
+    if 'c4' in [o.name for o in text_assets(data)]:
+        return pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
+    return split_texts(named_texts(data, 'healing', n_hub=10_000, column=column), seed)
 
 def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
     "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
@@ -240,7 +243,8 @@ def _check_cut(model, size, drop, limits, serve, gguf, load):
 def _fits(recipe, texts, tok, window):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
     from prunebook.healing.packing import documents
-    longest = max((len(o.ids) for o in documents(texts, tok, window) if not isinstance(o, str)), default=0)
+    docs = documents(texts, tok, window, recipe.loss_on)
+    longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     if longest <= recipe.max_length: return recipe
     return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
 

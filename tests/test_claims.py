@@ -10,6 +10,7 @@ import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
     RunFolder, Unmeasured, _ruled, base_note, claims_table, draw_distances, open_run, rulings_table)
+from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, UNDECIDED, Ruling, holm
 from support.made_runs import DEPTH, Made, choice, distances, fill, loss, shapes, x
 
@@ -22,8 +23,8 @@ def made(tmp_path): return Made(tmp_path/'run')
 
 # Which rows belong together
 
-BASE = dict(model='m', depth=12, healed=False, seed=0, shots=0, shots_seed=0, layers='', method=None, objective=None,
-            adapt=None, rank=None, learning_rate=None, healing_texts=None, healing_tokens=0, items='')
+BASE = dict(model='m', depth=12, healed=False, seed=0, shots=0, shots_seed=0, layers='', recipe=None, rank=None,
+            healing_texts=None, healing_tokens=0, items='')
 
 
 def cuts(task, ns, sweep='s', count=100, strategy='similarity', **kw):
@@ -51,8 +52,7 @@ def test_one_figure_holds_what_belongs_together(tmp_path):
     assert set(run_of(tmp_path, a, more, b).main['items']) == {'c'}
 
 
-RECIPE = dict(method='lora', objective='ce', adapt='mlp', rank=64., learning_rate=1e-3, healing_texts='t',
-              healing_tokens=1000)
+RECIPE = dict(recipe='r', rank=64., healing_texts='t', healing_tokens=1000)
 
 
 def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
@@ -61,11 +61,27 @@ def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
     starts = lambda *rows: run_of(tmp_path, plain, healed, *rows).curve('c4', healed=True)
     assert starts(base()).healed.iloc[0] and list(starts(base()).n) == [0, 2, 4]
     assert 'healed by the same recipe' in base_note(starts(base()))
-    for other in ([], base(healing_tokens=2000), base(rank=2.), base(learning_rate=1e-4), base(healing_texts='u'),
+    for other in ([], base(healing_tokens=2000), base(rank=2.), base(recipe='s'), base(healing_texts='u'),
                   base(count=32), base(items='other')):
         assert not starts(other).healed.iloc[0] and 'starts at the unhealed one' in base_note(starts(other))
     run = run_of(tmp_path, plain, healed, base())
     assert not run.curve('c4').healed.any() and base_note(run.curve('c4')) == ''
+
+
+@pytest.mark.parametrize('other', [dict(), dict(bits=32), dict(packing='chunk'), dict(batch_size=2, steps=20),
+                                   dict(targets=['up_proj'])], ids=str)
+def test_ranks_are_compared_only_where_all_else_is_alike(made, other):
+    for name, recipe in dict(low=dict(rank=2) | other, high=dict(rank=8)).items():
+        made.config(name, healing=recipe).add(name, loss(3), 'similarity', 2, True)
+    if other: pytest.raises(Unmeasured, open_run(made.root).rank_pairs)
+    else: assert list(open_run(made.root).rank_pairs()['rank']) == [2, 8]
+
+
+def test_a_healed_curve_is_drawn_from_the_base_healed_alike():
+    rows = [dict(task='c4', strategy='simple' if n else 'none', n=n, healed=h, fraction_layers=n / 4, value=v, low=v,
+                 high=v) for n, h, v in ((0, False, 3), (0, True, 2), (1, False, 5), (1, True, 4))]
+    lines = [o[0].get_ydata().tolist() for o in plot_scores(pd.DataFrame(rows), 'c4').containers]
+    assert lines == [[3, 5], [2, 4]]
 
 
 def test_items_that_differ_and_files_of_another_model(made):

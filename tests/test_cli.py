@@ -2,8 +2,10 @@
 written, your own texts without the demo's, and a clean end in every case."""
 import json, os, random, shutil, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
+import prunebook as pb
 from prunebook import HealingConfig
 from prunebook.cli import COMMANDS, _answers, main, parser
+from prunebook.core import PrunebookError
 from prunebook.similarity.distances import LayerDistances
 from prunebook.pruning.strategies import prune_model
 from support.tiny import letter_tokenizer, save, texts, tiny
@@ -285,8 +287,31 @@ def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, c
         m.setattr('prunebook.healing.healing._train', stop)
         assert main([*map(str, args), '--no-progress']) == 130
     capsys.readouterr()
+    for other in (['--minutes', 5], ['--rank', 3]):
+        refused(capsys, *args, *other, '--no-progress', '--resume', says=f"'{other[0][2:]}': ")
     assert main([*map(str, args), '--no-progress', '--resume']) == 0
     assert json.loads(capsys.readouterr().out)['steps'] == 4 * 3
+
+
+def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_path, monkeypatch, capsys):
+    "256 came again and again"
+    def read(name, split, n, *args, most, **kw): raise PrunebookError(f'{name} {split} {n or most}')
+    monkeypatch.setattr('prunebook.data.texts.load_texts', read)
+    args = 'heal', own/'pruned', tmp_path/'h', '--texts', 'allenai/c4', '--batch-size', 5, '--steps', 70
+    refused(capsys, *args, says='allenai/c4 train 350')
+    refused(capsys, *args, '--n-texts', 9, says='allenai/c4 train 9')
+    shrink = 'shrink', own/'model', tmp_path/'s', '--tasks', own/'mine.jsonl', '--n-questions', 5
+    refused(capsys, *shrink, '--data', 'allenai/c4', says='allenai/c4 train 10000')
+
+
+def test_a_revision_is_that_of_the_first_model(own, monkeypatch, capsys):
+    seen = []
+    def loaded(name, revision=None, load=pb.load_model, **how):
+        seen.append(revision)
+        return load(name, **how)
+    monkeypatch.setattr('prunebook.load_model', loaded)
+    args = 'evaluate', own/'model', own/'pruned', '--tasks', own/'mine.jsonl', '--revision', 'one', '--no-progress'
+    assert main([*map(str, args)]) == 0 and seen == ['one', None]
 
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog):

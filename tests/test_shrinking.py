@@ -73,10 +73,14 @@ def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt): shrink(**given)
     rows = (tmp_path/'my.jsonl').read_text().splitlines()
     (tmp_path/'my.jsonl').write_text('\n'.join(rows[:30]))
-    with pytest.raises(PrunebookError, match='texts'): shrink(**given)
+    with pytest.raises(PrunebookError, match='texts') as e: shrink(**given)
+    assert '--force' in str(e.value) and '--resume' not in str(e.value)
 
 
 def test_a_gate_leaves_nothing_at_out(given, tmp_path):
+    (tmp_path/'out.rejected').mkdir()  # of somebody else
+    with pytest.raises(PrunebookError, match='not made by prunebook'): shrink(**given, max_added_loss=-10)
+    (tmp_path/'out.rejected').rmdir()
     for _ in range(2):  # the second replaces the first
         with pytest.raises(Rejected, match='nats') as e: shrink(**given, max_added_loss=-10)
         assert not (tmp_path/'out').exists() and check_checkpoint(tmp_path/'out.rejected') == []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import Score
+from prunebook.healing.recipes import OBJECTIVES, HealingConfig, Objective
 from prunebook.paper.runs import KEYS, kept_score, read_record
 from prunebook.similarity.distances import layer_distances
 from prunebook.paper.sweep import SweepConfig, sweep
@@ -95,15 +96,27 @@ def test_other_settings_are_refused(data):
         with pytest.raises(PrunebookError, match=said): run(data, c.replace(**changes))
 
 
-@pytest.mark.parametrize('name', ['questions', 'texts'])
+@pytest.mark.parametrize('name', ['questions', 'texts', 'healing'])
 def test_items_changed_between_stop_and_start(data, name):
     "Rows of two question files stood in one table"
-    write_rows(data/'own.jsonl', [dict(text=o) for o in letter_texts()])
-    run(data, c := config(data, calibration=str(data/'own.jsonl')))
+    for o in ('own', 'healing'): write_rows(data/f'{o}.jsonl', [dict(text=o) for o in letter_texts()])
+    healed = dict(healing_texts=str(data/'healing.jsonl'), healed_ns=[2] if name == 'healing' else [], healing=SHORT)
+    run(data, c := config(data, calibration=str(data/'own.jsonl'), **healed))
     rows = questions(7, seed=2) if name == 'questions' else [dict(text=o) for o in letter_texts(5, seed=2)]
     write_rows(data/f'{name}.jsonl', rows)
-    task = 'arc_easy' if name == 'questions' else 'c4'
+    task = dict(questions='arc_easy', texts='c4', healing='healing_texts')[name]
     with pytest.raises(PrunebookError, match=f'the items of {task} differ'): run(data, c)
+
+
+def test_a_worker_gets_what_was_registered_here(data):
+    class Worker:  # a process of its own has only the library's
+        def map(self, function, calls, model, tokenizer, progress):
+            OBJECTIVES.pop('mine')
+            for i, o in enumerate(calls): yield i, function(model, tokenizer, *o)
+    OBJECTIVES.add(Objective('mine', 'of a test', None))
+    small = dict(strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4'])
+    table = run(data, config(data, healing=HealingConfig(objective='mine', **SHORT), **small), ray=Worker())
+    assert OBJECTIVES.pop('mine') and set(table.n) == {0, 2}
 
 
 def test_another_model_is_refused(data):
@@ -130,8 +143,12 @@ def test_refused_before_the_first_row(data):
     m.config._name_or_path, quantised.is_quantized = str(data), True
     (data/'own').mkdir()
     (data/'own'/'mine').touch()
+    def recipe(**kw): return dict(healed_ns=[2], healing=SHORT | kw)
     for said, kw, changes in (('quantised', dict(m=quantised), dict(healed_ns=[2])), ('only read', dict(m=m), {}),
-                              ('is no run: it holds mine', dict(out='own'), {})):
+                              ('is no run: it holds mine', dict(out='own'), {}), ('257', {}, recipe(max_length=257)),
+                              ('one batch of 99', {}, recipe(batch_size=99)),
+                              (r"targets \['up'\]", {}, recipe(targets=['up'])),
+                              ('which layers', {}, recipe(adapt='near_cut') | dict(healed_ns=[0, 2]))):
         with pytest.raises(PrunebookError, match=said): run(data, config(data, **changes), **kw)
     assert not (data/'run').exists()
 

@@ -143,7 +143,8 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
 
 
-def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch):
+def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch, caplog):
+    "On those that fit into a row"
     model, tok = chat
     save(tmp_path/'big', model, tok)
     save(tmp_path/'other', model, family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom')))
@@ -155,10 +156,10 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
         small, out, asked, big, recipe = (str(tmp_path/o) for o in ('small', 'out', prompts, by, 'recipe.json'))
         return main(['heal', small, out, '--prompts', asked, '--teacher', big, '--config', recipe, '--no-progress',
                      '--allow-empty'])
-    said = [_Written('It is a.', 5, True)] * 4
+    said = [_Written('It is a.', 5, True)] * 3 + [_Written(' '.join(map(str, range(80))), 5, True)]
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
                         (('many.jsonl', 'other'), 'another tokenizer')):
         assert command(*wrong) == 2 and says in capsys.readouterr().err and not (tmp_path/'out').exists()
-    assert command('many.jsonl', 'big') == 0
-    assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == ['It is a.'] * 4
+    assert command('many.jsonl', 'big') == 0 and '1 of 4 answers are left out' in caplog.text
+    assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == [o.text for o in said]

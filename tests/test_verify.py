@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
+from prunebook.evaluation.scores import ratio_interval, wilson
 from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, kept_config, sweep
 from prunebook.paper.verify import (HEAL_AGAIN, _HONEST, _chosen, at_most, deviation, is_rejected, verify,
@@ -54,16 +55,24 @@ def judge(made):
     return judge
 
 
-def tamper(run, lie):
-    "Change items (a lie returns what changes in one, or nothing), and let the table agree with them"
+def tamper(run, lie, **told):
+    "Change items (a lie returns what changes in one, or nothing); the table agrees with them, but for what is told"
     items = pq.read_table(run/'items.parquet').cast(_arrow_schema()).to_pylist()
     for o in items: o |= lie(o) or {}
     table = pd.read_csv(run/'results.csv', dtype=str, keep_default_na=False)
     for i, o in table.iterrows():
         own = [x for x in items if (x['strategy'], x['n'], x['task']) == (o.strategy, int(o.n), o.task)]
-        if o.k: table.loc[i, 'k'] = str(sum(x['picked'] == x['answer'] for x in own))
-        else: table.loc[i, 'value'] = str(sum(x['loss'] for x in own) / sum(x['tokens'] for x in own))
+        if o.k:
+            k, n = sum(x['picked'] == x['answer'] for x in own), len(own)
+            numbers = dict(k=k, value=k / n, **dict(zip(('low', 'high'), wilson(k, n))))
+        else:
+            value = ratio_interval(*([x[c] for x in own] for c in ('loss', 'tokens')))
+            numbers = dict(zip(('value', 'low', 'high'), value), normalized=value[0] / np.log(int(o.vocab)))
+        table.loc[i, [*numbers]] = [str(v) for v in numbers.values()]
     if lie is layers: table['layers'] = table.layers.replace('4', '1')
+    for x in items: x['n'] = int(told.get('n', 3)) if (x['n'], x['task']) == (3, 'arc_easy') else x['n']
+    where = (table.n == '3') & (table.task == 'arc_easy')
+    for k in told: table.loc[where, k] = told[k]
     table.to_csv(run/'results.csv', index=False)
     pq.write_table(pa.Table.from_pylist(items, schema=_arrow_schema()), run/'items.parquet')
 
@@ -84,6 +93,13 @@ def other_set(o): return dict(answer=3 - o['answer']) if o['task'] == 'arc_easy'
 @pytest.mark.parametrize('lie', [flipped, picks, lowered, layers, other_set])
 def test_a_lie_is_rejected(run, judge, lie):
     tamper(run, lie)
+    assert judge(run).verdict == 'rejected'
+
+
+@pytest.mark.parametrize('told', [dict(value='0.9'), dict(high='0.99'), dict(baseline='0.1'), dict(majority='0.2'),
+                                  dict(n='5'), dict(fraction_layers='0.9'), dict(metric='per_token')], ids=str)
+def test_a_table_that_says_something_else_than_its_items_is_rejected(run, judge, told):
+    tamper(run, picks if 'metric' in told else lambda o: None, **told)
     assert judge(run).verdict == 'rejected'
 
 
@@ -126,6 +142,7 @@ HARMS = dict(
     no_run=(lambda run: (run/'run.json').unlink(), 'no run'))
 LACKS = dict(
     model=(lambda run: record(run, lambda o: o['model'].update(fingerprint='f00d')), 'another'),
+    depth=(lambda run: record(run, lambda o: o['model'].update(depth=7, layer_parameters=[9] * 7)), '7 layers'),
     items=(lambda run: (run/'items.parquet').unlink(), 'no items'),
     task=(lambda run: record(run, lambda o: o['sweeps']['main']['config'].update(tasks=['poetry'])), 'poetry'),
     texts=(lambda run: [o.unlink() for o in run.parent.glob('*.jsonl')], 'jsonl'))

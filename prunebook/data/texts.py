@@ -93,6 +93,7 @@ def load_texts(
     column: str = 'text',       # Field that holds the text
     config: str | None = None,  # Configuration of a hub set; "en" for allenai/c4
     progress: bool = True,      # Show progress while fetching
+    most: int | None = None,    # Of a set on the hub: so many, or as many as there are
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
 ) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
     "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
@@ -108,7 +109,7 @@ def load_texts(
         with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
                        f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network.',
                        kwargs.get('token')):
-            rows = list(islice(load_dataset(name, config, split=split or 'train', streaming=True, **kwargs), n))
+            rows = list(islice(load_dataset(name, config, split=split or 'train', streaming=True, **kwargs), n or most))
     if name.endswith('.txt'): column = 'text'
     texts = [_text_of(row, column, name) for row in islice(rows, n)]
     part, there = f' ({split})' if split else '', len(texts)
@@ -167,12 +168,12 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
 def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
                 column: str = 'text') -> list[str]:
     """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
-    validation. `n` of them, or if `None` all, and `n_hub` of a set on the hub. A local file is not divided"""
+    validation. `n` of them, or if `None` all, and at most `n_hub` of a set on the hub. A local file is not divided"""
     if assets := text_assets(name):
         return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
     hub = not Path(name).exists()
     split = ('train' if part == 'healing' else 'validation') if hub else None
-    return load_texts(name, split, n_hub if hub and n is None else n, column, progress=progress)
+    return load_texts(name, split, n, column, progress=progress, most=n_hub)
 
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd
 def _first_tokens(tokenizer, texts, max_length):

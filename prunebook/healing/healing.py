@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from prunebook.healing.packing import Conversation, Rows
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['HealingResult', 'heal', 'heal_checkpoint']
+__all__ = ['HealingResult', 'healing_input', 'heal', 'heal_checkpoint']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
 def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
@@ -178,6 +179,21 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     from prunebook.healing.teacher import load_teacher
     return load_teacher(model, tokenizer, teacher)
 
+def healing_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any],
+                  config: HealingConfig, teacher: Any = None, on_disk: bool = False
+                  ) -> tuple[PreTrainedModel | None, list[str | Conversation], Rows]:
+    "Teacher, documents and rows of a healing, whose arguments these are. Raises `PrunebookError` as `heal` does"
+    from prunebook.healing.packing import Conversation, documents, training_rows
+    teacher = _check_input(model, tokenizer, config, teacher, on_disk)
+    docs = documents(texts, tokenizer, config.max_length, config.loss_on)
+    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs):
+        _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
+                  'own answers (write_answers; --teacher MODEL --prompts FILE).')
+    if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
+    rows = training_rows(tokenizer, docs, config)
+    LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
+    return teacher, docs, rows
+
 # %% ../../nbs/course/04_healing.ipynb #heal0004
 @contextmanager
 def _run_folder(out, asked, resume, force, reads):
@@ -209,7 +225,7 @@ def heal(
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
-    from prunebook.healing.packing import Conversation, documents, training_rows
+    from prunebook.healing.packing import Conversation
     from prunebook.healing.trainer import on_first, preserve_global_state
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     if changes: config = config.replace(**changes)
@@ -223,13 +239,8 @@ def heal(
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
-    teacher, solve = _check_input(model, tokenizer, config, teacher, on_disk), METHODS[config.method].solve
-    docs = documents(texts, tokenizer, config.max_length, config.loss_on)
-    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs):
-        _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
-                  'own answers (write_answers; --teacher MODEL --prompts FILE).')
-    rows = training_rows(tokenizer, docs, config.replace(batch_size=1, steps=1, warmup=0) if solve else config)
-    LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
+    teacher, docs, rows = healing_input(model, tokenizer, texts, config, teacher, on_disk)
+    solve = METHODS[config.method].solve
     asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
     asked |= settings_that_count(asdict(config))
 
@@ -273,6 +284,7 @@ def heal_checkpoint(
     force: bool = False,           # Replace the folder at `out`
     progress: bool = True,
     reads: Sequence[Any] = (),     # Files of yours, which `out` must not hold
+    minutes: float | None = None,  # That the config's steps were estimated to take; `resume` goes on with the same
     **kwargs: Any                  # To `load_model`. With bits=4 the 16-bit weights stay on disk, and nothing is judged
 ) -> HealingResult:
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
@@ -290,13 +302,14 @@ def heal_checkpoint(
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
     work = Path(os.path.abspath(out) + '.unfinished')
-    asked = dict(command='heal', model=public_name(model), texts=digest(*texts, prompts))
+    asked = asdict(config) | dict(
+        command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
     named = public_name(teacher) if isinstance(teacher, (str, Path)) else ''
     if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
     reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
                teacher_folder=teacher_folder)
-    with work_folder(out, asked, resume, force, reads) if first else nullcontext():
+    with work_folder(out, asked, resume, force, reads, settings_that_count) if first else nullcontext():
         if on_disk:
             result = heal(model, None, texts, **how)
             if first: merge_into(work, checkpoint_folder(model), result.adapter, progress)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from ..core import atomic_write, digest, disk_errors, lock, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
-from .packing import Rows
+from .packing import Rows, _render_conversation
 from .trainer import on_first
 from ..model.loading import load_model
 from ..model.stack import LayerStack, evaluating, fingerprint
@@ -110,8 +110,9 @@ def write_answers(
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True) -> list[dict[str, Any]]:
-    """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps. Raises
-    `PrunebookError` before any answer for prompts that are fewer than a batch"""
+    """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
+    those that are longer than a row. Raises `PrunebookError` before any answer for prompts that are fewer than a
+    batch"""
     def write():
         if file.exists(): return
         asked, least = read_prompts(prompts), recipe.batch_size
@@ -119,7 +120,12 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
         write_answers(load_teacher(model, tokenizer, teacher), tokenizer, asked, file, progress=progress,
                       max_new_tokens=min(512, recipe.max_length))
     on_first(write)
-    return load_texts(file)
+    said, most = load_texts(file), recipe.max_length
+    fits = [o for o in said if len(_render_conversation(tokenizer, o['messages'], recipe.loss_on).ids) <= most]
+    if len(fits) < len(said):
+        _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens.',
+                     len(said) - len(fits), len(said), most)
+    return fits
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach011
 class _TopK:

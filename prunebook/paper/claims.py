@@ -181,7 +181,7 @@ class RunFolder:
         def text(*columns): return [' '.join(map(str, o)) for o in self.table[[*columns]].itertuples(index=False)]
         self.table = self.table.assign(
             asked=text('metric', 'source', 'count', 'max_length', 'dtype', 'items'),
-            recipe=text('method', 'objective', 'adapt', 'learning_rate', 'healing_texts', 'healing_tokens'))
+            recipe=text('recipe', 'healing_texts', 'healing_tokens'))
         self.table['alike'] = text('recipe', 'rank', 'shots', 'shots_seed', 'asked')
 
     @cached_property

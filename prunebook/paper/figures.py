@@ -210,13 +210,14 @@ def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, fi
 def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, label: str | None = None,
                 log: bool = False, ax: Axes | None = None) -> Axes:
     """A task's score against the fraction of layers dropped, a colour per strategy, of a `table` as `sweep` or
-    `read_run` returns it. Bars are 95 % intervals, seeds averaged. `chance` is the height of a dashed line, `label` is
-    of the y axis (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task that is not in the table"""
+    `read_run` returns it. Bars are 95 % intervals, seeds averaged. A healed curve starts at the unpruned model healed,
+    if there is one. `chance` is the height of a dashed line, `label` is of the y axis (paper, figures 2, 3, 5, 6).
+    Raises `PrunebookError` for a task that is not in the table"""
     rows = table[table.task == task]
     if rows.empty:
         there = sorted(table.task.unique())
         raise PrunebookError(f'task {task!r}: the table has no rows for it. Its tasks are {there}.')
-    cuts, known = rows[rows.n > 0], list(STRATEGY_COLOURS)[:2]
+    cuts, starts, known = rows[rows.n > 0], rows[rows.n == 0], list(STRATEGY_COLOURS)[:2]
     names = sorted(cuts.strategy.unique(), key=lambda o: (known.index(o) if o in known else 2, o))
     with figure_style():
         ax = ax or panels()[0]
@@ -225,7 +226,8 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' '))
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
-                pts = pd.concat([rows[rows.n == 0], own]).groupby(['n', 'fraction_layers'])
+                alike = starts[starts.healed == healed]
+                pts = pd.concat([alike if len(alike) else starts, own]).groupby(['n', 'fraction_layers'])
                 pts = pts[['value', 'low', 'high']].mean().reset_index()
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}, {"healed" if healed else "unhealed"}')

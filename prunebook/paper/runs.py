@@ -11,8 +11,8 @@ from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import (Rule, atomic_write, disk_errors, explained, instance, lock, one_of, public_name, read_json,
-                            redact, refuse, whole)
+from ..core import (Rule, atomic_write, digest, disk_errors, explained, instance, lock, one_of, public_name,
+                            read_json, redact, refuse, whole)
 from ..evaluation.scores import versions
 
 if TYPE_CHECKING:
@@ -242,10 +242,12 @@ class Run:
 def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy, n, healed, seed and task
     """`results.csv` of a run, sorted by sweep, with columns added from `run.json`: `depth`, `model` (fingerprint),
     `dtype`, `shots_seed` (of the examples), `max_length`, and of the healing `method`, `objective`, `adapt`, `rank`,
-    `learning_rate`, `steps`, `healing_texts` and `healing_tokens` (steps x batch size x length, so padding counts where
-    documents are padded. It is 0 for unhealed rows).
+    `learning_rate`, `steps`, `recipe` (a hash of all its settings but rank and seed), `healing_texts` and
+    `healing_tokens` (steps x batch size x length, so padding counts where documents are padded. It is 0 for unhealed
+    rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     import pandas as pd
+    from prunebook.healing.recipes import settings_that_count
     record, path, parts = read_record(folder), Path(folder)/_FILES['results'], []
     refuse((not path.exists(), f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
             'Let one get on.'))
@@ -261,7 +263,9 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
                 own = options.get('seed', config['scoring'].get('seed', 0))
                 return int(own) if str(own).isdigit() else own
             own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'learning_rate', 'steps')}
-            own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None)
+            alike = settings_that_count(recipe) | dict(alpha=recipe['alpha'] / recipe['rank'])
+            alike = sorted((k, v) for k, v in alike.items() if k not in ('rank', 'seed', 'save_every'))
+            own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, recipe=digest(alike)[:16])
             parts.append(t.assign(
                 depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
                 shots=t.shots.fillna(0).astype(int), shots_seed=[seed(o) for o in t.task],
@@ -298,7 +302,8 @@ def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore 
         common |= dict(items=got['items'][0] or '', task=row['task'], n=row['count'], chat=row['chat'])
         if (metric := row['metric']) not in _ON_TEXTS:
             right = sum(map(operator.eq, got['picked'], got['answer']))
-            check(None not in got['picked'] and right == row['k'], f'{right} are right, the table says {row["k"]}')
+            fits = right == row['k'] and math.isclose(right / row['count'], row['value'], rel_tol=1e-6)
+            check(None not in got['picked'] and fits, f'{right} are right, the table says {row["k"]}, {row["value"]}')
             there = {k: [o for o in got[k] if o is not None] for k in ('logprobs', 'written', 'group')}
             return Score(**common, k=right, picked=got['picked'], answers=got['answer'], scoring=metric,
                          chance=float(row['baseline']), majority=float(row['majority']), groups=there['group'],

@@ -17,7 +17,8 @@ from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, n
 from ..data.texts import named_texts, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
-from ..healing.recipes import QUICK, settings_that_count
+from ..healing.healing import healing_input
+from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,6 +197,7 @@ def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreT
         return item_hash(tokenize(tokenizer, items, min(config.max_length, positions), min_length=2).ids)
     record, dtype = _config_record(config), str(model.dtype)
     items = {public_name(o): items_of(o) for o in config.tasks}
+    if config.healed_ns: items['healing_texts'] = item_hash(_healing_texts(config))
     if was := run.record['sweeps'].get(name, {}):
         differ = _differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
@@ -306,7 +308,7 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
     for rows in reversed(units):  # what takes longest first
         order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
         calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
-    function = partial(_unit_on_worker, config, dict(pb.TASKS), dict(pb.METHODS))
+    function = partial(_unit_on_worker, config, dict(pb.TASKS), dict(pb.METHODS), dict(OBJECTIVES))
     for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
         for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
             here = run.record['sweeps'][name]['items'].get(public_name(row.task), score.items)
@@ -321,10 +323,11 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
             if (left := place.with_name(place.name + '.unfinished')).exists(): discard(left, place)
         yield from made
 
-def _unit_on_worker(config, tasks, methods, model, tokenizer, rows):
+def _unit_on_worker(config, tasks, methods, objectives, model, tokenizer, rows):
     "What `_score_unit` yields, and the files of the adapter; a worker has no run folder"
     pb.TASKS.update(tasks)
     pb.METHODS.update(methods)
+    OBJECTIVES.update(objectives)
     with tempfile.TemporaryDirectory(prefix='prunebook-') as d:
         place = Path(d)/'adapter'
         made = list(_score_unit(config, model, tokenizer, rows, place, progress=False))
@@ -362,6 +365,9 @@ def sweep(
     refuse((config.healed_ns and getattr(model, 'is_quantized', False), 'the model is quantised, and healing needs 16- '
             'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
             'its own.'))
+    for n in {min(config.healed_ns), max(config.healed_ns)} if config.healed_ns else ():
+        small = pb.prune_model(model, pb.choose_layers('middle', n, depth=len(pb.LayerStack(model)))) if n else model
+        healing_input(small, tokenizer, _healing_texts(config), config.healing, model)
     with Run(out, model_record(model)) as run:
         _start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)

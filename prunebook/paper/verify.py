@@ -4,10 +4,10 @@
 
 # %% ../../nbs/paper/trust.ipynb #trust010
 from __future__ import annotations
-import json, secrets, time
+import json, math, secrets, time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import pandas as pd
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, digest, first_line, read_json, refuse
 from ..data.texts import tokenize
-from ..evaluation.scores import item_hash
+from ..evaluation.scores import choice_score, item_hash, ratio_interval
 from ..model.assets import cache_dir
 from ..model.stack import fingerprint
 from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
@@ -112,12 +112,22 @@ def _asked(config, row, tokenizer, positions):
     toks = tokenize(tokenizer, task.items, min(config.max_length, positions or config.max_length), min_length=2)
     return task, toks.index, [len(o) - 1 for o in toks.ids], item_hash(toks.ids)
 
-def _books(score, task, known):
-    "What speaks against a stored score by itself; `None` if nothing does"
-    if task.kind == 'loss': return None if score.counts == known else 'its documents have other lengths'
-    if score.answers != known: return 'its right answers are not those of the questions'
-    if len(score.logprobs) != score.n: return 'it has no log-probabilities'
-    if score.scoring == 'per_token' or task.answers and score.scoring == 'per_char': return None
+def _books(score, row, task, known):
+    "What speaks against a stored score and its row by themselves; `None` if nothing does"
+    if task.kind == 'loss':
+        if score.counts != known: return 'its documents have other lengths'
+        again = replace(score, **dict(zip(('value', 'low', 'high'), ratio_interval(score.sums, score.counts))))
+    else:
+        if score.answers != known: return 'its right answers are not those of the questions'
+        if score.scoring != task.scoring: return 'its sweep asks in another way'
+        if len(score.logprobs) != score.n: return 'it has no log-probabilities'
+        again = choice_score(task.name, score.picked, task.items, task.scoring)
+    cut = row.layers.split() if isinstance(row.layers, str) else []
+    right = again.row() | dict(n=len(cut), fraction_layers=len(cut) / row.depth)
+    for k in 'n fraction_layers value low high baseline majority normalized'.split():
+        if k in right and not math.isclose(right[k], getattr(row, k), rel_tol=1e-6, abs_tol=1e-9):
+            return f'its {k} is not that of its items or layers'
+    if task.kind == 'loss' or score.scoring == 'per_token' or task.answers and score.scoring == 'per_char': return None
     for picked, logprobs, o in zip(score.picked, score.logprobs, task.items):
         by = [v / len(c) if score.scoring == 'per_char' else v for v, c in zip(logprobs, o['choices'])]
         if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
@@ -138,12 +148,13 @@ def _strata(folder, table, seed, tokenizer, positions):
                    (row.items != own, 'its items, or their tokens, are others here'))
             cut, recipe = Cut(row.strategy, row.n, row.seed), config.healing
             adapter = Path(folder)/'adapters'/f'{row.sweep}-{cut.key}' if row.healed else None
+            mark = digest(*(o.read_bytes() for o in adapter.glob('adapter/prunebook.json'))) if adapter else ''
             if adapter and not adapter.is_dir():
                 tokens = recipe.steps * recipe.batch_size * recipe.max_length
                 refuse((tokens > HEAL_AGAIN, f'healed with {tokens:,} tokens, its adapter is not there, and at most '
                         f'{HEAL_AGAIN:,} are healed again'))
-                adapter = cache_dir()/'verify'/digest(read_record(folder)['model'], recipe, config.healing_texts,
-                                                      row.layers, row.seed)
+                mark = digest(read_record(folder)['model'], recipe, config.healing_texts, row.layers, row.seed)
+                adapter = cache_dir()/'verify'/mark
         except PrunebookError as e:
             lacks[i] = first_line(e).partition('. ')[0]
             continue
@@ -151,8 +162,8 @@ def _strata(folder, table, seed, tokenizer, positions):
         except PrunebookError:
             false[i] = 'its items do not fit the table'
             continue
-        if why := _books(score, task, known): false[i] = why
-        key = digest(how, own, row.layers, adapter or '')
+        if why := _books(score, row, task, known): false[i] = why
+        key = digest(how, own, row.layers, mark)
         drawn = digest(how, own) if task.kind == 'loss' else key  # documents: cuts share layers in one pass
         order = np.random.default_rng([seed, int(drawn[:12], 16)]).permutation(len(places))
         new = _Stratum(key, key if adapter else drawn, row, config, task, list(places), order, adapter)
@@ -168,16 +179,17 @@ def _rescored(model, tokenizer, strata, at):
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
     keeps = [[l for l in range(len(stack)) if l not in cut] for cut in cuts]
     how = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
+    chat = dict(chat=config.scoring.get('chat', False))
     if first.adapter:
         small = pb.prune_model(model, cuts[0]) if cuts[0] else pb.LayerStack(model).copy().model
         if not first.adapter.is_dir():
             recipe = config.healing.replace(seed=int(first.row.seed))
             pb.heal(small, tokenizer, _healing_texts(config), recipe, first.adapter, False, teacher=model, resume=True)
-        scores = [task.score(pb.load_adapter(small, first.adapter/'adapter'), tokenizer, items, **how)]
+        scores = [task.score(pb.load_adapter(small, first.adapter/'adapter'), tokenizer, items, **chat, **how)]
     elif task.kind == 'loss': scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
     else:
         with stack.view(keeps[0]) as small:
-            scores = [task.score(small, tokenizer, items, chat=config.scoring.get('chat', False), **how)]
+            scores = [task.score(small, tokenizer, items, **chat, **how)]
     numbers = [[[o] for o in s.sums] if task.kind == 'loss' else s.logprobs for s in scores]
     return [[[round(v, 6) for v in item] for item in own] for own in numbers]
 
@@ -214,9 +226,9 @@ def _load(record, model, tokenizer, stored, progress):
     if isinstance(model, (str, Path)):
         dtype = 'float32' if set(stored) == {'float32'} else 'auto'
         model, tokenizer = pb.load_model(str(model), dtype, progress=progress)
-    here = fingerprint(model)
-    refuse((here != was['fingerprint'], f'the run is of {was["name"]} ({was["fingerprint"]}), and this model is '
-            f'another ({here})'))
+    here, depth = fingerprint(model), len(pb.LayerStack(model))
+    refuse(((here, depth) != (was['fingerprint'], was['depth']), f'the run is of {was["name"]} ({was["depth"]} layers, '
+            f'{was["fingerprint"]}), and this model is another ({depth} layers, {here})'))
     return model, tokenizer
 
 # %% ../../nbs/paper/trust.ipynb #trusx61c
