@@ -13,7 +13,7 @@ def pytest_addoption(parser):
 
 # of a test that takes every family, the everyday tests run one of each shape: rotary angles, learned positions, windows
 DAILY = {'llama', 'gpt2', 'gemma3_text', 'qwen2_moe', 'mamba'}
-FAST = {f'test_{o}.py' for o in 'stack pruning prefixes criteria budgets packing tasks golden packaging'.split()}
+FAST = {f'test_{o}.py' for o in 'stack pruning criteria budgets packing tasks golden packaging'.split()}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -34,30 +34,32 @@ def demo():
 
 
 @pytest.fixture(scope='session')
-def tiny():
-    "`tiny(model_type='llama', layers=8, **config)`: a new random model"
-    from support.tiny import tiny
-    return tiny
-
-
-@pytest.fixture(scope='session')
-def tiny_model(tiny):
+def tiny_model():
     "A random Llama of 8 layers. Shared: a test that changes it works on a copy"
+    from support.tiny import tiny
     return tiny()
 
 
 @pytest.fixture(scope='session')
-def tiny_tokenizer():
-    "The tokenizer of `tiny_folder`: w0 … w95"
-    from support.tiny import word_tokenizer
-    return word_tokenizer()
+def tiny_folder(tmp_path_factory, tiny_model):
+    "`tiny_model` as a saved checkpoint. Shared: read it, never write into it"
+    from support.tiny import save
+    return save(tmp_path_factory.mktemp('tiny')/'model', tiny_model)
 
 
 @pytest.fixture(scope='session')
-def tiny_folder(tmp_path_factory, tiny_model, tiny_tokenizer):
-    "`tiny_model` as a saved checkpoint. Shared: read it, never write into it"
-    from support.tiny import save
-    return save(tmp_path_factory.mktemp('tiny')/'model', tiny_model, tiny_tokenizer)
+def own(tmp_path_factory):
+    "A model, the same without a layer, texts and questions of one's own. Shared: read it, never write into it"
+    from prunebook import prune_model
+    from support.tiny import letter_tokenizer, save, texts, tiny, write_rows
+    folder, model = tmp_path_factory.mktemp('own'), tiny(layers=6, max_position_embeddings=1024)
+    save(folder/'model', model, letter_tokenizer())
+    save(folder/'pruned', prune_model(model, [3]), letter_tokenizer())
+    (folder/'texts.txt').write_text('\n'.join(texts(60)))
+    (folder/'judge.txt').write_text('\n'.join(texts(12, seed=1)))
+    choices = ['same', 'other', 'none']
+    write_rows(folder/'mine.jsonl', [dict(question=f'{i} and {i}', choices=choices, answer=i % 3) for i in range(16)])
+    return folder
 
 
 @pytest.fixture

@@ -6,28 +6,23 @@ from prunebook.cli import main
 from prunebook.estimates import layer_sizes
 from prunebook.pruning.budget import as_budget, in_words, model_sizes
 from support import architectures
-from support.tiny import save, tiny
+from support.tiny import save
 
-@pytest.mark.parametrize('kind', ['llama', 'gpt2', 'qwen2_moe', 'mixtral', 'gemma3_text', 'phi'])
-def test_headers_and_a_loaded_model_say_the_same(kind, tmp_path):
-    model = tiny(kind, layers=4)
-    said, read = model_sizes(model), layer_sizes(str(save(tmp_path/'m', model)))
-    assert (read.parameters, read.bytes, read.other_parameters) == (said.parameters, said.bytes, said.other_parameters)
-    assert read.work == pytest.approx(said.work) and read.head == said.head
-    assert said.after()['params'] == model.num_parameters()
-
-
-@pytest.mark.parametrize('kind', ['llama', 'qwen2_moe', 'gemma3n_text', 'gemma4_text', 'gpt_oss'])
-def test_the_prediction_of_size_is_the_size(kind):
+@pytest.mark.parametrize('kind', ['llama', 'gpt2', 'qwen2_moe', 'mixtral', 'gemma3_text', 'phi', 'gemma3n_text',
+                                  'gemma4_text', 'gpt_oss'])
+def test_headers_say_the_sizes_of_the_model_and_of_its_cut(kind, tmp_path):
     "Also where layers differ, and where a table outside them shrinks with the cut"
     model = architectures.tiny(kind)
-    sizes = model_sizes(model)
-    left = sizes.after([2, 3])
-    small = prune_model(model, [2, 3])
-    assert left['params'] == small.num_parameters()
+    said, read = model_sizes(model), layer_sizes(str(save(tmp_path/'m', model)))
+    assert read.other_parameters == said.other_parameters and read.head == said.head
+    if kind != 'gemma4_text':  # its layers hold a buffer of one number, which the files count
+        assert (read.parameters, read.bytes) == (said.parameters, said.bytes)
+        assert read.work == pytest.approx(said.work)
+    left, small = said.after([2, 3]), prune_model(model, [2, 3])
+    assert left['params'] == small.num_parameters() and said.after()['params'] == model.num_parameters()
     assert left['gb'] == pytest.approx(sum(p.nbytes for p in small.parameters()) / 1e9)
-    assert left['speedup'] == pytest.approx(model_sizes(small).after()['speedup'] * (sizes.head + sum(sizes.work)) / (
-        sizes.head + sum(model_sizes(small).work)))
+    work = sum(model_sizes(small).work)
+    assert left['speedup'] == pytest.approx((said.head + sum(said.work)) / (said.head + work))
 
 
 @pytest.mark.parametrize('limit', [dict(params=8 * 9e3), dict(gb=25e-5), dict(speedup=1.4), dict(speedup=2)])

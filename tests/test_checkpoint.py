@@ -74,21 +74,17 @@ def test_without_copy_file_range(saved, tmp_path, monkeypatch):
 # a checkpoint means what transformers would load
 
 def test_an_index_beside_a_single_file(saved, tmp_path):
-    "transformers loads model.safetensors: both ways of pruning must cut the same weights"
+    "transformers loads model.safetensors: both ways of pruning must cut the same weights, also if the index is stale"
     want = {k: v + 1 for k, v in tensors(saved).items()}
     save_file(want, saved/'model.safetensors', {'format': 'pt'})
+    shard(saved).unlink()
+    assert check_checkpoint(saved) == []
     prune(saved, tmp_path/'disk')
     save_pruned(prune_model(AutoModelForCausalLM.from_pretrained(saved), [1]), word_tokenizer(), tmp_path/'memory')
     a, b = tensors(tmp_path/'disk'), tensors(tmp_path/'memory')
     assert set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
     assert torch.equal(a['model.layers.1.mlp.up_proj.weight'], want['model.layers.2.mlp.up_proj.weight'])
     assert not (tmp_path/'disk'/INDEX).exists()
-
-def test_a_stale_index_is_ignored(single, tmp_path):
-    (single/INDEX).write_text(json.dumps(dict(weight_map={'model.norm.weight': 'model-00001-of-00002.safetensors'})))
-    assert check_checkpoint(single) == []
-    prune(single, tmp_path/'out')
-    assert check_checkpoint(tmp_path/'out') == [] and not (tmp_path/'out'/INDEX).exists()
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     (saved/'notes.txt').write_text('mine')
@@ -127,9 +123,8 @@ def test_the_hub_cache_of_links_is_followed(saved, tmp_path):
 
 @pytest.mark.parametrize('lay', [
     lambda p, outside: p.symlink_to(outside), lambda p, outside: p.symlink_to('nowhere'),
-    lambda p, outside: os.mkfifo(p),
-    lambda p, outside: p.symlink_to('/dev/zero'), lambda p, outside: p.symlink_to(p.name)])
-@pytest.mark.parametrize('name', ['tokenizer.json', 'merges.txt', 'additional_chat_templates/a.jinja'])
+    lambda p, outside: os.mkfifo(p), lambda p, outside: p.symlink_to('/dev/zero')])
+@pytest.mark.parametrize('name', ['tokenizer.json', 'additional_chat_templates/a.jinja'])
 def test_a_link_elsewhere_is_refused_and_never_dropped(single, tmp_path, lay, name):
     (tmp_path/'id_rsa').write_text('secret')
     (single/name).parent.mkdir(exist_ok=True)
@@ -153,11 +148,9 @@ def test_a_tokenizer_that_is_absent_or_of_another_model(tmp_path):
     for p in folder.glob('*token*'): p.unlink()
     assert any('no files of a tokenizer' in o for o in check_checkpoint(folder, run=False))
 
-@pytest.mark.parametrize('config', [
-    dict(num_beams=3), dict(num_return_sequences=2, do_sample=True), dict(eos_token_id=list(range(99))),
-    dict(max_length=1), dict(return_dict_in_generate=True), dict(use_cache=False)])
-def test_check_ignores_the_generation_settings(single, config):
-    edit_json(single/'generation_config.json', **config)
+def test_check_ignores_the_generation_settings(single):
+    edit_json(single/'generation_config.json', num_beams=3, num_return_sequences=2, do_sample=True, max_length=1,
+              eos_token_id=list(range(99)), return_dict_in_generate=True, use_cache=False)
     assert check_checkpoint(single) == []
 
 # the record and the card
@@ -175,13 +168,6 @@ def test_base_model_is_a_hub_id_or_nothing(tmp_path, monkeypatch):
     assert str(tmp_path) not in (tmp_path/'out'/'config.json').read_text() + (tmp_path/'out'/'README.md').read_text()
 
 # whole or not at all
-
-def test_the_source_is_never_written(saved, tmp_path):
-    before = digest(saved)
-    os.symlink(saved, tmp_path/'link')
-    for out in (saved, saved/'in', tmp_path/'link'):
-        with pytest.raises(PrunebookError, match='never changed'): prune(saved, out, force=True)
-    assert digest(saved) == before
 
 def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
     def limit(): resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # a write beyond fails, as on a full disk
@@ -258,23 +244,17 @@ def test_lean(tmp_path):
 
 # damage is named
 
-def first(table): return next(k for k in table if k != '__metadata__')
 def place(s, **names): edit_json(s/INDEX, lambda d: d['weight_map'].update(names))
 def without_weights(s): return [p.unlink() for p in s.glob('*.safetensors*')]
-def offsets(s, o): edit_header(shard(s), lambda t: t[first(t)].update(data_offsets=o))
 
 broken = {  # what is spoilt, and the file or value that the message names
     'cut short': (lambda s: os.truncate(shard(s), shard(s).stat().st_size - 5), '00001-of'),
-    'empty': (lambda s: os.truncate(shard(s), 0), '00001-of'),
     'headless': (lambda s: shard(s).write_bytes(b'\xff' * 1000), '00001-of'),
-    'overlap': (lambda s: offsets(s, [0, 4]), '00001-of'), 'backwards': (lambda s: offsets(s, [8, 0]), '00001-of'),
-    'trailing': (lambda s: shard(s).write_bytes(shard(s).read_bytes() + b'more'), '00001-of'),
+    'overlap': (lambda s: edit_header(shard(s), lambda t: t[max(t)].update(data_offsets=[0, 4])), '00001-of'),
     'missing file': (lambda s: shard(s, 1).unlink(), '00002-of'),
     'missing tensor': (lambda s: place(s, ghost=shard(s).name), 'ghost'),
     'up and away': (lambda s: place(s, w='../../etc/passwd.safetensors'), '../../etc/passwd'),
-    'absolute': (lambda s: place(s, w='/etc/passwd'), '/etc/passwd'),
     'no map': (lambda s: (s/INDEX).write_text('{}'), 'weight_map'),
-    'index not JSON': (lambda s: (s/INDEX).write_text('{'), INDEX),
     'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'config.json'),
     'no config': (lambda s: (s/'config.json').unlink(), 'config.json'),
     'no depth': (lambda s: (s/'config.json').write_text('{"model_type": "llama"}'), 'num_hidden_layers'),

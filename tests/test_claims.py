@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    RunFolder, Unmeasured, _ruled, base_note, claims_table, draw_distances, open_run, rulings_table)
+    RunFolder, Unmeasured, _ruled, base_note, claims_table, open_run, rulings_table)
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, UNDECIDED, Ruling, holm
 from support.made_runs import DEPTH, Made, choice, distances, fill, loss, shapes, x
@@ -116,11 +116,8 @@ def test_claims_of_a_run_that_is_as_the_paper_says(made):
     assert any(not o.decided for o in tested) and all(o.stands for o in tested if o.word == HOLDS)
     at = run.items('quiz').collapse
     assert .2 <= at.kept < at.lost <= .55 and run.items('quiz').kept == 4
-    words = r'((holds|fails|undecided|not informative)( -?[0-9.]+( †)?| \([a-z ]+\))|not measured)$'
-    table, short = claims_table([run]), rulings_table([run], ['C3a', 'C6a'])
-    assert list(table) == ['model'] and len(table) == 13 and table.model.str.match(words).all(), table.model
+    table = claims_table([run])
     assert {o[:3] for o in table.index[table.model == 'not measured']} == {'C6a', 'C6b', 'C7a', 'C7b'}
-    assert len(short) == 3 and short.number.iloc[-1] == '' and short.threshold.iloc[0] == '0.5'
     for n in x: made.add('main', choice(.2, 'dull'), 'similarity' if n else 'none', n)
     tasks = [set(rulings_table([open_run(made.root)], ['C3a'], known=o).model.str.split(', ').str[1]) for o in (0, 1)]
     assert tasks[0] - tasks[1] == {'dull'} and 'quiz' in tasks[1]
@@ -141,35 +138,6 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
     kept = list((tmp_path/'rulings').iterdir())
     for o in kept: o.write_text('{"word":')
     assert len(kept) == 4 and _ruled(rule, right).p == first.p and len(calls) == 50
-    (tmp_path/'file').touch()
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'file'))
-    assert _ruled(rule, right).p == first.p and len(calls) == 60
-
-
-# C1 and C2: distances
-
-def test_draws_have_the_moments_of_the_distances_and_sizes_err_together(tmp_path):
-    d, run = distances(lambda n: 5, spread=.2), run_of(tmp_path, cuts('c4', [0]))
-    run.distances = d
-    draws = draw_distances(d, 3, size=20_000)
-    np.testing.assert_allclose(draws.mean(0), np.diagonal(d.mean, 3), atol=6e-4)
-    np.testing.assert_allclose(draws.std(0), np.diagonal(d.sem, 3), rtol=.03)
-    one = [np.sort(draw_distances(d, n).argmin(1)) / (d.depth - n) for n in range(1, d.depth // 4 + 1)]
-    found, widest = run.judge('C1'), np.mean([np.subtract(*np.quantile(o, [.975, .025])) for o in one])
-    assert found.high - found.low == pytest.approx(widest, abs=.02)
-
-
-def test_a_task_that_the_model_does_not_know_is_not_judged(made):
-    fill(made)
-    made.config('dull')
-    for n, p in zip(x, (.26, .3, .2, .26, .2, .3, .2, .26, .2, .3)):
-        for healed in (False, True):
-            score = choice(p, 'dull', seed=n + 50 * healed, noise=.5)
-            made.add('dull', score, 'similarity' if n else 'none', n, healed)
-    run = open_run(made.root)
-    assert run.knows('quiz') and not run.knows('dull') and run.items('dull').collapse is None
-    for claim in ('C3a', 'C3b', 'C3c'): assert run.judge(claim, 'dull').reason == 'baseline'
-    assert run.finding('C3a').task != 'dull'
 
 
 def test_nothing_is_compared_with_a_rise_that_is_none(made):

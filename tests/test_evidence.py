@@ -1,34 +1,23 @@
 """The long runs behind the pages: their settings are valid, and those of the kept runs."""
-import importlib.util
-import json
-from dataclasses import asdict
 from pathlib import Path
+import abilities, evidence
 import pytest
 from prunebook.paper.runs import read_record, read_run
 from prunebook.paper.sweep import _config_record, _differences
 
-root = Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location('evidence', root/'tools'/'evidence.py')
-evidence = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(evidence)
-every = [(model, name) for model, sweeps in evidence.SWEEPS.items() for name in sweeps]
+results = Path(__file__).parents[1]/'nbs'/'results'
+kept = {o: read_record(results/o)['sweeps'] for o in evidence.SWEEPS if (results/o).exists()}
+every = [(model, name) for model, sweeps in kept.items() for name in sweeps if name in evidence.SWEEPS[model]]
 
 
 @pytest.mark.parametrize('model, name', every)
 def test_kept_sweeps_were_made_with_these_settings(model, name):
-    config = evidence.SWEEPS[model][name]
-    assert json.loads(json.dumps(asdict(config)))['tasks']
-    file = root/'nbs'/'results'/model/'run.json'
-    kept = json.loads(file.read_text())['sweeps'].get(name) if file.exists() else None
-    if kept: assert _differences(kept['config'], _config_record(config)) == []
+    assert _differences(kept[model][name]['config'], _config_record(evidence.SWEEPS[model][name])) == []
 
 
 @pytest.mark.thorough
 def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     "On the demo, two steps each: what is there is not made again"
-    spec = importlib.util.spec_from_file_location('abilities', root/'tools'/'abilities.py')
-    abilities = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(abilities)
     words = ['--smoke', '--dtype', 'float32', '--work', str(tmp_path), '--only', 'parent', 'self-top-2']
     abilities.main(words)
     files = {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}

@@ -1,15 +1,14 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import json, os
+import json
 from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.trainer as trainer
-from prunebook import PrunebookError, heal, heal_checkpoint, prune_model
+from prunebook import PrunebookError, heal, prune_model
 from prunebook.core import read_json
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
-from prunebook.healing.recipes import RECIPES
 from prunebook.healing.trainer import _OrderedTrainer
 from prunebook.pruning.checkpoint import save_pruned
 from support.fsdp import launch
@@ -18,22 +17,6 @@ from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokeniz
 
 @pytest.fixture(scope='module')
 def pruned(): return prune_model(tiny(), [2, 3])
-
-
-def test_the_recipe_of_the_command_line_is_the_usual_one(pruned, tmp_path, monkeypatch):
-    "Not the 5000 steps of the paper"
-    seen = []
-    def stop(*args, config=None, **kw):
-        seen.append(config or args[2])
-        raise KeyboardInterrupt
-    save_pruned(pruned, tokenizer(), tmp_path/'p')
-    for step, call in (('_check_input', lambda: heal(pruned, tokenizer(), texts())),
-                       ('heal', lambda: heal_checkpoint(str(tmp_path/'p'), tmp_path/'out', texts()))):
-        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-            m.setattr(f'prunebook.healing.healing.{step}', stop)
-            call()
-    usual = RECIPES['packed']
-    assert [(o.steps, o.packing, o.max_length) for o in seen] == [(usual.steps, 'packed', usual.max_length)] * 2
 
 
 # Methods
@@ -148,8 +131,7 @@ def stopped(pruned, out, config=SMALL, at=4, **kw):
 
 
 @pytest.mark.parametrize('name, damage', [
-    ('weights.safetensors', lambda p: os.truncate(p, 100)), ('weights.safetensors', Path.unlink),
-    ('weights.safetensors', lambda p: p.write_bytes(p.read_bytes()[::-1])), ('whole.json', Path.unlink),
+    ('weights.safetensors', lambda p: p.write_bytes(p.read_bytes()[::-1])),
     ('whole.json', lambda p: p.write_text('{'))])
 def test_a_damaged_checkpoint_is_skipped(name, damage, pruned, tmp_path):
     "The one before is used, and the end is the same"
@@ -160,11 +142,9 @@ def test_a_damaged_checkpoint_is_skipped(name, damage, pruned, tmp_path):
     assert [o['step'] for o in result.history] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize('name', ['model', 'model.unfinished'])
-def test_the_source_is_never_written(name, pruned, tmp_path):
-    folder = save_pruned(pruned, tokenizer(), tmp_path/'saved').rename(tmp_path/name)
-    model, before = AutoModelForCausalLM.from_pretrained(folder), sorted(folder.rglob('*'))
-    with pytest.raises(PrunebookError, match='only read'): run(model, out=tmp_path/'model', force=True)
+def test_the_folder_of_a_teacher_is_never_written(pruned, tmp_path):
+    folder = save_pruned(pruned, tokenizer(), tmp_path/'teacher')
+    before = sorted(folder.rglob('*'))
     with pytest.raises(PrunebookError, match='only read'):
         run(pruned, SMALL.replace(objective='distill'), out=folder/'out', teacher=str(folder))
     assert sorted(folder.rglob('*')) == before
@@ -270,12 +250,9 @@ def test_not_a_number_stops(tmp_path):
     assert list((tmp_path/'b.unfinished'/'checkpoints').glob('*/whole.json'))
 
 
-BAD = [(dict(max_length=512), 'max_length=512: give 1 to 128'),
-       (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
-       (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher')]
-
-
-@pytest.mark.parametrize('change, match', BAD)
+@pytest.mark.parametrize('change, match', [
+    (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
+    (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher')])
 def test_bad_input(change, match, pruned, tmp_path):
     with pytest.raises(PrunebookError, match=match): run(pruned, SMALL.replace(**change), out=tmp_path/'a')
     assert list(tmp_path.iterdir()) == []

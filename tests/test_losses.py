@@ -32,15 +32,20 @@ def losses_of(model, keeps, **kw):
 # sharing changes nothing but the time
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_shared_equals_plain(kind):
+@torch.no_grad()
+def test_shared_equals_plain_equals_transformers(kind):
+    ids = [torch.tensor([Letters()(o)['input_ids'][:32]]) for o in texts]
     model, before, keeps = spread(kind), spread(kind).state_dict(), all_cuts()
     stack, config = LayerStack(model), model.config.to_json_string()
     shared = losses_of(model, keeps, batch_tokens=64)
     for k, s in zip(keeps, shared):
         with stack.view(k) as small:
             plain = text_loss(small, Letters(), texts, max_length=32, batch_tokens=64, progress=False)
+            want = [float(small(o, labels=o).loss) * (o.shape[1] - 1) for o in ids]
+        np.testing.assert_allclose(plain.sums, want, rtol=1e-4)
         np.testing.assert_allclose(s.sums, plain.sums, rtol=2e-5)
         assert (s.counts, s.index, s.items) == (plain.counts, plain.index, plain.items)
+        assert s.counts == [o.shape[1] - 1 for o in ids]
     assert len({round(s.value, 4) for s in shared}) > len(keeps) // 2
     assert model.config.to_json_string() == config
     for k, v in model.state_dict().items(): assert torch.equal(v, before[k])

@@ -6,7 +6,8 @@ from prunebook.model import loading as models
 from prunebook.model.loading import own_type
 from prunebook.model.stack import LayerStack
 from support.assets import tiny_gguf
-from support.tiny import save, word_tokenizer
+from support.checkpoints import Bomb
+from support.tiny import save, tiny, word_tokenizer
 
 TOKEN = 'hf_' + 'aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD2fG4h'
 
@@ -58,13 +59,13 @@ def test_gguf_files_that_cannot_be_read(made, says, tmp_path):
 
 # tokenizers
 
-def test_a_folder_with_the_tokenizer_of_another_model_is_refused(tiny, tmp_path):
+def test_a_folder_with_the_tokenizer_of_another_model_is_refused(tmp_path):
     save(tmp_path/'m', tiny(vocab_size=4000), word_tokenizer())
     with pytest.raises(PrunebookError, match='has 99 tokens and the model 4,000'): load_model(str(tmp_path/'m'))
     save(tmp_path/'n', tiny(vocab_size=50), word_tokenizer())
     with pytest.raises(PrunebookError, match='has 99 tokens and the model only 50'): load_model(str(tmp_path/'n'))
 
-def test_a_token_to_pad_with_that_has_no_row_is_replaced(tiny, tmp_path):
+def test_a_token_to_pad_with_that_has_no_row_is_replaced(tmp_path):
     tok = word_tokenizer()
     tok.add_special_tokens(dict(pad_token='[PAD]'))
     save(tmp_path/'m', tiny(), tok)
@@ -85,11 +86,7 @@ def test_code_of_a_model_is_run_only_when_asked_and_said(tmp_path, monkeypatch, 
     with pytest.raises(PrunebookError): load_model(str(tmp_path/'m'), trust_remote_code=True)
     assert 'will be run' in caplog.text and (tmp_path/'pwned').exists()
 
-class Bomb:
-    def __init__(self, path): self.path = path
-    def __reduce__(self): return open, (self.path, 'w')
-
-def test_pickles_run_nothing(tiny, tmp_path):
+def test_pickles_run_nothing(tmp_path):
     save(tmp_path/'m', tiny(), word_tokenizer())
     (tmp_path/'m'/'model.safetensors').unlink()
     torch.save({'model.norm.weight': Bomb(str(tmp_path/'pwned'))}, tmp_path/'m'/'pytorch_model.bin')

@@ -98,15 +98,6 @@ def test_a_document_ends_as_in_pre_training(given):
     assert packed(tok, 'The cat sat.', 'chunk')[-1] == tok.eos_token_id
 
 
-def test_the_demo_reads_no_end_of_a_turn_where_none_began(demo):
-    "Its EOS ends turns: it stood a second time behind every chat, and behind every document"
-    _, tok = demo
-    chat, end = tok.apply_chat_template(CHAT, tokenize=False), tok.convert_tokens_to_ids('<|endoftext|>')
-    turn = tok(chat)['input_ids']
-    assert packed(tok, chat) == packed(tok, chat.rstrip()) == turn and turn.count(tok.eos_token_id) == 3
-    assert packed(tok, 'The cat sat.') == [*tok('The cat sat.')['input_ids'], end]
-
-
 def test_the_command_packs_by_default():
     "The recipe of the book's runs keeps its name, and no other one puts EOS after documents"
     args = parser('heal').parse_args(['heal', 'demo', 'out'])

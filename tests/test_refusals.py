@@ -11,7 +11,6 @@ similarity demo --out {out} --until-certain 40               | 40
 similarity demo --out {out} --until-certain 0                | 0
 similarity demo --out {out} --until-certain 2 --tolerance -1 | -1
 similarity demo --out {out} --texts {missing}                | missing.jsonl
-similarity demo --out {out} --texts {folder}/nowhere/x       | nowhere
 similarity demo --out {out} --texts {three} --n-texts 64     | 64
 similarity demo --out {out} --texts {questions} --column words | words
 similarity demo --out {out} --n-texts 0                      | 0
@@ -23,28 +22,22 @@ similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
 similarity nobody/nothing --out {out}                        | nobody/nothing
-similarity {folder}/model --out {out}                        | model
 fly demo {out}                                               | fly
 prune demo                                                   | OUT
 prune demo {out} --n 40                                      | 40
-prune demo {out} --n 0                                       | 0
 prune demo {out} --n 40 --strategy greedy                    | 40
 prune demo {out} --n 40 --in-memory                          | 40
 prune demo {out}                                             | --drop
 prune demo {out} --drop 3 --params 1e4                       | --drop
-prune demo {out} --drop 3 --options {{"k":2}}                 | option k
 prune demo {out} --drop 9-3                                  | 9-3
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
 prune demo {out} --n 2 --options 3                           | 3
 prune demo {out} --speedup nan                               | nan
 prune demo {out} --params 1e9x                               | 1e9x
-prune demo {out} --gb 100                                    | 100
 prune demo {out} --n 2 --gb 0.1                              | --n
 prune demo {out} --params 1e6                                | 1e+06
 prune demo {out} --params 1e12                               | 1e+12
-prune demo {out} --gb -1                                     | -1
 prune demo {out} --speedup 50                                | 50
-prune demo {out} --speedup 50 --strategy best_loss           | 50
 prune demo {out} --drop 28-31                                | 28-31
 prune demo {out} --n 2 --texts {missing}                     | missing.jsonl
 prune demo {out} --n 2 --strategy greedy --texts {missing}   | missing.jsonl
@@ -71,16 +64,12 @@ shrink demo {out} --minutes 0                                | 0
 shrink demo {out} --tokens 0                                 | 0
 shrink demo {out} --tokens 9000 --minutes 7                  | 9000
 shrink demo {out} --drop 3 --params 1e8                      | drop=
-shrink demo {out} --speedup 50                               | 50
-shrink demo {out} --gb 1 --params 1e8                        | gb=1
 shrink demo {out} --dtype int7                               | int7
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
 shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
-shrink demo {out} --tasks piqa kl                            | kl
 shrink demo {full} --drop 2                                  | full
 shrink demo {full} --dry-run                                 | full
-shrink {missing} {out}                                       | missing.jsonl
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
 check {folder} --claims {missing}                           | missing.jsonl
@@ -105,7 +94,6 @@ heal demo {out} --config {three}                             | three.txt
 heal demo {out} --steps 0                                    | 0
 heal demo {out} --minutes 0                                  | 0
 heal demo {out} --tokens 0                                   | 0
-heal demo {out} --tokens 9000 --minutes 7                    | 9000
 heal demo {out} --steps 5 --tokens 9000                      | --steps
 heal demo {out} --batch-size 0                               | 0
 heal demo {out} --rank 0                                     | 0
@@ -130,8 +118,6 @@ heal demo {out} --bits 4 --train-bits 16                     | --train-bits
 heal demo {full}                                             | full
 evaluate demo --tasks {missing}                              | missing.jsonl
 evaluate demo --tasks poetry                                 | poetry
-evaluate demo --tasks c4:letter                              | letter
-evaluate demo --tasks arc_easy:shots=x                       | x
 evaluate demo --tasks {questions} --n-questions 64           | 64
 evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
@@ -148,11 +134,9 @@ evaluate demo {missing}                                      | missing.jsonl
 evaluate demo --save {three}                                 | three.txt
 compare {missing} {folder}                                   | missing.jsonl
 sweep demo --out {out} --ns 40                               | 40
-sweep demo --out {out} --ns 0                                | 0
 sweep demo --out {out} --ns 2 --healed-ns 40                 | 40
 sweep demo --out {out} --strategies magic                    | magic
 sweep demo --out {out} --tasks poetry                        | poetry
-sweep demo --out {out} --tasks {questions} --n-questions 64  | 64
 sweep demo --out {out} --texts {missing}                     | missing.jsonl
 sweep demo --out {out} --texts {three} --n-calibration 64    | 64
 sweep demo --out {out} --healed-ns 2 --healing-texts {missing} | missing.jsonl
@@ -173,7 +157,6 @@ sweep demo --out {out} --config {missing}                    | missing.jsonl
 sweep demo --out {out} --distances {folder}                  | distances
 sweep demo --out {out} --healed-ns 2 --bits 4                | 4
 sweep demo --out {full}                                      | full
-sweep demo --out {three}                                     | three.txt
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
 reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
 reproduce --out {out} --texts {three}                        | --judge-texts
@@ -195,8 +178,6 @@ estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24
 estimate demo --n-texts 0                                    | 0
 estimate demo --speed -1                                     | -1
-estimate demo --config {missing}                             | missing.jsonl
-estimate demo --steps 0                                      | 0
 assets --fetch poetry                                        | poetry
 verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99

@@ -2,53 +2,36 @@
 import base64
 import json
 import re
-import signal
 from dataclasses import replace
-from html.parser import HTMLParser
 import nbformat
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from prunebook.paper import report as reports
 from prunebook.core import PrunebookError
 from prunebook.paper.report import PAGES, report, _run_pages
 from support import made_runs
-from support.kills import forked
 from support.browser import Browser, find
 from support.made_runs import Made, choice, distances, fill, loss, x
 
 hostile = '<img src=x onerror=alert(1)>$x_{`](javascript:alert(2)) & "co" [web](https://example.org/x)'
 
 
-class Reader(HTMLParser):
-    "Tags, attributes and text of a page, without its folded code"
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.text, self.folded = [], '', 0
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.folded += tag == 'details'
-
-    def handle_endtag(self, tag): self.folded -= tag == 'details'
-
-    def handle_data(self, data): self.text += '' if self.folded else data
-
-
 def check(page, least):
-    "Whole, self-contained, harmless, and about this run alone; returns what a reader sees"
-    read = Reader(page.read_text(encoding='utf-8'))
-    shown = [a for t, a in read.tags if t == 'img']
-    assert len(shown) >= least and all(a['src'].startswith('data:image/svg+xml;base64,') for a in shown)
-    assert all('<svg' in base64.b64decode(a['src'].split(',')[1]).decode() for a in shown)
-    assert not re.findall(r'SmolLM|Qwen2|Gemma|this book|three dots', read.text), 'nothing about the models of the book'
-    assert not [t for t, a in read.tags if t in ('script', 'iframe', 'object') or any(k.startswith('on') for k in a)]
-    links = [a['href'] for t, a in read.tags if t in ('a', 'link') and 'href' in a]
+    "Whole, self-contained, harmless, and about this run alone; returns the text that a reader sees"
+    soup = BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser')
+    shown = [o['src'] for o in soup('img')]
+    assert len(shown) >= least and all(o.startswith('data:image/svg+xml;base64,') for o in shown)
+    assert all('<svg' in base64.b64decode(o.split(',')[1]).decode() for o in shown)
+    assert not soup(['script', 'iframe', 'object']) and not [k for o in soup(True) for k in o.attrs if k[:2] == 'on']
+    links = [o['href'] for o in soup(href=True)]
     assert all(o.startswith(('#', 'data:')) for o in links), links
-    assert {a['id'] for t, a in read.tags if t == 'section'} == set(PAGES) == {o[1:] for o in links if o[0] == '#'}
-    assert 'Traceback' not in read.text and 'Error' not in read.text
-    return read
+    assert {o['id'] for o in soup('section')} == set(PAGES) == {o[1:] for o in links if o[0] == '#'}
+    for o in soup('details'): o.decompose()  # folded code
+    text = soup.get_text()
+    assert not re.findall(r'SmolLM|Qwen2|Gemma|this book|three dots', text), 'nothing about the models of the book'
+    assert 'Traceback' not in text and 'Error' not in text
+    return text
 
 
 # What is shown
@@ -58,10 +41,10 @@ def test_report_of_a_run(tmp_path):
     made = fill(Made(tmp_path/'run'), ns=x[:6], tasks=('arc_easy',))
     distances(lambda n: 3).save(made.root)
     page = report(made.root, progress=False)
-    read = check(page, least=7)
+    text = check(page, least=7)
     for words in ('C1: the block of least angle is deep', 'holds',
                   'not measured in this run', 'This run has no task with generated answers'):
-        assert words in read.text, words
+        assert words in text, words
     assert {'paper.html'} == {o.name for o in made.root.iterdir()} - {
         'run.json', 'results.csv', 'items.parquet', 'distances.safetensors'}
     assert str(tmp_path) not in page.read_text(), 'no local path'
@@ -72,11 +55,10 @@ def test_report_of_a_run(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize('depth', [2, 4])
-def test_small_models(tmp_path, monkeypatch, depth):
-    monkeypatch.setattr(made_runs, 'MODEL', made_runs.MODEL | dict(depth=depth, layer_parameters=[40] * depth))
-    made = fill(Made(tmp_path/'run'), ns=range(depth), tasks=('arc_easy',))
-    distances(lambda n: 0, depth=depth).save(made.root)
+def test_a_small_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(made_runs, 'MODEL', made_runs.MODEL | dict(depth=2, layer_parameters=[40] * 2))
+    made = fill(Made(tmp_path/'run'), ns=range(2), tasks=('arc_easy',))
+    distances(lambda n: 0, depth=2).save(made.root)
     check(report(made.root, progress=False), least=5)
 
 
@@ -90,8 +72,8 @@ def test_hostile_names(tmp_path):
     record = json.loads((made.root/'run.json').read_text())
     record['model']['name'] = hostile
     (made.root/'run.json').write_text(json.dumps(record))
-    read = check(report(made.root, tmp_path/'h.html', progress=False), least=4)
-    assert '<img src=x onerror' in read.text, 'the name is there, as text'
+    text = check(report(made.root, tmp_path/'h.html', progress=False), least=4)
+    assert '<img src=x onerror' in text, 'the name is there, as text'
 
 
 @pytest.mark.thorough
@@ -110,44 +92,18 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path):
     assert 'secret' not in json.dumps(book.cells)
 
 
-# What was there stays, and the next start just works
+# What was there stays
 
-@pytest.fixture
-def quick(monkeypatch):
-    "Reports without running the pages"
-    def pages(folder, progress=True):
-        out = nbformat.v4.new_output('display_data', data={'image/svg+xml': '<svg/>'})
-        cells = [nbformat.v4.new_markdown_cell('# A page'), nbformat.v4.new_code_cell('1', outputs=[out])]
-        return dict(claims=nbformat.v4.new_notebook(cells=cells))
-    monkeypatch.setattr(reports, '_run_pages', pages)
-
-
-@pytest.fixture
-def small(tmp_path): return fill(Made(tmp_path/'run'), ns=x[:3]).root
-
-
-def names(folder): return sorted(o.name for o in folder.iterdir())
-
-
-def test_a_report_is_replaced_only_on_request(small, quick, tmp_path):
-    page = report(small, tmp_path/'a.html', progress=False)
+def test_a_report_is_replaced_only_on_request(tmp_path, monkeypatch):
+    out = nbformat.v4.new_output('display_data', data={'image/svg+xml': '<svg/>'})
+    cells = [nbformat.v4.new_markdown_cell('# A page'), nbformat.v4.new_code_cell('1', outputs=[out])]
+    made = dict(claims=nbformat.v4.new_notebook(cells=cells))
+    monkeypatch.setattr(reports, '_run_pages', lambda folder, progress=True: made)
+    run = fill(Made(tmp_path/'run'), ns=x[:3]).root
+    page = report(run, tmp_path/'a.html', progress=False)
     before = page.read_bytes()
     assert b'data:image/svg+xml;base64,PHN2Zy8+' in before
-    with pytest.raises(PrunebookError, match='exists already'): report(small, page, progress=False)
-    (small/'results.csv').write_text('damaged')
-    with pytest.raises(PrunebookError, match='damaged'): report(small, page, force=True, progress=False)
-    assert page.read_bytes() == before and names(tmp_path) == ['a.html', 'run']
-
-
-@pytest.mark.thorough
-def test_killed_anywhere_and_started_again(small, quick, tmp_path):
-    "The old page stays, and the same command works again, with nothing left behind"
-    out = tmp_path/'out'/'a.html'
-    make = lambda: report(small, out, force=True, progress=False)
-    before, step = make().read_bytes(), 0
-    while (code := forked(make, out.parent, tmp_path/'log', at=step).code) == -signal.SIGKILL:
-        assert out.read_bytes() == before, f'killed at step {step}'
-        make()
-        assert names(out.parent) == ['a.html'], f'killed at step {step}'
-        step += 1
-    assert code == 0 and step > 4
+    with pytest.raises(PrunebookError, match='exists already'): report(run, page, progress=False)
+    (run/'results.csv').write_text('damaged')
+    with pytest.raises(PrunebookError, match='damaged'): report(run, page, force=True, progress=False)
+    assert page.read_bytes() == before and sorted(o.name for o in tmp_path.iterdir()) == ['a.html', 'run']

@@ -3,19 +3,6 @@ import json, os, re
 from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, read_run, reproduce
-from support.tiny import letter_tokenizer, save, texts, tiny
-
-@pytest.fixture(scope='module')
-def own(tmp_path_factory):
-    "A model of 5 layers, texts and questions of one's own"
-    folder = tmp_path_factory.mktemp('own')
-    save(folder/'model', tiny(layers=5, max_position_embeddings=1024), letter_tokenizer())
-    (folder/'texts.txt').write_text('\n'.join(texts(60)))
-    (folder/'judge.txt').write_text('\n'.join(texts(12, seed=1)))
-    rows = [dict(question=f'{i} and {i}', choices=['same', 'other', 'none'], answer=i % 3) for i in range(16)]
-    (folder/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-    return folder
-
 
 def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
@@ -42,17 +29,24 @@ def test_the_folder_and_its_tables(tmp_path):
     assert [dist.best_block(n).start for n in best.n] == list(best.start)
 
 
-def test_your_own_model_and_data(own, tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def whole(own, tmp_path_factory):
+    "A run of one's own model that was not interrupted, beside its cache"
+    place = tmp_path_factory.mktemp('whole')
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('PRUNEBOOK_CACHE', str(place/'cache'))
+        return own_run(own, place/'run')
+
+
+def test_your_own_model_and_data(own, whole):
     "Nothing of the demo: no asset is fetched, no depth of 30, and the sources are named"
-    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
-    run = own_run(own, tmp_path/'run')
-    t, page, record = read_run(run), (run/'report.html').read_text(), (run/'run.json').read_text()
-    assert t.n.max() < 5 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
+    t, page, record = read_run(whole), (whole/'report.html').read_text(), (whole/'run.json').read_text()
+    assert t.n.max() < 6 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
     page = re.sub(r'base64,[^"]+', '', page)
     assert not re.findall(r'(?:src|href)="(?!data:)', page), 'it needs no other file'
     assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
-    for text in (page, record): assert str(own) not in text and str(tmp_path) not in text
-    assert not (tmp_path/'cache').exists()
+    for text in (page, record): assert str(own) not in text and str(whole.parent) not in text
+    assert not (whole.parent/'cache').exists()
 
 
 @pytest.mark.thorough
@@ -89,9 +83,8 @@ def stopped(own, out, monkeypatch, at, **kw):
 
 @pytest.mark.parametrize('at', ['sweep.sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
     'reproduce._keep_checkpoint', 'report._run_pages')]])
-def test_resumed_is_equal_to_never_interrupted(own, tmp_path, monkeypatch, at):
+def test_resumed_is_equal_to_never_interrupted(own, whole, tmp_path, monkeypatch, at):
     "Also when it stopped between the distances and their figures: every file of every step is there"
-    whole = own_run(own, tmp_path/'whole')
     stopped(own, tmp_path/'run', monkeypatch, at)
     assert not (tmp_path/'run').exists() and (tmp_path/'run.unfinished').exists()
     again = own_run(own, tmp_path/'run')
@@ -110,4 +103,3 @@ def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monk
     changed = tmp_path/'mine.jsonl'
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=[str(changed)])
-    own_run(own, tmp_path/'run', questions=[str(own/'mine.jsonl')], force=True)

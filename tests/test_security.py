@@ -8,18 +8,15 @@ from prunebook.healing.adapters import load_adapter
 from prunebook.model.stack import fingerprint
 from prunebook.paper.figures import plot_scores
 from prunebook.pruning.checkpoint import model_card
+from support.checkpoints import Bomb
+from support.tiny import tiny
 
 nasty = ['<script>document.title="pwned"</script>', '"><img src=x onerror=document.title="pwned">',
          'a\n---\nlicense: mit\n# pwned', '|x|y|', '\x1b[31mred\x1b[0m', '$\\frac{', 'a\udcffb']
 
 # other people's code
 
-class Bomb:
-    "A pickle that makes a file when it is read"
-    def __init__(self, path): self.path = path
-    def __reduce__(self): return open, (self.path, 'w')
-
-def test_a_pickled_adapter_runs_nothing(tiny, tmp_path):
+def test_a_pickled_adapter_runs_nothing(tmp_path):
     model = tiny('llama', 6)
     note = dict(base=fingerprint(model), depth=6, pruned=None, config=dict(method='lora'), history=[], seconds=1.)
     (tmp_path/'prunebook.json').write_text(json.dumps(note))

@@ -1,13 +1,11 @@
 "Layer distances against a slow reference, across processes, and the promise of the stopping rule."
-import os
-import subprocess
-import sys
+import os, random, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.distances import documents, eos_tokenizer, equation, half_turns, louder, of_blocks
-from support.tiny import texts, tiny, word_tokenizer
+from support.tiny import tiny, word_tokenizer, words
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
 from prunebook.paper.figures import plot_heatmap
@@ -19,6 +17,49 @@ DEPTH = 8
 TYPES = ['llama', 'qwen3', 'gemma3_text', 'gpt_neox', 'gpt2', 'phi', 'mistral', 'gemma2', 'opt', 'falcon', 'olmo2',
          'stablelm', 'mixtral', 'qwen2', 'bloom', 'phi3', 'granite', 'cohere2', 'starcoder2']
 upper = np.triu_indices(DEPTH + 1, 1)
+eos_tokenizer = partial(word_tokenizer, pad='</s>')
+
+
+def documents(n=13, longest=40, seed=0):
+    "Random words. The last document has the pad token inside and at its end"
+    r = random.Random(seed)
+    return [' '.join(r.choices(words, k=r.randint(1, longest))) for _ in range(n - 1)] + ['w5 </s> w7 </s>']
+
+
+def louder(model):
+    "Random weights hardly turn the stream. Make them, and the norms, do so"
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(4) if p.dim() > 1 else p.add_(.3 * torch.randn_like(p))
+    return model
+
+
+def half_turns(a, b): return torch.arccos((a @ b / a.norm() / b.norm()).clamp(-1, 1)) / torch.pi
+
+
+def of_blocks(x, measure):
+    "(L+1, L+1) means over tokens of the measure of each pair; x is (L+1, T, d)"
+    size = range(len(x))
+    def mean(l, r): return np.mean([measure(x[l, t], x[r, t]).item() for t in range(x.shape[1])])
+    return [[mean(l, r) if l < r else 0. for r in size] for l in size]
+
+
+def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns):
+    """The paper's equation, slowly: float64, one document at a time, without padding. The hidden states are
+    transformers' own, but the last is the last layer's output. (texts, L+1, L+1)"""
+    model.config._experts_implementation = 'eager'  # the grouped product of experts has no float64
+    exact, out, keep = type(model)(model.config).double().eval(), [], []
+    exact.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
+    depth, layers = len(LayerStack(exact)), LayerStack(exact).layers
+    layers[-1].register_forward_hook(lambda m, i, o: keep.append(o[0] if isinstance(o, tuple) else o))
+    with torch.no_grad():
+        for ids in tokenize(tok, docs, max_length).ids:
+            given = dict(output_hidden_states=True, use_cache=False)
+            states = exact.get_decoder()(torch.tensor([ids]), **given).hidden_states
+            x = torch.stack([o[0] for o in [*states[:depth], keep.pop()]])
+            x = dict(last=x[:, -1:], mean=x.mean(1, keepdim=True), all=x)[tokens]
+            out.append(of_blocks(x, measure))
+    return np.array(out)
 
 
 def measure(model, tok=None, docs=None, **kw):
@@ -55,15 +96,6 @@ def test_models_with_a_state(kind):
             want.append(of_blocks(torch.cat(x)[:, -1:].double(), half_turns))
     got = measure(model)
     assert off(got.mean, np.mean(want, 0)) < 1e-3 and got.mean[upper].max() > .05
-
-
-@pytest.mark.parametrize('end, tokens, said', [('', 'last', ['shorter']), (' w7', 'last', ['token 10', 'shorter']),
-                                               (' w7', 'all', [])])
-def test_says_where_the_texts_end(end, tokens, said, caplog):
-    "Rendered chats all end in the same token, and then the last token shows nothing of them"
-    with caplog.at_level('INFO', 'prunebook.similarity.distances'):
-        measure(tiny(layers=2), word_tokenizer(), [o + end for o in texts(12)], tokens=tokens)
-    assert len(caplog.messages) == len(said) and all(o in m for o, m in zip(said, caplog.messages)), caplog.messages
 
 
 @pytest.mark.parametrize('tokens', ['last', 'all'])
@@ -131,13 +163,16 @@ def test_texts_without_words():
     (dict(model=tiny(vocab_size=50)), 'do not belong together')])
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(**dict(model=tiny(), docs=['w5 w60']) | kw)
-    for wrong in (dict(ns=[]), dict(confidence=1), dict(tolerance=-1), dict(ns=[1.5]), dict(tolerance=float('nan'))):
-        with pytest.raises(PrunebookError): StoppingRule(**dict(ns=[1]) | wrong)
+
+
+@pytest.mark.parametrize('wrong', [dict(ns=[]), dict(confidence=1), dict(tolerance=float('nan')), dict(ns=[1.5])])
+def test_rules_that_cannot_work(wrong):
+    with pytest.raises(PrunebookError): StoppingRule(**dict(ns=[1]) | wrong)
 
 
 def test_not_finite():
     model, hit = tiny(), []
-    note = lambda m, args, kw: hit.append((kw['input_ids'] == 77).any(-1)[:, None, None])
+    note = lambda m, args, kw: hit.append((kw['input_ids'] == 80).any(-1)[:, None, None])  # w77
     model.model.register_forward_pre_hook(note, with_kwargs=True)
     model.model.layers[4].register_forward_hook(lambda m, args, out: out.masked_fill(hit[-1], float('nan')))
     docs = [o.replace('w77', 'w78') for o in documents()]
@@ -162,9 +197,9 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     assert np.array_equal(run().cov, full.cov)  # goes on from the end
     changed = tiny()
     with torch.no_grad(): changed.model.layers[5].mlp.up_proj.weight += .01
-    words = eos_tokenizer()
-    words.add_tokens('new')
-    others = dict(model=dict(model=changed), tokenizer=dict(tok=words), texts=dict(docs=documents(seed=1)),
+    longer = eos_tokenizer()
+    longer.add_tokens('new')
+    others = dict(model=dict(model=changed), tokenizer=dict(tok=longer), texts=dict(docs=documents(seed=1)),
                   settings=dict(max_length=31))
     for what, kw in others.items():
         with pytest.raises(PrunebookError, match=f'another {what}'): run(**kw)
@@ -176,8 +211,8 @@ TWO = '''
 import sys
 sys.path.insert(0, sys.argv[2])
 from accelerate import PartialState
-from support.distances import documents, eos_tokenizer, louder
 from support.tiny import tiny
+from test_similarity import documents, eos_tokenizer, louder
 from prunebook.similarity.stopping import StoppingRule
 from prunebook.similarity.distances import layer_distances
 rule = StoppingRule(ns=[1, 3], confidence=.9, tolerance=.05) if sys.argv[3] == 'until' else None

@@ -10,12 +10,12 @@ from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _Rendered, choose_examples, prompt
-from prunebook.evaluation.generation import passes_tests, run_program, same_number
+from prunebook.evaluation.generation import passes_tests, run_program
 from prunebook.evaluation.scores import load_score
-from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate
-from prunebook.evaluation.tasks import parse_task
+from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, parse_task
 from prunebook.paper.sweep import _questions_of, _task_of, kept_config
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
+from test_likelihood import plain
 
 KEPT = Path(__file__).parents[1]/'nbs'/'results'
 needs_questions = pytest.mark.skipif(not ASSETS['mmlu'].fetched, reason='the questions are not fetched')
@@ -103,9 +103,7 @@ def test_winogrande_is_asked_by_partial_evaluation():
     assert asked.prompts == ['Sarah beat Maria, so Sarah', 'Sarah beat Maria, so Maria']
     assert asked.choices == ['got the cup.'] * 2 and asked.front == 'Sarah beat Maria, so Maria got the cup.\n\n'
     s = run([replace(TASKS['winogrande'], items=[item])])['winogrande']
-    ids = [Letters()(o + ' got the cup.')['input_ids'] for o in asked.prompts]
-    with torch.no_grad(): lp = [model(torch.tensor([o])).logits[0].log_softmax(-1) for o in ids]
-    want = [sum(l[i - 1, o[i]].item() for i in range(len(o) - len(' got the cup.'), len(o))) for l, o in zip(lp, ids)]
+    want = [plain(model, *(Letters()(t)['input_ids'] for t in (o, ' got the cup.'))) for o in asked.prompts]
     np.testing.assert_allclose(s.logprobs[0], want, rtol=1e-4)
 
 
@@ -113,7 +111,6 @@ def test_gsm8k_shows_the_eight_examples_in_order():
     t = TASKS['gsm8k']
     assert [o['answer'].split()[-1] for o in t.examples] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
     assert t.shots == 8 and choose_examples(dict(question='new'), t.examples, 8, t.seed) == t.examples
-    assert same_number('It is $18.', dict(answer='18')) and not same_number('', dict(answer='18'))
 
 
 @needs_questions
@@ -135,11 +132,9 @@ def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness():
 
 
 @needs_questions
-def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
+def test_mmlu_is_asked_with_five_dev_examples_of_the_subject():
     t = TASKS['mmlu']
-    items, dev = t.read(), t.load(1).examples
-    assert len(items) == 14042 and len(dev) == 285 and len({o['subject'] for o in items}) == 57
-    item = items[700]
+    item, dev = t.read()[700], t.load(1).examples
     shown = choose_examples(item, dev, t.shots, t.seed)
     assert shown == [o for o in dev if o['subject'] == item['subject']]
     text = words('mmlu', item, examples=shown).front
@@ -147,17 +142,6 @@ def test_mmlu_is_the_test_set_with_five_dev_examples_of_the_subject():
 
 
 # evaluate
-
-def test_scores_come_by_task_and_are_saved(tmp_path):
-    own = dict(sources=dict(piqa=write_rows(tmp_path/'piqa.jsonl', questions())))
-    s = run(['piqa', 'piqa:scoring=per_char'], save=tmp_path/'scores', **own)
-    assert s['piqa'].source == 'piqa.jsonl'
-    assert s['piqa'].logprobs == s['piqa:scoring=per_char'].logprobs
-    assert list(s.to_frame().metric) == ['likelihood', 'per_char']
-    assert load_score(tmp_path/'scores'/'piqa_scoring_per_char.json') == s['piqa:scoring=per_char']
-    few = run(['piqa:shots=2'], **own)['piqa:shots=2']
-    assert few.logprobs != s['piqa'].logprobs and few.shots == 2
-
 
 def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     seen = []

@@ -66,8 +66,7 @@ def test_leaves_the_world_alone(tmp_path, monkeypatch, capfd):
     assert list(tmp_path.iterdir()) == [] and capfd.readouterr().out == ''
 
 
-@pytest.mark.parametrize('env', [dict(RANK='1'), dict(RANK=''), dict(RANK='1', LOCAL_RANK='1', WORLD_SIZE='1'),
-                                 dict(RANK='1', ACCELERATE_USE_FSDP='true', FSDP_VERSION='2')])
+@pytest.mark.parametrize('env', [dict(RANK=''), dict(RANK='1', ACCELERATE_USE_FSDP='true', FSDP_VERSION='2')])
 def test_a_stray_rank_is_a_single_process(env, tmp_path, monkeypatch):
     for k, v in env.items(): monkeypatch.setenv(k, v)
     assert on_first(lambda: 3) == 3

@@ -3,7 +3,7 @@ cut of it correct?
 
 `python -m tests.support.architectures nbs/results/architectures.csv` walks them all and writes the table. The tests
 walk some."""
-import csv, json, subprocess, sys, tempfile, warnings
+import csv, sys, tempfile, warnings
 from pathlib import Path
 import torch, transformers
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -88,7 +88,7 @@ def state(model):
     return model.config.to_json_string(), plain, [p.data_ptr() for p in model.parameters()]
 
 def check(model, drop, folder, caches):
-    "Prune, compare with the model with layers skipped by hooks, save for the reload. The check that failed, or None"
+    "Prune, compare with the model with layers skipped by hooks, save and reload. The check that failed, or None"
     stack = LayerStack(model)
     keep, before = [i for i in range(DEPTH) if i not in drop], state(model)
     unpruned = call(model)
@@ -108,25 +108,15 @@ def check(model, drop, folder, caches):
     if types and len(types) != len(keep): return f'layer_types: {types}'
     if caches and not cached_right(pruned): return 'generation with the cache differs from without'
     pruned.save_pretrained(folder)
-    torch.save(want, folder/'want.pt')
-
-def reload(folders):
-    "Load each with plain transformers: {folder: the difference, or None}"
-    out = {}
-    for f in map(Path, folders):
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(f, output_loading_info=True, dtype=torch.float32)
-            bad = {k: sorted(map(str, v))[:3] for k, v in info.items() if v}
-            same = not bad and close(call(model.eval()), torch.load(f/'want.pt'))
-            out[str(f)] = f'reload: {bad}' if bad else None if same else 'reload: other logits'
-        except Exception as e: out[str(f)] = f'reload: {type(e).__name__}: {e}'
-    return out
+    again, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    if bad := {k: sorted(map(str, v))[:3] for k, v in info.items() if v}: return f'reload: {bad}'
+    if not close(call(again.eval()), want): return 'reload: other logits'
 
 def one(model_type, tmp):
-    "A row without the reload: {cut: None, or the error}, and the model's class"
+    "The class of a model, and what became of the cuts"
     try: model = tiny(model_type)
     except Exception as e:
-        return dict(architecture=model_type, model='', state='not built', reason=f'{type(e).__name__}: {e}', cuts={})
+        return dict(architecture=model_type, model='', state='not built', reason=f'{type(e).__name__}: {e}')
     row = dict(architecture=model_type, model=type(model).__name__, cuts={})
     try: stack = LayerStack(model)
     except PrunebookError as e: return row | dict(state='refused', reason=str(e))
@@ -138,38 +128,21 @@ def one(model_type, tmp):
         try: row['cuts'][cut] = check(model, drop, Path(tmp)/f'{model_type}-{cut}', caches)
         except PrunebookError as e: row['cuts'][cut] = f'refused: {e}'
         except Exception as e: row['cuts'][cut] = f'{type(e).__name__}: {e}'
-    return row
-
-def judge(row):
-    "State and reason of a row whose cuts were tried"
     bad = {c: why for c, why in row['cuts'].items() if why}
     refused = all(why.startswith('refused') for why in bad.values())
-    row['state'] = ('supported' if not bad else 'failed' if not refused else
-                    'refused' if len(bad) == len(CUTS) else 'some cuts')
-    row['reason'] = '; '.join(f'{c}: {why}' for c, why in bad.items())
+    state = 'supported' if not bad else 'failed' if not refused else 'refused' if len(bad) == len(CUTS) else 'some cuts'
+    return row | dict(state=state, reason='; '.join(f'{c}: {why}' for c, why in bad.items()))
 
 @torch.no_grad()
 def walk(model_types, tmp):
     "A row per architecture"
-    rows = [one(o, tmp) for o in model_types]
-    done = [(r, c) for r in rows for c, why in r['cuts'].items() if why is None]
-    saved = [(r, c, str(Path(tmp)/f'{r["architecture"]}-{c}')) for r, c in done]
-    command = [sys.executable, __file__, 'reload', *[folder for *_, folder in saved]]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(done.stderr[-2000:])
-    again = json.loads(done.stdout.splitlines()[-1])
-    for row, cut, folder in saved: row['cuts'][cut] = again[folder]
-    for row in rows:
-        if 'state' not in row: judge(row)
-    return rows
+    return [one(o, tmp) for o in model_types]
 
 def main(args):
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    if args[0] == 'reload':
-        with torch.no_grad(): return print('\n' + json.dumps(reload(args[1:])))
     with tempfile.TemporaryDirectory() as tmp: rows = walk(args[1:] or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), tmp)
     with open(args[0], 'w', newline='') as f:
         out = csv.writer(f, lineterminator='\n')

@@ -67,17 +67,6 @@ class Browser:
         if 'exceptionDetails' in r: raise RuntimeError(r['exceptionDetails'])
         return r['result'].get('value')
 
-    def width(self, px):
-        self.send('Emulation.setDeviceMetricsOverride', width=px, height=900, deviceScaleFactor=1, mobile=False)
-
-    def scheme(self, name):
-        self.send('Emulation.setEmulatedMedia', features=[dict(name='prefers-color-scheme', value=name)])
-
-    def open(self, address):
-        self.events.clear()
-        self.send('Page.navigate', url=address)
-        while not any(o['method'] == 'Page.loadEventFired' for o in self.events): self._next()
-
     def said(self):
         "Errors and warnings on the console, and exceptions"
         for o in self.events:
@@ -91,12 +80,12 @@ class Browser:
 
     def look(self, address, widths=(390, 1280), schemes=('light', 'dark')):
         "What is wrong with the page at `address`, at every width, light and dark"
-        self.width(widths[0])
-        self.scheme(schemes[0])
-        self.open(address)
+        self.events.clear()
+        self.send('Page.navigate', url=address)
+        while not any(o['method'] == 'Page.loadEventFired' for o in self.events): self._next()
         wrong = []
         for px, name in [(px, name) for px in widths for name in schemes]:
-            self.width(px)
-            self.scheme(name)
+            self.send('Emulation.setDeviceMetricsOverride', width=px, height=900, deviceScaleFactor=1, mobile=False)
+            self.send('Emulation.setEmulatedMedia', features=[dict(name='prefers-color-scheme', value=name)])
             wrong += [f'{px} px, {name}: {o}' for o in self.run(LOOK)]
         return [*self.said(), *wrong]

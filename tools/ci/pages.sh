@@ -5,3 +5,4 @@ step "pages"
 log=$(mktemp)
 python tools/preview.py --write_readme 2> "$log" || { cat "$log"; exit 1; }
 git diff --exit-code README.md
+python tools/colab.py --check
