@@ -144,7 +144,7 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
         for i in range(depth):
             out = i in block.layers
             ax.add_patch(FancyBboxPatch(
-                (i + .12, .9 if out else 0), .76, .6, boxstyle='round,pad=0,rounding_size=.12', lw=1.2,
+                (i + .08, .9 if out else 0), .84, .6, boxstyle='round,pad=0,rounding_size=.12', lw=.8,
                 fc='none' if out else blue, ec=red if out else blue, ls=':' if out else '-'))
             if i % step: continue
             ax.text(i + .5, 1.2 if out else .3, i, ha='center', va='center', fontsize=9, color=red if out else 'white')
@@ -161,35 +161,27 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     return ax
 
 def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
-    """Distance against a block's first layer, a curve per block size (of `ns`, or all but the longest fifth). Bands are
-    95 % intervals (paper, figure 1c)"""
-    depth = distances.depth
-    ns = list(ns) if ns is not None else list(range(1, max(2, depth * 4 // 5)))
+    """Distance against a block's first layer, a curve per block size (of `ns`, or 1, 4 and 8), with a dot at its least.
+    Bands are 95 % intervals (paper, figure 1c)"""
+    ns = list(ns) if ns is not None else [n for n in (1, 4, 8) if n < max(2, distances.depth)]
     with figure_style():
         ax = ax or panels()[0]
-        norm = plt.Normalize(min(ns), max(*ns, min(ns) + 1))
-        for n in ns:
-            l = np.arange(depth - n + 1)
-            d, half = distances.mean[l, l + n], 1.96 * distances.sem[l, l + n]
-            ax.plot(l, d, color=plt.cm.viridis(norm(n)), lw=1.1)
-            ax.fill_between(l, d - half, d + half, color=plt.cm.viridis(norm(n)), alpha=.25, lw=0)
-        best = [distances.best_block(n) for n in ns]
-        ax.plot([o.start for o in best], [distances.mean[o.start, o.stop] for o in best], 'o-', color='black',
-                ms=3, lw=.9, label='$\\ell^*(n)$')
-        ax.figure.colorbar(plt.cm.ScalarMappable(norm, 'viridis'), ax=ax, label='block size $n$', pad=.02,
-                           ticks=MaxNLocator(integer=True, steps=WHOLE))
+        for n, color in zip(ns, plt.cm.viridis(np.linspace(.65, 0, len(ns)))):
+            d, half = np.diagonal(distances.mean, n), 1.96 * np.diagonal(distances.sem, n)
+            ax.fill_between(range(len(d)), d - half, d + half, color=color, alpha=.25, lw=0)
+            ax.plot(d, color=color, label=f'n = {n}')
+            ax.plot(d.argmin(), d.min(), 'o', ms=5, color=color)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
-        ax.set(xlabel='first layer of the block, $\\ell$', ylim=(0, None),
-               ylabel='angular distance $d(x^{(\\ell)}, x^{(\\ell+n)})$\n(half turns)')
-        ax.legend(loc='upper right')
+        ax.set(xlabel='first layer of the block', ylim=(0, None), ylabel='angular distance (half turns)')
+        label_ends(ax)
     return ax
 
 # %% ../../nbs/reference/paper/figures.ipynb #dc3628f1
 def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, first: bool = True) -> Axes:
     """Every block's distance, or the loss without it, each row (block size) rescaled to [0, 1]; dots mark the row's
     minimum (paper, figure 4). Blocks that hold layer 0 can take over the scale: `first=False` leaves them out"""
-    loss, depth = hasattr(distances, 'loss'), distances.depth
-    table, rows = distances.loss if loss else distances.mean, np.full((depth - 1, depth), np.nan)
+    kind, depth = 'loss' if hasattr(distances, 'loss') else 'distance', distances.depth
+    table, rows = distances.loss if kind == 'loss' else distances.mean, np.full((depth - 1, depth), np.nan)
     for n in range(1, depth):
         d = np.diagonal(table, n)[0 if first else 1:]
         if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
@@ -199,8 +191,8 @@ def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, fi
                        extent=(-.5, depth - .5, .5, depth - .5))
         ns = [n for n in range(1, depth) if np.isfinite(rows[n - 1]).any()]
         ax.plot([np.nanargmin(rows[n - 1]) for n in ns], ns, 'o', ms=3, mfc='white', mec='black', mew=.6,
-                label='least loss' if loss else '$\\ell^*(n)$')
-        ax.figure.colorbar(im, ax=ax, label=f'{"loss" if loss else "distance"}, rescaled per row', pad=.02)
+                label=f'least {kind}')
+        ax.figure.colorbar(im, ax=ax, label=f'{kind}, rescaled per row', pad=.02)
         for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
         ax.set(xlabel='first layer of the block, $\\ell$', ylabel='block size $n$')
         ax.legend(loc='upper right')
@@ -224,13 +216,13 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
         for i, (name, other) in enumerate(zip(names, sns.color_palette('husl', len(names)))):
             colour = STRATEGY_COLOURS.get(name, other)
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
-            shown = escape_math(name.replace('_', ' '))
+            shown = escape_math(name.replace('_', ' ')) + ', ' if len(names) > 1 else ''
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
                 alike = starts[starts.healed == healed]
                 pts = pd.concat([alike if len(alike) else starts, own]).groupby(['n', 'fraction_layers'])
                 pts = pts[['value', 'low', 'high']].mean().reset_index()
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
-                            label=f'{shown}, {"healed" if healed else "unhealed"}')
+                            label=f'{shown}{"healed" if healed else "not healed"}')
         if not names: ax.text(.5, .5, 'not measured', ha='center', transform=ax.transAxes, color='0.5')
         if chance is not None:
             ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
