@@ -350,8 +350,9 @@ def _heal(
             'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
-    begun = next(Path(f'{out}.unfinished').glob('healing*/asked.json'), None) if resume and minutes else None
-    if begun: config = config.replace(steps=read_json(begun)['steps'])  # the machine may be faster now
+    asked = Path(f'{out}.unfinished')/'asked.json'
+    begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
+    if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = recipe_within(config, source.model, None if begun else minutes, tokens, source.dtype, source.bits,
                            source.revision)
     config.check_teacher(teacher)

@@ -87,6 +87,10 @@ heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
 heal demo {out} --prompts {three}                             | --teacher
 heal demo {out} --prompts {three} --teacher demo --column words | words
 heal demo {out} --prompts {missing} --teacher demo           | missing.jsonl
+heal demo {out} --prompts {three} --teacher demo --n-texts 2 | --n-texts
+heal demo {out} --teacher demo                               | --teacher
+heal demo {out} --bits 4 --judge-texts {three}               | --judge-texts
+heal demo {out} --bits 8 --train-bits 16                     | --train-bits
 heal demo {out} --top-k 0                                    | 0
 heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl

@@ -3,6 +3,7 @@ import json, os, re
 from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, read_run, reproduce
+from prunebook.paper.reproduce import PRESETS, _grid
 
 def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
@@ -65,6 +66,15 @@ def test_the_papers_own_run_in_small(own, tmp_path, capsys):
     assert 'A100' in capsys.readouterr().err  # on stdout it would spoil --json
     page = (tmp_path/'run'/'paper.html').read_text()
     for o in ('1', '2', '3', '5', 's7to9'): assert f'<section id="figure{o}">' in page
+
+
+def test_no_more_questions_are_asked_than_there_are(tmp_path):
+    "The sweep refused them, after hours of distances"
+    rows = [dict(question=f'{i} and {i}', choices=['same', 'other'], answer=i % 2) for i in range(9)]
+    (tmp_path/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    asked = lambda preset, *args: _grid(PRESETS[preset], 32, 7e9, 'demo', 'demo', *args).n_questions
+    assert [*asked('quick', [str(tmp_path/'mine.jsonl')], None, 1.).values()] == [9]
+    assert asked('paper', None, None, .5) == dict(mmlu=7021, boolq=3270) and asked('paper', None, None, 1.) is None
 
 
 def test_the_figures_of_distances_need_no_sweep(own, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import ratio_interval, wilson
+from prunebook.evaluation.tasks import TASKS, ChoiceTask
 from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, kept_config, sweep
 from prunebook.paper.verify import (HEAL_AGAIN, _HONEST, _chosen, at_most, deviation, is_rejected, verify,
@@ -187,6 +189,13 @@ def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_pat
     config['prunebook']['measured']['rows'][0]['value'] -= .05
     (folder/'config.json').write_text(json.dumps(config))
     assert main(['check', str(folder), '--claims', run]) == 1 and 'something else' in capsys.readouterr().out
+
+
+def test_a_kind_of_score_of_ones_own_is_not_compared(run, judge, monkeypatch):
+    class Own(ChoiceTask): metric = 'own'
+    usual = TASKS['arc_easy']
+    monkeypatch.setitem(TASKS, 'arc_easy', Own(**{o.name: getattr(usual, o.name) for o in fields(usual)}))
+    assert set(judge(run, row=['arc_easy']).rows.verdict) == {'not verifiable here'}
 
 
 def test_runs_without_such_rows_are_left_out(run, judge, monkeypatch, capsys):

@@ -162,16 +162,18 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0002
 def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     "The sweep of a preset for a model of `depth` layers"
+    from prunebook.evaluation.tasks import parse_task
     small = parameters < 1e9  # at chance on the paper's tasks
     tasks = [*(questions or p.tasks or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))]
     each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
     if share < 1: each = max(8, round(share * (each or 14_042)))  # questions in MMLU's test set
+    there = lambda o: len(parse_task(o).read()) if questions else dict(boolq=3270).get(o, 14_042)
     own = lambda drops: sorted(ns) if ns else p.ns(drops, depth)
     return pb.SweepConfig(
         ns=own(p.drops), healed_ns=own(p.healed_drops), healing=p.healing, tasks=['c4', *tasks],
-        task_ns={o: own(p.question_drops) for o in tasks}, n_questions={o: each for o in tasks} if each else None,
-        n_texts=p.n_judge, sources={} if judge == 'demo' else {'c4': judge}, calibration=texts,
-        healing_texts=texts, max_length=p.max_length)
+        task_ns={o: own(p.question_drops) for o in tasks}, n_texts=p.n_judge,
+        n_questions={o: min(each, there(o)) for o in tasks} if each else None, calibration=texts, healing_texts=texts,
+        sources={} if judge == 'demo' else {'c4': judge}, max_length=p.max_length)
 
 _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], figure3=['c4'], figure4=[],
                 figure5=['c4', 'mmlu', 'boolq'], figure6=['boolq'], figures7to9=['c4', 'mmlu'])

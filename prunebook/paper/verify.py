@@ -16,6 +16,7 @@ import pandas as pd
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, digest, first_line, read_json, refuse
 from ..data.texts import tokenize
+from ..evaluation.choices import SCORINGS
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
 from ..model.assets import cache_dir
 from ..model.stack import fingerprint
@@ -105,7 +106,7 @@ def _asked(config, row, tokenizer, positions):
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
     refuse((task.kind == 'generated', 'written answers part at the first near tie'),
-           (task.kind not in ('loss', 'choice'), 'this kind of score is not compared'))
+           (task.metric not in ('loss', *SCORINGS), 'this kind of score is not compared'))
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
@@ -119,7 +120,7 @@ def _books(score, row, task, known):
         again = replace(score, **dict(zip(('value', 'low', 'high'), ratio_interval(score.sums, score.counts))))
     else:
         if score.answers != known: return 'its right answers are not those of the questions'
-        if score.scoring != task.scoring: return 'its sweep asks in another way'
+        if score.scoring != task.metric: return 'its sweep asks in another way'
         if len(score.logprobs) != score.n: return 'it has no log-probabilities'
         again = choice_score(task.name, score.picked, task.items, task.scoring)
     cut = row.layers.split() if isinstance(row.layers, str) else []
