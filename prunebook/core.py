@@ -362,7 +362,7 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
         refuse((other or not resume, f'{place} holds earlier work{more}. Go on with the same settings{option}, or '
                 'throw it away (--force).'))
     if keep and resume and not force and (out/'asked.json').exists():
-        with lock(out):
+        with disk_errors(out), lock(out):
             recover(out)
             check_same(out)
             yield out

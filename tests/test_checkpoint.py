@@ -5,6 +5,7 @@ import pytest, torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from prunebook.core import PrunebookError
+from prunebook.estimates import layer_sizes
 from prunebook.model.stack import LayerStack, _reload_differs
 from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
 from prunebook.pruning.strategies import prune_model
@@ -14,7 +15,7 @@ from support.tiny import save, tiny, word_tokenizer
 
 ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},
-             mixtral={}, qwen2_moe={}, deepseek_v3={})
+             mixtral={}, qwen2_moe={}, deepseek_v3={}, gemma3={})
 
 @pytest.fixture
 def saved(tmp_path):
@@ -61,7 +62,9 @@ def test_a_pattern_that_old_configs_leave_unsaid(tmp_path):
 def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
     save_file({'model.layers.6.extra.weight': torch.zeros(2)}, saved/'extra.safetensors')
     edit_json(saved/INDEX, lambda d: d['weight_map'].update({'model.layers.6.extra.weight': 'extra.safetensors'}))
+    sizes = layer_sizes(str(saved))
     prune(saved, tmp_path/'out', [0])
+    assert sizes.after([0])['params'] == layer_sizes(str(tmp_path/'out')).after()['params']
     assert not [t.name for t in read_tensors(tmp_path/'out') if 'extra' in t.name]
     assert check_checkpoint(tmp_path/'out') == []
 

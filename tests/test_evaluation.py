@@ -11,6 +11,7 @@ from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
+from prunebook.similarity.distances import layer_distances
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
 from test_likelihood import plain
 
@@ -43,6 +44,15 @@ def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     json.loads((tmp_path/'s.json').read_text(), parse_constant=lambda o: pytest.fail(f'{o} is not JSON'))
     assert load_score(tmp_path/'s.json') == s
     with pytest.raises(PrunebookError): text_loss(tiny(), Letters(), ['a', ''], progress=False)
+
+
+def test_an_encoder_is_refused():
+    "It would read the answers"
+    model = tiny('bert', **SMALL)
+    for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
+                lambda: layer_distances(model, Letters(), texts, 64, progress=False)):
+        with pytest.raises(PrunebookError, match='is_decoder'): run()
+    assert text_loss(tiny('bert', is_decoder=True, **SMALL), Letters(), texts, progress=False).n == len(texts)
 
 
 def test_nan_weights():
@@ -167,15 +177,15 @@ def until(tokens, end): return tokens[:tokens.index(end)] if end in tokens else 
 
 
 @pytest.mark.parametrize('kind, kw', [('llama', {}), ('gpt2', {}), ('falcon', dict(alibi=True)), ('qwen2_moe', {}),
-                                      ('deepseek_v3', {}), ('gemma3_text', {})])
+                                      ('deepseek_v3', {}), ('gemma3', {})])
 def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
-    "Prompts of unequal length, whose examples are computed once; the layers of gemma3_text have windows"
+    "Prompts of unequal length, whose examples are computed once; the layers of gemma3 have windows"
     model, tok = tiny(kind, max_position_embeddings=256, **SMALL, **kw), letter_tokenizer()
     model.generation_config.eos_token_id = None
     begin = 'An example in front. '
     prompts = [tok(begin + o)['input_ids'] for o in ('abc', 'a question longer than the example', 'x')]
     n, cache = common = _common_cache(LayerStack(model), prompts, plain=True)
-    assert (n, cache is None) == ((0, True) if kind == 'gemma3_text' else (len(begin), False))
+    assert (n, cache is None) == ((0, True) if kind == 'gemma3' else (len(begin), False))
     want = [tok.decode(until(greedy(model, o, 20), tok.eos_token_id), skip_special_tokens=True) for o in prompts]
     assert written(model, tok, prompts, 20) == want
     assert written(model, tok, prompts[:1], 20, common=common) == want[:1]
@@ -235,6 +245,14 @@ def test_logs_of_two_runs_are_not_mixed():
     "Two models that wrote below one folder, as lm-eval does"
     with pytest.raises(PrunebookError, match='several logs of small_arc,acc'):
         Scores.load(Path(__file__).parent/'support'/'lm_eval')
+
+
+def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
+    [log] = (Path(__file__).parent/'support'/'lm_eval'/'parent').rglob('samples_small_arc*')
+    rows = [json.loads(o) | dict(doc='a\x85b\u2028c') for o in log.read_text().splitlines()]
+    (tmp_path/log.name).write_text(''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
+    (tmp_path/'results_2026-11-29T11-21-56.1.json').write_text('{}')
+    assert Scores.load(tmp_path)['small_arc,acc'].k == 8
 
 
 def test_a_damaged_log_is_named(tmp_path):

@@ -15,7 +15,8 @@ from support.tiny import Letters, tiny, word_tokenizer
 
 SMALL = dict(layers=4, initializer_range=.3)  # larger weights: attention then matters in a random model
 CASES = dict(llama={}, qwen3={}, gpt_neox={}, gpt2={}, phi={}, opt={}, falcon={}, mixtral={},
-             gemma3_text=dict(sliding_window=6, final_logit_softcapping=5.))
+             gemma3_text=dict(sliding_window=6, final_logit_softcapping=5.),
+             gemma3=dict(sliding_window=6))
 # some of these start again when tokens go on from a cache
 RECURRENT = dict(mamba={}, jamba=dict(attn_layer_period=2, attn_layer_offset=1), recurrent_gemma={})
 make = lambda kind, **kw: tiny(kind, **SMALL | (CASES | RECURRENT)[kind] | kw)

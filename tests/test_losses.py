@@ -10,7 +10,7 @@ from prunebook.model.stack import Block, LayerStack
 from support.tiny import Letters, letter_texts, tiny
 
 DEPTH, texts = 6, letter_texts()
-KINDS = {k: {} for k in ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral')}
+KINDS = {k: {} for k in ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral', 'gemma3')}
 KINDS['gemma3_text'] = dict(sliding_window=6, final_logit_softcapping=5.)
 
 
@@ -50,6 +50,16 @@ def test_shared_equals_plain_equals_transformers(kind):
     assert model.config.to_json_string() == config
     for k, v in model.state_dict().items(): assert torch.equal(v, before[k])
     assert not any('forward' in m.__dict__ for m in model.modules())
+
+
+def test_a_state_beside_the_stream_is_refused():
+    "What layer 0 computes is added once more at layer 4, so a pass cannot start at layers 1 to 4"
+    model, beside = spread(), []
+    model.model.embed_tokens.register_forward_hook(lambda *_: beside.clear())
+    model.model.layers[0].mlp.register_forward_hook(lambda m, args, out: beside.append(out))
+    model.model.layers[4].register_forward_pre_hook(lambda m, args: (args[0] + sum(beside),))
+    with pytest.raises(PrunebookError, match='cannot start in the middle'): losses_of(model, [range(6), [0, 1, 3, 4]])
+    assert losses_of(model, [[*range(6)], [0, 1, 2, 3, 4]]) and losses_of(model, [[0, 1, 3, 4]])
 
 
 @pytest.mark.parametrize('kw', [dict(memory=1e-9), dict(batch_tokens=32), dict(batch_tokens=10**4)], ids=str)

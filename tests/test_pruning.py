@@ -1,5 +1,6 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
 import json
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
@@ -56,6 +57,7 @@ def test_searches_find_the_result_of_trying_everything():
 @pytest.mark.parametrize('how, says', [
     (dict(n=0), 'from 1 to 9'), (dict(n=10), 'from 1 to 9'), (dict(n=1.5), 'n=1.5'), (dict(n=True), 'n=True'),
     (dict(strategy='luck'), 'There are similarity'), (dict(strategy='similarity'), 'needs distances'),
+    (dict(strategy='block_influence', distances=replace(table(), info=dict(measure='norm'))), "'norm' does not"),
     (dict(strategy='greedy', loss=len), 'needs model'), (dict(strategy='block_influence'), 'needs distances'),
     (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'),
     (dict(strategy=[3], n=None, seed=1), 'no option seed'), (dict(shrae=.2, depth=None), 'no option shrae'),

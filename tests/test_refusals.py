@@ -123,6 +123,7 @@ heal demo {full}                                             | full
 evaluate demo --tasks {missing}                              | missing.jsonl
 evaluate demo --tasks poetry                                 | poetry
 evaluate demo --tasks {questions} --n-questions 64           | 64
+evaluate demo --tasks {questions}:shots=9                    | shots=9
 evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
 evaluate demo --tasks c4 --judge-texts {missing}             | missing.jsonl

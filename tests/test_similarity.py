@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import architectures
 from support.tiny import tiny, word_tokenizer, words
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
@@ -109,6 +110,7 @@ def test_other_measures_and_tokens(tokens):
     assert off(got.mean, slow['norm']) < 1e-5
     for k in ('cosine', 'angle', 'block_influence'): assert off(got.also[k].mean, slow[k]) < 1e-5
     assert np.allclose(got.influence, np.diagonal(got.also['block_influence'].mean, 1))
+    assert np.array_equal(got.influence, measure(model, docs=docs, measures=['block_influence']).influence)
 
 
 def test_leaves_the_model_alone():
@@ -160,7 +162,8 @@ def test_texts_without_words():
 @pytest.mark.parametrize('kw, says', [
     (dict(measures=('magic',)), 'angle, cosine'), (dict(measures=()), 'is empty'), (dict(tokens='first'), "'all'"),
     (dict(max_length=999), '128'), (dict(until=StoppingRule([8])), '1 to 7'), (dict(every=0), '1 or more'),
-    (dict(model=tiny(vocab_size=50)), 'do not belong together')])
+    (dict(model=tiny(vocab_size=50)), 'do not belong together'),
+    (dict(model=architectures.tiny('gemma3n_text')), 'more than one vector')])
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(**dict(model=tiny(), docs=['w5 w60']) | kw)
 

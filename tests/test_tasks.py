@@ -147,8 +147,12 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     seen = []
     first = GeneratedTask('first', 'First', [dict(question='q', answer='1')], right=lambda *a: seen.append(a))
     monkeypatch.setitem(TASKS, 'first', first)
-    for tasks in (['first', 'trivia'], ['first', ChoiceTask('b', 'B', [dict(question='q')])], []):
+    few, rows = dict(shots=6, examples=questions()), questions()
+    for tasks in (['first', 'trivia'], ['first', ChoiceTask('b', 'B', [dict(question='q')])], [],
+                  ['first', ChoiceTask('b', 'B', rows, **few)], [first, replace(first, items=rows)]):
         with pytest.raises(PrunebookError): run(tasks)
+    for how in (dict(max_new_tokens=-1), dict(chat=True), dict(save=__file__)):
+        with pytest.raises(PrunebookError, match='max_new_tokens=-1|chat template|cannot write'): run(['first'], **how)
     with pytest.raises(PrunebookError, match='Ask for 1 to 1'): run(['first'], n_questions=2)
     assert not seen
 

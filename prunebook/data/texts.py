@@ -155,6 +155,8 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
         refuse((not is_path(str(given), tuple(_READERS)),
                 'texts is one string. Give a list of documents, such as [text], or a file.'))
         given = load_texts(given)
+    refuse((isinstance(given, Mapping) or hasattr(given, 'columns'), f'texts is a {type(given).__name__}, whose items '
+            'are names and no documents. Give a list of documents, such as its column "text".'))
     texts = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
     refuse((not texts, 'no texts given. Give a list of documents; load_texts("demo") has some.'))
     if all(isinstance(o, str) for o in texts): return texts

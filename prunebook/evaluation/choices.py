@@ -54,7 +54,7 @@ def choose_examples(item: dict, examples: Sequence[dict], shots: int, seed: int 
     Raises `PrunebookError` if there are too few"""
     if not shots: return []
     same = [o for o in examples if o.get('subject') == item.get('subject')] or list(examples)
-    same = [o for o in same if o['question'] != item['question']]
+    same = [o for o in same if o.get('question', o) != item.get('question', item)]
     refuse((len(same) < shots, f'shots={shots}, but only {len(same)} examples fit (subject {item.get("subject")!r}). '
             'Give more examples, or fewer shots.'))
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
@@ -219,6 +219,7 @@ def choice_accuracy(
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     check(one_of(*SCORINGS), scoring=scoring)
+    stack.check_causal()
     check_items(items)
     _check_shots(shots, examples)
     if shots: check_items(examples, 'example')

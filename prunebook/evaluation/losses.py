@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..core import atomic_write, digest, explained, public_name, refuse
+from ..core import atomic_write, check, digest, explained, public_name, refuse, whole
 from ..data.texts import (as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
                                   token_budget, tokenize)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
@@ -55,6 +55,7 @@ def _tokenize_documents(stack, tokenizer, texts, max_length):
     unknown token"""
     toks = tokenize(tokenizer, as_texts(texts, tokenizer), min(max_length, stack.positions or max_length), min_length=2)
     stack.check_vocabulary(toks.ids)
+    stack.check_causal()
     return toks
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #155429af
@@ -320,7 +321,8 @@ def loss_map(
 ) -> LossMap:
     "The loss of `model` on `texts` without each block of consecutive layers"
     depth, texts = len(LayerStack(model)), as_texts(texts, tokenizer)
-    blocks = [(0, 0)] + [(l, l + n) for n in (range(1, depth) if ns is None else ns) for l in range(depth - n + 1)]
+    for n in (ns := range(1, depth) if ns is None else ns): check(whole(1, depth - 1), n=n)
+    blocks = [(0, 0)] + [(l, l + n) for n in ns for l in range(depth - n + 1)]
     keeps = [[i for i in range(depth) if not l <= i < e] for l, e in blocks]
     scores = cut_losses(model, tokenizer, texts, keeps, max_length, task='blocks', **kwargs)
     info = dict(model=public_name(model.config.name_or_path), model_fingerprint=fingerprint(model),

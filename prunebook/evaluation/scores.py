@@ -204,7 +204,8 @@ class Scores(dict):
     def load(cls, folder: str | Path) -> Scores:
         """What `save` wrote, by the names of the files, or the answers in lm-eval's sample logs, by task, filter and
         metric. Raises `PrunebookError` if there is nothing"""
-        found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json'))})
+        totals = re.compile(r'results_\d{4}-\d\d-\d\dT')  # of lm-eval, which stand beside its logs
+        found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json')) if not totals.match(o.name)})
         for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
             new = _logged_scores(o)
             refuse((found.keys() & new.keys(), f'{folder} has several logs of {min(new, default="")}. Give the folder '
@@ -233,9 +234,9 @@ def load_score(path: str | Path) -> LossScore | ParentScore | Score:
 
 def _logged_scores(file):
     "Scores from a sample log of lm-eval: of each filter and metric that is 0 or 1 for every question"
-    with explained(f'cannot read {file} as a sample log of lm-eval'):
+    with explained(f'cannot read {file} as a sample log of lm-eval'), open(file, encoding='utf-8') as log:
         task = re.fullmatch(r'samples_(.+?)(_\d{4}-\d\d-\d\dT.*)?', file.stem)[1]
-        found, lines = {}, [json.loads(o) for o in file.read_text(encoding='utf-8').splitlines()]
+        found, lines = {}, list(map(json.loads, log))
         for name in sorted({o.get('filter', 'none') for o in lines}):
             rows = sorted((o for o in lines if o.get('filter', 'none') == name), key=lambda o: o['doc_id'])
             for metric in rows[0]['metrics']:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from ..core import PrunebookError, Registry, check, keep_apart, public_name, refuse, whole
+from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, _check_shots, choice_accuracy, choose_examples, prompt
+from .choices import SCORINGS, _check_shots, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
@@ -60,7 +60,8 @@ class Task:
         return public_name(given) if isinstance(given, (str, Path)) else 'own'
 
     def read(self, n: int | None = None) -> list:
-        "Its questions or texts: `n` of them, evenly spread, or all. Raises `PrunebookError` if they cannot be found"
+        """Its questions, `n` of them evenly spread, or its first `n` texts; or all. Raises `PrunebookError` if they
+        cannot be found"""
         if isinstance(self.items, (str, Path)):
             if self.reads_texts: return load_texts(self.items, self.split or 'validation', n, self.column)
             return load_questions(self.items, n=n, split=self.split)
@@ -120,7 +121,11 @@ class _QuestionTask(Task):
             other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
             examples = replace(self, **other).read()
         _check_shots(self.shots, examples)
-        return replace(super().load(n), examples=examples)
+        task = replace(super().load(n), examples=examples)
+        task._check()
+        for o in {str(o.get('subject')): o for o in task.items}.values():  # are there enough?
+            choose_examples(o, examples, self.shots, self.seed)
+        return task
 
 @dataclass(frozen=True, repr=False)
 class ChoiceTask(_QuestionTask):
@@ -129,10 +134,9 @@ class ChoiceTask(_QuestionTask):
     answers: Callable | None = None  # Item → the texts that are scored; the choices or their letters if `None`
     kind, keys = 'choice', ('shots', 'scoring', 'source', 'split', 'seed')
 
-    def load(self, n=None):
-        task = super().load(n)
-        check_items(task.items)
-        return task
+    def _check(self):
+        check_items(self.items)
+        if self.shots: check_items(self.examples, 'example')
 
     def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
@@ -149,14 +153,12 @@ class GeneratedTask(_QuestionTask):
     in_chat: dict[str, Any] = field(default_factory=dict)  # prompt and stop there, and `begin`: item → start of a reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
-    def load(self, n=None):
+    def _check(self):
         if self.ready: self.ready()
         check(whole(1), max_new_tokens=self.max_new_tokens)
-        task = super().load(n)
-        for what, rows in (('question', task.items), ('example', task.examples or ())):
+        for what, rows in (('question', self.items), ('example', self.examples or ())):
             for i, o in enumerate(rows):
                 if wrong := self._fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
-        return task
 
     def _fault(self, item):
         if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
@@ -310,8 +312,9 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
     for o in tasks:
         task = parse_task(o)
         if (base := task.name.partition(':')[0]) in (sources or {}): task = _with_source(task, sources[base])
-        n = n_texts if task.reads_texts else n_questions
-        ready[o.name if isinstance(o, Task) else str(o)] = task.load(n)
+        key, n = o.name if isinstance(o, Task) else str(o), n_texts if task.reads_texts else n_questions
+        refuse((isinstance(o, Task) and key in ready, f'two tasks are called {key!r}. Give each a name of its own.'))
+        ready[key] = task.load(n)
     return ready
 
 def evaluate(
@@ -338,8 +341,12 @@ def evaluate(
     if needy:
         from prunebook.evaluation.losses import _check_parent
         _check_parent(LayerStack(model), LayerStack(parent))
+    check(or_none(whole(1)), max_new_tokens=max_new_tokens)
+    if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
-    if save: keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
+    if save:
+        keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
+        with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()

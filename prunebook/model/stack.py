@@ -103,7 +103,7 @@ class LayerStack:
         above, _, self._name = self.path.rpartition('.')
         names = above.split('.') if above else []
         self._above = [model.get_submodule('.'.join(names[:i])) for i in range(len(names) + 1)]
-        self.config, self._holder = _text_config(model), self._above[-1]
+        self.config, self._holder, self._sizes = _text_config(model), self._above[-1], {}
         takes = lambda m: 'input_ids' in inspect.signature(type(m).forward).parameters
         self.decoder = next((m for m in reversed(self._above) if takes(m)), self._holder)
 
@@ -146,12 +146,12 @@ class LayerStack:
 @patch(as_prop=True)
 def positions(self: LayerStack) -> int | None:
     "The longest input that the model has position vectors for; `None` if it computes positions (rotary, ALiBi)"
-    tables = [m for n, m in self.model.named_modules()
+    tables = [m for n, m in self.decoder.named_modules()  # not those of a tower for pictures beside it
               if re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
     # OPT keeps two rows for itself, RoBERTa those up to its padding
     unused = lambda m: getattr(m, 'offset', 0) if m.padding_idx is None else m.padding_idx + 1
     found = [m.num_embeddings - unused(m) for m in tables]
-    found += [b.shape[0] for n, b in self.model.named_buffers() if n.endswith(('embed_positions', 'pos_encoding'))]
+    found += [b.shape[0] for n, b in self.decoder.named_buffers() if n.endswith(('embed_positions', 'pos_encoding'))]
     return min(found, default=None)
 
 # %% ../../nbs/course/01_stack.ipynb #0f0de49a
@@ -259,10 +259,12 @@ def body(self: LayerStack, input_ids: torch.Tensor, **inputs: Any) -> Any:
     return self.decoder(input_ids=input_ids, **dict(use_cache=False) | inputs)
 
 class _Output(tuple):
-    "Stands for the output of any decoder: hidden states, and nothing else"
+    "Stands for the output of any decoder, a tuple and a mapping: hidden states, and nothing else"
     def __getattr__(self, name):
         if name.startswith('__'): raise AttributeError(name)
         return self[0] if name == 'last_hidden_state' else None
+    def keys(self): return ['last_hidden_state']
+    def __getitem__(self, key): return tuple.__getitem__(self, 0 if key == 'last_hidden_state' else key)
 
 @patch
 def logits(self: LayerStack, hidden: torch.Tensor) -> torch.Tensor:
@@ -293,40 +295,40 @@ def stream(self: LayerStack, take: Callable[[torch.Tensor], Any], at: Iterable[i
         yield heard
 
 # %% ../../nbs/course/01_stack.ipynb #4f2785ee
+@contextmanager
+def _stubs(layers, x, size):
+    "Inside the `with`, each of the layers returns `x`, or a tuple of a `size` that begins with it"
+    given = (x, *[None] * (size - 1)) if size else x
+    with ExitStack() as stubs:
+        for o in layers: stubs.enter_context(mock.patch.object(o, 'forward', lambda *args, **kwargs: given))
+        yield
+
 @patch
-def _as_output(self: LayerStack, x):
-    "`x` as a layer returns it: itself, or a tuple"
+def _tuple_size(self: LayerStack, before):
+    """How many values the layer in front of layer `before` returns in a tuple, or 0. Raises `PrunebookError` unless the
+    first is all that the model needs to go on"""
     import torch
-    if not hasattr(self, '_tuple_size'):
-        layer, heard, ids = self.layers[0], [], torch.arange(3, device=self.device)[None] + 1
-        hook = layer.register_forward_hook(lambda layer, args, out: heard.append(out))
-        with torch.no_grad(), self.view([0]):  # one layer tells the form
-            try: self.body(ids)
-            finally: hook.remove()
-        [out] = heard
+    heard, ids = [], torch.arange(3, device=self.device)[None] + 1
+    hook = self.layers[before-1].register_forward_hook(lambda layer, args, out: heard.append(out))
+    name, advice = type(self.model).__name__, 'Evaluate each pruned model by itself.'
+    with explained(f'{name} cannot start in the middle, at layer {before}', advice), torch.no_grad():
+        try: want = self.body(ids).last_hidden_state
+        finally: hook.remove()
+        out = heard[-1]
         size = len(out) if isinstance(out, (tuple, list)) else 0
-        if size > 1 and out[1] is not None:  # attention weights, which nobody reads, or what the next layer needs
-            stub = lambda *args, **kwargs: (out[0], *[None] * (size - 1))
-            with torch.no_grad():
-                want = self.body(ids).last_hidden_state
-                with mock.patch.object(layer, 'forward', stub): again = self.body(ids).last_hidden_state
-            refuse((not torch.allclose(again, want, rtol=1e-3), f'{type(self.model).__name__} passes more than one '
-                    'hidden state from layer to layer. It cannot start in the middle. Evaluate each pruned model by '
-                    'itself.'))
-        self._tuple_size = size
-    return (x, *[None] * (self._tuple_size - 1)) if self._tuple_size else x
+        with _stubs(self.layers[:before], out[0] if size else out, size): again = self.body(ids).last_hidden_state
+        if len(heard) > 1 or want.isfinite().all() and not same_states(again, want, 12):
+            raise ValueError('its layers run several times, or pass on more than the hidden states')
+    return size
 
 @patch
 @contextmanager
 def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> Iterator[nn.Module]:
     """Inside the `with`, a forward pass starts at layer `before` with its input `x`, (B, T, d) or `None` for layer 0.
-    Masks and rotary angles are the model's own"""
-    with ExitStack() as stubs:
-        if before:
-            given = self._as_output(x)
-            for layer in self.layers[:before]:
-                stubs.enter_context(mock.patch.object(layer, 'forward', lambda *args, **kwargs: given))
-        yield self.model
+    Masks and rotary angles are the model's own. Raises `PrunebookError` if the model cannot start there"""
+    first = self.layers[before] if before < len(self) else None
+    if before and first not in self._sizes: self._sizes[first] = self._tuple_size(before)
+    with _stubs(self.layers[:before], x, self._sizes.get(first)): yield self.model
 
 # %% ../../nbs/course/01_stack.ipynb #a17e20bb
 @contextmanager
@@ -405,10 +407,20 @@ def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None) -
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
     return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
 
-def same_states(a: torch.Tensor, b: torch.Tensor) -> bool:
-    "Are two states (…, d) of all tokens alike but for rounding? They may differ by 3 times their type's precision"
+@patch
+def check_causal(self: LayerStack) -> None:
+    "Raises `PrunebookError` if the state of a token depends on later ones, as in an encoder such as BERT"
     import torch
-    most = max(1e-5, 3 * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
+    rows = [[v % self.vocab_size for v in o] for o in ((5, 7, 11, 13, 17, 19), (5, 7, 23, 29, 31, 37))]
+    with torch.no_grad(), evaluating(self.model): a, b = self.extend(rows).last_hidden_state[:, :2]
+    far = (a - b).float().norm(dim=-1) > .1 * b.float().norm(dim=-1)  # 8 bits round by what else is in the batch
+    refuse((far.any(), f'{type(self.model).__name__} reads the tokens behind a token too. Give a decoder-only model; '
+            'an encoder may become one with is_decoder=True.'))
+
+def same_states(a: torch.Tensor, b: torch.Tensor, times: float = 3) -> bool:
+    "Are two states (…, d) of all tokens alike but for rounding? They may differ by so many `times` the precision"
+    import torch
+    most = max(1e-5, times * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
     return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
 
 @patch

@@ -56,6 +56,7 @@ def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int
     active = first_number(text, 'num_experts_per_tok', 'num_experts_per_token', 'moe_topk')
     share = min(1., active / experts) if active and experts else 1.
     for name, layer, n, b in parts:
+        if (layer or 0) >= depth: continue  # heads for further tokens, which transformers leaves out
         spread = layer is None and any(o in name for o in SHARED_TABLES)
         if layer is None and not spread: other = [other[0] + n, other[1] + b]
         for i in range(depth) if spread else [] if layer is None else [layer]:

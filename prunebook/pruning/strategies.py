@@ -141,7 +141,11 @@ def _block_influence(n, depth, distances):
     "The layers with the least Block Influence"
     import numpy as np
     influence = distances.influence
-    if influence is None: influence = 1 - np.cos(np.pi * np.diagonal(distances.mean, 1))
+    if influence is None:
+        kind, influence = distances.info.get('measure', 'angle'), np.diagonal(distances.mean, 1)
+        refuse((kind not in ('angle', 'cosine'), f'measure {kind!r} does not give Block Influence. Measure '
+                'measures=["block_influence"].'))
+        if kind == 'angle': influence = 1 - np.cos(np.pi * influence)
     lowest = np.argsort(influence, kind='stable')[:n].tolist()
     return Plan(lowest, depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
 

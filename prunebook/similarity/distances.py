@@ -43,8 +43,13 @@ def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last'
     batch: for each, (L+1, N, d) on the CPU, and the row of each of the N"""
     import torch
     pick = {k: _token_picker(batch, k) for k in tokens}
-    with torch.no_grad(), stack.stream(lambda x: {k: f(x) for k, (f, _) in pick.items()}) as seen:
-        stack.body(batch.input_ids)
+    odd = (f'{type(stack.model).__name__} has more than one vector for a token between layers, so there is no angle '
+           'between two places. Choose layers by the loss: best_loss or greedy.')
+    def take(x):
+        refuse((x.ndim != 3, odd))
+        return {k: f(x) for k, (f, _) in pick.items()}
+    with torch.no_grad(), stack.stream(take) as seen: stack.body(batch.input_ids)
+    refuse((len(seen) != len(stack) + 1, odd))  # layers that run several times
     def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen]).cpu()
     return {k: (gather(k), of) for k, (_, of) in pick.items()}
 
@@ -163,7 +168,8 @@ class LayerDistances:
     @property
     def influence(self) -> np.ndarray | None:
         "Block Influence of each layer, (L,), if it was measured in the same pass"
-        return np.diagonal(self.also['block_influence'].mean, 1) if 'block_influence' in self.also else None
+        table = self if self.info.get('measure') == 'block_influence' else self.also.get('block_influence')
+        return None if table is None else np.diagonal(table.mean, 1)
 
     def ranked(self, n: int) -> list[Block]:
         "All blocks of `n` layers, most alike first, the shallower on a tie. Raises `PrunebookError` for other sizes"
@@ -297,6 +303,7 @@ def layer_distances(
     check(one_of('last', 'all'), tokens=tokens)
     check(whole(1), every=every)
     check_length(max_length, stack.config, stack.positions)
+    stack.check_causal()
     if until: until.check(len(stack))
     take = dict(measures=measures, tokens=tokens, max_length=operator.index(max_length),
                 batch_tokens=operator.index(token_budget(batch_tokens, stack.device)))

@@ -11,8 +11,12 @@ _qwen = dict(head_dim=8, num_key_value_heads=2)
 _mla = dict(q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, n_routed_experts=4,
             num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=16)
 _moe = dict(num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16, decoder_sparse_step=2)
+# for pictures, with a table of four positions, beside the decoder
+_tower = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, image_size=28,
+              patch_size=14)
 KINDS = dict(
-    llama={}, mistral={}, qwen3=_qwen, gemma2=dict(head_dim=8), gemma3_text=_qwen, gpt2={}, gpt_neox={}, phi={},
+    llama={}, mistral={}, qwen3=_qwen, gemma2=dict(head_dim=8), gemma3_text=_qwen, gemma3=_qwen, gpt2={}, gpt_neox={},
+    phi={},
     olmo2={}, falcon={}, stablelm={}, opt=dict(ffn_dim=64, word_embed_proj_dim=32), mixtral=dict(num_local_experts=4),
     qwen2_moe=dict(num_key_value_heads=2) | _moe, deepseek_v3=_mla)
 "Model types, and the config fields that each needs besides `SHAPE`"
@@ -21,6 +25,7 @@ def tiny(model_type='llama', layers=8, dtype=torch.float32, seed=0, **kw):
     "A random model in evaluation mode. A field given as `None` keeps the architecture's default"
     fields = SHAPE | dict(num_hidden_layers=layers) | KINDS.get(model_type, {}) | kw
     torch.manual_seed(seed)
+    if model_type == 'gemma3': fields = dict(text_config=fields, vision_config=_tower)
     config = AutoConfig.for_model(model_type, **{k: v for k, v in fields.items() if v is not None})
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
