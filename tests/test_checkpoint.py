@@ -15,7 +15,7 @@ from support.tiny import save, tiny, word_tokenizer
 
 ids = torch.arange(3, 15)[None]
 kinds = dict(llama=dict(tie_word_embeddings=True), qwen3={}, gemma2={}, gemma3_text={}, gpt2={}, gpt_neox={},
-             mixtral={}, qwen2_moe={}, deepseek_v3={}, gemma3={})
+             mixtral={}, qwen2_moe={}, deepseek_v3={})
 
 @pytest.fixture
 def saved(tmp_path):
