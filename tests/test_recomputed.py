@@ -408,28 +408,25 @@ def test_the_same_questions_asked_in_two_ways(way, pattern):
     near(on_first(pattern), *(100 * o[i] for o in (value, value - half, value + half)), 0)
 
 
-@pytest.mark.parametrize('pattern, strategy, n, healed', [
-    ('has # more loss on 64', 'similarity', 6, False), ('rises by # without', 'similarity', 4, True),
-    ('and # without 23 to 26', 'simple', 4, True)])
-def test_added_losses(pattern, strategy, n, healed):
+def test_added_loss():
     r = run(QWEN)
-    keys = cuts(r, 'c4', strategy, healed)
-    sums, tokens = nats(r, [keys[0], next(k for k in keys if k[2] == n)])
+    keys = cuts(r, 'c4', 'similarity', False)
+    sums, tokens = nats(r, [keys[0], next(k for k in keys if k[2] == 6)])
     assert len(tokens) == 64
     some = draws(sums, tokens)
     value, more = np.diff(sums.sum(1))[0] / tokens.sum(), some[:, 1] - some[:, 0]
-    near(on_first(pattern), value, *np.quantile(more, [.025, .975]), 2)
+    near(on_first('has # more loss on 64'), value, *np.quantile(more, [.025, .975]), 2)
 
 
-@pytest.mark.parametrize('pattern, way, seed', [
-    ('first cut answers #', 'likelihood', 0), ('likelihood, and #', 'letter', 0), ('seed gives #', 'likelihood', 1),
-    ('gives .* and #', 'letter', 1)])
-def test_two_healed_cuts_swap_their_order(pattern, way, seed):
-    r, sweeps = run(QWEN), {('likelihood', 0): ('healed', 'healed-simple'), ('letter', 0): ('letters',) * 2}
-    keys = zip(sweeps.get((way, seed), ('healed-seed-1',) * 2), ('similarity', 'simple'))
-    a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in keys])
-    d = 100 * (a - b if way == 'likelihood' else b - a)[None]
-    near(on_first(pattern), d.mean(), *np.quantile(draws(d), [.025, .975]), 0, .05)
+@pytest.mark.parametrize('way, seed, sweeps', [
+    ('likelihood', 0, ('healed', 'healed-simple')), ('letter', 0, ('letters',) * 2),
+    ('likelihood', 1, ('healed-seed-1',) * 2), ('letter', 1, ('healed-seed-1',) * 2)])
+def test_two_healed_cuts_swap_their_order(way, seed, sweeps):
+    "Of each seed, on their own page"
+    r, row = run(QWEN), next(o for o in tables('discoveries/disagree') if o[0] == f'ARC-Easy by {way} (points)')
+    a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
+    d = 100 * (b - a)[None]
+    near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
 
 
 @pytest.mark.parametrize('folder, name, patterns', [
@@ -478,22 +475,42 @@ def test_two_ways_of_asking():
 
 
 def test_which_healing_brings_written_answers_back():
-    "The comparison of experiment M, and the first paragraph of its page"
+    "The comparisons of experiment M, and the first paragraph of its page"
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
-    both = lambda task: (kept[(kept.arm == o) & (kept.task == task)] for o in ('c4-2', 'self-2'))
-    a, b = (o.right.to_numpy(float) for o in both('gsm8k:shots=0'))
-    shown = numbers(next(text for _, text in outputs('discoveries/abilities') if text.startswith('holds: ')))
-    near(shown, 100 * (b - a).mean(), *np.quantile(100 * draws((b - a)[None]), [.025, .975]), 0)
-    assert shown[1] > shown[4] == 5 and shown[3] == len(a) == 400
-    assert shown[-2:] == [((a == 1) & (b == 0)).sum(), ((a == 0) & (b == 1)).sum()]
-    said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
-    ends = r'([\d.]+) (?:%|nats) \[([\d.]+), ([\d.]+)\]'
-    for o, before, digits in ((b, 'solves ', 0), (a, 'C4 ', 1)):
+    def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
+    arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2'}
+    right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
+    lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
+    for k, o in right.items():
+        shown = numbers(next(t for t in lines if t.startswith(k + ': ')).partition(': ')[2])
         p, n, z = o.mean(), len(o), 1.959964  # Wilson's interval
         middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-        interval = [100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)]
-        near([*map(float, re.search(before + ends, said).groups())], 100 * p, *interval, digits)
-    a, b = both('c4')
-    d = (b['sum'].to_numpy() - a['sum'].to_numpy())[None]
-    near([*map(float, re.search('ends ' + ends, said).groups())],
-         d.sum() / a['count'].sum(), *np.quantile(draws(d, a['count'].to_numpy(float)), [.025, .975]), 2, .1)
+        near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
+        assert shown[:2] == [o.sum(), 400] and len(o) == 400
+    pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
+    assert len(pairs) == 3
+    for k, v in pairs:
+        shown, d = numbers(next(t for t in lines if t.startswith(f'{k}, against {v}: '))), right[k] - right[v]
+        shown = [o for o in shown if o != 4] if 'C4' in k + v else shown  # the name of the texts
+        near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+        assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
+    d = right['healed on own answers'] - right['healed on C4']
+    shown = numbers(next(t for t in lines if t.startswith('holds: ')))
+    near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+    assert shown[1] > shown[4] == 5 and shown[3] == 400
+
+    said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
+    claimed = re.search(r'solves (\d+) of 400 .* solves (\d+)\. .*leaves (\d+) .*leaves (\d+),', said).groups()
+    assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
+                                                             'healed on own answers')]
+    healed, whole = items('c4-2', 'c4'), pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet')
+    whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
+    d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
+    near(numbers(re.search(r'C4 loss (.*) below', said)[1]), d.sum() / tokens.sum(),
+         *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
+    near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
+    d = 100 * (right['healed on own answers'] - right['healed on C4'])
+    near(on_first('solves 96, #'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
+    claimed = re.search(r'solves (\d+) of 400 .*whole: (\d+).*leaves (\d+)\. .*it solves (\d+), 14', first).groups()
+    assert [*map(int, claimed)] == [o.sum() for o in (right[k] for k in ('cut, not healed', 'whole', 'healed on C4',
+                                                                        'healed on own answers'))]

@@ -8,7 +8,7 @@ import gc, logging, os, shutil, tempfile, time
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, digest, discard, disk_errors, first_line, new_folder, process
@@ -155,6 +155,11 @@ def _training_copy(folder, config, progress):
     if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
     return load_model(str(folder), bits=config.bits, **place)
 
+@lru_cache  # once, not for each healing of a sweep
+def _warn_plain():
+    _log.warning('the texts are plain, and this model chats. They can cost it written answers that the cut had left, '
+                 'which healing on its own answers did not (--teacher MODEL --prompts FILE).')
+
 def _check_input(model, tokenizer, config, teacher, inplace):
     """The teacher, loaded, if the recipe needs one. Raises `PrunebookError` for a model or a teacher that cannot be
     used, and logs a warning if the model was not pruned"""
@@ -186,9 +191,7 @@ def healing_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, te
     from prunebook.healing.packing import Conversation, documents, training_rows
     teacher = _check_input(model, tokenizer, config, teacher, on_disk)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
-    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs):
-        _log.info('the texts are plain. This model has a chat template: it can also heal on conversations, or on its '
-                  'own answers (write_answers; --teacher MODEL --prompts FILE).')
+    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs): _warn_plain()
     if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
@@ -321,9 +324,6 @@ def heal_checkpoint(
             before = measured(small) if first else ()
             if prompts is not None:
                 texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress)
-            elif getattr(tok, 'chat_template', None) and all(isinstance(o, str) for o in texts):
-                _log.warning('heal: the texts are plain, and this model chats. Healing on its own answers (--teacher '
-                             'MODEL --prompts FILE) brings more of its written answers back.')
             result = heal(small, tok, texts, **how)
             if first:
                 after = measured(result.model)

@@ -146,11 +146,15 @@ threads = torch.get_num_threads()
 torch.set_num_threads(1)
 one_at_a_time(asked[:1]), in_batches(asked[:2])  # not counted
 (alone, first), (batched, second) = (cpu_clock(lambda: f(asked)) for f in (one_at_a_time, in_batches))
+with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen: in_batches(asked)
+own = {o.key: o.self_cpu_time_total for o in seen.key_averages()}
+products = sum(own.get(f'aten::{o}', 0) for o in ('mm', 'addmm', 'bmm', '_scaled_dot_product_flash_attention_for_cpu'))
 tokens = lambda text: len(exact_tok(text)['input_ids'])
 keep('written_speed', dict(
     task='gsm8k', items=len(asked), clock='CPU seconds', runs=1, first=round(first, 1),
     second=round(second, 1), ratio=round(first / second, 2), same_texts=sum(map(str.__eq__, alone, batched)),
-    examples_tokens=tokens(front), written_tokens=sum(map(tokens, alone))), dtype='float32')
+    examples_tokens=tokens(front), written_tokens=sum(map(tokens, alone)),
+    products=round(products / sum(own.values()), 3)), dtype='float32')
 torch.set_num_threads(threads)
 
 ids = torch.randint(5, 40000, (1, 512), generator=torch.Generator().manual_seed(0))
