@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'evaluating', 'untie', 'float32_chunks', 'check_length',
-           'same_states', 'fingerprint', 'fingerprint_of']
+__all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'same_states', 'evaluating', 'untie', 'float32_chunks',
+           'check_length', 'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
 def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> list[int]:
@@ -295,6 +295,12 @@ def stream(self: LayerStack, take: Callable[[torch.Tensor], Any], at: Iterable[i
         yield heard
 
 # %% ../../nbs/course/01_stack.ipynb #4f2785ee
+def same_states(a: torch.Tensor, b: torch.Tensor, times: float = 3) -> bool:
+    "Are two states (…, d) of all tokens alike but for rounding? They may differ by so many `times` the precision"
+    import torch
+    most = max(1e-5, times * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
+    return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
+
 @contextmanager
 def _stubs(layers, x, size):
     "Inside the `with`, each of the layers returns `x`, or a tuple of a `size` that begins with it"
@@ -416,12 +422,6 @@ def check_causal(self: LayerStack) -> None:
     far = (a - b).float().norm(dim=-1) > .1 * b.float().norm(dim=-1)  # 8 bits round by what else is in the batch
     refuse((far.any(), f'{type(self.model).__name__} reads the tokens behind a token too. Give a decoder-only model; '
             'an encoder may become one with is_decoder=True.'))
-
-def same_states(a: torch.Tensor, b: torch.Tensor, times: float = 3) -> bool:
-    "Are two states (…, d) of all tokens alike but for rounding? They may differ by so many `times` the precision"
-    import torch
-    most = max(1e-5, times * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
-    return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
 
 @patch
 def takes_cache(self: LayerStack) -> bool:
