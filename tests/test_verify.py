@@ -18,8 +18,8 @@ from prunebook.evaluation.scores import ratio_interval, wilson
 from prunebook.evaluation.tasks import TASKS, ChoiceTask
 from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, kept_config, sweep
-from prunebook.paper.verify import (HEAL_AGAIN, _HONEST, _chosen, at_most, deviation, is_rejected, verify,
-                                    verify_card, verify_runs)
+from prunebook.paper.verify import (HEAL_AGAIN, TOLERANCE, WORDS, _HONEST, _chosen, at_most, deviation, is_confirmed,
+                                    is_rejected, verify, verify_card, verify_runs, word_of)
 from prunebook.pruning.checkpoint import model_card
 from prunebook.pruning.strategies import prune_model
 from support.tiny import Letters, letter_texts, questions, tiny, write_rows
@@ -229,14 +229,29 @@ def test_a_healed_card_is_not_rejected_for_its_weights(run, tmp_path, shift, ver
 
 def test_the_rule_keeps_its_promise():
     rng, rejected = np.random.default_rng(0), 0  # as many contradictions as are allowed, looked at after every item
-    p = [_HONEST[0], 0, 1 - _HONEST[0] - _HONEST[3], _HONEST[3]]
     for _ in range(500):
-        seen = np.eye(4, dtype=int)[rng.choice(4, (3, 200), p=p)].cumsum(1)
+        seen = np.eye(6, dtype=int)[rng.choice(6, (3, 200), p=_HONEST)].cumsum(1)
         rejected += any(is_rejected(seen[:, i]) for i in range(200))
     assert rejected <= 12  # 1 % of 500, and more than three standard deviations
-    assert is_rejected(np.array([[0, 0, 0, 2]])) and not is_rejected(np.array([[99, 1, 0, 0]]))
+    assert is_rejected(np.array([[0, 0, 0, 0, 0, 2]])) and not is_rejected(np.array([[99, 1, 0, 0, 0, 0]]))
+    drawn = np.array([[192, 0, 0, 0, 0, 0], [192, 0, 1, 0, 0, 0]])
+    assert [is_confirmed(o, 10**4) for o in drawn] == [True, False]
+    assert not is_confirmed(np.array([63, 0, 0, 0, 0, 1]), 64)  # one document that nothing explains
     assert at_most(150, 0, 10**4) < .02 < at_most(140, 0, 10**4) and at_most(30, 0, 30) == 0
-    assert deviation([-3., -8.], [-3., -8.3]) == pytest.approx(.3 / 9.3)
+    assert deviation([-3., -8.], [-3., -8.3]) == pytest.approx(.3 / 11.3)
+
+
+@pytest.mark.parametrize('run, sweeps, task', [
+    *(('demo', ('similarity', 'healed-base'), o) for o in ('arc_easy', 'piqa')),
+    *(('qwen2.5-coder-1.5b', ('cuts', 'healed-simple-fine'), o) for o in ('mmlu', 'boolq', 'arc_easy'))])
+def test_an_honest_row_that_was_scored_twice_is_confirmed(run, sweeps, task):
+    "On two processors, or by an older version of the library; looked at after every item"
+    items = pd.read_parquet(results/run/'items.parquet').query('n == 0 and not healed and task == @task')
+    a, b = (items[items.sweep == o].sort_values('index') for o in sweeps)
+    said = [word_of(deviation(x.logprobs, y.logprobs), TOLERANCE['choice']['bfloat16'], x.picked != y.picked,
+                    x.picked == x.answer != y.picked) for x, y in zip(a.itertuples(), b.itertuples())]
+    seen = np.eye(len(WORDS), dtype=int)[said].cumsum(0)
+    assert len(said) >= 500 and not any(is_rejected(o[None]) for o in seen) and is_confirmed(seen[-1], len(said))
 
 
 def test_the_kept_runs_have_their_checksums():

@@ -27,24 +27,30 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING: from prunebook import SweepConfig, Task
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'deviation', 'log_evidence', 'is_rejected', 'at_most', 'Verification',
-           'verify', 'verify_card', 'verify_runs']
+__all__ = ['TOLERANCE', 'HEAL_AGAIN', 'ALPHA', 'SHARE', 'SURE', 'WORDS', 'deviation', 'word_of', 'log_evidence', 'is_rejected',
+           'at_most', 'is_confirmed', 'Verification', 'verify', 'verify_card', 'verify_runs']
 
 # %% ../../nbs/paper/trust.ipynb #trust020
 # of z, by kind: both numbers in bfloat16, both in float32, or anything else
-TOLERANCE = dict(choice=dict(bfloat16=.04, float32=.001, mixed=.05), loss=dict(bfloat16=.005, float32=.001, mixed=.02))
+TOLERANCE = dict(choice=dict(bfloat16=.05, float32=.001, mixed=.04), loss=dict(bfloat16=.005, float32=.001, mixed=.02))
 HEAL_AGAIN = 5120        # tokens of a healing that is done again, if its adapter is not there
-ALPHA, SHARE = .01, .02  # at most so many honest runs are rejected; a row is confirmed if less of it can be false
-# probabilities of an item that agrees, is a near tie, contradicts, or contradicts grossly
-_HONEST, _LIE = np.array([.995, .995, .0049, .0001]), np.array([.98, .98, .01, .01])
+ALPHA = .01              # at most so many honest runs are rejected
+SHARE, SURE = .02, 1/20  # a row is confirmed if less of it can be false, and E is no more (1 if all of it was drawn)
+WORDS = ['agrees', 'near tie', 'near tie, flattering', 'contradicts', 'contradicts, flattering', 'contradicts grossly']
+_HONEST = np.array([.9779, .01, .01, .0018, .0002, .0001])  # probabilities of the words
+_LIE = np.array([.9627, .01, .0165, .0028, .004, .004])
 
 def deviation(stored: Sequence[float], here: Sequence[float]) -> float:
-    "z of an item: the largest difference of its numbers (nats), as a share of one nat more than their size"
+    "z of an item: the largest difference of its numbers (nats), as a share of three nats more than their size"
     a, b = np.asarray(stored, float), np.asarray(here, float)
-    return float((np.abs(b - a) / (1 + np.abs(b))).max())
+    return float((np.abs(b - a) / (3 + np.abs(b))).max())
+
+def word_of(z: float, limit: float, moved: bool = False, flattering: bool = False) -> int:
+    "The place in `WORDS` of an item with another pick (`moved`), which was stored as right and is not (`flattering`)"
+    return moved + flattering if z <= limit else 3 + flattering if z <= 3 * limit else 5  # NaN is gross
 
 def log_evidence(counts: np.ndarray) -> np.ndarray:
-    "(rows, 4) items that agree, are near ties, contradict, contradict grossly → (rows,) log E against each row"
+    "(rows, 6) items of each of `WORDS` → (rows,) log E against each row"
     return counts @ np.log(_LIE / _HONEST)
 
 def is_rejected(counts: np.ndarray) -> bool:
@@ -57,6 +63,11 @@ def at_most(drawn: int, false: int, size: int) -> float:
     from scipy.stats import hypergeom
     able = np.flatnonzero(hypergeom.cdf(false, size, np.arange(size + 1), drawn) > .05)
     return float(able.max(initial=false) / size)
+
+def is_confirmed(counts: np.ndarray, size: int) -> bool:
+    "Do (6,) items of each of `WORDS`, drawn from a row of `size`, confirm it?"
+    if at_most(int(counts.sum()), int(counts[3:].sum()), size) >= SHARE: return False
+    return log_evidence(counts) <= (0 if counts.sum() == size else np.log(SURE))
 
 # %% ../../nbs/paper/trust.ipynb #trust030
 def _chosen(folder, claim, words):
@@ -92,14 +103,20 @@ class _Stratum:
     found: list[list[float]] = field(default_factory=list)  # Numbers of the items drawn so far
 
     def judged(self, score: Any, dtypes: Sequence[str]) -> np.ndarray:
-        "Drawn items that agree, are near ties, contradict, and contradict grossly"
-        kind, counts, (stored, here) = self.task.kind, np.zeros(4, int), dtypes
+        "(6,) drawn items of each of `WORDS`"
+        kind, counts, (stored, here) = self.task.kind, np.zeros(len(WORDS), int), dtypes
         limit = TOLERANCE[kind].get(stored if stored == here else 'mixed', TOLERANCE[kind]['mixed'])
         for i, numbers in zip(self.order, self.found):
-            z = deviation([score.sums[i]] if kind == 'loss' else score.logprobs[i], numbers)
-            tie = kind == 'choice' and np.argmax(numbers) != np.argmax(score.logprobs[i])
-            counts[3 if not z <= 3 * limit else 2 if z > limit else 1 if tie else 0] += 1
+            was, moved, right = [score.sums[i]] if kind == 'loss' else score.logprobs[i], False, False
+            if kind == 'choice':
+                best, now = (int(np.argmax(_rated(score, v, self.task.items[self.places[i]]))) for v in (was, numbers))
+                moved, right = now != best, best == score.answers[i]
+            counts[word_of(deviation(was, numbers), limit, moved, moved and right)] += 1
         return counts
+
+def _rated(score, logprobs, item):
+    "Log-probabilities of the choices, as the scoring compares them"
+    return [v / len(c) for v, c in zip(logprobs, item['choices'])] if score.scoring == 'per_char' else logprobs
 
 def _asked(config, row, tokenizer, positions):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
@@ -130,7 +147,7 @@ def _books(score, row, task, known):
             return f'its {k} is not that of its items or layers'
     if task.kind == 'loss' or score.scoring == 'per_token' or task.answers and score.scoring == 'per_char': return None
     for picked, logprobs, o in zip(score.picked, score.logprobs, task.items):
-        by = [v / len(c) if score.scoring == 'per_char' else v for v, c in zip(logprobs, o['choices'])]
+        by = _rated(score, logprobs, o)
         if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
             return 'a pick is not what its log-probabilities say'
 
@@ -265,22 +282,22 @@ def verify(
     def count(o, numbers):
         o.found = known[o.key] = known.get(o.key, []) + numbers
         counts.update((i, o.judged(s, (stored[i], here))) for i, s in o.scores.items())
-    def bound(i): return at_most(int(counts[i].sum()), int(counts[i][2:].sum()), int(table['count'][i]))
+    def sure(i): return is_confirmed(counts[i], int(table['count'][i]))
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
     for o in strata: count(o, [])  # what is in the cache
     end = (begun := time.perf_counter()) + 60 * minutes
     with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
-        for group, at in _turns(strata, lambda o: all(bound(i) < SHARE for i in o.scores)):
+        for group, at in _turns(strata, lambda o: all(map(sure, o.scores))):
             if time.perf_counter() > end or rejected(): break
             for o, numbers in zip(group, _rescored(model, tokenizer, group, at)): count(o, numbers)
             kept.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(kept, json.dumps(known))
             bar.update(round(min(time.perf_counter(), end) - begun) - bar.n)
-    own = np.array([counts.get(i, np.zeros(4, int)) for i in range(len(table))])
+    own = np.array([counts.get(i, np.zeros(len(WORDS), int)) for i in range(len(table))])
     drawn = sum({o.draw: len(o.found) for o in strata}.values())  # a document counts once for all cuts
     word, reason, words, shares = _verdict(table, own, drawn, lacks, false, rejected())
     rows = table[KEYS].assign(
-        drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1], contradicting=own[:, 2:].sum(1),
+        drawn=own.sum(1), agreeing=own[:, 0], within_tolerance=own[:, 1:3].sum(1), contradicting=own[:, 3:].sum(1),
         at_most=shares, verdict=words, reason=[(false | lacks).get(i, '') for i in range(len(table))])
     return Verification(word, reason, folder.name, seed, round(time.perf_counter() - start, 1), rows)
 
@@ -288,10 +305,10 @@ def verify(
 def _verdict(table, counts, drawn, lacks, false, rejected):
     "The word of a run, why, the words of its rows, and the bound of each on the share of its items that are false"
     from scipy.stats import beta
-    bad, rows = int(counts[:, 2:].sum()), np.arange(len(table))
-    shares = np.array([at_most(*map(int, o)) for o in zip(counts.sum(1), counts[:, 2:].sum(1), table['count'])])
+    bad, rows, sizes = int(counts[:, 3:].sum()), np.arange(len(table)), table['count'].astype(int)
+    shares = np.array([at_most(*map(int, o)) for o in zip(counts.sum(1), counts[:, 3:].sum(1), sizes)])
     wrong = np.isin(rows, list(false)) | rejected & (log_evidence(counts) >= -np.log(ALPHA))
-    words = np.select([wrong, np.isin(rows, list(lacks)), shares < SHARE],
+    words = np.select([wrong, np.isin(rows, list(lacks)), [*map(is_confirmed, counts, sizes)]],
                       ['rejected', 'not verifiable here', 'confirmed'], 'undecided')
     share, n = float(beta.ppf(.95, bad + 1, drawn - bad)) if drawn > bad else 1., len(table) - len(lacks)
     if not n: return 'not verifiable here', '; '.join(list(dict.fromkeys(lacks.values()))[:3]), words, shares
