@@ -1,16 +1,9 @@
-"The rules are frozen, and they are seldom wrong on curves whose truth is known."
+"The rules are frozen. How seldom they err is measured on their page."
 import hashlib
 from pathlib import Path
-import numpy as np
-import pytest
 from prunebook.paper import criteria
-from prunebook.paper.criteria import HOLDS, REFUTED, UNDECIDED, rule_no_plateau, rule_plateau, rule_reversal, simulate
 
 FROZEN = '7b1afff4119e2096d96b75fc6d620406'
-GRID = np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20]) / 28
-SLOPE = .5 * np.clip(1 - GRID / .7, 0, 1)
-SHAPES = dict(plateau=.5 / (1 + np.exp((GRID - .4) / .02)), slope=SLOPE, flat=np.full(len(GRID), .5),
-              chance=np.zeros(len(GRID)), one_layer=SLOPE * np.where(np.arange(len(GRID)) == 4, .5, 1))
 
 
 def code():
@@ -21,25 +14,3 @@ def code():
 
 
 def test_the_code_is_frozen(): assert code() == FROZEN, 'the rules were fixed before the runs that they judge'
-
-
-def words(shape, rule, runs=12, **kw): return [rule(simulate(SHAPES[shape], seed=s, **kw)).word for s in range(runs)]
-
-
-@pytest.mark.parametrize('shape, never', [('plateau', REFUTED), ('slope', HOLDS), ('one_layer', HOLDS)])
-@pytest.mark.parametrize('n_questions', [300, 1200])
-def test_the_plateau_rule_errs_seldom_whatever_the_number_of_questions(shape, never, n_questions):
-    said = words(shape, lambda r: rule_plateau(GRID, r, .25, .27), n_questions=n_questions)
-    assert said.count(never) <= 1
-    other = words(shape, lambda r: rule_no_plateau(GRID, r, .25, .27), n_questions=n_questions)
-    assert [o == UNDECIDED for o in said] == [o == UNDECIDED for o in other]
-
-
-@pytest.mark.parametrize('shape', ['flat', 'chance'])
-def test_nothing_is_said_where_there_is_nothing_to_say(shape):
-    assert set(words(shape, lambda r: rule_plateau(GRID, r, .25, .27))) == {UNDECIDED}
-
-
-def test_one_bad_layer_is_seen_as_a_reversal():
-    assert words('one_layer', rule_reversal).count(HOLDS) >= 10
-    assert words('slope', rule_reversal).count(HOLDS) <= 2
