@@ -1,10 +1,9 @@
-"Agreement with the parent and KL, against a naive computation, in `evaluate`, in runs and sweeps, and by command."
-import json, math
+"Agreement with the parent and KL, against a naive computation, in `evaluate`, in runs and sweeps."
+import math
 import pytest, torch
 from prunebook import PrunebookError, SweepConfig, evaluate, prune_model, read_run, sweep
-from prunebook.cli import main
 from prunebook.evaluation.losses import divergence
-from support.tiny import letter_texts, letter_tokenizer, save, texts, tiny, word_tokenizer
+from support.tiny import texts, tiny, word_tokenizer
 
 WIDE = dict(initializer_range=.3)  # random models whose predictions differ
 
@@ -63,17 +62,3 @@ def test_a_sweep_keeps_both(tmp_path):
     read = read_run(tmp_path/'run')
     assert read[read.task == 'kl'].max_length.tolist() == [512] * 3
     assert read[read.task != 'c4'].k.isna().all()
-
-
-def test_the_command(tmp_path, capsys):
-    parent = tiny(layers=4, **WIDE)
-    tok = letter_tokenizer()
-    one, two = (str(save(tmp_path/k, m, tok)) for k, m in dict(one=prune_model(parent, [1]), two=parent).items())
-    docs = tmp_path/'docs.jsonl'
-    docs.write_text(''.join(json.dumps(dict(text=o)) + '\n' for o in letter_texts(5)))
-    base = ['evaluate', one, '--judge-texts', str(docs), '--no-progress', '--json']
-    assert main([*base, '--parent', two]) == 0
-    rows = json.loads(capsys.readouterr().out)['scores']
-    assert [o['metric'] for o in rows] == ['loss', 'agreement', 'kl'] and rows[2]['value'] > 0
-    assert main([*base, '--parent', two, '--tasks', 'kl']) == 0
-    assert json.loads(capsys.readouterr().out)['scores'][0]['value'] == pytest.approx(rows[2]['value'])

@@ -1,10 +1,10 @@
-"""The command line, by its promises: help for every option, one clear line for every failure, sources that are never
+"""The command line, by its promises: it starts at once, one clear line for every failure, sources that are never
 written, your own texts without the demo's, and a clean end in every case."""
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, os, shutil, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 import prunebook as pb
 from prunebook import HealingConfig
-from prunebook.cli import COMMANDS, _answers, main, parser
+from prunebook.cli import _answers, main
 from prunebook.core import PrunebookError
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.pruning.checkpoint import check_checkpoint
@@ -40,7 +40,7 @@ def test_a_model_that_is_not_there_is_refused_at_once(tmp_path, words):
     assert 'nowhere: no such folder' in done.stderr and not (tmp_path/'out').exists()
 
 
-# Help and registries
+# What needs no torch
 
 NO_TORCH = """
 import sys
@@ -61,19 +61,6 @@ def test_commands_that_need_no_torch_do_not_import_it(tiny_folder, tmp_path):
     done = subprocess.run([sys.executable, '-c', NO_TORCH, tiny_folder, distances, tmp_path/'out'],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def options(name):
-    actions = parser(name)._subparsers._group_actions[0].choices[name]._actions
-    return [a for a in actions if a.dest != 'help']
-
-
-@pytest.mark.parametrize('name', COMMANDS)
-def test_every_help_shows_an_example_and_explains_every_option(name, capsys):
-    assert main([name, '--help']) == 0
-    said = capsys.readouterr().out
-    assert f'prunebook {name}' in said.split('example')[1] and '--json' in said
-    assert [a.option_strings for a in options(name) if not a.help] == [] and '%%' not in said
 
 
 # Failures
@@ -127,9 +114,10 @@ def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
     healed = ok('heal', 'p', 'h', '--texts', calibration, '--judge-texts', judge, *recipe)
     assert healed['steps'] == 2 and 'judge.txt validation loss' in healed
     assert not (tmp_path/'h'/'asked.json').exists() and (tmp_path/'h'/'adapter').is_dir()
-    scores = ok('evaluate', 'h', '--tasks', 'c4', mine, '--judge-texts', judge, '--n-questions', '6', '--save', 's')
-    scores = scores['scores']
-    assert [(o['task'], o['source']) for o in scores] == [('c4', 'judge.txt'), ('mine.jsonl', 'mine.jsonl')]
+    scores = ok('evaluate', 'h', '--tasks', 'c4', mine, 'kl', '--judge-texts', judge, '--n-questions', '6', '--save',
+                's', '--parent', model)['scores']
+    told = [('c4', 'judge.txt'), ('mine.jsonl', 'mine.jsonl'), ('kl', 'judge.txt')]
+    assert [(o['task'], o['source']) for o in scores] == told and scores[2]['value'] > 0
     own_texts = ['--texts', calibration, '--n-calibration', '20', '--judge-texts', judge, '--tasks', 'c4', mine]
     HealingConfig(steps=2, batch_size=2, max_length=32, rank=2, packing='chunk').save('recipe.json')
     rows = ok('sweep', model, '--out', 'w', '--ns', '1', '2', '--healed-ns', '2', *own_texts, '--recipe',
@@ -181,34 +169,6 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
 
 
 # Interruptions
-
-LONG = dict(
-    similarity=['similarity', 'M', '--texts', 'T', '--out', 'o'], prune=['prune', 'M', 'o', '--n', '2', '--texts', 'T'],
-    evaluate=['evaluate', 'M', '--tasks', 'Q'],
-    # of an unpruned model, heal would warn that this is plain fine-tuning: a line of its own
-    heal=['heal', 'P', 'o', '--texts', 'T', '--steps', '200', '--max-length', '32'],
-    sweep=['sweep', 'M', '--out', 'o', '--ns', '1', '2', '--texts', 'T', '--n-calibration', '8', '--tasks', 'Q'])
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize('command', LONG)
-def test_a_signal_at_any_moment_ends_in_one_line(command, own, tmp_path, request):
-    "Also while libraries are imported. Twenty times with --slow"
-    place = {'M': own/'model', 'P': own/'pruned', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
-    words = [sys.executable, '-m', 'prunebook', *(str(place.get(o, o)) for o in LONG[command]), '--no-progress']
-    seed = random.Random(command)
-    for i in range(20 if request.config.getoption('--slow') else 1):
-        number = seed.choice([signal.SIGINT, signal.SIGTERM])
-        (folder := tmp_path/str(i)).mkdir()
-        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        time.sleep(seed.uniform(.6, 9))
-        process.send_signal(number)
-        try: err = process.communicate(timeout=60)[1]
-        finally: process.kill()
-        assert process.returncode in (0, 128 + number), (process.returncode, err)
-        assert 'Traceback' not in err and err.count('\n') == (process.returncode != 0), err
-        left = {o.name for o in folder.iterdir()}
-        assert left in (set(), {'o'}, {'o.unfinished'}), left
 
 
 @pytest.mark.thorough
@@ -290,6 +250,17 @@ def test_a_revision_is_that_of_the_first_model(own, monkeypatch, capsys):
     monkeypatch.setattr('prunebook.load_model', loaded)
     args = 'evaluate', own/'model', own/'pruned', '--tasks', own/'mine.jsonl', '--revision', 'one', '--no-progress'
     assert main([*map(str, args)]) == 0 and seen == ['one', None]
+
+
+def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp_path, capsys):
+    kept, texts = tmp_path/'kept', ['--tasks', 'c4', '--judge-texts', own/'judge.txt']
+    def ok(*words):
+        assert main([*map(str, words), '--json']) == 0
+        return json.loads(capsys.readouterr().out)
+    found = ok('evaluate', own/'model', own/'pruned', *texts, '--save', kept, '--no-progress')
+    (before,), (after,), (change,) = (found[k] for k in ('first', 'second', 'differences'))
+    assert change['difference'] == pytest.approx(after['value'] - before['value']) != 0
+    assert ok('compare', kept/'first', kept/'second')['differences'] == found['differences']
 
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog):

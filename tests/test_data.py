@@ -8,7 +8,7 @@ from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data.texts import _first_tokens, tokenize
+from prunebook.data.texts import _first_tokens, named_texts, tokenize
 from prunebook.data.questions import _one_step_sums, check_items
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
@@ -62,6 +62,22 @@ def test_files_that_cannot_be_read(write, says, tmp_path):
     [path] = tmp_path.iterdir()
     with pytest.raises(PrunebookError, match=says) as e: load_texts(path)
     assert '\n' not in str(e.value)
+
+
+def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):
+    "From its start, as a stream, of the split for its purpose; a few more would be downloaded for nothing"
+    asked, taken = [], []
+    def stream(name, config, split, streaming):
+        asked.append((name, config, split, streaming))
+        for i in range(99):
+            taken.append(i)
+            yield dict(body=f'{split} {i}')
+    monkeypatch.setattr('datasets.load_dataset', stream)
+    assert named_texts('allenai/c4', 'healing', n_hub=3, column='body') == ['train 0', 'train 1', 'train 2']
+    assert named_texts('org/own', 'calibration', n=2, column='body') == ['validation 0', 'validation 1']
+    assert asked == [('allenai/c4', 'en', 'train', True), ('org/own', None, 'validation', True)] and len(taken) == 5
+    with pytest.raises(PrunebookError, match="no text in column 'text'.*'body'"): load_texts('org/own')
+    with pytest.raises(PrunebookError, match='n=100 .* has 99'): load_texts('org/own', n=100, column='body')
 
 
 # questions
