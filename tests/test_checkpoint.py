@@ -260,8 +260,6 @@ broken = {  # what is spoilt, and the file or value that the message names
     'no map': (lambda s: (s/INDEX).write_text('{}'), 'weight_map'),
     'config not JSON': (lambda s: (s/'config.json').write_text('nope'), 'config.json'),
     'no config': (lambda s: (s/'config.json').unlink(), 'config.json'),
-    'no depth': (lambda s: (s/'config.json').write_text('{"model_type": "llama"}'), 'num_hidden_layers'),
-    'stale depth': (lambda s: edit_json(s/'config.json', num_hidden_layers=9), '9 layers, and the weights hold 6'),
     'a depth of 10^15': (lambda s: edit_json(s/'config.json', num_hidden_layers=10**15), 'impossible'),
     'no weights': (without_weights, 'no model.safetensors'),
     'pickle': (lambda s: (without_weights(s), (s/'pytorch_model.bin').touch()), 'pytorch_model.bin')}

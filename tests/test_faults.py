@@ -13,7 +13,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 from support import kills
-from support.kills import beside, commit_index, tree, unsynced
+from support.kills import beside, tree, unsynced
 from support.tiny import save, texts, tiny, words
 
 pytestmark = pytest.mark.thorough
@@ -189,22 +189,6 @@ def test_stopped_at_any_time(command, stage, right, tmp_path):
         stands(command, out, None, good)
         goes_on(command, stage, out, good, f'stopped by {sign.name}')
         note(f'{sign.name} at a random time', command, done.code)
-
-@pytest.mark.parametrize('command', FOLDERS[:2] + tuple(pytest.param(c, marks=pytest.mark.slow) for c in FOLDERS[2:]))
-def test_killed_at_the_end(command, stage, right, share, tmp_path):
-    "Around the two renames that put the new folder in the old one's place"
-    good, out = right(command), tmp_path/'whole'/'out'
-    fill(out)
-    full = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'))
-    swap = commit_index(full.events, out)
-    for k in share(range(swap - 3, swap + 6), 2, 9):
-        out = tmp_path/str(k)/'out'
-        fill(out)
-        done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'), at=k)
-        assert done.code in (-signal.SIGKILL, 0)
-        stands(command, out, OLD, good)
-        goes_on(command, stage, out, good, f'killed {k - swap} operations after the second rename')
-        note('SIGKILL before a file operation', command, 137)
 
 # power cuts
 

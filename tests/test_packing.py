@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from prunebook.cli import parser
-from prunebook.healing.recipes import QUICK, RECIPES, HealingConfig, named_recipe
+from prunebook.healing.recipes import HealingConfig
 from prunebook.healing.packing import _document_end, collate, training_rows
 
 CHATML = """\
@@ -96,13 +95,6 @@ def test_a_document_ends_as_in_pre_training(given):
         want = tok(o)['input_ids']
         assert packed(tok, o) == want + [_document_end(tok)] * (want[-1] != _document_end(tok))
     assert packed(tok, 'The cat sat.', 'chunk')[-1] == tok.eos_token_id
-
-
-def test_the_command_packs_by_default():
-    "The recipe of the book's runs keeps its name, and no other one puts EOS after documents"
-    args = parser('heal').parse_args(['heal', 'demo', 'out'])
-    assert named_recipe(args.config) == RECIPES['packed']
-    assert {k for k, o in RECIPES.items() if o.packing != 'packed'} == {'quick'} and RECIPES['quick'] == QUICK
 
 
 def test_only_pads_are_masked():

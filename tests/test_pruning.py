@@ -1,5 +1,4 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
-import json
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -26,16 +25,12 @@ def table(depth=10, best=3):
 
 def test_strategies_by_hand():
     def pick(s, n=2, **kw): return choose_layers(s, n=n, depth=10, **kw).layers
-    assert pick('simple') == (7, 8) and pick('first') == (0, 1) and pick('middle') == (4, 5)
-    assert pick('keep_last', k=0) == (8, 9) and pick('keep_last', k=1) == pick('simple')
-    assert pick('keep_last', k=3) == (5, 6)
+    assert pick('keep_last', k=0) == (8, 9) and pick('keep_last', k=3) == (5, 6)
     assert pick('similarity', distances=table()) == (3, 4)
     assert pick('block_influence', n=3, distances=table()) == (0, 3, 6)
     assert choose_layers([7, 2], depth=10).layers == choose_layers(Block(2, 6), depth=10).layers[::5] == (2, 7)
     assert {pick('random', seed=s) for s in range(200)} == {(i, i + 1) for i in range(9)}
-    assert pick('random', seed=5) == pick('random', seed=5)
-    for n in range(1, 10): assert 9 not in pick('simple', n=n)
-    assert pick('simple', n=.25) == pick('simple', n=None, share=.25) == (6, 7, 8)
+    assert pick('simple', n=.25) == (6, 7, 8) and pick('simple', n=9) == tuple(range(9))
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -55,16 +50,12 @@ def test_searches_find_the_result_of_trying_everything():
     assert len(LayerStack(model)) == 6
 
 @pytest.mark.parametrize('how, says', [
-    (dict(n=0), 'from 1 to 9'), (dict(n=10), 'from 1 to 9'), (dict(n=1.5), 'n=1.5'), (dict(n=True), 'n=True'),
-    (dict(strategy='luck'), 'There are similarity'), (dict(strategy='similarity'), 'needs distances'),
+    (dict(n=10), 'from 1 to 9'), (dict(n=.01), 'n=0'), (dict(strategy='luck'), 'There are similarity'),
+    (dict(strategy='block_influence'), 'needs distances'),
     (dict(strategy='block_influence', distances=replace(table(), info=dict(measure='norm'))), "'norm' does not"),
-    (dict(strategy='greedy', loss=len), 'needs model'), (dict(strategy='block_influence'), 'needs distances'),
-    (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'),
-    (dict(strategy=[3], n=None, seed=1), 'no option seed'), (dict(shrae=.2, depth=None), 'no option shrae'),
-    (dict(share=.2), 'share=0.2'), (dict(n=None, share=1.5), 'share=1.5'), (dict(n=.01), 'n=0'),
-    (dict(depth=None), 'number of layers is not known'),
-    (dict(distances=table(7)), '7 layers and the model has 10'), (dict(K=5), 'no option K'),
-    (dict(strategy='random', sed=1), 'no option sed')])
+    (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'), (dict(share=.2), 'share=0.2'),
+    (dict(n=None, share=1.5), 'share=1.5'), (dict(shrae=.2, depth=None), 'no option shrae'),
+    (dict(depth=None), 'number of layers is not known'), (dict(distances=table(7)), '7 layers and the model has 10')])
 def test_choices_that_cannot_be_made(how, says):
     with pytest.raises(PrunebookError, match=says): choose_layers(**dict(strategy='simple', n=2, depth=10) | how)
 
@@ -91,20 +82,10 @@ def test_pruning_leaves_its_argument():
     c = prune_model(model, '1-2', inplace=True)
     assert c is model and len(LayerStack(model)) == 4 and torch.equal(model(ids).logits, a(ids).logits)
 
-def test_pruning_twice_keeps_both_records(tmp_path):
-    twice = prune_model(prune_model(tiny(layers=6), [1]), [3])
-    save_pruned(twice, word_tokenizer(), tmp_path/'out')
-    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
-    assert (record['depth'], record['dropped']) == (5, [3])
-    assert (record['previous']['depth'], record['previous']['dropped']) == (6, [1])
-
-def test_models_that_cannot_be_cut():
+def test_an_adapter_on_the_model_cannot_be_cut():
     from peft import LoraConfig, get_peft_model
     with pytest.raises(PrunebookError, match='adapter'):
         prune_model(get_peft_model(tiny(layers=2), LoraConfig(target_modules=['q_proj'])), [1])
-    model = tiny('gpt2', layers=6, scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(PrunebookError, match='scale_attn_by_inverse_layer_idx'): prune_model(model, [2])
-    assert len(LayerStack(model)) == 6
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_types_and_generation_settings_survive(tmp_path, dtype):

@@ -17,7 +17,6 @@ def test_the_folder_and_its_tables(tmp_path):
     names = {p.name for p in run.iterdir()}
     assert names == {'run.json', 'results.csv', 'items.parquet', 'distances.safetensors', 'best_blocks.csv',
                      'report.html', 'checkpoint', 'adapters'}
-    assert (run/'report.html').read_text().count('<figure>') == 5
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
     assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
@@ -26,7 +25,6 @@ def test_the_folder_and_its_tables(tmp_path):
     for s in ('similarity', 'simple'): assert loss[s, 8, True] < loss[s, 8, False], 'healing lowers the loss'
     assert t[(t.strategy == 'simple') & (t.n == 2)].layers.iloc[0] == '27 28', 'the deepest but the last'
     dist, best = LayerDistances.load(run), pd.read_csv(run/'best_blocks.csv')
-    assert list(best.columns) == 'n start stop layers distance sem runner_up_start certain'.split()
     assert [dist.best_block(n).start for n in best.n] == list(best.start)
 
 
