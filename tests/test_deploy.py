@@ -4,13 +4,13 @@ import json
 from functools import cache
 import numpy as np, pytest, torch
 from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_model
-from prunebook.pruning.checkpoint import widen_config
+from prunebook.pruning.checkpoint import write_model
 from prunebook.cli import main
 from prunebook.serving.stacks import RUNNERS, agreement_of, serving_report, transformers_scores
 from prunebook.pruning.budget import NotAllowed, restriction
 from prunebook.serving.rules import SERVED, served_by, serving_verdict
 from prunebook.similarity.distances import LayerDistances
-from support.tiny import save, tiny
+from support.tiny import save, tiny, word_tokenizer
 
 WINDOW = dict(sliding_window=8)
 MIXED = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
@@ -48,8 +48,8 @@ def pruned(tmp_path_factory):
         depth, _, fields = FAMILIES[family]
         model = wide_awake(tiny(family, layers=depth, **fields))
         small = prune_model(model, range(1, 1 + n)) if n else model
-        folder = save(tmp_path_factory.mktemp(f'{family}-{n}')/'model', small)
-        widen_config(folder)
+        folder = tmp_path_factory.mktemp(f'{family}-{n}')/'model'
+        write_model(small, word_tokenizer(), folder)
         return folder
     return make
 

@@ -4,18 +4,18 @@
 
 # %% ../../nbs/reference/healing/adapters.ipynb #f6246dec
 from __future__ import annotations
-import json, re, shutil
+import json, re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
-from ..core import PrunebookError, atomic_write, check_room, disk_errors, explained, free_place, new_folder
+from ..core import PrunebookError, atomic_write, check_room, explained, new_folder
 from ..core import public_name, read_json, refuse
 from .recipes import HealingConfig, frozen_copy
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
-from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, files_beside, layer_number,
-                                          layers_prefix, model_card, read_tensors, write_json, write_weights)
+from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
+                                          model_card, read_tensors, write_checkpoint)
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
@@ -184,7 +184,10 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)
     changes, tensors = _tensor_changes(folder, adapter), read_tensors(folder)
     check_room(new, sum(t.size for t in tensors))
-    write_weights(new, [(t.name, t) for t in tensors], progress)
+    recipe = HealingConfig.of(note['config'] | dict(method='lora', options=None))
+    recipe.method = note['config']['method']  # perhaps of a registry that is not here
+    if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
+    write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)
     places = [t for t in read_tensors(new) if t.name in changes]
     for t in tqdm(places, desc='merging', unit='tensor', disable=not progress):
         old = _values(t)
@@ -192,14 +195,6 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
         with open(t.file, 'r+b') as f:
             f.seek(t.start)
             f.write(values.view(torch.uint8).numpy())
-    for name in files_beside(folder):
-        (new/name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder/name, new/name)
-    recipe = HealingConfig.of(note['config'] | dict(method='lora', options=None))
-    recipe.method = note['config']['method']  # perhaps of a registry that is not here
-    config.pop('transformers_weights', None)  # the result uses the usual names
-    if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
-    write_json(new/'config.json', config)
     _write_card(new, config.get('prunebook'), recipe, note['history'])
 
 def merge_adapter(
@@ -213,9 +208,8 @@ def merge_adapter(
     weights are those of peft's merge in float32, rounded once. `out` appears whole or not at all. Raises
     `PrunebookError` for an adapter of another base, a damaged checkpoint, or a disk without room"""
     folder = checkpoint_folder(folder)
-    out = free_place(out, force, [folder, adapter])
-    with new_folder(out, force, [folder, adapter]) as new, disk_errors(out): merge_into(new, folder, adapter, progress)
-    return out
+    with new_folder(out, force, [folder, adapter]) as new: merge_into(new, folder, adapter, progress)
+    return Path(out)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #af1dbd21
 def _healing_summary(config, history):

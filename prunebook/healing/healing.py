@@ -20,7 +20,7 @@ from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _four_bits, _t
 from .recipes import cut_record, frozen_copy, settings_that_count
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
-from ..pruning.checkpoint import checkpoint_folder, widen_config
+from ..pruning.checkpoint import checkpoint_folder, write_model
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -137,9 +137,7 @@ class HealingResult:
                 'on disk: merge_adapter(FOLDER, result.adapter, OUT).'))
         folder = Path(folder)
         with disk_errors(folder):
-            self.model.save_pretrained(folder)
-            widen_config(folder)
-            tokenizer.save_pretrained(folder)
+            write_model(self.model, tokenizer, folder)
             record = getattr(self.model.config, 'prunebook', None)
             _write_card(folder, record, self.config, self.history, scores, answers)
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['NUMBER', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'write_json', 'write_weights',
-           'files_beside', 'checkpoint_folder', 'model_card', 'sound_record', 'prune_checkpoint', 'widen_config',
-           'save_pruned', 'check_files', 'check_checkpoint']
+__all__ = ['NUMBER', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'checkpoint_folder', 'model_card',
+           'sound_record', 'write_checkpoint', 'prune_checkpoint', 'write_model', 'save_pruned', 'check_files',
+           'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ def _with_older_rotary(config):
     return config
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #6eb76d6a
-def write_json(file: Path, d: dict[str, Any]) -> None:
+def _write_json(file, d):
     "Write JSON as transformers does: indented, with a line feed at the end"
     Path(file).write_text(json.dumps(d, indent=2) + '\n', encoding='utf-8')
 
-def write_weights(new: Path, kept: Sequence[tuple[str, Tensor]], progress: bool = True) -> None:
+def _write_weights(new, kept, progress=True):
     "Write (name, tensor) into the folder `new`: model.safetensors, or a shard for each file they lie in, and an index"
     from tqdm.auto import tqdm
     shards, size = {}, sum(t.size for _, t in kept)
@@ -191,7 +191,7 @@ def write_weights(new: Path, kept: Sequence[tuple[str, Tensor]], progress: bool 
             for start, stop in runs: _copy_bytes(src, dst, start, stop - start)
     if len(shards) == 1: return
     places = {o: name for name, shard in zip(names, shards.values()) for o, _ in shard}
-    write_json(new/_INDEX, dict(metadata=dict(total_size=size), weight_map=places))
+    _write_json(new/_INDEX, dict(metadata=dict(total_size=size), weight_map=places))
 
 def _copy_bytes(src, dst, start, size):
     "Append `size` bytes of the open file `src` to the open, unbuffered file `dst`"
@@ -213,7 +213,7 @@ def _count(tensors, quantised):
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #8f51b8ee
 _weight_endings = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
 
-def files_beside(folder: Path) -> list[Path]:
+def _files_beside(folder):
     "The files that a pruned checkpoint takes over, relative to `folder`. Raises `PrunebookError` for a link out of it"
     found, homes = [], [Path(os.path.realpath(folder)), Path(os.path.realpath(folder/'config.json')).parent]
     for p in sorted(folder.iterdir()):
@@ -282,6 +282,17 @@ def sound_record(record: Any) -> bool:
     except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #98346b71
+def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]], config: dict[str, Any],
+                     progress: bool = True) -> None:
+    """Write the tensors of `kept` by their new names, the other files of the checkpoint `folder`, and its new `config`
+    into the folder `new`. Raises `PrunebookError` before anything is written for a link that leads out of `folder`"""
+    beside = _files_beside(folder)
+    _write_weights(new, kept, progress)
+    for name in beside:
+        (new/name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder/name, new/name)
+    _write_json(new/'config.json', config)
+
 def prune_checkpoint(
     src: str | Path,                           # A folder with config.json and safetensors, "demo", or a hub id
     dst: str | Path,                           # Where the smaller checkpoint shall stand
@@ -307,22 +318,20 @@ def prune_checkpoint(
         elif layer in new_number: kept.append((f'{prefix}.{new_number[layer]}.{rest}', t))
     before, after = _count(tensors, quantised), _count([t for _, t in kept], quantised)
     config['prunebook'] = _provenance(plan, config, before, after, str(source or src), record)
-    beside = files_beside(folder)
     with new_folder(dst, force, [folder]) as new:
         check_room(dst, after['bytes'])
-        write_weights(new, kept, progress)
-        for name in beside:
-            (new/name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder/name, new/name)
-        write_json(new/'config.json', config)
+        write_checkpoint(new, folder, kept, config, progress)
         (new/'README.md').write_text(model_card(config['prunebook']), encoding='utf-8')
     return dst
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #7b1193d9
-def widen_config(folder: str | Path) -> None:
-    "Write the rotary angles into a config.json that transformers wrote, also where other stacks look for them"
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, **kwargs: Any) -> None:
+    """Both as transformers saves them, with `kwargs` to `save_pretrained`, and the rotary angles in config.json also
+    where other stacks look for them"""
+    model.save_pretrained(folder, **kwargs)
     file = Path(folder)/'config.json'
-    write_json(file, dict(sorted(_with_older_rotary(read_json(file)).items())))
+    _write_json(file, dict(sorted(_with_older_rotary(read_json(file)).items())))
+    tokenizer.save_pretrained(folder)
 
 def save_pruned(
     model: PreTrainedModel,          # From `prune_model`, healed or not
@@ -336,9 +345,7 @@ def save_pruned(
     refuse((not record, 'this model was not pruned: config.prunebook is missing. Use prune_model, or save_pretrained '
             'for an unpruned model.'))
     with new_folder(out, force, [model.config.name_or_path]) as new:
-        model.save_pretrained(new, **kwargs)
-        widen_config(new)
-        tokenizer.save_pretrained(new)
+        write_model(model, tokenizer, new, **kwargs)
         (new/'README.md').write_text(model_card(record), encoding='utf-8')
     return Path(out)
 
