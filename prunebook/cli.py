@@ -6,7 +6,7 @@
 from __future__ import annotations
 import argparse, inspect, json, logging, os, re, signal, sys, threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -175,10 +175,9 @@ def _similarity(
     "Measure the angular distance of every block of layers, in one pass."
     from prunebook.paper.reproduce import write_distances
     from prunebook.similarity.stopping import StoppingRule
-    work, main = Path(os.path.abspath(out) + '.unfinished'), not process().rank
     asked = dict(command='similarity', model=source.model, **source.how, **vars(texts), max_length=lengths.max_length,
                  until_certain=until_certain, tolerance=tolerance)
-    with work_folder(out, asked, resume, force, [source.model, texts.texts]) if main else nullcontext():
+    with work_folder(out, asked, resume, force, [source.model, texts.texts]) as work:
         config = source.check('similarity', lengths.max_length, **vars(lengths))
         docs = texts.read('calibration', progress)
         until = None if until_certain is None else StoppingRule(until_certain, tolerance=tolerance)
@@ -186,7 +185,7 @@ def _similarity(
         model, tok = source.load(progress)
         dist = pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress, until=until,
                                   every=32 if until else 128, partial=work/'state')
-        if not main: return {}
+        if process().rank: return {}
         write_distances(dist, work)
         (work/'state').unlink(missing_ok=True)
     best = dist.best_blocks()[['n', 'start', 'stop', 'distance', 'sem', 'runner_up_start', 'certain']]

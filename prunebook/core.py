@@ -8,6 +8,7 @@ import errno, glob, hashlib, json, numbers, os, re, secrets, shutil, stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, field, fields, replace
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,9 +18,9 @@ import fcntl
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'Rule',
-           'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'keep_apart',
-           'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
-           'work_folder', 'Process', 'process']
+           'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'Process', 'process',
+           'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room', 'existing_folder', 'discard',
+           'recover', 'sync_tree', 'new_folder', 'work_folder']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -240,6 +241,45 @@ class Settings:
         "A copy with some fields changed"
         return replace(self, **changes)
 
+# %% ../nbs/reference/core.ipynb #2429b3a9
+class Process(NamedTuple):
+    "This process's number, and how many there are"
+    rank: int
+    world: int
+
+def process() -> Process:
+    """Who we are among the processes of a launcher, or `Process(0, 1)` without one. Raises `PrunebookError` for an
+    environment that contradicts itself"""
+    world, rank = (os.environ.get(o, '').strip() for o in ('WORLD_SIZE', 'RANK'))
+    if not world.isdigit() or int(world) <= 1: return Process(0, 1)
+    refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
+            'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
+    return Process(int(rank), int(world))
+
+def on_first(f: Callable[[], Any]) -> Any:
+    "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"
+    if process().world == 1: return f()
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+    # the others may wait for hours, as for a teacher's answers
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=99)).wait_for_everyone()
+    found = [None, None]
+    if process().rank == 0:
+        try: found[0] = f()
+        except Exception as e: found[1] = e if isinstance(e, PrunebookError) else RuntimeError(repr(e))
+    broadcast_object_list(found)
+    if found[1]: raise found[1]
+    return found[0]
+
+def fully_sharded() -> bool:
+    "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
+    if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
+    version = os.environ.get('FSDP_VERSION')
+    refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
+            'fsdp_version: 2 into the configuration of accelerate.'))
+    return True
+
 # %% ../nbs/reference/core.ipynb #fefd5c38
 def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
     """Raises `PrunebookError` if `out`, which is written, is, holds or lies in something that is read, also by another
@@ -350,9 +390,12 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
     """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it is the request, and
     with `keep` stays. `resume` goes on if the same was asked, as far as it `counts`, or gives `out` itself if that is
     finished and kept its request. `None`: if the same was asked. `force` replaces what is at `out`, and without
-    `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Raises
-    `PrunebookError` if other work is there"""
+    `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Of several
+    processes the first does all this, and the others get the place. Raises `PrunebookError` if other work is there"""
     out, asked = Path(os.path.abspath(out)), json.loads(json.dumps(asked))
+    if process().rank:
+        yield Path(f'{out}.unfinished')
+        return
     option = '' if resume is None else ' (--resume)'
     keep_apart(work := Path(f'{out}.unfinished'), reads)
     def check_same(place):
@@ -386,18 +429,3 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
             if not keep: (out/'asked.json').unlink(missing_ok=True)
         finally:
             if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: discard(work, out)
-
-# %% ../nbs/reference/core.ipynb #2429b3a9
-class Process(NamedTuple):
-    "This process's number, and how many there are"
-    rank: int
-    world: int
-
-def process() -> Process:
-    """Who we are among the processes of a launcher, or `Process(0, 1)` without one. Raises `PrunebookError` for an
-    environment that contradicts itself"""
-    world, rank = (os.environ.get(o, '').strip() for o in ('WORLD_SIZE', 'RANK'))
-    if not world.isdigit() or int(world) <= 1: return Process(0, 1)
-    refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
-            'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
-    return Process(int(rank), int(world))

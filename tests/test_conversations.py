@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from datasets import Dataset
 from prunebook import PrunebookError, prune_model
 from prunebook.healing.packing import collate, documents, _render_conversation, training_rows
-from prunebook.healing.healing import _warn_plain, heal, healing_input
+from prunebook.healing.healing import _warn_plain, heal
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL
@@ -133,9 +133,9 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     model, tok = tiny_chat()
     _warn_plain.cache_clear()
     for rows, warned in ((PAIRS * 9, 0), (['A plain text of some length.'] * 40, 1), (['Another plain text.'] * 40, 1)):
-        healing_input(model, tok, rows, RECIPE)
+        heal(model, tok, rows, RECIPE, dry_run=True)
         assert caplog.text.count('written answers') == warned
     tok.chat_template = None
     _warn_plain.cache_clear()
-    healing_input(model, tok, ['A plain text of some length.'] * 40, RECIPE)
+    heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)
     assert caplog.text.count('written answers') == 1

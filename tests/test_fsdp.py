@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from prunebook import PrunebookError, prune_model
 from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
-from prunebook.core import read_json
-from prunebook.healing.trainer import fully_sharded
+from prunebook.core import fully_sharded, read_json
 from support.fsdp import launch
 from support.healing import SMALL, run, texts, tiny, tokenizer
 

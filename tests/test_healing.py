@@ -208,7 +208,7 @@ WAIT = '''
 import time
 from datetime import timedelta
 import torch.distributed.distributed_c10d as c10d
-from prunebook.healing.trainer import on_first
+from prunebook.core import on_first
 c10d.default_pg_timeout = timedelta(seconds=3)
 assert on_first(lambda: time.sleep(9) or 7) == 7
 '''

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.healing.packing import attend_by_document, collate, documents_isolated, training_rows
-from prunebook.healing.trainer import make_trainer, on_first, preserve_global_state
+from prunebook.core import on_first
+from prunebook.healing.trainer import make_trainer, preserve_global_state
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL, run, texts, tiny, tokenizer
 

@@ -6,37 +6,41 @@
 from __future__ import annotations
 import gc, logging, os, shutil, tempfile, time
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, digest, discard, disk_errors, first_line, new_folder, process
-from ..core import public_name, refuse, sync_tree, work_folder
+from typing import Any
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from ..core import PrunebookError, digest, discard, disk_errors, first_line, fully_sharded, new_folder, on_first
+from ..core import process, public_name, refuse, sync_tree, work_folder
 from ..data.texts import out_of_memory
+from ..evaluation.generation import sample_answers
+from ..evaluation.losses import text_loss
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
-from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _four_bits, _target_names
-from .recipes import cut_record, frozen_copy, settings_that_count
+from .packing import Conversation, attend_by_document, collate, documents, documents_isolated
+from .packing import training_rows
+from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _target_names, cut_record
+from .recipes import frozen_copy, settings_that_count
+from .teacher import load_teacher, read_prompts, self_data, top_k_rows
+from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
+from .trainer import whole_checkpoint
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, write_model
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from prunebook.healing.packing import Conversation, Rows
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['HealingResult', 'healing_input', 'heal', 'heal_checkpoint']
+__all__ = ['HealingResult', 'heal', 'heal_checkpoint']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
 def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
     """A frozen copy of `model` in which the parameters of the config's method learn, and the language model inside it.
     If `inplace`, `model` itself gets the adapters, whatever the config's bits"""
-    import torch
     method = METHODS.find(config.method)
     if method.trains_adapters:
         from peft import LoraConfig, get_peft_model
@@ -64,8 +68,6 @@ def _is_offloaded(model): return any(o.device.type == 'meta' for o in model.para
 
 def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
-    from prunebook.healing.packing import attend_by_document, collate, documents_isolated
-    from prunebook.healing.trainer import CausalLMLoss, make_trainer, on_first, trainable_state_dict, whole_checkpoint
     student, stack = _make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
     if objective.needs_teacher and not objective.top:
@@ -144,27 +146,24 @@ class HealingResult:
 # %% ../../nbs/course/04_healing.ipynb #heal0001
 def _training_copy(folder, config, progress):
     "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
-    from prunebook.healing.trainer import fully_sharded
     refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
             'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
             'method="lora".'))
-    place = dict(progress=progress)
-    if config.bits == 4: return load_model(str(folder), 'bfloat16', quantization_config=_four_bits(), **place)
-    if fully_sharded(): place['device_map'] = 'cpu'  # from where each layer goes to the devices in parts
-    return load_model(str(folder), bits=config.bits, **place)
+    if config.bits == 4: return load_model(str(folder), 'bfloat16', bits=4, progress=progress)
+    place = 'cpu' if fully_sharded() else 'auto'  # from the CPU, each layer goes to the devices in parts
+    return load_model(str(folder), device_map=place, bits=config.bits, progress=progress)
 
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
     _log.warning('the texts are plain, and this model chats. They can cost it written answers that the cut had left, '
                  'which healing on its own answers did not (--teacher MODEL --prompts FILE).')
 
-def _check_input(model, tokenizer, config, teacher, inplace):
-    """The teacher, loaded, if the recipe needs one. Raises `PrunebookError` for a model or a teacher that cannot be
-    used, and logs a warning if the model was not pruned"""
-    from prunebook.healing.packing import documents_isolated
+def _training_input(model, tokenizer, texts, config, teacher, on_disk):
+    """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
+    cannot be used, and logs a warning if the model was not pruned, or if it chats and the texts do not"""
     stack, method, objective = LayerStack(model), METHODS[config.method], OBJECTIVES[config.objective]
     quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
-    refuse((quantised and not inplace, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
+    refuse((quantised and not on_disk, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
             'Load it without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the folder of '
             'the checkpoint instead of the model.'),
            (process().world == 1 and _is_offloaded(model), 'parts of the model are offloaded, because it does not fit '
@@ -178,28 +177,18 @@ def _check_input(model, tokenizer, config, teacher, inplace):
     check_length(config.max_length, stack.config, stack.positions)
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
-    if not config.needs_teacher: return None
-    from prunebook.healing.teacher import load_teacher
-    return load_teacher(model, tokenizer, teacher)
-
-def healing_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any],
-                  config: HealingConfig, teacher: Any = None, on_disk: bool = False
-                  ) -> tuple[PreTrainedModel | None, list[str | Conversation], Rows]:
-    "Teacher, documents and rows of a healing, whose arguments these are. Raises `PrunebookError` as `heal` does"
-    from prunebook.healing.packing import Conversation, documents, training_rows
-    teacher = _check_input(model, tokenizer, config, teacher, on_disk)
+    teacher = load_teacher(model, tokenizer, teacher) if config.needs_teacher else None
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs): _warn_plain()
-    if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
+    if method.solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
-    LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
+    stack.check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
 @contextmanager
 def _run_folder(out, asked, resume, force, reads):
     "Where the run works, the same folder in all processes; a temporary one if `out` is `None`"
-    from prunebook.healing.trainer import on_first
     with ExitStack() as held:
         if out is None: yield Path(held.enter_context(tempfile.TemporaryDirectory()))
         else:
@@ -220,14 +209,13 @@ def heal(
     resume: bool = False,                # Resume an interrupted run in `OUT.unfinished`, or return the finished one
     force: bool = False,                 # Replace the folder at `out`
     teacher_folder: str | Path | None = None,  # Where "distill_top" keeps its files for other runs
+    dry_run: bool = False,               # Check model, texts, recipe and teacher, and stop
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
-) -> HealingResult:
+) -> HealingResult | None:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
-    from prunebook.healing.packing import Conversation
-    from prunebook.healing.trainer import on_first, preserve_global_state
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     if changes: config = config.replace(**changes)
     config.check_teacher(teacher)
@@ -240,7 +228,8 @@ def heal(
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
-    teacher, docs, rows = healing_input(model, tokenizer, texts, config, teacher, on_disk)
+    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk)
+    if dry_run: return None
     solve = METHODS[config.method].solve
     asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
     asked |= settings_that_count(asdict(config))
@@ -254,7 +243,6 @@ def heal(
             if solve: on_first(solved) if save else solved()
             else:
                 if OBJECTIVES[config.objective].top:
-                    from prunebook.healing.teacher import top_k_rows
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
                                                teacher_folder or folder/'teacher', progress)
                 run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
@@ -290,10 +278,6 @@ def heal_checkpoint(
 ) -> HealingResult:
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
     at all. Raises `PrunebookError` as `heal` does, and for what cannot be healed on disk"""
-    from prunebook.evaluation.generation import sample_answers
-    from prunebook.evaluation.losses import text_loss
-    from prunebook.healing.teacher import read_prompts, self_data
-    from prunebook.healing.trainer import fully_sharded
     config, first = config or RECIPES['packed'], not process().rank
     on_disk = kwargs.get('bits') == 4 or fully_sharded()
     odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
@@ -302,17 +286,15 @@ def heal_checkpoint(
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
-    work = Path(os.path.abspath(out) + '.unfinished')
     asked = asdict(config) | dict(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
     named = public_name(teacher) if isinstance(teacher, (str, Path)) else ''
     if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
     reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
-    how = dict(config=config, out=work/'healing', progress=progress, teacher=teacher, resume=True,
-               teacher_folder=teacher_folder)
-    with work_folder(out, asked, resume, force, reads, settings_that_count) if first else nullcontext():
+    how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder)
+    with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
         if on_disk:
-            result = heal(model, None, texts, **how)
+            result = heal(model, None, texts, out=work/'healing', **how)
             if first: merge_into(work, checkpoint_folder(model), result.adapter, progress)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
@@ -322,7 +304,7 @@ def heal_checkpoint(
             before = measured(small) if first else ()
             if prompts is not None:
                 texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress)
-            result = heal(small, tok, texts, **how)
+            result = heal(small, tok, texts, out=work/'healing', **how)
             if first:
                 after = measured(result.model)
                 result.losses, result.answers = ({k: (v, b[k]) for k, v in a.items()} for a, b in zip(before, after))

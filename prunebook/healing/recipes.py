@@ -253,7 +253,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     if dtype: new.config.dtype = dtype
     if bits == 4:
         import bitsandbytes as bnb
-        q = _four_bits()
+        q = quantization(4)
         same = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
                     quant_storage=q.bnb_4bit_quant_storage)
         linear = [(layer, name, o) for i, layer in enumerate(LayerStack(new).layers) if i not in in_16
@@ -267,13 +267,6 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
         new.is_loaded_in_4bit = True  # peft looks for this
     return new
 
-def _four_bits():
-    "The settings of `quantization(4)`. With FSDP the numbers are stored as bfloat16, the only kind that it divides"
-    import torch
-    from prunebook.healing.trainer import fully_sharded
-    settings = quantization(4)
-    if fully_sharded(): settings.bnb_4bit_quant_storage = torch.bfloat16
-    return settings
 
 # %% ../../nbs/reference/healing/recipes.ipynb #2d9e0df8
 def layer_origins(record: dict[str, Any]) -> tuple[list[int], int]:

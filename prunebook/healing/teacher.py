@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import atomic_write, digest, disk_errors, lock, refuse
+from ..core import atomic_write, digest, disk_errors, lock, on_first, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation
-from .trainer import on_first
 from ..model.loading import load_model
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib, json, logging, math, os, random, shutil, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,15 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from ..core import PrunebookError, atomic_write, printable, process, read_json, refuse, sync_tree
+from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
+from ..core import refuse, sync_tree
 from .packing import Rows
 from ..model.stack import LayerStack, float32_chunks
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['CausalLMLoss', 'preserve_global_state', 'on_first', 'fully_sharded', 'whole_checkpoint', 'trainable_state_dict',
-           'make_trainer']
+__all__ = ['CausalLMLoss', 'preserve_global_state', 'whole_checkpoint', 'trainable_state_dict', 'make_trainer']
 
 # %% ../../nbs/reference/healing/trainer.ipynb #15dd2357
 class _LossInPieces(torch.autograd.Function):
@@ -147,30 +146,6 @@ class _ProgressBar(ProgressCallback):
     "The Trainer's bar of steps, with the loss beside it"
     def on_log(self, args, state, control, logs=None, **kw):
         if self.training_bar is not None and 'loss' in logs: self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
-
-# %% ../../nbs/reference/healing/trainer.ipynb #374924a5
-def on_first(f: Callable[[], Any]) -> Any:
-    "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"
-    if process().world == 1: return f()
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-    # the others may wait for hours, as for a teacher's answers
-    PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=99)).wait_for_everyone()
-    found = [None, None]
-    if process().rank == 0:
-        try: found[0] = f()
-        except Exception as e: found[1] = e if isinstance(e, PrunebookError) else RuntimeError(repr(e))
-    broadcast_object_list(found)
-    if found[1]: raise found[1]
-    return found[0]
-
-def fully_sharded() -> bool:
-    "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
-    if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
-    version = os.environ.get('FSDP_VERSION')
-    refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
-            'fsdp_version: 2 into the configuration of accelerate.'))
-    return True
 
 # %% ../../nbs/reference/healing/trainer.ipynb #5a47c1d9
 def _hashes(folder):

@@ -8,7 +8,7 @@ import logging, os
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import check, explained, is_path, one_of, process, redact, refuse
+from ..core import check, explained, fully_sharded, is_path, one_of, process, redact, refuse
 from .assets import ASSETS, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -72,8 +72,8 @@ def own_type(model: PreTrainedModel) -> PreTrainedModel:
 
 def quantization(bits: int) -> BitsAndBytesConfig:
     """bitsandbytes settings for 4 or 8 bits: 8-bit, or the paper's 4-bit NF4 (numbers spaced for normally distributed
-    weights, scales quantised too), computing in bfloat16, or in float32 on a CPU that is `slow_in_16_bits`.
-    Raises `PrunebookError` without bitsandbytes"""
+    weights, scales quantised too), computing in bfloat16, or in float32 on a CPU that is `slow_in_16_bits`. FSDP can
+    divide them, because there they are stored as bfloat16. Raises `PrunebookError` without bitsandbytes"""
     import torch
     from importlib.util import find_spec
     from transformers import BitsAndBytesConfig
@@ -83,7 +83,8 @@ def quantization(bits: int) -> BitsAndBytesConfig:
     slow = not torch.accelerator.is_available() and slow_in_16_bits()
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32 if slow else torch.bfloat16)
+        bnb_4bit_compute_dtype=torch.float32 if slow else torch.bfloat16,
+        bnb_4bit_quant_storage=torch.bfloat16 if fully_sharded() else torch.uint8)
 
 # %% ../../nbs/reference/model/loading.ipynb #8c84d326
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | None:

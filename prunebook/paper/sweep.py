@@ -17,7 +17,6 @@ from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, n
 from ..data.texts import named_texts, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
-from ..healing.healing import healing_input
 from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
@@ -367,7 +366,7 @@ def sweep(
             'its own.'))
     for n in {min(config.healed_ns), max(config.healed_ns)} if config.healed_ns else ():
         small = pb.prune_model(model, pb.choose_layers('middle', n, depth=len(pb.LayerStack(model)))) if n else model
-        healing_input(small, tokenizer, _healing_texts(config), config.healing, model)
+        pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True)
     with Run(out, model_record(model)) as run:
         _start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)
