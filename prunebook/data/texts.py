@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_texts',
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_rows', 'as_texts',
            'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches',
            'out_of_memory', 'retry_smaller_batch', 'over_batches']
 
@@ -132,8 +132,8 @@ def _text_of(row, column, name):
     if isinstance(row.get(column), str): return row[column]
     if column == 'text' and messages_of(row) is not None: return row
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
-                         f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an '
-                         'option is for that (column=…, --column).')
+                         f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an option '
+                         'is for that (column=…, --column). A conversation has messages, or prompt and response.')
 
 def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the tokenizer begin a document with BOS, as its model was trained?"
@@ -148,23 +148,28 @@ def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], ch
     ends = eos is not None and tokenizer('a')['input_ids'][1:][-1:] == [eos]
     return [o[:-1] for o in ids] if ends else ids
 
-def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
-    """The documents of texts, a file, or rows with `text` or conversations, such as a `datasets.Dataset`. These are
-    rendered by the tokenizer's chat template. Raises `PrunebookError` for anything else, and without any"""
+def as_rows(given: Any) -> list[str | Mapping]:
+    """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
+    `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
         refuse((not is_path(str(given), tuple(_READERS)),
                 'texts is one string. Give a list of documents, such as [text], or a file.'))
         given = load_texts(given)
     refuse((isinstance(given, Mapping) or hasattr(given, 'columns'), f'texts is a {type(given).__name__}, whose items '
             'are names and no documents. Give a list of documents, such as its column "text".'))
-    texts = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
-    refuse((not texts, 'no texts given. Give a list of documents; load_texts("demo") has some.'))
-    if all(isinstance(o, str) for o in texts): return texts
+    rows = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
+    refuse((not rows, 'no texts given. Give a list of documents; load_texts("demo") has some.'))
+    return rows
+
+def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
+    "As `as_rows`, with conversations rendered by the tokenizer's chat template. Raises `PrunebookError` without one"
+    rows = as_rows(given)
+    if all(isinstance(o, str) for o in rows): return rows
     refuse((not getattr(tokenizer, 'chat_template', None), 'some texts are conversations, and there is no chat '
             'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
     words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
-    return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in texts]
+    return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]
 
 # %% ../../nbs/reference/data/texts.ipynb #adeee778
 def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,

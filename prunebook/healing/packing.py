@@ -8,14 +8,13 @@ import hashlib, logging, os
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
 from ..core import PrunebookError, explained, first_line, printable, refuse
 from ..model.stack import LayerStack, same_states
-from ..data.texts import as_texts, load_texts, messages_of, starts_with_bos, tokenize
+from ..data.texts import as_rows, messages_of, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -261,24 +260,17 @@ def documents(
     loss_on: str = 'assistant'
 ) -> list[str | Conversation]:
     "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
-    if isinstance(given, (str, Path)) and os.path.isfile(given): given = load_texts(given)
-    rows = as_texts(given) if isinstance(given, (str, Path)) else list(given)
-    if not any(isinstance(o, dict) and 'text' not in o for o in rows): return as_texts(rows)
-    found, long, seen = [], [], {}
-    template = getattr(tokenizer, 'chat_template', None)
-    for i, row in enumerate(rows):
-        text = row.get('text') if isinstance(row, dict) else row
-        said = messages_of(row) if isinstance(row, dict) and not isinstance(text, str) else None
-        if said is not None: seen.setdefault('messages' if 'messages' in row else 'prompt', i)
-        refuse((not isinstance(text, str) and said is None, f'row {i} is {row!r:.60}: it is no text and no '
-                'conversation. Give messages, or prompt and response.'),
-               (len(seen) > 1, f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt and '
+    found, long, seen = as_rows(given), [], {}
+    for i, row in enumerate(found):
+        if isinstance(row, str): continue
+        seen.setdefault('messages' if 'messages' in row else 'prompt', i)
+        refuse((len(seen) > 1, f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt and '
                 'its response. Give all conversations in one form.'),
-               (said is not None and not template, 'the texts are conversations, and the tokenizer has no chat '
-                'template. Set tokenizer.chat_template, or give plain texts.'))
-        try: found.append(text if said is None else _render_conversation(tokenizer, said, loss_on))
+               (not getattr(tokenizer, 'chat_template', None), 'the texts are conversations, and the tokenizer has no '
+                'chat template. Set tokenizer.chat_template, or give plain texts.'))
+        try: found[i] = _render_conversation(tokenizer, messages_of(row), loss_on)
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
-        if said is not None and len(found[-1].ids) > max_length: long.append(i)
+        if len(found[i].ids) > max_length: long.append(i)
     most = max((len(found[i].ids) for i in long), default=0)
     refuse((long, f'{len(long)} of the {len(found)} texts are conversations of more than max_length={max_length} '
             f'tokens (up to {most}) and would be cut off: {long[:8]}. Give a larger max_length, or leave them out.'))
