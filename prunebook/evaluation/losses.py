@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ..core import atomic_write, check, digest, explained, public_name, refuse, whole
-from ..data.texts import (as_texts, groups_by_length, make_batch, over_batches, retry_smaller_batch,
-                                  token_budget, tokenize)
+from ..data.texts import as_texts, over_batches, token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
-from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint
-from ..model.stack import float32_chunks
-from ..similarity.distances import LayerDistances
+from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
 if TYPE_CHECKING:
     import pandas as pd
+    from prunebook import LayerDistances
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -92,15 +90,13 @@ def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None 
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def _batch_losses(stack, keeps, ids):
-    """(pruned models, documents) nats of some documents as one batch, by the model's own forward. Layers that the
-    models share run once. `keeps` are the layers kept by each (the model as it is if `None`), `ids` the tokens of each
-    document"""
-    batch = make_batch(ids, range(len(ids)), device=stack.device)
+def _batch_losses(stack, keeps, batch):
+    """(pruned models, documents) nats of the documents of a batch, by the model's own forward. Layers that the models
+    share run once. `keeps` are the layers kept by each (the model as it is if `None`)"""
     with torch.inference_mode(), evaluating(stack.model):
         if keeps is None:
             return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)[None]
-        found, todo = np.zeros((len(keeps), len(ids))), [(o, None) for o in share_prefixes(keeps)]
+        found, todo = np.zeros((len(keeps), len(batch.rows))), [(o, None) for o in share_prefixes(keeps)]
         while todo:
             node, x = todo.pop()  # x: (B, T, d), the output of the layers before it
             kept = (*node.before, *node.layers)
@@ -133,7 +129,6 @@ def cut_losses(
     from safetensors.numpy import save
     from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
-    max_length = min(max_length, stack.positions or max_length)
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     refuse((keeps is not None and not (keeps and all(keeps)),
             'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
@@ -142,23 +137,21 @@ def cut_losses(
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
         states = 1 + max(o.stored for o in share_prefixes(keeps))
         a_token = stack.config.hidden_size * stack.model.dtype.itemsize * states
-        budget = max(max_length, min(budget, int(memory * 1e9 / a_token)))
+        budget = max(max(lengths), min(budget, int(memory * 1e9 / a_token)))
     key = digest(fingerprint(model), model.dtype, keeps, toks.ids) if partial else ''
     sums, before = _open_sums(partial, key, (n, len(toks)))
-    todo = np.flatnonzero(np.isnan(sums).any(0)).tolist()
-    batches = [[todo[i] for i in rows] for rows in groups_by_length([lengths[i] for i in todo], budget)]
-
-    def run(rows): return _batch_losses(stack, keeps, [toks.ids[i] for i in rows])
-    def cost(rows): return len(rows) * max(lengths[i] for i in rows)
-    with tqdm(total=n * sum(lengths[i] for i in todo), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
+    todo = np.flatnonzero(np.isnan(sums).any(0))
+    left = [toks.ids[i] for i in todo]
+    def run(batch): return _batch_losses(stack, keeps, batch)
+    with tqdm(total=n * sum(map(len, left)), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
               unit='token', unit_scale=True, disable=not progress) as bar:
-        for rows, nats in retry_smaller_batch(run, batches, cost):
+        for batch, nats in over_batches(run, left, budget, stack.device):
             refuse(_not_numbers(nats, f'{task}: the loss'))
-            sums[:, rows] = nats
+            sums[:, todo[batch.rows]] = nats
             if partial:
                 kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
                 atomic_write(partial, save(dict(sums=sums), kept))
-            bar.update(n * sum(lengths[i] for i in rows))
+            bar.update(n * int(batch.lengths.sum()))
     counts = [o - 1 for o in lengths]
     written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True)
     about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
