@@ -17,10 +17,10 @@ import fcntl
 
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
-           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'Rule',
-           'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'Process', 'process',
-           'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room', 'existing_folder', 'discard',
-           'recover', 'sync_tree', 'new_folder', 'work_folder']
+           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'cache_dir',
+           'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'Process',
+           'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room', 'existing_folder',
+           'discard', 'recover', 'sync_tree', 'new_folder', 'work_folder']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -173,6 +173,14 @@ def read_json(file: str | Path, most_mb: int = 16) -> dict[str, Any]:
         if not isinstance(found := json.loads(Path(file).read_text(encoding='utf-8')), dict):
             raise ValueError('it holds no JSON object')
     return found
+
+def cache_dir() -> Path:
+    "Where fetched assets and what takes long are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
+    import platformdirs
+    path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
+    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
+            'folder.'))
+    return path
 
 # %% ../nbs/reference/core.ipynb #8f02d944
 class Rule(NamedTuple):

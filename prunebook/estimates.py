@@ -10,17 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-import prunebook as pb
-from .core import (PrunebookError, check, explained, number, one_of, or_none, read_json, refuse,
-                            whole)
-from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
+from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
 from .data.texts import token_budget
+from .healing.recipes import METHODS, QUICK, HealingConfig
 from .model.configs import decoder_config
-from .pruning.checkpoint import Tensor, layer_number, layers_prefix, read_tensors
+from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .pruning.budget import LayerSizes, first_number, sizes_of_parts
-if TYPE_CHECKING:
-    import pandas as pd
-    from prunebook import HealingConfig
+from .pruning.checkpoint import Tensor, layer_number, layers_prefix, read_tensors
+if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb',
@@ -117,14 +114,13 @@ def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = 
         sums = 256 * size.depth * (size.hidden + 6 * size.depth) * 8
         extra = dict(similarity=sums, evaluate=2**24 * (b + 8), sweep=2**24 * (b + 8))
         return (layer + extra[command]) / 1e9 if command in extra else .2
-    from prunebook.healing.recipes import QUICK
     r = recipe or QUICK
     step = r.batch_size * r.max_length
     tokens = max(r.max_length, min(r.batch_tokens or step, step))  # a row is never divided
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
     trained = size.hidden * size.vocab + r.options.get('last', 0) * size.layers // size.depth
-    if pb.METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
+    if METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
     # trained weights are in float32, and so are their gradients and the two moments of Adam
     return (tokens * b * kept + 4 * 4 * trained + 512 * size.vocab * 16) / 1e9
 
@@ -207,7 +203,6 @@ def estimate(
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
-    from prunebook.healing.recipes import QUICK
     check_precision(dtype, bits)
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1,
           speed=speed or 1)

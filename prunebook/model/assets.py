@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/model/assets.ipynb #eddbb099
 from __future__ import annotations
-import gzip, hashlib, json, logging, os, random, re, shutil, subprocess, sys, tempfile, zipfile
+import gzip, hashlib, json, logging, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,22 +13,15 @@ from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import Registry, check_room, digest, disk_errors, explained, lock, new_folder, redact, refuse
+from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder, redact
+from ..core import refuse
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['ASSETS', 'TEXT_SPLITS', 'cache_dir', 'Asset', 'quiet', 'as_item', 'fetch']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'quiet', 'as_item', 'fetch']
 
 # %% ../../nbs/reference/model/assets.ipynb #9704a370
-def cache_dir() -> Path:
-    "Where fetched assets are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
-    import platformdirs
-    path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
-    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
-            'folder.'))
-    return path
-
 @dataclass(frozen=True)
 class Asset:
     "A model, a set of questions or texts that you can load by `name`"

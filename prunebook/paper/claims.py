@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 import prunebook as pb
-from ..core import PrunebookError, atomic_write, digest, read_json
+from ..core import PrunebookError, atomic_write, cache_dir, digest, read_json
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title
-from ..model.assets import cache_dir
 from .criteria import (
     HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
     monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference, rule_excess_ratio,

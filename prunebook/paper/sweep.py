@@ -275,17 +275,15 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         if cut.n: small = pb.prune_model(model, pb.Plan(cut.layers, len(stack), cut.strategy))
         else: small = pb.LayerStack(model).copy().model
         recipe = config.healing.replace(seed=cut.seed)
-        texts = _healing_texts(config)
-        result = pb.heal(small, tokenizer, texts, recipe, adapter, progress, teacher=model, resume=True)
+        result = pb.heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, model, resume=True)
         history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
         tokens = max(history['tokens'], default=0)
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
         for row in rows: yield [row], [scored(result.model, row.task)], None
     elif task.kind == 'loss':
         from prunebook.evaluation.losses import cut_losses
-        texts = task.read(config.n_texts)
-        yield rows, cut_losses(model, tokenizer, texts, keeps, config.max_length, config.batch_tokens, config.memory,
-                               progress, task.name, task.source_name, sums), None
+        yield rows, cut_losses(model, tokenizer, task.read(config.n_texts), keeps, config.max_length,
+                               config.batch_tokens, config.memory, progress, task.name, task.source_name, sums), None
     else:
         parent = pb.LayerStack(model).copy().model if task.kind == 'parent' else model
         with stack.view(keeps[0]) as small: score = scored(small, spec, parent)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/02_distances.ipynb #6aa66156
 from __future__ import annotations
-import json, logging, operator, os
+import json, logging, operator
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
-from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, one_of, process
+from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, on_first, one_of, process
 from ..core import public_name, refuse, whole
 from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
@@ -320,8 +320,7 @@ def layer_distances(
         from accelerate import PartialState
         from accelerate.utils import gather_object as gather
         PartialState(cpu=stack.device.type == 'cpu')
-    left = partial and rank == 0 and os.path.exists(partial)  # the first process reads it for all
-    state = gather([_MeasurementCheckpoint.load(Path(partial), prints) if left else _MeasurementCheckpoint()])[0]
+    state = on_first(lambda: _MeasurementCheckpoint.load(partial, prints))
     ends: Counter = Counter()
     bar = tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0)
     with evaluating(model), bar:

@@ -147,8 +147,10 @@ class _MeasurementCheckpoint:
         atomic_write(path, save(arrays, metadata=dict(state=json.dumps(told))))
 
     @classmethod
-    def load(cls, path: Path, prints: dict[str, str]) -> _MeasurementCheckpoint:
-        "That of the run with these fingerprints. Raises `PrunebookError` for another run's, or a damaged file"
+    def load(cls, path: str | Path | None, prints: dict[str, str]) -> _MeasurementCheckpoint:
+        """That of the run with these fingerprints, or a new one if there is no file. Raises `PrunebookError` for the
+        file of another run, or a damaged one"""
+        if not path or not Path(path).exists(): return cls()
         from safetensors import safe_open
         with explained(f'{path} is damaged', 'Delete it to start anew.'), safe_open(path, 'np') as f:
             told = json.loads(f.metadata()['state'])
