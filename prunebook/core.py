@@ -18,9 +18,9 @@ import fcntl
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'cache_dir',
-           'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'Process',
-           'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room', 'existing_folder',
-           'discard', 'recover', 'sync_tree', 'new_folder', 'work_folder']
+           'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'progress_bar',
+           'Process', 'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room',
+           'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder', 'work_folder']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -248,6 +248,12 @@ class Settings:
     def replace(self, **changes: Any) -> Any:
         "A copy with some fields changed"
         return replace(self, **changes)
+
+# %% ../nbs/reference/core.ipynb #progrbc1
+def progress_bar(show: bool, title: str, items: Iterable[Any] | None = None, **kwargs: Any) -> Any:
+    "tqdm's bar over `items`, or up to a `total` among `kwargs`, if it shall `show`"
+    from tqdm.auto import tqdm
+    return tqdm(items, title, disable=not show, **kwargs)
 
 # %% ../nbs/reference/core.ipynb #2429b3a9
 class Process(NamedTuple):

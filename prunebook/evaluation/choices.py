@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import check, explained, one_of, refuse, whole
+from ..core import check, explained, one_of, progress_bar, refuse, whole
 from ..data.questions import check_items
 from ..data.texts import prompt_tokens, retry_smaller_batch, token_budget
 from .scores import Score, choice_score
@@ -216,7 +216,6 @@ def choice_accuracy(
     chat: bool = False                # Put each prompt through the tokenizer's chat template
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
-    from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     check(one_of(*SCORINGS), scoring=scoring)
     stack.check_causal()
@@ -231,7 +230,7 @@ def choice_accuracy(
     for i, o in enumerate(rendered): alike[o.front].append(i)
     logprobs, tokens = ([[0] * len(o.choices) for o in rendered] for _ in range(2))
     cut, total = set(), sum(len(o.prompts) for o in rendered)
-    with evaluating(model), tqdm(total=total, desc=f'{task} {scoring}', unit='item', disable=not progress) as bar:
+    with evaluating(model), progress_bar(progress, f'{task} {scoring}', total=total, unit='item') as bar:
         for rows in alike.values():
             parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
             texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]

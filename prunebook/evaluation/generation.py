@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
-from ..core import PrunebookError, installed, refuse
+from ..core import PrunebookError, installed, progress_bar, refuse
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
 from ..model.stack import LayerStack, evaluating
@@ -215,10 +215,9 @@ def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase'
                   begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int]]:
     """What a model writes after each prompt, and which prompts were cut: `encode_prompts`, then `write_in_batches`
     under a bar of this title. `how` goes to `generate_texts`"""
-    from tqdm.auto import tqdm
     ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins)
     written = [''] * len(ids)
-    with tqdm(total=len(ids), desc=title, unit='item', disable=not progress) as bar:
+    with progress_bar(progress, title, total=len(ids), unit='item') as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, **how):
             for i, o in zip(rows, found): written[i] = o.text
             bar.update(len(rows))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
-from ..core import atomic_write, check, digest, explained, public_name, refuse, whole
+from ..core import atomic_write, check, digest, explained, progress_bar, public_name, refuse, whole
 from ..data.texts import as_texts, over_batches, token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
@@ -127,7 +127,6 @@ def cut_losses(
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
     from safetensors.numpy import save
-    from tqdm.auto import tqdm
     start, stack = time.perf_counter(), LayerStack(model)
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     refuse((keeps is not None and not (keeps and all(keeps)),
@@ -143,8 +142,8 @@ def cut_losses(
     todo = np.flatnonzero(np.isnan(sums).any(0))
     left = [toks.ids[i] for i in todo]
     def run(batch): return _batch_losses(stack, keeps, batch)
-    with tqdm(total=n * sum(map(len, left)), desc=f'{task} loss' + (f' of {n} models' if n > 1 else ''),
-              unit='token', unit_scale=True, disable=not progress) as bar:
+    with progress_bar(progress, f'{task} loss' + (f' of {n} models' if n > 1 else ''),
+                      total=n * sum(map(len, left)), unit='token', unit_scale=True) as bar:
         for batch, nats in over_batches(run, left, budget, stack.device):
             refuse(_not_numbers(nats, f'{task}: the loss'))
             sums[:, todo[batch.rows]] = nats
@@ -192,7 +191,6 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
     """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",
     KL(parent‖model), from one pass of each. Other arguments are as in `cut_losses`. Raises `PrunebookError` if they
     have different vocabularies, or if a divergence is not a number"""
-    from tqdm.auto import tqdm
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
     _check_parent(*stacks)
     max_length = min(max_length, stacks[1].positions or max_length)
@@ -211,7 +209,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         rows, each = real.nonzero()[:, 0].cpu().numpy(), torch.cat(found).double().numpy().T
         return np.stack([np.bincount(rows, o, minlength=len(real)) for o in each], 1)
 
-    bar = tqdm(total=toks.total, desc='agreement', unit='token', disable=not progress)
+    bar = progress_bar(progress, 'agreement', total=toks.total, unit='token')
     with evaluating(model), evaluating(parent), bar:
         for b, found in over_batches(compare, toks.ids, batch_tokens, device=stacks[0].device):
             sums[b.rows] = found

