@@ -20,7 +20,7 @@ TASKS = {'ARC-Easy': 'arc_easy', 'PIQA': 'piqa', 'MMLU': 'mmlu', 'MMLU (texts)':
 # where the curves of a model are
 PLAIN = dict(demo='similarity sums', **{'gemma3-270m': 'cuts hellaswag siqa', 'qwen2.5-coder-1.5b': 'cuts gsm8k'})
 LOSSES = dict(demo='losses', **{'gemma3-270m': 'losses', 'qwen2.5-coder-1.5b': 'cuts'})
-HEALED = 'healed healed-2 healed-deep healed-base healed-simple'
+HEALED = 'healed healed-2 healed-deep healed-base healed-simple healed-simple-fine'
 
 
 # The pages
@@ -427,6 +427,18 @@ def test_two_healed_cuts_swap_their_order(way, seed, sweeps):
     a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
     d = 100 * (b - a)[None]
     near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
+
+
+def test_four_layers_are_a_peak():
+    "Experiment C, on its own page"
+    printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('right answers at n = 3'))
+    kept = [('healed-simple-fine', 3), ('healed-simple', 4), ('healed-simple-fine', 5)]
+    three, four, five = right(run(QWEN), [(sweep, 'simple', n, True, 0, 'mmlu') for sweep, n in kept])
+    d = 100 * (four - (three + five) / 2)[None]
+    shares, found = (o.partition(':')[2] for o in printed.splitlines())
+    assert numbers(shares) == pytest.approx([100 * o.mean() for o in (three, four, five)], abs=.051)
+    near(numbers(found), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
+    assert found.endswith('yes') and np.quantile(draws(d), .025) > 5
 
 
 @pytest.mark.parametrize('folder, name, patterns', [
