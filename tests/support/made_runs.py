@@ -12,17 +12,16 @@ from prunebook.paper.sweep import SweepConfig
 
 DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
 MODEL = dict(fingerprint='f00d', name='made/model', depth=DEPTH, parameters=1000, layer_parameters=[40] * DEPTH)
-shapes = dict(plateau=np.where(x < 6, .8, np.maximum(.25, .8 - .14 * (x - 5))),
-              straight=np.maximum(.25, .8 - .055 * x), at_once=.25 + .55 * np.exp(-.35 * x))
+PLATEAU = np.where(x < 6, .8, np.maximum(.25, .8 - .14 * (x - 5)))
 
 
-def distances(best, count=200, spread=.01, depth=DEPTH, last=.5):
-    "Distances whose best block of each size is `best(n)` by a clear margin; the last layer is `last` from everything"
+def distances(best, depth=DEPTH):
+    "Distances whose best block of each size is `best(n)` by a clear margin; the last layer is far from everything"
     mean = np.zeros((depth + 1, depth + 1))
     for n in range(1, depth + 1):
         for l in range(depth - n + 1):
-            mean[l, l + n] = mean[l + n, l] = last if l + n == depth else .1 + .01 * abs(l - best(n))
-    return LayerDistances(mean, np.full_like(mean, spread / math.sqrt(count)), count, info=dict(model='made/model'))
+            mean[l, l + n] = mean[l + n, l] = .5 if l + n == depth else .1 + .01 * abs(l - best(n))
+    return LayerDistances(mean, np.full_like(mean, .01 / math.sqrt(200)), 200, info=dict(model='made/model'))
 
 
 class Made:
@@ -60,11 +59,9 @@ class Made:
         return self._root
 
 
-def choice(p, task='quiz', n=600, scoring='likelihood', seed=0, noise=0):
-    "Questions of differing difficulty, the same for all models; `noise` of them are answered at random"
-    ease = np.random.default_rng(0).permutation(n) / n
-    at_random = np.random.default_rng(seed).random(n) < noise
-    right = np.where(at_random, np.random.default_rng(seed + 1).random(n) < p, ease < p)
+def choice(p, task='quiz', n=600, scoring='likelihood'):
+    "Questions of differing difficulty, the same for all models"
+    right = np.random.default_rng(0).permutation(n) / n < p
     answers = [i % 4 for i in range(n)]
     picked = [a if r else (a + 1) % 4 for a, r in zip(answers, right)]
     k, chance = int(right.sum()), 0. if scoring == 'generated' else .25
@@ -81,14 +78,13 @@ def loss(v, seed=0, n=40):
                      vocab=32000)
 
 
-def fill(made, sweep='main', kind='plateau', loss_sim=lambda n: 3 + .1 * n, loss_simple=lambda n: 3 + 1.5 * n,
-         healed=lambda n: 3 + .05 * n, healed_simple=None, tasks=('quiz',), ns=x, healing=None, scoring='likelihood'):
+def fill(made, sweep='main', healed=lambda n: 3 + .05 * n, healed_simple=None, tasks=('quiz',), ns=x):
     "A sweep of both strategies, healed and not"
-    made.config(sweep, healing=healing or {})
-    for n, p in zip(map(int, ns), shapes[kind]):
+    made.config(sweep)
+    for n, p in zip(map(int, ns), PLATEAU):
         for s in ('similarity', 'simple') if n else ('none',):
-            for t in tasks: made.add(sweep, choice(p, t, scoring=scoring), s, n)
-            made.add(sweep, loss(loss_sim(n) if s != 'simple' else loss_simple(n), seed=n), s, n)
+            for t in tasks: made.add(sweep, choice(p, t), s, n)
+            made.add(sweep, loss(3 + (1.5 if s == 'simple' else .1) * n, seed=n), s, n)
             mended = healed_simple if healed_simple and s == 'simple' else healed
             if n: made.add(sweep, loss(mended(n), seed=n), s, n, True)
     return made
