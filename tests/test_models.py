@@ -1,7 +1,7 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
 import json, os, traceback
 import pytest, torch
-from prunebook import PrunebookError, load_model
+from prunebook import PrunebookError, load_model, prune_model, save_pruned
 from prunebook.model import loading as models
 from prunebook.model.loading import own_type
 from prunebook.model.stack import LayerStack
@@ -32,6 +32,7 @@ def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     tok.save_pretrained(tmp_path/'saved')
     again, _ = load_model(str(tmp_path/'saved'), dtype=model.dtype)
     assert torch.equal(again(torch.tensor([[5, 6, 7]])).logits, before)
+    save_pruned(prune_model(model, [1]), tok, tmp_path/'beside')  # the file, which is all that is read
     LayerStack(again).cut([1])
     again.save_pretrained(tmp_path/'small')
     assert json.loads((tmp_path/'small'/'config.json').read_text())['num_hidden_layers'] == 1

@@ -147,4 +147,6 @@ def load_model(
         _log.info('computing in float32: this CPU is slow in %s. dtype="bfloat16" keeps the smaller type.', model.dtype)
         model.float()  # and config.dtype still names the checkpoint's own
     if name in ASSETS: model.config._name_or_path = ASSETS[name].upstream or name  # not a folder of this machine
+    elif gguf and os.path.isdir(path):  # the file is read, and not all that lies beside it
+        model.config._name_or_path = model.name_or_path = name
     return model.eval(), tok
