@@ -179,7 +179,7 @@ def test_answers_are_of_the_prompts_and_the_teacher_of_this_call(change, healed,
     def stop(small, tok, teacher, prompts, recipe, answers, progress):
         answers.write_text('{}')
         raise KeyboardInterrupt
-    monkeypatch.setattr('prunebook.healing.teacher.self_data', stop)
+    monkeypatch.setattr('prunebook.healing.healing.self_data', stop)
     with pytest.raises(KeyboardInterrupt): heal_checkpoint(**given)
     if change == 'prompts': file.write_text('w5 w6')
     else: given['teacher'] = str(healed/'out')
