@@ -267,7 +267,6 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
         new.is_loaded_in_4bit = True  # peft looks for this
     return new
 
-
 # %% ../../nbs/reference/healing/recipes.ipynb #2d9e0df8
 def layer_origins(record: dict[str, Any]) -> tuple[list[int], int]:
     "From `config.prunebook`, the unpruned model's number of each layer that is left, and that model's depth"
