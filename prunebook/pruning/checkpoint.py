@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
 from ..core import printable, progress_bar, read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
+from ..model.assets import quiet
 from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
 from ..model.loading import allowed_models, find_model, tokenizer_problem
 from ..model.stack import Block, LayerStack, show_layers
@@ -327,7 +328,7 @@ def prune_checkpoint(
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, **kwargs: Any) -> None:
     """Both as transformers saves them, with `kwargs` to `save_pretrained`, and the rotary angles in config.json also
     where other stacks look for them"""
-    model.save_pretrained(folder, **kwargs)
+    with quiet(): model.save_pretrained(folder, **kwargs)
     file = Path(folder)/'config.json'
     _write_json(file, dict(sorted(_with_older_rotary(read_json(file)).items())))
     tokenizer.save_pretrained(folder)
@@ -391,7 +392,8 @@ def _check_run(folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     # float32, because in 16 bits the two ways of generating may round apart
     how = dict(dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)
-    try: model, info = AutoModelForCausalLM.from_pretrained(folder, **how)
+    try:
+        with quiet(): model, info = AutoModelForCausalLM.from_pretrained(folder, **how)
     except Exception as e: return [f'it cannot be loaded: {first_line(e)}']
     firsts = {k: sorted(info[k], key=str)[0] for k in _said if info.get(k)}
     wrong = [f'{v[0] if isinstance(v, tuple) else v} {_said[k]} ({len(info[k])} such).' for k, v in firsts.items()]
