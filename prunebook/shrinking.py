@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['SHRINK_RECIPE', 'candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
+__all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _window(model):
@@ -107,8 +107,6 @@ class Shrunk:
         return '\n'.join([cut, *lines, *self.problems, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
-SHRINK_RECIPE = RECIPES['packed'].replace(objective='distill', learning_rate=2e-4)
-
 def shrink(
     model: str,                   # demo or another model that has a name, a hub id or a checkpoint
     out: str | Path,              # Folder for the smaller model, its table and report.html
@@ -122,7 +120,7 @@ def shrink(
     tokens: int | None = None,    # Instead: tokens to heal on
     serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
-    recipe: HealingConfig | None = None,  # Of healing; `SHRINK_RECIPE` if `None`
+    recipe: HealingConfig | None = None,  # Of healing; `RECIPES['distill']` if `None`
     tasks: Sequence[str] = ('arc_easy', 'piqa'),  # Questions to judge on
     n_questions: int = 100,       # Of each
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
@@ -139,7 +137,7 @@ def shrink(
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
     """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
-    given = (recipe or SHRINK_RECIPE).replace(seed=seed)
+    given = (recipe or RECIPES['distill']).replace(seed=seed)
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     _check_gates(tasks, n_questions, max_added_loss, min_retention)
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
@@ -270,7 +268,8 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
         ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
         model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
         return time.perf_counter() - start
-    speeds = {k: 32 / min(seconds(m) for _ in range(3)) for k, m in models.items()}
+    rounds = [{k: seconds(m) for k, m in models.items()} for _ in range(5)]  # in turns: a machine's speed drifts
+    speeds = {k: 32 / min(o[k] for o in rounds) for k in models}
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     return [*rows, dict(measure='tokens a second', **speeds)]
 

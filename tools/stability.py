@@ -1,11 +1,12 @@
-"""Does healing leave a model able to answer? `python tools/stability.py demo packed,all,mixed,5e-4,1,12x2x128,0-3`.
+"""Does healing leave a model able to answer? `tools/stability.py demo lm,packed,all,mixed,5e-4,1,12x2x128,0-3`.
 
 A healing can lower the loss and still teach a model to end its answers before their first word. Each row is one healing
 of one cut on chats, documents, both, or C4: the loss on held-out documents and chats, the largest probability, over
 four prompts, that the first token of the answer ends it, and how many of three short answers were lost. `loss_on` is
-what is learned of a chat: the assistant's part, all of it, or `text`: the chat is given as a rendered text. Rows are
-appended to nbs/results/stability.csv as they come; a row that is there is not measured again. 12x2x128 are 12 steps of
-2 rows of 128 tokens. The kept rows `eos twice` were made before chats ended as their template does.
+what is learned of a chat: the assistant's part, all of it, or `text`: the chat is given as a rendered text. An
+objective that needs a teacher learns from the unpruned model. Rows are appended to nbs/results/stability.csv as they
+come; a row that is there is not measured again. 12x2x128 are 12 steps of 2 rows of 128 tokens. The kept rows
+`eos twice` were made before chats ended as their template does.
 """
 import argparse
 import csv
@@ -25,7 +26,8 @@ PROMPTS = ['What is the capital of France?', 'Write a Python function that rever
            'Explain in one sentence why the sky is blue.', 'Name three animals that live in the sea.']
 MODULES = 'argparse asyncio.tasks collections csv datetime difflib email.message functools heapq itertools json ' \
           'logging os pathlib random re shutil statistics string subprocess tempfile textwrap threading urllib.parse'
-COLUMNS = 'model packing loss_on texts learning_rate warmup steps batch seed tokens c4 chat p_end lost seconds'.split()
+COLUMNS = ('model objective packing loss_on texts learning_rate warmup steps batch seed tokens c4 chat p_end lost '
+           'seconds').split()
 
 def chats(start, n):
     "Half of them sums with their solution, half questions with a short answer"
@@ -66,35 +68,40 @@ def p_end(model, tokenizer):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('model', choices=CUTS)
-    p.add_argument('arms', nargs='+', help='packing,loss_on,texts,learning_rate,warmup,steps x rows x tokens,seeds')
+    p.add_argument('arms', nargs='+',
+                   help='objective,packing,loss_on,texts,learning_rate,warmup,steps x rows x tokens,seeds')
     args = p.parse_args()
     have = list(csv.DictReader(FILE.open())) if FILE.exists() else []
-    have = {tuple(o[k] for k in COLUMNS[:9]) for o in have}
+    have = {tuple(o[k] for k in COLUMNS[:10]) for o in have}
     model, tok = load_model(args.model, progress=False)
     small = prune_model(model, CUTS[args.model])
     before = sample_answers(small, tok)
     def loss(model, texts): return round(text_loss(model, tok, texts, max_length=128, progress=False).value, 4)
+    def keep(key, model, **more):
+        row = dict(zip(COLUMNS, key), c4=loss(model, load_texts('demo', 'validation', n=12)),
+                   chat=loss(model, rendered(tok, chats(1000, 12))), p_end=round(max(p_end(model, tok)), 5), **more)
+        new = not FILE.exists()
+        with FILE.open('a', newline='') as f:
+            out = csv.DictWriter(f, COLUMNS, lineterminator='\n')
+            if new: out.writeheader()
+            out.writerow(row)
+        print(row, flush=True)
+    unhealed = (args.model, '', '', '', 'mixed', '0', '0', '0', '', '0')
+    if unhealed not in have: keep(unhealed, small)
     for arm in args.arms:
-        packing, loss_on, texts, rate, warmup, size, seeds = arm.split(',')
+        objective, packing, loss_on, texts, rate, warmup, size, seeds = arm.split(',')
         (steps, rows, length), (first, _, last) = map(int, size.split('x')), seeds.partition('-')
         for seed in range(int(first), int(last or first) + 1):
-            key = (args.model, packing, loss_on, texts, f'{float(rate):g}', warmup, str(steps), f'{rows}x{length}',
-                   str(seed))
+            key = (args.model, objective, packing, loss_on, texts, f'{float(rate):g}', warmup, str(steps),
+                   f'{rows}x{length}', str(seed))
             if key in have: continue
             recipe = HealingConfig(steps=steps, batch_size=rows, max_length=length, packing=packing, seed=seed,
-                                   learning_rate=float(rate), warmup=int(warmup), deterministic=False)
+                                   objective=objective, learning_rate=float(rate), warmup=int(warmup),
+                                   deterministic=False)
             if loss_on != 'text': recipe = recipe.replace(loss_on=loss_on)
-            result = heal(small, tok, mixture(tok, texts, loss_on, length), recipe, progress=False)
-            healed = result.model
-            row = dict(zip(COLUMNS, key), tokens=result.history[-1]['tokens'],
-                       c4=loss(healed, load_texts('demo', 'validation', n=12)),
-                       chat=loss(healed, rendered(tok, chats(1000, 12))), p_end=round(max(p_end(healed, tok)), 5),
-                       lost=len(lost_answers(before, sample_answers(healed, tok))), seconds=result.seconds)
-            new = not FILE.exists()
-            with FILE.open('a', newline='') as f:
-                out = csv.DictWriter(f, COLUMNS, lineterminator='\n')
-                if new: out.writeheader()
-                out.writerow(row)
-            print(row, flush=True)
+            teacher = model if recipe.needs_teacher else None
+            result = heal(small, tok, mixture(tok, texts, loss_on, length), recipe, progress=False, teacher=teacher)
+            lost = lost_answers(before, sample_answers(result.model, tok))
+            keep(key, result.model, tokens=result.history[-1]['tokens'], lost=len(lost), seconds=result.seconds)
 
 if __name__ == '__main__': main()

@@ -214,7 +214,7 @@ class HealingConfig(Settings):
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
 RECIPES = dict(packed=QUICK.replace(packing='packed'), quick=QUICK,
-               gentle=QUICK.replace(packing='packed', learning_rate=1e-4))
+               distill=QUICK.replace(packing='packed', objective='distill', learning_rate=2e-4))
 "The short recipes of the command line, by name"
 
 # %% ../../nbs/reference/healing/recipes.ipynb #namedre1
