@@ -300,7 +300,7 @@ def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
     name. Names that are no local path are ignored"""
     def holds(a, b): return any(o.exists() and o.samefile(a) for o in (b, *b.parents))
     out = Path(os.path.realpath(out))
-    for src in (Path(os.path.realpath(o)) for o in reads if o and os.path.exists(o)):
+    for src in (Path(os.path.realpath(o)) for o in map(os.path.expanduser, filter(None, reads)) if os.path.exists(o)):
         refuse((holds(src, out) or out.exists() and holds(out, src), f'{out} is, holds or lies in {src}, which is '
                 'only read and never changed. Choose another folder.'))
 
@@ -321,9 +321,11 @@ def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path]
     return out
 
 def check_room(out: str | Path, need: float) -> None:
-    "Raises `PrunebookError` if the disk of `out`, which need not be there, has fewer than `need` bytes free"
+    """Raises `PrunebookError` if the disk of `out`, which need not be there, has fewer than `need` bytes free. Files in
+    OUT.unfinished count as free, because who goes on writes them anew"""
     out = Path(os.path.abspath(out))
     free = shutil.disk_usage(next(o for o in (out, *out.parents) if o.exists())).free
+    if out.suffix == '.unfinished': free += sum(o.stat().st_size for o in out.glob('*') if o.is_file())
     refuse((need > free, f'{out} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free. Nothing was '
             'written.'))
 

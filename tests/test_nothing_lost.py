@@ -3,6 +3,7 @@ never interrupted, or is refused. Processes are killed before each of their file
 succeed."""
 import itertools, os, signal, subprocess, sys, tempfile
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
 from prunebook import core
 from prunebook.core import PrunebookError, atomic_write, new_folder, work_folder
@@ -140,6 +141,18 @@ def test_sources_are_never_written(tmp_path, reads):
     with pytest.raises(PrunebookError, match='only read'):
         with work_folder(tmp_path/'out', ASKED, force=True, reads=[tmp_path/reads]): pass
     assert tree(tmp_path) == was
+
+def test_a_source_that_is_named_by_the_home_folder_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    put(tmp_path/'out', OLD)
+    with pytest.raises(PrunebookError, match='only read'), new_folder(tmp_path/'out', True, ['~/out']): pass
+    assert tree(tmp_path/'out') == OLD
+
+def test_what_interrupted_work_has_written_needs_no_more_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.shutil, 'disk_usage', lambda place: SimpleNamespace(free=2))
+    put(tmp_path/'out.unfinished', {'model.safetensors': b'123'})
+    core.check_room(tmp_path/'out.unfinished', 5)
+    with pytest.raises(PrunebookError, match='free'): core.check_room(tmp_path/'out.unfinished', 6)
 
 @pytest.mark.parametrize('place', ['/', '/dev/null', '/dev'])
 def test_places_that_cannot_be(place):
