@@ -144,6 +144,11 @@ class _Source:
         return pb.load_model(self.model, **self.how, progress=progress)
 
 @dataclass
+class _Checkpoint(_Source):
+    "A model whose files are read"
+    model: str                  # MODELS, a hub id, or a folder with config.json and safetensors
+
+@dataclass
 class _Texts:
     "The texts of a command"
     texts: str = 'demo'         # demo, TEXTS, a set on the hub, or a .txt (a document a line), .jsonl or .parquet
@@ -206,7 +211,7 @@ def _distances_of(place, model, folder):
 
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
-    source: _Source,
+    source: _Checkpoint,
     out: str,                      # folder for the pruned checkpoint
     texts: _Texts, lengths: _Lengths, *,
     drop: str | None = None,       # layers, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11

@@ -16,7 +16,7 @@ from .healing.recipes import METHODS, QUICK, HealingConfig
 from .model.configs import decoder_config
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .pruning.budget import LayerSizes, first_number, sizes_of_parts
-from .pruning.checkpoint import Tensor, layer_number, layers_prefix, read_tensors
+from .pruning.checkpoint import Tensor, checkpoint_folder, layer_number, layers_prefix, read_tensors
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -49,7 +49,7 @@ def model_size(name: str, revision: str | None = None, progress: bool = True) ->
     """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
     Raises `PrunebookError` if its config or headers cannot be"""
     path, gguf = find_model(str(name), progress, revision=revision)
-    refuse((gguf, f'{name}: only checkpoints in safetensors are estimated. Load the model and save it first.'))
+    if gguf: checkpoint_folder(name)  # refuses it, and says what to do
     def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
     if Path(path).is_dir(): config, tensors = read(Path(path))
     else:
@@ -189,7 +189,7 @@ CARDS = dict(t4=(16, 65), l4=(24, 121), rtx3090=(24, 71), rtx4090=(24, 165), a10
 "GB, and 1e12 operations a second with 16-bit numbers, of some GPUs as NVIDIA publishes them"
 
 def estimate(
-    model: str | Size,                    # As in `load_model`, or a `Size`
+    model: str | Size,                    # As in `prune_checkpoint`, or a `Size`
     dtype: str = 'auto',                  # Type of the weights
     bits: int | None = None,              # 4 or 8: quantised; 16 or 32: bfloat16 or float32
     n_texts: int = 256,                   # Documents that are measured or evaluated

@@ -90,13 +90,14 @@ def test_an_index_beside_a_single_file(saved, tmp_path):
     assert not (tmp_path/'disk'/INDEX).exists()
 
 def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
-    (saved/'notes.txt').write_text('mine')
+    for o in ('notes.txt', 'report.html', 'shrink.json', 'loss.png'): (saved/o).write_text('of the model as it was')
     (saved/'pytorch_model.bin').write_bytes(b'old weights')
     (saved/'model.fp16.safetensors.index.json').write_text('{}')
     before = digest(saved)
     prune(saved, tmp_path/'out', '2-3')
     names = {p.name for p in (tmp_path/'out').iterdir()}
     assert {'config.json', 'generation_config.json', 'tokenizer.json', 'notes.txt', 'README.md'} <= names
+    assert not names & {'report.html', 'shrink.json', 'loss.png'}
     assert not names & {'pytorch_model.bin', 'model.fp16.safetensors.index.json'}
     assert 'without 2 of its 6 layers' in (tmp_path/'out'/'README.md').read_text()
     assert digest(saved) == before

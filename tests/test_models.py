@@ -1,10 +1,12 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
-import json, os, traceback
+import json, os, re, traceback
 import pytest, torch
 from prunebook import PrunebookError, load_model, prune_model, save_pruned
+from prunebook.cli import main
 from prunebook.model import loading as models
 from prunebook.model.loading import own_type
 from prunebook.model.stack import LayerStack
+from prunebook.pruning.checkpoint import check_checkpoint
 from support.assets import tiny_gguf
 from support.checkpoints import Bomb
 from support.tiny import save, tiny, word_tokenizer
@@ -40,6 +42,16 @@ def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     wide(ids, labels=ids).loss.backward()
     assert wide.dtype == torch.float32 and all(p.grad is not None for p in wide.parameters())
     with pytest.raises(PrunebookError, match='bits=4'): load_model(str(tmp_path/'m.gguf'), bits=4)
+
+def test_what_needs_a_checkpoint_says_how_a_gguf_file_becomes_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_gguf(tmp_path/'m.gguf')
+    for o in ('prune m.gguf out --drop 1', 'shrink m.gguf out', 'estimate m.gguf', 'export m.gguf x.gguf'):
+        assert main(o.split()) == 2 and (said := capsys.readouterr().err).count('save_pretrained') == 2
+    exec(re.search(r'model, tok = .*(?=\. Then)', said)[0].replace('FOLDER', '"whole"'), dict(load_model=load_model))
+    assert main(['prune', 'whole', 'out', '--drop', '1', '--no-progress']) == 0 and check_checkpoint('out') == []
+    capsys.readouterr()
+    assert main(['prune', '--help']) == 0 and '.gguf' not in capsys.readouterr().out
 
 @pytest.mark.parametrize('output, tied', [('same', True), ('other', False)])
 def test_a_matrix_stored_twice_is_tied_again_if_it_is_the_same(output, tied, tmp_path, caplog):

@@ -212,12 +212,14 @@ def _count(tensors, quantised):
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #8f51b8ee
 _weight_endings = ('.safetensors', '.bin', '.pt', '.pth', '.gguf', '.h5', '.msgpack', '.onnx', '.ot')
+# what was made of the model as it was
+_old = ('config.json', 'README.md', 'report.html', 'shrink.json', 'loss.png')
 
 def _files_beside(folder):
     "The files that a pruned checkpoint takes over, relative to `folder`. Raises `PrunebookError` for a link out of it"
     found, homes = [], [Path(os.path.realpath(folder)), Path(os.path.realpath(folder/'config.json')).parent]
     for p in sorted(folder.iterdir()):
-        made = p.name in ('config.json', 'README.md') or p.name.endswith('.index.json')
+        made = p.name in _old or p.name.endswith('.index.json')
         if p.name.startswith('.') or p.suffix in _weight_endings or made: continue
         if p.name.startswith('adapter_'):
             _log.warning('%s is not copied: an adapter fits only the depth it was trained for.', printable(p.name))
@@ -235,7 +237,9 @@ def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a named model, a folder, or a hub id, which is downloaded to the hub's cache. Raises
     `PrunebookError` if there is none"""
     path, gguf = find_model(str(name), revision=revision)
-    refuse((gguf, f'{name} is a GGUF file. Load it, save it, and give the folder.'))
+    refuse((gguf, f'{name} is a GGUF file, and a checkpoint in safetensors is needed. Make it one in Python: model, '
+            f'tok = load_model({name!r}, "bfloat16"); model.save_pretrained(FOLDER); tok.save_pretrained(FOLDER). Then '
+            'give FOLDER.'))
     if Path(path).is_dir(): return Path(path)
     skip = [f'*{o}' for o in _weight_endings if o != '.safetensors'] + ['original/*', 'onnx/*']
     with explained(f'{name}: no such folder, and not on the hub either', allowed_models()):
@@ -305,8 +309,8 @@ def prune_checkpoint(
     """Drop layers of a checkpoint on disk, without loading the model. The result is that of `prune_model`
     and `save_pruned`. `dst` appears whole or not at all. Raises `PrunebookError` for a damaged checkpoint,
     or a disk without room"""
+    dst = free_place(dst, force, [src])  # before anything is downloaded
     folder = checkpoint_folder(src)
-    dst = free_place(dst, force, [folder])
     plan, tensors = as_plan(drop, config_depth(folder)), read_tensors(folder)
     prefix, new_number = layers_prefix(tensors, plan.depth), {i: n for n, i in enumerate(plan.keep)}
     quantised, kept = read_json(folder/'config.json').get('quantization_config'), []
