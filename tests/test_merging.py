@@ -1,13 +1,14 @@
 "Merging on disk: exact against peft, little memory, whole or not at all, and refusals."
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.adapters as adapters
 from prunebook import PrunebookError, heal, heal_checkpoint, load_model, merge_adapter, prune_model
 from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
-from prunebook.pruning.checkpoint import check_checkpoint, read_tensors, save_pruned
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
 from prunebook.core import read_json
 from prunebook.healing.recipes import METHODS, Method
@@ -120,6 +121,32 @@ def test_a_damaged_adapter_writes_nothing(damage, healed, tmp_path):
     damage(parts, next(k for k in parts if 'lora_A' in k))
     save_file(parts, file)
     with pytest.raises(PrunebookError): merge_adapter(healed/'src', tmp_path/'adapter', tmp_path/'out', progress=False)
+    assert absent(tmp_path/'out')
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_read(healed, tmp_path, monkeypatch):
+    (tmp_path/'mine').write_text('mine')
+    for o in ('checkpoint_folder', 'load_model'): monkeypatch.setattr(f'prunebook.healing.healing.{o}', pytest.fail)
+    with pytest.raises(PrunebookError, match='not empty'): heal('lab/hub', None, texts(), RECIPE, tmp_path, False)
+    for o in ('healing.adapters', 'pruning.checkpoint'):
+        monkeypatch.setattr(f'prunebook.{o}.checkpoint_folder', pytest.fail)
+    with pytest.raises(PrunebookError, match='not empty'): merge_adapter('lab/hub', healed/'run'/'adapter', tmp_path)
+    with pytest.raises(PrunebookError, match='not empty'): prune_checkpoint('lab/hub', tmp_path, [1])
+
+
+def test_the_model_that_was_healed_is_not_replaced(healed, tmp_path):
+    shutil.copytree(healed/'src', tmp_path/'src')
+    model, tok = load_model(str(tmp_path/'src'))
+    done = heal(model, tok, texts(), RECIPE, progress=False)
+    with pytest.raises(PrunebookError, match='only read'): done.save(tok, tmp_path/'src', force=True)
+
+
+@pytest.mark.parametrize('bits', [None, 4])
+def test_a_disk_without_room_is_seen_before_the_training(bits, healed, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda place: SimpleNamespace(free=9))
+    monkeypatch.setattr('prunebook.healing.healing.heal', lambda *args, **kw: pytest.fail('trained'))
+    with pytest.raises(PrunebookError, match='GB free'):
+        heal_checkpoint(str(healed/'src'), tmp_path/'out', texts(), RECIPE, progress=False, bits=bits)
     assert absent(tmp_path/'out')
 
 

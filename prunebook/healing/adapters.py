@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
-from ..core import PrunebookError, atomic_write, check_room, explained, new_folder
+from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, refuse
 from .recipes import HealingConfig, frozen_copy
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
@@ -206,6 +206,7 @@ def merge_adapter(
     """Merge an adapter into a checkpoint on disk, without loading the model: one tensor at a time is in memory. The
     weights are those of peft's merge in float32, rounded once. `out` appears whole or not at all. Raises
     `PrunebookError` for an adapter of another base, a damaged checkpoint, or a disk without room"""
+    free_place(out, force, [folder, adapter])  # before anything is downloaded
     folder = checkpoint_folder(folder)
     with new_folder(out, force, [folder, adapter]) as new: merge_into(new, folder, adapter, progress)
     return Path(out)

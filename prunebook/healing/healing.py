@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from ..core import PrunebookError, digest, discard, disk_errors, first_line, fully_sharded, new_folder, on_first
-from ..core import process, public_name, refuse, sync_tree, work_folder
+from ..core import PrunebookError, check_room, digest, discard, disk_errors, first_line, free_place
+from ..core import fully_sharded, new_folder, on_first, process, public_name, refuse, sync_tree, work_folder
 from ..data.texts import out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -30,7 +30,7 @@ from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainabl
 from .trainer import whole_checkpoint
 from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
-from ..pruning.checkpoint import checkpoint_folder, write_model
+from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ class HealingResult:
              force: bool = False) -> Path:
         """Checkpoint, tokenizer and model card in `out`, which appears whole or not at all. `scores` are measured
         values for the card: name to (before, after)"""
-        with new_folder(out, force, [self.adapter] if isinstance(self.adapter, Path) else []) as new:
+        reads = [o for o in (self.adapter, getattr(self.model, 'name_or_path', '')) if isinstance(o, (str, Path))]
+        with new_folder(out, force, reads) as new:
             self.write(tokenizer, new, scores)
         return Path(out)
 
@@ -220,6 +221,7 @@ def heal(
     if changes: config = config.replace(**changes)
     config.check_teacher(teacher)
     reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
+    if save and not resume: free_place(out, force, reads)  # before anything is loaded
     if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
         config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
     if on_disk:
@@ -294,10 +296,13 @@ def heal_checkpoint(
     how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder)
     with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
         if on_disk:
+            folder = checkpoint_folder(model)
+            check_room(work, sum(o.size for o in read_tensors(folder)))
             result = heal(model, None, texts, out=work/'healing', **how)
-            if first: merge_into(work, checkpoint_folder(model), result.adapter, progress)
+            if first: merge_into(work, folder, result.adapter, progress)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
+            check_room(work, small.num_parameters() * small.config.dtype.itemsize)
             def measured(model):
                 losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}
                 return losses, sample_answers(model, tok)
