@@ -8,7 +8,7 @@ from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data.texts import _first_tokens, named_texts, tokenize
+from prunebook.data.texts import _first_tokens, as_texts, named_texts, tokenize
 from prunebook.data.questions import _one_step_sums, check_items
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
@@ -53,15 +53,22 @@ def test_local_files(ending, tmp_path):
 
 @pytest.mark.parametrize('write, says', [
     (lambda p: p.with_suffix('.csv').write_text('text\nx\n'), 'cannot read .csv'),
+    (lambda p: p.write_text('x\n'), 'cannot read a file without ending'),
     (lambda p: p.with_suffix('.jsonl').write_text('{"body": 3}\n'), "no text in column 'text'; the .* .'body'"),
     (lambda p: p.with_suffix('.jsonl.gz').write_bytes(gzip.compress(b'{"text": "x"}')[:-9]), 'not a readable'),
     (lambda p: p.with_suffix('.jsonl').write_text('{"text": \n'), 'line 1: not JSON'),
     (lambda p: p.with_suffix('.parquet').write_bytes(b'PAR1'), 'not a readable .parquet')])
-def test_files_that_cannot_be_read(write, says, tmp_path):
+def test_files_that_cannot_be_read(write, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write(tmp_path/'x')
     [path] = tmp_path.iterdir()
-    with pytest.raises(PrunebookError, match=says) as e: load_texts(path)
+    with pytest.raises(PrunebookError, match=says) as e: as_texts(path.name)
     assert '\n' not in str(e.value)
+
+
+def test_the_column_of_conversations_may_be_named(tmp_path):
+    rows = [dict(messages=[dict(role='user', content='x'), dict(role='assistant', content='y')])]
+    assert load_texts(write_rows(tmp_path/'chats.jsonl', rows), column='messages') == rows
 
 
 def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):

@@ -130,7 +130,7 @@ def _text_of(row, column, name):
     if isinstance(row, str): return row
     refuse((not isinstance(row, Mapping), f'{printable(name)}: {row!r:.60} is no text and no row.'))
     if isinstance(row.get(column), str): return row[column]
-    if column == 'text' and messages_of(row) is not None: return row
+    if column in ('text', 'messages') and messages_of(row) is not None: return row
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
                          f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an option '
                          'is for that (column=…, --column). A conversation has messages, or prompt and response.')
@@ -152,7 +152,7 @@ def as_rows(given: Any) -> list[str | Mapping]:
     """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
-        refuse((not is_path(str(given), tuple(_READERS)),
+        refuse((not os.path.isfile(given) and not is_path(str(given), tuple(_READERS)),
                 'texts is one string. Give a list of documents, such as [text], or a file.'))
         given = load_texts(given)
     refuse((isinstance(given, Mapping) or hasattr(given, 'columns'), f'texts is a {type(given).__name__}, whose items '
