@@ -150,7 +150,7 @@ def shrink(
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
     asked = dict(command='shrink', model=public_name(model), n=n, budget=limits, data=public_name(data),
-                 texts=digest(texts, judge), serve=list(serve), gguf=gguf, recipe=digest(asdict(given)),
+                 texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)),
                  minutes=minutes, tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
                  load=str(sorted(kwargs.items())))
     with work_folder(out, asked, None, force, [model, data]) as work:
@@ -204,7 +204,7 @@ def _check_place(out, force, reads, need):
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), reads)
     refuse((os.path.lexists(rejected) and not (rejected/'shrink.json').is_file(), f'{rejected} was not made by '
             'prunebook, and a model that fails a gate is left there. Move it away, or choose another folder.'))
-    check_room(out, need)
+    check_room(f'{os.path.abspath(out)}.unfinished', need)
     return rejected
 
 def _split_data(data, column, seed):
@@ -302,8 +302,13 @@ def _use(place, serve, gguf):
 def _finish(work, out, done, gguf):
     "Export, write the table and the report, and delete what only an interrupted call goes on from"
     if gguf and not done.problems:
-        beside = work.with_name(f'.{work.name}.gguf')  # `export_gguf` never writes into the folder that it reads
-        Path(pb.export_gguf(work, beside, gguf, force=True)['out']).replace(work/'model.gguf')
+        # `export_gguf` never writes into the folder that it reads; beside it, a name that is cleared away with the work
+        beside = work.with_name(f'.{work.stem}.prunebook-new-gguf')
+        beside.mkdir(exist_ok=True)
+        try: made = pb.export_gguf(work, beside/'model.gguf', gguf, force=True)['out']
+        except PrunebookError as e:
+            raise PrunebookError(f'{e} The checkpoint is kept: the call goes on, also without gguf (--gguf).') from e
+        Path(made).replace(work/'model.gguf')
     atomic_write(work/'shrink.json', json.dumps(asdict(done), indent=1, ensure_ascii=False))
     atomic_write(work/'report.html', _report(done, work/'loss.png'))
     shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)

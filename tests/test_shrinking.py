@@ -100,6 +100,18 @@ def test_a_file_for_llama_cpp(given, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl'}
 
 
+def test_a_file_that_llama_cpp_cannot_have_costs_no_healing(given, tmp_path, monkeypatch):
+    "The checkpoint without it is the same, so the call without it goes on"
+    monkeypatch.setattr(shrinking, 'llama_cpp', dict)
+    def fails(folder, out, *rest, **kw):
+        Path(out).write_text('half')
+        raise PrunebookError('the tokenizer is none that llama.cpp knows.')
+    monkeypatch.setattr('prunebook.export_gguf', fails)
+    with pytest.raises(PrunebookError, match='none that llama.cpp knows.*--gguf'): shrink(**given, gguf='q8_0')
+    monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
+    assert not shrink(**given).problems and [p.name for p in tmp_path.iterdir()] == ['out']
+
+
 def test_memory_is_judged_before_loading(given, monkeypatch):
     "The need is that of healing, as `estimate` says: the parent teaches from the memory that it is cut in"
     given['recipe'] = RECIPE.replace(objective='distill')
