@@ -4,7 +4,7 @@
 
 # %% ../nbs/reference/shrinking.ipynb #shr00003
 from __future__ import annotations
-import html, json, math, os, random, shutil, sys, time
+import html, json, math, os, random, shlex, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -230,11 +230,14 @@ def _check_cut(model, size, drop, limits, serve, gguf, load):
     if gguf: llama_cpp()
     about = {k: load[k] for k in ('revision', 'token', 'trust_remote_code') if load.get(k)}
     allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
-    if not limits: return layers_to_drop('25%' if drop is None else drop, size.depth), {}
+    if not limits:
+        n = layers_to_drop('25%' if drop is None else drop, size.depth)
+        pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0)  # is there a cut at all?
+        return n, {}
     refuse((drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
     as_budget(**limits)
     budget = limits | dict(sizes=layer_sizes(model, load.get('revision')))
-    pb.choose_layers('simple', allowed=allowed, **budget)  # is there a cut at all?
+    pb.choose_layers('keep_last', allowed=allowed, k=0, **budget)  # is there one?
     return None, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
@@ -295,8 +298,9 @@ def _unsound(folder, serve):
 
 def _use(place, serve, gguf):
     "The lines that load or serve the result"
-    use = {f"AutoModelForCausalLM.from_pretrained('{place}')": True, f'vllm serve {place}': 'vllm' in serve,
-           f'mlx_lm.server --model {place}': 'mlx' in serve, f'llama-server -m {place/"model.gguf"}': gguf}
+    folder, file = (shlex.quote(str(o)) for o in (place, place/'model.gguf'))
+    use = {f'AutoModelForCausalLM.from_pretrained({str(place)!r})': True, f'vllm serve {folder}': 'vllm' in serve,
+           f'mlx_lm.server --model {folder}': 'mlx' in serve, f'llama-server -m {file}': gguf}
     return [k for k, wanted in use.items() if wanted]
 
 def _finish(work, out, done, gguf):

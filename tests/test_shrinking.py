@@ -12,7 +12,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.shrinking import candidate_cuts, shrink
-from support.tiny import texts, tiny, word_tokenizer, write_rows
+from support.tiny import save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
 
@@ -85,6 +85,14 @@ def test_only_cuts_that_a_stack_runs():
     free, found = (candidate_cuts(model, word_tokenizer(), texts(), 4, o, progress=False) for o in ((), ['llama.cpp']))
     assert found and all(o['dropped'] == [14, 15, 16, 17] for o in found)
     assert any(o['dropped'] != [14, 15, 16, 17] for o in free)
+
+
+def test_a_stack_that_runs_no_cut_is_refused_before_loading(given, tmp_path, monkeypatch):
+    "llama.cpp knows the scale of the largest Gemma 3 by its 62 layers"
+    shape = dict(hidden_size=64, head_dim=8, query_pre_attn_scalar=16, max_position_embeddings=128)
+    given['model'] = str(save(tmp_path/'large', tiny('gemma3_text', 62, **shape)))
+    monkeypatch.setattr('prunebook.load_model', pytest.fail)
+    with pytest.raises(PrunebookError, match='no block of 2 layers can go'): shrink(**given, serve=['llama.cpp'])
 
 
 @pytest.mark.extra
