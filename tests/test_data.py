@@ -55,6 +55,7 @@ def test_local_files(ending, tmp_path):
     (lambda p: p.with_suffix('.csv').write_text('text\nx\n'), 'cannot read .csv'),
     (lambda p: p.write_text('x\n'), 'cannot read a file without ending'),
     (lambda p: p.with_suffix('.jsonl').write_text('{"body": 3}\n'), "no text in column 'text'; the .* .'body'"),
+    (lambda p: p.with_suffix('.jsonl').write_text('{"text": "x"}\n{"text": null}\n'), 'x.jsonl, text 1: no text'),
     (lambda p: p.with_suffix('.jsonl.gz').write_bytes(gzip.compress(b'{"text": "x"}')[:-9]), 'not a readable'),
     (lambda p: p.with_suffix('.jsonl').write_text('{"text": \n'), 'line 1: not JSON'),
     (lambda p: p.with_suffix('.parquet').write_bytes(b'PAR1'), 'not a readable .parquet')])

@@ -111,7 +111,7 @@ def load_texts(
                        kwargs.get('token')):
             rows = list(islice(load_dataset(name, config, split=split or 'train', streaming=True, **kwargs), n or most))
     if name.endswith('.txt'): column = 'text'
-    texts = [_text_of(row, column, name) for row in islice(rows, n)]
+    texts = [_text_of(row, column, f'{name}, text {i}') for i, row in enumerate(islice(rows, n))]
     part, there = f' ({split})' if split else '', len(texts)
     refuse((not texts, f'{printable(name)}: no texts in it.'),
            (n and n > there, f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.'))
