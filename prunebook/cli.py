@@ -446,7 +446,9 @@ def _compare(
     second: str  # the same of another model on the same questions and texts
 ):
     "Paired differences of two models from their kept scores, second minus first, with 95 % intervals."
-    return dict(differences=pb.paired_differences(pb.Scores.load(first), pb.Scores.load(second)))
+    one, other = map(pb.Scores.load, (first, second))
+    alone = dict(only_in_one=sorted(one.keys() ^ other.keys()))
+    return dict(differences=pb.paired_differences(one, other)) | (alone if alone['only_in_one'] else {})
 
 # %% ../nbs/reference/cli.ipynb #b6543884
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')

@@ -260,7 +260,9 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     found = ok('evaluate', own/'model', own/'pruned', *texts, '--save', kept, '--no-progress')
     (before,), (after,), (change,) = (found[k] for k in ('first', 'second', 'differences'))
     assert change['difference'] == pytest.approx(after['value'] - before['value']) != 0
-    assert ok('compare', kept/'first', kept/'second')['differences'] == found['differences']
+    assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'])
+    shutil.copy(kept/'first'/'c4.json', kept/'first'/'wiki.json')
+    assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog):
