@@ -170,7 +170,8 @@ def shrink(
         problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
-                      max((o['tokens'] for o in healed.history), default=0), problems, _use(place, serve, gguf))
+                      max((o['tokens'] for o in healed.history), default=0), problems,
+                      _use(place, serve, gguf and not problems))
         _finish(work, out, done, gguf)
         if problems:
             shutil.rmtree(rejected, ignore_errors=True)

@@ -11,7 +11,7 @@ from prunebook.estimates import layer_sizes, model_size, peak_gb
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
-from prunebook.shrinking import candidate_cuts, shrink
+from prunebook.shrinking import Rejected, candidate_cuts, shrink
 from support.tiny import save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -115,6 +115,9 @@ def test_a_file_that_llama_cpp_cannot_have_costs_no_healing(given, tmp_path, mon
         Path(out).write_text('half')
         raise PrunebookError('the tokenizer is none that llama.cpp knows.')
     monkeypatch.setattr('prunebook.export_gguf', fails)
+    with pytest.raises(Rejected) as e: shrink(**given | dict(out=tmp_path/'no'), gguf='q8_0', max_added_loss=-10)
+    assert 'gguf' not in str(e.value.done)  # nothing was exported
+    shutil.rmtree(tmp_path/'no.rejected')
     with pytest.raises(PrunebookError, match='none that llama.cpp knows.*--gguf'): shrink(**given, gguf='q8_0')
     monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
     assert not shrink(**given).problems and [p.name for p in tmp_path.iterdir()] == ['out']
