@@ -17,9 +17,9 @@ import fcntl
 
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
-           'disk_errors', 'digest', 'file_name', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json', 'cache_dir',
-           'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings', 'progress_bar',
-           'Process', 'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room',
+           'disk_errors', 'digest', 'file_name', 'source_mark', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json',
+           'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
+           'progress_bar', 'Process', 'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room',
            'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder', 'work_folder']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
@@ -105,6 +105,14 @@ def file_name(text: str) -> str:
     plain = re.sub(r'[^\w.-]', '_', text).lstrip('.') or '_'
     if plain == text and len(text.encode()) <= 200: return text
     return plain.encode()[:150].decode(errors='ignore') + '-' + digest(text)[:16]
+
+def source_mark(name: str | Path) -> str:
+    "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
+    path = Path(name)
+    if path.is_dir(): return f'{public_name(name)} {digest(path.resolve())[:8]}'
+    if not path.is_file(): return str(name)
+    with open(path, 'rb') as f: parts = digest(path.stat().st_size, *iter(lambda: f.read(1 << 24), b''))
+    return f'{public_name(name)} {parts[:8]}'
 
 class Registry(dict):
     "Entries by their `name`"

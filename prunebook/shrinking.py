@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
 from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
-from .core import sync_tree, work_folder
+from .core import source_mark, sync_tree, work_folder
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
@@ -149,7 +149,7 @@ def shrink(
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
-    asked = dict(command='shrink', model=public_name(model), n=n, budget=limits, data=public_name(data),
+    asked = dict(command='shrink', model=source_mark(model), n=n, budget=limits, data=public_name(data),
                  texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)),
                  minutes=minutes, tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
                  load=str(sorted(kwargs.items())))

@@ -73,6 +73,15 @@ def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypat
     assert '--force' in str(e.value) and '--resume' not in str(e.value)
 
 
+def test_another_model_of_the_same_name_does_not_go_on(given, own, tmp_path, monkeypatch):
+    def stop(*a, **kw): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(HEAL, stop)
+        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
+    with pytest.raises(PrunebookError, match='model [0-9a-f]{8}. then'): shrink(**given)
+
+
 def test_a_rejected_folder_of_somebody_else_stays(given, tmp_path):
     (tmp_path/'out.rejected').mkdir()
     with pytest.raises(PrunebookError, match='not made by prunebook'): shrink(**given, max_added_loss=-10)

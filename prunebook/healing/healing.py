@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, check_room, digest, discard, disk_errors, first_line, free_place
-from ..core import fully_sharded, new_folder, on_first, process, public_name, refuse, sync_tree, work_folder
+from ..core import fully_sharded, new_folder, on_first, process, public_name, refuse, source_mark, sync_tree
+from ..core import work_folder
 from ..data.texts import out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -290,7 +291,7 @@ def heal_checkpoint(
     config.check_teacher(teacher)
     asked = asdict(config) | dict(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
-    named = public_name(teacher) if isinstance(teacher, (str, Path)) else ''
+    named = source_mark(teacher) if isinstance(teacher, (str, Path)) else ''
     if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
     reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder)

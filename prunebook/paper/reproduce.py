@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, digest, process, public_name, refuse, work_folder
+from ..core import atomic_write, process, refuse, source_mark, work_folder
 from ..data.texts import named_texts, text_assets
 from ..estimates import Size
 from ..healing.recipes import QUICK
@@ -61,15 +61,6 @@ PRESETS = dict(
                  60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
-# %% ../../nbs/reference/paper/reproduce.ipynb #adeee778
-def _source_mark(name: str) -> str:
-    "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
-    path = Path(name)
-    if path.is_dir(): return f'{public_name(name)} {digest(path.resolve())[:8]}'
-    if not path.is_file(): return str(name)
-    with open(path, 'rb') as f: parts = digest(path.stat().st_size, *iter(lambda: f.read(1 << 24), b''))
-    return f'{public_name(name)} {parts[:8]}'
-
 # %% ../../nbs/reference/paper/reproduce.ipynb #4c470c70
 def reproduce(
     model: str = 'demo',                  # As in `load_model`
@@ -90,9 +81,9 @@ def reproduce(
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
     if bits != 4: kwargs |= dict(bits=bits)
-    asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=_source_mark(model),
-                 texts=_source_mark(texts), judge_texts=_source_mark(judge), ns=ns and sorted(ns), only=only,
-                 share=share, bits=bits, questions=[_source_mark(o) for o in questions or []],
+    asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=source_mark(model),
+                 texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
+                 share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper':
         table, gb = paper_budget(model, ns, only, share, bits, questions)
@@ -131,7 +122,7 @@ def reproduce(
             if bits == 4: config.healing = config.healing.replace(bits=4)
             with step('prune, heal and evaluate'): pb.sweep(whole, tok, config, work, dist, progress)
             with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
-            told = dict(preset=preset, texts=_source_mark(texts), judge_texts=_source_mark(judge), seconds=seconds,
+            told = dict(preset=preset, texts=source_mark(texts), judge_texts=source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
             with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
             page = _run_pages(work, ['result'], progress=progress)['result']
