@@ -60,7 +60,7 @@ def test_folders_that_cannot_be_exported(file, change, says, tmp_path, capsys):
 def test_what_is_there_is_never_written(tmp_path, capsys):
     folder = save(tmp_path/'model', tiny(layers=2))
     (tmp_path/'there.gguf').write_text('mine')
-    assert '--force' in refused(capsys, folder, tmp_path/'there.gguf')
+    assert '--force' in refused(capsys, 'lab/hub', tmp_path/'there.gguf')  # before it is downloaded
     assert 'only read' in refused(capsys, folder, folder/'x.gguf')
     assert (tmp_path/'there.gguf').read_text() == 'mine' and not (folder/'x.gguf').exists()
 

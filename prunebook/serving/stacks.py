@@ -17,7 +17,7 @@ from ..core import PrunebookError, check, check_room, disk_errors, existing_fold
 from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
 from .gguf import TYPES, _check_convertible, _converter, _quantised, _run_job, _runtime
-from .gguf import llama_scores, quantize, to_gguf
+from .gguf import llama_cpp, llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
 # %% auto #0
@@ -198,16 +198,18 @@ def export_gguf(
 ) -> dict[str, Any]:    # Its size in MB, and how far it is from the folder, in nats a token, and may be
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
-    folder, asked, out = checkpoint_folder(folder), str(out), Path(os.path.abspath(out))
+    asked, out = str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
-    _check_convertible(folder)
-    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
-    keep_apart(out, [folder])
-    refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'),
-           (out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
+    llama_cpp()
+    refuse((out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
            (out.is_dir() or out.is_symlink(), f'{out} is a folder or a link. Give another name.'),
            (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
            (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.'))
+    folder = checkpoint_folder(folder)  # perhaps it is downloaded
+    _check_convertible(folder)
+    keep_apart(out, [folder])
+    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
+    refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'))
     size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
     check_room(out, size * sum(math.prod(t.shape) for t in read_tensors(folder)))
     plain_type = type if type in ('f32', 'bf16') else 'f16'
