@@ -643,7 +643,8 @@ def _stoppable() -> list[int]:
 
 # %% ../nbs/reference/cli.ipynb #99a7a2f9
 _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resume to continue.') | dict.fromkeys(
-    ('sweep', 'reproduce', 'shrink'), 'Run the same command again to continue.')
+    ('sweep', 'reproduce', 'shrink'), 'Run the same command again to continue.') | dict(
+    verify='With a --seed, the same command continues.')
 
 def _run(args):
     "The exit code of a command"

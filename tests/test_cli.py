@@ -171,6 +171,13 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
 # Interruptions
 
 
+@pytest.mark.parametrize('command, says', [('verify', '--seed'), ('check x', 'Nothing was written')])
+def test_what_is_left_is_told(command, says, monkeypatch, capsys):
+    def stop(*args, **kw): raise KeyboardInterrupt
+    for o in ('paper.verify.verify_runs', 'check_checkpoint'): monkeypatch.setattr(f'prunebook.{o}', stop)
+    assert main(command.split()) == 130 and says in capsys.readouterr().err
+
+
 @pytest.mark.thorough
 def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
     "An exception inside the import of a C++ module would abort the process"
