@@ -153,7 +153,8 @@ def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None 
     try: size = model_size(name, revision)
     except PrunebookError: return  # loading it gives the clearer message
     need = peak_gb(size, command, dtype, bits, max(max_length, token_budget(batch_tokens)), recipe)
-    with suppress(PrunebookError): need += weights_gb(model_size(teacher)) if teacher else 0
+    beside = recipe.teacher_bits if recipe else bits
+    with suppress(PrunebookError): need += weights_gb(model_size(teacher), dtype, beside) if teacher else 0
     if need > sum((have := memory_gb()).values()):
         there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
         raise PrunebookError(f'{name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give fewer '
