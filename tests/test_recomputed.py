@@ -490,7 +490,8 @@ def test_which_healing_brings_written_answers_back():
     "The comparisons of experiment M, and the first paragraph of its page"
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
-    arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2'}
+    arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
+            'distilled on own answers': 'self-top-2'}
     right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     for k, o in right.items():
@@ -500,7 +501,7 @@ def test_which_healing_brings_written_answers_back():
         near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
         assert shown[:2] == [o.sum(), 400] and len(o) == 400
     pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
-    assert len(pairs) == 3
+    assert len(pairs) == 5
     for k, v in pairs:
         shown, d = numbers(next(t for t in lines if t.startswith(f'{k}, against {v}: '))), right[k] - right[v]
         shown = [o for o in shown if o != 4] if 'C4' in k + v else shown  # the name of the texts
@@ -519,6 +520,10 @@ def test_which_healing_brings_written_answers_back():
     whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
     d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
     near(numbers(re.search(r'C4 loss (.*) below', said)[1]), d.sum() / tokens.sum(),
+         *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
+    plain, taught = items('self-2', 'c4'), items('self-top-2', 'c4')
+    d, tokens = plain['sum'].to_numpy() - taught['sum'].to_numpy(), plain['count'].to_numpy(float)
+    near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
     near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
     d = 100 * (right['healed on own answers'] - right['healed on C4'])
