@@ -151,9 +151,8 @@ def shrink(
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
     asked = dict(command='shrink', model=source_mark(model), n=n, budget=limits, data=public_name(data),
-                 texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)),
-                 minutes=minutes, tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
-                 load=str(sorted(kwargs.items())))
+                 texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)), minutes=minutes,
+                 tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
     with work_folder(out, asked, None, force, [model, data]) as work:
         whole, tok = pb.load_model(model, progress=progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
