@@ -162,8 +162,9 @@ def _allowed_plan(plan, allowed, given):
             inside = (o for o in other if any(start + o < depth for start in _allowed_starts(allowed, o, depth)))
             near = ', '.join(map(str, sorted(islice(inside, 2))))
             hint = f'Blocks of {near} layers can.' if near else 'Neither can a block of another size.'
-            raise NotAllowed(f'n={n}: no block of {n} layers can go without a change in {allowed.name}. {hint} The '
-                             f'choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
+            kept = '' if depth - 1 in plan.layers else ' before the last'
+            raise NotAllowed(f'n={n}: no block of {n} layers{kept} can go without a change in {allowed.name}. {hint} '
+                             f'The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
         plan = block(min(starts, key=cost))
     record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
     if plan.layers != free.layers:
