@@ -11,6 +11,7 @@ from prunebook.estimates import layer_sizes, model_size, peak_gb
 from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
+from prunebook.similarity.distances import layer_distances
 from prunebook.shrinking import Rejected, candidate_cuts, shrink
 from support.tiny import save, texts, tiny, word_tokenizer, write_rows
 
@@ -94,6 +95,16 @@ def test_only_cuts_that_a_stack_runs():
     free, found = (candidate_cuts(model, word_tokenizer(), texts(), 4, o, progress=False) for o in ((), ['llama.cpp']))
     assert found and all(o['dropped'] == [14, 15, 16, 17] for o in found)
     assert any(o['dropped'] != [14, 15, 16, 17] for o in free)
+
+
+def test_conversations_are_not_measured_at_the_token_that_ends_them_all(caplog):
+    tok = word_tokenizer()
+    tok.chat_template = '{% for m in messages %}{{ m.content }} end {% endfor %}'
+    said = [dict(prompt=o, response=o) for o in texts()[:16]]
+    candidate_cuts(tiny(layers=6), tok, said, 2, progress=False)
+    assert 'end in token' not in caplog.text
+    layer_distances(tiny(layers=6), tok, said, max_length=128, progress=False)
+    assert 'end in token' in caplog.text
 
 
 def test_a_stack_that_runs_no_cut_is_refused_before_loading(given, tmp_path, monkeypatch):
