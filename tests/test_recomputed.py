@@ -491,7 +491,7 @@ def test_which_healing_brings_written_answers_back():
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
-            'distilled on own answers': 'self-top-2'}
+            'distilled on C4': 'c4-top-2', 'distilled on own answers': 'self-top-2'}
     right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     for k, o in right.items():
@@ -501,10 +501,10 @@ def test_which_healing_brings_written_answers_back():
         near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
         assert shown[:2] == [o.sum(), 400] and len(o) == 400
     pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
-    assert len(pairs) == 5
+    assert len(pairs) == 8
     for k, v in pairs:
         shown, d = numbers(next(t for t in lines if t.startswith(f'{k}, against {v}: '))), right[k] - right[v]
-        shown = [o for o in shown if o != 4] if 'C4' in k + v else shown  # the name of the texts
+        shown = shown[f'{k}, against {v}'.count('C4'):]  # the name of the texts
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
         assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
     d = right['healed on own answers'] - right['healed on C4']
@@ -521,6 +521,10 @@ def test_which_healing_brings_written_answers_back():
     d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
     near(numbers(re.search(r'C4 loss (.*) below', said)[1]), d.sum() / tokens.sum(),
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
+    d = right['distilled on C4'] - right['healed on C4']
+    k, *shown = numbers(re.search(r'C4 now leaves (.*) more than without', said)[1])
+    near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+    assert k == right['distilled on C4'].sum()
     plain, taught = items('self-2', 'c4'), items('self-top-2', 'c4')
     d, tokens = plain['sum'].to_numpy() - taught['sum'].to_numpy(), plain['count'].to_numpy(float)
     near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),
