@@ -132,6 +132,7 @@ def test_a_template_that_changes_earlier_turns_is_refused():
 def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     model, tok = tiny_chat()
     _warn_plain.cache_clear()
+    heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, teacher=model, objective='distill', dry_run=True)
     for rows, warned in ((PAIRS * 9, 0), (['A plain text of some length.'] * 40, 1), (['Another plain text.'] * 40, 1)):
         heal(model, tok, rows, RECIPE, dry_run=True)
         assert caplog.text.count('written answers') == warned

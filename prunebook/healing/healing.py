@@ -157,8 +157,9 @@ def _training_copy(folder, config, progress):
 
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
-    _log.warning('the texts are plain, and this model chats. They can cost it written answers that the cut had left, '
-                 'which healing on its own answers did not (--teacher MODEL --prompts FILE).')
+    _log.warning('the texts are plain, and this model chats. Without a teacher they can cost it written answers that '
+                 'the cut had left. Distil on them (--config distill --teacher MODEL), or heal on its own answers '
+                 '(--teacher MODEL --prompts FILE).')
 
 def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
@@ -181,7 +182,8 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     if method.trains_adapters: _target_names(model, config)
     teacher = load_teacher(model, tokenizer, teacher) if config.needs_teacher else None
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
-    if getattr(tokenizer, 'chat_template', None) and not any(isinstance(o, Conversation) for o in docs): _warn_plain()
+    plain = not any(isinstance(o, Conversation) for o in docs)
+    if plain and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
     if method.solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     stack.check_vocabulary([[int(rows.flat.max())]])
