@@ -418,117 +418,18 @@ def test_added_loss():
     near(on_first('has # more loss on 64'), value, *np.quantile(more, [.025, .975]), 2)
 
 
-@pytest.mark.parametrize('way, seed, sweeps', [
-    ('likelihood', 0, ('healed', 'healed-simple')), ('letter', 0, ('letters',) * 2),
-    ('likelihood', 1, ('healed-seed-1',) * 2), ('letter', 1, ('healed-seed-1',) * 2)])
-def test_two_healed_cuts_swap_their_order(way, seed, sweeps):
-    "Of each seed, on their own page"
-    r, row = run(QWEN), next(o for o in tables('discoveries/disagree') if o[0] == f'ARC-Easy by {way} (points)')
-    a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
-    d = 100 * (b - a)[None]
-    near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
-
-
-def test_four_layers_are_a_peak():
-    "Experiment C, on its own page"
-    printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('right answers at n = 3'))
-    kept = [('healed-simple-fine', 3), ('healed-simple', 4), ('healed-simple-fine', 5)]
-    three, four, five = right(run(QWEN), [(sweep, 'simple', n, True, 0, 'mmlu') for sweep, n in kept])
-    d = 100 * (four - (three + five) / 2)[None]
-    shares, found = (o.partition(':')[2] for o in printed.splitlines())
-    assert numbers(shares) == pytest.approx([100 * o.mean() for o in (three, four, five)], abs=.051)
-    near(numbers(found), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
-    assert found.endswith('yes') and np.quantile(draws(d), .025) > 5
-
-
-@pytest.mark.parametrize('folder, name, patterns', [
-    ('demo', 'SmolLM2-135M', ('its loss is #', 'middle, it is #')),
-    ('gemma3-270m', 'Gemma-3-270M', ('135M, #', 'below, # above')),
-    ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B', ('270M, and #',))])
-def test_the_angle_against_other_blocks(folder, name, patterns):
-    "From the kept losses of every block: the first page, and the mean regrets of four rules on their own page"
-    kept, mean = (load_file(root/'results'/folder/f'{o}.safetensors') for o in ('loss_map', 'distances'))
-    depth, tokens = int(kept['blocks'].max()), kept['counts'].astype(float)
-    weight = np.random.default_rng(0).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), DRAWS)
-    weight = np.concatenate([np.ones((1, len(tokens))), weight])
-    loss = dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums'] @ weight.T / (weight @ tokens)))
-    sizes = [n for n in range(1, depth // 2 + 1) if (0, n) in loss]
-    found = []
-    for n in sizes:
-        of = np.stack([loss[l, l + n] for l in range(depth - n + 1)])
-        nearest = int(np.argmin([mean['mean'][l, l + n] for l in range(depth - n + 1)]))
-        found.append(np.stack([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of, 0)])
-                     - of[of[:, 0].argmin()])
-    third = np.mean(found[:sum(n <= depth // 3 for n in sizes)], 0)
-    row = next(o for o in tables('discoveries/measuring') if o[0] == name and len(o) == 5)
-    assert [float(o) for o in row[1:]] == pytest.approx(third[:, 0], abs=.006)
-    if len(patterns) < 2:  # no word about the middle
-        low, high = np.quantile((third[1] - third[0])[1:], [.025, .975])
-        assert low < 0 < high and 'above, and undecided' in first
-    for rule, pattern in zip((3, 1), patterns):
-        d = third[rule] - third[0]
-        half = np.mean(found, 0)[rule, 0] - np.mean(found, 0)[0, 0]
-        assert rule == 3 or d[0] * half < 0, 'the other sign up to half of the layers'
-        d *= np.sign(d[0])
-        near(on_first(pattern), d[0], *np.quantile(d[1:], [.025, .975]), 2)
-
-
-def test_two_ways_of_asking():
-    "Retention by likelihood minus by letter, a mean over four cuts"
-    r = run(QWEN)
-    a, b = (right(r, [('four-ways-similarity', 'similarity' if n else 'none', n, False, 0, t) for n in (0, 2, 3, 4, 6)])
-            for t in ASKED.values())
-    some = draws(np.concatenate([a, b])) - .25
-    def mean(o): return (o[:, 1:5] / o[:, :1] - o[:, 6:] / o[:, 5:6]).mean(1)
-    value = mean(np.concatenate([a, b]).mean(1)[None] - .25)[0]
-    shown = next(text for _, text in outputs('discoveries/letters') if text.startswith('holds: '))
-    near(numbers(shown), value, *np.quantile(mean(some), [.025, .975]), 2)
-    near(on_first('gap averages #'), *(100 * o for o in (value, *np.quantile(mean(some), [.025, .975]))), 0)
-
-
 def test_which_healing_brings_written_answers_back():
-    "The comparisons of experiment M, and the first paragraph of its page"
+    "Experiment M: problems solved by each model, and two differences"
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
-    def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
-    arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
-            'distilled on own answers': 'self-top-2'}
-    right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
-    lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
-    for k, o in right.items():
-        shown = numbers(next(t for t in lines if t.startswith(k + ': ')).partition(': ')[2])
-        p, n, z = o.mean(), len(o), 1.959964  # Wilson's interval
-        middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-        near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
-        assert shown[:2] == [o.sum(), 400] and len(o) == 400
-    pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
-    assert len(pairs) == 5
-    for k, v in pairs:
-        shown, d = numbers(next(t for t in lines if t.startswith(f'{k}, against {v}: '))), right[k] - right[v]
-        shown = [o for o in shown if o != 4] if 'C4' in k + v else shown  # the name of the texts
-        near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-        assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
-    d = right['healed on own answers'] - right['healed on C4']
-    shown = numbers(next(t for t in lines if t.startswith('holds: ')))
-    near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-    assert shown[1] > shown[4] == 5 and shown[3] == 400
-
-    said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
-    claimed = re.search(r'solves (\d+) of 400 .* solves (\d+)\. .*leaves (\d+) .*leaves (\d+),', said).groups()
-    assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
-                                                             'healed on own answers')]
-    healed, whole = items('c4-2', 'c4'), pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet')
-    whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
-    d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
-    near(numbers(re.search(r'C4 loss (.*) below', said)[1]), d.sum() / tokens.sum(),
-         *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
-    plain, taught = items('self-2', 'c4'), items('self-top-2', 'c4')
-    d, tokens = plain['sum'].to_numpy() - taught['sum'].to_numpy(), plain['count'].to_numpy(float)
-    near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),
-         *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
-    near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
-    d = 100 * (right['healed on own answers'] - right['healed on C4'])
-    near(on_first('solves 96, #'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
-    shown = re.search(r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) solved\. .*it solves (\d+), 14', first)
-    claimed = shown.groups()
-    assert [*map(int, claimed)] == [o.sum() for o in (right[k] for k in ('cut, not healed', 'whole', 'healed on C4',
-                                                                        'healed on own answers'))]
+    def items(arm, task): return kept[(kept.arm == arm) & (kept.task == task)]
+    cut, whole, texts, own = (items(o, 'gsm8k:shots=0').right.to_numpy(float)
+                              for o in ('cut-2', 'parent', 'c4-2', 'self-2'))
+    shown = re.search(r'solves (\d+) of (\d+) .*whole: (\d+).*leaving (\d+) solved\. .*it solves (\d+), 14', first)
+    assert [*map(int, shown.groups())] == [cut.sum(), len(cut), whole.sum(), texts.sum(), own.sum()]
+    d = 100 * (own - texts)[None]
+    near(on_first('solves 96, #'), d.mean(), *np.quantile(draws(d), [.025, .975]), 0)
+    healed, before = items('c4-2', 'c4'), pd.read_parquet(root/'results'/'qwen2.5-coder-1.5b'/'items.parquet')
+    before = before.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
+    d, tokens = before.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
+    low, high = np.quantile(draws(d[None], tokens), [.025, .975])
+    near(on_first('brings the loss #'), d.sum() / tokens.sum(), low, high, 2, .1)
