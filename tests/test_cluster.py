@@ -2,6 +2,7 @@
 and no finished row is lost; what cannot work is one clear line. Skipped without Ray."""
 import os, signal, subprocess, sys, time
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 import pandas as pd, psutil, pytest, torch
 from prunebook import load_model
@@ -51,7 +52,7 @@ def loaded(data):
     return load_model(str(data/'model'), dtype='float32', progress=False)
 
 
-def on_ray(data, **kw): return Cluster(load=dict(name=str(data/'model'), dtype='float32'), **kw)
+def on_ray(data): return Cluster(load=dict(name=str(data/'model'), dtype='float32'))
 
 
 def run(data, c, out, **kw): return sweep(*loaded(data), c, out, progress=False, **kw)
@@ -94,7 +95,8 @@ def test_too_large_workers(ray, data):
 
 
 def test_without_ray(monkeypatch, data, tmp_path):
-    monkeypatch.setitem(sys.modules, 'ray', None)
+    def missing(name): raise PackageNotFoundError(name)
+    monkeypatch.setattr('prunebook.core.version', missing)
     with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):
         run(data, config(data), tmp_path/'run', ray=Cluster())
 
@@ -107,7 +109,7 @@ def test_a_model_that_workers_cannot_load_and_a_call_that_kills_its_worker(ray, 
             run(data, config(data), tmp_path/f'{name}-run', ray=Cluster(load=dict(name=str(tmp_path/name))))
         assert '\n' not in str(e.value)
     with pytest.raises(PrunebookError, match='lost with its worker'):
-        next(on_ray(data, retries=0).map(die, [()], *loaded(data), progress=False))
+        next(on_ray(data).map(die, [()], *loaded(data), progress=False))
 
 
 def die(*args): os._exit(1)

@@ -8,14 +8,11 @@ SECONDS = 1.5  # of the processor, beside imports: reading a question set takes 
 
 REFUSED = """
 similarity demo --out {out} --until-certain 40               | 40
-similarity demo --out {out} --until-certain 2 --tolerance -1 | -1
 similarity demo --out {out} --texts {missing}                | missing.jsonl
 similarity demo --out {out} --texts {three} --n-texts 64     | 64
 similarity demo --out {out} --texts {questions} --column words | words
 similarity demo --out {out} --n-texts 0                      | 0
-similarity demo --out {out} --max-length 0                   | 0
 similarity demo --out {out} --max-length 99999               | 99999
-similarity demo --out {out} --batch-tokens 0                 | 0
 similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
@@ -44,7 +41,6 @@ shrink demo {out} --gguf q9                                  | q9
 shrink demo {out} --n-questions 99999                        | 99999
 shrink demo {out} --minutes 0                                | 0
 shrink demo {out} --drop 3 --params 1e8                      | drop=
-shrink demo {out} --dtype int7                               | int7
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
 shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
@@ -65,7 +61,6 @@ heal demo {out} --objective distill                          | --teacher
 heal demo {out} --objective distill --teacher {missing}      | missing.jsonl
 heal demo {out} --prompts {three}                             | --teacher
 heal demo {out} --prompts {three} --teacher demo --column words | words
-heal demo {out} --prompts {missing} --teacher demo           | missing.jsonl
 heal demo {out} --prompts {three} --teacher demo --n-texts 2 | --n-texts
 heal demo {out} --teacher demo                               | --teacher
 heal demo {out} --bits 4 --judge-texts {three}               | --judge-texts
@@ -76,7 +71,6 @@ heal demo {out} --minutes 0                                  | 0
 heal demo {out} --steps 5 --tokens 9000                      | --steps
 heal demo {out} --max-length 99999                           | 99999
 heal demo {out} --bits 8                                     | 8
-heal demo {out} --warmup 99                                  | 99
 heal demo {out} --options x                                  | x
 heal demo {out} --bits 4 --train-bits 16                     | --train-bits
 heal demo {full}                                             | full
@@ -89,27 +83,20 @@ evaluate demo --tasks c4 --judge-texts {missing}             | missing.jsonl
 evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
 evaluate demo --tasks c4 --column words                      | --column
 evaluate demo --tasks c4 --judge-texts {questions} --column words | words
-evaluate demo --n-texts 0                                    | 0
 evaluate demo --max-length 0                                 | 0
-evaluate demo --batch-tokens 0                               | 0
 evaluate demo --parent {missing}                             | missing.jsonl
 evaluate demo {missing}                                      | missing.jsonl
 evaluate demo --save {three}                                 | three.txt
 compare {missing} {folder}                                   | missing.jsonl
 sweep demo --out {out} --ns 40                               | 40
-sweep demo --out {out} --ns 2 --healed-ns 40                 | 40
 sweep demo --out {out} --strategies magic                    | magic
-sweep demo --out {out} --tasks poetry                        | poetry
 sweep demo --out {out} --texts {missing}                     | missing.jsonl
 sweep demo --out {out} --texts {three} --n-calibration 64    | 64
 sweep demo --out {out} --healed-ns 2 --healing-texts {missing} | missing.jsonl
 sweep demo --out {out} --judge-texts {missing}               | missing.jsonl
 sweep demo --out {out} --texts {questions} --column words --n-calibration 3 | words
 sweep demo --out {out} --judge-texts {questions} --column words | words
-sweep demo --out {out} --max-length 0                        | 0
-sweep demo --out {out} --seeds -1                            | -1
 sweep demo --out {out} --recipe {missing}                    | missing.jsonl
-sweep demo --out {out} --config {missing}                    | missing.jsonl
 sweep demo --out {out} --distances {folder}                  | distances
 sweep demo --out {out} --healed-ns 2 --bits 4                | 4
 sweep demo --out {full}                                      | full
@@ -128,7 +115,6 @@ estimate demo --bits 3                                       | 3
 estimate demo --gpu-gb -1                                    | -1
 estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24
-estimate demo --n-texts 0                                    | 0
 assets --fetch poetry                                        | poetry
 verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99

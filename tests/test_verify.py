@@ -90,23 +90,21 @@ def picks(o): return dict(picked=o['answer']) if o['task'] == 'arc_easy' else No
 def lowered(o): return dict(loss=o['loss'] * .98) if o['task'] == 'c4' and o['n'] == 1 else None
 def layers(o): return None
 def other_set(o): return dict(answer=3 - o['answer']) if o['task'] == 'arc_easy' else None
+def nothing(o): return None
 
 
-@pytest.mark.parametrize('lie', [flipped, picks, lowered, layers, other_set])
-def test_a_lie_is_rejected(run, judge, lie):
-    tamper(run, lie)
-    assert judge(run).verdict == 'rejected'
-
-
-@pytest.mark.parametrize('told', [dict(value='0.9'), dict(high='0.99'), dict(baseline='0.1'), dict(majority='0.2'),
-                                  dict(n='5'), dict(fraction_layers='0.9'), dict(metric='per_token')], ids=str)
-def test_a_table_that_says_something_else_than_its_items_is_rejected(run, judge, told):
-    tamper(run, picks if 'metric' in told else lambda o: None, **told)
+@pytest.mark.parametrize('lie, told', [
+    *((lie, {}) for lie in (flipped, picks, lowered, layers, other_set)), (picks, dict(metric='per_token')),
+    *((nothing, {k: v}) for k, v in dict(value='0.9', high='0.99', baseline='0.1', majority='0.2', n='5',
+                                         fraction_layers='0.9').items())])
+def test_a_lie_is_rejected(run, judge, lie, told):
+    "In the items, or in a table that says something else than its items"
+    tamper(run, lie, **told)
     assert judge(run).verdict == 'rejected'
 
 
 def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, capsys, monkeypatch):
-    tamper(run, lambda o: None)
+    tamper(run, nothing)
     found = judge(run)
     assert found.verdict == 'confirmed' and set(found.rows.verdict) == {'confirmed'}, found
     assert found.rows.drawn.eq(found.rows.agreeing).all() and len(found.rows) == 10
@@ -233,10 +231,6 @@ def test_the_rule_keeps_its_promise():
         seen = np.eye(6, dtype=int)[rng.choice(6, (3, 200), p=_HONEST)].cumsum(1)
         rejected += any(is_rejected(seen[:, i]) for i in range(200))
     assert rejected <= 12  # 1 % of 500, and more than three standard deviations
-    assert is_rejected(np.array([[0, 0, 0, 0, 0, 2]])) and not is_rejected(np.array([[99, 1, 0, 0, 0, 0]]))
-    drawn = np.array([[192, 0, 0, 0, 0, 0], [192, 0, 1, 0, 0, 0]])
-    assert [is_confirmed(o, 10**4) for o in drawn] == [True, False]
-    assert not is_confirmed(np.array([63, 0, 0, 0, 0, 1]), 64)  # one document that nothing explains
     assert at_most(150, 0, 10**4) < .02 < at_most(140, 0, 10**4) and at_most(30, 0, 30) == 0
     assert deviation([-3., -8.], [-3., -8.3]) == pytest.approx(.3 / 11.3)
 

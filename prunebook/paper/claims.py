@@ -150,18 +150,17 @@ class Curve(NamedTuple):
         kept, lost = self.places
         return Collapse(kept, lost, (lost - kept) / lost, np.empty((0, 3)))
 
-    def _frame(self, value, low, high, **more):
-        columns = dict(n=self.ns, fraction_layers=self.x) | more | dict(value=value, low=low, high=high)
-        return pd.DataFrame(columns)
-
     def retention(self) -> pd.DataFrame:
         "n, fraction_layers, accuracy, and retention as value, low, high"
-        return self._frame(*retention_band(self.items, self.chance), accuracy=self.values)
+        value, low, high = retention_band(self.items, self.chance)
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value, low=low,
+                                 high=high))
 
     def excess(self) -> pd.DataFrame:
         "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
-        draws = resampled_losses(self.items, self.counts)
-        return self._frame(self.values - self.values[0], *np.quantile(draws - draws[:, :1], [.025, .975], axis=0))
+        draws, value = resampled_losses(self.items, self.counts), self.values - self.values[0]
+        low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 import torch
 import prunebook as pb
-from ..core import PrunebookError, Settings, explained, first_line, instance, number, or_none, progress_bar
-from ..core import refuse, setting, whole
+from ..core import (PrunebookError, Settings, explained, first_line, installed, instance, number, or_none,
+                            progress_bar, refuse, setting)
 from ..model.stack import fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -31,8 +30,6 @@ class Cluster(Settings):
     cpus_per_task: float = setting(1, number(1e-9, float('inf'), 'a number above 0'))
     # GPUs of each worker, or a part of one such as 0.5; 1 if the cluster has GPUs and this is `None`
     gpus_per_task: float | None = setting(None, or_none(number(0, float('inf'), 'a number, 0 or more')))
-    # How often work that was lost with a worker is tried again
-    retries: int = setting(3, whole(0))
     # Arguments of `load_model` with which a worker loads the model; it is sent from this process if `None`
     load: dict[str, Any] | None = setting(None, or_none(instance(dict, 'a dict of arguments of load_model')))
 
@@ -51,7 +48,7 @@ class Cluster(Settings):
                     '(cpus_per_task, gpus_per_task).'),
                    (away or self.load is None and getattr(model, 'is_quantized', False), f'the model is {where} and '
                     'cannot be sent to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.'))
-            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share, max_retries=self.retries)(_call)
+            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share)(_call)
             sent = self.load if self.load is not None else ray.put((model, tokenizer))
             about = fingerprint(model), str(model.dtype), os.getcwd()
             given = [ray.put((function, sent, about))]  # a list: to be fetched once
@@ -59,12 +56,12 @@ class Cluster(Settings):
             try:
                 while waiting:
                     done = ray.wait([*waiting], num_returns=1)[0][0]
-                    yield waiting.pop(done), _answer(ray, done, self.retries)
+                    yield waiting.pop(done), _answer(ray, done)
                     bar.update()
             finally:
                 for o in waiting: ray.cancel(o, force=True)
 
-def _answer(ray, reference, retries):
+def _answer(ray, reference):
     "The answer of a call; its error as one of this process, in one line"
     try: return ray.get(reference)
     except ray.exceptions.RayTaskError as e:
@@ -73,7 +70,7 @@ def _answer(ray, reference, retries):
         said = first_line(cause)
         if not isinstance(cause, PrunebookError): said = f'a worker failed ({type(cause).__name__}: {said}).'
     except ray.exceptions.RayError as e:
-        said = (f'a call was lost with its worker, {retries} restarts included ({first_line(e)}). What was finished is '
+        said = (f'a call was lost with its worker, and so were its restarts ({first_line(e)}). What was finished is '
                 'kept. It may need more memory: try a smaller batch_tokens, or more cpus_per_task.')
     raise PrunebookError(said)
 
@@ -100,8 +97,7 @@ def _loaded(given):
 # %% ../../nbs/reference/paper/cluster.ipynb #34abcf64
 def check_cluster(cluster: Cluster) -> None:
     "Raises `PrunebookError` if Ray is not installed, or nothing answers at the address; connects to nothing"
-    lacking = sys.modules.get('ray', find_spec('ray')) is None
-    refuse((lacking, 'ray is not installed. Run `pip install "prunebook[ray]"`.'))
+    installed('ray', 'ray')
     address = cluster.address or os.environ.get('RAY_ADDRESS')
     if address in (None, '', 'auto', 'local'): return
     host, _, port = address.removeprefix('ray://').rpartition(':')

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/figures.ipynb #d85a1c8c
 from __future__ import annotations
-import io, os, re
+import os, re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
-from ..core import PrunebookError, atomic_write
+from ..core import PrunebookError
 from ..evaluation.losses import LossMap
 from ..evaluation.tasks import task_title
 from .claims import RunFolder, Unmeasured, open_run
@@ -28,8 +27,8 @@ if TYPE_CHECKING: from prunebook import Block, LayerDistances
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'panels', 'name_panel', 'label_ends', 'draw_points',
-           'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'save_figure', 'plot_stack',
-           'plot_curves', 'plot_heatmap', 'plot_scores', 'kept_runs', 'each_measured', 'figure_or_reason', 'by_model']
+           'escape_math', 'short_name', 'percent_axis', 'accuracy_axis', 'logarithmic', 'plot_stack', 'plot_curves',
+           'plot_heatmap', 'plot_scores', 'kept_runs', 'each_measured', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
 STYLE = {
@@ -126,14 +125,6 @@ def logarithmic(ax: Axes) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6)))
     ax.yaxis.set_major_formatter('{x:g}')
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-def save_figure(ax: Axes | Figure, path: str | Path) -> None:
-    "Write PNG, SVG or PDF, always with the same bytes. Raises `PrunebookError` if the file cannot be written"
-    kind, figure = Path(path).suffix[1:].lower(), ax.figure if isinstance(ax, Axes) else ax
-    dates = dict(svg=dict(Date=None), pdf=dict(CreationDate=None))
-    out = io.BytesIO()
-    with figure_style(): figure.savefig(out, format=kind, dpi=160, metadata=dates.get(kind))
-    atomic_write(path, out.getvalue())
 
 # %% ../../nbs/reference/paper/figures.ipynb #1458355b
 def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #59a5cd71
 from __future__ import annotations
-import sys, time
+import io, sys, time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ import prunebook as pb
 from ..core import atomic_write, process, refuse, source_mark, work_folder
 from ..data.texts import named_texts, text_assets
 from ..estimates import Size
+from ..evaluation.tasks import parse_task, ready_tasks
 from ..healing.recipes import QUICK
 from .runs import Run, model_record
 if TYPE_CHECKING:
@@ -133,7 +134,6 @@ def reproduce(
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
-    from prunebook.evaluation.tasks import ready_tasks
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
     refuse((process().world > 1, 'reproduce is one process, and a launcher started several. Start it without: '
             'device_map="auto" spreads the layers over all GPUs, and `prunebook sweep --ray` scores on many machines.'),
@@ -153,7 +153,6 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0002
 def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     "The sweep of a preset for a model of `depth` layers"
-    from prunebook.evaluation.tasks import parse_task
     small = parameters < 1e9  # at chance on the paper's tasks
     tasks = [*(questions or p.tasks or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))]
     each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
@@ -200,7 +199,6 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     arguments are as in `reproduce`"""
     import pandas as pd
     from prunebook.estimates import CARDS, SLOWER, model_size, peak_gb, work
-    from prunebook.evaluation.tasks import parse_task
     size = model if isinstance(model, Size) else model_size(model)
     recipe, rows = pb.HealingConfig.paper(size.name), []
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
@@ -249,11 +247,13 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #2a622357
 def write_distances(dist: LayerDistances, out: Path) -> None:
-    "The distances, the table of the best blocks, and two figures, into the folder `out`"
+    "The distances, the table of the best blocks, and two figures, into the folder `out`, always with the same bytes"
     import matplotlib.pyplot as plt
-    from prunebook.paper.figures import plot_curves, plot_heatmap, save_figure
+    from prunebook.paper.figures import figure_style, plot_curves, plot_heatmap
     dist.save(out)
     atomic_write(out/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
     for name, ax in dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)).items():
-        for kind in ('png', 'svg'): save_figure(ax, out/f'{name}.{kind}')
+        for kind, dates in dict(png=None, svg=dict(Date=None)).items():
+            with figure_style(): ax.figure.savefig(file := io.BytesIO(), format=kind, dpi=160, metadata=dates)
+            atomic_write(out/f'{name}.{kind}', file.getvalue())
         plt.close(ax.figure)

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import (Rule, atomic_write, digest, disk_errors, explained, instance, lock, one_of, public_name,
                             read_json, redact, refuse, whole)
-from ..evaluation.scores import versions
-
+from ..evaluation.scores import LossScore, ParentScore, Score, versions
 if TYPE_CHECKING:
     import pandas as pd, pyarrow as pa
     from transformers import PreTrainedModel
-    from prunebook.evaluation.scores import LossScore, ParentScore, Score
 
 # %% auto #0
 __all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'check_files', 'Run', 'read_run', 'measured_cut',
@@ -127,9 +125,7 @@ def _read_results(path: str | Path) -> 'pd.DataFrame':
     types = {k: 'Int64' if kind == 'int?' else kinds[kind.rstrip('?')] for k, kind in RESULTS.items()}
     floats = {k: 'float64' for k, kind in RESULTS.items() if kind.startswith('float')}  # from text, to the last digit
     with _file_of_run(path, 256):
-        names = pd.read_csv(path, nrows=0).columns
-        if missing := [o for o in types if o not in names]: raise ValueError(f'it has no columns {missing}')
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=['']).astype(floats)
+        table = pd.read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=['']).astype(floats)
         if table[[k for k, kind in RESULTS.items() if not kind.endswith('?')]].isna().any(axis=None):
             raise ValueError('a column that is always filled has empty cells')
         if table.duplicated(KEYS).any(): raise ValueError('it has two rows of the same score')
@@ -145,7 +141,6 @@ def _read_items(path, *version):
     import numpy as np, pyarrow.parquet as pq
     schema = _arrow_schema()
     with pq.ParquetFile(path) as f:
-        if missing := set(schema.names) - set(f.schema_arrow.names): raise ValueError(f'no columns {sorted(missing)}')
         if (rows := f.metadata.num_rows) > 2 * 10**8: raise ValueError(f'it claims {rows:,} rows')
         table = f.read(schema.names).select(schema.names).cast(schema).combine_chunks()
     if not len(table): return {}
@@ -286,7 +281,6 @@ def measured_cut(run: str | Path, layers: Sequence[int], fingerprint: str | None
 def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore | Score:
     """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals.
     Raises `PrunebookError` if the items are missing or do not fit the row"""
-    from prunebook.evaluation.scores import LossScore, ParentScore, Score
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
     parts = _items_by_key(path) if path.exists() else {}
     refuse((key not in parts, f'{path} has no items of {key}, so this score can be compared only by its interval.'))

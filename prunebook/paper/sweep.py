@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from ..core import (Rule, Settings, discard, instance, keep_apart, new_folder, number, or_none, public_name,
-                            refuse, setting, whole)
+from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, new_folder, number, or_none,
+                            public_name, refuse, setting, whole)
 from ..data.texts import named_texts, tokenize
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, parse_task, ready_tasks
@@ -128,10 +128,9 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     was, now = counted(was), counted(now)
     return [k for k in now if k not in ('batch_tokens', 'memory') and was.get(k) != now[k]]
 
-def kept_config(folder: str | Path, name: str | None = None) -> SweepConfig:
-    "The settings of a sweep (the only one, if not named) as its run records them. Raises `PrunebookError` without one"
+def kept_config(folder: str | Path, name: str) -> SweepConfig:
+    "The settings of a sweep as its run records them. Raises `PrunebookError` if there is none of this name"
     sweeps = read_record(folder)['sweeps']
-    if name is None and len(sweeps) == 1: name = next(iter(sweeps))
     refuse((name not in sweeps, f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.'))
     known = {k: v for k, v in sweeps[name]['config'].items() if k != 'data_dir'}  # a field of kept runs, always empty
     return SweepConfig.of(known, f'{folder}, sweep {name}')
@@ -290,17 +289,8 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         yield rows, [score], None
 
 # %% ../../nbs/reference/paper/sweep.ipynb #98167b69
-def _made_here(run, name, model, tokenizer, config, units, progress):
-    "What `_score_unit` yields, unit by unit; each part is stored before the next is made"
-    for rows in units:
-        adapter = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
-        sums = run.folder/'work'/name/f'{re.sub(r"[^A-Za-z0-9_.-]", "_", public_name(rows[0].task))}.partial'
-        sums.parent.mkdir(parents=True, exist_ok=True)
-        yield from _score_unit(config, model, tokenizer, rows, adapter, sums, progress)
-        sums.unlink(missing_ok=True)
-
 def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
-    "As `_made_here`, in the order in which workers are ready"
+    "What `_score_unit` yields, in the order in which workers are ready"
     depth, calls = len(pb.LayerStack(model)), []
     for rows in reversed(units):  # what takes longest first
         order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
@@ -334,9 +324,16 @@ def _unit_on_worker(config, tasks, methods, objectives, model, tokenizer, rows):
 def _score_units(run, name, model, tokenizer, config, units, progress=True, ray=None):
     "Make the missing rows of a sweep that was started, and store each as soon as it is there; returns all of the sweep"
     def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)
+    def made_here():
+        for rows in units:
+            adapter = run.folder/'adapters'/f'{name}-{rows[0].cut.key}'
+            sums = run.folder/'work'/name/f'{file_name(public_name(rows[0].task))}.partial'
+            sums.parent.mkdir(parents=True, exist_ok=True)
+            yield from _score_unit(config, model, tokenizer, rows, adapter, sums, progress)
+            sums.unlink(missing_ok=True)
     units = [todo for rows in units if (todo := [row for row in rows if not run.has(*key(row))])]
-    made = _made_here if ray is None else partial(_made_on, ray)
-    for rows, scores, healing in made(run, name, model, tokenizer, config, units, progress):
+    made = _made_on(ray, run, name, model, tokenizer, config, units, progress) if ray else made_here()
+    for rows, scores, healing in made:
         if healing:
             run.note(name, healing=run.record['sweeps'][name]['healing'] | {rows[0].cut.key: healing})
         run.add_all([(key(row), score, row.cut.layers) for row, score in zip(rows, scores)])

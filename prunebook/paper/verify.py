@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import prunebook as pb
-from ..core import PrunebookError, atomic_write, digest, first_line, read_json, refuse
+from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, progress_bar, read_json, refuse
 from ..data.texts import tokenize
 from ..evaluation.choices import SCORINGS
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
-from ..model.assets import cache_dir
 from ..model.stack import fingerprint
 from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
                                   read_run)
 from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
-from tqdm.auto import tqdm
 if TYPE_CHECKING: from prunebook import SweepConfig, Task
 
 # %% auto #0
@@ -286,7 +284,7 @@ def verify(
     def rejected(): return bool(false) or is_rejected(np.array(list(counts.values())))
     for o in strata: count(o, [])  # what is in the cache
     end = (begun := time.perf_counter()) + 60 * minutes
-    with tqdm(total=round(60 * minutes), unit='s', desc=f'{folder.name}, at most', disable=not progress) as bar:
+    with progress_bar(progress, f'{folder.name}, at most', total=round(60 * minutes), unit='s') as bar:
         for group, at in _turns(strata, lambda o: all(map(sure, o.scores))):
             if time.perf_counter() > end or rejected(): break
             for o, numbers in zip(group, _rescored(model, tokenizer, group, at)): count(o, numbers)
@@ -322,7 +320,7 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
 def verify_card(
     folder: str | Path,        # A pruned checkpoint
     run: str | Path,           # The run that its card names
-    minutes: float = 10, seed: int | None = None, progress: bool = True  # As in `verify`
+    minutes: float = 10, progress: bool = True  # As in `verify`
 ) -> Verification:
     "Are the numbers on a checkpoint's card confirmed? Raises `PrunebookError` if it has none"
     record = read_json(Path(folder)/'config.json').get('prunebook') or {}
@@ -341,7 +339,7 @@ def verify_card(
         same = fingerprint(small) == fingerprint(pruned)
     del pruned
     if not same: return without_draw('rejected', "the weights are not those of the run's model without these layers")
-    return verify(run, minutes, seed, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
+    return verify(run, minutes, row=['unhealed', ' '.join(map(str, layers))], model=model, tokenizer=tokenizer,
                   progress=progress)
 
 # %% ../../nbs/paper/trust.ipynb #verruns1
