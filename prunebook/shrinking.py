@@ -20,9 +20,8 @@ from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, own_type
 from .model.stack import show_layers
-from .pruning.budget import NotAllowed, as_budget
+from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
-from .serving.rules import check_stacks
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -226,20 +225,15 @@ def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
 
 def _check_cut(model, size, drop, limits, serve, gguf, load):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
-    if serve: check_stacks(serve)
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
     about = {k: load[k] for k in ('revision', 'token', 'trust_remote_code') if load.get(k)}
     allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
-    if not limits:
-        n = layers_to_drop('25%' if drop is None else drop, size.depth)
-        pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0)  # is there a cut at all?
-        return n, {}
-    refuse((drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
-    as_budget(**limits)
-    budget = limits | dict(sizes=layer_sizes(model, load.get('revision')))
-    pb.choose_layers('keep_last', allowed=allowed, k=0, **budget)  # is there one?
-    return None, budget
+    refuse((limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
+    n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
+    budget = limits | dict(sizes=layer_sizes(model, load.get('revision'))) if limits else {}
+    pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
+    return n, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, tok, window):
