@@ -9,6 +9,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.similarity.distances import LayerDistances
+from support.kills import tree
 from support.tiny import letter_tokenizer, save, tiny, write_rows
 
 
@@ -74,9 +75,6 @@ def test_stdout_on_a_full_device():
 
 # Sources stay, and nothing is overwritten
 
-def snapshot(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
-
-
 @pytest.mark.parametrize('args', [
     ('sweep', 'M', '--out', 'M', '--texts', 'T'), ('evaluate', 'M', '--save', 'M', '--tasks', 'Q'),
     ('similarity', 'M', '--out', 'M', '--texts', 'T', '--force'), ('prune', 'M', 'M', '--drop', '1', '--force'),
@@ -85,10 +83,10 @@ def snapshot(folder): return {p.relative_to(folder): p.read_bytes() for p in sor
 def test_a_source_is_never_written(args, own, tmp_path, capsys):
     for name in ('m', 'm.unfinished'): shutil.copytree(own/'model', tmp_path/name)
     if 'M.unfinished' in args: shutil.rmtree(tmp_path/'m')
-    before = snapshot(tmp_path)
+    before = tree(tmp_path)
     place = {'M': tmp_path/'m', 'M.unfinished': tmp_path/'m.unfinished', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
     refused(capsys, *(place.get(a, a) for a in args), '--no-progress')
-    assert snapshot(tmp_path) == before
+    assert tree(tmp_path) == before
 
 
 # Your own model, texts and questions
