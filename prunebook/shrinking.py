@@ -252,16 +252,15 @@ def _once(file, make):
 # %% ../nbs/reference/shrinking.ipynb #shr00x2c
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    losses = {k: pb.text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
-    scores = {k: pb.evaluate(m, tok, tasks, n_questions, max_length=min(512, _window(m)), progress=progress)
+    run = dict(max_length=min(512, _window(models['parent'])), progress=progress)
+    scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | pb.evaluate(m, tok, tasks, n_questions, **run)
               for k, m in models.items()}
     rows = []
-    by_task = {o: {k: s[o] for k, s in scores.items()} for o in scores['parent']}
-    for name, found in (dict(loss=losses) | by_task).items():
-        change = pb.compare(found['parent'], found['healed'])
-        rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
-                         low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None),
-                         parent_low=found['parent'].low))
+    for name, parent in scores['parent'].items():
+        change = pb.compare(parent, scores['healed'][name])
+        rows.append(dict(measure=name, **{k: o[name].value for k, o in scores.items()}, change=change.difference,
+                         low=change.low, high=change.high, chance=getattr(parent, 'chance', None),
+                         parent_low=parent.low))
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
         model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
