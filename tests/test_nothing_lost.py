@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from prunebook import core
 from prunebook.core import PrunebookError, atomic_write, new_folder, work_folder
-from support.kills import beside, forked, tree, unsynced
+from support.kills import beside, forked, put, tree, unsynced
 
 @pytest.fixture
 def memory(tmp_path):
@@ -22,11 +22,6 @@ ASKED = dict(steps=3)
 # as asked for, so that it could pass for unfinished work
 OLD = {'asked.json': b'{"steps": 3}', 'old/part': b'old', 'old-only': b'old'}
 NEW = {'a': b'new', 'deep/b': b'new', 'c.json': b'new'}
-
-def put(folder, files):
-    for name, data in files.items():
-        (Path(folder)/name).parent.mkdir(parents=True, exist_ok=True)
-        (Path(folder)/name).write_bytes(data)
 
 def work(folder):
     "Write `NEW`, and go on from its first file if that is there"
