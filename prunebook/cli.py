@@ -37,8 +37,7 @@ def command(
 def _comments(owner):
     "The comments of a function's parameters or a dataclass's fields by name, beside them or above them"
     from fastcore.docments import docments
-    parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
-    return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
+    return {k: ' '.join(v.split()) for k, v in docments(owner).items() if v}
 
 _REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.recipes', TASKS='evaluation.tasks',
                    STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf',
@@ -79,7 +78,8 @@ def _options(run: Callable) -> dict[str, _Option]:
         if group := _group(kind):
             own, ours = _comments(group), group.__module__ == __name__
             for f in fields(group):
-                name, usual = (f.name, f.default) if ours else (_RENAMED.get(f.name, f.name), None)
+                name = f.name if ours else _RENAMED.get(f.name, f.name)
+                usual = getattr(p.default, f.name, f.default) if ours else None  # as in `source: _Source = …`
                 if name: found[name] = _Option(f'{p.name}.{f.name}', str(f.type), usual, own[f.name], usual is MISSING)
         elif p.kind == p.VAR_KEYWORD and getattr(run, 'like', ''):
             for name, o in _options(resolve_name(f'prunebook.{run.like}')).items():
@@ -90,16 +90,14 @@ def _options(run: Callable) -> dict[str, _Option]:
 
 def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
     "The result of a command with the arguments of a command line"
-    given, parameters = {}, inspect.signature(run).parameters.values()
-    groups = {p.name: kind for p in parameters if (kind := _group(p.annotation))}
-    own: dict[str, dict] = {k: {} for k in groups}
+    given, parameters = {}, inspect.signature(run).parameters
     for name, o in _options(run).items():
         group, _, field = o.to.rpartition('.')
-        value = getattr(args, name)
-        if not group: given[field] = value
-        elif value is not None: own[group][field] = value
-    for k, kind in groups.items(): given[k] = kind(**own[k]) if kind.__module__ == __name__ else own[k]
-    if run.like or any(p.name == 'progress' for p in parameters): given['progress'] = args.progress
+        own, value = given.setdefault(group, {}) if group else given, getattr(args, name)
+        if not group or value is not None: own[field] = value
+    for k, p in parameters.items():
+        if (kind := _group(p.annotation)) and kind.__module__ == __name__: given[k] = kind(**given[k])
+    if run.like or 'progress' in parameters: given['progress'] = args.progress
     return run(**given)
 
 _TYPES = dict(dict=json.loads, str=str, int=int, float=float)  # by a word of the annotation; the first counts
@@ -114,7 +112,7 @@ class _Numbers(argparse.Action):
 @dataclass
 class _Source:
     "The model of a command, and how it is loaded"
-    model: str                  # MODELS, a hub id, a folder or a .gguf file
+    model: str                  # MODELS, a hub id, a folder, or a .gguf file, which `prunebook prune` does not read
     dtype: str = 'auto'         # type of the weights: auto (mostly the checkpoint's own), bfloat16, float16 or float32
     bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     device_map: str = 'auto'    # where the layers go, as in accelerate
@@ -142,11 +140,6 @@ class _Source:
     def load(self, progress: bool) -> tuple:
         "Model and tokenizer"
         return pb.load_model(self.model, **self.how, progress=progress)
-
-@dataclass
-class _Checkpoint(_Source):
-    "A model whose files are read"
-    model: str                  # MODELS, a hub id, or a folder with config.json and safetensors
 
 @dataclass
 class _Texts:
@@ -211,7 +204,7 @@ def _distances_of(place, model, folder):
 
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
-    source: _Checkpoint,
+    source: _Source,
     out: str,                      # folder for the pruned checkpoint
     texts: _Texts, lengths: _Lengths, *,
     drop: str | None = None,       # layers, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
@@ -359,7 +352,7 @@ def _heal(
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = recipe_within(config, source.model, None if begun else minutes, tokens, source.dtype, source.bits,
                            source.revision)
-    config.check_teacher(teacher)
+    config.check_teacher(teacher)  # before texts are fetched
     refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
             'Add --objective distill, or --prompts FILE.'))
     docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
@@ -491,13 +484,8 @@ def _sweep(
     return dict(out=out, rows=table[columns].to_dict('records')) | kept
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
-@dataclass
-class _Demo(_Source):
-    "The demo model, unless another is named"
-    model: str = 'demo'
-
 @command('prunebook reproduce --preset quick', like='paper.reproduce:reproduce')
-def _reproduce(source: _Demo, **given):
+def _reproduce(source: _Source = _Source('demo'), **given):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     from prunebook.paper.reproduce import PRESETS
     if preset := PRESETS.get(given['preset']): source.check('heal', recipe=preset.healing)

@@ -224,8 +224,7 @@ def or_none(rule: Rule) -> Rule:
 
 def setting(default: Any = MISSING, rule: Rule | None = None, factory: Any = MISSING) -> Any:
     "A dataclass field with a rule; `factory` makes the default, as in `dataclasses.field`"
-    made = dict(default=default) if factory is MISSING else dict(default_factory=factory)
-    return field(**made, metadata=dict(rule=rule))
+    return field(default=default, default_factory=factory, metadata=dict(rule=rule))
 
 class Settings:
     "Base of the configurations: checks itself, saves and loads as JSON"
@@ -345,12 +344,10 @@ def existing_folder(folder: str | Path) -> Path:
 # %% ../nbs/reference/core.ipynb #628752d0
 def _beside(out, kind): return out.with_name(f'.{out.name}.prunebook-{kind}')
 
-def discard(folder: str | Path, out: str | Path | None = None) -> None:
-    """Delete a folder or file that belongs to the place `out`, its own if `None`. Nobody finds half of it: the next run
-    on `out` ends a deletion that was killed"""
-    folder = Path(os.path.abspath(folder))
-    gone = _beside(Path(os.path.abspath(out or folder)), f'new-{secrets.token_hex(4)}')
-    folder.rename(gone)
+def discard(folder: Path, out: str | Path) -> None:
+    """Delete a folder or file that belongs to the place `out`. Nobody finds half of it: the next run on `out` ends a
+    deletion that was killed"""
+    gone = folder.rename(_beside(Path(os.path.abspath(out)), f'new-{secrets.token_hex(4)}'))
     _delete(gone)
 
 def _delete(path):

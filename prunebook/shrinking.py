@@ -20,9 +20,8 @@ from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, own_type
 from .model.stack import show_layers
-from .pruning.budget import NotAllowed, as_budget
+from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
-from .serving.rules import check_stacks
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -226,20 +225,15 @@ def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
 
 def _check_cut(model, size, drop, limits, serve, gguf, load):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
-    if serve: check_stacks(serve)
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
     about = {k: load[k] for k in ('revision', 'token', 'trust_remote_code') if load.get(k)}
     allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
-    if not limits:
-        n = layers_to_drop('25%' if drop is None else drop, size.depth)
-        pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0)  # is there a cut at all?
-        return n, {}
-    refuse((drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
-    as_budget(**limits)
-    budget = limits | dict(sizes=layer_sizes(model, load.get('revision')))
-    pb.choose_layers('keep_last', allowed=allowed, k=0, **budget)  # is there one?
-    return None, budget
+    refuse((limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
+    n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
+    budget = limits | dict(sizes=layer_sizes(model, load.get('revision'))) if limits else {}
+    pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
+    return n, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, tok, window):
@@ -258,16 +252,15 @@ def _once(file, make):
 # %% ../nbs/reference/shrinking.ipynb #shr00x2c
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    losses = {k: pb.text_loss(m, tok, judge, min(512, _window(m)), progress=progress) for k, m in models.items()}
-    scores = {k: pb.evaluate(m, tok, tasks, n_questions, max_length=min(512, _window(m)), progress=progress)
+    run = dict(max_length=min(512, _window(models['parent'])), progress=progress)
+    scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | pb.evaluate(m, tok, tasks, n_questions, **run)
               for k, m in models.items()}
     rows = []
-    by_task = {o: {k: s[o] for k, s in scores.items()} for o in scores['parent']}
-    for name, found in (dict(loss=losses) | by_task).items():
-        change = pb.compare(found['parent'], found['healed'])
-        rows.append(dict(measure=name, **{k: o.value for k, o in found.items()}, change=change.difference,
-                         low=change.low, high=change.high, chance=getattr(found['parent'], 'chance', None),
-                         parent_low=found['parent'].low))
+    for name, parent in scores['parent'].items():
+        change = pb.compare(parent, scores['healed'][name])
+        rows.append(dict(measure=name, **{k: o[name].value for k, o in scores.items()}, change=change.difference,
+                         low=change.low, high=change.high, chance=getattr(parent, 'chance', None),
+                         parent_low=parent.low))
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
         model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)

@@ -9,6 +9,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.similarity.distances import LayerDistances
+from support.kills import tree
 from support.tiny import letter_tokenizer, save, tiny, write_rows
 
 
@@ -25,6 +26,17 @@ def refused(capsys, *args, says=''):
     out, err = capsys.readouterr()
     assert code == 2 and out == ''
     assert err.count('\n') == 1 and err.startswith('prunebook') and says in err, err
+
+
+@pytest.fixture
+def ok(capsys):
+    "The result of a command that ends with an exit code"
+    def result(*args, code=0):
+        ended = main([*map(str, args), '--no-progress', '--json'])
+        out, err = capsys.readouterr()
+        assert ended == code, err
+        return json.loads(out)
+    return result
 
 
 # A model that is not there
@@ -74,9 +86,6 @@ def test_stdout_on_a_full_device():
 
 # Sources stay, and nothing is overwritten
 
-def snapshot(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
-
-
 @pytest.mark.parametrize('args', [
     ('sweep', 'M', '--out', 'M', '--texts', 'T'), ('evaluate', 'M', '--save', 'M', '--tasks', 'Q'),
     ('similarity', 'M', '--out', 'M', '--texts', 'T', '--force'), ('prune', 'M', 'M', '--drop', '1', '--force'),
@@ -85,25 +94,19 @@ def snapshot(folder): return {p.relative_to(folder): p.read_bytes() for p in sor
 def test_a_source_is_never_written(args, own, tmp_path, capsys):
     for name in ('m', 'm.unfinished'): shutil.copytree(own/'model', tmp_path/name)
     if 'M.unfinished' in args: shutil.rmtree(tmp_path/'m')
-    before = snapshot(tmp_path)
+    before = tree(tmp_path)
     place = {'M': tmp_path/'m', 'M.unfinished': tmp_path/'m.unfinished', 'T': own/'texts.txt', 'Q': own/'mine.jsonl'}
     refused(capsys, *(place.get(a, a) for a in args), '--no-progress')
-    assert snapshot(tmp_path) == before
+    assert tree(tmp_path) == before
 
 
 # Your own model, texts and questions
 
-def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
+def test_own_data_alone_by_every_command(own, tmp_path, ok, monkeypatch):
     "Nothing of the demo is fetched: the cache stays empty from the first command to the last"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
     monkeypatch.chdir(tmp_path)
-    model, calibration, judge, mine = (str(own/o) for o in ('model', 'texts.txt', 'judge.txt', 'mine.jsonl'))
-
-    def ok(*args):
-        code = main([*args, '--no-progress', '--json'])
-        out, err = capsys.readouterr()
-        assert code == 0, err
-        return json.loads(out)
+    model, calibration, judge, mine = (own/o for o in ('model', 'texts.txt', 'judge.txt', 'mine.jsonl'))
     found = ok('similarity', model, '--texts', calibration, '--max-length', '64', '--out', 'd')
     pruned = ok('prune', model, 'p', '--n', '2', '--distances', 'd')
     assert pruned['dropped'] == list(range(found['best_blocks'][1]['start'], found['best_blocks'][1]['stop']))
@@ -130,12 +133,11 @@ def test_own_data_alone_by_every_command(own, tmp_path, capsys, monkeypatch):
     assert str(own) not in (tmp_path/'w'/'run.json').read_text()
 
 
-def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, capsys):
+def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, ok):
     words = ['shrink', own/'model', tmp_path/'out', '--drop', '1', '--data', own/'texts.txt', '--tasks',
-             own/'mine.jsonl', '--n-questions', '6', '--tokens', '9', '--max-added-loss', '-10', '--json']
+             own/'mine.jsonl', '--n-questions', '6', '--tokens', '9', '--max-added-loss', '-10']
     for _ in range(2):  # the second replaces the first
-        assert main([*map(str, words), '--no-progress']) == 5
-        found = json.loads(capsys.readouterr().out)
+        found = ok(*words, code=5)
         assert 'nats' in found['rejected'] and found['out'] == str(tmp_path/'out.rejected')
         assert [p.name for p in tmp_path.iterdir()] == ['out.rejected'] and not check_checkpoint(found['out'])
 
@@ -217,14 +219,14 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, capsys):
+def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, capsys, ok):
     "The machine may be faster when an interrupted healing goes on"
     took = iter([1., .1])
     estimated = lambda *a, **kw: pd.DataFrame(dict(command=['heal'], minutes=[next(took)]))
     monkeypatch.setattr('prunebook.estimates.estimate', estimated)
     recipe, size = tmp_path/'small.json', ['--minutes', 3, '--n-judge', 0]
     HealingConfig(steps=4, batch_size=2, max_length=16, rank=2, bits=32).save(recipe)
-    args = ['heal', own/'pruned', tmp_path/'h', '--texts', own/'texts.txt', '--config', recipe, *size, '--json']
+    args = ['heal', own/'pruned', tmp_path/'h', '--texts', own/'texts.txt', '--config', recipe, *size]
     def stop(*a, folder, **kw):
         (folder/'checkpoints').mkdir()
         raise KeyboardInterrupt
@@ -234,8 +236,7 @@ def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, c
     capsys.readouterr()
     for other in (['--minutes', 5], ['--rank', 3]):
         refused(capsys, *args, *other, '--no-progress', '--resume', says=f"'{other[0][2:]}': ")
-    assert main([*map(str, args), '--no-progress', '--resume']) == 0
-    assert json.loads(capsys.readouterr().out)['steps'] == 4 * 3
+    assert ok(*args, '--resume')['steps'] == 4 * 3
 
 
 def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_path, monkeypatch, capsys):
@@ -249,22 +250,19 @@ def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_pa
     refused(capsys, *shrink, '--data', 'allenai/c4', says='allenai/c4 train 10000')
 
 
-def test_a_revision_is_that_of_the_first_model(own, monkeypatch, capsys):
+def test_a_revision_is_that_of_the_first_model(own, monkeypatch, ok):
     seen = []
     def loaded(name, revision=None, load=pb.load_model, **how):
         seen.append(revision)
         return load(name, **how)
     monkeypatch.setattr('prunebook.load_model', loaded)
-    args = 'evaluate', own/'model', own/'pruned', '--tasks', own/'mine.jsonl', '--revision', 'one', '--no-progress'
-    assert main([*map(str, args)]) == 0 and seen == ['one', None]
+    ok('evaluate', own/'model', own/'pruned', '--tasks', own/'mine.jsonl', '--revision', 'one')
+    assert seen == ['one', None]
 
 
-def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp_path, capsys):
+def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp_path, ok):
     kept, texts = tmp_path/'kept', ['--tasks', 'c4', '--judge-texts', own/'judge.txt']
-    def ok(*words):
-        assert main([*map(str, words), '--json']) == 0
-        return json.loads(capsys.readouterr().out)
-    found = ok('evaluate', own/'model', own/'pruned', *texts, '--save', kept, '--no-progress')
+    found = ok('evaluate', own/'model', own/'pruned', *texts, '--save', kept)
     (before,), (after,), (change,) = (found[k] for k in ('first', 'second', 'differences'))
     assert change['difference'] == pytest.approx(after['value'] - before['value']) != 0
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'])
@@ -272,13 +270,12 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
 
-def test_distances_of_another_model_are_told(own, tmp_path, caplog):
+def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
     for name in ('model', 'other'): shutil.copytree(own/'model', tmp_path/name)
     save(tmp_path/'other', tiny(layers=6, max_position_embeddings=1024, seed=1), letter_tokenizer())
-    ok = lambda *args: main([*map(str, args), '--no-progress']) == 0
-    assert ok('similarity', tmp_path/'model', '--texts', own/'texts.txt', '--max-length', 32, '--out', tmp_path/'d')
+    ok('similarity', tmp_path/'model', '--texts', own/'texts.txt', '--max-length', 32, '--out', tmp_path/'d')
     shutil.copytree(tmp_path/'model', tmp_path/'same')
     for name in ('model', 'same', 'other'):
         caplog.clear()
-        assert ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
+        ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
         assert ('other weights' in caplog.text) == (name == 'other')

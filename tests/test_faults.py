@@ -13,7 +13,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.similarity.distances import LayerDistances
 from prunebook.paper.sweep import SweepConfig
 from support import kills
-from support.kills import beside, tree, unsynced
+from support.kills import beside, put, tree, unsynced
 from support.tiny import save, texts, tiny, words
 
 pytestmark = pytest.mark.thorough
@@ -122,11 +122,6 @@ def share(request):
 
 OLD = {'old/part': b'old', 'model.safetensors': b'old', 'results.csv': b'old'}
 
-def fill(out):
-    for name, data in OLD.items():
-        (out/name).parent.mkdir(parents=True, exist_ok=True)
-        (out/name).write_bytes(data)
-
 def one_line(command, said):
     assert 'Traceback' not in said, said
     last = said.strip().splitlines()[-1]
@@ -164,7 +159,7 @@ def test_stopped(command, fault, sign, code, stage, right, share, tmp_path):
     for k in share(range(len(good.events)), few, 40 if few == 3 else 20):
         out = tmp_path/str(k)/'out'
         out.parent.mkdir()
-        if command in FOLDERS and k % 2: fill(out)
+        if command in FOLDERS and k % 2: put(out, OLD)
         was = tree(out)
         done = kills.command(arguments(command, stage, out), out.parent, out.with_name('log'), at=k, sign=sign)
         why = f'{fault}, number {k}: {good.events[k]}'
@@ -195,7 +190,7 @@ def test_stopped_at_any_time(command, stage, right, tmp_path):
 @pytest.mark.parametrize('command', FOLDERS)
 def test_synced_before_it_counts(command, stage, tmp_path):
     out = tmp_path/'out'
-    fill(out)
+    put(out, OLD)
     done = kills.command(arguments(command, stage, out), tmp_path, tmp_path/'log')
     assert done.code == 0, done.said
     assert unsynced(done.events, out) == []

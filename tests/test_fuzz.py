@@ -14,6 +14,7 @@ from prunebook.paper.sweep import SweepConfig
 from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, _read_header, read_tensors
 from prunebook.pruning.strategies import Plan, as_plan
 from prunebook.similarity.distances import LayerDistances
+from support.kills import put, tree
 from support.readers import edits, fuzz, near, numbers, spoil, values
 
 # checkpoints
@@ -34,8 +35,7 @@ whole = {f: shard(names) for f, names in held.items()} | {
 
 def prune(root, files):
     "A sound result or none, and the source as it was"
-    (root/'src').mkdir()
-    for name, data in files.items(): (root/'src'/name).write_bytes(data)
+    put(root/'src', files)
     check_checkpoint(root/'src', run=False)
     try:
         prune_checkpoint(root/'src', root/'out', '1', progress=False)
@@ -45,7 +45,7 @@ def prune(root, files):
         raise
     finally:
         assert sorted(p.name for p in root.iterdir() if p.name != 'out') == ['src']
-        assert all((root/'src'/name).read_bytes() == data for name, data in files.items())
+        assert tree(root/'src') == files
 
 @fuzz(150, name=st.sampled_from(sorted(whole)), changes=edits)
 def test_bytes_of_a_checkpoint(root, name, changes): prune(root, whole | {name: spoil(whole[name], changes)})

@@ -20,7 +20,6 @@ similarity nobody/nothing --out {out}                        | nobody/nothing
 fly demo {out}                                               | fly
 prune demo                                                   | OUT
 prune demo {out} --n 40                                      | 40
-prune demo {out} --n 40 --in-memory                          | 40
 prune demo {out}                                             | --drop
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
 prune demo {out} --params 1e9x                               | 1e9x
@@ -44,7 +43,6 @@ shrink demo {out} --drop 3 --params 1e8                      | drop=
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
 shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
-shrink demo {full} --drop 2                                  | full
 shrink demo {full} --dry-run                                 | full
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
@@ -54,7 +52,6 @@ export demo {out}.gguf --type q1                             | q1
 export demo {out}.bin                                        | out.bin
 export demo {folder}/no/x.gguf                               | no
 heal demo {out} --texts {missing}                            | missing.jsonl
-heal demo {out} --texts {three} --n-texts 64                 | 64
 heal demo {out} --judge-texts {missing}                      | missing.jsonl
 heal demo {out} --n-judge -1                                 | -1
 heal demo {out} --objective distill                          | --teacher
@@ -79,7 +76,6 @@ evaluate demo --tasks {questions} --n-questions 64           | 64
 evaluate demo --tasks {questions}:shots=9                    | shots=9
 evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
-evaluate demo --tasks c4 --judge-texts {missing}             | missing.jsonl
 evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
 evaluate demo --tasks c4 --column words                      | --column
 evaluate demo --tasks c4 --judge-texts {questions} --column words | words
@@ -91,9 +87,9 @@ compare {missing} {folder}                                   | missing.jsonl
 sweep demo --out {out} --ns 40                               | 40
 sweep demo --out {out} --strategies magic                    | magic
 sweep demo --out {out} --texts {missing}                     | missing.jsonl
+sweep demo --out {out} --tasks poetry                        | poetry
 sweep demo --out {out} --texts {three} --n-calibration 64    | 64
 sweep demo --out {out} --healed-ns 2 --healing-texts {missing} | missing.jsonl
-sweep demo --out {out} --judge-texts {missing}               | missing.jsonl
 sweep demo --out {out} --texts {questions} --column words --n-calibration 3 | words
 sweep demo --out {out} --judge-texts {questions} --column words | words
 sweep demo --out {out} --recipe {missing}                    | missing.jsonl

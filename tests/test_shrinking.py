@@ -28,16 +28,22 @@ def given(own, tmp_path):
 HEAL = 'prunebook.healing.healing.heal'
 
 
+def stop(*args, **kw): raise KeyboardInterrupt
+
+
+def interrupted(given, monkeypatch, at=HEAL, how=stop):
+    with monkeypatch.context() as m:
+        m.setattr(at, how)
+        with pytest.raises(KeyboardInterrupt): shrink(**given)
+
+
 @pytest.mark.parametrize('step', [HEAL, 'prunebook.shrinking._report'])
 def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
     took = iter([1., 1., .5, .5])  # the estimate differs from start to start
     given |= dict(minutes=6)
     estimated = lambda *a, **kw: pd.DataFrame(dict(command=['heal'], minutes=[next(took)]))
     monkeypatch.setattr('prunebook.estimates.estimate', estimated)
-    def stop(*a, **kw): raise KeyboardInterrupt
-    with monkeypatch.context() as m:
-        m.setattr(step, stop)
-        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    interrupted(given, monkeypatch, step)
     assert not (tmp_path/'out').exists() and (tmp_path/'out.unfinished').exists()
     with monkeypatch.context() as m:
         m.setattr(shrinking, 'candidate_cuts', stop)  # the cuts are known
@@ -51,36 +57,24 @@ def test_goes_on_where_it_stopped(given, tmp_path, monkeypatch, step):
 def test_goes_on_from_the_very_end(given, monkeypatch, at):
     "Stopped as the folder is put in its place, or as half of the healing in it is deleted"
     real = resolve_name(at.replace('._', ':_').replace('.rm', ':rm'))
-    def stop(folder, *rest, **kw):
-        if rest and rest[0].name == 'out': raise KeyboardInterrupt
+    def how(folder, *rest, **kw):
+        if rest and rest[0].name == 'out': stop()
         if not rest and (Path(folder)/'adapter').is_dir():
             (Path(folder)/'asked.json').unlink(missing_ok=True)
-            raise KeyboardInterrupt
+            stop()
         return real(folder, *rest, **kw)
-    with monkeypatch.context() as m:
-        m.setattr(at, stop)
-        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    interrupted(given, monkeypatch, at, how)
     assert not shrink(**given).problems
 
 
-def test_other_texts_under_the_same_name_do_not_go_on(given, tmp_path, monkeypatch):
-    def stop(*a, **kw): raise KeyboardInterrupt
+def test_other_texts_or_another_model_of_the_same_name_do_not_go_on(given, own, tmp_path, monkeypatch):
     given['data'] = str(shutil.copy(given['data'], tmp_path/'my.txt'))
-    with monkeypatch.context() as m:
-        m.setattr(HEAL, stop)
-        with pytest.raises(KeyboardInterrupt): shrink(**given)
+    interrupted(given, monkeypatch)
+    another = given | dict(model=str(shutil.copytree(own/'model', tmp_path/'model')))
+    with pytest.raises(PrunebookError, match='model [0-9a-f]{8}. then'): shrink(**another)
     (tmp_path/'my.txt').write_text('\n'.join(texts(60, seed=2)))
     with pytest.raises(PrunebookError, match='texts') as e: shrink(**given)
     assert '--force' in str(e.value) and '--resume' not in str(e.value)
-
-
-def test_another_model_of_the_same_name_does_not_go_on(given, own, tmp_path, monkeypatch):
-    def stop(*a, **kw): raise KeyboardInterrupt
-    with monkeypatch.context() as m:
-        m.setattr(HEAL, stop)
-        with pytest.raises(KeyboardInterrupt): shrink(**given)
-    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
-    with pytest.raises(PrunebookError, match='model [0-9a-f]{8}. then'): shrink(**given)
 
 
 def test_a_rejected_folder_of_somebody_else_stays(given, tmp_path):
@@ -147,8 +141,7 @@ def test_memory_is_judged_before_loading(given, monkeypatch):
     "The need is that of healing, as `estimate` says: the parent teaches from the memory that it is cut in"
     given['recipe'] = RECIPE.replace(objective='distill')
     need = peak_gb(model_size(given['model']), 'heal', recipe=given['recipe'])
-    def loaded(*a, **kw): raise KeyboardInterrupt
-    monkeypatch.setattr('prunebook.load_model', loaded)
+    monkeypatch.setattr('prunebook.load_model', stop)
     for ram, force, error in ((need * (1 - 1e-9), False, PrunebookError), (need * (1 + 1e-9), False, KeyboardInterrupt),
                               (1e-6, True, KeyboardInterrupt)):
         monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=ram))

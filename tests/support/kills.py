@@ -128,6 +128,12 @@ def tree(folder):
     if not folder.is_dir(): return None
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
 
+def put(folder, files):
+    "Write files by their names below `folder`, as `tree` gives them"
+    for name, data in files.items():
+        (file := Path(folder)/name).parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
 def beside(out):
     "Names in the folder of `out`"
     return sorted(p.name for p in Path(out).parent.iterdir())
