@@ -95,6 +95,11 @@ class Shrunk:
     problems: list[str]             # Gates that it failed; empty if the model is at OUT
     use: list[str]                  # Lines that serve it
 
+    @property
+    def fell(self) -> list[str]:
+        "The tasks whose accuracy fell: the interval of the change lies below 0"
+        return [o['measure'] for o in self.table if o.get('chance') is not None and o['high'] < 0]
+
     def __str__(self) -> str:
         rows = [('', 'parent', 'pruned', 'healed', 'healed − parent')]
         for o in self.table:
@@ -104,7 +109,9 @@ class Shrunk:
         wide = [max(map(len, c)) for c in zip(*rows)]
         lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
         cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
-        return '\n'.join([cut, *lines, *self.problems, *self.use])
+        fell = [f'{" and ".join(self.fell)} fell by more than chance. To refuse that, set min_retention '
+                '(--min-retention).'] if self.fell and not self.problems else []
+        return '\n'.join([cut, *lines, *fell, *self.problems, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 def shrink(

@@ -12,7 +12,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
-from prunebook.shrinking import Rejected, candidate_cuts, shrink
+from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, shrink
 from support.tiny import save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -178,3 +178,12 @@ def test_lost_answers_are_those_of_the_parent():
     loss = [dict(measure='loss', change=0.)]
     assert 'Who?' in shrinking._failed(loss, answers, None, None, allow_empty=False)[0]
     assert not shrinking._failed(loss, answers, None, None, allow_empty=True)
+
+
+def test_tasks_that_fell_are_named():
+    "An accuracy whose interval lies below 0; a loss has gates of its own"
+    def row(measure, low, high, chance): return dict(measure=measure, parent=.5, pruned=.4, healed=.4, change=-.1,
+                                                     low=low, high=high, chance=chance)
+    table = [row('loss', -.2, -.1, None), row('arc_easy', -.2, -.01, .25), row('piqa', -.2, .01, .5)]
+    done = Shrunk('small', [dict(rule='middle', dropped=[1])], table, {}, 8, [], [])
+    assert done.fell == ['arc_easy'] and 'arc_easy fell by more than chance' in str(done)
