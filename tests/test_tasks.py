@@ -214,8 +214,8 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     items, n = t.read(), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
     items = [items[i * len(items) // n] for i in range(n)]
     ours = evaluate(demo, tok, [replace(t, items=items)], progress=False)[name]
-    asked = [words(name, o, examples=choose_examples(o, t.load(1).examples or (), t.shots, t.seed)) for o in items]
-    requests = [Instance('loglikelihood', o, (text, ' ' + a.choices[j]), j) for o, a in zip(items, asked)
-                for text, js in a.parts() for j in js]
+    asked = [words(name, o, examples=choose_examples(o, t.load(1).examples, t.shots, t.seed)) for o in items]
+    requests = [Instance('loglikelihood', o, (text, f' {choice}'), j) for o, a in zip(items, asked)
+                for j, (text, choice) in enumerate(a.pairs())]
     theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))
     for lp in ours.logprobs: np.testing.assert_allclose(lp, [next(theirs)[0] for _ in lp], atol=2e-3, rtol=1e-4)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, _check_shots, chat_prompt, choice_accuracy, choose_examples, prompt
+from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
@@ -120,7 +120,6 @@ class _QuestionTask(Task):
         if self.shots:
             other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
             examples = replace(self, **other).read()
-        _check_shots(self.shots, examples)
         task = replace(super().load(n), examples=examples)
         task._check()
         for o in {str(o.get('subject')): o for o in task.items}.values():  # are there enough?
