@@ -18,7 +18,6 @@ from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, pr
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
-from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -339,7 +338,7 @@ def evaluate(
             '(parent=, or --parent MODEL).'))
     if needy:
         from prunebook.evaluation.losses import _check_parent
-        _check_parent(LayerStack(model), LayerStack(parent))
+        _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
