@@ -166,12 +166,12 @@ def top_k_rows(
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)
     counted = (rows.pos > 0) & (True if rows.learn is None else rows.learn)
-    begins = np.flatnonzero(rows.pos == 0)
-    used = np.zeros(len(rows.flat) + 1, int)  # some rows may never come
-    for r in np.unique(rows.order): used[rows.ends[r:r + 2]] += 1, -1
-    used, units = used.cumsum() > 0, {}
-    for a, b in zip(begins, [*begins[1:], len(rows.flat)]):
-        if used[a] and counted[a:b].any():
+    units = {}
+    for r in np.unique(rows.order):  # some rows may never come
+        first, last = rows.ends[r:r + 2]
+        begins = first + np.flatnonzero(rows.pos[first:last] == 0)
+        for a, b in zip(begins, [*begins[1:], last]):
+            if not counted[a:b].any(): continue
             unit = digest(rows.flat[a:b].tobytes(), counted[a:b].tobytes())
             units.setdefault(bytes.fromhex(unit), []).append((a, b))
 
