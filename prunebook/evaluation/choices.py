@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging, os, random, string, time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import check, explained, one_of, progress_bar, refuse, whole
@@ -63,33 +62,19 @@ def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,
             'or fewer shots.'))
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
-@dataclass(frozen=True)
-class _Rendered:
-    "A question in words"
-    front: str           # Description of the subject, and the examples
-    prompts: list[str]   # One for all choices, or one for each
-    choices: list[str]   # Continuations
-
-    @classmethod
-    def of(cls, item, examples=(), letter=False, ask=None, say=None):
-        """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
-        choice, and what to `say`, the texts that are scored. Before it, the prompt, answer and a blank line of each of
-        the `examples`. With `letter`, it shows the choices under letters, after a line on the subject"""
-        ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
-        as_list = lambda o: [o] if isinstance(o, str) else list(o)
-        front = ''
-        if letter and item.get('subject'):
-            front = 'The following are multiple choice questions (with answers) about '
-            front += item['subject'].replace('_', ' ') + '.\n\n'
-        for o in examples:
-            shown = as_list(ask(o))
-            front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
-        return cls(front, as_list(ask(item)), list(say(item)))
-
-    def pairs(self) -> list[tuple[str, str]]:
-        "Each choice after its prompt, with the front"
-        prompts = self.prompts * len(self.choices) if len(self.prompts) == 1 else self.prompts
-        return [(self.front + p, c) for p, c in zip(prompts, self.choices, strict=True)]
+def _in_words(item, examples=(), letter=False, ask=None, say=None):
+    """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
+    choice, and what to `say`, the texts that are scored. Returns what stands in front, and each prompt with its choice:
+    in front are, with `letter`, a line on the subject, and the prompt, answer and a blank line of each of `examples`"""
+    ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
+    def pairs(o):
+        asked, said = ask(o), list(say(o))
+        return list(zip([asked] * len(said) if isinstance(asked, str) else asked, said, strict=True))
+    front = ''
+    if letter and item.get('subject'):
+        front = 'The following are multiple choice questions (with answers) about '
+        front += item['subject'].replace('_', ' ') + '.\n\n'
+    return front + ''.join('{} {}\n\n'.format(*pairs(o)[o['answer']]) for o in examples), pairs(item)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
 def _encode_pairs(tokenizer, pairs, max_length, chat=False):
@@ -117,14 +102,14 @@ def _warn_truncated(cut, n):
                         len(set(cut)), n, sorted(set(cut))[:10])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
-def _common_cache(stack, rows, share=16, plain=False):
+def _common_cache(stack, rows, plain=False):
     """How many tokens all rows begin with, and a key-value cache of one row that holds them. A common beginning counts
-    if it has `share` tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
+    if it has 16 tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
     nor, if it must be `plain`, for one whose layers do not keep every token"""
     import torch  # only here: the names of tasks need none
     from transformers.cache_utils import DynamicLayer
     common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
-    if len(common) < share: common = []
+    if len(common) < 16: common = []
     with torch.inference_mode(), evaluating(stack.model):
         cache = stack.new_cache() if stack.takes_cache() else None
         if cache is None or plain and any(type(o) is not DynamicLayer for o in cache.layers): return 0, None
@@ -135,8 +120,7 @@ def _continuation_logprobs(
     model: 'PreTrainedModel',
     pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
     batch_tokens: int | None = None,  # Of a batch, those in caches included; `token_budget` if `None`
-    share: int = 16,    # A beginning common to all contexts is cached if it has this many tokens
-    bar: Any = None     # A progress bar, updated by one a pair
+    bar: Any = None  # A progress bar, updated by one a pair
 ) -> list[float]:
     "$\\log p$ of each continuation of its context, in nats. A context runs once for all its continuations"
     import torch
@@ -146,7 +130,7 @@ def _continuation_logprobs(
     budget, found, together = token_budget(batch_tokens, stack.device), [0.] * len(pairs), defaultdict(dict)
     for p, (context, choice) in enumerate(pairs): together[tuple(context)][p] = choice
     requests = [(list(context), choices) for context, choices in together.items()]
-    n, base = _common_cache(stack, [c for c, _ in requests], share)
+    n, base = _common_cache(stack, [c for c, _ in requests])
     cached = base is not None
 
     @torch.inference_mode()
@@ -219,17 +203,17 @@ def choice_accuracy(
     check_items(items)
     if shots and examples: check_items(examples, 'example')
     shown = [choose_examples(o, examples, shots, seed) for o in items]
-    rendered = [_Rendered.of(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
+    worded = [_in_words(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
     limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
 
     alike = defaultdict(list)
-    for i, o in enumerate(rendered): alike[o.front].append(i)
-    logprobs, tokens = ([[0] * len(o.choices) for o in rendered] for _ in range(2))
-    cut, total = set(), sum(len(o.choices) for o in rendered)
+    for i, (front, _) in enumerate(worded): alike[front].append(i)
+    logprobs, tokens = ([[0] * len(asked) for _, asked in worded] for _ in range(2))
+    cut, total = set(), sum(len(asked) for _, asked in worded)
     with evaluating(model), progress_bar(progress, f'{task} {scoring}', total=total, unit='choice') as bar:
-        for rows in alike.values():
-            cells = [(i, j) for i in rows for j in range(len(rendered[i].choices))]
-            texts = [o for i in rows for o in rendered[i].pairs()]
+        for front, rows in alike.items():
+            cells = [(i, j) for i in rows for j in range(len(worded[i][1]))]
+            texts = [(front + text, choice) for i in rows for text, choice in worded[i][1]]
             if chat: texts = [(chat_prompt(tokenizer, text), choice) for text, choice in texts]
             pairs, lost = _encode_pairs(tokenizer, texts, limit, chat)
             cut |= {cells[p][0] for p in lost}
@@ -238,7 +222,7 @@ def choice_accuracy(
     refuse((not all(np.isfinite(o).all() for o in logprobs), f'{task}: a log-likelihood is not a number. The model has '
             'NaN or infinite weights, or overflows: try dtype=float32.'))
     _warn_truncated(cut, len(items))
-    lengths = dict(per_char=[[len(c) for c in o.choices] for o in rendered], per_token=tokens).get(scoring)
+    lengths = dict(per_char=[[len(c) for _, c in asked] for _, asked in worded], per_token=tokens).get(scoring)
     each = [np.asarray(o) / (np.asarray(lengths[i]) if lengths else 1) for i, o in enumerate(logprobs)]
     picked = [int(np.argmax(o)) for o in each]  # the first among equals
     return choice_score(task, picked, items, scoring, logprobs=logprobs, truncated=sorted(cut),
