@@ -95,8 +95,7 @@ METHODS = Registry('healing method', [
 OBJECTIVES = Registry('healing objective', [
     Objective('lm', 'the next token (paper)', None),
     Objective('distill', "the unpruned model's distribution over it", _divergence, needs_teacher=True),
-    Objective('distill_top', "its top_k likeliest tokens, computed once", _divergence, needs_teacher=True,
-              top=True)])
+    Objective('distill_top', 'its top_k likeliest tokens, computed once', _divergence, needs_teacher=True, top=True)])
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
 PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
