@@ -1,5 +1,4 @@
 "Agreement with the parent and KL, against a naive computation, in `evaluate`, in runs and sweeps."
-import math
 import pytest, torch
 from prunebook import PrunebookError, SweepConfig, evaluate, prune_model, read_run, sweep
 from prunebook.evaluation.losses import divergence
@@ -35,15 +34,9 @@ def test_the_naive_computation(kind, batch_tokens):
     assert a.low < a.value < a.high and kl.low < kl.value < kl.high and a.baseline == 1 / 99
 
 
-def test_what_cannot_be_compared():
-    model, tok = tiny(layers=2), word_tokenizer()
-    other = tiny(layers=2, vocab_size=101)
+def test_another_vocabulary():
     with pytest.raises(PrunebookError, match='vocabulary of 99 tokens and the parent one of 101'):
-        divergence(model, other, tok, texts(2), progress=False)
-    broken = tiny(layers=2)
-    with torch.no_grad(): broken.model.norm.weight.fill_(math.nan)
-    with pytest.raises(PrunebookError, match='is not a number'):
-        divergence(broken, model, tok, texts(2), progress=False)
+        divergence(tiny(layers=2), tiny(layers=2, vocab_size=101), word_tokenizer(), texts(2), progress=False)
 
 
 def test_a_sweep_keeps_both(tmp_path):

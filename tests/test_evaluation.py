@@ -7,7 +7,7 @@ import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
 from prunebook.evaluation.generation import generate_texts, _greedy_config
-from prunebook.evaluation.losses import text_loss
+from prunebook.evaluation.losses import divergence, text_loss
 from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
 from prunebook.model.stack import LayerStack
@@ -46,20 +46,22 @@ def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     with pytest.raises(PrunebookError): text_loss(tiny(), Letters(), ['a', ''], progress=False)
 
 
-def test_an_encoder_is_refused():
-    "It would read the answers"
-    model = tiny('bert', **SMALL)
-    for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
-                lambda: layer_distances(model, Letters(), texts, 64, progress=False)):
-        with pytest.raises(PrunebookError, match='is_decoder'): run()
-    assert text_loss(tiny('bert', is_decoder=True, **SMALL), Letters(), texts, progress=False).n == len(texts)
-
-
-def test_nan_weights():
+def nan():
     model = tiny()
-    with torch.no_grad(): model.model.norm.weight.fill_(float('nan'))
-    with pytest.raises(PrunebookError, match='not a number'): text_loss(model, Letters(), texts, progress=False)
-    with pytest.raises(PrunebookError, match='not a number'): ask(model, questions())
+    with torch.no_grad(): model.model.norm.weight.fill_(math.nan)
+    return model
+
+
+@pytest.mark.parametrize('make, says, run', [
+    (lambda: tiny('bert', **SMALL), 'is_decoder', lambda o: layer_distances(o, Letters(), texts, 64, progress=False)),
+    (nan, 'not a number', lambda o: divergence(o, tiny(), Letters(), texts, progress=False)),
+    (lambda: tiny(vocab_size=20), 'do not belong together', lambda o: wrote(o, Letters(), numbers, stop=()))],
+    ids=['encoder', 'nan', 'small'])
+def test_models_that_cannot_be_scored(make, says, run):
+    "An encoder would read the answers, unless it is made to read forward only"
+    for f in (run, lambda o: text_loss(o, Letters(), texts, progress=False), lambda o: ask(o, questions())):
+        with pytest.raises(PrunebookError, match=says): f(make())
+    assert text_loss(tiny('bert', is_decoder=True, **SMALL), Letters(), texts, progress=False).n == len(texts)
 
 
 def test_offloaded(tmp_path):
@@ -88,13 +90,6 @@ def test_generation_stays_within_absolute_positions(caplog):
     assert s.truncated == [0] and 'lose their beginning' in caplog.text
     with pytest.raises(PrunebookError, match='128 positions'):
         wrote(model, tok, [dict(question='x', answer='7')], max_new_tokens=128)
-
-
-def test_a_tokenizer_larger_than_the_embedding_is_refused():
-    model = tiny(vocab_size=20, layers=2)
-    for run in (lambda: text_loss(model, Letters(), texts, progress=False), lambda: ask(model, questions()),
-                lambda: wrote(model, Letters(), numbers, stop=())):
-        with pytest.raises(PrunebookError, match='do not belong together'): run()
 
 
 def test_answers_end_at_tokens_that_a_config_leaves_out():
@@ -241,10 +236,12 @@ def test_sample_logs_of_lm_eval():
     with pytest.raises(PrunebookError, match='same items'): compare(first['small_arc,acc'], other)
 
 
-def test_logs_of_two_runs_are_not_mixed():
-    "Two models that wrote below one folder, as lm-eval does"
+def test_logs_that_cannot_be_read(tmp_path):
+    "Of two models below one folder, as lm-eval writes them; and a damaged one"
     with pytest.raises(PrunebookError, match='several logs of small_arc,acc'):
         Scores.load(Path(__file__).parent/'support'/'lm_eval')
+    (tmp_path/'samples_t_2026-11-29T11-21-56.1.jsonl').write_text('{"doc_id": 0')
+    with pytest.raises(PrunebookError, match='samples_t'): Scores.load(tmp_path)
 
 
 def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
@@ -253,8 +250,3 @@ def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
     (tmp_path/log.name).write_text(''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
     (tmp_path/'results_2026-11-29T11-21-56.1.json').write_text('{}')
     assert Scores.load(tmp_path)['small_arc,acc'].k == 8
-
-
-def test_a_damaged_log_is_named(tmp_path):
-    (tmp_path/'samples_t_2026-11-29T11-21-56.1.jsonl').write_text('{"doc_id": 0')
-    with pytest.raises(PrunebookError, match='samples_t'): Scores.load(tmp_path)

@@ -46,14 +46,14 @@ def test_never_many_logits():
 
 @pytest.mark.parametrize('kind', [*CASES, *RECURRENT])
 def test_shared_prompts_change_nothing(kind):
-    "Shared beginnings, choices of many lengths, choices of one token; against a sequence for each choice"
+    "Shared beginnings or none, choices of many lengths, choices of one token; against a sequence for each choice"
     model, r = make(kind), random.Random(0)
-    front = words(r, 20)
-    requests = [(front + words(r, r.randrange(1, 9)), [words(r, r.randrange(1, 6)) for _ in range(r.randrange(2, 5))])
-                for _ in range(11)] + [(front + words(r, 3), [[5], [6]])]
-    for share in (4, 99):
-        for got, (c, choices) in zip(_continuation_logprobs(model, requests, batch_tokens=200, share=share), requests):
-            np.testing.assert_allclose(got, [plain(model, c, o) for o in choices], rtol=1e-4, atol=1e-4)
+    for front in (words(r, 20), []):
+        contexts = [front + words(r, r.randrange(1, 9)) for _ in range(11)]
+        pairs = [(c, words(r, r.randrange(1, 6))) for c in contexts for _ in range(r.randrange(2, 5))]
+        pairs += [(front + words(r, 3), o) for o in ([5], [6])]
+        got = _continuation_logprobs(model, pairs, batch_tokens=200)
+        np.testing.assert_allclose(got, [plain(model, *o) for o in pairs], rtol=1e-4, atol=1e-4)
 
 
 def test_positions_in_tables():
@@ -64,23 +64,24 @@ def test_positions_in_tables():
                                   initializer_range=.3, bos_token_id=1, eos_token_id=2)
     model, r = AutoModelForCausalLM.from_config(config).eval(), random.Random(0)
     for n, m in ((4, 2), (10, 4), (30, 4), (56, 6)):
-        context, choices = words(r, n), [words(r, m) for _ in range(4)]
-        got = _continuation_logprobs(model, [(context, choices)])[0]
-        np.testing.assert_allclose(got, [plain(model, context, o) for o in choices], rtol=1e-4)
+        pairs = [(c, words(r, m)) for c in [words(r, n)] for _ in range(4)]
+        got = _continuation_logprobs(model, pairs)
+        np.testing.assert_allclose(got, [plain(model, *o) for o in pairs], rtol=1e-4)
 
 
 @pytest.mark.parametrize('letters', [True, False])
 def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     model, r = make('llama'), random.Random(7)
     front = words(r, 20)
-    requests = [(front + words(r, 4), [words(r, 1 if letters else 3) for _ in range(4)]) for _ in range(9)]
-    whole, real = _continuation_logprobs(model, requests, 300), LayerStack.extend
+    contexts = [front + words(r, 4) for _ in range(9)]
+    pairs = [(c, words(r, 1 if letters else 3)) for c in contexts for _ in range(4)]
+    whole, real = _continuation_logprobs(model, pairs, 300), LayerStack.extend
 
     def small(self, rows, cache=None):
         if sum(map(len, rows)) > 24: raise torch.OutOfMemoryError('out of memory')
         return real(self, rows, cache)
     monkeypatch.setattr(LayerStack, 'extend', small)
-    for a, b in zip(whole, _continuation_logprobs(model, requests, 300)): np.testing.assert_allclose(a, b, rtol=1e-4)
+    np.testing.assert_allclose(whole, _continuation_logprobs(model, pairs, 300), rtol=1e-4)
 
 
 # text and tokens
@@ -94,15 +95,15 @@ class Merging(Letters):
 
 def test_merge_across_the_border():
     "As the harness: the prompt's own tokens, then what the whole has beyond their number"
-    (context, choices), = _encode_pairs(Merging(), ['Q:'], [['xyz', 'abc']], 99)[0]
-    assert context == Merging()('Q:')['input_ids'] and choices[0] == Merging()('Q: xyz')['input_ids'][2:]
-    assert choices[1] == Merging()(' abc')['input_ids']
-    with pytest.raises(PrunebookError, match='adds no token'): _encode_pairs(Merging(), ['Q:'], [['x', 'abc']], 99)
+    (context, one), (_, other) = _encode_pairs(Merging(), [('Q:', 'xyz'), ('Q:', 'abc')], 99)[0]
+    assert context == Merging()('Q:')['input_ids'] and one == Merging()('Q: xyz')['input_ids'][2:]
+    assert other == Merging()(' abc')['input_ids']
+    with pytest.raises(PrunebookError, match="adds no token.* 'Q:', the choice is 'x'"):
+        _encode_pairs(Merging(), [('Q:', 'abc'), ('Q:', 'x')], 99)
 
 
 def test_a_prompt_that_ends_in_a_space_gives_it_to_the_choice():
-    (context, (a,)), = _encode_pairs(Letters(), ['Q: '], [['x']], 99)[0]
-    assert context == Letters()('Q:')['input_ids'] and a == Letters()('  x')['input_ids']
+    assert _encode_pairs(Letters(), [('Q: ', 'x')], 99)[0] == [tuple(Letters()(['Q:', '  x'])['input_ids'])]
 
 
 def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt():
@@ -118,8 +119,8 @@ def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt():
 def test_longer_than_the_context():
     "What the harness does: the last tokens that fit, the very last of which is only predicted"
     text = prompt(dict(question='x' * 80, choices=['aa', 'bbbb'], answer=1))
-    requests, where, cut = _encode_pairs(Letters(), [text], [['aa', 'bbbb']], 64)
-    assert cut == [0] and where == [(0, [0]), (0, [1])]
-    for (context, (choice,)), a in zip(requests, ('aa', 'bbbb')):
+    pairs, cut = _encode_pairs(Letters(), [(text, 'aa'), ('short', 'a'), (text, 'bbbb')], 64)
+    assert cut == [0, 2]
+    for (context, choice), a in zip(pairs[::2], ('aa', 'bbbb')):
         assert context + choice == Letters()(f'{text} {a}')['input_ids'][-65:]
-    with pytest.raises(PrunebookError, match='does not fit'): _encode_pairs(Letters(), ['q'], [['a', 'b' * 99]], 64)
+    with pytest.raises(PrunebookError, match='does not fit'): _encode_pairs(Letters(), [('q', 'b' * 99)], 64)

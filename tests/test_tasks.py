@@ -9,7 +9,7 @@ import torch
 from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
-from prunebook.evaluation.choices import _Rendered, choose_examples, prompt
+from prunebook.evaluation.choices import _in_words, choose_examples, prompt
 from prunebook.evaluation.generation import passes_tests, run_program
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, parse_task
@@ -67,43 +67,38 @@ def test_a_file_of_texts_is_a_loss(tmp_path):
 
 # the rows
 
-def test_default_scorings_are_the_harness_headline():
-    assert {k: o.scoring for k, o in TASKS.items() if o.kind == 'choice'} == dict(
-        mmlu='letter', mmlu_text='likelihood', boolq='letter', boolq_text='likelihood', arc_easy='likelihood',
-        arc_challenge='per_char', piqa='likelihood', hellaswag='per_char', openbookqa='per_char', sciq='likelihood',
-        csqa='letter', siqa='likelihood', winogrande='likelihood')
-
-
 def words(name, item, **kw):
     t = TASKS[name]
-    return _Rendered.of(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)
+    return _in_words(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)
 
 
 def test_prompts_are_the_harness_ones():
     "Written out from lm-evaluation-harness 0.4.13, its YAML files"
     q = dict(question=' Why? ', choices=['a b', 'c'], answer=1)
-    assert words('mmlu', q | dict(subject='high_school_physics')).front == (
-        'The following are multiple choice questions (with answers) about high school physics.\n\n')
-    assert words('mmlu', q).prompts == ['Why?\nA. a b\nB. c\nAnswer:'] and words('mmlu', q).choices == ['A', 'B']
-    assert words('csqa', q).prompts == ['Question: Why?\nA. a b\nB. c\nAnswer:']
+    listed, plain = 'Why?\nA. a b\nB. c\nAnswer:', 'Question: Why?\nAnswer:'
+    assert words('mmlu', q | dict(subject='high_school_physics')) == (
+        'The following are multiple choice questions (with answers) about high school physics.\n\n',
+        [(listed, 'A'), (listed, 'B')])
+    assert words('csqa', q) == ('', [(f'Question: {listed}', o) for o in 'AB'])
     for name in ('arc_easy', 'arc_challenge', 'piqa', 'mmlu_text'):
-        assert words(name, q).prompts == ['Question: Why?\nAnswer:'] and words(name, q).choices == ['a b', 'c']
+        assert words(name, q) == ('', [(plain, 'a b'), (plain, 'c')])
     b = dict(passage='It is.', question='is it?', choices=['no', 'yes'], answer=1)
-    assert words('boolq', b).prompts == words('boolq_text', b).prompts == ['It is.\nQuestion: is it?\nAnswer:']
-    assert words('boolq', b).choices == ['No', 'Yes'] and words('boolq_text', b).choices == ['no', 'yes']
-    assert words('hellaswag', dict(question='Roof: He', choices=['a', 'b'], answer=0)).prompts == ['Roof: He']
-    assert words('sciq', q).prompts == ['\nQuestion:  Why? \nAnswer:']
-    assert words('sciq', q | dict(passage='S.')).prompts == ['S.\nQuestion:  Why? \nAnswer:']
-    assert words('siqa', dict(question='C. Q?', choices=['a', 'b'], answer=0)).prompts == ['Q: C. Q?\nA:']
+    for name, said in (('boolq', ('No', 'Yes')), ('boolq_text', ('no', 'yes'))):
+        assert words(name, b)[1] == [('It is.\nQuestion: is it?\nAnswer:', o) for o in said]
+    for name, item, text in (('hellaswag', dict(question='Roof: He'), 'Roof: He'),
+                             ('sciq', {}, '\nQuestion:  Why? \nAnswer:'),
+                             ('sciq', dict(passage='S.'), 'S.\nQuestion:  Why? \nAnswer:'),
+                             ('siqa', dict(question='C. Q?'), 'Q: C. Q?\nA:')):
+        assert words(name, q | item)[1] == [(text, 'a b'), (text, 'c')]
 
 
 def test_winogrande_is_asked_by_partial_evaluation():
     item = dict(question='Sarah beat Maria, so _ got the cup.', choices=['Sarah', 'Maria'], answer=0)
-    asked = words('winogrande', item, examples=[item | dict(answer=1)])
-    assert asked.prompts == ['Sarah beat Maria, so Sarah', 'Sarah beat Maria, so Maria']
-    assert asked.choices == ['got the cup.'] * 2 and asked.front == 'Sarah beat Maria, so Maria got the cup.\n\n'
+    front, pairs = words('winogrande', item, examples=[item | dict(answer=1)])
+    assert pairs == [(f'Sarah beat Maria, so {o}', 'got the cup.') for o in ('Sarah', 'Maria')]
+    assert front == 'Sarah beat Maria, so Maria got the cup.\n\n'
     s = run([replace(TASKS['winogrande'], items=[item])])['winogrande']
-    want = [plain(model, *(Letters()(t)['input_ids'] for t in (o, ' got the cup.'))) for o in asked.prompts]
+    want = [plain(model, *(Letters()(t)['input_ids'] for t in (o, ' got the cup.'))) for o, _ in pairs]
     np.testing.assert_allclose(s.logprobs[0], want, rtol=1e-4)
 
 
@@ -137,7 +132,7 @@ def test_mmlu_is_asked_with_five_dev_examples_of_the_subject():
     item, dev = t.read()[700], t.load(1).examples
     shown = choose_examples(item, dev, t.shots, t.seed)
     assert shown == [o for o in dev if o['subject'] == item['subject']]
-    text = words('mmlu', item, examples=shown).front
+    text, _ = words('mmlu', item, examples=shown)
     assert text.count('\nAnswer: ') == 5 and f'{prompt(shown[0], letter=True)} {"ABCD"[shown[0]["answer"]]}' in text
 
 
@@ -214,8 +209,8 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     items, n = t.read(), int(os.environ.get('PRUNEBOOK_TEST_ITEMS', 40))
     items = [items[i * len(items) // n] for i in range(n)]
     ours = evaluate(demo, tok, [replace(t, items=items)], progress=False)[name]
-    asked = [words(name, o, examples=choose_examples(o, t.load(1).examples or (), t.shots, t.seed)) for o in items]
-    requests = [Instance('loglikelihood', o, (text, ' ' + a.choices[j]), j) for o, a in zip(items, asked)
-                for text, js in a.parts() for j in js]
+    asked = [words(name, o, examples=choose_examples(o, t.load(1).examples, t.shots, t.seed)) for o in items]
+    requests = [Instance('loglikelihood', o, (front + text, f' {choice}'), j)
+                for o, (front, pairs) in zip(items, asked) for j, (text, choice) in enumerate(pairs)]
     theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))
     for lp in ours.logprobs: np.testing.assert_allclose(lp, [next(theirs)[0] for _ in lp], atol=2e-3, rtol=1e-4)

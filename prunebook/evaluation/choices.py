@@ -6,8 +6,7 @@
 from __future__ import annotations
 import logging, os, random, string, time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import check, explained, one_of, progress_bar, refuse, whole
@@ -49,74 +48,53 @@ def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str
         return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
-def choose_examples(item: dict, examples: Sequence[dict], shots: int, seed: int | None = 0) -> list[dict[str, Any]]:
+def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,
+                    seed: int | None = 0) -> list[dict[str, Any]]:
     """Examples for `item`: other questions of its subject, drawn with `seed`, or the first ones if that is `None`.
-    Raises `PrunebookError` if there are too few"""
+    Raises `PrunebookError` if there are too few, and for `shots` that are no whole number"""
+    check(whole(0), shots=shots)
     if not shots: return []
-    same = [o for o in examples if o.get('subject') == item.get('subject')] or list(examples)
+    examples = list(examples or ())
+    same = [o for o in examples if o.get('subject') == item.get('subject')] or examples
     same = [o for o in same if o.get('question', o) != item.get('question', item)]
-    refuse((len(same) < shots, f'shots={shots}, but only {len(same)} examples fit (subject {item.get("subject")!r}). '
-            'Give more examples, or fewer shots.'))
+    refuse((len(same) < shots, f'shots={shots} needs examples, and only {len(same)} examples fit (subject '
+            f'{item.get("subject")!r}). Give more other questions (examples=…), such as a set\'s dev or train split, '
+            'or fewer shots.'))
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
-def _check_shots(shots, examples):
-    "Raises `PrunebookError` unless `shots` is a number for which there are examples"
-    check(whole(0), shots=shots)
-    refuse((shots and not examples, f'shots={shots} needs examples. Give a list of other questions (examples=…), such '
-            "as a set's dev or train split."))
-
-@dataclass(frozen=True)
-class _Rendered:
-    "A question in words"
-    front: str           # Description of the subject, and the examples
-    prompts: list[str]   # One for all choices, or one for each
-    choices: list[str]   # Continuations
-
-    @classmethod
-    def of(cls, item, examples=(), letter=False, ask=None, say=None):
-        """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
-        choice, and what to `say`, the texts that are scored. Before it, the prompt, answer and a blank line of each of
-        the `examples`. With `letter`, it shows the choices under letters, after a line on the subject"""
-        ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
-        as_list = lambda o: [o] if isinstance(o, str) else list(o)
-        front = ''
-        if letter and item.get('subject'):
-            front = 'The following are multiple choice questions (with answers) about '
-            front += item['subject'].replace('_', ' ') + '.\n\n'
-        for o in examples:
-            shown = as_list(ask(o))
-            front += f'{shown[o["answer"] if len(shown) > 1 else 0]} {say(o)[o["answer"]]}\n\n'
-        return cls(front, as_list(ask(item)), list(say(item)))
-
-    def parts(self) -> Iterator[tuple[str, list[int]]]:
-        "Each prompt with its front, and the numbers of the choices that follow it"
-        if len(self.prompts) == 1: yield self.front + self.prompts[0], list(range(len(self.choices)))
-        else: yield from ((self.front + p, [j]) for j, p in enumerate(self.prompts))
+def _in_words(item, examples=(), letter=False, ask=None, say=None):
+    """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
+    choice, and what to `say`, the texts that are scored. Returns what stands in front, and each prompt with its choice:
+    in front are, with `letter`, a line on the subject, and the prompt, answer and a blank line of each of `examples`"""
+    ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
+    def pairs(o):
+        asked, said = ask(o), list(say(o))
+        return list(zip([asked] * len(said) if isinstance(asked, str) else asked, said, strict=True))
+    front = ''
+    if letter and item.get('subject'):
+        front = 'The following are multiple choice questions (with answers) about '
+        front += item['subject'].replace('_', ' ') + '.\n\n'
+    return front + ''.join('{} {}\n\n'.format(*pairs(o)[o['answer']]) for o in examples), pairs(item)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #d5fe73db
-def _encode_pairs(tokenizer, contexts, continuations, max_length, chat=False):
-    """Prompts (`contexts`) and the choices of each as tokens, for `_continuation_logprobs`: the requests, for each the
-    item and the choices that it scores, and the items that were cut to `max_length`. A prompt's trailing spaces move to
-    its choices, unless it is in a `chat` template.
+def _encode_pairs(tokenizer, pairs, max_length, chat=False):
+    """Prompts, each with a choice, as tokens for `_continuation_logprobs`, and the numbers of those that were cut to
+    `max_length`. A prompt's trailing spaces move to its choice, unless it is in a `chat` template.
     Raises `PrunebookError` for a choice that adds no token, or one that is longer than the context"""
-    heads = list(contexts) if chat else [c.rstrip() for c in contexts]
-    encode = lambda texts: prompt_tokens(tokenizer, texts, chat)
-    flat = [c + ('' if chat else ' ') + a for c, al in zip(contexts, continuations) for a in al]
-    joined, requests, where, cut = iter(encode(flat)), [], [], []
-    for i, (h, al) in enumerate(zip(encode(heads), continuations)):
-        conts = [next(joined)[len(h):] for _ in al]
-        longest = max(map(len, conts))
-        refuse((not h or not all(conts), f'item {i}: the prompt or a choice adds no token with this tokenizer. The '
-                f'prompt ends in {heads[i][-40:]!r}, the choices are {al}. Leave the item out.'),
-               (longest > max_length, f'item {i}: a choice of {longest} tokens does not fit the context of '
-                f'{max_length} tokens. Leave the item out.'))
-        if len(h) + longest <= max_length + 1: parts = [(h, conts, list(range(len(al))))]
-        else:
-            cut.append(i)
-            parts = [(h[-(max_length + 1 - len(c)):], [c], [j]) for j, c in enumerate(conts)]
-        requests += [o[:2] for o in parts]
-        where += [(i, o[2]) for o in parts]
-    return requests, where, cut
+    heads = {c: c if chat else c.rstrip() for c, _ in pairs}
+    heads = dict(zip(heads, prompt_tokens(tokenizer, list(heads.values()), chat)))
+    joined = prompt_tokens(tokenizer, [c + ('' if chat else ' ') + a for c, a in pairs], chat)
+    found, cut = [], []
+    for i, ((c, a), ids) in enumerate(zip(pairs, joined)):
+        head, tail = heads[c], ids[len(heads[c]):]
+        refuse((not head or not tail, 'the prompt or the choice of a question adds no token with this tokenizer. The '
+                f'prompt ends in {c.rstrip()[-40:]!r}, the choice is {a!r}. Leave the question out.'),
+               (len(tail) > max_length, f'a choice of {len(tail)} tokens does not fit the context of {max_length} '
+                f'tokens. Its prompt ends in {c.rstrip()[-40:]!r}. Leave the question out.'))
+        room = max_length + 1 - len(tail)  # the very last token is only predicted
+        if len(head) > room: cut.append(i)
+        found.append((head[-room:], tail))
+    return found, cut
 
 def _warn_truncated(cut, n):
     "Log which of `n` items lose their beginning, if there are any"
@@ -124,14 +102,14 @@ def _warn_truncated(cut, n):
                         len(set(cut)), n, sorted(set(cut))[:10])
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #9dab4ec6
-def _common_cache(stack, rows, share=16, plain=False):
+def _common_cache(stack, rows, plain=False):
     """How many tokens all rows begin with, and a key-value cache of one row that holds them. A common beginning counts
-    if it has `share` tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
+    if it has 16 tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
     nor, if it must be `plain`, for one whose layers do not keep every token"""
     import torch  # only here: the names of tasks need none
     from transformers.cache_utils import DynamicLayer
     common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
-    if len(common) < share: common = []
+    if len(common) < 16: common = []
     with torch.inference_mode(), evaluating(stack.model):
         cache = stack.new_cache() if stack.takes_cache() else None
         if cache is None or plain and any(type(o) is not DynamicLayer for o in cache.layers): return 0, None
@@ -140,31 +118,32 @@ def _common_cache(stack, rows, share=16, plain=False):
 
 def _continuation_logprobs(
     model: 'PreTrainedModel',
-    requests: Sequence[tuple[list[int], list[list[int]]]],  # (context, its continuations), as tokens, none empty
+    pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
     batch_tokens: int | None = None,  # Of a batch, those in caches included; `token_budget` if `None`
-    share: int = 16,    # A beginning common to all contexts is cached if it has this many tokens
-    bar: Any = None     # A progress bar, updated by one a request
-) -> list[list[float]]:
-    "$\\log p$ of each continuation of each context, in nats"
+    bar: Any = None  # A progress bar, updated by one a pair
+) -> list[float]:
+    "$\\log p$ of each continuation of its context, in nats. A context runs once for all its continuations"
     import torch
     from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
-    stack.check_vocabulary((o for c, k in requests for o in (c, *k)))
-    budget = token_budget(batch_tokens, stack.device)
-    n, base = _common_cache(stack, [c for c, _ in requests], share)
-    cached, found = base is not None, [[0.] * len(k) for _, k in requests]
+    stack.check_vocabulary(o for pair in pairs for o in pair)
+    budget, found, together = token_budget(batch_tokens, stack.device), [0.] * len(pairs), defaultdict(dict)
+    for p, (context, choice) in enumerate(pairs): together[tuple(context)][p] = choice
+    requests = [(list(context), choices) for context, choices in together.items()]
+    n, base = _common_cache(stack, [c for c, _ in requests])
+    cached = base is not None
 
     @torch.inference_mode()
     def run(rows):
-        "(request, choice, nats) of each token of the choices"
+        "The pair and the nats of each token of the choices"
         contexts = [requests[i][0] for i in rows]
-        tails = [(r, j, c) for r, i in enumerate(rows) for j, c in enumerate(requests[i][1])]
+        tails = [(r, p, c) for r, i in enumerate(rows) for p, c in requests[i][1].items()]
         longer = [o for o in tails if len(o[2]) > 1]
         cache = stack.cache_copies(base, len(rows)) if n else stack.new_cache() if cached and longer else None
         hidden = stack.extend([c[n:] for c in contexts], cache).last_hidden_state
         last = hidden[range(len(rows)), [len(c) - n - 1 for c in contexts]]
         nll = token_losses(stack, last[[r for r, _, _ in tails]], torch.tensor([c[0] for _, _, c in tails])).tolist()
-        cells = [(rows[r], j) for r, j, _ in tails]
+        which = [p for _, p, _ in tails]
         if longer:  # the rest of these, each on a copy of its prompt's cache, or behind its prompt
             if cached: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
             ahead = [[] if cached else contexts[r] for r, _, _ in longer]
@@ -172,30 +151,32 @@ def _continuation_logprobs(
             at = [(row, t) for row, (_, _, c) in enumerate(longer) for t in range(1, len(c))]
             states = hidden[[row for row, _ in at], [len(ahead[row]) + t - 1 for row, t in at]]
             nll += token_losses(stack, states, torch.tensor([longer[row][2][t] for row, t in at])).tolist()
-            cells += [(rows[longer[row][0]], longer[row][1]) for row, _ in at]
-        return zip(cells, nll)
+            which += [longer[row][1] for row, _ in at]
+        return zip(which, nll)
 
     def slots(i):
         "Places that a request takes in caches"
         context, choices = requests[i]
-        return len(context) + sum(len(context) + len(c) for c in choices if len(c) > 1)
+        return len(context) + sum(len(context) + len(c) for c in choices.values() if len(c) > 1)
+
+    def longest(i): return max(map(len, requests[i][1].values()))
 
     def groups():
         "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
         alike = defaultdict(list)
-        for i, (c, k) in enumerate(requests): alike[len(c) if max(map(len, k)) > 1 else 0].append(i)
+        for i, (c, _) in enumerate(requests): alike[len(c) if longest(i) > 1 else 0].append(i)
         for length in sorted(alike, reverse=True):
             # choices of like length stand together, so that they need little padding
-            todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -max(map(len, requests[i][1]))))
+            todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -longest(i)))
             while todo:
                 take = max(1, budget // max(map(slots, todo)))
                 yield todo[:take]
                 todo = todo[take:]
 
     cost = lambda rows: len(rows) * max(map(slots, rows))
-    for rows, cells in retry_smaller_batch(run, groups(), cost):
-        for (i, j), v in cells: found[i][j] -= v
-        if bar is not None: bar.update(len(rows))
+    for rows, nats in retry_smaller_batch(run, groups(), cost):
+        for p, v in nats: found[p] -= v
+        if bar is not None: bar.update(sum(len(requests[i][1]) for i in rows))
     return found
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #4aecff81
@@ -220,31 +201,28 @@ def choice_accuracy(
     check(one_of(*SCORINGS), scoring=scoring)
     stack.check_causal()
     check_items(items)
-    _check_shots(shots, examples)
-    if shots: check_items(examples, 'example')
-    shown = [choose_examples(o, examples or (), shots, seed) for o in items]
-    rendered = [_Rendered.of(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
+    if shots and examples: check_items(examples, 'example')
+    shown = [choose_examples(o, examples, shots, seed) for o in items]
+    worded = [_in_words(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
     limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
 
     alike = defaultdict(list)
-    for i, o in enumerate(rendered): alike[o.front].append(i)
-    logprobs, tokens = ([[0] * len(o.choices) for o in rendered] for _ in range(2))
-    cut, total = set(), sum(len(o.prompts) for o in rendered)
-    with evaluating(model), progress_bar(progress, f'{task} {scoring}', total=total, unit='item') as bar:
-        for rows in alike.values():
-            parts = [(i, text, js) for i in rows for text, js in rendered[i].parts()]
-            texts = [chat_prompt(tokenizer, text) if chat else text for _, text, _ in parts]
-            choices = [[rendered[i].choices[j] for j in js] for i, _, js in parts]
-            requests, where, lost = _encode_pairs(tokenizer, texts, choices, limit, chat)
-            cut |= {parts[p][0] for p in lost}
-            found = _continuation_logprobs(model, requests, batch_tokens, bar=bar)
-            for (p, js), values, (_, conts) in zip(where, found, requests):
-                i, _, own = parts[p]
-                for j, v, c in zip(js, values, conts): logprobs[i][own[j]], tokens[i][own[j]] = v, len(c)
+    for i, (front, _) in enumerate(worded): alike[front].append(i)
+    logprobs, tokens = ([[0] * len(asked) for _, asked in worded] for _ in range(2))
+    cut, total = set(), sum(len(asked) for _, asked in worded)
+    with evaluating(model), progress_bar(progress, f'{task} {scoring}', total=total, unit='choice') as bar:
+        for front, rows in alike.items():
+            cells = [(i, j) for i in rows for j in range(len(worded[i][1]))]
+            texts = [(front + text, choice) for i in rows for text, choice in worded[i][1]]
+            if chat: texts = [(chat_prompt(tokenizer, text), choice) for text, choice in texts]
+            pairs, lost = _encode_pairs(tokenizer, texts, limit, chat)
+            cut |= {cells[p][0] for p in lost}
+            found = _continuation_logprobs(model, pairs, batch_tokens, bar=bar)
+            for (i, j), v, (_, c) in zip(cells, found, pairs): logprobs[i][j], tokens[i][j] = v, len(c)
     refuse((not all(np.isfinite(o).all() for o in logprobs), f'{task}: a log-likelihood is not a number. The model has '
             'NaN or infinite weights, or overflows: try dtype=float32.'))
     _warn_truncated(cut, len(items))
-    lengths = dict(per_char=[[len(c) for c in o.choices] for o in rendered], per_token=tokens).get(scoring)
+    lengths = dict(per_char=[[len(c) for _, c in asked] for _, asked in worded], per_token=tokens).get(scoring)
     each = [np.asarray(o) / (np.asarray(lengths[i]) if lengths else 1) for i, o in enumerate(logprobs)]
     picked = [int(np.argmax(o)) for o in each]  # the first among equals
     return choice_score(task, picked, items, scoring, logprobs=logprobs, truncated=sorted(cut),

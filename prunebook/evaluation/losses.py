@@ -192,7 +192,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
     KL(parent‖model), from one pass of each. Other arguments are as in `cut_losses`. Raises `PrunebookError` if they
     have different vocabularies, or if a divergence is not a number"""
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
-    _check_parent(*stacks)
+    _check_parent(model, parent)
     max_length = min(max_length, stacks[1].positions or max_length)
     toks = _tokenize_documents(stacks[0], tokenizer, texts, max_length)
     sums = np.zeros((len(toks), 2))
@@ -221,12 +221,13 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
 
-def _check_parent(stack, parent):
-    "Raises `PrunebookError` if the parent (both are stacks) is the model itself, or has another vocabulary"
-    refuse((stack.model is parent.model, 'the parent is the model itself, as inside a view. Give '
+def _check_parent(model, parent):
+    "Raises `PrunebookError` if the parent is the model itself, or has another vocabulary"
+    own, other = (LayerStack(o).vocab_size for o in (model, parent))
+    refuse((model is parent, 'the parent is the model itself, as inside a view. Give '
             'LayerStack(model).copy().model as the parent, made before the view.'),
-           (stack.vocab_size != parent.vocab_size, f'the model has a vocabulary of {stack.vocab_size} tokens and the '
-            f'parent one of {parent.vocab_size}. Give the model that this one was pruned from.'))
+           (own != other, f'the model has a vocabulary of {own} tokens and the parent one of {other}. Give the model '
+            'that this one was pruned from.'))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #1bcb090f
 _MAP_FILE = 'loss_map.safetensors'

@@ -175,6 +175,7 @@ class Score(_Saved):
         "A row of a table"
         return self._row('value low high k n interval majority source seconds', metric=self.scoring,
                          baseline=self.chance, truncated=len(self.truncated))
+
 def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
     "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
     right = [int(o['answer']) for o in items]
@@ -247,7 +248,6 @@ def _logged_scores(file):
                 found[key] = Score(key, k / n, k, n, *wilson(k, n), [int(o) for o in right], [1] * n, 'lm-eval',
                                    math.nan, math.nan, items=asked)
     return found
-
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #449753c7
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, _check_shots, chat_prompt, choice_accuracy, choose_examples, prompt
+from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
-from ..model.stack import LayerStack
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -33,7 +32,6 @@ class Task:
     title: str                # For people, such as "ARC-Easy"
     items: Any = None         # A name or file for `load_questions` or `load_texts`; a list; or a function of one
     split: str | None = field(default=None, kw_only=True)  # Of that source; the usual one if `None`
-    source: str = field(default='', kw_only=True)          # Where wording and scoring are published
     read_from: Any = field(default=None, kw_only=True)     # Where the items were read from, if they are a list now
     kind: ClassVar[str] = 'own'
     reads_texts: ClassVar[bool] = False
@@ -120,7 +118,6 @@ class _QuestionTask(Task):
         if self.shots:
             other = dict(items=self.examples, split=self.example_split) if self.examples is not None else {}
             examples = replace(self, **other).read()
-        _check_shots(self.shots, examples)
         task = replace(super().load(n), examples=examples)
         task._check()
         for o in {str(o.get('subject')): o for o in task.items}.values():  # are there enough?
@@ -184,59 +181,47 @@ class GeneratedTask(_QuestionTask):
                      items=item_hash(items), shots=int(self.shots), chat=chat)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
-TASKS = Registry('task')
+_EXAMPLES = json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))
 
-def _examples(name):
-    return json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))[name]
-
-for _o in (
-    LossTask('c4', 'C4', 'demo', split='validation', source='arXiv 2403.17887'),
-    ChoiceTask('mmlu', 'MMLU', 'mmlu', scoring='letter', shots=5, examples='mmlu', example_split='dev', seed=None,
-               source='lm-evaluation-harness: mmlu'),
-    ChoiceTask('mmlu_text', 'MMLU (texts)', 'mmlu', source='lm-evaluation-harness: mmlu_continuation'),
-    ChoiceTask('boolq', 'BoolQ', 'boolq', scoring='letter', prompt=prompt, answers=lambda o: ['No', 'Yes'],
-               source='arXiv 2403.17887'),
-    ChoiceTask('boolq_text', 'BoolQ (texts)', 'boolq', source='lm-evaluation-harness: boolq'),
+# questions are worded and scored as in the lm-evaluation-harness, by the task in the comment if its name is another
+TASKS = Registry('task', [
+    LossTask('c4', 'C4', 'demo', split='validation'),
+    ChoiceTask('mmlu', 'MMLU', 'mmlu', scoring='letter', shots=5, examples='mmlu', example_split='dev', seed=None),
+    ChoiceTask('mmlu_text', 'MMLU (texts)', 'mmlu'),  # mmlu_continuation
+    ChoiceTask('boolq', 'BoolQ', 'boolq', scoring='letter', prompt=prompt,
+               answers=lambda o: ['No', 'Yes']),  # of the paper, arXiv 2403.17887
+    ChoiceTask('boolq_text', 'BoolQ (texts)', 'boolq'),  # boolq
     DivergenceTask('agreement', 'Agreement with the parent', 'demo', split='validation', scoring='agreement'),
     DivergenceTask('kl', 'KL from the parent', 'demo', split='validation', scoring='kl'),
-    ChoiceTask('arc_easy', 'ARC-Easy', 'arc_easy', source='lm-evaluation-harness: arc_easy, acc'),
-    ChoiceTask('arc_challenge', 'ARC-Challenge', 'arc_challenge', scoring='per_char',
-               source='lm-evaluation-harness: arc_challenge, acc_norm'),
-    ChoiceTask('piqa', 'PIQA', 'piqa', source='lm-evaluation-harness: piqa, acc'),
-    ChoiceTask('hellaswag', 'HellaSwag', 'hellaswag', scoring='per_char', prompt=lambda o: o['question'],
-               source='lm-evaluation-harness: hellaswag, acc_norm'),
-    ChoiceTask('openbookqa', 'OpenBookQA', 'openbookqa', scoring='per_char', prompt=lambda o: o['question'],
-               source='lm-evaluation-harness: openbookqa, acc_norm'),
-    ChoiceTask('sciq', 'SciQ', 'sciq', source='lm-evaluation-harness: sciq, acc',
+    ChoiceTask('arc_easy', 'ARC-Easy', 'arc_easy'),
+    ChoiceTask('arc_challenge', 'ARC-Challenge', 'arc_challenge', scoring='per_char'),
+    ChoiceTask('piqa', 'PIQA', 'piqa'),
+    ChoiceTask('hellaswag', 'HellaSwag', 'hellaswag', scoring='per_char', prompt=lambda o: o['question']),
+    ChoiceTask('openbookqa', 'OpenBookQA', 'openbookqa', scoring='per_char', prompt=lambda o: o['question']),
+    ChoiceTask('sciq', 'SciQ', 'sciq',
                prompt=lambda o: f"{o.get('passage', '').lstrip()}\nQuestion: {o['question']}\nAnswer:"),
-    ChoiceTask('csqa', 'CommonsenseQA', 'csqa', scoring='letter', source='lm-evaluation-harness: commonsense_qa, acc',
+    ChoiceTask('csqa', 'CommonsenseQA', 'csqa', scoring='letter',  # commonsense_qa
                prompt=lambda o: f'Question: {prompt(o, letter=True)}'),
-    ChoiceTask('siqa', 'Social IQa', 'siqa', prompt=lambda o: f"Q: {o['question']}\nA:",
-               source='lm-evaluation-harness: social_iqa, acc'),
-    ChoiceTask('winogrande', 'WinoGrande', 'winogrande',
-               source='lm-evaluation-harness: winogrande, acc (partial evaluation)',
+    ChoiceTask('siqa', 'Social IQa', 'siqa', prompt=lambda o: f"Q: {o['question']}\nA:"),  # social_iqa
+    ChoiceTask('winogrande', 'WinoGrande', 'winogrande',  # partial evaluation
                prompt=lambda o: [o['question'].partition('_')[0] + c for c in o['choices']],
                answers=lambda o: [o['question'].partition('_')[2].strip()] * len(o['choices'])),
-    GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_examples('gsm8k'), seed=None, stop=('Q:',),
-                  prompt=lambda o: f"Q: {o['question']}\nA:",
-                  source='lm-evaluation-harness: gsm8k_cot, flexible-extract'),
-    GeneratedTask('math500', 'MATH-500', 'math500', shots=4, examples=_examples('math500'), seed=None,
+    GeneratedTask('gsm8k', 'GSM8K', 'gsm8k', shots=8, examples=_EXAMPLES['gsm8k'], seed=None, stop=('Q:',),
+                  prompt=lambda o: f"Q: {o['question']}\nA:"),  # gsm8k_cot, flexible-extract
+    GeneratedTask('math500', 'MATH-500', 'math500', shots=4, examples=_EXAMPLES['math500'], seed=None,
                   prompt=lambda o: f"Problem:\n{o['question']}\n\nSolution:", stop=('Problem:',), max_new_tokens=512,
-                  right=same_mathematics, ready=lambda: same_mathematics('', dict(solution='')),
-                  source='lm-evaluation-harness: minerva_math500, math_verify'),
+                  right=same_mathematics,  # minerva_math500, math_verify
+                  ready=lambda: same_mathematics('', dict(solution=''))),
     GeneratedTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
-                  right=passes_tests, ready=lambda: run_program(''),
+                  right=passes_tests, ready=lambda: run_program(''),  # pass@1, greedy; humaneval_instruct in chat
                   stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
                       prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
                                         f"tests:\n```python\n{o['question']}\n```\n"),
                       begin=lambda o: f"Here is the completed function:\n```python\n{o['question']}\n",
-                      stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint', '```')),
-                  source='lm-evaluation-harness: humaneval, humaneval_instruct; pass@1, greedy'),
+                      stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint', '```'))),
     GeneratedTask('sums', 'Sums of one step', 'sums'),
     GeneratedTask('lambada', 'LAMBADA', 'lambada', prompt=lambda o: o['question'], stop=(), max_new_tokens=8,
-                  right=begins_with_word,
-                  source='arXiv 1606.06031, last word, greedy'),
-): TASKS.add(_o)
+                  right=begins_with_word)])  # arXiv 1606.06031: the last word, greedy
 
 # %% ../../nbs/course/05_evaluation.ipynb #b02b586f
 def parse_task(spec: str | Path | Task) -> Task:
@@ -340,7 +325,7 @@ def evaluate(
             '(parent=, or --parent MODEL).'))
     if needy:
         from prunebook.evaluation.losses import _check_parent
-        _check_parent(LayerStack(model), LayerStack(parent))
+        _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]

@@ -12,7 +12,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, refuse
-from .recipes import HealingConfig, frozen_copy
+from .recipes import frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
                                           model_card, read_tensors, write_checkpoint)
@@ -183,8 +183,7 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)
     changes, tensors = _tensor_changes(folder, adapter), read_tensors(folder)
     check_room(new, sum(t.size for t in tensors))
-    recipe = HealingConfig.of(note['config'] | dict(method='lora', options=None))
-    recipe.method = note['config']['method']  # perhaps of a registry that is not here
+    recipe = settings_that_count(note['config'])
     if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
     write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)
     places = [t for t in read_tensors(new) if t.name in changes]
@@ -212,18 +211,18 @@ def merge_adapter(
     return Path(out)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #af1dbd21
-def _healing_summary(config, history):
+def _healing_summary(recipe, history):
     "The record of the healing in `config.json` and the model card"
     names = ('method', 'objective', 'steps', 'batch_size', 'max_length', 'learning_rate', 'rank', 'alpha', 'dropout',
              'bits', 'packing', 'adapt', 'seed')
-    said = {k: getattr(config, k) for k in names}
+    said = {k: recipe[k] for k in names}
     if not history: return said
     return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
 
-def _card(record, config, history, scores=None, answers=None):
-    "The pruned model's card with a section on healing, as Markdown"
+def _card(record, recipe, history, scores=None, answers=None):
+    "The pruned model's card with a section on healing, as Markdown; the recipe is a dict"
     def table(*rows): return '\n'.join('| ' + ' | '.join(o) + ' |' for o in rows) + '\n'
-    rows = [(k, str(v)) for k, v in _healing_summary(config, history).items()]
+    rows = [(k, str(v)) for k, v in _healing_summary(recipe, history).items()]
     card = model_card(record) if record else '# A fine-tuned model\n'
     card += '\n## Healing\n\n' + table(('field', 'value'), ('---', '---'), *rows)
     if scores:
@@ -235,10 +234,10 @@ def _card(record, config, history, scores=None, answers=None):
             card += f'\n{when} healing:\n\n{indent(o.strip() or "(nothing)", "    ", lambda line: True)}\n'
     return card + ('\n![Training loss against real tokens](loss.png)\n' if history else '')
 
-def _write_card(folder, record, config, history, scores=None, answers=None):
+def _write_card(folder, record, recipe, history, scores=None, answers=None):
     "Write the card and, as a picture, the training loss against real tokens"
     import matplotlib.pyplot as plt
-    (folder/'README.md').write_text(_card(record, config, history, scores, answers), encoding='utf-8')
+    (folder/'README.md').write_text(_card(record, recipe, history, scores, answers), encoding='utf-8')
     if not history: return
     fig, ax = plt.subplots(figsize=(6, 3), layout='constrained')
     ax.plot([o['tokens'] for o in history], [o['loss'] for o in history], lw=1)

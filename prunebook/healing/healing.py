@@ -143,7 +143,7 @@ class HealingResult:
         with disk_errors(folder):
             write_model(self.model, tokenizer, folder)
             record = getattr(self.model.config, 'prunebook', None)
-            _write_card(folder, record, self.config, self.history, scores, answers)
+            _write_card(folder, record, asdict(self.config), self.history, scores, answers)
 
 # %% ../../nbs/course/04_healing.ipynb #heal0001
 def _training_copy(folder, config, progress):
@@ -260,7 +260,7 @@ def heal(
         note, tensors = _read_adapter(folder/'adapter')
         healed = None if on_disk else load_adapter(model, folder/'adapter')
     record = None if on_disk else getattr(model.config, 'prunebook', None)
-    if record: healed.config.prunebook = record | dict(healed=_healing_summary(config, note['history']))
+    if record: healed.config.prunebook = record | dict(healed=_healing_summary(asdict(config), note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
 

@@ -95,8 +95,7 @@ METHODS = Registry('healing method', [
 OBJECTIVES = Registry('healing objective', [
     Objective('lm', 'the next token (paper)', None),
     Objective('distill', "the unpruned model's distribution over it", _divergence, needs_teacher=True),
-    Objective('distill_top', "its top_k likeliest tokens, computed once", _divergence, needs_teacher=True,
-              top=True)])
+    Objective('distill_top', 'its top_k likeliest tokens, computed once', _divergence, needs_teacher=True, top=True)])
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
 PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
@@ -107,7 +106,6 @@ PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)
     'Qwen/Qwen-14B': (4096, 3e-4, 64),
     'mistralai/Mistral-7B-v0.1': (2048, 3e-6, 4),
     'microsoft/phi-2': (2048, 2e-4, 64)}.items()}
-_USUAL = dict(max_length=2048, learning_rate=3e-4, rank=64)  # for any other model
 
 # %% ../../nbs/reference/healing/recipes.ipynb #97becb07
 _bits = one_of(4, 16, 32)
@@ -208,8 +206,9 @@ class HealingConfig(Settings):
         model_id: str = '',  # A hub id
         **changes: Any       # Fields to set otherwise
     ) -> HealingConfig:
-        "The recipe of arXiv:2403.17887, appendix B, for `model_id`: 5000 steps of 16 documents, 4-bit weights"
-        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, _USUAL) | changes)
+        """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
+        documents, 4-bit weights"""
+        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, {}) | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')

@@ -60,8 +60,6 @@ def write_answers(
     prompts: Any,               # Texts; rows with `prompt`, `question` or `messages`; or a file of either
     out: str | Path,            # The .jsonl file
     max_new_tokens: int = 512,  # Tokens after which an answer is cut off
-    temperature: float | None = None,  # Of sampling; greedy if `None`
-    seed: int = 0,              # Of sampling
     batch_tokens: int | None = None,   # Prompts and answers of a batch; see `write_in_batches`
     progress: bool = True
 ) -> dict[str, int]:            # How many answers were kept, and how many left out, by the reason
@@ -71,7 +69,7 @@ def write_answers(
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
-    key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
+    key = digest(fingerprint(model), model.dtype, ids, max_new_tokens)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), progress_bar(progress, 'answers', total=len(ids)) as bar:
@@ -85,8 +83,7 @@ def write_answers(
         done, new = {i: tuple(o) for i, *o in rows[1:]}, 0
         bar.update(len(done))
         with open(part, 'a', encoding='utf-8') as file:
-            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done), seed,
-                                                temperature=temperature):
+            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done)):
                 done |= dict(zip(rows, map(tuple, found)))
                 file.writelines(json.dumps([i, *o]) + '\n' for i, o in zip(rows, found))
                 file.flush()
@@ -169,12 +166,12 @@ def top_k_rows(
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)
     counted = (rows.pos > 0) & (True if rows.learn is None else rows.learn)
-    begins = np.flatnonzero(rows.pos == 0)
-    used = np.zeros(len(rows.flat) + 1, int)  # some rows may never come
-    for r in np.unique(rows.order): used[rows.ends[r:r + 2]] += 1, -1
-    used, units = used.cumsum() > 0, {}
-    for a, b in zip(begins, [*begins[1:], len(rows.flat)]):
-        if used[a] and counted[a:b].any():
+    units = {}
+    for r in np.unique(rows.order):  # some rows may never come
+        first, last = rows.ends[r:r + 2]
+        begins = first + np.flatnonzero(rows.pos[first:last] == 0)
+        for a, b in zip(begins, [*begins[1:], last]):
+            if not counted[a:b].any(): continue
             unit = digest(rows.flat[a:b].tobytes(), counted[a:b].tobytes())
             units.setdefault(bytes.fromhex(unit), []).append((a, b))
 

@@ -12,8 +12,11 @@ from typing import Any
 from unittest.mock import patch
 import numpy as np, torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (StateDictOptions, get_optimizer_state_dict,
+                                                     set_optimizer_state_dict)
+from torch.distributed.tensor import distribute_tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
 from ..core import refuse, sync_tree
@@ -191,19 +194,15 @@ class _OrderedTrainer(Trainer):
         save_file(weights, Path(output_dir)/'weights.safetensors')
 
     def _load_from_checkpoint(self, path, model=None):
-        from safetensors.torch import load_file
-        from torch.distributed.tensor import distribute_tensor
         for n, o in load_file(Path(path)/'weights.safetensors').items():
             p = self.model.get_parameter(n)
             if hasattr(p, 'device_mesh'): o = distribute_tensor(o.to(p.device), p.device_mesh, p.placements)
             p.data.copy_(o)
 
     def _state(self):
-        from torch.distributed.checkpoint.state_dict import StateDictOptions
         return self.model, getattr(self.optimizer, 'optimizer', self.optimizer), StateDictOptions(full_state_dict=True)
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
         model, optimizer, options = self._state()
         found = get_optimizer_state_dict(model, optimizer, options=options)
         tensors = {f'{k} {name}': o.contiguous() for name, own in found['state'].items() for k, o in own.items()}
@@ -211,7 +210,6 @@ class _OrderedTrainer(Trainer):
         if self.args.should_save: save_file(tensors, Path(output_dir)/'optimizer.safetensors', dict(note=note))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
         if checkpoint is None: return
         state: dict[str, Any] = {}
         with safe_open(Path(checkpoint)/'optimizer.safetensors', 'pt') as f:

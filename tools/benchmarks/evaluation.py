@@ -13,7 +13,7 @@ from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
 from prunebook.evaluation.generation import _greedy_config
-from prunebook.evaluation.choices import _answers, _Rendered, choose_examples, prompt
+from prunebook.evaluation.choices import _answers, _in_words, choose_examples, prompt
 from prunebook.evaluation.tasks import TASKS
 from prunebook.evaluation.losses import cut_losses
 from prunebook.evaluation.losses import share_prefixes
@@ -88,9 +88,9 @@ qwen, qwen_tok = load_model('qwen2.5-coder-0.5b')
 
 def requests(items):
     "The harness's requests for five-shot questions"
-    worded = [_Rendered.of(o, choose_examples(o, dev, 5, None), letter=True) for o in items]
-    return [Instance('loglikelihood', o, (w.front + w.prompts[0], ' ' + c), j)
-            for o, w in zip(items, worded) for j, c in enumerate(w.choices)]
+    worded = [_in_words(o, choose_examples(o, dev, 5, None), letter=True) for o in items]
+    return [Instance('loglikelihood', o, (front + text, ' ' + c), j)
+            for o, (front, pairs) in zip(items, worded) for j, (text, c) in enumerate(pairs)]
 
 def harness_mmlu(items, size):
     lm = HFLM(pretrained=qwen, tokenizer=qwen_tok, batch_size=size)
