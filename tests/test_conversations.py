@@ -100,6 +100,7 @@ BAD = dict(
     no_answer=([dict(messages=CHATS[1][:3])], 'does not end with an answer'),
     role=([dict(messages=[dict(role='tool', content='x'), *CHATS[0]])], 'Conversation roles must alternate'),
     content=([dict(messages=[dict(role='user'), *CHATS[0]])], 'message 0 is'),
+    mixed=([dict(messages=CHATS[0]), PAIRS[0]], 'row 0 has messages and row 1 has a prompt'),
     unknown=([PAIRS[0], dict(question='x')], "text 1: .*'question'.*messages"),
     long=([*PAIRS, dict(prompt='x', response='y' * 300)], r'1 of the 3 texts are conversations of more than'))
 

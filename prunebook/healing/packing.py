@@ -260,10 +260,13 @@ def documents(
     loss_on: str = 'assistant'
 ) -> list[str | Conversation]:
     "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
-    found, long = as_rows(given), []
+    found, long, seen = as_rows(given), [], {}
     for i, row in enumerate(found):
         if isinstance(row, str): continue
-        refuse((not getattr(tokenizer, 'chat_template', None), 'the texts are conversations, and the tokenizer has no '
+        seen.setdefault('messages' if 'messages' in row else 'prompt', i)
+        refuse((len(seen) > 1, f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt and '
+                'its response. Give all conversations in one form.'),
+               (not getattr(tokenizer, 'chat_template', None), 'the texts are conversations, and the tokenizer has no '
                 'chat template. Set tokenizer.chat_template, or give plain texts.'))
         try: found[i] = _render_conversation(tokenizer, messages_of(row), loss_on)
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
