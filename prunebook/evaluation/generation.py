@@ -23,10 +23,10 @@ __all__ = ['generate_texts', 'write_in_batches', 'last_number', 'same_number', '
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
 
-def _greedy_config(model, tokenizer, max_new_tokens, stop=()):
-    """One answer a prompt, ended by the texts in `stop` and by the tokens that the model's generation config names, or
-    else the tokenizer. If that is one or none, also by those of `_ENDS` that the tokenizer has. llama.cpp has a longer
-    list (`special_eog_ids`)"""
+def _greedy_config(model, tokenizer, max_new_tokens, stop=(), temperature=None):
+    """One answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop` and by the tokens that
+    the model's generation config names, or else the tokenizer. If that is one or none, also by those of `_ENDS` that
+    the tokenizer has. llama.cpp has a longer list (`special_eog_ids`)"""
     from transformers import GenerationConfig
     ends = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
     if ends is None: ends = getattr(tokenizer, 'eos_token_id', None)
@@ -34,8 +34,9 @@ def _greedy_config(model, tokenizer, max_new_tokens, stop=()):
     added, pad = getattr(tokenizer, 'get_added_vocab', dict)(), getattr(tokenizer, 'pad_token_id', None)
     if len(ends) < 2: ends |= {added[o] for o in _ENDS if o in added}
     if '<|return|>' in added: ends -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
-    return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, do_sample=False, pad_token_id=pad or 0,
-                            eos_token_id=sorted(ends) or None, stop_strings=list(stop) or None)
+    sample = dict(do_sample=False) if temperature is None else dict(do_sample=True, temperature=temperature, top_k=0)
+    return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample, eos_token_id=sorted(ends) or None,
+                            stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
 def _batch_cache(stack, common, pads):
@@ -63,13 +64,16 @@ def generate_texts(
     rows: Sequence[Sequence[int]],  # Tokens of each prompt
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    common: tuple | None = None     # From `_common_cache`, of these and perhaps more rows
+    common: tuple | None = None,    # From `_common_cache`, of these and perhaps more rows
+    temperature: float | None = None
 ) -> list[_Written]:
-    "Greedy continuations of prompts of unequal length, padded on the left, each cut at the first `stop`"
+    """Continuations of prompts of unequal length, padded on the left, each cut at the first `stop`: greedy, or sampled
+    at a `temperature`"""
     import torch
+    if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
     common = common or _common_cache(stack, rows, plain=True)
-    config = _greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else ())
+    config = _greedy_config(model, tokenizer, max_new_tokens, stop if common[1] is None else (), temperature)
     device, pad, ends = stack.device, config.pad_token_id, set(config.eos_token_id or ())
     x = torch.tensor([[pad] * (width - len(o)) + list(o) for o in rows], device=device)
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
@@ -106,14 +110,19 @@ def write_in_batches(
     max_new_tokens: int,
     batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
     done: Collection[int] = (),       # Prompts to leave out
-    stop: Sequence[str] = ()
+    seed: int = 0,                    # With a temperature; each batch has its own
+    **how: Any                        # To `generate_texts`: stop, temperature
 ) -> Iterator[tuple[list[int], list[_Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
+    import torch
     n, cache = common = _common_cache(LayerStack(model), ids, plain=True)
     if batch_tokens is None:
         held = [o for o in cache.layers if o.is_initialized] if n else []
         batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
-    def write(rows): return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, stop, common)
+    def write(rows):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + rows[0])
+            return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, common=common, **how)
     groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))
@@ -163,12 +172,12 @@ exec(code, {})
 os.write(out, b"done")
 """
 
-def run_program(code: str, seconds: float = 3.) -> bool:
+def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     """Does a Python program that nobody has read come to its end, without an error and in time? Raises `PrunebookError`
     where it cannot be locked up"""
     import resource
     def limit():
-        for kind, most in ((resource.RLIMIT_AS, 1 << 31), (resource.RLIMIT_FSIZE, 1 << 24)):
+        for kind, most in ((resource.RLIMIT_AS, megabytes << 20), (resource.RLIMIT_FSIZE, 1 << 24)):
             resource.setrlimit(kind, (most, most))
     command = 'unshare --user --map-root-user --net --ipc --mount --pid --fork --kill-child sh -c'.split()
     with tempfile.TemporaryDirectory() as place:
@@ -203,13 +212,13 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
 
 def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
                   batch_tokens: int | None = None, progress: bool = True, title: str = 'answers', chat: bool = False,
-                  begins: Sequence[str] = (), stop: Sequence[str] = ()) -> tuple[list[str], list[int]]:
+                  begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int]]:
     """What a model writes after each prompt, and which prompts were cut: `encode_prompts`, then `write_in_batches`
-    under a bar of this title"""
+    under a bar of this title. `how` goes to `generate_texts`"""
     ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins)
     written = [''] * len(ids)
     with progress_bar(progress, title, total=len(ids), unit='item') as bar:
-        for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, stop=stop):
+        for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, **how):
             for i, o in zip(rows, found): written[i] = o.text
             bar.update(len(rows))
     _warn_truncated(cut, len(ids))
@@ -219,11 +228,11 @@ def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase'
 _SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',
                   'Name three animals that live in the sea.')
 
-def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase') -> dict[str, str]:
-    "Short answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
+def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
+                   prompts: Sequence[str] = _SAMPLE_PROMPTS, max_new_tokens: int = 48) -> dict[str, str]:
+    "Short greedy answers to a user's messages, by prompt, in the tokenizer's chat template; none if it has none"
     if not getattr(tokenizer, 'chat_template', None): return {}
-    written, _ = write_replies(model, tokenizer, _SAMPLE_PROMPTS, 48, progress=False, chat=True)
-    return dict(zip(_SAMPLE_PROMPTS, written))
+    return dict(zip(prompts, write_replies(model, tokenizer, prompts, max_new_tokens, progress=False, chat=True)[0]))
 
 def repeats_itself(text: str) -> bool:
     "Does a short text consist of few different words, or a longer one say up to 20 words four times in a row?"

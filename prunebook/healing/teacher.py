@@ -60,6 +60,8 @@ def write_answers(
     prompts: Any,               # Texts; rows with `prompt`, `question` or `messages`; or a file of either
     out: str | Path,            # The .jsonl file
     max_new_tokens: int = 512,  # Tokens after which an answer is cut off
+    temperature: float | None = None,  # Of sampling; greedy if `None`
+    seed: int = 0,              # Of sampling
     batch_tokens: int | None = None,   # Prompts and answers of a batch; see `write_in_batches`
     progress: bool = True
 ) -> dict[str, int]:            # How many answers were kept, and how many left out, by the reason
@@ -69,7 +71,7 @@ def write_answers(
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
-    key = digest(fingerprint(model), model.dtype, ids, max_new_tokens)
+    key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), progress_bar(progress, 'answers', total=len(ids)) as bar:
@@ -83,7 +85,8 @@ def write_answers(
         done, new = {i: tuple(o) for i, *o in rows[1:]}, 0
         bar.update(len(done))
         with open(part, 'a', encoding='utf-8') as file:
-            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done)):
+            for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done), seed,
+                                                temperature=temperature):
                 done |= dict(zip(rows, map(tuple, found)))
                 file.writelines(json.dumps([i, *o]) + '\n' for i, o in zip(rows, found))
                 file.flush()
