@@ -101,14 +101,9 @@ def test_every_set_is_whole_and_can_be_scored(name):
     assert len(items) == ROWS[name]
     if 'choices' in items[0]: check_items(items)
     assert len({json.dumps(o) for o in items}) > .99 * len(items)
-
-
-def test_no_answer_is_given_away_by_its_place():
-    "SciQ publishes the right choice last"
-    for name in ('sciq', 'arc_easy', 'mmlu', 'hellaswag', 'piqa', 'csqa'):
-        items = load_questions(name)
+    if name in ('sciq', 'arc_easy', 'mmlu', 'hellaswag', 'piqa', 'csqa'):  # no answer is given away by its place
         share = pd.Series([o['answer'] for o in items]).value_counts(normalize=True)
-        assert share.max() < 1.25 / len(items[0]['choices']), name
+        assert share.max() < 1.25 / len(items[0]['choices'])
 
 
 GOOD = dict(question='q', choices=['a', 'b'], answer=0)

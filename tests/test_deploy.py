@@ -7,7 +7,7 @@ from prunebook import PrunebookError, choose_layers, prune_checkpoint, prune_mod
 from prunebook.pruning.checkpoint import write_model
 from prunebook.cli import main
 from prunebook.serving.stacks import RUNNERS, agreement_of, serving_report, transformers_scores
-from prunebook.pruning.budget import NotAllowed, restriction
+from prunebook.pruning.budget import restriction
 from prunebook.serving.rules import SERVED, served_by, serving_verdict
 from prunebook.similarity.distances import LayerDistances
 from support.tiny import save, tiny, word_tokenizer
@@ -121,11 +121,6 @@ def test_choose_by_loss_for_a_stack():
     free, plan = (choose_layers('best_loss', n=2, allowed=o, **how) for o in (None, allowed))
     assert allowed.fits(plan.keep) and not allowed.fits(free.keep)
     assert plan.details['allowed']['loss'] == dict(unrestricted=16., chosen=16.)
-
-def test_the_last_layer_stays_without_a_measurement():
-    with pytest.raises(NotAllowed, match='Blocks of 6, 12 layers can'):
-        choose_layers('simple', n=4, depth=18, allowed=served_by('mlx', gemma()))
-    assert choose_layers('simple', n=6, depth=18, allowed=served_by('mlx', gemma())).layers == tuple(range(11, 17))
 
 @pytest.mark.parametrize('n', range(1, 6))
 def test_a_predicate_of_your_own_gets_the_cheapest_block(n):

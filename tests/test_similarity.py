@@ -272,13 +272,3 @@ def test_seldom_wrong(noise, lead):
     assert wrong <= .05 * runs
     assert called > .9 * runs if lead == .4 else True
 
-
-def test_power():
-    "A clear lead is called, a small one within the tolerance is a tie, and without tolerance stays open"
-    r = np.random.default_rng(0)
-    s = .3 + .02 * r.standard_normal((400, 4, 4))
-    s[:, 0, 2] -= .02
-    m = RunningCovariance.of(s)
-    one, two = StoppingRule([1, 2]).look(m)
-    assert one.certain and one.start == 2 and one.settled and not two.settled
-    assert StoppingRule([2], tolerance=.02).look(m)[0].tie and not StoppingRule([2], tolerance=1e-5).look(m)[0].settled
