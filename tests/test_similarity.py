@@ -58,8 +58,7 @@ def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns)
             given = dict(output_hidden_states=True, use_cache=False)
             states = exact.get_decoder()(torch.tensor([ids]), **given).hidden_states
             x = torch.stack([o[0] for o in [*states[:depth], keep.pop()]])
-            x = dict(last=x[:, -1:], mean=x.mean(1, keepdim=True), all=x)[tokens]
-            out.append(of_blocks(x, measure))
+            out.append(of_blocks(x if tokens == 'all' else x[:, -1:], measure))
     return np.array(out)
 
 
