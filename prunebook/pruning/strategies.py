@@ -177,7 +177,7 @@ _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', mode
 
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
-    n: float | None = None,    # How many layers to drop, or their share if below 1; not for a list, or with a budget
+    n: int | None = None,      # How many layers to drop; not for a list, or with a budget
     distances: LayerDistances | None = None,
     depth: int | None = None,  # Layers in the model; taken from `distances`, `model` or `sizes` if they are given
     share: float | None = None,        # Instead of `n`: so large a share of the layers
@@ -200,7 +200,6 @@ def choose_layers(
     refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
             f'{", ".join(row.options) or "none"}. Leave the others out.'))
     model = given.get('model')
-    if isinstance(n, float) and 0 < n < 1 and share is None: n, share = None, n
     depth = depth or getattr(sizes, 'depth', None) or (None if model is None else len(LayerStack(model)))
     depth = depth or getattr(distances, 'depth', None)
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))

@@ -113,9 +113,6 @@ RUNNERS = {'mlx': _Runner(('mlx', 'mlx-lm'), 'mlx', _mlx_scores),
     'llama.cpp-mended': _Runner((_converter, _runtime), 'gguf', partial(_llama_cpp_scores, mend=True))}
 
 # %% ../../nbs/reference/serving/stacks.ipynb #64c38a87
-# differences of log-probability, in nats a token, that count as the same
-_tolerance = dict(mean=.01, largest=.25)
-
 @dataclass(frozen=True)
 class _Agreement:
     "How close two stacks are on the same tokens"
@@ -127,7 +124,7 @@ class _Agreement:
     @property
     def close(self) -> bool:
         "Do they count as the same?"
-        return self.mean <= _tolerance['mean'] and self.largest <= _tolerance['largest']
+        return self.mean <= .01 and self.largest <= .25  # nats a token
 
     def __str__(self) -> str:
         return (f'on {self.tokens} tokens the log-probabilities differ by {self.mean:.5f} nats (largest '

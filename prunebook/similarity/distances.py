@@ -27,31 +27,24 @@ if TYPE_CHECKING:
 __all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'Measure', 'measure_batch', 'LayerDistances',
            'layer_distances']
 
-# %% ../../nbs/course/02_distances.ipynb #f9885af0
-def _token_picker(batch: Batch, tokens: str) -> tuple[Callable, np.ndarray]:
-    """How to pick the vectors of a batch that are compared: those of the "last" or of "all" tokens. A function from
-    (B, T, d) to (N, d), and the row of the batch of each of the N"""
-    import torch
-    row, last, real = torch.arange(len(batch.rows)), batch.lengths.cpu() - 1, batch.attention_mask.bool().cpu()
-    if tokens == 'all': return lambda x: x[real.to(x.device)], real.nonzero()[:, 0].numpy()
-    return lambda x: x[row.to(x.device), last.to(x.device)], row.numpy()
-
 # %% ../../nbs/course/02_distances.ipynb #9f155731
 def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last',)
                 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
     """The residual stream x^(0), …, x^(L), the last one before the final norm, of the "last" or of "all" tokens of a
     batch: for each, (L+1, N, d) on the CPU, and the row of each of the N"""
     import torch
-    pick = {k: _token_picker(batch, k) for k in tokens}
+    row, last, real = torch.arange(len(batch.rows)), batch.lengths.cpu() - 1, batch.attention_mask.bool().cpu()
+    pick = dict(last=lambda x: x[row, last], all=lambda x: x[real])
+    owner = dict(last=row, all=real.nonzero()[:, 0])
     odd = (f'{type(stack.model).__name__} has more than one vector for a token between layers, so there is no angle '
            'between two places. Choose layers by the loss: best_loss or greedy.')
     def take(x):
         refuse((x.ndim != 3, odd))
-        return {k: f(x) for k, (f, _) in pick.items()}
+        return {k: pick[k](x) for k in tokens}
     with torch.no_grad(), stack.stream(take) as seen: stack.body(batch.input_ids)
     refuse((len(seen) != len(stack) + 1, odd))  # layers that run several times
     def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen]).cpu()
-    return {k: (gather(k), of) for k, (_, of) in pick.items()}
+    return {k: (gather(k), owner[k].numpy()) for k in tokens}
 
 # %% ../../nbs/course/02_distances.ipynb #154270af
 def gram(x: torch.Tensor) -> np.ndarray:
@@ -120,7 +113,7 @@ def _measure_group(stack, tokenizer, texts, measures, tokens='last', max_length=
     toks = tokenize(tokenizer, list(texts.values()), max_length)
     stack.check_vocabulary(toks.ids)
     numbers = [index[i] for i in toks.index]
-    if ends is not None: ends.update((len(o) < max_length, o[-1]) for o in toks.ids)
+    if ends is not None: ends.update(o[-1] for o in toks.ids)
     for _, out in over_batches(lambda batch: measure_batch(stack, batch, measures, tokens, numbers), toks.ids,
                                batch_tokens, device=stack.device):
         for m, s in out.items():
@@ -266,16 +259,6 @@ def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
 # %% ../../nbs/course/02_distances.ipynb #982c333d
 _log = logging.getLogger(__name__)
 
-def _tell_ends(ends, max_length):
-    "Log where the texts end, since their last token is what is compared: counts of (is it shorter?, last token)"
-    whole, short, last = ends.total(), sum(n for (o, _), n in ends.items() if o), Counter()
-    for (_, token), n in ends.items(): last[token] += n
-    (token, most), = last.most_common(1) or [(None, 0)]
-    if whole > 9 and most > .9 * whole:
-        _log.warning('%d of %d texts end in token %d, and the distances are measured at the last token: at the end of '
-                     'a turn, perhaps. Give plain texts, a smaller max_length, or tokens="all".', most, whole, token)
-    if 2 * short > whole: _log.info('%d of %d texts are shorter than max_length=%d.', short, whole, max_length)
-
 _probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
 
 def layer_distances(
@@ -332,7 +315,12 @@ def layer_distances(
             over = state.is_over(until, measures[0])
             if partial and rank == 0: state.save(Path(partial), prints)
             bar.update(len(group))
-    if tokens == 'last' and rank == 0: _tell_ends(ends, max_length)
+    if tokens == 'last' and rank == 0 and ends.total() > 9:
+        [(token, most)] = ends.most_common(1)
+        if most > .9 * ends.total():
+            _log.warning('%d of %d texts end in token %d, and the distances are measured at the last token: at the end '
+                         'of a turn, perhaps. Give plain texts, a smaller max_length, or tokens="all".',
+                         most, ends.total(), token)
     info = dict(model=public_name(model.config.name_or_path), dtype=str(model.dtype), fingerprint=prints)
     info |= dict(model_fingerprint=fingerprint(model), **settings)
     if until: info['settled'] = {str(k): v for k, v in sorted(state.settled.items())}
