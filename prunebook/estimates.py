@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
 from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
-from .model.configs import decoder_config
+from .model.configs import decoder_config, quantization_of
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .pruning.budget import LayerSizes, first_number, sizes_of_parts
 from .pruning.checkpoint import Tensor, checkpoint_folder, layer_number, layers_prefix, read_tensors
@@ -70,7 +70,7 @@ def model_size(name: str, revision: str | None = None, progress: bool = True) ->
     prefix = layers_prefix(tensors, depth)
     parts = [(t.name, layer_number(t.name, prefix)[0], math.prod(t.shape), t.size) for t in tensors]
     sizes = sizes_of_parts(parts, depth, text, hidden * vocab)
-    packed = config.get('quantization_config')
+    packed = quantization_of(config)
     for t in tensors: stored[t.dtype] += t.size
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
                 round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes)

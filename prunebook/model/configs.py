@@ -13,7 +13,7 @@ from ..core import Registry, explained, refuse
 
 # %% auto #0
 __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check_quantization', 'decoder_part', 'decoder_config',
-           'older_rotary']
+           'quantization_of', 'older_rotary']
 
 # %% ../../nbs/reference/model/configs.ipynb #8651feed
 def _text_config(model):
@@ -155,6 +155,10 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     refuse((depth is None, 'config.json does not say how many layers there are (num_hidden_layers).'))
     refuse((not 1 <= depth < 10**6, f'config.json says that the model has {depth} layers, which is impossible.'))
     return text, depth
+
+def quantization_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    "The `quantization_config` in the content of a config.json, of the decoder or of the whole"
+    return decoder_part(config).get('quantization_config') or config.get('quantization_config')
 
 # %% ../../nbs/reference/model/configs.ipynb #0479c5a6
 # model types that transformers would load with another base if `rope_scaling` stood in the config

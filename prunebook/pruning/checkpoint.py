@@ -14,7 +14,8 @@ from ..core import PrunebookError, check_room, existing_folder, explained, first
 from ..core import printable, progress_bar, read_json, redact, refuse
 from .strategies import Plan, _provenance, as_plan
 from ..model.assets import quiet
-from ..model.configs import check_quantization, cut_config, decoder_config, decoder_part, older_rotary
+from ..model.configs import (check_quantization, cut_config, decoder_config, decoder_part, older_rotary,
+                                      quantization_of)
 from ..model.loading import allowed_models, find_model, tokenizer_problem
 from ..model.stack import Block, LayerStack, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -298,7 +299,7 @@ def prune_checkpoint(
     folder = checkpoint_folder(src)
     plan, tensors = as_plan(drop, config_depth(folder)), read_tensors(folder)
     prefix, new_number = layers_prefix(tensors, plan.depth), {i: n for n, i in enumerate(plan.keep)}
-    quantised, kept = read_json(folder/'config.json').get('quantization_config'), []
+    quantised, kept = quantization_of(read_json(folder/'config.json')), []
     check_quantization(quantised, [t.name for t in tensors], prefix)
     config = _cut_config_file(folder, plan.keep)
     for t in tensors:

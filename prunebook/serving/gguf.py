@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ..core import PrunebookError, check, disk_errors, existing_folder, installed, one_of
 from ..core import read_json, redact, refuse
-from ..model.configs import decoder_config
+from ..model.configs import quantization_of
 
 # %% auto #0
 __all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_context', 'llama_scores']
@@ -118,14 +118,10 @@ def _convert(folder, out, type, mend, tokenizer):
         _mended(cls, gguf, hparams, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
 
 # %% ../../nbs/reference/serving/gguf.ipynb #d731ee6e
-def _quantised(config):
-    "The `quantization_config` in the content of a config.json"
-    return decoder_config(config)[0].get('quantization_config') or config.get('quantization_config')
-
 def _check_convertible(folder):
     "Raises `PrunebookError` for what cannot become a GGUF file. Code in the folder is never run"
     llama_cpp()
-    quantised = _quantised(read_json(existing_folder(folder)/'config.json')) or {}
+    quantised = quantization_of(read_json(existing_folder(folder)/'config.json')) or {}
     refuse((quantised, f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
             'unquantised weights can be converted. Give the 16-bit checkpoint.'))
     for o in (folder/'config.json', folder/'tokenizer_config.json'):
