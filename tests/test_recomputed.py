@@ -491,7 +491,8 @@ def test_which_healing_brings_written_answers_back():
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
-            'distilled on C4': 'c4-top-2', 'distilled on own answers': 'self-top-2'}
+            'healed on C4, seed 1': 'c4-2-seed-1', 'distilled on C4': 'c4-top-2',
+            'distilled on own answers': 'self-top-2'}
     right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     for k, o in right.items():
@@ -501,10 +502,10 @@ def test_which_healing_brings_written_answers_back():
         near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
         assert shown[:2] == [o.sum(), 400] and len(o) == 400
     pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
-    assert len(pairs) == 8
+    assert len(pairs) == 10
     for k, v in pairs:
-        shown, d = numbers(next(t for t in lines if t.startswith(f'{k}, against {v}: '))), right[k] - right[v]
-        shown = shown[f'{k}, against {v}'.count('C4'):]  # the name of the texts
+        said = next(t for t in lines if t.startswith(f'{k}, against {v}: ')).partition(': ')[2]
+        shown, d = numbers(said), right[k] - right[v]
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
         assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
     d = right['healed on own answers'] - right['healed on C4']
