@@ -84,6 +84,20 @@ def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     np.testing.assert_allclose(whole, _continuation_logprobs(model, pairs, 300), rtol=1e-4)
 
 
+def test_questions_with_the_same_prompt_are_not_one_batch(monkeypatch):
+    rows, real = [], LayerStack.extend
+    def counted(self, given, cache=None):
+        rows.append(len(given))
+        return real(self, given, cache)
+    monkeypatch.setattr(LayerStack, 'extend', counted)
+    items = [dict(question='q', choices=['aa', 'bb'], answer=0)] * 40
+    found = [choice_accuracy(make('llama'), Letters(), items, prompt=ask, batch_tokens=64, progress=False).logprobs
+             for ask in (lambda o: 'Answer:', lambda o: ['Answer:'])]
+    assert max(rows) < 9 and found[0] == found[1]
+    with pytest.raises(PrunebookError, match='3 prompts for the 2 choices'):
+        choice_accuracy(make('llama'), Letters(), items, prompt=lambda o: ['a', 'b', 'c'], progress=False)
+
+
 # text and tokens
 
 class Merging(Letters):

@@ -270,4 +270,3 @@ def test_seldom_wrong(noise, lead):
         wrong += any(v.start != 1 for v in says)
     assert wrong <= .05 * runs
     assert called > .9 * runs if lead == .4 else True
-

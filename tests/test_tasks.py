@@ -67,6 +67,12 @@ def test_a_file_of_texts_is_a_loss(tmp_path):
 
 # the rows
 
+def test_default_scorings_are_the_harness_headline():
+    assert {k: o.scoring for k, o in TASKS.items() if o.kind == 'choice' and o.scoring != 'likelihood'} == dict(
+        mmlu='letter', boolq='letter', csqa='letter', arc_challenge='per_char', hellaswag='per_char',
+        openbookqa='per_char')
+
+
 def words(name, item, **kw):
     t = TASKS[name]
     return _in_words(item, letter=t.scoring == 'letter', ask=t.prompt, say=t.answers, **kw)

@@ -69,7 +69,10 @@ def _in_words(item, examples=(), letter=False, ask=None, say=None):
     ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
     def pairs(o):
         asked, said = ask(o), list(say(o))
-        return list(zip([asked] * len(said) if isinstance(asked, str) else asked, said, strict=True))
+        asked = [asked] if isinstance(asked, str) else list(asked)
+        refuse((len(asked) not in (1, len(said)), f'{len(asked)} prompts for the {len(said)} choices of {o!r:.80}. Let '
+                'prompt give one text, or one for each choice.'))
+        return list(zip(asked * len(said) if len(asked) == 1 else asked, said))
     front = ''
     if letter and item.get('subject'):
         front = 'The following are multiple choice questions (with answers) about '
@@ -120,16 +123,17 @@ def _continuation_logprobs(
     model: 'PreTrainedModel',
     pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
     batch_tokens: int | None = None,  # Of a batch, those in caches included; `token_budget` if `None`
-    bar: Any = None  # A progress bar, updated by one a pair
+    bar: Any = None,  # A progress bar, updated by one a pair
+    of: Sequence[Any] | None = None  # The question of each pair, so that no batch holds the choices of all at once
 ) -> list[float]:
-    "$\\log p$ of each continuation of its context, in nats. A context runs once for all its continuations"
+    "$\\log p$ of each continuation of its context, in nats. A question's context runs once for all its continuations"
     import torch
     from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
     stack.check_vocabulary(o for pair in pairs for o in pair)
     budget, found, together = token_budget(batch_tokens, stack.device), [0.] * len(pairs), defaultdict(dict)
-    for p, (context, choice) in enumerate(pairs): together[tuple(context)][p] = choice
-    requests = [(list(context), choices) for context, choices in together.items()]
+    for p, (context, choice) in enumerate(pairs): together[of and of[p], *context][p] = choice
+    requests = [(context, choices) for (_, *context), choices in together.items()]
     n, base = _common_cache(stack, [c for c, _ in requests])
     cached = base is not None
 
@@ -217,7 +221,7 @@ def choice_accuracy(
             if chat: texts = [(chat_prompt(tokenizer, text), choice) for text, choice in texts]
             pairs, lost = _encode_pairs(tokenizer, texts, limit, chat)
             cut |= {cells[p][0] for p in lost}
-            found = _continuation_logprobs(model, pairs, batch_tokens, bar=bar)
+            found = _continuation_logprobs(model, pairs, batch_tokens, bar, [i for i, _ in cells])
             for (i, j), v, (_, c) in zip(cells, found, pairs): logprobs[i][j], tokens[i][j] = v, len(c)
     refuse((not all(np.isfinite(o).all() for o in logprobs), f'{task}: a log-likelihood is not a number. The model has '
             'NaN or infinite weights, or overflows: try dtype=float32.'))

@@ -15,8 +15,9 @@ import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
 from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync
+from ..model.configs import quantization_of
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
-from .gguf import TYPES, _check_convertible, _converter, _quantised, _run_job, _runtime
+from .gguf import TYPES, _check_convertible, _converter, _run_job, _runtime
 from .gguf import llama_cpp, llama_scores, quantize, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
@@ -160,7 +161,7 @@ def serving_report(
     is no checkpoint, or an unknown stack"""
     names, folder = check_stacks(stacks), existing_folder(folder)
     config = read_json(folder/'config.json')
-    quantised = _quantised(config)
+    quantised = quantization_of(config)
     numbers = sum(math.prod(t.shape) for t in read_tensors(folder))
     found, ids, reference = [], None, None
     for name in names:
