@@ -37,7 +37,8 @@ def command(
 def _comments(owner):
     "The comments of a function's parameters or a dataclass's fields by name, beside them or above them"
     from fastcore.docments import docments
-    return {k: ' '.join(v.split()) for k, v in docments(owner).items() if v}
+    parts = reversed(inspect.getmro(owner)[:-1]) if inspect.isclass(owner) else [owner]
+    return {k: ' '.join(v.split()) for o in parts for k, v in docments(o).items() if v}
 
 _REGISTRIES = dict(STRATEGIES='pruning.strategies', METHODS='healing.recipes', TASKS='evaluation.tasks',
                    STACKS='serving.rules', PRESETS='paper.reproduce', TYPES='serving.gguf',
@@ -112,7 +113,7 @@ class _Numbers(argparse.Action):
 @dataclass
 class _Source:
     "The model of a command, and how it is loaded"
-    model: str                  # MODELS, a hub id, a folder, or a .gguf file, which `prunebook prune` does not read
+    model: str                  # MODELS, a hub id, a folder or a .gguf file
     dtype: str = 'auto'         # type of the weights: auto (mostly the checkpoint's own), bfloat16, float16 or float32
     bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
     device_map: str = 'auto'    # where the layers go, as in accelerate
@@ -140,6 +141,11 @@ class _Source:
     def load(self, progress: bool) -> tuple:
         "Model and tokenizer"
         return pb.load_model(self.model, **self.how, progress=progress)
+
+@dataclass
+class _Checkpoint(_Source):
+    "A model whose files are read"
+    model: str                  # MODELS, a hub id, or a folder with config.json and safetensors
 
 @dataclass
 class _Texts:
@@ -204,7 +210,7 @@ def _distances_of(place, model, folder):
 
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
-    source: _Source,
+    source: _Checkpoint,
     out: str,                      # folder for the pruned checkpoint
     texts: _Texts, lengths: _Lengths, *,
     drop: str | None = None,       # layers, counted from 0: 11-18 (both ends included), 11:19 (end excluded) or 3,7,11
