@@ -241,9 +241,9 @@ def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, c
 
 def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_path, monkeypatch, capsys):
     "256 came again and again"
-    import prunebook.evaluation.tasks  # first: it would keep the reader below
     def read(name, split, n, *args, most, **kw): raise PrunebookError(f'{name} {split} {n or most}')
-    monkeypatch.setattr('prunebook.data.texts.load_texts', read)
+    for o in ('evaluation.tasks', 'data.texts'):  # in this order: a first import of the former would keep `read`
+        monkeypatch.setattr(f'prunebook.{o}.load_texts', read)
     args = 'heal', own/'pruned', tmp_path/'h', '--texts', 'allenai/c4', '--batch-size', 5, '--steps', 70
     refused(capsys, *args, says='allenai/c4 train 350')
     refused(capsys, *args, '--n-texts', 9, says='allenai/c4 train 9')
