@@ -1,5 +1,5 @@
 "Merging on disk: exact against peft, little memory, whole or not at all, and refusals."
-import shutil
+import json, shutil
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -122,6 +122,15 @@ def test_a_damaged_adapter_writes_nothing(damage, healed, tmp_path):
     damage(parts, next(k for k in parts if 'lora_A' in k))
     save_file(parts, file)
     with pytest.raises(PrunebookError): merge_adapter(healed/'src', tmp_path/'adapter', tmp_path/'out', progress=False)
+    assert absent(tmp_path/'out')
+
+
+def test_an_adapter_with_an_impossible_recipe_writes_nothing(healed, tmp_path):
+    shutil.copytree(healed/'run'/'adapter', tmp_path/'adapter')
+    note = json.loads((file := tmp_path/'adapter'/'prunebook.json').read_text())
+    file.write_text(json.dumps(note | dict(config=note['config'] | dict(rank='many'))))
+    with pytest.raises(PrunebookError, match="rank='many'"):
+        merge_adapter(healed/'src', tmp_path/'adapter', tmp_path/'out', progress=False)
     assert absent(tmp_path/'out')
 
 

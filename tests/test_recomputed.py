@@ -526,6 +526,14 @@ def test_which_healing_brings_written_answers_back():
     k, *shown = numbers(re.search(r'C4 now leaves (.*) more than without', said)[1])
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
     assert k == right['distilled on C4'].sum()
+    (cut, bare), (c4, short) = ((right[k], ~items(arms[k]).written.str.contains('=').to_numpy())
+                                for k in ('cut, not healed', 'healed on C4'))
+    form = (root/'discoveries/abilities.ipynb').read_text().partition('Is it ability or form?')[2]
+    says = (r'answers (\d+) of the 400.*?does so (\d+) times.*?solves (\d+) and the cut (\d+), so (\d+) of the (\d+) '
+            r'problems.*?other \d+ it solves (\d+) and the cut (\d+)')
+    counts = [short.sum(), bare.sum(), c4[short].sum(), cut[short].sum(), (cut - c4)[short].sum(), (cut - c4).sum(),
+              c4[~short].sum(), cut[~short].sum()]
+    assert [*map(int, re.search(says, form, re.S).groups())] == counts
     plain, taught = items('self-2', 'c4'), items('self-top-2', 'c4')
     d, tokens = plain['sum'].to_numpy() - taught['sum'].to_numpy(), plain['count'].to_numpy(float)
     near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),

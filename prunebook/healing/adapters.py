@@ -12,7 +12,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, refuse
-from .recipes import frozen_copy, settings_that_count
+from .recipes import HealingConfig, frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
                                           model_card, read_tensors, write_checkpoint)
@@ -183,6 +183,7 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)
     changes, tensors = _tensor_changes(folder, adapter), read_tensors(folder)
     check_room(new, sum(t.size for t in tensors))
+    HealingConfig.of(note['config'] | dict(method='lora', options=None))  # perhaps of a registry that is not here
     recipe = settings_that_count(note['config'])
     if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
     write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)
