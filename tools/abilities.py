@@ -36,10 +36,11 @@ class Arm(NamedTuple):
     objective: str = 'lm'
     seed: int = 0
     times: int = 1  # so many times the tokens
+    rate: float = 5e-4
 
 FIRST = {'parent': Arm(0), 'cut-2': Arm(2), 'c4-2': Arm(2, 'c4'), 'self-2': Arm(2, 'self'),
          'self-top-2': Arm(2, 'self', 'distill_top'), 'c4-top-2': Arm(2, 'c4', 'distill_top'),
-         'c4-0': Arm(0, 'c4'), 'self-0': Arm(0, 'self')}
+         'c4-0': Arm(0, 'c4'), 'self-0': Arm(0, 'self'), 'c4-slow-2': Arm(2, 'c4', rate=1e-4)}
 RIVALS = ['self-2', 'self-top-2', 'c4-top-2']
 
 def arms(results):
@@ -126,8 +127,8 @@ def main(argv=None):
             said = load_texts(answers)  # prompt and answer together must fit into a row
             texts = [o for o, d in zip(said, documents(said, tok, 10**6)) if len(d.ids) <= size[1]]
         else: texts = load_texts('demo', 'healing')
-        recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=5e-4, packing='packed',
-                               seed=arm.seed, objective=arm.objective)
+        recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=arm.rate,
+                               packing='packed', seed=arm.seed, objective=arm.objective)
         mean = training_rows(tok, documents(texts, tok, size[1]), recipe).lengths.mean()
         recipe = recipe.replace(steps=2 if args.smoke else round(arm.times * TOKENS / (size[0] * mean)))
         teacher = parent if arm.objective != 'lm' else None
