@@ -130,24 +130,27 @@ def logarithmic(ax: Axes) -> None:
 def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     "The residual stream through `depth` layers with `block` removed (paper, figure 1a, b)"
     with figure_style():
-        ax, (blue, _, _, red) = ax or panels(height=2, width=WIDE)[0], sns.color_palette('colorblind', 4)
+        ax, (blue, _, _, red) = ax or panels(height=1.9, width=5.6)[0], sns.color_palette('colorblind', 4)
         step = next(o for o in (1, 2, 4, 8, 16, 32) if depth <= 16 * o)  # room for every so many numbers
         for i in range(depth):
             out = i in block.layers
             ax.add_patch(FancyBboxPatch(
-                (i + .08, .9 if out else 0), .84, .6, boxstyle='round,pad=0,rounding_size=.12', lw=.8,
+                (i + .04, .9 if out else 0), .92, .6, boxstyle='round,pad=0,rounding_size=.12', lw=.8,
                 fc='none' if out else blue, ec=red if out else blue, ls=':' if out else '-'))
             if i % step: continue
-            ax.text(i + .5, 1.2 if out else .3, i, ha='center', va='center', fontsize=9, color=red if out else 'white')
-        ax.annotate('', (depth + .6, .3), (-.6, .3), arrowprops=dict(arrowstyle='->', color='0.35', lw=1.2), zorder=0)
+            ax.text(i + .5, 1.2 if out else .3, i, ha='center', va='center', fontsize=8.5,
+                    color=red if out else 'white')
+        end = .07 * depth  # room for the names at both ends
+        ax.annotate('', (depth + .45 * end, .3), (-.45 * end, .3), zorder=0,
+                    arrowprops=dict(arrowstyle='->', color='0.35', lw=1.2, shrinkA=0, shrinkB=0))
+        for x, name in ((-.5 * end, 'embedding'), (depth + .5 * end, 'head')):
+            ax.text(x, .3, name, rotation=90, ha='right' if x < 0 else 'left', va='center', fontsize=9, color='0.35')
         middle = block.start + block.n / 2
         if block.n:
             ax.text(middle, 1.66, f'dropped: layers {block.start} to {block.stop - 1}', ha='center', color=red)
         fed = f'$x^{{({block.start})}}$ feeds layer {block.stop}'
         ax.text(middle, -.12, fed, ha='center', va='top', color='0.35', fontsize=9)
-        ax.text(-.7, .3, 'embedding', ha='right', va='center', fontsize=9)
-        ax.text(depth + .7, .3, 'head', va='center', fontsize=9)
-        ax.set(xlim=(-.18 * depth, 1.1 * depth), ylim=(-.3, 2))
+        ax.set(xlim=(-end, depth + end), ylim=(-.4, 2))
         ax.axis('off')
     return ax
 
