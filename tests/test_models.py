@@ -68,7 +68,13 @@ def test_gguf_files_that_cannot_be_read(made, says, tmp_path):
     with pytest.raises(PrunebookError, match=says) as e: load_model(str(tiny_gguf(tmp_path/'m.gguf', **made)))
     assert '\n' not in str(e.value) and e.value.__cause__ is None
 
-# tokenizers
+# weights and tokenizers
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+    "transformers would fill them with random numbers"
+    config = json.loads((save(tmp_path/'m', tiny(layers=2))/'config.json').read_text())
+    (tmp_path/'m'/'config.json').write_text(json.dumps(config | dict(num_hidden_layers=3)))
+    with pytest.raises(PrunebookError, match=r'such as model\.layers\.2'): load_model(str(tmp_path/'m'))
 
 def test_a_folder_with_the_tokenizer_of_another_model_is_refused(tmp_path):
     save(tmp_path/'m', tiny(vocab_size=4000), word_tokenizer())

@@ -137,7 +137,9 @@ def load_model(
         if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
         else:
             tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
-            model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
+            model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+            lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
+            if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
     rows = model.get_input_embeddings().weight.shape[0]
     problem = tokenizer_problem(tok, rows)
     refuse((problem, f'{name}: {problem} Put the right tokenizer beside the weights.'))
