@@ -18,6 +18,7 @@ from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, pr
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
+from ..model.stack import fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -312,7 +313,7 @@ def evaluate(
     max_length: int = 512,                 # Tokens of a document, for a loss
     batch_tokens: int | None = None,
     progress: bool = True,
-    save: str | Path | None = None,        # Folder that keeps each score as soon as it is known
+    save: str | Path | None = None,        # Folder of one model that keeps each score as soon as it is known
     chat: bool = False,                    # Ask questions in the tokenizer's chat template
     max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
     parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
@@ -331,7 +332,12 @@ def evaluate(
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
         keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
-        with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
+        mark, own = Path(save)/'model.txt', fingerprint(model)
+        with disk_errors(save):
+            Path(save).mkdir(parents=True, exist_ok=True)
+            if not any(Path(save).glob('*.json')): mark.write_text(own)
+            refuse((not mark.is_file() or mark.read_text() != own, f'{save} holds scores of another model, or other '
+                    'JSON. Choose another folder.'))
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()
