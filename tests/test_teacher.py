@@ -10,6 +10,7 @@ from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, training_rows
 from prunebook.healing.teacher import top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
+from prunebook.model.loading import load_model
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL, run, tiny, tokenizer
 from support.tiny import save, texts
@@ -82,7 +83,7 @@ def test_repetition():
 
 @pytest.mark.parametrize('prompts, says', [
     ([], 'no prompts'), (['a', ' '], 'prompt 1 is'), ([dict(other='x')], 'prompt 0 is'),
-    ([dict(messages=[dict(role='assistant', content='x')])], 'asks nothing')])
+    ([dict(messages=[dict(role='assistant', content='x')])], 'asks nothing'), ([dict(messages=['x'])], 'asks nothing')])
 def test_prompts_that_ask_nothing(chat, prompts, says, tmp_path):
     with pytest.raises(PrunebookError, match=says): write_answers(*chat, prompts, tmp_path/'a.jsonl', progress=False)
 
@@ -141,6 +142,17 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     for recipe in (top, top.replace(batch_tokens=20)):
         for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
+
+
+def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):
+    "Its 16-bit weights may not fit. It teaches as a copy in 4 bits of one that is given"
+    pytest.importorskip('bitsandbytes')
+    model, recipe, seen = tiny(hidden_size=64), SMALL.replace(objective='distill', teacher_bits=4, dropout=0.), []
+    def loaded(*args, **kw): return seen.append(kw['bits']) or load_model(*args, **kw)
+    monkeypatch.setattr(teacher, 'load_model', loaded)
+    named, given = (run(prune_model(model, [2]), recipe, teacher=o) for o in (str(save(tmp_path/'m', model)), model))
+    assert seen == [4]
+    for a, b in zip(named.history, given.history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-4)
 
 
 def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch, caplog):

@@ -180,7 +180,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     check_length(config.max_length, stack.config, stack.positions)
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
-    teacher = load_teacher(model, tokenizer, teacher) if config.needs_teacher else None
+    teacher = load_teacher(model, tokenizer, teacher, config.teacher_bits) if config.needs_teacher else None
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     plain = not any(isinstance(o, Conversation) for o in docs)
     if plain and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()

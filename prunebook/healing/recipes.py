@@ -245,6 +245,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     import torch
     dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits), {}
     def of(p):
+        if getattr(p, 'quant_state', None) is not None: return p  # in 4 bits already, and frozen
         cast = p.detach().to(dtype) if dtype and p.is_floating_point() else p.detach()
         return frozen.setdefault(id(p), torch.nn.Parameter(cast, requires_grad=False))
     new = LayerStack(model).copy().model

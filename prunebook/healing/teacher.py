@@ -24,11 +24,12 @@ _log = logging.getLogger(__name__)
 __all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
-def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any) -> PreTrainedModel:
-    """The unpruned model of `model`, loaded if it is a name. Raises `PrunebookError` if its vocabulary is another one,
-    or if it is smaller"""
+def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None
+                 ) -> PreTrainedModel:
+    """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for. Raises
+    `PrunebookError` if its vocabulary is another one, or if it is smaller"""
     other = tokenizer
-    if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher))
+    if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None)
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
     small, large = teacher.num_parameters(), model.num_parameters()
     right = 'Give the model that this one was pruned from.'
@@ -46,9 +47,10 @@ def read_prompts(given: Any) -> list[list[dict[str, str]]]:
         keys = ('messages', 'prompt', 'question', 'text')
         asked = row if isinstance(row, (str, list)) else next((row[k] for k in keys if row.get(k)), None)
         said = [dict(role='user', content=asked)] if isinstance(asked, str) else list(asked or [])
-        while said and said[-1].get('role') == 'assistant': said.pop()
-        refuse((not said or not all(str(o.get('content') or '').strip() for o in said), f'prompt {i} is {row!r:.60}: '
-                'it asks nothing. Give a text, or a row with text, prompt, question or messages.'))
+        while said and isinstance(said[-1], dict) and said[-1].get('role') == 'assistant': said.pop()
+        asks = [isinstance(o, dict) and str(o.get('content') or '').strip() for o in said]
+        refuse((not asks or not all(asks), f'prompt {i} is {row!r:.60}: it asks nothing. Give a text, or a row with '
+                'text, prompt, question or messages.'))
         found.append(said)
     refuse((not found, 'no prompts given.'))
     return found
