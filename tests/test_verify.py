@@ -18,8 +18,8 @@ from prunebook.evaluation.scores import ratio_interval, wilson
 from prunebook.evaluation.tasks import TASKS, ChoiceTask
 from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, kept_config, sweep
-from prunebook.paper.verify import (HEAL_AGAIN, TOLERANCE, WORDS, _HONEST, _chosen, at_most, deviation, is_confirmed,
-                                    is_rejected, verify, verify_card, verify_runs, word_of)
+from prunebook.paper.verify import (HEAL_AGAIN, TOLERANCE, WORDS, _HONEST, _chosen, _verdict, at_most, deviation,
+                                    is_confirmed, is_rejected, verify, verify_card, verify_runs, word_of)
 from prunebook.pruning.checkpoint import model_card
 from prunebook.pruning.strategies import prune_model
 from support.tiny import Letters, letter_texts, questions, tiny, write_rows
@@ -223,6 +223,13 @@ def test_a_healed_card_is_not_rejected_for_its_weights(run, tmp_path, shift, ver
     assert '--claims' in model_card(small.config.prunebook) and '--claims' not in model_card(healed)
     (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=healed)))
     assert verify_card(tmp_path, run).verdict == verdict
+
+
+@pytest.mark.parametrize('drawn, size, word', [(150, 500, 'undecided'), (192, 500, 'confirmed'), (64, 64, 'confirmed')])
+def test_the_word_on_a_single_row_is_that_of_the_row(drawn, size, word):
+    counts = np.array([[drawn, 0, 0, 0, 0, 0]])
+    said, _, words, _ = _verdict(pd.DataFrame(dict(count=[size])), counts, drawn, {}, {}, False)
+    assert said == words[0] == word
 
 
 def test_the_rule_keeps_its_promise():

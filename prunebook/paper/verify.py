@@ -261,7 +261,7 @@ def verify(
     """Draw items of a run at random, score them again, and say whether its rows are confirmed. The items scored so far
     are kept in the cache, and the same seed goes on there. Raises `PrunebookError` for a run that cannot be read"""
     seed, start = secrets.randbelow(2**31) if seed is None else seed, time.perf_counter()
-    refuse((not minutes > 0 or seed < 0, f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.'))
+    refuse((not 0 < minutes < math.inf or seed < 0, f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.'))
     folder, record = Path(run), read_record(run)
     check_files(folder)
     table, counts = _chosen(folder, claim, row), {}
@@ -314,7 +314,9 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
     if rejected: return 'rejected', '; '.join(dict.fromkeys(false.values())) or said, words, shares
     most = max(o for i, o in enumerate(shares) if i not in lacks)
     said += f'; less than {share:.2%} are false, and in a single row less than {most:.1%}'
-    return 'confirmed' if share < SHARE else 'undecided', said, words, shares
+    word = 'confirmed' if share < SHARE else 'undecided'
+    if n == 1: word = next(str(o) for i, o in enumerate(words) if i not in lacks)  # what is said of a row by itself
+    return word, said, words, shares
 
 # %% ../../nbs/paper/trust.ipynb #card0002
 def verify_card(
