@@ -245,11 +245,13 @@ def _check_cut(model, size, drop, limits, serve, gguf, load):
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, tok, window):
     "The recipe with rows as long as the longest conversation, and as many tokens a step"
-    from prunebook.healing.packing import documents
+    from prunebook.healing.packing import documents, training_rows
     docs = documents(texts, tok, window, recipe.loss_on)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
-    if longest <= recipe.max_length: return recipe
-    return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
+    few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
+    if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)
+    training_rows(tok, docs, recipe)  # refuses texts that are too few
+    return recipe
 
 def _once(file, make):
     "What `make` returned, now or in an earlier start"

@@ -145,7 +145,7 @@ def test_texts_that_cannot_be_tokenized(demo):
     tok = demo[1]
     for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], '3 is no text'),
                       (dict(text=['x']), 'dict, whose items are names'), (pd.DataFrame(dict(text=['x'])), 'DataFrame'),
-                      ([' '], 'none of the 1 texts')]:
+                      ([' '], 'none of the 1 texts'), ([dict(messages=[])], 'template refuses a conversation')]:
         with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)
     with pytest.raises(PrunebookError, match='max_length=1: .* 2 or more'): tokenize(tok, ['x'], 1, 2)
     assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]

@@ -50,7 +50,7 @@ def test_searches_find_the_result_of_trying_everything():
     assert len(LayerStack(model)) == 6
 
 @pytest.mark.parametrize('how, says', [
-    (dict(n=.01), 'n=0'), (dict(n=10), 'from 1 to 9'), (dict(strategy='luck'), 'There are similarity'),
+    (dict(n=.25), 'share=0.25'), (dict(n=10), 'from 1 to 9'), (dict(strategy='luck'), 'There are similarity'),
     (dict(strategy='block_influence'), 'needs distances'), (dict(strategy=[3, 30]), '0 to 9'),
     (dict(shrae=.2, depth=None), 'no option shrae'),
     (dict(strategy='block_influence', distances=replace(table(), info=dict(measure='norm'))), "'norm' does not"),

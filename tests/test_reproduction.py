@@ -105,6 +105,11 @@ def test_resumed_is_equal_to_never_interrupted(own, whole, tmp_path, monkeypatch
     pd.testing.assert_frame_equal(drop(read_run(whole)), drop(read_run(again)))
 
 
+def test_sizes_that_cannot_be_are_refused_before_the_distances(own, tmp_path, monkeypatch):
+    monkeypatch.setattr('prunebook.paper.reproduce._measure', pytest.fail)
+    with pytest.raises(PrunebookError, match=r'ns \[6\]: drop from 1 to 5'): own_run(own, tmp_path/'run', ns=[6])
+
+
 def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):
     stopped(own, tmp_path/'run', monkeypatch, 'report._run_pages')
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=['arc_easy'])

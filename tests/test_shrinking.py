@@ -101,6 +101,12 @@ def test_conversations_are_not_measured_at_the_token_that_ends_them_all(caplog):
     assert 'end in token' in caplog.text
 
 
+def test_texts_that_make_no_batch_are_refused_before_the_cuts_are_compared(given, monkeypatch):
+    monkeypatch.setattr(shrinking, 'candidate_cuts', lambda *args: pytest.fail('compared'))
+    large = RECIPE.replace(batch_size=999)
+    with pytest.raises(PrunebookError, match='fewer than one batch'): shrink(**given | dict(recipe=large))
+
+
 def test_a_stack_that_runs_no_cut_is_refused_before_loading(given, tmp_path, monkeypatch):
     "llama.cpp knows the scale of the largest Gemma 3 by its 62 layers"
     shape = dict(hidden_size=64, head_dim=8, query_pre_attn_scalar=16, max_position_embeddings=128)

@@ -114,7 +114,10 @@ def test_another_model_is_refused(data):
 
 
 def test_distances_of_another_model_are_refused(data):
-    "Of equal depth: only the fingerprint tells"
+    "Of equal depth, only the fingerprint tells. Of another, nothing is written"
+    deep = layer_distances(tiny(layers=8), Letters(), letter_texts(), 32, progress=False)
+    with pytest.raises(PrunebookError, match='are of 8 layers'): run(data, config(data), distances=deep)
+    assert not (data/'run').exists()
     other = layer_distances(model(seed=1), Letters(), letter_texts(), 32, progress=False)
     assert other.depth == 6
     with pytest.raises(PrunebookError, match='another model'): run(data, config(data), distances=other)

@@ -169,7 +169,8 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
             'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
     words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
-    return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]
+    with explained('the chat template refuses a conversation', 'Its messages need the roles that the model knows.'):
+        return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]
 
 # %% ../../nbs/reference/data/texts.ipynb #adeee778
 def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,

@@ -102,6 +102,7 @@ def reproduce(
 
     with work_folder(out, asked, None, force, reads) as work:
         from prunebook.paper.report import _html_page, _page_html, _run_pages  # torch comes with it
+        from prunebook.paper.sweep import check_sweep
         with step('load the model'): whole, tok = pb.load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
         stack = pb.LayerStack(whole)
@@ -109,6 +110,7 @@ def reproduce(
         longest = pb.HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
         p = replace(p, max_length=min(longest, known))
         config = _grid(p, len(stack), whole.num_parameters(), texts, judge, questions, ns, share)
+        if preset != 'paper': check_sweep(config, len(stack), work/'sweep')  # before anything is measured
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
             config.healing = _paper_recipe(model, p, bits)

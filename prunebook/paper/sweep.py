@@ -164,6 +164,8 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     if out.is_dir() and not (out/_FILES['record']).exists():
         others = [o for o in sorted(os.listdir(out)) if o not in (*_FILES.values(), 'asked.json') and o[0] != '.']
     refuse((bad, f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.'),
+           (distances is not None and distances.depth != depth, f'the distances are of {distances and distances.depth} '
+            f'layers and the model has {depth}. Give those of this model.'),
            (not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name),
             f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
            (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),

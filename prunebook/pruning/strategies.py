@@ -226,6 +226,7 @@ def choose_layers(
             _check_depth('the sizes are of', sizes.depth, depth)
             how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
             return _fit_budget(lambda n: choose_layers(row, n, **how, **given), sizes, budget)
+    refuse((isinstance(n, float) and 0 < n < 1, f'n={n}: n is a number of layers. Give a share of them as share={n}.'))
     check(whole(1, depth - 1), n=n)
     given = given | dict(distances=distances)
     if measure and any(given.get(o) is None for o in row.needs): given |= measure()
