@@ -236,6 +236,8 @@ def _prune(
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'))
     check(or_none(instance(dict, 'an object of JSON')), options=options)
+    odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
+    refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
     load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
@@ -250,7 +252,7 @@ def _prune(
         folder = checkpoint_folder(source.model, revision=source.revision)
         config, depth = read_json(folder/'config.json'), config_depth(folder)
         how = (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
-        if drop: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
+        if drop is not None: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
             if distances: how['distances'] = _distances_of(distances, source.model, folder)
@@ -411,7 +413,7 @@ def _evaluate(
     chat: bool = False,                # ask questions in the model's chat template
     parent: str | None = None,         # the unpruned model: adds the tasks agreement (in the likeliest token) and kl
     allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves
-    save: str | None = None,           # keep each score item by item in this folder, as soon as it is there
+    save: str | None = None,           # keep each score in this folder, of one model, item by item, as soon as known
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
@@ -535,11 +537,15 @@ def _estimate(
     **given
 ):
     "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
-    from prunebook.estimates import memory_gb, model_size
+    from prunebook.estimates import CARDS, memory_gb, model_size, weights_gb
     from prunebook.healing.recipes import named_recipe
     size, recipe = model_size(model, given['revision'], progress), named_recipe(config, model, **recipe)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
-    have = dict(GPU=given['gpu_gb']) if given['gpu_gb'] else memory_gb()
+    gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
+    have = dict(GPU=gpu) if gpu else memory_gb()
+    if recipe.needs_teacher:  # which is loaded beside the model
+        table.loc[table.command == 'heal', 'peak_gb'] += weights_gb(size, bits=recipe.teacher_bits)
+        table['fits'] = table.peak_gb < sum(have.values())
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
                 stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
                 memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))

@@ -271,6 +271,21 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
 
+def test_an_estimate_for_a_card_counts_the_teacher(own, ok):
+    alone, taught = (ok('estimate', own/'model', '--card', 'l4', '--objective', o) for o in ('lm', 'distill'))
+    heal = [next(r['peak_gb'] for r in o['needs'] if r['command'] == 'heal') for o in (alone, taught)]
+    assert heal[1] - heal[0] == pytest.approx(2 * alone['parameters'] / 1e9) and taught['memory_gb'] == dict(GPU=24)
+
+
+def test_scores_of_another_model_stay(own, tmp_path, ok, capsys):
+    "More tasks of the same model come beside them"
+    tasks, kept = (['--tasks', own/'mine.jsonl'], ['--tasks', 'c4', '--judge-texts', own/'judge.txt']), tmp_path/'kept'
+    for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)
+    before = tree(kept)
+    for o in tasks: refused(capsys, 'evaluate', own/'pruned', *o, '--save', kept, '--no-progress', says='of another')
+    assert tree(kept) == before and len(before) == 3
+
+
 def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
     for name in ('model', 'other'): shutil.copytree(own/'model', tmp_path/name)
     save(tmp_path/'other', tiny(layers=6, max_position_embeddings=1024, seed=1), letter_tokenizer())

@@ -22,6 +22,8 @@ prune demo                                                   | OUT
 prune demo {out} --n 40                                      | 40
 prune demo {out}                                             | --drop
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
+prune demo {out} --n 2 --options {{"n":3}}                    | option n
+prune demo {out} --drop 2 --strategy magic                   | magic
 prune demo {out} --params 1e9x                               | 1e9x
 prune demo {out} --n 2 --options 3                           | 3
 prune demo {out} --n 2 --gb 0.1                              | --n
@@ -116,6 +118,7 @@ verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99
 verify --row poetry                                          | poetry
 verify --minutes 0                                           | 0
+verify --minutes inf                                         | inf
 verify --model {missing}                                     | missing.jsonl
 """
 ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines()]
