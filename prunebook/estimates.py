@@ -205,8 +205,8 @@ def estimate(
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     import pandas as pd
     check_precision(dtype, bits)
-    check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, gpu_gb=gpu_gb or 1,
-          speed=speed or 1)
+    given = {k: v for k, v in dict(gpu_gb=gpu_gb, speed=speed).items() if v is not None}
+    check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, **given)
     check(or_none(one_of(*CARDS)), card=card)
     refuse((card and gpu_gb, f'gpu_gb={gpu_gb}, card={card!r}: give only one of them.'))
     if card: gpu_gb, speed = CARDS[card][0], speed or CARDS[card][1]

@@ -110,7 +110,7 @@ report {folder}                                              | run
 report {missing}                                             | missing.jsonl
 estimate {missing}                                           | missing.jsonl
 estimate demo --bits 3                                       | 3
-estimate demo --gpu-gb -1                                    | -1
+estimate demo --gpu-gb 0                                     | gpu_gb=0
 estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24
 assets --fetch poetry                                        | poetry
