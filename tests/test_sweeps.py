@@ -85,6 +85,11 @@ def test_run_again_it_only_reads(data, monkeypatch):
 
 # or it is refused, and what differs is named
 
+def test_settings_that_were_refused_do_not_bind(data):
+    with pytest.raises(PrunebookError, match='max_length=999'): run(data, config(data, max_length=999))
+    assert set(run(data, config(data)).n) == {0, 1, 3}
+
+
 @pytest.mark.parametrize('name, task', [('questions', 'arc_easy'), ('healing', 'healing_texts')])
 def test_items_changed_between_stop_and_start(data, name, task):
     "Rows of two question files stood in one table"

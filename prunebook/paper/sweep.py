@@ -198,11 +198,13 @@ def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreT
     record, dtype = _config_record(config), str(model.dtype)
     items = {public_name(o): items_of(o) for o in config.tasks}
     if config.healed_ns: items['healing_texts'] = item_hash(_healing_texts(config))
-    if was := run.record['sweeps'].get(name, {}):
+    was = run.record['sweeps'].get(name, {})
+    if not was.get('plans') and all(o[0] != name for o in run.items): was = {}  # it was refused before any measurement
+    if was:
         differ = _differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
         refuse((differ, f'{run.folder} holds a sweep {name!r} that was started with other settings: '
-                f'{", ".join(differ)} differ. Use the same, or another name (--name) or folder.'))
+                f'{", ".join(differ)} differ. Use the same, or another name or folder.'))
     run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items,
              starts=[*was.get('starts', []), _start_record()])
 
