@@ -161,8 +161,8 @@ def shrink(
                  tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
     with work_folder(out, asked, None, force, [model, data]) as work:
         whole, tok = pb.load_model(model, progress=progress, **kwargs)
-        recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         recipe = _fits(recipe, texts, tok, min(2048, _window(whole)))
+        recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
         small = pb.prune_model(whole, cuts[0]['dropped'])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)

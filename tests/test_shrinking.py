@@ -105,6 +105,7 @@ def test_texts_that_make_no_batch_are_refused_before_the_cuts_are_compared(given
     monkeypatch.setattr(shrinking, 'candidate_cuts', lambda *args: pytest.fail('compared'))
     large = RECIPE.replace(batch_size=999)
     with pytest.raises(PrunebookError, match='fewer than one batch'): shrink(**given | dict(recipe=large))
+    assert not given['out'].with_name('out.unfinished').exists()  # which would bind the next call
 
 
 def test_a_stack_that_runs_no_cut_is_refused_before_loading(given, tmp_path, monkeypatch):
