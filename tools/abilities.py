@@ -88,8 +88,8 @@ def publish(work, file):
         answers = hasattr(s, 'right')
         own = dict(right=s.right, written=s.written or None) if answers else dict(sum=s.sums, count=s.counts)
         return pd.DataFrame(dict(arm=path.parent.name, task=s.task, item=range(s.n), seconds=s.seconds) | own)
-    notes = {o.parent.name: json.loads(o.read_text()) for o in sorted(scores.glob('*/healing.json'))}
-    table = pd.concat([rows(o) for o in sorted(scores.glob('*/*.json')) if o.name != 'healing.json'])
+    notes = {o.stem: json.loads(o.read_text()) for o in sorted(work.glob('*.json'))}
+    table = pd.concat([rows(o) for o in sorted(scores.glob('*/*.json'))])
     old = published(file)
     new = pd.MultiIndex.from_frame(table[['arm', 'task']])
     table = pd.concat([old[~pd.MultiIndex.from_frame(old[['arm', 'task']]).isin(new)], table])
@@ -136,7 +136,7 @@ def main(argv=None):
                     teacher_folder=args.work/'teacher')
         note = dict(tokens=done.history[-1]['tokens'], steps=recipe.steps, seconds=done.seconds,
                     losses=[done.history[0]['loss'], done.history[-1]['loss']])
-        (scores/name/'healing.json').write_text(json.dumps(note) + '\n')
+        (args.work/f'{name}.json').write_text(json.dumps(note) + '\n')
         return done.model
 
     args.work.mkdir(parents=True, exist_ok=True)
