@@ -164,7 +164,7 @@ def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):
     monkeypatch.setitem(TASKS, 'second', second)
     first = write_rows(tmp_path/'q.jsonl', questions())
     with pytest.raises(KeyboardInterrupt): run([first, 'second'], save=tmp_path/'out', max_new_tokens=2)
-    assert [load_score(o).n for o in (tmp_path/'out').iterdir()] == [6]
+    assert [load_score(o).n for o in (tmp_path/'out').glob('*.json')] == [6]
 
 
 # programs
