@@ -110,7 +110,7 @@ def reproduce(
         longest = pb.HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
         p = replace(p, max_length=min(longest, known))
         config = _grid(p, len(stack), whole.num_parameters(), texts, judge, questions, ns, share)
-        if preset != 'paper': check_sweep(config, len(stack), work/'sweep')  # before anything is measured
+        if preset != 'paper': check_sweep(config.replace(strategies=['simple']), len(stack), work/'sweep')
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
             config.healing = _paper_recipe(model, p, bits)
