@@ -442,7 +442,7 @@ def test_four_layers_are_a_peak():
 
 
 @pytest.mark.parametrize('folder, name, patterns', [
-    ('demo', 'SmolLM2-135M', ('its loss is #', 'middle, it is #')),
+    ('demo', 'SmolLM2-135M', ('without its block is #', 'middle, it is #')),
     ('gemma3-270m', 'Gemma-3-270M', ('135M, #', 'below, # above')),
     ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B', ('270M, and #',))])
 def test_the_angle_against_other_blocks(folder, name, patterns):
