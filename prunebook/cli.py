@@ -479,7 +479,8 @@ def _sweep(
             'Leave it out, or set bits in the recipe of healing (--recipe).'))
     dist = pb.LayerDistances.load(distances) if distances else None
     work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
-    depth = source.check(max_length=grid.max_length, batch_tokens=grid.batch_tokens, **work).num_hidden_layers
+    lengths = dict(max_length=grid.max_length, batch_tokens=grid.batch_tokens)
+    depth = source.check(positions=grid.max_length, **lengths, **work).num_hidden_layers
     check_sweep(grid, depth, out, 'main', dist, [source.model, distances, config])
     workers = None if ray is None else Cluster(''.join(ray) or None, gpus_per_task=gpus_per_task,
                                                load=dict(name=source.model) | source.how)

@@ -17,6 +17,7 @@ similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
 similarity nobody/nothing --out {out}                        | nobody/nothing
+similarity {questions} --out {out}                           | no .gguf
 fly demo {out}                                               | fly
 prune demo                                                   | OUT
 prune demo {out} --n 40                                      | 40
@@ -88,6 +89,7 @@ evaluate demo --save {three}                                 | three.txt
 compare {missing} {folder}                                   | missing.jsonl
 sweep demo --out {out} --ns 40                               | 40
 sweep demo --out {out} --strategies magic                    | magic
+sweep demo --out {out} --max-length 99999                    | 99999
 sweep demo --out {out} --texts {missing}                     | missing.jsonl
 sweep demo --out {out} --tasks poetry                        | poetry
 sweep demo --out {out} --texts {three} --n-calibration 64    | 64

@@ -47,7 +47,8 @@ def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, st
     if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():
         org, repository, file = name.split('/', 2)
         name = f'{org}/{repository}'
-    what = f'it names {asset.kind}, not a model' if asset else 'no such file or folder'
+    what = f'it names {asset.kind}, not a model' if asset else 'a file, but no .gguf' if path.is_file() else \
+        'no such file or folder'
     refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
     _check_hub(name, **_hub_arguments(kwargs))
     return name, file
