@@ -491,23 +491,25 @@ def test_which_healing_brings_written_answers_back():
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
-            'healed on C4, seed 1': 'c4-2-seed-1', 'distilled on C4': 'c4-top-2',
+            'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2', 'distilled on C4': 'c4-top-2',
             'distilled on own answers': 'self-top-2'}
-    right = {k: items(v).right.to_numpy(float) for k, v in arms.items()}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
-    for k, o in right.items():
-        shown = numbers(next(t for t in lines if t.startswith(k + ': ')).partition(': ')[2])
-        p, n, z = o.mean(), len(o), 1.959964  # Wilson's interval
-        middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-        near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
-        assert shown[:2] == [o.sum(), 400] and len(o) == 400
-    pairs = {(k, v) for k in right for v in right if any(t.startswith(f'{k}, against {v}: ') for t in lines)}
-    assert len(pairs) == 10
-    for k, v in pairs:
-        said = next(t for t in lines if t.startswith(f'{k}, against {v}: ')).partition(': ')[2]
-        shown, d = numbers(said), right[k] - right[v]
-        near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-        assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
+    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 4), ('GSM8K', 'gsm8k:shots=0', 400, 14)):
+        right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
+        for k, o in right.items():
+            shown = numbers(next(t for t in lines if t.startswith(f'{title}, {k}: ')).partition(': ')[2])
+            p, z = o.mean(), 1.959964  # Wilson's interval
+            middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+            near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
+            assert shown[:2] == [o.sum(), n] and len(o) == n
+        pairs = {(k, v) for k in right for v in right
+                 if any(t.startswith(tuple(f'{title}, {k}, against {v}: {sign}' for sign in '+-')) for t in lines)}
+        assert len(pairs) == compared
+        for k, v in pairs:
+            said = next(t for t in lines if t.startswith(f'{title}, {k}, against {v}: ')).partition(': ')[2]
+            shown, d = numbers(said), right[k] - right[v]
+            near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+            assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
     d = right['healed on own answers'] - right['healed on C4']
     shown = numbers(next(t for t in lines if t.startswith('holds: ')))
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -542,7 +544,9 @@ def test_which_healing_brings_written_answers_back():
     d = 100 * (right['healed on own answers'] - right['healed on C4'])
     near(on_first('solves 96, #'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
     said = r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+), 14 .*teacher (\d+)'
-    claimed = re.search(said, first).groups()
+    claimed = re.search(said + r'\..* leaves (\d+), at the same loss', first).groups()
     assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
                                                              'healed on C4, seed 1', 'healed on own answers',
-                                                             'distilled on C4')]
+                                                             'distilled on C4', 'healed on C4, slowly')]
+    slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
+    assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01

@@ -158,8 +158,8 @@ def _training_copy(folder, config, progress):
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
     _log.warning('the texts are plain, and this model chats. Without a teacher they can cost it written answers that '
-                 'the cut had left. Distil on them (--config distill --teacher MODEL), or heal on its own answers '
-                 '(--teacher MODEL --prompts FILE).')
+                 'the cut had left. Lower the learning rate (--learning-rate 1e-4), distil on them (--config distill '
+                 '--teacher MODEL), or heal on its own answers (--teacher MODEL --prompts FILE).')
 
 def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
