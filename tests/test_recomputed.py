@@ -494,6 +494,7 @@ def test_which_healing_brings_written_answers_back():
             'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2', 'distilled on C4': 'c4-top-2',
             'distilled on own answers': 'self-top-2'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
+    found = []
     for title, task, n, compared in (('HumanEval', 'humaneval', 164, 4), ('GSM8K', 'gsm8k:shots=0', 400, 14)):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
         for k, o in right.items():
@@ -502,14 +503,18 @@ def test_which_healing_brings_written_answers_back():
             middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
             near(shown[2:], 100 * p, *[100 * (middle + s * half) / (1 + z * z / n) for s in (-1, 1)], 1)
             assert shown[:2] == [o.sum(), n] and len(o) == n
-        pairs = {(k, v) for k in right for v in right
-                 if any(t.startswith(tuple(f'{title}, {k}, against {v}: {sign}' for sign in '+-')) for t in lines)}
+        pairs = [o for o in tables('discoveries/abilities') if len(o) == 7 and o[0] == title]
         assert len(pairs) == compared
-        for k, v in pairs:
-            said = next(t for t in lines if t.startswith(f'{title}, {k}, against {v}: ')).partition(': ')[2]
-            shown, d = numbers(said), right[k] - right[v]
-            near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-            assert shown[3:] == [(d > 0).sum(), (d < 0).sum()]
+        for _, k, v, points, won, lost, p in pairs:
+            d = right[k] - right[v]
+            near(numbers(points), 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+            assert [int(won), int(lost)] == [(d > 0).sum(), (d < 0).sum()]
+            n_pairs, least = int(won) + int(lost), min(int(won), int(lost))  # a sign test
+            sign = min(1, 2 * sum(math.comb(n_pairs, i) for i in range(least + 1)) / 2**n_pairs)
+            found += [(sign, float(p))] if p != 'fixed' else []
+    found.sort()
+    adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
+    assert len(found) == 17 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     d = right['healed on own answers'] - right['healed on C4']
     shown = numbers(next(t for t in lines if t.startswith('holds: ')))
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
