@@ -538,12 +538,15 @@ def _estimate(
     **given
 ):
     "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
-    from prunebook.estimates import CARDS, memory_gb, model_size
+    from prunebook.estimates import CARDS, memory_gb, model_size, weights_gb
     from prunebook.healing.recipes import named_recipe
     size, recipe = model_size(model, given['revision'], progress), named_recipe(config, model, **recipe)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
     have = dict(GPU=gpu) if gpu else memory_gb()
+    if recipe.needs_teacher:  # `heal` loads it beside the model
+        table.loc[table.command == 'heal', 'peak_gb'] += weights_gb(size, bits=recipe.teacher_bits)
+        table['fits'] = table.peak_gb < sum(have.values())
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
                 stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
                 memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))

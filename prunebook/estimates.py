@@ -228,7 +228,6 @@ def estimate(
     for k in ('similarity', 'prune', 'heal', 'evaluate', *in_ram):
         how = ('float32', None) if k in in_ram else (dtype, bits)
         need = peak_gb(size, k, *how, max(max_length, batch_tokens), r)
-        if k == 'heal' and r.needs_teacher: need += weights_gb(size, dtype, r.teacher_bits)  # beside the model
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
                          disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
                          fits=need < have))

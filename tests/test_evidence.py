@@ -23,6 +23,7 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     files = {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
     assert {o.name for o in (tmp_path/'scores'/'self-top-2').iterdir()} == {
         'agreement.json', 'c4.json', 'gsm8k_shots_0.json', 'model.txt'}
+    assert [o.name for o in tmp_path.glob('*.json')] == ['self-top-2.json']
     abilities.main(words)
     assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
     assert 'share no eight words' in capsys.readouterr().out

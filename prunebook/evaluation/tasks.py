@@ -336,8 +336,9 @@ def evaluate(
         with disk_errors(save):
             Path(save).mkdir(parents=True, exist_ok=True)
             if not any(Path(save).glob('*.json')): mark.write_text(own)
-            refuse((not mark.is_file() or mark.read_text() != own, f'{save} holds scores of another model, or other '
-                    'JSON. Choose another folder.'))
+            refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
+                    'folder.'))
+            refuse((mark.read_text() != own, f'{save} holds scores of another model. Choose another folder.'))
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()

@@ -156,10 +156,11 @@ def _training_copy(folder, config, progress):
     return load_model(str(folder), device_map=place, bits=config.bits, progress=progress)
 
 @lru_cache  # once, not for each healing of a sweep
-def _warn_plain():
+def _warn_plain(fast):
+    slower = 'Lower the learning rate (--learning-rate 1e-4), distil' if fast else 'Distil'
     _log.warning('the texts are plain, and this model chats. Without a teacher they can cost it written answers that '
-                 'the cut had left. Lower the learning rate (--learning-rate 1e-4), distil on them (--config distill '
-                 '--teacher MODEL), or heal on its own answers (--teacher MODEL --prompts FILE).')
+                 f'the cut had left. {slower} on them (--config distill --teacher MODEL), or heal on its own answers '
+                 '(--teacher MODEL --prompts FILE).')
 
 def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
@@ -180,10 +181,12 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk):
     check_length(config.max_length, stack.config, stack.positions)
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
-    teacher = load_teacher(model, tokenizer, teacher, config.teacher_bits) if config.needs_teacher else None
+    teacher = None if not config.needs_teacher else load_teacher(
+        model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     plain = not any(isinstance(o, Conversation) for o in docs)
-    if plain and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
+    chats = getattr(tokenizer, 'chat_template', None)
+    if plain and chats and not config.needs_teacher: _warn_plain(config.learning_rate > 1e-4)
     if method.solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     stack.check_vocabulary([[int(rows.flat.max())]])

@@ -117,8 +117,8 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
         if file.exists(): return
         asked, least = read_prompts(prompts), recipe.batch_size
         refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'))
-        write_answers(load_teacher(model, tokenizer, teacher), tokenizer, asked, file, progress=progress,
-                      max_new_tokens=min(512, recipe.max_length))
+        write_answers(load_teacher(model, tokenizer, teacher, recipe.teacher_bits), tokenizer, asked, file,
+                      progress=progress, max_new_tokens=min(512, recipe.max_length))
     on_first(write)
     said, most = load_texts(file), recipe.max_length
     fits = [o for o in said if len(_render_conversation(tokenizer, o['messages'], recipe.loss_on).ids) <= most]
