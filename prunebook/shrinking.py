@@ -18,7 +18,7 @@ from .core import source_mark, sync_tree, work_folder
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
-from .model.loading import check_precision, load_config, own_type
+from .model.loading import check_precision, load_config, load_tokenizer, own_type
 from .model.stack import show_layers
 from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
-def _window(model):
-    return getattr(model.config.get_text_config(), 'max_position_embeddings', None) or 2048
+def _window(config):
+    return getattr(config.get_text_config(decoder=True), 'max_position_embeddings', None) or 2048
 
 def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any],
                    n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any
@@ -44,7 +44,7 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     depth, texts = len(pb.LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = pb.served_by(serve, model.config) if serve else None
-    longest = min(512, _window(model))
+    longest = min(512, _window(model.config))
     run = dict(max_length=min(256, longest), progress=progress)
     without_one = [[o for o in range(depth) if o != l] for l in range(depth)]
     alone = [o.value for o in cut_losses(model, tokenizer, texts[:8], without_one, **run)]
@@ -150,9 +150,10 @@ def shrink(
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     size = model_size(model, revision)
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
-    n, budget = _check_cut(model, size, drop, limits, serve, gguf, kwargs)
+    about = {k: kwargs[k] for k in ('revision', 'token', 'trust_remote_code') if kwargs.get(k)}
+    n, budget = _check_cut(model, size, drop, limits, serve, gguf, about)
     texts, judge = _split_data(data, column, seed)
-    recipe = _check_healing(model, size, given, minutes, tokens, force_memory, kwargs)
+    recipe = _check_healing(model, size, _fits(given, texts, model, about), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
@@ -161,7 +162,6 @@ def shrink(
                  tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
     with work_folder(out, asked, None, force, [model, data]) as work:
         whole, tok = pb.load_model(model, progress=progress, **kwargs)
-        recipe = _fits(recipe, texts, tok, min(2048, _window(whole)))
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
         small = pb.prune_model(whole, cuts[0]['dropped'])
@@ -230,22 +230,23 @@ def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
     if not force_memory: check_memory(model, 'heal', dtype, bits, load.get('revision'), recipe=recipe)
     return recipe
 
-def _check_cut(model, size, drop, limits, serve, gguf, load):
+def _check_cut(model, size, drop, limits, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
-    about = {k: load[k] for k in ('revision', 'token', 'trust_remote_code') if load.get(k)}
     allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
     refuse((limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget = limits | dict(sizes=layer_sizes(model, load.get('revision'))) if limits else {}
+    budget = limits | dict(sizes=layer_sizes(model, about.get('revision'))) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
-def _fits(recipe, texts, tok, window):
-    "The recipe with rows as long as the longest conversation, and as many tokens a step"
+def _fits(recipe, texts, model, about):
+    """The recipe with rows as long as the longest conversation, and as many tokens a step. Raises `PrunebookError` for
+    texts that the tokenizer cannot turn into rows"""
     from prunebook.healing.packing import documents, training_rows
+    tok, window = load_tokenizer(model, **about), min(2048, _window(load_config(model, **about)))
     docs = documents(texts, tok, window, recipe.loss_on)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
@@ -261,7 +262,7 @@ def _once(file, make):
 # %% ../nbs/reference/shrinking.ipynb #shr00x2c
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
-    run = dict(max_length=min(512, _window(models['parent'])), progress=progress)
+    run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
     scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | pb.evaluate(m, tok, tasks, n_questions, **run)
               for k, m in models.items()}
     rows = []

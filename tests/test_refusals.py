@@ -100,6 +100,7 @@ sweep demo --out {out} --recipe {missing}                    | missing.jsonl
 sweep demo --out {out} --distances {folder}                  | distances
 sweep demo --out {out} --healed-ns 2 --bits 4                | 4
 sweep demo --out {full}                                      | full
+sweep demo --out=                                          | empty
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
 reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
 reproduce --out {out} --texts {three}                        | --judge-texts

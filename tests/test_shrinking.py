@@ -179,6 +179,16 @@ def test_a_target_instead_of_a_number_of_layers(given, capsys):
     assert less < 1.3 <= enough
 
 
+def test_conversations_are_rendered_before_a_weight_is_loaded(given, tmp_path, monkeypatch):
+    "The tokenizer alone says that there is no template, also in a dry run"
+    monkeypatch.setattr('prunebook.load_model', stop)
+    rows = [dict(prompt=f'What is {i}?', response='A number.') for i in range(20)]
+    given['data'] = str(write_rows(tmp_path/'chat.jsonl', rows))
+    for dry in (True, False):
+        with pytest.raises(PrunebookError, match='no chat template'): shrink(**given, dry_run=dry)
+    assert not [o for o in tmp_path.iterdir() if o.name != 'chat.jsonl']
+
+
 def test_lost_answers_are_those_of_the_parent():
     "A cut that had lost its answers before healing does not excuse them"
     answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['allowed_models', 'find_model', 'slow_in_16_bits', 'own_device', 'own_type', 'quantization', 'tokenizer_problem',
-           'load_config', 'check_precision', 'load_model']
+           'load_config', 'load_tokenizer', 'check_precision', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #c9211530
 def allowed_models() -> str:
@@ -103,6 +103,13 @@ def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
     path, gguf = find_model(str(name), **kwargs)
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
         return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
+
+def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase:
+    "The tokenizer of a model, none of whose weights is read. Arguments and errors as in `load_model`"
+    from transformers import AutoTokenizer
+    path, gguf = find_model(str(name), **kwargs)
+    with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
+        return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **_hub_arguments(kwargs))
 
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"

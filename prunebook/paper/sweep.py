@@ -159,6 +159,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
     before it is loaded. `reads` is what else is read, such as the model's folder"""
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
+    refuse((not str(out), 'out is empty. Give a folder.'))  # it would be the current one
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():
