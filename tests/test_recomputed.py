@@ -261,7 +261,8 @@ def rank(r, task):
 def seeds(r, _):
     "C7a: the spread over seeds as a share of the mean excess loss, with a chi-squared interval"
     if r.folder == 'gemma3-270m': return None
-    ns, sweeps = ((4, 8), ('healed', 'seeds', 'seeds')) if r.folder == 'demo' else ((4,), ('healed', 'healed-seed-1'))
+    ns, sweeps = (4, 8), ('healed', 'seeds', 'seeds')
+    if r.folder != 'demo': ns, sweeps = (4,), ('healed', 'healed-seed-1', 'healed-seed-2')
     sums, tokens = nats(r, [(o, 'similarity', n, True, s, 'c4') for n in ns for s, o in enumerate(sweeps)])
     base, _ = nats(r, cuts(r, 'c4', healed=True)[:1])
     losses = (sums.sum(1) / tokens.sum()).reshape(len(ns), -1)
@@ -418,15 +419,30 @@ def test_added_loss():
     near(on_first('has # more loss on 64'), value, *np.quantile(more, [.025, .975]), 2)
 
 
-@pytest.mark.parametrize('way, seed, sweeps', [
-    ('likelihood', 0, ('healed', 'healed-simple')), ('letter', 0, ('letters',) * 2),
-    ('likelihood', 1, ('healed-seed-1',) * 2), ('letter', 1, ('healed-seed-1',) * 2)])
-def test_two_healed_cuts_swap_their_order(way, seed, sweeps):
+@pytest.mark.parametrize('seed', [0, 1, 2])
+@pytest.mark.parametrize('way', ['ARC-Easy by likelihood', 'ARC-Easy by letter', 'MMLU by letter'])
+def test_two_healed_cuts_swap_their_order(way, seed):
     "Of each seed, on their own page"
-    r, row = run(QWEN), next(o for o in tables('discoveries/disagree') if o[0] == f'ARC-Easy by {way} (points)')
-    a, b = right(r, [(sweep, s, 4, True, seed, ASKED[way]) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
+    task = ASKED.get(way.removeprefix('ARC-Easy by '), 'mmlu')
+    first = ['letters'] * 2 if 'letter' in task else ['healed', 'healed-simple']
+    sweeps = [f'healed-seed-{seed}'] * 2 if seed else first
+    r, row = run(QWEN), next(o for o in tables('discoveries/disagree') if o[0] == f'{way} (points)')
+    a, b = right(r, [(sweep, s, 4, True, seed, task) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
     d = 100 * (b - a)[None]
     near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
+
+
+def test_the_higher_loss_answers_more_with_each_new_seed():
+    "Experiment D, on its own page: the smaller gain on MMLU of two seeds, and both losses"
+    printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('MMLU, simple minus'))
+    r, both = run(QWEN), [[(f'healed-seed-{s}', o, 4, True, s) for o in ('similarity', 'simple')] for s in (1, 2)]
+    d = 100 * np.array([np.diff(right(r, [(*o, 'mmlu') for o in pair]), axis=0)[0] for pair in both])
+    found = numbers(printed.partition(':')[2])
+    near(found, d.mean(1).min(), *np.quantile(draws(d).min(1), [.025, .975]), 1, .05)
+    assert found[1] > 0 and ' yes p = 0.001' in printed
+    for pair in both:
+        sums, tokens = nats(r, [(*o, 'c4') for o in pair])
+        assert np.quantile(draws(np.diff(sums, axis=0), tokens), .025) > 0
 
 
 def test_four_layers_are_a_peak():
@@ -439,6 +455,37 @@ def test_four_layers_are_a_peak():
     assert numbers(shares) == pytest.approx([100 * o.mean() for o in (three, four, five)], abs=.051)
     near(numbers(found), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
     assert ' yes p = 0.001' in found and np.quantile(draws(d), .025) > 5
+
+
+def test_where_the_cost_of_a_layer_arises():
+    "Experiment F, on its own page: each layer of three models removed, everywhere and at position 0 only"
+    printed = next(text for _, text in outputs('discoveries/one_layer') if text.startswith('more than half'))
+    shown = [o for o in tables('discoveries/one_layer') if len(o) == 5 and o[-1].endswith('%')]
+    for name, (folder, depth) in MODELS.items():
+        parts = load_file(root/'results'/folder/'parts.safetensors')
+        whole, tokens = parts.get('layer', 0) - parts['none'], parts['counts'].astype(float)
+        if folder == 'gemma3-270m':
+            kept = load_file(root/'results'/folder/'loss_map.safetensors')
+            sums = dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums']))
+            whole = np.array([sums[l, l + 1] for l in range(depth)]) - sums[0, 0]
+        if name == QWEN:
+            kept, count = nats(run(QWEN), [('single-layers-100', o, int(o != 'none'), False, 0, 'c4') for o in
+                                           ('none', *(f'layer {l}' for l in range(depth)))])
+            whole = kept[1:] - kept[0]
+            assert (count == tokens).all()
+        cost, first = (o.sum(1) / tokens.sum() for o in (whole, parts['position 0'] - parts['none']))
+        title = name.removesuffix('-Instruct').replace('gemma', 'Gemma').replace('270m', '270M')
+        over = ', '.join(map(str, np.flatnonzero(first > cost / 2)))
+        assert f'{title} layer {over}' in printed if over else f'{title} no layer' in printed
+        rows = [o for o in shown if o[0] == title]
+        assert [int(o[1]) for o in rows] == first.argsort()[::-1][:3].tolist()
+        for _, l, everywhere, only, share in rows:
+            for text, of in ((everywhere, whole), (only, parts['position 0'] - parts['none'])):
+                o, n = of[int(l)], len(tokens)
+                mean = o.sum() / tokens.sum()
+                half = 2.13145 * math.sqrt(n / (n - 1) * ((o - mean * tokens)**2).sum()) / tokens.sum()  # t, n = 16
+                near(numbers(text), mean, mean - half, mean + half, 2)
+            assert numbers(share)[0] == pytest.approx(100 * first[int(l)] / cost[int(l)], abs=.51)
 
 
 @pytest.mark.parametrize('folder, name, patterns', [

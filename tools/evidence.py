@@ -165,22 +165,26 @@ def silent(module, args, kwargs, out):
 PARTS = {'layer': lambda o: (o, passed(slice(None))), 'attention': lambda o: (o.self_attn, silent),
          'mlp': lambda o: (o.mlp, silent), 'position 0': lambda o: (o, passed(slice(0, 1)))}
 
-def part_losses(model, tokenizer, folder, n=16, max_length=256):
-    "Nats of each document without each part of each layer, and without sets of parts; `parts.safetensors` keeps them"
+def part_losses(model, tokenizer, folder, parts=(), n=16, max_length=256):
+    """Nats of each document without each part of each layer; `parts.safetensors` keeps them. If no parts are named,
+    without all of them and without sets of them, and the time of each"""
     layers, texts, file = LayerStack(model).layers, load_texts('demo', 'validation', n=n), folder/'parts.safetensors'
-    found = load_file(file) if file.exists() else {o: np.full((len(layers), n), np.nan) for o in PARTS}
+    found, every = load_file(file) if file.exists() else {}, not parts
+    for o in parts or PARTS: found.setdefault(o, np.full((len(layers), n), np.nan))
     def loss(*hooks):
         with ExitStack() as active:
             for module, hook in hooks: active.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
             return text_loss(model, tokenizer, texts, max_length, progress=False)
     if 'none' not in found:
         score = loss()
-        found |= dict(none=np.array(score.sums), counts=np.array(score.counts), milliseconds=part_times(model))
+        found |= dict(none=np.array(score.sums), counts=np.array(score.counts))
+    if every and 'milliseconds' not in found: found |= dict(milliseconds=part_times(model))
     for l in range(len(layers)):
-        for part, hook in PARTS.items():
+        for part in parts or PARTS:
             if not np.isnan(found[part][l]).any(): continue
-            found[part][l] = loss(hook(layers[l])).sums
+            found[part][l] = loss(PARTS[part](layers[l])).sums
             save_file(found, file)
+    if not every: return
     for name, parts in part_sets(found, LayerDistances.load(folder)).items():
         if name in found: continue
         found[name] = np.array(loss(*(PARTS[part](layers[l]) for part, l in parts)).sums)
@@ -262,7 +266,7 @@ def main(argv=None):
     p.add_argument('model', choices=SWEEPS)
     p.add_argument('--only', nargs='+', metavar='NAME', help='these sweeps')
     p.add_argument('--loss-map', action='store_true', help='the loss without each block as well')
-    p.add_argument('--parts', action='store_true', help='only the loss without each part of a layer')
+    p.add_argument('--parts', nargs='*', choices=PARTS, help='only the loss without parts of each layer')
     p.add_argument('--gpu-plan', action='store_true', help='only the plan for one GPU with 80 GB')
     p.add_argument('--smoke', action='store_true', help='the plan in small, to try it')
     p.add_argument('--results', type=Path, default=RESULTS, help='the folder of the runs')
@@ -276,7 +280,7 @@ def main(argv=None):
     model, tokenizer = load_model(args.model, dtype=args.dtype)
     distances = distances_of(model, tokenizer, folder)
     if args.gpu_plan: return gpu_plan(args.model, model, tokenizer, folder, distances, args.smoke)
-    if args.parts: return part_losses(model, tokenizer, folder)
+    if args.parts is not None: return part_losses(model, tokenizer, folder, args.parts)
     for name in args.only or sweeps:
         if name in ONE_BY_ONE: one_by_one(model, tokenizer, sweeps[name], folder, name)
         else: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
