@@ -18,7 +18,7 @@ from .core import source_mark, sync_tree, work_folder
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
-from .model.loading import check_precision, load_config, load_tokenizer, own_type
+from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import show_layers
 from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
@@ -150,10 +150,10 @@ def shrink(
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     size = model_size(model, revision)
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
-    about = {k: kwargs[k] for k in ('revision', 'token', 'trust_remote_code') if kwargs.get(k)}
+    about = {k: v for k in ('revision', 'token', 'trust_remote_code', 'cache_dir') if (v := kwargs.get(k))}
     n, budget = _check_cut(model, size, drop, limits, serve, gguf, about)
     texts, judge = _split_data(data, column, seed)
-    recipe = _check_healing(model, size, _fits(given, texts, model, about), minutes, tokens, force_memory, kwargs)
+    recipe = _check_healing(model, size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
@@ -242,11 +242,12 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     return n, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
-def _fits(recipe, texts, model, about):
+def _fits(recipe, texts, size, about):
     """The recipe with rows as long as the longest conversation, and as many tokens a step. Raises `PrunebookError` for
     texts that the tokenizer cannot turn into rows"""
     from prunebook.healing.packing import documents, training_rows
-    tok, window = load_tokenizer(model, **about), min(2048, _window(load_config(model, **about)))
+    tok, window = load_tokenizer(size.name, **about), min(2048, _window(load_config(size.name, **about)))
+    if problem := tokenizer_problem(tok, size.vocab): raise PrunebookError(f'{size.name}: {problem}')
     docs = documents(texts, tok, window, recipe.loss_on)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))

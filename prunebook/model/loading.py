@@ -109,7 +109,8 @@ def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase
     from transformers import AutoTokenizer
     path, gguf = find_model(str(name), **kwargs)
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
-        return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **_hub_arguments(kwargs))
+        return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **_hub_arguments(
+            dict(trust_remote_code=False) | kwargs))
 
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
