@@ -247,7 +247,8 @@ def _fits(recipe, texts, size, about):
     texts that the tokenizer cannot turn into rows"""
     from prunebook.healing.packing import documents, training_rows
     tok, window = load_tokenizer(size.name, **about), min(2048, _window(load_config(size.name, **about)))
-    if problem := tokenizer_problem(tok, size.vocab): raise PrunebookError(f'{size.name}: {problem}')
+    problem = tokenizer_problem(tok, size.vocab)
+    refuse((problem, f'{size.name}: {problem} Put the right tokenizer beside the weights.'))
     docs = documents(texts, tok, window, recipe.loss_on)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))

@@ -189,6 +189,15 @@ def test_conversations_are_rendered_before_a_weight_is_loaded(given, tmp_path, m
     assert not [o for o in tmp_path.iterdir() if o.name != 'chat.jsonl']
 
 
+def test_a_tokenizer_of_another_model_is_refused_before_a_weight_is_loaded(given, own, tmp_path, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', stop)
+    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
+    monkeypatch.setattr('support.tiny.words', [f'word{i}' for i in range(5000)])
+    word_tokenizer().save_pretrained(tmp_path/'model')
+    for dry in (True, False):
+        with pytest.raises(PrunebookError, match='another model.*right tokenizer'): shrink(**given, dry_run=dry)
+
+
 def test_lost_answers_are_those_of_the_parent():
     "A cut that had lost its answers before healing does not excuse them"
     answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})
