@@ -234,7 +234,9 @@ def _prune(
     from prunebook.serving.rules import serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
-            'give exactly one of --drop, --n, --params, --gb, --speedup.'))
+            'give exactly one of --drop, --n, --params, --gb, --speedup.'),
+           (drop is not None and not in_memory and (source.bits or source.dtype != 'auto'), '--drop copies the weights '
+            'as they are stored. Leave out --bits and --dtype.'))
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
     refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
@@ -417,7 +419,7 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.tasks import judged_on, ready_tasks
+    from prunebook.evaluation.tasks import _check_kept, judged_on, ready_tasks
     check(whole(1), max_length=lengths.max_length)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
@@ -428,6 +430,7 @@ def _evaluate(
     if save:
         keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
         with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
+        for o in (f'{save}/first', f'{save}/second') if other else (save,): _check_kept(o, ready, chat)
     def scored(name, place):
         own = replace(source, model=name, revision=source.revision if name == source.model else None)
         own.check('evaluate', teacher=parent, **vars(lengths))

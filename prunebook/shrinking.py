@@ -146,6 +146,7 @@ def shrink(
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
     given = (recipe or RECIPES['distill']).replace(seed=seed)
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
+    _check_precision(dtype, kwargs.get('bits'))
     _check_gates(tasks, n_questions, max_added_loss, min_retention)
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     size = model_size(model, revision)
@@ -192,6 +193,11 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
+def _check_precision(dtype, bits):
+    check_precision(dtype, bits)
+    refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
+            'step (prunebook heal --bits 4).'))
+
 def _check_gates(tasks, n_questions, max_added_loss, min_retention):
     "Raises `PrunebookError` for gates and tasks that cannot judge the result"
     from prunebook.evaluation.tasks import ready_tasks
@@ -223,9 +229,6 @@ def _split_data(data, column, seed):
 def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
     "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
     dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
-    check_precision(dtype, bits)
-    refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
-            'step (prunebook heal --bits 4).'))
     recipe = recipe_within(recipe, size, minutes, tokens, dtype, bits)
     if not force_memory: check_memory(model, 'heal', dtype, bits, load.get('revision'), recipe=recipe)
     return recipe

@@ -277,13 +277,16 @@ def test_an_estimate_for_a_card_counts_the_teacher(own, ok):
     assert heal[1] - heal[0] == pytest.approx(2 * alone['parameters'] / 1e9) and taught['memory_gb'] == dict(GPU=24)
 
 
-def test_scores_of_another_model_stay(own, tmp_path, ok, capsys):
+def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsys):
     "More tasks of the same model come beside them"
     tasks, kept = (['--tasks', own/'mine.jsonl'], ['--tasks', 'c4', '--judge-texts', own/'judge.txt']), tmp_path/'kept'
     for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)
     before = tree(kept)
     for o in tasks: refused(capsys, 'evaluate', own/'pruned', *o, '--save', kept, '--no-progress', says='of another')
+    for o, fewer in zip(tasks, ('--n-questions', '--n-texts')):
+        refused(capsys, 'evaluate', own/'model', *o, fewer, 2, '--save', kept, '--no-progress', says='other items')
     assert tree(kept) == before and len(before) == 3
+    for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)  # the same again
 
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):

@@ -22,6 +22,8 @@ fly demo {out}                                               | fly
 prune demo                                                   | OUT
 prune demo {out} --n 40                                      | 40
 prune demo {out}                                             | --drop
+prune demo {out} --drop 2 --bits 4                            | --bits
+prune demo {out} --drop 2 --dtype float16                     | --dtype
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
 prune demo {out} --n 2 --options {{"n":3}}                    | option n
 prune demo {out} --drop 2 --strategy magic                   | magic
@@ -55,6 +57,7 @@ export demo {out}.gguf --type q1                             | q1
 export demo {out}.bin                                        | out.bin
 export demo {folder}/no/x.gguf                               | no
 heal demo {out} --texts {missing}                            | missing.jsonl
+heal demo {out} --texts {chat}                               | conversation 0
 heal demo {out} --judge-texts {missing}                      | missing.jsonl
 heal demo {out} --n-judge -1                                 | -1
 heal demo {out} --objective distill                          | --teacher
@@ -138,10 +141,11 @@ def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp('places')
     (folder/'three.txt').write_text('One text.\nAnother one.\nA third.\n')
     (folder/'questions.jsonl').write_text('{"question": "1 + 1?", "choices": ["2", "3"], "answer": 0}\n' * 3)
+    (folder/'chat.jsonl').write_text('{"prompt": "Who?", "response": ""}\n' * 3)
     for o in ('full', 'empty'): (folder/o).mkdir()
     (folder/'full'/'mine').write_text('precious')
     return dict(folder=folder/'empty', full=folder/'full', three=folder/'three.txt', missing=folder/'missing.jsonl',
-                questions=folder/'questions.jsonl')
+                questions=folder/'questions.jsonl', chat=folder/'chat.jsonl')
 
 
 @pytest.mark.parametrize('line, named', ROWS, ids=[o[0].replace('{', '').replace('}', '') for o in ROWS])

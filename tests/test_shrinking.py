@@ -198,6 +198,12 @@ def test_a_tokenizer_of_another_model_is_refused_before_a_weight_is_loaded(given
         with pytest.raises(PrunebookError, match='another model.*right tokenizer'): shrink(**given, dry_run=dry)
 
 
+def test_bits_are_refused_before_the_texts_are_read(tmp_path, monkeypatch):
+    monkeypatch.delattr(shrinking, '_split_data')
+    for bits, says in ((4, 'quantised'), (5, 'bits=5')):
+        with pytest.raises(PrunebookError, match=says): shrink('demo', tmp_path/'out', bits=bits)
+
+
 def test_lost_answers_are_those_of_the_parent():
     "A cut that had lost its answers before healing does not excuse them"
     answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})

@@ -142,6 +142,7 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     for recipe in (top, top.replace(batch_tokens=20)):
         for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
+    with pytest.raises(PrunebookError, match='as small as this pruned'): run(small, top, teacher=small)
 
 
 def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):

@@ -187,6 +187,8 @@ def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any
     return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #5f711dcb
+def _score_file(folder, task): return Path(folder)/(file_name(re.sub('[:=,]', '_', str(task))) + '.json')
+
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     def to_frame(self) -> 'pd.DataFrame':
@@ -199,7 +201,7 @@ class Scores(dict):
     def save(self, folder: str | Path) -> None:
         "Each score as TASK.json in `folder`; `load_score` reads it"
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for k, o in self.items(): o.save(Path(folder)/(file_name(re.sub('[:=,]', '_', str(k))) + '.json'))
+        for k, o in self.items(): o.save(_score_file(folder, k))
 
     @classmethod
     def load(cls, folder: str | Path) -> Scores:

@@ -17,7 +17,8 @@ from ..data.texts import load_texts, messages_of, read_table
 from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
-from .scores import _PARENT_SCORINGS, LossScore, ParentScore, Score, Scores, item_hash, wilson
+from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
+from .scores import load_score, wilson
 from ..model.stack import fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -303,6 +304,16 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         ready[key] = task.load(n)
     return ready
 
+def _check_kept(folder, ready, chat):
+    "Raises `PrunebookError` if a folder keeps a score that one of these tasks would replace by another"
+    for name, task in ready.items():
+        if not (file := _score_file(folder, name)).is_file(): continue
+        old, texts = load_score(file), task.reads_texts
+        was = old.n + len(getattr(old, 'skipped', ())) if texts else old.items, old.source, old.chat
+        now = len(task.items) if texts else item_hash(list(task.items)), task.source_name, chat and not texts
+        refuse((was != now, f'{file} keeps a score of other items, or of the same asked otherwise. Choose another '
+                'folder.'))
+
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -339,6 +350,7 @@ def evaluate(
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
                     'folder.'))
             refuse((mark.read_text() != own, f'{save} holds scores of another model. Choose another folder.'))
+        _check_kept(save, ready, chat)
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()

@@ -29,7 +29,7 @@ from .recipes import frozen_copy, settings_that_count
 from .teacher import load_teacher, read_prompts, self_data, top_k_rows
 from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
 from .trainer import whole_checkpoint
-from ..model.loading import load_model, own_device, own_type, quantization, slow_in_16_bits
+from ..model.loading import load_model, load_tokenizer, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
 
@@ -294,6 +294,8 @@ def heal_checkpoint(
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
+    if not all(isinstance(o, str) for o in texts):  # the template may refuse them, and no weight is read before
+        documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on)
     asked = asdict(config) | dict(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
     named = source_mark(teacher) if isinstance(teacher, (str, Path)) else ''

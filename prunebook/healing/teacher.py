@@ -27,7 +27,7 @@ __all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_
 def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None
                  ) -> PreTrainedModel:
     """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for. Raises
-    `PrunebookError` if its vocabulary is another one, or if it is smaller"""
+    `PrunebookError` if its vocabulary is another one, if it is smaller, or if it is as small as the pruned `model`"""
     other = tokenizer
     if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None)
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
@@ -36,7 +36,9 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
     refuse((own != theirs or other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer '
             f'(vocabularies of {theirs} and {own}): its distribution is over other tokens. {right}'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
-            f'student. {right}'))
+            f'student. {right}'),
+           (small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this pruned '
+            f'model. {right}'))
     return teacher
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
