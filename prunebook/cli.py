@@ -13,7 +13,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, disk_errors, instance, keep_apart, new_folder, or_none, printable
+from .core import PrunebookError, check, instance, new_folder, or_none, printable
 from .core import process, public_name, read_json, redact, refuse, whole, work_folder
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
@@ -419,7 +419,7 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.tasks import _check_kept, judged_on, ready_tasks
+    from prunebook.evaluation.tasks import judged_on, ready_tasks, scores_folder
     check(whole(1), max_length=lengths.max_length)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
@@ -428,9 +428,8 @@ def _evaluate(
     needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'))
     if save:
-        keep_apart(save, [o for o in (source.model, other, parent, judge_texts, *tasks) if o])
-        with disk_errors(save): Path(save).mkdir(parents=True, exist_ok=True)
-        for o in (f'{save}/first', f'{save}/second') if other else (save,): _check_kept(o, ready, chat)
+        reads = [o for o in (source.model, other, parent, judge_texts, *tasks) if o]
+        for o in (f'{save}/first', f'{save}/second') if other else (save,): scores_folder(o, ready, chat, reads)
     def scored(name, place):
         own = replace(source, model=name, revision=source.revision if name == source.model else None)
         own.check('evaluate', teacher=parent, **vars(lengths))

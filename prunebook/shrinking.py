@@ -146,8 +146,7 @@ def shrink(
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
     given = (recipe or RECIPES['distill']).replace(seed=seed)
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
-    _check_precision(dtype, kwargs.get('bits'))
-    _check_gates(tasks, n_questions, max_added_loss, min_retention)
+    _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     size = model_size(model, revision)
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
@@ -193,14 +192,12 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
-def _check_precision(dtype, bits):
+def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits):
+    "Raises `PrunebookError` for weights that cannot be healed, and gates and tasks that cannot judge the result"
+    from prunebook.evaluation.tasks import ready_tasks
     check_precision(dtype, bits)
     refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
             'step (prunebook heal --bits 4).'))
-
-def _check_gates(tasks, n_questions, max_added_loss, min_retention):
-    "Raises `PrunebookError` for gates and tasks that cannot judge the result"
-    from prunebook.evaluation.tasks import ready_tasks
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
     kinds = {k: o.kind for k, o in ready_tasks(tasks, n_questions).items()}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import json, os, time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'judged_on', 'ready_tasks', 'evaluate']
+           'task_title', 'judged_on', 'ready_tasks', 'scores_folder', 'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -304,8 +304,11 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         ready[key] = task.load(n)
     return ready
 
-def _check_kept(folder, ready, chat):
-    "Raises `PrunebookError` if a folder keeps a score that one of these tasks would replace by another"
+def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = ()) -> Path:
+    """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
+    score that a task would replace by another"""
+    keep_apart(folder, reads)
+    with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
     for name, task in ready.items():
         if not (file := _score_file(folder, name)).is_file(): continue
         old, texts = load_score(file), task.reads_texts
@@ -313,6 +316,7 @@ def _check_kept(folder, ready, chat):
         now = len(task.items) if texts else item_hash(list(task.items)), task.source_name, chat and not texts
         refuse((was != now, f'{file} keeps a score of other items, or of the same asked otherwise. Choose another '
                 'folder.'))
+    return Path(folder)
 
 def evaluate(
     model: 'PreTrainedModel',
@@ -342,15 +346,13 @@ def evaluate(
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
-        keep_apart(save, [getattr(model, 'name_or_path', ''), *read])
-        mark, own = Path(save)/'model.txt', fingerprint(model)
+        mark = scores_folder(save, ready, chat, [getattr(model, 'name_or_path', ''), *read])/'model.txt'
+        own = fingerprint(model)
         with disk_errors(save):
-            Path(save).mkdir(parents=True, exist_ok=True)
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
                     'folder.'))
             refuse((mark.read_text() != own, f'{save} holds scores of another model. Choose another folder.'))
-        _check_kept(save, ready, chat)
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()
