@@ -419,7 +419,9 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
+    from prunebook.evaluation.choices import chat_prompt
     from prunebook.evaluation.tasks import judged_on, ready_tasks, scores_folder
+    from prunebook.model.loading import load_tokenizer
     check(whole(1), max_length=lengths.max_length)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
@@ -430,18 +432,23 @@ def _evaluate(
     if save:
         reads = [o for o in (source.model, other, parent, judge_texts, *tasks) if o]
         for o in (f'{save}/first', f'{save}/second') if other else (save,): scores_folder(o, ready, chat, reads)
-    def scored(name, place):
-        own = replace(source, model=name, revision=source.revision if name == source.model else None)
-        own.check('evaluate', teacher=parent, **vars(lengths))
+    models = [replace(source, model=o, revision=source.revision if o == source.model else None)
+              for o in (source.model, other) if o]
+    for o in models:  # both, before the first is scored
+        o.check('evaluate', teacher=parent, **vars(lengths))
+        if chat and not all(t.reads_texts for t in ready.values()): chat_prompt(load_tokenizer(o.model, **o.how), 'Hi')
+    def scored(own, place):
         model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
         scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, save=place, parent=guide, progress=progress)
         return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
-    first, before, after = scored(source.model, save and other and f'{save}/first' or save)
+    first, before, after = scored(models[0], save and other and f'{save}/first' or save)
     if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
-    second, _, later = scored(other, save and f'{save}/second')
-    return dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()],
-                differences=pb.paired_differences(first, second)) | _answers(after, later, allow_empty)
+    second, _, later = scored(models[1], save and f'{save}/second')
+    told = dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()])
+    try: told |= dict(differences=pb.paired_differences(first, second))
+    except PrunebookError as e: told |= dict(not_paired=str(e))  # the scores stand
+    return told | _answers(after, later, allow_empty)
 
 @command('prunebook compare scores/parent scores/pruned')
 def _compare(
@@ -475,7 +482,8 @@ def _sweep(
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
     if judge_texts: changes['tasks'], changes['sources'] = judged_on(
-        changes.get('tasks') or base.tasks, judge_texts, changes.get('column', 'text'))
+        changes.get('tasks') or base.tasks, judge_texts, changes.get('column', 'text'),
+        changes.get('sources') or base.sources)
     grid = base.replace(**changes)
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
             'Leave it out, or set bits in the recipe of healing (--recipe).'))

@@ -45,10 +45,10 @@ class Size:
         return self.layers + self.others
 
 # %% ../nbs/reference/estimates.ipynb #e5202819
-def model_size(name: str, revision: str | None = None, progress: bool = True) -> Size:
+def model_size(name: str, revision: str | None = None, progress: bool = True, token: str | None = None) -> Size:
     """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
     Raises `PrunebookError` if its config or headers cannot be"""
-    path, gguf = find_model(str(name), progress, revision=revision)
+    path, gguf = find_model(str(name), progress, revision=revision, token=token)
     if gguf: checkpoint_folder(name)  # refuses it, and says what to do
     def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
     if Path(path).is_dir(): config, tensors = read(Path(path))
@@ -57,8 +57,8 @@ def model_size(name: str, revision: str | None = None, progress: bool = True) ->
         try: config, tensors = read(Path(snapshot_download(path, revision=revision, local_files_only=True)))
         except Exception:  # it is not whole in the cache
             with explained(f'{path}: there is no such folder, and the hub gives no headers of it', allowed_models()):
-                config = read_json(hf_hub_download(path, 'config.json', revision=revision))
-                files = get_safetensors_metadata(path, revision=revision).files_metadata
+                config = read_json(hf_hub_download(path, 'config.json', revision=revision, token=token))
+                files = get_safetensors_metadata(path, revision=revision, token=token).files_metadata
             tensors = [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
                        for f, m in files.items() for k, t in m.tensors.items()]
     (text, depth), stored = decoder_config(config), Counter()
@@ -75,10 +75,10 @@ def model_size(name: str, revision: str | None = None, progress: bool = True) ->
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
                 round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes)
 
-def layer_sizes(name: str, revision: str | None = None) -> LayerSizes:
+def layer_sizes(name: str, revision: str | None = None, token: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
     if its weights are packed in a way that hides their number"""
-    sizes = model_size(name, revision).sizes
+    sizes = model_size(name, revision, token=token).sizes
     refuse((sizes is None, f'{name}: its weights are quantised in a way that hides their number. Give the 16-bit '
             'model, or the number of layers (n).'))
     return sizes

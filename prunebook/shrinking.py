@@ -19,9 +19,10 @@ from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
-from .model.stack import show_layers
+from .model.stack import check_length, show_layers
 from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
+from .serving.rules import serving_states
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -133,7 +134,7 @@ def shrink(
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
     min_retention: float | None = None,   # Gate: least share of each task's accuracy above chance that it keeps
     allow_empty: bool = False,    # Keep a model that lost its answers in the chat template
-    seed: int = 0,                # Of healing, and of the texts that judge
+    seed: int | None = None,      # Of healing, and of the texts that judge; the recipe's if `None`
     dry_run: bool = False,        # Check all that a run would, give the budget, and stop
     force: bool = False,          # Replace the folder if it is there
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
@@ -144,27 +145,27 @@ def shrink(
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
     """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
-    given = (recipe or RECIPES['distill']).replace(seed=seed)
+    given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
-    limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
-    size = model_size(model, revision)
+    size = model_size(model, revision, token=kwargs.get('token'))
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
     about = {k: v for k in ('revision', 'token', 'trust_remote_code', 'cache_dir') if (v := kwargs.get(k))}
-    n, budget = _check_cut(model, size, drop, limits, serve, gguf, about)
-    texts, judge = _split_data(data, column, seed)
+    n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
+    texts, judge = _split_data(data, column, given.seed)
     recipe = _check_healing(model, size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
-    asked = dict(command='shrink', model=source_mark(model), n=n, budget=limits, data=public_name(data),
+    asked = dict(command='shrink', model=source_mark(model), n=n, budget=[params, gb, speedup], data=public_name(data),
                  texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)), minutes=minutes,
-                 tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions, load=str(sorted(kwargs.items())))
+                 tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
+                 load=str(sorted((k, v) for k, v in kwargs.items() if k != 'token')))
     with work_folder(out, asked, None, force, [model, data]) as work:
-        whole, tok = pb.load_model(model, progress=progress, **kwargs)
+        whole, tok = _load_model(model, recipe, progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
-        small = pb.prune_model(whole, cuts[0]['dropped'])
+        small = _pruned(whole, cuts[0])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, tasks, n_questions, progress))
@@ -234,10 +235,13 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
     if gguf: llama_cpp()
-    allowed = pb.served_by(serve, load_config(model, **about).get_text_config(decoder=True)) if serve else None
-    refuse((limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
+    config, limits = load_config(model, **about), {k: v for k, v in limits.items() if v is not None}
+    allowed = pb.served_by(serve, config.get_text_config(decoder=True)) if serve else None
+    refuse((getattr(config, 'quantization_config', None), f'{public_name(model)}: its weights are quantised, and '
+            'adapters can be merged into 16-bit weights only. Give the model that they were made from.'),
+           (limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget = limits | dict(sizes=layer_sizes(model, about.get('revision'))) if limits else {}
+    budget = limits | dict(sizes=layer_sizes(model, about.get('revision'), about.get('token'))) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
 
@@ -246,7 +250,9 @@ def _fits(recipe, texts, size, about):
     """The recipe with rows as long as the longest conversation, and as many tokens a step. Raises `PrunebookError` for
     texts that the tokenizer cannot turn into rows"""
     from prunebook.healing.packing import documents, training_rows
-    tok, window = load_tokenizer(size.name, **about), min(2048, _window(load_config(size.name, **about)))
+    tok, config = load_tokenizer(size.name, **about), load_config(size.name, **about)
+    check_length(recipe.max_length, config.get_text_config(decoder=True))
+    window = min(max(2048, recipe.max_length), _window(config))
     problem = tokenizer_problem(tok, size.vocab)
     refuse((problem, f'{size.name}: {problem} Put the right tokenizer beside the weights.'))
     docs = documents(texts, tok, window, recipe.loss_on)
@@ -255,6 +261,19 @@ def _fits(recipe, texts, size, about):
     if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)
     training_rows(tok, docs, recipe)  # refuses texts that are too few
     return recipe
+
+def _load_model(name, recipe, progress, **kwargs):
+    "Model and tokenizer. Raises `PrunebookError` if the recipe cannot train it"
+    from prunebook.healing.healing import check_student
+    model, tok = pb.load_model(name, progress=progress, **kwargs)
+    check_student(model, recipe)
+    return model, tok
+
+def _pruned(model, chosen):
+    "The model without the layers of a row of `candidate_cuts`, with its rule, and what stacks make of it, on record"
+    plan = pb.Plan(chosen['dropped'], len(pb.LayerStack(model)), chosen['rule'])
+    states = serving_states(model.config, plan.keep)
+    return pb.prune_model(model, plan, record=dict(serving=states) if states else None)
 
 def _once(file, make):
     "What `make` returned, now or in an earlier start"
@@ -265,7 +284,8 @@ def _once(file, make):
 def _judge(models, tok, judge, tasks, n_questions, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
     run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
-    scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | pb.evaluate(m, tok, tasks, n_questions, **run)
+    asked = dict(tasks=tasks, n_questions=n_questions)
+    scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | (pb.evaluate(m, tok, **asked, **run) if tasks else {})
               for k, m in models.items()}
     rows = []
     for name, parent in scores['parent'].items():

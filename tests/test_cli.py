@@ -10,7 +10,7 @@ from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.similarity.distances import LayerDistances
 from support.kills import tree
-from support.tiny import letter_tokenizer, save, tiny, write_rows
+from support.tiny import letter_tokenizer, save, tiny, word_tokenizer, write_rows
 
 
 def run(*args, stdout=subprocess.PIPE, **kw):
@@ -271,6 +271,17 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
 
+def test_scores_stand_where_two_models_cannot_be_paired(own, tmp_path, ok, caplog):
+    "Losses over the tokens of two tokenizers"
+    other = shutil.copytree(own/'model', tmp_path/'other')
+    word_tokenizer().save_pretrained(other)
+    texts, mine = ['--judge-texts', own/'judge.txt'], own/'mine.jsonl'
+    found = ok('evaluate', own/'model', other, '--tasks', 'c4', mine, *texts)
+    assert [o['task'] for o in found['differences']] == [str(mine)] and 'c4: the two scores are not' in caplog.text
+    found = ok('evaluate', own/'model', other, '--tasks', 'c4', *texts)
+    assert len(found['first']) == len(found['second']) == 1 and 'same items' in found['not_paired']
+
+
 def test_an_estimate_for_a_card_counts_the_teacher(own, ok):
     alone, taught = (ok('estimate', own/'model', '--card', 'l4', '--objective', o) for o in ('lm', 'distill'))
     heal = [next(r['peak_gb'] for r in o['needs'] if r['command'] == 'heal') for o in (alone, taught)]
@@ -285,6 +296,8 @@ def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsy
     for o in tasks: refused(capsys, 'evaluate', own/'pruned', *o, '--save', kept, '--no-progress', says='of another')
     for o, fewer in zip(tasks, ('--n-questions', '--n-texts')):
         refused(capsys, 'evaluate', own/'model', *o, fewer, 2, '--save', kept, '--no-progress', says='other items')
+    short = 'evaluate', own/'model', *tasks[1], '--max-length', 9, '--save', kept, '--no-progress'
+    refused(capsys, *short, says='other items')
     assert tree(kept) == before and len(before) == 3
     for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)  # the same again
 

@@ -23,6 +23,26 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch
     assert model.dtype == dtype and model.config.dtype == own_type(model).dtype == torch.bfloat16
     assert load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
 
+
+def test_what_is_exact_stays_exact_in_the_own_type(monkeypatch):
+    "What transformers keeps in float32, and rotary frequencies, which no file holds"
+    model = tiny()
+    model.config.dtype, rotary = torch.bfloat16, LayerStack(model).decoder.rotary_emb
+    monkeypatch.setattr(model, '_keep_in_fp32_modules_strict', {'up_proj.weight'})
+    before = rotary.inv_freq.clone()
+    types = {k: o.dtype for k, o in own_type(model).state_dict().items()}
+    assert {k: torch.float32 if 'up_proj' in k else torch.bfloat16 for k in types} == types
+    assert torch.equal(rotary.inv_freq, before)
+
+
+def test_a_folder_of_quantised_weights_is_loaded_on_a_slow_cpu(tmp_path, monkeypatch):
+    pytest.importorskip('bitsandbytes')
+    save(tmp_path/'m', tiny(hidden_size=64), word_tokenizer())
+    model, tok = load_model(tmp_path/'m', bits=4)
+    save(tmp_path/'four', model, tok)
+    monkeypatch.setattr(models, 'slow_in_16_bits', lambda device='cpu': True)
+    assert load_model(tmp_path/'four')[0].is_loaded_in_4bit
+
 # GGUF
 
 def test_a_gguf_file_is_an_ordinary_model(tmp_path):

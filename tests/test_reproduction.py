@@ -1,9 +1,12 @@
 "The main job, shortened: the folder that a run leaves. `PRUNEBOOK_RUN` names a finished run; without it one is made."
 import json, os, re
+from dataclasses import replace
 from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, read_run, reproduce
-from prunebook.paper.reproduce import PRESETS, _grid
+from prunebook.paper.reproduce import PRESETS, _grid, _measure
+from support.tiny import write_rows
+from test_conversations import tiny_chat
 
 def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
@@ -106,8 +109,18 @@ def test_resumed_is_equal_to_never_interrupted(own, whole, tmp_path, monkeypatch
 
 
 def test_sizes_that_cannot_be_are_refused_before_the_distances(own, tmp_path, monkeypatch):
-    monkeypatch.setattr('prunebook.paper.reproduce._measure', pytest.fail)
-    with pytest.raises(PrunebookError, match=r'ns \[6\]: drop from 1 to 5'): own_run(own, tmp_path/'run', ns=[6])
+    monkeypatch.setattr('prunebook.load_model', pytest.fail)
+    for preset in ('smoke', 'paper'):
+        with pytest.raises(PrunebookError, match=r'ns \[2, 6\]: drop from 1 to 5'):
+            own_run(own, tmp_path/'run', ns=[2, 6], preset=preset, share=1e-4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_distances_are_measured_on_conversations(tmp_path):
+    model, tok = tiny_chat()
+    file = write_rows(tmp_path/'chat.jsonl', [dict(prompt='Say a.', response='It is a.')] * 3)
+    p = PRESETS['quick'].sized(1000, 1.)
+    assert _measure(model, tok, replace(p, max_length=32), str(file), tmp_path, progress=False).count == 3
 
 
 def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):

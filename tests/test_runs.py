@@ -56,6 +56,15 @@ def test_every_score_comes_back_to_the_last_digit(tmp_path):
     for _, row in table.iterrows(): assert kept_score(tmp_path/'run', row) == named[tuple(row[KEYS])]
 
 
+def test_a_row_that_is_there_is_refused_and_the_run_stays_whole(tmp_path):
+    named = write(tmp_path/'run')
+    with Run(tmp_path/'run', MODEL) as run:
+        again = [(k, s, range(k[2])) for k, s in named.items()]
+        for o in (again, [(('main', 's', 1, False, 0, 'c4'), loss(3), [1])] * 2):
+            with pytest.raises(PrunebookError, match='has a row of'): run.add_all(o)
+    assert len(read_run(tmp_path/'run')) == len(named)
+
+
 def test_pandas_alone_reads_it(tmp_path):
     write(tmp_path/'run')
     table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')

@@ -1,5 +1,5 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
-import shutil
+import json, shutil
 from pathlib import Path
 from pkgutil import resolve_name
 import pandas as pd
@@ -187,6 +187,27 @@ def test_conversations_are_rendered_before_a_weight_is_loaded(given, tmp_path, m
     for dry in (True, False):
         with pytest.raises(PrunebookError, match='no chat template'): shrink(**given, dry_run=dry)
     assert not [o for o in tmp_path.iterdir() if o.name != 'chat.jsonl']
+
+
+def test_what_healing_would_refuse_is_refused_before_a_weight_is_loaded(given, tmp_path, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', stop)
+    long = RECIPE.replace(max_length=9999)
+    with pytest.raises(PrunebookError, match='max_length=9999'): shrink(**given | dict(recipe=long))
+    given['model'] = str(shutil.copytree(given['model'], tmp_path/'model'))
+    config = json.loads((tmp_path/'model'/'config.json').read_text())
+    (tmp_path/'model'/'config.json').write_text(json.dumps(config | dict(quantization_config=dict(quant_method='fp8'))))
+    with pytest.raises(PrunebookError, match='its weights are quantised'): shrink(**given)
+    assert [o.name for o in tmp_path.iterdir()] == ['model']
+
+
+def test_a_secret_is_not_kept_and_the_seed_is_the_recipes(given, tmp_path, monkeypatch):
+    given |= dict(token='hf_secret', recipe=RECIPE.replace(seed=7), tasks=())
+    interrupted(given, monkeypatch)
+    assert 'hf_secret' not in ''.join(o.read_text() for o in (tmp_path/'out.unfinished').rglob('*.json'))
+    done = shrink(**given)
+    assert [o['measure'] for o in done.table] == ['loss', 'parameters', 'tokens a second']
+    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
+    assert record['strategy'] == done.cuts[0]['rule'] and '| seed | 7 |' in (tmp_path/'out'/'README.md').read_text()
 
 
 def test_a_tokenizer_of_another_model_is_refused_before_a_weight_is_loaded(given, own, tmp_path, monkeypatch):

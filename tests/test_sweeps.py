@@ -139,3 +139,15 @@ def test_distances_of_another_model_are_refused(data):
 def test_recipes_that_cannot_work_are_refused_before_the_first_row(data, said, changes, ns):
     with pytest.raises(PrunebookError, match=said): run(data, config(data, healed_ns=ns, healing=SHORT | changes))
     assert not (data/'run').exists()
+
+
+def test_what_two_rows_would_be_called_alike_is_refused(data):
+    "And sources of no task, and ways of asking that cannot be"
+    (data/'b').mkdir()
+    both = [str(write_rows(o/'questions.jsonl', questions(12))) for o in (data, data/'b')]
+    for says, changes in {'one name': dict(tasks=both), 'sources names': dict(sources={'arc_easy:shots=0': both[0]}),
+                          'new_tokens': dict(scoring=dict(max_new_tokens=0)),
+                          'chat': dict(scoring=dict(chat=1))}.items():
+        with pytest.raises(PrunebookError, match=says): config(data, **changes)
+    with pytest.raises(PrunebookError, match='no chat template'): run(data, config(data, scoring=dict(chat=True)))
+    assert not (data/'run').exists()

@@ -1,5 +1,5 @@
 "The registry of tasks: names, prompts as the harness words them, and `evaluate`."
-import json, os, re
+import json, os, re, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -12,7 +12,8 @@ from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _in_words, choose_examples, prompt
 from prunebook.evaluation.generation import passes_tests, run_program
 from prunebook.evaluation.scores import load_score
-from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, parse_task
+from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
+from prunebook.evaluation.tasks import ready_tasks
 from prunebook.paper.sweep import _questions_of, _task_of, kept_config
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 from test_likelihood import plain
@@ -158,6 +159,15 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     assert not seen
 
 
+def test_a_source_of_no_task_is_refused():
+    "It would have been left aside, and the usual questions been asked"
+    for key in ('sums:seed=3', 'sum'):
+        with pytest.raises(PrunebookError, match=f'sources names {key}'):
+            ready_tasks(['sums:seed=3'], 2, sources={key: 'mine.jsonl'})
+    said = judged_on(['c4', 'sums'], 'judge.txt', sources=dict(sums='mine.jsonl'))
+    assert said == (['c4', 'sums'], dict(c4='judge.txt', sums='mine.jsonl'))
+
+
 def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):
     def stop(text, item): raise KeyboardInterrupt
     second = GeneratedTask('second', 'Second', [dict(question='q', answer='1')], right=stop, stop=())
@@ -192,6 +202,24 @@ def test_humaneval_in_both_forms():
         assert (s.n, s.k, s.chat) == (2, 0, chat)
     say = t.in_chat
     assert say['prompt'](items[0]).endswith(f"```python\n{items[0]['question']}\n```\n") and '```' in say['stop']
+
+
+@needs_locks
+def test_a_place_with_a_space_in_its_name_is_locked_too(tmp_path):
+    (place := tmp_path/'a b').mkdir()
+    writes = f'open({str(place/"x")!r}, "w")'
+    (tmp_path/'run.py').write_text('from prunebook.evaluation.generation import run_program\n'
+                                   f'print(run_program({writes!r}), run_program(""))')
+    mounted = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
+               'mount -t tmpfs tmpfs "$1" && exec "$2" "$3"', 'sh', place, sys.executable, tmp_path/'run.py']
+    done = subprocess.run(mounted, capture_output=True, text=True)
+    assert done.stdout.split() == ['False', 'True'], done
+
+
+@needs_locks
+def test_rows_that_cannot_be_judged_are_refused_before_an_answer_is_written():
+    with pytest.raises(PrunebookError, match='humaneval needs its test too'):
+        ready_tasks('humaneval', 1, sources=dict(humaneval=[dict(question='def f():', answer='    return 1')]))
 
 
 def test_programs_that_cannot_be_locked_up_are_refused(monkeypatch):

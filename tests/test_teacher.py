@@ -143,6 +143,22 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
         for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
     with pytest.raises(PrunebookError, match='as small as this pruned'): run(small, top, teacher=small)
+    packed = tiny()
+    LayerStack(packed).layers[0].mlp.up_proj.weight.data = torch.ones(2, 2).to(torch.float8_e4m3fn)
+    with pytest.raises(PrunebookError, match='scales'): run(small, top, teacher=packed)
+    packed.is_quantized = True
+    with pytest.raises(PrunebookError, match='the model is quantised'): run(packed, recipe, teacher=model)
+
+
+def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch):
+    model, tok = chat
+    monkeypatch.setattr(teacher, 'load_teacher', pytest.fail)
+    recipe = SMALL.replace(batch_size=2, max_length=120)
+    with pytest.raises(PrunebookError, match='1 of 3 prompts leave room for an answer'):
+        teacher.self_data(model, tok, model, ['Hi.', *['Say a. ' * 20] * 2], recipe, tmp_path/'answers.jsonl')
+    tok.chat_template = CHATML.replace("message['content']", "message['content'].split('e')[-1]")
+    with pytest.raises(PrunebookError, match='message'):
+        teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'answers.jsonl')
 
 
 def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):

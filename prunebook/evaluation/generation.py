@@ -151,13 +151,19 @@ def same_mathematics(text: str, item: dict[str, Any]) -> bool:
 # %% ../../nbs/reference/evaluation/generation.ipynb #f2629fcb
 _LOCK = """
 set -e
-for place in $(cut -d " " -f 5 /proc/self/mountinfo) "$HOME"
-do
-    mount -o remount,bind,ro "$place" 2>/dev/null || true
-    if [ -d "$place" ] && [ -w "$place" ]
-    then exec echo "$place can be written" >&2
+lock() {
+    mount -o remount,bind,ro "$1" 2>/dev/null || true
+    if [ -d "$1" ] && [ -w "$1" ]
+    then echo "$1 can be written" >&2; exit 1
     fi
-done
+}
+# a space is written as an octal number there
+for place in $(cut -d " " -f 5 /proc/self/mountinfo | sed s/%/%%/g); do lock "$(printf "$place")"; done
+lock "$HOME"
+case "$(command -v setpriv) $0" in  # sockets of other programs are there, and on some systems these two
+    */run/*) ;;
+    *) [ ! -d /run ] || mount -t tmpfs -o ro tmpfs /run
+esac
 mount -t tmpfs -o size=16m tmpfs "$2"
 cd "$2"
 exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$0" -I -c "$1" "$3"
@@ -183,6 +189,7 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     with tempfile.TemporaryDirectory() as place:
         try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds)], capture_output=True,
                                    input=code.encode('utf-8', 'replace'), timeout=seconds + 9, preexec_fn=limit,
+                                   start_new_session=True,  # no terminal
                                    env=dict(PATH=os.environ.get('PATH', os.defpath), HOME=os.path.expanduser('~')))
         except subprocess.TimeoutExpired: return False
         except OSError as e: done = subprocess.CompletedProcess(command, 1, b'', str(e).encode())

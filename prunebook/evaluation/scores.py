@@ -4,15 +4,17 @@
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #14637fa0
 from __future__ import annotations
-import hashlib, json, math, re
+import hashlib, json, logging, math, re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import atomic_write, explained, file_name, read_json, refuse
+from ..core import PrunebookError, atomic_write, explained, file_name, read_json, refuse
 if TYPE_CHECKING: import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'ParentScore', 'Score', 'choice_score', 'Scores',
@@ -288,11 +290,17 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #pairdif1
 def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each task that the scores of two models share: `compare`, the second one minus the first. Raises
-    `PrunebookError` if they share none"""
+    """A row for each task that the scores of two models share: `compare`, the second one minus the first. Logs a
+    warning for scores that cannot be paired, such as losses over the tokens of two tokenizers. Raises `PrunebookError`
+    if none can"""
     asked = lambda o: {k: getattr(o, k) for k in ('scoring', 'shots', 'chat') if hasattr(o, k)}
-    refuse(*((asked(o) != asked(second[k]), f'{k} was asked in two ways, {asked(o)} and {asked(second[k])}. Score both '
-              'models alike.') for k, o in first.items() if k in second))
-    both = [(k, first[k], second[k], compare(first[k], second[k])) for k in first if k in second]
-    refuse((not both, f'no score of the same task: {", ".join(first)} against {", ".join(second)}.'))
-    return [dict(task=k, first=a.value, second=b.value, **vars(d)) for k, a, b, d in both]
+    rows, wrong = [], {}
+    for k, a, b in ((k, first[k], second[k]) for k in first if k in second):
+        try:
+            refuse((asked(a) != asked(b), f'asked in two ways, {asked(a)} and {asked(b)}. Score both models alike.'))
+            rows.append(dict(task=k, first=a.value, second=b.value, **vars(compare(a, b))))
+        except PrunebookError as e: wrong[k] = f'{k}: {e}'
+    refuse((not rows, ' '.join(wrong.values()) or f'no score of the same task: {", ".join(first)} against '
+            f'{", ".join(second)}.'))
+    for o in wrong.values(): _log.warning('%s', o)
+    return rows

@@ -19,12 +19,12 @@ from .generation import (begins_with_word, last_number, passes_tests, run_progra
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
 from .scores import load_score, wilson
-from ..model.stack import fingerprint
+from ..model.stack import LayerStack, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'judged_on', 'ready_tasks', 'scores_folder', 'evaluate']
+           'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder', 'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -149,15 +149,17 @@ class GeneratedTask(_QuestionTask):
     stop: tuple[str, ...] = ('Question:',)  # Texts that end a generated answer
     max_new_tokens: int = 256
     ready: Callable | None = None    # Raises `PrunebookError` where answers cannot be judged
+    judged_by: tuple[str, ...] = ()  # Other keys of an item that `right` reads
     in_chat: dict[str, Any] = field(default_factory=dict)  # prompt and stop there, and `begin`: item → start of a reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
     def _check(self):
         if self.ready: self.ready()
         check(whole(1), max_new_tokens=self.max_new_tokens)
-        for what, rows in (('question', self.items), ('example', self.examples or ())):
+        for what, rows, keys in (('question', self.items, self.judged_by), ('example', self.examples or (), ())):
             for i, o in enumerate(rows):
-                if wrong := self._fault(o): raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
+                wrong = self._fault(o) or next((f'{self.name} needs its {k} too.' for k in keys if k not in o), '')
+                if wrong: raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
 
     def _fault(self, item):
         if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
@@ -212,10 +214,11 @@ TASKS = Registry('task', [
                   prompt=lambda o: f"Q: {o['question']}\nA:"),  # gsm8k_cot, flexible-extract
     GeneratedTask('math500', 'MATH-500', 'math500', shots=4, examples=_EXAMPLES['math500'], seed=None,
                   prompt=lambda o: f"Problem:\n{o['question']}\n\nSolution:", stop=('Problem:',), max_new_tokens=512,
-                  right=same_mathematics,  # minerva_math500, math_verify
+                  right=same_mathematics, judged_by=('solution',),  # minerva_math500, math_verify
                   ready=lambda: same_mathematics('', dict(solution=''))),
     GeneratedTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
-                  right=passes_tests, ready=lambda: run_program(''),  # pass@1, greedy; humaneval_instruct in chat
+                  right=passes_tests, judged_by=('test', 'entry_point'),  # pass@1, greedy; humaneval_instruct in chat
+                  ready=lambda: run_program(''),
                   stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
                       prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
                                         f"tests:\n```python\n{o['question']}\n```\n"),
@@ -280,20 +283,28 @@ def task_title(name: str) -> str:
 def judged_on(
     tasks: list[str],
     texts: str,          # As in `load_texts`
-    column: str = 'text'
+    column: str = 'text',
+    sources: dict[str, str] | None = None  # Of other tasks
 ) -> tuple[list[str], dict[str, str]]:  # The tasks, and `sources` for `evaluate`
     "Tasks of which those that read texts read yours. Raises `PrunebookError` if none does"
     losses = [o for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
     refuse((not losses, f'{texts}: none of the tasks measures a loss (--judge-texts). Add c4 to them.'))
     said = lambda o: f'{o}{"," if ":" in o else ":"}column={column}' if o in losses and column != 'text' else o
-    return list(map(said, tasks)), {o.split(':')[0]: texts for o in losses}
+    return list(map(said, tasks)), (sources or {}) | {o.split(':')[0]: texts for o in losses}
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
+def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
+    "Raises `PrunebookError` for the source of no task: a key is the name of one, without its options"
+    names = {(o.name if isinstance(o, Task) else str(o)).partition(':')[0] for o in tasks if not isinstance(o, Mapping)}
+    odd = sorted({*(sources or {})} - names - {*TASKS})
+    refuse((odd, f'sources names {", ".join(odd)}. Give the names of tasks without options, as in {{"mmlu": FILE}}.'))
+
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
                 sources: dict[str, Any] | None = None) -> dict[str, Task]:
     """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
     and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
+    check_sources(sources, tasks)
     if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
     ready = {}
     for o in tasks:
@@ -304,18 +315,20 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         ready[key] = task.load(n)
     return ready
 
-def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = ()) -> Path:
+def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = (),
+                  tokens: Callable | None = None) -> Path:
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
-    score that a task would replace by another"""
+    score that a task would replace by another. `tokens` turns texts into what tells them apart; without, their number
+    and the name of their source do"""
     keep_apart(folder, reads)
     with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
     for name, task in ready.items():
         if not (file := _score_file(folder, name)).is_file(): continue
         old, texts = load_score(file), task.reads_texts
-        was = old.n + len(getattr(old, 'skipped', ())) if texts else old.items, old.source, old.chat
-        now = len(task.items) if texts else item_hash(list(task.items)), task.source_name, chat and not texts
-        refuse((was != now, f'{file} keeps a score of other items, or of the same asked otherwise. Choose another '
-                'folder.'))
+        if texts and not tokens: was, now = old.n + len(getattr(old, 'skipped', ())), len(task.items)
+        else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
+        refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
+                'other items, or of the same asked otherwise. Choose another folder.'))
     return Path(folder)
 
 def evaluate(
@@ -346,8 +359,10 @@ def evaluate(
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
-        mark = scores_folder(save, ready, chat, [getattr(model, 'name_or_path', ''), *read])/'model.txt'
-        own = fingerprint(model)
+        from prunebook.evaluation.losses import _tokenize_documents
+        stack, reads = LayerStack(model), [getattr(model, 'name_or_path', ''), *read]
+        def tokens(texts): return _tokenize_documents(stack, tokenizer, texts, max_length).ids
+        mark, own = scores_folder(save, ready, chat, reads, tokens)/'model.txt', fingerprint(model)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '

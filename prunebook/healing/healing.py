@@ -36,7 +36,7 @@ from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['HealingResult', 'heal', 'heal_checkpoint']
+__all__ = ['HealingResult', 'check_student', 'heal', 'heal_checkpoint']
 
 # %% ../../nbs/course/04_healing.ipynb #abcd9908
 def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool = False) -> tuple[nn.Module, LayerStack]:
@@ -162,14 +162,14 @@ def _warn_plain(fast):
                  f'the cut had left. {slower} on them (--config distill --teacher MODEL), or heal on its own answers '
                  '(--teacher MODEL --prompts FILE).')
 
-def _training_input(model, tokenizer, texts, config, teacher, on_disk):
-    """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
-    cannot be used, and logs a warning if the model was not pruned, or if it chats and the texts do not"""
+def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool = False) -> None:
+    """Raises `PrunebookError` if `model` cannot be trained by a recipe. `on_disk`: it is the training copy of a
+    checkpoint, and may be in 4 bits"""
     stack, method, objective = LayerStack(model), METHODS[config.method], OBJECTIVES[config.objective]
-    quantised = getattr(model, 'is_loaded_in_4bit', False) or getattr(model, 'is_loaded_in_8bit', False)
-    refuse((quantised and not on_disk, 'the model is quantised, but the adapter must be merged into 16-bit weights. '
-            'Load it without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the folder of '
-            'the checkpoint instead of the model.'),
+    refuse((getattr(model, 'is_quantized', False) and not on_disk, 'the model is quantised, but the adapter must be '
+            'merged into 16-bit weights. Load it without bits and let HealingConfig(bits=4) quantise a copy for '
+            'training. Or give the folder of the checkpoint instead of the model. If its files are quantised, give '
+            'the model that they were made from.'),
            (process().world == 1 and _is_offloaded(model), 'parts of the model are offloaded, because it does not fit '
             'on its device, and cannot be trained. Heal its checkpoint in 4 bits (--bits 4), or on a larger device.'),
            (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
@@ -179,17 +179,23 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk):
             f'{type(model).__name__} cannot keep attention inside a document of a packed row. Use packing="none".'))
     if 4 in (config.bits, objective.needs_teacher and config.teacher_bits): quantization(4)
     check_length(config.max_length, stack.config, stack.positions)
-    if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     if method.trains_adapters: _target_names(model, config)
+
+def _training_input(model, tokenizer, texts, config, teacher, on_disk):
+    """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
+    cannot be used, and logs a warning if the model was not pruned, or if it chats and the texts do not"""
+    check_student(model, config, on_disk)
+    objective = OBJECTIVES[config.objective]
+    if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     teacher = None if not config.needs_teacher else load_teacher(
         model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     plain = not any(isinstance(o, Conversation) for o in docs)
     chats = getattr(tokenizer, 'chat_template', None)
     if plain and chats and not config.needs_teacher: _warn_plain(config.learning_rate > 1e-4)
-    if method.solve: config = config.replace(batch_size=1, steps=1, warmup=0)
+    if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
-    stack.check_vocabulary([[int(rows.flat.max())]])
+    LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
@@ -310,6 +316,7 @@ def heal_checkpoint(
             if first: merge_into(work, folder, result.adapter, progress)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
+            check_student(small, config)  # before a teacher writes answers
             check_room(work, small.num_parameters() * small.config.dtype.itemsize)
             def measured(model):
                 losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}

@@ -35,6 +35,8 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
     right = 'Give the model that this one was pruned from.'
     refuse((own != theirs or other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer '
             f'(vocabularies of {theirs} and {own}): its distribution is over other tokens. {right}'),
+           (any(o.is_floating_point() and o.element_size() < 2 for o in teacher.parameters()), 'it is stored in 8-bit '
+            'floats, and its scales would be lost. Give the same model in 16 bits.'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
             f'student. {right}'),
            (small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this pruned '
@@ -113,17 +115,22 @@ def write_answers(
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
-    those that are longer than a row. Raises `PrunebookError` before any answer for prompts that are fewer than a
-    batch"""
+    those that are longer than a row. Raises `PrunebookError` before any answer for a template that cannot tell answers
+    apart, and for prompts that are fewer than a batch, or leave no room for an answer in a row"""
+    def size(messages): return len(_render_conversation(tokenizer, messages, recipe.loss_on).ids)
     def write():
         if file.exists(): return
         asked, least = read_prompts(prompts), recipe.batch_size
-        refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'))
+        room = [o for o in asked if size([*o, dict(role='assistant', content='Yes.')]) < recipe.max_length]
+        refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
+               (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
+                f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
+        asked = room
         write_answers(load_teacher(model, tokenizer, teacher, recipe.teacher_bits), tokenizer, asked, file,
                       progress=progress, max_new_tokens=min(512, recipe.max_length))
     on_first(write)
     said, most = load_texts(file), recipe.max_length
-    fits = [o for o in said if len(_render_conversation(tokenizer, o['messages'], recipe.loss_on).ids) <= most]
+    fits = [o for o in said if size(o['messages']) <= most]
     if len(fits) < len(said):
         _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens.',
                      len(said) - len(fits), len(said), most)

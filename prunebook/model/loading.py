@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/model/loading.ipynb #7e757a66
 from __future__ import annotations
-import logging, os
+import logging, os, re
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,13 @@ def own_device() -> str:
     return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
 
 def own_type(model: PreTrainedModel) -> PreTrainedModel:
-    "`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it"
-    return model if getattr(model, 'is_quantized', False) else model.to(model.config.dtype)
+    """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers
+    that are not saved, such as rotary frequencies, and what transformers keeps in float32 stay as they are"""
+    if getattr(model, 'is_quantized', False): return model
+    exact = [o.replace('.', r'\.').replace('*', '.*') for o in model._get_dtype_plan(model.config.dtype)]
+    for name, o in model.state_dict(keep_vars=True).items():
+        if o.is_floating_point() and not any(re.search(k, name) for k in exact): o.data = o.data.to(model.config.dtype)
+    return model
 
 def quantization(bits: int) -> BitsAndBytesConfig:
     """bitsandbytes settings for 4 or 8 bits: 8-bit, or the paper's 4-bit NF4 (numbers spaced for normally distributed
@@ -154,7 +159,8 @@ def load_model(
     refuse((problem, f'{name}: {problem} Put the right tokenizer beside the weights.'))
     if tok.pad_token_id is None or tok.pad_token_id >= rows:
         tok.pad_token = tok.eos_token  # pads are masked by position, never by this number
-    if dtype == 'auto' and bits is None and model.dtype.itemsize == 2 and slow_in_16_bits(model.device):
+    plain = dtype == 'auto' and bits is None and not getattr(model, 'is_quantized', False)
+    if plain and model.dtype.itemsize == 2 and slow_in_16_bits(model.device):
         _log.info('computing in float32: this CPU is slow in %s. dtype="bfloat16" keeps the smaller type.', model.dtype)
         model.float()  # and config.dtype still names the checkpoint's own
     if name in ASSETS: model.config._name_or_path = ASSETS[name].upstream or name  # not a folder of this machine

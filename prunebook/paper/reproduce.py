@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from ..core import atomic_write, process, refuse, source_mark, work_folder
-from ..data.texts import named_texts, text_assets
+from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import Size
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..healing.recipes import QUICK
+from ..model.loading import load_config
 from .runs import Run, model_record
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +82,9 @@ def reproduce(
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
+    if ns:  # before anything is loaded
+        depth = load_config(model, **kwargs).get_text_config(decoder=True).num_hidden_layers
+        refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
     if bits != 4: kwargs |= dict(bits=bits)
     asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=source_mark(model),
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
@@ -224,7 +228,7 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
 def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
     if (work/'distances.safetensors').exists(): return pb.LayerDistances.load(work)
-    docs = named_texts(texts, 'calibration', n_hub=max(256, p.n_texts), progress=progress)
+    docs = as_texts(named_texts(texts, 'calibration', n_hub=max(256, p.n_texts), progress=progress), tokenizer)
     lengths = [len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']) for o in docs]
     order = sorted(range(len(docs)), key=lambda i: -min(lengths[i], p.max_length))  # stable: equals stay in order
     docs = [docs[i] for i in order[:p.n_texts]]

@@ -215,7 +215,11 @@ class Run:
         """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped. Items are
         written first: no row is ever without its items"""
         import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
-        made = {tuple(key): _as_rows(key, score, layers, self.model) for key, score, layers in scores}
+        made = {}
+        for key, score, layers in scores:
+            there = {*self.items, *made}
+            refuse((tuple(key) in there, f'the run has a row of {tuple(key)}. Ask for another one.'))
+            made[tuple(key)] = _as_rows(key, score, layers, self.model)
         if not made: return
         self.items |= {k: items for k, (_, items) in made.items()}
         items, out = pa.concat_tables(self.items.values()), io.BytesIO()

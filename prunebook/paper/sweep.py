@@ -15,8 +15,9 @@ import prunebook as pb
 from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, new_folder, number, or_none,
                             public_name, refuse, setting, whole)
 from ..data.texts import named_texts, tokenize
+from ..evaluation.choices import chat_prompt
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import change_task, parse_task, ready_tasks
+from ..evaluation.tasks import change_task, check_sources, parse_task, ready_tasks
 from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def _by_task(rule):
 _text, _limit = instance(str, 'a text'), or_none(whole(1))
 _limits = Rule(lambda v: _limit.test(v) or _by_task(_limit).test(v), f'{_limit.allowed}; or a dict of them by task')
 _scoring = ('shots', 'seed', 'scoring', 'examples', 'max_new_tokens', 'chat')
-_asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring), f'a dict of {", ".join(_scoring)}')
+_asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring) and _limit.test(v.get('max_new_tokens'))
+               and isinstance(v.get('chat', False), bool),
+               f'a dict of {", ".join(_scoring)}; chat is true or false, max_new_tokens 1 or more')
 
 @dataclass
 class SweepConfig(Settings):
@@ -84,7 +87,10 @@ class SweepConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         for o in self.strategies: pb.STRATEGIES.find(o)
+        check_sources(self.sources, self.tasks)
         for o in self.tasks: _task_of(self, o)
+        names = [public_name(o) for o in self.tasks]
+        refuse((len({*names}) < len(names), f'tasks {names}: the rows of two would have one name. Rename a file.'))
         for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
             unknown = sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks))
             refuse((unknown, f'{k} names {unknown}, and the tasks are {self.tasks}.'))
@@ -361,6 +367,8 @@ def sweep(
 ) -> 'pd.DataFrame':                          # Its rows of `results.csv`; the unpruned model is strategy "none"
     "Score every pruned model that `config` asks for. Raises `PrunebookError` for wrong input, before the first score"
     check_sweep(config, len(pb.LayerStack(model)), out, name, distances, [model.config.name_or_path])
+    if config.scoring.get('chat') and not all(parse_task(o).reads_texts for o in config.tasks):
+        chat_prompt(tokenizer, 'Is there a template?')
     refuse((config.healed_ns and getattr(model, 'is_quantized', False), 'the model is quantised, and healing needs 16- '
             'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
             'its own.'))
