@@ -482,8 +482,7 @@ def _sweep(
     if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
     if judge_texts: changes['tasks'], changes['sources'] = judged_on(
-        changes.get('tasks') or base.tasks, judge_texts, changes.get('column', 'text'),
-        changes.get('sources') or base.sources)
+        changes.get('tasks') or base.tasks, judge_texts, sources=changes.get('sources') or base.sources)
     grid = base.replace(**changes)
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
             'Leave it out, or set bits in the recipe of healing (--recipe).'))

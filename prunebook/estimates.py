@@ -45,9 +45,11 @@ class Size:
         return self.layers + self.others
 
 # %% ../nbs/reference/estimates.ipynb #e5202819
-def model_size(name: str, revision: str | None = None, progress: bool = True, token: str | None = None) -> Size:
-    """The size of a model, named as in `load_model`. Packed weights count as what the files hold. No weight is read.
-    Raises `PrunebookError` if its config or headers cannot be"""
+def model_size(name: str | Size, revision: str | None = None, progress: bool = True,
+               token: str | None = None) -> Size:
+    """The size of a model, named as in `load_model`, or the one that is given. Packed weights count as what the files
+    hold. No weight is read. Raises `PrunebookError` if its config or headers cannot be"""
+    if isinstance(name, Size): return name
     path, gguf = find_model(str(name), progress, revision=revision, token=token)
     if gguf: checkpoint_folder(name)  # refuses it, and says what to do
     def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
@@ -146,9 +148,9 @@ def memory_gb() -> dict[str, float]:
         found[f'{about.name} {i}'] = about.total_memory / 1e9
     return found
 
-def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None = None, revision: str | None = None,
-                 max_length: int = 0, batch_tokens: int | None = None, recipe: HealingConfig | None = None,
-                 teacher: str | None = None) -> None:
+def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int | None = None,
+                 revision: str | None = None, max_length: int = 0, batch_tokens: int | None = None,
+                 recipe: HealingConfig | None = None, teacher: str | None = None) -> None:
     "Raises `PrunebookError` if a command on a model, and on its `teacher`, cannot fit into this machine"
     try: size = model_size(name, revision)
     except PrunebookError: return  # loading it gives the clearer message
@@ -157,8 +159,9 @@ def check_memory(name: str, command: str, dtype: str = 'auto', bits: int | None 
     with suppress(PrunebookError): need += weights_gb(model_size(teacher), dtype, beside) if teacher else 0
     if need > sum((have := memory_gb()).values()):
         there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-        raise PrunebookError(f'{name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give fewer '
-                             'tokens at once, fewer bits, or a larger machine, or run it anyway (--force-memory).')
+        raise PrunebookError(f'{size.name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give '
+                             'fewer tokens at once, fewer bits, or a larger machine, or run it anyway '
+                             '(--force-memory).')
 
 # %% ../nbs/reference/estimates.ipynb #f6799800
 def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
@@ -210,7 +213,7 @@ def estimate(
     check(or_none(one_of(*CARDS)), card=card)
     refuse((card and gpu_gb, f'gpu_gb={gpu_gb}, card={card!r}: give only one of them.'))
     if card: gpu_gb, speed = CARDS[card][0], speed or CARDS[card][1]
-    size, r = model if isinstance(model, Size) else model_size(model, revision), recipe or QUICK
+    size, r = model_size(model, revision), recipe or QUICK
     if gpu_gb:
         if dtype == 'auto': dtype = 'own'
         have, batch_tokens = gpu_gb, batch_tokens or token_budget(device='cuda')

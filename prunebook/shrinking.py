@@ -153,7 +153,7 @@ def shrink(
     about = {k: v for k in ('revision', 'token', 'trust_remote_code', 'cache_dir') if (v := kwargs.get(k))}
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
     texts, judge = _split_data(data, column, given.seed)
-    recipe = _check_healing(model, size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
+    recipe = _check_healing(size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
@@ -224,11 +224,11 @@ def _split_data(data, column, seed):
         return pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
     return split_texts(named_texts(data, 'healing', n_hub=10_000, column=column), seed)
 
-def _check_healing(model, size, recipe, minutes, tokens, force_memory, load):
+def _check_healing(size, recipe, minutes, tokens, force_memory, load):
     "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
     dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
     recipe = recipe_within(recipe, size, minutes, tokens, dtype, bits)
-    if not force_memory: check_memory(model, 'heal', dtype, bits, load.get('revision'), recipe=recipe)
+    if not force_memory: check_memory(size, 'heal', dtype, bits, recipe=recipe)
     return recipe
 
 def _check_cut(model, size, drop, limits, serve, gguf, about):

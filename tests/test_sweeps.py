@@ -149,5 +149,6 @@ def test_what_two_rows_would_be_called_alike_is_refused(data):
                           'new_tokens': dict(scoring=dict(max_new_tokens=0)),
                           'chat': dict(scoring=dict(chat=1))}.items():
         with pytest.raises(PrunebookError, match=says): config(data, **changes)
+    assert config(data, scoring=dict(examples='arc_easy', shots=1)).scoring  # none for texts
     with pytest.raises(PrunebookError, match='no chat template'): run(data, config(data, scoring=dict(chat=True)))
     assert not (data/'run').exists()

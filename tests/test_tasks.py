@@ -1,5 +1,5 @@
 "The registry of tasks: names, prompts as the harness words them, and `evaluate`."
-import json, os, re, subprocess, sys
+import json, os, re, socket, subprocess, sys, tempfile
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -159,6 +159,16 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     assert not seen
 
 
+def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():
+    many = [dict(question='Which?', choices=[str(i) for i in range(30)], answer=3)]
+    with pytest.raises(PrunebookError, match='30 choices|letter'): ready_tasks(['arc_easy:scoring=letter'], 1,
+                                                                              sources=dict(arc_easy=many))
+    few = tiny('gpt2', 2)
+    with pytest.raises(PrunebookError, match='positions for prompt and answer'): evaluate(few, Letters(), ['sums'], 1)
+    asked = [dict(passage='It is.', question='Is it', choices=['yes', 'no'], answer=0)]
+    assert words('boolq', asked[0])[1][0][1] == 'Yes'
+
+
 def test_a_source_of_no_task_is_refused():
     "It would have been left aside, and the usual questions been asked"
     for key in ('sums:seed=3', 'sum'):
@@ -214,6 +224,15 @@ def test_a_place_with_a_space_in_its_name_is_locked_too(tmp_path):
                'mount -t tmpfs tmpfs "$1" && exec "$2" "$3"', 'sh', place, sys.executable, tmp_path/'run.py']
     done = subprocess.run(mounted, capture_output=True, text=True)
     assert done.stdout.split() == ['False', 'True'], done
+
+
+@needs_locks
+def test_programs_outside_cannot_be_reached():
+    with socket.socket(socket.AF_UNIX) as here:
+        here.bind(file := tempfile.mktemp(dir='/tmp'))
+        here.listen()
+        assert not run_program(f'import socket; socket.socket(socket.AF_UNIX).connect({file!r})')
+    os.unlink(file)
 
 
 @needs_locks

@@ -13,7 +13,7 @@ from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL, run, tiny, tokenizer
-from support.tiny import save, texts
+from support.tiny import save, texts, write_rows
 from test_conversations import CHATS, PAIRS, SPECIAL, tiny_chat
 from test_packing import CHATML, family
 
@@ -142,7 +142,8 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     for recipe in (top, top.replace(batch_tokens=20)):
         for a, b in zip(full, run(small, recipe, **how).history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
     with pytest.raises(PrunebookError, match='smaller than its student'): run(model, top, teacher=small)
-    with pytest.raises(PrunebookError, match='as small as this pruned'): run(small, top, teacher=small)
+    with pytest.raises(PrunebookError, match='as small as this pruned'):
+        teacher.load_teacher(small, tokenizer(), str(save(tmp_path/'small', small, tokenizer())))
     packed = tiny()
     LayerStack(packed).layers[0].mlp.up_proj.weight.data = torch.ones(2, 2).to(torch.float8_e4m3fn)
     with pytest.raises(PrunebookError, match='scales'): run(small, top, teacher=packed)
@@ -156,6 +157,9 @@ def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch
     recipe = SMALL.replace(batch_size=2, max_length=120)
     with pytest.raises(PrunebookError, match='1 of 3 prompts leave room for an answer'):
         teacher.self_data(model, tok, model, ['Hi.', *['Say a. ' * 20] * 2], recipe, tmp_path/'answers.jsonl')
+    odd = [dict(messages=[dict(role='user', content='Hi.'), dict(role='assistant', content=o)]) for o in ('Yes.', '')]
+    write_rows(tmp_path/'odd.jsonl', odd)
+    assert len(teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'odd.jsonl')) == 1
     tok.chat_template = CHATML.replace("message['content']", "message['content'].split('e')[-1]")
     with pytest.raises(PrunebookError, match='message'):
         teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'answers.jsonl')

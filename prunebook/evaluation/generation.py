@@ -7,6 +7,7 @@ from __future__ import annotations
 import os, re, subprocess, sys, tempfile
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 from ..core import PrunebookError, installed, progress_bar, refuse
@@ -151,6 +152,9 @@ def same_mathematics(text: str, item: dict[str, Any]) -> bool:
 # %% ../../nbs/reference/evaluation/generation.ipynb #f2629fcb
 _LOCK = """
 set -e
+code=$1 place=$2 seconds=$3
+shift 3
+for socket in "$@"; do [ ! -S "$socket" ] || mount --bind /dev/null "$socket"; done
 lock() {
     mount -o remount,bind,ro "$1" 2>/dev/null || true
     if [ -d "$1" ] && [ -w "$1" ]
@@ -158,15 +162,15 @@ lock() {
     fi
 }
 # a space is written as an octal number there
-for place in $(cut -d " " -f 5 /proc/self/mountinfo | sed s/%/%%/g); do lock "$(printf "$place")"; done
+for at in $(cut -d " " -f 5 /proc/self/mountinfo | sed s/%/%%/g); do lock "$(printf "$at")"; done
 lock "$HOME"
-case "$(command -v setpriv) $0" in  # sockets of other programs are there, and on some systems these two
-    */run/*) ;;
+mount -t tmpfs -o size=16m tmpfs "$place"
+case "$(command -v setpriv) $0 $place" in  # sockets from outside a container are in /run, and on some systems these
+    /run/*|*" /run/"*) ;;
     *) [ ! -d /run ] || mount -t tmpfs -o ro tmpfs /run
 esac
-mount -t tmpfs -o size=16m tmpfs "$2"
-cd "$2"
-exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$0" -I -c "$1" "$3"
+cd "$place"
+exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$0" -I -c "$code" "$seconds"
 """
 _RUN = """
 import os, signal, sys
@@ -185,11 +189,13 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     def limit():
         for kind, most in ((resource.RLIMIT_AS, megabytes << 20), (resource.RLIMIT_FSIZE, 1 << 24)):
             resource.setrlimit(kind, (most, most))
+    listed = Path('/proc/net/unix').read_text().splitlines() if os.path.exists('/proc/net/unix') else []
+    sockets = sorted({file for o in listed for file in o.split(maxsplit=7)[7:] if file[0] == '/'})
     command = 'unshare --user --map-root-user --net --ipc --mount --pid --fork --kill-child sh -c'.split()
     with tempfile.TemporaryDirectory() as place:
-        try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds)], capture_output=True,
-                                   input=code.encode('utf-8', 'replace'), timeout=seconds + 9, preexec_fn=limit,
-                                   start_new_session=True,  # no terminal
+        try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds), *sockets],
+                                   capture_output=True, input=code.encode('utf-8', 'replace'), timeout=seconds + 9,
+                                   preexec_fn=limit, start_new_session=True,  # no terminal
                                    env=dict(PATH=os.environ.get('PATH', os.defpath), HOME=os.path.expanduser('~')))
         except subprocess.TimeoutExpired: return False
         except OSError as e: done = subprocess.CompletedProcess(command, 1, b'', str(e).encode())

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
-import json, os, time
+import json, math, os, time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import load_texts, messages_of, read_table
-from .choices import SCORINGS, chat_prompt, choice_accuracy, choose_examples, prompt
+from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
@@ -136,6 +136,7 @@ class ChoiceTask(_QuestionTask):
     def _check(self):
         check_items(self.items)
         if self.shots: check_items(self.examples, 'example')
+        for o in self.items: _in_words(o, (), self.scoring == 'letter', self.prompt, self.answers)  # can it be asked?
 
     def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
@@ -191,9 +192,9 @@ _EXAMPLES = json.loads((files('prunebook.evaluation')/'examples.json').read_text
 TASKS = Registry('task', [
     LossTask('c4', 'C4', 'demo', split='validation'),
     ChoiceTask('mmlu', 'MMLU', 'mmlu', scoring='letter', shots=5, examples='mmlu', example_split='dev', seed=None),
-    ChoiceTask('mmlu_text', 'MMLU (texts)', 'mmlu'),  # mmlu_continuation
+    ChoiceTask('mmlu_text', 'MMLU (texts)', 'mmlu'),  # mmlu_continuation has a line on the subject in front
     ChoiceTask('boolq', 'BoolQ', 'boolq', scoring='letter', prompt=prompt,
-               answers=lambda o: ['No', 'Yes']),  # of the paper, arXiv 2403.17887
+               answers=lambda o: [c.capitalize() for c in o['choices']]),  # of the paper, arXiv 2403.17887
     ChoiceTask('boolq_text', 'BoolQ (texts)', 'boolq'),  # boolq
     DivergenceTask('agreement', 'Agreement with the parent', 'demo', split='validation', scoring='agreement'),
     DivergenceTask('kl', 'KL from the parent', 'demo', split='validation', scoring='kl'),
@@ -357,11 +358,16 @@ def evaluate(
         _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
+    room = LayerStack(model).positions or math.inf
+    for o in ready.values():
+        new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
+        refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
+                'and answer. Give a smaller max_new_tokens.'))
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
         from prunebook.evaluation.losses import _tokenize_documents
-        stack, reads = LayerStack(model), [getattr(model, 'name_or_path', ''), *read]
-        def tokens(texts): return _tokenize_documents(stack, tokenizer, texts, max_length).ids
+        reads = [getattr(model, 'name_or_path', ''), *read]
+        def tokens(texts): return _tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
         mark, own = scores_folder(save, ready, chat, reads, tokens)/'model.txt', fingerprint(model)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)

@@ -181,14 +181,14 @@ def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool =
     check_length(config.max_length, stack.config, stack.positions)
     if method.trains_adapters: _target_names(model, config)
 
-def _training_input(model, tokenizer, texts, config, teacher, on_disk):
+def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
     cannot be used, and logs a warning if the model was not pruned, or if it chats and the texts do not"""
     check_student(model, config, on_disk)
     objective = OBJECTIVES[config.objective]
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     teacher = None if not config.needs_teacher else load_teacher(
-        model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None)
+        model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None, load)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     plain = not any(isinstance(o, Conversation) for o in docs)
     chats = getattr(tokenizer, 'chat_template', None)
@@ -223,6 +223,7 @@ def heal(
     force: bool = False,                 # Replace the folder at `out`
     teacher_folder: str | Path | None = None,  # Where "distill_top" keeps its files for other runs
     dry_run: bool = False,               # Check model, texts, recipe and teacher, and stop
+    load: dict[str, Any] | None = None,  # To `load_model` for a teacher that is a name
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
 ) -> HealingResult | None:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
@@ -242,7 +243,7 @@ def heal(
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
-    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk)
+    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load)
     if dry_run: return None
     solve = METHODS[config.method].solve
     asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
@@ -307,7 +308,8 @@ def heal_checkpoint(
     named = source_mark(teacher) if isinstance(teacher, (str, Path)) else ''
     if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
     reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
-    how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder)
+    load = {k: v for k in ('device_map', 'trust_remote_code', 'token') if (v := kwargs.get(k))}  # of the teacher too
+    how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder, load=load)
     with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
         if on_disk:
             folder = checkpoint_folder(model)
@@ -323,7 +325,7 @@ def heal_checkpoint(
                 return losses, sample_answers(model, tok)
             before = measured(small) if first else ()
             if prompts is not None:
-                texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress)
+                texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress, load)
             result = heal(small, tok, texts, out=work/'healing', **how)
             if first:
                 after = measured(result.model)

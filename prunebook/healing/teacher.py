@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import atomic_write, digest, disk_errors, lock, on_first, progress_bar, refuse
+from ..core import PrunebookError, atomic_write, digest, disk_errors, lock, on_first, progress_bar, refuse
 from ..data.texts import load_texts, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation
@@ -24,12 +24,13 @@ _log = logging.getLogger(__name__)
 __all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
-def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None
-                 ) -> PreTrainedModel:
-    """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for. Raises
-    `PrunebookError` if its vocabulary is another one, if it is smaller, or if it is as small as the pruned `model`"""
-    other = tokenizer
-    if isinstance(teacher, (str, Path)): teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None)
+def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
+                 load: dict[str, Any] | None = None) -> PreTrainedModel:
+    """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
+    Raises `PrunebookError` if its vocabulary is another one, if it is smaller, or, by its name, as small as the pruned
+    `model`"""
+    other, named = tokenizer, isinstance(teacher, (str, Path))
+    if named: teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None, **load or {})
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
     small, large = teacher.num_parameters(), model.num_parameters()
     right = 'Give the model that this one was pruned from.'
@@ -39,8 +40,8 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
             'floats, and its scales would be lost. Give the same model in 16 bits.'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
             f'student. {right}'),
-           (small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this pruned '
-            f'model. {right}'))
+           (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '
+            f'pruned model. {right}'))
     return teacher
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
@@ -113,7 +114,7 @@ def write_answers(
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
-              file: Path, progress: bool = True) -> list[dict[str, Any]]:
+              file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
     those that are longer than a row. Raises `PrunebookError` before any answer for a template that cannot tell answers
     apart, and for prompts that are fewer than a batch, or leave no room for an answer in a row"""
@@ -125,16 +126,22 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
         refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
                (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
                 f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
+        if len(room) < len(asked):
+            _log.warning('%d of %d prompts are left out: they leave no room for an answer in a row of max_length=%d '
+                         'tokens.', len(asked) - len(room), len(asked), recipe.max_length)
         asked = room
-        write_answers(load_teacher(model, tokenizer, teacher, recipe.teacher_bits), tokenizer, asked, file,
+        write_answers(load_teacher(model, tokenizer, teacher, recipe.teacher_bits, load), tokenizer, asked, file,
                       progress=progress, max_new_tokens=min(512, recipe.max_length))
     on_first(write)
     said, most = load_texts(file), recipe.max_length
-    fits = [o for o in said if size(o['messages']) <= most]
-    if len(fits) < len(said):
-        _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens.',
-                     len(said) - len(fits), len(said), most)
-    return fits
+    def fits(messages):
+        try: return size(messages) <= most
+        except PrunebookError: return False
+    fit = [o for o in said if fits(o['messages'])]
+    if len(fit) < len(said):
+        _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens, or '
+                     'the chat template changes them.', len(said) - len(fit), len(said), most)
+    return fit
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach011
 class _TopK:

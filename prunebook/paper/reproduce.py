@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from ..core import atomic_write, process, refuse, source_mark, work_folder
 from ..data.texts import as_texts, named_texts, text_assets
-from ..estimates import Size
+from ..estimates import Size, model_size
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..healing.recipes import QUICK
 from ..model.loading import load_config
@@ -91,7 +91,8 @@ def reproduce(
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper':
-        table, gb = paper_budget(model, ns, only, share, bits, questions)
+        size = model_size(model, kwargs.get('revision'), progress, kwargs.get('token'))
+        table, gb = paper_budget(size, ns, only, share, bits, questions)
         rows = table.to_string(index=False, float_format='{:.1f}'.format)
         if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
                            f'and {gb:.0f} GB of memory at least.', file=sys.stderr)
@@ -204,8 +205,8 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     hours) and GB of memory, on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops. The
     arguments are as in `reproduce`"""
     import pandas as pd
-    from prunebook.estimates import CARDS, SLOWER, model_size, peak_gb, work
-    size = model if isinstance(model, Size) else model_size(model)
+    from prunebook.estimates import CARDS, SLOWER, peak_gb, work
+    size = model_size(model)
     recipe, rows = pb.HealingConfig.paper(size.name), []
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)

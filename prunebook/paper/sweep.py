@@ -106,9 +106,10 @@ def _task_of(config: SweepConfig, spec: str) -> Task:
     task = parse_task(spec)
     keys = dict(choice=('shots', 'seed', 'scoring'), generated=('shots', 'seed')).get(task.kind, ())
     changes = {k: v for k, v in config.scoring.items() if k in keys}
-    if (source := config.sources.get(spec.partition(':')[0])) is not None: changes['source'] = source
+    if (source := config.sources.get(spec.partition(':')[0])) is not None:
+        changes |= dict(source=source) | (dict(column=config.column) if task.reads_texts else {})
     changed, examples = change_task(task, **changes), config.scoring.get('examples')
-    if examples is not None: changed = replace(changed, examples=examples, example_split=None)
+    if examples is not None and keys: changed = replace(changed, examples=examples, example_split=None)
     return replace(changed, name=public_name(spec))
 
 def _questions_of(config: SweepConfig, spec: str) -> int | None:
