@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
 from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
@@ -45,25 +45,30 @@ class Size:
         return self.layers + self.others
 
 # %% ../nbs/reference/estimates.ipynb #e5202819
-def model_size(name: str | Size, revision: str | None = None, progress: bool = True,
-               token: str | None = None) -> Size:
+def model_size(name: str | Size, revision: str | None = None, progress: bool = True, **hub: Any) -> Size:
     """The size of a model, named as in `load_model`, or the one that is given. Packed weights count as what the files
-    hold. No weight is read. Raises `PrunebookError` if its config or headers cannot be"""
+    hold. No weight is read. `hub` is token, cache_dir and local_files_only, as for `from_pretrained`. Raises
+    `PrunebookError` if its config or headers cannot be read"""
     if isinstance(name, Size): return name
-    path, gguf = find_model(str(name), progress, revision=revision, token=token)
+    path, gguf = find_model(str(name), progress, revision=revision, **hub)
     if gguf: checkpoint_folder(name)  # refuses it, and says what to do
     def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
     if Path(path).is_dir(): config, tensors = read(Path(path))
     else:
         from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
-        try: config, tensors = read(Path(snapshot_download(path, revision=revision, local_files_only=True)))
+        cached = hub | dict(revision=revision, local_files_only=True)
+        try: config, tensors = read(Path(snapshot_download(path, **cached)))
         except Exception:  # it is not whole in the cache
             with explained(f'{path}: there is no such folder, and the hub gives no headers of it', allowed_models()):
-                config = read_json(hf_hub_download(path, 'config.json', revision=revision, token=token))
-                files = get_safetensors_metadata(path, revision=revision, token=token).files_metadata
+                config = read_json(hf_hub_download(path, 'config.json', revision=revision, **hub))
+                files = get_safetensors_metadata(path, revision=revision, token=hub.get('token')).files_metadata
             tensors = [Tensor(k, Path(f), t.dtype, tuple(t.shape), *t.data_offsets)
                        for f, m in files.items() for k, t in m.tensors.items()]
     (text, depth), stored = decoder_config(config), Counter()
+    if 'vocab_size' not in {**text, **config} and 'model_type' in text:  # left out where it is the default of its kind
+        from transformers import AutoConfig
+        given = {k: v for k, v in text.items() if k != 'model_type'}
+        with suppress(Exception): text = AutoConfig.for_model(text['model_type'], **given).to_dict() | text
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
     refuse(*((not v, f'{name}: its config has no {k}. Give a decoder with a complete config.')
@@ -77,13 +82,13 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
                 round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes)
 
-def layer_sizes(name: str, revision: str | None = None, token: str | None = None) -> LayerSizes:
+def layer_sizes(name: str | Size, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
     if its weights are packed in a way that hides their number"""
-    sizes = model_size(name, revision, token=token).sizes
-    refuse((sizes is None, f'{name}: its weights are quantised in a way that hides their number. Give the 16-bit '
-            'model, or the number of layers (n).'))
-    return sizes
+    size = model_size(name, revision)
+    refuse((size.sizes is None, f'{size.name}: its weights are quantised in a way that hides their number. Give the '
+            '16-bit model, or the number of layers (n).'))
+    return size.sizes
 
 # %% ../nbs/reference/estimates.ipynb #19435182
 _libraries = 0.75  # GB: Python, torch, transformers, and the libraries that these load

@@ -35,20 +35,34 @@ __all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink'
 def _window(config):
     return getattr(config.get_text_config(decoder=True), 'max_position_embeddings', None) or 2048
 
+def _losses(model, tokenizer, texts, keeps, **run):
+    "Losses of cuts, in nats a token; infinite for one that this model cannot have. Raises `PrunebookError` if all are"
+    from prunebook.evaluation.losses import cut_losses
+    found, why = [math.inf] * len(keeps), {}
+    for i, keep in enumerate(keeps):
+        try: pb.LayerStack(model).copy().cut(keep)
+        except PrunebookError as e: why[i] = e
+    refuse((len(why) == len(keeps), f'none of the cuts can be made: {next(iter(why.values()), "no rule finds one.")}'))
+    some = [i for i in range(len(keeps)) if i not in why]
+    try: made = cut_losses(model, tokenizer, texts, [keeps[i] for i in some], **run)
+    except PrunebookError:  # such as layers that share keys and values, which no walk can start from
+        made = [pb.text_loss(pb.LayerStack(model).copy().cut(keeps[i]).model, tokenizer, texts, **run) for i in some]
+    for i, o in zip(some, made): found[i] = o.value
+    return found
+
 def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any],
                    n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any
                    ) -> list[dict[str, Any]]:
     """Cuts of `n` layers, or for a budget as in `choose_layers`, by the distance, the middle and the single-layer
     losses that the stacks in `serve` can run: rule, dropped, and loss (nats a token), the best first. A quarter of the
     texts compares them, the rules read the others"""
-    from prunebook.evaluation.losses import cut_losses
     depth, texts = len(pb.LayerStack(model)), texts[:96]
     judge, texts = texts[:len(texts) // 4], texts[len(texts) // 4:]
     allowed = pb.served_by(serve, model.config) if serve else None
     longest = min(512, _window(model.config))
     run = dict(max_length=min(256, longest), progress=progress)
     without_one = [[o for o in range(depth) if o != l] for l in range(depth)]
-    alone = [o.value for o in cut_losses(model, tokenizer, texts[:8], without_one, **run)]
+    alone = _losses(model, tokenizer, texts[:8], without_one, **run)
 
     def single_losses(n, depth):
         "The layers whose removal alone costs the least"
@@ -59,8 +73,8 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     plans = {}
     for k, rule in dict(similarity='similarity', middle='middle', single_losses=single_losses).items():
         with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed, **budget)
-    losses = cut_losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
-    found = [dict(rule=k, dropped=sorted(o), loss=s.value) for (k, o), s in zip(plans.items(), losses)]
+    losses = _losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
+    found = [dict(rule=k, dropped=sorted(o), loss=s) for (k, o), s in zip(plans.items(), losses) if s < math.inf]
     return sorted(found, key=lambda o: o['loss'])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00007
@@ -148,9 +162,8 @@ def shrink(
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
-    size = model_size(model, revision, token=kwargs.get('token'))
+    about, size = _find_model(model, kwargs)
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
-    about = {k: v for k in ('revision', 'token', 'trust_remote_code', 'cache_dir') if (v := kwargs.get(k))}
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
     texts, judge = _split_data(data, column, given.seed)
     recipe = _check_healing(size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
@@ -174,14 +187,15 @@ def shrink(
         own_type(healed.model)
         loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
+        whole = small = models = healed.model = None  # the check loads the result again
         problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
-        done = Shrunk(str(place), cuts, table, {k: [answers[m][k] for m in models] for k in answers['healed']},
+        done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
                       _use(place, serve, gguf and not problems))
         _finish(work, out, done, gguf)
         if problems:
-            shutil.rmtree(rejected, ignore_errors=True)
+            if rejected.exists(): discard(rejected, out)  # in one step
             work.rename(rejected)
             raise Rejected(done)
     return done
@@ -192,6 +206,11 @@ class Rejected(PrunebookError):
     def __init__(self, done: Shrunk):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
+
+def _find_model(name, load):
+    "Which arguments say where a model is, and its size"
+    hub = {k: v for k in ('revision', 'token', 'cache_dir', 'local_files_only') if (v := load.get(k))}
+    return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 
 def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits):
     "Raises `PrunebookError` for weights that cannot be healed, and gates and tasks that cannot judge the result"
@@ -239,9 +258,11 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     allowed = pb.served_by(serve, config.get_text_config(decoder=True)) if serve else None
     refuse((getattr(config, 'quantization_config', None), f'{public_name(model)}: its weights are quantised, and '
             'adapters can be merged into 16-bit weights only. Give the model that they were made from.'),
+           (about['trust_remote_code'] and getattr(config, 'auto_map', None), f'{public_name(model)} runs code of its '
+            'own, and the result is checked without running any. Go step by step (prunebook prune, heal, evaluate).'),
            (limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget = limits | dict(sizes=layer_sizes(model, about.get('revision'), about.get('token'))) if limits else {}
+    budget = limits | dict(sizes=layer_sizes(size)) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
 

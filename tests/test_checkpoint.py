@@ -3,7 +3,7 @@ import json, os, resource, shutil, subprocess, sys
 from types import SimpleNamespace
 import pytest, torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from prunebook.core import PrunebookError
 from prunebook.estimates import layer_sizes
 from prunebook.model.stack import LayerStack, _reload_differs
@@ -58,6 +58,24 @@ def test_a_pattern_that_old_configs_leave_unsaid(tmp_path):
     (tmp_path/'src'/'config.json').write_text(json.dumps(config))
     prune(tmp_path/'src', tmp_path/'out', '1-1')
     assert json.loads((tmp_path/'out'/'config.json').read_text())['layer_types'] == types[:1] + types[2:]
+
+def test_the_decoder_of_a_larger_model_is_cut_inside_its_config(tmp_path):
+    "transformers builds the decoder of a Qwen3.5 alone, and its config is only a part of the folder's"
+    text = dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, vocab_size=99,
+                max_position_embeddings=128, num_hidden_layers=8, head_dim=16, linear_num_key_heads=2,
+                linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, linear_conv_kernel_dim=4)
+    vision = dict(hidden_size=32, depth=2, num_heads=4, intermediate_size=32, out_hidden_size=32, patch_size=14,
+                  num_position_embeddings=16)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model('qwen3_5', text_config=text, vision_config=vision)
+    save(tmp_path/'src', AutoModelForImageTextToText.from_config(config, dtype=torch.float32))
+    prune(tmp_path/'src', tmp_path/'disk', range(4))
+    cut = json.loads((tmp_path/'disk'/'config.json').read_text())
+    assert cut['model_type'] == 'qwen3_5' and cut['text_config']['num_hidden_layers'] == 4
+    assert 'num_hidden_layers' not in cut and check_checkpoint(tmp_path/'disk') == []
+    small = prune_model(AutoModelForCausalLM.from_pretrained(tmp_path/'src'), range(4))
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path/'disk')(ids).logits, small(ids).logits)
+
 
 def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
     save_file({'model.layers.6.extra.weight': torch.zeros(2)}, saved/'extra.safetensors')

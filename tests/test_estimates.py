@@ -1,11 +1,12 @@
 "The estimate's arithmetic against the operations and the bytes that torch counts"
+import json
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
 from prunebook.estimates import SLOWER, estimate, model_size, work, working_gb
 from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
-from support.tiny import texts, tiny, word_tokenizer
+from support.tiny import save, texts, tiny, word_tokenizer
 
 WIDE = dict(hidden_size=192, intermediate_size=512)
 LIGHT = HealingConfig(steps=1, batch_size=4, max_length=16, rank=1, bits=32, packing='chunk', deterministic=False)
@@ -18,6 +19,16 @@ def pruned(tmp_path_factory):
     small = prune_model(tiny(**WIDE), [3, 4])
     save_pruned(small, word_tokenizer(), folder)
     return small, model_size(str(folder))
+
+
+def test_a_config_without_what_its_kind_has_by_default(tmp_path):
+    "As those of Gemma 3, whose vocabulary stands in no file"
+    save(tmp_path/'m', model := tiny('gemma3', 4))
+    config = json.loads((file := tmp_path/'m'/'config.json').read_text())
+    del config['text_config']['vocab_size']
+    file.write_text(json.dumps(config))
+    usual = type(model.config.get_text_config())().vocab_size
+    assert model_size(str(tmp_path/'m')).vocab == usual > 99
 
 
 @pytest.mark.parametrize('again', [False, True])

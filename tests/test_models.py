@@ -7,6 +7,7 @@ from prunebook.model import loading as models
 from prunebook.model.loading import own_type
 from prunebook.model.stack import LayerStack
 from prunebook.pruning.checkpoint import check_checkpoint
+from support import architectures
 from support.assets import tiny_gguf
 from support.checkpoints import Bomb
 from support.tiny import save, tiny, word_tokenizer
@@ -33,6 +34,10 @@ def test_what_is_exact_stays_exact_in_the_own_type(monkeypatch):
     types = {k: o.dtype for k, o in own_type(model).state_dict().items()}
     assert {k: torch.float32 if 'up_proj' in k else torch.bfloat16 for k in types} == types
     assert torch.equal(rotary.inv_freq, before)
+    model = architectures.tiny('lfm2_moe')  # its class makes these in float32, and says so nowhere else
+    model.config.dtype = torch.bfloat16
+    types = {k: o.dtype for k, o in own_type(model).state_dict().items()}
+    assert {k for k, o in types.items() if o == torch.float32} == {k for k in types if 'expert_bias' in k} != set()
 
 
 def test_a_folder_of_quantised_weights_is_loaded_on_a_slow_cpu(tmp_path, monkeypatch):

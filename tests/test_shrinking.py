@@ -3,8 +3,8 @@ import json, shutil
 from pathlib import Path
 from pkgutil import resolve_name
 import pandas as pd
-import pytest
-from prunebook import shrinking
+import pytest, torch
+from prunebook import choose_layers, prune_model, shrinking
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
 from prunebook.estimates import layer_sizes, model_size, peak_gb
@@ -13,6 +13,7 @@ from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
 from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, shrink
+from support import architectures
 from support.tiny import save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -197,7 +198,21 @@ def test_what_healing_would_refuse_is_refused_before_a_weight_is_loaded(given, t
     config = json.loads((tmp_path/'model'/'config.json').read_text())
     (tmp_path/'model'/'config.json').write_text(json.dumps(config | dict(quantization_config=dict(quant_method='fp8'))))
     with pytest.raises(PrunebookError, match='its weights are quantised'): shrink(**given)
+    code = config | dict(auto_map=dict(AutoModelForCausalLM='own.Model'))
+    (tmp_path/'model'/'config.json').write_text(json.dumps(code))
+    with pytest.raises(PrunebookError, match='runs code of its own'): shrink(**given, trust_remote_code=True)
     assert [o.name for o in tmp_path.iterdir()] == ['model']
+
+
+def test_cuts_of_layers_that_share_keys_and_values():
+    "No walk starts in their middle, and some cuts cannot be: those that can are compared"
+    kinds = ['sliding_attention', 'sliding_attention', 'full_attention'] * 2 + ['sliding_attention', 'full_attention']
+    model = architectures.tiny('gemma4_text', num_kv_shared_layers=4, layer_types=kinds)
+    cuts = candidate_cuts(model, word_tokenizer(), texts(16), 2, progress=False)
+    assert cuts and all(prune_model(model, o['dropped']) and 0 < o['loss'] < 9 for o in cuts)
+    @torch.no_grad()
+    def spread(model): return float(model(torch.arange(9)[None]).logits.std())
+    assert len(choose_layers('best_loss', 2, depth=8, model=model, loss=spread)) == 2
 
 
 def test_a_secret_is_not_kept_and_the_seed_is_the_recipes(given, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import logging, os, re
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import check, explained, fully_sharded, is_path, one_of, process, redact, refuse
@@ -71,9 +72,13 @@ def own_type(model: PreTrainedModel) -> PreTrainedModel:
     """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers
     that are not saved, such as rotary frequencies, and what transformers keeps in float32 stay as they are"""
     if getattr(model, 'is_quantized', False): return model
-    exact = [o.replace('.', r'\.').replace('*', '.*') for o in model._get_dtype_plan(model.config.dtype)]
+    import torch
+    dtype, exact = model.config.dtype, [o.replace('.', r'\.').replace('*', '.*')
+                                        for o in model._get_dtype_plan(model.config.dtype)]
+    with torch.device('meta'): made = type(model)._from_config(deepcopy(model.config), dtype=dtype).state_dict()
     for name, o in model.state_dict(keep_vars=True).items():
-        if o.is_floating_point() and not any(re.search(k, name) for k in exact): o.data = o.data.to(model.config.dtype)
+        stays = name in made and made[name].dtype != dtype or any(re.search(k, name) for k in exact)
+        if o.is_floating_point() and not stays: o.data = o.data.to(dtype)
     return model
 
 def quantization(bits: int) -> BitsAndBytesConfig:

@@ -91,7 +91,7 @@ def reproduce(
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper':
-        size = model_size(model, kwargs.get('revision'), progress, kwargs.get('token'))
+        size = model_size(model, kwargs.get('revision'), progress, token=kwargs.get('token'))
         table, gb = paper_budget(size, ns, only, share, bits, questions)
         rows = table.to_string(index=False, float_format='{:.1f}'.format)
         if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '

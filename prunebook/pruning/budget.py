@@ -135,8 +135,13 @@ class NotAllowed(PrunebookError):
     "No cut of this size is allowed"
 
 def _loss_of(stack, keep, loss):
-    "`loss` of the layers `keep` alone. Raises `PrunebookError` for NaN, which would pass for the smallest"
-    with stack.view(keep) as small: found = float(loss(small))
+    """`loss` of the layers `keep` alone; infinite if one of them needs the keys and values of a layer that is gone.
+    Raises `PrunebookError` for NaN, which would pass for the smallest"""
+    try:
+        with stack.view(keep) as small: found = float(loss(small))
+    except (KeyError, ValueError) as e:
+        if isinstance(e, PrunebookError) or not getattr(stack.config, 'num_kv_shared_layers', 0): raise
+        return math.inf
     refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
             'or load the model in bfloat16 or float32.'))
     return found

@@ -142,13 +142,16 @@ def _cut_config_file(folder, keep):
     safe = dict(trust_remote_code=False)
     with explained(f'transformers cannot build the model of {folder/"config.json"}',
                    'Update transformers, or correct the config.'), torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **safe), **safe)
+        full = AutoConfig.from_pretrained(folder, **safe)
+        model = AutoModelForCausalLM.from_config(full, **safe)
     made = model.config.architectures
     LayerStack(model).cut(keep)
     model.config.architectures = config.get('architectures') or made
     skip = {'_name_or_path', 'id2label', 'label2id'} - set(config)
     cut = json.loads(model.config.to_json_string(use_diff=False))
-    return _with_older_rotary(config | {k: v for k, v in cut.items() if k not in skip})
+    if type(model.config) is type(full): config |= {k: v for k, v in cut.items() if k not in skip}
+    else: text |= {k: v for k, v in cut.items() if k not in skip | {'architectures'}}  # the decoder of a larger model
+    return _with_older_rotary(config)
 
 def _with_older_rotary(config):
     "Write the rotary angles also where stacks other than transformers look for them, in place"

@@ -44,7 +44,7 @@ def probe_ids(folder: str | Path, length: int | None = None, widest: int = 960) 
         window = max(full.get(k) or 0 for k in ('sliding_window', 'attention_chunk_size'))
         length = window + 64 if 0 < window <= widest else 256
         length = min(length, full.get('max_position_embeddings') or length)
-    rows = raw.get('vocab_size', 99)
+    rows = raw.get('vocab_size') or full.get('vocab_size', 99)
     try:
         from transformers import AutoTokenizer
         tok = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
