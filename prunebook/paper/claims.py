@@ -171,7 +171,9 @@ class RunFolder:
     name: str                        # The model
     distances: LayerDistances | None = None
     losses: LossMap | None = None
+    made_for: dict[str, list[str]] = field(default_factory=dict)  # Sweep → the only claims that its rows may decide
     _items: dict[tuple, Curve] = field(default_factory=dict, init=False, repr=False)  # What `items` has read
+    _runs: dict[tuple, RunFolder] = field(default_factory=dict, init=False, repr=False)
 
     depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
@@ -243,9 +245,17 @@ class RunFolder:
         rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
         return rows.empty or self.paired(rows.iloc[:1]).known
 
+    def rows_for(self, claim: str) -> RunFolder:
+        "The run without the sweeps that were made for other claims, announced before their first row"
+        others = tuple(k for k, v in self.made_for.items() if claim not in v)
+        if not others: return self
+        if others not in self._runs:
+            self._runs[others] = replace(self, table=self.table[~self.table.sweep.isin(others)])
+        return self._runs[others]
+
     def judge(self, claim: str, task: str = '') -> Finding:
         "A claim on one task; `UNDECIDED` if the rows are missing"
-        try: found = CLAIMS[claim].test(self, task)
+        try: found = CLAIMS[claim].test(self.rows_for(claim), task)
         except Unmeasured as e: found = Finding(seen=str(e))
         return replace(found, claim=claim)
 
@@ -275,7 +285,9 @@ def _rows_of(table, task, strategy, healed):
 def open_run(folder: str | Path) -> RunFolder:
     "Read a run folder, such as `prunebook reproduce` writes. Raises `PrunebookError` if there is none"
     folder = Path(folder)
-    table, name = read_run(folder), Path(read_record(folder)['model']['name']).name
+    table, record = read_run(folder), read_record(folder)
+    made_for = {k: o['claims'] for k, o in record['sweeps'].items() if 'claims' in o}
+    name = Path(record['model']['name']).name
     # rows of older versions get the hash that all other rows of their task, source and count have
     only = lambda o: o.fillna(o.dropna().iloc[0] if o.nunique() == 1 else '')
     table['items'] = table.groupby(['task', 'source', 'count'], dropna=False)['items'].transform(only)
@@ -284,7 +296,7 @@ def open_run(folder: str | Path) -> RunFolder:
     if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
         raise PrunebookError(f'{folder}: distances or losses are of {wrong[0]} layers, and the run is of '
                              f'{table.depth.iloc[0]}. Restore the files of one model.')
-    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found)
+    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found, made_for)
 
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
     "What every curve keeps of the tasks that the unpruned model knows, and the n that were measured"
