@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    CLAIMS, RunFolder, Unmeasured, _ruled, base_note, claims_table, open_run, rulings_table)
+    CLAIMS, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, Ruling
 from support.made_runs import DEPTH, Made, distances, fill, loss
@@ -131,3 +131,13 @@ def test_the_page_of_claims_shows_what_the_run_gives(name):
     assert sorted([*map(str, o[:5])] for o in rulings_table([run], CLAIMS).itertuples()) == page
     heads, *table = [o for o in rows if len(o) == 4]
     assert {o[0]: o[heads.index(run.name)] for o in table} == dict(claims_table([run])[run.name])
+
+
+@pytest.mark.parametrize('name', ['demo', 'gemma3-270m', 'qwen2.5-coder-1.5b'])
+def test_the_rows_behind_every_number_are_found(name):
+    "Those of a sweep that was made for one claim decide no other"
+    run = open_run(nbs/'results'/name)
+    for claim in {o.claim for o in run.findings if o.reason != 'not_measured'} - {'C1', 'C2', 'C7a'}:
+        # these three are not of items
+        sweeps = set(claim_rows(run.folder, claim).sweep)
+        assert sweeps and ('healed-fine' in sweeps) == (name.startswith('qwen') and claim == 'C3b'), claim

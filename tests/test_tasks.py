@@ -165,13 +165,13 @@ def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():
                                                                               sources=dict(arc_easy=many))
     few = tiny('gpt2', 2)
     with pytest.raises(PrunebookError, match='positions for prompt and answer'): evaluate(few, Letters(), ['sums'], 1)
-    asked = [dict(passage='It is.', question='Is it', choices=['yes', 'no'], answer=0)]
-    assert words('boolq', asked[0])[1][0][1] == 'Yes'
+    asked = dict(passage='It is.', question='Where', choices=['yes', 'in New York'], answer=0)
+    assert [o for _, o in words('boolq', asked)[1]] == ['Yes', 'In New York']
 
 
 def test_a_source_of_no_task_is_refused():
     "It would have been left aside, and the usual questions been asked"
-    for key in ('sums:seed=3', 'sum'):
+    for key in ('sums:seed=3', 'sum', 'mmlu'):
         with pytest.raises(PrunebookError, match=f'sources names {key}'):
             ready_tasks(['sums:seed=3'], 2, sources={key: 'mine.jsonl'})
     said = judged_on(['c4', 'sums'], 'judge.txt', sources=dict(sums='mine.jsonl'))

@@ -80,6 +80,7 @@ def single_layers(n):
     return SweepConfig(ns=[], tasks=['c4', LIKELIHOOD, LETTERS], n_texts=16, max_length=256,
                        n_questions={LIKELIHOOD: n, LETTERS: n})
 
+MADE_FOR = {'healed-fine': ['C3b']}  # sweeps whose rows decide these claims and no other
 ONE_BY_ONE = ['single-layers-100', 'single-layers']  # the questions of the first are among those of the second
 
 SWEEPS = {
@@ -282,6 +283,8 @@ def main(argv=None):
     if args.gpu_plan: return gpu_plan(args.model, model, tokenizer, folder, distances, args.smoke)
     if args.parts is not None: return part_losses(model, tokenizer, folder, args.parts)
     for name in args.only or sweeps:
+        if name in MADE_FOR:  # before its first row
+            with Run(folder, model_record(model)) as run: run.note(name, claims=MADE_FOR[name])
         if name in ONE_BY_ONE: one_by_one(model, tokenizer, sweeps[name], folder, name)
         else: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
     if args.loss_map and not (folder/'loss_map.safetensors').exists():

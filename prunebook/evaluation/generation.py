@@ -154,7 +154,7 @@ _LOCK = """
 set -e
 code=$1 place=$2 seconds=$3
 shift 3
-for socket in "$@"; do [ ! -S "$socket" ] || mount --bind /dev/null "$socket"; done
+for socket in "$@"; do [ ! -S "$socket" ] || mount --bind /dev/null "$socket" || [ ! -S "$socket" ]; done
 lock() {
     mount -o remount,bind,ro "$1" 2>/dev/null || true
     if [ -d "$1" ] && [ -w "$1" ]
@@ -189,8 +189,9 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     def limit():
         for kind, most in ((resource.RLIMIT_AS, megabytes << 20), (resource.RLIMIT_FSIZE, 1 << 24)):
             resource.setrlimit(kind, (most, most))
-    listed = Path('/proc/net/unix').read_text().splitlines() if os.path.exists('/proc/net/unix') else []
-    sockets = sorted({file for o in listed for file in o.split(maxsplit=7)[7:] if file[0] == '/'})
+    listed = Path('/proc/net/unix')  # a socket's name may be any bytes
+    lines = listed.read_text(errors='surrogateescape').splitlines() if listed.exists() else []
+    sockets = sorted({file for o in lines for file in o.split(maxsplit=7)[7:] if file[0] == '/'})
     command = 'unshare --user --map-root-user --net --ipc --mount --pid --fork --kill-child sh -c'.split()
     with tempfile.TemporaryDirectory() as place:
         try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds), *sockets],

@@ -194,7 +194,7 @@ TASKS = Registry('task', [
     ChoiceTask('mmlu', 'MMLU', 'mmlu', scoring='letter', shots=5, examples='mmlu', example_split='dev', seed=None),
     ChoiceTask('mmlu_text', 'MMLU (texts)', 'mmlu'),  # mmlu_continuation has a line on the subject in front
     ChoiceTask('boolq', 'BoolQ', 'boolq', scoring='letter', prompt=prompt,
-               answers=lambda o: [c.capitalize() for c in o['choices']]),  # of the paper, arXiv 2403.17887
+               answers=lambda o: [c[:1].upper() + c[1:] for c in o['choices']]),  # of the paper, arXiv 2403.17887
     ChoiceTask('boolq_text', 'BoolQ (texts)', 'boolq'),  # boolq
     DivergenceTask('agreement', 'Agreement with the parent', 'demo', split='validation', scoring='agreement'),
     DivergenceTask('kl', 'KL from the parent', 'demo', split='validation', scoring='kl'),
@@ -297,7 +297,7 @@ def judged_on(
 def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
     "Raises `PrunebookError` for the source of no task: a key is the name of one, without its options"
     names = {(o.name if isinstance(o, Task) else str(o)).partition(':')[0] for o in tasks if not isinstance(o, Mapping)}
-    odd = sorted({*(sources or {})} - names - {*TASKS})
+    odd = sorted({*(sources or {})} - names)
     refuse((odd, f'sources names {", ".join(odd)}. Give the names of tasks without options, as in {{"mmlu": FILE}}.'))
 
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
@@ -368,12 +368,14 @@ def evaluate(
         from prunebook.evaluation.losses import _tokenize_documents
         reads = [getattr(model, 'name_or_path', ''), *read]
         def tokens(texts): return _tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
-        mark, own = scores_folder(save, ready, chat, reads, tokens)/'model.txt', fingerprint(model)
+        mark, own = Path(save)/'model.txt', fingerprint(model)
+        other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
+        refuse((other, f'{save} holds scores of another model. Choose another folder.'))
+        scores_folder(save, ready, chat, reads, tokens)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
                     'folder.'))
-            refuse((mark.read_text() != own, f'{save} holds scores of another model. Choose another folder.'))
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()

@@ -36,8 +36,8 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
     right = 'Give the model that this one was pruned from.'
     refuse((own != theirs or other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer '
             f'(vocabularies of {theirs} and {own}): its distribution is over other tokens. {right}'),
-           (any(o.is_floating_point() and o.element_size() < 2 for o in teacher.parameters()), 'it is stored in 8-bit '
-            'floats, and its scales would be lost. Give the same model in 16 bits.'),
+           (any(o.is_floating_point() and o.element_size() < 2 for o in teacher.parameters()), 'the teacher is '
+            'stored in 8-bit floats, and its scales would be lost. Give the same model in 16 bits.'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
             f'student. {right}'),
            (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '

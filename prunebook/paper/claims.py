@@ -406,7 +406,8 @@ def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
     "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
     if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
     run, seen = open_run(folder), []
-    run.scores = lambda rows: seen.append(rows) or RunFolder.scores(run, rows)
+    own = run.rows_for(claim)
+    own.scores = lambda rows: seen.append(rows) or RunFolder.scores(own, rows)
     for task in CLAIMS[claim].tasks(run): run.judge(claim, task)
     return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
 

@@ -17,7 +17,7 @@ from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, ne
 from ..data.texts import named_texts, tokenize
 from ..evaluation.choices import chat_prompt
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import change_task, check_sources, parse_task, ready_tasks
+from ..evaluation.tasks import TASKS, change_task, check_sources, parse_task, ready_tasks
 from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SweepConfig(Settings):
     n_calibration: int = setting(64, whole(1))                 # How many of them for distances
     n_search: int = setting(16, whole(1))                      # How many for strategies that search by the loss
     healing_texts: str = setting('demo', _text)                # Texts to heal on
-    column: str = setting('text', _text)                       # Of these texts, the field that holds the text
+    column: str = setting('text', _text)                       # Of these and of `sources`, the field with the text
     batch_tokens: int | None = setting(None, _limit)           # Most tokens of a batch; `token_budget` if `None`
     memory: float = setting(1., number(1e-9, float('inf'), 'a number of GB above 0'))  # Of stored states, at most
 
@@ -87,7 +87,7 @@ class SweepConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         for o in self.strategies: pb.STRATEGIES.find(o)
-        check_sources(self.sources, self.tasks)
+        check_sources(self.sources, [*self.tasks, *TASKS])  # one for a task that is left out now does no harm
         for o in self.tasks: _task_of(self, o)
         names = [public_name(o) for o in self.tasks]
         refuse((len({*names}) < len(names), f'tasks {names}: the rows of two would have one name. Rename a file.'))
@@ -107,7 +107,8 @@ def _task_of(config: SweepConfig, spec: str) -> Task:
     keys = dict(choice=('shots', 'seed', 'scoring'), generated=('shots', 'seed')).get(task.kind, ())
     changes = {k: v for k, v in config.scoring.items() if k in keys}
     if (source := config.sources.get(spec.partition(':')[0])) is not None:
-        changes |= dict(source=source) | (dict(column=config.column) if task.reads_texts else {})
+        changes['source'] = source
+        if task.reads_texts and 'column=' not in spec: changes['column'] = config.column
     changed, examples = change_task(task, **changes), config.scoring.get('examples')
     if examples is not None and keys: changed = replace(changed, examples=examples, example_split=None)
     return replace(changed, name=public_name(spec))
