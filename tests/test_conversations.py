@@ -131,10 +131,7 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     for rows, warned in ((PAIRS * 9, 0), (['A plain text of some length.'] * 40, 1), (['Another plain text.'] * 40, 1)):
         heal(model, tok, rows, RECIPE, dry_run=True)
         assert caplog.text.count('written answers') == warned
-    assert 'Lower the learning rate' in caplog.text
-    caplog.clear()
-    heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, learning_rate=1e-5, dry_run=True)
-    assert 'answers that the cut had left. Distil' in caplog.text
+    assert 'Distil on them' in caplog.text
     tok.chat_template = None
     _warn_plain.cache_clear()
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)

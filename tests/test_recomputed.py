@@ -563,11 +563,12 @@ def test_which_healing_brings_written_answers_back():
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task='gsm8k:shots=0'): return kept[(kept.arm == arm) & (kept.task == task)]
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
-            'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2', 'distilled on C4': 'c4-top-2',
+            'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2',
+            'healed on C4, slowly, seed 1': 'c4-slow-2-seed-1', 'distilled on C4': 'c4-top-2',
             'distilled on own answers': 'self-top-2'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found = []
-    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 4), ('GSM8K', 'gsm8k:shots=0', 400, 14)):
+    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 5), ('GSM8K', 'gsm8k:shots=0', 400, 16)):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
         for k, o in right.items():
             shown = numbers(next(t for t in lines if t.startswith(f'{title}, {k}: ')).partition(': ')[2])
@@ -586,7 +587,7 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 17 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    assert len(found) == 20 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     d = right['healed on own answers'] - right['healed on C4']
     shown = numbers(next(t for t in lines if t.startswith('holds: ')))
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -621,9 +622,10 @@ def test_which_healing_brings_written_answers_back():
     d = 100 * (right['healed on own answers'] - right['healed on C4'])
     near(on_first(r'solves 96 \(#'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
     said = r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(14 .*teacher (\d+)'
-    claimed = re.search(said + r'\..* leaves (\d+), at the same loss', first).groups()
+    claimed = re.search(said + r'\..* leaves (\d+) \(another seed: (\d+)\)\. None', first).groups()
     assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
                                                              'healed on C4, seed 1', 'healed on own answers',
-                                                             'distilled on C4', 'healed on C4, slowly')]
+                                                             'distilled on C4', 'healed on C4, slowly',
+                                                             'healed on C4, slowly, seed 1')]
     slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
     assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01

@@ -156,10 +156,9 @@ def _training_copy(folder, config, progress):
     return load_model(str(folder), device_map=place, bits=config.bits, progress=progress)
 
 @lru_cache  # once, not for each healing of a sweep
-def _warn_plain(fast):
-    slower = 'Lower the learning rate (--learning-rate 1e-4), distil' if fast else 'Distil'
+def _warn_plain():
     _log.warning('the texts are plain, and this model chats. Without a teacher they can cost it written answers that '
-                 f'the cut had left. {slower} on them (--config distill --teacher MODEL), or heal on its own answers '
+                 'the cut had left. Distil on them (--config distill --teacher MODEL), or heal on its own answers '
                  '(--teacher MODEL --prompts FILE).')
 
 def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool = False) -> None:
@@ -192,7 +191,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
     plain = not any(isinstance(o, Conversation) for o in docs)
     chats = getattr(tokenizer, 'chat_template', None)
-    if plain and chats and not config.needs_teacher: _warn_plain(config.learning_rate > 1e-4)
+    if plain and chats and not config.needs_teacher: _warn_plain()
     if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])

@@ -16,7 +16,6 @@ from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import Size, model_size
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..healing.recipes import QUICK
-from ..model.loading import load_config
 from .runs import Run, model_record
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,20 +81,17 @@ def reproduce(
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
-    if ns:  # before anything is loaded
-        depth = load_config(model, **kwargs).get_text_config(decoder=True).num_hidden_layers
-        refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
+    if ns: _check_sizes(ns, model, kwargs)
     if bits != 4: kwargs |= dict(bits=bits)
     asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=source_mark(model),
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
-    if preset == 'paper':
-        size = model_size(model, kwargs.get('revision'), progress, token=kwargs.get('token'))
+    if preset == 'paper' and progress:
+        size = model_size(model, kwargs.get('revision'), token=kwargs.get('token'))
         table, gb = paper_budget(size, ns, only, share, bits, questions)
-        rows = table.to_string(index=False, float_format='{:.1f}'.format)
-        if progress: print(f'{rows}\n{table.hours.sum():,.0f} hours on one A100, estimated from its published speed, '
-                           f'and {gb:.0f} GB of memory at least.', file=sys.stderr)
+        print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
+              f'estimated from its published speed, and {gb:.0f} GB of memory at least.', file=sys.stderr)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -138,6 +134,11 @@ def reproduce(
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
     return Path(out)
+
+def _check_sizes(ns, model, load):
+    from prunebook.model.loading import load_config
+    depth = load_config(model, **load).get_text_config(decoder=True).num_hidden_layers
+    refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
