@@ -87,11 +87,7 @@ def reproduce(
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
-    if preset == 'paper' and progress:
-        size = model_size(model, kwargs.get('revision'), token=kwargs.get('token'))
-        table, gb = paper_budget(size, ns, only, share, bits, questions)
-        print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
-              f'estimated from its published speed, and {gb:.0f} GB of memory at least.', file=sys.stderr)
+    if preset == 'paper' and progress: _print_budget(model, kwargs, ns, only, share, bits, questions)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -134,6 +130,11 @@ def reproduce(
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
     return Path(out)
+
+def _print_budget(model, load, *given):
+    table, gb = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)
+    print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
+          f'estimated from its published speed, and {gb:.0f} GB of memory at least.', file=sys.stderr)
 
 def _check_sizes(ns, model, load):
     from prunebook.model.loading import load_config
