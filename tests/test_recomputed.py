@@ -580,7 +580,7 @@ def test_which_healing_brings_written_answers_back():
         assert len(pairs) == compared
         for _, k, v, points, won, lost, p in pairs:
             d = right[k] - right[v]
-            near(numbers(points), 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+            near(numbers(points), 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
             assert [int(won), int(lost)] == [(d > 0).sum(), (d < 0).sum()]
             n_pairs, least = int(won) + int(lost), min(int(won), int(lost))  # a sign test
             sign = min(1, 2 * sum(math.comb(n_pairs, i) for i in range(least + 1)) / 2**n_pairs)
@@ -621,6 +621,12 @@ def test_which_healing_brings_written_answers_back():
     near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
     d = 100 * (right['healed on own answers'] - right['healed on C4'])
     near(on_first(r'solves 96 \(#'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
+    page = (root/'discoveries/abilities.ipynb').read_text()
+    fast, slow = ((right[f'healed on C4{o}'] + right[f'healed on C4{o}, seed 1']) / 2 for o in ('', ', slowly'))
+    cut = right['cut, not healed']
+    for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better')):
+        shown = numbers(re.search(at, page)[1])
+        near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     said = r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(14 .*teacher (\d+)'
     claimed = re.search(said + r'\..* leaves (\d+) \(another seed: (\d+)\)\. None', first).groups()
     assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
