@@ -206,7 +206,7 @@ def test_answers_are_of_the_prompts_and_the_teacher_of_this_call(change, healed,
     (file := tmp_path/'prompts.txt').write_text('w1 w2')
     given = dict(model=str(healed/'src'), out=tmp_path/'out', prompts=str(file), teacher=str(healed/'src'),
                  config=RECIPE, progress=False)
-    def stop(small, tok, teacher, prompts, recipe, answers, progress):
+    def stop(small, tok, teacher, prompts, recipe, answers, progress, load):
         answers.write_text('{}')
         raise KeyboardInterrupt
     monkeypatch.setattr('prunebook.healing.healing.self_data', stop)

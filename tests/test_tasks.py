@@ -171,7 +171,7 @@ def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():
 
 def test_a_source_of_no_task_is_refused():
     "It would have been left aside, and the usual questions been asked"
-    for key in ('sums:seed=3', 'sum', 'mmlu'):
+    for key in ('sums:seed=3', 'sum'):
         with pytest.raises(PrunebookError, match=f'sources names {key}'):
             ready_tasks(['sums:seed=3'], 2, sources={key: 'mine.jsonl'})
     said = judged_on(['c4', 'sums'], 'judge.txt', sources=dict(sums='mine.jsonl'))

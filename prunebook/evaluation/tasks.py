@@ -295,9 +295,9 @@ def judged_on(
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
 def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
-    "Raises `PrunebookError` for the source of no task: a key is the name of one, without its options"
+    "Raises `PrunebookError` for a key of `sources` that names no task. One for a task that is not asked does no harm"
     names = {(o.name if isinstance(o, Task) else str(o)).partition(':')[0] for o in tasks if not isinstance(o, Mapping)}
-    odd = sorted({*(sources or {})} - names)
+    odd = sorted({*(sources or {})} - names - {*TASKS})
     refuse((odd, f'sources names {", ".join(odd)}. Give the names of tasks without options, as in {{"mmlu": FILE}}.'))
 
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,

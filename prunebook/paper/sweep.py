@@ -17,7 +17,7 @@ from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, ne
 from ..data.texts import named_texts, tokenize
 from ..evaluation.choices import chat_prompt
 from ..evaluation.scores import item_hash
-from ..evaluation.tasks import TASKS, change_task, check_sources, parse_task, ready_tasks
+from ..evaluation.tasks import change_task, check_sources, parse_task, ready_tasks
 from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SweepConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         for o in self.strategies: pb.STRATEGIES.find(o)
-        check_sources(self.sources, [*self.tasks, *TASKS])  # one for a task that is left out now does no harm
+        check_sources(self.sources, self.tasks)
         for o in self.tasks: _task_of(self, o)
         names = [public_name(o) for o in self.tasks]
         refuse((len({*names}) < len(names), f'tasks {names}: the rows of two would have one name. Rename a file.'))
