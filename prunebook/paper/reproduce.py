@@ -87,7 +87,7 @@ def reproduce(
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
-    if preset == 'paper' and progress: _print_budget(model, kwargs, ns, only, share, bits, questions)
+    if preset == 'paper': _check_budget(model, kwargs, progress, ns, only, share, bits, questions)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -131,8 +131,10 @@ def reproduce(
             atomic_write(work/'report.html', _html_page('The result of a run', body))
     return Path(out)
 
-def _print_budget(model, load, *given):
+def _check_budget(model, load, progress, *given):
+    "Print what the preset takes. Raises `PrunebookError` also in silence for what cannot be estimated"
     table, gb = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)
+    if not progress: return
     print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
           f'estimated from its published speed, and {gb:.0f} GB of memory at least.', file=sys.stderr)
 

@@ -217,9 +217,9 @@ class Run:
         import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
         made = {}
         for key, score, layers in scores:
-            there = {*self.items, *made}
-            refuse((tuple(key) in there, f'the run has a row of {tuple(key)}. Ask for another one.'))
-            made[tuple(key)] = _as_rows(key, score, layers, self.model)
+            key = tuple(key)
+            refuse((key in self.items or key in made, f'the run has a row of {key}. Ask for another one.'))
+            made[key] = _as_rows(key, score, layers, self.model)
         if not made: return
         self.items |= {k: items for k, (_, items) in made.items()}
         items, out = pa.concat_tables(self.items.values()), io.BytesIO()
