@@ -505,9 +505,7 @@ def _sweep(
 @command('prunebook reproduce --preset quick', like='paper.reproduce:reproduce')
 def _reproduce(source: _Source = _Source('demo'), **given):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
-    from prunebook.paper.reproduce import PRESETS
-    if preset := PRESETS.get(given['preset']): source.check('heal', recipe=preset.healing)
-    run = pb.reproduce(source.model, **given, **source.how)
+    run = pb.reproduce(source.model, **given | source.how, force_memory=source.force_memory)
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 

@@ -1,7 +1,9 @@
 """The long runs behind the pages: their settings are valid, and those of the kept runs."""
+import re
 from pathlib import Path
 import abilities, evidence
 import pytest
+from prunebook.data.texts import load_texts
 from prunebook.paper.runs import read_record, read_run
 from prunebook.paper.sweep import _config_record, _differences
 
@@ -30,9 +32,14 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
 
 
 @pytest.mark.thorough
-def test_the_plan_for_one_gpu_in_small_and_again(tmp_path):
+def test_the_plan_for_one_gpu_in_small_and_again(tmp_path, capsys):
     "Texts that the model writes, and every sweep of the plan; a second start makes nothing anew"
-    for _ in range(2): evidence.main(['demo', '--gpu-plan', '--smoke', '--results', str(tmp_path)])
+    written = []
+    for _ in range(2):
+        evidence.main(['demo', '--gpu-plan', '--smoke', '--results', str(tmp_path)])
+        written.append((tmp_path/'demo-written.jsonl').read_bytes())
+    assert written[0] == written[1] and len(written[0].splitlines()) == 2 + len(load_texts(evidence.ALL_TEXTS, 'healing'))
+    assert re.search(r'heal: .* minutes, evaluate: .* minutes, write: .* minutes', capsys.readouterr().out)
     t, sweeps = read_run(tmp_path/'demo'), evidence.gpu_sweeps('', smoke=True)
     assert set(t.sweep) == set(sweeps) and set(t[t.healed].n) == {0, 4}
     assert len(read_record(tmp_path/'demo')['sweeps']['gpu-1m']['starts']) == 2 and not t.duplicated().any()

@@ -330,13 +330,13 @@ def judged(claim, model, title):
 
 
 def certain(key):
-    "p of a finding; where few resamples lie beyond the threshold, its mean over ten seeds"
+    "p of a finding, below 0.05 from ten seeds together: each counts the statistic itself, which counts once"
     global SEED
-    if (p := judged(*key).p) is None or not .0011 < p < .05: return p
+    if (p := judged(*key).p) is None or p >= .05 or key[0] == 'C7a': return p
     found = []
     for SEED in range(10): found.append(judged.__wrapped__(*key).p)
     SEED = 0
-    return np.mean(found)
+    return np.mean(found) - .9 * (1 if key[0] == 'C3c' else 2) / 2001
 
 
 @cache

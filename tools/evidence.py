@@ -219,21 +219,22 @@ def part_times(model, repeats=30):
     return np.ascontiguousarray(1000 * np.array([[least[id(m)] for m in row] for row in modules]).T)  # to save
 
 def mixed_texts(model, tokenizer, file, tokens, batch=64, length=512):
-    """A file of documents with `tokens` tokens or more: those of the registry, then ones that the unpruned model writes
-    after eight tokens of a text for healing, sampled from its 95 % likeliest. It goes on where it stopped"""
+    """A file of documents: those of the registry, then `tokens` tokens or more that the unpruned model writes after
+    eight tokens of a text for healing, sampled from its 95 % likeliest. It goes on where it stopped"""
     begins = [ids for o in load_texts('demo', 'healing') if len(ids := tokenizer(o)['input_ids'][:8]) == 8]
-    if not file.exists():
-        atomic_write(file, ''.join(json.dumps(dict(text=o)) + '\n' for o in load_texts(ALL_TEXTS, 'healing')))
+    own = load_texts(ALL_TEXTS, 'healing')
+    if not file.exists(): atomic_write(file, ''.join(json.dumps(dict(text=o)) + '\n' for o in own))
     rows = [o for o in file.read_text().splitlines(keepends=True) if o.endswith('\n')]  # a kill may leave half a row
-    have = sum(len(tokenizer(json.loads(o)['text'], verbose=False)['input_ids']) for o in rows)
+    def count(rows): return sum(len(tokenizer(json.loads(o)['text'], verbose=False)['input_ids']) for o in rows)
+    have = count(rows[len(own):])
     while have < tokens:
         torch.manual_seed(len(rows))
         ids = torch.tensor([begins[(len(rows) + i) % len(begins)] for i in range(batch)], device=model.device)
         out = model.generate(ids, do_sample=True, top_p=.95, max_new_tokens=length - 8,
                              pad_token_id=tokenizer.pad_token_id or 0)
-        rows += [json.dumps(dict(text=o)) + '\n' for o in tokenizer.batch_decode(out, skip_special_tokens=True)]
+        new = [json.dumps(dict(text=o)) + '\n' for o in tokenizer.batch_decode(out, skip_special_tokens=True)]
+        rows, have = rows + new, have + count(new)
         atomic_write(file, ''.join(rows))
-        have += batch * length
     return str(file)
 
 ALL_TEXTS = 'c4+wiki+technical+tiny'
@@ -252,14 +253,19 @@ def gpu_sweeps(mixed, smoke=False):
 def gpu_plan(name, model, tokenizer, folder, distances, smoke):
     "Say how long it takes, write the texts, then heal and score"
     place = folder.with_name(f'{folder.name}-written.jsonl')  # beside the run: no page needs it
-    size, tokens = model_size(name), 2000 if smoke else 11_000_000
+    size, tokens, batch, length = model_size(name), *((16, 2, 16) if smoke else (10_300_000, 64, 512))
     healings = [(o.healing.steps, 2 * len(o.healed_ns) * len(o.seeds)) for o in gpu_sweeps(str(place), smoke).values()]
     trained = sum(steps * n for steps, n in healings) * RECIPE.batch_size * RECIPE.max_length
     asked = 0 if smoke else 300_000 * sum(n for _, n in healings)  # tokens of the questions and documents
     speed = _machine_speed(size, model.dtype.itemsize)
     took = {k: work(size, k, n) / speed / SLOWER[k] / 60 for k, n in dict(heal=trained, evaluate=asked).items()}
+    prompt = torch.full((batch, 8), tokenizer('A')['input_ids'][-1], device=model.device)
+    for _ in range(2):  # the first prepares the kernels
+        start = time.perf_counter()
+        model.generate(prompt, max_new_tokens=8, min_new_tokens=8, pad_token_id=tokenizer.pad_token_id or 0)
+    took['write'] = (time.perf_counter() - start) / 8 / batch * tokens / 60  # a step writes a token of each row
     print(', '.join(f'{k}: {v:,.0f} minutes' for k, v in took.items()), flush=True)
-    texts = mixed_texts(model, tokenizer, place, tokens, *((2, 16) if smoke else ()))
+    texts = mixed_texts(model, tokenizer, place, tokens, batch, length)
     for k, config in gpu_sweeps(texts, smoke).items(): sweep(model, tokenizer, config, folder, distances, name=k)
 
 def main(argv=None):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from ..core import atomic_write, process, refuse, source_mark, work_folder
 from ..data.texts import as_texts, named_texts, text_assets
-from ..estimates import Size, model_size
+from ..estimates import Size, check_memory, model_size
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..healing.recipes import QUICK
 from .runs import Run, model_record
@@ -58,7 +58,7 @@ PRESETS = dict(
     smoke=_Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
     quick=_Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
-    paper=_Preset("what the paper did: weeks on one GPU for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
+    paper=_Preset("what the paper did: three months of one A100 for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
                  60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
@@ -76,6 +76,7 @@ def reproduce(
     only: str | None = None,              # Of the preset "paper" just what this figure needs, such as "figure2"
     share: float = 1.,                    # Of the preset's documents, steps and questions
     bits: int | None = None,              # 4: heal in 4 bits, as "paper" does; 16 or 32: as in `load_model`
+    force_memory: bool = False,           # Go on even if the model cannot fit into this machine
     **kwargs: Any                         # To `load_model`
 ) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
@@ -87,7 +88,8 @@ def reproduce(
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
-    if preset == 'paper': _check_budget(model, kwargs, progress, ns, only, share, bits, questions)
+    if preset == 'paper': _show_budget(model, kwargs, progress, ns, only, share, bits, questions)
+    if not force_memory: _check_fits(model, preset, bits, kwargs)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -131,12 +133,21 @@ def reproduce(
             atomic_write(work/'report.html', _html_page('The result of a run', body))
     return Path(out)
 
-def _check_budget(model, load, progress, *given):
+def _show_budget(model, load, progress, *given):
     "Print what the preset takes. Raises `PrunebookError` also in silence for what cannot be estimated"
-    table, gb = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)
+    table, need = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)
     if not progress: return
     print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
-          f'estimated from its published speed, and {gb:.0f} GB of memory at least.', file=sys.stderr)
+          'if healing reaches 30 % of its published speed, and scoring half of it. At least '
+          f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.',
+          file=sys.stderr)
+
+def _check_fits(model, preset, bits, load):
+    p = PRESETS[preset]
+    recipe = p.healing.replace(bits=4) if bits == 4 else p.healing
+    if preset == 'paper': recipe = _paper_recipe(model, p, bits)
+    dtype = str(load.get('dtype', 'auto')).removeprefix('torch.')
+    check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe)
 
 def _check_sizes(ns, model, load):
     from prunebook.model.loading import load_config
@@ -204,14 +215,14 @@ def _paper_sweeps(base, only=None):
     return found
 
 def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str | None = None, share: float = 1.,
-                 bits: int | None = None, questions: Sequence[str] | None = None) -> tuple[pd.DataFrame, float]:
+                 bits: int | None = None, questions: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict]:
     """What the preset "paper" takes, estimated from the headers of the weights: the steps (columns: work, tokens,
-    hours) and GB of memory, on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops. The
-    arguments are as in `reproduce`"""
+    hours on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops), and least memory_gb and
+    disk_gb, for the weights and all adapters. The arguments are as in `reproduce`"""
     import pandas as pd
     from prunebook.estimates import CARDS, SLOWER, peak_gb, work
     size = model_size(model)
-    recipe, rows = pb.HealingConfig.paper(size.name), []
+    recipe, rows, disk = pb.HealingConfig.paper(size.name), [], sum(size.stored.values())
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
     config.healing = _paper_recipe(size.name, p, bits)
@@ -222,12 +233,14 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     for name, part in _paper_sweeps(config, only).items():
         r, healed = part.healing, len(part.strategies) * len(part.seeds) * len(part.healed_ns)
         if healed: add(f'{name}: {healed} healings', 'heal', healed * r.steps * r.batch_size * r.max_length)
+        disk += healed * 4 * size.depth * 3 * r.rank * (size.hidden + size.inner)
         models = 1 + len(part.strategies) * len(part.ns) + healed
         asked = lambda o: (part.n_questions or {}).get(o) or {'boolq': 3270}.get(o, 14_042)
         each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * asked(o)
                    for o in part.tasks)  # of a question, about 150 tokens are its own
         add(f'{name}: {models} models answer', 'evaluate', models * each)
-    return pd.DataFrame(rows), peak_gb(size, 'heal', bits=16, recipe=config.healing)
+    need = dict(memory_gb=peak_gb(size, 'heal', bits=16, recipe=config.healing), disk_gb=disk / 1e9)
+    return pd.DataFrame(rows), need
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0004
 def _measure(model, tokenizer, p, texts, work, progress):
@@ -237,8 +250,10 @@ def _measure(model, tokenizer, p, texts, work, progress):
     lengths = [len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']) for o in docs]
     order = sorted(range(len(docs)), key=lambda i: -min(lengths[i], p.max_length))  # stable: equals stay in order
     docs = [docs[i] for i in order[:p.n_texts]]
-    dist = pb.layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress)
+    part = work/'distances.unfinished'
+    dist = pb.layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress, partial=part)
     dist.save(work)
+    part.unlink(missing_ok=True)
     return dist
 
 def _keep_checkpoint(model, tokenizer, config, dist, work):
