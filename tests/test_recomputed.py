@@ -565,10 +565,10 @@ def test_which_healing_brings_written_answers_back():
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
             'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2',
             'healed on C4, slowly, seed 1': 'c4-slow-2-seed-1', 'distilled on C4': 'c4-top-2',
-            'distilled on own answers': 'self-top-2'}
+            'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found = []
-    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 5), ('GSM8K', 'gsm8k:shots=0', 400, 16)):
+    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 5), ('GSM8K', 'gsm8k:shots=0', 400, 19)):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
         for k, o in right.items():
             shown = numbers(next(t for t in lines if t.startswith(f'{title}, {k}: ')).partition(': ')[2])
@@ -587,11 +587,11 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 20 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
-    d = right['healed on own answers'] - right['healed on C4']
-    shown = numbers(next(t for t in lines if t.startswith('holds: ')))
-    near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-    assert shown[1] > shown[4] == 5 and shown[3] == 400
+    assert len(found) == 23 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
+        d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
+        near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
+        assert shown[1] >= shown[4] == 5 and shown[3] == 400 and np.quantile(draws(d[None]), .025) > .05
 
     said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
     claimed = re.search(r'solves (\d+) of 400 .* solves (\d+)\. .*leaves (\d+) .*leaves (\d+),', said).groups()
@@ -619,19 +619,20 @@ def test_which_healing_brings_written_answers_back():
     near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
     near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
-    d = 100 * (right['healed on own answers'] - right['healed on C4'])
-    near(on_first(r'solves 96 \(#'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 0)
+    own, fast = (100 * (right[o] + right[f'{o}, seed 1'])[None] / 2 for o in ('healed on own answers', 'healed on C4'))
+    near(on_first('over both seeds #'), (own - fast).mean(), *np.quantile(draws(own - fast), [.025, .975]), 1, .05)
     page = (root/'discoveries/abilities.ipynb').read_text()
-    fast, slow = ((right[f'healed on C4{o}'] + right[f'healed on C4{o}, seed 1']) / 2 for o in ('', ', slowly'))
+    fast, slow, own = ((right[o] + right[f'{o}, seed 1']) / 2
+                       for o in ('healed on C4', 'healed on C4, slowly', 'healed on own answers'))
     cut = right['cut, not healed']
-    for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better')):
+    for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better'),
+                  (own - fast, 'Over both seeds that is (.*?) above C4'), (own - cut, 'above C4, and (.*?) above the')):
         shown = numbers(re.search(at, page)[1])
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
-    said = r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(14 .*teacher (\d+)'
-    claimed = re.search(said + r'\..* leaves (\d+) \(another seed: (\d+)\)\. None', first).groups()
-    assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
-                                                             'healed on C4, seed 1', 'healed on own answers',
-                                                             'distilled on C4', 'healed on C4, slowly',
-                                                             'healed on C4, slowly, seed 1')]
+    said = (r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(.*: (\d+)\), over'
+            r'.*it solves (\d+)\. None')
+    assert [*map(int, re.search(said, first).groups())] == [right[k].sum() for k in (
+        'cut, not healed', 'whole', 'healed on C4', 'healed on C4, seed 1', 'healed on own answers',
+        'healed on own answers, seed 1', 'distilled on C4')]
     slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
     assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01
