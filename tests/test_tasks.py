@@ -236,6 +236,19 @@ def test_programs_outside_cannot_be_reached():
 
 
 @needs_locks
+def test_a_program_that_ends_early_cannot_say_that_it_passed():
+    says = 'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b"done")\n    except OSError: pass\n'
+    assert not run_program(says + 'os._exit(0)') and not run_program(says)
+
+
+@needs_locks
+@pytest.mark.skipif(not getattr(os, 'getuid', int)(), reason='no limit binds the processes of root')
+def test_processes_are_counted():
+    forks = 'import os, time\nfor i in range(40):\n    if os.fork() == 0: time.sleep(2), os._exit(0)'
+    assert not run_program(forks)
+
+
+@needs_locks
 def test_rows_that_cannot_be_judged_are_refused_before_an_answer_is_written():
     with pytest.raises(PrunebookError, match='humaneval needs its test too'):
         ready_tasks('humaneval', 1, sources=dict(humaneval=[dict(question='def f():', answer='    return 1')]))

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import os, re, subprocess, sys, tempfile
+import os, re, secrets, subprocess, sys, tempfile
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -173,13 +173,17 @@ cd "$place"
 exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$0" -I -c "$code" "$seconds"
 """
 _RUN = """
-import os, signal, sys
-code, out, null = sys.stdin.read(), os.dup(1), os.open(os.devnull, os.O_RDWR)
-for fd in (0, 1, 2): os.dup2(null, fd)
-signal.signal(signal.SIGALRM, lambda *_: os._exit(1))  # the first process of a namespace has no default
-signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
-exec(code, {})
-os.write(out, b"done")
+import os, resource, signal, sys
+def run():
+    mark, code = sys.stdin.readline().strip(), sys.stdin.read()
+    out, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2): os.dup2(null, fd)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))  # the first process of a namespace has no default
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_NPROC, (16, 16))  # binds no program of root
+    exec(code, {})
+    os.write(out, mark.encode())
+run()
 """
 
 def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
@@ -192,15 +196,16 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     listed = Path('/proc/net/unix')  # a socket's name may be any bytes
     lines = listed.read_text(errors='surrogateescape').splitlines() if listed.exists() else []
     sockets = sorted({file for o in lines for file in o.split(maxsplit=7)[7:] if file[0] == '/'})
+    mark = secrets.token_hex(8)  # a program that ends early cannot say that it passed
     command = 'unshare --user --map-root-user --net --ipc --mount --pid --fork --kill-child sh -c'.split()
     with tempfile.TemporaryDirectory() as place:
         try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds), *sockets],
-                                   capture_output=True, input=code.encode('utf-8', 'replace'), timeout=seconds + 9,
-                                   preexec_fn=limit, start_new_session=True,  # no terminal
+                                   input=f'{mark}\n{code}'.encode('utf-8', 'replace'), capture_output=True,
+                                   timeout=seconds + 9, preexec_fn=limit, start_new_session=True,  # no terminal
                                    env=dict(PATH=os.environ.get('PATH', os.defpath), HOME=os.path.expanduser('~')))
         except subprocess.TimeoutExpired: return False
         except OSError as e: done = subprocess.CompletedProcess(command, 1, b'', str(e).encode())
-    if done.stdout == b'done': return True
+    if done.stdout == mark.encode(): return True
     if not done.stderr.strip(): return False  # the program's own errors go nowhere: what is there is of the locks
     raise PrunebookError(f'this machine cannot lock up programs that a model wrote, so none is run '
                          f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux, with '
