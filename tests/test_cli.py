@@ -302,6 +302,14 @@ def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsy
     for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)  # the same again
 
 
+def test_the_limit_of_written_answers_is_given_kept_and_not_replaced(own, tmp_path, ok, capsys, caplog):
+    sums = write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3)
+    asked = 'evaluate', own/'model', '--tasks', sums, '--save', tmp_path/'kept', '--max-new-tokens'
+    [row] = ok(*asked, 4)['scores']
+    assert row['unfinished'] == 3 and '3 of 3 answers reach the limit of 4 tokens' in caplog.text
+    refused(capsys, *asked, 5, '--no-progress', says='max_new_tokens 4')
+
+
 def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
     for name in ('model', 'other'): shutil.copytree(own/'model', tmp_path/name)
     save(tmp_path/'other', tiny(layers=6, max_position_embeddings=1024, seed=1), letter_tokenizer())

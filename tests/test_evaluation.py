@@ -6,7 +6,7 @@ import pytest
 import torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
-from prunebook.evaluation.generation import generate_texts, _greedy_config
+from prunebook.evaluation.generation import begins_with_word, generate_texts, _greedy_config
 from prunebook.evaluation.losses import divergence, text_loss
 from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
 from prunebook.evaluation.tasks import GeneratedTask, evaluate
@@ -90,6 +90,29 @@ def test_generation_stays_within_absolute_positions(caplog):
     assert s.truncated == [0] and 'lose their beginning' in caplog.text
     with pytest.raises(PrunebookError, match='128 positions'):
         wrote(model, tok, [dict(question='x', answer='7')], max_new_tokens=128)
+
+
+def test_answers_that_reach_the_limit_are_kept_and_told(tmp_path, caplog):
+    "Of two files of one score, the older one does not say it"
+    model, tok = tiny(layers=2, max_position_embeddings=256, initializer_range=.3), letter_tokenizer()
+    model.generation_config.eos_token_id = None
+    run = lambda most, **kw: evaluate(model, tok, GeneratedTask('t', 'T', numbers, **kw), max_new_tokens=most,
+                                      progress=False)['t']
+    s = run(6, stop=())
+    assert s.unfinished == [0, 1, 2] and s.row()['unfinished'] == 3
+    assert '3 of 3 answers reach the limit of 6 tokens' in caplog.text
+    caplog.clear()
+    ended = run(6, stop=tuple(o[2] for o in s.written))
+    assert (ended.unfinished, ended.max_new_tokens, caplog.text) == ([], 6, '')
+    assert run(6, stop=(), right=begins_with_word).unfinished == [0, 1, 2] and not caplog.text, 'such as LAMBADA'
+    s.save(tmp_path/'new.json')
+    assert load_score(tmp_path/'new.json') == s
+    old = {k: v for k, v in s.to_dict().items() if k not in ('unfinished', 'max_new_tokens')}
+    (tmp_path/'old.json').write_text(json.dumps(old))
+    before = load_score(tmp_path/'old.json')
+    assert before.unfinished is None and 'unfinished' not in before.row()
+    assert paired_differences(dict(t=before), dict(t=s))[0]['difference'] == 0
+    with pytest.raises(PrunebookError, match="'max_new_tokens': 6"): paired_differences(dict(t=s), dict(t=run(7)))
 
 
 def test_answers_end_at_tokens_that_a_config_leaves_out():

@@ -86,6 +86,7 @@ evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
 evaluate demo --tasks c4 --column words                      | --column
 evaluate demo --tasks c4 --judge-texts {questions} --column words | words
 evaluate demo --max-length 0                                 | 0
+evaluate demo --max-new-tokens 0                             | max_new_tokens=0
 evaluate demo --parent {missing}                             | missing.jsonl
 evaluate demo {missing}                                      | missing.jsonl
 evaluate demo --save {three}                                 | three.txt

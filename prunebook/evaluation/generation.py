@@ -231,17 +231,17 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
 
 def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
                   batch_tokens: int | None = None, progress: bool = True, title: str = 'answers', chat: bool = False,
-                  begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int]]:
-    """What a model writes after each prompt, and which prompts were cut: `encode_prompts`, then `write_in_batches`
-    under a bar of this title. `how` goes to `generate_texts`"""
+                  begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int], list[int]]:
+    """What a model writes after each prompt, which prompts were cut, and which texts reached the limit before their
+    end: `encode_prompts`, then `write_in_batches` under a bar of this title. `how` goes to `generate_texts`"""
     ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins)
-    written = [''] * len(ids)
+    written = [_Written('', 0, False)] * len(ids)
     with progress_bar(progress, title, total=len(ids), unit='item') as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, **how):
-            for i, o in zip(rows, found): written[i] = o.text
+            for i, o in zip(rows, found): written[i] = o
             bar.update(len(rows))
     _warn_truncated(cut, len(ids))
-    return written, cut
+    return [o.text for o in written], cut, [i for i, o in enumerate(written) if not o.ended]
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #4f69e439
 _SAMPLE_PROMPTS = ('What is the capital of France?', 'Explain in one sentence why the sky is blue.',

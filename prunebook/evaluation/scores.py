@@ -162,6 +162,8 @@ class Score(_Saved):
     groups: list[str] = field(default_factory=list)            # Subject of each item, where there are several
     shots: int = 0       # Few-shot examples
     chat: bool = False   # Were the prompts put through the chat template?
+    max_new_tokens: int | None = None     # Of a written answer; `None` if there are none, or it was not recorded
+    unfinished: list[int] | None = None   # Items whose answer reached that limit before its end; `None` likewise
 
     @property
     def right(self) -> np.ndarray:
@@ -176,7 +178,8 @@ class Score(_Saved):
     def row(self) -> dict[str, Any]:
         "A row of a table"
         return self._row('value low high k n interval majority source seconds', metric=self.scoring,
-                         baseline=self.chance, truncated=len(self.truncated))
+                         baseline=self.chance, truncated=len(self.truncated),
+                         **dict(unfinished=len(self.unfinished)) if self.unfinished is not None else {})
 
 def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
     "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
@@ -293,11 +296,14 @@ def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[di
     """A row for each task that the scores of two models share: `compare`, the second one minus the first. Logs a
     warning for scores that cannot be paired, such as losses over the tokens of two tokenizers. Raises `PrunebookError`
     if none can"""
-    asked = lambda o: {k: getattr(o, k) for k in ('scoring', 'shots', 'chat') if hasattr(o, k)}
+    def asked(o, other):  # what an older file does not hold cannot be compared
+        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens')
+                if None not in (getattr(o, k, None), getattr(other, k, None))}
     rows, wrong = [], {}
     for k, a, b in ((k, first[k], second[k]) for k in first if k in second):
         try:
-            refuse((asked(a) != asked(b), f'asked in two ways, {asked(a)} and {asked(b)}. Score both models alike.'))
+            ways = asked(a, b), asked(b, a)
+            refuse((ways[0] != ways[1], f'asked in two ways, {ways[0]} and {ways[1]}. Score both models alike.'))
             rows.append(dict(task=k, first=a.value, second=b.value, **vars(compare(a, b))))
         except PrunebookError as e: wrong[k] = f'{k}: {e}'
     refuse((not rows, ' '.join(wrong.values()) or f'no score of the same task: {", ".join(first)} against '

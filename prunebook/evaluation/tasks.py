@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/05_evaluation.ipynb #b83a8e5e
 from __future__ import annotations
-import json, math, os, time
+import json, logging, math, os, time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,8 @@ from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score
 from .scores import load_score, wilson
 from ..model.stack import LayerStack, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
@@ -175,15 +177,17 @@ class GeneratedTask(_QuestionTask):
         shown = [choose_examples(o, self.examples, self.shots, self.seed) for o in items]
         texts = [''.join(f"{ask(e)} {e['answer']}\n\n" for e in es) + ask(o) for es, o in zip(shown, items)]
         begins = [own['begin'](o) for o in items] if 'begin' in own else ()
-        written, cut = write_replies(model, tokenizer, texts, max_new_tokens or self.max_new_tokens, batch_tokens,
-                                     progress, self.name, chat, begins, stop=own.get('stop', self.stop))
+        most = max_new_tokens or self.max_new_tokens
+        written, cut, unfinished = write_replies(model, tokenizer, texts, most, batch_tokens, progress, self.name, chat,
+                                                 begins, stop=own.get('stop', self.stop))
         picked = [int(right(t, o)) for t, o in zip(written, items)]
         number = lambda o: last_number(str(o.get('answer', '')))
         same = Counter(str(o.get('answer')) if self.right or number(o) is None else number(o) for o in items)
         k, n = sum(picked), len(items)
         return Score(self.name, k / n, k, n, *wilson(k, n), picked, [1] * n, 'generated', 0., max(same.values()) / n,
                      written=written, truncated=cut, seconds=time.perf_counter() - start, source=self.source_name,
-                     items=item_hash(items), shots=int(self.shots), chat=chat)
+                     items=item_hash(items), shots=int(self.shots), chat=chat, max_new_tokens=most,
+                     unfinished=unfinished)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 _EXAMPLES = json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))
@@ -317,7 +321,7 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
     return ready
 
 def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = (),
-                  tokens: Callable | None = None) -> Path:
+                  tokens: Callable | None = None, max_new_tokens: int | None = None) -> Path:
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
     score that a task would replace by another. `tokens` turns texts into what tells them apart; without, their number
     and the name of their source do"""
@@ -330,6 +334,10 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
         refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
                 'other items, or of the same asked otherwise. Choose another folder.'))
+        for k, new in dict(max_new_tokens=max_new_tokens or getattr(task, 'max_new_tokens', None)).items():
+            was = getattr(old, k, None)
+            refuse((None not in (was, new) and was != new, f'{file} keeps a score with {k} {was}, and this one would '
+                    f'have {new}. Choose another folder.'))
     return Path(folder)
 
 def evaluate(
@@ -371,7 +379,7 @@ def evaluate(
         mark, own = Path(save)/'model.txt', fingerprint(model)
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
         refuse((other, f'{save} holds scores of another model. Choose another folder.'))
-        scores_folder(save, ready, chat, reads, tokens)
+        scores_folder(save, ready, chat, reads, tokens, max_new_tokens)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
@@ -382,4 +390,8 @@ def evaluate(
     for name, task in ready.items():
         scores[name] = task.score(model, tokenizer, task.items, **run)
         if save: Scores({name: scores[name]}).save(save)
+        cut = getattr(scores[name], 'unfinished', None)
+        if cut and getattr(task, 'right', None) is not begins_with_word:
+            _log.warning('%s: %d of %d answers reach the limit of %d tokens. Give more (max_new_tokens, '
+                         '--max-new-tokens).', name, len(cut), scores[name].n, scores[name].max_new_tokens)
     return scores
