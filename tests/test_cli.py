@@ -302,6 +302,19 @@ def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsy
     for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)  # the same again
 
 
+def test_agreement_with_another_parent_does_not_replace_the_first(own, tmp_path, ok, capsys):
+    kept, texts = tmp_path/'kept', ['--tasks', 'agreement', '--judge-texts', own/'judge.txt']
+    asked = 'evaluate', own/'pruned', *texts, '--save', kept, '--parent'
+    ok(*asked, own/'model')
+    before = tree(kept)
+    refused(capsys, *asked, own/'pruned', '--no-progress', says='score with parent')
+    assert tree(kept) == before
+    said = json.loads((kept/'agreement.json').read_text())
+    assert len(said.pop('parent')) == 16
+    (kept/'agreement.json').write_text(json.dumps(said))
+    ok(*asked, own/'model')  # an older score does not name its parent
+
+
 def test_the_limit_of_written_answers_is_given_kept_and_not_replaced(own, tmp_path, ok, capsys, caplog):
     sums = write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3)
     asked = 'evaluate', own/'model', '--tasks', sums, '--save', tmp_path/'kept', '--max-new-tokens'

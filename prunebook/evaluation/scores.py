@@ -123,6 +123,7 @@ _PARENT_SCORINGS = dict(agreement='of the places', kl='nats/token')
 class ParentScore(_TextScore):
     "How close a model is to its parent on text; `sums` are the agreeing places, or the nats, of each document"
     scoring: str        # "agreement": share of the places with the same likeliest token; "kl": nats per token
+    parent: str | None = field(default=None, kw_only=True)  # Its fingerprint; `None` if it was not recorded
 
     @property
     def baseline(self) -> float:
@@ -297,7 +298,7 @@ def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[di
     warning for scores that cannot be paired, such as losses over the tokens of two tokenizers. Raises `PrunebookError`
     if none can"""
     def asked(o, other):  # what an older file does not hold cannot be compared
-        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens')
+        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens', 'parent')
                 if None not in (getattr(o, k, None), getattr(other, k, None))}
     rows, wrong = [], {}
     for k, a, b in ((k, first[k], second[k]) for k in first if k in second):

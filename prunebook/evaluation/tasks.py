@@ -105,7 +105,7 @@ class DivergenceTask(LossTask):
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
                                      self.source_name)
-        return replace(passes[key][self.scoring], task=self.name)
+        return replace(passes[key][self.scoring], task=self.name, parent=fingerprint(parent))
 
 # %% ../../nbs/course/05_evaluation.ipynb #f6aa5234
 @dataclass(frozen=True, repr=False)
@@ -321,10 +321,10 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
     return ready
 
 def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = (),
-                  tokens: Callable | None = None, max_new_tokens: int | None = None) -> Path:
+                  tokens: Callable | None = None, max_new_tokens: int | None = None, parent: str | None = None) -> Path:
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
     score that a task would replace by another. `tokens` turns texts into what tells them apart; without, their number
-    and the name of their source do"""
+    and the name of their source do. `parent` is a fingerprint"""
     keep_apart(folder, reads)
     with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
     for name, task in ready.items():
@@ -334,7 +334,8 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
         refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
                 'other items, or of the same asked otherwise. Choose another folder.'))
-        for k, new in dict(max_new_tokens=max_new_tokens or getattr(task, 'max_new_tokens', None)).items():
+        limit = max_new_tokens or getattr(task, 'max_new_tokens', None)
+        for k, new in dict(max_new_tokens=limit, parent=parent).items():  # `None` in an older file
             was = getattr(old, k, None)
             refuse((None not in (was, new) and was != new, f'{file} keeps a score with {k} {was}, and this one would '
                     f'have {new}. Choose another folder.'))
@@ -379,7 +380,7 @@ def evaluate(
         mark, own = Path(save)/'model.txt', fingerprint(model)
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
         refuse((other, f'{save} holds scores of another model. Choose another folder.'))
-        scores_folder(save, ready, chat, reads, tokens, max_new_tokens)
+        scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
