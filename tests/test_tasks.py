@@ -272,13 +272,6 @@ def test_a_program_that_ends_early_cannot_say_that_it_passed():
 
 
 @needs_locks
-@pytest.mark.skipif(not getattr(os, 'getuid', int)(), reason='no limit binds the processes of root')
-def test_processes_are_counted():
-    forks = 'import os, time\nfor i in range(40):\n    if os.fork() == 0: time.sleep(2), os._exit(0)'
-    assert not run_program(forks)
-
-
-@needs_locks
 def test_rows_that_cannot_be_judged_are_refused_before_an_answer_is_written():
     with pytest.raises(PrunebookError, match='humaneval needs its test too'):
         ready_tasks('humaneval', 1, sources=dict(humaneval=[dict(question='def f():', answer='    return 1')]))
