@@ -433,6 +433,29 @@ def test_two_healed_cuts_swap_their_order(way, seed):
     near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
 
 
+@pytest.mark.parametrize('n', [4, 6, 8])
+def test_two_healed_cuts_by_auc(n):
+    "BoolQ, on their own page: how often yes has higher odds where it is right; sorted twice, and ties count half"
+    where = [('task', '==', 'boolq'), ('healed', '==', True), ('n', '==', n), ('seed', '==', 0)]
+    items = pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet', filters=where).sort_values('index')
+    weight = np.random.default_rng(0).multinomial(500, np.full(500, 1 / 500), DRAWS)
+    weight = np.concatenate([np.ones((1, 500)), weight])
+    def auc(strategy):
+        own = items[items.strategy == strategy]
+        odds, yes = np.stack(own.logprobs) @ [-1, 1], own.answer.to_numpy() == 1  # exact decimals
+        def area(order):
+            w, y = weight[:, order], yes[order]
+            return (np.cumsum(w * ~y, 1) * w * y).sum(1) / (w * y).sum(1) / (w * ~y).sum(1)
+        return (area(np.lexsort((yes, odds))) + area(np.lexsort((~yes, odds)))) / 2
+    d = 100 * (auc('simple') - auc('similarity'))
+    printed = '\n'.join(text for _, text in outputs('discoveries/disagree'))
+    shown = numbers(re.search(rf'BoolQ by AUC, n = {n}, .*?: (.*)', printed)[1])
+    near(shown, d[0], *np.quantile(d[1:], [.025, .975]), 1)
+    if n == 4:
+        row = next(o for o in tables('discoveries/disagree') if o[0] == 'BoolQ by AUC (points)')
+        assert numbers(row[1]) == shown and row[2:] == ['not measured'] * 2
+
+
 def test_the_higher_loss_answers_more_with_each_new_seed():
     "Experiment D, on its own page: the smaller gain on MMLU of two seeds, and both losses"
     printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('MMLU, simple minus'))
