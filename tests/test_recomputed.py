@@ -588,10 +588,11 @@ def test_which_healing_brings_written_answers_back():
     arms = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', 'healed on own answers': 'self-2',
             'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2',
             'healed on C4, slowly, seed 1': 'c4-slow-2-seed-1', 'distilled on C4': 'c4-top-2',
-            'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1'}
+            'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1',
+            'whole healed on C4': 'c4-0'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found = []
-    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 5), ('GSM8K', 'gsm8k:shots=0', 400, 19)):
+    for title, task, n, compared in (('HumanEval', 'humaneval', 164, 5), ('GSM8K', 'gsm8k:shots=0', 400, 20)):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
         for k, o in right.items():
             shown = numbers(next(t for t in lines if t.startswith(f'{title}, {k}: ')).partition(': ')[2])
@@ -610,7 +611,7 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 23 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    assert len(found) == 24 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -653,9 +654,12 @@ def test_which_healing_brings_written_answers_back():
         shown = numbers(re.search(at, page)[1])
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     said = (r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(.*: (\d+)\), over'
-            r'.*it solves (\d+)\. None')
+            r'.*whole model: (\d+) instead of 225')
     assert [*map(int, re.search(said, first).groups())] == [right[k].sum() for k in (
         'cut, not healed', 'whole', 'healed on C4', 'healed on C4, seed 1', 'healed on own answers',
-        'healed on own answers, seed 1', 'distilled on C4')]
+        'healed on own answers, seed 1', 'whole healed on C4')]
+    d = right['whole'] - right['whole healed on C4']
+    near(numbers(re.search(r'to 179, by (.*?), while', page)[1]), 100 * d.mean(),
+         *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
     assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01
