@@ -55,6 +55,16 @@ def test_every_form_is_the_same_conversation(kind, tmp_path):
         assert found == [_render_conversation(tok, o[:2], loss_on) for o in CHATS]
 
 
+def test_a_system_key_is_the_first_message():
+    _, tok = tiny_chat()
+    lead = dict(role='system', content='Be brief.')
+    want = documents([dict(messages=[lead, *CHATS[0]])], tok, 100)
+    for row in (PAIRS[0], dict(messages=CHATS[0]), dict(messages=[lead, *CHATS[0]])):
+        assert documents([row | dict(system='Be brief.')], tok, 100) == want
+    assert documents([PAIRS[0] | dict(system=None)], tok, 100) == documents(PAIRS[:1], tok, 100)
+    with pytest.raises(PrunebookError, match='message 0 is'): documents([PAIRS[0] | dict(system=['x'])], tok, 100)
+
+
 def test_no_conversation_is_cut_and_texts_stay_whole():
     _, tok = tiny_chat()
     docs = documents([dict(messages=o) for o in CHATS] * 5 + ['The cat sat on the mat. ' * 9] * 8, tok, 200)

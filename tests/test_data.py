@@ -8,7 +8,8 @@ from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
-from prunebook.data.texts import _first_tokens, as_texts, named_texts, tokenize
+from prunebook.cli import main
+from prunebook.data.texts import _first_tokens, as_rows, as_texts, named_texts, tokenize
 from prunebook.data.questions import check_items
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
@@ -70,6 +71,20 @@ def test_files_that_cannot_be_read(write, says, tmp_path, monkeypatch):
 def test_the_column_of_conversations_may_be_named(tmp_path):
     rows = [dict(messages=[dict(role='user', content='x'), dict(role='assistant', content='y')])]
     assert load_texts(write_rows(tmp_path/'chats.jsonl', rows), column='messages') == rows
+
+
+def test_a_row_with_a_text_and_a_conversation_is_not_guessed(tmp_path, capsys):
+    chat = dict(messages=[dict(role='user', content='x'), dict(role='assistant', content='y')])
+    pair = dict(prompt='x', response='y')
+    for row in (chat, pair):
+        file = write_rows(tmp_path/'both.jsonl', [row | dict(text='x and y')] * 3)
+        for read in (load_texts, as_rows, lambda o: as_rows([row | dict(text='z')])):
+            with pytest.raises(PrunebookError, match='text 0: .*also a conversation.*--column messages'): read(file)
+        found = load_texts(file, column='messages')
+        assert found == as_rows(found) == [row] * 3
+    assert main(['heal', 'demo', str(tmp_path/'out'), '--texts', str(file), '--no-progress']) == 2
+    assert '--column messages' in capsys.readouterr().err
+    assert as_rows([pair | dict(text=None), dict(text='z', messages=None)]) == [pair, 'z']
 
 
 def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):

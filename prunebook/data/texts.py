@@ -118,19 +118,26 @@ def load_texts(
     return texts
 
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
-    "The messages of a row: its `messages`, or `prompt` and `response` (or `completion`); `None` without them"
-    if isinstance(row.get('messages'), list): return row['messages']
-    pair = row.get('prompt'), row.get('response', row.get('completion'))
-    if not all(isinstance(o, (str, list)) for o in pair): return None
-    said = zip(('user', 'assistant'), pair)
-    return [m for role, o in said for m in ([dict(role=role, content=o)] if isinstance(o, str) else o)]
+    """The messages of a row: its `messages`, or `prompt` and `response` (or `completion`), after its `system` if it has
+    one. `None` without them"""
+    if not isinstance(said := row.get('messages'), list):
+        pair = row.get('prompt'), row.get('response', row.get('completion'))
+        if not all(isinstance(o, (str, list)) for o in pair): return None
+        said = [m for role, o in zip(('user', 'assistant'), pair)
+                for m in ([dict(role=role, content=o)] if isinstance(o, str) else o)]
+    lead = [dict(role='system', content=row['system'])] if row.get('system') else []
+    return said if said[:1] == lead else lead + said
 
 def _text_of(row, column, name):
-    "The text of a row; the row itself if it is a conversation"
+    "The text of a row; if it is a conversation, the row, without a text beside it"
     if isinstance(row, str): return row
     refuse((not isinstance(row, Mapping), f'{printable(name)}: {row!r:.60} is no text and no row.'))
-    if isinstance(row.get(column), str): return row[column]
-    if column in ('text', 'messages') and messages_of(row) is not None: return row
+    talks, text = column in ('text', 'messages') and messages_of(row) is not None, row.get(column)
+    refuse((talks and column == 'text' and isinstance(text, str), f'{printable(name)}: it has a text and also a '
+            'conversation. Name the conversation (load_texts(…, column="messages"), --column messages), or give rows '
+            'with only one of the two.'))
+    if isinstance(text, str): return text
+    if talks: return {k: v for k, v in row.items() if k != 'text'}
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
                          f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an option '
                          'is for that (column=…, --column). A conversation has messages, or prompt and response.')
