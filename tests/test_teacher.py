@@ -83,9 +83,30 @@ def test_repetition():
 
 @pytest.mark.parametrize('prompts, says', [
     ([], 'no prompts'), (['a', ' '], 'prompt 1 is'), ([dict(other='x')], 'prompt 0 is'),
-    ([dict(messages=[dict(role='assistant', content='x')])], 'asks nothing'), ([dict(messages=['x'])], 'asks nothing')])
+    ([dict(messages=[dict(role='assistant', content='x')])], 'asks nothing'), ([dict(messages=['x'])], 'asks nothing'),
+    ([dict(messages=[dict(content='x')])], 'a role and a content'), (['a', 3], 'prompt 1 is'), (None, 'a NoneType'),
+    ([dict(prompt=5)], 'prompt 0 is'), (dict(prompt='a'), 'prompts is a dict')])
 def test_prompts_that_ask_nothing(chat, prompts, says, tmp_path):
     with pytest.raises(PrunebookError, match=says): write_answers(*chat, prompts, tmp_path/'a.jsonl', progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('wrong', [dict(temperature=0), dict(temperature=-1), dict(temperature='hot'), dict(seed='a'),
+                                   dict(max_new_tokens=0), dict(max_new_tokens='9'), dict(batch_tokens=0)], ids=str)
+def test_a_refused_call_leaves_no_file(chat, wrong, tmp_path):
+    with pytest.raises(PrunebookError, match=f'{next(iter(wrong))}=.*it must be'):
+        write_answers(*chat, ASKED, tmp_path/'a.jsonl', **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_call_that_wrote_nothing_stands_in_no_way(chat, tmp_path, monkeypatch):
+    def stop(*args, **kw): raise KeyboardInterrupt
+    for n in (8, 9):
+        monkeypatch.setattr(teacher, 'write_in_batches', stop)
+        with pytest.raises(KeyboardInterrupt): write_answers(*chat, ASKED, tmp_path/'a.jsonl', n, progress=False)
+    monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0], [_Written('It is a.', 5, True)])])
+    write_answers(*chat, [dict(prompt='A?', system='Be brief.')], tmp_path/'a.jsonl', progress=False)
+    assert [o['content'] for o in kept(tmp_path/'a.jsonl')[0]] == ['Be brief.', 'A?', 'It is a.']
 
 
 @pytest.mark.parametrize('packing', ['none', 'packed'])

@@ -4,14 +4,16 @@
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach004
 from __future__ import annotations
-import json, logging, os
+import json, logging, math, os
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import PrunebookError, atomic_write, digest, disk_errors, lock, on_first, progress_bar, refuse
-from ..data.texts import load_texts, over_batches, read_table
+from ..core import PrunebookError, atomic_write, check, digest, disk_errors, lock, number, on_first, or_none
+from ..core import progress_bar, refuse, whole
+from ..data.texts import load_texts, messages_of, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation
 from ..model.loading import load_model
@@ -47,16 +49,21 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
 def read_prompts(given: Any) -> list[list[dict[str, str]]]:
     "Messages that ask for an answer, from texts, rows or a file. Raises `PrunebookError` for what asks nothing"
-    rows, found = list(read_table(given) if isinstance(given, (str, Path)) else given), []
-    for i, row in enumerate(rows):
-        keys = ('messages', 'prompt', 'question', 'text')
-        asked = row if isinstance(row, (str, list)) else next((row[k] for k in keys if row.get(k)), None)
-        said = [dict(role='user', content=asked)] if isinstance(asked, str) else list(asked or [])
+    if isinstance(given, (str, Path)): given = read_table(given)
+    refuse((not isinstance(given, Iterable) or isinstance(given, Mapping) or hasattr(given, 'columns'),
+            f'prompts is a {type(given).__name__}. Give a list of texts or rows, or a file.'))
+    found: list[list[dict[str, str]]] = []
+    for row in given:
+        keys, asked = ('messages', 'prompt', 'question', 'text'), row
+        if isinstance(row, Mapping): asked = next((row[k] for k in keys if row.get(k)), None)
+        said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
+        said = list(said) if isinstance(said, (list, tuple)) else []
         while said and isinstance(said[-1], dict) and said[-1].get('role') == 'assistant': said.pop()
-        asks = [isinstance(o, dict) and str(o.get('content') or '').strip() for o in said]
-        refuse((not asks or not all(asks), f'prompt {i} is {row!r:.60}: it asks nothing. Give a text, or a row with '
-                'text, prompt, question or messages.'))
-        found.append(said)
+        asks = [isinstance(o, dict) and all(isinstance(o.get(k), str) and o[k].strip() for k in ('role', 'content'))
+                for o in said]
+        refuse((not asks or not all(asks), f'prompt {len(found)} is {row!r:.60}: it asks nothing. Give a text, or a '
+                'row with text, prompt, question or messages, of which each has a role and a content.'))
+        found.append(messages_of(dict(row, messages=said)) if isinstance(row, Mapping) else said)
     refuse((not found, 'no prompts given.'))
     return found
 
@@ -75,6 +82,10 @@ def write_answers(
     """Write the model's own answer to each prompt, as conversations of one file, which appears whole. What was written
     so far is kept in `OUT.unfinished`, and the same call goes on there. Raises `PrunebookError` if `out` is there, and
     if no answer is left"""
+    check(whole(1), max_new_tokens=max_new_tokens)
+    check(or_none(number(math.ulp(0), math.inf, 'a number above 0')), temperature=temperature)
+    check(whole(0, 2**32 - 1), seed=seed)
+    check(or_none(whole(1)), batch_tokens=batch_tokens)
     asked, out = read_prompts(prompts), Path(os.path.abspath(out))
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
@@ -86,8 +97,8 @@ def write_answers(
         for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
             try: rows.append(json.loads(line))
             except ValueError: break  # what was written last may be torn
-        refuse((rows and rows[0] != key, f'{part} holds answers of another model, to other prompts or with other '
-                'settings. Give the same as then, or delete it.'))
+        refuse((len(rows) > 1 and rows[0] != key, f'{part} holds answers of another model, to other prompts or with '
+                'other settings. Give the same as then, or delete it.'))
         atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
         done, new = {i: tuple(o) for i, *o in rows[1:]}, 0
         bar.update(len(done))
