@@ -99,6 +99,8 @@ def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):
     assert named_texts('allenai/c4', 'healing', n_hub=3, column='body') == ['train 0', 'train 1', 'train 2']
     assert named_texts('org/own', 'calibration', n=2, column='body') == ['validation 0', 'validation 1']
     assert asked == [('allenai/c4', 'en', 'train', True), ('org/own', None, 'validation', True)] and len(taken) == 5
+    assert named_texts('org/own:train_sft', 'healing', n_hub=2, column='body') == ['train_sft 0', 'train_sft 1']
+    assert asked[2:] == [('org/own', None, 'train_sft', True)]
     with pytest.raises(PrunebookError, match="no text in column 'text'.*'body'"): load_texts('org/own')
     with pytest.raises(PrunebookError, match='n=100 .* has 99'): load_texts('org/own', n=100, column='body')
 
@@ -158,7 +160,7 @@ def test_the_first_tokens_are_those_of_the_whole_document(demo):
 
 def test_texts_that_cannot_be_tokenized(demo):
     tok = demo[1]
-    for bad, says in [([], 'no texts given'), ('one', 'is one string'), ([3], '3 is no text'),
+    for bad, says in [([], 'no texts given'), ('org/own', r'is one string.*load_texts\(NAME\)'), ([3], '3 is no text'),
                       (dict(text=['x']), 'dict, whose items are names'), (pd.DataFrame(dict(text=['x'])), 'DataFrame'),
                       ([' '], 'none of the 1 texts'), ([dict(messages=[])], 'template refuses a conversation')]:
         with pytest.raises(PrunebookError, match=says): tokenize(tok, bad)

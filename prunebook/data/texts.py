@@ -87,7 +87,7 @@ def _read_split(asset, split, progress=True):
 
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
 def load_texts(
-    name: str | Path = 'demo',  # Texts of `ASSETS`, a set on the hub, or a local .txt, .jsonl, .json or .parquet
+    name: str | Path = 'demo',  # Texts of `ASSETS`, NAME or NAME:SPLIT of the hub, or a .txt, .jsonl, .json or .parquet
     split: str | None = None,   # If `None`: calibration for the demo, healing for others of `ASSETS`, train on the hub
     n: int | None = None,       # How many, from the start; all if `None`
     column: str = 'text',       # Field that holds the text
@@ -105,11 +105,15 @@ def load_texts(
     else:
         from datasets import load_dataset
         refuse((is_path(name, tuple(_READERS)), f'{printable(name)}: no such file.'))
-        config = 'en' if name == 'allenai/c4' and config is None else config
+        hub, _, own = name.partition(':')
+        split = own or split
+        config = 'en' if hub == 'allenai/c4' and config is None else config
         with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
-                       f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network.',
+                       f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network. '
+                       'Of splits with other names, give one, as in NAME:train_sft.',
                        kwargs.get('token')):
-            rows = list(islice(load_dataset(name, config, split=split or 'train', streaming=True, **kwargs), n or most))
+            stream = load_dataset(hub, config, split=split or 'train', streaming=True, **kwargs)
+            rows = list(islice(stream, n or most))
     if name.endswith('.txt'): column = 'text'
     texts = [_text_of(row, column, f'{name}, text {i}') for i, row in enumerate(islice(rows, n))]
     part, there = f' ({split})' if split else '', len(texts)
@@ -160,7 +164,8 @@ def as_rows(given: Any) -> list[str | Mapping]:
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
         refuse((not os.path.isfile(given) and not is_path(str(given), tuple(_READERS)),
-                'texts is one string. Give a list of documents, such as [text], or a file.'))
+                'texts is one string. Give a list of documents, such as [text], a file, or load_texts(NAME) for the '
+                'texts of that name.'))
         given = load_texts(given)
     refuse((isinstance(given, Mapping) or hasattr(given, 'columns'), f'texts is a {type(given).__name__}, whose items '
             'are names and no documents. Give a list of documents, such as its column "text".'))
