@@ -111,6 +111,7 @@ BAD = dict(
     role=([dict(messages=[dict(role='tool', content='x'), *CHATS[0]])], 'Conversation roles must alternate'),
     content=([dict(messages=[dict(role='user'), *CHATS[0]])], 'message 0 is'),
     mixed=([dict(messages=CHATS[0]), PAIRS[0]], 'row 0 has messages and row 1 has a prompt'),
+    few=(PAIRS[:1], '1 texts, or answers to prompts, make 1 rows of 200 tokens, fewer than one batch of 2'),
     unknown=([PAIRS[0], dict(question='x')], "text 1: .*'question'.*messages"),
     long=([*PAIRS, dict(prompt='x', response='y' * 300)], r'1 of the 3 texts are conversations of more than'))
 

@@ -5,7 +5,7 @@ from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
 from prunebook.evaluation import generation
 from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
-from prunebook.healing import teacher
+from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, training_rows
 from prunebook.healing.teacher import top_k_rows, write_answers
@@ -184,6 +184,39 @@ def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch
     tok.chat_template = CHATML.replace("message['content']", "message['content'].split('e')[-1]")
     with pytest.raises(PrunebookError, match='message'):
         teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'answers.jsonl')
+
+
+@pytest.fixture
+def folders(chat, tmp_path):
+    "A student, its unpruned model, and others that cannot teach it"
+    model, tok = chat
+    wide = tiny('llama', layers=4, vocab_size=len(tok) + 3, max_position_embeddings=512)
+    eom = family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom'))
+    made = dict(student=(prune_model(model, [2]), tok), big=(model, tok), other=(model, eom), padded=(wide, tok),
+                smaller=(prune_model(model, [1, 2]), tok), same=(prune_model(model, [3]), tok))
+    return {k: str(save(tmp_path/'models'/k, *o)) for k, o in made.items()} | dict(missing=str(tmp_path/'missing'))
+
+
+@pytest.mark.parametrize('prompts, by, says', [
+    (['Hi.'], 'big', '1 prompts, fewer than one batch of 2'), (['Hi.', ' '], 'big', 'prompt 1 is'),
+    (['Hi.', dict(messages=[dict(content='x')])], 'big', 'prompt 1 is .* a role and a content'),
+    (['Say a. ' * 40] * 2, 'big', '0 of 2 prompts leave room'), (PAIRS, 'missing', 'missing'),
+    (PAIRS, 'other', 'another tokenizer'), (PAIRS, 'smaller', 'smaller than its student'),
+    (PAIRS, 'same', 'as small as this pruned model'), (PAIRS, 'padded', 'padded otherwise'),
+    (None, 'other', 'another tokenizer'), (None, 'smaller', 'smaller than its student')])
+def test_what_a_teacher_cannot_do_is_said_before_a_weight_is_read(prompts, by, says, folders, tmp_path, monkeypatch):
+    for o in (healing, teacher): monkeypatch.setattr(o, 'load_model', pytest.fail)
+    recipe = SMALL.replace(batch_size=2, max_length=120, objective='distill_top')
+    with pytest.raises(PrunebookError, match=says):
+        healing.heal_checkpoint(folders['student'], tmp_path/'out', () if prompts else PAIRS, recipe, progress=False,
+                                teacher=folders[by], prompts=prompts)
+    assert [o.name for o in tmp_path.iterdir()] == ['models']
+
+
+def test_a_head_that_is_padded_otherwise_may_write_answers(folders):
+    student, tok = load_model(folders['student'], progress=False)
+    teacher.load_teacher(student, tok, folders['padded'], head=False)
+    with pytest.raises(PrunebookError, match='padded otherwise'): teacher.load_teacher(student, tok, folders['padded'])
 
 
 def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from .packing import Conversation, attend_by_document, collate, documents, docum
 from .packing import training_rows
 from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _target_names, cut_record
 from .recipes import frozen_copy, settings_that_count
-from .teacher import load_teacher, read_prompts, self_data, top_k_rows
+from .teacher import _compare_named, _with_room, load_teacher, read_prompts, self_data, top_k_rows
 from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
 from .trainer import whole_checkpoint
 from ..model.loading import load_model, load_tokenizer, own_device, own_type, quantization, slow_in_16_bits
@@ -300,8 +300,12 @@ def heal_checkpoint(
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
-    if not all(isinstance(o, str) for o in texts):  # the template may refuse them, and no weight is read before
+    # what the tokenizer and the teacher refuse, before a weight is read
+    if not all(isinstance(o, str) for o in texts):
         documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on)
+    room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
+    if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
+        _compare_named(model, teacher, config.needs_teacher, **kwargs)
     asked = asdict(config) | dict(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
     named = source_mark(teacher) if isinstance(teacher, (str, Path)) else ''
@@ -324,7 +328,7 @@ def heal_checkpoint(
                 return losses, sample_answers(model, tok)
             before = measured(small) if first else ()
             if prompts is not None:
-                texts = self_data(small, tok, teacher, prompts, config, work/'answers.jsonl', progress, load)
+                texts = self_data(small, tok, teacher, room, config, work/'answers.jsonl', progress, load)
             result = heal(small, tok, texts, out=work/'healing', **how)
             if first:
                 after = measured(result.model)

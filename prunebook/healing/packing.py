@@ -142,8 +142,9 @@ def training_rows(
         ends = np.concatenate([ends, len(flat) + np.cumsum([sum(lengths[i] for i in row) for row in rows])])
         flat = np.concatenate([flat, more])
     kind = f'rows of {recipe.max_length} tokens' if packed else 'documents'
-    refuse((len(ends) - 1 < recipe.batch_size, f'the texts make {len(ends) - 1} {kind}, fewer than one batch of '
-            f'{recipe.batch_size}. Give more texts, or a smaller batch_size or max_length.'))
+    refuse((len(ends) - 1 < recipe.batch_size, f'{len(texts)} texts, or answers to prompts, make {len(ends) - 1} '
+            f'{kind}, fewer than one batch of {recipe.batch_size}. Give more of them, or a smaller batch_size or '
+            'max_length.'))
     begin = np.zeros(len(flat), dtype=np.int64)
     for o in (starts[:-1], ends[ends < len(flat)]): begin[o] = o
     pos = (np.arange(len(flat)) - np.maximum.accumulate(begin)).astype(np.int32)

@@ -16,7 +16,7 @@ from ..core import progress_bar, refuse, whole
 from ..data.texts import load_texts, messages_of, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation
-from ..model.loading import load_model
+from ..model.loading import load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,24 +26,43 @@ _log = logging.getLogger(__name__)
 __all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
-def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
-                 load: dict[str, Any] | None = None) -> PreTrainedModel:
-    """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
-    Raises `PrunebookError` if its vocabulary is another one, if it is smaller, or, by its name, as small as the pruned
-    `model`"""
-    other, named = tokenizer, isinstance(teacher, (str, Path))
-    if named: teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None, **load or {})
+def _compare(model, tokenizer, teacher, other, named, head):
+    "Raises `PrunebookError` as `load_teacher` does"
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
     small, large = teacher.num_parameters(), model.num_parameters()
     right = 'Give the model that this one was pruned from.'
-    refuse((own != theirs or other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer '
-            f'(vocabularies of {theirs} and {own}): its distribution is over other tokens. {right}'),
+    refuse((other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer, and teaches other tokens. '
+            f'{right}'),
+           (head and own != theirs, f'the head of the teacher has {theirs} rows and that of this model {own}: it is '
+            'padded otherwise, or for other tokens, and its distribution cannot be learned. Learn only its answers '
+            '(--prompts FILE --objective lm), or give the model that this one was pruned from.'),
            (any(o.is_floating_point() and o.element_size() < 2 for o in teacher.parameters()), 'the teacher is '
             'stored in 8-bit floats, and its scales would be lost. Give the same model in 16 bits.'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
             f'student. {right}'),
            (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '
             f'pruned model. {right}'))
+
+def _compare_named(model, teacher, head, **load):
+    "Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a weight is read"
+    from transformers import AutoModelForCausalLM
+    how = dict(token=load.get('token'), trust_remote_code=bool(load.get('trust_remote_code')))
+    given = (model, how | dict(revision=load.get('revision'))), (teacher, how)
+    (a, tokenizer), (b, other) = ((load_config(o, **k), load_tokenizer(o, **k)) for o, k in given)
+    def outline(config): return AutoModelForCausalLM.from_config(config, trust_remote_code=how['trust_remote_code'])
+    try:
+        with torch.device('meta'): student, teacher = outline(a), outline(b)
+    except Exception: return  # of any library: loading them says more
+    _compare(student, tokenizer, teacher, other, True, head)
+
+def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
+                 load: dict[str, Any] | None = None, head: bool = True) -> PreTrainedModel:
+    """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
+    Raises `PrunebookError` if its tokens are others, if it is smaller, or, by its name, as small as the pruned `model`.
+    Of a model that is given, the tokens are not known. The size of the `head` counts only for its distribution"""
+    other, named = tokenizer, isinstance(teacher, (str, Path))
+    if named: teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None, **load or {})
+    _compare(model, tokenizer, teacher, other, named, head)
     return teacher
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
@@ -124,29 +143,33 @@ def write_answers(
     return {k.replace(' ', '_'): counts[k] for k in ('kept', 'empty', 'cut off', 'repeating')}
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
+def _with_room(tokenizer, prompts, recipe):
+    """The messages of `prompts` that leave room for an answer in a row. Raises `PrunebookError` for a template that
+    cannot tell answers apart, and if they are fewer than a batch"""
+    asked, least = read_prompts(prompts), recipe.batch_size
+    yes = dict(role='assistant', content='Yes.')
+    room = [o for o in asked if len(_render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
+    refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
+           (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
+            f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
+    if len(room) < len(asked):
+        _log.warning('%d of %d prompts are left out: they leave no room for an answer in a row of max_length=%d '
+                     'tokens.', len(asked) - len(room), len(asked), recipe.max_length)
+    return room
+
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
-    those that are longer than a row. Raises `PrunebookError` before any answer for a template that cannot tell answers
-    apart, and for prompts that are fewer than a batch, or leave no room for an answer in a row"""
-    def size(messages): return len(_render_conversation(tokenizer, messages, recipe.loss_on).ids)
+    those that are longer than a row. Raises `PrunebookError` as `_with_room` does before any answer"""
     def write():
         if file.exists(): return
-        asked, least = read_prompts(prompts), recipe.batch_size
-        room = [o for o in asked if size([*o, dict(role='assistant', content='Yes.')]) < recipe.max_length]
-        refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
-               (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
-                f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
-        if len(room) < len(asked):
-            _log.warning('%d of %d prompts are left out: they leave no room for an answer in a row of max_length=%d '
-                         'tokens.', len(asked) - len(room), len(asked), recipe.max_length)
-        asked = room
-        write_answers(load_teacher(model, tokenizer, teacher, recipe.teacher_bits, load), tokenizer, asked, file,
-                      progress=progress, max_new_tokens=min(512, recipe.max_length))
+        asked = _with_room(tokenizer, prompts, recipe)
+        teaches = load_teacher(model, tokenizer, teacher, recipe.teacher_bits, load, head=False)
+        write_answers(teaches, tokenizer, asked, file, progress=progress, max_new_tokens=min(512, recipe.max_length))
     on_first(write)
     said, most = load_texts(file), recipe.max_length
     def fits(messages):
-        try: return size(messages) <= most
+        try: return len(_render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
         except PrunebookError: return False
     fit = [o for o in said if fits(o['messages'])]
     if len(fit) < len(said):
