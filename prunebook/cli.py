@@ -328,7 +328,7 @@ def _heal(
     source: _Source,
     out: str,                    # folder for the healed checkpoint and its adapter
     texts: _Texts, recipe: _Changes[HealingConfig], *,
-    config: str = 'packed',      # recipe: packed, distill (for a chat model), quick, paper, or a JSON file
+    config: str = 'packed',      # recipe: packed, distill (with --teacher), quick, paper, or a JSON file
     minutes: float | None = None,  # instead of --steps: as many as take so long, as estimated
     tokens: int | None = None,   # instead of --steps: as many as read so many tokens
     teacher: str | None = None,  # the unpruned model, for --prompts, and for --objective distill and distill_top
@@ -386,8 +386,9 @@ def _answers(before, after, allow_empty):
     if not lost or allow_empty: return found
     prompts = ' and '.join(map(repr, lost))
     return found | dict(warning=(
-        f'the model lost its answer to {prompts}: it is empty or repeats itself. Heal again with the unpruned '
-        'model as the teacher (--config distill --teacher MODEL), or accept it with --allow-empty.' if before else
+        f'the model lost its answer to {prompts}: it is empty or repeats itself. Heal on answers of the '
+        'unpruned model (--teacher MODEL --prompts FILE --objective distill_top --max-length 512), or accept it with '
+        '--allow-empty.' if before else
         f'the answer to {prompts} is empty or repeats itself. Give the unpruned model (--parent) to see whether it did '
         'better, or accept it with --allow-empty.'))
 

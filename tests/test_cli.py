@@ -143,7 +143,7 @@ def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, ok):
 
 
 ANSWERS = [({}, 'Paris.', None), ({}, ' ', '--parent'), ({}, 'no way, no way, ' * 8, '--parent'),
-           ('Paris.', '', 'Heal again'), (' ', '', None), ('la ' * 20, 'la ' * 20, None)]
+           ('Paris.', '', '--objective distill_top'), (' ', '', None), ('la ' * 20, 'la ' * 20, None)]
 
 
 @pytest.mark.parametrize('before, after, advice', ANSWERS)

@@ -142,8 +142,12 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     for rows, warned in ((PAIRS * 9, 0), (['A plain text of some length.'] * 40, 1), (['Another plain text.'] * 40, 1)):
         heal(model, tok, rows, RECIPE, dry_run=True)
         assert caplog.text.count('written answers') == warned
-    assert 'Distil on them' in caplog.text
+    assert '(--teacher MODEL --prompts FILE --objective distill_top --max-length 512)' in caplog.text
+    _warn_plain.cache_clear()
+    for talks, plain, warned in ((9, 9, 1), (1, 40, 2)):  # by the letters of both
+        heal(model, tok, PAIRS * talks + ['A plain text of some length.'] * plain, RECIPE, dry_run=True)
+        assert caplog.text.count('written answers') == warned
     tok.chat_template = None
     _warn_plain.cache_clear()
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)
-    assert caplog.text.count('written answers') == 1
+    assert caplog.text.count('written answers') == 2

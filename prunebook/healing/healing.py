@@ -157,9 +157,9 @@ def _training_copy(folder, config, progress):
 
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
-    _log.warning('the texts are plain, and this model chats. Without a teacher they can cost it written answers that '
-                 'the cut had left. Distil on them (--config distill --teacher MODEL), or heal on its own answers '
-                 '(--teacher MODEL --prompts FILE).')
+    _log.warning('most of the texts are plain, and this model chats. Without a teacher they can cost it written '
+                 'answers that the cut had left. Heal on the answers of the unpruned model (--teacher MODEL --prompts '
+                 'FILE --objective distill_top --max-length 512).')
 
 def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool = False) -> None:
     """Raises `PrunebookError` if `model` cannot be trained by a recipe. `on_disk`: it is the training copy of a
@@ -182,16 +182,16 @@ def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool =
 
 def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
-    cannot be used, and logs a warning if the model was not pruned, or if it chats and the texts do not"""
+    cannot be used, and logs a warning if the model was not pruned, or if it chats and most of the texts do not"""
     check_student(model, config, on_disk)
     objective = OBJECTIVES[config.objective]
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     teacher = None if not config.needs_teacher else load_teacher(
         model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None, load)
     docs = documents(texts, tokenizer, config.max_length, config.loss_on)
-    plain = not any(isinstance(o, Conversation) for o in docs)
+    plain = sum(len(o) if isinstance(o, str) else -len(o.text) for o in docs)  # letters, less those of conversations
     chats = getattr(tokenizer, 'chat_template', None)
-    if plain and chats and not config.needs_teacher: _warn_plain()
+    if plain > 0 and chats and not config.needs_teacher: _warn_plain()
     if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
