@@ -7,7 +7,7 @@ from prunebook.evaluation import generation
 from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
-from prunebook.healing.packing import collate, training_rows
+from prunebook.healing.packing import collate, documents, training_rows
 from prunebook.healing.teacher import top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model
@@ -153,6 +153,28 @@ def test_the_pass_is_paid_once(tmp_path, monkeypatch):
     whole, fresh = top_k_rows(model, rows, 4, tmp_path/'new', progress=False)
     guide = torch.from_numpy(passed()[0].guide)
     for a, b in zip(table(guide), fresh(torch.from_numpy(whole.guide))): torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('kind', ['none', 'packed', 'conversations'])
+def test_what_another_seed_finds_in_the_folder(kind, chat, tmp_path):
+    "Everything, but of packed plain texts only the pieces that lie whole inside a row in both orders"
+    (model, tok), given = chat if kind == 'conversations' else (tiny(), tokenizer()), texts()
+    recipe = SMALL.replace(steps=40, packing='none' if kind == 'none' else 'packed')
+    if kind == 'conversations': given, recipe = documents(PAIRS * 9, tok, 200), recipe.replace(max_length=200)
+    sizes = []
+    for seed in (0, 1):
+        rows = training_rows(tok, given, recipe.replace(seed=seed))
+        sizes.append(len(top_k_rows(model, rows, 4, tmp_path, progress=False)[1].units))
+    if kind == 'packed': assert sizes[0] < sizes[1] < 2 * sizes[0]
+    else: assert sizes[0] == sizes[1]
+
+
+def test_the_files_of_a_pass_stay_only_in_a_folder_of_their_own(tmp_path):
+    model, recipe = tiny(), SMALL.replace(steps=1, objective='distill_top')
+    for own in (None, tmp_path/'kept'):
+        run(prune_model(model, [2]), recipe, teacher=model, out=tmp_path/'out', teacher_folder=own, force=True)
+        assert not (tmp_path/'out'/'teacher').exists()
+        assert bool(list(tmp_path.rglob('[0-9]*.safetensors'))) == bool(own)
 
 
 def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
