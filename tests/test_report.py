@@ -12,7 +12,7 @@ from prunebook.core import PrunebookError
 from prunebook.paper.report import PAGES, report, _run_pages
 from support import made_runs
 from support.browser import Browser, find
-from support.made_runs import Made, choice, distances, fill, loss, x
+from support.made_runs import Made, choice, distances, fill, fill_paper, loss, x
 
 hostile = '<img src=x onerror=alert(1)>$x_{`](javascript:alert(2)) & "co" [web](https://example.org/x)'
 
@@ -36,6 +36,18 @@ def check(page, least):
 
 # What is shown
 
+def test_every_figure_of_the_paper(tmp_path):
+    "Of a run of the preset paper: the two strategies and the seeds with loss and answers"
+    made = fill_paper(Made(tmp_path/'run'))
+    distances(lambda n: 10).save(made.root)
+    page = report(made.root, progress=False)
+    text = check(page, least=13)
+    shown = [o.get_text() for o in BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser')('figcaption')]
+    labels = re.findall(r'Figure (\w+)(?: and 1b)? of the paper', ' '.join(shown))
+    assert sorted(labels) == '1a 1c 1d 2 3 4 5 5 6 7 8 8 9'.split()
+    assert 'MMLU' in text and not re.search('102,400|1.5 billion|60 % of the layers', ' '.join(shown))
+
+
 @pytest.mark.thorough
 def test_report_of_a_run(tmp_path):
     made = fill(Made(tmp_path/'run'), ns=x[:6], tasks=('arc_easy',))
@@ -43,7 +55,7 @@ def test_report_of_a_run(tmp_path):
     page = report(made.root, progress=False)
     text = check(page, least=7)
     for words in ('C1: the block of least angle is deep', 'holds',
-                  'not measured in this run', 'This run has no task with generated answers'):
+                  'not measured', 'This run has no task with generated answers'):
         assert words in text, words
     assert {'paper.html'} == {o.name for o in made.root.iterdir()} - {
         'run.json', 'results.csv', 'items.parquet', 'distances.safetensors'}

@@ -69,6 +69,19 @@ def test_the_papers_own_run_in_small(own, tmp_path, capsys):
     for o in ('1', '2', '3', 's7to9'): assert f'<section id="figure{o}">' in page
 
 
+def test_one_figure_of_the_paper(own, tmp_path, monkeypatch):
+    "From the command line: its task, its strategy and the sizes that are given, and a report"
+    from prunebook.cli import main
+    told = []
+    monkeypatch.setattr('prunebook.report', lambda folder, **kw: told.append(read_run(folder)))
+    main(['reproduce', '--model', str(own/'model'), '--preset', 'paper', '--only', 'figure2', '--ns', '1,2', '--bits',
+          '32', '--share', '.0002', '--texts', str(own/'texts.txt'), '--judge-texts', str(own/'judge.txt'),
+          '--out', str(tmp_path/'run')])
+    (t,) = told
+    assert set(t.task) == {'mmlu'} and set(t.sweep) == {'main'} and set(t.strategy) == {'none', 'similarity'}
+    assert set(t[~t.healed].n) == {0, 1, 2} and set(t[t.healed].n) == {1, 2} and read_run(tmp_path/'run').equals(t)
+
+
 def test_no_more_questions_are_asked_than_there_are(tmp_path):
     "The sweep refused them, after hours of distances"
     rows = [dict(question=f'{i} and {i}', choices=['same', 'other'], answer=i % 2) for i in range(9)]

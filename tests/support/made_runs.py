@@ -1,7 +1,8 @@
 "Run folders of made scores, written by the library's own writer, with a truth that is known."
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 import numpy as np
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
@@ -59,12 +60,12 @@ class Made:
         return self._root
 
 
-def choice(p, task='quiz', n=600, scoring='likelihood'):
+def choice(p, task='quiz', n=600, scoring='likelihood', choices=4):
     "Questions of differing difficulty, the same for all models"
     right = np.random.default_rng(0).permutation(n) / n < p
-    answers = [i % 4 for i in range(n)]
-    picked = [a if r else (a + 1) % 4 for a, r in zip(answers, right)]
-    k, chance = int(right.sum()), 0. if scoring == 'generated' else .25
+    answers = [i % choices for i in range(n)]
+    picked = [a if r else (a + 1) % choices for a, r in zip(answers, right)]
+    k, chance = int(right.sum()), 0. if scoring == 'generated' else 1 / choices
     return Score(task, k / n, k, n, *wilson(k, n), picked, answers, scoring, chance, chance)
 
 
@@ -87,4 +88,25 @@ def fill(made, sweep='main', healed=lambda n: 3 + .05 * n, healed_simple=None, t
             made.add(sweep, loss(3 + (1.5 if s == 'simple' else .1) * n, seed=n), s, n)
             mended = healed_simple if healed_simple and s == 'simple' else healed
             if n: made.add(sweep, loss(mended(n), seed=n), s, n, True)
+    return made
+
+
+def fill_paper(made, ns=(1, 2, 4, 8, 12, 16)):
+    "The sweeps of the preset paper, up to four fifths of the layers, of a model that knows MMLU and BoolQ"
+    def scores(n, cost):
+        p = max(.3, .8 - cost * n)
+        yes = choice(max(.5, p), 'boolq', 300, 'letter', 2)
+        yes = replace(yes, logprobs=[[float(i == o) - 1 for i in (0, 1)] for o in yes.picked])
+        return loss(3 + 2 * cost * n, seed=n), replace(choice(p, 'mmlu', 300, 'letter'), shots=5), yes
+    both, one = dict(similarity=.03, simple=.05), dict(similarity=.03)
+    made.config('main').config('seeds', seeds=[1, 2]).config('rank-2', healing=dict(rank=2)).config('shots')
+    for sweep, strategies, seeds in (('main', both, [0]), ('seeds', one, [1, 2]), ('rank-2', one, [0])):
+        for n, (s, cost), seed, healed in product((0, *ns), strategies.items(), seeds, (False, True)):
+            if not healed and sweep != 'main': continue
+            for o in scores(n, cost * (1 - .2 * healed) + .001 * seed):
+                made.add(sweep, o, s if n else 'none', n, healed, seed)
+    for n in (0, *ns):
+        for name, shots in (('mmlu:shots=0', 0), ('mmlu:seed=1', 5)):
+            score = replace(scores(n, .03)[1], task=name, shots=shots)
+            made.add('shots', score, 'similarity' if n else 'none', n)
     return made
