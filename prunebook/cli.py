@@ -150,7 +150,7 @@ class _Checkpoint(_Source):
 @dataclass
 class _Texts:
     "The texts of a command"
-    texts: str = 'demo'         # demo, TEXTS, NAME or NAME:SPLIT of the hub, a .txt (a document a line), .jsonl or .parquet
+    texts: str = 'demo'         # demo, TEXTS, NAME or NAME:SPLIT of the hub, .txt (a text a line), .jsonl or .parquet
     n_texts: int | None = None  # how many, from the start (default: all; of a set on the hub 256, or healing's rows)
     column: str = 'text'        # the column or field that holds the text
 
