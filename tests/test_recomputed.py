@@ -1,6 +1,6 @@
-"""Every verdict of the page of claims and of the first page, for all kept models, and the numbers of the first page,
-computed again from the kept rows. Nothing of prunebook is imported: the formulas are written here a second time, with
-numpy alone, as the pages state them."""
+"""Every verdict of the page of claims and of the first page, for all kept models, the numbers of the first page, and
+headline numbers of other pages, computed again from the kept rows. Nothing of prunebook is imported: the formulas are
+written here a second time, with numpy alone, as the pages state them."""
 import html, json, math, re
 from functools import cache
 from pathlib import Path
@@ -56,6 +56,34 @@ def near(got, value, low, high, digits, other=0.):
     assert got[1:3] == pytest.approx([low, high], abs=other * (high - low) + .51 * 10**-digits)
 
 
+@cache
+def words(page):
+    "The prose of a page and what its cells print, in their order"
+    said = []
+    for c in json.loads((root/f'{page}.ipynb').read_text())['cells']:
+        said += c['source'] if c['cell_type'] == 'markdown' else []
+        for o in c.get('outputs', []): said += [*o.get('text', ''), *o.get('data', {}).get('text/markdown', ''), '\n']
+        said.append('\n')
+    return ''.join(said)
+
+
+def agrees(text, one, other=.02):
+    "The first number of a text is what was found to the digits that it has, with its interval if the text has one"
+    value, *ends = np.atleast_1d(one)
+    digits = len(re.search(r'\d+(?:\.(\d+))?', text)[1] or '')
+    if '[' in text: near(numbers(text), value, *ends, digits, other)
+    else: assert numbers(text)[0] == pytest.approx(value, abs=.51 * 10**-digits)
+
+
+def stands(page, pattern, *found, other=.02):
+    "What a page says in place of each # of the pattern, with an interval or without, is what was found"
+    number = r'([+−-]?\d+(?:\.\d+)?(?: %| points| nats(?: per \w+)?)?(?: \[[^]]*\])?)'
+    said = re.findall(pattern.replace('#', number), words(page))
+    assert said, f'{page} says nothing like {pattern!r}'
+    for texts in said:
+        for text, one in zip([texts] if isinstance(texts, str) else texts, found, strict=True): agrees(text, one, other)
+
+
 # The rows
 
 @cache
@@ -97,6 +125,27 @@ def draws(x, tokens=None):
     n = x.shape[1]
     weight = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), DRAWS)
     return weight @ x.T / (n if tokens is None else (weight @ tokens)[:, None])
+
+
+def paired(d, tokens=None):
+    "The mean of differences with its interval; of losses, nats per token"
+    value = d.mean() if tokens is None else d.sum() / tokens.sum()
+    return value, *np.quantile(draws(d[None], tokens), [.025, .975])
+
+
+def linear(sums, tokens):
+    "Nats per token, and the linearised interval by t"
+    n, mean = len(tokens), sums.sum() / tokens.sum()
+    t = {16: 2.13145, 32: 2.03951}[n]
+    half = t * math.sqrt(n / (n - 1) * ((sums - mean * tokens)**2).sum()) / tokens.sum()
+    return mean, mean - half, mean + half
+
+
+@cache
+def block_losses(folder):
+    "Tokens by document, and by block its nats: (0, 0) is the unpruned model, (start, stop) the model without it"
+    kept = load_file(root/'results'/folder/'loss_map.safetensors')
+    return kept['counts'].astype(float), dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums']))
 
 
 # The rules
@@ -329,6 +378,7 @@ def judged(claim, model, title):
     return found or nothing('not measured in this run')
 
 
+@cache
 def certain(key):
     "p of a finding, below 0.05 from ten seeds together: each counts the statistic itself, which counts once"
     global SEED
@@ -340,9 +390,9 @@ def certain(key):
 
 
 @cache
-def daggers(model):
+def daggers(*models):
     "Decided findings that Holm's correction over all that were tested takes back"
-    tested = sorted((p, k) for k in rows if k[1] == model and (p := certain(k)) is not None)
+    tested = sorted((p, k) for k in rows if k[1] in models and (p := certain(k)) is not None)
     adjusted = np.maximum.accumulate([p * (len(tested) - i) for i, (p, _) in enumerate(tested)])
     return {k for (_, k), p in zip(tested, adjusted) if p >= .05 and judged(*k).word in ('holds', 'fails')}
 
@@ -383,6 +433,23 @@ def test_every_table_of_verdicts():
     shown = [o for data, _ in outputs('index') for o in ''.join(data.get('text/markdown', '')).splitlines()[2:]]
     five = [[o.strip().rstrip(' ‡') for o in line.split('|')[2:-1]] for line in shown]
     assert five == [[words[c, m] for m in MODELS] for c in ('C1', 'C3a', 'C3b', 'C5a', 'C5b')]
+
+
+def test_how_many_verdicts_stand():
+    "Each model in its own family and all in one, and the title of the figure"
+    tested = [k for k in rows if certain(k) is not None]
+    decided = [k for k in tested if judged(*k).word in ('holds', 'fails')]
+    alone = [k for k in decided if k not in daggers(k[1])]
+    together = [k for k in alone if k not in daggers(*MODELS)]
+    stands('paper/claims', r'# findings were tested, and # of them.*?# stand in .*?, and # where all # runs',
+           len(tested), len(decided), len(alone), len(together), len(MODELS))
+    fewer = re.search('The difference: (.*)[.]', words('paper/claims'))[1].split(', ')
+    assert fewer == [f'`{m}` {claim} {title}' for claim, m, title in sorted(
+        set(alone) - set(together), key=lambda k: ([*MODELS].index(k[1]), k[0]))]
+    found = [(k, o.word) for c in RULES for m in MODELS if not (o := judged(*(k := first_of(c, m)))).why.startswith(
+        'not measured')]
+    counts = [sum(word == o and k not in daggers(k[1]) for k, word in found) for o in ('holds', 'fails')]
+    assert (len(found), *counts) == (31, 9, 9), 'draw the figure of the verdicts again: its title has the old counts'
 
 
 # The first page
@@ -508,8 +575,7 @@ def test_where_the_cost_of_a_layer_arises():
         parts = load_file(root/'results'/folder/'parts.safetensors')
         whole, tokens = parts.get('layer', 0) - parts['none'], parts['counts'].astype(float)
         if folder == 'gemma3-270m':
-            kept = load_file(root/'results'/folder/'loss_map.safetensors')
-            sums = dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums']))
+            _, sums = block_losses(folder)
             whole = np.array([sums[l, l + 1] for l in range(depth)]) - sums[0, 0]
         if name == QWEN:
             kept, count = nats(run(QWEN), [('single-layers-100', o, int(o != 'none'), False, 0, 'c4') for o in
@@ -520,19 +586,16 @@ def test_where_the_cost_of_a_layer_arises():
         title = name.removesuffix('-Instruct').replace('gemma', 'Gemma').replace('270m', '270M')
         over = ', '.join(map(str, np.flatnonzero(first > cost / 2)))
         assert f'{title} layer {over}' in printed if over else f'{title} no layer' in printed
-        def interval(o):
-            n, mean = len(tokens), o.sum() / tokens.sum()
-            half = 2.13145 * math.sqrt(n / (n - 1) * ((o - mean * tokens)**2).sum()) / tokens.sum()  # t with 15
-            return mean, mean - half, mean + half
         rows = [o for o in shown if o[0] == title]
         assert [int(o[1]) for o in rows] == first.argsort()[::-1][:3].tolist()
         for _, l, everywhere, only, share in rows:
             costs = whole[int(l)], parts['position 0'][int(l)] - parts['none']
-            near(numbers(everywhere), *interval(costs[0]), 2)
-            near(numbers(only), *interval(costs[1]), 2)
+            near(numbers(everywhere), *linear(costs[0], tokens), 2)
+            near(numbers(only), *linear(costs[1], tokens), 2)
             if (title, l) == ('Qwen2.5-Coder-1.5B', '1'):
-                assert interval(costs[1] - costs[0] / 2)[1] < 0 < interval(costs[1] - costs[0] / 2)[2]
-                near(numbers(printed.partition('half of its cost:')[2]), *interval(costs[1] - costs[0] / 2), 2)
+                of_half = linear(costs[1] - costs[0] / 2, tokens)
+                assert of_half[1] < 0 < of_half[2]
+                near(numbers(printed.partition('half of its cost:')[2]), *of_half, 2)
             assert numbers(share)[0] == pytest.approx(100 * first[int(l)] / cost[int(l)], abs=.51)
 
 
@@ -560,11 +623,19 @@ def test_the_angle_against_other_blocks(folder, name, patterns):
     if len(patterns) < 2:  # no word about the middle
         low, high = np.quantile((third[1] - third[0])[1:], [.025, .975])
         assert low < 0 < high and 'above, and undecided' in first
+        stands('discoveries/design', r'\| G \|[^|]*?: #, \*undecided', ((third[1] - third[0])[0], low, high))
+    half = np.mean(found, 0)
+    for rule, title in ((3, 'median block'), (1, 'middle')):
+        row = next(o for o in tables('discoveries/measuring') if o[:2] == [title, name])
+        for text, mean in zip(row[2:], (third, half)):
+            d = mean[rule] - mean[0]
+            if text != 'not measured': agrees(text, (d[0], *np.quantile(d[1:], [.025, .975])))
     for rule, pattern in zip((3, 1), patterns):
         d = third[rule] - third[0]
-        half = np.mean(found, 0)[rule, 0] - np.mean(found, 0)[0, 0]
-        assert rule == 3 or d[0] * half < 0, 'the other sign up to half of the layers'
+        assert rule == 3 or d[0] * (half[rule] - half[0])[0] < 0, 'the other sign up to half of the layers'
+        own = {'demo': '# more .{0,60}SmolLM2', 'gemma3-270m': '# less .{0,20}Gemma'}
         d *= np.sign(d[0])
+        if rule == 1: stands('discoveries/measuring', own[folder], (d[0], *np.quantile(d[1:], [.025, .975])))
         near(on_first(pattern), d[0], *np.quantile(d[1:], [.025, .975]), 2)
 
 
@@ -579,6 +650,252 @@ def test_two_ways_of_asking():
     shown = next(text for _, text in outputs('discoveries/letters') if text.startswith('holds: '))
     near(numbers(shown), value, *np.quantile(mean(some), [.025, .975]), 2)
     near(on_first('gap averages #'), *(100 * o for o in (value, *np.quantile(mean(some), [.025, .975]))), 0)
+
+
+# Pages whose numbers the first page does not have
+
+def test_half_layers():
+    "Experiment L, and the sets of parts"
+    page, kept = 'discoveries/published', load_file(root/'results'/'demo'/'parts.safetensors')
+    tokens, parts = kept['counts'].astype(float), ('layer', 'attention', 'mlp')
+    time = dict(zip(parts, kept['milliseconds'].mean(1)), pair=kept['milliseconds'].mean(1)[1:].sum())
+    def added(name): return np.atleast_2d(kept[name] - kept['none'])
+    best = {k: added(k)[added(k).sum(1).argmin()] for k in (*parts, 'pair')}
+    shown = [o for o in tables(page) if len(o) == 5 and o[0] in best]
+    assert len(shown) == 4
+    for name, _, ms, loss, per in shown:
+        assert float(ms) == pytest.approx(time[name], abs=.0051)
+        agrees(loss, paired(best[name], tokens))
+        agrees(per, paired(best[name] / time[name], tokens))
+    found = paired(best['attention'] / time['attention'] - best['layer'] / time['layer'], tokens)
+    stands(page, 'best attention minus best layer: #', found)
+    stands('discoveries/design', r'\| L \|[^|]*?: #, \*yes', found)
+    assert found[2] < 0
+    for share, *cells in (o for o in tables(page) if len(o) == 5 and re.fullmatch('[123]0 %', o[0])):
+        one, layers, block = (added(f'{o} {share[:2]}')[0] for o in ('attention', 'layers', 'block'))
+        for text, o in zip(cells, (one, layers, block, one - layers), strict=True): agrees(text, paired(o, tokens))
+    def less(share): return (added(f'layers {share}') - added(f'attention {share}'))[0]
+    stands(page, '# nats less .*?# more at 20', paired(less(10), tokens), paired(-less(20), tokens))
+
+
+def test_where_letters_are_read():
+    "Experiment B, with the first 100 questions: each layer removed alone"
+    page, r = 'discoveries/letters', run(QWEN)
+    def without(task): return [('single-layers-100', f'layer {i}' if i + 1 else 'none', int(i >= 0), False, 0, task)
+                               for i in range(-1, 28)]
+    sums, tokens = nats(r, without('c4'))
+    text, letter = (right(r, without(o)) for o in ASKED.values())
+    ways = (sums[1:] - sums[0], tokens), (100 * (text[0] - text[1:]), None), (100 * (letter[0] - letter[1:]), None)
+    groups = {'3 to 12': slice(3, 13), '13 to 25': slice(13, 26), '27': slice(27, 28)}
+    found = {k: [paired(cost[some].mean(0), of) for cost, of in ways] for k, some in groups.items()}
+    shown = [o for o in tables(page) if o[0] in groups]
+    assert len(shown) == 3
+    for layers, *cells in shown:
+        for cell, one in zip(cells, found[layers], strict=True): agrees(cell, one)
+    stands(page, 'letters # and the likelihood #', found['3 to 12'][2], found['3 to 12'][1])
+    stands(page, 'last layer.{0,50}by #', found['27'][0])
+    assert all(low < 0 < high for _, low, high in found['27'][1:])
+
+    def apart(a): return ((a[..., 1:29] - .25) / (a[..., :1] - .25) - (a[..., 30:] - .25) / (a[..., 29:30] - .25))
+    value, some, both = [], [], np.concatenate([text, letter])
+    for odd in (1, 0):  # the two layers are chosen on one half, and compared on the other
+        gap, other = apart(both[:, odd::2].mean(1)), both[:, 1 - odd::2]
+        def spread(a): return apart(a)[..., gap.argmax()] - apart(a)[..., gap.argmin()]
+        value, some = [*value, spread(other.mean(1))], [*some, spread(draws(other))]
+    mine = ruling(np.mean(value), np.mean(some, 0), .2)
+    stands(page, f'{mine.word}: # against 0.2, p = #', (mine.value, mine.low, mine.high), mine.p)
+    stands('discoveries/design', r'# \(B\)', mine.p)
+    assert re.search(rf'\| B \|.*100 questions: \*{mine.word}\*', words('discoveries/design'))
+
+
+def test_what_two_healed_cuts_keep():
+    "Against the unpruned model healed alike; the losses and the letters of three seeds"
+    page, r = 'discoveries/disagree', run(QWEN)
+    models = [('healed', 'none', 0), ('healed', 'similarity', 4), ('healed-simple', 'simple', 4)]
+    (whole, similarity, simple), tokens = nats(r, [(*o, True, 0, 'c4') for o in models])
+    lost = np.subtract(*right(r, [(*o, True, 0, 'mmlu') for o in models[:2]]))
+    stands(page, '# higher.*?# higher.*?# on MMLU', paired(simple - whole, tokens),
+           paired(similarity - whole, tokens), paired(100 * lost), other=.05)
+    row = next(o for o in tables(page) if o[0] == 'loss (nats)')
+    for seed, cell in enumerate(row[1:]):
+        sweeps = [f'healed-seed-{seed}'] * 2 if seed else ['healed', 'healed-simple']
+        (a, b), tokens = nats(r, [(o, s, 4, True, seed, 'c4') for o, s in zip(sweeps, ('similarity', 'simple'))])
+        agrees(cell, paired(b - a, tokens), .05)
+    def letters(sweep, seed): return 100 * right(r, [(sweep, s, 4, True, seed, 'arc_easy:scoring=letter')
+                                                     for s in ('similarity', 'simple')])
+    (a, b), *new = letters('letters', 0), letters('healed-seed-1', 1), letters('healed-seed-2', 2)
+    stands(page, '# smaller.*?# with seed 2', *(paired(b - a - (d - c)) for c, d in new), other=.03)
+    (whole,) = 100 * right(r, [('letters', 'none', 0, True, 0, 'arc_easy:scoring=letter')])
+    stands(page, '# and # fewer', *(paired(whole - d) for _, d in new), other=.03)
+
+
+def test_what_two_strategies_keep():
+    "Their accuracies and healed losses by cut, and the rise from three layers to four without healing"
+    page, r = 'discoveries/disagree', run(QWEN)
+    three, four = right(r, [('cuts', 'simple', n, False, 0, 'mmlu') for n in (3, 4)])
+    assert re.search('nhealed,? four .{0,20}better than three', words(page)) and paired(four - three)[1] > 0
+    shown, strategy = [o for o in tables(page) if ' % (' in ''.join(o)], ''
+    assert len(shown) == 15
+    for *name, n, a, b, c, d, loss in shown:
+        strategy = (name or [strategy])[0]
+        for cell, task, healed in ((a, 'mmlu', False), (b, 'mmlu', True), (c, 'arc_easy', False), (d, 'arc_easy', True),
+                                   (loss, 'c4', True)):
+            keys = cuts(r, task, strategy, healed, f'{HEALED} healed-fine' if healed else 'cuts')
+            own = [keys[0], *(k for k in keys if k[2] == int(n))]
+            assert (cell in ('', 'not measured')) == (len(own) < 2)
+            if len(own) < 2: continue
+            if task == 'c4':
+                (base, cut), tokens = nats(r, own)
+                agrees(cell, paired(cut - base, tokens), .05)
+                continue
+            base, cut = 100 * right(r, own).mean(1)
+            assert numbers(cell)[:2] == pytest.approx([cut, 100 * (cut - 25) / (base - 25)], abs=.51)
+            agrees(cell.partition('(')[0], cut)
+
+
+def test_how_often_loss_and_answers_agree():
+    "Over all cuts that were healed under both strategies, of the tasks that a model knows"
+    sure, against, asked, sweeps = 0, [], 0, f'{HEALED} healed-fine letters'
+    for name, r in ((o, run(o)) for o in MODELS):
+        def both(task):
+            a, b = ({k[2]: k for k in cuts(r, task, s, True, sweeps) if k[2]} for s in ('similarity', 'simple'))
+            return {n: [a[n], b[n]] for n in a if n in b}
+        losses = both('c4')
+        for task in sorted({k[5] for k in r.items} - {'c4'}):
+            pairs = both(task)
+            for n, keys in pairs.items() if pairs and known(r, cuts(r, task, sweeps=sweeps)[0]) else ():
+                (a, b), (sums, tokens) = right(r, keys), nats(r, losses[n])
+                answers, loss = paired(b - a), paired(sums[1] - sums[0], tokens)
+                asked += 1
+                if min(answers[1] * answers[2], loss[1] * loss[2]) <= 0: continue
+                sure += 1
+                title = next((k for k, v in TASKS.items() if v == task), 'ARC-Easy (scoring letter)')
+                if answers[0] * loss[0] > 0: against.append(f'{name.removesuffix("-Instruct")}, {title}, n = {n}')
+    stands('discoveries/disagree', '# of # pairs', sure, asked)
+    stands('discoveries/disagree', 'In # of them .*?in # fewer', sure - len(against), len(against))
+    shown = re.search(r'fewer:\n((?:.+, n = \d+\n)+)', words('discoveries/disagree'))[1]
+    assert sorted(shown.splitlines()) == sorted(against)
+
+
+def test_what_predicts_the_healed_loss():
+    "The correlations with it, and the price of each choice"
+    page, t = 'discoveries/measuring', pd.read_csv(root/'results'/'predict.csv').set_index('start').sort_index()
+    tokens, before, after = (np.array(t[k].map(json.loads).tolist(), float) for k in ('counts', 'before', 'after'))
+    tokens, before, after = tokens[0], before[1:], after[1:]  # the first row is the unpruned model
+    mean = load_file(root/'results'/'demo'/'distances.safetensors')['mean']
+    distance = np.array([mean[i, i + 8] for i in range(len(after))])
+    def loss(o): return o.sum(1) / tokens.sum()
+    def spearman(a, b):
+        n, d = b.shape[-1], a.argsort(-1).argsort(-1) - b.argsort(-1).argsort(-1)
+        return 1 - 6 * (d**2).sum(-1) / (n * (n * n - 1))
+    rows = [o[-4:] for o in tables(page) if len(o) > 3 and o[-4] in ('all 23 blocks', 'the 11 it ranks best')]
+    found, healed = [], draws(after, tokens)
+    for by, some in ((distance, distance[None]), (loss(before), draws(before, tokens))):
+        for few in (np.arange(23), by.argsort()[:11]):
+            found.append((spearman(by[few], loss(after)[few]),
+                          *np.quantile(spearman(some[:, few], healed[:, few]), [.025, .975])))
+    for row, one in zip(rows, found, strict=True): near([float(o) for o in row[1:]], *one, 2, .05)
+    stands(page, '# for the distance.*?# for the unhealed', found[0], found[2])
+    stands(page, 'best 11.*?# and #', found[1], found[3])
+    best, depth = loss(after).argmin(), len(mean) - 1
+    starts = {'distance': distance.argmin(), 'unhealed loss': loss(before).argmin(), 'middle': (depth - 8) // 2,
+              'simple': depth - 9, 'best healed': best}
+    rows = [o for o in tables(page) if len(o) == 7 and o[0] in starts]
+    for rule, layers, *cells in rows:
+        i = starts[rule]
+        assert layers == f'{i}-{i + 7}'
+        assert [float(o) for o in cells[:2]] == pytest.approx([loss(before)[i], loss(after)[i]], abs=.0051)
+        near([float(o) for o in cells[2:]], *linear(after[i] - after[best], tokens), 2)
+    assert len(rows) == len(starts)
+    stands(page, 'block.{0,30}?# above', linear(after[starts['distance']] - after[best], tokens))
+
+
+def test_the_middle_on_more_documents():
+    r = run(QWEN)
+    for n in (2, 4):
+        sums, tokens = nats(r, [('cuts', 'similarity', n, False, 0, 'c4'), ('middle', 'middle', n, False, 0, 'c4')])
+        less = paired(sums[0] - sums[1], tokens)
+        assert len(tokens) == 64 and less[1] > 0
+        stands('discoveries/measuring', 'the middle.*?# less at two', less)
+
+
+def test_one_layer_taken_apart():
+    page, kept = 'discoveries/one_layer', load_file(root/'results'/'one_layer.safetensors')
+    tokens, sums = block_losses('demo')
+    mean = load_file(root/'results'/'demo'/'distances.safetensors')['mean']
+    cost = np.array([sums[i, i + 1] - sums[0, 0] for i in range(30)]).sum(1) / tokens.sum()
+    turn = np.array([mean[i, i + 1] for i in range(30)])
+    stands(page, r'layer 11: loss #, rank # of # from below; distance #, rank # of #', cost[11],
+           (cost <= cost[11]).sum(), 30, turn[11], (turn <= turn[11]).sum(), 30)
+    stands(page, 'median layer: loss #, distance #', np.median(cost), np.median(turn))
+    stands(page, 'Without layer 11, the loss .*?by #', cost[11])
+    added = {k.removeprefix('demo/'): linear((v - kept['demo/none']).astype(float).sum(1), np.full(16, 255))
+             for k, v in kept.items() if k.startswith('demo/') and v.shape == (16, 255)}
+    rows = [o for o in tables(page) if len(o) == 4 and o[0] in added]
+    assert len(rows) == 6
+    for name, *cells in rows: near([float(o) for o in cells], *added[name], 2)
+    fixed = added['whole layer, constant at position 0'][0]
+    stands(page, 'the constant undoes: #%', 100 * (1 - fixed / added['whole layer'][0]))
+    stands(page, 'remaining #', fixed)
+    whole, without, constant = (100 * kept[f'demo/arc/{o}'].astype(float) for o in ('none', 'whole layer', 'constant'))
+    stands(page, 'ARC-Easy, unpruned: #%', whole.mean())
+    for at, o in (('without layer 11', without), ('with the constant', constant)):
+        stands(page, f'ARC-Easy, {at}: #% of # questions, #', o.mean(), len(o), paired(o - whole))
+    stands(page, 'loses #.*?constant.*?#', paired(whole - without), paired(whole - constant))
+    seen, cut = (kept[f'demo/seen/{o}'].mean(-1) for o in ('none', 'whole layer'))
+    shares = [100 * o[2, 12:].mean() for o in (seen, cut)]
+    stands(page, '#% unpruned, #% without layer 11', *shares)
+    stands(page, 'send # of their attention.*?they send #', *shares)
+    assert f'{seen[0, 10]:,.0f} before layer 11, {seen[0, 11]:,.0f} after it' in words(page)
+
+
+@pytest.mark.parametrize('folder, depth', [('demo', 30), ('gemma3-270m', 18)])
+def test_sparing_costly_layers(folder, depth):
+    "Of the blocks with the fewest layers that cost more than 0.5 nats alone, the one of least angle"
+    page, (tokens, sums) = 'discoveries/one_layer', block_losses(folder)
+    mean = load_file(root/'results'/folder/'distances.safetensors')['mean']
+    costly = [i for i in range(depth) if (sums[i, i + 1] - sums[0, 0]).sum() > .5 * tokens.sum()]
+    def start(n, spared): return min(range(depth - n + 1), key=lambda i: (len({*spared} & {*range(i, i + n)}),
+                                                                         mean[i, i + n]))
+    found = {n: (a, b) for n in range(1, depth // 2 + 1) if (a := start(n, costly)) != (b := start(n, []))}
+    change = {n: linear(sums[a, a + n] - sums[b, b + n], tokens) for n, (a, b) in found.items()}
+    shown = [o for o in tables(page) if len(o) == 6 and o[0].isdigit()]
+    shown = shown[:len(found)] if folder == 'demo' else shown[len(shown) - len(found):]
+    assert {int(n): (int(a), int(b)) for n, a, b, *_ in shown} == found
+    for n, _, _, *cells in shown: near([float(o) for o in cells], *change[int(n)], 2)
+    if folder == 'demo':
+        stands(page, '# at n = 5', -change[5][0])
+        for n in (5, 8): stands(page, "# less than the paper's block at five and eight", -change[n][0])
+        stands(page, 'layers 9 to 11 minus layer 11 alone: #', linear(sums[9, 12] - sums[11, 12], tokens))
+        assert f'costly: {costly}' in words(page)
+    else:
+        stands(page, 'up to # nats', max(o for o, _, _ in change.values()))
+        stands(page, '# of # layers are costly', len(costly), depth)
+
+
+def test_where_half_is_lost():
+    "By the rule for a plateau, and the accuracies of the unpruned models"
+    page, at = 'paper/figure2', {}
+    shown = [o for o in tables(page) if len(o) == 5 and re.fullmatch(r'[\d.]+% of [\d,]+', o[2])]
+    assert len(shown) == 11
+    for name, title, accuracy, _, lost in shown:
+        model = next(o for o in MODELS if o.startswith(name))
+        r, keys = run(model), cuts(run(model), TASKS[title])
+        x, a, guess = np.array([k[2] for k in keys]) / r.depth, right(r, keys), row(r, keys[0]).baseline
+        some = np.concatenate([fall(x, o, guess)[1] for o in (a.mean(1)[None], draws(a))])
+        at[model, title] = 100 * some[0], *(100 * np.quantile(some[1:], [.025, .975]))
+        agrees(lost, at[model, title])
+        assert numbers(accuracy) == pytest.approx([100 * a[0].mean(), a.shape[1]], abs=.051)
+    stands(page, '# of the layers on MMLU.*?# on ARC-Easy', at[QWEN, 'MMLU'], at[QWEN, 'ARC-Easy'])
+
+
+def test_written_solutions_break_first():
+    page, keys = 'paper/figure2', cuts(run(QWEN), 'gsm8k')
+    solved = dict(zip((k[2] for k in keys), right(run(QWEN), keys).sum(1)))
+    rows = [o for o in tables(page) if o[0].startswith('GSM8K, n = ')]
+    assert {numbers(o[0])[-1]: o[1] for o in rows} == {n: f'{k:.0f}% = {k:.0f}/100' for n, k in solved.items()}
+    stands(page, 'solves # of # problems of GSM8K.*?# without one layer.*?# without four', solved[0], 100,
+           solved[1], solved[4])
 
 
 def test_which_healing_brings_written_answers_back():
