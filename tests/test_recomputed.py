@@ -401,9 +401,10 @@ def daggers(*models):
 def test_verdict(claim, model, title):
     verdict, number, _, p = rows[claim, model, title]
     mine = judged(claim, model, title)
-    assert re.split('[:†]', verdict)[0].strip() == mine.word
-    assert mine.word in ('holds', 'fails') or mine.why in verdict
-    assert verdict.endswith('†') == ((claim, model, title) in daggers(model))
+    word = 'not measured' if mine.why.startswith('not measured') else mine.word
+    assert re.split('[:†]', verdict)[0].strip() == word
+    assert mine.word in ('holds', 'fails') or mine.why.removesuffix(' in this run') in verdict
+    assert ('†' in verdict) == ((claim, model, title) in daggers(model))
     if mine.value is None: return None if not (number or p) else pytest.fail(f'{number}, {p}')
     digits = 2 if abs(mine.value) >= .1 else 3
     near(numbers(number), mine.value, mine.low, mine.high, digits, .01 * (claim == 'C7a'))
