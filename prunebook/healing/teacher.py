@@ -160,7 +160,8 @@ def _with_room(tokenizer, prompts, recipe):
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
-    those that are longer than a row. Raises `PrunebookError` as `_with_room` does before any answer"""
+    those that are longer than a row. Raises `PrunebookError` before any answer if the prompts leave no room for a batch
+    of them"""
     def write():
         if file.exists(): return
         asked = _with_room(tokenizer, prompts, recipe)
