@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import pandas as pd, pytest
 from prunebook import LayerDistances, PrunebookError, read_run, reproduce
-from prunebook.paper.reproduce import PRESETS, _grid, _measure
+from prunebook.paper.reproduce import PRESETS, _grid, _measure, paper_budget
 from support.tiny import write_rows
 from test_conversations import tiny_chat
 
@@ -142,3 +142,34 @@ def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monk
     changed = tmp_path/'mine.jsonl'
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=[str(changed)])
+
+
+def test_the_budget_is_said_before_the_memory_is_refused(tmp_path, monkeypatch, capsys):
+    "Hours, memory and disk of the paper's own run; nothing is written"
+    monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=.5))
+    monkeypatch.setattr('prunebook.load_model', lambda *args, **kw: pytest.fail('a weight was read'))
+    given = dict(model='demo', out=tmp_path/'run', preset='paper', texts='demo', share=.001)
+    with pytest.raises(PrunebookError, match='this machine has 0.5'): reproduce(**given)
+    said = capsys.readouterr().err
+    assert said.index('hours on one A100') < said.index('GB of disk') and not list(tmp_path.iterdir())
+    need = paper_budget('demo')[1]
+    assert need['disk_gb'] > paper_budget('demo', only='figure4')[1]['disk_gb'] > .1, 'adapters beside the weights'
+
+
+def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):
+    "The second start measures only what the first did not, and leaves no state behind"
+    model, tok = tiny_chat()
+    p, docs = replace(PRESETS['smoke'], n_texts=8, max_length=16), write_rows(
+        tmp_path/'t.jsonl', [dict(text='The cat sat on the mat. ' * (i + 3)) for i in range(200)])
+    p = replace(p, n_texts=200)
+    from prunebook.similarity import distances
+    real, seen = distances._measure_group, []
+    def stops(*args, **kw):
+        seen.append(1)
+        if len(seen) == 2: raise KeyboardInterrupt
+        return real(*args, **kw)
+    monkeypatch.setattr(distances, '_measure_group', stops)
+    with pytest.raises(KeyboardInterrupt): _measure(model, tok, p, str(docs), tmp_path, False)
+    assert (tmp_path/'distances.unfinished').exists()
+    dist = _measure(model, tok, p, str(docs), tmp_path, False)
+    assert len(seen) == 3 and int(dist.count) == 200 and not (tmp_path/'distances.unfinished').exists()
