@@ -981,3 +981,21 @@ def test_which_healing_brings_written_answers_back():
          *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
     assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01
+
+
+def test_what_healing_moves_beside_the_answers():
+    "Agreement with the whole model against the cut, and ARC-Easy of own answers against C4, with seed 1"
+    kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
+    def items(arm, task): return kept[(kept.arm == arm) & (kept.task == task)]
+    page = (root/'discoveries/abilities.ipynb').read_text()
+    cut = items('cut-2', 'agreement')
+    tokens = cut['count'].to_numpy(float)
+    for arm, at in (('c4-2-seed-1', "whole model's at (.*?) more of"),
+                    ('self-2-seed-1', 'Own answers do so at (.*?), and'), ('self-top-2', 'with the teacher at (.*?). So')):
+        d = cut['sum'].to_numpy() - items(arm, 'agreement')['sum'].to_numpy()
+        near(numbers(re.search(at, page)[1]), 100 * d.sum() / tokens.sum(),
+             *np.quantile(100 * draws(d[None], tokens), [.025, .975]), 1, .15)  # the page's interval is linearised
+    c4, own = (items(o, 'arc_easy').right.to_numpy(float) for o in ('c4-2-seed-1', 'self-2-seed-1'))
+    d = c4 - own
+    near(numbers(re.search(r'against them: (.*?) below C4', page)[1]), 100 * d.mean(),
+         *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .25)
