@@ -991,7 +991,8 @@ def test_what_healing_moves_beside_the_answers():
     cut = items('cut-2', 'agreement')
     tokens = cut['count'].to_numpy(float)
     for arm, at in (('c4-2-seed-1', "whole model's at (.*?) more of"),
-                    ('self-2-seed-1', 'Own answers do so at (.*?), and'), ('self-top-2', 'with the teacher at (.*?). So')):
+                    ('self-2-seed-1', 'Own answers do so at (.*?), and'),
+                    ('self-top-2', 'with the teacher at (.*?). So')):
         d = cut['sum'].to_numpy() - items(arm, 'agreement')['sum'].to_numpy()
         near(numbers(re.search(at, page)[1]), 100 * d.sum() / tokens.sum(),
              *np.quantile(100 * draws(d[None], tokens), [.025, .975]), 1, .15)  # the page's interval is linearised
