@@ -276,7 +276,7 @@ def _fits(recipe, texts, size, about):
     window = min(max(2048, recipe.max_length), _window(config))
     problem = tokenizer_problem(tok, size.vocab)
     refuse((problem, f'{size.name}: {problem} Put the right tokenizer beside the weights.'))
-    docs = documents(texts, tok, window, recipe.loss_on)
+    docs = documents(texts, tok, window, recipe.loss_on, recipe.plain_share)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
     if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)

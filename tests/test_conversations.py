@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from datasets import Dataset
 from prunebook import PrunebookError, prune_model
 from prunebook.healing.packing import collate, documents, _render_conversation, training_rows
-from prunebook.healing.healing import _warn_plain, heal
+from prunebook.healing.healing import _warn_plain, heal, heal_checkpoint
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL
@@ -77,6 +77,43 @@ def test_no_conversation_is_cut_and_texts_stay_whole():
     assert (batch['labels'] != -100).any(1).all()
 
 
+@pytest.mark.parametrize('packing', ['none', 'packed'])
+@pytest.mark.parametrize('share', [.1, .5, .8])
+def test_plain_texts_get_their_share_of_the_tokens(packing, share):
+    "However many of them there are, and each kind is passed over on its own"
+    _, tok = tiny_chat()
+    text = 'The cat sat on the mat. ' * 3
+    docs = documents([dict(messages=o) for o in CHATS] * 3 + [text] * 40, tok, 200, plain_share=share)
+    recipe = RECIPE.replace(steps=300, packing=packing, plain_share=share)
+    rows = training_rows(tok, docs, recipe)
+    plain, tokens = np.array([rows.learn[a:b].all() for a, b in zip(rows.ends, rows.ends[1:])]), rows.lengths
+    drawn = rows.order
+    assert tokens[drawn][plain[drawn]].sum() / tokens[drawn].sum() == pytest.approx(share, abs=.01)
+    for kind in (plain, ~plain):
+        times = np.bincount(drawn, minlength=len(plain))[kind]
+        assert times.max() - times.min() <= 1
+    assert len({plain[o] for o in drawn[:20]}) == 2, 'not shuffled together'
+
+
+def test_a_small_share_may_be_no_row():
+    _, tok = tiny_chat()
+    docs = documents([*PAIRS * 9, 'The cat sat on the mat. ' * 9], tok, 200, plain_share=.01)
+    assert 0 not in training_rows(tok, docs, RECIPE.replace(plain_share=.01)).order
+
+
+def test_a_share_needs_both_kinds(tmp_path):
+    model, tok = tiny_chat()
+    recipe = RECIPE.replace(plain_share=.2)
+    for given, says in ((PAIRS * 9, '0 plain texts and 18 conv'), (['A text.'] * 40, '40 plain texts and 0 conv'),
+                        ([*PAIRS * 9, 'A text.'], 'do not fill one row of 200 tokens')):
+        with pytest.raises(PrunebookError, match=f'plain_share=0.2: .*{says}'):
+            heal(model, tok, given, recipe, dry_run=True)
+    with pytest.raises(PrunebookError, match='plain_share=1.5: .*0.25'): recipe.replace(plain_share=1.5)
+    with pytest.raises(PrunebookError, match='plain_share=0.2: .*answers'):  # before the folder is looked at
+        heal_checkpoint(str(tmp_path), tmp_path/'out', (), recipe, teacher='x', prompts=['Hello?'])
+    assert not (tmp_path/'out').exists()
+
+
 def test_of_several_templates_the_default_counts():
     _, tok = tiny_chat()
     want = _render_conversation(tok, CHATS[0])
@@ -147,7 +184,11 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     for talks, plain, warned in ((9, 9, 1), (1, 40, 2)):  # by the letters of both
         heal(model, tok, PAIRS * talks + ['A plain text of some length.'] * plain, RECIPE, dry_run=True)
         assert caplog.text.count('written answers') == warned
+    for share, warned in ((.2, 2), (.8, 3)):  # by their share, if it is given
+        heal(model, tok, PAIRS * 9 + ['A plain text of some length.'] * 40, RECIPE, plain_share=share, dry_run=True)
+        assert caplog.text.count('written answers') == warned
+        _warn_plain.cache_clear()
     tok.chat_template = None
     _warn_plain.cache_clear()
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)
-    assert caplog.text.count('written answers') == 2
+    assert caplog.text.count('written answers') == 3

@@ -188,10 +188,10 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
     teacher = None if not config.needs_teacher else load_teacher(
         model, tokenizer, teacher, config.teacher_bits if objective.needs_teacher else None, load)
-    docs = documents(texts, tokenizer, config.max_length, config.loss_on)
+    docs = documents(texts, tokenizer, config.max_length, config.loss_on, config.plain_share)
     plain = sum(len(o) if isinstance(o, str) else -len(o.text) for o in docs)  # letters, less those of conversations
-    chats = getattr(tokenizer, 'chat_template', None)
-    if plain > 0 and chats and not config.needs_teacher: _warn_plain()
+    mostly = plain > 0 if config.plain_share is None else config.plain_share > .5
+    if mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
     if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
     rows = training_rows(tokenizer, docs, config)
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
@@ -301,8 +301,11 @@ def heal_checkpoint(
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
     # what the tokenizer and the teacher refuse, before a weight is read
-    if not all(isinstance(o, str) for o in texts):
-        documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on)
+    refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
+            'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
+            'them and plain texts together.'))
+    if texts and (config.plain_share is not None or not all(isinstance(o, str) for o in texts)):
+        documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on, config.plain_share)
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)

@@ -57,11 +57,18 @@ class Rows(torch.utils.data.Dataset):
         parts = [self.flat, self.ends, self.order] + ([] if self.learn is None else [self.learn])
         return hashlib.sha256(b''.join(o.tobytes() for o in parts)).hexdigest()[:16]
 
-def _row_order(lengths, steps, batch_size, seed=0):
-    "Which row comes when: a new permutation for each pass over the rows, and the longest rows of a step first"
-    rng, rows, want = np.random.default_rng(seed), len(lengths), steps * batch_size
-    passes = [rng.permutation(rows) for _ in range(-(-want // rows))]
-    order = np.concatenate(passes)[:want].reshape(steps, batch_size)
+def _row_order(lengths, steps, batch_size, seed=0, plain=0, share=None):
+    """Which row comes when: a new permutation for each pass over the rows, and the longest rows of a step first. The
+    first `plain` rows get a `share` of the tokens, if it is not `None`, and are then passed over on their own"""
+    rng, want = np.random.default_rng(seed), steps * batch_size
+    def passes(rows, want): return np.concatenate([rng.permutation(rows) for _ in range(1 + want // rows)])[:want]
+    if share is None: order = passes(len(lengths), want)
+    else:
+        a, b = share * lengths[plain:].mean(), (1 - share) * lengths[:plain].mean()
+        first = round(want * a / (a + b))
+        both = [*passes(plain, first), *(plain + passes(len(lengths) - plain, want - first))]
+        order = rng.permutation(both)
+    order = order.reshape(steps, batch_size)
     by_length = np.argsort(-lengths[order], axis=1, kind='stable')
     return np.take_along_axis(order, by_length, axis=1).reshape(-1)
 
@@ -114,10 +121,10 @@ def _fill(lengths, room, seed):
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
-    recipe: Any  # Has `packing`, `max_length`, `batch_size`, `steps` and `seed`, as `HealingConfig` has
+    recipe: Any  # `HealingConfig`: its packing, max_length, batch_size, steps, seed and perhaps plain_share
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
-    said = [o for o in texts if isinstance(o, Conversation)]
+    said, share = [o for o in texts if isinstance(o, Conversation)], getattr(recipe, 'plain_share', None)
     plain, packed = [o for o in texts if not isinstance(o, Conversation)], recipe.packing != 'none'
     flat, starts, ends, learn = *_joined([]), np.zeros(1, int), None
     if plain or not said:
@@ -131,7 +138,10 @@ def training_rows(
             docs = [_ended(o, tokenizer, chat_end, end) for o in docs]
         flat, starts = _joined(docs)
         ends = np.arange(0, len(flat) + 1, recipe.max_length) if packed else starts
+        refuse((share is not None and len(ends) < 2, f'plain_share={share}: the plain texts do not fill one row of '
+                f'{recipe.max_length} tokens. Give more of them.'))
         if packed and bos is not None: flat[ends[:-1]] = bos
+    rows_of_plain = len(ends) - 1
     if said:
         flat, starts = flat[:ends[-1]], starts[:-1][starts[:-1] < ends[-1]]
         lengths = [len(o.ids) for o in said]
@@ -148,7 +158,8 @@ def training_rows(
     begin = np.zeros(len(flat), dtype=np.int64)
     for o in (starts[:-1], ends[ends < len(flat)]): begin[o] = o
     pos = (np.arange(len(flat)) - np.maximum.accumulate(begin)).astype(np.int32)
-    return Rows(flat, pos, ends, _row_order(np.diff(ends), recipe.steps, recipe.batch_size, recipe.seed), learn)
+    order = _row_order(np.diff(ends), recipe.steps, recipe.batch_size, recipe.seed, rows_of_plain, share)
+    return Rows(flat, pos, ends, order, learn)
 
 # %% ../../nbs/reference/healing/packing.ipynb #ec7c0e53
 def collate(rows: Sequence[dict[str, np.ndarray]], pad_id: int = 0, packed: bool = False) -> dict[str, torch.Tensor]:
@@ -258,10 +269,14 @@ def documents(
     given: Any,       # Plain texts, or conversations, or both; or a file of them
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,  # Tokens of a row
-    loss_on: str = 'assistant'
+    loss_on: str = 'assistant',
+    plain_share: float | None = None  # As in `HealingConfig`
 ) -> list[str | Conversation]:
     "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
     found, long, seen = as_rows(given), [], {}
+    plain = sum(isinstance(o, str) for o in found)
+    refuse((plain_share is not None and plain in (0, len(found)), f'plain_share={plain_share}: there are {plain} plain '
+            f'texts and {len(found) - plain} conversations. Give some of both, or leave it out.'))
     for i, row in enumerate(found):
         if isinstance(row, str): continue
         seen.setdefault('messages' if 'messages' in row else 'prompt', i)

@@ -134,6 +134,8 @@ class HealingConfig(Settings):
     packing: str = setting('none', one_of('none', 'packed', 'chunk'))
     # Of conversations, learn what the "assistant" says, or "all" (plain texts are learned whole)
     loss_on: str = setting('assistant', one_of('assistant', 'all'))
+    # Share of the tokens that plain texts have beside conversations; `None`: each row comes once a pass
+    plain_share: float | None = setting(None, or_none(number(5e-324, 1, 'a number between 0 and 1, such as 0.25')))
     # Layers with adapters: "all" (paper), "after_cut", or "near_cut": `near` layers on each side
     adapt: str = setting('all', one_of('all', 'near_cut', 'after_cut'))
     near: int = setting(4, whole(1))  # Layers on each side of a cut for "near_cut"
