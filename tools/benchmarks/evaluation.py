@@ -12,8 +12,8 @@ from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.choices import choice_accuracy
 from prunebook.evaluation.losses import text_loss
-from prunebook.evaluation.generation import _greedy_config
-from prunebook.evaluation.choices import _answers, _in_words, choose_examples, prompt
+from prunebook.evaluation.generation import _greedy_config, write_replies
+from prunebook.evaluation.choices import _answers, _in_words, chat_prompt, choose_examples, prompt
 from prunebook.evaluation.tasks import TASKS
 from prunebook.evaluation.losses import cut_losses
 from prunebook.evaluation.losses import share_prefixes
@@ -156,6 +156,33 @@ keep('written_speed', dict(
     examples_tokens=tokens(front), written_tokens=sum(map(tokens, alone)),
     products=round(products / sum(own.values()), 3)), dtype='float32')
 torch.set_num_threads(threads)
+
+# the same on a model whose weights do not fit into the processor's cache: 64 chats in batches, and eight of them alone
+large, large_tok = load_model('qwen2.5-coder-1.5b', dtype='bfloat16')
+chats, most = [prompt(o) for o in load_questions('gsm8k', n=64)], 400
+config = _greedy_config(large, large_tok, most)
+
+def chat_alone(texts):
+    "The answers to chat prompts, by one `generate` each"
+    def answer(text):
+        ids = large_tok(chat_prompt(large_tok, text), add_special_tokens=False, return_tensors='pt')
+        return large.generate(**ids, generation_config=config)[0, ids['input_ids'].shape[1]:]
+    return [large_tok.decode(answer(o), skip_special_tokens=True) for o in texts]
+
+def chat_in_batches(texts): return write_replies(large, large_tok, texts, most, progress=False, chat=True)[0]
+
+with torch.inference_mode():
+    chat_alone(chats[:1]), chat_in_batches(chats[:2])  # not counted
+    (one, a), (batched, b), (more, c) = (clock(lambda: f(o)) for f, o in (
+        (chat_alone, chats[:4]), (chat_in_batches, chats), (chat_alone, chats[4:8])))
+alone, tokens = one + more, lambda texts: sum(len(large_tok(o)['input_ids']) for o in texts)
+rates = tokens(alone) / (a + c), tokens(batched) / b
+keep('written_speed_chat', dict(
+    task='gsm8k:shots=0', model='qwen2.5-coder-1.5b', clock='seconds', runs=1, items=len(chats), alone=len(alone),
+    written_tokens=[tokens(alone), tokens(batched)], first=round(a + c, 1), second=round(b, 1),
+    tokens_a_second=[round(o, 1) for o in rates], ratio=round(rates[1] / rates[0], 2),
+    ratios=[round(rates[1] * s / tokens(o), 2) for s, o in ((a, one), (c, more))],
+    same_texts=sum(map(str.__eq__, alone, batched))))
 
 ids = torch.randint(5, 40000, (1, 512), generator=torch.Generator().manual_seed(0))
 def speed(m):
