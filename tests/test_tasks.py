@@ -10,7 +10,7 @@ from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _in_words, choose_examples, prompt
-from prunebook.evaluation.generation import passes_tests, run_program
+from prunebook.evaluation.generation import passes_tests, run_program, same_mathematics
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
 from prunebook.evaluation.tasks import ready_tasks
@@ -154,6 +154,14 @@ def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness(extrac
     apart = [(got, want, yes) for got, want, yes in rows if yes != (got == want)]
     assert all(yes and '.' in got and float(got) == float(want) for got, want, yes in apart)
     assert len(apart) == 1 if not chat else 0 < len(apart) < len(rows) / 200
+
+
+@needs_questions
+def test_worked_solutions_of_math500_are_right_and_those_of_other_problems_are_not():
+    items = load_questions('math500')
+    assert all(same_mathematics(o['solution'], o) for o in items)
+    others = [(o, p['solution']) for o, p in zip(items, items[1:]) if o['answer'] != p['answer']]
+    assert len(others) > 480 and sum(same_mathematics(text, o) for o, text in others) < 5
 
 
 @needs_questions
