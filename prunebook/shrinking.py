@@ -68,8 +68,7 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
         "The layers whose removal alone costs the least"
         return pb.Plan(sorted(range(depth), key=alone.__getitem__)[:n], depth, 'single_losses', dict(influence=alone))
 
-    tokens = 'last' if all(isinstance(o, str) for o in texts) else 'all'  # conversations end in the same token
-    distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, tokens=tokens, progress=progress)
+    distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
     plans = {}
     for k, rule in dict(similarity='similarity', middle='middle', single_losses=single_losses).items():
         with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed, **budget)

@@ -97,8 +97,11 @@ def test_conversations_are_not_measured_at_the_token_that_ends_them_all(caplog):
     tok.chat_template = '{% for m in messages %}{{ m.content }} end {% endfor %}'
     said = [dict(prompt=o, response=o) for o in texts()[:16]]
     candidate_cuts(tiny(layers=6), tok, said, 2, progress=False)
+    run = dict(max_length=128, progress=False)
+    assert layer_distances(tiny(layers=6), tok, said, **run).info['tokens'] == 'all'
+    assert layer_distances(tiny(layers=6), tok, texts()[:16], **run).info['tokens'] == 'last'
     assert 'end in token' not in caplog.text
-    layer_distances(tiny(layers=6), tok, said, max_length=128, progress=False)
+    layer_distances(tiny(layers=6), tok, said, **run, tokens='last')
     assert 'end in token' in caplog.text
 
 

@@ -130,7 +130,7 @@ class HealingConfig(Settings):
     # Frozen weights in training: 4 (NF4), 16 (bfloat16; 32 on a CPU that is `slow_in_16_bits`) or 32 (paper: 4)
     bits: int = setting(16, _bits)
     # "none": a document a row, padded (paper). Documents joined and cut into rows without padding: "packed", each ended
-    # as in the model's own training; "chunk", each ended by EOS, which may be the end of a turn (the book's runs)
+    # as in the model's own training; "chunk", each ended by EOS, which may be the end of a turn (most runs of the book)
     packing: str = setting('none', one_of('none', 'packed', 'chunk'))
     # Of conversations, learn what the "assistant" says, or "all" (plain texts are learned whole)
     loss_on: str = setting('assistant', one_of('assistant', 'all'))

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, on_first, one_of, process
 from ..core import progress_bar, public_name, refuse, whole
-from ..data.texts import Batch, as_texts, over_batches, token_budget, tokenize
+from ..data.texts import Batch, as_rows, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
 if TYPE_CHECKING:
@@ -270,14 +270,18 @@ def layer_distances(
     progress: bool = True,     # Show a bar
     *,
     measures: Sequence[str] = ('angle',),  # Names in `MEASURES`: the first makes the table, the others stand in `.also`
-    tokens: str = 'last',      # Of each text: the "last", or the average over "all"
+    # Of each text: the "last", or the average over "all". `None`: the last, or all if some texts are conversations,
+    # which end in the same token
+    tokens: str | None = None,
     until: StoppingRule | None = None,     # Stop early when this is settled; texts should then stand in random order
     every: int = 128,          # Texts between two looks, and between two savings
     partial: str | Path | None = None      # File for the state of a run; if it is there, the run goes on from it
 ) -> LayerDistances:
     """Mean angular distance d(x^(l), x^(l+n)) of every block, and its standard error, in one pass (arXiv:2403.17887).
     Raises `PrunebookError` for unusable texts, states that are not finite, and a `partial` of another run"""
-    stack, measures, texts = LayerStack(model), list(measures), as_texts(texts, tokenizer)
+    stack, measures, rows = LayerStack(model), list(measures), as_rows(texts)
+    texts, plain = as_texts(rows, tokenizer), all(isinstance(o, str) for o in rows)
+    if tokens is None: tokens = 'last' if plain else 'all'
     refuse((not any(o.strip() for o in texts),
             f'none of the {len(texts)} texts has any words. Give at least one document.'),
            (not measures, f'measures is empty. Give one or more of {", ".join(MEASURES)}.'))
