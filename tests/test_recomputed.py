@@ -945,7 +945,7 @@ def test_which_healing_brings_written_answers_back():
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found, compared = [], [o for o in tables('discoveries/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
     at = next(i for i, o in enumerate(compared) if o[0] == 'What of HumanEval?')
-    assert [at, len(compared)] == [22, 28]
+    assert [at, len(compared)] == [22, 29]
     for title, task, n, pairs in (('HumanEval', 'humaneval', 164, compared[at:]),
                                   ('GSM8K', 'gsm8k:shots=0', 400, compared[:at])):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
@@ -964,7 +964,7 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 27 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    assert len(found) == 28 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -1033,10 +1033,22 @@ def test_what_healing_moves_beside_the_answers():
     tokens = cut['count'].to_numpy(float)
     for arm, at in (('c4-2-seed-1', "whole model's at (.*?) more of"),
                     ('self-2-seed-1', 'Own answers do so at (.*?), and'),
-                    ('self-top-2', 'with the teacher at (.*?). So')):
+                    ('c4-slow-2', 'lower rate at (.*?) and'),
+                    ('c4-slow-2-seed-1', 'lower rate at .*? and (.*?), while'),
+                    ('self-top-2', 'with the teacher at (.*?). Only')):
         d = cut['sum'].to_numpy() - items(arm, 'agreement')['sum'].to_numpy()
         near(numbers(re.search(at, page)[1]), 100 * d.sum() / tokens.sum(),
              *np.quantile(100 * draws(d[None], tokens), [.025, .975]), 1, .15)  # the page's interval is linearised
+    more, fast, own = (items(o, 'agreement')['sum'].to_numpy() for o in ('c4-top-2', 'c4-0', 'self-0'))
+    for d, at in ((more - cut['sum'].to_numpy(), 'tokens back, at (.*?) of the places'),
+                  (own - fast, '90.0 %, (.*?) more')):
+        near(numbers(re.search(at, page)[1]), 100 * d.sum() / tokens.sum(),
+             *np.quantile(100 * draws(d[None], tokens), [.025, .975]), 1, .15)
+    assert [f'{100 * o.sum() / tokens.sum():.1f}' for o in (fast, own)] == ['80.1', '90.0']
+    loss = pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet').query(
+        "sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index').loss.to_numpy()
+    d, tokens = items('self-0', 'c4')['sum'].to_numpy() - loss, items('self-0', 'c4')['count'].to_numpy(float)
+    stands('discoveries/abilities', 'C4 loss rises by #', paired(d, tokens), other=.1)
     c4, own = (items(o, 'arc_easy').right.to_numpy(float) for o in ('c4-2-seed-1', 'self-2-seed-1'))
     d = c4 - own
     near(numbers(re.search(r'against them: (.*?) below C4', page)[1]), 100 * d.mean(),
