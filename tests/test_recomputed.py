@@ -563,10 +563,13 @@ def test_four_layers_are_a_peak():
     kept = [('healed-simple-fine', 3), ('healed-simple', 4), ('healed-simple-fine', 5)]
     three, four, five = right(run(QWEN), [(sweep, 'simple', n, True, 0, 'mmlu') for sweep, n in kept])
     d = 100 * (four - (three + five) / 2)[None]
-    shares, found = (o.partition(':')[2] for o in printed.splitlines())
+    shares, found, seeds = (o.partition(':')[2] for o in printed.splitlines())
     assert numbers(shares) == pytest.approx([100 * o.mean() for o in (three, four, five)], abs=.051)
     near(numbers(found), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
     assert ' yes p = 0.001' in found and np.quantile(draws(d), .025) > 5
+    again = right(run(QWEN), [(f'healed-seed-{s}', 'simple', 4, True, s, 'mmlu') for s in (1, 2)])
+    assert numbers(seeds) == pytest.approx(100 * again.mean(1), abs=.051)
+    stands('discoveries/disagree', 'seeds 1 and 2 of healing it is # and #', *(100 * again.mean(1)))
 
 
 def test_where_the_cost_of_a_layer_arises():
