@@ -124,7 +124,7 @@ def main(argv=None):
         if arm.texts == 'self':
             answers = ANSWERS if ANSWERS.exists() and not args.smoke else args.work/'answers.jsonl'
             if arm.times > 1: answers = args.work/'answers-to-all.jsonl'  # 290 would be read fifteen times
-            asked = prompts(most if arm.times == 1 else None)
+            asked = prompts(None if arm.times > 1 and not args.smoke else most)
             asked += [o['question'] for o in load_questions('sums', n=12)] if args.smoke else []
             if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
             said = load_texts(answers)  # prompt and answer together must fit into a row

@@ -304,7 +304,7 @@ def heal_checkpoint(
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
             'them and plain texts together.'))
-    if texts and (config.plain_share is not None or not all(isinstance(o, str) for o in texts)):
+    if prompts is None and (config.plain_share is not None or not all(isinstance(o, str) for o in texts)):
         documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on, config.plain_share)
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
