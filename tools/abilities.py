@@ -35,7 +35,7 @@ class Arm(NamedTuple):
     texts: str | None = None
     objective: str = 'lm'
     seed: int = 0
-    times: int = 1  # so many times the tokens
+    times: float = 1  # so many times the tokens
     rate: float = 5e-4
 
 FIRST = {'parent': Arm(0), 'cut-2': Arm(2), 'c4-2': Arm(2, 'c4'), 'self-2': Arm(2, 'self'),
@@ -53,7 +53,8 @@ def arms(results):
     for name in filter(None, (best, 'c4-2')):
         base, stem = FIRST[name], name.removesuffix('-2')
         found |= {f'{name}-seed-{s}': base._replace(seed=s) for s in (1, 2)} | {f'{stem}-4': base._replace(n=4)}
-    return found | ({f'{best}-long': FIRST[best]._replace(times=10)} if best else {})
+    lengths = dict(less=.3, more=3, long=10)
+    return found | ({f'{best}-{k}': FIRST[best]._replace(times=v) for k, v in lengths.items()} if best else {})
 
 def words(text, n=8):
     "All runs of `n` words"
