@@ -155,18 +155,21 @@ def test_the_pass_is_paid_once(tmp_path, monkeypatch):
     for a, b in zip(table(guide), fresh(torch.from_numpy(whole.guide))): torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize('kind', ['none', 'packed', 'conversations'])
-def test_what_another_seed_finds_in_the_folder(kind, chat, tmp_path):
-    "Everything, but of packed plain texts only the pieces that lie whole inside a row in both orders"
-    (model, tok), given = chat if kind == 'conversations' else (tiny(), tokenizer()), texts()
-    recipe = SMALL.replace(steps=40, packing='none' if kind == 'none' else 'packed')
-    if kind == 'conversations': given, recipe = documents(PAIRS * 9, tok, 200), recipe.replace(max_length=200)
-    sizes = []
+@pytest.mark.parametrize('kind', ['none', 'packed', 'chunk', 'conversations'])
+def test_another_seed_finds_everything_in_the_folder(kind, chat, tmp_path, monkeypatch):
+    "In another order, which is that of its seed"
+    (model, tok), given, computed = chat if kind == 'conversations' else (tiny(), tokenizer()), texts(), []
+    recipe = SMALL.replace(steps=40, packing='packed' if kind == 'conversations' else kind, objective='distill_top')
+    if kind == 'conversations': given, recipe = PAIRS * 9, recipe.replace(max_length=200)
+    likeliest, made = teacher._likeliest, healing.training_rows
+    monkeypatch.setattr(teacher, '_likeliest', lambda *args: computed.append(1) or likeliest(*args))
+    monkeypatch.setattr(healing, 'training_rows', lambda *args, **kw: rows.append(made(*args, **kw)) or rows[-1])
+    rows, counts = [], []
     for seed in (0, 1):
-        rows = training_rows(tok, given, recipe.replace(seed=seed))
-        sizes.append(len(top_k_rows(model, rows, 4, tmp_path, progress=False)[1].units))
-    if kind == 'packed': assert sizes[0] < sizes[1] < 2 * sizes[0]
-    else: assert sizes[0] == sizes[1]
+        healing.heal(prune_model(model, [2]), tok, given, recipe.replace(seed=seed), teacher=model, progress=False,
+                     teacher_folder=tmp_path/'kept')
+        counts.append(len(computed))
+    assert counts[0] == counts[1] > 0 and rows[0].digest != rows[1].digest
 
 
 def test_the_files_of_a_pass_stay_only_in_a_folder_of_their_own(tmp_path):

@@ -193,7 +193,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     mostly = plain > 0 if config.plain_share is None else config.plain_share > .5
     if mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
     if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
-    rows = training_rows(tokenizer, docs, config)
+    rows = training_rows(tokenizer, docs, config, same_rows=objective.top)  # so that its files serve every seed
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
 

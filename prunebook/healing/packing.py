@@ -121,7 +121,8 @@ def _fill(lengths, room, seed):
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
-    recipe: Any  # `HealingConfig`: its packing, max_length, batch_size, steps, seed and perhaps plain_share
+    recipe: Any, # `HealingConfig`: its packing, max_length, batch_size, steps, seed and perhaps plain_share
+    same_rows: bool = False  # Cut packed plain texts into the same rows for every seed, which then only orders them
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
     said, share = [o for o in texts if isinstance(o, Conversation)], getattr(recipe, 'plain_share', None)
@@ -132,7 +133,7 @@ def training_rows(
         docs = tokenize(tokenizer, plain, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
         if bos is not None: docs = [o[1:] if o[:2] == [bos] * 2 else o for o in docs]  # rendered chats have one already
         if packed:
-            Random(recipe.seed).shuffle(docs)
+            Random(0 if same_rows else recipe.seed).shuffle(docs)
             end = _document_end(tokenizer) if recipe.packing == 'packed' else tokenizer.eos_token_id
             chat_end = _chat_end(tokenizer)
             docs = [_ended(o, tokenizer, chat_end, end) for o in docs]
