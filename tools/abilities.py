@@ -124,11 +124,16 @@ def main(argv=None):
         "The model of an arm"
         if arm.texts == 'self':
             answers = ANSWERS if ANSWERS.exists() and not args.smoke else args.work/'answers.jsonl'
-            if arm.times > 1: answers = args.work/'answers-to-all.jsonl'  # 290 would be read fifteen times
-            asked = prompts(None if arm.times > 1 and not args.smoke else most)
+            asked = prompts(most)
             asked += [o['question'] for o in load_questions('sums', n=12)] if args.smoke else []
             if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
-            said = load_texts(answers)  # prompt and answer together must fit into a row
+            said = load_texts(answers)
+            if arm.times > 1:  # the same few would be read too often
+                more = args.work/f'answers-{name}.jsonl'
+                rest = prompts(2 * most if arm.times < 10 else None)[most:]
+                if not more.exists(): write_answers(parent, tok, rest, more, max_new_tokens=new)
+                said += load_texts(more)
+            # prompt and answer together must fit into a row
             texts = [o for o, d in zip(said, documents(said, tok, 10**6)) if len(d.ids) <= size[1]]
         else: texts = load_texts('demo', 'healing')
         recipe = HealingConfig(steps=1, batch_size=size[0], max_length=size[1], learning_rate=arm.rate,
