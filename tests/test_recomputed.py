@@ -945,11 +945,13 @@ def test_which_healing_brings_written_answers_back():
             'healed on C4, seed 1': 'c4-2-seed-1', 'healed on C4, slowly': 'c4-slow-2',
             'healed on C4, slowly, seed 1': 'c4-slow-2-seed-1', 'distilled on C4': 'c4-top-2',
             'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1',
-            'whole healed on C4': 'c4-0', 'whole healed on own answers': 'self-0'}
+            'whole healed on C4': 'c4-0', 'whole healed on own answers': 'self-0',
+            'healed on own answers, 0.3 × the tokens': 'self-2-less',
+            'healed on own answers, 3 × the tokens': 'self-2-more'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found, compared = [], [o for o in tables('discoveries/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
     at = next(i for i, o in enumerate(compared) if o[0] == 'What of HumanEval?')
-    assert [at, len(compared)] == [22, 29]
+    assert [at, len(compared)] == [24, 31]
     for title, task, n, pairs in (('HumanEval', 'humaneval', 164, compared[at:]),
                                   ('GSM8K', 'gsm8k:shots=0', 400, compared[:at])):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
@@ -968,7 +970,7 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 28 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    assert len(found) == 30 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -1026,6 +1028,22 @@ def test_which_healing_brings_written_answers_back():
          *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     slow, fast = (items(arms[k], 'c4')['sum'] for k in ('healed on C4, slowly', 'healed on C4'))
     assert abs(slow.sum() - fast.sum()) / tokens.sum() < .01
+
+
+def test_what_more_tokens_bring():
+    "A straight line over the logarithm of the tokens, and where it would lead"
+    kept, notes = pd.read_parquet(root/'results'/'abilities.parquet'), json.loads(
+        (root/'results'/'abilities.json').read_text())
+    arms = 'self-2-less', 'self-2', 'self-2-seed-1', 'self-2-more'
+    kept = kept[kept.task == 'gsm8k:shots=0'].pivot(index='item', columns='arm', values='right')
+    solved, tokens = 100 * kept[list(arms)].to_numpy(float).T, np.log10([notes[o]['tokens'] for o in arms])
+    assert .99 < np.ptp(tokens) < 1.01
+    slope, level = np.polyfit(tokens, np.concatenate([solved.mean(1)[None], draws(solved)]).T, 1)
+    for name, found, digits in (('ten times the tokens', slope, 1), ('to 1 million', level + 6 * slope, 0),
+                                ('to 100 million', level + 8 * slope, 0)):
+        text = next(m[1] for _, o in outputs('discoveries/abilities') if (m := re.search(f'{name}: (.*)', o)))
+        near(numbers(text), found[0], *np.quantile(found[1:], [.025, .975]), digits)
+    stands('discoveries/abilities', 'Ten times the tokens bring #', (slope[0], *np.quantile(slope[1:], [.025, .975])))
 
 
 def test_what_healing_moves_beside_the_answers():

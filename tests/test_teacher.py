@@ -7,7 +7,7 @@ from prunebook.evaluation import generation
 from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
-from prunebook.healing.packing import collate, documents, training_rows
+from prunebook.healing.packing import collate, training_rows
 from prunebook.healing.teacher import top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model
