@@ -248,7 +248,9 @@ def recipe_within(recipe: HealingConfig, model: str | Size, minutes: float | Non
     so many `tokens`. Without either it stays. Raises `PrunebookError` for both"""
     check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
     check(or_none(whole(1)), tokens=tokens)
-    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'))
+    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'),
+           (tokens and recipe.packing == 'none', f'tokens={tokens}: with packing="none" a row is a document, of any '
+            'length. Give steps, or packing="packed" (--packing packed).'))
     if tokens: return recipe.replace(steps=math.ceil(tokens / (recipe.batch_size * recipe.max_length)))
     if not minutes: return recipe
     usual = estimate(model, dtype, bits, recipe=recipe, revision=revision).set_index('command').minutes['heal']

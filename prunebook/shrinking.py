@@ -158,6 +158,7 @@ def shrink(
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
     """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
+    model, data = str(model), str(data)
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
@@ -239,7 +240,7 @@ def _check_place(out, force, reads, need):
 def _split_data(data, column, seed):
     "The texts to heal on, and those to judge on"
     if 'c4' in [o.name for o in text_assets(data)]:
-        return pb.load_texts(data, 'healing'), pb.load_texts(data, 'validation', n=32)
+        return pb.load_texts(data, 'healing'), pb.load_texts('c4' if '+' in data else data, 'validation', n=32)
     return split_texts(named_texts(data, 'healing', n_hub=10_000, column=column), seed)
 
 def _check_healing(size, recipe, minutes, tokens, force_memory, load):

@@ -40,6 +40,7 @@ def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
         got, end = said(tok, talk), given[4].removesuffix('<|endoftext|>' if 'phi_3' in tok.chat_template else '')
         for m in chat: assert (m['content'] in got) == (m['role'] == 'assistant')
         assert got.startswith(chat[1]['content'] + end.split('>')[0]) and got.endswith(given[4])
+        assert 'user' not in got and '[INST]' not in got, 'the turn of the user is opened by the user'
         assert all(_render_conversation(tok, chat, 'all').learn)
 
 

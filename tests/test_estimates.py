@@ -3,7 +3,7 @@ import json
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
-from prunebook.estimates import SLOWER, estimate, model_size, work, working_gb
+from prunebook.estimates import SLOWER, estimate, model_size, recipe_within, work, working_gb
 from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import save, texts, tiny, word_tokenizer
@@ -79,6 +79,12 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
     layer = (plain - saved + inputs) / (size.depth - 1)  # what the formula gives one layer
     said = inputs if again else layer * size.depth
     assert .6 * said < sum(kept.values()) / 1e9 < 1.25 * said
+
+
+def test_documents_of_any_length_are_no_measure_of_tokens(pruned):
+    with pytest.raises(PrunebookError, match='packing="none".*Give steps'):
+        recipe_within(LIGHT.replace(packing='none'), pruned[1], tokens=10_000)
+    assert recipe_within(LIGHT, pruned[1], tokens=10_000).steps == 157
 
 
 def test_a_config_without_a_width_is_refused(tmp_path):

@@ -1,17 +1,22 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
 import json
 from pathlib import Path
-import pytest, torch
+from types import SimpleNamespace
+import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.trainer as trainer
 from prunebook import PrunebookError, heal, prune_model
 from prunebook.core import read_json
+from prunebook.evaluation.generation import generate_texts
+from prunebook.healing import healing
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
-from prunebook.healing.trainer import _OrderedTrainer
+from prunebook.healing.trainer import _DivergenceWatch, _OrderedTrainer
+from prunebook.model.stack import LayerStack
 from support.fsdp import launch
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
+from support.tiny import save
 
 
 @pytest.fixture(scope='module')
@@ -232,6 +237,52 @@ def test_not_a_number_stops(tmp_path):
     wild = SMALL.replace(steps=60, learning_rate=.9, warmup=0, method='head_and_last')
     with pytest.raises(PrunebookError, match='diverge'): run(prune_model(tiny(), [2, 3]), wild, out=tmp_path/'b')
     assert list((tmp_path/'b.unfinished'/'checkpoints').glob('*/whole.json'))
+
+
+def test_losses_that_differ_much_are_no_divergence():
+    "Steps of one short row do; what grows for good is stopped still"
+    watch, drawn = _DivergenceWatch(10_000), np.random.default_rng(0)
+    def stopped(losses):
+        state = SimpleNamespace(log_history=[dict(loss=float(o)) for o in losses], global_step=len(losses))
+        try: watch.on_log(SimpleNamespace(learning_rate=1e-4, save_strategy='no'), state, None, dict(loss=losses[-1]))
+        except PrunebookError: return True
+        return False
+    noisy = drawn.lognormal(.3, .9, (200, 30))
+    assert sum(map(stopped, noisy)) < 10 < sum(o[-10:].mean() > 1.5 * o[:10].mean() for o in noisy)
+    assert all(stopped(np.linspace(2, 6, 30) + o) for o in drawn.normal(0, .3, (20, 30)))
+
+
+def test_a_pad_token_that_the_embedding_has_no_row_for(pruned):
+    tok = tokenizer()
+    tok.add_special_tokens(dict(pad_token='[PAD]'))
+    assert tok.pad_token_id >= LayerStack(pruned).vocab_size
+    heal(pruned, tok, texts(), SMALL.replace(steps=1), progress=False)
+    assert len(generate_texts(pruned, tok, [[5, 6, 7], [5]], 4)) == 2
+
+
+def test_few_texts_are_refused_before_a_weight_is_read(pruned, tmp_path, monkeypatch):
+    folder = save(tmp_path/'small', pruned, tokenizer())
+    monkeypatch.setattr(healing, 'load_model', pytest.fail)
+    for packing, few in (('none', '3 documents'), ('packed', 'rows of 16')):
+        with pytest.raises(PrunebookError, match=f'make .*{few}'):
+            healing.heal_checkpoint(str(folder), tmp_path/'out', texts()[:3], SMALL.replace(packing=packing))
+    assert [o.name for o in tmp_path.iterdir()] == ['small']
+
+
+def test_a_place_that_was_filled_meanwhile_costs_no_training(pruned, tmp_path, monkeypatch):
+    folder, out, trained = save(tmp_path/'small', pruned, tokenizer()), tmp_path/'out', []
+    train = healing._train
+    def fill(*args, **kw):
+        trained.append(1)
+        out.mkdir()
+        (out/'notes.txt').write_text('mine')
+        return train(*args, **kw)
+    monkeypatch.setattr(healing, '_train', fill)
+    again = lambda: healing.heal_checkpoint(str(folder), out, texts(), SMALL, progress=False, resume=bool(trained))
+    with pytest.raises(PrunebookError, match='is not empty'): again()
+    (out/'notes.txt').unlink()
+    again()
+    assert trained == [1] and (out/'model.safetensors').exists()
 
 
 @pytest.mark.parametrize('change, match', [

@@ -4,7 +4,7 @@ from shutil import copy
 import pytest, torch
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.cli import main
-from prunebook.serving.gguf import llama_scores, to_gguf
+from prunebook.serving.gguf import llama_scores, quantize, to_gguf
 from prunebook.serving.stacks import RUNNERS, export_gguf
 from support.checkpoints import edit_json
 from support.tiny import save, tiny
@@ -25,6 +25,14 @@ def test_a_file_of_each_type_is_close_and_reads_back(tmp_path):
         model, tok = load_model(str(source), dtype='float32', progress=False)
         with torch.no_grad(): logits.append(model(**tok(text, return_tensors='pt')).logits[0].log_softmax(-1))
     assert (logits[0] - logits[1]).abs().mean() < made['allowed']
+
+def test_a_file_may_be_quantised_in_its_place(tmp_path):
+    model = tiny(hidden_size=64, intermediate_size=64)
+    file = to_gguf(save(tmp_path/'model', model), tmp_path/'x.gguf', 'f16', tokenizer=False)
+    before = file.stat().st_size
+    with pytest.raises(PrunebookError, match='type'): quantize(file, file, 'q5')
+    assert quantize(file, file, 'q8_0').stat().st_size < before
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['model', 'x.gguf']
 
 def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
     "A plain conversion of a Gemma 3 without two layers of a period of six. And what stood at its place stays"

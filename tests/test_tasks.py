@@ -13,7 +13,7 @@ from prunebook.evaluation.choices import _in_words, choose_examples, prompt
 from prunebook.evaluation.generation import passes_tests, run_program, same_mathematics
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
-from prunebook.evaluation.tasks import ready_tasks
+from prunebook.evaluation.tasks import LossTask, ready_tasks
 from prunebook.paper.sweep import _questions_of, _task_of, kept_config
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 from test_likelihood import plain
@@ -187,7 +187,17 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     for how in (dict(max_new_tokens=-1), dict(chat=True), dict(save=__file__)):
         with pytest.raises(PrunebookError, match='max_new_tokens=-1|chat template|cannot write'): run(['first'], **how)
     with pytest.raises(PrunebookError, match='Ask for 1 to 1'): run(['first'], n_questions=2)
+    talk = [dict(messages=[dict(role='user', content='q'), dict(role='assistant', content='a')])]
+    for texts, how, says in (talk, {}, 'no chat'), (['a b c'], dict(max_length=0), 'max_length=0'):
+        with pytest.raises(PrunebookError, match=says): run(['first', LossTask('t', 'T', texts)], **how)
+    with pytest.raises(PrunebookError, match='tasks is a dict.*is no task'): run(rows[0])
     assert not seen
+
+
+def test_the_first_texts_are_scored_wherever_they_come_from(tmp_path):
+    (tmp_path/'t.txt').write_text('\n'.join(own := [f'text number {i}' for i in range(9)]))
+    for source in (own, str(tmp_path/'t.txt')):
+        assert ready_tasks(['c4'], n_texts=3, sources=dict(c4=source))['c4'].items == own[:3]
 
 
 def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():

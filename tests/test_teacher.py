@@ -78,6 +78,9 @@ def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatc
 def test_repetition():
     code = '\n'.join(f'    x_{i} = f(x_{i - 1}, {i})' for i in range(40))
     assert not any(map(repeats_itself, ['', 'Paris.', 'no no no', code, ' '.join(map(str, range(200)))]))
+    right = '1,000,000,000', '0.333333333333', '1+1+1+1+1+1=6', '[[0,0,0],[0,0,0]]', 'internationalization', \
+        '1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1'
+    assert not any(map(repeats_itself, right)) and all(map(repeats_itself, ['a' * 12, 'no' * 12, 'ha ' * 12]))
     assert all(map(repeats_itself, ['a b ' * 8, code + '\n' + 'and then the next step is ' * 5, '和' * 40]))
 
 
@@ -205,7 +208,10 @@ def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch
         teacher.self_data(model, tok, model, ['Hi.', *['Say a. ' * 20] * 2], recipe, tmp_path/'answers.jsonl')
     odd = [dict(messages=[dict(role='user', content='Hi.'), dict(role='assistant', content=o)]) for o in ('Yes.', '')]
     write_rows(tmp_path/'odd.jsonl', odd)
-    assert len(teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'odd.jsonl')) == 1
+    assert len(teacher.self_data(model, tok, model, ['Hi.'], recipe.replace(batch_size=1), tmp_path/'odd.jsonl')) == 1
+    with pytest.raises(PrunebookError, match='The answers are in .*odd.jsonl: move that file away'):
+        teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'odd.jsonl')
+    assert (tmp_path/'odd.jsonl').exists()
     tok.chat_template = CHATML.replace("message['content']", "message['content'].split('e')[-1]")
     with pytest.raises(PrunebookError, match='message'):
         teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'answers.jsonl')
@@ -236,6 +242,15 @@ def test_what_a_teacher_cannot_do_is_said_before_a_weight_is_read(prompts, by, s
         healing.heal_checkpoint(folders['student'], tmp_path/'out', () if prompts else PAIRS, recipe, progress=False,
                                 teacher=folders[by], prompts=prompts)
     assert [o.name for o in tmp_path.iterdir()] == ['models']
+
+
+def test_a_healing_that_untied_the_head_made_no_larger_model():
+    model = tiny(tie_word_embeddings=True, vocab_size=1000)
+    healed = run(prune_model(model, [2, 3]), SMALL.replace(steps=1, method='head_and_last')).model
+    assert healed.num_parameters() > model.num_parameters()
+    teacher.load_teacher(healed, tokenizer(), model)
+    with pytest.raises(PrunebookError, match='smaller than its student'):
+        teacher.load_teacher(healed, tokenizer(), prune_model(model, [0, 1, 2, 3]))
 
 
 def test_a_head_that_is_padded_otherwise_may_write_answers(folders):

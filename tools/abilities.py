@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from prunebook import HealingConfig, evaluate, heal, load_model, load_questions, load_texts, prune_model
+from prunebook.core import atomic_write
 from prunebook.evaluation.scores import load_score
 from prunebook.healing.packing import documents, training_rows
 from prunebook.healing.teacher import write_answers
@@ -95,7 +96,7 @@ def publish(work, file):
     old = published(file)
     new = pd.MultiIndex.from_frame(table[['arm', 'task']])
     table = pd.concat([old[~pd.MultiIndex.from_frame(old[['arm', 'task']]).isin(new)], table])
-    table.to_parquet(file, index=False, compression='zstd', compression_level=15)
+    atomic_write(file, table.to_parquet(index=False, compression='zstd', compression_level=15))
     about.write_text(json.dumps((json.loads(about.read_text()) if about.exists() else {}) | notes, indent=1) + '\n')
     if said.exists(): ANSWERS.write_bytes(said.read_bytes())
 
@@ -107,8 +108,10 @@ def main(argv=None):
     p.add_argument('--list', action='store_true', help='show the arms, and which scores they have')
     p.add_argument('--smoke', action='store_true', help='two steps, a few items, the demo model')
     p.add_argument('--dtype', default='bfloat16', help='float32 where 16 bits are slow')
-    p.add_argument('--work', type=Path, default=Path('abilities-work'), help='where healings and answers are kept')
+    p.add_argument('--work', type=Path, help='where healings and answers are kept (default: abilities-work)')
     args = p.parse_args(argv)
+    if args.smoke and args.publish: p.error('what --smoke made is no result: leave out one of both')
+    args.work = args.work or Path('abilities-smoke' if args.smoke else 'abilities-work')
     scores = args.work/'scores'
     known = arms(scores)
     if args.list: return print('\n'.join(f'{k}: {len(list((scores/k).glob("*.json")))} files' for k in known))

@@ -32,12 +32,13 @@ def _greedy_config(model, tokenizer, max_new_tokens, stop=(), temperature=None):
     ends = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
     if ends is None: ends = getattr(tokenizer, 'eos_token_id', None)
     ends = {o for o in ([ends] if isinstance(ends, int) else ends or ()) if o >= 0}
-    added, pad = getattr(tokenizer, 'get_added_vocab', dict)(), getattr(tokenizer, 'pad_token_id', None)
+    added, pad = getattr(tokenizer, 'get_added_vocab', dict)(), getattr(tokenizer, 'pad_token_id', None) or 0
+    if pad >= LayerStack(model).vocab_size: pad = 0  # added to the tokenizer alone, it has no row in the embedding
     if len(ends) < 2: ends |= {added[o] for o in _ENDS if o in added}
     if '<|return|>' in added: ends -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
     sample = dict(do_sample=False) if temperature is None else dict(do_sample=True, temperature=temperature, top_k=0)
     return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample, eos_token_id=sorted(ends) or None,
-                            stop_strings=list(stop) or None, pad_token_id=0 if pad is None else pad)
+                            stop_strings=list(stop) or None, pad_token_id=pad)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
 def _batch_cache(stack, common, pads):
@@ -254,8 +255,10 @@ def sample_answers(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
 
 def repeats_itself(text: str) -> bool:
     "Does a short text consist of few different words, or a longer one say up to 20 words four times in a row?"
-    words = text.split() if len(text.split()) > 2 else list(text.strip())  # some scripts have no spaces
-    if 12 <= len(words) <= 48 and 2 * len(set(words)) < len(words): return True
+    words = text.split()
+    if one := len(words) < 3: words = [o for o in text if o.isalpha()]  # some scripts have no spaces
+    said = [] if one and text.isascii() else [o for o in words if any(map(str.isalpha, o))]  # numbers may repeat
+    if 12 <= len(said) <= 48 and 2 * len(set(said)) < len(said): return True
     for n in range(1, 21):
         run = 0
         for a, b in zip(words, words[n:]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
-from ..data.texts import load_texts, messages_of, read_table
+from ..data.texts import as_texts, load_texts, messages_of, read_table
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, passes_tests, run_program,
                                              same_mathematics, same_number, write_replies)
@@ -71,7 +71,7 @@ class Task:
         n, there = len(items) if n is None else n, len(items)
         refuse((not items, f'task {self.name!r} has no items.'),
                (not 1 <= n <= there, f'{self.name}: {n} of {there} items. Ask for 1 to {there}.'))
-        return [items[i * there // n] for i in range(n)]
+        return items[:n] if self.reads_texts else [items[i * there // n] for i in range(n)]
 
     def load(self, n: int | None = None) -> Task:
         "With its items as a list, read (as by `read`) and checked"
@@ -358,6 +358,8 @@ def evaluate(
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources)
+    refuse(*((not isinstance(o, Task), f'tasks is a dict, and its {k!r:.40} is no task. Give a list of questions or '
+              'texts.') for k, o in ready.items()))
     needy = [o.name for o in ready.values() if o.kind == 'parent']
     refuse((not ready, f'no tasks given. Give some of {", ".join(TASKS)}.'),
            (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
@@ -366,12 +368,14 @@ def evaluate(
         from prunebook.evaluation.losses import _check_parent
         _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
+    check(whole(2), max_length=max_length)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     room = LayerStack(model).positions or math.inf
     for o in ready.values():
         new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
         refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
                 'and answer. Give a smaller max_new_tokens.'))
+        if o.reads_texts: as_texts(o.items, tokenizer)
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
         from prunebook.evaluation.losses import _tokenize_documents

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, check_room, digest, discard, disk_errors, first_line, free_place
 from ..core import fully_sharded, new_folder, on_first, process, public_name, refuse, source_mark, sync_tree
 from ..core import work_folder
-from ..data.texts import out_of_memory
+from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
 from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
@@ -67,7 +67,7 @@ def _moved(model, device):
 
 def _is_offloaded(model): return any(o.device.type == 'meta' for o in model.parameters())
 
-def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, progress):
+def _train(model, teacher, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
     student, stack = _make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
@@ -80,8 +80,8 @@ def _train(model, teacher, pad_id, rows, config, folder, base, inplace, save, pr
         if not isolated: _log.warning('%s cannot keep attention inside a document: the documents of a row see those '
                                       'before them.', type(model).__name__)
     loss = CausalLMLoss(student, stack, teacher if objective.top else guide, objective.loss)
-    trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, pad_id=pad_id, packed=packed),
-                           save, progress)
+    trainer = make_trainer(loss, rows, config, folder/'checkpoints', partial(collate, packed=packed), save,
+                           progress)
     if guide: _moved(guide.model, trainer.args.device)
     checkpoint = on_first(lambda: whole_checkpoint(folder/'checkpoints'))
     start = time.time()
@@ -180,6 +180,10 @@ def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool =
     check_length(config.max_length, stack.config, stack.positions)
     if method.trains_adapters: _target_names(model, config)
 
+def _row_recipe(config):
+    "A recipe whose rows are those of `config`: a method that solves reads all texts at once, in no batches"
+    return config.replace(batch_size=1, steps=1, warmup=0) if METHODS[config.method].solve else config
+
 def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
     cannot be used, and logs a warning if the model was not pruned, or if it chats and most of the texts do not"""
@@ -192,8 +196,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     plain = sum(len(o) if isinstance(o, str) else -len(o.text) for o in docs)  # letters, less those of conversations
     mostly = plain > 0 if config.plain_share is None else config.plain_share > .5
     if mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
-    if METHODS[config.method].solve: config = config.replace(batch_size=1, steps=1, warmup=0)
-    rows = training_rows(tokenizer, docs, config, same_rows=objective.top)  # so that its files serve every seed
+    rows = training_rows(tokenizer, docs, _row_recipe(config), same_rows=objective.top)  # whose files serve every seed
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
 
@@ -259,8 +262,8 @@ def heal(
                 if OBJECTIVES[config.objective].top:
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
                                                teacher_folder or folder/'teacher', progress)
-                run = partial(_train, model, teacher, tokenizer.pad_token_id or 0, rows, folder=folder, base=base,
-                              inplace=on_disk, save=save, progress=progress)
+                run = partial(_train, model, teacher, rows, folder=folder, base=base, inplace=on_disk, save=save,
+                              progress=progress)
                 now = config
                 while fewer := run(config=now):
                     gc.collect()  # here and not where memory ran out: there the error still holds the tensors
@@ -304,8 +307,10 @@ def heal_checkpoint(
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
             'them and plain texts together.'))
-    if prompts is None and (config.plain_share is not None or not all(isinstance(o, str) for o in texts)):
-        documents(texts, load_tokenizer(model, **kwargs), config.max_length, config.loss_on, config.plain_share)
+    if prompts is None:
+        texts, tok = as_rows(texts), load_tokenizer(model, **kwargs)
+        docs = documents(texts, tok, config.max_length, config.loss_on, config.plain_share)
+        training_rows(tok, docs, _row_recipe(config))
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
@@ -340,7 +345,8 @@ def heal_checkpoint(
                 result.write(tok, work, result.losses, result.answers)
         if first:
             shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
-            sync_tree(work)  # before what an interrupted run goes on from is deleted
+            free_place(out, force, reads)  # before what an interrupted run goes on from is deleted
+            sync_tree(work)
             discard(work/'healing', out)  # in one step: half of it could not be resumed
     result.adapter = Path(os.path.abspath(out))/'adapter'
     return result

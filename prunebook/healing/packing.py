@@ -263,7 +263,9 @@ def _render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[
                 f'the template renders message {i} differently when other messages follow, so its tokens cannot be '
                 'told apart. loss_on="all" (--loss-on all) trains on every token instead.'))
         spans.append((start, end))
-    return Conversation(text, out['input_ids'], [any(a <= s < b for a, b in spans) for s, _ in out['offset_mapping']])
+    # a token that reaches over the end of an answer is of what follows, as <|user|> is where the texts part after <|
+    learn = [any(a <= s < b and e <= b for a, b in spans) for s, e in out['offset_mapping']]
+    return Conversation(text, out['input_ids'], learn)
 
 # %% ../../nbs/reference/healing/packing.ipynb #4e41a2d0
 def documents(

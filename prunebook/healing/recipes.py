@@ -196,7 +196,7 @@ class HealingConfig(Settings):
         return super().of(given, where)
 
     def replace(self, **changes: Any) -> HealingConfig:
-        "A copy with some fields changed; alpha, warmup and save_every follow unless they were given"
+        "A copy with some fields changed; alpha, warmup and save_every follow where they have their usual values"
         usual = type(self)(steps=self.steps, rank=self.rank)
         follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
         if changes.get('method', self.method) != self.method: follow['options'] = None

@@ -15,7 +15,7 @@ from ..core import PrunebookError, atomic_write, check, digest, disk_errors, loc
 from ..core import progress_bar, refuse, whole
 from ..data.texts import load_texts, messages_of, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
-from .packing import Rows, _render_conversation
+from .packing import Rows, _render_conversation, documents, training_rows
 from ..model.loading import load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +29,10 @@ __all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_
 def _compare(model, tokenizer, teacher, other, named, head):
     "Raises `PrunebookError` as `load_teacher` does"
     own, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, teacher))
-    small, large = teacher.num_parameters(), model.num_parameters()
+    def size(m):  # without a head of its own, which a healing may have untied
+        head, table = m.get_output_embeddings().weight, m.get_input_embeddings().weight
+        return m.num_parameters() - (0 if head is table else head.numel())
+    small, large = size(teacher), size(model)
     right = 'Give the model that this one was pruned from.'
     refuse((other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer, and teaches other tokens. '
             f'{right}'),
@@ -176,6 +179,10 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     if len(fit) < len(said):
         _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens, or '
                      'the chat template changes them.', len(said) - len(fit), len(said), most)
+    try: training_rows(tokenizer, documents(fit, tokenizer, most, recipe.loss_on), recipe)
+    except PrunebookError as e:
+        raise PrunebookError(f'{e} The answers are in {file}: move that file away, and heal on it (--texts FILE) by '
+                             'another recipe.') from None
     return fit
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach011

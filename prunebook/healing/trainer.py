@@ -132,6 +132,7 @@ class _DivergenceWatch(TrainerCallback):
         if 'loss' not in logs: return
         losses, norm = [o['loss'] for o in state.log_history if 'loss' in o], logs.get('grad_norm', 0.)
         start, now = np.mean(losses[:10]), np.mean(losses[-10:])
+        noise = math.sqrt((np.var(losses[:10]) + np.var(losses[-10:])) / 10)  # small batches differ much
         long = len(losses) > 19
         early = long and now > max(2 * losses[0], self.blind) and now >= np.median(losses[-20:-10])
         at = f'step {state.global_step}: the loss'
@@ -141,7 +142,7 @@ class _DivergenceWatch(TrainerCallback):
         refuse((not math.isfinite(logs['loss']) or not math.isfinite(norm),
                 f'{at} is {logs["loss"]}, its gradient {norm}: the weights hold NaN, or the training diverged. Check '
                 f'the model, or {lower}'),
-               (long and now > 1.5 * start or early,
+               (long and now > 1.5 * start and now > start + 5 * noise or early,
                 f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the training '
                 f'diverges: {lower}'))
 

@@ -148,8 +148,13 @@ def to_gguf(
 
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file as q8_0 or q4_k_m. Raises `PrunebookError` if llama.cpp cannot"
-    _run_job('quantize', path=str(path), out=str(out), type=type)
-    return Path(out)
+    out = Path(out)
+    check(one_of('q8_0', 'q4_k_m'), type=type)
+    with disk_errors(out), tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as tmp:
+        made = Path(tmp)/'model.gguf'
+        _run_job('quantize', path=str(path), out=str(made), type=type)
+        os.replace(made, out)
+    return out
 
 def _quantize(path, out, type):
     ffi, lib = _library()
