@@ -260,12 +260,14 @@ def test_a_pad_token_that_the_embedding_has_no_row_for(pruned):
     assert len(generate_texts(pruned, tok, [[5, 6, 7], [5]], 4)) == 2
 
 
-def test_few_texts_are_refused_before_a_weight_is_read(pruned, tmp_path, monkeypatch):
+def test_texts_are_refused_before_a_weight_is_read(pruned, tmp_path, monkeypatch):
     folder = save(tmp_path/'small', pruned, tokenizer())
     monkeypatch.setattr(healing, 'load_model', pytest.fail)
     for packing, few in (('none', '3 documents'), ('packed', 'rows of 16')):
         with pytest.raises(PrunebookError, match=f'make .*{few}'):
             healing.heal_checkpoint(str(folder), tmp_path/'out', texts()[:3], SMALL.replace(packing=packing))
+    with pytest.raises(PrunebookError, match='own: some of these texts are healed on'):
+        healing.heal_checkpoint(str(folder), tmp_path/'out', texts(), SMALL, dict(own=texts()[5:6]))
     assert [o.name for o in tmp_path.iterdir()] == ['small']
 
 

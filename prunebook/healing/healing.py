@@ -311,6 +311,9 @@ def heal_checkpoint(
         texts, tok = as_rows(texts), load_tokenizer(model, **kwargs)
         docs = documents(texts, tok, config.max_length, config.loss_on, config.plain_share)
         training_rows(tok, docs, _row_recipe(config))
+    both = [k for k, o in (judge or {}).items() if {*map(str, o)} & {*map(str, texts)}]
+    refuse((both, f'{", ".join(both)}: some of these texts are healed on, so their loss would say nothing about '
+            'others. Judge on texts that are set aside.'))
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
