@@ -26,7 +26,7 @@ from prunebook.healing.teacher import write_answers
 from prunebook.similarity.distances import LayerDistances
 
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
-TABLE, ANSWERS = RESULTS/'abilities.parquet', RESULTS/'abilities_answers.jsonl'
+TABLE = RESULTS/'abilities.parquet'
 TOKENS = 102_400
 CHAT, PLAIN = {'gsm8k:shots=0': 400, 'humaneval': 164}, {'c4': 64, 'agreement': 64, 'arc_easy': 500, 'mmlu': 741}
 
@@ -85,7 +85,7 @@ def published(file, columns=None):
 def publish(work, file):
     """All items in one table, a row per arm, task and item, added to what is there; beside it, what is known of each
     healing, and the answers that the unpruned model wrote"""
-    scores, about, said = work/'scores', file.with_suffix('.json'), work/'answers.jsonl'
+    scores, about = work/'scores', file.with_suffix('.json')
     def rows(path):
         s = load_score(path)
         answers = hasattr(s, 'right')
@@ -98,7 +98,7 @@ def publish(work, file):
     table = pd.concat([old[~pd.MultiIndex.from_frame(old[['arm', 'task']]).isin(new)], table])
     atomic_write(file, table.to_parquet(index=False, compression='zstd', compression_level=15))
     about.write_text(json.dumps((json.loads(about.read_text()) if about.exists() else {}) | notes, indent=1) + '\n')
-    if said.exists(): ANSWERS.write_bytes(said.read_bytes())
+    for o in work.glob('answers*.jsonl'): (file.parent/f'abilities_{o.name}').write_bytes(o.read_bytes())
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -126,16 +126,16 @@ def main(argv=None):
     def healed(name, arm, model):
         "The model of an arm"
         if arm.texts == 'self':
-            answers = ANSWERS if ANSWERS.exists() and not args.smoke else args.work/'answers.jsonl'
-            asked = prompts(most)
-            asked += [o['question'] for o in load_questions('sums', n=12)] if args.smoke else []
-            if not answers.exists(): write_answers(parent, tok, asked, answers, max_new_tokens=new)
-            said = load_texts(answers)
+            def answers(file, asked):
+                kept = RESULTS/f'abilities_{file}'
+                if args.smoke or not kept.exists(): kept = args.work/file
+                if not kept.exists(): write_answers(parent, tok, asked, kept, max_new_tokens=new)
+                return load_texts(kept)
+            sums = [o['question'] for o in load_questions('sums', n=12)] if args.smoke else []
+            said = answers('answers.jsonl', prompts(most) + sums)
             if arm.times > 1:  # the same few would be read too often
-                more = args.work/f'answers-{name}.jsonl'
                 rest = prompts(2 * most if arm.times < 10 else None)[most:]
-                if not more.exists(): write_answers(parent, tok, rest, more, max_new_tokens=new)
-                said += load_texts(more)
+                said += answers(f'answers-{name}.jsonl', rest + sums)
             # prompt and answer together must fit into a row
             texts = [o for o, d in zip(said, documents(said, tok, 10**6)) if len(d.ids) <= size[1]]
         else: texts = load_texts('demo', 'healing')
