@@ -277,6 +277,16 @@ def heal(
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
 
 # %% ../../nbs/course/04_healing.ipynb #healfol2
+def _checked_texts(texts, tokenizer, config, judge):
+    "The texts as rows. Raises `PrunebookError` if they make no batch, and if some of them also judge"
+    texts = as_rows(texts)
+    docs = documents(texts, tokenizer, config.max_length, config.loss_on, config.plain_share)
+    training_rows(tokenizer, docs, _row_recipe(config))
+    both = [k for k, o in (judge or {}).items() if {*map(str, o)} & {*map(str, texts)}]
+    refuse((both, f'{", ".join(both)}: some of these texts are healed on, so their loss would say nothing about '
+            'others. Judge on texts that are set aside.'))
+    return texts
+
 def heal_checkpoint(
     model: str,                    # A pruned checkpoint, as in `load_model`
     out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
@@ -307,13 +317,7 @@ def heal_checkpoint(
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
             'them and plain texts together.'))
-    if prompts is None:
-        texts, tok = as_rows(texts), load_tokenizer(model, **kwargs)
-        docs = documents(texts, tok, config.max_length, config.loss_on, config.plain_share)
-        training_rows(tok, docs, _row_recipe(config))
-    both = [k for k, o in (judge or {}).items() if {*map(str, o)} & {*map(str, texts)}]
-    refuse((both, f'{", ".join(both)}: some of these texts are healed on, so their loss would say nothing about '
-            'others. Judge on texts that are set aside.'))
+    if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **kwargs), config, judge)
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
