@@ -158,14 +158,13 @@ def shrink(
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
     """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
-    model, data = str(model), str(data)
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
     about, size = _find_model(model, kwargs)
     rejected = _check_place(out, force, [model, data], 8 * size.parameters)
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
-    texts, judge = _split_data(data, column, given.seed)
+    texts, judge = _split_data(str(data), column, given.seed)
     recipe = _check_healing(size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
