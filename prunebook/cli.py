@@ -218,7 +218,7 @@ def _prune(
     params: float | None = None,   # instead of --n: drop as few layers as leave at most so many parameters, as 1.2e9
     gb: float | None = None,       # instead of --n: drop as few layers as leave at most so many GB of weights
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
-    strategy: str = 'similarity',  # how to choose them: STRATEGIES
+    strategy: str | None = None,   # how to choose them (default: similarity): STRATEGIES
     options: dict | None = None,   # of the strategy, as JSON such as '{"seed": 1}'
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
@@ -235,8 +235,11 @@ def _prune(
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'),
+           (drop is not None and strategy, f'--drop names the layers, and --strategy {strategy} would choose them. '
+            'Give one of both.'),
            (drop is not None and not in_memory and (source.bits or source.dtype != 'auto'), '--drop copies the weights '
             'as they are stored. Leave out --bits and --dtype.'))
+    strategy = strategy or 'similarity'
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
     refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
@@ -285,6 +288,7 @@ def _check(
     serve: Sequence[str] | None = None,  # also compare with transformers, by rules and runs, in these stacks: STACKS
     claims: str | None = None,  # the run that the card names: are the numbers on the card confirmed?
     minutes: float = 2,         # with --claims: at most
+    model: str | None = None,   # with --claims: the unpruned model, if not what the run names
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
@@ -298,7 +302,7 @@ def _check(
     found = dict(folder=folder, sound=not problems, problems=problems)
     if claims and not problems:
         from prunebook.paper.verify import verify_card
-        card = verify_card(folder, claims, minutes, progress=False)
+        card = verify_card(folder, claims, minutes, progress=False, model=model)
         found |= dict(sound=card.verdict != 'rejected', claims=card.verdict, reason=card.reason)
     if serve and not problems:
         served = pb.serving_report(folder, serve, run=not files_only)
@@ -484,7 +488,8 @@ def _sweep(
     from prunebook.paper.cluster import Cluster, check_cluster
     from prunebook.paper.sweep import check_sweep
     base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
-    if 'calibration' in changes: changes.setdefault('healing_texts', changes['calibration'])
+    if 'calibration' in changes and base.healing_texts == base.calibration:  # the file may name others for healing
+        changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
     if judge_texts: changes['tasks'], changes['sources'] = judged_on(
         changes.get('tasks') or base.tasks, judge_texts, sources=changes.get('sources') or base.sources)
@@ -508,9 +513,13 @@ def _sweep(
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
 @command('prunebook reproduce --preset quick', like='paper.reproduce:reproduce')
-def _reproduce(source: _Source = _Source('demo'), **given):
+def _reproduce(
+    source: _Source = _Source('demo'), *,
+    bits: int | None = None,  # 4: heal in 4 bits, as "paper" does; 16 or 32: load the model in bfloat16 or float32
+    **given
+):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
-    run = pb.reproduce(source.model, **given | source.how, force_memory=source.force_memory)
+    run = pb.reproduce(source.model, **given | source.how, bits=bits, force_memory=source.force_memory)
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 

@@ -435,13 +435,17 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
         if work.exists() or work.is_symlink():
             refuse((work.is_symlink() or not (work/'asked.json').is_file(),
                     f'{work} was not made by prunebook. Move it away, or choose another folder.'))
-            if resume is None: resume = counts(read_json(work/'asked.json')) == counts(asked)
+            try: same = counts(read_json(work/'asked.json')) == counts(asked)
+            except PrunebookError:
+                if not force: raise
+                same = False
+            resume = same if resume is None else resume
             if force and not resume: discard(work, out)
             else: check_same(work)
         try:
             if not work.exists():
                 (new := _beside(out, 'new-work')).mkdir()
-                (new/'asked.json').write_text(json.dumps(asked, indent=1) + '\n')
+                atomic_write(new/'asked.json', json.dumps(asked, indent=1) + '\n')
                 new.rename(work)
             yield work
             for p in sorted(work.rglob('.*')):  # of work inside that was killed

@@ -15,13 +15,13 @@ from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
 from .model.configs import decoder_config, quantization_of
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
-from .pruning.budget import LayerSizes, first_number, sizes_of_parts
+from .pruning.budget import EXPERTS, LayerSizes, first_number, sizes_of_parts
 from .pruning.checkpoint import Tensor, checkpoint_folder, layer_number, layers_prefix, read_tensors
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'peak_gb', 'memory_gb',
-           'check_memory', 'work', 'estimate', 'recipe_within']
+__all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'shrink_gb', 'peak_gb',
+           'memory_gb', 'check_memory', 'work', 'estimate', 'recipe_within']
 
 # %% ../nbs/reference/estimates.ipynb #f4432cf2
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Size:
     others: int            # Parameters outside the layers: embeddings and, unless it is tied to them, the head
     stored: dict[str, int] # Bytes in the files by type
     sizes: LayerSizes | None = field(default=None, repr=False)  # Of each layer, unless packed weights hide them
+    experts: int = 0       # Parameters in experts, which stay in 16 bits where the other layers have 4 or 8
 
     @property
     def parameters(self) -> int:
@@ -80,7 +81,8 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
     packed = quantization_of(config)
     for t in tensors: stored[t.dtype] += t.size
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
-                round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes)
+                round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes,
+                sum(n for name, i, n, _ in parts if i is not None and i < depth and EXPERTS.search(name)))
 
 def layer_sizes(name: str | Size, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
@@ -107,12 +109,18 @@ def weights_gb(size: Size, dtype: str = 'auto', bits: int | None = None) -> floa
     """Memory of the weights alone, in GB, for the arguments of `load_model`; the `dtype` "own" is the checkpoint's,
     whatever the machine"""
     if _in_float32(dtype, bits): return size.parameters * 4 / 1e9
-    if bits in (4, 8):  # 4: NF4 with its scales, quantised twice. The embeddings stay in 16 bits
-        return (size.layers * {4: 4.127 / 8, 8: 1}[bits] + size.others * 2) / 1e9
+    if bits in (4, 8):  # 4: NF4 with its scales, quantised twice. Embeddings stay in 16 bits, and so do experts, which
+        # transformers stacks into one tensor that bitsandbytes does not know
+        return ((size.layers - size.experts) * {4: 4.127 / 8, 8: 1}[bits] + (size.others + size.experts) * 2) / 1e9
     if bits == 16 or dtype in ('bfloat16', 'float16'): return size.parameters * 2 / 1e9
     return sum(size.stored.values()) / 1e9
 
 # %% ../nbs/reference/estimates.ipynb #b6a52a20
+def _trained(size, r):
+    "Parameters that a recipe trains"
+    if METHODS.find(r.method).trains_adapters: return size.depth * 3 * r.rank * (size.hidden + size.inner)
+    return size.hidden * size.vocab + r.options.get('last', 0) * size.layers // size.depth
+
 def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = None,
                recipe: HealingConfig | None = None) -> float:
     "Memory of a command beside the weights, in GB, with `b` bytes to an activation; of healing by `recipe`, or `QUICK`"
@@ -126,10 +134,12 @@ def working_gb(size: Size, command: str, b: int = 2, batch_tokens: int | None = 
     tokens = max(r.max_length, min(r.batch_tokens or step, step))  # a row is never divided
     saved = 14 * size.hidden + 8 * size.inner  # numbers that a layer saves for the backward pass, a token
     kept = size.depth * size.hidden + saved if r.gradient_checkpointing else size.depth * saved
-    trained = size.hidden * size.vocab + r.options.get('last', 0) * size.layers // size.depth
-    if METHODS.find(r.method).trains_adapters: trained = size.depth * 3 * r.rank * (size.hidden + size.inner)
     # trained weights are in float32, and so are their gradients and the two moments of Adam
-    return (tokens * b * kept + 4 * 4 * trained + 512 * size.vocab * 16) / 1e9
+    return (tokens * b * kept + 4 * 4 * _trained(size, r) + 512 * size.vocab * 16) / 1e9
+
+def shrink_gb(size: Size, recipe: HealingConfig, gguf: bool = False) -> float:
+    "Disk that `shrink` fills at its fullest, in GB: checkpoints of healing, the weights, and files on the way to GGUF"
+    return (size.parameters * (_number_bytes(size, 'own', None) + 4 * gguf) + 16 * _trained(size, recipe)) / 1e9
 
 # %% ../nbs/reference/estimates.ipynb #2dce3650
 def peak_gb(size: Size, command: str, dtype: str = 'auto', bits: int | None = None, batch_tokens: int | None = None,

@@ -16,7 +16,7 @@ from .core import PrunebookError, atomic_write, check, check_room, digest, disca
 from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
 from .core import source_mark, sync_tree, work_folder
 from .data.texts import named_texts, text_assets
-from .estimates import check_memory, layer_sizes, model_size, recipe_within
+from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import check_length, show_layers
@@ -160,9 +160,9 @@ def shrink(
     fails a gate is left in OUT.rejected. Raises `PrunebookError` before any work for what cannot succeed"""
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
-    _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
+    ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
     about, size = _find_model(model, kwargs)
-    rejected = _check_place(out, force, [model, data], 8 * size.parameters)
+    rejected = _check_place(out, force, [model, data], 1e9 * shrink_gb(size, given, bool(gguf)))
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
     texts, judge = _split_data(str(data), column, given.seed)
     recipe = _check_healing(size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
@@ -174,7 +174,7 @@ def shrink(
                  tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
                  load=str(sorted((k, v) for k, v in kwargs.items() if k != 'token')))
     with work_folder(out, asked, None, force, [model, data]) as work:
-        whole, tok = _load_model(model, recipe, progress, **kwargs)
+        whole, tok = _load_model(model, recipe, ready, progress, **kwargs)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
         cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
         small = _pruned(whole, cuts[0])
@@ -212,18 +212,21 @@ def _find_model(name, load):
     return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 
 def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits):
-    "Raises `PrunebookError` for weights that cannot be healed, and gates and tasks that cannot judge the result"
+    """The tasks, with their questions. Raises `PrunebookError` for weights that cannot be healed, and for gates and
+    tasks that cannot judge the result"""
     from prunebook.evaluation.tasks import ready_tasks
     check_precision(dtype, bits)
     refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
             'step (prunebook heal --bits 4).'))
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
-    kinds = {k: o.kind for k, o in ready_tasks(tasks, n_questions).items()}
+    ready = ready_tasks(tasks, n_questions)
+    kinds = {k: o.kind for k, o in ready.items()}
     beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
     refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'),
            (bare and min_retention is not None, f'min_retention={min_retention}: {", ".join(bare)} has no level of '
             'chance. Leave it out of the tasks, and limit the loss (max_added_loss).'))
+    return ready
 
 def _check_place(out, force, reads, need):
     "OUT.rejected. Raises `PrunebookError` if neither it nor `out` can be written, or by several processes"
@@ -282,11 +285,13 @@ def _fits(recipe, texts, size, about):
     training_rows(tok, docs, recipe)  # refuses texts that are too few
     return recipe
 
-def _load_model(name, recipe, progress, **kwargs):
-    "Model and tokenizer. Raises `PrunebookError` if the recipe cannot train it"
+def _load_model(name, recipe, ready, progress, **kwargs):
+    "Model and tokenizer. Raises `PrunebookError` if the recipe cannot train it, or if it has no room for an answer"
+    from prunebook.evaluation.tasks import check_room_for_answers
     from prunebook.healing.healing import check_student
     model, tok = pb.load_model(name, progress=progress, **kwargs)
     check_student(model, recipe)
+    check_room_for_answers(model, ready)
     return model, tok
 
 def _pruned(model, chosen):

@@ -281,6 +281,7 @@ def main(argv=None):
     p.add_argument('--list', action='store_true', help='show the sweeps, and which rows they have')
     args = p.parse_args(argv)
     folder, sweeps = args.results/args.model, SWEEPS[args.model]
+    if odd := set(args.only or ()) - set(sweeps): p.error(f'no sweeps {sorted(odd)}; there are {", ".join(sweeps)}')
     if args.list:
         have = read_run(folder).sweep.value_counts() if (folder/'results.csv').exists() else {}
         return print('\n'.join(f'{k}: {have.get(k, 0)} rows' for k in sweeps))

@@ -7,9 +7,11 @@ from __future__ import annotations
 import gzip, json, logging, math, os, re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'prompt_tokens', 'as_rows', 'as_texts',
-           'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches',
-           'out_of_memory', 'retry_smaller_batch', 'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'render_chat', 'prompt_tokens', 'as_rows',
+           'as_texts', 'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget',
+           'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -151,6 +153,17 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
+class _Day(datetime):
+    "The only day that templates know"
+    @classmethod
+    def now(cls, tz=None): return cls(2024, 7, 26)  # Llama 3.1's own, if it is told none
+
+def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], **how: Any) -> Any:
+    """The text of messages in the chat template; `how` as in `apply_chat_template`. Templates that write the date
+    (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's, a run could not go on or be compared tomorrow"""
+    with mock.patch('transformers.utils.chat_template_utils.datetime', _Day, create=True):
+        return tokenizer.apply_chat_template(messages, **dict(tokenize=False) | how)
+
 def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
     """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
     without any special token"""
@@ -179,7 +192,7 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
     if all(isinstance(o, str) for o in rows): return rows
     refuse((not getattr(tokenizer, 'chat_template', None), 'some texts are conversations, and there is no chat '
             'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
-    words = lambda o: tokenizer.apply_chat_template(messages_of(o), tokenize=False)
+    words = lambda o: render_chat(tokenizer, messages_of(o))
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     with explained('the chat template refuses a conversation', 'Its messages need the roles that the model knows.'):
         return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import check, explained, one_of, progress_bar, refuse, whole
 from ..data.questions import check_items
-from ..data.texts import prompt_tokens, retry_smaller_batch, token_budget
+from ..data.texts import prompt_tokens, render_chat, retry_smaller_batch, token_budget
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str
             'plain text (chat=False), or load the tokenizer of an instruct model.'))
     said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
     with explained(f'the chat template refuses {said!r:.80}'):
-        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        return render_chat(tokenizer, said, add_generation_prompt=True)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
 def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,

@@ -18,8 +18,8 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 
 # %% auto #0
 __all__ = ['generate_texts', 'write_in_batches', 'last_number', 'same_number', 'begins_with_word', 'same_mathematics',
-           'run_program', 'passes_tests', 'encode_prompts', 'write_replies', 'sample_answers', 'repeats_itself',
-           'lost_answers']
+           'run_program', 'check_sandbox', 'passes_tests', 'encode_prompts', 'write_replies', 'sample_answers',
+           'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -60,6 +60,12 @@ class _Written(NamedTuple):
     tokens: int
     ended: bool  # Did the model end it?
 
+def _decode_behind(tokenizer, prompts, rows):
+    "Texts of tokens that stand behind prompts. On their own, Llama 2's, Mistral's and Phi-3's lose a space in front"
+    said = lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    ends = [list(o[-8:]) for o in prompts]
+    return [text[len(before):] for before, text in zip(said(ends), said([[*a, *b] for a, b in zip(ends, rows)]))]
+
 def generate_texts(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -99,7 +105,7 @@ def generate_texts(
                 mask = torch.nn.functional.pad(mask[on], (0, new.shape[1]), value=1)
                 x, left = out[on], [left[r] for r in on]
     sizes = [next((i for i, v in enumerate(o) if v in ends), len(o)) for o in written]
-    texts = decoded([o[:n] for o, n in zip(written, sizes)])
+    texts = _decode_behind(tokenizer, rows, [o[:n] for o, n in zip(written, sizes)])
     places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
     return [_Written(text[:at], n, n < len(o) or at < len(text))
             for text, at, n, o in zip(texts, places, sizes, written)]
@@ -110,17 +116,22 @@ def write_in_batches(
     tokenizer: 'PreTrainedTokenizerBase',
     ids: Sequence[Sequence[int]],     # Tokens of each prompt
     max_new_tokens: int,
-    batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`
+    batch_tokens: int | None = None,  # Prompts and answers of a batch; what 2 GB of keys and values hold if `None`,
+                                      # on an accelerator at least 16,384, which are halved if they do not fit
     done: Collection[int] = (),       # Prompts to leave out
     seed: int = 0,                    # With a temperature; each batch has its own
     **how: Any                        # To `generate_texts`: stop, temperature
 ) -> Iterator[tuple[list[int], list[_Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
     import torch
-    n, cache = common = _common_cache(LayerStack(model), ids, plain=True)
+    stack = LayerStack(model)
+    n, cache = common = _common_cache(stack, ids, plain=True)
     if batch_tokens is None:
-        held = [o for o in cache.layers if o.is_initialized] if n else []
-        batch_tokens = max(2**14, int(2e9 * n / sum(o.keys.nbytes + o.values.nbytes for o in held)) if held else 0)
+        batch_tokens = 2**14
+        if cache is not None and ids:
+            with torch.inference_mode(), evaluating(model): stack.extend([ids[0][:1]], one := stack.new_cache())
+            fit = int(2e9 / sum(o.keys.nbytes + o.values.nbytes for o in one.layers if o.is_initialized))
+            batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
     def write(rows):
         with torch.random.fork_rng():
             torch.manual_seed(seed + rows[0])
@@ -210,6 +221,11 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     raise PrunebookError(f'this machine cannot lock up programs that a model wrote, so none is run '
                          f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux, with '
                          'unshare, setpriv and mount of util-linux, and user namespaces.')
+
+def check_sandbox() -> None:
+    "Raises `PrunebookError` where programs cannot be locked up, or not in the time that they have"
+    refuse((not run_program(''), 'an empty program does not end here within 12 seconds, so every answer would count as '
+            'wrong. Locking up takes one mount for each file system: use a machine or a container with fewer.'))
 
 def passes_tests(text: str, item: dict[str, Any]) -> bool:
     "Does `text`, written after the beginning of a function, pass the tests of its question (of HumanEval)?"

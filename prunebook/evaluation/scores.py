@@ -54,8 +54,8 @@ class _Saved:
     "Base of the scores: plain values and JSON files"
     def to_dict(self) -> dict[str, Any]:
         "All fields as plain JSON"
-        ends = {k: None for k in ('low', 'high') if not math.isfinite(getattr(self, k))}
-        return dict(kind=type(self).__name__) | asdict(self) | ends
+        fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        return dict(kind=type(self).__name__) | fields
 
     def save(self, path: str | Path) -> None:
         "Write as JSON; `load_score` reads it"
@@ -231,7 +231,8 @@ def load_score(path: str | Path) -> LossScore | ParentScore | Score:
     "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
     given = read_json(path, most_mb=256)
     with explained(f'{path} is no score', 'Give a file that save wrote.'):
-        ends = {k: e for k, e in (('low', -math.inf), ('high', math.inf)) if given.get(k, 0) is None}
+        ends = dict(low=-math.inf, high=math.inf, chance=math.nan, majority=math.nan)
+        ends = {k: v for k, v in ends.items() if given.get(k, 0) is None}
         kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
         score = kinds[given.pop('kind')](**given | ends)
         lists = (score.picked, score.answers) if isinstance(score, Score) else (score.sums, score.counts)

@@ -15,7 +15,7 @@ from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_
 from ..data.questions import check_items, load_questions
 from ..data.texts import as_texts, load_texts, messages_of, read_table
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
-from .generation import (begins_with_word, last_number, passes_tests, run_program,
+from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
                                              same_mathematics, same_number, write_replies)
 from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
 from .scores import load_score, wilson
@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder', 'evaluate']
+           'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder', 'check_room_for_answers',
+           'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -223,7 +224,7 @@ TASKS = Registry('task', [
                   ready=lambda: same_mathematics('', dict(solution=''))),
     GeneratedTask('humaneval', 'HumanEval', 'humaneval', prompt=lambda o: o['question'], max_new_tokens=1024,
                   right=passes_tests, judged_by=('test', 'entry_point'),  # pass@1, greedy; humaneval_instruct in chat
-                  ready=lambda: run_program(''),
+                  ready=check_sandbox,
                   stop=('\nclass', '\ndef', '\n#', '\nif', '\nprint'), in_chat=dict(
                       prompt=lambda o: ('Write a solution to the following problem and make sure that it passes the '
                                         f"tests:\n```python\n{o['question']}\n```\n"),
@@ -341,6 +342,14 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
                     f'have {new}. Choose another folder.'))
     return Path(folder)
 
+def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max_new_tokens: int | None = None) -> None:
+    "Raises `PrunebookError` if a task's written answers are longer than the model's table of positions"
+    room = LayerStack(model).positions or math.inf
+    for o in ready.values():
+        new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
+        refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
+                'and answer. Give a smaller max_new_tokens.'))
+
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -370,11 +379,8 @@ def evaluate(
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(whole(2), max_length=max_length)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
-    room = LayerStack(model).positions or math.inf
+    check_room_for_answers(model, ready, max_new_tokens)
     for o in ready.values():
-        new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
-        refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
-                'and answer. Give a smaller max_new_tokens.'))
         if o.reads_texts: as_texts(o.items, tokenizer)
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:

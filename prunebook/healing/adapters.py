@@ -72,7 +72,10 @@ def load_adapter(
 ) -> nn.Module:              # In eval mode; weights that healing left alone share the model's memory
     "`model` with the learned parameters. Raises `PrunebookError` if they were learned on another base"
     (note, tensors), new = _read_adapter(folder), frozen_copy(model).eval()
-    _check_base(note, fingerprint(model), len(LayerStack(model)), getattr(model.config, 'prunebook', None), folder)
+    record = getattr(model.config, 'prunebook', None)
+    _check_base(note, fingerprint(model), len(LayerStack(model)), record, folder)
+    recipe = settings_that_count(note['config'])
+    if record: new.config.prunebook = record | dict(healed=_healing_summary(recipe, note['history']))
     if (Path(folder)/'adapter_config.json').exists():
         from peft import PeftModel
         from torch.random import fork_rng  # peft draws weights before it reads them
@@ -85,7 +88,7 @@ def load_adapter(
     for name, o in tensors.items():
         refuse((name not in own or own[name].shape != o.shape, f'{folder}: {name} of shape {list(o.shape)} has no '
                 'place in this model. The adapter is damaged, or of another model.'))
-        own[name].data = o.to(own[name].device)
+        own[name].data = o.to(own[name].device, own[name].dtype)
     return new
 
 # %% ../../nbs/reference/healing/adapters.ipynb #f0c675cd

@@ -20,7 +20,7 @@ from ..core import work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
-from .adapters import (_healing_summary, _read_adapter, _write_adapter, _write_card,
+from .adapters import (_read_adapter, _write_adapter, _write_card,
                                         checkpoint_fingerprint, load_adapter, merge_into)
 from .packing import Conversation, attend_by_document, collate, documents, documents_isolated
 from .packing import training_rows
@@ -72,7 +72,7 @@ def _train(model, teacher, rows, config, folder, base, inplace, save, progress):
     student, stack = _make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
     if objective.needs_teacher and not objective.top:
-        guide = LayerStack(_moved(frozen_copy(teacher, config.teacher_bits), stack.device))
+        guide = LayerStack(_moved(frozen_copy(teacher, config.teacher_bits).eval(), stack.device))
     if packed := config.packing != 'none':
         isolated = documents_isolated(stack)
         packed = isolated is not None  # else it takes no positions
@@ -235,7 +235,8 @@ def heal(
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     if changes: config = config.replace(**changes)
     config.check_teacher(teacher)
-    reads = [model if on_disk else model.name_or_path, teacher if isinstance(teacher, (str, Path)) else None]
+    reads = [model if on_disk else model.name_or_path]
+    reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
     if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
         config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
@@ -260,8 +261,9 @@ def heal(
             if solve: on_first(solved) if save else solved()
             else:
                 if OBJECTIVES[config.objective].top:
-                    rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k,
-                                               teacher_folder or folder/'teacher', progress)
+                    place = on_first(lambda: teacher_folder or folder/'teacher')  # else each process has its own
+                    rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k, place,
+                                               progress)
                 run = partial(_train, model, teacher, rows, folder=folder, base=base, inplace=on_disk, save=save,
                               progress=progress)
                 now = config
@@ -271,8 +273,6 @@ def heal(
             on_first(lambda: None)  # all wait until the adapter is written
         note, tensors = _read_adapter(folder/'adapter')
         healed = None if on_disk else load_adapter(model, folder/'adapter')
-    record = None if on_disk else getattr(model.config, 'prunebook', None)
-    if record: healed.config.prunebook = record | dict(healed=_healing_summary(asdict(config), note['history']))
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
 
@@ -317,6 +317,7 @@ def heal_checkpoint(
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
             'them and plain texts together.'))
+    reads = [o for o in (model, texts, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **kwargs), config, judge)
     room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
@@ -325,7 +326,6 @@ def heal_checkpoint(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
     named = source_mark(teacher) if isinstance(teacher, (str, Path)) else ''
     if prompts is not None: asked |= dict(prompts=digest(*read_prompts(prompts)), teacher=named)
-    reads = [o for o in (model, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     load = {k: v for k in ('device_map', 'trust_remote_code', 'token') if (v := kwargs.get(k))}  # of the teacher too
     how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder, load=load)
     with work_folder(out, asked, resume, force, reads, settings_that_count) as work:

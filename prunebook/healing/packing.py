@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from torch import nn
 from ..core import PrunebookError, explained, first_line, printable, refuse
-from ..model.stack import LayerStack, same_states
-from ..data.texts import as_rows, messages_of, starts_with_bos, tokenize
+from ..model.stack import LayerStack, evaluating, same_states
+from ..data.texts import as_rows, messages_of, render_chat, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _chat_end(tokenizer):
     "The tokens that the chat template writes after an answer, from the first special one; none without a template"
     if not getattr(tokenizer, 'chat_template', None): return []
     said = [dict(role='user', content='QUESTION'), dict(role='assistant', content='ANSWER')]
-    try: after = tokenizer.apply_chat_template(said, tokenize=False).rpartition('ANSWER')[2]
+    try: after = render_chat(tokenizer, said).rpartition('ANSWER')[2]
     except Exception as e:  # templates raise errors of their own
         _log.warning('the chat template cannot render a question and its answer (%s). Conversations are packed as '
                     'documents.', first_line(e))
@@ -186,8 +186,9 @@ def documents_isolated(model: PreTrainedModel | LayerStack) -> bool | None:
     `None` if the model takes no `position_ids`"""
     stack = LayerStack(model)
     place = torch.arange(8, device=stack.device)[None] % 4
-    try: both = stack.body(place + 5, position_ids=place).last_hidden_state
-    except TypeError: return None
+    with evaluating(stack.model):  # without dropout
+        try: both = stack.body(place + 5, position_ids=place).last_hidden_state
+        except TypeError: return None
     return same_states(both[:, :4], both[:, 4:])
 
 # %% ../../nbs/reference/healing/packing.ipynb #3a9cd1b9
@@ -222,7 +223,7 @@ def attend_by_document(
     AttentionInterface.register('by_document', _by_document)
     place = torch.arange(8, device=stack.device)[None] % 5
     states = lambda: stack.body(place + 5, position_ids=place).last_hidden_state
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(stack.model):
         want = states()
         stack.model.set_attn_implementation('by_document')
         hook = stack.decoder.register_forward_pre_hook(_note_spans, with_kwargs=True)
@@ -244,10 +245,10 @@ def _render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[
         refuse((m['role'] == 'assistant' and not m['content'].strip(),
                 f'message {i}: the answer of the assistant is empty.'))
     refuse((not messages or messages[-1]['role'] != 'assistant', 'it does not end with an answer of the assistant.'))
-    write = partial(tokenizer.apply_chat_template, tokenize=False)
+    write = partial(render_chat, tokenizer)
     with explained('the chat template refuses it'): text = write(messages)
     if loss_on == 'assistant' and '{% generation' in tokenizer.get_chat_template().replace('{%-', '{%'):
-        out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        out = render_chat(tokenizer, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         refuse((not any(out['assistant_masks']), 'the template marks no token of its answers.'))
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)

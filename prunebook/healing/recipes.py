@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import (PrunebookError, Registry, Rule, Settings, instance, number, one_of, or_none, read_json,
@@ -170,6 +171,7 @@ class HealingConfig(Settings):
         "Fill in the fields that follow from others"
         for k, v in vars(self).items():
             if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
+            elif isinstance(v, Real) and not isinstance(v, (int, float)): setattr(self, k, float(v))
         if isinstance(self.targets, str): self.targets = [self.targets]
         if isinstance(self.targets, tuple): self.targets = list(self.targets)
         if self.alpha is None: self.alpha = self.rank
@@ -229,6 +231,7 @@ def named_recipe(
     else:
         file = Path(model)/'config.json'
         record = read_json(file).get('prunebook') if file.is_file() else None
+        while isinstance(record, dict) and record.get('previous'): record = record['previous']  # cut more than once
         found = HealingConfig.paper(isinstance(record, dict) and record.get('source') or model)
     return found.replace(**changes)
 

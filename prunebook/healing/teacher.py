@@ -39,8 +39,8 @@ def _compare(model, tokenizer, teacher, other, named, head):
            (head and own != theirs, f'the head of the teacher has {theirs} rows and that of this model {own}: it is '
             'padded otherwise, or for other tokens, and its distribution cannot be learned. Learn only its answers '
             '(--prompts FILE --objective lm), or give the model that this one was pruned from.'),
-           (any(o.is_floating_point() and o.element_size() < 2 for o in teacher.parameters()), 'the teacher is '
-            'stored in 8-bit floats, and its scales would be lost. Give the same model in 16 bits.'),
+           (any(o.element_size() < 2 and getattr(o, 'quant_state', None) is None for o in teacher.parameters()),
+            'the teacher is stored in 8 bits, and its scales would be lost. Give the same model in 16 or 4 bits.'),
            (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
             f'student. {right}'),
            (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '

@@ -102,6 +102,31 @@ def quiet() -> Iterator[None]:
             hf.set_verbosity(level)
             if bar: hf.enable_progress_bar()
 
+def _check_gguf(path, config):
+    """Raises `PrunebookError` for a GGUF file of which transformers passes over a part: it would read another model,
+    without a word. `config` is what it has read"""
+    import gguf
+    reader = gguf.GGUFReader(path)
+    def field(key): return next((v.contents() for k, v in reader.fields.items() if k.endswith(f'.{key}')), None)
+    kind, kinds = config.model_type, getattr(config, 'layer_types', None) or []
+    angles = getattr(config, 'rope_parameters', None) or {}
+    base = angles.get('full_attention', angles).get('rope_theta')
+    tables = [t.name for t in reader.tensors if t.name.startswith(('rope_freqs', 'rope_factors'))]
+    slides, linear = field('attention.sliding_window_pattern'), field('attention.recurrent_layers')
+    other = lambda listed, name: isinstance(listed, list) and listed != [o == name for o in kinds]
+    scale = getattr(config, 'query_pre_attn_scalar', None)
+    if kind.startswith(('gemma2', 'gemma3')):  # as llama.cpp has it: of the largest model by its width, else of a head
+        large = config.num_hidden_layers == (46 if kind.startswith('gemma2') else 62)
+        scale = large and scale == config.hidden_size / config.num_attention_heads or scale == config.head_dim
+    scaled = field('rope.scaling.type') not in (None, 'none') and field('rope.scaling.factor') not in (None, 1.)
+    wrong = {'a table of rotary frequencies': tables, 'scaled rotary angles': scaled and kind != 'gpt_oss',
+             'the base of the rotary angles': base and abs(base / (field('rope.freq_base') or base) - 1) > 1e-4,
+             'the kind of each layer': other(slides, 'sliding_attention') or other(linear, 'linear_attention'),
+             'the scale of attention': scale is False}
+    found = [k for k, v in wrong.items() if v]
+    refuse((found, f'{Path(path).name}: transformers would pass over {" and ".join(found)} in this GGUF file, and '
+            'compute something else than it says. Give the safetensors that it was made from.'))
+
 def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
     bfloat16 if `dtype` is "auto". Raises `PrunebookError` if transformers cannot read either, or weights are missing"""
@@ -111,7 +136,10 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given
     with explained(f'{file}: transformers cannot read this GGUF file', 'Give a whole GGUF file of a kind that it '
                    'knows, with a tokenizer in it.', kwargs.get('token')), quiet():
-        tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **_hub_arguments(kwargs))
+        hub = _hub_arguments(kwargs)
+        config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, **hub).get_text_config(decoder=True)
+        _check_gguf(transformers.utils.cached_file(folder, file, **hub), config)
+        tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **hub)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
         if info['missing_keys']: raise ValueError(f'weights are missing, such as {min(info["missing_keys"])}')
     vars(model.config).pop('quantization_config', None)  # marks with which it could not be saved

@@ -64,6 +64,9 @@ _add(_count(lambda v, keep, depth: sum(i < v for i in keep)),
 _add(_count(lambda v, keep, depth: sum(i >= depth - v for i in keep)), 'num_kv_shared_layers n_output_layers')
 _add(lambda v, keep, depth, config: len(keep) if v == depth else v,
      'num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers first_kv_shared_layer_idx')
+_add(lambda v, keep, *_: ''.join(v[i] for i in keep) if isinstance(v, str) else v, 'hybrid_override_pattern')
+_add(lambda v, keep, *_: v and v | {k: [keep.index(i - 1) + 1 for i in v[k] if i - 1 in keep]  # counted from 1
+                                    for k in ('full_attn_layers', 'kda_layers') if k in v}, 'linear_attn_config')
 _tied('scale_attn_by_inverse_layer_idx', 'attention is divided by the number of the layer')
 _tied('rescale_every', 'weights are halved every few layers')
 _tied('n_layers_per_attn_res_block', 'the residual stream starts anew every few layers')
@@ -152,6 +155,7 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     text = decoder_part(config)
     fields = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
     depth = next((text[k] for k in fields if type(text.get(k)) is int), None)
+    depth = depth or len(text.get('layers_block_type') or ()) or depth  # Nemotron-H, as transformers saves it
     refuse((depth is None, 'config.json does not say how many layers there are (num_hidden_layers).'))
     refuse((not 1 <= depth < 10**6, f'config.json says that the model has {depth} layers, which is impossible.'))
     return text, depth

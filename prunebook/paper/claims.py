@@ -184,9 +184,10 @@ class RunFolder:
 
     def __post_init__(self):
         def text(*columns): return [' '.join(map(str, o)) for o in self.table[[*columns]].itertuples(index=False)]
+        there = lambda *columns: [o for o in columns if o in self.table]  # the last ones only of `open_run`
         self.table = self.table.assign(
-            asked=text('metric', 'source', 'count', 'max_length', 'dtype', 'items'),
-            recipe=text('recipe', 'healing_texts', 'healing_tokens'))
+            asked=text(*there('metric', 'source', 'count', 'max_length', 'dtype', 'items', 'chat', 'limit')),
+            recipe=text(*there('recipe', 'healing_texts', 'healing_tokens', 'healing_items')))
         self.table['alike'] = text('recipe', 'rank', 'shots', 'shots_seed', 'asked')
 
     @cached_property
@@ -296,6 +297,11 @@ def open_run(folder: str | Path) -> RunFolder:
     # rows of older versions get the hash that all other rows of their task, source and count have
     only = lambda o: o.fillna(o.dropna().iloc[0] if o.nunique() == 1 else '')
     table['items'] = table.groupby(['task', 'source', 'count'], dropna=False)['items'].transform(only)
+    about = table.sweep.map(record['sweeps'])
+    table['healing_items'] = about.map(lambda o: o['items'].get('healing_texts')).where(table.healed, '')
+    table['healing_items'] = table.groupby(['healed', 'healing_texts'], dropna=False)['healing_items'].transform(only)
+    limit = about.map(lambda o: o['config']['scoring'].get('max_new_tokens'))  # of written answers
+    table['limit'] = limit.where(table.metric == 'generated')
     files = dict(distances=pb.LayerDistances, loss_map=LossMap)
     found = [kind.load(folder) if (folder/f'{o}.safetensors').exists() else None for o, kind in files.items()]
     if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
@@ -338,7 +344,9 @@ def rank_pairs(self: RunFolder, task: str = 'c4', one_recipe: bool = True) -> pd
     t = self.table[self.table.healed & self.table['rank'].notna() & (self.table.task == task) & (self.table.n > 0)]
     recipe = ['recipe', 'shots', 'shots_seed', 'asked']
     same = ['strategy', 'n', 'seed', *recipe]
-    t = t[t['rank'].isin([t['rank'].min(), t['rank'].max()])].drop_duplicates([*same, 'rank'])
+    ranks = t.groupby(recipe, dropna=False)['rank']
+    ends = (t['rank'] == ranks.transform('min')) | (t['rank'] == ranks.transform('max'))
+    t = t[ends].drop_duplicates([*same, 'rank'])
     t = t[t.groupby(same)['rank'].transform('nunique') > 1].sort_values([*same, 'rank'])
     if t.empty: raise Unmeasured(f'No cut of this run was healed at two ranks and scored on {task_title(task)}.')
     if not one_recipe: return t
@@ -352,9 +360,11 @@ def by_seed(self: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> 
     found = []
     for _, own in t[t.healed].drop_duplicates(['n', 'seed', 'alike']).groupby('alike'):
         wide = own.pivot(index='n', columns='seed', values='value')
-        wide = wide[wide.notna().sum(axis=1) > 1].dropna(axis=1)
-        if wide.size and wide.shape[1] > 1:
-            found.append((wide.size, own.healing_tokens.iloc[0], wide, own[own.n.isin(wide.index)]))
+        wide = wide[wide.notna().sum(axis=1) > 1]
+        for seeds in [wide.dropna(axis=1).columns, *(row.dropna().index for _, row in wide.iterrows())]:
+            some = wide[seeds].dropna()
+            if some.size and some.shape[1] > 1:
+                found.append((some.size, own.healing_tokens.iloc[0], some, own[own.n.isin(some.index)]))
     if not found:
         raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
@@ -536,7 +546,9 @@ def _strategy_gap(run, task, healed):
     above 2, and healed below 1.25"""
     o = run.both_losses(healed)
     small = [n for n in o.cuts if n in _small(run.depth)]
-    if small and not healed: o = run.both_losses(healed, small)
+    if not healed:
+        if not small: raise Unmeasured('This run has no cut of up to a quarter of the layers under both strategies.')
+        o = run.both_losses(healed, small)
     ruling, k = _ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
     a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
     said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}'

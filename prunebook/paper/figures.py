@@ -197,8 +197,9 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
                 log: bool = False, ax: Axes | None = None) -> Axes:
     """A task's score against the fraction of layers dropped, a colour per strategy, of a `table` as `sweep` or
     `read_run` returns it. Bars are 95 % intervals, seeds averaged. A healed curve starts at the unpruned model healed,
-    if there is one. `chance` is the height of a dashed line, `label` is of the y axis (paper, figures 2, 3, 5, 6).
-    Raises `PrunebookError` for a task that is not in the table"""
+    if there is one. Of rows that were asked or healed in several ways, those with most cuts are drawn. `chance` is the
+    height of a dashed line, `label` is of the y axis (paper, figures 2, 3, 5, 6). Raises `PrunebookError` for a task
+    that is not in the table"""
     rows = table[table.task == task]
     if rows.empty:
         there = sorted(table.task.unique())
@@ -212,7 +213,12 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' ')) + ', ' if len(names) > 1 else ''
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
-                alike = starts[starts.healed == healed]
+                alike, asked = starts[starts.healed == healed], ('count', 'shots', 'shots_seed', 'chat')
+                ways = [o for o in (*asked, 'recipe', 'rank', 'healing_texts') if o in own]
+                own = max((o for _, o in own.groupby(ways, dropna=False)), key=lambda o: o.n.nunique()) if ways else own
+                for o in ways:  # of the unpruned model, what is like these
+                    same = lambda rows: rows[rows[o].isin(own[o])] if rows[o].isin(own[o]).any() else rows
+                    alike, starts = same(alike), same(starts) if o in asked else starts
                 pts = pd.concat([alike if len(alike) else starts, own]).groupby(['n', 'fraction_layers'])
                 pts = pts[['value', 'low', 'high']].mean().reset_index()
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,

@@ -278,12 +278,16 @@ def measured_cut(run: str | Path, layers: Sequence[int], fingerprint: str | None
     record of a pruned checkpoint, from which its card is made. Nothing if the run is of a model with another
     `fingerprint`"""
     if fingerprint not in (None, read_record(run)['model']['fingerprint']): return {}
+    return dict(run=Path(run).name, rows=_rows_of_cut(run, layers).drop_duplicates('task').to_dict('records'))
+
+def _rows_of_cut(run, layers):
     table, cut = read_run(run), ' '.join(map(str, sorted(layers)))
-    own = table[~table.healed.astype(bool) & (table.layers == cut)].drop_duplicates('task')
-    return dict(run=Path(run).name, rows=own[['task', 'metric', 'value', 'low', 'high', 'count']].to_dict('records'))
+    own = table[~table.healed.astype(bool) & (table.layers == cut)]
+    return own[['task', 'metric', 'value', 'low', 'high', 'count']]
 
 def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore | Score:
-    """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals.
+    """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals, and
+    without what no column holds: the limit of written answers, those that reached it, and a parent's fingerprint.
     Raises `PrunebookError` if the items are missing or do not fit the row"""
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
     parts = _items_by_key(path) if path.exists() else {}

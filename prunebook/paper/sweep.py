@@ -197,7 +197,7 @@ def _healing_texts(config):
 
 def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
-    "Record this start. Raises `PrunebookError` if the sweep was started with other settings or items"
+    "Record the settings and items. Raises `PrunebookError` if the sweep was started with others"
     positions = pb.LayerStack(model).positions or config.max_length
     def items_of(spec):
         task = _task_of(config, spec)
@@ -214,8 +214,7 @@ def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreT
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
         refuse((differ, f'{run.folder} holds a sweep {name!r} that was started with other settings: '
                 f'{", ".join(differ)} differ. Use the same, or another name or folder.'))
-    run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items,
-             starts=[*was.get('starts', []), _start_record()])
+    run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items)
 
 # %% ../../nbs/reference/paper/sweep.ipynb #5c3751ed
 def _choose_plans(run, name, model, tokenizer, config, distances, progress):
@@ -345,6 +344,7 @@ def _score_units(run, name, model, tokenizer, config, units, progress=True, ray=
             yield from _score_unit(config, model, tokenizer, rows, adapter, sums, progress)
             sums.unlink(missing_ok=True)
     units = [todo for rows in units if (todo := [row for row in rows if not run.has(*key(row))])]
+    if units: run.note(name, starts=[*run.record['sweeps'][name]['starts'], _start_record()])
     made = _made_on(ray, run, name, model, tokenizer, config, units, progress) if ray else made_here()
     for rows, scores, healing in made:
         if healing:

@@ -19,7 +19,7 @@ from ..data.texts import tokenize
 from ..evaluation.choices import SCORINGS
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
 from ..model.stack import fingerprint
-from .runs import (KEYS, _FILES, _items_by_key, check_files, kept_score, measured_cut, read_record,
+from .runs import (KEYS, _FILES, _items_by_key, _rows_of_cut, check_files, kept_score, read_record,
                                   read_run)
 from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
 if TYPE_CHECKING: from prunebook import SweepConfig, Task
@@ -322,19 +322,20 @@ def _verdict(table, counts, drawn, lacks, false, rejected):
 def verify_card(
     folder: str | Path,        # A pruned checkpoint
     run: str | Path,           # The run that its card names
-    minutes: float = 10, progress: bool = True  # As in `verify`
+    minutes: float = 10, progress: bool = True, model: Any = None  # As in `verify`
 ) -> Verification:
     "Are the numbers on a checkpoint's card confirmed? Raises `PrunebookError` if it has none"
     record = read_json(Path(folder)/'config.json').get('prunebook') or {}
     layers, said = record.get('dropped', []), record.get('measured') or {}
     refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
     def without_draw(word, why): return Verification(word, why, Path(run).name, 0, 0., pd.DataFrame())
-    if said['rows'] != measured_cut(run, layers)['rows']:
+    there = _rows_of_cut(run, layers).to_dict('records')  # perhaps more than when the card was written
+    if any(o not in there for o in said['rows']):
         return without_draw('rejected', 'the card says something else than the run')
     if record.get('healed'):
         return without_draw('not verifiable here', 'its numbers are of the cut before healing changed the weights')
     stored = [o.removeprefix('torch.') for o in read_run(run).dtype]
-    model, tokenizer = _load(read_record(run), None, None, stored, progress)
+    model, tokenizer = _load(read_record(run), model, None, stored, progress)
     stack, dtype = pb.LayerStack(model), str(model.dtype).removeprefix('torch.')
     pruned, _ = pb.load_model(str(folder), dtype, progress=progress)
     with stack.view([i for i in range(len(stack)) if i not in layers]) as small:

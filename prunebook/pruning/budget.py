@@ -15,8 +15,8 @@ from ..model.stack import LayerStack, check_layers, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LayerSizes', 'first_number', 'sizes_of_parts', 'model_sizes', 'as_budget', 'in_words', 'Allowed', 'NotAllowed',
-           'restriction']
+__all__ = ['EXPERTS', 'LayerSizes', 'first_number', 'sizes_of_parts', 'model_sizes', 'as_budget', 'in_words', 'Allowed',
+           'NotAllowed', 'restriction']
 
 # %% ../../nbs/reference/pruning/budget.ipynb #cc6716a0
 @dataclass(frozen=True)
@@ -47,13 +47,18 @@ def first_number(config: dict[str, Any], *names: str) -> int:
     "The first of these fields that holds a whole number above 0, or 0"
     return next((config[k] for k in names if type(config.get(k)) is int and config[k] > 0), 0)
 
+# names of weights; the second of Granite and JetMoE
+EXPERTS = re.compile(r'\bexperts\b|\b(block_sparse_moe|mlp)\.(input|output)_linear')
+
 def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int, text: dict[str, Any], head: int
                    ) -> LayerSizes:
     """Add up the weights of a model: name, layer (`None` outside them), parameters and bytes of each. `text` is the
     decoder's part of the config, `head` width × vocabulary"""
     count, size, work, other = [0] * depth, [0] * depth, [0.] * depth, [0, 0]
-    experts = first_number(text, 'num_local_experts', 'num_experts', 'n_routed_experts')
-    active = first_number(text, 'num_experts_per_tok', 'num_experts_per_token', 'moe_topk')
+    text = text | (text.get('ffn_config') or {})  # of DBRX
+    experts = first_number(text, 'num_local_experts', 'num_experts', 'n_routed_experts', 'moe_num_experts')
+    active = first_number(text, 'num_experts_per_tok', 'num_experts_per_token', 'top_k_experts', 'moe_topk', 'moe_k',
+                          'moe_top_k')
     share = min(1., active / experts) if active and experts else 1.
     for name, layer, n, b in parts:
         if (layer or 0) >= depth: continue  # heads for further tokens, which transformers leaves out
@@ -63,7 +68,7 @@ def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int
             part = depth if spread else 1
             count[i] += n // part
             size[i] += b // part
-            if 'embed' not in name: work[i] += n / part * (share if re.search(r'\bexperts\b', name) else 1)
+            if 'embed' not in name: work[i] += n / part * (share if EXPERTS.search(name) else 1)
     return LayerSizes(tuple(count), tuple(size), tuple(work), *other, head)
 
 def model_sizes(model: PreTrainedModel) -> LayerSizes:

@@ -149,6 +149,8 @@ def _cut_config_file(folder, keep):
     model.config.architectures = config.get('architectures') or made
     skip = {'_name_or_path', 'id2label', 'label2id'} - set(config)
     cut = json.loads(model.config.to_json_string(use_diff=False))
+    # what transformers renames while it reads stands there under the old name too, and other stacks read that
+    text |= cut_config({k: v for k, v in text.items() if k not in cut}, keep, depth)
     if type(model.config) is type(full): config |= {k: v for k, v in cut.items() if k not in skip}
     else: text |= {k: v for k, v in cut.items() if k not in skip | {'architectures'}}  # the decoder of a larger model
     return _with_older_rotary(config)
@@ -231,6 +233,7 @@ def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
             'give FOLDER.'))
     if Path(path).is_dir(): return Path(path)
     skip = [f'*{o}' for o in _weight_endings if o != '.safetensors'] + ['original/*', 'onnx/*']
+    skip += ['consolidated*', '*.fp16*.safetensors']  # the same weights once more
     with explained(f'{name}: no such folder, and not on the hub either', allowed_models()):
         from huggingface_hub import snapshot_download
         return Path(snapshot_download(path, revision=revision, ignore_patterns=skip))
@@ -302,7 +305,10 @@ def prune_checkpoint(
     folder = checkpoint_folder(src)
     plan, tensors = as_plan(drop, config_depth(folder)), read_tensors(folder)
     prefix, new_number = layers_prefix(tensors, plan.depth), {i: n for n, i in enumerate(plan.keep)}
-    quantised, kept = quantization_of(read_json(folder/'config.json')), []
+    quantised, kept, modelopt = quantization_of(read_json(folder/'config.json')), [], folder/'hf_quant_config.json'
+    if not quantised and modelopt.is_file(): quantised = read_json(modelopt)
+    refuse(((quantised or {}).get('quant_method') == 'torchao', f'{folder} is quantised by torchao, which keeps the '
+            'type of each tensor in the headers of the files. Prune the 16-bit model and quantise the result.'))
     check_quantization(quantised, [t.name for t in tensors], prefix)
     config = _cut_config_file(folder, plan.keep)
     for t in tensors:
@@ -352,9 +358,9 @@ def check_files(folder: Path) -> list[str]:
     try:
         config = read_json(folder/'config.json')
         text, depth = decoder_config(config)
-        ends = ('layer_types', 'layers_block_type', 'no_rope_layers', 'indexer_types')
+        each = ('layer_types', 'layers_block_type', 'mlp_layer_types', 'no_rope_layers', 'indexer_types')
         wrong += [f'config.json: {k} has {len(v)} entries for {depth} layers; it must have one per layer.'
-                  for k, v in text.items() if k.endswith(ends) and isinstance(v, list) and len(v) != depth]
+                  for k, v in text.items() if k in each and isinstance(v, list) and len(v) != depth]
         if (record := config.get('prunebook')) and not sound_record(record):
             wrong.append('config.json: the record of the cut (prunebook) is damaged.')
         elif record and (n := len(record['kept'])) != depth:

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, numbers, operator, re
+import inspect, json, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, Settings, check, progress_bar, public_name, refuse, whole
+from ..core import Registry, Settings, check, explained, progress_bar, public_name, refuse, whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
@@ -200,7 +200,9 @@ def choose_layers(
     refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
             f'{", ".join(row.options) or "none"}. Leave the others out.'))
     model = given.get('model')
-    depth = depth or getattr(sizes, 'depth', None) or (None if model is None else len(LayerStack(model)))
+    own = None if model is None else len(LayerStack(model))
+    if depth and own: _check_depth('depth gives', depth, own)
+    depth = depth or getattr(sizes, 'depth', None) or own
     depth = depth or getattr(distances, 'depth', None)
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
@@ -249,10 +251,12 @@ def _provenance(plan, config, before, after, source=None, more=None):
     local path is reduced to its last part"""
     from importlib.metadata import version
     from prunebook import __version__
+    with explained(f'{plan.strategy}: its details are no plain JSON', 'Give numbers, texts, lists and dicts.'):
+        details = json.loads(json.dumps(plan.details, default=lambda o: o.tolist()))  # of NumPy or torch
     told = config if isinstance(config, dict) else vars(config)
     source = source or told.get('_name_or_path') or ''
     record = dict(dropped=list(plan.layers), kept=plan.keep, depth=plan.depth, strategy=plan.strategy,
-        details=plan.details, source=public_name(source) if source else '', revision=told.get('_commit_hash'),
+        details=details, source=public_name(source) if source else '', revision=told.get('_commit_hash'),
         **{k: dict(before=before[k], after=after[k]) for k in before},
         versions=dict(prunebook=__version__, transformers=version('transformers')))
     return record | (more or {}) | (dict(previous=told['prunebook']) if told.get('prunebook') else {})

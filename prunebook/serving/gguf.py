@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ..core import PrunebookError, check, disk_errors, existing_folder, installed, one_of
 from ..core import read_json, redact, refuse
-from ..model.configs import quantization_of
+from ..model.configs import decoder_part, quantization_of
 
 # %% auto #0
 __all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_context', 'llama_scores']
@@ -65,8 +65,10 @@ def _mended(cls, gguf, config, mend, tokenizer):
     the queries so that llama.cpp's scale of attention becomes the model's own"""
     arch, factor, keys = gguf.MODEL_ARCH_NAMES[cls.model_arch], 1., {}
     kinds, slide = config.get('layer_types') or [], ('sliding_attention', 'chunked_attention')
-    if mend and set(slide) & set(kinds): keys['attention.sliding_window_pattern'] = [o in slide for o in kinds]
-    if mend and 'linear_attention' in kinds:
+    # also where no layer of the kind is left: llama.cpp would go by its own rule
+    if mend and kinds and (config.get('sliding_window') or config.get('attention_chunk_size')):
+        keys['attention.sliding_window_pattern'] = [o in slide for o in kinds]
+    if mend and ('linear_attention' in kinds or config.get('linear_num_value_heads')):
         keys['attention.recurrent_layers'] = [o == 'linear_attention' for o in kinds]
     if mend and arch in ('gemma2', 'gemma3') and config.get('query_pre_attn_scalar'):
         largest = config['num_hidden_layers'] == dict(gemma2=46, gemma3=62)[arch]
@@ -99,12 +101,13 @@ def _convert(folder, out, type, mend, tokenizer):
     gguf, conversion = importlib.import_module('gguf'), importlib.import_module('conversion')
     folder = Path(folder)
     hparams = conversion.ModelBase.load_hparams(folder, False)
+    text = hparams | decoder_part(hparams)
     if not tokenizer:  # a folder of links and a list of empty tokens, which the converter counts for some models
         links = Path(out).parent/'model'
         links.mkdir()
         for o in folder.iterdir():
             if 'token' not in o.name: (links/o.name).symlink_to(o)
-        vocab = {str(i): i for i in range(hparams.get('vocab_size', 0))}
+        vocab = {str(i): i for i in range(text.get('vocab_size', 0))}
         (links/'tokenizer.json').write_text(json.dumps(dict(model=dict(vocab=vocab), added_tokens=[])))
         folder = links
     if hparams.get('model_type') == 'cohere2': hparams.setdefault('rotary_pct', 1.0)  # transformers 5 leaves it out
@@ -115,7 +118,7 @@ def _convert(folder, out, type, mend, tokenizer):
                              f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
     kind = gguf.LlamaFileType['ALL_F32' if type == 'f32' else f'MOSTLY_{type.upper()}']
     with torch.inference_mode():
-        _mended(cls, gguf, hparams, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
+        _mended(cls, gguf, text, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
 
 # %% ../../nbs/reference/serving/gguf.ipynb #d731ee6e
 def _check_convertible(folder):
