@@ -1,14 +1,14 @@
 "Checkpoints on disk, by guarantee: the same cut as in memory, what transformers would load, whole or not at all."
 import json, os, resource, shutil, subprocess, sys
 from types import SimpleNamespace
-import pytest, torch
+import numpy as np, pytest, torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from prunebook.core import PrunebookError
 from prunebook.estimates import layer_sizes
 from prunebook.model.stack import LayerStack, _reload_differs
 from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
-from prunebook.pruning.strategies import prune_model
+from prunebook.pruning.strategies import Plan, prune_model
 from support import architectures
 from support.checkpoints import INDEX, absent, digest, edit_header, edit_json, growth, shard, tensors
 from support.tiny import save, tiny, word_tokenizer
@@ -307,3 +307,61 @@ def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     del weights['model.layers.2.mlp.up_proj.weight']
     save_file(weights, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
     assert 'layer 2 lacks mlp.up_proj.weight' in check_checkpoint(tmp_path/'bad')[0]
+
+
+# configs as their makers published them
+
+def nemotron(c): return c.pop('layers_block_type') and c.update(hybrid_override_pattern='ME*-ME*-', num_hidden_layers=8)
+
+
+def kimi(c):
+    full = [i + 1 for i, o in enumerate(c.pop('layer_types')) if 'full' in o]
+    kda = [i for i in range(1, 9) if i not in full]
+    c.pop('mlp_layer_types', None)
+    c.update(first_k_dense_replace=1, linear_attn_config=dict(
+        full_attn_layers=full, kda_layers=kda, head_dim=c['linear_head_dim'], num_heads=c['linear_num_heads'],
+        short_conv_kernel_size=c['linear_conv_kernel_dim']))
+
+
+@pytest.mark.parametrize('kind, publish, says', [
+    ('exaone', lambda c: c.update(num_layers=c.pop('num_hidden_layers')), dict(num_layers=6)),
+    ('nemotron_h', nemotron, dict(num_hidden_layers=6, hybrid_override_pattern='ME*E*-')),
+    ('kimi_linear', kimi, None)])
+def test_fields_under_their_older_names_are_cut_too(kind, publish, says, tmp_path):
+    "Other stacks read them, and of some transformers as well"
+    src, out = save(tmp_path/'src', architectures.tiny(kind)), tmp_path/'out'
+    edit_json(src/'config.json', publish)
+    whole = AutoModelForCausalLM.from_pretrained(src, dtype=torch.float32).eval()
+    want = architectures.call(prune_model(whole, [3, 4]))
+    config = json.loads((prune(src, out, [3, 4])/'config.json').read_text())
+    assert says is None or says.items() <= config.items()
+    if kind == 'kimi_linear':
+        lists = [config['linear_attn_config'][k] for k in ('full_attn_layers', 'kda_layers')]
+        assert sorted(sum(lists, [])) == [1, 2, 3, 4, 5, 6]
+    assert architectures.close(architectures.call(AutoModelForCausalLM.from_pretrained(out).eval()), want)
+    if kind != 'kimi_linear': assert check_checkpoint(out, run=False) == []
+    prune(out, tmp_path/'again', [0])
+
+
+def test_what_transformers_saves_of_nemotron_h(tmp_path):
+    "Its depth is the length of a list"
+    src = save(tmp_path/'src', prune_model(architectures.tiny('nemotron_h'), [3, 4]))
+    assert check_checkpoint(src, run=False) == []
+    assert check_checkpoint(prune(src, tmp_path/'out'), run=False) == []
+
+
+@pytest.mark.parametrize('file, content, says', [
+    ('hf_quant_config.json', dict(quantization=dict(exclude_modules=['model.layers.0*'])), 'names single layers'),
+    ('hf_quant_config.json', dict(quant_method='torchao'), 'quantised by torchao')])
+def test_quantisation_that_a_cut_would_break_is_refused(single, file, content, says, tmp_path):
+    (single/file).write_text(json.dumps(content))
+    with pytest.raises(PrunebookError, match=says): prune(single, tmp_path/'out')
+
+
+def test_details_of_numpy_are_written_as_numbers(single, tmp_path):
+    plan = Plan([1], 6, 'mine', dict(score=np.float32(.5), by=np.arange(2)))
+    prune(single, tmp_path/'disk', plan)
+    save_pruned(prune_model(AutoModelForCausalLM.from_pretrained(single), plan), word_tokenizer(), tmp_path/'memory')
+    for o in ('disk', 'memory'):
+        record = json.loads((tmp_path/o/'config.json').read_text())['prunebook']
+        assert record['details'] == dict(score=.5, by=[0, 1])

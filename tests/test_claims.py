@@ -13,7 +13,8 @@ from prunebook.paper.claims import (
     CLAIMS, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, Ruling
-from support.made_runs import DEPTH, Made, distances, fill, loss
+from prunebook.paper.runs import read_run
+from support.made_runs import DEPTH, Made, choice, distances, fill, loss
 
 nbs = Path(__file__).parents[1]/'nbs'
 
@@ -141,3 +142,57 @@ def test_the_rows_behind_every_number_are_found(name):
         # these three are not of items
         sweeps = set(claim_rows(run.folder, claim).sweep)
         assert sweeps and ('healed-fine' in sweeps) == (name.startswith('qwen') and claim == 'C3b'), claim
+
+
+def test_rows_that_were_asked_otherwise_are_no_one_curve(made):
+    "In the chat template, or with room for fewer tokens of an answer"
+    made.config('plain').config('chat', scoring=dict(chat=True)).config('short', scoring=dict(max_new_tokens=8))
+    for n in (0, 2, 4): made.add('plain', choice(.8 - .02 * n), 'similarity' if n else 'none', n)
+    for n in (0, 6): made.add('chat', replace(choice(.5), chat=True), 'similarity' if n else 'none', n)
+    for sweep, ns in (('plain', (0, 2, 4)), ('short', (6, 8))):
+        for n in ns: made.add(sweep, choice(.5, 'gsm8k', scoring='generated'), 'similarity' if n else 'none', n)
+    run = open_run(made.root)
+    assert run.items('quiz').ns == run.items('gsm8k').ns == [0, 2, 4]
+
+
+def test_models_healed_on_other_texts_are_not_healed_alike(made):
+    "Two files may have one name: their hash tells"
+    for name, rank, texts in (('a', 2, 'h1'), ('b', 4, 'h2')):
+        made.config(name, healing=dict(rank=rank), healing_texts='train.jsonl').add(name, loss(4), 'simple', 2, True)
+        made.sweeps[name]['items'] = dict(healing_texts=texts)
+    with pytest.raises(Unmeasured): open_run(made.root).rank_pairs()
+    made.sweeps['b']['items'] = dict(healing_texts='h1')
+    made.dirty = True
+    assert len(open_run(made.root).rank_pairs()) == 2
+
+
+def test_cuts_that_a_claim_excludes_do_not_decide_it(made):
+    made.config('main').add('main', loss(3), 'none', 0)
+    for n in (8, 10):  # of 20 layers
+        for strategy, slope in (('similarity', .1), ('simple', 1.)):
+            made.add('main', loss(3 + slope * n, seed=n), strategy, n)
+    assert open_run(made.root).judge('C5a').reason == 'not_measured'
+    for strategy, slope in (('similarity', .1), ('simple', 1.)): made.add('main', loss(3 + 4 * slope), strategy, 4)
+    assert open_run(made.root).judge('C5a').word == HOLDS
+
+
+def test_a_sweep_of_another_kind_takes_no_pairs_away(made):
+    "Another recipe at a third rank, and other seeds at another cut"
+    made.config('s0').config('s1', seeds=[1]).config('r2', healing=dict(rank=2)).add('s0', loss(3), 'none', 0)
+    for n in (2, 4):
+        made.add('s0', loss(4, seed=n), 'similarity', n, True).add('r2', loss(4.5, seed=n), 'similarity', n, True)
+        made.add('s1', loss(3.5, seed=n), 'similarity', n, True, 1)
+    judged = lambda: [open_run(made.root).judge(o).value for o in ('C6a', 'C7a')]
+    before = judged()
+    made.config('other', healing=dict(rank=128, steps=99)).add('other', loss(4), 'similarity', 2, True)
+    made.config('s2', seeds=[2, 3])
+    for seed in (2, 3): made.add('s2', loss(3.6), 'similarity', 6, True, seed)
+    assert judged() == pytest.approx(before) and not any(map(math.isnan, before))
+
+
+def test_a_curve_is_drawn_of_one_recipe(made):
+    made.config('long').config('short', healing=dict(rank=2)).add('long', loss(3), 'none', 0)
+    for n in (2, 4): made.add('long', loss(4), 'similarity', n, True)
+    made.add('short', loss(9), 'similarity', 4, True)
+    [line] = [o[0].get_ydata() for o in plot_scores(read_run(made.root), 'c4').containers]
+    assert line == pytest.approx([3, 4, 4], abs=.1)

@@ -332,3 +332,15 @@ def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
         caplog.clear()
         ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
         assert ('other weights' in caplog.text) == (name == 'other')
+
+
+def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
+    refused(capsys, 'prune', own/'model', tmp_path/'p', '--drop', '1', '--strategy', 'simple', says='Give one of both')
+    pb.SweepConfig(ns=[1], healed_ns=[1], tasks=['c4'], healing_texts=str(own/'judge.txt')).save(tmp_path/'c.json')
+    seen = []
+    monkeypatch.setattr('prunebook.paper.sweep.check_sweep', lambda grid, *a: seen.append(grid) or 1 / 0)
+    for more in ([], ['--config', tmp_path/'c.json']):
+        with pytest.raises(ZeroDivisionError):
+            main([str(o) for o in ('sweep', own/'model', '--out', tmp_path/'o', '--texts', own/'texts.txt', *more)])
+    assert [(o.calibration, o.healing_texts) for o in seen] == [
+        (str(own/'texts.txt'),) * 2, (str(own/'texts.txt'), str(own/'judge.txt'))]

@@ -1,9 +1,9 @@
 "The estimate's arithmetic against the operations and the bytes that torch counts"
-import json
+import json, re
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
-from prunebook import HealingConfig, PrunebookError, heal, prune_model, save_pruned
-from prunebook.estimates import SLOWER, estimate, model_size, recipe_within, work, working_gb
+from prunebook import HealingConfig, PrunebookError, heal, load_model, prune_model, save_pruned
+from prunebook.estimates import SLOWER, estimate, model_size, recipe_within, weights_gb, work, working_gb
 from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import save, texts, tiny, word_tokenizer
@@ -91,3 +91,27 @@ def test_a_config_without_a_width_is_refused(tmp_path):
     tiny(layers=2).save_pretrained(tmp_path)
     (tmp_path/'config.json').write_text('{"num_hidden_layers": 2}')
     with pytest.raises(PrunebookError, match='hidden_size'): model_size(str(tmp_path))
+
+
+@pytest.mark.parametrize('kind, fields', [('llama', {}), ('mixtral', dict(num_local_experts=4))])
+def test_experts_stay_in_16_bits(kind, fields, tmp_path):
+    "bitsandbytes does not know the tensor that holds them all"
+    shape = dict(hidden_size=64, intermediate_size=256, vocab_size=99, layers=4, dtype=torch.bfloat16)
+    folder = str(save(tmp_path/'m', tiny(kind, **shape | fields)))
+    loaded = sum(p.nbytes for p in load_model(folder, 'bfloat16', bits=4, progress=False)[0].parameters())
+    assert weights_gb(model_size(folder), bits=4) * 1e9 == pytest.approx(loaded, rel=.05)
+
+
+@pytest.mark.parametrize('kind, fields', [
+    ('mixtral', dict(num_local_experts=8, num_experts_per_tok=2)),
+    ('granitemoe', dict(num_local_experts=8, num_experts_per_tok=2)),
+    ('ernie4_5_moe', dict(moe_num_experts=8, moe_k=2, moe_intermediate_size=64, moe_num_shared_experts=1)),
+    ('gemma4_text', dict(num_experts=8, top_k_experts=2, moe_intermediate_size=64, enable_moe_block=True, head_dim=8,
+                         global_head_dim=8, num_key_value_heads=2, hidden_size_per_layer_input=0,
+                         vocab_size_per_layer_input=99))])
+def test_a_token_passes_through_a_quarter_of_the_experts(kind, fields, tmp_path):
+    model = tiny(kind, 4, **fields)
+    size = model_size(str(save(tmp_path/'m', model)))
+    idle = .75 * sum(p.numel() for n, p in model.named_parameters()
+                     if re.search(r'\bexperts\b|(input|output)_linear', n))
+    assert idle > 0 and size.layers - size.active == pytest.approx(idle, rel=.01)

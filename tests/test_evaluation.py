@@ -273,3 +273,11 @@ def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
     (tmp_path/log.name).write_text(''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
     (tmp_path/'results_2026-11-29T11-21-56.1.json').write_text('{}')
     assert Scores.load(tmp_path)['small_arc,acc'].k == 8
+
+
+def test_scores_that_lm_eval_logged_can_be_kept(tmp_path):
+    "Nothing is known there of a guess"
+    logged = Scores.load(Path(__file__).parent/'support'/'lm_eval'/'parent')
+    logged.save(tmp_path)
+    for k, again in zip(sorted(logged), Scores.load(tmp_path).values()):
+        assert again.right.tolist() == logged[k].right.tolist() and math.isnan(again.chance)

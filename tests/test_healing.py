@@ -12,6 +12,7 @@ from prunebook.evaluation.generation import generate_texts
 from prunebook.healing import healing
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
+from prunebook.healing.recipes import named_recipe
 from prunebook.healing.trainer import _DivergenceWatch, _OrderedTrainer
 from prunebook.model.stack import LayerStack
 from support.fsdp import launch
@@ -304,3 +305,55 @@ def test_wrong_texts_and_teachers(pruned, caplog):
         run(pruned, SMALL.replace(objective='distill'), teacher=tiny(vocab_size=120))
     run(tiny(), SMALL.replace(steps=1))
     assert 'plain fine-tuning' in caplog.text
+
+
+# what earlier reviewers did not look at
+
+def test_a_teacher_in_training_mode_teaches_the_same():
+    "Without its dropout; and rows are packed as for a student out of training"
+    teacher = tiny('gpt2')
+    cut, recipe = prune_model(teacher, [2, 3]), SMALL.replace(steps=2, dropout=0.)
+    def losses(**kw): return [o['loss'] for o in run(cut, recipe.replace(**kw), teacher=teacher).history]
+    distill, top = dict(objective='distill', teacher_bits=32), dict(objective='distill_top', packing='packed')
+    before = losses(**distill), losses(**top)
+    teacher.train()
+    assert losses(**distill) == before[0]
+    cut.train()
+    assert len(losses(**top)) == 2
+
+
+def test_a_setting_of_numpy_is_a_number():
+    found = SMALL.replace(steps=np.int64(2), learning_rate=np.float32(.25), alpha=np.float64(2))
+    assert type(found.steps) is int and type(found.learning_rate) is float and found.learning_rate == .25
+    json.dumps(vars(found))
+
+
+def test_the_folder_of_the_texts_is_not_replaced(tmp_path):
+    (tmp_path/'my.txt').write_text('\n'.join(texts()))
+    with pytest.raises(PrunebookError, match='only read and never changed'):
+        heal(prune_model(tiny(), [2, 3]), tokenizer(), str(tmp_path/'my.txt'), SMALL, tmp_path, False, force=True)
+    assert [o.name for o in tmp_path.iterdir()] == ['my.txt']
+
+
+def test_an_adapter_brings_its_record_and_keeps_the_type(tmp_path):
+    "Of a checkpoint in 16 bits that was healed in 32"
+    cut = prune_model(tiny('gpt2', dtype=torch.bfloat16), [2, 3])
+    wide = prune_model(tiny('gpt2', dtype=torch.bfloat16), [2, 3]).float()
+    run(wide, SMALL.replace(steps=2, method='head_and_last'), out=tmp_path/'out')
+    found = load_adapter(cut, tmp_path/'out'/'adapter')
+    assert {o.dtype for o in found.parameters()} == {torch.bfloat16}
+    assert found.config.prunebook['healed']['steps'] == 2 and 'healed' not in cut.config.prunebook
+
+
+def test_a_teacher_in_8_bits_is_refused():
+    teacher = tiny(hidden_size=64)
+    cut = prune_model(teacher, [2, 3])
+    teacher.lm_head.weight = torch.nn.Parameter(teacher.lm_head.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(PrunebookError, match='the teacher is stored in 8 bits'):
+        run(cut, SMALL.replace(objective='distill', teacher_bits=32), teacher=teacher)
+
+
+def test_the_paper_recipe_of_a_model_that_was_cut_twice(tmp_path):
+    record = dict(source='once', previous=dict(source='mistralai/Mistral-7B-v0.1'))
+    (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=record)))
+    assert named_recipe('paper', str(tmp_path)).learning_rate == 3e-6

@@ -2,12 +2,14 @@
 import resource, subprocess, sys
 from shutil import copy
 import pytest, torch
+from transformers import AutoConfig, AutoModelForImageTextToText
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.cli import main
+from prunebook.model.assets import _check_gguf
 from prunebook.serving.gguf import llama_scores, quantize, to_gguf
 from prunebook.serving.stacks import RUNNERS, export_gguf
 from support.checkpoints import edit_json
-from support.tiny import save, tiny
+from support.tiny import SHAPE, _tower, save, tiny
 
 pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
 
@@ -97,3 +99,39 @@ def test_what_is_no_gguf_file(tmp_path):
     file = tmp_path/'x.gguf'
     file.write_bytes(b'GGUF' + bytes(100))
     with pytest.raises(PrunebookError, match='cannot load'): llama_scores(file, [3, 4, 5])
+
+
+def test_the_decoder_of_a_larger_model_is_mended_as_well(tmp_path):
+    "Gemma 3 from 4B on: the kinds of layers and the scale stand in text_config"
+    src = save(tmp_path/'src', AutoModelForImageTextToText.from_config(AutoConfig.for_model(
+        'gemma3', vision_config=_tower, text_config=SHAPE | dict(
+            num_hidden_layers=12, hidden_size=64, head_dim=16, num_key_value_heads=2, sliding_window=8,
+            query_pre_attn_scalar=64, initializer_range=.25)), dtype=torch.float32))
+    folder = prune_checkpoint(src, tmp_path/'out', [4, 5], progress=False)
+    made = export_gguf(folder, tmp_path/'x.gguf', 'f16', tokenizer=False)
+    assert made['difference'] < .01 and made['same_top'] > .95
+
+
+def test_a_window_that_is_not_kept_shows_in_the_tokens_beyond_it(tmp_path):
+    "64 of 1,064 tokens: a mean over all of them would be within the tolerance"
+    folder = save(tmp_path/'m', tiny('mistral', 2, sliding_window=1000, max_position_embeddings=4096,
+                                     initializer_range=.3))
+    with pytest.raises(PrunebookError, match='full attention there'):
+        export_gguf(folder, tmp_path/'x.gguf', 'f16', tokenizer=False)
+    assert not (tmp_path/'x.gguf').exists()
+
+
+def test_without_its_sliding_layers_gemma2_slides_nowhere(tmp_path):
+    model = tiny('gemma2', 8, head_dim=8, num_key_value_heads=2, sliding_window=8, query_pre_attn_scalar=8,
+                 initializer_range=.3)
+    made = export_gguf(save(tmp_path/'m', prune_model(model, [0, 2, 4, 6])), tmp_path/'x.gguf', 'f32', tokenizer=False)
+    assert made['difference'] < .001
+
+
+def test_what_export_mends_transformers_would_not_read_back(tmp_path):
+    "The kinds of the layers are in the file, and `load_model` does not pass over them"
+    made = tmp_path/'x.gguf'
+    model = tiny('gemma3_text', 12, sliding_window=8)
+    to_gguf(save(tmp_path/'m', prune_model(model, [4, 5])), made, 'f32', tokenizer=False)
+    with pytest.raises(PrunebookError, match='the kind of each layer'):
+        _check_gguf(made, AutoConfig.from_pretrained(tmp_path, gguf_file='x.gguf'))

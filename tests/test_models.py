@@ -1,6 +1,6 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
 import json, os, re, traceback
-import pytest, torch
+import gguf, numpy as np, pytest, torch
 from prunebook import PrunebookError, load_model, prune_model, save_pruned
 from prunebook.cli import main
 from prunebook.model import loading as models
@@ -155,3 +155,19 @@ def test_a_token_in_an_upstream_message_stays_inside(secret, monkeypatch):
 def test_silent_without_progress(capfd):
     load_model('demo', progress=False)
     assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('extra, says', [
+    (lambda w: w.add_tensor('rope_freqs.weight', np.full(2, 8, np.float32)), 'a table of rotary frequencies'),
+    (lambda w: (w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR), w.add_rope_scaling_factor(8.)),
+     'scaled rotary angles'),
+    (lambda w: w.add_array('llama.attention.sliding_window_pattern', [True, False]), 'the kind of each layer')])
+def test_what_transformers_would_pass_over_in_a_gguf_file_is_refused(extra, says, tmp_path, monkeypatch):
+    class Writer(gguf.GGUFWriter):
+        def __init__(self, *args, **kw):
+            super().__init__(*args, **kw)
+            extra(self)
+    with monkeypatch.context() as m:
+        m.setattr(gguf, 'GGUFWriter', Writer)
+        file = tiny_gguf(tmp_path/'x.gguf')
+    with pytest.raises(PrunebookError, match=f'transformers would pass over {says}'): load_model(str(file))

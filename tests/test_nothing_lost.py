@@ -188,3 +188,12 @@ def test_full_disk(do, kb, disk):
     disk.change('size=400k')
     do(out, force=True)
     assert is_new(tree(out), do) and beside(out) == ['out']
+
+
+def test_a_request_that_a_power_cut_left_empty_is_thrown_away_by_force(tmp_path):
+    (left := tmp_path/'out.unfinished').mkdir()
+    (left/'asked.json').write_text('')
+    with pytest.raises(PrunebookError, match='cannot read'):
+        with work_folder(tmp_path/'out', ASKED, None): pass
+    with work_folder(tmp_path/'out', ASKED, None, force=True) as work: (work/'new').write_text('')
+    assert (tmp_path/'out'/'new').exists() and not left.exists()

@@ -141,3 +141,8 @@ def test_offloaded_weights_are_not_copied():
     place = lambda m: m.model.layers[0].mlp.up_proj._hf_hook.weights_map['weight'].data_ptr()
     small = prune_model(model, [1])
     assert place(small) == place(model) and torch.equal(small(ids).logits, want)
+
+
+def test_a_depth_that_is_not_the_models_is_refused(tiny_model):
+    with pytest.raises(PrunebookError, match='depth gives 6 layers and the model has 8'):
+        choose_layers('best_loss', 2, depth=6, model=tiny_model, loss=lambda m: 0.)

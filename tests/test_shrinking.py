@@ -1,7 +1,9 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
 import json, shutil
+from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 import pandas as pd
 import pytest, torch
 from prunebook import choose_layers, prune_model, shrinking
@@ -14,7 +16,7 @@ from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
 from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, shrink
 from support import architectures
-from support.tiny import save, texts, tiny, word_tokenizer, write_rows
+from support.tiny import letter_tokenizer, save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
 
@@ -258,3 +260,43 @@ def test_tasks_that_fell_are_named():
     table = [row('loss', -.2, -.1, None), row('arc_easy', -.2, -.01, .25), row('piqa', -.2, .01, .5)]
     done = Shrunk('small', [dict(rule='middle', dropped=[1])], table, {}, 8, [], [])
     assert done.fell == ['arc_easy'] and 'arc_easy fell by more than chance' in str(done)
+
+
+def test_an_answer_without_room_is_refused_before_the_cuts_are_compared(given, tmp_path, monkeypatch):
+    "GPT-2 has a table of positions"
+    given |= dict(model=str(save(tmp_path/'gpt2', tiny('gpt2', 6))), data=str(given['data']), tasks=['sums'])
+    monkeypatch.setattr(shrinking, 'candidate_cuts', None)
+    with pytest.raises(PrunebookError, match='answers of up to 256 tokens, and the model has 128 positions'):
+        shrink(**given)
+    assert not tmp_path.joinpath('out.unfinished').exists()
+
+
+def test_a_template_that_writes_the_date_goes_on_tomorrow(given, tmp_path, monkeypatch):
+    "As those of Llama 3.2, gpt-oss and SmolLM3: the tokens of the texts are those of the first start"
+    tok = letter_tokenizer()
+    tok.chat_template = ("{{ strftime_now('%d %b %Y') }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}"
+                         "</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
+    talks = [dict(prompt=f'What is {i}?', response=f'A number, {7 * i}.') for i in range(20)]
+    given |= dict(model=str(save(tmp_path/'m', tiny(layers=6, max_position_embeddings=1024), tok)), tasks=(),
+                  data=str(write_rows(tmp_path/'chat.jsonl', talks)), recipe=RECIPE.replace(max_length=128))
+    class Day(datetime):
+        today = 1
+        @classmethod
+        def now(cls, tz=None): return cls(2026, 1, cls.today)
+    monkeypatch.setattr('transformers.utils.chat_template_utils.datetime', Day)
+    def begun(*args, folder, **kw):
+        (folder/'checkpoints').mkdir()
+        (folder/'checkpoints'/'x').write_text('')
+        raise KeyboardInterrupt
+    interrupted(given, monkeypatch, 'prunebook.healing.healing._train', begun)
+    Day.today = 2
+    assert shrink(**given).table
+
+
+def test_a_disk_with_room_for_the_result_is_enough(given, monkeypatch):
+    "The weights that stay, and little beside them"
+    free = model_size(given['model']).parameters * 6  # the model is in float32
+    monkeypatch.setattr('prunebook.core.shutil.disk_usage', lambda place: SimpleNamespace(free=free))
+    assert len(shrink(**given, dry_run=True))
+    monkeypatch.setattr('prunebook.core.shutil.disk_usage', lambda place: SimpleNamespace(free=free / 2))
+    with pytest.raises(PrunebookError, match='and its disk has'): shrink(**given, dry_run=True)

@@ -152,3 +152,12 @@ def test_what_two_rows_would_be_called_alike_is_refused(data):
     assert config(data, scoring=dict(examples='arc_easy', shots=1)).scoring  # none for texts
     with pytest.raises(PrunebookError, match='no chat template'): run(data, config(data, scoring=dict(chat=True)))
     assert not (data/'run').exists()
+
+
+def test_a_whole_sweep_that_is_started_again_changes_no_byte(data):
+    c = config(data)
+    run(data, c)
+    before = {o.name: o.read_bytes() for o in (data/'run').iterdir() if o.is_file()}
+    assert len(read_record(data/'run')['sweeps']['main']['starts']) == 1
+    run(data, c)
+    assert before == {o.name: o.read_bytes() for o in (data/'run').iterdir() if o.is_file()}

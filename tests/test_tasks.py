@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import LlamaTokenizer
 from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
 from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _in_words, choose_examples, prompt
-from prunebook.evaluation.generation import passes_tests, run_program, same_mathematics
+from prunebook.evaluation import generation
+from prunebook.evaluation.generation import generate_texts, passes_tests, run_program, same_mathematics
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
 from prunebook.evaluation.tasks import LossTask, ready_tasks
@@ -321,3 +323,41 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
                 for o, (front, pairs) in zip(items, asked) for j, (text, choice) in enumerate(pairs)]
     theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))
     for lp in ours.logprobs: np.testing.assert_allclose(lp, [next(theirs)[0] for _ in lp], atol=2e-3, rtol=1e-4)
+
+
+# what a tokenizer or a machine may spoil
+
+def test_an_answer_keeps_the_space_that_it_begins_with(monkeypatch):
+    "Alone, tokens of Llama 2's kind of tokenizer lose it, and an indented program would not run"
+    letters = [chr(i) for i in range(33, 127)] + ['▁', '▁▁', '▁▁▁', '▁▁▁▁']
+    pieces = ['<unk>', '<s>', '</s>', *(f'<0x{i:02X}>' for i in range(256)), *letters]
+    merges = [('▁', '▁'), ('▁▁', '▁'), ('▁▁', '▁▁')]
+    tok = LlamaTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=merges)
+    asked, right = 'def add(a, b):\n', '    return a + b\n'
+    ids, whole = (tok(o)['input_ids'] for o in (asked, asked + right))
+    said = [*whole[len(ids):], tok.eos_token_id]
+    assert tok.decode(said, skip_special_tokens=True) != right
+    model = tiny(layers=1, vocab_size=len(tok))
+    def write(x, max_new_tokens=None, **_):  # a model that writes these tokens
+        done = x.shape[1] - len(ids)
+        return torch.cat([x, torch.tensor([said[done:done + max_new_tokens]])], 1)
+    monkeypatch.setattr(model, 'generate', write)
+    [found] = generate_texts(model, tok, [ids], 64)
+    assert found.text == right and found.ended
+
+
+@pytest.mark.parametrize('common', [20, 0])
+def test_two_gigabytes_of_keys_and_values(common, monkeypatch):
+    "A CPU whose memory ends says nothing and ends: there is no floor under what they hold"
+    seen, wide = [], tiny(layers=2, hidden_size=64, num_attention_heads=4)
+    a_token = 2 * 2 * 64 * 4  # keys and values of two layers in float32
+    monkeypatch.setattr(generation, 'token_budget', lambda n: seen.append(n) or 64)
+    monkeypatch.setattr(generation, 'generate_texts', lambda model, tok, rows, *a, **k: [None] * len(rows))
+    ids = [[*range(3, 3 + common), 40 + i] for i in range(3)]
+    list(generation.write_in_batches(wide, None, ids, 4))
+    assert seen == [int(2e9 / a_token) if common else 2**14]
+
+
+def test_a_sandbox_in_which_nothing_ends_is_refused(monkeypatch):
+    monkeypatch.setattr(generation, 'run_program', lambda code: False)
+    with pytest.raises(PrunebookError, match='an empty program does not end here'): generation.check_sandbox()

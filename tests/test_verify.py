@@ -20,9 +20,9 @@ from prunebook.paper.runs import _arrow_schema, measured_cut
 from prunebook.paper.sweep import SweepConfig, kept_config, sweep
 from prunebook.paper.verify import (HEAL_AGAIN, TOLERANCE, WORDS, _HONEST, _chosen, _verdict, at_most, deviation,
                                     is_confirmed, is_rejected, verify, verify_card, verify_runs, word_of)
-from prunebook.pruning.checkpoint import model_card
+from prunebook.pruning.checkpoint import model_card, save_pruned
 from prunebook.pruning.strategies import prune_model
-from support.tiny import Letters, letter_texts, questions, tiny, write_rows
+from support.tiny import Letters, letter_texts, letter_tokenizer, questions, save, tiny, write_rows
 
 results = Path(__file__).parents[1]/'nbs'/'results'
 WHO = dict(initializer_range=.3, max_position_embeddings=256)
@@ -272,3 +272,23 @@ def test_the_book_names_rows_that_can_be_verified(page, run, kind, words):
     rows = _chosen(results/run, words if kind == 'claim' else None, words.split() if kind == 'row' else ())
     def tokens(o): return (c := kept_config(results/run, o.sweep).healing).steps * c.batch_size * c.max_length
     assert any(o.metric != 'generated' and (not o.healed or tokens(o) <= HEAL_AGAIN) for o in rows.itertuples())
+
+
+def test_a_card_stays_true_when_the_run_grows(tmp_path, monkeypatch):
+    "Of a model without a name that a hub knows, the model is given"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    model, tok, run = tiny('llama', 6, **WHO), letter_tokenizer(), tmp_path/'run'
+    texts = str(write_rows(tmp_path/'texts.jsonl', [dict(text=o) for o in letter_texts(12)]))
+    config = SweepConfig(strategies=['middle'], ns=[2], tasks=['c4'], sources=dict(c4=texts), max_length=32)
+    sweep(model, tok, config, run, progress=False)
+    cut = prune_model(model, [2, 3], record=dict(measured=measured_cut(run, [2, 3])))
+    big, small = save(tmp_path/'big', model, tok), save_pruned(cut, tok, tmp_path/'small')
+    judged = lambda: verify_card(small, run, 1, False, str(big))
+    assert (before := judged()).verdict != 'rejected' and len(before.rows)
+    more = config.replace(tasks=[str(write_rows(tmp_path/'questions.jsonl', questions(9)))], sources={})
+    sweep(model, tok, more, run, progress=False, name='a-new-one')
+    assert judged().verdict == before.verdict
+    edit = json.loads((small/'config.json').read_text())
+    edit['prunebook']['measured']['rows'][0]['value'] += .1
+    (small/'config.json').write_text(json.dumps(edit))
+    assert judged().verdict == 'rejected'

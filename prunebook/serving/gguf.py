@@ -65,10 +65,8 @@ def _mended(cls, gguf, config, mend, tokenizer):
     the queries so that llama.cpp's scale of attention becomes the model's own"""
     arch, factor, keys = gguf.MODEL_ARCH_NAMES[cls.model_arch], 1., {}
     kinds, slide = config.get('layer_types') or [], ('sliding_attention', 'chunked_attention')
-    # also where no layer of the kind is left: llama.cpp would go by its own rule
-    if mend and kinds and (config.get('sliding_window') or config.get('attention_chunk_size')):
-        keys['attention.sliding_window_pattern'] = [o in slide for o in kinds]
-    if mend and ('linear_attention' in kinds or config.get('linear_num_value_heads')):
+    if mend and set(slide) & set(kinds): keys['attention.sliding_window_pattern'] = [o in slide for o in kinds]
+    if mend and 'linear_attention' in kinds:
         keys['attention.recurrent_layers'] = [o == 'linear_attention' for o in kinds]
     if mend and arch in ('gemma2', 'gemma3') and config.get('query_pre_attn_scalar'):
         largest = config['num_hidden_layers'] == dict(gemma2=46, gemma3=62)[arch]
@@ -101,7 +99,9 @@ def _convert(folder, out, type, mend, tokenizer):
     gguf, conversion = importlib.import_module('gguf'), importlib.import_module('conversion')
     folder = Path(folder)
     hparams = conversion.ModelBase.load_hparams(folder, False)
-    text = hparams | decoder_part(hparams)
+    text, own = hparams | decoder_part(hparams), decoder_part(hparams)
+    if mend and own.get('layer_types') and own.get('sliding_window') and 'sliding_attention' not in own['layer_types']:
+        own['sliding_window'] = own['max_position_embeddings']  # llama.cpp's rule has some slide, and this wide is full
     if not tokenizer:  # a folder of links and a list of empty tokens, which the converter counts for some models
         links = Path(out).parent/'model'
         links.mkdir()
