@@ -347,15 +347,16 @@ def test_an_answer_keeps_the_space_that_it_begins_with(monkeypatch):
 
 
 @pytest.mark.parametrize('common', [20, 0])
-def test_two_gigabytes_of_keys_and_values(common, monkeypatch):
+def test_a_batch_holds_only_so_many_keys_and_values(common, monkeypatch):
     "A CPU whose memory ends says nothing and ends: there is no floor under what they hold"
     seen, wide = [], tiny(layers=2, hidden_size=64, num_attention_heads=4)
     a_token = 2 * 2 * 64 * 4  # keys and values of two layers in float32
+    monkeypatch.setattr(generation, '_HELD', 1e6)
     monkeypatch.setattr(generation, 'token_budget', lambda n: seen.append(n) or 64)
     monkeypatch.setattr(generation, 'generate_texts', lambda model, tok, rows, *a, **k: [None] * len(rows))
     ids = [[*range(3, 3 + common), 40 + i] for i in range(3)]
     list(generation.write_in_batches(wide, None, ids, 4))
-    assert seen == [int(2e9 / a_token) if common else 2**14]
+    assert seen == [int(1e6 / a_token)]
 
 
 def test_a_sandbox_in_which_nothing_ends_is_refused(monkeypatch):

@@ -111,6 +111,8 @@ def generate_texts(
             for text, at, n, o in zip(texts, places, sizes, written)]
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #writing4
+_HELD = 2e9  # bytes of keys and values in a batch
+
 def write_in_batches(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -130,7 +132,7 @@ def write_in_batches(
         batch_tokens = 2**14
         if cache is not None and ids:
             with torch.inference_mode(), evaluating(model): stack.extend([ids[0][:1]], one := stack.new_cache())
-            fit = int(2e9 / sum(o.keys.nbytes + o.values.nbytes for o in one.layers if o.is_initialized))
+            fit = int(_HELD / sum(o.keys.nbytes + o.values.nbytes for o in one.layers if o.is_initialized))
             batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
     def write(rows):
         with torch.random.fork_rng():
