@@ -38,17 +38,16 @@ def _window(config):
 def _losses(model, tokenizer, texts, keeps, **run):
     "Losses of cuts, in nats a token; infinite for one that this model cannot have. Raises `PrunebookError` if all are"
     from prunebook.evaluation.losses import cut_losses
-    found, why = [math.inf] * len(keeps), {}
+    small, why = {}, 'no rule finds one.'
     for i, keep in enumerate(keeps):
-        try: pb.LayerStack(model).copy().cut(keep)
-        except PrunebookError as e: why[i] = e
-    refuse((len(why) == len(keeps), f'none of the cuts can be made: {next(iter(why.values()), "no rule finds one.")}'))
-    some = [i for i in range(len(keeps)) if i not in why]
-    try: made = cut_losses(model, tokenizer, texts, [keeps[i] for i in some], **run)
+        try: small[i] = pb.LayerStack(model).copy().cut(keep).model  # it shares the weights
+        except PrunebookError as e: why = e
+    refuse((not small, f'none of the cuts can be made: {why}'))
+    try: made = cut_losses(model, tokenizer, texts, [keeps[i] for i in small], **run)
     except PrunebookError:  # such as layers that share keys and values, which no walk can start from
-        made = [pb.text_loss(pb.LayerStack(model).copy().cut(keeps[i]).model, tokenizer, texts, **run) for i in some]
-    for i, o in zip(some, made): found[i] = o.value
-    return found
+        made = [pb.text_loss(o, tokenizer, texts, **run) for o in small.values()]
+    losses = dict(zip(small, (o.value for o in made)))
+    return [losses.get(i, math.inf) for i in range(len(keeps))]
 
 def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any],
                    n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any

@@ -63,11 +63,10 @@ def _row_order(lengths, steps, batch_size, seed=0, plain=0, share=None):
     rng, want = np.random.default_rng(seed), steps * batch_size
     def passes(rows, want): return np.concatenate([rng.permutation(rows) for _ in range(1 + want // rows)])[:want]
     if share is None: order = passes(len(lengths), want)
-    else:
-        a, b = share * lengths[plain:].mean(), (1 - share) * lengths[:plain].mean()
-        first = round(want * a / (a + b))
-        both = [*passes(plain, first), *(plain + passes(len(lengths) - plain, want - first))]
-        order = rng.permutation(both)
+    else:  # so many rows of each kind that the plain texts have their share of the tokens
+        of_plain, of_others = (1 - share) * lengths[:plain].mean(), share * lengths[plain:].mean()
+        first = round(want * of_others / (of_others + of_plain))
+        order = rng.permutation([*passes(plain, first), *(plain + passes(len(lengths) - plain, want - first))])
     order = order.reshape(steps, batch_size)
     by_length = np.argsort(-lengths[order], axis=1, kind='stable')
     return np.take_along_axis(order, by_length, axis=1).reshape(-1)
@@ -118,6 +117,31 @@ def _fill(lengths, room, seed):
         insort(space, (left - lengths[i], row))
     return rows
 
+def _plain_rows(tokenizer, texts, recipe, same_rows):
+    "Tokens of plain texts, where each text begins, and where rows begin and end"
+    packed, bos = recipe.packing != 'none', tokenizer.bos_token_id if starts_with_bos(tokenizer) else None
+    docs = tokenize(tokenizer, texts, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
+    if bos is not None: docs = [o[1:] if o[:2] == [bos] * 2 else o for o in docs]  # rendered chats have one already
+    if not packed:
+        flat, at = _joined(docs)
+        return flat, at[:-1], at
+    Random(0 if same_rows else recipe.seed).shuffle(docs)
+    end = _document_end(tokenizer) if recipe.packing == 'packed' else tokenizer.eos_token_id
+    chat_end = _chat_end(tokenizer)
+    flat, at = _joined([_ended(o, tokenizer, chat_end, end) for o in docs])
+    ends = np.arange(0, len(flat) + 1, recipe.max_length)
+    if bos is not None: flat[ends[:-1]] = bos
+    return flat, at[:-1], ends
+
+def _conversation_rows(said, recipe):
+    "The same of conversations, of which a packed row holds several; and which tokens are learned"
+    lengths, rows = [len(o.ids) for o in said], [[i] for i in range(len(said))]
+    if recipe.packing != 'none': rows = _fill(lengths, recipe.max_length, recipe.seed)
+    said = [said[i] for row in rows for i in row]
+    flat, at = _joined([o.ids for o in said])
+    ends = np.cumsum([0] + [sum(lengths[i] for i in row) for row in rows])
+    return flat, at[:-1], ends, np.concatenate([o.learn for o in said]).astype(bool)
+
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
@@ -126,39 +150,24 @@ def training_rows(
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
     said, share = [o for o in texts if isinstance(o, Conversation)], getattr(recipe, 'plain_share', None)
-    plain, packed = [o for o in texts if not isinstance(o, Conversation)], recipe.packing != 'none'
-    flat, starts, ends, learn = *_joined([]), np.zeros(1, int), None
+    plain, learn = [o for o in texts if not isinstance(o, Conversation)], None
+    flat, begin, ends = np.zeros(0, np.int32), np.zeros(0, int), np.zeros(1, int)
     if plain or not said:
-        bos = tokenizer.bos_token_id if starts_with_bos(tokenizer) else None
-        docs = tokenize(tokenizer, plain, max_length=2**31 if packed else recipe.max_length, min_length=2).ids
-        if bos is not None: docs = [o[1:] if o[:2] == [bos] * 2 else o for o in docs]  # rendered chats have one already
-        if packed:
-            Random(0 if same_rows else recipe.seed).shuffle(docs)
-            end = _document_end(tokenizer) if recipe.packing == 'packed' else tokenizer.eos_token_id
-            chat_end = _chat_end(tokenizer)
-            docs = [_ended(o, tokenizer, chat_end, end) for o in docs]
-        flat, starts = _joined(docs)
-        ends = np.arange(0, len(flat) + 1, recipe.max_length) if packed else starts
+        flat, begin, ends = _plain_rows(tokenizer, plain, recipe, same_rows)
         refuse((share is not None and len(ends) < 2, f'plain_share={share}: the plain texts do not fill one row of '
                 f'{recipe.max_length} tokens. Give more of them.'))
-        if packed and bos is not None: flat[ends[:-1]] = bos
-    rows_of_plain = len(ends) - 1
-    if said:
-        flat, starts = flat[:ends[-1]], starts[:-1][starts[:-1] < ends[-1]]
-        lengths = [len(o.ids) for o in said]
-        rows = _fill(lengths, recipe.max_length, recipe.seed) if packed else [[i] for i in range(len(said))]
-        more, at = _joined([said[i].ids for row in rows for i in row])
-        learn = np.concatenate([np.ones(len(flat), bool), *(said[i].learn for row in rows for i in row)]).astype(bool)
-        starts = np.concatenate([starts, len(flat) + at])
-        ends = np.concatenate([ends, len(flat) + np.cumsum([sum(lengths[i] for i in row) for row in rows])])
-        flat = np.concatenate([flat, more])
-    kind = f'rows of {recipe.max_length} tokens' if packed else 'documents'
+    rows_of_plain, n = len(ends) - 1, ends[-1]
+    if said:  # behind the last whole row of plain texts
+        more, starts, stops, counts = _conversation_rows(said, recipe)
+        flat, begin = np.concatenate([flat[:n], more]), np.concatenate([begin[begin < n], n + starts])
+        ends, learn = np.concatenate([ends, n + stops[1:]]), np.concatenate([np.ones(n, bool), counts])
+    kind = f'rows of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
     refuse((len(ends) - 1 < recipe.batch_size, f'{len(texts)} texts, or answers to prompts, make {len(ends) - 1} '
             f'{kind}, fewer than one batch of {recipe.batch_size}. Give more of them, or a smaller batch_size or '
             'max_length.'))
-    begin = np.zeros(len(flat), dtype=np.int64)
-    for o in (starts[:-1], ends[ends < len(flat)]): begin[o] = o
-    pos = (np.arange(len(flat)) - np.maximum.accumulate(begin)).astype(np.int32)
+    first = np.zeros(len(flat), dtype=np.int64)
+    for o in (begin, ends[ends < len(flat)]): first[o] = o
+    pos = (np.arange(len(flat)) - np.maximum.accumulate(first)).astype(np.int32)
     order = _row_order(np.diff(ends), recipe.steps, recipe.batch_size, recipe.seed, rows_of_plain, share)
     return Rows(flat, pos, ends, order, learn)
 

@@ -172,8 +172,8 @@ class HealingConfig(Settings):
         for k, v in vars(self).items():
             if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
             elif isinstance(v, Real) and not isinstance(v, (int, float)): setattr(self, k, float(v))
-        if isinstance(self.targets, str): self.targets = [self.targets]
-        if isinstance(self.targets, tuple): self.targets = list(self.targets)
+        if isinstance(self.targets, (str, tuple)):
+            self.targets = [self.targets] if isinstance(self.targets, str) else list(self.targets)
         if self.alpha is None: self.alpha = self.rank
         if self.options is None: self.options = {}
         if isinstance(self.steps, int):

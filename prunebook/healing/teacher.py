@@ -75,17 +75,17 @@ def read_prompts(given: Any) -> list[list[dict[str, str]]]:
     refuse((not isinstance(given, Iterable) or isinstance(given, Mapping) or hasattr(given, 'columns'),
             f'prompts is a {type(given).__name__}. Give a list of texts or rows, or a file.'))
     found: list[list[dict[str, str]]] = []
-    for row in given:
-        keys, asked = ('messages', 'prompt', 'question', 'text'), row
-        if isinstance(row, Mapping): asked = next((row[k] for k in keys if row.get(k)), None)
-        said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
+    for o in given:
+        row = o if isinstance(o, Mapping) else dict(prompt=o)
+        said = next((row[k] for k in ('messages', 'prompt', 'question', 'text') if row.get(k)), ())
+        if isinstance(said, str): said = [dict(role='user', content=said)]
         said = list(said) if isinstance(said, (list, tuple)) else []
         while said and isinstance(said[-1], dict) and said[-1].get('role') == 'assistant': said.pop()
-        asks = [isinstance(o, dict) and all(isinstance(o.get(k), str) and o[k].strip() for k in ('role', 'content'))
-                for o in said]
-        refuse((not asks or not all(asks), f'prompt {len(found)} is {row!r:.60}: it asks nothing. Give a text, or a '
-                'row with text, prompt, question or messages, of which each has a role and a content.'))
-        found.append(messages_of(dict(row, messages=said)) if isinstance(row, Mapping) else said)
+        asks = [isinstance(m, dict) and all(isinstance(m.get(k), str) and m[k].strip() for k in ('role', 'content'))
+                for m in said]
+        refuse((not asks or not all(asks), f'prompt {len(found)} is {o!r:.60}: it asks nothing. Give a text, or a row '
+                'with text, prompt, question or messages, of which each has a role and a content.'))
+        found.append(messages_of(dict(row, messages=said)))
     refuse((not found, 'no prompts given.'))
     return found
 

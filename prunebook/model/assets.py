@@ -117,7 +117,7 @@ def _check_gguf(path, config):
     scale = getattr(config, 'query_pre_attn_scalar', None)
     if kind.startswith(('gemma2', 'gemma3')):  # as llama.cpp has it: of the largest model by its width, else of a head
         large = config.num_hidden_layers == (46 if kind.startswith('gemma2') else 62)
-        scale = large and scale == config.hidden_size / config.num_attention_heads or scale == config.head_dim
+        scale = scale == (config.hidden_size / config.num_attention_heads if large else config.head_dim)
     scaled = field('rope.scaling.type') not in (None, 'none') and field('rope.scaling.factor') not in (None, 1.)
     wrong = {'a table of rotary frequencies': tables, 'scaled rotary angles': scaled and kind != 'gpt_oss',
              'the base of the rotary angles': base and abs(base / (field('rope.freq_base') or base) - 1) > 1e-4,

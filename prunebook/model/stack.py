@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from fastcore.basics import patch
@@ -37,13 +38,11 @@ def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> lis
     return sorted(map(operator.index, given))
 
 # %% ../../nbs/course/01_stack.ipynb #ec505e43
-def show_layers(layers: Iterable[int]) -> str:
-    "Layer numbers in short: `3, 11-18`, both ends of a run included"
-    runs = []
-    for i in sorted(map(operator.index, layers)):
-        if runs and i == runs[-1][1] + 1: runs[-1][1] = i
-        else: runs.append([i, i])
-    return ', '.join(str(a) if a == b else f'{a}-{b}' for a, b in runs)
+def show_layers(layers: Iterable[int], least: int = 2) -> str:
+    "Layer numbers in short: `3, 11-18`, both ends of a run included. A run has `least` numbers or more"
+    runs = groupby(enumerate(sorted({*map(operator.index, layers)})), lambda o: o[1] - o[0])
+    runs = [[i for _, i in o] for _, o in runs]
+    return ', '.join(f'{o[0]}-{o[-1]}' if len(o) >= least else ', '.join(map(str, o)) for o in runs)
 
 # %% ../../nbs/course/01_stack.ipynb #2a1bad94
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
@@ -20,6 +20,7 @@ from ..core import PrunebookError, atomic_write, cache_dir, digest, read_json
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title
+from ..model.stack import show_layers
 from .criteria import (
     HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
     monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference, rule_excess_ratio,
@@ -97,8 +98,7 @@ def with_interval(value: float, low: float, high: float, form: str = '.2f') -> s
 
 def spans(ns: Sequence[int]) -> str:
     "Whole numbers, runs of three and more as a-b: 1-4, 6, 8"
-    runs = [[n for _, n in o] for _, o in groupby(enumerate(sorted(set(map(int, ns)))), lambda o: o[1] - o[0])]
-    return ', '.join(f'{o[0]}-{o[-1]}' if len(o) > 2 else ', '.join(map(str, o)) for o in runs)
+    return show_layers(ns, least=3)
 
 def base_note(rows: pd.DataFrame) -> str:
     "A sentence on where a healed curve starts; nothing for an unhealed one"

@@ -89,7 +89,10 @@ def reproduce(
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper': _show_budget(model, kwargs, progress, ns, only, share, bits, questions)
-    if not force_memory: _check_fits(model, preset, bits, kwargs)
+    if not force_memory:
+        dtype, recipe = str(kwargs.get('dtype', 'auto')), _recipe(preset, model, PRESETS[preset], bits)
+        check_memory(model, 'heal', dtype.removeprefix('torch.'), kwargs.get('bits'), kwargs.get('revision'),
+                     recipe=recipe)
     reads, seconds = [model, texts, judge, *(questions or [])], {}
 
     @contextmanager
@@ -108,11 +111,11 @@ def reproduce(
         known = getattr(stack.config, 'max_position_embeddings', None) or p.max_length
         longest = pb.HealingConfig.paper(model).max_length if preset == 'paper' else p.max_length
         p = replace(p, max_length=min(longest, known))
+        p = replace(p, healing=_recipe(preset, model, p, bits))
         config = _grid(p, len(stack), whole.num_parameters(), texts, judge, questions, ns, share)
         if preset != 'paper': check_sweep(config.replace(strategies=['simple']), len(stack), work/'sweep')
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
-            config.healing = _paper_recipe(model, p, bits)
             sweeps = _paper_sweeps(config, only)
             for name, part in sweeps.items():
                 with step(f'prune, heal and evaluate: {name}'):
@@ -121,7 +124,6 @@ def reproduce(
                 if sweeps: pb.report(work, force=True, progress=progress)
                 else: write_distances(dist, work)  # figures 1 and 4
         else:
-            if bits == 4: config.healing = config.healing.replace(bits=4)
             with step('prune, heal and evaluate'): pb.sweep(whole, tok, config, work, dist, progress)
             with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
             told = dict(preset=preset, texts=source_mark(texts), judge_texts=source_mark(judge), seconds=seconds,
@@ -141,13 +143,6 @@ def _show_budget(model, load, progress, *given):
           'if healing reaches 30 % of its published speed, and scoring half of it. At least '
           f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.',
           file=sys.stderr)
-
-def _check_fits(model, preset, bits, load):
-    p = PRESETS[preset]
-    recipe = p.healing.replace(bits=4) if bits == 4 else p.healing
-    if preset == 'paper': recipe = _paper_recipe(model, p, bits)
-    dtype = str(load.get('dtype', 'auto')).removeprefix('torch.')
-    check_memory(model, 'heal', dtype, load.get('bits'), load.get('revision'), recipe=recipe)
 
 def _check_sizes(ns, model, load):
     from prunebook.model.loading import load_config
@@ -191,8 +186,9 @@ _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], 
                 figure5=['c4', 'mmlu', 'boolq'], figure6=['boolq'], figures7to9=['c4', 'mmlu'])
 "The tasks behind each figure of the paper; 1 and 4 show distances alone"
 
-def _paper_recipe(model, p, bits):
-    "The paper's recipe for `model`, with the steps and the lengths of the preset"
+def _recipe(preset, model, p, bits):
+    'How a preset heals `model`; "paper" by the recipe of the paper, with the steps and the lengths of the preset'
+    if preset != 'paper': return p.healing.replace(bits=4) if bits == 4 else p.healing
     recipe = pb.HealingConfig.paper(model)
     length = min(recipe.max_length, p.max_length)
     return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4)
@@ -224,8 +220,8 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     size = model_size(model)
     recipe, rows, disk = pb.HealingConfig.paper(size.name), [], sum(size.stored.values())
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
+    p = replace(p, healing=_recipe('paper', size.name, p, bits))
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
-    config.healing = _paper_recipe(size.name, p, bits)
     def add(what, command, tokens):
         took = work(size, command, tokens) / CARDS['a100'][1] / SLOWER[command] / 3600
         rows.append(dict(work=what, tokens=round(tokens), hours=took))

@@ -186,9 +186,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
     if config.healed_ns: _healing_texts(config)
 
-def _calibration(config, n):
-    split = 'calibration' if config.calibration == 'demo' else None
-    return pb.load_texts(config.calibration, split, n, config.column)
+def _calibration(config, n): return named_texts(config.calibration, 'calibration', n, column=config.column)
 
 def _healing_texts(config):
     "Of bundled sets their healing part, of a set on the hub as many as healing reads, of a file all"

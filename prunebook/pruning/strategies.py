@@ -191,11 +191,12 @@ def choose_layers(
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
     if a needed input is missing, or if no cut meets the budget or is allowed"""
-    listed = not isinstance(strategy, (str, Strategy)) and not callable(strategy)
-    if listed: row = Strategy('list', as_plan)
-    elif isinstance(strategy, str): row = STRATEGIES.find(strategy)
-    elif isinstance(strategy, Strategy): row = strategy
-    else: row = Strategy(getattr(strategy, '__name__', type(strategy).__name__), strategy)
+    match strategy:
+        case str(): row = STRATEGIES.find(strategy)
+        case Strategy(): row = strategy
+        case _ if callable(strategy): row = Strategy(getattr(strategy, '__name__', type(strategy).__name__), strategy)
+        case _: row = Strategy('list', as_plan)  # layers
+    listed = row.choose is as_plan
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
     refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
             f'{", ".join(row.options) or "none"}. Leave the others out.'))
