@@ -170,7 +170,7 @@ def shrink(
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
     asked = dict(command='shrink', model=source_mark(model), n=n, budget=[params, gb, speedup], data=public_name(data),
                  texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)), minutes=minutes,
-                 tokens=tokens, tasks=list(map(str, tasks)), n_questions=n_questions,
+                 tokens=tokens, tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions,
                  load=str(sorted((k, v) for k, v in kwargs.items() if k != 'token')))
     with work_folder(out, asked, None, force, [model, data]) as work:
         whole, tok = _load_model(model, recipe, ready, progress, **kwargs)

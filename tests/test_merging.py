@@ -228,3 +228,17 @@ def test_a_kill_on_the_way_to_the_disk_costs_no_training(healed, tmp_path, monke
     monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
     heal_checkpoint(**given, resume=True)
     assert check_checkpoint(tmp_path/'out') == []
+
+
+def test_a_head_that_learned_alone_is_not_tied_again(tmp_path):
+    "Some makers store a tied head beside the embedding; stacks that go by the config would drop what it learned"
+    cut = prune_model(tiny(tie_word_embeddings=True), [2, 3])
+    file = save_pruned(cut, tokenizer(), tmp_path/'cut')/'model.safetensors'
+    weights = load_file(file)
+    save_file(weights | {'lm_head.weight': weights['model.embed_tokens.weight'].clone()}, file, dict(format='pt'))
+    model, _ = load_model(str(tmp_path/'cut'), progress=False)
+    result = run(model, SMALL.replace(method='head_and_last', steps=2), out=tmp_path/'healed')
+    merge_adapter(tmp_path/'cut', result.adapter, tmp_path/'merged', progress=False)
+    assert read_json(tmp_path/'merged'/'config.json')['tie_word_embeddings'] is False
+    again, _ = load_model(str(tmp_path/'merged'), progress=False)
+    assert torch.equal(again.lm_head.weight, result.model.lm_head.weight)

@@ -78,6 +78,11 @@ def test_other_texts_or_another_model_of_the_same_name_do_not_go_on(given, own, 
     (tmp_path/'my.txt').write_text('\n'.join(texts(60, seed=2)))
     with pytest.raises(PrunebookError, match='texts') as e: shrink(**given)
     assert '--force' in str(e.value) and '--resume' not in str(e.value)
+    asked = given | dict(data=str(own/'texts.txt'), tasks=[str(shutil.copy(given['tasks'][0], tmp_path/'q.jsonl'))],
+                         out=tmp_path/'other')
+    interrupted(asked, monkeypatch)
+    with (tmp_path/'q.jsonl').open('a') as f: f.write(json.dumps(dict(question='new?', choices=['a', 'b'], answer=0)))
+    with pytest.raises(PrunebookError, match='tasks'): shrink(**asked)
 
 
 def test_a_rejected_folder_of_somebody_else_stays(given, tmp_path):

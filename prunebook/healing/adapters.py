@@ -12,6 +12,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, refuse
+from ..model.configs import decoder_part
 from .recipes import HealingConfig, frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
@@ -189,6 +190,8 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     HealingConfig.of(note['config'] | dict(method='lora', options=None))  # perhaps of a registry that is not here
     recipe = settings_that_count(note['config'])
     if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
+    if any(o.endswith(('lm_head.weight', 'embed_out.weight')) for o in changes):  # the head has learned alone
+        config['tie_word_embeddings'] = decoder_part(config)['tie_word_embeddings'] = False
     write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)
     places = [t for t in read_tensors(new) if t.name in changes]
     for t in progress_bar(progress, 'merging', places, unit='tensor'):
