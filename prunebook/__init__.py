@@ -8,6 +8,9 @@ import os as _os
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
 
+# healing is deterministic, and torch before 2.10 looks at this once, at the first matrix product of a process
+_os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+
 if 'IN_TEST' in _os.environ:
     # `nbdev_test` runs a page on each core, and page after page in one process: one thread a process, and what a page
     # holds, its models above all, goes when the next page starts

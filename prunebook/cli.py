@@ -13,7 +13,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, instance, new_folder, or_none, printable
+from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
 from .core import process, public_name, read_json, redact, refuse, whole, work_folder
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
@@ -364,8 +364,8 @@ def _heal(
     asked = Path(f'{out}.unfinished')/'asked.json'
     begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
-    config = recipe_within(config, source.model, None if begun else minutes, tokens, source.dtype, source.bits,
-                           source.revision)
+    config = on_first(lambda: recipe_within(  # it measures the machine
+        config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
     config.check_teacher(teacher)  # before texts are fetched
     refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
             'Add --objective distill, or --prompts FILE.'))
@@ -428,6 +428,7 @@ def _evaluate(
     from prunebook.evaluation.choices import chat_prompt
     from prunebook.evaluation.tasks import judged_on, ready_tasks, scores_folder
     from prunebook.model.loading import load_tokenizer
+    check_one_process('evaluate')
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
@@ -487,6 +488,7 @@ def _sweep(
     from prunebook.paper.claims import kept_rows, open_run
     from prunebook.paper.cluster import Cluster, check_cluster
     from prunebook.paper.sweep import check_sweep
+    check_one_process('sweep', 'With --ray it scores on many machines.')
     base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     if 'calibration' in changes and base.healing_texts == base.calibration:  # the file may name others for healing
         changes.setdefault('healing_texts', changes['calibration'])
@@ -508,7 +510,8 @@ def _sweep(
     table = pb.sweep(model, tok, grid, out, dist, progress=progress, ray=workers)
     columns = ['strategy', 'n', 'healed', 'seed', 'task', 'value', 'low', 'high']
     run, none = open_run(out), 'the unpruned model is not above the baseline of any task with these questions'
-    kept = dict(keeps_90_percent=kept_rows(run) or none) if run.tasks() else {}  # how many layers can go
+    asked = run.tasks() + run.tasks('generated')
+    kept = dict(keeps_90_percent=kept_rows(run) or none) if asked else {}  # how many layers can go
     return dict(out=out, rows=table[columns].to_dict('records')) | kept
 
 # %% ../nbs/reference/cli.ipynb #83ab4375
@@ -521,6 +524,7 @@ def _reproduce(
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     run = pb.reproduce(source.model, **given | source.how, bits=bits, force_memory=source.force_memory)
     made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
+    if not (run/'results.csv').exists(): made = dict(curves='curves.png', heatmap='heatmap.png')  # only figure 1 or 4
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
 @command('prunebook report prunebook-run')

@@ -19,8 +19,9 @@ import fcntl
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'source_mark', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json',
            'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
-           'progress_bar', 'Process', 'process', 'on_first', 'fully_sharded', 'keep_apart', 'free_place', 'check_room',
-           'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder', 'work_folder']
+           'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded', 'keep_apart',
+           'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
+           'work_folder']
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -276,6 +277,11 @@ def process() -> Process:
     refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
             'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
     return Process(int(rank), int(world))
+
+def check_one_process(command: str, advice: str = '') -> None:
+    "Raises `PrunebookError` if a launcher has started several processes of what works in one"
+    refuse((process().world > 1, f'{command} is one process, and a launcher started several. Start it without: '
+            f'device_map="auto" spreads the layers over all GPUs. {advice}'.rstrip()))
 
 def on_first(f: Callable[[], Any]) -> Any:
     "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"

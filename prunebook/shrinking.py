@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from .core import PrunebookError, atomic_write, check, check_room, digest, discard, explained, free_place
-from .core import keep_apart, number, one_of, or_none, process, public_name, read_json, refuse
+from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
+from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
 from .core import source_mark, sync_tree, work_folder
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
@@ -67,9 +67,12 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
         "The layers whose removal alone costs the least"
         return pb.Plan(sorted(range(depth), key=alone.__getitem__)[:n], depth, 'single_losses', dict(influence=alone))
 
-    distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
-    plans = {}
-    for k, rule in dict(similarity='similarity', middle='middle', single_losses=single_losses).items():
+    rules, plans, distances = dict(similarity='similarity', middle='middle', single_losses=single_losses), {}, None
+    try: distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
+    except PrunebookError as e:  # Gemma 3n has several streams, and no angle between two places
+        if 'no angle' not in str(e): raise
+        del rules['similarity']
+    for k, rule in rules.items():
         with suppress(NotAllowed): plans[k] = pb.choose_layers(rule, n, distances, depth, allowed=allowed, **budget)
     losses = _losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
     found = [dict(rule=k, dropped=sorted(o), loss=s) for (k, o), s in zip(plans.items(), losses) if s < math.inf]
@@ -229,8 +232,7 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits)
 
 def _check_place(out, force, reads, need):
     "OUT.rejected. Raises `PrunebookError` if neither it nor `out` can be written, or by several processes"
-    refuse((process().world > 1, 'shrink is one process, and a launcher started several. Start it without: '
-            'device_map="auto" spreads the layers over all GPUs.'))
+    check_one_process('shrink')
     free_place(out, force, reads)
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), reads)
     refuse((os.path.lexists(rejected) and not (rejected/'shrink.json').is_file(), f'{rejected} was not made by '

@@ -3,12 +3,13 @@ import json
 import numpy as np, pytest, torch
 from datasets import Dataset
 from prunebook import PrunebookError, prune_model
+from prunebook.evaluation.choices import chat_prompt
 from prunebook.healing.packing import collate, documents, _render_conversation, training_rows
 from prunebook.healing.healing import _warn_plain, heal, heal_checkpoint
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL
-from support.tiny import tiny
+from support.tiny import letter_tokenizer, tiny
 from test_packing import CHATML, FAMILIES, family
 
 CHATS = [[dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')],
@@ -193,3 +194,14 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     _warn_plain.cache_clear()
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)
     assert caplog.text.count('written answers') == 3
+
+
+def test_a_template_that_reads_only_lists_of_parts(monkeypatch):
+    "SmolVLM's and LLaVA's: the text of a message would vanish"
+    tok = letter_tokenizer()
+    tok.chat_template = ("{% for m in messages %}[{{ m['role'] }}]{% for c in m['content'] %}"
+                         "{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}</s>{% endfor %}"
+                         "{% if add_generation_prompt %}[assistant]{% endif %}")
+    assert chat_prompt(tok, 'What is two?') == '[user]What is two?</s>[assistant]'
+    [doc] = documents([dict(prompt='What is two?', response='A number.')], tok, 99)
+    assert tok.decode([i for i, o in zip(doc.ids, doc.learn) if o]).startswith('A number.')

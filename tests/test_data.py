@@ -97,10 +97,12 @@ def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):
             yield dict(body=f'{split} {i}')
     monkeypatch.setattr('datasets.load_dataset', stream)
     assert named_texts('allenai/c4', 'healing', n_hub=3, column='body') == ['train 0', 'train 1', 'train 2']
-    assert named_texts('org/own', 'calibration', n=2, column='body') == ['validation 0', 'validation 1']
-    assert asked == [('allenai/c4', 'en', 'train', True), ('org/own', None, 'validation', True)] and len(taken) == 5
+    assert named_texts('org/own', 'calibration', n=2, column='body') == ['train 0', 'train 1']
+    assert named_texts('org/own', 'validation', n=2, column='body') == ['validation 0', 'validation 1']
+    assert asked == [('allenai/c4', 'en', 'train', True), ('org/own', None, 'train', True),
+                     ('org/own', None, 'validation', True)] and len(taken) == 7
     assert named_texts('org/own:train_sft', 'healing', n_hub=2, column='body') == ['train_sft 0', 'train_sft 1']
-    assert asked[2:] == [('org/own', None, 'train_sft', True)]
+    assert asked[3:] == [('org/own', None, 'train_sft', True)]
     with pytest.raises(PrunebookError, match="no text in column 'text'.*'body'"): load_texts('org/own')
     with pytest.raises(PrunebookError, match='n=100 .* has 99'): load_texts('org/own', n=100, column='body')
 

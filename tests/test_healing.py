@@ -15,6 +15,7 @@ from prunebook.healing.packing import training_rows
 from prunebook.healing.recipes import named_recipe
 from prunebook.healing.trainer import _DivergenceWatch, _OrderedTrainer
 from prunebook.model.stack import LayerStack
+from support import architectures
 from support.fsdp import launch
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 from support.tiny import save
@@ -357,3 +358,20 @@ def test_the_paper_recipe_of_a_model_that_was_cut_twice(tmp_path):
     record = dict(source='once', previous=dict(source='mistralai/Mistral-7B-v0.1'))
     (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=record)))
     assert named_recipe('paper', str(tmp_path)).learning_rate == 3e-6
+
+
+@pytest.mark.parametrize('kind, targets', [('nemotron_h', None), ('nemotron_h', ['in_proj', 'q_proj', 'up_proj']),
+                                           ('jamba', ['q_proj', 'in_proj'])])
+def test_a_hybrid_learns_where_it_has_the_layers(kind, targets):
+    "Not every layer of it has an MLP, or each of the targets"
+    cut = prune_model(architectures.tiny(kind), [0, 1, 2, 3] if kind == 'jamba' else [3, 4])
+    assert len(run(cut, SMALL.replace(steps=2, targets=targets)).history) == 2
+    with pytest.raises(PrunebookError, match=r"targets \['nowhere'\]: there are no such linear layers"):
+        run(cut, SMALL.replace(targets=['nowhere', *(targets or [])]))
+
+
+def test_jamba_in_four_bits():
+    "Its own code asks the config whether the weights are packed"
+    cut = prune_model(architectures.tiny('jamba'), [0, 1])
+    assert len(run(cut, SMALL.replace(steps=2, method='head_and_last', bits=4)).history) == 2
+    assert not getattr(cut.config, '_is_quantized', False)

@@ -13,6 +13,7 @@ from prunebook.cli import main
 from prunebook.core import read_json
 from prunebook.healing.recipes import METHODS, Method
 from prunebook.model.stack import fingerprint
+from support import architectures
 from support.checkpoints import absent, growth, tensors
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
@@ -242,3 +243,16 @@ def test_a_head_that_learned_alone_is_not_tied_again(tmp_path):
     assert read_json(tmp_path/'merged'/'config.json')['tie_word_embeddings'] is False
     again, _ = load_model(str(tmp_path/'merged'), progress=False)
     assert torch.equal(again.lm_head.weight, result.model.lm_head.weight)
+
+
+@pytest.mark.parametrize('kind', ['gemma3', 'nemotron_h'])
+def test_names_that_transformers_changes_while_it_loads(kind, tmp_path):
+    "A folder in its own names is healed in 4 bits and merged as in memory"
+    model = tiny(kind) if kind == 'gemma3' else architectures.tiny(kind)
+    save_pruned(prune_model(model, [2, 3]), tokenizer(), tmp_path/'cut')
+    small, _ = load_model(str(tmp_path/'cut'), progress=False)
+    assert checkpoint_fingerprint(tmp_path/'cut') == fingerprint(small)
+    result = run(small, SMALL.replace(steps=2), out=tmp_path/'healed')
+    merge_adapter(tmp_path/'cut', result.adapter, tmp_path/'merged', progress=False)
+    again, _ = load_model(str(tmp_path/'merged'), progress=False)
+    for k, v in result.model.state_dict().items(): torch.testing.assert_close(again.state_dict()[k], v)

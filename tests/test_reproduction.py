@@ -3,8 +3,10 @@ import json, os, re
 from dataclasses import replace
 from pathlib import Path
 import pandas as pd, pytest
-from prunebook import LayerDistances, PrunebookError, read_run, reproduce
-from prunebook.paper.reproduce import PRESETS, _grid, _measure, paper_budget
+from prunebook import HealingConfig, LayerDistances, PrunebookError, load_texts, read_run, reproduce
+from prunebook.data.texts import named_texts
+from prunebook.evaluation.tasks import ready_tasks
+from prunebook.paper.reproduce import PRESETS, _grid, _measure, _paper_sweeps, paper_budget
 from support.tiny import write_rows
 from test_conversations import tiny_chat
 
@@ -88,7 +90,7 @@ def test_no_more_questions_are_asked_than_there_are(tmp_path):
     (tmp_path/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     asked = lambda preset, *args: _grid(PRESETS[preset], 32, 7e9, 'demo', 'demo', *args).n_questions
     assert [*asked('quick', [str(tmp_path/'mine.jsonl')], None, 1.).values()] == [9]
-    assert asked('paper', None, None, .5) == dict(mmlu=7021, boolq=3270) and asked('paper', None, None, 1.) is None
+    assert asked('paper', None, None, .5) == dict(mmlu=7021, boolq=1635) and asked('paper', None, None, 1.) is None
 
 
 def test_the_figures_of_distances_need_no_sweep(own, tmp_path):
@@ -173,3 +175,22 @@ def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):
     assert (tmp_path/'distances.unfinished').exists()
     dist = _measure(model, tok, p, str(docs), tmp_path, False)
     assert len(seen) == 3 and int(dist.count) == 200 and not (tmp_path/'distances.unfinished').exists()
+
+
+def test_settings_of_the_paper_that_cannot_end_well_are_refused_at_once(tmp_path, monkeypatch):
+    "The splits of the hub, texts in the place of questions, and sweeps that stand on what is not there"
+    monkeypatch.setattr('datasets.load_dataset', lambda name, config, split, streaming: iter([dict(text=split)] * 99))
+    with pytest.raises(PrunebookError, match='the loss needs others'): reproduce('demo', tmp_path/'a', texts='org/set:x')
+    (tmp_path/'texts.txt').write_text('some text\n' * 20)
+    with pytest.raises(PrunebookError, match='these are texts'):
+        reproduce('demo', tmp_path/'a', questions=[str(tmp_path/'texts.txt')])
+    base = _grid(PRESETS['paper'], 32, 7e9, 'demo', 'demo', ['arc_easy'], None, .1)
+    assert {'main', 'seeds'} <= {*_paper_sweeps(base, 'figures7to9')} and 'shots' not in _paper_sweeps(base)
+    assert HealingConfig.paper('/models/Llama-2-7b-hf').rank == HealingConfig.paper('meta-llama/Llama-2-7b-hf').rank == 2
+
+
+def test_what_is_on_the_hub_beside_c4_has_parts_of_its_own():
+    "Joined sets, and texts that replace a task's"
+    for part in ('calibration', 'healing', 'validation'): assert named_texts('demo+wiki', part)
+    judged = ready_tasks(['c4'], n_texts=3, sources=dict(c4='wiki'))['c4'].items
+    assert judged == load_texts('wiki', n=3)

@@ -305,3 +305,9 @@ def test_a_disk_with_room_for_the_result_is_enough(given, monkeypatch):
     assert len(shrink(**given, dry_run=True))
     monkeypatch.setattr('prunebook.core.shutil.disk_usage', lambda place: SimpleNamespace(free=free / 2))
     with pytest.raises(PrunebookError, match='and its disk has'): shrink(**given, dry_run=True)
+
+
+def test_several_streams_have_no_angle_and_are_cut_by_the_loss():
+    model, tok = architectures.tiny('gemma3n_text'), word_tokenizer()
+    found = candidate_cuts(model, tok, texts(40), 1, progress=False)
+    assert found and {o['rule'] for o in found} <= {'middle', 'single_losses'}

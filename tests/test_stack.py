@@ -1,13 +1,15 @@
 "Layers: named, and taken out for a moment or for good; no trace left by anything that fails; and fingerprints."
 import itertools
 import numpy as np, pytest, torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
-from prunebook.model.loading import quantization
+from prunebook.model.loading import load_model, quantization
 from prunebook.model.stack import LayerStack, check_layers, fingerprint
+from prunebook.pruning.strategies import prune_model
+from support import architectures
 from support.architectures import state
-from support.tiny import tiny
+from support.tiny import SHAPE, save, tiny
 
 ids = torch.arange(3, 15)[None]
 
@@ -71,3 +73,40 @@ def test_fingerprint_in_4_bits(tmp_path):
     before = fingerprint(model)
     model(torch.arange(8)[None])
     assert fingerprint(model) == before != fingerprint(tiny(hidden_size=64, intermediate_size=128))
+
+
+def test_a_tower_for_pictures_inside_the_decoder_has_no_say():
+    "Phi-4-multimodal: its table of positions is of the pictures"
+    stack, tower = LayerStack(tiny(layers=2)), tiny('gpt2', 2).transformer
+    assert LayerStack(tiny('gpt2', 2)).positions == 128
+    stack.decoder.embed_tokens_extend = tower
+    assert stack.positions is None
+
+
+def test_a_copy_stays_where_it_is_when_the_other_is_moved():
+    model = tiny(layers=4)
+    small, ids = prune_model(model, [1]), torch.arange(8)[None] + 5
+    want = model(ids).logits
+    assert small.lm_head.weight.data_ptr() == model.lm_head.weight.data_ptr()
+    assert small.to(torch.float64)(ids).logits.dtype == torch.float64
+    assert torch.equal(model(ids).logits, want)
+
+
+@pytest.mark.parametrize('first', ['whole', 'pruned'])
+def test_a_copy_in_8_bits_computes_as_the_other(first, tmp_path):
+    "bitsandbytes moves codes and scales at the first use, of whichever comes first"
+    folder, ids = save(tmp_path/'m', tiny(layers=4, hidden_size=64, intermediate_size=128)), torch.arange(8)[None] + 5
+    def loaded(): return load_model(str(folder), bits=8, progress=False)[0]
+    want = dict(whole=loaded()(ids).logits)
+    with LayerStack(model := loaded()).view([0, 2, 3]) as view: want['pruned'] = view(ids).logits
+    models = dict(whole=(whole := loaded()), pruned=prune_model(whole, [1]))
+    for k in (first, *models): assert torch.equal(models[k](ids).logits, want[k])
+
+
+def test_a_cut_that_needs_what_a_missing_layer_stores_is_refused_in_the_larger_class_too():
+    "Gemma 4 with shared keys and values, as the hub's class"
+    kinds = ['sliding_attention'] * 3 + ['full_attention']
+    text = SHAPE | dict(num_hidden_layers=8, layer_types=kinds * 2, num_kv_shared_layers=4, head_dim=8, global_head_dim=8,
+                        num_key_value_heads=2, hidden_size_per_layer_input=0, vocab_size_per_layer_input=99)
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model('gemma4', text_config=text)).eval()
+    with pytest.raises(PrunebookError, match='cannot be cut'): prune_model(model, [2])

@@ -23,6 +23,7 @@ def model(kind='llama', layers=6, seed=0, **kw):
 def data(tmp_path):
     "Files for a sweep of a tiny model"
     write_rows(tmp_path/'texts.jsonl', [dict(text=o) for o in letter_texts()])
+    write_rows(tmp_path/'others.jsonl', [dict(text=o) for o in letter_texts(seed=3)])
     write_rows(tmp_path/'questions.jsonl', questions(12, seed=1))
     return tmp_path
 
@@ -30,7 +31,8 @@ def data(tmp_path):
 def config(data, **kw):
     texts = str(data/'texts.jsonl')
     usual = dict(ns=[1, 3], tasks=['c4', 'arc_easy'], sources=dict(c4=texts, arc_easy=str(data/'questions.jsonl')),
-                 calibration=texts, healing_texts=texts, n_calibration=5, n_search=3, max_length=32, healing=SHORT)
+                 calibration=texts, healing_texts=str(data/'others.jsonl'), n_calibration=5, n_search=3, max_length=32,
+                 healing=SHORT)
     return SweepConfig(**usual | kw)
 
 
@@ -93,7 +95,7 @@ def test_settings_that_were_refused_do_not_bind(data):
 @pytest.mark.parametrize('name, task', [('questions', 'arc_easy'), ('healing', 'healing_texts')])
 def test_items_changed_between_stop_and_start(data, name, task):
     "Rows of two question files stood in one table"
-    write_rows(data/'healing.jsonl', [dict(text=o) for o in letter_texts()])
+    write_rows(data/'healing.jsonl', [dict(text=o) for o in letter_texts(seed=4)])
     run(data, c := config(data, healing_texts=str(data/'healing.jsonl'), healed_ns=[2]))
     rows = questions(7, seed=2) if name == 'questions' else [dict(text=o) for o in letter_texts(5, seed=2)]
     write_rows(data/f'{name}.jsonl', rows)
@@ -161,3 +163,10 @@ def test_a_whole_sweep_that_is_started_again_changes_no_byte(data):
     assert len(read_record(data/'run')['sweeps']['main']['starts']) == 1
     run(data, c)
     assert before == {o.name: o.read_bytes() for o in (data/'run').iterdir() if o.is_file()}
+
+
+def test_texts_that_are_healed_on_do_not_judge_and_a_size_named_twice_is_one(data):
+    c = config(data, healed_ns=[2, 2], ns=[1, 1])
+    assert (c.healed_ns, c.ns) == ([2], [1])
+    with pytest.raises(PrunebookError, match='some of its texts are healed on'):
+        run(data, config(data, healed_ns=[2], healing_texts=str(data/'texts.jsonl')))

@@ -120,9 +120,10 @@ def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, cap
 
 def test_healed_rows_are_scored_from_their_adapters_or_healed_again(run, judge, made):
     texts = str(run.parent/'texts.jsonl')
+    others = str(write_rows(run.parent/'others.jsonl', [dict(text=o) for o in letter_texts(12, seed=5)]))
     recipe = dict(steps=2, batch_size=2, max_length=16, rank=2, learning_rate=1e-2, bits=32)
     config = SweepConfig(strategies=['simple'], ns=[], healed_ns=[2], tasks=['c4'], max_length=32, healing=recipe,
-                         sources=dict(c4=texts), calibration=texts, healing_texts=texts)
+                         sources=dict(c4=texts), calibration=texts, healing_texts=others)
     sweep(made[1], Letters(), config, run.parent/'healed', progress=False)
     for _ in range(2):
         found = judge(run.parent/'healed', row=['healed'])

@@ -160,9 +160,18 @@ class _Day(datetime):
 
 def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], **how: Any) -> Any:
     """The text of messages in the chat template; `how` as in `apply_chat_template`. Templates that write the date
-    (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's, a run could not go on or be compared tomorrow"""
-    with mock.patch('transformers.utils.chat_template_utils.datetime', _Day, create=True):
-        return tokenizer.apply_chat_template(messages, **dict(tokenize=False) | how)
+    (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's, a run could not go on or be compared tomorrow.
+    Some (SmolVLM, LLaVA) read only lists of parts, and would write nothing of a text"""
+    def write(said, **how):
+        with mock.patch('transformers.utils.chat_template_utils.datetime', _Day, create=True):
+            return tokenizer.apply_chat_template(said, **dict(tokenize=False) | how)
+    said = [m['content'] for m in messages if isinstance(m.get('content'), str) and m['content'].strip()]
+    text = write(messages, add_generation_prompt=how.get('add_generation_prompt', False))
+    if said and not any(o.split()[0] in text for o in said):
+        parts = lambda m: m | dict(content=[dict(type='text', text=m['content'])])
+        messages = [parts(m) if isinstance(m.get('content'), str) else m for m in messages]
+    elif set(how) <= {'add_generation_prompt'}: return text
+    return write(messages, **how)
 
 def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
     """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
@@ -201,11 +210,15 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
 def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
                 column: str = 'text') -> list[str]:
     """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
-    validation. `n` of them, or if `None` all, and at most `n_hub` of a set on the hub. A local file is not divided"""
+    validation. `n` of them, or if `None` all, and at most `n_hub` of a set on the hub, whose validation split is for
+    validation alone. A local file is not divided, and neither is a set of `ASSETS` beside C4"""
     if assets := text_assets(name):
-        return load_texts(name, part if 'c4' in [o.name for o in assets] else None, n, progress=progress)
+        found = [t for o in assets for t in load_texts(o.name, part if o.name == 'c4' else None, progress=progress)]
+        refuse((n and n > len(found), f'n={n} texts asked of {name} ({part}), which has {len(found)}. Ask for 1 to '
+                f'{len(found)}.'))
+        return found[:n]
     hub = not Path(name).exists()
-    split = ('train' if part == 'healing' else 'validation') if hub else None
+    split = ('validation' if part == 'validation' else 'train') if hub else None
     return load_texts(name, split, n, column, progress=progress, most=n_hub)
 
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd

@@ -201,12 +201,13 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         "(B, 2): agreeing places and nats of each document"
         real = batch.attention_mask[:, 1:].bool()
         states = [o.body(batch.input_ids.to(o.device)).last_hidden_state[:, :-1] for o in stacks]
-        found, size = [torch.zeros(0, 2)], max(1, 2**22 // stacks[0].vocab_size)  # 2^22 logits of a model at a time
+        few = 2**22 if stacks[0].device.type == 'cpu' else 2**27  # logits of a model at a time
+        found, size = [], max(1, few // stacks[0].vocab_size)
         for x, y in zip(*(o[real.to(o.device)].split(size) for o in states)):
             q, p = stacks[0].logits(x).float(), stacks[1].logits(y).float().to(x.device)
             same, q, p = (q.argmax(-1) == p.argmax(-1)).float(), q.log_softmax(-1), p.log_softmax(-1)
-            found.append(torch.stack([same, (p.exp() * (p - q)).sum(-1)], 1).cpu())
-        rows, each = real.nonzero()[:, 0].cpu().numpy(), torch.cat(found).double().numpy().T
+            found.append(torch.stack([same, (p.exp() * (p - q)).sum(-1)], 1))
+        rows, each = real.nonzero()[:, 0].cpu().numpy(), torch.cat(found).cpu().double().numpy().T
         return np.stack([np.bincount(rows, o, minlength=len(real)) for o in each], 1)
 
     bar = progress_bar(progress, 'agreement', total=toks.total, unit='token')

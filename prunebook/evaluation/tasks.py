@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
 from ..data.questions import check_items, load_questions
-from ..data.texts import as_texts, load_texts, messages_of, read_table
+from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_table
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
                                              same_mathematics, same_number, write_replies)
@@ -66,7 +66,9 @@ class Task:
         """Its questions, `n` of them evenly spread, or its first `n` texts; or all. Raises `PrunebookError` if they
         cannot be found"""
         if isinstance(self.items, (str, Path)):
-            if self.reads_texts: return load_texts(self.items, self.split or 'validation', n, self.column)
+            if self.reads_texts and not self.split:
+                return named_texts(str(self.items), 'validation', n, n, column=self.column)
+            if self.reads_texts: return load_texts(self.items, self.split, n, self.column)
             return load_questions(self.items, n=n, split=self.split)
         items = list(self.items() if callable(self.items) else self.items)
         n, there = len(items) if n is None else n, len(items)
@@ -277,7 +279,7 @@ def change_task(task: Task, **changes: Any) -> Task:
 def _with_source(task, source):
     "The task under its own name on other questions or texts. Examples that came from the old ones go with them"
     own = dict(examples=None) if isinstance(getattr(task, 'examples', None), str) else {}
-    return replace(task, items=source, **own)
+    return replace(task, items=source, **own | (dict(split=None) if task.reads_texts else {}))
 
 def task_title(name: str) -> str:
     "The title of the task `name`, as in the column `task` of a table; `name` itself if the registry does not have it"

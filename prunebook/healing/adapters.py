@@ -15,8 +15,7 @@ from ..core import progress_bar, public_name, read_json, refuse
 from ..model.configs import decoder_part
 from .recipes import HealingConfig, frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
-from ..pruning.checkpoint import (NUMBER, checkpoint_folder, config_depth, layer_number, layers_prefix,
-                                          model_card, read_tensors, write_checkpoint)
+from ..pruning.checkpoint import checkpoint_folder, config_depth, model_card, read_tensors, write_checkpoint
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
@@ -95,17 +94,23 @@ def load_adapter(
 # %% ../../nbs/reference/healing/adapters.ipynb #f0c675cd
 _PLAIN = 'BF16', 'F16', 'F32'  # types of stored weights that can be merged into
 
-def _stored_tensors(folder):
-    "A function from the name of a parameter to the tensor of a checkpoint that holds it, or to `None`"
-    tensors = read_tensors(folder)
-    prefix = layers_prefix(tensors, config_depth(folder))
-    by_name = {t.name: t for t in tensors}
-    by_place = {layer_number(t.name, prefix): t for t in tensors}
-    def find(name):
-        if name in by_name: return by_name[name]
-        if m := re.match(rf'.+?\.{NUMBER}\.', name): return by_place.get((int(m[1]), name[m.end():]))
-        return by_name.get('embed_out.weight' if name == 'lm_head.weight' else name.partition('.')[2])
-    return find
+def _outline(folder):
+    "The model of a checkpoint without its weights. Raises `PrunebookError`"
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    own, instead = dict(trust_remote_code=False), 'Load it with load_model and heal the model.'
+    with explained(f'{folder}: transformers cannot build its model', instead), torch.device('meta'):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
+
+def _stored_tensors(folder, model):
+    """A function from the name of a parameter of `model` to the tensor of a checkpoint that holds it under a name that
+    transformers knows, or to `None`"""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+    renamed, there = get_model_conversion_mapping(model), model.state_dict()
+    renamed = [o for o in renamed if not isinstance(o, WeightConverter)]  # which make one tensor of several
+    name = lambda t: rename_source_key(t.name, renamed, [], model.base_model_prefix, there)[0]
+    return {name(t): t for t in read_tensors(folder)}.get
 
 def _values(t):
     "A stored tensor, mapped into memory: only the numbers that are looked at are read"
@@ -115,15 +120,12 @@ def _values(t):
 def checkpoint_fingerprint(folder: str | Path) -> str:
     """The `fingerprint` of a checkpoint's model, of which only a few numbers are read. Raises `PrunebookError` if the
     files store the parameters in another form than the model has them"""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    own, instead = dict(trust_remote_code=False), 'Load it with load_model and heal the model.'
-    with explained(f'{folder}: transformers cannot build its model', instead), torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **own), **own)
-    find, shapes = _stored_tensors(folder), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
+    model = _outline(folder)
+    find, shapes = _stored_tensors(folder, model), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
     found = {n: find(n) for n in shapes}
     lost = [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]
-    refuse((lost, f'{folder} stores {lost[:1]} under another name or in another form ({len(lost)} such). {instead}'))
+    refuse((lost, f'{folder} stores {lost[:1]} in another form ({len(lost)} such). Do it in memory: load_model, and '
+            'heal, or load_adapter.'))
     return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
 
 # %% ../../nbs/reference/healing/adapters.ipynb #e9753074
@@ -159,7 +161,7 @@ def _merged_weight(weight, path, parts, config):
 def _tensor_changes(folder, adapter):
     """Functions from the old tensor to the new one, by the names in a checkpoint. Raises `PrunebookError` if `adapter`
     and `folder` do not belong together"""
-    (_, parts), find, changes = _read_adapter(adapter), _stored_tensors(folder), {}
+    (_, parts), find, changes = _read_adapter(adapter), _stored_tensors(folder, _outline(folder)), {}
     if (Path(adapter)/'adapter_config.json').exists():
         from peft import PeftConfig
         config, layers = PeftConfig.from_pretrained(str(adapter)), {}

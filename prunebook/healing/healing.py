@@ -28,7 +28,7 @@ from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _target_names,
 from .recipes import frozen_copy, settings_that_count
 from .teacher import _compare_named, _with_room, load_teacher, read_prompts, self_data, top_k_rows
 from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
-from .trainer import whole_checkpoint
+from .trainer import check_batch, whole_checkpoint
 from ..model.loading import load_model, load_tokenizer, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
@@ -52,7 +52,7 @@ def _make_student(model: PreTrainedModel, config: HealingConfig, inplace: bool =
         try: student = get_peft_model(causal, LoraConfig(target_modules=names, **usual | method.lora))
         except (ValueError, TypeError, NotImplementedError) as e:
             raise PrunebookError(f'method {method.name!r}: peft cannot apply it to {type(model).__name__} '
-                                 f'({first_line(e)}). Use method="lora".') from e
+                                 f'({first_line(e)}). Name other targets, or use another method.') from e
     else: causal = student = method.prepare(model, config)
     if config.gradient_checkpointing:
         causal.gradient_checkpointing_enable(dict(use_reentrant=False))
@@ -235,6 +235,7 @@ def heal(
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     if changes: config = config.replace(**changes)
     config.check_teacher(teacher)
+    check_batch(config)
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
@@ -313,6 +314,7 @@ def heal_checkpoint(
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
     config.check_teacher(teacher)
+    check_batch(config)
     # what the tokenizer and the teacher refuse, before a weight is read
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '

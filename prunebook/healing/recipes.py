@@ -207,12 +207,13 @@ class HealingConfig(Settings):
     @classmethod
     def paper(
         cls,
-        model_id: str = '',  # A hub id
+        model_id: str = '',  # A hub id, or a folder that is called like one
         **changes: Any       # Fields to set otherwise
     ) -> HealingConfig:
         """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
         documents, 4-bit weights"""
-        return cls(**dict(bits=4) | PAPER_RECIPES.get(model_id, {}) | changes)
+        own = next((v for k, v in PAPER_RECIPES.items() if Path(k).name == Path(model_id).name), {})
+        return cls(**dict(bits=4) | own | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
@@ -269,7 +270,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
             four.weight = bnb.nn.Params4bit(o.weight.data.contiguous(), requires_grad=False, module=four, **same)
             four.bias = o.bias
             layer.set_submodule(name, four.to(o.weight.device))
-        new.is_loaded_in_4bit = True  # peft looks for this
+        new.is_loaded_in_4bit = LayerStack(new).config._is_quantized = True  # for peft, and for Jamba's own code
     return new
 
 # %% ../../nbs/reference/healing/recipes.ipynb #2d9e0df8
@@ -311,20 +312,21 @@ def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
     return range(min(found), depth)
 
 def _target_names(model, config):
-    "Full names of the linear layers that get adapters. Raises `PrunebookError` where a layer has none"
+    """Full names of the linear layers that get adapters: in a hybrid, not every layer has some. Raises `PrunebookError`
+    if none has"""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
-    stack, names = LayerStack(model), []
+    stack, targets, names, seen = LayerStack(model), config.targets or [], [], {}
     for i in adapted_layers(model, config):
         linear = [n for n, m in stack.layers[i].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
-        found = {t: [n for n in linear if n == t or n.endswith('.' + t)] for t in config.targets or []}
-        missing = [t for t, own in found.items() if not own]
-        own = [n for n in linear if n in sum(found.values(), [])] if found else stack.ffn_modules(i)
-        fused = not found and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
-        where, there = f'layer {i} of {type(model).__name__}', f'; it has {linear}.'
-        refuse((missing, f'targets {missing}: {where} has no such linear layers{there}'),
-               (fused, f'{where} fuses its experts in one tensor, which adapters with dropout cannot reach. Name '
-                f'linear layers as targets{there}'),
-               (not own, f'{where}: no linear layers found in its MLP. Name some as targets{there}'))
-        names += [f'{stack.path}.{i}.{n}' for n in own]
+        wanted = [n for n in linear if any(n == t or n.endswith('.' + t) for t in targets)]
+        fused = not targets and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
+        refuse((fused, f'layer {i} of {type(model).__name__} fuses its experts in one tensor, which adapters with '
+                f'dropout cannot reach. Name linear layers as targets; it has {linear}.'))
+        names += [f'{stack.path}.{i}.{n}' for n in (wanted if targets else stack.ffn_modules(i))]
+        seen |= dict.fromkeys(linear)
+    missing = [t for t in targets if not any(n == t or n.endswith('.' + t) for n in names)]
+    there = f'The layers of {type(model).__name__} that learn have {list(seen)}.'
+    refuse((missing, f'targets {missing}: there are no such linear layers. {there}'),
+           (not names, f'no linear layers found in an MLP. Name some as targets. {there}'))
     return names

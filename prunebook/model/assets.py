@@ -146,7 +146,8 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and head.weight is not table.weight and torch.equal(head.weight, table.weight):
+    here = head is not None and head.weight.device == table.weight.device and head.weight.device.type != 'meta'
+    if here and head.weight is not table.weight and torch.equal(head.weight, table.weight):
         model.config.tie_word_embeddings = True  # the file stores one matrix twice
         model.tie_weights()
     return model, tok

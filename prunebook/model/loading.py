@@ -66,7 +66,8 @@ def own_device() -> str:
     "The device of this process, the one of its number among several of a launcher"
     import torch
     if not torch.accelerator.is_available(): return 'cpu'
-    return f"{torch.accelerator.current_accelerator().type}:{os.environ.get('LOCAL_RANK', 0)}"
+    rank = int(os.environ.get('LOCAL_RANK', 0)) % torch.accelerator.device_count()  # perhaps each sees only its own
+    return f'{torch.accelerator.current_accelerator().type}:{rank}'
 
 def own_type(model: PreTrainedModel) -> PreTrainedModel:
     """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers

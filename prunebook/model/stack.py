@@ -130,9 +130,18 @@ class LayerStack:
 
     def copy(self) -> LayerStack:
         "Of a copy of the model with modules of its own and the same weights in memory"
+        from torch import nn
         model = self.model
-        offloaded = [o for m in model.modules() for o in _offloaded(m)]
-        return LayerStack(deepcopy(model, {id(o): o for o in [*model.parameters(), *model.buffers(), *offloaded]}))
+        same = [o for m in model.modules() for o in _offloaded(m)] + [*model.buffers()]
+        for m in model.modules():
+            if hasattr(state := getattr(m, 'state', None), 'CB'):  # in 8 bits, codes and scales move there at first use
+                if getattr(m.weight, 'CB', None) is not None: m.init_8bit_state()
+                same += [o for o in (state.CB, state.SCB) if o is not None]
+            if getattr(m, 'quant_state', None) is not None: same.append(m.quant_state)
+        memo = {id(o): o for o in same}
+        for p in model.parameters():  # objects of its own: `to` on one model leaves the other where it is
+            memo[id(p)] = nn.Parameter(p.detach(), p.requires_grad) if type(p) is nn.Parameter else p
+        return LayerStack(deepcopy(model, memo))
 
     def check_vocabulary(self, ids: Iterable[Sequence[int]]) -> None:
         "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
@@ -145,12 +154,16 @@ class LayerStack:
 @patch(as_prop=True)
 def positions(self: LayerStack) -> int | None:
     "The longest input that the model has position vectors for; `None` if it computes positions (rotary, ALiBi)"
-    tables = [m for n, m in self.decoder.named_modules()  # not those of a tower for pictures beside it
-              if re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
+    from transformers import PreTrainedModel
+    towers = tuple(f'{n}.' for n, m in self.decoder.named_modules() if n and isinstance(m, PreTrainedModel))
+    own = lambda n: not towers or not n.startswith(towers)  # not in a tower for pictures, as Phi-4 has inside
+    tables = [m for n, m in self.decoder.named_modules()
+              if own(n) and re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
     # OPT keeps two rows for itself, RoBERTa those up to its padding
     unused = lambda m: getattr(m, 'offset', 0) if m.padding_idx is None else m.padding_idx + 1
     found = [m.num_embeddings - unused(m) for m in tables]
-    found += [b.shape[0] for n, b in self.decoder.named_buffers() if n.endswith(('embed_positions', 'pos_encoding'))]
+    found += [b.shape[0] for n, b in self.decoder.named_buffers()
+              if own(n) and n.endswith(('embed_positions', 'pos_encoding'))]
     return min(found, default=None)
 
 # %% ../../nbs/course/01_stack.ipynb #0f0de49a
@@ -205,7 +218,8 @@ def _reload_differs(model, path):
     from torch import nn
     passing = ['training', 'gradient_checkpointing', 'max_seq_len_cached']
     # with no layer to share keys and values with, this flag has no effect
-    if not getattr(model.config, 'num_kv_shared_layers', 0): passing.append('store_full_length_kv')
+    text = model.config.get_text_config(decoder=True)
+    if not getattr(text, 'num_kv_shared_layers', 0): passing.append('store_full_length_kv')
     def settings(model):  # what makes a layer's modules compute differently from others of their class
         found = {}
         for name, m in model.named_modules():
@@ -371,12 +385,16 @@ _mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'rout
 @patch
 def ffn_modules(self: LayerStack, layer: int = 0) -> list[str]:
     """Names in a decoder layer, such as `mlp.gate_proj`, of the linear layers of its feed-forward part: all that stand
-    outside its attention"""
+    outside its attention. None in a layer without such a part, as hybrids have"""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
     linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
-    mixer = lambda name: any(o in part.lower() for part in name.split('.') for o in _mixers)
-    return [n for n, m in self.layers[layer].named_modules() if linear(m) and not mixer(n)]
+    block = self.layers[layer]
+    def mixer(name):
+        parts = name.split('.')
+        kinds = [type(block.get_submodule('.'.join(parts[:i]))).__name__ for i in range(1, len(parts))]
+        return not any('MLP' in o for o in kinds) and any(o in part.lower() for part in parts for o in _mixers)
+    return [n for n, m in block.named_modules() if linear(m) and not mixer(n)]
 
 def check_length(max_length: int, config: Any, positions: int | None = None) -> None:
     """Raises `PrunebookError` unless `max_length` tokens fit into the positions that a model knows by its config, or by
@@ -445,6 +463,7 @@ def fingerprint(model: nn.Module) -> str:
     def told(name, p):
         flat, state = loaded(name, p).detach().reshape(-1), getattr(p, 'quant_state', None)
         if getattr(state, 'shape', None) is None: return name, p.shape, flat
+        if flat.dtype != torch.uint8: flat = flat.view(torch.uint8)  # stored as another type, for FSDP
         codes = torch.cat([flat & 15, flat >> 4]).int()  # bitsandbytes sorts them anew for a CPU
         return name, state.shape, torch.bincount(codes, minlength=16)
     return fingerprint_of(told(*o) for o in sorted(model.named_parameters()))

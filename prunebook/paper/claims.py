@@ -312,7 +312,8 @@ def open_run(folder: str | Path) -> RunFolder:
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
     "What every curve keeps of the tasks that the unpruned model knows, and the n that were measured"
     found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']
-    for task, strategy, healed in product(filter(run.knows, run.tasks()), strategies, (False, True)):
+    tasks = filter(run.knows, [*run.tasks(), *run.tasks('generated')])
+    for task, strategy, healed in product(tasks, strategies, (False, True)):
         with suppress(Unmeasured):
             a = run.items(task, strategy, healed)
             found.append(dict(task=task, strategy=strategy, healed=healed, keeps=a.kept, measured=a.cuts))

@@ -48,7 +48,7 @@ class Cluster(Settings):
                     '(cpus_per_task, gpus_per_task).'),
                    (away or self.load is None and getattr(model, 'is_quantized', False), f'the model is {where} and '
                     'cannot be sent to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.'))
-            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share)(_call)
+            remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share, max_calls=0)(_call)  # keeps its model
             sent = self.load if self.load is not None else ray.put((model, tokenizer))
             about = fingerprint(model), str(model.dtype), os.getcwd()
             given = [ray.put((function, sent, about))]  # a list: to be fetched once

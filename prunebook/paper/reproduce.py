@@ -4,14 +4,14 @@
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #59a5cd71
 from __future__ import annotations
-import io, sys, time
+import io, json, sys, time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, process, refuse, source_mark, work_folder
+from ..core import atomic_write, check_one_process, read_json, refuse, source_mark, work_folder
 from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import Size, check_memory, model_size
 from ..evaluation.tasks import parse_task, ready_tasks
@@ -93,16 +93,18 @@ def reproduce(
         dtype, recipe = str(kwargs.get('dtype', 'auto')), _recipe(preset, model, PRESETS[preset], bits)
         check_memory(model, 'heal', dtype.removeprefix('torch.'), kwargs.get('bits'), kwargs.get('revision'),
                      recipe=recipe)
-    reads, seconds = [model, texts, judge, *(questions or [])], {}
+    reads, seconds = [model, texts, judge, *(questions or [])], {}  # of all starts together
 
     @contextmanager
     def step(name):
         if progress: print(f'{time.strftime("%H:%M:%S")} {name}', file=sys.stderr)
         start = time.perf_counter()
         yield
-        seconds[name] = round(time.perf_counter() - start, 1)
+        seconds[name] = round(seconds.get(name, 0) + time.perf_counter() - start, 1)
+        atomic_write(work/'.seconds.json', json.dumps(seconds))
 
     with work_folder(out, asked, None, force, reads) as work:
+        if (work/'.seconds.json').exists(): seconds |= read_json(work/'.seconds.json')
         from prunebook.paper.report import _html_page, _page_html, _run_pages  # torch comes with it
         from prunebook.paper.sweep import check_sweep
         with step('load the model'): whole, tok = pb.load_model(model, progress=progress, **kwargs)
@@ -113,10 +115,10 @@ def reproduce(
         p = replace(p, max_length=min(longest, known))
         p = replace(p, healing=_recipe(preset, model, p, bits))
         config = _grid(p, len(stack), whole.num_parameters(), texts, judge, questions, ns, share)
-        if preset != 'paper': check_sweep(config.replace(strategies=['simple']), len(stack), work/'sweep')
+        sweeps = _paper_sweeps(config, only) if preset == 'paper' else dict(main=config)
+        for part in sweeps.values(): check_sweep(part.replace(strategies=['simple']), len(stack), work/'sweep')
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
         if preset == 'paper':
-            sweeps = _paper_sweeps(config, only)
             for name, part in sweeps.items():
                 with step(f'prune, heal and evaluate: {name}'):
                     pb.sweep(whole, tok, part, work, dist, progress, name)
@@ -133,6 +135,7 @@ def reproduce(
             body = _page_html('result', page, prose=True)
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
             atomic_write(work/'report.html', _html_page('The result of a run', body))
+        (work/'.seconds.json').unlink()
     return Path(out)
 
 def _show_budget(model, load, progress, *given):
@@ -152,19 +155,21 @@ def _check_sizes(ns, model, load):
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
-    refuse((process().world > 1, 'reproduce is one process, and a launcher started several. Start it without: '
-            'device_map="auto" spreads the layers over all GPUs, and `prunebook sweep --ray` scores on many machines.'),
-           (preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
+    check_one_process('reproduce', '`prunebook sweep --ray` scores on many machines.')
+    refuse((preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
            (only is not None and (preset != 'paper' or only not in _FIGURES),
             f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
            (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
            (bits == 8, 'bits=8: healing trains in 4, 16 or 32 bits.'),
-           (judge_texts is None and Path(texts).is_file(), f'{texts}: healing trains on these documents, and the loss '
-            'needs others. Name them with judge_texts (--judge-texts).'))
+           (judge_texts is None and (Path(texts).is_file() or ':' in texts and not text_assets(texts)),
+            f'{texts}: healing trains on these documents, and the loss needs others. Name them with judge_texts '
+            '(--judge-texts).'))
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     least = PRESETS[preset].sized(10**9, share).n_judge if text_assets(judge) or Path(judge).exists() else 1
     for name, part, n in ((texts, 'calibration', 1), (judge, 'validation', least)): named_texts(name, part, n)
-    ready_tasks([*(questions or PRESETS[preset].tasks)])
+    ready = ready_tasks([*(questions or PRESETS[preset].tasks)])
+    bad = [k for k, o in ready.items() if o.reads_texts]
+    refuse((bad, f'questions {bad}: these are texts. Give them as judge_texts (--judge-texts).'))
     return texts, judge
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0002
@@ -173,13 +178,13 @@ def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     small = parameters < 1e9  # at chance on the paper's tasks
     tasks = [*(questions or p.tasks or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))]
     each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
-    if share < 1: each = max(8, round(share * (each or 14_042)))  # questions in MMLU's test set
-    there = lambda o: len(parse_task(o).read()) if questions else dict(boolq=3270).get(o, 14_042)
-    own = lambda drops: sorted(ns) if ns else p.ns(drops, depth)
+    there = lambda o: len(parse_task(o).read()) if questions else dict(boolq=3270).get(o, 14_042)  # of MMLU's test set
+    def asked(o): return max(min(8, there(o)), round(share * min(each or there(o), there(o))))
+    own = lambda drops: sorted({*ns}) if ns else p.ns(drops, depth)
     return pb.SweepConfig(
         ns=own(p.drops), healed_ns=own(p.healed_drops), healing=p.healing, tasks=['c4', *tasks],
         task_ns={o: own(p.question_drops) for o in tasks}, n_texts=p.n_judge,
-        n_questions={o: min(each, there(o)) for o in tasks} if each else None, calibration=texts, healing_texts=texts,
+        n_questions={o: asked(o) for o in tasks} if each or share < 1 else None, calibration=texts, healing_texts=texts,
         sources={} if judge == 'demo' else {'c4': judge}, max_length=p.max_length)
 
 _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], figure3=['c4'], figure4=[],
@@ -201,10 +206,12 @@ def _paper_sweeps(base, only=None):
     main = base.replace(strategies=both, tasks=tasks, task_ns={k: v for k, v in base.task_ns.items() if k in tasks},
                         n_questions=base.n_questions and {k: v for k, v in base.n_questions.items() if k in tasks})
     found = dict(main=main)
-    if only in (None, 'figures7to9') and 'mmlu' in tasks:
+    if only in (None, 'figures7to9'):
         mmlu, healed = ['mmlu:shots=0', 'mmlu:seed=1'], main.replace(strategies=['similarity'], ns=[], task_ns={})
-        each = main.n_questions and dict.fromkeys(mmlu, main.n_questions['mmlu'])
-        found['shots'] = main.replace(strategies=['similarity'], tasks=mmlu, n_questions=each, task_ns={}, healed_ns=[])
+        if 'mmlu' in tasks:
+            each = main.n_questions and dict.fromkeys(mmlu, main.n_questions['mmlu'])
+            found['shots'] = main.replace(strategies=['similarity'], tasks=mmlu, n_questions=each, task_ns={},
+                                          healed_ns=[])
         found['seeds'] = healed.replace(seeds=[1, 2])
         for rank in {2, 64} - {base.healing.rank}:
             found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))

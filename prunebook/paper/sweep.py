@@ -82,6 +82,8 @@ class SweepConfig(Settings):
             if k != 'healing': setattr(self, k, plain(v))
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
             if isinstance(v := getattr(self, k), (str, int)): setattr(self, k, [v])
+        for k in ('ns', 'healed_ns'):  # a size named twice is one
+            with suppress(TypeError): setattr(self, k, list(dict.fromkeys(getattr(self, k))))
         if isinstance(self.healing, dict): self.healing = pb.HealingConfig.of(self.healing, 'healing')
 
     def __post_init__(self):
@@ -179,12 +181,15 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
             f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
            (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
            (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.'))
+    healed_on = {*map(str, _healing_texts(config))} if config.healed_ns else set()
     for spec in config.tasks:
-        ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts)
+        for task in ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts).values():
+            both = task.reads_texts and healed_on & {*map(str, task.items)}
+            refuse((both, f'{spec}: some of its texts are healed on, so their loss would say nothing about others. '
+                    'Judge on texts that are set aside.'))
     measured = distances is not None or (out/_FILES['distances']).exists()
     needs = {o for s in config.strategies for o in pb.STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
-    if config.healed_ns: _healing_texts(config)
 
 def _calibration(config, n): return named_texts(config.calibration, 'calibration', n, column=config.column)
 

@@ -303,9 +303,7 @@ def layer_distances(
                       settings=digest(json.dumps(settings, sort_keys=True)))
     (rank, world), gather = process(), lambda o: o
     if world > 1:  # join the lists of all processes, in their order
-        from accelerate import PartialState
         from accelerate.utils import gather_object as gather
-        PartialState(cpu=stack.device.type == 'cpu')
     state = on_first(lambda: _MeasurementCheckpoint.load(partial, prints))
     ends: Counter = Counter()
     bar = progress_bar(progress and not rank, 'distances', total=len(texts), initial=state.done, unit='text')
