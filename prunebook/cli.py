@@ -366,7 +366,7 @@ def _heal(
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = on_first(lambda: recipe_within(  # it measures the machine
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
-    config.check_teacher(teacher)  # before texts are fetched
+    config.check_start(teacher)  # before texts are fetched
     refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
             'Add --objective distill, or --prompts FILE.'))
     docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)

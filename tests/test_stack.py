@@ -7,7 +7,6 @@ from prunebook.core import PrunebookError
 from prunebook.model.loading import load_model, quantization
 from prunebook.model.stack import LayerStack, check_layers, fingerprint
 from prunebook.pruning.strategies import prune_model
-from support import architectures
 from support.architectures import state
 from support.tiny import SHAPE, save, tiny
 
@@ -98,7 +97,7 @@ def test_a_copy_in_8_bits_computes_as_the_other(first, tmp_path):
     folder, ids = save(tmp_path/'m', tiny(layers=4, hidden_size=64, intermediate_size=128)), torch.arange(8)[None] + 5
     def loaded(): return load_model(str(folder), bits=8, progress=False)[0]
     want = dict(whole=loaded()(ids).logits)
-    with LayerStack(model := loaded()).view([0, 2, 3]) as view: want['pruned'] = view(ids).logits
+    with LayerStack(loaded()).view([0, 2, 3]) as view: want['pruned'] = view(ids).logits
     models = dict(whole=(whole := loaded()), pruned=prune_model(whole, [1]))
     for k in (first, *models): assert torch.equal(models[k](ids).logits, want[k])
 

@@ -28,7 +28,7 @@ from .recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, _target_names,
 from .recipes import frozen_copy, settings_that_count
 from .teacher import _compare_named, _with_room, load_teacher, read_prompts, self_data, top_k_rows
 from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
-from .trainer import check_batch, whole_checkpoint
+from .trainer import whole_checkpoint
 from ..model.loading import load_model, load_tokenizer, own_device, own_type, quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
@@ -234,8 +234,7 @@ def heal(
     and when a single row does not fit"""
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
     if changes: config = config.replace(**changes)
-    config.check_teacher(teacher)
-    check_batch(config)
+    config.check_start(teacher)
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
@@ -313,8 +312,7 @@ def heal_checkpoint(
             f'{", ".join(odd)}.'),
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
-    config.check_teacher(teacher)
-    check_batch(config)
+    config.check_start(teacher)
     # what the tokenizer and the teacher refuse, before a weight is read
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '

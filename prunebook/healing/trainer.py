@@ -26,7 +26,7 @@ from ..model.stack import LayerStack, float32_chunks
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['CausalLMLoss', 'preserve_global_state', 'whole_checkpoint', 'trainable_state_dict', 'check_batch', 'make_trainer']
+__all__ = ['CausalLMLoss', 'preserve_global_state', 'whole_checkpoint', 'trainable_state_dict', 'make_trainer']
 
 # %% ../../nbs/reference/healing/trainer.ipynb #15dd2357
 class _LossInPieces(torch.autograd.Function):
@@ -232,23 +232,17 @@ class _OrderedTrainer(Trainer):
                 for o in self.state.log_history if 'loss' in o]
 
 # %% ../../nbs/reference/healing/trainer.ipynb #709312dd
-def check_batch(recipe: Any) -> None:
-    "Raises `PrunebookError` if the batch of a recipe does not divide among the processes"
-    world = process().world
-    refuse((recipe.batch_size % world, f'batch_size={recipe.batch_size} is not a multiple of {world} processes. Change '
-            'one of them.'))
-
 def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Path, collator: Callable,
                  save: bool = False, progress: bool = True) -> _OrderedTrainer:
     """A Trainer for `recipe`, a `HealingConfig`, that prints nothing but a bar, and if it shall `save`, writes
-    checkpoints into `folder`. Raises `PrunebookError` if the batch does not divide among the processes"""
-    check_batch(recipe)
+    checkpoints into `folder`"""
     world, accelerated = process().world, torch.accelerator.is_available()
     mps = accelerated and torch.accelerator.current_accelerator().type == 'mps'  # some of it has no such form there
     own, longest = recipe.batch_size // world, int(rows.lengths.max())
     together = [n for n in range(1, own + 1) if own % n == 0 and n * longest <= (recipe.batch_tokens or math.inf)]
     args = TrainingArguments(
-        output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed, full_determinism=recipe.deterministic and not mps,
+        output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed,
+        full_determinism=recipe.deterministic and not mps,
         per_device_train_batch_size=max(together, default=1),
         gradient_accumulation_steps=own // max(together, default=1),
         learning_rate=recipe.learning_rate, lr_scheduler_type='cosine', warmup_steps=recipe.warmup,

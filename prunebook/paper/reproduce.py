@@ -89,10 +89,7 @@ def reproduce(
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
                  load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper': _show_budget(model, kwargs, progress, ns, only, share, bits, questions)
-    if not force_memory:
-        dtype, recipe = str(kwargs.get('dtype', 'auto')), _recipe(preset, model, PRESETS[preset], bits)
-        check_memory(model, 'heal', dtype.removeprefix('torch.'), kwargs.get('bits'), kwargs.get('revision'),
-                     recipe=recipe)
+    if not force_memory: _check_fits(model, _recipe(preset, model, PRESETS[preset], bits), **kwargs)
     reads, seconds = [model, texts, judge, *(questions or [])], {}  # of all starts together
 
     @contextmanager
@@ -118,15 +115,14 @@ def reproduce(
         sweeps = _paper_sweeps(config, only) if preset == 'paper' else dict(main=config)
         for part in sweeps.values(): check_sweep(part.replace(strategies=['simple']), len(stack), work/'sweep')
         with step('measure the distances'): dist = _measure(whole, tok, p, texts, work, progress)
+        for name, part in sweeps.items():
+            with step('prune, heal and evaluate' + f': {name}' * (name != 'main')):
+                pb.sweep(whole, tok, part, work, dist, progress, name)
         if preset == 'paper':
-            for name, part in sweeps.items():
-                with step(f'prune, heal and evaluate: {name}'):
-                    pb.sweep(whole, tok, part, work, dist, progress, name)
             with step('report'):
                 if sweeps: pb.report(work, force=True, progress=progress)
                 else: write_distances(dist, work)  # figures 1 and 4
         else:
-            with step('prune, heal and evaluate'): pb.sweep(whole, tok, config, work, dist, progress)
             with step('keep a checkpoint'): said, dropped = _keep_checkpoint(whole, tok, config, dist, work)
             told = dict(preset=preset, texts=source_mark(texts), judge_texts=source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
@@ -146,6 +142,9 @@ def _show_budget(model, load, progress, *given):
           'if healing reaches 30 % of its published speed, and scoring half of it. At least '
           f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.',
           file=sys.stderr)
+
+def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, **load):
+    check_memory(model, 'heal', str(dtype).removeprefix('torch.'), bits, revision, recipe=recipe)
 
 def _check_sizes(ns, model, load):
     from prunebook.model.loading import load_config
