@@ -947,11 +947,12 @@ def test_which_healing_brings_written_answers_back():
             'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1',
             'whole healed on C4': 'c4-0', 'whole healed on own answers': 'self-0',
             'healed on own answers, 0.3 × the tokens': 'self-2-less',
-            'healed on own answers, 3 × the tokens': 'self-2-more'}
+            'healed on own answers, 3 × the tokens': 'self-2-more', 'four layers cut, healed on C4': 'c4-4',
+            'four layers cut, healed on own answers': 'self-4'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found, compared = [], [o for o in tables('discoveries/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
     at = next(i for i, o in enumerate(compared) if o[0] == 'What of HumanEval?')
-    assert [at, len(compared)] == [25, 32]
+    assert [at, len(compared)] == [26, 33]
     for title, task, n, pairs in (('HumanEval', 'humaneval', 164, compared[at:]),
                                   ('GSM8K', 'gsm8k:shots=0', 400, compared[:at])):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
@@ -970,7 +971,7 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 31 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    assert len(found) == 32 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
     for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -986,6 +987,12 @@ def test_which_healing_brings_written_answers_back():
                        (own - fast, 'it solves 219, # more than on C4')):
         stands('discoveries/abilities', pattern, (100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
     assert [fast.sum(), own.sum()] == [179, 219]  # as the page and the first page say
+    fast, own = (right[f'four layers cut, healed on {o}'] for o in ('C4', 'own answers'))
+    assert re.search(r'C4 leaves (\d+) of 400 and own answers (\d+), 7', said).groups() == (
+        f'{fast.sum():.0f}', f'{own.sum():.0f}')
+    shown = [100 * (own - fast).mean(), *np.quantile(100 * draws((own - fast)[None]), [.025, .975])]
+    stands('discoveries/abilities', 'Without four layers, fixed as well, it is #: surely', shown)
+    assert shown[1] < 5 < shown[2]
     healed, whole = items('c4-2', 'c4'), pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet')
     whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
     d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)

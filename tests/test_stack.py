@@ -105,7 +105,8 @@ def test_a_copy_in_8_bits_computes_as_the_other(first, tmp_path):
 def test_a_cut_that_needs_what_a_missing_layer_stores_is_refused_in_the_larger_class_too():
     "Gemma 4 with shared keys and values, as the hub's class"
     kinds = ['sliding_attention'] * 3 + ['full_attention']
-    text = SHAPE | dict(num_hidden_layers=8, layer_types=kinds * 2, num_kv_shared_layers=4, head_dim=8, global_head_dim=8,
-                        num_key_value_heads=2, hidden_size_per_layer_input=0, vocab_size_per_layer_input=99)
+    text = SHAPE | dict(num_hidden_layers=8, layer_types=kinds * 2, num_kv_shared_layers=4, head_dim=8,
+                        global_head_dim=8, num_key_value_heads=2, hidden_size_per_layer_input=0,
+                        vocab_size_per_layer_input=99)
     model = AutoModelForImageTextToText.from_config(AutoConfig.for_model('gemma4', text_config=text)).eval()
     with pytest.raises(PrunebookError, match='cannot be cut'): prune_model(model, [2])
