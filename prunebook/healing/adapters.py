@@ -64,6 +64,14 @@ def _check_base(note, got, depth, record, folder):
     raise PrunebookError(f'{folder}: this adapter was trained on a model of {its}; the model given has {here}. '
                          'Give the very model it was trained on.')
 
+def _healing_summary(recipe, history):
+    "The record of the healing in `config.json` and the model card"
+    names = ('method', 'objective', 'steps', 'batch_size', 'max_length', 'learning_rate', 'rank', 'alpha', 'dropout',
+             'bits', 'packing', 'adapt', 'seed')
+    said = {k: recipe[k] for k in names}
+    if not history: return said
+    return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
+
 # %% ../../nbs/reference/healing/adapters.ipynb #96c47f76
 def load_adapter(
     model: PreTrainedModel,  # The pruned model that the adapter was trained on, in 16 or 32 bits; it stays as it is
@@ -220,14 +228,6 @@ def merge_adapter(
     return Path(out)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #af1dbd21
-def _healing_summary(recipe, history):
-    "The record of the healing in `config.json` and the model card"
-    names = ('method', 'objective', 'steps', 'batch_size', 'max_length', 'learning_rate', 'rank', 'alpha', 'dropout',
-             'bits', 'packing', 'adapt', 'seed')
-    said = {k: recipe[k] for k in names}
-    if not history: return said
-    return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
-
 def _card(record, recipe, history, scores=None, answers=None):
     "The pruned model's card with a section on healing, as Markdown; the recipe is a dict"
     def table(*rows): return '\n'.join('| ' + ' | '.join(o) + ' |' for o in rows) + '\n'

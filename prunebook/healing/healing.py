@@ -171,6 +171,9 @@ def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool =
             'the model that they were made from.'),
            (process().world == 1 and _is_offloaded(model), 'parts of the model are offloaded, because it does not fit '
             'on its device, and cannot be trained. Heal its checkpoint in 4 bits (--bits 4), or on a larger device.'),
+           (process().world == 1 and (stack.device.index or 0) > 0 and not getattr(model, 'hf_device_map', None),
+            f'the model is on {stack.device}, and healing trains on the first GPU that it sees. Set '
+            'CUDA_VISIBLE_DEVICES, and load the model again.'),
            (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
             f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller '
             'batch_tokens or max_length takes less memory too.'),

@@ -31,7 +31,7 @@ __all__ = ['MEASURES', 'read_stream', 'gram', 'angle', 'cosine', 'norm', 'Measur
 def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last',)
                 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
     """The residual stream x^(0), …, x^(L), the last one before the final norm, of the "last" or of "all" tokens of a
-    batch: for each, (L+1, N, d) on the CPU, and the row of each of the N"""
+    batch: for each, (L+1, N, d) on the device of the last layer, and the row of each of the N"""
     import torch
     row, last, real = torch.arange(len(batch.rows)), batch.lengths.cpu() - 1, batch.attention_mask.bool().cpu()
     pick = dict(last=lambda x: x[row, last], all=lambda x: x[real])
@@ -43,14 +43,14 @@ def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last'
         return {k: pick[k](x) for k in tokens}
     with torch.no_grad(), stack.stream(take) as seen: stack.body(batch.input_ids)
     refuse((len(seen) != len(stack) + 1, odd))  # layers that run several times
-    def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen]).cpu()
+    def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen])
     return {k: (gather(k), owner[k].numpy()) for k in tokens}
 
 # %% ../../nbs/course/02_distances.ipynb #154270af
 def gram(x: torch.Tensor) -> np.ndarray:
     "(B, L+1, L+1) inner products, in float64, of all pairs of the stream vectors x (L+1, B, d) of each text"
-    x = x.double().transpose(0, 1)
-    return (x @ x.mT).numpy()
+    x = (x.cpu() if x.device.type == 'mps' else x).double().transpose(0, 1)  # which has no float64
+    return (x @ x.mT).cpu().numpy()
 
 def angle(g: np.ndarray) -> np.ndarray:
     "Angles between all pairs in half turns, in [0, 1], from (…, L+1, L+1) Gram matrices (arXiv:2403.17887)"
