@@ -77,8 +77,8 @@ def test_a_stray_rank_is_a_single_process(env, tmp_path, monkeypatch):
     assert {k: os.environ[k] for k in env} == env
 
 
-def test_a_batch_must_divide_among_processes(monkeypatch, tmp_path):
+def test_a_batch_must_divide_among_processes(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(PrunebookError, match='batch_size=3 is not a multiple of 2 processes'):
-        make_trainer(None, None, SimpleNamespace(batch_size=3), tmp_path, None)
+        HealingConfig(batch_size=3).check_start(None)
