@@ -1,11 +1,10 @@
 "Rows, and the quiet Trainer."
 import os, random
-from types import SimpleNamespace
 import numpy as np, pytest, torch
-from prunebook import PrunebookError, prune_model
+from prunebook import HealingConfig, PrunebookError, prune_model
 from prunebook.healing.packing import attend_by_document, collate, documents_isolated, training_rows
 from prunebook.core import on_first
-from prunebook.healing.trainer import make_trainer, preserve_global_state
+from prunebook.healing.trainer import preserve_global_state
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL, run, texts, tiny, tokenizer
 
