@@ -993,6 +993,12 @@ def test_which_healing_brings_written_answers_back():
     shown = [100 * (own - fast).mean(), *np.quantile(100 * draws((own - fast)[None]), [.025, .975])]
     stands('discoveries/abilities', 'Without four layers, fixed as well, it is #: surely', shown)
     assert shown[1] < 5 < shown[2]
+    a, b = (items(o, 'c4') for o in ('c4-4', 'self-4'))
+    stands('discoveries/abilities', 'a C4 loss that is # higher. ARC', paired(
+        b['sum'].to_numpy() - a['sum'].to_numpy(), a['count'].to_numpy(float)), other=.1)
+    d = items('self-4', 'arc_easy').right.to_numpy(float) - items('c4-4', 'arc_easy').right.to_numpy(float)
+    stands('discoveries/abilities', 'tells the two apart by #', (
+        100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
     healed, whole = items('c4-2', 'c4'), pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet')
     whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
     d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
