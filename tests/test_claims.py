@@ -196,3 +196,11 @@ def test_a_curve_is_drawn_of_one_recipe(made):
     made.add('short', loss(9), 'similarity', 4, True)
     [line] = [o[0].get_ydata() for o in plot_scores(read_run(made.root), 'c4').containers]
     assert line == pytest.approx([3, 4, 4], abs=.1)
+
+
+def test_each_curve_begins_at_the_unpruned_model_on_its_own_documents(made):
+    "Not at what the curve before it left"
+    for name, n, value in (('few', 20, 3), ('many', 40, 5)): made.config(name).add(name, loss(value, n=n), 'none', 0)
+    for cut in (2, 4): made.add('few', loss(4, n=20), 'similarity', cut).add('many', loss(6), 'simple', cut)
+    lines = [o[0].get_ydata()[0] for o in plot_scores(read_run(made.root), 'c4').containers]
+    assert sorted(lines) == pytest.approx([3, 5], abs=.2)

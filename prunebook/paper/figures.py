@@ -213,13 +213,13 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' ')) + ', ' if len(names) > 1 else ''
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
-                alike, asked = starts[starts.healed == healed], ('count', 'shots', 'shots_seed', 'chat')
-                ways = [o for o in (*asked, 'recipe', 'rank', 'healing_texts') if o in own]
+                ways = 'count', 'shots', 'shots_seed', 'chat', 'recipe', 'rank', 'healing_texts'
+                ways = [o for o in ways if o in own]
                 own = max((o for _, o in own.groupby(ways, dropna=False)), key=lambda o: o.n.nunique()) if ways else own
+                base = starts[starts.healed == healed] if (starts.healed == healed).any() else starts
                 for o in ways:  # of the unpruned model, what is like these
-                    same = lambda rows: rows[rows[o].isin(own[o])] if rows[o].isin(own[o]).any() else rows
-                    alike, starts = same(alike), same(starts) if o in asked else starts
-                pts = pd.concat([alike if len(alike) else starts, own]).groupby(['n', 'fraction_layers'])
+                    if (like := base[o].isin(own[o])).any(): base = base[like]
+                pts = pd.concat([base, own]).groupby(['n', 'fraction_layers'])
                 pts = pts[['value', 'low', 'high']].mean().reset_index()
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}{"healed" if healed else "not healed"}')
