@@ -154,8 +154,8 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     "The fields of the decoder, and its depth. Raises `PrunebookError` if the config does not say how deep it is"
     text = decoder_part(config)
     fields = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
-    depth = next((text[k] for k in fields if type(text.get(k)) is int), None)
-    depth = depth or len(text.get('layers_block_type') or ()) or depth  # Nemotron-H, as transformers saves it
+    kinds = text.get('layers_block_type')  # all that transformers saves of Nemotron-H
+    depth = next((text[k] for k in fields if type(text.get(k)) is int), len(kinds) if kinds else None)
     refuse((depth is None, 'config.json does not say how many layers there are (num_hidden_layers).'))
     refuse((not 1 <= depth < 10**6, f'config.json says that the model has {depth} layers, which is impossible.'))
     return text, depth
