@@ -15,6 +15,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
 from .core import process, public_name, read_json, redact, refuse, whole, work_folder
+from .data.texts import named_texts, out_of_memory, text_assets
+from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
+from .evaluation.choices import chat_prompt
+from .evaluation.tasks import judged_on, ready_tasks, scores_folder
+from .healing.adapters import checkpoint_fingerprint
+from .healing.recipes import named_recipe
+from .model.loading import find_model, load_config, load_tokenizer, own_type
+from .model.stack import check_length
+from .paper.claims import kept_rows, open_run
+from .paper.reproduce import write_distances
+from .paper.runs import measured_cut, read_record
+from .paper.sweep import check_sweep
+from .pruning.budget import in_words, restriction
+from .pruning.checkpoint import checkpoint_folder, config_depth
+from .serving.rules import check_stacks, serving_states, serving_warning
+from .similarity.stopping import StoppingRule
 if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
@@ -129,9 +145,6 @@ class _Source:
     def check(self, command: str, positions: int | None = None, **work: Any) -> Any:
         """The config of the decoder, whose weights are not read. Raises `PrunebookError` if it has not so many
         positions, or if the command cannot fit into this machine"""
-        from prunebook.estimates import check_memory
-        from prunebook.model.loading import load_config
-        from prunebook.model.stack import check_length
         config = load_config(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
         config = config.get_text_config(decoder=True)
         if positions is not None: check_length(positions, config)
@@ -156,7 +169,6 @@ class _Texts:
 
     def read(self, part: str, progress: bool = True, n_hub: int = 256) -> list[str]:
         "The documents for a purpose: calibration, healing or validation"
-        from prunebook.data.texts import named_texts
         return named_texts(self.texts, part, self.n_texts, n_hub, progress, self.column)
 
 @dataclass
@@ -177,8 +189,6 @@ def _similarity(
     progress: bool = True
 ):
     "Measure the angular distance of every block of layers, in one pass."
-    from prunebook.paper.reproduce import write_distances
-    from prunebook.similarity.stopping import StoppingRule
     asked = dict(command='similarity', model=source.model, **source.how, **vars(texts), max_length=lengths.max_length,
                  until_certain=until_certain, tolerance=tolerance)
     with work_folder(out, asked, resume, force, [source.model, texts.texts]) as work:
@@ -201,7 +211,6 @@ def _distances_of(place, model, folder):
     found = pb.LayerDistances.load(place)
     was, name = (found.info.get(o) for o in ('model_fingerprint', 'model'))
     if was and name != (getattr(pb.ASSETS.get(model), 'upstream', '') or public_name(model)):
-        from prunebook.healing.adapters import checkpoint_fingerprint  # torch comes with it
         with suppress(PrunebookError):
             if was != checkpoint_fingerprint(folder):
                 logging.getLogger(__name__).warning('prune: the distances in %s are of %s, which has other weights '
@@ -227,11 +236,6 @@ def _prune(
     progress: bool = True
 ):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
-    from prunebook.model.loading import own_type
-    from prunebook.pruning.checkpoint import checkpoint_folder, config_depth
-    from prunebook.estimates import layer_sizes
-    from prunebook.pruning.budget import in_words, restriction
-    from prunebook.serving.rules import serving_states, serving_warning
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     refuse(((drop is not None) + (n is not None) + len(limits) != 1,
             'give exactly one of --drop, --n, --params, --gb, --speedup.'),
@@ -265,8 +269,6 @@ def _prune(
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
         if distances and os.path.exists(os.path.join(distances, 'run.json')):
-            from prunebook.healing.adapters import checkpoint_fingerprint
-            from prunebook.paper.runs import measured_cut
             noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
             source.check('evaluate')
@@ -292,10 +294,8 @@ def _check(
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
-    from prunebook.serving.rules import check_stacks
     if serve: check_stacks(serve)
     if claims:
-        from prunebook.paper.runs import read_record
         read_record(claims)
     if not files_only: _check_memory(folder, force_memory)
     problems = pb.check_checkpoint(folder, run=not files_only)
@@ -310,7 +310,6 @@ def _check(
     return found
 
 def _check_memory(folder, force):
-    from prunebook.estimates import check_memory
     if os.path.isdir(folder) and not force: check_memory(folder, 'check', 'float32')
 
 @command('prunebook export pruned pruned.gguf --type q8_0')
@@ -346,9 +345,6 @@ def _heal(
     progress: bool = True
 ):
     "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
-    from prunebook.data.texts import text_assets
-    from prunebook.estimates import recipe_within
-    from prunebook.healing.recipes import named_recipe
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
             f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
@@ -425,9 +421,6 @@ def _evaluate(
     progress: bool = True
 ):
     "Loss on texts and accuracy on questions, with 95 % intervals. Of two models also their paired differences."
-    from prunebook.evaluation.choices import chat_prompt
-    from prunebook.evaluation.tasks import judged_on, ready_tasks, scores_folder
-    from prunebook.model.loading import load_tokenizer
     check_one_process('evaluate')
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
@@ -484,10 +477,7 @@ def _sweep(
     progress: bool = True
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
-    from prunebook.evaluation.tasks import judged_on
-    from prunebook.paper.claims import kept_rows, open_run
     from prunebook.paper.cluster import Cluster, check_cluster
-    from prunebook.paper.sweep import check_sweep
     check_one_process('sweep', 'With --ray it scores on many machines.')
     base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     if 'calibration' in changes and base.healing_texts == base.calibration:  # the file may name others for healing
@@ -563,8 +553,6 @@ def _estimate(
     **given
 ):
     "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
-    from prunebook.estimates import CARDS, memory_gb, model_size, weights_gb
-    from prunebook.healing.recipes import named_recipe
     size, recipe = model_size(model, given['revision'], progress), named_recipe(config, model, **recipe)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
@@ -675,7 +663,6 @@ _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resu
 def _run(args):
     "The exit code of a command"
     from unittest.mock import patch
-    from prunebook.model.loading import find_model
     quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not args.progress: quiet['TQDM_DISABLE'] = '1'
     with patch.dict(os.environ, quiet | dict(os.environ)):
@@ -698,7 +685,6 @@ def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
 ) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 5: rejected; 130, 143: interrupted
     "Entry point of `prunebook`"
-    from prunebook.data.texts import out_of_memory
     came = _stoppable() if argv is None else []
     words, args = sys.argv[1:] if argv is None else list(argv), argparse.Namespace(command='', save=None)
     def complain(why, code=2):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, field, fields, replace
 from datetime import timedelta
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
 import fcntl
 
@@ -22,6 +24,16 @@ __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'ins
            'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded', 'keep_apart',
            'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
            'work_folder']
+
+# %% ../nbs/reference/core.ipynb #lazyimp1
+class _Lazy(ModuleType):
+    "A module that is imported when one of its names is first used: the command line starts at once"
+    def __getattr__(self, name: str) -> Any: return getattr(import_module(self.__name__), name)
+
+if TYPE_CHECKING:
+    import pandas as pd, torch
+    from torch import nn
+else: nn, pd, torch = map(_Lazy, ('torch.nn', 'pandas', 'torch'))
 
 # %% ../nbs/reference/core.ipynb #f4a8f975
 class PrunebookError(ValueError):
@@ -286,7 +298,6 @@ def check_one_process(command: str, advice: str = '') -> None:
 def on_first(f: Callable[[], Any]) -> Any:
     "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"
     if process().world == 1: return f()
-    import torch
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
     # the others may wait for hours, as for a teacher's answers

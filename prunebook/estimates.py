@@ -9,15 +9,15 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
+from .core import pd, torch
 from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
 from .model.configs import decoder_config, quantization_of
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .pruning.budget import EXPERTS, LayerSizes, first_number, sizes_of_parts
 from .pruning.checkpoint import Tensor, checkpoint_folder, layer_number, layers_prefix, read_tensors
-if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'shrink_gb', 'peak_gb',
@@ -97,7 +97,6 @@ _libraries = 0.75  # GB: Python, torch, transformers, and the libraries that the
 
 def _in_float32(dtype, bits):
     "Is a model loaded in float32, whatever its own type is?"
-    import torch
     if bits is not None: return bits == 32
     return dtype == 'float32' or dtype == 'auto' and not torch.accelerator.is_available() and slow_in_16_bits()
 
@@ -153,7 +152,6 @@ def peak_gb(size: Size, command: str, dtype: str = 'auto', bits: int | None = No
 
 def memory_gb() -> dict[str, float]:
     "Memory of this machine by device, in GB. In a container its limit counts, not the machine around it"
-    import torch
     found = {'RAM': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9}
     for limit in ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'):
         if os.path.isfile(limit) and (text := Path(limit).read_text().strip()).isdigit():
@@ -189,7 +187,6 @@ def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
 # %% ../nbs/reference/estimates.ipynb #c80f876e
 def _machine_speed(size, b=2, seconds=.25):
     "Operations a second of a matrix product as in the MLP, in units of 1e12, for numbers of `b` bytes"
-    import torch
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 'cpu'
     dtype, hidden, inner = {2: torch.bfloat16, 4: torch.float32}[b], min(size.hidden, 4096), min(size.inner, 4096)
     x, w = (torch.ones(n, hidden, device=device, dtype=dtype) for n in (1024, inner))
@@ -221,7 +218,6 @@ def estimate(
     card: str | None = None               # Judge for a GPU of `CARDS`, with times from its published speed
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
-    import pandas as pd
     check_precision(dtype, bits)
     given = {k: v for k, v in dict(gpu_gb=gpu_gb, speed=speed).items() if v is not None}
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, **given)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
-from .core import source_mark, sync_tree, work_folder
+from .core import source_mark, sync_tree, work_folder, pd
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
+from .evaluation.losses import cut_losses
+from .evaluation.tasks import check_room_for_answers, ready_tasks
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import check_length, show_layers
@@ -24,7 +26,6 @@ from .pruning.budget import NotAllowed
 from .serving.gguf import TYPES, llama_cpp
 from .serving.rules import serving_states
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from prunebook import HealingConfig
 
@@ -37,7 +38,6 @@ def _window(config):
 
 def _losses(model, tokenizer, texts, keeps, **run):
     "Losses of cuts, in nats a token; infinite for one that this model cannot have. Raises `PrunebookError` if all are"
-    from prunebook.evaluation.losses import cut_losses
     small, why = {}, 'no rule finds one.'
     for i, keep in enumerate(keeps):
         try: small[i] = pb.LayerStack(model).copy().cut(keep).model  # it shares the weights
@@ -216,7 +216,6 @@ def _find_model(name, load):
 def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits):
     """The tasks, with their questions. Raises `PrunebookError` for weights that cannot be healed, and for gates and
     tasks that cannot judge the result"""
-    from prunebook.evaluation.tasks import ready_tasks
     check_precision(dtype, bits)
     refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
             'step (prunebook heal --bits 4).'))
@@ -288,7 +287,6 @@ def _fits(recipe, texts, size, about):
 
 def _load_model(name, recipe, ready, progress, **kwargs):
     "Model and tokenizer. Raises `PrunebookError` if the recipe cannot train it, or if it has no room for an answer"
-    from prunebook.evaluation.tasks import check_room_for_answers
     from prunebook.healing.healing import check_student
     model, tok = pb.load_model(name, progress=progress, **kwargs)
     check_student(model, recipe)
@@ -374,7 +372,6 @@ def _finish(work, out, done, gguf):
 
 def _report(done, picture):
     "One page: which cut, and what it costs"
-    import pandas as pd
     drawn = f'<img src="data:image/png;base64,{b64encode(picture.read_bytes()).decode()}">' if picture.is_file() else ''
     cuts = pd.DataFrame([o | dict(dropped=show_layers(o['dropped'])) for o in done.cuts])
     answers = pd.DataFrame.from_dict(done.answers, 'index', columns=['parent', 'pruned', 'healed'])

@@ -338,7 +338,7 @@ def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
     refused(capsys, 'prune', own/'model', tmp_path/'p', '--drop', '1', '--strategy', 'simple', says='Give one of both')
     pb.SweepConfig(ns=[1], healed_ns=[1], tasks=['c4'], healing_texts=str(own/'judge.txt')).save(tmp_path/'c.json')
     seen = []
-    monkeypatch.setattr('prunebook.paper.sweep.check_sweep', lambda grid, *a: seen.append(grid) or 1 / 0)
+    monkeypatch.setattr('prunebook.cli.check_sweep', lambda grid, *a: seen.append(grid) or 1 / 0)
     for more in ([], ['--config', tmp_path/'c.json']):
         with pytest.raises(ZeroDivisionError):
             main([str(o) for o in ('sweep', own/'model', '--out', tmp_path/'o', '--texts', own/'texts.txt', *more)])

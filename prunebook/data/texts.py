@@ -12,10 +12,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
-from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole
+from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole, torch
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -292,7 +291,6 @@ class Batch:
 
 def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], device: Any = 'cpu') -> Batch:
     "The documents `rows` of `ids` as one batch, padded on the right to the longest with token 0"
-    import torch
     n = torch.tensor([len(ids[i]) for i in rows])
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in rows], batch_first=True)
     return Batch(list(rows), x.to(device), (torch.arange(x.shape[1]) < n[:, None]).long().to(device), n.to(device))
@@ -301,7 +299,6 @@ def make_batch(ids: Sequence[Sequence[int]], rows: Sequence[int], device: Any = 
 def token_budget(batch_tokens: int | None = None, device: Any = None) -> int:
     """Tokens of a batch: as asked for, or 1,024 on a CPU and 8,192 on an accelerator. `device` is the model's, or else
     the machine's. Raises `PrunebookError` below 1"""
-    import torch
     if batch_tokens is not None:
         check(whole(1), batch_tokens=batch_tokens)
         return batch_tokens

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import check, explained, one_of, progress_bar, refuse, whole
+from ..core import check, explained, one_of, progress_bar, refuse, whole, torch
 from ..data.questions import check_items
 from ..data.texts import prompt_tokens, render_chat, retry_smaller_batch, token_budget
+from .losses import token_losses
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,7 +110,6 @@ def _common_cache(stack, rows, plain=False):
     """How many tokens all rows begin with, and a key-value cache of one row that holds them. A common beginning counts
     if it has 16 tokens, and each row keeps a token of its own. No cache for a model that starts again behind one,
     nor, if it must be `plain`, for one whose layers do not keep every token"""
-    import torch  # only here: the names of tasks need none
     from transformers.cache_utils import DynamicLayer
     common = os.path.commonprefix([list(o[:-1]) for o in rows]) if len(rows) > 1 else []
     if len(common) < 16: common = []
@@ -127,8 +127,6 @@ def _continuation_logprobs(
     of: Sequence[Any] | None = None  # The question of each pair, so that no batch holds the choices of all at once
 ) -> list[float]:
     "$\\log p$ of each continuation of its context, in nats. A question's context runs once for all its continuations"
-    import torch
-    from prunebook.evaluation.losses import token_losses
     stack = LayerStack(model)
     stack.check_vocabulary(o for pair in pairs for o in pair)
     budget, found, together = token_budget(batch_tokens, stack.device), [0.] * len(pairs), defaultdict(dict)

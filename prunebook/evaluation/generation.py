@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
-from ..core import PrunebookError, installed, progress_bar, refuse
+from ..core import PrunebookError, installed, progress_bar, refuse, torch
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
 from ..model.stack import LayerStack, evaluating
@@ -43,7 +43,6 @@ def _greedy_config(model, tokenizer, max_new_tokens, stop=(), temperature=None):
 # %% ../../nbs/reference/evaluation/generation.ipynb #a9ed9a1f
 def _batch_cache(stack, common, pads):
     "A key-value cache whose first places are filled: for each row so many pads, then the first common tokens"
-    import torch
     (n, given), cache = common, stack.new_cache()
     pad = torch.nn.functional.pad
     def behind(o): return torch.cat([pad(o[..., :max(0, n - p), :], (0, 0, min(n, p), 0)) for p in pads])
@@ -77,7 +76,6 @@ def generate_texts(
 ) -> list[_Written]:
     """Continuations of prompts of unequal length, padded on the left, each cut at the first `stop`: greedy, or sampled
     at a `temperature`"""
-    import torch
     if not rows: return []
     stack, width = LayerStack(model), max(map(len, rows))
     common = common or _common_cache(stack, rows, plain=True)
@@ -125,7 +123,6 @@ def write_in_batches(
     **how: Any                        # To `generate_texts`: stop, temperature
 ) -> Iterator[tuple[list[int], list[_Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
-    import torch
     stack = LayerStack(model)
     n, cache = common = _common_cache(stack, ids, plain=True)
     if batch_tokens is None:

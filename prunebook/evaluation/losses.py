@@ -10,21 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-import torch
 from ..core import atomic_write, check, digest, explained, progress_bar, public_name, refuse, whole
-from ..data.texts import as_texts, over_batches, token_budget, tokenize
+from ..core import pd, torch
+from ..data.texts import Tokens, as_texts, over_batches, token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
 if TYPE_CHECKING:
-    import pandas as pd
     from prunebook import LayerDistances
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['token_losses', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map', 'judge_distances']
+__all__ = ['token_losses', 'tokenize_documents', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map',
+           'judge_distances']
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1fbbc9f
-@torch.no_grad()
 def token_losses(
     stack: LayerStack,
     hidden: torch.Tensor,   # (N, d) states after the final norm
@@ -33,12 +32,13 @@ def token_losses(
 ) -> torch.Tensor:          # (N,) float32 on the CPU, nats; without a gradient
     "$-\\log p$ of each target. There are never more than `chunk` logits"
     size, found = max(1, chunk // stack.vocab_size), [torch.zeros(0)]
-    for states, following in zip(hidden.split(size), targets.split(size)):
-        logits = stack.logits(states)
-        following = following.to(logits.device)[:, None]
-        for rows, x in float32_chunks(logits):
-            top, picked = x.amax(-1, keepdim=True), x.gather(1, following[rows])
-            found.append((x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0].cpu())
+    with torch.no_grad():
+        for states, following in zip(hidden.split(size), targets.split(size)):
+            logits = stack.logits(states)
+            following = following.to(logits.device)[:, None]
+            for rows, x in float32_chunks(logits):
+                top, picked = x.amax(-1, keepdim=True), x.gather(1, following[rows])
+                found.append((x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0].cpu())
     return torch.cat(found)
 
 def _document_losses(stack, hidden, batch):
@@ -48,10 +48,10 @@ def _document_losses(stack, hidden, batch):
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def _tokenize_documents(stack, tokenizer, texts, max_length):
-    """The first `max_length` tokens of each text as a model reads them. Raises `PrunebookError` for no text, or an
-    unknown token"""
-    toks = tokenize(tokenizer, as_texts(texts, tokenizer), min(max_length, stack.positions or max_length), min_length=2)
+def tokenize_documents(stack: LayerStack, tokenizer: Any, texts: Any, max_length: int) -> Tokens:
+    """The first `max_length` tokens of each text as a model reads them, at most as many as it has positions for. Raises
+    `PrunebookError` for no text, or an unknown token"""
+    toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=2)
     stack.check_vocabulary(toks.ids)
     stack.check_causal()
     return toks
@@ -131,7 +131,7 @@ def cut_losses(
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     refuse((keeps is not None and not (keeps and all(keeps)),
             'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
-    toks = _tokenize_documents(stack, tokenizer, texts, max_length)
+    toks = tokenize_documents(stack, tokenizer, texts, max_length)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
         states = 1 + max(o.stored for o in share_prefixes(keeps))
@@ -184,7 +184,6 @@ def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', te
                       source=source)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
-@torch.inference_mode()
 def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any,
                max_length: int = 512, batch_tokens: int | None = None, progress: bool = True,
                source: str = '') -> dict[str, ParentScore]:
@@ -194,7 +193,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
     _check_parent(model, parent)
     max_length = min(max_length, stacks[1].positions or max_length)
-    toks = _tokenize_documents(stacks[0], tokenizer, texts, max_length)
+    toks = tokenize_documents(stacks[0], tokenizer, texts, max_length)
     sums = np.zeros((len(toks), 2))
 
     def compare(batch):
@@ -211,7 +210,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         return np.stack([np.bincount(rows, o, minlength=len(real)) for o in each], 1)
 
     bar = progress_bar(progress, 'agreement', total=toks.total, unit='token')
-    with evaluating(model), evaluating(parent), bar:
+    with torch.inference_mode(), evaluating(model), evaluating(parent), bar:
         for b, found in over_batches(compare, toks.ids, batch_tokens, device=stacks[0].device):
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
@@ -330,7 +329,6 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
     `regret` is the loss at l* minus the lowest loss. `cross_fitted` is the same, with the best block of each half of
     the documents chosen on the other half (NaN with fewer than four documents). Both have paired 95 % intervals.
     Raises `PrunebookError` if the two come from different models"""
-    import pandas as pd
     from scipy.stats import spearmanr
     was, now = (o.info.get('model_fingerprint') for o in (losses, distances))
     refuse((losses.depth != distances.depth or was and now and was != now,

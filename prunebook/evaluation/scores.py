@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 import numpy as np
-from ..core import PrunebookError, atomic_write, explained, file_name, read_json, refuse
-if TYPE_CHECKING: import pandas as pd
+from ..core import PrunebookError, atomic_write, explained, file_name, read_json, refuse, pd
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +198,6 @@ class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     def to_frame(self) -> 'pd.DataFrame':
         "A row per task: value, interval, k, n, baseline, …"
-        import pandas as pd
         first = ['task', 'metric', 'value', 'low', 'high', 'k', 'n', 'baseline', 'interval']
         table = pd.DataFrame([o.row() for o in self.values()])
         return table[[*(k for k in first if k in table), *(k for k in table if k not in first)]]

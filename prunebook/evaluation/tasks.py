@@ -17,6 +17,7 @@ from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_ta
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
 from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
                                              same_mathematics, same_number, write_replies)
+from .losses import _check_parent, divergence, text_loss, tokenize_documents
 from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
 from .scores import load_score, wilson
 from ..model.stack import LayerStack, fingerprint
@@ -92,7 +93,6 @@ class LossTask(Task):
     kind, reads_texts, keys = 'loss', True, ('source', 'split', 'column')
 
     def score(self, model, tokenizer, items, max_length=512, batch_tokens=None, progress=True, **run):
-        from prunebook.evaluation.losses import text_loss  # torch comes with it: the names of tasks need none
         return text_loss(model, tokenizer, items, max_length, batch_tokens, progress, self.name, self.source_name)
 
 @dataclass(frozen=True, repr=False)
@@ -103,7 +103,6 @@ class DivergenceTask(LossTask):
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, **run):
-        from prunebook.evaluation.losses import divergence
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
@@ -375,9 +374,7 @@ def evaluate(
     refuse((not ready, f'no tasks given. Give some of {", ".join(TASKS)}.'),
            (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
             '(parent=, or --parent MODEL).'))
-    if needy:
-        from prunebook.evaluation.losses import _check_parent
-        _check_parent(model, parent)
+    if needy: _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(whole(2), max_length=max_length)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
@@ -386,9 +383,8 @@ def evaluate(
         if o.reads_texts: as_texts(o.items, tokenizer)
     read = [o.read_from for o in ready.values() if isinstance(o.read_from, (str, Path))]
     if save:
-        from prunebook.evaluation.losses import _tokenize_documents
         reads = [getattr(model, 'name_or_path', ''), *read]
-        def tokens(texts): return _tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
+        def tokens(texts): return tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
         mark, own = Path(save)/'model.txt', fingerprint(model)
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
         refuse((other, f'{save} holds scores of another model. Choose another folder.'))

@@ -11,13 +11,12 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
-from ..core import progress_bar, public_name, read_json, refuse
+from ..core import progress_bar, public_name, read_json, refuse, nn, torch
 from ..model.configs import decoder_part
 from .recipes import HealingConfig, frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
 from ..pruning.checkpoint import checkpoint_folder, config_depth, model_card, read_tensors, write_checkpoint
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 # %% auto #0
@@ -104,7 +103,6 @@ _PLAIN = 'BF16', 'F16', 'F32'  # types of stored weights that can be merged into
 
 def _outline(folder):
     "The model of a checkpoint without its weights. Raises `PrunebookError`"
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     own, instead = dict(trust_remote_code=False), 'Load it with load_model and heal the model.'
     with explained(f'{folder}: transformers cannot build its model', instead), torch.device('meta'):
@@ -140,9 +138,7 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
 def _merged_weight(weight, path, parts, config):
     """The stored `weight` of the linear layer at `path` of the model with `parts`, its adapter, merged, in float32.
     Raises `PrunebookError` if peft cannot merge it"""
-    import torch
     from peft import inject_adapter_in_model, set_peft_model_state_dict
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
     turned = getattr(config, 'fan_in_fan_out', False)  # as GPT-2 has its weights
     outs, ins = weight.shape[::-1] if turned else weight.shape
@@ -191,7 +187,6 @@ def _tensor_changes(folder, adapter):
 # %% ../../nbs/reference/healing/adapters.ipynb #016cb812
 def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progress: bool = True) -> None:
     "Write the files of `folder` with `adapter` merged into `new`, a folder of yours. As `merge_adapter`"
-    import torch
     folder, new, note = Path(folder), Path(new), _read_adapter(adapter)[0]
     config = read_json(folder/'config.json')
     _check_base(note, checkpoint_fingerprint(folder), config_depth(folder), config.get('prunebook'), adapter)

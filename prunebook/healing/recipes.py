@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import (PrunebookError, Registry, Rule, Settings, instance, number, one_of, or_none, process,
-                            read_json, refuse, setting, whole)
+                            read_json, refuse, setting, whole, nn, torch)
 from ..model.loading import quantization
 from ..model.stack import LayerStack, untie
 from ..pruning.checkpoint import sound_record
@@ -57,7 +57,6 @@ class Objective:
 def _divergence(logits, targets, teacher):
     """KL(teacher || student) in float32, or in float64 if the logits have that. Of an objective with `top`, it is that
     of the teacher's k likeliest tokens, and of all others as one"""
-    import torch
     def log_softmax(x): return x.to(torch.promote_types(x.dtype, torch.float32)).log_softmax(-1)
     def kl(q, p): return torch.nn.functional.kl_div(q, p, reduction='sum', log_target=True)
     q = log_softmax(logits)
@@ -75,7 +74,6 @@ class _LastLayers(MethodOptions):
 
 def _unfreeze_end(model, config):
     "A frozen copy of `model` whose head and last layers learn"
-    import torch
     depth = len(LayerStack(model))
     last = range(max(0, depth - config.options['last']), depth)
     new = frozen_copy(model, config.bits, in_16=last)
@@ -172,8 +170,8 @@ class HealingConfig(Settings):
         for k, v in vars(self).items():
             if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
             elif isinstance(v, Real) and not isinstance(v, (int, float)): setattr(self, k, float(v))
-        if isinstance(self.targets, (str, tuple)):
-            self.targets = [self.targets] if isinstance(self.targets, str) else list(self.targets)
+        if isinstance(self.targets, str): self.targets = [self.targets]
+        elif isinstance(self.targets, tuple): self.targets = list(self.targets)
         if self.alpha is None: self.alpha = self.rank
         if self.options is None: self.options = {}
         if isinstance(self.steps, int):
@@ -252,7 +250,6 @@ def settings_that_count(
 def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence[int] = ()) -> PreTrainedModel:
     """A copy of `model` with its own modules and frozen parameters, in 16, 32 or 4 `bits`. `None` keeps the type and
     shares the memory. The layers `in_16` are not quantised to 4 bits"""
-    import torch
     dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits), {}
     def of(p):
         if getattr(p, 'quant_state', None) is not None: return p  # in 4 bits already, and frozen
@@ -318,7 +315,6 @@ def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
 def _target_names(model, config):
     """Full names of the linear layers that get adapters: in a hybrid, not every layer has some. Raises `PrunebookError`
     if none has"""
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
     stack, targets, names, seen = LayerStack(model), config.targets or [], [], {}
     for i in adapted_layers(model, config):

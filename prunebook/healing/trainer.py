@@ -21,6 +21,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
 from ..core import refuse, sync_tree
 from .packing import Rows
+from ..model.assets import quiet
 from ..model.stack import LayerStack, float32_chunks
 
 _log = logging.getLogger(__name__)
@@ -102,14 +103,12 @@ class CausalLMLoss(nn.Module):
 @contextmanager
 def preserve_global_state() -> Iterator[None]:
     "Afterwards the random states, torch's switches, the environment and the loudness of libraries are as before"
-    from transformers.utils import logging as hf
     python, numpy, settings = random.getstate(), np.random.get_state(), torch.utils.deterministic
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    loud, fill, bnb = hf.get_verbosity(), settings.fill_uninitialized_memory, logging.getLogger('bitsandbytes')
+    fill, bnb = settings.fill_uninitialized_memory, logging.getLogger('bitsandbytes')
     level = bnb.level
-    with warnings.catch_warnings(), patch.dict(os.environ), torch.enable_grad(), torch.random.fork_rng():
+    with quiet(), warnings.catch_warnings(), patch.dict(os.environ), torch.enable_grad(), torch.random.fork_rng():
         for kind in (FutureWarning, UserWarning): warnings.simplefilter('ignore', kind)
-        hf.set_verbosity_error()
         bnb.setLevel(logging.ERROR)
         settings.fill_uninitialized_memory = False  # nothing here reads memory before writing it
         if process().world == 1:  # a stray RANK must not make accelerate wait for other processes
@@ -120,7 +119,6 @@ def preserve_global_state() -> Iterator[None]:
             np.random.set_state(numpy)
             torch.use_deterministic_algorithms(strict, warn_only=warn)
             settings.fill_uninitialized_memory = fill
-            hf.set_verbosity(loud)
             bnb.setLevel(level)
 
 # %% ../../nbs/reference/healing/trainer.ipynb #16379023

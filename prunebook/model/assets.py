@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder
-from ..core import progress_bar, redact, refuse
+from ..core import progress_bar, redact, refuse, torch
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'quiet', 'as_item', 'fetch']
@@ -130,7 +130,7 @@ def _check_gguf(path, config):
 def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
     bfloat16 if `dtype` is "auto". Raises `PrunebookError` if transformers cannot read either, or weights are missing"""
-    import torch, transformers
+    import transformers
     given = dict(gguf_file=file, dtype=torch.bfloat16 if dtype == 'auto' else dtype, output_loading_info=True) | kwargs
     if hasattr(transformers, 'GgufConfig'):  # newer versions unpack on the device only if they are told to
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import check, explained, fully_sharded, is_path, one_of, process, redact, refuse
+from ..core import check, explained, fully_sharded, is_path, one_of, process, redact, refuse, torch
 from .assets import ASSETS, fetch, _hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -57,14 +57,12 @@ def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, st
 # %% ../../nbs/reference/model/loading.ipynb #e8d4a92a
 def slow_in_16_bits(device: Any = 'cpu') -> bool:
     "Is `device` a CPU that computes many times faster in float32 than in bfloat16, because it lacks instructions?"
-    import torch
     if torch.device(device).type != 'cpu': return False
     try: return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError): return True  # torch was built without the kernels that use them
 
 def own_device() -> str:
     "The device of this process, the one of its number among several of a launcher"
-    import torch
     if not torch.accelerator.is_available(): return 'cpu'
     rank = int(os.environ.get('LOCAL_RANK', 0)) % torch.accelerator.device_count()  # perhaps each sees only its own
     return f'{torch.accelerator.current_accelerator().type}:{rank}'
@@ -73,7 +71,6 @@ def own_type(model: PreTrainedModel) -> PreTrainedModel:
     """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers
     that are not saved, such as rotary frequencies, and what transformers keeps in float32 stay as they are"""
     if getattr(model, 'is_quantized', False): return model
-    import torch
     dtype, exact = model.config.dtype, [o.replace('.', r'\.').replace('*', '.*')
                                         for o in model._get_dtype_plan(model.config.dtype)]
     with torch.device('meta'): made = type(model)._from_config(deepcopy(model.config), dtype=dtype).state_dict()
@@ -86,7 +83,6 @@ def quantization(bits: int) -> BitsAndBytesConfig:
     """bitsandbytes settings for 4 or 8 bits: 8-bit, or the paper's 4-bit NF4 (numbers spaced for normally distributed
     weights, scales quantised too), computing in bfloat16, or in float32 on a CPU that is `slow_in_16_bits`. FSDP can
     divide them, because there they are stored as bfloat16. Raises `PrunebookError` without bitsandbytes"""
-    import torch
     from importlib.util import find_spec
     from transformers import BitsAndBytesConfig
     refuse((not find_spec('bitsandbytes'),
@@ -137,7 +133,6 @@ def load_model(
     **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, …
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
     check_precision(dtype, bits)

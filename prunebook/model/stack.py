@@ -14,12 +14,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from fastcore.basics import patch
-from ..core import explained, refuse
+from ..core import explained, refuse, nn, torch
 from .configs import SHARED_TABLES, check_quantization, cut_config
 from .configs import _layer_numbers, _no_adapter, _text_config
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
     from transformers import PreTrainedModel
 
 # %% auto #0
@@ -71,7 +69,6 @@ class Block:
 def _find_layers(model):
     """Dotted path of the `ModuleList` of the decoder's layers. Raises `PrunebookError` if there is no such list, or
     several"""
-    from torch import nn
     config, name = _text_config(model), type(model).__name__
     depth = getattr(config, 'decoder_layers', None) or getattr(config, 'num_hidden_layers', None)
     decoder = model.get_decoder() if hasattr(model, 'get_decoder') else model
@@ -114,7 +111,6 @@ class LayerStack:
     @property
     def device(self) -> torch.device:
         "Where the model takes its tokens; the CPU if accelerate offloads its embedding"
-        import torch
         device = next(self.model.get_input_embeddings().parameters()).device
         return torch.device('cpu') if device.type == 'meta' else device
 
@@ -130,7 +126,6 @@ class LayerStack:
 
     def copy(self) -> LayerStack:
         "Of a copy of the model with modules of its own and the same weights in memory"
-        from torch import nn
         model = self.model
         same = [o for m in model.modules() for o in _offloaded(m)] + [*model.buffers()]
         for m in model.modules():
@@ -173,7 +168,6 @@ def _put(undo, obj, attr, new):
 
 def _cut_columns(undo, table, depth, keep, for_good):
     "Of a table with columns for each layer, show those of the kept layers, or keep only them"
-    from torch import nn
     pick = lambda x: x.unflatten(-1, (depth, -1))[..., keep, :].flatten(-2)
     if not for_good: return undo.callback(table.register_forward_hook(lambda mod, args, out: pick(out)).remove)
     old, linear = table.weight, isinstance(table, nn.Linear)
@@ -214,8 +208,6 @@ def view(self: LayerStack, keep: Iterable[int]) -> Iterator[nn.Module]:
 # %% ../../nbs/course/01_stack.ipynb #41a2662d
 def _reload_differs(model, path):
     "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
-    import torch
-    from torch import nn
     passing = ['training', 'gradient_checkpointing', 'max_seq_len_cached']
     # with no layer to share keys and values with, this flag has no effect
     text = model.config.get_text_config(decoder=True)
@@ -283,7 +275,6 @@ class _Output(tuple):
 def logits(self: LayerStack, hidden: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of hidden states (N, d) after the final norm, by the model's own forward around a stand-in decoder:
     scales and soft caps are right"""
-    import torch
     ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
     with mock.patch.object(self.decoder, 'forward', lambda *args, **kwargs: _Output([hidden[None]])):
         # by the class: training puts a forward of its own on the instance
@@ -310,7 +301,6 @@ def stream(self: LayerStack, take: Callable[[torch.Tensor], Any], at: Iterable[i
 # %% ../../nbs/course/01_stack.ipynb #4f2785ee
 def same_states(a: torch.Tensor, b: torch.Tensor, times: float = 3) -> bool:
     "Are two states (…, d) of all tokens alike but for rounding? They may differ by so many `times` the precision"
-    import torch
     most = max(1e-5, times * torch.finfo(a.dtype).eps)  # no more than that: in a random model attention does little
     return bool(((a - b).float().norm(dim=-1) <= most * b.float().norm(dim=-1)).all())
 
@@ -326,7 +316,6 @@ def _stubs(layers, x, size):
 def _tuple_size(self: LayerStack, before):
     """How many values the layer in front of layer `before` returns in a tuple, or 0. Raises `PrunebookError` unless the
     first is all that the model needs to go on"""
-    import torch
     heard, ids = [], torch.arange(3, device=self.device)[None] + 1
     hook = self.layers[before-1].register_forward_hook(lambda layer, args, out: heard.append(out))
     name, advice = type(self.model).__name__, 'Evaluate each pruned model by itself.'
@@ -361,7 +350,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def untie(model: PreTrainedModel) -> None:
     "Give the head a frozen matrix of its own, in place, and say so in the config"
-    from torch import nn
     head = model.get_output_embeddings()
     if head.weight is not model.get_input_embeddings().weight: return
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
@@ -371,7 +359,6 @@ def untie(model: PreTrainedModel) -> None:
 def float32_chunks(logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """A few rows of (N, vocabulary) logits after the other, and which: in float32 (or float64, if they have that), in
     memory that the next rows use again and that you may change"""
-    import torch
     rows = max(1, 2**20 // logits.shape[1] if logits.device.type == 'cpu' else len(logits))
     dtype = torch.promote_types(logits.dtype, torch.float32)
     space = torch.empty(min(rows, len(logits)), logits.shape[1], dtype=dtype, device=logits.device)
@@ -386,7 +373,6 @@ _mixers = ('attn', 'attention', 'mixer', 'mamba', 'conv', 'ssm', 'rotary', 'rout
 def ffn_modules(self: LayerStack, layer: int = 0) -> list[str]:
     """Names in a decoder layer, such as `mlp.gate_proj`, of the linear layers of its feed-forward part: all that stand
     outside its attention. None in a layer without such a part, as hybrids have"""
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
     linear = lambda m: isinstance(m, (nn.Linear, Conv1D))  # bitsandbytes' 4- and 8-bit layers are nn.Linear too
     block = self.layers[layer]
@@ -418,7 +404,6 @@ def new_cache(self: LayerStack) -> Any:
 @patch
 def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
     "`cache` of one row, repeated `n` times"
-    import torch
     cache = deepcopy(cache)
     cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=self.device))
     return cache
@@ -426,14 +411,12 @@ def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
 @patch
 def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None) -> Any:
     "Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows"
-    import torch
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
     return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
 
 @patch
 def check_causal(self: LayerStack) -> None:
     "Raises `PrunebookError` if the state of a token depends on later ones, as in an encoder such as BERT"
-    import torch
     rows = [[v % self.vocab_size for v in o] for o in ((5, 7, 11, 13, 17, 19), (5, 7, 23, 29, 31, 37))]
     with torch.no_grad(), evaluating(self.model): a, b = self.extend(rows).last_hidden_state[:, :2]
     far = (a - b).float().norm(dim=-1) > .1 * b.float().norm(dim=-1)  # 8 bits round by what else is in the batch
@@ -455,7 +438,6 @@ def fingerprint(model: nn.Module) -> str:
     """A hash, 16 hex digits, of the name, the shape and up to 64 evenly spread values (as float32) of every parameter:
     the same for the same weights in 16 or 32 bits, on a device or offloaded. Of weights in 4 bits, how often each of
     the 16 codes occurs"""
-    import torch
     def loaded(name, p):
         if p.device.type != 'meta': return p
         owner, _, leaf = name.rpartition('.')

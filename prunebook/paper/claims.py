@@ -13,10 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 import prunebook as pb
-from ..core import PrunebookError, atomic_write, cache_dir, digest, read_json
+from ..core import PrunebookError, atomic_write, cache_dir, digest, pd, read_json
 from ..evaluation.losses import LossMap
 from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, check_one_process, read_json, refuse, source_mark, work_folder
+from ..core import atomic_write, check_one_process, read_json, refuse, source_mark, work_folder, pd
 from ..data.texts import as_texts, named_texts, text_assets
-from ..estimates import Size, check_memory, model_size
+from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, work as forward_work
 from ..evaluation.tasks import parse_task, ready_tasks
+from ..evaluation.generation import write_replies
 from ..healing.recipes import QUICK
+from ..model.loading import load_config, own_type
+from .report import _html_page, _page_html, _run_pages
 from .runs import Run, model_record
+from .sweep import check_sweep
 if TYPE_CHECKING:
-    import pandas as pd
     from prunebook import HealingConfig, LayerDistances
 
 # %% auto #0
@@ -102,8 +105,6 @@ def reproduce(
 
     with work_folder(out, asked, None, force, reads) as work:
         if (work/'.seconds.json').exists(): seconds |= read_json(work/'.seconds.json')
-        from prunebook.paper.report import _html_page, _page_html, _run_pages  # torch comes with it
-        from prunebook.paper.sweep import check_sweep
         with step('load the model'): whole, tok = pb.load_model(model, progress=progress, **kwargs)
         p = PRESETS[preset].sized(whole.num_parameters(), share)
         stack = pb.LayerStack(whole)
@@ -147,7 +148,6 @@ def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, **load):
     check_memory(model, 'heal', str(dtype).removeprefix('torch.'), bits, revision, recipe=recipe)
 
 def _check_sizes(ns, model, load):
-    from prunebook.model.loading import load_config
     depth = load_config(model, **load).get_text_config(decoder=True).num_hidden_layers
     refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
 
@@ -221,15 +221,13 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     """What the preset "paper" takes, estimated from the headers of the weights: the steps (columns: work, tokens,
     hours on an A100 that reaches the shares in `SLOWER` of its published 312 teraflops), and least memory_gb and
     disk_gb, for the weights and all adapters. The arguments are as in `reproduce`"""
-    import pandas as pd
-    from prunebook.estimates import CARDS, SLOWER, peak_gb, work
     size = model_size(model)
     recipe, rows, disk = pb.HealingConfig.paper(size.name), [], sum(size.stored.values())
     p = replace(PRESETS['paper'].sized(size.parameters, share), max_length=recipe.max_length)
     p = replace(p, healing=_recipe('paper', size.name, p, bits))
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
     def add(what, command, tokens):
-        took = work(size, command, tokens) / CARDS['a100'][1] / SLOWER[command] / 3600
+        took = forward_work(size, command, tokens) / CARDS['a100'][1] / SLOWER[command] / 3600
         rows.append(dict(work=what, tokens=round(tokens), hours=took))
     add('distances', 'similarity', p.n_texts * p.max_length)
     for name, part in _paper_sweeps(config, only).items():
@@ -262,14 +260,10 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
     """Save the healed model of a middle size under `work`/checkpoint. How the unpruned, the pruned and the healed model
     continue a prompt, the likeliest token each time, and the layers dropped"""
     n = config.healed_ns[len(config.healed_ns) // 2]
-    from prunebook.model.loading import own_type
     pruned = pb.prune_model(model, pb.choose_layers('similarity', n, distances=dist))
     healed = pb.load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
-    ids = tokenizer(_PROMPT, return_tensors='pt')
-    def write(m):
-        out = m.generate(**ids.to(m.device), max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-        return tokenizer.decode(out[0, ids['input_ids'].shape[1]:], skip_special_tokens=True)
-    said = {k: write(m) for k, m in dict(unpruned=model, pruned=pruned, healed=healed).items()}
+    models = dict(unpruned=model, pruned=pruned, healed=healed)
+    said = {k: write_replies(m, tokenizer, [_PROMPT], 40, progress=False)[0][0] for k, m in models.items()}
     pb.save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
     return said, list(pruned.config.prunebook['dropped'])
 

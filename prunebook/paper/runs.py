@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/runs.ipynb #98cc39ea
 from __future__ import annotations
-import hashlib, io, json, math, operator, os, re, stat, sys, time
+import hashlib, io, json, math, operator, os, platform, re, stat, sys, time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -12,14 +12,16 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import (Rule, atomic_write, digest, disk_errors, explained, instance, lock, one_of, public_name,
-                            read_json, redact, refuse, whole)
+                            read_json, redact, refuse, whole, pd, torch)
 from ..evaluation.scores import LossScore, ParentScore, Score, versions
+from ..healing.recipes import settings_that_count
+from ..model.stack import LayerStack, fingerprint
 if TYPE_CHECKING:
-    import pandas as pd, pyarrow as pa
+    import pyarrow as pa
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'check_files', 'Run', 'read_run', 'measured_cut',
+__all__ = ['KEYS', 'RESULTS', 'ITEMS', 'model_record', 'read_record', 'check_checksums', 'Run', 'read_run', 'measured_cut',
            'kept_score']
 
 # %% ../../nbs/reference/paper/runs.ipynb #2f8b7472
@@ -46,7 +48,6 @@ def _arrow_schema(stored: bool = False) -> 'pa.Schema':
 # %% ../../nbs/reference/paper/runs.ipynb #b45abe65
 def model_record(model: 'PreTrainedModel') -> dict[str, Any]:
     "Fingerprint, name, depth and parameters of a model, in all and by layer"
-    from prunebook.model.stack import LayerStack, fingerprint
     layers = [sum(p.numel() for p in o.parameters()) for o in LayerStack(model).layers]
     return dict(fingerprint=fingerprint(model), name=public_name(model.config.name_or_path or type(model).__name__),
                 depth=len(layers), parameters=model.num_parameters(), layer_parameters=layers)
@@ -108,7 +109,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
                   healing=table, items=table)
     return record
 
-def check_files(folder: str | Path) -> None:
+def check_checksums(folder: str | Path) -> None:
     """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
     `PrunebookError` for a file that is missing or differs"""
     kept = (folder := Path(folder).absolute()).parent/'checksums.txt'
@@ -120,7 +121,6 @@ def check_files(folder: str | Path) -> None:
 
 def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema"
-    import pandas as pd
     kinds = dict(str=str, int='int64', bool='bool', float=str)
     types = {k: 'Int64' if kind == 'int?' else kinds[kind.rstrip('?')] for k, kind in RESULTS.items()}
     floats = {k: 'float64' for k, kind in RESULTS.items() if kind.startswith('float')}  # from text, to the last digit
@@ -154,7 +154,6 @@ def _read_items(path, *version):
 # %% ../../nbs/reference/paper/runs.ipynb #fc02af16
 def _start_record():
     "An entry of `starts` in `run.json`: time, command, processor, threads, system and versions"
-    import platform, torch
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.is_file() else []
     cpu = next((o.split(':')[1].strip() for o in lines if o.startswith('model name')), platform.processor())
@@ -176,7 +175,6 @@ class Run:
         self.folder, self.model = Path(os.path.abspath(folder)), model
 
     def __enter__(self) -> Run:
-        import pandas as pd
         place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
         with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
@@ -214,7 +212,7 @@ class Run:
     def add_all(self, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None:
         """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped. Items are
         written first: no row is ever without its items"""
-        import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
+        import pyarrow as pa, pyarrow.parquet as pq
         made = {}
         for key, score, layers in scores:
             key = tuple(key)
@@ -245,8 +243,6 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
     `healing_tokens` (steps x batch size x length, so padding counts where documents are padded. It is 0 for unhealed
     rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
-    import pandas as pd
-    from prunebook.healing.recipes import settings_that_count
     record, path, parts = read_record(folder), Path(folder)/_FILES['results'], []
     refuse((not path.exists(), f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
             'Let one get on.'))

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
 from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, new_folder, number, or_none,
-                            public_name, refuse, setting, whole)
-from ..data.texts import named_texts, tokenize
+                            public_name, refuse, setting, whole, pd)
+from ..data.texts import named_texts
 from ..evaluation.choices import chat_prompt
+from ..evaluation.losses import cut_losses, tokenize_documents
 from ..evaluation.scores import item_hash
 from ..evaluation.tasks import change_task, check_sources, parse_task, ready_tasks
 from ..healing.recipes import OBJECTIVES, QUICK, settings_that_count
 from .runs import _FILES, Run, _start_record, model_record, read_record
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from prunebook import HealingConfig, LayerDistances, Task
 
@@ -201,12 +201,11 @@ def _healing_texts(config):
 def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase',
                 config: SweepConfig) -> None:
     "Record the settings and items. Raises `PrunebookError` if the sweep was started with others"
-    positions = pb.LayerStack(model).positions or config.max_length
     def items_of(spec):
         task = _task_of(config, spec)
         items = task.read(_questions_of(config, spec))
         if not task.reads_texts: return item_hash(items)
-        return item_hash(tokenize(tokenizer, items, min(config.max_length, positions), min_length=2).ids)
+        return item_hash(tokenize_documents(pb.LayerStack(model), tokenizer, items, config.max_length).ids)
     record, dtype = _config_record(config), str(model.dtype)
     items = {public_name(o): items_of(o) for o in config.tasks}
     if config.healed_ns: items['healing_texts'] = item_hash(_healing_texts(config))
@@ -295,7 +294,6 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
         for row in rows: yield [row], [scored(result.model, row.task)], None
     elif task.kind == 'loss':
-        from prunebook.evaluation.losses import cut_losses
         yield rows, cut_losses(model, tokenizer, task.read(config.n_texts), keeps, config.max_length,
                                config.batch_tokens, config.memory, progress, task.name, task.source_name, sums), None
     else:

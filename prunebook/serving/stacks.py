@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
-from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync
+from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync, torch
 from ..model.configs import quantization_of
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
 from .gguf import TYPES, _check_convertible, _converter, _run_job, _runtime
@@ -58,7 +58,6 @@ def probe_ids(folder: str | Path, length: int | None = None, widest: int = 960) 
 def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """What transformers computes for a text of T tokens, in 32 bits: the log-probability of each next token in nats,
     and the likeliest token, each (T-1,). Raises `PrunebookError` if it cannot load the folder"""
-    import torch
     from transformers import AutoModelForCausalLM
     with explained(f'{folder} cannot be loaded by transformers'):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, on_first, one_of, process
-from ..core import progress_bar, public_name, refuse, whole
+from ..core import progress_bar, public_name, refuse, whole, nn, pd, torch
 from ..data.texts import Batch, as_rows, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
 if TYPE_CHECKING:
-    import torch
-    import pandas as pd
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
@@ -32,7 +29,6 @@ def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last'
                 ) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
     """The residual stream x^(0), …, x^(L), the last one before the final norm, of the "last" or of "all" tokens of a
     batch: for each, (L+1, N, d) on the device of the last layer, and the row of each of the N"""
-    import torch
     row, last, real = torch.arange(len(batch.rows)), batch.lengths.cpu() - 1, batch.attention_mask.bool().cpu()
     pick = dict(last=lambda x: x[row, last], all=lambda x: x[real])
     owner = dict(last=row, all=real.nonzero()[:, 0])
@@ -185,7 +181,6 @@ class LayerDistances:
     def best_blocks(self) -> pd.DataFrame:
         """A row for each n: n, start, stop, layers, distance, sem, runner_up_start, and certain, which is `False` for
         sizes that the rule of the run does not name"""
-        import pandas as pd
         certain = {n for n, v in self.verdicts().items() if v.certain} if self.cov is not None else set()
         rows = []
         for n in range(1, self.depth):
@@ -197,7 +192,6 @@ class LayerDistances:
 
     def to_frame(self) -> pd.DataFrame:
         "A row for every block, by size and place: n, start, stop, distance, sem"
-        import pandas as pd
         l, r = np.triu_indices(self.depth + 1, 1)
         frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
         return frame.sort_values(['n', 'start'], ignore_index=True)
