@@ -39,7 +39,7 @@ class Arm(NamedTuple):
     times: float = 1  # so many times the tokens
     rate: float = 5e-4
 
-FIRST = {'parent': Arm(0), 'cut-2': Arm(2), 'c4-2': Arm(2, 'c4'), 'self-2': Arm(2, 'self'),
+FIRST = {'parent': Arm(0), 'cut-2': Arm(2), 'cut-4': Arm(4), 'c4-2': Arm(2, 'c4'), 'self-2': Arm(2, 'self'),
          'self-top-2': Arm(2, 'self', 'distill_top'), 'c4-top-2': Arm(2, 'c4', 'distill_top'),
          'c4-0': Arm(0, 'c4'), 'self-0': Arm(0, 'self'), 'c4-slow-2': Arm(2, 'c4', rate=1e-4),
          'c4-slow-2-seed-1': Arm(2, 'c4', seed=1, rate=1e-4)}
