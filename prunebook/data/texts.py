@@ -122,6 +122,7 @@ def load_texts(
            (n and n > there, f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.'))
     return texts
 
+# %% ../../nbs/reference/data/texts.ipynb #textsp1
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
     """The messages of a row: its `messages`, or `prompt` and `response` (or `completion`), after its `system` if it has
     one. `None` without them"""
@@ -147,6 +148,7 @@ def _text_of(row, column, name):
                          f'{sorted(map(str, row))}. Call the one with the text "text", or name it where an option '
                          'is for that (column=…, --column). A conversation has messages, or prompt and response.')
 
+# %% ../../nbs/reference/data/texts.ipynb #textsp2
 def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the tokenizer begin a document with BOS, as its model was trained?"
     bos = tokenizer.bos_token_id
@@ -180,6 +182,7 @@ def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], ch
     ends = eos is not None and tokenizer('a')['input_ids'][1:][-1:] == [eos]
     return [o[:-1] for o in ids] if ends else ids
 
+# %% ../../nbs/reference/data/texts.ipynb #textsp3
 def as_rows(given: Any) -> list[str | Mapping]:
     """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""

@@ -322,6 +322,7 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         ready[key] = task.load(n)
     return ready
 
+# %% ../../nbs/course/05_evaluation.ipynb #evalsp1
 def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = (),
                   tokens: Callable | None = None, max_new_tokens: int | None = None, parent: str | None = None) -> Path:
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
@@ -351,6 +352,7 @@ def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max
         refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
                 'and answer. Give a smaller max_new_tokens.'))
 
+# %% ../../nbs/course/05_evaluation.ipynb #evalsp2
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',

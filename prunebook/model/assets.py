@@ -102,6 +102,7 @@ def quiet() -> Iterator[None]:
             hf.set_verbosity(level)
             if bar: hf.enable_progress_bar()
 
+# %% ../../nbs/reference/model/assets.ipynb #assetsp1
 def _check_gguf(path, config):
     """Raises `PrunebookError` for a GGUF file of which transformers passes over a part: it would read another model,
     without a word. `config` is what it has read"""

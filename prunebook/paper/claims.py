@@ -202,54 +202,6 @@ class RunFolder:
         t = pd.concat([t[~t.healed], widest(t[t.healed], 'recipe', 'rank')])
         return t.drop_duplicates([o for o in KEYS if o != 'sweep']).reset_index(drop=True)
 
-    def tasks(self, kind: str = 'choice') -> list[str]:
-        """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
-        in the order of the claims: as in the paper, MMLU, BoolQ and GSM8K first"""
-        kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
-        place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
-        found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
-        return sorted(found, key=lambda t: (place(t), t))
-
-    def curve(self, task: str, strategy: str = 'similarity', healed: bool = False,
-              table: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Rows of `table` (`main`) by layers dropped, the unpruned model and the first of several seeds first. A healed
-        curve starts at the unpruned model healed alike, if there is one. Raises `Unmeasured`"""
-        own = _rows_of(self.main if table is None else table, task, strategy, healed)
-        own = own.sort_values(['n', 'seed']).drop_duplicates('n').reset_index(drop=True)
-        if not (own.n > 0).any():
-            state = 'healed' if healed else 'unhealed'
-            raise Unmeasured(f'This run has no {state} scores of {task_title(task)} under "{strategy}".')
-        if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
-        return own
-
-    def items(self, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
-        "A curve item by item. Raises `Unmeasured`"
-        key = task, strategy, healed
-        if key not in self._items: self._items[key] = self.paired(self.curve(*key))
-        return self._items[key]
-
-    def paired(self, rows: pd.DataFrame) -> Curve:
-        "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
-        scores = self.scores(rows)
-        if isinstance(scores[0], Score):  # floats, because resampling multiplies them ten times as fast
-            items = np.stack([o.right for o in scores]).astype(float)
-            return Curve(rows, items, np.ones(items.shape[1]))
-        return Curve(rows, np.array([o.sums for o in scores]), np.array(scores[0].counts))
-
-    def scores(self, rows: pd.DataFrame) -> list[LossScore | Score]:
-        "A score per row, item by item. Raises `Unmeasured` if it was not kept, or not of the same items"
-        try: kept = [kept_score(self.folder, r) for _, r in rows.iterrows()]
-        except PrunebookError as e: raise Unmeasured(str(e)) from None
-        items = [o.answers if isinstance(o, Score) else (o.index, o.counts) for o in kept]
-        if any(o != items[0] for o in items) or len({o.items for o in kept if o.items}) > 1:
-            raise Unmeasured('These scores are not of the same items and cannot be paired.')
-        return kept
-
-    def knows(self, task: str) -> bool:
-        "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
-        rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
-        return rows.empty or self.paired(rows.iloc[:1]).known
-
     def rows_for(self, claim: str) -> RunFolder:
         "The run without the sweeps that were made for other claims, announced before their first row"
         others = tuple(k for k, v in self.made_for.items() if claim not in v)
@@ -280,6 +232,7 @@ class RunFolder:
         last = dict(baseline=1, not_measured=2)
         return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
 
+# %% ../../nbs/reference/paper/claims.ipynb #claimsp1
 def _rows_of(table, task, strategy, healed):
     "Rows of a task and strategy after those of the unpruned model: healed alike if cuts are healed and there is one"
     own = table[table.task == task]
@@ -287,6 +240,61 @@ def _rows_of(table, task, strategy, healed):
     base = own[(own.n == 0) & own.healed & own.alike.isin(cuts.alike)]
     return pd.concat([base if len(base) else own[(own.n == 0) & ~own.healed], cuts])
 
+@patch
+def tasks(self: RunFolder, kind: str = 'choice') -> list[str]:
+    """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
+    in the order of the claims: as in the paper, MMLU, BoolQ and GSM8K first"""
+    kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
+    place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
+    found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
+    return sorted(found, key=lambda t: (place(t), t))
+
+@patch
+def curve(self: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False,
+          table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rows of `table` (`main`) by layers dropped, the unpruned model and the first of several seeds first. A healed
+    curve starts at the unpruned model healed alike, if there is one. Raises `Unmeasured`"""
+    own = _rows_of(self.main if table is None else table, task, strategy, healed)
+    own = own.sort_values(['n', 'seed']).drop_duplicates('n').reset_index(drop=True)
+    if not (own.n > 0).any():
+        state = 'healed' if healed else 'unhealed'
+        raise Unmeasured(f'This run has no {state} scores of {task_title(task)} under "{strategy}".')
+    if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
+    return own
+
+@patch
+def items(self: RunFolder, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
+    "A curve item by item. Raises `Unmeasured`"
+    key = task, strategy, healed
+    if key not in self._items: self._items[key] = self.paired(self.curve(*key))
+    return self._items[key]
+
+@patch
+def paired(self: RunFolder, rows: pd.DataFrame) -> Curve:
+    "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
+    scores = self.scores(rows)
+    if isinstance(scores[0], Score):  # floats, because resampling multiplies them ten times as fast
+        items = np.stack([o.right for o in scores]).astype(float)
+        return Curve(rows, items, np.ones(items.shape[1]))
+    return Curve(rows, np.array([o.sums for o in scores]), np.array(scores[0].counts))
+
+@patch
+def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | Score]:
+    "A score per row, item by item. Raises `Unmeasured` if it was not kept, or not of the same items"
+    try: kept = [kept_score(self.folder, r) for _, r in rows.iterrows()]
+    except PrunebookError as e: raise Unmeasured(str(e)) from None
+    items = [o.answers if isinstance(o, Score) else (o.index, o.counts) for o in kept]
+    if any(o != items[0] for o in items) or len({o.items for o in kept if o.items}) > 1:
+        raise Unmeasured('These scores are not of the same items and cannot be paired.')
+    return kept
+
+@patch
+def knows(self: RunFolder, task: str) -> bool:
+    "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
+    rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
+    return rows.empty or self.paired(rows.iloc[:1]).known
+
+# %% ../../nbs/reference/paper/claims.ipynb #claimsp2
 def open_run(folder: str | Path) -> RunFolder:
     "Read a run folder, such as `prunebook reproduce` writes. Raises `PrunebookError` if there is none"
     folder = Path(folder)
@@ -308,6 +316,7 @@ def open_run(folder: str | Path) -> RunFolder:
                              f'{table.depth.iloc[0]}. Restore the files of one model.')
     return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found, made_for)
 
+# %% ../../nbs/reference/paper/claims.ipynb #claimsp3
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
     "What every curve keeps of the tasks that the unpruned model knows, and the n that were measured"
     found, strategies = [], [o for o in run.main.strategy.unique() if o != 'none']

@@ -135,6 +135,7 @@ def reproduce(
         (work/'.seconds.json').unlink()
     return Path(out)
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #reprsp1
 def _show_budget(model, load, progress, *given):
     "Print what the preset takes. Raises `PrunebookError` also in silence for what cannot be estimated"
     table, need = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)

@@ -115,6 +115,7 @@ def _rated(score, logprobs, item):
     "Log-probabilities of the choices, as the scoring compares them"
     return [v / len(c) for v, c in zip(logprobs, item['choices'])] if score.scoring == 'per_char' else logprobs
 
+# %% ../../nbs/paper/trust.ipynb #trustsp1
 def _asked(config, row, tokenizer, stack):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
@@ -148,6 +149,7 @@ def _books(score, row, task, known):
         if not 0 <= picked < len(by) or by[picked] < max(by) - .0011:  # they are kept to three decimals
             return 'a pick is not what its log-probabilities say'
 
+# %% ../../nbs/paper/trust.ipynb #trustsp2
 def _strata(folder, table, seed, tokenizer, stack):
     """Strata of the rows that can be verified, in the order of the seed. Why the others cannot, and what is false by
     itself, by place in the table"""
