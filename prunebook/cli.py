@@ -295,8 +295,7 @@ def _check(
 ):
     "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
     if serve: check_stacks(serve)
-    if claims:
-        read_record(claims)
+    if claims: read_record(claims)
     if not files_only: _check_memory(folder, force_memory)
     problems = pb.check_checkpoint(folder, run=not files_only)
     found = dict(folder=folder, sound=not problems, problems=problems)
@@ -513,35 +512,28 @@ def _reproduce(
 ):
     "Measure, prune, heal and evaluate one model: the paper's main figures from your own run."
     run = pb.reproduce(source.model, **given | source.how, bits=bits, force_memory=source.force_memory)
-    made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint')
-    if not (run/'results.csv').exists(): made = dict(curves='curves.png', heatmap='heatmap.png')  # only figure 1 or 4
+    made = dict(report='report.html', paper='paper.html', results='results.csv', checkpoint='checkpoint',
+                curves='curves.png', heatmap='heatmap.png')  # the last two of figures 1 and 4
     return {k: str(run/o) for k, o in made.items() if (run/o).exists()}
 
-@command('prunebook report prunebook-run')
+@command('prunebook report prunebook-run', like='paper.report:report')
 def _report(
-    folder: str,             # a run folder, from `prunebook reproduce` or `prunebook sweep`
-    *,
-    out: str | None = None,  # the HTML file (default: paper.html in FOLDER)
-    force: bool = False,     # replace a report that is there
-    progress: bool = True
+    folder: str,  # a run folder, from `prunebook reproduce` or `prunebook sweep`
+    **given
 ):
     "Run the paper's notebooks on a run folder: one HTML file with every figure and a verdict on each claim."
-    return dict(report=str(pb.report(folder, out, force, progress)))
+    return dict(report=str(pb.report(folder, **given)))
 
 # %% ../nbs/reference/cli.ipynb #verifyco
-@command('prunebook verify --minutes 2')
+@command('prunebook verify --minutes 2', like='paper.verify:verify')
 def _verify(
     run: str | None = None, *,  # the folder of a run, or of several (default: the kept runs of the book)
-    claim: str | None = None,  # only the rows behind a claim of the paper, such as C5a
-    row: Sequence[str] = (),   # only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"
-    minutes: float = 10,       # at most, for all runs together
-    seed: int | None = None,   # of the draw; the same seed goes on where it stopped (default: a new one)
     model: str | None = None,  # MODELS, a hub id or a folder (default: what the run names)
-    progress: bool = True
+    **given
 ):
     "Draw items of a run, score them again, and confirm or reject its rows: exit code 0 or 1, and 3 for neither."
     from prunebook.paper.verify import verify_runs
-    return verify_runs(run, minutes, seed, claim=claim, row=row, model=model, progress=progress)
+    return verify_runs(run, model=model, **given)
 
 # %% ../nbs/reference/cli.ipynb #a1ff6f8b
 @command('prunebook estimate demo', like='estimates:estimate')

@@ -12,7 +12,7 @@ from prunebook import prune_checkpoint
 from prunebook.core import read_json
 from prunebook.model.loading import find_model, slow_in_16_bits
 from prunebook.pruning.checkpoint import checkpoint_folder, config_depth, decoder_config
-from prunebook.serving.gguf import llama_context, quantize, threads, to_gguf
+from prunebook.serving.gguf import quantize, threads, to_gguf
 
 TYPES = 'f16', 'q4_k_m'
 
@@ -33,14 +33,22 @@ def timed(decode, forget, ids, generate):
 
 
 def in_llama_cpp(path, prompt, generate, pipe):
-    with llama_context(path, prompt + generate, 512, exact=False) as (ffi, lib, ctx, vocab):
-        def decode(ids):
-            if lib.llama_decode(ctx, lib.llama_batch_get_one(ffi.new('llama_token[]', ids), len(ids))):
-                raise RuntimeError(f'llama.cpp cannot run {path}')
-            return int(np.frombuffer(ffi.buffer(lib.llama_get_logits_ith(ctx, -1), 4 * vocab), np.float32).argmax())
-        def forget(): lib.llama_memory_clear(lib.llama_get_memory(ctx), True)
-        ids = np.random.default_rng(0).integers(3, vocab, prompt).tolist()
-        while pipe.recv(): pipe.send(timed(decode, forget, ids, generate))
+    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib  # its class computes embeddings as well
+    ffi, lib = get_ffi(), get_lib()
+    lib.llama_backend_init()
+    how, run = lib.llama_model_default_params(), lib.llama_context_default_params()
+    how.n_gpu_layers = 0
+    model = lib.llama_model_load_from_file(path.encode(), how)
+    run.n_ctx, run.n_batch, run.n_ubatch = max(prompt + generate, 256), 512, 512
+    run.n_threads = run.n_threads_batch = threads()
+    ctx, vocab = lib.llama_init_from_model(model, run), lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+    def decode(ids):
+        if lib.llama_decode(ctx, lib.llama_batch_get_one(ffi.new('llama_token[]', ids), len(ids))):
+            raise RuntimeError(f'llama.cpp cannot run {path}')
+        return int(np.frombuffer(ffi.buffer(lib.llama_get_logits_ith(ctx, -1), 4 * vocab), np.float32).argmax())
+    def forget(): lib.llama_memory_clear(lib.llama_get_memory(ctx), True)
+    ids = np.random.default_rng(0).integers(3, vocab, prompt).tolist()
+    while pipe.recv(): pipe.send(timed(decode, forget, ids, generate))
 
 
 def in_transformers(path, prompt, generate, pipe):

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import prunebook
 from ..core import PrunebookError, atomic_write, disk_errors, printable, progress_bar, public_name, refuse
 from .claims import open_run
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
+if TYPE_CHECKING: from nbformat import NotebookNode
 
 # %% auto #0
 __all__ = ['PAGES', 'report']

@@ -178,14 +178,17 @@ def _grid(p, depth, parameters, texts, judge, questions, ns, share):
     small = parameters < 1e9  # at chance on the paper's tasks
     tasks = [*(questions or p.tasks or (['arc_easy'] if small else ['mmlu:shots=0', 'boolq']))]
     each = p.n_questions and (p.n_questions if len(tasks) == 1 else p.n_questions // 4)
-    there = lambda o: len(parse_task(o).read()) if questions else dict(boolq=3270).get(o, 14_042)  # of MMLU's test set
-    def asked(o): return max(min(8, there(o)), round(share * min(each or there(o), there(o))))
+    def asked(o): return max(min(8, n := _there(o, questions)), round(share * min(each or n, n)))
     own = lambda drops: sorted({*ns}) if ns else p.ns(drops, depth)
     return pb.SweepConfig(
         ns=own(p.drops), healed_ns=own(p.healed_drops), healing=p.healing, tasks=['c4', *tasks],
         task_ns={o: own(p.question_drops) for o in tasks}, n_texts=p.n_judge,
         n_questions={o: asked(o) for o in tasks} if each or share < 1 else None, calibration=texts, healing_texts=texts,
         sources={} if judge == 'demo' else {'c4': judge}, max_length=p.max_length)
+
+def _there(task, questions):
+    "How many questions there are: yours are read, and of the paper's two test sets it is known"
+    return len(parse_task(task).read()) if questions else dict(boolq=3270).get(task, 14_042)
 
 _FIGURES = dict(figure1=[], figure1d=['c4', 'mmlu', 'boolq'], figure2=['mmlu'], figure3=['c4'], figure4=[],
                 figure5=['c4', 'mmlu', 'boolq'], figure6=['boolq'], figures7to9=['c4', 'mmlu'])
@@ -236,7 +239,7 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
         if healed: add(f'{name}: {healed} healings', 'heal', healed * r.steps * r.batch_size * r.max_length)
         disk += healed * 4 * size.depth * 3 * r.rank * (size.hidden + size.inner)
         models = 1 + len(part.strategies) * len(part.ns) + healed
-        asked = lambda o: (part.n_questions or {}).get(o) or {'boolq': 3270}.get(o, 14_042)
+        asked = lambda o: (part.n_questions or {}).get(o) or _there(o, questions)
         each = sum(part.n_texts * p.max_length if parse_task(o).reads_texts else 150 * asked(o)
                    for o in part.tasks)  # of a question, about 150 tokens are its own
         add(f'{name}: {models} models answer', 'evaluate', models * each)
@@ -248,9 +251,8 @@ def _measure(model, tokenizer, p, texts, work, progress):
     "The distances: read if an earlier start saved them, else measured on the first long texts, or on the longest"
     if (work/'distances.safetensors').exists(): return pb.LayerDistances.load(work)
     docs = as_texts(named_texts(texts, 'calibration', n_hub=max(256, p.n_texts), progress=progress), tokenizer)
-    lengths = [len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']) for o in docs]
-    order = sorted(range(len(docs)), key=lambda i: -min(lengths[i], p.max_length))  # stable: equals stay in order
-    docs = [docs[i] for i in order[:p.n_texts]]
+    size = lambda o: min(len(tokenizer(o[:32 * p.max_length], verbose=False)['input_ids']), p.max_length)
+    docs = sorted(docs, key=size, reverse=True)[:p.n_texts]  # equals stay in order
     part = work/'distances.unfinished'
     dist = pb.layer_distances(model, tokenizer, docs, max_length=p.max_length, progress=progress, partial=part)
     dist.save(work)

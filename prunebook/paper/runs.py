@@ -101,9 +101,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         record = read_json(path)
         check('run', record, format=one_of(1))
         model, sweeps = record['model'], record['sweeps']
-        check('model', model, depth=whole(1, 10**6), parameters=count, fingerprint=text, name=text)
         fits = lambda v: isinstance(v, list) and len(v) == model['depth'] and all(map(count.test, v))
-        check('model', model, layer_parameters=Rule(fits, 'a number of parameters for each layer'))
+        check('model', model, depth=whole(1, 10**6), parameters=count, fingerprint=text, name=text,
+              layer_parameters=Rule(fits, 'a number of parameters for each layer'))
         for name, o in sweeps.items():
             check(f'sweep {name!r}', o, config=table, dtype=text, plans=table, starts=instance(list, 'a list'),
                   healing=table, items=table)
@@ -253,17 +253,15 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
             whole = {k: recipe[k] for k in ('steps', 'batch_size', 'max_length')} | dict(most=config['max_length'])
             if bad := [k for k, v in whole.items() if type(v) is not int]: raise ValueError(f'{bad[0]} of {name!r}')
             if not t.n.between(0, record['model']['depth']).all(): raise ValueError('an n that does not fit the depth')
-            def seed(task):  # an option of the task goes before that of the sweep
-                options = dict(o.split('=', 1) for o in task.partition(':')[2].split(',') if '=' in o)
-                own = options.get('seed', config['scoring'].get('seed', 0))
-                return int(own) if str(own).isdigit() else own
+            seed = config['scoring'].get('seed', 0)  # an option of the task goes before it
             own = {k: recipe[k] for k in ('method', 'objective', 'adapt', 'learning_rate', 'steps')}
             alike = settings_that_count(recipe) | dict(alpha=recipe['alpha'] / recipe['rank'])
             alike = sorted((k, v) for k, v in alike.items() if k not in ('rank', 'seed', 'save_every'))
             own |= dict(rank=recipe['rank'] if recipe['method'] == 'lora' else None, recipe=digest(alike)[:16])
             parts.append(t.assign(
                 depth=record['model']['depth'], model=record['model']['fingerprint'], dtype=about['dtype'],
-                shots=t.shots.fillna(0).astype(int), shots_seed=[seed(o) for o in t.task],
+                shots=t.shots.fillna(0).astype(int),
+                shots_seed=[int(m[1]) if (m := re.search(r'[:,] *seed *= *(\d+)', o)) else seed for o in t.task],
                 max_length=t.metric.isin(list(_ON_TEXTS)).map({True: config['max_length']}),
                 healing_tokens=t.healed * math.prod(recipe[k] for k in ('steps', 'batch_size', 'max_length')),
                 **{k: t.healed.map({True: v}) for k, v in (own | dict(healing_texts=config['healing_texts'])).items()}))

@@ -308,7 +308,7 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
     for rows in reversed(units):  # what takes longest first
         order = sorted(rows, key=lambda row: [i for i in range(depth) if i not in row.cut.layers])
         calls += [(rows,)] if rows[0].healed else [(order[i:i + 8],) for i in range(0, len(order), 8)]
-    function = partial(_unit_on_worker, config, dict(pb.TASKS), dict(pb.METHODS), dict(OBJECTIVES))
+    function = partial(_unit_on_worker, config, [dict(o) for o in (pb.TASKS, pb.METHODS, OBJECTIVES)])
     for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
         for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
             here = run.record['sweeps'][name]['items'].get(public_name(row.task), score.items)
@@ -323,11 +323,9 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
             if (left := place.with_name(place.name + '.unfinished')).exists(): discard(left, place)
         yield from made
 
-def _unit_on_worker(config, tasks, methods, objectives, model, tokenizer, rows):
+def _unit_on_worker(config, registered, model, tokenizer, rows):
     "What `_score_unit` yields, and the files of the adapter; a worker has no run folder"
-    pb.TASKS.update(tasks)
-    pb.METHODS.update(methods)
-    OBJECTIVES.update(objectives)
+    for own, new in zip((pb.TASKS, pb.METHODS, OBJECTIVES), registered): own.update(new)
     with tempfile.TemporaryDirectory(prefix='prunebook-') as d:
         place = Path(d)/'adapter'
         made = list(_score_unit(config, model, tokenizer, rows, place, progress=False))

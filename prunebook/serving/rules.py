@@ -62,16 +62,13 @@ def _kinds_of(rule, raw, full):
     types = full.get('layer_types') or ['full_attention'] * n
     slides = [o == 'sliding_attention' for o in types]
     match rule.how:
-        case 'alike': return [kinds[0]] * n
-        case 'list':  # without a list all layers are of the first kind; numbers choose among the kinds
+        case 'alike' | 'list':  # without a list all layers are of the first kind; numbers choose among the kinds
             return [o if isinstance(o, str) else kinds[int(o)] for o in value or [kinds[0]] * n]
         case 'numbers': return [kinds[i in value] for i in range(n)]
         case 'period':  # the last layer of each period is of the second kind
             period = raw.get(rule.key) or int(rule.step)
             return [kinds[(i + 1) % period == 0] for i in range(n)]
-        case 'window': return [kinds[bool(value)]] * n  # Mistral: all layers slide if there is a window
-        case 'packed':  # mlx-lm loads the experts of gpt-oss only in their published 4-bit form
-            return ['experts' if raw.get('quantization_config') else 'MXFP4 experts only'] * n
+        case 'window' | 'packed': return [kinds[bool(value)]] * n  # all layers, if the field is set
         case 'sparse':  # every step-th layer is a mixture of experts, except some
             step, dense = full.get('decoder_sparse_step') or 1, full.get('mlp_only_layers') or ()
             return [kinds[i not in dense and (i + 1) % step == 0] for i in range(n)]
@@ -99,8 +96,6 @@ def _show_rotary(base, scaling):
     return 'none, it stops' if base is None else f'base {base:g}' + ('' if scaling == 'default' else f' ({scaling})')
 
 # %% ../../nbs/reference/serving/rules.ipynb #f99f5a27
-_alike_unless = dict(qwen2='use_sliding_window', qwen3='use_sliding_window')  # without it no list is needed
-
 def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The decoder's fields in the content of a config.json, or in a config: as they stand there, and as transformers
     completes them, if one is missing that the rules read. Raises `PrunebookError` for anything else"""
@@ -111,7 +106,7 @@ def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, 
     kind = inner.get('model_type') or raw['model_type']
     right = _rules_of('transformers', kind)
     needed = [o.key for o in right.values() if o.how in ('list', 'numbers', 'window')]
-    if kind in _alike_unless and not raw.get(_alike_unless[kind]): needed = []
+    if kind in ('qwen2', 'qwen3') and not raw.get('use_sliding_window'): needed = []  # all layers are alike
     angles = 'rope_parameters' in raw or 'rope_theta' in raw or right.get('rotary') and right['rotary'].step
     if not right or all(o in raw for o in needed) and angles: return raw, raw
     from transformers import AutoConfig  # which takes seconds

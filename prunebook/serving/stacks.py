@@ -15,6 +15,7 @@ import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
 from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync, torch
+from ..evaluation.losses import token_losses
 from ..model.configs import quantization_of
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
 from .gguf import TYPES, _check_convertible, _converter, _run_job, _runtime
@@ -62,14 +63,10 @@ def transformers_scores(folder: str | Path, ids: Sequence[int]) -> tuple[np.ndar
     with explained(f'{folder} cannot be loaded by transformers'):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     stack, x = pb.LayerStack(model), torch.tensor(ids)[None]
-    logp, top = [], []
     with torch.no_grad():
         hidden = stack.body(x).last_hidden_state[0, :-1]
-        for o, y in zip(hidden.split(64), x[0, 1:].split(64)):  # all logits may not fit into memory
-            rows = stack.logits(o).log_softmax(-1)
-            logp.append(rows.gather(1, y[:, None])[:, 0])
-            top.append(rows.argmax(-1))
-    return torch.cat(logp).numpy(), torch.cat(top).numpy()
+        top = torch.cat([stack.logits(o).argmax(-1) for o in hidden.split(64)])  # all logits may not fit into memory
+    return -token_losses(stack, hidden, x[0, 1:]).numpy(), top.numpy()
 
 def _mlx_scores(folder, ids):
     "What mlx-lm computes for a text, in 32 bits. Raises `PrunebookError` if it is not there, or cannot load the folder"
