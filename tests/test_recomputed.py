@@ -948,12 +948,13 @@ def test_which_healing_brings_written_answers_back():
             'distilled on own answers': 'self-top-2', 'healed on own answers, seed 1': 'self-2-seed-1',
             'whole healed on C4': 'c4-0', 'whole healed on own answers': 'self-0',
             'healed on own answers, 0.3 × the tokens': 'self-2-less',
-            'healed on own answers, 3 × the tokens': 'self-2-more', 'four layers cut, healed on C4': 'c4-4',
-            'four layers cut, healed on own answers': 'self-4'}
+            'healed on own answers, 3 × the tokens': 'self-2-more', 'four layers cut, not healed': 'cut-4',
+            'four layers cut, healed on C4': 'c4-4', 'four layers cut, healed on own answers': 'self-4',
+            'healed on C4, seed 2': 'c4-2-seed-2', 'healed on own answers, seed 2': 'self-2-seed-2'}
     lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
     found, compared = [], [o for o in tables('discoveries/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
     at = next(i for i, o in enumerate(compared) if o[0] == 'What of HumanEval?')
-    assert [at, len(compared)] == [26, 33]
+    assert [at, len(compared)] == [31, 38]
     for title, task, n, pairs in (('HumanEval', 'humaneval', 164, compared[at:]),
                                   ('GSM8K', 'gsm8k:shots=0', 400, compared[:at])):
         right = {k: items(v, task).right.to_numpy(float) for k, v in arms.items() if len(items(v, task))}
@@ -972,27 +973,37 @@ def test_which_healing_brings_written_answers_back():
             found += [(sign, float(p))] if p != 'fixed' else []
     found.sort()
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
-    assert len(found) == 32 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
-    for seed, shown in zip(('', ', seed 1'), (t for t in lines if t.startswith('holds: '))):
+    assert len(found) == 37 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
+    for seed, shown in zip(('', ', seed 1', ', seed 2'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
         assert shown[1] >= shown[4] == 5 and shown[3] == 400 and np.quantile(draws(d[None]), .025) > .05
 
-    said = ''.join(json.loads((root/'discoveries/abilities.ipynb').read_text())['cells'][2]['source'])
-    claimed = re.search(r'solves (\d+) of 400 .* solves (\d+)\. .*leaves (\d+) .*leaves (\d+),', said).groups()
-    assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', 'healed on C4',
-                                                             'healed on own answers')]
+    said = words('discoveries/abilities').partition('## What does each healing do?')[2]
+    claimed = re.search(r'solves (\d+) of 400 .*? solves (\d+)\. .*?it solves (\d+), (\d+) and (\d+), although.*?'
+                        r'it solves (\d+), (\d+) and (\d+)\.', said, re.S).groups()
+    seeds = '', ', seed 1', ', seed 2'
+    arms_of = [f'healed on {o}{k}' for o in ('C4', 'own answers') for k in seeds]
+    assert [*map(int, claimed)] == [right[k].sum() for k in ('cut, not healed', 'whole', *arms_of)]
+    for row, a, b in (('cut, on C4, seed 2', 'cut, not healed', 'healed on C4, seed 2'),
+                      ('cut, on own answers, seed 2', 'cut, not healed', 'healed on own answers, seed 2'),
+                      ('four layers cut, on C4', 'four layers cut, not healed', 'four layers cut, healed on C4'),
+                      ('four layers cut, on own answers', 'four layers cut, not healed',
+                       'four layers cut, healed on own answers'),
+                      ('the same, seed 2', 'healed on C4, seed 2', 'healed on own answers, seed 2')):
+        d = 100 * (right[b] - right[a])
+        stands('discoveries/abilities', rf'\| {row} \| #', (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
     whole, fast, own = (right[o] for o in ('whole', 'whole healed on C4', 'whole healed on own answers'))
     for d, pattern in ((fast - whole, r'\| whole model, on C4 \| #'),
                        (own - whole, r'\| whole model, on own answers \| #'),
                        (own - fast, 'it solves 219, # more than on C4')):
         stands('discoveries/abilities', pattern, (100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
-    assert [fast.sum(), own.sum()] == [179, 219]  # as the page and the first page say
+    assert [fast.sum(), own.sum()] == [179, 219]  # as the page says
     fast, own = (right[f'four layers cut, healed on {o}'] for o in ('C4', 'own answers'))
     assert re.search(r'C4 leaves (\d+) of 400 and own answers (\d+), 7', said).groups() == (
         f'{fast.sum():.0f}', f'{own.sum():.0f}')
     shown = [100 * (own - fast).mean(), *np.quantile(100 * draws((own - fast)[None]), [.025, .975])]
-    stands('discoveries/abilities', 'Without four layers, fixed as well, it is #: surely', shown)
+    stands('discoveries/abilities', r'\| the same, four layers \| #', shown)
     assert shown[1] < 5 < shown[2]
     a, b = (items(o, 'c4') for o in ('c4-4', 'self-4'))
     stands('discoveries/abilities', 'a C4 loss that is # higher. ARC', paired(
@@ -1003,10 +1014,10 @@ def test_which_healing_brings_written_answers_back():
     healed, whole = items('c4-2', 'c4'), pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet')
     whole = whole.query("sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index')
     d, tokens = whole.loss.to_numpy() - healed['sum'].to_numpy(), healed['count'].to_numpy(float)
-    near(numbers(re.search(r'C4 loss (.*) below', said)[1]), d.sum() / tokens.sum(),
+    near(numbers(re.search(r'C4 loss is then (.*?) below', said)[1]), d.sum() / tokens.sum(),
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
     d = right['distilled on C4'] - right['healed on C4']
-    k, *shown = numbers(re.search(r'C4 now leaves (.*) more than without', said)[1])
+    k, *shown = numbers(re.search(r'On C4 it then solves (.*?) more than without', said)[1])
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
     assert k == right['distilled on C4'].sum()
     (cut, bare), (c4, short) = ((right[k], ~items(arms[k]).written.str.contains('=').to_numpy())
@@ -1021,22 +1032,23 @@ def test_which_healing_brings_written_answers_back():
     d, tokens = plain['sum'].to_numpy() - taught['sum'].to_numpy(), plain['count'].to_numpy(float)
     near(numbers(re.search(r'a C4 loss that is (.*) lower', said)[1]), d.sum() / tokens.sum(),
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
-    near(on_first('brings the loss #'), *numbers(re.search(r'C4 loss (.*) below', said)[1])[:3], 2)
-    own, fast = (100 * (right[o] + right[f'{o}, seed 1'])[None] / 2 for o in ('healed on own answers', 'healed on C4'))
-    near(on_first('over both seeds #'), (own - fast).mean(), *np.quantile(draws(own - fast), [.025, .975]), 1, .05)
+    near(on_first('brings its loss #'), *numbers(re.search(r'C4 loss is then (.*?) below', said)[1])[:3], 2)
+    own, fast = (100 * np.mean([right[f'{o}{k}'] for k in seeds], 0)[None]
+                 for o in ('healed on own answers', 'healed on C4'))
+    near(on_first('That is # more'), (own - fast).mean(), *np.quantile(draws(own - fast), [.025, .975]), 1, .05)
     page = (root/'discoveries/abilities.ipynb').read_text()
-    fast, slow, own = ((right[o] + right[f'{o}, seed 1']) / 2
-                       for o in ('healed on C4', 'healed on C4, slowly', 'healed on own answers'))
+    all_fast, own = fast[0] / 100, own[0] / 100
+    fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
     cut = right['cut, not healed']
     for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better'),
-                  (own - fast, 'Over both seeds that is (.*?) above C4'), (own - cut, 'above C4, and (.*?) above the')):
+                  (own - all_fast, 'Over the three seeds that is (.*?) above C4'),
+                  (own - cut, 'above C4, and (.*?) above the')):
         shown = numbers(re.search(at, page)[1])
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
-    said = (r'solves (\d+) of 400 .*whole: (\d+).*leaving (\d+) \(.*: (\d+)\)\. .*it solves (\d+) \(.*: (\d+)\), over'
-            r'.*Uncut, Qwen solves (\d+) after C4, (\d+) after its own')
-    assert [*map(int, re.search(said, first).groups())] == [right[k].sum() for k in (
-        'cut, not healed', 'whole', 'healed on C4', 'healed on C4, seed 1', 'healed on own answers',
-        'healed on own answers, seed 1', 'whole healed on C4', 'whole healed on own answers')]
+    said = (r'solves (\d+) of 400 .*?whole: (\d+).*?leaves (\d+), (\d+) and (\d+) '
+            r'.*?it solves (\d+), (\d+) and (\d+)\. That is')
+    assert [*map(int, re.search(said, first).groups())] == [
+        right[k].sum() for k in ('cut, not healed', 'whole', *arms_of)]
     d = right['whole'] - right['whole healed on C4']
     near(numbers(re.search(r'to 179, by (.*?), while', page)[1]), 100 * d.mean(),
          *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
@@ -1048,7 +1060,7 @@ def test_what_more_tokens_bring():
     "A straight line over the logarithm of the tokens, and where it would lead"
     kept, notes = pd.read_parquet(root/'results'/'abilities.parquet'), json.loads(
         (root/'results'/'abilities.json').read_text())
-    arms = 'self-2-less', 'self-2', 'self-2-seed-1', 'self-2-more'
+    arms = 'self-2-less', 'self-2', 'self-2-seed-1', 'self-2-seed-2', 'self-2-more'
     kept = kept[kept.task == 'gsm8k:shots=0'].pivot(index='item', columns='arm', values='right')
     solved, tokens = 100 * kept[list(arms)].to_numpy(float).T, np.log10([notes[o]['tokens'] for o in arms])
     assert .95 < np.ptp(tokens) < 1
