@@ -1040,9 +1040,12 @@ def test_which_healing_brings_written_answers_back():
     all_fast, own = fast[0] / 100, own[0] / 100
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
     cut = right['cut, not healed']
+    d = 100 * (own - cut)
+    near(on_first('but only # above the cut'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 1, .05)
     for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better'),
                   (own - all_fast, 'Over the three seeds that is (.*?) above C4'),
-                  (own - cut, 'above C4, and (.*?) above the')):
+                  (own - cut, 'above C4, and (.*?) above the'), (own - cut, 'bring back (.*?) over three'),
+                  (cut - all_fast, 'and C4 costs (.*?) more')):
         shown = numbers(re.search(at, page)[1])
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)
     said = (r'solves (\d+) of 400 .*?whole: (\d+).*?leaves (\d+), (\d+) and (\d+) '
@@ -1071,7 +1074,7 @@ def test_what_more_tokens_bring():
         near(numbers(text), found[0], *np.quantile(found[1:], [.025, .975]), digits)
     less, more, cut = (100 * kept[o].to_numpy(float) for o in ('self-2-less', 'self-2-more', 'cut-2'))
     for pattern, d in (('solves 99, # fewer', less - more), ('so are the # that it lies above', more - cut),
-                       ('lies above the cut, by #', less - cut)):
+                       ('the shortest, by #', less - cut)):
         stands('discoveries/abilities', pattern, (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
     for pattern, o in (('Ten times the tokens bring #', slope), ('the line reaches # at', level + 6 * slope),
                        ('tokens and # at 100', level + 8 * slope)):
