@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
 from .core import process, public_name, read_json, redact, refuse, whole, work_folder
@@ -20,18 +20,17 @@ from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, 
 from .evaluation.choices import chat_prompt
 from .evaluation.tasks import judged_on, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
-from .healing.recipes import named_recipe
+from .healing.recipes import HealingConfig, named_recipe
 from .model.loading import find_model, load_config, load_tokenizer, own_type
 from .model.stack import check_length
 from .paper.claims import kept_rows, open_run
 from .paper.reproduce import write_distances
 from .paper.runs import measured_cut, read_record
-from .paper.sweep import check_sweep
+from .paper.sweep import SweepConfig, check_sweep
 from .pruning.budget import in_words, restriction
 from .pruning.checkpoint import checkpoint_folder, config_depth
 from .serving.rules import check_stacks, serving_states, serving_warning
 from .similarity.stopping import StoppingRule
-if TYPE_CHECKING: from prunebook import HealingConfig, SweepConfig
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'parser', 'main']
