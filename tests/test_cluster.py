@@ -43,6 +43,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
     save(folder/'model', tiny(layers=6, initializer_range=.3, max_position_embeddings=256), letter_tokenizer())
     write_rows(folder/'texts.jsonl', [dict(text=o) for o in letter_texts(9)])
+    write_rows(folder/'others.jsonl', [dict(text=o) for o in letter_texts(9, seed=3)])
     write_rows(folder/'questions.jsonl', questions(8))
     return folder
 

@@ -35,7 +35,7 @@ def stage(tmp_path_factory):
     recipe.save(work/'heal.json')
     t, q = str(work/'t.txt'), str(work/'q.jsonl')
     SweepConfig(strategies=['simple', 'random'], ns=[1, 2], healed_ns=[1], healing=recipe, tasks=['c4', q], n_texts=20,
-                sources=dict(c4=t), max_length=24, batch_tokens=96, calibration=t, healing_texts=t,
+                sources=dict(c4=str(work/'j.txt')), max_length=24, batch_tokens=96, calibration=t, healing_texts=t,
                 n_calibration=8).save(work/'sweep.json')
     return work
 

@@ -360,11 +360,13 @@ def test_the_paper_recipe_of_a_model_that_was_cut_twice(tmp_path):
     assert named_recipe('paper', str(tmp_path)).learning_rate == 3e-6
 
 
-@pytest.mark.parametrize('kind, targets', [('nemotron_h', None), ('nemotron_h', ['in_proj', 'q_proj', 'up_proj']),
+@pytest.mark.parametrize('kind, targets', [('dense nemotron_h', None), ('nemotron_h', ['in_proj', 'q_proj', 'up_proj']),
                                            ('jamba', ['q_proj', 'in_proj'])])
 def test_a_hybrid_learns_where_it_has_the_layers(kind, targets):
     "Not every layer of it has an MLP, or each of the targets"
-    cut = prune_model(architectures.tiny(kind), [0, 1, 2, 3] if kind == 'jamba' else [3, 4])
+    kinds = dict(layers_block_type=['linear_attention', 'mlp', 'full_attention', 'mlp'] * 2) if 'dense' in kind else {}
+    model = architectures.tiny(kind.removeprefix('dense '), **kinds)
+    cut = prune_model(model, [0, 1, 2, 3] if kind == 'jamba' else [3, 4])
     assert len(run(cut, SMALL.replace(steps=2, targets=targets)).history) == 2
     with pytest.raises(PrunebookError, match=r"targets \['nowhere'\]: there are no such linear layers"):
         run(cut, SMALL.replace(targets=['nowhere', *(targets or [])]))

@@ -162,7 +162,9 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def quantization_of(config: dict[str, Any]) -> dict[str, Any] | None:
     "The `quantization_config` in the content of a config.json, of the decoder or of the whole"
-    return decoder_part(config).get('quantization_config') or config.get('quantization_config')
+    found = decoder_part(config).get('quantization_config') or config.get('quantization_config')
+    refuse((found and not isinstance(found, dict), f'quantization_config={found!r}: it must be an object.'))
+    return found
 
 # %% ../../nbs/reference/model/configs.ipynb #0479c5a6
 # model types that transformers would load with another base if `rope_scaling` stood in the config
