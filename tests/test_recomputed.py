@@ -1041,7 +1041,8 @@ def test_which_healing_brings_written_answers_back():
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
     cut = right['cut, not healed']
     d = 100 * (own - cut)
-    near(on_first('but only # above the cut, seeds aside'), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 1, .05)
+    shown = on_first('but only # above the cut, seeds aside')
+    near(shown, d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 1, .05)
     for d, at in ((slow - fast, 'Over both it brings (.*?), and'), (cut - slow, 'still (.*?) better'),
                   (own - all_fast, 'Over the three seeds that is (.*?) above C4'),
                   (own - cut, 'above C4, and (.*?) above the'), (own - cut, 'bring back (.*?) over three'),
