@@ -7,7 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 pip wheel -q --no-deps -w "$work/dist" .
 python -m venv "$work/clean"
-"$work/clean/bin/pip" install -q --no-deps "$work"/dist/*.whl
+"$work/clean/bin/pip" install -q --no-deps "$work"/dist/*.whl numpy fastcore  # all that the help needs
 (cd "$work" && "$work/clean/bin/prunebook" --version && "$work/clean/bin/prunebook" --help > /dev/null)
 python -m venv "$work/twine"
 if "$work/twine/bin/pip" install -q twine; then "$work/twine/bin/twine" check --strict "$work"/dist/*.whl
