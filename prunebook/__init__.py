@@ -1,7 +1,7 @@
 """Remove whole layers from language models: measure, prune, heal, evaluate.
 
-`from prunebook import load_model` works for every name in `__init__.pyi`. A module such as `prunebook.model.stack` is imported when
-one of its names is first used, so that the command line starts at once."""
+`from prunebook import load_model` works for every name in `__init__.pyi`. A module such as `prunebook.model.stack` is
+imported when one of its names is first used, so that the command line starts at once."""
 __version__ = "0.1.0"
 
 import ast as _ast

@@ -91,6 +91,9 @@ def test_no_more_questions_are_asked_than_there_are(tmp_path):
     asked = lambda preset, *args: _grid(PRESETS[preset], 32, 7e9, 'demo', 'demo', *args).n_questions
     assert [*asked('quick', [str(tmp_path/'mine.jsonl')], None, 1.).values()] == [9]
     assert asked('paper', None, None, .5) == dict(mmlu=7021, boolq=1635) and asked('paper', None, None, 1.) is None
+    whole, nearly = (paper_budget('demo', questions=[str(tmp_path/'mine.jsonl')], share=o)[0].tokens.sum()
+                     for o in (1., .9999))
+    assert whole == pytest.approx(nearly, rel=.005), 'nine questions, and not those of MMLU'
 
 
 def test_the_figures_of_distances_need_no_sweep(own, tmp_path):
