@@ -28,7 +28,7 @@ from .paper.reproduce import write_distances
 from .paper.runs import measured_cut, read_record
 from .paper.sweep import SweepConfig, check_sweep
 from .pruning.budget import in_words, restriction
-from .pruning.checkpoint import checkpoint_folder, config_depth
+from .pruning.checkpoint import check_prunable, checkpoint_folder, config_depth
 from .serving.rules import check_stacks, serving_states, serving_warning
 from .similarity.stopping import StoppingRule
 
@@ -259,6 +259,7 @@ def _prune(
     with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
         folder = checkpoint_folder(source.model, revision=source.revision)
         config, depth = read_json(folder/'config.json'), config_depth(folder)
+        if not in_memory: check_prunable(folder)
         how = (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
         if drop is not None: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
@@ -355,7 +356,7 @@ def _heal(
             'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
-    asked = Path(f'{out}.unfinished')/'asked.json'
+    asked = Path(os.path.abspath(out) + '.unfinished')/'asked.json'
     begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = on_first(lambda: recipe_within(  # it measures the machine
@@ -549,7 +550,7 @@ def _estimate(
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
     have = dict(GPU=gpu) if gpu else memory_gb()
     if recipe.needs_teacher:  # `heal` loads it beside the model
-        table.loc[table.command == 'heal', 'peak_gb'] += weights_gb(size, bits=recipe.teacher_bits)
+        table.loc[table.command == 'heal', 'peak_gb'] += weights_gb(size, bits=4 if recipe.teacher_bits == 4 else None)
         table['fits'] = table.peak_gb < sum(have.values())
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
                 stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},

@@ -124,8 +124,7 @@ def source_mark(name: str | Path) -> str:
     path = Path(name)
     if path.is_dir(): return f'{public_name(name)} {digest(path.resolve())[:8]}'
     if not path.is_file(): return str(name)
-    with open(path, 'rb') as f: parts = digest(path.stat().st_size, *iter(lambda: f.read(1 << 24), b''))
-    return f'{public_name(name)} {parts[:8]}'
+    with open(path, 'rb') as f: return f"{public_name(name)} {hashlib.file_digest(f, 'sha256').hexdigest()[:8]}"
 
 class Registry(dict):
     "Entries by their `name`"
@@ -333,6 +332,9 @@ def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
     """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there. With `force`, one
     that is there may be replaced. `reads` as in `keep_apart`"""
+    refuse((str(out)[:1] == '~', f'{out}: nothing has replaced the ~. Write your home out.'),
+           (any('\udc80' <= c <= '\udcff' for c in str(out)), f'{printable(out)} is a name in another encoding '
+            'than UTF-8, which tokenizers cannot write to. Choose another.'))
     with disk_errors(out): out, here = Path(os.path.abspath(out)), Path.cwd()  # which may have been deleted
     keep_apart(out, reads)
     faults = ((out.name.endswith('.unfinished'), 'has the name of work that was interrupted'),

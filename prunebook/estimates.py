@@ -168,8 +168,9 @@ def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int 
     try: size = model_size(name, revision)
     except PrunebookError: return  # loading it gives the clearer message
     need = peak_gb(size, command, dtype, bits, max(max_length, token_budget(batch_tokens)), recipe)
-    beside = recipe.teacher_bits if recipe else bits
-    with suppress(PrunebookError): need += weights_gb(model_size(teacher), dtype, beside) if teacher else 0
+    # a teacher of healing is loaded in its own type, a parent as the model is
+    how = ('auto', 4 if recipe.teacher_bits == 4 else None) if recipe else (dtype, bits)
+    with suppress(PrunebookError): need += weights_gb(model_size(teacher), *how) if teacher else 0
     if need > sum((have := memory_gb()).values()):
         there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
         raise PrunebookError(f'{size.name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give '

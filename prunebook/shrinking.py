@@ -95,7 +95,7 @@ def layers_to_drop(drop: str | float | int, depth: int) -> int:
     percent = isinstance(drop, str) and drop.endswith('%')
     with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
         given = float(drop[:-1]) / 100 if percent else float(drop)
-        n = round(given * depth) if percent or 0 < given < 1 else given
+        n = int(given * depth + .5) if percent or 0 < given < 1 else given  # as `choose_layers` does
         if n != int(n) or not 1 <= n < depth: raise ValueError(f'that is {n:g} of {depth} layers')
     return int(n)
 
@@ -194,6 +194,7 @@ def shrink(
         done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
                       _use(place, serve, gguf and not problems))
+        if not problems: free_place(out, force, [model, data])  # before anything is deleted
         _finish(work, out, done, gguf)
         if problems:
             if rejected.exists(): discard(rejected, out)  # in one step
@@ -225,6 +226,8 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits)
     kinds = {k: o.kind for k, o in ready.items()}
     beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
     refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'),
+           (not ready and min_retention is not None, f'min_retention={min_retention}: there is no task to judge by. '
+            'Give tasks, or leave it out.'),
            (bare and min_retention is not None, f'min_retention={min_retention}: {", ".join(bare)} has no level of '
             'chance. Leave it out of the tasks, and limit the loss (max_added_loss).'))
     return ready
@@ -318,8 +321,8 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
                          low=change.low, high=change.high, chance=getattr(parent, 'chance', None),
                          parent_low=parent.low))
     def seconds(model):  # to write 32 tokens
-        ids, start = tok('The', return_tensors='pt').to(model.device), time.perf_counter()
-        model.generate(**ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
+        ids, start = tok('The', return_tensors='pt').input_ids.to(model.device), time.perf_counter()
+        model.generate(ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
         return time.perf_counter() - start
     rounds = [{k: seconds(m) for k, m in models.items()} for _ in range(5)]  # in turns: a machine's speed drifts
     speeds = {k: 32 / min(o[k] for o in rounds) for k in models}

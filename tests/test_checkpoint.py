@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from prunebook.core import PrunebookError
 from prunebook.estimates import layer_sizes
 from prunebook.model.stack import LayerStack, _reload_differs
-from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
+from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned, write_model
 from prunebook.pruning.strategies import Plan, prune_model
 from support import architectures
 from support.checkpoints import INDEX, absent, digest, edit_header, edit_json, growth, shard, tensors
@@ -121,6 +121,13 @@ def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     assert digest(saved) == before
     index = json.loads((tmp_path/'out'/INDEX).read_text())
     assert index['metadata']['total_size'] == sum(t.size for t in read_tensors(tmp_path/'out'))
+
+def test_code_that_a_model_does_not_need_is_not_named(tmp_path):
+    "It is not copied, and llama.cpp's converter would ask for it"
+    model = tiny()
+    model.config.auto_map = dict(AutoConfig='configuration_own.Own')
+    write_model(model, word_tokenizer(), tmp_path)
+    assert 'auto_map' not in json.loads((tmp_path/'config.json').read_text())
 
 def test_chat_templates_in_a_folder_are_kept(single, tmp_path):
     (single/'chat_template.jinja').write_text('{{ messages }}')

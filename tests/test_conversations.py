@@ -105,6 +105,8 @@ def test_a_small_share_may_be_no_row():
 
 def test_a_share_needs_both_kinds(tmp_path):
     model, tok = tiny_chat()
+    with pytest.raises(PrunebookError, match='do not fill one row of 200'):  # they would be left out in silence
+        heal(model, tok, [*PAIRS * 9, 'A text.'], RECIPE, dry_run=True)
     recipe = RECIPE.replace(plain_share=.2)
     for given, says in ((PAIRS * 9, '0 plain texts and 18 conv'), (['A text.'] * 40, '40 plain texts and 0 conv'),
                         ([*PAIRS * 9, 'A text.'], 'do not fill one row of 200 tokens')):

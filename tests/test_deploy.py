@@ -108,6 +108,8 @@ def test_choose_layers_for_a_stack():
     json.dumps(plan.details)
     assert choose_layers('similarity', **how, **to('llama.cpp-mended')).layers == (10, 11)
     assert restriction(choose_layers('similarity', **how | dict(n=6), **to('mlx'))) == ''
+    with pytest.raises(PrunebookError, match="unknown: There is no rule for the model type 'gpt2'"):
+        served_by('vllm', dict(model_type='gpt2', n_layer=12))
 
 def test_choose_by_loss_for_a_stack():
     "The loss of both cuts is in the record"

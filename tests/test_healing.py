@@ -254,6 +254,17 @@ def test_losses_that_differ_much_are_no_divergence():
     assert all(stopped(np.linspace(2, 6, 30) + o) for o in drawn.normal(0, .3, (20, 30)))
 
 
+def test_a_model_is_distilled_from_itself():
+    "As the unpruned model of a sweep is: the divergence begins at zero, and its rounding grows manifold"
+    model, recipe = tiny(), SMALL.replace(steps=30, objective='distill', dropout=0.)
+    losses = [o['loss'] for o in run(model, recipe, teacher=model).history]
+    assert len(losses) == 30 and max(losses) < .05
+
+
+def test_a_recipe_that_is_none_is_refused(pruned):
+    with pytest.raises(PrunebookError, match="config='packed': it must be a HealingConfig"): run(pruned, 'packed')
+
+
 def test_a_pad_token_that_the_embedding_has_no_row_for(pruned):
     tok = tokenizer()
     tok.add_special_tokens(dict(pad_token='[PAD]'))

@@ -10,7 +10,7 @@ from prunebook import PrunebookError, heal, heal_checkpoint, load_model, merge_a
 from prunebook.healing.adapters import checkpoint_fingerprint, load_adapter
 from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint, read_tensors, save_pruned
 from prunebook.cli import main
-from prunebook.core import read_json
+from prunebook.core import digest, read_json
 from prunebook.healing.recipes import METHODS, Method
 from prunebook.model.stack import fingerprint
 from support import architectures
@@ -96,6 +96,13 @@ def test_a_folder_is_healed_as_its_model(healed, tmp_path):
     name = 'adapter_model.safetensors'
     assert (one.adapter/name).read_bytes() == (two.adapter/name).read_bytes()
     with pytest.raises(PrunebookError, match='merge_adapter'): two.save(tokenizer(), tmp_path/'saved')
+
+
+def test_a_second_healing_keeps_the_record_of_the_first(healed, tmp_path):
+    heal_checkpoint(str(healed/'out'), tmp_path/'out', texts(), RECIPE.replace(steps=1, seed=3), progress=False)
+    about = read_json(tmp_path/'out'/'config.json')['prunebook']['healed']
+    assert (about['seed'], about['previous']['seed'], about['previous']['steps']) == (3, 0, 2)
+    assert read_json(tmp_path/'out'/'adapter'/'asked.json')['texts'] == digest(*texts(), None)
 
 
 # Refusals

@@ -17,6 +17,8 @@ similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
 similarity nobody/nothing --out {out}                        | nobody/nothing
+similarity ~nobody/x --out {out}                             | ~nobody/x
+similarity demo --out {out} --n-texts -3                     | -3
 similarity {questions} --out {out}                           | no .gguf
 fly demo {out}                                               | fly
 prune demo                                                   | OUT
@@ -38,6 +40,7 @@ prune demo {out} --n 2 --distances {folder}                  | distances
 prune demo {out} --n 2 --strategy keep_last --options {{"k":40}} | 40
 prune demo {out} --n 2 --serve moon                          | moon
 prune demo {full} --n 2                                      | full
+prune {pickled} {out} --n 2 --strategy best_loss             | pickle
 shrink demo {out} --drop 40                                  | 40
 shrink demo {out} --data {three}                             | 3 different
 shrink demo {out} --data {questions} --column words           | words
@@ -48,6 +51,7 @@ shrink demo {out} --drop 3 --params 1e8                      | drop=
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
 shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
+shrink demo ~{out}                                           | ~
 shrink demo {full} --dry-run                                 | full
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
@@ -143,9 +147,12 @@ def places(tmp_path_factory):
     (folder/'three.txt').write_text('One text.\nAnother one.\nA third.\n')
     (folder/'questions.jsonl').write_text('{"question": "1 + 1?", "choices": ["2", "3"], "answer": 0}\n' * 3)
     (folder/'chat.jsonl').write_text('{"prompt": "Who?", "response": ""}\n' * 3)
-    for o in ('full', 'empty'): (folder/o).mkdir()
+    for o in ('full', 'empty', 'pickled'): (folder/o).mkdir()
+    (folder/'pickled'/'config.json').write_text('{"model_type": "llama", "num_hidden_layers": 4}')
+    (folder/'pickled'/'pytorch_model.bin').touch()
     (folder/'full'/'mine').write_text('precious')
-    return dict(folder=folder/'empty', full=folder/'full', three=folder/'three.txt', missing=folder/'missing.jsonl',
+    return dict(folder=folder/'empty', full=folder/'full', pickled=folder/'pickled',
+                three=folder/'three.txt', missing=folder/'missing.jsonl',
                 questions=folder/'questions.jsonl', chat=folder/'chat.jsonl')
 
 

@@ -14,7 +14,7 @@ from prunebook.healing.recipes import HealingConfig
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
-from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, shrink
+from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, layers_to_drop, shrink
 from support import architectures
 from support.tiny import letter_tokenizer, save, texts, tiny, word_tokenizer, write_rows
 
@@ -68,6 +68,27 @@ def test_goes_on_from_the_very_end(given, monkeypatch, at):
         return real(folder, *rest, **kw)
     interrupted(given, monkeypatch, at, how)
     assert not shrink(**given).problems
+
+
+def test_a_place_that_was_taken_meanwhile_costs_no_healing(given, own, tmp_path, monkeypatch):
+    "And a tokenizer that gives more than ids is no obstacle"
+    given['model'] = str(shutil.copytree(own/'model', tmp_path/'m'))
+    file = tmp_path/'m'/'tokenizer_config.json'
+    names = dict(model_input_names=['input_ids', 'token_type_ids', 'attention_mask'])
+    file.write_text(json.dumps(json.loads(file.read_text()) | names))
+    judged = shrinking._judge
+    def meanwhile(*args):
+        (tmp_path/'out').mkdir()
+        (tmp_path/'out'/'mine').touch()
+        return judged(*args)
+    monkeypatch.setattr(shrinking, '_judge', meanwhile)
+    with pytest.raises(PrunebookError, match='is not empty'): shrink(**given)
+    assert (tmp_path/'out.unfinished'/'healing').exists() and (tmp_path/'out.unfinished'/'table.json').exists()
+
+
+@pytest.mark.parametrize('depth', [18, 26, 28, 34])
+def test_a_share_is_as_many_layers_as_anywhere(depth):
+    assert layers_to_drop('25%', depth) == len(choose_layers('simple', share=.25, depth=depth).layers)
 
 
 def test_other_texts_or_another_model_of_the_same_name_do_not_go_on(given, own, tmp_path, monkeypatch):

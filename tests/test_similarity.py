@@ -201,6 +201,7 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     with torch.no_grad(): changed.model.layers[5].mlp.up_proj.weight += .01
     longer = eos_tokenizer()
     longer.add_tokens('new')
+    with pytest.raises(PrunebookError, match='another model'): run(tiny().bfloat16())
     others = dict(model=dict(model=changed), tokenizer=dict(tok=longer), texts=dict(docs=documents(seed=1)),
                   settings=dict(max_length=31))
     for what, kw in others.items():

@@ -137,7 +137,8 @@ def test_distances_of_another_model_are_refused(data):
 
 @pytest.mark.parametrize('said, changes, ns', [
     ('257', dict(max_length=257), [2]), ('one batch of 99', dict(batch_size=99), [2]),
-    (r"targets \['up'\]", dict(targets=['up']), [2]), ('which layers', dict(adapt='near_cut'), [0, 2])])
+    (r"targets \['up'\]", dict(targets=['up']), [2]), ('healing.seed=7', dict(seed=7), [2]),
+    ('which layers', dict(adapt='near_cut'), [0, 2])])
 def test_recipes_that_cannot_work_are_refused_before_the_first_row(data, said, changes, ns):
     with pytest.raises(PrunebookError, match=said): run(data, config(data, healed_ns=ns, healing=SHORT | changes))
     assert not (data/'run').exists()

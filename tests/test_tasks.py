@@ -193,6 +193,10 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
     for texts, how, says in (talk, {}, 'no chat'), (['a b c'], dict(max_length=0), 'max_length=0'):
         with pytest.raises(PrunebookError, match=says): run(['first', LossTask('t', 'T', texts)], **how)
     with pytest.raises(PrunebookError, match='tasks is a dict.*is no task'): run(rows[0])
+    with pytest.raises(PrunebookError, match='tasks=None'): run(None)
+    bad = (dict(prompt='2+2?', answer='4'), 'cannot ask question 0'), (dict(question=4, answer='4'), 'a text')
+    for row, says in bad:
+        with pytest.raises(PrunebookError, match=says): run(['gsm8k'], n_questions=1, sources=dict(gsm8k=[row]))
     assert not seen
 
 
@@ -228,6 +232,15 @@ def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):
     first = write_rows(tmp_path/'q.jsonl', questions())
     with pytest.raises(KeyboardInterrupt): run([first, 'second'], save=tmp_path/'out', max_new_tokens=2)
     assert [load_score(o).n for o in (tmp_path/'out').glob('*.json')] == [6]
+
+
+def test_scores_that_were_made_otherwise_are_not_replaced(tmp_path):
+    task, how = ChoiceTask('mine', 'Mine', questions()), dict(save=tmp_path, progress=False)
+    evaluate(model, Letters(), [task], **how)
+    with pytest.raises(PrunebookError, match='keeps a score with scoring'): evaluate(
+        model, Letters(), [replace(task, scoring='letter')], **how)
+    with pytest.raises(PrunebookError, match='in another dtype'): evaluate(
+        tiny(layers=2, max_position_embeddings=512, initializer_range=.3).bfloat16(), Letters(), [task], **how)
 
 
 # programs

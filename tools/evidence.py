@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from prunebook.core import atomic_write
 from prunebook.estimates import SLOWER, _machine_speed, model_size, work
@@ -184,12 +184,12 @@ def part_losses(model, tokenizer, folder, parts=(), n=16, max_length=256):
         for part in parts or PARTS:
             if not np.isnan(found[part][l]).any(): continue
             found[part][l] = loss(PARTS[part](layers[l])).sums
-            save_file(found, file)
+            atomic_write(file, save(found))
     if not every: return
     for name, parts in part_sets(found, LayerDistances.load(folder)).items():
         if name in found: continue
         found[name] = np.array(loss(*(PARTS[part](layers[l]) for part, l in parts)).sums)
-        save_file(found, file)
+        atomic_write(file, save(found))
 
 def part_sets(found, distances):
     "Sets to remove together: the cheapest pair, and three rules that each save about 10, 20 and 30 % of the time"
@@ -230,7 +230,7 @@ def mixed_texts(model, tokenizer, file, tokens, batch=64, length=512):
     while have < tokens:
         torch.manual_seed(len(rows))
         ids = torch.tensor([begins[(len(rows) + i) % len(begins)] for i in range(batch)], device=model.device)
-        out = model.generate(ids, do_sample=True, top_p=.95, max_new_tokens=length - 8,
+        out = model.generate(ids, do_sample=True, top_p=.95, top_k=0, max_new_tokens=length - 8,
                              pad_token_id=tokenizer.pad_token_id or 0)
         new = [json.dumps(dict(text=o)) + '\n' for o in tokenizer.batch_decode(out, skip_special_tokens=True)]
         rows, have = rows + new, have + count(new)
@@ -296,7 +296,8 @@ def main(argv=None):
         else: sweep(model, tokenizer, sweeps[name], folder, distances, name=name)
     if args.loss_map and not (folder/'loss_map.safetensors').exists():
         found = loss_map(model, tokenizer, load_texts('demo', 'validation', n=16), max_length=256,
-                         ns=LOSS_MAP_SIZES.get(args.model))
+                         ns=LOSS_MAP_SIZES.get(args.model), partial=(partial := folder/'.loss_map.unfinished'))
         with Run(folder, model_record(model)): found.save(folder)
+        partial.unlink(missing_ok=True)
 
 if __name__ == '__main__': main()

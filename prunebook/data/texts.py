@@ -216,8 +216,8 @@ def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, pr
     validation alone. A local file is not divided, and neither is a set of `ASSETS` beside C4"""
     if assets := text_assets(name):
         found = [t for o in assets for t in load_texts(o.name, part if o.name == 'c4' else None, progress=progress)]
-        refuse((n and n > len(found), f'n={n} texts asked of {name} ({part}), which has {len(found)}. Ask for 1 to '
-                f'{len(found)}.'))
+        refuse((n is not None and not 1 <= n <= len(found), f'n={n} texts asked of {name} ({part}), which has '
+                f'{len(found)}. Ask for 1 to {len(found)}.'))
         return found[:n]
     hub = not Path(name).exists()
     split = ('validation' if part == 'validation' else 'train') if hub else None

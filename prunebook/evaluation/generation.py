@@ -152,7 +152,7 @@ def same_number(text: str, item: dict[str, Any]) -> bool:
 
 def begins_with_word(text: str, item: dict[str, Any]) -> bool:
     "Does `text` begin with the answer of `item`, as a whole word?"
-    return bool(re.match(rf'\s*{re.escape(item["answer"])}(?!\w)', text))
+    return bool(re.match(rf'\s*{re.escape(str(item["answer"]))}(?!\w)', text))
 
 def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     "Is the formula that ends `text` that of the `solution` of `item`? Needs the extra `math`"

@@ -152,7 +152,8 @@ def cut_losses(
                 atomic_write(partial, save(dict(sums=sums), kept))
             bar.update(n * int(batch.lengths.sum()))
     counts = [o - 1 for o in lengths]
-    written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True)
+    written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True,
+                                     clean_up_tokenization_spaces=False)
     about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
                  seconds=(before + time.perf_counter() - start) / n, items=item_hash(toks.ids))
     return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from ..core import PrunebookError, Registry, check, disk_errors, keep_apart, or_none, public_name, refuse, whole
+from ..core import PrunebookError, Registry, check, disk_errors, explained, keep_apart, or_none, public_name
+from ..core import refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_table
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
@@ -165,9 +166,11 @@ class GeneratedTask(_QuestionTask):
             for i, o in enumerate(rows):
                 wrong = self._fault(o) or next((f'{self.name} needs its {k} too.' for k in keys if k not in o), '')
                 if wrong: raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
+                with explained(f'{self.name} cannot ask {what} {i}, {o!r:.120}'): (self.prompt or prompt)(o)
 
     def _fault(self, item):
         if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
+        if not isinstance(item.get('question', ''), str): return 'Its question must be a text.'
         if not self.prompt and (not isinstance(item.get('question'), str) or 'choices' in item):
             return 'Give a dict with question, a text, and answer, and no choices.'
         if not self.right and last_number(str(item['answer'])) is None:
@@ -310,6 +313,7 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
                 sources: dict[str, Any] | None = None) -> dict[str, Task]:
     """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
     and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
+    refuse((tasks is None, f'tasks=None. Give some of {", ".join(TASKS)}.'))
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
     check_sources(sources, tasks)
     if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
@@ -338,7 +342,8 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
                 'other items, or of the same asked otherwise. Choose another folder.'))
         limit = max_new_tokens or getattr(task, 'max_new_tokens', None)
-        for k, new in dict(max_new_tokens=limit, parent=parent).items():  # `None` in an older file
+        now = dict(max_new_tokens=limit, parent=parent, shots=task.shots, scoring=task.metric)
+        for k, new in now.items():  # `None` in an older file
             was = getattr(old, k, None)
             refuse((None not in (was, new) and was != new, f'{file} keeps a score with {k} {was}, and this one would '
                     f'have {new}. Choose another folder.'))
@@ -387,9 +392,9 @@ def evaluate(
     if save:
         reads = [getattr(model, 'name_or_path', ''), *read]
         def tokens(texts): return tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
-        mark, own = Path(save)/'model.txt', fingerprint(model)
+        mark, own = Path(save)/'model.txt', f'{fingerprint(model)} {model.dtype}'
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
-        refuse((other, f'{save} holds scores of another model. Choose another folder.'))
+        refuse((other, f'{save} holds scores of another model, or in another dtype. Choose another folder.'))
         scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)

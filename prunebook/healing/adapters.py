@@ -66,10 +66,15 @@ def _check_base(note, got, depth, record, folder):
 def _healing_summary(recipe, history):
     "The record of the healing in `config.json` and the model card"
     names = ('method', 'objective', 'steps', 'batch_size', 'max_length', 'learning_rate', 'rank', 'alpha', 'dropout',
-             'bits', 'packing', 'adapt', 'seed')
-    said = {k: recipe[k] for k in names}
+             'bits', 'packing', 'adapt', 'seed', 'top_k', 'loss_on', 'plain_share', 'options')
+    said = {k: recipe[k] for k in names if recipe[k] not in (None, {})}
     if not history: return said
     return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
+
+def _healed(record, recipe, history):
+    "What healing adds to the record of a cut, which may have been healed before"
+    before = dict(previous=record['healed']) if 'healed' in record else {}
+    return dict(healed=_healing_summary(recipe, history) | before)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #96c47f76
 def load_adapter(
@@ -82,7 +87,7 @@ def load_adapter(
     record = getattr(model.config, 'prunebook', None)
     _check_base(note, fingerprint(model), len(LayerStack(model)), record, folder)
     recipe = settings_that_count(note['config'])
-    if record: new.config.prunebook = record | dict(healed=_healing_summary(recipe, note['history']))
+    if record: new.config.prunebook = record | _healed(record, recipe, note['history'])
     if (Path(folder)/'adapter_config.json').exists():
         from peft import PeftModel
         from torch.random import fork_rng  # peft draws weights before it reads them
@@ -194,7 +199,7 @@ def merge_into(new: str | Path, folder: str | Path, adapter: str | Path, progres
     check_room(new, sum(t.size for t in tensors))
     HealingConfig.of(note['config'] | dict(method='lora', options=None))  # perhaps of a registry that is not here
     recipe = settings_that_count(note['config'])
-    if config.get('prunebook'): config['prunebook'] |= dict(healed=_healing_summary(recipe, note['history']))
+    if record := config.get('prunebook'): record |= _healed(record, recipe, note['history'])
     if any(o.endswith(('lm_head.weight', 'embed_out.weight')) for o in changes):  # the head has learned alone
         config['tie_word_embeddings'] = decoder_part(config)['tie_word_embeddings'] = False
     write_checkpoint(new, folder, [(t.name, t) for t in tensors], config, progress)

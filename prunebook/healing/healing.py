@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/04_healing.ipynb #1f3f98b4
 from __future__ import annotations
-import gc, logging, os, shutil, tempfile, time
+import gc, json, logging, os, shutil, tempfile, time
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from ..core import PrunebookError, check_room, digest, discard, disk_errors, first_line, free_place
-from ..core import fully_sharded, new_folder, on_first, process, public_name, refuse, source_mark, sync_tree
-from ..core import work_folder
+from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
+from ..core import free_place, fully_sharded, instance, new_folder, on_first, process, public_name, refuse
+from ..core import source_mark, sync_tree, work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -204,6 +204,8 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     return teacher, docs, rows
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
+_recipe = instance(HealingConfig, 'a HealingConfig, such as RECIPES["packed"]')
+
 @contextmanager
 def _run_folder(out, asked, resume, force, reads):
     "Where the run works, the same folder in all processes; a temporary one if `out` is `None`"
@@ -236,8 +238,9 @@ def heal(
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
+    check(_recipe, config=config)
     if changes: config = config.replace(**changes)
-    config.check_start(teacher)
+    config.check_start(teacher, teacher_folder)
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
@@ -307,7 +310,8 @@ def heal_checkpoint(
     **kwargs: Any                  # To `load_model`. With bits=4 the 16-bit weights stay on disk, and nothing is judged
 ) -> HealingResult:
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
-    at all. Raises `PrunebookError` as `heal` does, and for what cannot be healed on disk"""
+    at all, and `adapter/asked.json` in it says what was asked, the texts by a hash. Raises `PrunebookError` as `heal`
+    does, and for what cannot be healed on disk"""
     config, first = config or RECIPES['packed'], not process().rank
     on_disk = kwargs.get('bits') == 4 or fully_sharded()
     odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
@@ -315,7 +319,8 @@ def heal_checkpoint(
             f'{", ".join(odd)}.'),
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
-    config.check_start(teacher)
+    check(_recipe, config=config)
+    config.check_start(teacher, teacher_folder)
     # what the tokenizer and the teacher refuse, before a weight is read
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
@@ -355,6 +360,7 @@ def heal_checkpoint(
                 result.write(tok, work, result.losses, result.answers)
         if first:
             shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
+            atomic_write(work/'adapter'/'asked.json', json.dumps(asked | dict(teacher=named), indent=1) + '\n')
             free_place(out, force, reads)  # before what an interrupted run goes on from is deleted
             sync_tree(work)
             discard(work/'healing', out)  # in one step: half of it could not be resumed

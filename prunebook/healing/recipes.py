@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import (PrunebookError, Registry, Rule, Settings, instance, number, one_of, or_none, process,
-                            read_json, refuse, setting, whole, nn, torch)
+from ..core import (PrunebookError, Registry, Rule, Settings, disk_errors, instance, number, one_of, or_none,
+                            process, read_json, refuse, setting, whole, nn, torch)
 from ..model.loading import quantization
 from ..model.stack import LayerStack, untie
 from ..pruning.checkpoint import sound_record
@@ -183,14 +183,16 @@ class HealingConfig(Settings):
         "Does the recipe learn from the unpruned model?"
         return METHODS[self.method].needs_teacher or OBJECTIVES[self.objective].needs_teacher
 
-    def check_start(self, teacher: Any) -> None:
-        """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, and if its
-        batch does not divide among the processes"""
+    def check_start(self, teacher: Any, folder: str | Path | None = None) -> None:
+        """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, if it cannot
+        keep its files in `folder`, and if its batch does not divide among the processes"""
         world = process().world
         refuse((self.batch_size % world, f'batch_size={self.batch_size} is not a multiple of {world} processes. Change '
                 'one of them.'),
                (self.needs_teacher and teacher is None, f'objective={self.objective!r}, method={self.method!r} learn '
                 'from the unpruned model: give it as teacher=… (--teacher).'))
+        if folder and OBJECTIVES[self.objective].top:
+            with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def of(cls, given: dict[str, Any], where: str = '') -> HealingConfig:

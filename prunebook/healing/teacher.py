@@ -102,8 +102,8 @@ def write_answers(
     progress: bool = True
 ) -> dict[str, int]:            # How many answers were kept, and how many left out, by the reason
     """Write the model's own answer to each prompt, as conversations of one file, which appears whole. What was written
-    so far is kept in `OUT.unfinished`, and the same call goes on there. Raises `PrunebookError` if `out` is there, and
-    if no answer is left"""
+    so far is kept in `OUT.unfinished`, and the same call goes on there. Earlier answers in `messages` stay, and healing
+    learns them too. Raises `PrunebookError` if `out` is there, and if no answer is left"""
     check(whole(1), max_new_tokens=max_new_tokens)
     check(or_none(number(math.ulp(0), math.inf, 'a number above 0')), temperature=temperature)
     check(whole(0, 2**32 - 1), seed=seed)

@@ -140,7 +140,7 @@ class _DivergenceWatch(TrainerCallback):
         refuse((not math.isfinite(logs['loss']) or not math.isfinite(norm),
                 f'{at} is {logs["loss"]}, its gradient {norm}: the weights hold NaN, or the training diverged. Check '
                 f'the model, or {lower}'),
-               (long and now > 1.5 * start and now > start + 5 * noise or early,
+               (long and now > 1.5 * start and now > start + max(5 * noise, .01) or early,
                 f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the training '
                 f'diverges: {lower}'))
 

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/model/assets.ipynb #eddbb099
 from __future__ import annotations
-import gzip, hashlib, json, random, re, shutil, subprocess, sys, tempfile, zipfile
+import gzip, hashlib, json, os, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Asset:
     @property
     def place(self) -> Path:
         "Where it stands once it is fetched: in the cache, by a name that changes with its content"
-        if self.path: return Path(self.path).expanduser()
+        if self.path: return Path(os.path.expanduser(self.path))
         layout = 1  # of the cache; a higher number makes everybody fetch again
         key = digest(layout, [sha256 for _, sha256 in self.wheels], list(self.members.items()), self.format)
         return cache_dir()/f'{self.name}-{key[:12]}'

@@ -42,7 +42,7 @@ def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, st
     """Where a model is: a folder or hub id, and a GGUF file in it. Fetches assets, and asks the hub whether it has the
     model. `kwargs` as in `load_model`. Raises `PrunebookError` if there is none"""
     asset, file = ASSETS.get(name), None
-    path = fetch(name, progress) if asset and asset.kind == 'model' else Path(name).expanduser()
+    path = fetch(name, progress) if asset and asset.kind == 'model' else Path(os.path.expanduser(name))
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
     if path.is_dir(): return str(path), None
     if name.endswith('.gguf') and name.count('/') >= 2 and name[0] not in '/.~' and not path.parent.is_dir():

@@ -91,6 +91,8 @@ class SweepConfig(Settings):
         for o in self.strategies: pb.STRATEGIES.find(o)
         check_sources(self.sources, self.tasks)
         for o in self.tasks: _task_of(self, o)
+        refuse((self.healing.seed not in (0, *self.seeds), f'healing.seed={self.healing.seed} is not used. Give it as '
+                'seeds (--seeds).'))
         names = [public_name(o) for o in self.tasks]
         refuse((len({*names}) < len(names), f'tasks {names}: the rows of two would have one name. Rename a file.'))
         for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():

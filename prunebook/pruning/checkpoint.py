@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['NUMBER', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'checkpoint_folder', 'model_card',
-           'sound_record', 'write_checkpoint', 'prune_checkpoint', 'write_model', 'save_pruned', 'check_files',
-           'check_checkpoint']
+           'sound_record', 'write_checkpoint', 'check_prunable', 'prune_checkpoint', 'write_model', 'save_pruned',
+           'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -132,8 +132,6 @@ def _cut_config_file(folder, keep):
     without weights is cut. Raises `PrunebookError` where it cannot be cut"""
     config = read_json(folder/'config.json')
     text, depth = decoder_config(config)
-    refuse((text.get('hidden_size_per_layer_input'), 'the layers of this model share a table of embeddings, whose '
-            'columns cannot be removed by copying bytes. Load the model and use prune_model.'))
     if _all_alike(text):
         text |= cut_config(text, keep, depth)
         return _with_older_rotary(config)
@@ -210,10 +208,8 @@ def _files_beside(folder):
     found, homes = [], [Path(os.path.realpath(folder)), Path(os.path.realpath(folder/'config.json')).parent]
     for p in sorted(folder.iterdir()):
         made = p.name in _old or p.name.endswith('.index.json')
-        if p.name.startswith('.') or p.suffix in _weight_endings or made: continue
-        if p.name.startswith('adapter_'):
-            _log.warning('%s is not copied: an adapter fits only the depth it was trained for.', printable(p.name))
-        elif not p.is_dir(): found.append(p)
+        if p.name.startswith(('.', 'adapter_')) or p.suffix in _weight_endings or made: continue
+        if not p.is_dir(): found.append(p)
         elif p.name == 'additional_chat_templates': found += [o for o in sorted(p.iterdir()) if not o.is_dir()]
     for p in found:
         real = Path(os.path.realpath(p))
@@ -282,11 +278,28 @@ def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]]
     """Write the tensors of `kept` by their new names, the other files of the checkpoint `folder`, and its new `config`
     into the folder `new`. Raises `PrunebookError` before anything is written for a link that leads out of `folder`"""
     beside = _files_beside(folder)
+    for p in sorted(folder.glob('adapter_*')):
+        _log.warning('%s is not copied: an adapter fits only the depth it was trained for.', printable(p.name))
     _write_weights(new, kept, progress)
     for name in beside:
         (new/name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder/name, new/name)
     _write_json(new/'config.json', config)
+
+def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | None]:
+    """The tensors of a checkpoint, the names of its layers as `layers_prefix` gives them, and its quantisation. Raises
+    `PrunebookError` for one that `prune_checkpoint` cannot prune. It reads headers, and no weights"""
+    config, tensors, modelopt = read_json(folder/'config.json'), read_tensors(folder), folder/'hf_quant_config.json'
+    text, depth = decoder_config(config)
+    prefix, quantised = layers_prefix(tensors, depth), quantization_of(config)
+    if not quantised and modelopt.is_file(): quantised = read_json(modelopt)
+    refuse(((quantised or {}).get('quant_method') == 'torchao', f'{folder} is quantised by torchao, which keeps the '
+            'type of each tensor in the headers of the files. Prune the 16-bit model and quantise the result.'),
+           (text.get('hidden_size_per_layer_input'), 'the layers of this model share a table of embeddings, whose '
+            'columns cannot be removed by copying bytes. Load the model and use prune_model.'))
+    check_quantization(quantised, [t.name for t in tensors], prefix)
+    _files_beside(folder)
+    return tensors, prefix, quantised
 
 def prune_checkpoint(
     src: str | Path,                           # A folder with config.json and safetensors, "demo", or a hub id
@@ -302,14 +315,8 @@ def prune_checkpoint(
     or a disk without room"""
     dst = free_place(dst, force, [src])  # before anything is downloaded
     folder = checkpoint_folder(src)
-    plan, tensors = as_plan(drop, config_depth(folder)), read_tensors(folder)
-    prefix, new_number = layers_prefix(tensors, plan.depth), {i: n for n, i in enumerate(plan.keep)}
-    quantised, kept, modelopt = quantization_of(read_json(folder/'config.json')), [], folder/'hf_quant_config.json'
-    if not quantised and modelopt.is_file(): quantised = read_json(modelopt)
-    refuse(((quantised or {}).get('quant_method') == 'torchao', f'{folder} is quantised by torchao, which keeps the '
-            'type of each tensor in the headers of the files. Prune the 16-bit model and quantise the result.'))
-    check_quantization(quantised, [t.name for t in tensors], prefix)
-    config = _cut_config_file(folder, plan.keep)
+    plan, (tensors, prefix, quantised) = as_plan(drop, config_depth(folder)), check_prunable(folder)
+    config, kept, new_number = _cut_config_file(folder, plan.keep), [], {i: n for n, i in enumerate(plan.keep)}
     for t in tensors:
         layer, rest = layer_number(t.name, prefix)
         if layer is None: kept.append((t.name, t))
@@ -331,7 +338,9 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     where other stacks look for them"""
     with quiet(): model.save_pretrained(folder, **kwargs)
     file = Path(folder)/'config.json'
-    _write_json(file, dict(sorted(_with_older_rotary(read_json(file)).items())))
+    config = _with_older_rotary(read_json(file))
+    if type(model).__module__.startswith('transformers.'): config.pop('auto_map', None)  # code it does not need
+    _write_json(file, dict(sorted(config.items())))
     tokenizer.save_pretrained(folder)
 
 def save_pruned(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, explained, refuse
-from ..model.configs import cut_config, decoder_part, older_rotary
+from ..model.configs import cut_config, decoder_config, decoder_part, older_rotary
 from ..model.stack import check_layers, show_layers
 from ..pruning.budget import Allowed
 if TYPE_CHECKING: from transformers import PreTrainedConfig
@@ -203,7 +203,7 @@ def served_by(stacks: str | Iterable[str], config: dict[str, Any] | PreTrainedCo
     """For `choose_layers(allowed=…)`: only cuts that leave each layer its kind in all `stacks`. `config` is that of the
     unpruned model. Raises `PrunebookError` if a stack does not support the model, or there is no rule"""
     stacks, fields = check_stacks(stacks), config_fields(config)  # completed once, not for each cut
-    depth = fields[1]['num_hidden_layers']
+    depth = decoder_config(fields[1])[1]
     for o in (serving_verdict(config, o, range(depth)) for o in stacks):
         refuse((o.status in ('unknown', 'not supported'), f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose '
                 'without it, and compare the result with `prunebook check`.'))

@@ -292,7 +292,8 @@ def layer_distances(
     prints = None
     if partial:  # tells runs apart: by the weights, the tokenizer's vocabulary and its output for a probe, the texts
         seen = tokenizer(_probe, add_special_tokens=True, verbose=False)['input_ids']
-        prints = dict(model=fingerprint(model), tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
+        prints = dict(model=f'{fingerprint(model)} {model.dtype}',
+                      tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
                       texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
                       settings=digest(json.dumps(settings, sort_keys=True)))
     (rank, world), gather = process(), lambda o: o

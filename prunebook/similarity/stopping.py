@@ -83,7 +83,8 @@ class StoppingRule:
     tolerance: float = 0.     # Differences of distance that do not matter
 
     def __post_init__(self):
-        ns, confidence, tolerance = tuple(self.ns), float(self.confidence), float(self.tolerance)
+        with explained('StoppingRule', 'Give block sizes, such as (1, 2, 4), and numbers.'):
+            ns, confidence, tolerance = tuple(self.ns), float(self.confidence), float(self.tolerance)
         sizes = lambda ns: ns and all(hasattr(n, '__index__') and not isinstance(n, bool) for n in ns)
         check(Rule(sizes, 'block sizes, such as (1, 2, 4)'), ns=ns)
         check(number(math.ulp(0), 1, 'a number between 0 and 1'), confidence=confidence)
