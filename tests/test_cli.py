@@ -285,7 +285,8 @@ def test_scores_stand_where_two_models_cannot_be_paired(own, tmp_path, ok, caplo
 def test_an_estimate_for_a_card_counts_the_teacher(own, ok):
     alone, taught = (ok('estimate', own/'model', '--card', 'l4', '--objective', o) for o in ('lm', 'distill'))
     heal = [next(r['peak_gb'] for r in o['needs'] if r['command'] == 'heal') for o in (alone, taught)]
-    assert heal[1] - heal[0] == pytest.approx(2 * alone['parameters'] / 1e9) and taught['memory_gb'] == dict(GPU=24)
+    more = heal[1] - heal[0]  # it is loaded in its own type, float32
+    assert more == pytest.approx(4 * alone['parameters'] / 1e9) and taught['memory_gb'] == dict(GPU=24)
 
 
 def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsys):
