@@ -560,6 +560,21 @@ def test_no_plateau_where_every_cut_is_healed():
          *np.quantile(slopes(draws(sums, tokens)), [.025, .975]), 2, .011)
 
 
+def test_no_plateau_with_3000_questions():
+    "Experiment H: the rule for a plateau on its own rows, and what they keep"
+    r = run(QWEN)
+    keys = [('mmlu-3000', 'similarity' if n else 'none', n, False, 0, 'mmlu') for n in (0, 1, 2, 3, 4, 6)]
+    mine, small = (width(r, o) for o in (keys, [('cuts', *o[1:]) for o in keys]))
+    assert (mine.word, small.word) == ('fails', 'undecided') and right(r, keys).shape[1] == 3000
+    for page, pattern in (('paper/figure2', r'and six layers\. The width is #, so'),
+                          ('paper/figure2', r'3,000 questions: width #, \*fails'),
+                          ('paper/claims', r'says \*fails\* †: #'),
+                          ('discoveries/design', r'\| H \| \[[^|]*?plateau: # against')):
+        stands(page, pattern, (mine.value, mine.low, mine.high))
+    shown = [o for o in tables('paper/figure2') if len(o) == 5 and o[0].isdigit() and o[3].endswith('%')]
+    assert [float(o[3][:-1]) for o in shown] == pytest.approx(100 * right(r, keys).mean(1), abs=.051)
+
+
 def test_four_layers_are_a_peak():
     "Experiment C, on its own page"
     printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('right answers at n = 3'))
