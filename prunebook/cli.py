@@ -550,8 +550,8 @@ def _estimate(
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
     have = dict(GPU=gpu) if gpu else memory_gb()
     if recipe.needs_teacher:  # `heal` loads it beside the model
-        how = 'own' if gpu else 'auto', 4 if recipe.teacher_bits == 4 else None
-        table.loc[table.command == 'heal', 'peak_gb'] += weights_gb(size, *how)
+        teacher = weights_gb(size, 'own' if gpu else 'auto', 4 if recipe.teacher_bits == 4 else None)
+        table.loc[table.command == 'heal', 'peak_gb'] += teacher
         table['fits'] = table.peak_gb < sum(have.values())
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
                 stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},

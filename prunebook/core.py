@@ -329,13 +329,17 @@ def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
 
 def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 
+def _absolute(out):
+    "Raises `PrunebookError` for a name that no shell has completed, or that no tokenizer can write to"
+    refuse((str(out)[:1] == '~', f'{out}: nothing has replaced the ~. Write your home out.'),
+           (any('\udc80' <= c <= '\udcff' for c in str(out)), f'{printable(out)} is a name in another encoding '
+            'than UTF-8. Choose another.'))
+    return Path(os.path.abspath(out))
+
 def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
     """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there. With `force`, one
     that is there may be replaced. `reads` as in `keep_apart`"""
-    refuse((str(out)[:1] == '~', f'{out}: nothing has replaced the ~. Write your home out.'),
-           (any('\udc80' <= c <= '\udcff' for c in str(out)), f'{printable(out)} is a name in another encoding '
-            'than UTF-8, which tokenizers cannot write to. Choose another.'))
-    with disk_errors(out): out, here = Path(os.path.abspath(out)), Path.cwd()  # which may have been deleted
+    with disk_errors(out): out, here = _absolute(out), Path.cwd()  # which may have been deleted
     keep_apart(out, reads)
     faults = ((out.name.endswith('.unfinished'), 'has the name of work that was interrupted'),
               (os.path.ismount(out), 'is a mount point, and no folder can be moved onto it'),
@@ -432,7 +436,7 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
     finished and kept its request. `None`: if the same was asked. `force` replaces what is at `out`, and without
     `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Of several
     processes the first does all this, and the others get the place. Raises `PrunebookError` if other work is there"""
-    out, asked = Path(os.path.abspath(out)), json.loads(json.dumps(asked))
+    out, asked = _absolute(out), json.loads(json.dumps(asked))
     if process().rank:
         yield Path(f'{out}.unfinished')
         return

@@ -322,7 +322,8 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
                          parent_low=parent.low))
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').input_ids.to(model.device), time.perf_counter()
-        model.generate(ids, max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=tok.pad_token_id)
+        model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=32, min_new_tokens=32,
+                       do_sample=False, pad_token_id=tok.pad_token_id)
         return time.perf_counter() - start
     rounds = [{k: seconds(m) for k, m in models.items()} for _ in range(5)]  # in turns: a machine's speed drifts
     speeds = {k: 32 / min(o[k] for o in rounds) for k in models}

@@ -145,7 +145,7 @@ def test_what_interrupted_work_has_written_needs_no_more_room(tmp_path, monkeypa
     core.check_room(tmp_path/'out.unfinished', 5)
     with pytest.raises(PrunebookError, match='free'): core.check_room(tmp_path/'out.unfinished', 6)
 
-@pytest.mark.parametrize('place', ['/', '/dev/null', '/dev'])
+@pytest.mark.parametrize('place', ['/', '/dev/null', '/dev', '~/x', 'caf\udce9'])
 def test_places_that_cannot_be(place):
     for make in (lambda: new_folder(place, force=True), lambda: work_folder(place, ASKED, force=True)):
         with pytest.raises(PrunebookError), make(): pass

@@ -17,7 +17,7 @@ similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
 similarity nobody/nothing --out {out}                        | nobody/nothing
-similarity ~nobody/x --out {out}                             | ~nobody/x
+similarity ~no-such-user/x --out {out}                       | no such file or folder
 similarity demo --out {out} --n-texts -3                     | -3
 similarity {questions} --out {out}                           | no .gguf
 fly demo {out}                                               | fly
@@ -40,7 +40,7 @@ prune demo {out} --n 2 --distances {folder}                  | distances
 prune demo {out} --n 2 --strategy keep_last --options {{"k":40}} | 40
 prune demo {out} --n 2 --serve moon                          | moon
 prune demo {full} --n 2                                      | full
-prune {pickled} {out} --n 2 --strategy best_loss             | pickle
+prune {pickled} {out} --n 2 --strategy best_loss             | Its weights are in pickle
 shrink demo {out} --drop 40                                  | 40
 shrink demo {out} --data {three}                             | 3 different
 shrink demo {out} --data {questions} --column words           | words

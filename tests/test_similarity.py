@@ -201,7 +201,11 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     with torch.no_grad(): changed.model.layers[5].mlp.up_proj.weight += .01
     longer = eos_tokenizer()
     longer.add_tokens('new')
-    with pytest.raises(PrunebookError, match='another model'): run(tiny().bfloat16())
+    for wrong in (dict(ns=4), dict(ns=[1], confidence='high')):
+        with pytest.raises(PrunebookError, match='StoppingRule'): StoppingRule(**wrong)
+    half = tiny().bfloat16()  # with the same fingerprint in both types
+    run(half, partial=tmp_path/'half')
+    with pytest.raises(PrunebookError, match='another model'): run(half.float(), partial=tmp_path/'half')
     others = dict(model=dict(model=changed), tokenizer=dict(tok=longer), texts=dict(docs=documents(seed=1)),
                   settings=dict(max_length=31))
     for what, kw in others.items():

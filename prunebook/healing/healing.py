@@ -204,7 +204,13 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     return teacher, docs, rows
 
 # %% ../../nbs/course/04_healing.ipynb #heal0004
-_recipe = instance(HealingConfig, 'a HealingConfig, such as RECIPES["packed"]')
+def _started(config, teacher, folder, changes=()):
+    "The recipe, `packed` if there is none, with `changes`. Raises `PrunebookError` if this call cannot start it"
+    config = RECIPES['packed'] if config is None else config
+    check(instance(HealingConfig, 'a HealingConfig, such as RECIPES["packed"]'), config=config)
+    if changes: config = config.replace(**changes)
+    config.check_start(teacher, folder)
+    return config
 
 @contextmanager
 def _run_folder(out, asked, resume, force, reads):
@@ -237,10 +243,8 @@ def heal(
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
-    config, on_disk, save = config or RECIPES['packed'], isinstance(model, (str, Path)), out is not None
-    check(_recipe, config=config)
-    if changes: config = config.replace(**changes)
-    config.check_start(teacher, teacher_folder)
+    config = _started(config, teacher, teacher_folder, changes)
+    on_disk, save = isinstance(model, (str, Path)), out is not None
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
@@ -312,15 +316,13 @@ def heal_checkpoint(
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
     at all, and `adapter/asked.json` in it says what was asked, the texts by a hash. Raises `PrunebookError` as `heal`
     does, and for what cannot be healed on disk"""
-    config, first = config or RECIPES['packed'], not process().rank
-    on_disk = kwargs.get('bits') == 4 or fully_sharded()
+    first, on_disk = not process().rank, kwargs.get('bits') == 4 or fully_sharded()
     odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
     refuse((on_disk and odd, f'--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
             f'{", ".join(odd)}.'),
            (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
             'Give it (--teacher MODEL), and not --bits 4.'))
-    check(_recipe, config=config)
-    config.check_start(teacher, teacher_folder)
+    config = _started(config, teacher, teacher_folder)
     # what the tokenizer and the teacher refuse, before a weight is read
     refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '

@@ -154,8 +154,9 @@ def training_rows(
     flat, begin, ends = np.zeros(0, np.int32), np.zeros(0, int), np.zeros(1, int)
     if plain or not said:
         flat, begin, ends = _plain_rows(tokenizer, plain, recipe, same_rows)
-        refuse(((said or share is not None) and len(ends) < 2, f'plain_share={share}: the plain texts do not fill one '
-                f'row of {recipe.max_length} tokens. Give more of them, or none.'))
+        asked = '' if share is None else f'plain_share={share}: '
+        refuse(((said or asked) and len(ends) < 2, f'{asked}the plain texts do not fill one row of {recipe.max_length} '
+                'tokens. Give more of them, or none.'))
     rows_of_plain, n = len(ends) - 1, ends[-1]
     if said:  # behind the last whole row of plain texts
         more, starts, stops, counts = _conversation_rows(said, recipe)
