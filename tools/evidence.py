@@ -80,7 +80,8 @@ def single_layers(n):
     return SweepConfig(ns=[], tasks=['c4', LIKELIHOOD, LETTERS], n_texts=16, max_length=256,
                        n_questions={LIKELIHOOD: n, LETTERS: n})
 
-MADE_FOR = {'healed-fine': ['C3b']}  # sweeps whose rows decide these claims and no other
+# sweeps whose rows decide these claims and no other
+MADE_FOR = {'healed-fine': ['C3b'], 'healed-simple-fine': [], 'read-number': []}
 ONE_BY_ONE = ['single-layers-100', 'single-layers']  # the questions of the first are among those of the second
 
 SWEEPS = {
