@@ -163,7 +163,7 @@ def test_a_file_for_llama_cpp(given, tmp_path):
 
 def test_a_file_that_llama_cpp_cannot_have_costs_no_healing(given, tmp_path, monkeypatch):
     "The checkpoint without it is the same, so the call without it goes on"
-    monkeypatch.setattr(shrinking, 'llama_cpp', dict)
+    for name in ('llama_cpp', 'check_architecture'): monkeypatch.setattr(shrinking, name, lambda *args: None)
     def fails(folder, out, *rest, **kw):
         Path(out).write_text('half')
         raise PrunebookError('the tokenizer is none that llama.cpp knows.')
@@ -174,6 +174,17 @@ def test_a_file_that_llama_cpp_cannot_have_costs_no_healing(given, tmp_path, mon
     with pytest.raises(PrunebookError, match='none that llama.cpp knows.*--gguf'): shrink(**given, gguf='q8_0')
     monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
     assert not shrink(**given).problems and [p.name for p in tmp_path.iterdir()] == ['out']
+
+
+@pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')
+def test_an_architecture_that_llama_cpp_does_not_know_is_refused_before_loading(given, own, tmp_path, monkeypatch):
+    shutil.copytree(own/'model', tmp_path/'odd')
+    config = json.loads((tmp_path/'odd'/'config.json').read_text())
+    (tmp_path/'odd'/'config.json').write_text(json.dumps(config | dict(architectures=['OddForCausalLM'])))
+    monkeypatch.setattr('prunebook.load_model', stop)
+    with pytest.raises(PrunebookError, match='OddForCausalLM is an architecture that'):
+        shrink(**given | dict(model=str(tmp_path/'odd')), gguf='f16')
+    with pytest.raises(KeyboardInterrupt): shrink(**given, gguf='f16')
 
 
 def test_memory_is_judged_before_loading(given, monkeypatch):

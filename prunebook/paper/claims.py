@@ -580,6 +580,7 @@ def _seeds(run, task):
     own = run.table[((run.table.n == 0) | run.table.index.isin(rows.index)) & run.table.asked.isin(rows.asked)]
     own = _rows_of(own, 'c4', 'similarity', True)
     if own.n.min() > 0: raise Unmeasured('This run has not scored the unpruned model on the same documents.')
+    run.scores(pd.concat([own[own.n == 0], rows]))  # they must be of the same documents
     ruling, tokens = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean())), rows.healing_tokens.iloc[0]
     return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=own)
 

