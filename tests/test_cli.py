@@ -226,7 +226,7 @@ def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, c
     monkeypatch.setattr('prunebook.estimates.estimate', estimated)
     recipe, size = tmp_path/'small.json', ['--minutes', 3, '--n-judge', 0]
     HealingConfig(steps=4, batch_size=2, max_length=16, rank=2, bits=32).save(recipe)
-    args = ['heal', own/'pruned', tmp_path/'h', '--texts', own/'texts.txt', '--config', recipe, *size]
+    args = ['heal', own/'pruned', f"{tmp_path/'h'}/", '--texts', own/'texts.txt', '--config', recipe, *size]
     def stop(*a, folder, **kw):
         (folder/'checkpoints').mkdir()
         raise KeyboardInterrupt

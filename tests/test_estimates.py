@@ -3,7 +3,8 @@ import json, re
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
 from prunebook import HealingConfig, PrunebookError, heal, load_model, prune_model, save_pruned
-from prunebook.estimates import SLOWER, estimate, model_size, recipe_within, weights_gb, work, working_gb
+from prunebook.estimates import (SLOWER, check_memory, estimate, model_size, peak_gb, recipe_within, weights_gb, work,
+                                 working_gb)
 from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
 from support.tiny import save, texts, tiny, word_tokenizer
@@ -19,6 +20,21 @@ def pruned(tmp_path_factory):
     small = prune_model(tiny(**WIDE), [3, 4])
     save_pruned(small, word_tokenizer(), folder)
     return small, model_size(str(folder))
+
+
+def test_a_teacher_stored_in_float32_needs_four_bytes_a_parameter(tmp_path, monkeypatch):
+    "It is loaded in its own type beside the student, whatever that has. A parent is loaded as the model is"
+    save(tmp_path/'m', model := tiny(**WIDE), word_tokenizer())
+    size, recipe = model_size(str(tmp_path/'m')), LIGHT.replace(objective='distill')
+    count = sum(o.numel() for o in {id(o): o for o in model.parameters()}.values()) / 1e9
+    for command, given, bytes_each in (('heal', recipe, 4), ('evaluate', None, 2)):
+        need = peak_gb(size, command, 'bfloat16', batch_tokens=64, recipe=given) + bytes_each * count
+        for more, fits in ((-count / 2, False), (count / 2, True)):
+            monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: dict(RAM=need + more))
+            how = dict(max_length=16, batch_tokens=64, recipe=given, teacher=size.name)
+            if fits: check_memory(size, command, 'bfloat16', **how)
+            else:
+                with pytest.raises(PrunebookError, match='GB of memory'): check_memory(size, command, 'bfloat16', **how)
 
 
 def test_a_config_without_what_its_kind_has_by_default(tmp_path):

@@ -7,7 +7,7 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map, text_loss
 from prunebook.similarity.distances import layer_distances
 from prunebook.model.stack import Block, LayerStack
-from support.tiny import Letters, letter_texts, tiny
+from support.tiny import Letters, letter_texts, letter_tokenizer, tiny
 
 DEPTH, texts = 6, letter_texts()
 KINDS = {k: {} for k in ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral', 'gemma3')}
@@ -27,6 +27,14 @@ def all_cuts():
 
 def losses_of(model, keeps, **kw):
     return cut_losses(model, Letters(), texts, keeps, **dict(max_length=32, progress=False) | kw)
+
+
+def test_the_bytes_of_a_text_are_its_own_where_a_tokenizer_tidies_up():
+    "Some decode 'a , b .' as 'a, b.', and then the bits per byte would be of a shorter text"
+    tok, text = letter_tokenizer(), ['Yes , it is . Or not ?']
+    tok.clean_up_tokenization_spaces = True
+    assert len(tok.decode(tok(text[0])['input_ids'])) < len(text[0])
+    assert text_loss(tiny(), tok, text, progress=False).n_bytes == len(text[0]) - 1  # the first token is given
 
 
 # sharing changes nothing but the time

@@ -183,6 +183,16 @@ def test_the_files_of_a_pass_stay_only_in_a_folder_of_their_own(tmp_path):
         assert bool(list(tmp_path.rglob('[0-9]*.safetensors'))) == bool(own)
 
 
+def test_a_file_is_no_folder_for_a_teacher(tmp_path, monkeypatch):
+    "It is refused before the pass over the texts"
+    (tmp_path/'kept').write_text('mine')
+    model, recipe = tiny(), SMALL.replace(objective='distill_top')
+    monkeypatch.setattr(teacher, '_likeliest', lambda *args: pytest.fail('the teacher was asked'))
+    with pytest.raises(PrunebookError, match='kept'):
+        run(prune_model(model, [2]), recipe, teacher=model, teacher_folder=tmp_path/'kept')
+    assert (tmp_path/'kept').read_text() == 'mine'
+
+
 def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     model = tiny()
     small, recipe = prune_model(model, [2, 3]), SMALL.replace(dropout=0., teacher_bits=32, objective='distill')
