@@ -23,7 +23,7 @@ from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import check_length, show_layers
 from .pruning.budget import NotAllowed
-from .serving.gguf import TYPES, check_architecture, llama_cpp
+from .serving.gguf import TYPES, llama_cpp
 from .serving.rules import serving_states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,9 +158,8 @@ def shrink(
     revision: str | None = None,  # Revision of a model on the hub
     **kwargs: Any                 # To `load_model`
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
-    """A pruned, healed, judged and checked model. The same call again goes on where one was interrupted. A model that
-    fails a gate is left in OUT.rejected, in the place of an earlier one. Raises `PrunebookError` before any work for
-    what cannot succeed"""
+    """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
+    a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
     ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
@@ -259,15 +258,14 @@ def _check_healing(size, recipe, minutes, tokens, force_memory, load):
 def _check_cut(model, size, drop, limits, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
-    if gguf: llama_cpp()
     config, limits = load_config(model, **about), {k: v for k, v in limits.items() if v is not None}
+    if gguf: llama_cpp(json.loads(config.to_json_string()))
     allowed = pb.served_by(serve, config.get_text_config(decoder=True)) if serve else None
     refuse((getattr(config, 'quantization_config', None), f'{public_name(model)}: its weights are quantised, and '
             'adapters can be merged into 16-bit weights only. Give the model that they were made from.'),
            (about['trust_remote_code'] and getattr(config, 'auto_map', None), f'{public_name(model)} runs code of its '
             'own, and the result is checked without running any. Go step by step (prunebook prune, heal, evaluate).'),
            (limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
-    if gguf: check_architecture(json.loads(config.to_json_string()))
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
     budget = limits | dict(sizes=layer_sizes(size)) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?

