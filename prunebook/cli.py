@@ -147,7 +147,8 @@ class _Source:
         config = load_config(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
         config = config.get_text_config(decoder=True)
         if positions is not None: check_length(positions, config)
-        if not self.force_memory: check_memory(self.model, command, self.dtype, self.bits, self.revision, **work)
+        how = self.dtype, self.bits, self.revision
+        if not self.force_memory: check_memory(self.model, command, *how, device_map=self.device_map, **work)
         return config
 
     def load(self, progress: bool) -> tuple:

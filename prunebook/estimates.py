@@ -163,7 +163,7 @@ def memory_gb() -> dict[str, float]:
 
 def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int | None = None,
                  revision: str | None = None, max_length: int = 0, batch_tokens: int | None = None,
-                 recipe: HealingConfig | None = None, teacher: str | None = None) -> None:
+                 recipe: HealingConfig | None = None, teacher: str | None = None, device_map: Any = 'auto') -> None:
     "Raises `PrunebookError` if a command on a model, and on its `teacher`, cannot fit into this machine"
     try: size = model_size(name, revision)
     except PrunebookError: return  # loading it gives the clearer message
@@ -171,10 +171,13 @@ def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int 
     # a teacher of healing is loaded in its own type, a parent as the model is
     how = ('auto', 4 if recipe.teacher_bits == 4 else None) if recipe else (dtype, bits)
     with suppress(PrunebookError): need += weights_gb(model_size(teacher), *how) if teacher else 0
-    if need > sum((have := memory_gb()).values()):
+    have = memory_gb()
+    if device_map == 'cpu': have = dict(RAM=have['RAM'])
+    elif command == 'heal' and len(have) > 1: del have['RAM']  # layers that do not fit on the GPUs cannot be trained
+    if need > sum(have.values()):
         there = ' + '.join(f'{v:,.1f} ({k})' for k, v in have.items())
-        raise PrunebookError(f'{size.name} needs about {need:,.1f} GB of memory, and this machine has {there}. Give '
-                             'fewer tokens at once, fewer bits, or a larger machine, or run it anyway '
+        raise PrunebookError(f'{size.name} needs about {need:,.1f} GB of memory for `{command}`, and this machine has '
+                             f'{there}. Give fewer tokens at once, fewer bits, or a larger machine, or run it anyway '
                              '(--force-memory).')
 
 # %% ../nbs/reference/estimates.ipynb #f6799800

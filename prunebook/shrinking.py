@@ -252,7 +252,8 @@ def _check_healing(size, recipe, minutes, tokens, force_memory, load):
     "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
     dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
     recipe = recipe_within(recipe, size, minutes, tokens, dtype, bits)
-    if not force_memory: check_memory(size, 'heal', dtype, bits, recipe=recipe)
+    place = load.get('device_map', 'auto')
+    if not force_memory: check_memory(size, 'heal', dtype, bits, recipe=recipe, device_map=place)
     return recipe
 
 def _check_cut(model, size, drop, limits, serve, gguf, about):

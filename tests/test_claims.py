@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    CLAIMS, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
+    CLAIMS, UNINFORMATIVE, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
 from prunebook.paper.figures import plot_scores
-from prunebook.paper.criteria import HOLDS, Ruling
+from prunebook.paper.criteria import HOLDS, REFUTED, Ruling
 from prunebook.paper.runs import read_run
-from support.made_runs import DEPTH, Made, choice, distances, fill, loss
+from support.made_runs import DEPTH, Made, choice, distances, fill, loss, x
 
 nbs = Path(__file__).parents[1]/'nbs'
 
@@ -118,6 +118,18 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
 def test_nothing_is_compared_with_a_rise_that_is_none(made):
     run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
     assert run.judge('C5b').reason == 'baseline' and 'ratio not computed' in run.judge('C5b').seen
+
+
+@pytest.mark.parametrize('cost, last, word, reason', [
+    (lambda n: .05 * n, 14, HOLDS, 'interval'),
+    (lambda n: .05 * n + (n >= 8), 14, REFUTED, 'interval'),
+    (lambda n: .01 * n**2, 8, UNINFORMATIVE, 'before_collapse'),  # no jump, and flatter before
+    (lambda n: .05 * n, 8, HOLDS, 'interval'),
+    (lambda n: .6 * n**.5, 8, HOLDS, 'interval')])  # where a fall could hide, it would have
+def test_a_curve_is_no_jump(made, cost, last, word, reason):
+    "C4 says nothing where a loss without a jump gets the same word: answers collapse between 5 and 7 layers"
+    found = open_run(fill(made, healed=lambda n: 3 + cost(n), ns=x[x <= last]).root).judge('C4')
+    assert (found.word, found.reason) == (word, reason), found
 
 
 @pytest.mark.parametrize('name', ['demo', 'gemma3-270m', 'qwen2.5-coder-1.5b'])

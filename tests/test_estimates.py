@@ -37,6 +37,20 @@ def test_a_teacher_stored_in_float32_needs_four_bytes_a_parameter(tmp_path, monk
                 with pytest.raises(PrunebookError, match='GB of memory'): check_memory(size, command, 'bfloat16', **how)
 
 
+def test_healing_must_fit_on_the_gpus(pruned, monkeypatch):
+    "What accelerate leaves in RAM cannot be trained; all else runs there, if slowly"
+    size = pruned[1]
+    need = peak_gb(size, 'heal', 'bfloat16', recipe=LIGHT)
+    monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: {'RAM': 2 * need, 'A100 0': .6 * need})
+    how = dict(command='heal', dtype='bfloat16', recipe=LIGHT)
+    with pytest.raises(PrunebookError, match=r'for `heal`, and this machine has [\d.]+ \(A100 0\)\. Give'):
+        check_memory(size, **how)
+    check_memory(size, **how, device_map='cpu')
+    check_memory(size, 'evaluate', 'bfloat16', max_length=16, batch_tokens=64)
+    monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: {'RAM': .1, 'A100 0': .6 * need, 'A100 1': .6 * need})
+    check_memory(size, **how)
+
+
 def test_a_config_without_what_its_kind_has_by_default(tmp_path):
     "As those of Gemma 3, whose vocabulary stands in no file"
     save(tmp_path/'m', model := tiny('gemma3', 4))

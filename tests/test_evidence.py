@@ -40,7 +40,8 @@ def test_the_plan_for_one_gpu_in_small_and_again(tmp_path, capsys):
         written.append((tmp_path/'demo-written.jsonl').read_bytes())
     own = load_texts(evidence.ALL_TEXTS, 'healing')
     assert written[0] == written[1] and len(written[0].splitlines()) == 2 + len(own)
-    assert re.search(r'heal: .* minutes, evaluate: .* minutes, write: .* minutes', capsys.readouterr().out)
+    said = r'heal: .* minutes, evaluate: .* minutes, write: .* minutes together .*; .* GB of memory, .* of disk'
+    assert re.search(said, capsys.readouterr().out)
     t, sweeps = read_run(tmp_path/'demo'), evidence.gpu_sweeps('', smoke=True)
     assert set(t.sweep) == set(sweeps) and set(t[t.healed].n) == {0, 4}
     assert len(read_record(tmp_path/'demo')['sweeps']['gpu-1m']['starts']) == 1 and not t.duplicated().any()

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file, save
 
 from prunebook.core import atomic_write
-from prunebook.estimates import SLOWER, _machine_speed, model_size, work
+from prunebook.estimates import SLOWER, _machine_speed, model_size, peak_gb, work
 from prunebook.healing.recipes import QUICK
 from prunebook.evaluation.losses import loss_map
 from prunebook.model.loading import load_model
@@ -241,21 +241,21 @@ def mixed_texts(model, tokenizer, file, tokens, batch=64, length=512):
 ALL_TEXTS = 'c4+wiki+technical+tiny'
 
 def gpu_sweeps(mixed, smoke=False):
-    "The plan for one GPU: every size with a million tokens, more seeds, ten million, and registry texts alone"
+    "The plan for one GPU: every size with a million tokens, more seeds, registry texts alone, and ten million"
     scored = dict(tasks=['c4'], n_texts=8) if smoke else SEEDED
     def healed(steps, ns, texts=mixed, **kwargs):
         recipe = RECIPE.replace(steps=2 if smoke else steps)
         return SweepConfig(ns=[], healed_ns=ns[:2] if smoke else ns, healing=recipe, healing_texts=texts,
                            **dict(strategies=PAPER) | kwargs | scored)
     return {'gpu-1m': healed(1000, [0, 4, 3, 5, 2, 6, 1, 8]), 'gpu-1m-seeds': healed(1000, [0, 4, 3, 5], seeds=[1, 2]),
-            'gpu-1m-registry': healed(1000, [0, 4], ALL_TEXTS), 'gpu-10m': healed(10_000, [0, 4]),
-            'gpu-10m-registry': healed(10_000, [0, 4], ALL_TEXTS)}
+            'gpu-1m-registry': healed(1000, [0, 4], ALL_TEXTS), 'gpu-10m': healed(10_000, [0, 4])}
 
 def gpu_plan(name, model, tokenizer, folder, distances, smoke):
     "Say how long it takes, write the texts, then heal and score"
     place = folder.with_name(f'{folder.name}-written.jsonl')  # beside the run: no page needs it
     size, tokens, batch, length = model_size(name), *((16, 2, 16) if smoke else (10_300_000, 64, 512))
-    healings = [(o.healing.steps, 2 * len(o.healed_ns) * len(o.seeds)) for o in gpu_sweeps(str(place), smoke).values()]
+    plan = gpu_sweeps(str(place), smoke).values()
+    healings = [(o.healing.steps, sum(1 + (n > 0) for n in o.healed_ns) * len(o.seeds)) for o in plan]
     trained = sum(steps * n for steps, n in healings) * RECIPE.batch_size * RECIPE.max_length
     asked = 0 if smoke else 300_000 * sum(n for _, n in healings)  # tokens of the questions and documents
     speed = _machine_speed(size, model.dtype.itemsize)
@@ -265,7 +265,9 @@ def gpu_plan(name, model, tokenizer, folder, distances, smoke):
         start = time.perf_counter()
         model.generate(prompt, max_new_tokens=8, min_new_tokens=8, pad_token_id=tokenizer.pad_token_id or 0)
     took['write'] = (time.perf_counter() - start) / 8 / batch * tokens / 60  # a step writes a token of each row
-    print(', '.join(f'{k}: {v:,.0f} minutes' for k, v in took.items()), flush=True)
+    adapters = sum(n for _, n in healings) * 12 * size.depth * RECIPE.rank * (size.hidden + size.inner) / 1e9
+    print(', '.join(f'{k}: {v:,.0f} minutes' for k, v in took.items()), f'together {sum(took.values()):,.0f}; '
+          f'{peak_gb(size, "heal", recipe=RECIPE):,.0f} GB of memory, {adapters:,.1f} of disk', flush=True)
     texts = mixed_texts(model, tokenizer, place, tokens, batch, length)
     for k, config in gpu_sweeps(texts, smoke).items(): sweep(model, tokenizer, config, folder, distances, name=k)
 

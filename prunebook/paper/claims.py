@@ -40,6 +40,7 @@ _why = REASONS | dict(
     **{HOLDS: 'the whole interval lies where the claim says', REFUTED: 'the whole interval lies beyond the threshold',
        '†': 'the interval decides alone, and not among all tests of the model'},
     after_collapse='every step that the collapse is compared with comes after it',
+    before_collapse='every step that it is compared with comes before it, and there any curved loss fails',
     later_steps='the steps after the collapse decide, and those before it say something else',
     below_chance='the smaller cut answers worse than by chance',
     first_cut='the smallest cut loses more than half, and then the width is always 0.8',
@@ -539,6 +540,8 @@ def _smooth(run, task):
     alone = before.reason == 'interval'
     if alone: said += f'; by the steps before it alone {with_interval(before.value, before.low, before.high)}'
     finding = _found(said, ruling, rows=o.rows)
+    if finding.word == REFUTED and not (o.x[:-1] >= at.lost).any():
+        return replace(finding, word=UNINFORMATIVE, reason='before_collapse')
     if not finding.decided or before.word == ruling.word: return finding
     return replace(finding, word=UNINFORMATIVE, reason='later_steps' if alone else 'after_collapse')
 

@@ -16,7 +16,7 @@ from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, work as forward_work
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..evaluation.generation import write_replies
-from ..healing.recipes import QUICK
+from ..healing.recipes import PAPER_RECIPES, QUICK
 from ..model.loading import load_config, own_type
 from .report import _html_page, _page_html, _run_pages
 from .runs import Run, model_record
@@ -140,13 +140,17 @@ def _show_budget(model, load, progress, *given):
     "Print what the preset takes. Raises `PrunebookError` also in silence for what cannot be estimated"
     table, need = paper_budget(model_size(model, load.get('revision'), token=load.get('token')), *given)
     if not progress: return
+    recipe, own = pb.HealingConfig.paper(model), Path(model).name in {Path(o).name for o in PAPER_RECIPES}
     print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
           'if healing reaches 30 % of its published speed, and scoring half of it. At least '
-          f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.',
-          file=sys.stderr)
+          f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.\n'
+          f'Healing by the recipe {"of" if own else "for no model of the paper, since it has none called"} '
+          f'{Path(model).name}: rank {recipe.rank}, learning rate {recipe.learning_rate:g}, rows of '
+          f'{recipe.max_length:,} tokens.', file=sys.stderr)
 
-def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, **load):
-    check_memory(model, 'heal', str(dtype).removeprefix('torch.'), bits, revision, recipe=recipe)
+def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, device_map='auto', **load):
+    dtype = str(dtype).removeprefix('torch.')
+    check_memory(model, 'heal', dtype, bits, revision, recipe=recipe, device_map=device_map)
 
 def _check_sizes(ns, model, load):
     depth = load_config(model, **load).get_text_config(decoder=True).num_hidden_layers
@@ -199,7 +203,9 @@ def _recipe(preset, model, p, bits):
     if preset != 'paper': return p.healing.replace(bits=4) if bits == 4 else p.healing
     recipe = pb.HealingConfig.paper(model)
     length = min(recipe.max_length, p.max_length)
-    return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4)
+    again = length > 2048  # rows of 4,096 tokens and 13 billion parameters fit into 80 GB only so
+    return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4,
+                          gradient_checkpointing=again)
 
 def _paper_sweeps(base, only=None):
     "The sweeps behind the paper's figures, by name, or behind one figure. Figures 7 to 9 ask, draw and rank anew"
@@ -231,7 +237,8 @@ def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str |
     p = replace(p, healing=_recipe('paper', size.name, p, bits))
     config = _grid(p, size.depth, size.parameters, 'demo', 'demo', questions, ns, share)
     def add(what, command, tokens):
-        took = forward_work(size, command, tokens) / CARDS['a100'][1] / SLOWER[command] / 3600
+        again = command == 'heal' and config.healing.gradient_checkpointing
+        took = forward_work(size, command, tokens, again) / CARDS['a100'][1] / SLOWER[command] / 3600
         rows.append(dict(work=what, tokens=round(tokens), hours=took))
     add('distances', 'similarity', p.n_texts * p.max_length)
     for name, part in _paper_sweeps(config, only).items():
