@@ -145,8 +145,8 @@ def kept_answers(chat):
 @pytest.mark.parametrize('extract', (flexible_extract, harness_filter))
 @pytest.mark.parametrize('chat', (False, True))
 def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness(extract, chat):
-    """All but a few that end in .0 or .00: exact_match compares texts, and 9.00 is not the text 9. And one of 2,400 that
-    says -$6, where we read a 6"""
+    """All but a few that end in .0 or .00: exact_match compares texts, and 9.00 is not the text 9. And one of 2,400
+    that says -$6, where we read a 6"""
     if extract is harness_filter: pytest.importorskip('lm_eval')
     written, answers, right = kept_answers(chat)
     strip = lambda o: re.sub(r',|\$|(?s:.*)#### |\.$', '', o)
