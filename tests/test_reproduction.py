@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd, pytest
 from prunebook import HealingConfig, LayerDistances, PrunebookError, load_texts, read_run, reproduce
 from prunebook.data.texts import named_texts
+from prunebook.estimates import Size, peak_gb, work
 from prunebook.evaluation.tasks import ready_tasks
-from prunebook.paper.reproduce import PRESETS, _grid, _measure, _paper_sweeps, paper_budget
+from prunebook.paper.reproduce import PRESETS, _grid, _measure, _paper_sweeps, _recipe, paper_budget
 from support.tiny import write_rows
 from test_conversations import tiny_chat
 
@@ -159,6 +160,22 @@ def test_the_budget_is_said_before_the_memory_is_refused(tmp_path, monkeypatch, 
     assert said.index('hours on one A100') < said.index('GB of disk') and not list(tmp_path.iterdir())
     need = paper_budget('demo')[1]
     assert need['disk_gb'] > paper_budget('demo', only='figure4')[1]['disk_gb'] > .1, 'adapters beside the weights'
+    assert 'the paper, since it has none called demo: rank 64, learning rate 0.0003, rows of 2,048 tokens' in said
+
+
+def test_a_model_of_13_billion_heals_on_one_a100():
+    "Its rows of 4,096 tokens do by gradient checkpointing, which the hours count"
+    depth, hidden, inner, vocab = 40, 5120, 13824, 32000
+    layers, others = depth * hidden * (4 * hidden + 3 * inner), 2 * hidden * vocab
+    size = Size('meta-llama/Llama-2-13b-hf', 'llama', depth, hidden, inner, vocab, layers, layers, others,
+                dict(BF16=2 * (layers + others)))
+    recipe = _recipe('paper', size.name, PRESETS['paper'], None)
+    table, need = paper_budget(size, ns=[8], only='figure2')
+    own = replace(recipe, gradient_checkpointing=False)
+    assert need['memory_gb'] < 80 < peak_gb(size, 'heal', bits=16, recipe=own)
+    heal = table[table.work.str.contains('healing')].iloc[0]
+    assert heal.hours == pytest.approx(work(size, 'heal', int(heal.tokens), True) / 312 / .3 / 3600, rel=1e-6)
+    assert not _recipe('paper', 'meta-llama/Llama-2-7b-hf', PRESETS['paper'], None).gradient_checkpointing
 
 
 def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ PRESETS = dict(
     smoke=_Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
     quick=_Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
-    paper=_Preset("what the paper did: three months of one A100 for 7 billion parameters", 10_000, 2048, *[_EVERY] * 3,
+    paper=_Preset("what the paper did: three months of one A100 for 7 billion parameters", 10_000, 4096, *[_EVERY] * 3,
                  60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
