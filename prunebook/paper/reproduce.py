@@ -144,9 +144,9 @@ def _show_budget(model, load, progress, *given):
     print(f'{table.to_string(index=False, float_format="{:.1f}".format)}\n{table.hours.sum():,.0f} hours on one A100, '
           'if healing reaches 30 % of its published speed, and scoring half of it. At least '
           f'{need["memory_gb"]:.0f} GB of memory, where an A100 has 80, and {need["disk_gb"]:.0f} GB of disk.\n'
-          f'Healing by the recipe {"of" if own else "for no model of the paper, since it has none called"} '
-          f'{Path(model).name}: rank {recipe.rank}, learning rate {recipe.learning_rate:g}, rows of '
-          f'{recipe.max_length:,} tokens.', file=sys.stderr)
+          f'Healing: rank {recipe.rank}, learning rate {recipe.learning_rate:g}, rows of {recipe.max_length:,} tokens'
+          f'{"" if own else f", the default, because no model of the paper is called {Path(model).name}"}.',
+          file=sys.stderr)
 
 def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, device_map='auto', **load):
     dtype = str(dtype).removeprefix('torch.')
