@@ -243,6 +243,7 @@ def tasks(self: RunFolder, kind: str = 'choice') -> list[str]:
     kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
     place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
     found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
+    found = [t for t in found if 'shots=' not in t or t.partition(':')[0] not in found]  # these are for `by_shots`
     return sorted(found, key=lambda t: (place(t), t))
 
 @patch
@@ -384,7 +385,8 @@ def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarra
     t = _rows_of(rows.assign(task=task), task, 'similarity', False)
     size = lambda o: (len(o[how].drop_duplicates()), len(o[['n', *how]].drop_duplicates()), o['count'].iloc[0])
     t = max((o for _, o in t.groupby('asked')), key=size, default=t)
-    t = t.drop_duplicates(['n', *how])
+    settings = t.groupby('sweep').shots.transform('nunique')  # rows of one sweep come from one machine
+    t = t.loc[settings.sort_values(ascending=False, kind='stable').index].drop_duplicates(['n', *how])
     wide = t.pivot(index='n', columns=how, values='value').sort_index(axis=1).dropna(axis=1, thresh=2).dropna()
     counts = [shots for shots, _ in wide.columns]
     if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
