@@ -239,7 +239,8 @@ def _rows_of(table, task, strategy, healed):
 @patch
 def tasks(self: RunFolder, kind: str = 'choice') -> list[str]:
     """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
-    in the order of the claims: as in the paper, MMLU, BoolQ and GSM8K first"""
+    in the order of the claims: as in the paper, MMLU, BoolQ and GSM8K first. One that was asked with other examples
+    as well is there once, without them"""
     kinds = self.main.metric.map(lambda m: m if m in (*_ON_TEXTS, 'generated') else 'choice')
     place = lambda t: next((i for i, o in enumerate(('mmlu', 'gsm8k', 'boolq', 'sums')) if t.startswith(o)), 4)
     found = [t for t in self.main[kinds == kind].task.unique() if not t.startswith('lambada')]
