@@ -166,6 +166,22 @@ def test_rows_that_were_asked_otherwise_are_no_one_curve(made):
     assert run.items('quiz').ns == run.items('gsm8k').ns == [0, 2, 4]
 
 
+def test_a_task_with_examples_is_the_same_task(made):
+    "Listed once, without them, and compared by the rows of one sweep; alone it stays"
+    told = lambda p: replace(choice(p, 'quiz:shots=5'), shots=5)
+    made.config('apart').config('together').config('only')
+    for n in (0, 2, 4):
+        where = 'similarity' if n else 'none', n
+        made.add('apart', choice(.9 - .1 * n), *where).add('together', choice(.8 - .1 * n), *where)
+        made.add('together', told(.85 - .1 * n), *where)
+        made.add('only', replace(choice(.8 - .1 * n, 'other:shots=5'), shots=5), *where)
+    run = open_run(made.root)
+    assert run.tasks() == ['other:shots=5', 'quiz']
+    _, without, shots = run.by_shots('quiz')
+    assert without.values == pytest.approx([.8, .6, .4], abs=.002)
+    assert shots.mean(1) == pytest.approx([.85, .65, .45], abs=.002) and set(without.rows.sweep) == {'together'}
+
+
 def test_models_healed_on_other_texts_are_not_healed_alike(made):
     "Two files may have one name: their hash tells"
     for name, rank, texts in (('a', 2, 'h1'), ('b', 4, 'h2')):
