@@ -132,8 +132,8 @@ SWEEPS = {
         'tokens-1m': long_healing(strategies=PAPER, healed_ns=[0, 8, 4]),
         'rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[8]),
         'healed-base-rank-2-1m': long_healing(2, strategies=['similarity'], healed_ns=[0]),
-        'tokens-1m-answers': long_healing(tasks=['arc_easy'], strategies=['similarity'], healed_ns=[4, 8]),
-        'rank-2-1m-answers': long_healing(2, tasks=['arc_easy'], strategies=['similarity'], healed_ns=[4, 8])}}
+        'tokens-1m-answers': long_healing(tasks=['arc_easy'], strategies=['similarity'], healed_ns=[8, 4]),
+        'rank-2-1m-answers': long_healing(2, tasks=['arc_easy'], strategies=['similarity'], healed_ns=[8, 4])}}
 
 LOSS_MAP_SIZES = {'qwen2.5-coder-1.5b': [2, 4, 6, 8]}  # all sizes of the smaller models
 
