@@ -866,6 +866,20 @@ def test_the_frozen_rules_on_gemma():
     stands('discoveries/design', pattern, *((o.value, o.low, o.high) for o in found))
 
 
+def test_a_low_rank_after_a_million_tokens():
+    "Experiment K, of one of its two cuts"
+    r, page = run('SmolLM2-135M-Instruct'), 'paper/figures7to9'
+    asked = [(f'{o}-1m-answers', 'similarity', 8, True, 0, 'arc_easy') for o in ('rank-2', 'tokens')]
+    low, high = right(r, asked)
+    found = paired(100 * (low - high))
+    (cell,) = (o[-1] for o in tables(page) if o[0] == '1,024,000')
+    agrees(cell, found, .06)
+    stands(page, 'changes the accuracy on ARC-Easy by # points against rank 64', found, other=.06)
+    stands(page, 'After a million tokens, rank 2 minus rank 64 is # at', found, other=.06)
+    stands('paper/claims', 'After so many tokens, rank 2 minus rank 64 is # on', found, other=.06)
+    stands('discoveries/design', r'\| K \|[^|]*?: #, \*', found, other=.06)
+
+
 def test_how_often_loss_and_answers_agree():
     "Over all cuts that were healed under both strategies, of the tasks that a model knows"
     sure, against, ways, asked, sweeps = 0, [], [], 0, f'{FINE} letters'
