@@ -20,17 +20,24 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['SCORINGS', 'prompt', 'chat_prompt', 'choose_examples', 'choice_accuracy']
+__all__ = ['SCORINGS', 'LISTED', 'prompt', 'permuted', 'chat_prompt', 'choose_examples', 'choice_accuracy']
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #74d470d1
-SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter')
+SCORINGS = ('likelihood', 'per_char', 'per_token', 'letter', 'shown')
+LISTED = ('letter', 'shown')  # those whose prompt lists the choices
 
 def prompt(item: dict[str, Any], letter: bool = False) -> str:
-    "The text before the answer, as the lm-evaluation-harness words it; with `letter`, it shows the choices"
+    "The text before the answer, as the lm-evaluation-harness words it; with `letter`, it lists the choices"
     q = item['question'].strip()
     text = f"{item['passage']}\n" if item.get('passage') else ''
     if not letter: return f'{text}Question: {q}\nAnswer:'
     return text + q + ''.join(f'\n{l}. {c}' for l, c in zip(string.ascii_uppercase, item['choices'])) + '\nAnswer:'
+
+def permuted(item: dict[str, Any], seed: int) -> dict[str, Any]:
+    "The question with its choices in an order drawn with `seed` and its own text"
+    order = list(range(len(item['choices'])))
+    random.Random(f'{seed} {item["question"]}').shuffle(order)
+    return item | dict(choices=[item['choices'][i] for i in order], answer=order.index(item['answer']))
 
 def _answers(item, letter=False):
     "The texts that are scored after the prompt: the choices, or their letters"
@@ -63,11 +70,13 @@ def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,
             'or fewer shots.'))
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
-def _in_words(item, examples=(), letter=False, ask=None, say=None):
+def _in_words(item, examples=(), scoring='likelihood', ask=None, say=None):
     """A question in the harness's wording or, by functions of it, your own: what to `ask`, a prompt or one for each
     choice, and what to `say`, the texts that are scored. Returns what stands in front, and each prompt with its choice:
-    in front are, with `letter`, a line on the subject, and the prompt, answer and a blank line of each of `examples`"""
-    ask, say = ask or (lambda o: prompt(o, letter)), say or (lambda o: _answers(o, letter))
+    in front are a line on the subject, where the choices are listed, and the prompt, answer and a blank line of each of
+    `examples`"""
+    listed = scoring in LISTED
+    ask, say = ask or (lambda o: prompt(o, listed)), say or (lambda o: _answers(o, scoring == 'letter'))
     def pairs(o):
         asked, said = ask(o), list(say(o))
         asked = [asked] if isinstance(asked, str) else list(asked)
@@ -75,7 +84,7 @@ def _in_words(item, examples=(), letter=False, ask=None, say=None):
                 'prompt give one text, or one for each choice.'))
         return list(zip(asked * len(said) if len(asked) == 1 else asked, said))
     front = ''
-    if letter and item.get('subject'):
+    if listed and item.get('subject'):
         front = 'The following are multiple choice questions (with answers) about '
         front += item['subject'].replace('_', ' ') + '.\n\n'
     return front + ''.join('{} {}\n\n'.format(*pairs(o)[o['answer']]) for o in examples), pairs(item)
@@ -186,7 +195,7 @@ def choice_accuracy(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
     items: Sequence[dict[str, Any]],  # question, choices, answer; optional passage, subject
-    scoring: str = 'likelihood',      # Or "per_char", "per_token" (divided by length), "letter"
+    scoring: str = 'likelihood',      # Or "per_char", "per_token" (divided by length), "letter", "shown"
     shots: int = 0,                   # Few-shot examples in front
     examples: Sequence[dict[str, Any]] | None = None,  # Where they come from
     seed: int | None = 0,             # Of the examples' choice and order; the first ones if `None`
@@ -205,7 +214,7 @@ def choice_accuracy(
     check_items(items)
     if shots and examples: check_items(examples, 'example')
     shown = [choose_examples(o, examples, shots, seed) for o in items]
-    worded = [_in_words(o, e, scoring == 'letter', prompt, answers) for o, e in zip(items, shown)]
+    worded = [_in_words(o, e, scoring, prompt, answers) for o, e in zip(items, shown)]
     limit = stack.positions or getattr(stack.config, 'max_position_embeddings', None) or 2**30
 
     alike = defaultdict(list)

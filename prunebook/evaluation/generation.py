@@ -140,10 +140,16 @@ def write_in_batches(
     yield from retry_smaller_batch(write, filter(None, left))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #6f1ce031
+_SIGN, _WHOLE = r'((?<!\d)[-−])?', r'\d{1,3}(?:,\d{3})+(?!\d)|\d+'
+_NUMBER = re.compile(rf'{_SIGN}[$€£¥]?{_SIGN}((?:{_WHOLE})(?:\.\d+)?|(?<![\w.)\]])\.\d+)')
+
 def last_number(text: str) -> float | None:
-    "The last number in `text`: signs, decimal points and thousands separators are understood"
-    found = re.findall(r'(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?', text)
-    return float(found[-1].replace(',', '')) if found else None
+    """The last number in `text`. A sign before or behind that of a currency, thousands separators, and a decimal point
+    with or without a digit in front are understood"""
+    found = _NUMBER.findall(text)
+    if not found: return None
+    *signs, digits = found[-1]
+    return float(digits.replace(',', '')) * (-1 if any(signs) else 1)
 
 def same_number(text: str, item: dict[str, Any]) -> bool:
     "Does `text` end in the number that ends the answer of `item`?"

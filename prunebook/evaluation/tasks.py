@@ -15,7 +15,8 @@ from ..core import PrunebookError, Registry, check, disk_errors, explained, keep
 from ..core import refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_table
-from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
+from .choices import (LISTED, SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples,
+                                          permuted, prompt)
 from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
                                              same_mathematics, same_number, write_replies)
 from .losses import _check_parent, divergence, text_loss, tokenize_documents
@@ -136,12 +137,25 @@ class ChoiceTask(_QuestionTask):
     "The right answer among choices"
     scoring: str = 'likelihood'      # One of `SCORINGS`
     answers: Callable | None = None  # Item → the texts that are scored; the choices or their letters if `None`
-    kind, keys = 'choice', ('shots', 'scoring', 'source', 'split', 'seed')
+    permute: int | None = None       # Seed of another order of the choices, where they are listed; as stored if `None`
+    kind, keys = 'choice', ('shots', 'scoring', 'permute', 'source', 'split', 'seed')
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.permute is not None and self.scoring not in LISTED:
+            raise PrunebookError(f'task {self.name!r}: permute={self.permute} changes nothing where {self.scoring} '
+                                 f'scores each choice alone. Give one of the scorings {", ".join(LISTED)} as well.')
+
+    def read(self, n=None):
+        items = super().read(n)
+        return items if self.permute is None else [permuted(o, self.permute) for o in items]
+
+    def load(self, n=None): return replace(super().load(n), permute=None)  # its items are in that order now
 
     def _check(self):
         check_items(self.items)
         if self.shots: check_items(self.examples, 'example')
-        for o in self.items: _in_words(o, (), self.scoring == 'letter', self.prompt, self.answers)  # can it be asked?
+        for o in self.items: _in_words(o, (), self.scoring, self.prompt, self.answers)  # can it be asked?
 
     def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
@@ -249,7 +263,7 @@ def parse_task(spec: str | Path | Task) -> Task:
     own = os.path.isfile(name) and _own_task(name, public_name(name), 'column' in given)
     task = own or TASKS.find(name)
     for key, value in given.items():
-        counts = key in ('shots', 'seed')
+        counts = key in ('shots', 'seed', 'permute')
         refuse((not value or key not in task.keys, f'task {spec!r}: {key}={value} means nothing for {task.name}. '
                 f'Give key=value with the keys {", ".join(task.keys)}.'),
                (counts and not value.isdigit(), f'task {spec!r}: {key}={value}. Give a whole number, 0 or more.'))
@@ -266,7 +280,7 @@ def _own_task(given, name, texts=False):
     return kind(name, name, given if isinstance(given, str) else rows)
 
 def change_task(task: Task, **changes: Any) -> Task:
-    "A task with changes (shots, scoring, source, split, seed, column), which its name and title carry"
+    "A task with changes (shots, scoring, permute, source, split, seed, column), which its name and title carry"
     new = {k: changes[k] for k in (*ChoiceTask.keys, 'column') if k in changes
            and changes[k] != getattr(task, 'items' if k == 'source' else k, None)}
     if not new: return task
@@ -274,7 +288,7 @@ def change_task(task: Task, **changes: Any) -> Task:
     name = ','.join(f'{k}={public_name(v) if k == "source" else v}' for k, v in new.items())
     fields = {k: v for k, v in new.items() if k != 'source'}
     if 'source' in new: task = _with_source(task, new['source'])
-    if (new.get('scoring', task.metric) == 'letter') != (task.metric == 'letter'):
+    if 'scoring' in new and not {new['scoring'], task.metric}.isdisjoint(LISTED):
         fields |= dict(prompt=None, answers=None)  # a wording belongs to its kind of scoring
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
 

@@ -88,7 +88,7 @@ qwen, qwen_tok = load_model('qwen2.5-coder-0.5b')
 
 def requests(items):
     "The harness's requests for five-shot questions"
-    worded = [_in_words(o, choose_examples(o, dev, 5, None), letter=True) for o in items]
+    worded = [_in_words(o, choose_examples(o, dev, 5, None), "letter") for o in items]
     return [Instance('loglikelihood', o, (front + text, ' ' + c), j)
             for o, (front, pairs) in zip(items, worded) for j, (text, c) in enumerate(pairs)]
 
