@@ -18,7 +18,7 @@ from .core import process, public_name, read_json, redact, refuse, whole, work_f
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
-from .evaluation.tasks import judged_on, ready_tasks, scores_folder
+from .evaluation.tasks import in_forms, judged_on, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
 from .healing.recipes import HealingConfig, named_recipe
 from .model.loading import find_model, load_config, load_tokenizer, own_type
@@ -413,6 +413,7 @@ def _evaluate(
     n_texts: int | None = None,        # documents for the loss (default: all)
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
+    forms: bool = False,               # ask each task of choices in four forms: likelihood, shown, letter, permuted
     chat: bool = False,                # ask questions in the model's chat template
     max_new_tokens: int | None = None, # most tokens of a written answer (default: the task's own)
     parent: str | None = None,         # the unpruned model: adds the tasks agreement (in the likeliest token) and kl
@@ -425,9 +426,11 @@ def _evaluate(
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
-    tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
+    usual = ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
+    tasks = tasks or (['arc_easy'] if forms else usual)
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
-    ready = ready_tasks(tasks, n_questions, n_texts, sources)
+    asked = {str(o): in_forms(o) for o in tasks} if forms else {}
+    ready = ready_tasks([o for four in asked.values() for o in four.values()] or tasks, n_questions, n_texts, sources)
     needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'))
     if save:
@@ -446,9 +449,12 @@ def _evaluate(
                              parent=guide, progress=progress)
         return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
     first, before, after = scored(models[0], save and other and f'{save}/first' or save)
-    if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
+    said = {k: f'{o.value:.3f} [{o.low:.3f}, {o.high:.3f}]' for k, o in first.items()}
+    found = dict(forms=[dict(task=k) | {form: said[o.name] for form, o in four.items()} for k, four in asked.items()])
+    if not forms: found = {}
+    if not other: return found | dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
     second, _, later = scored(models[1], save and f'{save}/second')
-    told = dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()])
+    told = found | dict(first=[o.row() for o in first.values()], second=[o.row() for o in second.values()])
     try: told |= dict(differences=pb.paired_differences(first, second))
     except PrunebookError as e: told |= dict(not_paired=str(e))  # the scores stand
     return told | _answers(after, later, allow_empty)

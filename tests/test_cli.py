@@ -271,6 +271,16 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
 
+def test_one_set_of_questions_has_four_verdicts(own, ok, capsys):
+    found = ok('evaluate', own/'model', '--tasks', own/'mine.jsonl', '--forms', '--n-questions', 4)
+    (row,), scores = found['forms'], found['scores']
+    assert list(row) == ['task', 'likelihood', 'shown', 'letter', 'permuted']
+    assert [o['metric'] for o in scores] == ['likelihood', 'shown', 'letter', 'letter']
+    said = [f"{o['value']:.3f} [{o['low']:.3f}, {o['high']:.3f}]" for o in scores]
+    assert list(row.values())[1:] == said
+    refused(capsys, 'evaluate', own/'model', '--tasks', 'c4', '--forms', says='c4')
+
+
 def test_scores_stand_where_two_models_cannot_be_paired(own, tmp_path, ok, caplog):
     "Losses over the tokens of two tokenizers"
     other = shutil.copytree(own/'model', tmp_path/'other')

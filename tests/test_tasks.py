@@ -15,7 +15,7 @@ from prunebook.evaluation import generation
 from prunebook.evaluation.generation import generate_texts, passes_tests, run_program, same_mathematics
 from prunebook.evaluation.scores import load_score
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
-from prunebook.evaluation.tasks import LossTask, ready_tasks
+from prunebook.evaluation.tasks import LossTask, in_forms, ready_tasks
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
 from test_likelihood import plain
 
@@ -162,7 +162,8 @@ def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness(extrac
 @pytest.mark.parametrize('text, number', [
     ('so 7.', 7), ('1,250.50', 1250.5), ('$1,000,000', 1e6), ('5-7', 7), ('10-$6', 6), ('10 - $6', 6), ('a...50', 50),
     ('v.50', 50), ('(2).5', 5), ('-3', -3), ('−3', -3), ('-$6', -6), ('−$6', -6), ('$-6', -6), ('€−6', -6),
-    ('£.50', .5), ('He pays $.50', .5), ('-.5', -.5), ('−$.50', -.5), ('-$1,200.75', -1200.75), ('none', None), ('', None)])
+    ('£.50', .5), ('He pays $.50', .5), ('-.5', -.5), ('−$.50', -.5), ('-$1,200.75', -1200.75), ('none', None),
+    ('', None)])
 def test_the_last_number_is_read_with_its_sign_and_its_point(text, number):
     assert generation.last_number(text) == number
     if number is None: return
@@ -205,6 +206,18 @@ def test_choices_in_another_order_are_the_same_questions():
     assert asked.load().items == asked.items, 'an order is drawn once'
     assert task.load(20).items == asked.items != replace(task, permute=4).load(20).items
     assert replace(task, shots=1).load(20).examples == [permuted(o, 3) for o in rows]
+
+
+def test_forms_are_the_same_questions_asked_in_four_ways():
+    rows = [dict(question=f'Q{i}', choices=['a', 'b', 'c'], answer=i % 3) for i in range(6)]
+    forms = in_forms(ChoiceTask('mine', 'Mine', rows, scoring='per_char'))
+    assert {k: o.name for k, o in forms.items()} == dict(
+        likelihood='mine', shown='mine:scoring=shown', letter='mine:scoring=letter',
+        permuted='mine:scoring=letter,permute=1')
+    assert [o.name for o in in_forms('mmlu').values()] == [
+        'mmlu:scoring=likelihood', 'mmlu:scoring=shown', 'mmlu', 'mmlu:permute=1']
+    for name in ('gsm8k', 'c4'):
+        with pytest.raises(PrunebookError, match=name): in_forms(name)
 
 
 @pytest.mark.parametrize('spec', [

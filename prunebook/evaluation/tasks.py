@@ -28,9 +28,9 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['TASKS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
-           'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder', 'check_room_for_answers',
-           'evaluate']
+__all__ = ['TASKS', 'FORMS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
+           'in_forms', 'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder',
+           'check_room_for_answers', 'evaluate']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -291,6 +291,18 @@ def change_task(task: Task, **changes: Any) -> Task:
     if 'scoring' in new and not {new['scoring'], task.metric}.isdisjoint(LISTED):
         fields |= dict(prompt=None, answers=None)  # a wording belongs to its kind of scoring
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
+
+FORMS = dict(likelihood=dict(scoring='likelihood'), shown=dict(scoring='shown'), letter=dict(scoring='letter'),
+             permuted=dict(scoring='letter', permute=1))
+
+def in_forms(task: str | Path | Task) -> dict[str, Task]:
+    """A task with choices in four forms, by the names in `FORMS`: each choice's text scored, the same with the choices
+    listed in the prompt, a letter picked, and a letter with the choices in another order. Raises `PrunebookError` for a
+    task without choices"""
+    task = parse_task(task)
+    if task.kind != 'choice': raise PrunebookError(f'{task.name} has no choices, so it has one form. Leave out forms.')
+    alone = {} if task.scoring in LISTED else dict(likelihood={})  # a length that divides stays
+    return {k: change_task(task, **changes) for k, changes in (FORMS | alone).items()}
 
 def _with_source(task, source):
     "The task under its own name on other questions or texts. Examples that came from the old ones go with them"
