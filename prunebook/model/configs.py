@@ -4,12 +4,14 @@
 
 # %% ../../nbs/reference/model/configs.ipynb #db398bfa
 from __future__ import annotations
-import json, operator, re
+import json, logging, operator, re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from ..core import Registry, explained, refuse
+from ..core import PrunebookError, Registry, explained, refuse
+
+_log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check_quantization', 'decoder_part', 'decoder_config',
@@ -43,36 +45,99 @@ CONFIG_FIELDS = Registry('config field')
 def _add(cut, names):
     for o in names.split(): CONFIG_FIELDS.add(ConfigField(o, cut))
 
-def _count(of):
-    return lambda v, keep, depth, config: of(v, keep, depth) if isinstance(v, int) and 0 < v < depth else v
-
-def _tied(name, why):
-    def cut(v, *_):
-        refuse((v, f'{name}={v} ({why}): the layers of this model are tied to their places. It cannot be pruned.'))
-        return v
-    _add(cut, name)
-
 # attributes of modules: the number of their layer, and tables outside the layers with columns for each layer
 _layer_numbers = ('layer_idx', 'layer_id', 'layer_number', 'layer_index', 'block_idx')
 SHARED_TABLES = ('embed_tokens_per_layer', 'per_layer_model_projection')
 
-_add(lambda v, keep, *_: type(v)(keep.index(i) for i in v if i in keep) if isinstance(v, (list, tuple)) else v,
-     'full_attn_idxs moe_layers cross_attention_layers hybrid_layer_ids attn_layer_indices local_layer_ids '
-     'ple_layer_ids')
-_add(_count(lambda v, keep, depth: sum(i < v for i in keep)),
-     'first_k_dense_replace num_dense_layers max_window_layers moe_layer_start_index n_input_layers')
-_add(_count(lambda v, keep, depth: sum(i >= depth - v for i in keep)), 'num_kv_shared_layers n_output_layers')
-_add(lambda v, keep, depth, config: len(keep) if v == depth else v,
-     'num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers first_kv_shared_layer_idx')
-_add(lambda v, keep, *_: ''.join(v[i] for i in keep) if isinstance(v, str) else v, 'hybrid_override_pattern')
-_add(lambda v, keep, *_: v and v | {k: [keep.index(i - 1) + 1 for i in v[k] if i - 1 in keep]  # counted from 1
-                                    for k in ('full_attn_layers', 'kda_layers') if k in v}, 'linear_attn_config')
-_tied('scale_attn_by_inverse_layer_idx', 'attention is divided by the number of the layer')
-_tied('rescale_every', 'weights are halved every few layers')
-_tied('n_layers_per_attn_res_block', 'the residual stream starts anew every few layers')
-_tied('num_mem_blocks', 'a few attention blocks are shared by all hybrid layers')
+# %% ../../nbs/reference/model/configs.ipynb #cfgrows1
+def _remap_indices(v, keep, *_):
+    "Numbers of layers: those that stay, counted anew"
+    return type(v)(keep.index(i) for i in v if i in keep) if isinstance(v, (list, tuple)) else v
+
+def _count_before(v, keep, depth, config):
+    "So many layers from the first: those of them that stay"
+    return sum(i < v for i in keep) if isinstance(v, int) and 0 < v < depth else v
+
+def _count_last(v, keep, depth, config):
+    "So many layers up to the last: those of them that stay"
+    return sum(i >= depth - v for i in keep) if isinstance(v, int) and 0 < v < depth else v
+
+def _new_depth(v, keep, depth, config):
+    "The depth itself"
+    return len(keep) if v == depth else v
+
+def _tied(field, why):
+    "A field that ties a layer to its place, so that no layer can go"
+    def cut(v, *_):
+        if not v: return v
+        raise PrunebookError(f'{field}={v} ({why}): the layers of this model are tied to their places. It cannot be '
+                             'pruned.')
+    return cut
+
+_add(_remap_indices, 'full_attn_idxs moe_layers cross_attention_layers hybrid_layer_ids attn_layer_indices '
+                     'local_layer_ids ple_layer_ids')
+_add(_count_before, 'first_k_dense_replace num_dense_layers max_window_layers moe_layer_start_index n_input_layers')
+_add(_count_last, 'num_kv_shared_layers n_output_layers')
+_add(_new_depth, 'num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers first_kv_shared_layer_idx')
+for _field, _why in dict(
+        scale_attn_by_inverse_layer_idx='attention is divided by the number of the layer',
+        rescale_every='weights are halved every few layers',
+        n_layers_per_attn_res_block='the residual stream starts anew every few layers',
+        num_mem_blocks='a few attention blocks are shared by all hybrid layers').items():
+    _add(_tied(_field, _why), _field)
 
 # %% ../../nbs/reference/model/configs.ipynb #5394ba18
+def _slice_text(v, keep, *_):
+    "A letter for each layer"
+    return ''.join(v[i] for i in keep) if isinstance(v, str) else v
+
+def _remap_from_one(v, keep, *_):
+    "Two lists of layers that are counted from 1"
+    lists = [k for k in ('full_attn_layers', 'kda_layers') if k in (v or {})]
+    return v and v | {k: [keep.index(i - 1) + 1 for i in v[k] if i - 1 in keep] for k in lists}
+
+def _name_dense(v, keep, depth, config):
+    "Every `decoder_sparse_step`-th layer is a mixture of experts: afterwards all but these"
+    if not isinstance(v, (list, tuple)): return v
+    step = config.get('decoder_sparse_step') or 1
+    return type(v)(new for new, i in enumerate(keep) if i in v or (i + 1) % step)
+
+def _step_of_one(v, keep, depth, config):
+    "The step of `_name_dense`: afterwards every layer that it does not name"
+    return 1 if v and config.get('mlp_only_layers') is not None else v
+
+def _kind_each(v, keep, *_):
+    "Groups of kinds, and how often each group comes: afterwards a group for each layer"
+    if not v: return v
+    kinds = [kind for group, times in v for kind in group * times]
+    return [[[kinds[i]], 1] for i in keep]
+
+def _count_behind_input(v, keep, depth, config):
+    "So many layers behind the first `n_input_layers`: those of them that stay"
+    if not isinstance(v, int) or v <= 0: return v
+    return sum(0 <= i - config['n_input_layers'] < v for i in keep)
+
+def _last_index(v, keep, *_):
+    "The number of the last layer of a run"
+    return sum(i <= v for i in keep) - 1 if isinstance(v, int) else v
+
+def _repeated_kinds(v, keep, *_):
+    "Kinds that repeat over the depth: afterwards one for each layer"
+    return v and type(v)(v[i % len(v)] for i in keep)
+
+def _remap_keys(v, keep, *_):
+    "Settings by the number of their layer"
+    return v and {str(keep.index(int(i))): o for i, o in v.items() if int(i) in keep}
+
+def _remap_overrides(v, keep, *_):
+    "The same within a dataclass"
+    return v and replace(v, per_layer_overrides={
+        keep.index(i): o for i, o in v.per_layer_overrides.items() if i in keep})
+
+def _scale_of_depth(v, keep, depth, config):
+    "Each layer is scaled by this over the root of the depth: the scale stays"
+    return v and v * (len(keep) / depth)**.5
+
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"
     def cut(v, keep, depth, config):
@@ -83,20 +148,17 @@ def _period(key, place):
         return next(fits, old)[place]
     return cut
 
-# every `decoder_sparse_step`-th layer is a mixture of experts; afterwards all but these
-_add(lambda v, keep, depth, config: type(v)(new for new, i in enumerate(keep) if i in v or (i + 1) % (
-    config.get('decoder_sparse_step') or 1)) if isinstance(v, (list, tuple)) else v, 'mlp_only_layers')
-_add(lambda v, keep, depth, config: 1 if v and config.get('mlp_only_layers') is not None else v, 'decoder_sparse_step')
-_add(lambda v, keep, *_: v and [[[[kind for group, times in v for kind in group * times][i]], 1] for i in keep],
-     'attention_types')
-_add(lambda v, keep, depth, config: sum(0 <= i - config['n_input_layers'] < v for i in keep)
-     if isinstance(v, int) and v > 0 else v, 'n_recurrent_layers')
-_add(lambda v, keep, *_: v and replace(v, per_layer_overrides={
-    keep.index(i): o for i, o in v.per_layer_overrides.items() if i in keep}), '_heterogeneity_spec')
-_add(lambda v, keep, *_: sum(i <= v for i in keep) - 1 if isinstance(v, int) else v, 'moe_layer_end_index')
-_add(lambda v, keep, *_: v and type(v)(v[i % len(v)] for i in keep), 'block_types')
-_add(lambda v, keep, *_: v and {str(keep.index(int(i))): o for i, o in v.items() if int(i) in keep}, 'per_layer_config')
-_add(lambda v, keep, depth, config: v and v * (len(keep) / depth)**.5, 'scale_depth')  # of 1 / sqrt(depth)
+_add(_slice_text, 'hybrid_override_pattern')
+_add(_remap_from_one, 'linear_attn_config')
+_add(_name_dense, 'mlp_only_layers')
+_add(_step_of_one, 'decoder_sparse_step')
+_add(_kind_each, 'attention_types')
+_add(_count_behind_input, 'n_recurrent_layers')
+_add(_last_index, 'moe_layer_end_index')
+_add(_repeated_kinds, 'block_types')
+_add(_remap_keys, 'per_layer_config')
+_add(_remap_overrides, '_heterogeneity_spec')
+_add(_scale_of_depth, 'scale_depth')
 for _key in ('attn_layer', 'expert_layer'):
     _add(_period(_key, 0), f'{_key}_period')
     _add(_period(_key, 1), f'{_key}_offset')
@@ -115,6 +177,7 @@ def cut_config(config: dict[str, Any], keep: Sequence[int], depth: int) -> dict[
             with explained(f'the config is not as transformers writes it: {k}={str(v)[:99]} has an unexpected form'):
                 new[k] = CONFIG_FIELDS[k].cut(v, keep, depth, config)
         elif isinstance(v, (list, tuple)) and len(v) == depth and not k.endswith(_other_lists):
+            if k != 'layer_types': _log.info('%s: cut too, since it has an entry for each of %d layers', k, depth)
             new[k] = type(v)(v[i] for i in keep)
     return {k: v for k, v in new.items() if v != config[k]}
 
