@@ -50,6 +50,23 @@ def test_documents_of_a_chunk_do_not_mix(kind, by_document):
         assert torch.allclose(packed[a:b], alone.body(batch['input_ids'][:1, a:b]).last_hidden_state[0], atol=1e-5)
 
 
+def test_two_models_in_one_process_keep_their_own_documents():
+    "The backward pass of one, which runs its layers again, after a forward pass of the other"
+    rows = training_rows(tokenizer(), texts(), CHUNKS)
+    mine, other = (collate([rows[i], rows[j]], packed=True) for i, j in ((0, 1), (1, 0)))
+    ours = dict(input_ids=mine['input_ids'], position_ids=mine['position_ids'])
+    theirs = dict(input_ids=other['input_ids'], position_ids=other['position_ids'])
+    def gradient(between):
+        model, guide = tiny().train(), tiny()
+        for o in (model, guide): assert attend_by_document(o, 40)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        loss = model(**ours, labels=mine['labels']).loss
+        if between: guide(**theirs)
+        loss.backward()
+        return model.get_input_embeddings().weight.grad
+    assert torch.equal(gradient(False), gradient(True))
+
+
 # Nothing outside is changed
 
 def test_leaves_the_world_alone(tmp_path, monkeypatch, capfd):

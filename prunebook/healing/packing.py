@@ -202,22 +202,21 @@ def documents_isolated(model: PreTrainedModel | LayerStack) -> bool | None:
     return same_states(both[:, :4], both[:, 4:])
 
 # %% ../../nbs/reference/healing/packing.ipynb #3a9cd1b9
-_row_spans: list[tuple[int, int, int]] = []  # row, start, stop of each document that ran last
-
-def _by_document(module, query, key, value, attention_mask=None, **kwargs):
-    "Attention inside each of `_row_spans`"
+def _by_document(module, query, key, value, attention_mask=None, document_spans=(), **kwargs):
+    "Attention inside each document: its row, start and stop"
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    part = lambda r, a, b: (o[r:r+1, :, a:b] for o in (query, key, value))
-    each = [sdpa_attention_forward(module, *part(*o), None, **kwargs)[0] for o in _row_spans]
+    def part(r, a, b): return (o[r:r+1, :, a:b] for o in (query, key, value))
+    each = [sdpa_attention_forward(module, *part(*o), None, **kwargs)[0] for o in document_spans]
     return torch.cat(each, 1).view(*query.shape[::2], *each[0].shape[2:]), None
 
-def _note_spans(decoder, args, kwargs):
-    "Before a decoder runs: where do its documents lie? Each starts at position 0; rows without positions hold one each"
+def _pass_spans(decoder, args, kwargs):
+    """Tell a decoder's attention where its documents lie, as an argument that passes through its layers. Each starts at
+    position 0; rows without positions hold one each"""
     if 'forward' in vars(decoder): return  # stack.logits stands in for it: no rows pass here
     place, ids = kwargs.get('position_ids'), kwargs.get('input_ids', args[0] if args else None)
     if place is None or place.shape != ids.shape: place = torch.arange(ids.shape[1]).expand(ids.shape)
     starts = [[*(row == 0).nonzero()[:, 0].tolist(), place.shape[1]] for row in place.cpu()]
-    _row_spans[:] = [(r, a, b) for r, at in enumerate(starts) for a, b in zip(at, at[1:])]
+    return args, kwargs | dict(document_spans=[(r, a, b) for r, at in enumerate(starts) for a, b in zip(at, at[1:])])
 
 def attend_by_document(
     model: PreTrainedModel | LayerStack,
@@ -236,7 +235,7 @@ def attend_by_document(
     with torch.no_grad(), evaluating(stack.model):
         want = states()
         stack.model.set_attn_implementation('by_document')
-        hook = stack.decoder.register_forward_pre_hook(_note_spans, with_kwargs=True)
+        hook = stack.decoder.register_forward_pre_hook(_pass_spans, with_kwargs=True)
         try: same = same_states(states(), want)
         except Exception: same = False  # any error means that this architecture cannot
     if not same:
