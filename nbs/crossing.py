@@ -1,0 +1,104 @@
+"""What the page *Which layers carry what?* reads, judges and draws: the kept rows of experiment N, by its rules."""
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from prunebook.paper.figures import WIDE, figure_style
+
+TABLE = Path(__file__).parent/'results'/'map.parquet'
+QWEN = 'qwen2.5-coder-1.5b'
+RESAMPLES = 20_000
+CHANCE = {'arc_easy': .25, 'gsm8k': 0.}
+MEASURES = {  # name: task and form
+    'each answer scored': ('arc_easy', 'likelihood'), 'choices shown, answers scored': ('arc_easy', 'shown'),
+    'a letter picked': ('arc_easy', 'letter'), 'a letter, other order': ('arc_easy', 'permuted'),
+    'GSM8K, written': ('gsm8k', '')}
+N1, N1_EQUAL, N2 = ('15-16', '24'), ('8', '24'), ('13-16', '23-26')
+
+def read_rows(model=QWEN):
+    "The kept rows of a model, a row an item"
+    table = pd.read_parquet(TABLE)
+    return table[table.model == model]
+
+def items(table, cut, task, form=''):
+    "(items,) right answers without some layers, or (documents, 2) sums and counts of a loss; `None` if not asked"
+    found = table[(table.layers == cut) & (table.task == task) & (table.form == form)].sort_values('item')
+    if not len(found): return None
+    return found[['sum', 'count']].to_numpy(float) if task == 'c4' else found['right'].to_numpy(float)
+
+def resampled(values, seed=0):
+    "(20,000,) means of resampled items; values (n,), or (n, 2) sums and counts"
+    rng, n, means = np.random.default_rng(seed), len(values), []
+    for _ in range(0, RESAMPLES, 1000):
+        counts = rng.multinomial(n, np.full(n, 1 / n), 1000)
+        means.append(counts @ values if values.ndim == 1 else (counts @ values[:, 0]) / (counts @ values[:, 1]))
+    means = np.concatenate(means)
+    return means / n if values.ndim == 1 else means
+
+def difference(table, first, second, task, form=''):
+    "The first cut minus the second over their common items: value, low, high, p; `None` if one was not asked"
+    a, b = items(table, first, task, form), items(table, second, task, form)
+    if a is None or b is None: return None
+    if len(a) != len(b):  # 200 problems are every third but one of the 300
+        few, many = sorted((a, b), key=len)
+        many = many[[i * len(many) // len(few) for i in range(len(few))]]
+        a, b = (few, many) if len(a) < len(b) else (many, few)
+    d = a - b if a.ndim == 1 else np.stack([a[:, 0] - b[:, 0], b[:, 1]], 1)
+    means = resampled(d)
+    value = d.mean() if d.ndim == 1 else d[:, 0].sum() / d[:, 1].sum()
+    low, high = np.quantile(means, [.025, .975])
+    p = max(1e-4, 2 * min((means <= 0).mean(), (means >= 0).mean()))
+    return dict(value=value, low=low, high=high, p=p, n=len(d))
+
+def judge(signs):
+    "The word of a test: differences, each with the sign that it must have. `None` stands for one that was not measured"
+    if any(d is None for d, _ in signs): return dict(word='not measured', p=None)
+    if all(d['high'] < 0 if sign < 0 else d['low'] > 0 for d, sign in signs): word = 'yes'
+    elif any(d['low'] > 0 if sign < 0 else d['high'] < 0 for d, sign in signs): word = 'no'
+    else: word = 'undecided'
+    return dict(word=word, p=max(d['p'] for d, _ in signs))
+
+def judge_n1(table, pair=N1):
+    "N1: a lower C4 loss, and fewer right letters and right answers to GSM8K"
+    return judge([(difference(table, *pair, *o), -1) for o in (('c4',), ('arc_easy', 'letter'), ('gsm8k',))])
+
+def judge_n2(table):
+    "N2: more right answers where each is scored, and fewer right letters"
+    return judge([(difference(table, *N2, 'arc_easy', 'likelihood'), 1),
+                  (difference(table, *N2, 'arc_easy', 'letter'), -1)])
+
+def kept(table, cut, task, form):
+    "The share of the whole model's accuracy above chance that a cut keeps, with its interval; `None` if not asked"
+    a, whole = items(table, cut, task, form), items(table, '', task, form)
+    if a is None or whole is None: return None
+    whole = whole[[i * len(whole) // len(a) for i in range(len(a))]]
+    both = [resampled(o) - CHANCE[task] for o in (a, whole)]  # the same items are drawn
+    low, high = np.quantile(both[0] / both[1], [.025, .975])
+    return (a.mean() - CHANCE[task]) / (whole.mean() - CHANCE[task]), low, high
+
+def draw_pairs(table, pairs=(N1, N2)):
+    "What two cuts keep of each measure, a panel a pair: where the colours change sides, the order of the cuts reverses"
+    names = [k for k, o in MEASURES.items() if all(items(table, cut, *o) is not None for pair in pairs for cut in pair)]
+    with figure_style():
+        _, axes = plt.subplots(1, len(pairs), figsize=(WIDE, .5 * len(names) + 1.5), sharey=True, layout='constrained')
+        for ax, pair in zip(np.atleast_1d(axes), pairs):
+            for cut, color, marker in zip(pair, ('C0', 'C1'), 'os'):
+                points = np.array([kept(table, cut, *MEASURES[k]) for k in names])
+                y = np.arange(len(names)) + (.12 if cut == pair[0] else -.12)
+                ax.errorbar(points[:, 0], y, xerr=[points[:, 0] - points[:, 1], points[:, 2] - points[:, 0]], fmt=marker,
+                            color=color, ms=6, elinewidth=1, capsize=2)
+                title = 'layer' if '-' not in cut else 'layers'
+                loss = items(table, cut, 'c4')
+                whole = items(table, '', 'c4')
+                added = (loss[:, 0].sum() - whole[:, 0].sum()) / whole[:, 1].sum()
+                ax.annotate(f'without {title} {cut.replace("-", "–")}: C4 loss +{added:.2f}', (0, 1),
+                            (0, 24 if cut == pair[0] else 8), xycoords='axes fraction', textcoords='offset points',
+                            color=color, fontsize=10)
+            ax.axvline(0, color='.7', lw=.8)
+            ax.axvline(1, color='.7', lw=.8, ls=':')
+            ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - .5, -.5))
+            ax.xaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
+            ax.set_xlabel('kept of what the whole model has above chance')
+    return axes
