@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from support import architectures
 from support.tiny import save, tiny, word_tokenizer
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
@@ -132,6 +133,57 @@ def test_a_loss_that_is_not_a_number_is_not_the_smallest(strategy):
     losses = iter([float('nan'), 1., .5, 2.])
     with pytest.raises(PrunebookError, match='not a number'):
         choose_layers(strategy, 1, model=tiny(layers=4), loss=lambda model: next(losses), progress=False)
+
+# layers that share keys and values: the last four of eight have none of their own, and read those of layers 2 and 3
+
+@pytest.fixture(scope='module')
+def sharing():
+    "A random Gemma 4. Shared: a test that changes it works on a copy"
+    kinds = ['sliding_attention', 'sliding_attention', 'full_attention'] * 2 + ['sliding_attention', 'full_attention']
+    return architectures.tiny('gemma4_text', num_kv_shared_layers=4, layer_types=kinds)
+
+@torch.no_grad()
+def runs(model, keep):
+    "Does it, without the other layers?"
+    with LayerStack(model).view(keep) as small:
+        try: return small(ids).logits.isfinite().all().item()
+        except (KeyError, ValueError): return False
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+@pytest.mark.parametrize('error', [o('x') for o in (KeyError, ValueError, IndexError, RuntimeError, PrunebookError)])
+def test_an_error_of_your_loss_is_yours(strategy, error, sharing):
+    def loss(model): raise error
+    with pytest.raises(type(error)) as e: choose_layers(strategy, 2, model=sharing, loss=loss, progress=False)
+    assert e.value is error
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+def test_an_error_of_your_loss_at_some_cuts_is_yours(strategy, sharing):
+    losses = iter([1., 2.])
+    def loss(model): return next(losses, None) or {}['third']
+    with pytest.raises(KeyError, match='third'): choose_layers(strategy, 2, model=sharing, loss=loss, progress=False)
+
+def test_the_loss_is_infinite_where_a_layer_needs_one_that_is_gone(sharing):
+    tried = []
+    def loss(model): return float(tried.append(model.config.num_hidden_layers) or 1)
+    for n in (1, 2, 3, 4):
+        losses = choose_layers('best_loss', n, model=sharing, loss=loss, progress=False).details['losses']
+        can = [runs(sharing, [i for i in range(8) if not o <= i < o + n]) for o in range(9 - n)]
+        assert [o < float('inf') for o in losses] == can
+        assert tried == [8 - n] * sum(can)
+        tried.clear()
+    plan = choose_layers('greedy', 7, model=sharing, loss=lambda model: 1., progress=False)
+    gone = [plan.details['order'][:n] for n in range(1, 8)]
+    assert all(runs(sharing, [i for i in range(8) if i not in o]) for o in gone)
+    assert len(LayerStack(sharing)) == 8 and runs(sharing, range(8))
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+def test_where_every_loss_is_infinite_there_is_no_plan(strategy, sharing, tiny_model):
+    for model in (sharing, tiny_model):
+        with pytest.raises(PrunebookError, match='infinite'):
+            choose_layers(strategy, 2, model=model, loss=lambda m: float('inf'), progress=False)
+    def only(keep): return keep == [0, 1, 4, 5, 6, 7]  # without the two that the others read
+    with pytest.raises(PrunebookError, match='only.* 2, none can go.*infinite'):
+        choose_layers(strategy, 2, model=sharing, loss=lambda m: 1., allowed=only, progress=False)
 
 def test_offloaded_weights_are_not_copied():
     from accelerate import cpu_offload

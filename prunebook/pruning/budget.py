@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, number, refuse
+from ..core import PrunebookError, check, number, refuse, torch
 from ..model.configs import SHARED_TABLES
-from ..model.stack import LayerStack, check_layers, show_layers
+from ..model.stack import LayerStack, check_layers, evaluating, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
@@ -139,17 +139,33 @@ class Allowed:
 class NotAllowed(PrunebookError):
     "No cut of this size is allowed"
 
-def _loss_of(stack, keep, loss):
-    """`loss` of the layers `keep` alone; infinite if one of them needs the keys and values of a layer that is gone.
-    Raises `PrunebookError` for NaN, which would pass for the smallest"""
+def _has_its_keys(stack):
+    "Do all layers now in the stack find keys and values? Not if they read those of a layer that is gone, as in Gemma 4"
+    if not getattr(stack.config, 'num_kv_shared_layers', 0): return True
+    ids = torch.arange(3, device=stack.device)[None] + 1
     try:
-        with stack.view(keep) as small: found = float(loss(small))
-    except (KeyError, ValueError) as e:
-        if isinstance(e, PrunebookError) or not getattr(stack.config, 'num_kv_shared_layers', 0): raise
-        return math.inf
+        with torch.no_grad(), evaluating(stack.model): stack.body(ids, use_cache=True)
+    except (KeyError, ValueError): return False  # of transformers: of the forward pass, and of the config
+    return True
+
+def _loss_of(stack, keep, loss):
+    """`loss` of the layers `keep` alone, whose errors are its own; infinite for a cut that the model cannot have.
+    Raises `PrunebookError` for NaN, which would pass for the smallest"""
+    with stack.view(keep) as small:
+        if not _has_its_keys(stack): return math.inf
+        found = float(loss(small))
     refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
             'or load the model in bfloat16 or float32.'))
     return found
+
+def _least(losses, none):
+    "The key of the least of some `losses`. Raises `NotAllowed`, which begins with `none`, if all are infinite"
+    least = min(losses, key=losses.get)
+    if losses[least] == math.inf:
+        raise NotAllowed(f'{none} can go: every loss is infinite. Either the layers that stay need keys and values of '
+                         'one that is gone, or the function gives nothing else. Drop another number of layers, or '
+                         'check the function.')
+    return least
 
 def _allowed_plan(plan, allowed, given):
     """The strategy's own `plan`, or of the blocks of its size that may go the cheapest by what the strategy measured,
@@ -175,7 +191,8 @@ def _allowed_plan(plan, allowed, given):
             kept = '' if depth - 1 in plan.layers else ' before the last'
             raise NotAllowed(f'n={n}: no block of {n} layers{kept} can go without a change in {allowed.name}. {hint} '
                              f'The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
-        plan = block(min(starts, key=cost))
+        plan = block(_least({o: cost(o) for o in starts}, f'n={n}: of the blocks that {allowed.name} allows, which '
+                            f'start at {", ".join(map(str, starts))}, none'))
     record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
     if plan.layers != free.layers:
         details = {k: v for k, v in details.items() if k != 'order'}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import Registry, Settings, check, explained, progress_bar, public_name, refuse, whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
-from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
+from .budget import _allowed_plan, _check_depth, _fit_budget, _least, _loss_of
 if TYPE_CHECKING:
     from prunebook import LayerDistances
     from transformers import PreTrainedModel
@@ -156,7 +156,7 @@ def _best_loss(n, depth, model, loss, progress=True):
     losses, stack = [], LayerStack(model)
     for start in progress_bar(progress, f'losses of all blocks of {n}', range(depth - n + 1)):
         losses.append(_loss_of(stack, [i for i in range(depth) if not start <= i < start + n], loss))
-    start = min(range(len(losses)), key=losses.__getitem__)
+    start = _least(dict(enumerate(losses)), f'n={n}: no block of {n} layers')
     return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
 
 # %% ../../nbs/course/03_pruning.ipynb #313d37ed
@@ -166,7 +166,7 @@ def _greedy(n, depth, model, loss, progress=True):
     stack, keep, order, best = LayerStack(model), list(range(depth)), [], []
     for _ in progress_bar(progress, 'greedy', range(n)):
         losses = {i: _loss_of(stack, [o for o in keep if o != i], loss) for i in keep}
-        order.append(min(losses, key=losses.get))
+        order.append(_least(losses, f'n={n}: without {order} no other layer'))
         best.append(losses[order[-1]])
         keep.remove(order[-1])
     return Plan(tuple(order), depth, 'greedy', dict(order=order, losses=best))
