@@ -6,6 +6,7 @@
 from __future__ import annotations
 import math, re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,14 @@ def in_words(left: dict[str, float]) -> str:
             f'{left["speedup"]:.2f} times as fast')
 
 # %% ../../nbs/reference/pruning/budget.ipynb #0dd05385
-def _fit_budget(choose, sizes, budget):
-    "The plan `choose(n)` of the least n that fits and is allowed. Raises `PrunebookError` if none does"
+def _first_layers(plan, n):
+    "The plan of a nested strategy for fewer layers, `n`: its lists of a value for each layer are cut as well"
+    details = {k: v[:n] if isinstance(v, list) and len(v) == len(plan) else v for k, v in plan.details.items()}
+    return replace(plan, layers=tuple(details['order']), details=details)
+
+def _fit_budget(choose, sizes, budget, allow=lambda plan: plan, nested=False):
+    """The plan `choose(n)`, as `allow` leaves it, of the least n that fits and is allowed. A `nested` strategy runs
+    once for all n. Raises `PrunebookError` if none does"""
     (name, value), depth = budget, sizes.depth
     fits = lambda left: left[name] >= value if name == 'speedup' else left[name] <= value
     counts = dict(speedup=sizes.work, gb=sizes.bytes, params=sizes.parameters)[name]
@@ -113,8 +120,12 @@ def _fit_budget(choose, sizes, budget):
             'No layer needs to go.'),
            (least is None, f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers dropped, '
             f'gives {in_words(sizes.after(largest[:-1]))}.'))
+    longest = ()
+    if nested:  # so far that any cut fits
+        with suppress(NotAllowed):
+            longest = choose(next((n for n in range(least, depth) if fits(sizes.after(largest[-n:]))), depth - 1))
     for n in range(least, depth):
-        try: plan = choose(n)
+        try: plan = allow(_first_layers(longest, n) if n <= len(longest) else choose(n))
         except NotAllowed:
             if n == depth - 1: raise
             continue

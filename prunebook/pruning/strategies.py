@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, Settings, check, explained, progress_bar, public_name, refuse, whole
+from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name, refuse
+from ..core import whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _check_depth, _fit_budget, _least, _loss_of
@@ -79,7 +80,8 @@ class Strategy:
     choose: Callable[..., Sequence[int] | Plan]  # choose(n, depth, …): the layers to drop, or a Plan
     summary: str = ''
     source: str = ''      # Where it comes from
-    nested: bool = False  # The layers of n contain those of n - 1; `details['order']` lists them
+    # The layers of n contain those of n - 1. `details['order']` lists them, and lists as long have a value for each
+    nested: bool = False
     needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
     options: dict[str, Any] = field(init=False)  # Name → default
 
@@ -175,6 +177,15 @@ def _greedy(n, depth, model, loss, progress=True):
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
     loss='loss=, a function loss(model) -> float, such as one over a few texts')
 
+def _run_strategy(row, n, depth, given):
+    "The plan of a strategy, whose function gets what it takes of the inputs and options. Raises `PrunebookError`"
+    for o in row.needs:
+        if given.get(o) is None: raise PrunebookError(f'strategy {row.name!r} needs {o}. Give {_how.get(o, f"{o}=")}.')
+    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
+    takes = inspect.signature(row.choose).parameters
+    plan = row.choose(n, depth, **{k: v for k, v in options.items() if k in takes})
+    return plan if isinstance(plan, Plan) else Plan(tuple(plan), depth, row.name)
+
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
     n: int | None = None,      # How many layers to drop; not for a list, or with a budget
@@ -219,6 +230,10 @@ def choose_layers(
         if allowed.fits(plan.keep): return _allowed_plan(plan, allowed, {})
         raise NotAllowed(f'layers {show_layers(plan)} cannot go without a change in {allowed.name}. '
                          f'{allowed.why(plan.keep)} Let a strategy choose.')
+    given |= dict(distances=distances)
+    inputs = cache(lambda: given | (measure() if measure and any(given.get(o) is None for o in row.needs) else {}))
+    def choose(n): return _run_strategy(row, n, depth, inputs())
+    def allow(plan): return plan if allowed is None else _allowed_plan(plan, allowed, inputs())
     if limits:
         kind, limit = budget = as_budget(n, **limits)
         if kind == 'share': n = int(limit * depth + .5)
@@ -227,19 +242,10 @@ def choose_layers(
                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).'))
             sizes = sizes or model_sizes(model)
             _check_depth('the sizes are of', sizes.depth, depth)
-            how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
-            return _fit_budget(lambda n: choose_layers(row, n, **how, **given), sizes, budget)
+            return _fit_budget(choose, sizes, budget, allow, row.nested)
     refuse((isinstance(n, float) and 0 < n < 1, f'n={n}: n is a number of layers. Give a share of them as share={n}.'))
     check(whole(1, depth - 1), n=n)
-    given = given | dict(distances=distances)
-    if measure and any(given.get(o) is None for o in row.needs): given |= measure()
-    needs = ((o, _how.get(o, f'{o}=')) for o in row.needs if given.get(o) is None)
-    refuse(*((True, f'strategy {row.name!r} needs {o}. Give {how}.') for o, how in needs))
-    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
-    takes = inspect.signature(row.choose).parameters
-    plan = row.choose(operator.index(n), depth, **{k: v for k, v in options.items() if k in takes})
-    if not isinstance(plan, Plan): plan = Plan(tuple(plan), depth, row.name)
-    return plan if allowed is None else _allowed_plan(plan, allowed, given)
+    return allow(choose(operator.index(n)))
 
 # %% ../../nbs/course/03_pruning.ipynb #9b893be0
 def _weight_counts(model):
