@@ -8,6 +8,7 @@ from support import architectures
 from support.tiny import save, tiny, word_tokenizer
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
+from prunebook.pruning.budget import LayerSizes
 from prunebook.model.configs import check_quantization
 from prunebook.pruning.strategies import choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
@@ -67,6 +68,39 @@ def test_distances_belong_to_one_model(tiny_model):
     table(8).check_model(tiny_model)  # of a version that kept no fingerprint
     with pytest.raises(PrunebookError, match='measured on another model'): other.check_model(tiny_model)
     with pytest.raises(PrunebookError, match='10 layers and the model has 8'): table().check_model(tiny_model)
+
+def test_distances_and_a_model_belong_together(tiny_model, tmp_path):
+    "Also as saved, beside the model as reloaded; the depth alone tells distances of a version without a fingerprint"
+    models, own, other = [tiny_model, tiny(seed=1)], table(8), table(8)
+    for o, model in zip((own, other), models): o.info['model_fingerprint'] = fingerprint(model)
+    says = '.*'.join(o.info['model_fingerprint'] for o in (other, own))
+    saved = own.load(own.save(tmp_path)), AutoModelForCausalLM.from_pretrained(save(tmp_path/'m', tiny_model))
+    sound = [(own, tiny_model), saved, (table(8), tiny_model), (other, models[1])]
+    for strategy in ('similarity', 'block_influence', 'middle', 'greedy'):
+        for how in (dict(n=2), dict(share=.25), dict(params=7e4)):
+            given = dict(strategy=strategy, loss=lambda m: 1., progress=False) | how
+            for more in ({}, dict(depth=8)):
+                with pytest.raises(PrunebookError, match=says):
+                    choose_layers(distances=other, model=tiny_model, **given, **more)
+            plan, *same = [choose_layers(distances=d, model=m, **given) for d, m in sound]
+            assert same == [plan] * 3
+    prune_model(tiny_model, plan)  # it stays as it was
+    own.check_model(tiny_model)
+
+def test_distances_alone_need_no_model():
+    other = table(8)
+    other.info['model_fingerprint'] = '0' * 16
+    assert choose_layers('similarity', 2, distances=other).layers == (3, 4)
+    assert choose_layers('similarity', 2, distances=other, depth=8).layers == (3, 4)
+
+def test_distances_are_compared_once(tiny_model, monkeypatch):
+    "A fingerprint reads all weights, which may be offloaded"
+    own, seen = table(8), []
+    own.info['model_fingerprint'] = fingerprint(tiny_model)
+    monkeypatch.setattr(LayerDistances, 'check_model', lambda self, model: seen.append(model))
+    sizes = LayerSizes((10, 90) * 4, (10, 90) * 4, (10, 90) * 4, 0, 0, 0)
+    choose_layers('block_influence', params=150, distances=own, model=tiny_model, sizes=sizes)
+    assert seen == [tiny_model]
 
 # cuts in memory
 

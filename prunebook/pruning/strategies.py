@@ -200,8 +200,8 @@ def choose_layers(
     measure: Callable[[], dict[str, Any]] | None = None,  # Gives the inputs that are missing, after all checks
     **given: Any               # Inputs (model, loss, progress) and options (seed, k, …) of the strategy
 ) -> Plan:
-    """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
-    if a needed input is missing, or if no cut meets the budget or is allowed"""
+    """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit, if a
+    needed input is missing, if `distances` are of another `model`, or if no cut meets the budget or is allowed"""
     match strategy:
         case str(): row = STRATEGIES.find(strategy)
         case Strategy(): row = strategy
@@ -218,6 +218,7 @@ def choose_layers(
     depth = depth or getattr(distances, 'depth', None)
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
+    if distances is not None and model is not None: distances.check_model(model)
     if callable(allowed): allowed = Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
     refuse((allowed is not None and not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the '
             'layers that stay, such as served_by("mlx", model.config).'))
