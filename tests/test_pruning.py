@@ -1,4 +1,5 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
+import re
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
 from prunebook.pruning.budget import LayerSizes
 from prunebook.model.configs import check_quantization
-from prunebook.pruning.strategies import choose_layers, prune_model
+from prunebook.pruning.strategies import STRATEGIES, as_plan, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block, LayerStack, fingerprint
 
@@ -60,6 +61,26 @@ def test_searches_find_the_result_of_trying_everything():
     (dict(depth=None), 'number of layers is not known'), (dict(distances=table(7)), '7 layers and the model has 10')])
 def test_choices_that_cannot_be_made(how, says):
     with pytest.raises(PrunebookError, match=says): choose_layers(**dict(strategy='simple', n=2, depth=10) | how)
+
+@pytest.mark.parametrize('depth', [2, 3, 8, 24, 30, 49, 126])
+def test_a_share_of_less_than_a_layer_or_of_all_says_which_shares_are_allowed(depth):
+    "The least and the most that the message names drop one layer, and all but one"
+    for share, n in ((.4 / depth, 1), (1e-9, 1), ((depth - .4) / depth, depth - 1)):
+        with pytest.raises(PrunebookError, match=f'^share={share}: .*{depth} layers') as e:
+            choose_layers('simple', share=share, depth=depth)
+        least, most = map(float, re.search(r'from ([.\d]+) to ([.\d]+)', str(e.value)).groups())
+        assert len(choose_layers('simple', share=least, depth=depth)) == 1
+        assert len(choose_layers('simple', share=most, depth=depth)) == depth - 1
+        with pytest.raises(PrunebookError): choose_layers('simple', share=least - 1e-3, depth=depth)
+
+def test_equal_plans_are_one_key_of_a_dict():
+    a, b = (choose_layers('block_influence', 3, distances=table()) for _ in range(2))
+    c = replace(a, details=a.details | dict(order=[6, 3, 0]))
+    assert a == b and hash(a) == hash(b) and {a: 1}[b] == 1
+    assert a != c and {a: 1, c: 2} == {c: 2, b: 1}
+    assert len({choose_layers([i], depth=4) for i in (0, 1, 1)}) == 2
+    assert hash(as_plan(np.array([1]), 4)) == hash(as_plan('1', 4))
+    assert len({*STRATEGIES.values()}) == len(STRATEGIES)
 
 def test_distances_belong_to_one_model(tiny_model):
     own, other = table(8), table(8)

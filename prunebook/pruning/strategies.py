@@ -4,7 +4,7 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, json, numbers, operator, re
+import inspect, json, math, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +28,7 @@ class Plan(Settings):
     layers: tuple[int, ...]       # Dropped
     depth: int                    # Layers before
     strategy: str = 'list'        # How they were chosen
-    details: dict[str, Any] = field(default_factory=dict)  # The numbers that the strategy measured
+    details: dict[str, Any] = field(default_factory=dict, hash=False)  # The numbers that the strategy measured
 
     def __post_init__(self):
         check(whole(1), depth=self.depth)
@@ -83,7 +83,7 @@ class Strategy:
     # The layers of n contain those of n - 1. `details['order']` lists them, and lists as long have a value for each
     nested: bool = False
     needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
-    options: dict[str, Any] = field(init=False)  # Name → default
+    options: dict[str, Any] = field(init=False, hash=False)  # Name → default
 
     def __post_init__(self):
         takes = inspect.signature(self.choose).parameters.values()
@@ -177,6 +177,15 @@ def _greedy(n, depth, model, loss, progress=True):
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
     loss='loss=, a function loss(model) -> float, such as one over a few texts')
 
+def _layers_of_share(share, depth):
+    "The number of layers nearest to a share of `depth`. Raises `PrunebookError` if that is none of them, or all"
+    n = int(share * depth + .5)
+    if not 1 <= n < depth:
+        least, most = (math.ceil(.5 / depth * 10**4) / 10**4, (depth - 1) * 10**4 // depth / 10**4)
+        raise PrunebookError(f'share={share}: that is {"less than one" if n < 1 else "all"} of {depth} layers. Give a '
+                             f'share from {least} to {most}, which is one layer to {depth - 1}.')
+    return n
+
 def _run_strategy(row, n, depth, given):
     "The plan of a strategy, whose function gets what it takes of the inputs and options. Raises `PrunebookError`"
     for o in row.needs:
@@ -236,8 +245,8 @@ def choose_layers(
     def choose(n): return _run_strategy(row, n, depth, inputs())
     def allow(plan): return plan if allowed is None else _allowed_plan(plan, allowed, inputs())
     if limits:
-        kind, limit = budget = as_budget(n, **limits)
-        if kind == 'share': n = int(limit * depth + .5)
+        kind, _ = budget = as_budget(n, **limits)
+        if kind == 'share': n = _layers_of_share(share, depth)
         else:
             refuse((sizes is None and model is None, 'a budget needs the sizes of the layers. Give model=, or '
                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).'))
