@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
-from .core import source_mark, sync_tree, work_folder, pd
+from .core import source_mark, sync_tree, whole, work_folder, pd
 from .data.texts import named_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
 from .evaluation.losses import cut_losses
@@ -91,10 +91,15 @@ def split_texts(rows: Sequence[Any], seed: int = 0) -> tuple[list[Any], list[Any
 # %% ../nbs/reference/shrinking.ipynb #shr00010
 def layers_to_drop(drop: str | float | int, depth: int) -> int:
     """How many of `depth` layers "25%", 0.25 or a number is. Raises `PrunebookError` for one that leaves none or drops
-    none"""
+    none, and for a share of 1 or more, such as 1.0"""
     percent = isinstance(drop, str) and drop.endswith('%')
+    counted = drop.strip().isdigit() if isinstance(drop, str) else whole().test(drop)
     with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
         given = float(drop[:-1]) / 100 if percent else float(drop)
+        if given >= 1 and not (percent or counted):
+            n = int(given)
+            raise PrunebookError(f'drop={drop!r}: a share is below 1, because 1 is the whole model, and a number of '
+                                 f'layers has no point. For {n} of the {depth} layers, give drop={n} (--drop {n}).')
         n = int(given * depth + .5) if percent or 0 < given < 1 else given  # as `choose_layers` does
         if n != int(n) or not 1 <= n < depth: raise ValueError(f'that is {n:g} of {depth} layers')
     return int(n)

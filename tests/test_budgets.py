@@ -1,10 +1,13 @@
 "Budgets instead of n: the least n that fits, for layers of one size and of several, loaded and from headers alone."
 import json
+from contextlib import suppress
+from dataclasses import replace
 import pytest
 from prunebook import PrunebookError, choose_layers, prune_model
 from prunebook.cli import main
 from prunebook.estimates import layer_sizes
-from prunebook.pruning.budget import as_budget, in_words, model_sizes
+from prunebook.pruning.budget import LayerSizes, as_budget, in_words, model_sizes
+from prunebook.pruning.strategies import Plan, Strategy
 from support import architectures
 from support.tiny import save
 
@@ -41,6 +44,58 @@ def test_a_budget_goes_with_the_inputs_of_a_strategy(tiny_model):
     plan = choose_layers('greedy', speedup=1.2, model=tiny_model, loss=lambda m: len(m.model.layers), progress=False)
     assert plan.strategy == 'greedy' and set(plan.details) == {'order', 'losses', 'budget', 'gives'}
     assert choose_layers('random', seed=3, gb=25e-5, model=tiny_model).details['seed'] == 3
+
+
+# every second layer is nine times as large as the others, which go first
+LARGE = (10, 90) * 4
+UNEVEN = LayerSizes(LARGE, LARGE, LARGE, 100, 100, 100)
+ALLOWED = [None, lambda keep: 0 in keep, lambda keep: len(keep) < 4 and keep[0] == 0]
+
+
+def search(model, asked, *n, **how):
+    "A greedy plan by a loss that is less without the small layers, the first of them first; `asked` gets its calls"
+    place = {id(o): i for i, o in enumerate(model.model.layers)}
+    def loss(small):
+        left = [place[id(o)] for o in small.model.layers]
+        asked.append(left)
+        return sum(100 * (i % 2 == 0) - i for i in left)
+    return choose_layers('greedy', *n, model=model, loss=loss, progress=False, **how)
+
+
+@pytest.mark.parametrize('limit', [dict(params=490), dict(params=470), dict(params=370), dict(params=190),
+                                   dict(speedup=1.3), dict(gb=3e-7)])
+@pytest.mark.parametrize('allowed', ALLOWED)
+def test_a_budget_takes_the_first_layers_of_one_search(limit, allowed, tiny_model):
+    "It is the plan of the first n that fits, as a search for each n finds it, and each loss is asked for once"
+    (name, value), asked, plans = as_budget(**limit), [], []
+    for n in range(1, 8):
+        with suppress(PrunebookError): plans.append(search(tiny_model, [], n, allowed=allowed))
+    fits = [o for o in plans if (UNEVEN.after(o)['speedup'] >= value if name == 'speedup' else
+                                 UNEVEN.after(o)[name] <= value)]
+    found = search(tiny_model, asked, sizes=UNEVEN, allowed=allowed, **limit)
+    assert found == fits[0].replace(details=fits[0].details | dict(budget={name: value}, gives=UNEVEN.after(found)))
+    if allowed is None:
+        assert len(asked) == sum(8 - i for i in range(len(found)))
+        assert len({*map(tuple, asked)}) == len(asked)
+
+
+def test_a_search_that_fails_late_still_gives_its_first_layers(tiny_model):
+    "A loss may be infinite for all deep cuts; the budget needs none of them"
+    def loss(model): return float('inf') if len(model.model.layers) < 6 else 1.
+    plan = choose_layers('greedy', params=450, sizes=replace(UNEVEN, parameters=(90, 90, 10, 10, 10, 10, 90, 90)),
+                         model=tiny_model, loss=loss, progress=False)
+    assert plan.layers == (0,)
+
+
+def test_a_nested_strategy_of_your_own_runs_once(monkeypatch):
+    asked = []
+    def from_the_end(n, depth):
+        asked.append(n)
+        order = list(range(depth - 1, depth - 1 - n, -1))
+        return Plan(order, depth, 'from_the_end', dict(order=order, steps=[o / 2 for o in order], depth=depth))
+    plan = choose_layers(Strategy('from_the_end', from_the_end, nested=True), params=310, sizes=UNEVEN)
+    assert plan.layers == (5, 6, 7) and len(asked) == 1
+    assert plan.details['order'] == [7, 6, 5] and plan.details['steps'] == [3.5, 3., 2.5] and plan.details['depth'] == 8
 
 
 def test_packed_weights_are_not_counted(tmp_path):

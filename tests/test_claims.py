@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    CLAIMS, UNINFORMATIVE, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
+    CLAIMS, UNINFORMATIVE, Curve, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run,
+    rulings_table)
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, REFUTED, Ruling
 from prunebook.paper.runs import read_run
@@ -113,6 +114,18 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
     kept = list((tmp_path/'rulings').iterdir())
     for o in kept: o.write_text('{"word":')
     assert len(kept) == 4 and _ruled(rule, right).p == first.p and len(calls) == 50
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('right', [0, 1])
+def test_one_question_shows_that_no_cut_keeps_anything(right):
+    "It has no spread: the test of `kept_cuts`, which is fixed, would be of NaN, and pass"
+    rows = pd.DataFrame([dict(n=n, baseline=.25) for n in (0, 2, 5)])
+    def kept(n, keeps=2):
+        items = np.array([[right] * n] * keeps + [[0] * n] * (3 - keeps), float)
+        return Curve(rows, items, np.ones(n)).kept
+    assert kept(1) == kept(1, 3) == 0
+    assert kept(200) == 2 * right and kept(200, 3) == 5 * right
 
 
 def test_nothing_is_compared_with_a_rise_that_is_none(made):

@@ -1,14 +1,17 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
+import re
 from dataclasses import replace
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from support import architectures
 from support.tiny import save, tiny, word_tokenizer
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
+from prunebook.pruning.budget import LayerSizes
 from prunebook.model.configs import check_quantization
-from prunebook.pruning.strategies import choose_layers, prune_model
+from prunebook.pruning.strategies import STRATEGIES, as_plan, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block, LayerStack, fingerprint
 
@@ -59,6 +62,26 @@ def test_searches_find_the_result_of_trying_everything():
 def test_choices_that_cannot_be_made(how, says):
     with pytest.raises(PrunebookError, match=says): choose_layers(**dict(strategy='simple', n=2, depth=10) | how)
 
+@pytest.mark.parametrize('depth', [2, 3, 8, 24, 30, 49, 126])
+def test_a_share_of_less_than_a_layer_or_of_all_says_which_shares_are_allowed(depth):
+    "The least and the most that the message names drop one layer, and all but one"
+    for share, n in ((.4 / depth, 1), (1e-9, 1), ((depth - .4) / depth, depth - 1)):
+        with pytest.raises(PrunebookError, match=f'^share={share}: .*{depth} layers') as e:
+            choose_layers('simple', share=share, depth=depth)
+        least, most = map(float, re.search(r'from ([.\d]+) to ([.\d]+)', str(e.value)).groups())
+        assert len(choose_layers('simple', share=least, depth=depth)) == 1
+        assert len(choose_layers('simple', share=most, depth=depth)) == depth - 1
+        with pytest.raises(PrunebookError): choose_layers('simple', share=least - 1e-3, depth=depth)
+
+def test_equal_plans_are_one_key_of_a_dict():
+    a, b = (choose_layers('block_influence', 3, distances=table()) for _ in range(2))
+    c = replace(a, details=a.details | dict(order=[6, 3, 0]))
+    assert a == b and hash(a) == hash(b) and {a: 1}[b] == 1
+    assert a != c and {a: 1, c: 2} == {c: 2, b: 1}
+    assert len({choose_layers([i], depth=4) for i in (0, 1, 1)}) == 2
+    assert hash(as_plan(np.array([1]), 4)) == hash(as_plan('1', 4))
+    assert len({*STRATEGIES.values()}) == len(STRATEGIES)
+
 def test_distances_belong_to_one_model(tiny_model):
     own, other = table(8), table(8)
     own.info['model_fingerprint'], other.info['model_fingerprint'] = fingerprint(tiny_model), '0' * 16
@@ -66,6 +89,39 @@ def test_distances_belong_to_one_model(tiny_model):
     table(8).check_model(tiny_model)  # of a version that kept no fingerprint
     with pytest.raises(PrunebookError, match='measured on another model'): other.check_model(tiny_model)
     with pytest.raises(PrunebookError, match='10 layers and the model has 8'): table().check_model(tiny_model)
+
+def test_distances_and_a_model_belong_together(tiny_model, tmp_path):
+    "Also as saved, beside the model as reloaded; the depth alone tells distances of a version without a fingerprint"
+    models, own, other = [tiny_model, tiny(seed=1)], table(8), table(8)
+    for o, model in zip((own, other), models): o.info['model_fingerprint'] = fingerprint(model)
+    says = '.*'.join(o.info['model_fingerprint'] for o in (other, own))
+    saved = own.load(own.save(tmp_path)), AutoModelForCausalLM.from_pretrained(save(tmp_path/'m', tiny_model))
+    sound = [(own, tiny_model), saved, (table(8), tiny_model), (other, models[1])]
+    for strategy in ('similarity', 'block_influence', 'middle', 'greedy'):
+        for how in (dict(n=2), dict(share=.25), dict(params=7e4)):
+            given = dict(strategy=strategy, loss=lambda m: 1., progress=False) | how
+            for more in ({}, dict(depth=8)):
+                with pytest.raises(PrunebookError, match=says):
+                    choose_layers(distances=other, model=tiny_model, **given, **more)
+            plan, *same = [choose_layers(distances=d, model=m, **given) for d, m in sound]
+            assert same == [plan] * 3
+    prune_model(tiny_model, plan)  # it stays as it was
+    own.check_model(tiny_model)
+
+def test_distances_alone_need_no_model():
+    other = table(8)
+    other.info['model_fingerprint'] = '0' * 16
+    assert choose_layers('similarity', 2, distances=other).layers == (3, 4)
+    assert choose_layers('similarity', 2, distances=other, depth=8).layers == (3, 4)
+
+def test_distances_are_compared_once(tiny_model, monkeypatch):
+    "A fingerprint reads all weights, which may be offloaded"
+    own, seen = table(8), []
+    own.info['model_fingerprint'] = fingerprint(tiny_model)
+    monkeypatch.setattr(LayerDistances, 'check_model', lambda self, model: seen.append(model))
+    sizes = LayerSizes((10, 90) * 4, (10, 90) * 4, (10, 90) * 4, 0, 0, 0)
+    choose_layers('block_influence', params=150, distances=own, model=tiny_model, sizes=sizes)
+    assert seen == [tiny_model]
 
 # cuts in memory
 
@@ -132,6 +188,57 @@ def test_a_loss_that_is_not_a_number_is_not_the_smallest(strategy):
     losses = iter([float('nan'), 1., .5, 2.])
     with pytest.raises(PrunebookError, match='not a number'):
         choose_layers(strategy, 1, model=tiny(layers=4), loss=lambda model: next(losses), progress=False)
+
+# layers that share keys and values: the last four of eight have none of their own, and read those of layers 2 and 3
+
+@pytest.fixture(scope='module')
+def sharing():
+    "A random Gemma 4. Shared: a test that changes it works on a copy"
+    kinds = ['sliding_attention', 'sliding_attention', 'full_attention'] * 2 + ['sliding_attention', 'full_attention']
+    return architectures.tiny('gemma4_text', num_kv_shared_layers=4, layer_types=kinds)
+
+@torch.no_grad()
+def runs(model, keep):
+    "Does it, without the other layers?"
+    with LayerStack(model).view(keep) as small:
+        try: return small(ids).logits.isfinite().all().item()
+        except (KeyError, ValueError): return False
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+@pytest.mark.parametrize('error', [o('x') for o in (KeyError, ValueError, IndexError, RuntimeError, PrunebookError)])
+def test_an_error_of_your_loss_is_yours(strategy, error, sharing):
+    def loss(model): raise error
+    with pytest.raises(type(error)) as e: choose_layers(strategy, 2, model=sharing, loss=loss, progress=False)
+    assert e.value is error
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+def test_an_error_of_your_loss_at_some_cuts_is_yours(strategy, sharing):
+    losses = iter([1., 2.])
+    def loss(model): return next(losses, None) or {}['third']
+    with pytest.raises(KeyError, match='third'): choose_layers(strategy, 2, model=sharing, loss=loss, progress=False)
+
+def test_the_loss_is_infinite_where_a_layer_needs_one_that_is_gone(sharing):
+    tried = []
+    def loss(model): return float(tried.append(model.config.num_hidden_layers) or 1)
+    for n in (1, 2, 3, 4):
+        losses = choose_layers('best_loss', n, model=sharing, loss=loss, progress=False).details['losses']
+        can = [runs(sharing, [i for i in range(8) if not o <= i < o + n]) for o in range(9 - n)]
+        assert [o < float('inf') for o in losses] == can
+        assert tried == [8 - n] * sum(can)
+        tried.clear()
+    plan = choose_layers('greedy', 7, model=sharing, loss=lambda model: 1., progress=False)
+    gone = [plan.details['order'][:n] for n in range(1, 8)]
+    assert all(runs(sharing, [i for i in range(8) if i not in o]) for o in gone)
+    assert len(LayerStack(sharing)) == 8 and runs(sharing, range(8))
+
+@pytest.mark.parametrize('strategy', ['best_loss', 'greedy'])
+def test_where_every_loss_is_infinite_there_is_no_plan(strategy, sharing, tiny_model):
+    for model in (sharing, tiny_model):
+        with pytest.raises(PrunebookError, match='infinite'):
+            choose_layers(strategy, 2, model=model, loss=lambda m: float('inf'), progress=False)
+    def only(keep): return keep == [0, 1, 4, 5, 6, 7]  # without the two that the others read
+    with pytest.raises(PrunebookError, match='only.* 2, none can go.*infinite'):
+        choose_layers(strategy, 2, model=sharing, loss=lambda m: 1., allowed=only, progress=False)
 
 def test_offloaded_weights_are_not_copied():
     from accelerate import cpu_offload

@@ -42,6 +42,7 @@ prune demo {out} --n 2 --serve moon                          | moon
 prune demo {full} --n 2                                      | full
 prune {pickled} {out} --n 2 --strategy best_loss             | Its weights are in pickle
 shrink demo {out} --drop 40                                  | 40
+shrink demo {out} --drop 1.0                                 | --drop 1
 shrink demo {out} --data {three}                             | 3 different
 shrink demo {out} --data {questions} --column words           | words
 shrink demo {out} --gguf q9                                  | q9

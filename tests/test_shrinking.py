@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
+import numpy as np
 import pandas as pd
 import pytest, torch
 from prunebook import choose_layers, prune_model, shrinking
@@ -89,6 +90,18 @@ def test_a_place_that_was_taken_meanwhile_costs_no_healing(given, own, tmp_path,
 @pytest.mark.parametrize('depth', [18, 26, 28, 34])
 def test_a_share_is_as_many_layers_as_anywhere(depth):
     assert layers_to_drop('25%', depth) == len(choose_layers('simple', share=.25, depth=depth).layers)
+
+
+@pytest.mark.parametrize('drop', [1., 2., 28., '1.0', '1.', '3.0', '1e0', True])
+def test_a_share_of_everything_is_not_one_layer(drop):
+    n = int(float(drop))
+    with pytest.raises(PrunebookError, match=f'{drop!r}.*below 1.*drop={n}') as e: layers_to_drop(drop, 28)
+    assert f'--drop {n}' in str(e.value)
+
+
+def test_a_number_is_whole_and_a_share_is_below_one():
+    same = {1: (1, '1', .02, '.02', '2%', np.int64(1)), 3: (' 3 ', '10%'), 27: (27, '27', .96, '96%')}
+    for n, forms in same.items(): assert [layers_to_drop(o, 28) for o in forms] == [n] * len(forms)
 
 
 def test_other_texts_or_another_model_of_the_same_name_do_not_go_on(given, own, tmp_path, monkeypatch):

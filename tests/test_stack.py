@@ -25,6 +25,16 @@ def no_gradients():
 def test_wrong_layers_are_listed(wrong, says):
     with pytest.raises(PrunebookError, match=says): check_layers(wrong, 8)
 
+def test_places_in_the_stream_are_one_more_than_layers(tiny_model):
+    stack = LayerStack(tiny_model)
+    for wrong in ([99], [9], [-1], [0, 99]):
+        with pytest.raises(PrunebookError, match=r'at .* the places 0 to 8 of a model of 8\.'):
+            with stack.stream(lambda x: x, at=wrong): pass
+    with pytest.raises(PrunebookError, match='at .* given more than once'):
+        with stack.stream(lambda x: x, at=[8, 8]): pass
+    with stack.stream(lambda x: x.shape, at=[8, 0]) as seen: stack.body(ids)
+    assert seen == [(1, 12, 32)] * 2
+
 # cutting
 
 @pytest.mark.parametrize('late', [False, True], ids=['before', 'after'])

@@ -25,14 +25,16 @@ __all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'same_states', 
            'check_length', 'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/course/01_stack.ipynb #79480e61
-def check_layers(layers: Iterable[int], depth: int, what: str = 'layers') -> list[int]:
-    "`layers` as plain `int`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`)"
+def check_layers(layers: Iterable[int], depth: int, what: str = 'layers', places: bool = False) -> list[int]:
+    """`layers` as plain `int`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`), or
+    for `places` in the residual stream up to `depth`, which is after the last layer"""
     with explained(f'{what} {layers!r}', 'Give a list of layer numbers, such as [3, 4].'):
         given = [o.item() if hasattr(o, 'item') else o for o in layers]
-    fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) < depth
-    bad, why = [o for o in given if not fits(o)], f'not among the layers 0 to {depth-1} of a model of {depth}'
+    kind, last = ('place', depth) if places else ('layer', depth - 1)
+    fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) <= last
+    bad, why = [o for o in given if not fits(o)], f'not among the {kind}s 0 to {last} of a model of {depth}'
     if not bad: bad, why = [o for o, times in Counter(given).items() if times > 1], 'given more than once'
-    refuse((bad, f'{what} {given}: {sorted(bad, key=str)} {why}. Give each layer once, from 0.'))
+    refuse((bad, f'{what} {given}: {sorted(bad, key=str)} {why}. Give each {kind} once, from 0.'))
     return sorted(map(operator.index, given))
 
 # %% ../../nbs/course/01_stack.ipynb #ec505e43
@@ -288,7 +290,7 @@ def stream(self: LayerStack, take: Callable[[torch.Tensor], Any], at: Iterable[i
     """Inside the `with`, a forward pass appends `take(x)` to the list for x^(0), …, x^(L), (B, T, d), all before the
     final norm, or only for those `at` which you ask: 0 is the embedding, `len(stack)` the last layer's output"""
     heard, depth = [], len(self)
-    wanted = range(depth + 1) if at is None else check_layers(at, depth + 1, 'at')
+    wanted = range(depth + 1) if at is None else check_layers(at, depth, 'at', places=True)
     def before(layer, args, kwargs): heard.append(take(args[0] if args else kwargs['hidden_states']))
     def after(layer, args, out): heard.append(take(out[0] if isinstance(out, (tuple, list)) else out))
     with ExitStack() as hooks:

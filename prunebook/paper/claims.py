@@ -137,8 +137,8 @@ class Curve(NamedTuple):
     chance = property(lambda self: float(self.rows.baseline.iloc[0]), doc='Accuracy of a blind guess')
     known = property(lambda self: knows_task(self.items[0], *self.answers[2:]),
                      doc='Does the unpruned model know the task?')
-    kept = property(lambda self: self.ns[kept_cuts(self.items, self.chance)],
-                    doc='The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`')
+    kept = property(lambda self: self.ns[kept_cuts(self.items, self.chance) if self.items.shape[1] > 1 else 0],
+                    doc='The largest n that keeps 90 % of the accuracy above chance, by `kept_cuts`; 0 of one question')
     answers = property(lambda self: (self.x, self.items, self.chance, float(self.rows.majority.iloc[0])),
                        doc='What the rules for curves of answers take: x, items, chance, and the best constant answer')
 

@@ -6,12 +6,13 @@
 from __future__ import annotations
 import math, re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, number, refuse
+from ..core import PrunebookError, check, number, refuse, torch
 from ..model.configs import SHARED_TABLES
-from ..model.stack import LayerStack, check_layers, show_layers
+from ..model.stack import LayerStack, check_layers, evaluating, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel
 
 # %% auto #0
@@ -102,8 +103,14 @@ def in_words(left: dict[str, float]) -> str:
             f'{left["speedup"]:.2f} times as fast')
 
 # %% ../../nbs/reference/pruning/budget.ipynb #0dd05385
-def _fit_budget(choose, sizes, budget):
-    "The plan `choose(n)` of the least n that fits and is allowed. Raises `PrunebookError` if none does"
+def _first_layers(plan, n):
+    "The plan of a nested strategy for fewer layers, `n`: its lists of a value for each layer are cut as well"
+    details = {k: v[:n] if isinstance(v, list) and len(v) == len(plan) else v for k, v in plan.details.items()}
+    return replace(plan, layers=tuple(details['order']), details=details)
+
+def _fit_budget(choose, sizes, budget, allow=lambda plan: plan, nested=False):
+    """The plan `choose(n)`, as `allow` leaves it, of the least n that fits and is allowed. A `nested` strategy runs
+    once for all n. Raises `PrunebookError` if none does"""
     (name, value), depth = budget, sizes.depth
     fits = lambda left: left[name] >= value if name == 'speedup' else left[name] <= value
     counts = dict(speedup=sizes.work, gb=sizes.bytes, params=sizes.parameters)[name]
@@ -113,8 +120,12 @@ def _fit_budget(choose, sizes, budget):
             'No layer needs to go.'),
            (least is None, f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers dropped, '
             f'gives {in_words(sizes.after(largest[:-1]))}.'))
+    longest = ()
+    if nested:  # so far that any cut fits
+        with suppress(NotAllowed):
+            longest = choose(next((n for n in range(least, depth) if fits(sizes.after(largest[-n:]))), depth - 1))
     for n in range(least, depth):
-        try: plan = choose(n)
+        try: plan = allow(_first_layers(longest, n) if n <= len(longest) else choose(n))
         except NotAllowed:
             if n == depth - 1: raise
             continue
@@ -139,17 +150,33 @@ class Allowed:
 class NotAllowed(PrunebookError):
     "No cut of this size is allowed"
 
-def _loss_of(stack, keep, loss):
-    """`loss` of the layers `keep` alone; infinite if one of them needs the keys and values of a layer that is gone.
-    Raises `PrunebookError` for NaN, which would pass for the smallest"""
+def _has_its_keys(stack):
+    "Do all layers now in the stack find keys and values? Not if they read those of a layer that is gone, as in Gemma 4"
+    if not getattr(stack.config, 'num_kv_shared_layers', 0): return True
+    ids = torch.arange(3, device=stack.device)[None] + 1
     try:
-        with stack.view(keep) as small: found = float(loss(small))
-    except (KeyError, ValueError) as e:
-        if isinstance(e, PrunebookError) or not getattr(stack.config, 'num_kv_shared_layers', 0): raise
-        return math.inf
+        with torch.no_grad(), evaluating(stack.model): stack.body(ids, use_cache=True)
+    except (KeyError, ValueError): return False  # of transformers: of the forward pass, and of the config
+    return True
+
+def _loss_of(stack, keep, loss):
+    """`loss` of the layers `keep` alone, whose errors are its own; infinite for a cut that the model cannot have.
+    Raises `PrunebookError` for NaN, which would pass for the smallest"""
+    with stack.view(keep) as small:
+        if not _has_its_keys(stack): return math.inf
+        found = float(loss(small))
     refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
             'or load the model in bfloat16 or float32.'))
     return found
+
+def _least(losses, none):
+    "The key of the least of some `losses`. Raises `NotAllowed`, which begins with `none`, if all are infinite"
+    least = min(losses, key=losses.get)
+    if losses[least] == math.inf:
+        raise NotAllowed(f'{none} can go: every loss is infinite. Either the layers that stay need keys and values of '
+                         'one that is gone, or the function gives nothing else. Drop another number of layers, or '
+                         'check the function.')
+    return least
 
 def _allowed_plan(plan, allowed, given):
     """The strategy's own `plan`, or of the blocks of its size that may go the cheapest by what the strategy measured,
@@ -175,7 +202,8 @@ def _allowed_plan(plan, allowed, given):
             kept = '' if depth - 1 in plan.layers else ' before the last'
             raise NotAllowed(f'n={n}: no block of {n} layers{kept} can go without a change in {allowed.name}. {hint} '
                              f'The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
-        plan = block(min(starts, key=cost))
+        plan = block(_least({o: cost(o) for o in starts}, f'n={n}: of the blocks that {allowed.name} allows, which '
+                            f'start at {", ".join(map(str, starts))}, none'))
     record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
     if plan.layers != free.layers:
         details = {k: v for k, v in details.items() if k != 'order'}

@@ -4,15 +4,16 @@
 
 # %% ../../nbs/course/03_pruning.ipynb #f8e355a8
 from __future__ import annotations
-import inspect, json, numbers, operator, re
+import inspect, json, math, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, Settings, check, explained, progress_bar, public_name, refuse, whole
+from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name, refuse
+from ..core import whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
-from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
+from .budget import _allowed_plan, _check_depth, _fit_budget, _least, _loss_of
 if TYPE_CHECKING:
     from prunebook import LayerDistances
     from transformers import PreTrainedModel
@@ -27,7 +28,7 @@ class Plan(Settings):
     layers: tuple[int, ...]       # Dropped
     depth: int                    # Layers before
     strategy: str = 'list'        # How they were chosen
-    details: dict[str, Any] = field(default_factory=dict)  # The numbers that the strategy measured
+    details: dict[str, Any] = field(default_factory=dict, hash=False)  # The numbers that the strategy measured
 
     def __post_init__(self):
         check(whole(1), depth=self.depth)
@@ -79,9 +80,10 @@ class Strategy:
     choose: Callable[..., Sequence[int] | Plan]  # choose(n, depth, …): the layers to drop, or a Plan
     summary: str = ''
     source: str = ''      # Where it comes from
-    nested: bool = False  # The layers of n contain those of n - 1; `details['order']` lists them
+    # The layers of n contain those of n - 1. `details['order']` lists them, and lists as long have a value for each
+    nested: bool = False
     needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
-    options: dict[str, Any] = field(init=False)  # Name → default
+    options: dict[str, Any] = field(init=False, hash=False)  # Name → default
 
     def __post_init__(self):
         takes = inspect.signature(self.choose).parameters.values()
@@ -156,7 +158,7 @@ def _best_loss(n, depth, model, loss, progress=True):
     losses, stack = [], LayerStack(model)
     for start in progress_bar(progress, f'losses of all blocks of {n}', range(depth - n + 1)):
         losses.append(_loss_of(stack, [i for i in range(depth) if not start <= i < start + n], loss))
-    start = min(range(len(losses)), key=losses.__getitem__)
+    start = _least(dict(enumerate(losses)), f'n={n}: no block of {n} layers')
     return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
 
 # %% ../../nbs/course/03_pruning.ipynb #313d37ed
@@ -166,7 +168,7 @@ def _greedy(n, depth, model, loss, progress=True):
     stack, keep, order, best = LayerStack(model), list(range(depth)), [], []
     for _ in progress_bar(progress, 'greedy', range(n)):
         losses = {i: _loss_of(stack, [o for o in keep if o != i], loss) for i in keep}
-        order.append(min(losses, key=losses.get))
+        order.append(_least(losses, f'n={n}: without {order} no other layer'))
         best.append(losses[order[-1]])
         keep.remove(order[-1])
     return Plan(tuple(order), depth, 'greedy', dict(order=order, losses=best))
@@ -174,6 +176,24 @@ def _greedy(n, depth, model, loss, progress=True):
 # %% ../../nbs/course/03_pruning.ipynb #3739eba5
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
     loss='loss=, a function loss(model) -> float, such as one over a few texts')
+
+def _layers_of_share(share, depth):
+    "The number of layers nearest to a share of `depth`. Raises `PrunebookError` if that is none of them, or all"
+    n = int(share * depth + .5)
+    if not 1 <= n < depth:
+        least, most = (math.ceil(.5 / depth * 10**4) / 10**4, (depth - 1) * 10**4 // depth / 10**4)
+        raise PrunebookError(f'share={share}: that is {"less than one" if n < 1 else "all"} of {depth} layers. Give a '
+                             f'share from {least} to {most}, which is one layer to {depth - 1}.')
+    return n
+
+def _run_strategy(row, n, depth, given):
+    "The plan of a strategy, whose function gets what it takes of the inputs and options. Raises `PrunebookError`"
+    for o in row.needs:
+        if given.get(o) is None: raise PrunebookError(f'strategy {row.name!r} needs {o}. Give {_how.get(o, f"{o}=")}.')
+    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
+    takes = inspect.signature(row.choose).parameters
+    plan = row.choose(n, depth, **{k: v for k, v in options.items() if k in takes})
+    return plan if isinstance(plan, Plan) else Plan(tuple(plan), depth, row.name)
 
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
@@ -189,8 +209,8 @@ def choose_layers(
     measure: Callable[[], dict[str, Any]] | None = None,  # Gives the inputs that are missing, after all checks
     **given: Any               # Inputs (model, loss, progress) and options (seed, k, …) of the strategy
 ) -> Plan:
-    """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit,
-    if a needed input is missing, or if no cut meets the budget or is allowed"""
+    """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit, if a
+    needed input is missing, if `distances` are of another `model`, or if no cut meets the budget or is allowed"""
     match strategy:
         case str(): row = STRATEGIES.find(strategy)
         case Strategy(): row = strategy
@@ -207,6 +227,7 @@ def choose_layers(
     depth = depth or getattr(distances, 'depth', None)
     refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
+    if distances is not None and model is not None: distances.check_model(model)
     if callable(allowed): allowed = Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
     refuse((allowed is not None and not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the '
             'layers that stay, such as served_by("mlx", model.config).'))
@@ -219,27 +240,22 @@ def choose_layers(
         if allowed.fits(plan.keep): return _allowed_plan(plan, allowed, {})
         raise NotAllowed(f'layers {show_layers(plan)} cannot go without a change in {allowed.name}. '
                          f'{allowed.why(plan.keep)} Let a strategy choose.')
+    given |= dict(distances=distances)
+    inputs = cache(lambda: given | (measure() if measure and any(given.get(o) is None for o in row.needs) else {}))
+    def choose(n): return _run_strategy(row, n, depth, inputs())
+    def allow(plan): return plan if allowed is None else _allowed_plan(plan, allowed, inputs())
     if limits:
-        kind, limit = budget = as_budget(n, **limits)
-        if kind == 'share': n = int(limit * depth + .5)
+        kind, _ = budget = as_budget(n, **limits)
+        if kind == 'share': n = _layers_of_share(share, depth)
         else:
             refuse((sizes is None and model is None, 'a budget needs the sizes of the layers. Give model=, or '
                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).'))
             sizes = sizes or model_sizes(model)
             _check_depth('the sizes are of', sizes.depth, depth)
-            how = dict(distances=distances, depth=depth, allowed=allowed, measure=measure and cache(measure))
-            return _fit_budget(lambda n: choose_layers(row, n, **how, **given), sizes, budget)
+            return _fit_budget(choose, sizes, budget, allow, row.nested)
     refuse((isinstance(n, float) and 0 < n < 1, f'n={n}: n is a number of layers. Give a share of them as share={n}.'))
     check(whole(1, depth - 1), n=n)
-    given = given | dict(distances=distances)
-    if measure and any(given.get(o) is None for o in row.needs): given |= measure()
-    needs = ((o, _how.get(o, f'{o}=')) for o in row.needs if given.get(o) is None)
-    refuse(*((True, f'strategy {row.name!r} needs {o}. Give {how}.') for o, how in needs))
-    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
-    takes = inspect.signature(row.choose).parameters
-    plan = row.choose(operator.index(n), depth, **{k: v for k, v in options.items() if k in takes})
-    if not isinstance(plan, Plan): plan = Plan(tuple(plan), depth, row.name)
-    return plan if allowed is None else _allowed_plan(plan, allowed, given)
+    return allow(choose(operator.index(n)))
 
 # %% ../../nbs/course/03_pruning.ipynb #9b893be0
 def _weight_counts(model):
