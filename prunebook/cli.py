@@ -125,7 +125,7 @@ class _Numbers(argparse.Action):
         except ValueError: raise argparse.ArgumentError(self, f'invalid int value in {values}') from None
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
-@dataclass
+@dataclass(frozen=True)
 class _Source:
     "The model of a command, and how it is loaded"
     model: str                  # MODELS, a hub id, a folder or a .gguf file
@@ -155,12 +155,12 @@ class _Source:
         "Model and tokenizer"
         return pb.load_model(self.model, **self.how, progress=progress)
 
-@dataclass
+@dataclass(frozen=True)
 class _Checkpoint(_Source):
     "A model whose files are read"
     model: str                  # MODELS, a hub id, or a folder with config.json and safetensors
 
-@dataclass
+@dataclass(frozen=True)
 class _Texts:
     "The texts of a command"
     texts: str = 'demo'         # demo, TEXTS, NAME or NAME:SPLIT of the hub, .txt (a text a line), .jsonl or .parquet
@@ -171,7 +171,7 @@ class _Texts:
         "The documents for a purpose: calibration, healing or validation"
         return named_texts(self.texts, part, self.n_texts, n_hub, progress, self.column)
 
-@dataclass
+@dataclass(frozen=True)
 class _Lengths:
     "How much of each text is read, and how much at once"
     max_length: int = 512            # tokens kept of each text

@@ -239,14 +239,15 @@ def setting(default: Any = MISSING, rule: Rule | None = None, factory: Any = MIS
     return field(default=default, default_factory=factory, metadata=dict(rule=rule))
 
 class Settings:
-    "Base of the configurations: checks itself, saves and loads as JSON"
+    "Base of the configurations, which are frozen dataclasses: checks itself, saves and loads as JSON"
     def __post_init__(self):
-        self.complete()
+        for k, v in self.complete().items(): object.__setattr__(self, k, v)  # it is frozen
         for f in fields(self):
             if rule := f.metadata.get('rule'): check(rule, **{f.name: getattr(self, f.name)})
 
-    def complete(self) -> None:
-        "Fill in fields that follow from others, and bring values to their usual type"
+    def complete(self) -> dict[str, Any]:
+        "The fields that follow from others, and values in their usual type, by name"
+        return {}
 
     def save(self, path: str | Path) -> None:
         "Write as JSON"
@@ -265,7 +266,7 @@ class Settings:
         with explained(where or cls.__name__, f'The fields are {names}.'): return cls(**given)
 
     def replace(self, **changes: Any) -> Any:
-        "A copy with some fields changed"
+        "A copy with some fields changed, which is checked anew"
         return replace(self, **changes)
 
 # %% ../nbs/reference/core.ipynb #progrbc1

@@ -1,20 +1,24 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
+import copy
 import json
+import pickle
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 import prunebook.healing.trainer as trainer
-from prunebook import PrunebookError, heal, prune_model
-from prunebook.core import read_json
+from prunebook import HealingConfig, PrunebookError, SweepConfig, cli, heal, prune_model
+from prunebook.core import Settings, read_json
 from prunebook.evaluation.generation import generate_texts
 from prunebook.healing import healing
 from prunebook.healing.adapters import load_adapter
 from prunebook.healing.packing import training_rows
-from prunebook.healing.recipes import named_recipe
+from prunebook.healing.recipes import RECIPES, named_recipe
 from prunebook.healing.trainer import _DivergenceWatch, _OrderedTrainer
 from prunebook.model.stack import LayerStack
+from prunebook.paper.cluster import Cluster
 from support import architectures
 from support.fsdp import launch
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
@@ -338,6 +342,61 @@ def test_a_setting_of_numpy_is_a_number():
     found = SMALL.replace(steps=np.int64(2), learning_rate=np.float32(.25), alpha=np.float64(2))
     assert type(found.steps) is int and type(found.learning_rate) is float and found.learning_rate == .25
     json.dumps(vars(found))
+
+
+# A config is frozen
+
+def below(kind): return [k for o in kind.__subclasses__() for k in (o, *below(o))]
+
+
+def test_every_config_is_frozen():
+    "Those of the library, and the arguments of a command that go together"
+    found = {o for o in below(Settings) if o.__module__.startswith('prunebook.')}
+    assert {HealingConfig, SweepConfig, Cluster} < found
+    found |= {cli._Source, cli._Checkpoint, cli._Texts, cli._Lengths}
+    assert [o for o in found if not o.__dataclass_params__.frozen] == []
+
+
+@pytest.mark.parametrize('config', [
+    HealingConfig(), RECIPES['distill'], HealingConfig.paper('microsoft/phi-2'), SMALL.replace(targets=('up_proj',)),
+    SMALL.replace(method='head_and_last', options=dict(last=1)), SweepConfig(ns=range(1, 4), healed_ns=2, tasks='c4'),
+    Cluster('local', load=dict(name='demo'))], ids=lambda o: type(o).__name__)
+def test_a_config_is_changed_by_replace_alone(config, tmp_path):
+    "And comes back from a file, a pickle and a copy"
+    before = copy.deepcopy(vars(config))
+    for f in fields(config):
+        with pytest.raises(FrozenInstanceError): setattr(config, f.name, 2)
+    assert vars(config) == before
+    config.save(tmp_path/'config.json')
+    assert type(config).of(read_json(tmp_path/'config.json')) == config
+    assert pickle.loads(pickle.dumps(config)) == config == copy.copy(config)
+
+
+def test_a_change_is_checked_and_what_follows_from_it_follows():
+    config = HealingConfig()
+    assert (config.replace(rank=2).alpha, config.replace(rank=2, alpha=8).alpha, config.rank) == (2, 8, 64)
+    assert config.replace(steps=30).warmup == 3
+    with pytest.raises(PrunebookError, match='rank=0'): config.replace(rank=0)
+    with pytest.raises(PrunebookError, match='warmup=9'): config.replace(steps=9, warmup=9)
+    with pytest.raises(PrunebookError, match='greed'): SweepConfig().replace(strategies=['greed'])
+    with pytest.raises(PrunebookError, match='gpus_per_task=-1'): Cluster().replace(gpus_per_task=-1)
+
+
+def test_a_list_that_was_given_may_change_afterwards():
+    targets, ns, n_questions = ['up_proj'], [1, 2], dict(c4=3)
+    config = HealingConfig(targets=targets)
+    grid = SweepConfig(ns=ns, tasks=['c4'], n_questions=n_questions)
+    for o in (targets, ns): o.clear()
+    n_questions.clear()
+    assert config.targets == ['up_proj'] and grid.ns == [1, 2] and grid.n_questions == dict(c4=3)
+
+
+def test_the_recipe_of_a_result_is_not_the_default(pruned, monkeypatch):
+    monkeypatch.setitem(RECIPES, 'packed', usual := SMALL.replace(steps=1, method='head_and_last'))
+    for result in (heal(pruned, tokenizer(), texts(), progress=False), run(pruned, usual)):
+        assert result.config == usual and result.config is not usual
+        result.config.options['last'] = 1
+        assert usual.options == dict(last=3)
 
 
 def test_the_folder_of_the_texts_is_not_replaced(tmp_path):

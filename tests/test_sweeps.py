@@ -80,8 +80,8 @@ def test_run_again_it_only_reads(data, monkeypatch):
     table = run(data, c)
     for name in ('evaluation.losses.cut_losses', 'evaluation.losses.text_loss', 'evaluation.tasks.evaluate',
                  'similarity.distances.layer_distances'): monkeypatch.setattr(f'prunebook.{name}', None)
-    same = c.replace(batch_tokens=64, memory=.5)
-    same.healing = c.healing.replace(gradient_checkpointing=True, batch_tokens=16)
+    same = c.replace(batch_tokens=64, memory=.5,
+                     healing=c.healing.replace(gradient_checkpointing=True, batch_tokens=16))
     for o in (c, same): pd.testing.assert_frame_equal(table, run(data, o))
 
 

@@ -208,7 +208,7 @@ def _started(config, teacher, folder, changes=()):
     "The recipe, `packed` if there is none, with `changes`. Raises `PrunebookError` if this call cannot start it"
     config = RECIPES['packed'] if config is None else config
     check(instance(HealingConfig, 'a HealingConfig, such as RECIPES["packed"]'), config=config)
-    if changes: config = config.replace(**changes)
+    config = config.replace(**dict(changes))  # a copy, with lists and options of its own
     config.check_start(teacher, folder)
     return config
 

@@ -22,9 +22,9 @@ __all__ = ['METHODS', 'OBJECTIVES', 'PAPER_RECIPES', 'QUICK', 'RECIPES', 'Method
            'adapted_layers']
 
 # %% ../../nbs/reference/healing/recipes.ipynb #96d3b68f
-@dataclass
+@dataclass(frozen=True)
 class MethodOptions(Settings):
-    "Options of one method; most have none. Give yours as fields of a subclass, each a `setting` with a rule"
+    "Options of one method; most have none. Give yours as fields of a frozen subclass, each a `setting` with a rule"
 
 @dataclass(frozen=True)
 class Method:
@@ -68,7 +68,7 @@ def _divergence(logits, targets, teacher):
     return loss + kl(q.scatter(-1, tokens, -torch.inf).logsumexp(-1), rest)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #7042ddcf
-@dataclass
+@dataclass(frozen=True)
 class _LastLayers(MethodOptions):
     last: int = setting(3, whole(0))  # Layers that learn with the head (arXiv:2411.15558: 3)
 
@@ -110,9 +110,9 @@ PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)
 _bits = one_of(4, 16, 32)
 _names = Rule(lambda v: isinstance(v, list) and v and all(isinstance(o, str) for o in v), 'names of linear layers')
 
-@dataclass
+@dataclass(frozen=True)
 class HealingConfig(Settings):
-    "The recipe of a healing run. A wrong value raises `PrunebookError`"
+    "The recipe of a healing run, which `replace` changes. A wrong value raises `PrunebookError`"
     steps: int = setting(5000, whole(1))  # Optimiser steps (paper: 5000)
     batch_size: int = setting(16, whole(1))  # Documents or rows a step, over all processes (paper: 16)
     max_length: int = setting(2048, whole(2))  # Tokens kept of a document, or in a row (paper: 2048 or 4096)
@@ -163,20 +163,22 @@ class HealingConfig(Settings):
         odd = sorted(self.options.keys() - (own := {f.name for f in fields(kind)}))
         refuse((odd, f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.'),
                (self.warmup >= self.steps, f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.'))
-        self.options = asdict(kind(**self.options))
+        object.__setattr__(self, 'options', asdict(kind(**self.options)))
 
-    def complete(self) -> None:
-        "Fill in the fields that follow from others"
-        for k, v in vars(self).items():
-            if hasattr(v, '__index__') and not isinstance(v, int): setattr(self, k, int(v))  # of NumPy
-            elif isinstance(v, Real) and not isinstance(v, (int, float)): setattr(self, k, float(v))
-        if isinstance(self.targets, str): self.targets = [self.targets]
-        elif isinstance(self.targets, tuple): self.targets = list(self.targets)
-        if self.alpha is None: self.alpha = self.rank
-        if self.options is None: self.options = {}
-        if isinstance(self.steps, int):
-            if self.warmup is None: self.warmup = max(0, min(100, self.steps // 10))
-            if self.save_every is None: self.save_every = max(1, self.steps // 10)
+    def complete(self) -> dict[str, Any]:
+        "The fields that follow from others, and values in their usual type, by name"
+        new = dict(vars(self))
+        for k, v in new.items():
+            if hasattr(v, '__index__') and not isinstance(v, int): new[k] = int(v)  # of NumPy
+            elif isinstance(v, Real) and not isinstance(v, (int, float)): new[k] = float(v)
+        if isinstance(self.targets, str): new['targets'] = [self.targets]
+        elif isinstance(self.targets, (list, tuple)): new['targets'] = list(self.targets)  # its own
+        if self.alpha is None: new['alpha'] = new['rank']
+        if self.options is None: new['options'] = {}
+        if isinstance(steps := new['steps'], int):
+            if self.warmup is None: new['warmup'] = max(0, min(100, steps // 10))
+            if self.save_every is None: new['save_every'] = max(1, steps // 10)
+        return new
 
     @property
     def needs_teacher(self) -> bool:

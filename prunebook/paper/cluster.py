@@ -21,7 +21,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 __all__ = ['Cluster', 'check_cluster']
 
 # %% ../../nbs/reference/paper/cluster.ipynb #71fac5d1
-@dataclass
+@dataclass(frozen=True)
 class Cluster(Settings):
     "Workers on Ray: give it as `ray=` to `sweep`"
     # "host:port", "ray://host:port", or "local" for a new one here; if `None`, one that runs here, or else a new one

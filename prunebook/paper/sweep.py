@@ -44,9 +44,9 @@ _asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring) and _li
                and isinstance(v.get('chat', False), bool),
                f'a dict of {", ".join(_scoring)}; chat is true or false, max_new_tokens 1 or more')
 
-@dataclass
+@dataclass(frozen=True)
 class SweepConfig(Settings):
-    "What to sweep over. Checks itself: a wrong value raises `PrunebookError`"
+    "What to sweep over. `replace` changes it. Checks itself: a wrong value raises `PrunebookError`"
     strategies: Sequence[str] = setting(('similarity', 'simple'), _listed(_text, True))  # Names in `STRATEGIES`
     # Layers to drop; the unpruned model is always scored
     ns: Sequence[int] = setting((1, 2, 3, 4, 6, 8, 10, 12, 15), _listed(whole(1)))
@@ -72,19 +72,19 @@ class SweepConfig(Settings):
     batch_tokens: int | None = setting(None, _limit)           # Most tokens of a batch; `token_budget` if `None`
     memory: float = setting(1., number(1e-9, float('inf'), 'a number of GB above 0'))  # Of stored states, at most
 
-    def complete(self) -> None:
-        "Bring values to their usual types: single values to lists, NumPy's integers to Python's"
+    def complete(self) -> dict[str, Any]:
+        "Values in their usual types, by name: single values as lists, NumPy's integers as Python's"
         def plain(v):
             if isinstance(v, dict): return {k: plain(o) for k, o in v.items()}
             if isinstance(v, (tuple, list, range)) or getattr(v, 'ndim', 0): return [plain(o) for o in v]
             return int(v) if hasattr(v, '__index__') and not isinstance(v, bool) else v
-        for k, v in vars(self).items():
-            if k != 'healing': setattr(self, k, plain(v))
+        new = {k: plain(v) for k, v in vars(self).items() if k != 'healing'}
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
-            if isinstance(v := getattr(self, k), (str, int)): setattr(self, k, [v])
+            if isinstance(new[k], (str, int)): new[k] = [new[k]]
         for k in ('ns', 'healed_ns'):  # a size named twice is one
-            with suppress(TypeError): setattr(self, k, list(dict.fromkeys(getattr(self, k))))
-        if isinstance(self.healing, dict): self.healing = pb.HealingConfig.of(self.healing, 'healing')
+            with suppress(TypeError): new[k] = list(dict.fromkeys(new[k]))
+        if isinstance(self.healing, dict): new['healing'] = pb.HealingConfig.of(self.healing, 'healing')
+        return new
 
     def __post_init__(self):
         super().__post_init__()
