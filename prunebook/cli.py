@@ -414,6 +414,7 @@ def _evaluate(
     judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     chat: bool = False,                # ask questions in the model's chat template
+    thinking: bool = False,            # with --chat: let the model think, where its template knows enable_thinking
     max_new_tokens: int | None = None, # most tokens of a written answer (default: the task's own)
     parent: str | None = None,         # the unpruned model: adds the tasks agreement (in the likeliest token) and kl
     allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves
@@ -425,6 +426,7 @@ def _evaluate(
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
+    if thinking and not chat: raise PrunebookError('--thinking is of the chat template. Give --chat.')
     tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
     ready = ready_tasks(tasks, n_questions, n_texts, sources)
@@ -433,17 +435,18 @@ def _evaluate(
     if save:
         reads = [o for o in (source.model, other, parent, judge_texts, *tasks) if o]
         for o in (f'{save}/first', f'{save}/second') if other else (save,):
-            scores_folder(o, ready, chat, reads, max_new_tokens=max_new_tokens)
+            scores_folder(o, ready, chat, reads, max_new_tokens=max_new_tokens, thinking=thinking)
     models = [replace(source, model=o, revision=source.revision if o == source.model else None)
               for o in (source.model, other) if o]
     for o in models:  # both, before the first is scored
         o.check('evaluate', teacher=parent, **vars(lengths))
-        if chat and not all(t.reads_texts for t in ready.values()): chat_prompt(load_tokenizer(o.model, **o.how), 'Hi')
+        if chat and not all(t.reads_texts for t in ready.values()):
+            chat_prompt(load_tokenizer(o.model, **o.how), 'Hi', thinking)
     def scored(own, place):
         model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
         scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, max_new_tokens=max_new_tokens, save=place,
-                             parent=guide, progress=progress)
+                             parent=guide, thinking=thinking, progress=progress)
         return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
     first, before, after = scored(models[0], save and other and f'{save}/first' or save)
     if not other: return dict(scores=[o.row() for o in first.values()]) | _answers(before, after, allow_empty)
