@@ -13,8 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
-from .core import process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import PrunebookError, check, check_one_process, fully_sharded, instance, new_folder, on_first
+from .core import or_none, printable, process, public_name, read_json, redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
@@ -349,7 +349,7 @@ def _heal(
     refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
             f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
            ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
-           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 nothing is judged. Leave them out, and '
+           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 no loss is measured. Leave them out, and '
             'compare with `prunebook evaluate`.'),
            (prompts and (texts.texts != 'demo' or texts.n_texts), '--prompts stands for --texts and --n-texts. Leave '
             'out one or the other.'),
@@ -375,6 +375,7 @@ def _heal(
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
                 seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
+    if source.bits == 4 or fully_sharded(): told['not_judged'] = 'losses' if done.answers else 'losses and answers'
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
 
@@ -387,8 +388,8 @@ def _answers(before, after, allow_empty):
     prompts = ' and '.join(map(repr, lost))
     return found | dict(warning=(
         f'the model lost its answer to {prompts}: it is empty or repeats itself. Heal on answers of the '
-        'unpruned model (--teacher MODEL --prompts FILE --objective distill_top --max-length 512), or accept it with '
-        '--allow-empty.' if before else
+        'unpruned model (--teacher MODEL --prompts FILE --objective distill_top --max-length 512; for --bits 4, write '
+        'them to a file before, by write_answers), or accept it with --allow-empty.' if before else
         f'the answer to {prompts} is empty or repeats itself. Give the unpruned model (--parent) to see whether it did '
         'better, or accept it with --allow-empty.'))
 
