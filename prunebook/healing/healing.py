@@ -301,7 +301,10 @@ def _answers_on_disk(folder, config, progress):
     "Sample answers of a checkpoint in the bits that it trains in. Without a chat template there are none"
     if not getattr(load_tokenizer(str(folder)), 'chat_template', None): return {}
     gc.collect()  # what training has left
-    answers = sample_answers(*_training_copy(folder, config, progress))
+    model, tok = _training_copy(folder, config, progress)
+    check_student(model, config, on_disk=True)
+    answers = sample_answers(model, tok)
+    del model
     gc.collect()
     return answers
 
@@ -356,7 +359,7 @@ def heal_checkpoint(
             if before:
                 after = _answers_on_disk(work, config, progress)
                 result.answers = {k: (v, after[k]) for k, v in before.items()}
-                _write_card(work, read_json(work/'config.json').get('prunebook'), settings_that_count(asdict(config)),
+                _write_card(work, read_json(work/'config.json').get('prunebook'), settings_that_count(asdict(result.config)),
                             result.history, answers=result.answers)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
