@@ -13,8 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
-from .core import process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import PrunebookError, check, check_one_process, fully_sharded, instance, new_folder, on_first
+from .core import or_none, printable, process, public_name, read_json, redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
@@ -349,7 +349,7 @@ def _heal(
     refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
             f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
            ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
-           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 nothing is judged. Leave them out, and '
+           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 no loss is measured. Leave them out, and '
             'compare with `prunebook evaluate`.'),
            (prompts and (texts.texts != 'demo' or texts.n_texts), '--prompts stands for --texts and --n-texts. Leave '
             'out one or the other.'),
@@ -375,6 +375,7 @@ def _heal(
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
                 seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
+    if source.bits == 4 or fully_sharded(): told['not_judged'] = 'losses' if done.answers else 'losses and answers'
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
 
@@ -387,8 +388,8 @@ def _answers(before, after, allow_empty):
     prompts = ' and '.join(map(repr, lost))
     return found | dict(warning=(
         f'the model lost its answer to {prompts}: it is empty or repeats itself. Heal on answers of the '
-        'unpruned model (--teacher MODEL --prompts FILE --objective distill_top --max-length 512), or accept it with '
-        '--allow-empty.' if before else
+        'unpruned model (--teacher MODEL --prompts FILE --objective distill_top --max-length 512; for --bits 4, write '
+        'them to a file before, by write_answers), or accept it with --allow-empty.' if before else
         f'the answer to {prompts} is empty or repeats itself. Give the unpruned model (--parent) to see whether it did '
         'better, or accept it with --allow-empty.'))
 
@@ -415,6 +416,7 @@ def _evaluate(
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     forms: bool = False,               # ask each task of choices in four forms: likelihood, shown, letter, permuted
     chat: bool = False,                # ask questions in the model's chat template
+    thinking: bool = False,            # with --chat: let the model think, where its template knows enable_thinking
     max_new_tokens: int | None = None, # most tokens of a written answer (default: the task's own)
     parent: str | None = None,         # the unpruned model: adds the tasks agreement (in the likeliest token) and kl
     allow_empty: bool = False,         # exit code 0 also if answers in the chat template are empty or repeat themselves
@@ -426,6 +428,7 @@ def _evaluate(
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
+    if thinking and not chat: raise PrunebookError('--thinking is of the chat template. Give --chat.')
     usual = ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks = tasks or (['arc_easy'] if forms else usual)
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
@@ -436,17 +439,18 @@ def _evaluate(
     if save:
         reads = [o for o in (source.model, other, parent, judge_texts, *tasks) if o]
         for o in (f'{save}/first', f'{save}/second') if other else (save,):
-            scores_folder(o, ready, chat, reads, max_new_tokens=max_new_tokens)
+            scores_folder(o, ready, chat, reads, max_new_tokens=max_new_tokens, thinking=thinking)
     models = [replace(source, model=o, revision=source.revision if o == source.model else None)
               for o in (source.model, other) if o]
     for o in models:  # both, before the first is scored
         o.check('evaluate', teacher=parent, **vars(lengths))
-        if chat and not all(t.reads_texts for t in ready.values()): chat_prompt(load_tokenizer(o.model, **o.how), 'Hi')
+        if chat and not all(t.reads_texts for t in ready.values()):
+            chat_prompt(load_tokenizer(o.model, **o.how), 'Hi', thinking)
     def scored(own, place):
         model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
         scores = pb.evaluate(model, tok, ready, **vars(lengths), chat=chat, max_new_tokens=max_new_tokens, save=place,
-                             parent=guide, progress=progress)
+                             parent=guide, thinking=thinking, progress=progress)
         return scores, pb.sample_answers(guide, tok) if guide else {}, pb.sample_answers(model, tok)
     first, before, after = scored(models[0], save and other and f'{save}/first' or save)
     said = {k: f'{o.value:.3f} [{o.low:.3f}, {o.high:.3f}]' for k, o in first.items()}

@@ -2,14 +2,18 @@
 import json
 import numpy as np, pytest, torch
 from datasets import Dataset
-from prunebook import PrunebookError, prune_model
-from prunebook.evaluation.choices import chat_prompt
+from transformers import PreTrainedTokenizerFast
+from prunebook import PrunebookError, evaluate, paired_differences, prune_model, sample_answers
+from prunebook.cli import main
+from prunebook.data.texts import as_texts, render_chat
+from prunebook.evaluation.choices import chat_prompt, choice_accuracy
+from prunebook.evaluation.generation import encode_prompts
 from prunebook.healing.packing import collate, documents, _render_conversation, training_rows
 from prunebook.healing.healing import _warn_plain, heal, heal_checkpoint
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
 from support.healing import SMALL
-from support.tiny import letter_tokenizer, tiny
+from support.tiny import letter_tokenizer, questions, save, tiny, write_rows
 from test_packing import CHATML, FAMILIES, family
 
 CHATS = [[dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')],
@@ -207,3 +211,111 @@ def test_a_template_that_reads_only_lists_of_parts(monkeypatch):
     assert chat_prompt(tok, 'What is two?') == '[user]What is two?</s>[assistant]'
     [doc] = documents([dict(prompt='What is two?', response='A number.')], tok, 99)
     assert tok.decode([i for i, o in zip(doc.ids, doc.learn) if o]).startswith('A number.')
+
+
+# the lines of Qwen3's template that write an answer, and that begin one
+QWEN_3 = """\
+{%- for message in messages %}
+    {%- set content, reasoning_content = message.content, '' %}
+    {%- if '</think>' in content %}
+        {%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+        {%- set reasoning_content = message.content.split('</think>')[0].split('<think>')[-1].strip('\\n') %}
+    {%- endif %}
+    {%- if message.role == 'assistant' and loop.last %}
+        {{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content + '\\n</think>\\n\\n' + content }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\\n' + content }}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
+NO_THOUGHT = '<think>\n\n</think>\n\n'
+
+
+def test_no_model_is_asked_with_thinking_on(monkeypatch):
+    "By no function that asks, unless it is told to"
+    model, tok = tiny_chat(QWEN_3)
+    model = tiny('llama', layers=4, vocab_size=len(tok), max_position_embeddings=2048)
+    rendered, real = [], type(tok).apply_chat_template
+    def noted(self, *args, **kw):
+        rendered.append(real(self, *args, **kw))
+        return rendered[-1]
+    monkeypatch.setattr(type(tok), 'apply_chat_template', noted)
+    sums, run = [dict(question='1 + 1 =', answer='2')], dict(chat=True, progress=False)
+    ask = dict(chat_prompt=lambda **kw: chat_prompt(tok, 'Why?', **kw),
+               messages=lambda **kw: chat_prompt(tok, CHATS[1][:3], **kw),
+               choices=lambda **kw: choice_accuracy(model, tok, questions(1), **run, **kw),
+               likelihood=lambda **kw: evaluate(model, tok, questions(1), **run, **kw),
+               written=lambda **kw: evaluate(model, tok, sums, max_new_tokens=2, **run, **kw),
+               prompts=lambda **kw: encode_prompts(LayerStack(model), tok, ['Why?'], 2, **kw))
+    for k, f in ask.items():
+        for on in (False, True):
+            rendered.clear()
+            f(**dict(thinking=True) if on else {})
+            asked = [o for o in rendered if not o.endswith('<|im_end|>\n')]
+            assert asked and all(o.endswith('assistant\n' if on else NO_THOUGHT) for o in asked), (k, on)
+    rendered.clear()
+    sample_answers(model, tok, ['Why?'], 2)
+    assert rendered and all(o.endswith(NO_THOUGHT) for o in rendered)
+
+
+def test_a_score_says_whether_thinking_was_on(tmp_path):
+    "And scores of both ways are neither paired nor kept in one folder; a template without the switch has no way"
+    model, tok = tiny_chat(QWEN_3)
+    run = dict(tasks=questions(2), chat=True, progress=False)
+    off, on = (evaluate(model, tok, **run, thinking=o, save=tmp_path/str(o)) for o in (False, True))
+    assert (off['own'].thinking, on['own'].thinking) == (False, True)
+    with pytest.raises(PrunebookError, match='thinking'): paired_differences(off, on)
+    with pytest.raises(PrunebookError, match='thinking False'):
+        evaluate(model, tok, **run, thinking=True, save=tmp_path/'False')
+    assert evaluate(model, tok, questions(2), progress=False)['own'].thinking is None
+    tok.chat_template = CHATML
+    assert evaluate(model, tok, **run)['own'].thinking is None
+    for kw, says in ((dict(chat=True), 'enable_thinking'), (dict(chat=False), 'chat=True')):
+        with pytest.raises(PrunebookError, match=says): evaluate(model, tok, **run | kw, thinking=True)
+
+
+def test_thinking_on_the_command_line(tmp_path, capsys):
+    file, model, plain = str(write_rows(tmp_path/'q.jsonl', questions(2))), tmp_path/'qwen', tmp_path/'plain'
+    save(model, *tiny_chat(QWEN_3))
+    save(plain, *tiny_chat())
+    words = ['--tasks', file, '--save', str(tmp_path/'s'), '--allow-empty', '--no-progress', '--thinking']
+    for given, says in (([str(model)], '--chat'), ([str(plain), '--chat'], 'enable_thinking')):
+        assert main(['evaluate', *given, *words]) == 2 and says in capsys.readouterr().err
+    assert main(['evaluate', str(model), *words, '--chat']) == 0
+    [kept] = (tmp_path/'s').glob('*.json')
+    assert json.loads(kept.read_text())['thinking'] is True
+
+
+@pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
+def test_templates_without_the_switch_are_given_nothing(given, monkeypatch):
+    tok, real, told = family(*given), PreTrainedTokenizerFast.apply_chat_template, []
+    def noted(self, *args, **kw):
+        told.append(kw)
+        return real(self, *args, **kw)
+    want = [tok.apply_chat_template(o[:1], tokenize=False, add_generation_prompt=True) for o in CHATS]
+    monkeypatch.setattr(PreTrainedTokenizerFast, 'apply_chat_template', noted)
+    assert [chat_prompt(tok, o[:1]) for o in CHATS] == want
+    assert told and not any('enable_thinking' in o for o in told)
+
+
+def test_what_is_learned_of_a_model_that_may_think():
+    "The answer behind the empty thought that it is asked with; thoughts in an answer are learned with it"
+    _, tok = tiny_chat(QWEN_3)
+    talk = _render_conversation(tok, CHATS[0])
+    assert said(tok, talk) == 'It is 4.<|im_end|>\n'
+    assert talk.text.startswith(chat_prompt(tok, CHATS[0][:1]))
+    thought = [CHATS[0][0], dict(role='assistant', content='<think>\nTwo and two.\n</think>\n\nIt is 4.')]
+    talk = _render_conversation(tok, thought)
+    assert said(tok, talk) == thought[1]['content'] + '<|im_end|>\n'
+    assert talk.text.startswith(chat_prompt(tok, CHATS[0][:1], thinking=True))
+    tok.chat_template = "{{ '/think' if enable_thinking else '/no_think' }}" + CHATML
+    for chat, mode in ((CHATS[0], '/no_think'), (thought, '/think')):
+        assert as_texts([dict(messages=chat)], tok)[0].startswith(mode)
+        assert _render_conversation(tok, chat).text.startswith(mode)
+    assert render_chat(tok, CHATS[0], enable_thinking=True).startswith('/think')

@@ -204,6 +204,31 @@ def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
     assert read_json(out/'config.json')['prunebook']['healed']['bits'] == 4
 
 
+@pytest.mark.parametrize('chats', (True, False))
+def test_heal_in_four_bits_judges_the_answers(chats, tmp_path, monkeypatch, capsys):
+    "Those of 4-bit copies; a model without a chat template has none, and is told not to be judged"
+    pytest.importorskip('bitsandbytes')
+    src, out = saved(tmp_path/'src', tiny(hidden_size=64, intermediate_size=128)), tmp_path/'out'
+    if chats: (src/'chat_template.jinja').write_text('{% for m in messages %}{{ m.content }} {% endfor %}')
+    (tmp_path/'texts.txt').write_text('\n\n'.join(texts()))
+    RECIPE.replace(bits=16).save(tmp_path/'recipe.json')
+    asked, says = [], iter(('It is Ada.', ''))
+    def answers(model, tok):
+        asked.append((model.is_loaded_in_4bit, len(model.model.layers), model.name_or_path))
+        return {'Who?': next(says)}
+    monkeypatch.setattr('prunebook.healing.healing.sample_answers', answers)
+    words = ['heal', str(src), str(out), '--texts', str(tmp_path/'texts.txt'), '--config',
+             str(tmp_path/'recipe.json'), '--bits', '4', '--no-progress', '--json']
+    assert main(words) == (4 if chats else 0)
+    said, err = capsys.readouterr()
+    found, card = json.loads(said), (out/'README.md').read_text()
+    assert found['not_judged'] == ('losses' if chats else 'losses and answers')
+    assert asked == [(True, 4, str(o)) for o in ((src, tmp_path/'out.unfinished') if chats else ())]
+    assert found.get('answers') == ({'Who?': dict(before='It is Ada.', after='')} if chats else None)
+    assert ("'Who?'" in err) == ('It is Ada.' in card) == ('    (nothing)' in card) == chats
+    assert '## Healing' in card and '![Training loss' in card and check_checkpoint(out) == []
+
+
 def test_a_folder_is_healed_on_disk_with_no_option_that_would_do_nothing(healed, tmp_path):
     with pytest.raises(PrunebookError, match='leave out device_map'):
         heal_checkpoint(str(healed/'src'), tmp_path/'out', texts(), RECIPE, bits=4, device_map='cpu', dtype='auto')

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'render_chat', 'prompt_tokens', 'as_rows',
-           'as_texts', 'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget',
-           'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches']
+__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking', 'has_thoughts',
+           'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
+           'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
+           'over_batches']
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -159,13 +160,25 @@ class _Day(datetime):
     @classmethod
     def now(cls, tz=None): return cls(2024, 7, 26)  # Llama 3.1's own, if it is told none
 
-def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], **how: Any) -> Any:
-    """The text of messages in the chat template; `how` as in `apply_chat_template`. Templates that write the date
-    (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's, a run could not go on or be compared tomorrow.
-    Some (SmolVLM, LLaVA) read only lists of parts, and would write nothing of a text"""
+def knows_thinking(tokenizer: 'PreTrainedTokenizerBase') -> bool:
+    "Does the chat template, as Qwen3's, know `enable_thinking`: do answers begin with thoughts unless it is false?"
+    return 'enable_thinking' in str(getattr(tokenizer, 'chat_template', ''))
+
+def has_thoughts(messages: Sequence[Mapping]) -> bool:
+    "Does an answer in the messages hold thoughts?"
+    return any('<think>' in str(m.get('content')) or m.get('reasoning_content') for m in messages
+               if m.get('role') == 'assistant')
+
+def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], thinking: bool = False,
+                **how: Any) -> Any:
+    """The text of messages in the chat template, with `thinking` off or on where it knows that; `how` as in
+    `apply_chat_template`. Templates that write the date (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's,
+    a run could not go on or be compared tomorrow. Some (SmolVLM, LLaVA) read only lists of parts, and would write
+    nothing of a text"""
+    switch = dict(enable_thinking=thinking) if knows_thinking(tokenizer) else {}
     def write(said, **how):
         with mock.patch('transformers.utils.chat_template_utils.datetime', _Day, create=True):
-            return tokenizer.apply_chat_template(said, **dict(tokenize=False) | how)
+            return tokenizer.apply_chat_template(said, **dict(tokenize=False) | switch | how)
     said = [m['content'] for m in messages if isinstance(m.get('content'), str) and m['content'].strip()]
     text = write(messages, add_generation_prompt=how.get('add_generation_prompt', False))
     if said and not any(o.split()[0] in text for o in said):
@@ -203,7 +216,9 @@ def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
     if all(isinstance(o, str) for o in rows): return rows
     refuse((not getattr(tokenizer, 'chat_template', None), 'some texts are conversations, and there is no chat '
             'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
-    words = lambda o: render_chat(tokenizer, messages_of(o))
+    def words(o):
+        said = messages_of(o)
+        return render_chat(tokenizer, said, has_thoughts(said))
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     with explained('the chat template refuses a conversation', 'Its messages need the roles that the model knows.'):
         return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]

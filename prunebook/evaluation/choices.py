@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import check, explained, one_of, progress_bar, refuse, whole, torch
+from ..core import PrunebookError, check, explained, one_of, progress_bar, refuse, whole, torch
 from ..data.questions import check_items
-from ..data.texts import prompt_tokens, render_chat, retry_smaller_batch, token_budget
+from ..data.texts import knows_thinking, prompt_tokens, render_chat, retry_smaller_batch, token_budget
 from .losses import token_losses
 from .scores import Score, choice_score
 from ..model.stack import LayerStack, evaluating
@@ -46,14 +46,19 @@ def _answers(item, letter=False):
     refuse((n > 26, f'{n} choices, and there are 26 letters. Score this question by likelihood.'))
     return list(string.ascii_uppercase[:n])
 
-def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]]) -> str:
-    """A user's message, or several messages, in the chat template, up to where the reply begins. Raises
-    `PrunebookError` without a template, and for messages that it refuses"""
+def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]],
+                thinking: bool = False) -> str:
+    """A user's message, or several messages, in the chat template, up to where the reply begins; `thinking` as in
+    `render_chat`. Raises `PrunebookError` without a template, for messages that it refuses, and for thinking that it
+    does not know"""
     refuse((not getattr(tokenizer, 'chat_template', None), 'this tokenizer has no chat template. Score the model as '
             'plain text (chat=False), or load the tokenizer of an instruct model.'))
+    if thinking and not knows_thinking(tokenizer):
+        raise PrunebookError(f'thinking={thinking}: this chat template has no enable_thinking. Leave it out '
+                             '(--thinking).')
     said = [dict(role='user', content=asked)] if isinstance(asked, str) else asked
     with explained(f'the chat template refuses {said!r:.80}'):
-        return render_chat(tokenizer, said, add_generation_prompt=True)
+        return render_chat(tokenizer, said, thinking, add_generation_prompt=True)
 
 # %% ../../nbs/reference/evaluation/choices.ipynb #52260580
 def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,
@@ -205,11 +210,13 @@ def choice_accuracy(
     source: str = '',                 # Where the items come from, for the record
     prompt: Callable | None = None,   # Item → prompt, instead of the harness's wording
     answers: Callable | None = None,  # Item → the texts that are scored
-    chat: bool = False                # Put each prompt through the tokenizer's chat template
+    chat: bool = False,               # Put each prompt through the tokenizer's chat template
+    thinking: bool = False            # Let the model think there, if the template knows that
 ) -> Score:
     "Share of multiple-choice questions answered correctly. Raises `PrunebookError` for items that cannot be scored"
     start, stack = time.perf_counter(), LayerStack(model)
     check(one_of(*SCORINGS), scoring=scoring)
+    if thinking and not chat: raise PrunebookError('thinking=True is of the chat template. Give chat=True too.')
     stack.check_causal()
     check_items(items)
     if shots and examples: check_items(examples, 'example')
@@ -225,7 +232,7 @@ def choice_accuracy(
         for front, rows in alike.items():
             cells = [(i, j) for i in rows for j in range(len(worded[i][1]))]
             texts = [(front + text, choice) for i in rows for text, choice in worded[i][1]]
-            if chat: texts = [(chat_prompt(tokenizer, text), choice) for text, choice in texts]
+            if chat: texts = [(chat_prompt(tokenizer, text, thinking), choice) for text, choice in texts]
             pairs, lost = _encode_pairs(tokenizer, texts, limit, chat)
             cut |= {cells[p][0] for p in lost}
             found = _continuation_logprobs(model, pairs, batch_tokens, bar, [i for i, _ in cells])
@@ -237,4 +244,5 @@ def choice_accuracy(
     each = [np.asarray(o) / (np.asarray(lengths[i]) if lengths else 1) for i, o in enumerate(logprobs)]
     picked = [int(np.argmax(o)) for o in each]  # the first among equals
     return choice_score(task, picked, items, scoring, logprobs=logprobs, truncated=sorted(cut),
-                        shots=int(shots), chat=chat, source=source, seconds=time.perf_counter() - start)
+                        shots=int(shots), chat=chat, thinking=thinking if chat and knows_thinking(tokenizer) else None,
+                        source=source, seconds=time.perf_counter() - start)

@@ -238,11 +238,13 @@ def passes_tests(text: str, item: dict[str, Any]) -> bool:
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #45e34e06
 def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
-                   chat: bool = True, begins: Sequence[str] = ()) -> tuple[list[list[int]], list[int]]:
+                   chat: bool = True, begins: Sequence[str] = (), thinking: bool = False
+                   ) -> tuple[list[list[int]], list[int]]:
     """Tokens of texts, or in `chat` of texts or messages in the template, each followed by what `begins` its reply, if
     anything. And which were cut: with absolute positions, only as many of the last tokens count as leave room for an
     answer"""
-    texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
+    texts = [chat_prompt(tokenizer, o, thinking) + b
+             for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
     ids = prompt_tokens(tokenizer, texts, chat)
     stack.check_vocabulary(ids)
     room = (stack.positions or 2**30) - max_new_tokens
@@ -252,10 +254,11 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
 
 def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,
                   batch_tokens: int | None = None, progress: bool = True, title: str = 'answers', chat: bool = False,
-                  begins: Sequence[str] = (), **how: Any) -> tuple[list[str], list[int], list[int]]:
+                  begins: Sequence[str] = (), thinking: bool = False, **how: Any
+                  ) -> tuple[list[str], list[int], list[int]]:
     """What a model writes after each prompt, which prompts were cut, and which texts reached the limit before their
     end: `encode_prompts`, then `write_in_batches` under a bar of this title. `how` goes to `generate_texts`"""
-    ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins)
+    ids, cut = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens, chat, begins, thinking)
     written = [_Written('', 0, False)] * len(ids)
     with progress_bar(progress, title, total=len(ids), unit='item') as bar:
         for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, **how):

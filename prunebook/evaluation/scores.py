@@ -164,6 +164,7 @@ class Score(_Saved):
     chat: bool = False   # Were the prompts put through the chat template?
     max_new_tokens: int | None = None     # Of a written answer; `None` if there are none, or it was not recorded
     unfinished: list[int] | None = None   # Items whose answer reached that limit before its end; `None` likewise
+    thinking: bool | None = None          # Was it on in the chat template? `None` if that does not know, and likewise
 
     @property
     def right(self) -> np.ndarray:
@@ -297,7 +298,7 @@ def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[di
     warning for scores that cannot be paired, such as losses over the tokens of two tokenizers. Raises `PrunebookError`
     if none can"""
     def asked(o, other):  # what an older file does not hold cannot be compared
-        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens', 'parent')
+        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens', 'parent', 'thinking')
                 if None not in (getattr(o, k, None), getattr(other, k, None))}
     rows, wrong = [], {}
     for k, a, b in ((k, first[k], second[k]) for k in first if k in second):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, explained, keep_apart, or_none, public_name
 from ..core import refuse, whole
 from ..data.questions import check_items, load_questions
-from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_table
+from ..data.texts import as_texts, knows_thinking, load_texts, messages_of, named_texts, read_table
 from .choices import (LISTED, SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples,
                                           permuted, prompt)
 from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
@@ -157,10 +157,11 @@ class ChoiceTask(_QuestionTask):
         if self.shots: check_items(self.examples, 'example')
         for o in self.items: _in_words(o, (), self.scoring, self.prompt, self.answers)  # can it be asked?
 
-    def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, **run):
+    def score(self, model, tokenizer, items, batch_tokens=None, progress=True, chat=False, thinking=False, **run):
         return choice_accuracy(model, tokenizer, items, self.scoring, self.shots, self.examples, self.seed,
                                batch_tokens=batch_tokens, progress=progress, task=self.name,
-                               source=self.source_name, prompt=self.prompt, answers=self.answers, chat=chat)
+                               source=self.source_name, prompt=self.prompt, answers=self.answers, chat=chat,
+                               thinking=thinking)
 
 @dataclass(frozen=True, repr=False)
 class GeneratedTask(_QuestionTask):
@@ -190,7 +191,8 @@ class GeneratedTask(_QuestionTask):
         if not self.right and last_number(str(item['answer'])) is None:
             return 'Its answer must hold the number that stands at the end of the generated text.'
 
-    def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False, **run):
+    def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False,
+              thinking=False, **run):
         start, own = time.perf_counter(), self.in_chat if chat else {}
         ask, right = own.get('prompt', self.prompt) or prompt, self.right or same_number
         shown = [choose_examples(o, self.examples, self.shots, self.seed) for o in items]
@@ -198,7 +200,7 @@ class GeneratedTask(_QuestionTask):
         begins = [own['begin'](o) for o in items] if 'begin' in own else ()
         most = max_new_tokens or self.max_new_tokens
         written, cut, unfinished = write_replies(model, tokenizer, texts, most, batch_tokens, progress, self.name, chat,
-                                                 begins, stop=own.get('stop', self.stop))
+                                                 begins, thinking, stop=own.get('stop', self.stop))
         picked = [int(right(t, o)) for t, o in zip(written, items)]
         number = lambda o: last_number(str(o.get('answer', '')))
         same = Counter(str(o.get('answer')) if self.right or number(o) is None else number(o) for o in items)
@@ -206,7 +208,7 @@ class GeneratedTask(_QuestionTask):
         return Score(self.name, k / n, k, n, *wilson(k, n), picked, [1] * n, 'generated', 0., max(same.values()) / n,
                      written=written, truncated=cut, seconds=time.perf_counter() - start, source=self.source_name,
                      items=item_hash(items), shots=int(self.shots), chat=chat, max_new_tokens=most,
-                     unfinished=unfinished)
+                     unfinished=unfinished, thinking=thinking if chat and knows_thinking(tokenizer) else None)
 
 # %% ../../nbs/course/05_evaluation.ipynb #9e2c548b
 _EXAMPLES = json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))
@@ -354,7 +356,8 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
 
 # %% ../../nbs/course/05_evaluation.ipynb #evalsp1
 def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False, reads: Sequence[Any] = (),
-                  tokens: Callable | None = None, max_new_tokens: int | None = None, parent: str | None = None) -> Path:
+                  tokens: Callable | None = None, max_new_tokens: int | None = None, parent: str | None = None,
+                  thinking: bool = False) -> Path:
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
     score that a task would replace by another. `tokens` turns texts into what tells them apart; without, their number
     and the name of their source do. `parent` is a fingerprint"""
@@ -368,7 +371,7 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
                 'other items, or of the same asked otherwise. Choose another folder.'))
         limit = max_new_tokens or getattr(task, 'max_new_tokens', None)
-        now = dict(max_new_tokens=limit, parent=parent, shots=task.shots, scoring=task.metric)
+        now = dict(max_new_tokens=limit, parent=parent, shots=task.shots, scoring=task.metric, thinking=thinking)
         for k, new in now.items():  # `None` in an older file
             was = getattr(old, k, None)
             refuse((None not in (was, new) and was != new, f'{file} keeps a score with {k} {was}, and this one would '
@@ -397,7 +400,8 @@ def evaluate(
     save: str | Path | None = None,        # Folder of one model that keeps each score as soon as it is known
     chat: bool = False,                    # Ask questions in the tokenizer's chat template
     max_new_tokens: int | None = None,     # Of a generated answer; the task's own if `None`
-    parent: 'PreTrainedModel | None' = None  # The unpruned model, for the tasks agreement and kl; not `model` itself
+    parent: 'PreTrainedModel | None' = None, # The unpruned model, for the tasks agreement and kl; not `model` itself
+    thinking: bool = False                 # With chat: let the model think, where its template knows `enable_thinking`
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources)
@@ -410,7 +414,8 @@ def evaluate(
     if needy: _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(whole(2), max_length=max_length)
-    if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
+    if thinking and not chat: raise PrunebookError('thinking=True is of the chat template. Give chat=True too.')
+    if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is it there?', thinking)
     check_room_for_answers(model, ready, max_new_tokens)
     for o in ready.values():
         if o.reads_texts: as_texts(o.items, tokenizer)
@@ -421,13 +426,14 @@ def evaluate(
         mark, own = Path(save)/'model.txt', f'{fingerprint(model)} {model.dtype}'
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
         refuse((other, f'{save} holds scores of another model, or in another dtype. Choose another folder.'))
-        scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None)
+        scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None,
+                      thinking)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
                     'folder.'))
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
-               max_new_tokens=max_new_tokens, parent=parent, passes={})
+               thinking=thinking, max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()
     for name, task in ready.items():
         scores[name] = task.score(model, tokenizer, task.items, **run)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
 from ..core import free_place, fully_sharded, instance, new_folder, on_first, process, public_name, refuse
-from ..core import source_mark, sync_tree, work_folder
+from ..core import read_json, source_mark, sync_tree, work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -297,6 +297,17 @@ def _checked_texts(texts, tokenizer, config, judge):
             'others. Judge on texts that are set aside.'))
     return texts
 
+def _answers_on_disk(folder, config, progress):
+    "Sample answers of a checkpoint in the bits that it trains in. Without a chat template there are none"
+    if not getattr(load_tokenizer(str(folder)), 'chat_template', None): return {}
+    gc.collect()  # what training has left
+    model, tok = _training_copy(folder, config, progress)
+    check_student(model, config, on_disk=True)
+    answers = sample_answers(model, tok)
+    del model
+    gc.collect()
+    return answers
+
 def heal_checkpoint(
     model: str,                    # A pruned checkpoint, as in `load_model`
     out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
@@ -311,7 +322,7 @@ def heal_checkpoint(
     progress: bool = True,
     reads: Sequence[Any] = (),     # Files of yours, which `out` must not hold
     minutes: float | None = None,  # That the config's steps were estimated to take; `resume` goes on with the same
-    **kwargs: Any                  # To `load_model`. With bits=4 the 16-bit weights stay on disk, and nothing is judged
+    **kwargs: Any                  # To `load_model`. With bits=4, 16-bit weights stay on disk, and no loss is measured
 ) -> HealingResult:
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
     at all, and `adapter/asked.json` in it says what was asked, the texts by a hash. Raises `PrunebookError` as `heal`
@@ -342,8 +353,14 @@ def heal_checkpoint(
         if on_disk:
             folder = checkpoint_folder(model)
             check_room(work, sum(o.size for o in read_tensors(folder)))
+            before = {} if not first or fully_sharded() else _answers_on_disk(folder, config, progress)
             result = heal(model, None, texts, out=work/'healing', **how)
             if first: merge_into(work, folder, result.adapter, progress)
+            if before:
+                after = _answers_on_disk(work, config, progress)
+                result.answers = {k: (v, after[k]) for k, v in before.items()}
+                _write_card(work, read_json(work/'config.json').get('prunebook'), settings_that_count(asdict(result.config)),
+                            result.history, answers=result.answers)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
             check_student(small, config)  # before a teacher writes answers

@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import nn
 from ..core import PrunebookError, explained, first_line, printable, refuse
 from ..model.stack import LayerStack, evaluating, same_states
-from ..data.texts import as_rows, messages_of, render_chat, starts_with_bos, tokenize
+from ..data.texts import as_rows, has_thoughts, messages_of, render_chat, starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -254,10 +254,10 @@ def _render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[
         refuse((m['role'] == 'assistant' and not m['content'].strip(),
                 f'message {i}: the answer of the assistant is empty.'))
     refuse((not messages or messages[-1]['role'] != 'assistant', 'it does not end with an answer of the assistant.'))
-    write = partial(render_chat, tokenizer)
+    write = partial(render_chat, tokenizer, thinking=has_thoughts(messages))
     with explained('the chat template refuses it'): text = write(messages)
     if loss_on == 'assistant' and '{% generation' in tokenizer.get_chat_template().replace('{%-', '{%'):
-        out = render_chat(tokenizer, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        out = write(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         refuse((not any(out['assistant_masks']), 'the template marks no token of its answers.'))
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
