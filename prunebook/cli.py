@@ -16,7 +16,8 @@ import prunebook as pb
 from .core import PrunebookError, check, check_one_process, fully_sharded, instance, new_folder, on_first
 from .core import or_none, printable, process, public_name, read_json, redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
-from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
+from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
+from .estimates import recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
 from .evaluation.tasks import in_forms, judged_on, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
@@ -552,11 +553,23 @@ def _estimate(
     model: str,                  # MODELS, a hub id or a folder
     recipe: _Changes[HealingConfig], *,
     config: str = 'packed',      # recipe of healing, as in `prunebook heal`
+    context: int = 4096,         # tokens of each sequence in the key-value cache
+    batch: int = 1,              # sequences in it
+    compare: bool = False,       # instead: fewer bits, fewer layers and the smaller sibling, as files for llama.cpp
+    gb: float | None = None,     # with --compare: memory of the GPU (default: this machine's)
     progress: bool = True,
     **given
 ):
-    "Memory, disk and time of each command for a model, from its config and the headers of its weights alone."
-    size, recipe = model_size(model, given['revision'], progress), named_recipe(config, model, **recipe)
+    "Memory, disk and time of each command, or what else would fit, from a model's config and headers alone."
+    check(whole(1), context=context, batch=batch)
+    if gb is not None and not compare:
+        raise PrunebookError(f'--gb {gb:g} is of --compare. For the commands, give --gpu-gb {gb:g}.')
+    size = model_size(model, given['revision'], progress)
+    if compare:
+        table = compare_options(size, gb or given['gpu_gb'] or CARDS.get(given['card'], [None])[0], context, batch)
+        return dict(model=model, parameters=size.parameters, layers=size.depth, context=context, batch=batch,
+                    options=table.to_dict('records'), notes=table.attrs['notes'])
+    recipe = named_recipe(config, model, **recipe)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
     have = dict(GPU=gpu) if gpu else memory_gb()
@@ -566,7 +579,8 @@ def _estimate(
         table['fits'] = table.peak_gb < sum(have.values())
     return dict(model=model, kind=size.kind, layers=size.depth, parameters=size.parameters,
                 stored_gb={k: round(v / 1e9, 3) for k, v in size.stored.items()},
-                memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'))
+                memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'),
+                cache=dict(context=context, batch=batch, gb=round(cache_gb(size, context, batch), 3)))
 
 @command('prunebook assets --fetch demo')
 def _assets(

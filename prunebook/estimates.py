@@ -8,20 +8,26 @@ import math, os, time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
 from .core import pd, torch
 from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
 from .model.configs import decoder_config, quantization_of
+from .model.assets import ASSETS
 from .model.loading import allowed_models, check_precision, find_model, slow_in_16_bits
 from .pruning.budget import EXPERTS, LayerSizes, first_number, sizes_of_parts
 from .pruning.checkpoint import Tensor, checkpoint_folder, layer_number, layers_prefix, read_tensors
+from .serving.gguf import TYPES, possible_types, row_widths
+from .serving.rules import config_fields
 
 # %% auto #0
-__all__ = ['SLOWER', 'CARDS', 'Size', 'model_size', 'layer_sizes', 'weights_gb', 'working_gb', 'shrink_gb', 'peak_gb',
-           'memory_gb', 'check_memory', 'work', 'estimate', 'recipe_within']
+__all__ = ['SLOWER', 'CARDS', 'FAMILIES', 'MEASURED', 'Size', 'layer_caches', 'cache_gb', 'model_size', 'layer_sizes',
+           'weights_gb', 'working_gb', 'shrink_gb', 'peak_gb', 'memory_gb', 'check_memory', 'work', 'estimate', 'Known',
+           'known_family', 'file_gb', 'compare_options', 'recipe_within']
 
 # %% ../nbs/reference/estimates.ipynb #f4432cf2
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Size:
     stored: dict[str, int] # Bytes in the files by type
     sizes: LayerSizes | None = field(default=None, repr=False)  # Of each layer, unless packed weights hide them
     experts: int = 0       # Parameters in experts, which stay in 16 bits where the other layers have 4 or 8
+    rows: dict[int, int] = field(default_factory=dict, repr=False)  # Width of a matrix's rows → parameters, if known
+    cache: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # As of `layer_caches`
+    file: tuple[str, int] | None = None  # Of a GGUF file: its type and its bytes
 
     @property
     def parameters(self) -> int:
@@ -46,15 +55,46 @@ class Size:
         return self.layers + self.others
 
 # %% ../nbs/reference/estimates.ipynb #e5202819
+def layer_caches(config: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Of each layer, how many numbers a token adds to its key-value cache, and the window that it keeps, 0 for all.
+    Latent attention counts its latent, and layers without attention or with another's cache count nothing"""
+    full, depth = config_fields(config)[1], decoder_config(config)[1]
+    slides = first_number(full, 'sliding_window') if full.get('use_sliding_window') is not False else 0
+    kinds = full.get('layer_types') or ['sliding_attention' if slides else 'full_attention'] * depth
+    windows = dict(full_attention=0, sliding_attention=slides,
+                   chunked_attention=first_number(full, 'attention_chunk_size'))
+    own, found = depth - first_number(full, 'num_kv_shared_layers'), []
+    for i, kind in enumerate(kinds[:depth]):
+        fields = full | (full.get('per_layer_config') or {}).get(str(i), {})
+        if kind == 'full_attention':  # of Gemma 4
+            fields |= {k: full[f] for k, f in dict(head_dim='global_head_dim', num_key_value_heads=(
+                'num_global_key_value_heads')).items() if full.get(f)}
+        heads = first_number(fields, 'num_attention_heads', 'n_head', 'num_heads')
+        shared = first_number(fields, 'num_key_value_heads', 'num_kv_heads', 'n_head_kv', 'multi_query_group_num')
+        if fields.get('multi_query') and not fields.get('new_decoder_architecture'): shared = 1
+        hidden = first_number(fields, 'hidden_size', 'n_embd', 'd_model')
+        each = 2 * (shared or heads) * (first_number(fields, 'head_dim') or hidden // max(1, heads))
+        if latent := first_number(fields, 'kv_lora_rank'): each = latent + first_number(fields, 'qk_rope_head_dim')
+        found.append((each, windows[kind]) if kind in windows and i < own else (0, 0))
+    return tuple(found)
+
+def cache_gb(size: Size, context: int, batch: int = 1) -> float:
+    """The key-value cache of `batch` sequences of `context` tokens in 16 bits, in GB. Raises `PrunebookError` for
+    numbers below 1"""
+    check(whole(1), context=context, batch=batch)
+    return sum(n * min(context, window or context) for n, window in size.cache) * batch * 2 / 1e9
+
 def model_size(name: str | Size, revision: str | None = None, progress: bool = True, **hub: Any) -> Size:
     """The size of a model, named as in `load_model`, or the one that is given. Packed weights count as what the files
     hold. No weight is read. `hub` is token, cache_dir and local_files_only, as for `from_pretrained`. Raises
     `PrunebookError` if its config or headers cannot be read"""
     if isinstance(name, Size): return name
     path, gguf = find_model(str(name), progress, revision=revision, **hub)
-    if gguf: checkpoint_folder(name)  # refuses it, and says what to do
+    local, file = Path(path).is_dir(), None
+    if gguf and not local: checkpoint_folder(name)  # refuses it, and says what to do
     def read(folder): return read_json(folder/'config.json'), read_tensors(folder)
-    if Path(path).is_dir(): config, tensors = read(Path(path))
+    if gguf: config, tensors, file = _gguf_headers(path, gguf)
+    elif local: config, tensors = read(Path(path))
     else:
         from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
         cached = hub | dict(revision=revision, local_files_only=True)
@@ -82,7 +122,20 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
     for t in tensors: stored[t.dtype] += t.size
     return Size(str(name), str(text.get('model_type')), depth, hidden, inner, vocab, sum(sizes.parameters),
                 round(sum(sizes.work)), sizes.other_parameters, dict(stored), None if packed else sizes,
-                sum(n for name, i, n, _ in parts if i is not None and i < depth and EXPERTS.search(name)))
+                sum(n for name, i, n, _ in parts if i is not None and i < depth and EXPERTS.search(name)),
+                dict(row_widths(tensors)), layer_caches(config), file)
+
+def _gguf_headers(folder, file):
+    "The config and the tensors of a GGUF file, as `load_model` reads them into bfloat16, and the file's type and bytes"
+    import gguf
+    from transformers import AutoConfig
+    place = Path(folder)/file
+    with explained(f'{place} is no GGUF file that transformers knows', allowed_models()):
+        config, reader = AutoConfig.from_pretrained(folder, gguf_file=file).to_dict(), gguf.GGUFReader(place)
+        kind = gguf.LlamaFileType(reader.fields['general.file_type'].contents()).name.lower().split('_', 1)[1]
+    tensors = [Tensor(o.name, place, 'BF16', tuple(map(int, o.shape[::-1])), 0, 2 * int(o.n_elements))
+               for o in reader.tensors]
+    return config, tensors, (kind, place.stat().st_size)
 
 def layer_sizes(name: str | Size, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
@@ -250,6 +303,151 @@ def estimate(
                          disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
                          fits=need < have))
     return pd.DataFrame(rows)
+
+# %% ../nbs/reference/estimates.ipynb #compare2
+class Known(NamedTuple):
+    "A model by its public config"
+    family: str
+    name: str
+    kind: str        # `model_type`
+    parameters: int  # Of the decoder; tied ones count once
+    depth: int
+    hidden: int
+    inner: int
+    cache: int       # Numbers that a token adds to a layer's key-value cache
+    vocab: int
+    tables: int      # 1 if the embeddings are the head, else 2
+    window: int = 0  # Of five of six layers
+
+    @property
+    def size(self) -> Size:
+        "As `model_size` gives it"
+        others = self.tables * self.hidden * self.vocab
+        layers, down = self.parameters - others, self.depth * self.hidden * self.inner
+        caches = tuple((self.cache, self.window * ((i + 1) % 6 > 0)) for i in range(self.depth))
+        return Size(self.name, self.kind, self.depth, self.hidden, self.inner, self.vocab, layers, layers, others,
+                    dict(BF16=2 * self.parameters), rows={self.hidden: self.parameters - down, self.inner: down},
+                    cache=caches)
+
+FAMILIES = [
+    Known('Qwen2.5', 'Qwen2.5-0.5B', 'qwen2', 494_032_768, 24, 896, 4864, 256, 151_936, 1),
+    Known('Qwen2.5', 'Qwen2.5-1.5B', 'qwen2', 1_543_714_304, 28, 1536, 8960, 512, 151_936, 1),
+    Known('Qwen2.5', 'Qwen2.5-3B', 'qwen2', 3_085_938_688, 36, 2048, 11008, 512, 151_936, 1),
+    Known('Qwen2.5', 'Qwen2.5-7B', 'qwen2', 7_615_616_512, 28, 3584, 18944, 1024, 152_064, 2),
+    Known('Qwen2.5', 'Qwen2.5-14B', 'qwen2', 14_770_033_664, 48, 5120, 13824, 2048, 152_064, 2),
+    Known('Qwen2.5', 'Qwen2.5-32B', 'qwen2', 32_763_876_352, 64, 5120, 27648, 2048, 152_064, 2),
+    Known('Qwen2.5', 'Qwen2.5-72B', 'qwen2', 72_706_203_648, 80, 8192, 29568, 2048, 152_064, 2),
+    Known('Qwen3', 'Qwen3-0.6B', 'qwen3', 596_049_920, 28, 1024, 3072, 2048, 151_936, 1),
+    Known('Qwen3', 'Qwen3-1.7B', 'qwen3', 1_720_574_976, 28, 2048, 6144, 2048, 151_936, 1),
+    Known('Qwen3', 'Qwen3-4B', 'qwen3', 4_022_468_096, 36, 2560, 9728, 2048, 151_936, 1),
+    Known('Qwen3', 'Qwen3-8B', 'qwen3', 8_190_735_360, 36, 4096, 12288, 2048, 151_936, 2),
+    Known('Qwen3', 'Qwen3-14B', 'qwen3', 14_768_307_200, 40, 5120, 17408, 2048, 151_936, 2),
+    Known('Qwen3', 'Qwen3-32B', 'qwen3', 32_762_123_264, 64, 5120, 25600, 2048, 151_936, 2),
+    Known('Llama 3', 'Llama-3.2-1B', 'llama', 1_235_814_400, 16, 2048, 8192, 1024, 128_256, 1),
+    Known('Llama 3', 'Llama-3.2-3B', 'llama', 3_212_749_824, 28, 3072, 8192, 2048, 128_256, 1),
+    Known('Llama 3', 'Llama-3.1-8B', 'llama', 8_030_261_248, 32, 4096, 14336, 2048, 128_256, 2),
+    Known('Llama 3', 'Llama-3.1-70B', 'llama', 70_553_706_496, 80, 8192, 28672, 2048, 128_256, 2),
+    Known('Gemma 3', 'Gemma-3-270M', 'gemma3_text', 268_098_176, 18, 640, 2048, 512, 262_144, 1, 512),
+    Known('Gemma 3', 'Gemma-3-1B', 'gemma3_text', 999_885_952, 26, 1152, 6912, 512, 262_144, 1, 512),
+    Known('Gemma 3', 'Gemma-3-4B', 'gemma3_text', 3_880_263_168, 34, 2560, 10240, 2048, 262_208, 1, 1024),
+    Known('Gemma 3', 'Gemma-3-12B', 'gemma3_text', 11_766_034_176, 48, 3840, 15360, 4096, 262_208, 1, 1024),
+    Known('Gemma 3', 'Gemma-3-27B', 'gemma3_text', 27_009_346_304, 62, 5376, 21504, 4096, 262_208, 1, 1024),
+    Known('SmolLM2', 'SmolLM2-135M', 'llama', 134_515_008, 30, 576, 1536, 384, 49_152, 1),
+    Known('SmolLM2', 'SmolLM2-360M', 'llama', 361_821_120, 32, 960, 2560, 640, 49_152, 1),
+    Known('SmolLM2', 'SmolLM2-1.7B', 'llama', 1_711_376_384, 24, 2048, 8192, 4096, 49_152, 1)]
+"Families whose members differ in size, not in kind; language parts only"
+
+MEASURED = {('Qwen/Qwen2.5-Coder-1.5B-Instruct', n): f'GSM8K in chat, {k} of 400 (abilities.parquet, {arm})'
+            for n, k, arm in ((0, 225, 'parent'), (2, 84, 'cut-2'), (4, 30, 'cut-4'))}
+"By model and number of layers dropped: written answers in bfloat16, and where the rows are"
+
+def known_family(size: Size) -> list[Known]:
+    "The family of a model by its shape, pruned or not, the smallest first; none if it is not known"
+    same = [o.family for o in FAMILIES if (o.kind, o.hidden, o.inner) == (size.kind, size.hidden, size.inner)
+            and abs(o.vocab - size.vocab) < .02 * o.vocab and size.depth <= o.depth]
+    coder = 'coder' in size.name.lower() and same[:1] == ['Qwen2.5']  # of the same shapes
+    found = [o for o in FAMILIES if o.family in same and not (coder and o.name.endswith('72B'))]
+    return [o._replace(name=o.name.replace('2.5', '2.5-Coder')) for o in found] if coder else found
+
+
+# %% ../nbs/reference/estimates.ipynb #compare4
+def file_gb(size: Size, type: str, share: float = 1.) -> tuple[float, float]:
+    """GB of a GGUF file of a type with a `share` of the layers, as estimated, and how many of them generation reads for
+    a token. The model's own file is known to the byte, and scales what is estimated of it"""
+    wide, narrow = TYPES.get(type, TYPES['q4_k_m'])
+    table, whole = size.hidden * size.vocab, size.hidden % 256 == 0  # one is the head, a second the embeddings
+    rows = sum(v for k, v in size.rows.items() if k % 256 == 0) - whole * size.others if size.rows else size.layers
+    layers = narrow * size.layers - (narrow - wide) * min(max(0, rows), size.layers)
+    head = table * max(wide, 6.57 if whole else 8.5)  # q6_k, q8_0 or more
+    words = 36 * 8 * size.vocab  # of the tokenizer
+    bits = layers + head + max(0, size.others - table) * (wide if whole else narrow) + words
+    scale = size.file[1] / bits if size.file and type == size.file[0] else 1 / 8
+    read = share * layers * size.active / size.layers + head
+    return scale * (bits - (1 - share) * layers) / 1e9, scale * read / 1e9
+
+def _option(of, type, dropped, gb, context, batch):
+    "A row of `compare_options`, with the GB that a step of generation reads as its speed"
+    share = 1 - dropped / of.depth
+    (file, read), cache = file_gb(of, type, share), share * cache_gb(of, context, batch)
+    known = MEASURED.get((getattr(ASSETS.get(of.name), 'upstream', '') or of.name, dropped))
+    known = known if dropped or type == 'bf16' else None
+    quality = f'measured{"" if type == "bf16" else " in bf16"}: {known}' if known else 'not measured'
+    bits = 8e9 * file / (of.others + share * of.layers)
+    return dict(model=of.name, type=type, dropped=dropped, bits=bits, file_gb=file, cache_gb=cache,
+                total_gb=file + cache, fits=file + cache <= gb, speed_estimate=read + cache, quality=quality)
+
+def compare_options(
+    model: str | Size,         # As in `load_model`; none of its weights is read
+    gb: float | None = None,   # Memory of the GPU; this machine's if `None`
+    context: int = 4096,       # Tokens of each sequence
+    batch: int = 1,            # Sequences at once
+    revision: str | None = None
+) -> 'pd.DataFrame':           # Its `attrs['notes']` say what is possible
+    """Bits against layers against the smaller sibling: bytes, key-value cache, speed beside the first row's, and what
+    is known of the answers. Raises `PrunebookError` as `model_size`"""
+    check(or_none(number(1e-9, math.inf, 'a number above 0')), gb=gb)
+    check(whole(1), context=context, batch=batch)
+    size, gb = model_size(model, revision), gb or sum(memory_gb().values())
+    row, own = partial(_option, gb=gb, context=context, batch=batch), size.file[0] if size.file else 'bf16'
+    def types(of): return [o for o in possible_types(of.rows, of.hidden) if o not in ('f32', 'f16', 'q3_k_s')]
+    bits = [own, *(o for o in types(size) if o != own and file_gb(size, o)[0] < file_gb(size, own)[0])]
+    options = [(size, o, 0) for o in bits]
+    base = 'q4_k_m' if 'q4_k_m' in bits else own
+    for type in dict.fromkeys(o for o in ('q8_0', base) if o in bits):
+        goal, below = gb, bits[bits.index(type) + 1:]
+        if row(size, type, 0)['fits']:  # then as small as the next type, so that the two can be compared
+            if type != base or not below: continue
+            goal = row(size, below[0], 0)['total_gb']
+        fit = (n for n in range(1, size.depth // 2 + 1) if row(size, type, n)['total_gb'] <= goal)
+        options += [(size, type, n) for n in islice(fit, 1)]
+    family = known_family(size)
+    smaller = [o.size for o in family if o.parameters < size.parameters][:-3:-1]
+    options += [(o, type, 0) for o in smaller for type in ('q8_0', 'q4_k_m') if type in types(o)]
+    table = pd.DataFrame([row(*o) for o in options])
+    table['speed_estimate'] = table.speed_estimate[0] / table.speed_estimate
+    table.attrs['notes'] = _notes(table, options, gb, context, batch)
+    if not smaller: table.attrs['notes']['sibling'] = f'{size.name}: ' + (
+        f'{family[0].name} is the smallest of its family.' if family else 'no smaller sibling is known here, of '
+        f'{", ".join(dict.fromkeys(o.family for o in FAMILIES))}. Look whether its makers have one.')
+    return table
+
+def _notes(table, options, gb, context, batch):
+    "What to take, as an estimate, or what is possible where nothing fits"
+    if table.fits.any():
+        few = [o for o in TYPES if TYPES[o][0] < TYPES['q4_k_m'][0]]
+        sibling = table.model != table.model[0]
+        turn = (sibling * 1 + ~sibling * table.type.isin(few) * 2 + (table.dropped > 0) * 3)[table.fits]
+        o = table.loc[turn.idxmin()]
+        return dict(estimate=f'{o.model} as {o.type}{f" without {o.dropped} layers" if o.dropped else ""} is the first '
+                    f'that fits into {gb:.3g} GB, in the order: bits down to q4_k_m, the sibling, fewer bits, fewer '
+                    f'layers. Its answers: {o.quality}. Compare them on your own prompts.')
+    least = table.loc[i := table.total_gb.idxmin()]
+    tokens = (context >> k for k in range(1, context.bit_length() - 6))
+    fits = next((t for t in tokens if _option(*options[i], gb, t, batch)['fits']), None)
+    return dict(possible=f'nothing fits into {gb:.3g} GB. The least is {least.model} as {least.type}, with '
+                f'{least.file_gb:.3g} GB and {least.cache_gb:.3g} GB of keys and values: give {least.total_gb:.3g} GB'
+                + (f', or a context of {fits} tokens.' if fits else '.'))
+
 
 # %% ../nbs/reference/estimates.ipynb #within01
 def recipe_within(recipe: HealingConfig, model: str | Size, minutes: float | None = None, tokens: int | None = None,

@@ -23,7 +23,7 @@ from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import check_length, show_layers
 from .pruning.budget import NotAllowed
-from .serving.gguf import TYPES, llama_cpp
+from .serving.gguf import TYPES, check_type, llama_cpp
 from .serving.rules import serving_states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -265,7 +265,9 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
     config, limits = load_config(model, **about), {k: v for k, v in limits.items() if v is not None}
-    if gguf: llama_cpp(json.loads(config.to_json_string()))
+    if gguf:
+        check_type(gguf, size.rows, size.hidden, public_name(model))
+        llama_cpp(json.loads(config.to_json_string()))
     allowed = pb.served_by(serve, config.get_text_config(decoder=True)) if serve else None
     refuse((getattr(config, 'quantization_config', None), f'{public_name(model)}: its weights are quantised, and '
             'adapters can be merged into 16-bit weights only. Give the model that they were made from.'),

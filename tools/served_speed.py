@@ -32,14 +32,14 @@ def timed(decode, forget, ids, generate):
     return dict(prompt=a, generate=b, prompt_cpu=a_cpu, generate_cpu=b_cpu, peak_mb=peak)
 
 
-def in_llama_cpp(path, prompt, generate, pipe):
+def in_llama_cpp(path, prompt, generate, pipe, context=256):
     from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib  # its class computes embeddings as well
     ffi, lib = get_ffi(), get_lib()
     lib.llama_backend_init()
     how, run = lib.llama_model_default_params(), lib.llama_context_default_params()
     how.n_gpu_layers = 0
     model = lib.llama_model_load_from_file(path.encode(), how)
-    run.n_ctx, run.n_batch, run.n_ubatch = max(prompt + generate, 256), 512, 512
+    run.n_ctx, run.n_batch, run.n_ubatch = max(prompt + generate, context), 512, 512
     run.n_threads = run.n_threads_batch = threads()
     ctx, vocab = lib.llama_init_from_model(model, run), lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
     def decode(ids):
@@ -51,7 +51,7 @@ def in_llama_cpp(path, prompt, generate, pipe):
     while pipe.recv(): pipe.send(timed(decode, forget, ids, generate))
 
 
-def in_transformers(path, prompt, generate, pipe):
+def in_transformers(path, prompt, generate, pipe, context=None):
     import torch
     from transformers import AutoModelForCausalLM
     torch.set_num_threads(threads())
@@ -80,25 +80,32 @@ def models(model, ns, work):
             whole, work/f'n{n}.{type}.gguf', type)
 
 
+def alternate(runs, rounds, prompt, generate, context=256):
+    "A row for each round of each of `runs`, (what it is, `in_llama_cpp` or `in_transformers`, file or folder)"
+    rows, pipes, start = [], [], multiprocessing.get_context('spawn')
+    for _, run, path in runs:
+        ours, theirs = start.Pipe()
+        start.Process(target=run, args=(str(path), prompt, generate, theirs, context), daemon=True).start()
+        pipes.append(ours)
+    rng = np.random.default_rng(0)
+    for i in tqdm([i for _ in range(rounds) for i in rng.permutation(len(runs))]):
+        pipes[i].send(True)
+        took = pipes[i].recv()
+        rates = {k: (prompt if k.startswith('prompt') else generate) / took[k] for k in took if k != 'peak_mb'}
+        rows.append(runs[i][0] | rates | dict(peak_mb=took['peak_mb']))
+    for o in pipes: o.send(False)
+    return rows
+
+
 def measure(model, ns, rounds=5, prompt=128, generate=24):
     "A row for each n and stack: medians over the rounds, and the quartiles of the speeds"
-    rows, context = [], multiprocessing.get_context('spawn')
     with tempfile.TemporaryDirectory() as tmp:
         runs = []
         for n, stack, path in models(model, ns, Path(tmp)):
-            ours, theirs = context.Pipe()
-            run = in_transformers if Path(path).is_dir() else in_llama_cpp
-            context.Process(target=run, args=(str(path), prompt, generate, theirs), daemon=True).start()
             size = sum(o.stat().st_size for o in (path.glob('*.safetensors') if path.is_dir() else [path]))
-            runs.append((dict(model=model, n=n, stack=stack, file_mb=size / 1e6), ours))
-        rng = np.random.default_rng(0)
-        for i in tqdm([i for _ in range(rounds) for i in rng.permutation(len(runs))]):
-            about, pipe = runs[i]
-            pipe.send(True)
-            took = pipe.recv()
-            rates = {k: (prompt if k.startswith('prompt') else generate) / took[k] for k in took if k != 'peak_mb'}
-            rows.append(about | rates | dict(peak_mb=took['peak_mb']))
-        for _, pipe in runs: pipe.send(False)
+            about = dict(model=model, n=n, stack=stack, file_mb=size / 1e6)
+            runs.append((about, in_transformers if Path(path).is_dir() else in_llama_cpp, path))
+        rows = alternate(runs, rounds, prompt, generate)
     by = pd.DataFrame(rows).groupby(['model', 'stack', 'n'])
     out = by.median()
     for k in ('prompt', 'generate', 'prompt_cpu', 'generate_cpu'):

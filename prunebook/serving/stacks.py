@@ -16,10 +16,11 @@ import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
 from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync, torch
 from ..evaluation.losses import token_losses
-from ..model.configs import quantization_of
+from ..model.configs import decoder_part, quantization_of
+from ..pruning.budget import first_number
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
-from .gguf import TYPES, _check_convertible, _converter, _run_job, _runtime
-from .gguf import llama_cpp, llama_scores, quantize, to_gguf
+from .gguf import PLAIN, TYPES, _check_convertible, _converter, _run_job, _runtime, check_type
+from .gguf import llama_cpp, llama_scores, quantize, row_widths, stored_types, to_gguf
 from .rules import ServingVerdict, check_stacks, config_fields, serving_verdict
 
 # %% auto #0
@@ -181,15 +182,16 @@ def serving_report(
 
 # %% ../../nbs/reference/serving/stacks.ipynb #23624ba2
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
-_of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q4_k_m=.4)
+_of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q6_k=.15, q5_k_m=.25, q4_k_m=.4, q3_k_m=.5, q3_k_s=.65,
+                 q2_k=.8)
 
 def export_gguf(
     folder: str | Path,     # A checkpoint, pruned or not, as in `checkpoint_folder`
     out: str | Path,        # The file to write
-    type: str = 'f16',      # f32, f16, bf16, q8_0 or q4_k_m
+    type: str = 'f16',      # One of `TYPES`
     force: bool = False,    # Replace a file that is there
     tokenizer: bool = True  # Write the tokenizer too; without it, llama.cpp runs on token numbers only
-) -> dict[str, Any]:    # Its size in MB, and how far it is from the folder, in nats a token, and may be
+) -> dict[str, Any]:    # Its MB, bits and types, and how far it is from the folder, in nats a token, and may be
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
     asked, out = str(out), Path(os.path.abspath(out))
@@ -204,9 +206,11 @@ def export_gguf(
     keep_apart(out, [folder])
     faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
     refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'))
-    size = dict(f32=4).get(type, 2) + dict(q8_0=1.1, q4_k_m=.9).get(type, 0)
-    check_room(out, size * sum(math.prod(t.shape) for t in read_tensors(folder)))
-    plain_type = type if type in ('f32', 'bf16') else 'f16'
+    tensors, text = list(read_tensors(folder)), decoder_part(read_json(folder/'config.json'))
+    check_type(type, row_widths(tensors), first_number(text, 'hidden_size', 'n_embd', 'd_model'), str(folder))
+    size = dict(f32=4).get(type, 2) + 1.1 * (type not in PLAIN)
+    check_room(out, size * sum(math.prod(t.shape) for t in tensors))
+    plain_type = type if type in PLAIN else 'f16'
     with disk_errors(out), lock(out):
         recover(out)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}.prunebook-new-', dir=out.parent) as holder:
@@ -220,7 +224,9 @@ def export_gguf(
             sync(new)
             os.replace(new, out)
             sync(out.parent)
-    return dict(out=asked, type=type, mb=round(out.stat().st_size / 1e6, 1)) | found
+    bits, stored = stored_types(out)
+    about = dict(mb=round(out.stat().st_size / 1e6, 1), bits=round(bits, 2))
+    return dict(out=asked, type=type, **about, stored={k: round(v, 3) for k, v in stored.items() if v >= .001}) | found
 
 def _within_tolerance(folder, want, path, type, ids):
     """How far a GGUF file is from the scores `want`, and may be, in nats a token. Raises `PrunebookError` if it is too
@@ -231,7 +237,7 @@ def _within_tolerance(folder, want, path, type, ids):
     why = f' {verdict.why}' if verdict.status == 'differs' else ''
     # few tokens lie beyond a window, and where the window is not kept, a mean over all of them hides it
     window = config_fields(config)[1].get('sliding_window') or 0
-    if 0 < window < len(want[0]) - 16 and type not in ('q8_0', 'q4_k_m'):
+    if 0 < window < len(want[0]) - 16 and type in PLAIN:
         beyond = agreement_of(*([o[window:] for o in pair] for pair in (want, got)))
         found = max(found, beyond, key=lambda o: o.mean)
     refuse((not found.mean <= allowed, f'llama.cpp does not compute what transformers computes: {found}. '
