@@ -87,8 +87,9 @@ def draw_pairs(table, pairs=(N1, N2)):
             for cut, color, marker in zip(pair, ('C0', 'C1'), 'os'):
                 points = np.array([kept(table, cut, *MEASURES[k]) for k in names])
                 y = np.arange(len(names)) + (.12 if cut == pair[0] else -.12)
-                ax.errorbar(points[:, 0], y, xerr=[points[:, 0] - points[:, 1], points[:, 2] - points[:, 0]], fmt=marker,
-                            color=color, ms=6, elinewidth=1, capsize=2)
+                value, low, high = points.T
+                ax.errorbar(value, y, xerr=[value - low, high - value], fmt=marker, color=color, ms=6, elinewidth=1,
+                            capsize=2)
                 title = 'layer' if '-' not in cut else 'layers'
                 loss = items(table, cut, 'c4')
                 whole = items(table, '', 'c4')
