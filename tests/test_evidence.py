@@ -2,7 +2,10 @@
 import re
 from pathlib import Path
 import abilities, evidence
+import map as map_tool
+import pandas as pd
 import pytest
+from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.paper.runs import read_record, read_run
 from prunebook.paper.sweep import _config_record, _differences
@@ -29,6 +32,35 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     abilities.main(words)
     assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
     assert 'share no eight words' in capsys.readouterr().out
+
+
+def test_new_questions_of_the_map_are_new_and_those_that_judge_afterwards_stay_unused():
+    arc, gsm = load_questions('arc_easy'), load_questions('gsm8k')
+    said = lambda rows: [o['question'] for o in rows]
+    assert len(map_tool.arc()) == 1000
+    assert not {*said(map_tool.arc())} & {*said(load_questions('arc_easy', n=500))}
+    assert len(map_tool.gsm8k()) == 300
+    assert {*said(map_tool.gsm8k())} <= {*said(map_tool.gsm8k(627))}
+    assert not {*said(map_tool.gsm8k(627))} & {*said(load_questions('gsm8k', n=400))}
+    assert not {*said(map_tool.gsm8k(627))} & {*said(gsm[900:])}
+    assert [*map_tool.layers_of('13-16')] == [13, 14, 15, 16]
+    assert [*map_tool.layers_of('8')] == [8]
+    assert [*map_tool.layers_of('')] == []
+    assert len(arc) == 2376
+
+
+@pytest.mark.thorough
+def test_the_pairs_of_the_map_run_and_go_on(tmp_path, capsys):
+    "On the demo, a few items each: what is there is not made again"
+    words = ['--smoke', '--dtype', 'float32', '--work', str(tmp_path), '--only', 'pairs', 'gsm8k-200']
+    map_tool.main(words)
+    files = {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*.json')}
+    assert len(files) == 3 * 6 + 2
+    rows = pd.concat(map_tool.rows_of(o) for o in files)
+    assert {*rows.form} == {'letter', 'likelihood', ''}
+    assert {*rows[rows.task == 'gsm8k'].layers} == {'13-16', '23-26'}
+    map_tool.main(words)
+    assert files == {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*.json')}
 
 
 @pytest.mark.thorough

@@ -104,10 +104,15 @@ def main(argv=None):
     work = args.work or Path('map-smoke' if args.smoke else 'map-work')
     def place(piece, cut, asked): return work/('demo' if args.smoke else piece.model)/(
         f'without {cut}' if cut else 'whole')/asked
-    def there(where): return any(where.glob('*.json'))
+    known = set() if args.smoke or not TABLE.exists() else set(
+        map(tuple, pd.read_parquet(TABLE, columns=['model', 'layers', 'task', 'form']).drop_duplicates().to_numpy()))
+    def there(piece, cut, asked):
+        "Is the score in --work, or in the table?"
+        task, form = ('arc_easy', asked) if asked in FORMS else (asked.partition('-')[0], '')
+        return any(place(piece, cut, asked).glob('*.json')) or (piece.model, cut, task, form) in known
     if args.list:
         for name, piece in PIECES.items():
-            print(name, *(f'{cut or "whole"} {asked}: {"there" if there(place(piece, cut, asked)) else "-"}'
+            print(name, *(f'{cut or "whole"} {asked}: {"there" if there(piece, cut, asked) else "-"}'
                           for asked in piece.asked for cut in piece.cuts), sep='\n  ')
         return
     if args.publish: return publish(work)
@@ -117,12 +122,11 @@ def main(argv=None):
         for asked in piece.asked:
             task, how = task_of(asked, args.smoke)
             for cut in piece.cuts:
-                where = place(piece, cut, asked)
-                if there(where): continue
+                if there(piece, cut, asked): continue
                 key = 'demo' if args.smoke else piece.model
                 if key not in models: models = {key: load_model(key, dtype=args.dtype)}
                 parent, tok = models[key]
                 model = prune_model(parent, layers_of(cut)) if cut else parent
-                print(cut or 'whole', evaluate(model, tok, [task], save=where, **how), flush=True)
+                print(cut or 'whole', evaluate(model, tok, [task], save=place(piece, cut, asked), **how), flush=True)
 
 if __name__ == '__main__': main()
