@@ -14,7 +14,8 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, fully_sharded, instance, new_folder, on_first
-from .core import or_none, printable, process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import kept_environment, or_none, printable, process, public_name, read_json, redact, refuse, whole
+from .core import work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
@@ -680,10 +681,10 @@ _AGAIN = dict.fromkeys(('similarity', 'heal'), 'Run the same command with --resu
 
 def _run(args):
     "The exit code of a command"
-    from unittest.mock import patch
     quiet = dict(TRANSFORMERS_VERBOSITY='error', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false')
     if not args.progress: quiet['TQDM_DISABLE'] = '1'
-    with patch.dict(os.environ, quiet | dict(os.environ)):
+    with kept_environment():
+        os.environ.update(quiet | dict(os.environ))
         logging.getLogger('bitsandbytes').setLevel(logging.ERROR)
         for k in ('model', 'other', 'teacher', 'parent'):  # before libraries are imported: is it here, or on a hub?
             if (name := getattr(args, k, None)) is not None and name not in pb.ASSETS:

@@ -21,8 +21,8 @@ import fcntl
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'source_mark', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json',
            'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
-           'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded', 'keep_apart',
-           'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
+           'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded', 'kept_environment',
+           'keep_apart', 'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
            'work_folder']
 
 # %% ../nbs/reference/core.ipynb #lazyimp1
@@ -317,6 +317,16 @@ def fully_sharded() -> bool:
     refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
             'fsdp_version: 2 into the configuration of accelerate.'))
     return True
+
+# %% ../nbs/reference/core.ipynb #envkept1
+@contextmanager
+def kept_environment() -> Iterator[None]:
+    "Inside the `with`, `os.environ` may change; afterwards it is as before"
+    own = dict(os.environ)
+    try: yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
 
 # %% ../nbs/reference/core.ipynb #fefd5c38
 def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:

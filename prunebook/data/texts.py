@@ -11,7 +11,6 @@ from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole, torch
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
@@ -155,10 +154,11 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
-class _Day(datetime):
-    "The only day that templates know"
-    @classmethod
-    def now(cls, tz=None): return cls(2024, 7, 26)  # Llama 3.1's own, if it is told none
+_DAY = datetime(2024, 7, 26)  # Llama 3.1's own, if it is told none
+
+def _on_one_day(template):
+    "A chat template that asks for today's date, with `_DAY` in its place"
+    return re.sub(r'strftime_now\(\s*(["\'])(.*?)\1\s*\)', lambda m: repr(_DAY.strftime(m[2])), template)
 
 def knows_thinking(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the chat template, as Qwen3's, know `enable_thinking`: do answers begin with thoughts unless it is false?"
@@ -176,9 +176,9 @@ def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping
     a run could not go on or be compared tomorrow. Some (SmolVLM, LLaVA) read only lists of parts, and would write
     nothing of a text"""
     switch = dict(enable_thinking=thinking) if knows_thinking(tokenizer) else {}
-    def write(said, **how):
-        with mock.patch('transformers.utils.chat_template_utils.datetime', _Day, create=True):
-            return tokenizer.apply_chat_template(said, **dict(tokenize=False) | switch | how)
+    template = tokenizer.get_chat_template()
+    if 'strftime_now' in template: switch |= dict(chat_template=_on_one_day(template))
+    def write(said, **how): return tokenizer.apply_chat_template(said, **dict(tokenize=False) | switch | how)
     said = [m['content'] for m in messages if isinstance(m.get('content'), str) and m['content'].strip()]
     text = write(messages, add_generation_prompt=how.get('add_generation_prompt', False))
     if said and not any(o.split()[0] in text for o in said):

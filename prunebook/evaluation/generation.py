@@ -6,10 +6,10 @@
 from __future__ import annotations
 import os, re, secrets, subprocess, sys, tempfile
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest import mock
 from ..core import PrunebookError, installed, progress_bar, refuse, torch
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
@@ -58,6 +58,13 @@ def _batch_cache(stack, common, pads):
 # %% ../../nbs/reference/evaluation/generation.ipynb #writing2
 _PIECE = 16  # tokens between two looks at which rows are done
 
+@contextmanager
+def _generating_by(model, config):
+    "Inside the `with`, the model generates by a config, and by nothing of its own"
+    own, model.generation_config = model.generation_config, config
+    try: yield
+    finally: model.generation_config = own
+
 class _Written(NamedTuple):
     "What a model wrote after a prompt"
     text: str
@@ -98,7 +105,7 @@ def generate_texts(
     mask = torch.tensor([[0] * (width - len(o)) + [1] * len(o) for o in rows], device=device)
     decoded = lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True)
     done = lambda tokens: not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
-    with torch.inference_mode(), evaluating(model), mock.patch.object(model, 'generation_config', config):
+    with torch.inference_mode(), evaluating(model), _generating_by(model, config):
         if common[1] is None:
             out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 import numpy as np, torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -19,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (StateDictOptions, get_optim
 from torch.distributed.tensor import distribute_tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
-from ..core import refuse, sync_tree
+from ..core import kept_environment, refuse, sync_tree
 from .packing import Rows
 from ..model.assets import quiet
 from ..model.stack import LayerStack, float32_chunks
@@ -107,7 +106,7 @@ def preserve_global_state() -> Iterator[None]:
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill, bnb = settings.fill_uninitialized_memory, logging.getLogger('bitsandbytes')
     level = bnb.level
-    with quiet(), warnings.catch_warnings(), patch.dict(os.environ), torch.enable_grad(), torch.random.fork_rng():
+    with quiet(), warnings.catch_warnings(), kept_environment(), torch.enable_grad(), torch.random.fork_rng():
         for kind in (FutureWarning, UserWarning): warnings.simplefilter('ignore', kind)
         bnb.setLevel(logging.ERROR)
         settings.fill_uninitialized_memory = False  # nothing here reads memory before writing it

@@ -12,7 +12,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 from fastcore.basics import patch
 from ..core import explained, refuse, nn, torch
 from .configs import SHARED_TABLES, check_quantization, cut_config
@@ -273,12 +272,23 @@ class _Output(tuple):
     def keys(self): return ['last_hidden_state']
     def __getitem__(self, key): return tuple.__getitem__(self, 0 if key == 'last_hidden_state' else key)
 
+@contextmanager
+def _answering(modules, output):
+    "Inside the `with`, each of the modules returns `output`, whatever it is given"
+    own = [vars(o).get('forward') for o in modules]  # training puts a forward of its own on an instance
+    for o in modules: o.forward = lambda *args, **kwargs: output
+    try: yield
+    finally:
+        for o, was in zip(modules, own):
+            if was is None: del o.forward
+            else: o.forward = was
+
 @patch
 def logits(self: LayerStack, hidden: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of hidden states (N, d) after the final norm, by the model's own forward around a stand-in decoder:
     scales and soft caps are right"""
     ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-    with mock.patch.object(self.decoder, 'forward', lambda *args, **kwargs: _Output([hidden[None]])):
+    with _answering([self.decoder], _Output([hidden[None]])):
         # by the class: training puts a forward of its own on the instance
         return type(self.model).forward(self.model, input_ids=ids, use_cache=False).logits[0].to(hidden.device)
 
@@ -309,10 +319,7 @@ def same_states(a: torch.Tensor, b: torch.Tensor, times: float = 3) -> bool:
 @contextmanager
 def _stubs(layers, x, size):
     "Inside the `with`, each of the layers returns `x`, or a tuple of a `size` that begins with it"
-    given = (x, *[None] * (size - 1)) if size else x
-    with ExitStack() as stubs:
-        for o in layers: stubs.enter_context(mock.patch.object(o, 'forward', lambda *args, **kwargs: given))
-        yield
+    with _answering(layers, (x, *[None] * (size - 1)) if size else x): yield
 
 @patch
 def _tuple_size(self: LayerStack, before):
