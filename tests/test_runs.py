@@ -1,9 +1,11 @@
 """A run folder. What was written is what is read; a row never stands without its items; what is damaged is refused in
 one line; nothing private is recorded; and the kept runs have their numbers."""
 import hashlib
+import itertools
 import json
 import math
 import random
+import signal
 import sys
 from pathlib import Path
 import numpy as np
@@ -13,6 +15,7 @@ from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
 from prunebook.paper.runs import _FILES, ITEMS, KEYS, RESULTS, Run, kept_score, read_run, _start_record
+from support.kills import forked, tree
 from support.made_runs import MODEL, Made, choice, fill, loss
 from support.readers import spoil
 
@@ -103,6 +106,167 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch):
         for _, row in read_run(folder).iterrows(): assert kept_score(folder, row) == dict(named)[tuple(row[KEYS])]
 
 
+def named_scores(n=6, seed=0):
+    "Keys and scores for several calls"
+    return [(('main', 's', 1 + i, False, seed, o.task), o, range(1 + i)) for i, o in enumerate(
+        [loss(3 + .1 * i, seed=i) if i % 2 else choice(.2 + .1 * i, n=9 + i) for i in range(n)])]
+
+
+def started(folder):
+    Made(folder).config('main').write()
+    return folder
+
+
+def stored(folder):
+    "The scores that a run has, by key; each is as it was made"
+    try: table = read_run(folder)
+    except PrunebookError as e:
+        assert 'none has a score yet' in str(e)
+        return {}
+    return {tuple(row[KEYS]): kept_score(folder, row) for _, row in table.iterrows()}
+
+
+def test_many_calls_and_starts_make_the_bytes_of_one(tmp_path):
+    "And a run that is opened once more changes none"
+    all_of, folders = named_scores(9), [started(tmp_path/o) for o in ('one', 'calls', 'starts')]
+    with Run(folders[0], MODEL) as run: run.add_all(all_of)
+    with Run(folders[1], MODEL) as run:
+        for o in all_of: run.add_all([o])
+    for i in range(0, 9, 2):
+        with Run(folders[2], MODEL) as run:
+            for o in all_of[i:i + 2]: run.add_all([o])
+    whole = tree(folders[0])
+    assert list(whole) == ['items.parquet', 'results.csv', 'run.json']
+    with Run(folders[2], MODEL) as run: assert len(run.table) == 9
+    assert tree(folders[1]) == tree(folders[2]) == whole
+
+
+def test_a_call_writes_its_own_scores_alone(tmp_path, monkeypatch):
+    "However many there are already; both tables are written once, at the end"
+    written, real = [], runs.atomic_write
+
+    def note(path, data):
+        written.append((Path(path).name, len(data)))
+        real(path, data)
+    monkeypatch.setattr(runs, 'atomic_write', note)
+    size = []
+    with Run(started(tmp_path/'run'), MODEL) as run:
+        for i in range(40):
+            written.clear()
+            run.add_all([(('main', 's', 1, False, i, 'quiz'), choice(.5), [1])])
+            size.append(sum(n for _, n in written))
+            assert not {o for o, _ in written} & {'items.parquet', 'results.csv'}
+        written.clear()
+    assert [o for o, _ in written] == ['items.parquet', 'results.csv']
+    assert max(size) < 1.1 * min(size)
+
+
+def test_a_run_that_is_being_written_is_read(tmp_path):
+    "After each call, by every reader, with the rows of its earlier starts"
+    folder, all_of = started(tmp_path/'run'), named_scores()
+    with Run(folder, MODEL) as run: run.add_all(all_of[:2])
+    with Run(folder, MODEL) as run:
+        for i, o in enumerate(all_of[2:], 3):
+            run.add_all([o])
+            assert stored(folder) == {k: s for k, s, _ in all_of[:i]}
+            assert len(run.table) == i
+    assert stored(folder) == {k: s for k, s, _ in all_of}
+
+
+def test_parts_that_are_joined_while_they_are_read(tmp_path, monkeypatch):
+    folder, all_of, calls = started(tmp_path/'run'), named_scores(), []
+    with Run(folder, MODEL) as run:
+        for o in all_of: run.add_all([o])
+        for name in ('_read_results', '_cut_into_scores'):
+            def read(path, real=getattr(runs, name)):
+                if Path(path).parent.name == 'parts' and not calls:
+                    calls.append(path)
+                    monkeypatch.undo()
+                    run._join()
+                return real(path)
+            monkeypatch.setattr(runs, name, read)
+        assert stored(folder) == {k: s for k, s, _ in all_of} and len(calls) == 1
+        assert not (folder/'parts').exists()
+
+
+def killed_at(folder, all_of, log, at=None):
+    "Two starts of a run, killed before its operation `at` under the folder"
+    def work():
+        for some in (all_of[:3], all_of[3:]):
+            with Run(folder, MODEL) as run:
+                for o in some: run.add_all([o])
+    return forked(work, folder, log, at)
+
+
+@pytest.mark.thorough
+def test_killed_before_each_operation(tmp_path):
+    "A reader sees whole scores, in order, and none that a call had stored is lost; the next start makes the same bytes"
+    all_of, log = named_scores(5), tmp_path/'log'
+    assert killed_at(started(tmp_path/'whole'), all_of, log).code == 0
+    whole, counts = tree(tmp_path/'whole'), []
+    for k in itertools.count():
+        done = killed_at(folder := started(tmp_path/f'{k}'), all_of, log, k)
+        if done.code == 0: break
+        assert done.code == -signal.SIGKILL, done
+        found = stored(folder)
+        assert found == {k: s for k, s, _ in all_of[:len(found)]}, done.events[-1:]
+        counts.append(len(found))
+        with Run(folder, MODEL) as run:
+            assert run.items.keys() == found.keys()
+            for o in all_of[len(found):]: run.add_all([o])
+        assert tree(folder) == whole, done.events[-1:]
+    assert counts == sorted(counts) and set(counts) == set(range(6)) and len(counts) > 60
+
+
+def test_killed_while_it_joins_counts_nothing_twice(tmp_path):
+    "Before each operation of the last start, which stores nothing new"
+    all_of, log = named_scores(4), tmp_path/'log'
+    def half():
+        with Run(folder, MODEL) as run:
+            for o in all_of: run.add_all([o])
+            run._join = lambda: None
+    for k in itertools.count():
+        folder = started(tmp_path/f'{k}')
+        half()
+        def again():
+            with Run(folder, MODEL): pass
+        code = forked(again, folder, log, k).code
+        assert stored(folder) == {k: s for k, s, _ in all_of}
+        if code == 0: break
+        with Run(folder, MODEL) as run: assert len(run.table) == 4
+        assert sorted(tree(folder)) == ['items.parquet', 'results.csv', 'run.json']
+    assert k > 5
+
+
+def test_a_part_whose_rows_were_never_written_is_dropped(tmp_path):
+    "Also if the score is made again, with other numbers"
+    folder, (first, second, *_) = started(tmp_path/'run'), named_scores()
+    with Run(folder, MODEL) as run:
+        for o in (first, second): run.add_all([o])
+        (folder/'parts'/'0000002.csv').unlink()
+        run._join = lambda: None
+    assert stored(folder) == {first[0]: first[1]}
+    other = (second[0], loss(9., seed=7), second[2])
+    with Run(folder, MODEL) as run:
+        run.add_all([other])
+        assert stored(folder) == {first[0]: first[1], second[0]: other[1]}
+    assert stored(folder) == {first[0]: first[1], second[0]: other[1]}
+
+
+def test_an_error_in_a_run_is_the_one_that_is_raised(tmp_path, monkeypatch):
+    "And not that of joining what it stored, which stays"
+    folder, all_of = started(tmp_path/'run'), named_scores()
+    def full(self): raise PrunebookError('no space')
+    monkeypatch.setattr(Run, '_join', full)
+    with pytest.raises(KeyboardInterrupt), Run(folder, MODEL) as run:
+        run.add_all(all_of[:1])
+        raise KeyboardInterrupt
+    with pytest.raises(PrunebookError, match='no space'), Run(folder, MODEL) as run: run.add_all(all_of[1:2])
+    monkeypatch.undo()
+    with Run(folder, MODEL) as run: run.add_all(all_of[2:])
+    assert stored(folder) == {k: s for k, s, _ in all_of}
+
+
 # what is damaged is refused in one line
 
 def refused(f, *args, match=None):
@@ -126,6 +290,19 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
     (folder/'results.csv').unlink()
     (folder/'results.csv').symlink_to('/dev/zero')
     refused(read_run, folder, match='no plain file')
+
+
+@pytest.mark.parametrize('name, how', [('0000001.csv', 'cut'), ('0000001.parquet', 'cut'), ('0000001.parquet', 'gone')])
+def test_a_damaged_part_is_named(name, how, tmp_path):
+    folder = started(tmp_path/'run')
+    with Run(folder, MODEL) as run:
+        for o in named_scores(3): run.add_all([o])
+        run._join = lambda: None
+    part = folder/'parts'/name
+    if how == 'gone': part.unlink()
+    else: part.write_bytes(part.read_bytes()[:99])
+    refused(lambda: [kept_score(folder, row) for _, row in read_run(folder).iterrows()], match=name)
+    refused(Run(folder, MODEL).__enter__, match=name)
 
 
 @pytest.mark.parametrize('name', ['record', 'results', 'items'])

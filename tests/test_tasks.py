@@ -13,7 +13,7 @@ from prunebook.data.questions import load_questions
 from prunebook.evaluation.choices import _in_words, choose_examples, permuted, prompt
 from prunebook.evaluation import generation
 from prunebook.evaluation.generation import generate_texts, passes_tests, run_program, same_mathematics
-from prunebook.evaluation.scores import load_score
+from prunebook.evaluation.scores import Scores, load_score, paired_differences
 from prunebook.evaluation.tasks import TASKS, ChoiceTask, GeneratedTask, change_task, evaluate, judged_on, parse_task
 from prunebook.evaluation.tasks import LossTask, in_forms, ready_tasks
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny, write_rows
@@ -309,6 +309,76 @@ def test_scores_that_were_made_otherwise_are_not_replaced(tmp_path):
     with pytest.raises(PrunebookError, match='keeps a score with scoring'):
         evaluate(half, Letters(), [replace(task, scoring='letter')], **how)
     with pytest.raises(PrunebookError, match='in another dtype'): evaluate(half.float(), Letters(), [task], **how)
+
+
+# kept scores
+
+@pytest.fixture
+def asked(tmp_path):
+    "Tasks with every sign that a file name cannot have, and what they are asked on"
+    mine, own = write_rows(tmp_path/'my=own, q.jsonl', questions()), ChoiceTask('m' * 300, 'Long', questions(4))
+    names = ['arc_easy:scoring=letter', 'arc_easy: shots = 0, seed=3', str(mine), f'{mine}:shots=1']
+    return [*names, own], dict(arc_easy=questions(5)), [*names, own.name]
+
+
+def test_kept_scores_come_back_by_the_names_that_were_asked(asked, tmp_path):
+    tasks, sources, names = asked
+    fresh = run(tasks, sources=sources, save=tmp_path/'a')
+    fresh.save(tmp_path/'b')
+    for kept in (Scores.load(tmp_path/'a'), Scores.load(tmp_path/'b')):
+        assert kept == fresh and set(kept) == set(names)
+        assert [o['difference'] for o in paired_differences(kept, fresh)] == [0] * len(names)
+
+
+def test_older_and_renamed_files_go_by_their_own_names(asked, tmp_path):
+    tasks, sources, names = asked
+    for o in (tmp_path/'old', tmp_path/'new'): run(tasks[:2], sources=sources).save(o)
+    for o in (tmp_path/'old').glob('*.json'):
+        o.write_text(json.dumps({k: v for k, v in json.loads(o.read_text()).items() if k != 'asked'}))
+    assert set(Scores.load(tmp_path/'old')) == {o.stem for o in (tmp_path/'old').glob('*.json')}
+    (tmp_path/'new'/'arc_easy_scoring_letter.json').rename(tmp_path/'new'/'arc_easy_before.json')
+    assert set(Scores.load(tmp_path/'new')) == {'arc_easy_before', names[1]}
+
+
+@pytest.mark.parametrize('other', [
+    dict(n_questions=3), dict(n_texts=2), dict(scoring='letter'), dict(max_new_tokens=3), dict(max_length=9)],
+    ids=lambda o: next(iter(o)))
+def test_a_score_of_other_items_is_not_replaced(other, tmp_path):
+    "Neither by `evaluate` nor by `Scores.save`; the same again is"
+    def score(scoring='likelihood', **kw):
+        tasks = [LossTask('c4', 'C4', letter_texts()), ChoiceTask('q', 'Q', questions(), scoring=scoring),
+                 GeneratedTask('sums', 'Sums', [dict(question='x', answer='7')] * 4)]
+        return run(tasks, **dict(max_new_tokens=2) | kw)
+    def files(): return {o.name: o.read_bytes() for o in tmp_path.glob('*.json')}
+    score(save=tmp_path)
+    before = files()
+    score().save(tmp_path)
+    assert files().keys() == before.keys() == {'c4.json', 'q.json', 'sums.json'}
+    before = files()
+    with pytest.raises(PrunebookError, match='another folder'): score(save=tmp_path, **other)
+    with pytest.raises(PrunebookError, match='another folder'): score(**other).save(tmp_path)
+    assert files() == before
+
+
+def test_two_tasks_of_one_file_name_are_refused_before_the_first(tmp_path, monkeypatch):
+    alike = [write_rows(tmp_path/o, questions()) for o in ('a=b.jsonl', 'a,b.jsonl')]
+    monkeypatch.chdir(tmp_path)
+    for save in ('first', 'second'):
+        names = [o.name for o in alike]
+        with pytest.raises(PrunebookError, match='a=b.jsonl and a,b.jsonl'):
+            run(names, save=save) if save == 'first' else run(names).save(save)
+        assert not list(tmp_path.glob(f'{save}/*.json'))
+    run(names[:1]).save('third')
+    for make in (lambda: run(names[1:]).save('third'), lambda: run(names[1:], save='fourth').save('third')):
+        with pytest.raises(PrunebookError, match='another folder'): make()
+    assert set(Scores.load('third')) == {'a=b.jsonl'}
+
+
+def test_a_name_in_a_file_is_a_text(tmp_path):
+    run([ChoiceTask('q', 'Q', questions())]).save(tmp_path)
+    for wrong in ([1], {}, 3):
+        (tmp_path/'q.json').write_text(json.dumps(json.loads((tmp_path/'q.json').read_text()) | dict(asked=wrong)))
+        with pytest.raises(PrunebookError, match='is no score'): Scores.load(tmp_path)
 
 
 # programs

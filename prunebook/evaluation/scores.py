@@ -56,9 +56,10 @@ class _Saved:
         fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
         return dict(kind=type(self).__name__) | fields
 
-    def save(self, path: str | Path) -> None:
-        "Write as JSON; `load_score` reads it"
-        atomic_write(path, json.dumps(self.to_dict(), allow_nan=False) + '\n')
+    def save(self, path: str | Path, asked: str | None = None) -> None:
+        "Write as JSON, perhaps with the name of its task as it was `asked`; `load_score` reads it"
+        name = {} if asked is None else dict(asked=asked)
+        atomic_write(path, json.dumps(self.to_dict() | name, allow_nan=False) + '\n')
 
     def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
 
@@ -195,6 +196,24 @@ def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any
 # %% ../../nbs/reference/evaluation/scores.ipynb #5f711dcb
 def _score_file(folder, task): return Path(folder)/(file_name(re.sub('[:=,]', '_', str(task))) + '.json')
 
+def _score_files(folder, tasks):
+    "The file of each task's score, by its name. Raises `PrunebookError` if two would be one"
+    files, names = {o: _score_file(folder, o) for o in tasks}, {}
+    for name, file in files.items():
+        if (other := names.setdefault(file, name)) != name:
+            raise PrunebookError(f'{other} and {name}: both scores would be {file}. Keep them in two folders.')
+    return files
+
+def _asked(score, other):
+    "How a score was asked, as far as both scores say it: what an older file does not hold cannot be compared"
+    keys = 'scoring', 'shots', 'chat', 'max_new_tokens', 'parent', 'thinking'
+    return {k: getattr(score, k) for k in keys if None not in (getattr(score, k, None), getattr(other, k, None))}
+
+def _same_items(first, second):
+    def about(o): return o.answers if isinstance(o, Score) else (o.index, o.counts, getattr(o, 'scoring', 'loss'))
+    other = first.items and second.items and first.items != second.items
+    return type(first) is type(second) and about(first) == about(second) and not other
+
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     def to_frame(self) -> 'pd.DataFrame':
@@ -204,16 +223,28 @@ class Scores(dict):
         return table[[*(k for k in first if k in table), *(k for k in table if k not in first)]]
 
     def save(self, folder: str | Path) -> None:
-        "Each score as TASK.json in `folder`; `load_score` reads it"
+        """Each score as TASK.json in `folder`, with its name in it; `load_score` reads it. Raises `PrunebookError`, and
+        writes none, if a score of other items is there, or of the same asked otherwise"""
+        files = _score_files(folder, self)
+        for k, file in files.items():
+            if not file.is_file(): continue
+            (name, old), new = _read_score(file), self[k]
+            if name not in (None, str(k)) or not _same_items(old, new) or _asked(old, new) != _asked(new, old):
+                raise PrunebookError(f'{file} keeps a score of {old.n} items, and this one is of {new.n} others, or '
+                                     'asked otherwise. Choose another folder.')
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for k, o in self.items(): o.save(_score_file(folder, k))
+        for k, o in self.items(): o.save(files[k], str(k))
 
     @classmethod
     def load(cls, folder: str | Path) -> Scores:
-        """What `save` wrote, by the names of the files, or the answers in lm-eval's sample logs, by task, filter and
-        metric. Raises `PrunebookError` if there is nothing"""
-        totals = re.compile(r'results_\d{4}-\d\d-\d\dT')  # of lm-eval, which stand beside its logs
-        found = cls({o.stem: load_score(o) for o in sorted(Path(folder).glob('*.json')) if not totals.match(o.name)})
+        """What `save` wrote, by the names that were asked, or the answers in lm-eval's sample logs, by task, filter and
+        metric. A file that is older than the name in it, or was renamed, goes by its own. Raises `PrunebookError` if
+        there is nothing"""
+        totals, found = re.compile(r'results_\d{4}-\d\d-\d\dT'), cls()  # of lm-eval, which stand beside its logs
+        for o in sorted(Path(folder).glob('*.json')):
+            if totals.match(o.name): continue
+            name, score = _read_score(o)
+            found[name if name is not None and _score_file(folder, name) == o else o.stem] = score
         for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
             new = _logged_scores(o)
             refuse((found.keys() & new.keys(), f'{folder} has several logs of {min(new, default="")}. Give the folder '
@@ -228,8 +259,13 @@ class Scores(dict):
 
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:
     "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
+    return _read_score(path)[1]
+
+def _read_score(path):
+    "The name that was asked, `None` if the file has none, and the score"
     given = read_json(path, most_mb=256)
     with explained(f'{path} is no score', 'Give a file that save wrote.'):
+        if not isinstance(name := given.pop('asked', None), str | None): raise ValueError('its name is no text')
         ends = dict(low=-math.inf, high=math.inf, chance=math.nan, majority=math.nan)
         ends = {k: v for k, v in ends.items() if given.get(k, 0) is None}
         kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
@@ -239,7 +275,7 @@ def load_score(path: str | Path) -> LossScore | ParentScore | Score:
         if {score.n} != {len(o) for o in (*lists, *groups)}: raise ValueError('its lists are not as long as it says')
         if not all(type(v) in (int, float) for o in lists for v in o): raise ValueError('its lists hold no numbers')
         float(score.value), score.row(), repr(score)
-    return score
+    return name, score
 
 def _logged_scores(file):
     "Scores from a sample log of lm-eval: of each filter and metric that is 0 or 1 for every question"
@@ -271,10 +307,8 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
             seed: int = 0) -> Comparison:
     "Paired comparison of the scores of two models. Raises `PrunebookError` if they are not of the same items"
     answers = isinstance(first, Score)
-    same = (lambda o: o.answers) if answers else (lambda o: (o.index, o.counts, getattr(o, 'scoring', 'loss')))
-    other_items = first.items and second.items and first.items != second.items
-    refuse((type(first) is not type(second) or same(first) != same(second) or other_items, 'the two scores are not of '
-            'the same items. Score both models on the same texts or questions, with the same settings.'))
+    refuse((not _same_items(first, second), 'the two scores are not of the same items. Score both models on the same '
+            'texts or questions, with the same settings.'))
     if answers: d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
     else: d, c = np.array(second.sums) - first.sums, np.array(first.counts)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
@@ -297,13 +331,10 @@ def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[di
     """A row for each task that the scores of two models share: `compare`, the second one minus the first. Logs a
     warning for scores that cannot be paired, such as losses over the tokens of two tokenizers. Raises `PrunebookError`
     if none can"""
-    def asked(o, other):  # what an older file does not hold cannot be compared
-        return {k: getattr(o, k) for k in ('scoring', 'shots', 'chat', 'max_new_tokens', 'parent', 'thinking')
-                if None not in (getattr(o, k, None), getattr(other, k, None))}
     rows, wrong = [], {}
     for k, a, b in ((k, first[k], second[k]) for k in first if k in second):
         try:
-            ways = asked(a, b), asked(b, a)
+            ways = _asked(a, b), _asked(b, a)
             refuse((ways[0] != ways[1], f'asked in two ways, {ways[0]} and {ways[1]}. Score both models alike.'))
             rows.append(dict(task=k, first=a.value, second=b.value, **vars(compare(a, b))))
         except PrunebookError as e: wrong[k] = f'{k}: {e}'

@@ -20,8 +20,8 @@ from .choices import (LISTED, SCORINGS, _in_words, chat_prompt, choice_accuracy,
 from .generation import (begins_with_word, last_number, check_sandbox, passes_tests,
                                              same_mathematics, same_number, write_replies)
 from .losses import _check_parent, divergence, text_loss, tokenize_documents
-from .scores import _PARENT_SCORINGS, _score_file, LossScore, ParentScore, Score, Scores, item_hash
-from .scores import load_score, wilson
+from .scores import _PARENT_SCORINGS, _read_score, _score_files, LossScore, ParentScore, Score
+from .scores import Scores, item_hash, wilson
 from ..model.stack import LayerStack, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -363,13 +363,14 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
     and the name of their source do. `parent` is a fingerprint"""
     keep_apart(folder, reads)
     with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, task in ready.items():
-        if not (file := _score_file(folder, name)).is_file(): continue
-        old, texts = load_score(file), task.reads_texts
+    for name, file in _score_files(folder, ready).items():
+        if not file.is_file(): continue
+        (asked, old), task = _read_score(file), ready[name]
+        texts = task.reads_texts
         if texts and not tokens: was, now = old.n + len(getattr(old, 'skipped', ())), len(task.items)
         else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
-        refuse(((was, old.source, old.chat) != (now, task.source_name, chat and not texts), f'{file} keeps a score of '
-                'other items, or of the same asked otherwise. Choose another folder.'))
+        other = asked not in (None, name) or (was, old.source, old.chat) != (now, task.source_name, chat and not texts)
+        refuse((other, f'{file} keeps a score of other items, or of the same asked otherwise. Choose another folder.'))
         limit = max_new_tokens or getattr(task, 'max_new_tokens', None)
         now = dict(max_new_tokens=limit, parent=parent, shots=task.shots, scoring=task.metric, thinking=thinking)
         for k, new in now.items():  # `None` in an older file

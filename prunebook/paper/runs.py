@@ -5,14 +5,14 @@
 # %% ../../nbs/reference/paper/runs.ipynb #98cc39ea
 from __future__ import annotations
 import hashlib, io, json, math, operator, os, platform, re, stat, sys, time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import (Rule, atomic_write, digest, disk_errors, explained, instance, lock, one_of, public_name,
-                            read_json, redact, refuse, whole, pd, torch)
+from ..core import PrunebookError, Rule, atomic_write, digest, discard, disk_errors, explained, instance
+from ..core import lock, one_of, public_name, read_json, recover, redact, refuse, sync, whole, pd, torch
 from ..evaluation.scores import LossScore, ParentScore, Score, versions
 from ..healing.recipes import settings_that_count
 from ..model.stack import LayerStack, fingerprint
@@ -78,6 +78,7 @@ def _as_rows(key, score, layers, model) -> tuple[dict[str, Any], 'pa.Table']:
 # %% ../../nbs/reference/paper/runs.ipynb #8fe30bc0
 _FILES = dict(record='run.json', results='results.csv', items='items.parquet', distances='distances.safetensors',
               losses='loss_map.safetensors')
+_PARTS = 'parts'  # folder of what a run stored since it was opened: of each call the items, and then the rows
 
 @contextmanager
 def _file_of_run(path: str | Path, most_mb: int = 4096) -> Iterator[os.stat_result]:
@@ -131,13 +132,40 @@ def _read_results(path: str | Path) -> 'pd.DataFrame':
         if table.duplicated(KEYS).any(): raise ValueError('it has two rows of the same score')
         return table[[*types]]
 
+def _with_parts(path: Path, ending: str, read: Callable[[list[Path]], Any]) -> Any:
+    """`read` of a file of a run, if it is there, and of the parts that are not joined to it yet. Again if they vanish
+    meanwhile: then the run that writes them has just joined them"""
+    parts = sorted((path.parent/_PARTS).glob('*.csv'))  # a part whose rows are not there was never finished
+    try: return read([path] * path.exists() + [o.with_suffix(ending) for o in parts])
+    except PrunebookError:
+        if all(o.exists() for o in parts): raise
+        return _with_parts(path, ending, read)
+
+def _read_table(folder: str | Path) -> 'pd.DataFrame | None':
+    "The rows of a run, joined or not; `None` if there are none"
+    def read(files):
+        tables = [_read_results(o) for o in files]
+        if not tables: return None
+        return pd.concat(tables).drop_duplicates(KEYS, ignore_index=True)  # after a kill, some may stand in both
+    return _with_parts(Path(folder)/_FILES['results'], '.csv', read)
+
 def _items_by_key(path: str | Path) -> dict[tuple, 'pa.Table']:  # By sweep, strategy, n, healed, seed and task
-    "`items.parquet`, checked against the schema, and cut into scores"
-    with _file_of_run(path) as about:
-        return _read_items(os.path.abspath(path), about.st_mtime_ns, about.st_size, about.st_ino)
+    "The items of a run, joined to `items.parquet` or not, checked against the schema, and cut into scores"
+    def read(files):
+        versions = []
+        for o in files:
+            with _file_of_run(o) as about: versions.append((about.st_mtime_ns, about.st_size, about.st_ino))
+        return _read_items(tuple(map(os.path.abspath, files)), tuple(versions))
+    return _with_parts(Path(path), '.parquet', read)
 
 @lru_cache(maxsize=4)
-def _read_items(path, *version):
+def _read_items(files, versions):
+    found = {}
+    for path in files:
+        with _file_of_run(path): found |= _cut_into_scores(path)
+    return found
+
+def _cut_into_scores(path):
     import numpy as np, pyarrow.parquet as pq
     schema = _arrow_schema()
     with pq.ParquetFile(path) as f:
@@ -168,6 +196,15 @@ def _start_record():
 
 _EMPTY = dict(config={}, dtype='', plans={}, starts=[], healing={}, items={}, seconds=0.)  # A sweep in `run.json`
 
+def _keys_of(table): return list(table[KEYS].itertuples(index=False, name=None))
+
+def _as_csv(rows): return pd.DataFrame(rows, columns=[*RESULTS], dtype=object).to_csv(index=False)
+
+def _as_parquet(tables, **how):
+    import pyarrow as pa, pyarrow.parquet as pq
+    pq.write_table(pa.concat_tables(tables), out := io.BytesIO(), compression='zstd', **how)
+    return out.getvalue()
+
 class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
     Raises `PrunebookError` if the folder is damaged, of another model, or in use"""
@@ -175,28 +212,36 @@ class Run:
         self.folder, self.model = Path(os.path.abspath(folder)), model
 
     def __enter__(self) -> Run:
-        place, self.items = {k: self.folder/v for k, v in _FILES.items()}, {}
+        place, self.items, self.tables = {k: self.folder/v for k, v in _FILES.items()}, {}, []
         with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             held.enter_context(lock(self.folder))
+            recover(self.folder/_PARTS)
             new = dict(format=1, model=self.model, distances=None, sweeps={})
             self.record = read_record(self.folder) if place['record'].exists() else new
             was, now = self.record['model'], self.model
             refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: '
                     f'{was["name"]} ({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
                     'another folder.'))
-            self.table = pd.DataFrame(columns=[*RESULTS])
-            if place['results'].exists():
-                self.table, items = _read_results(place['results']), _items_by_key(place['items'])
-                with _file_of_run(place['items']):
-                    keys = list(self.table[KEYS].itertuples(index=False, name=None))
-                    if lost := [k for k in keys if k not in items]:
-                        raise ValueError(f'it lacks the items of {len(lost)} rows, such as {lost[0]}')
-                self.items = {k: items[k] for k in keys}  # without those of scores that have no row
+            if (table := _read_table(self.folder)) is not None:
+                keys, items = _keys_of(table), _items_by_key(place['items'])
+                if lost := [k for k in keys if k not in items]:
+                    raise PrunebookError(f'{place["items"]} lacks the items of {len(lost)} rows, such as {lost[0]}. '
+                                         'Restore it, or use another folder.')
+                self.items, self.tables = {k: items[k] for k in keys}, [table]  # without those that have no row
+            self.part = max([int(o.stem) for o in (self.folder/_PARTS).glob('*.csv') if o.stem.isdecimal()], default=0)
             self.close = held.pop_all().close
         return self
 
-    def __exit__(self, *error: Any) -> None: self.close()
+    def __exit__(self, *error: Any) -> None:
+        try:
+            with suppress(PrunebookError) if error[0] else nullcontext(): self._join()  # what stopped it matters more
+        finally: self.close()
+
+    @property
+    def table(self) -> 'pd.DataFrame':
+        "The rows so far, as in `results.csv`"
+        return pd.concat(self.tables, ignore_index=True) if self.tables else pd.DataFrame(columns=[*RESULTS])
 
     def has(self, *key: Any) -> bool:
         "Is this score in the table?"
@@ -210,30 +255,45 @@ class Run:
         atomic_write(self.folder/_FILES['record'], text + '\n')
 
     def add_all(self, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None:
-        """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped. Items are
-        written first: no row is ever without its items"""
-        import pyarrow as pa, pyarrow.parquet as pq
+        """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped, as a part of
+        the run. Items are written first: no row is ever without its items"""
         made = {}
         for key, score, layers in scores:
             key = tuple(key)
             refuse((key in self.items or key in made, f'the run has a row of {key}. Ask for another one.'))
             made[key] = _as_rows(key, score, layers, self.model)
         if not made: return
-        self.items |= {k: items for k, (_, items) in made.items()}
-        items, out = pa.concat_tables(self.items.values()), io.BytesIO()
-        try: items = items.cast(_arrow_schema(stored=True))
-        except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
-        # A page is compressed by itself, so copied scores take no room only if all rows are in one page
-        pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
-        pq.write_table(items, out, compression='zstd', compression_level=15, row_group_size=2**20,
-                       data_page_size=2**26, use_dictionary=[*{*items.column_names} - {'logprobs', 'index'}],
-                       column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'},
-                       **pages)
-        rows = [*self.table.to_dict('records'), *(row for row, _ in made.values())]
-        csv = pd.DataFrame(rows, columns=[*RESULTS], dtype=object).to_csv(index=False)
-        atomic_write(self.folder/_FILES['items'], out.getvalue())
-        atomic_write(self.folder/_FILES['results'], csv)
-        self.table = _read_results(self.folder/_FILES['results'])
+        rows, items = zip(*made.values())
+        self.part += 1
+        part = self.folder/_PARTS/f'{self.part:07}.csv'
+        with disk_errors(part):
+            if not part.parent.exists():
+                part.parent.mkdir()
+                sync(self.folder)
+        atomic_write(part.with_suffix('.parquet'), _as_parquet(items))
+        atomic_write(part, _as_csv(rows))
+        self.items |= dict(zip(made, items))
+        self.tables.append(_read_results(part))
+
+    def _join(self) -> None:
+        "Join the parts to `items.parquet` and `results.csv`. Of a kill nothing is lost, and nothing counts twice"
+        import pyarrow as pa, pyarrow.parquet as pq
+        if not (parts := self.folder/_PARTS).exists(): return
+        if any(parts.glob('*.csv')):
+            keys = _keys_of(table := _read_table(self.folder))
+            known = self.items if self.items.keys() >= {*keys} else _items_by_key(self.folder/_FILES['items'])
+            items = pa.concat_tables(known[k] for k in keys)
+            try: items = items.cast(_arrow_schema(stored=True))
+            except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
+            # A page is compressed by itself, so copied scores take no room only if all rows are in one page
+            pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
+            data = _as_parquet(
+                [items], compression_level=15, row_group_size=2**20, data_page_size=2**26,
+                use_dictionary=[*{*items.column_names} - {'logprobs', 'index'}],
+                column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'}, **pages)
+            atomic_write(self.folder/_FILES['items'], data)
+            atomic_write(self.folder/_FILES['results'], _as_csv(table.to_dict('records')))
+        discard(parts, parts)  # in one step: a reader finds all of them, or none
 
 # %% ../../nbs/reference/paper/runs.ipynb #3828385c
 def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy, n, healed, seed and task
@@ -243,11 +303,11 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
     `healing_tokens` (steps x batch size x length, so padding counts where documents are padded. It is 0 for unhealed
     rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
-    record, path, parts = read_record(folder), Path(folder)/_FILES['results'], []
-    refuse((not path.exists(), f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
+    record, table, parts = read_record(folder), _read_table(folder), []
+    refuse((table is None, f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
             'Let one get on.'))
-    with _file_of_run(path.with_name(_FILES['record'])):
-        for name, t in _read_results(path).groupby('sweep'):
+    with _file_of_run(Path(folder)/_FILES['record']):
+        for name, t in table.groupby('sweep'):
             about = record['sweeps'][name]
             config, recipe = about['config'], about['config']['healing']
             whole = {k: recipe[k] for k in ('steps', 'batch_size', 'max_length')} | dict(most=config['max_length'])
@@ -284,11 +344,11 @@ def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore 
     without what no column holds: the limit of written answers, those that reached it, and a parent's fingerprint.
     Raises `PrunebookError` if the items are missing or do not fit the row"""
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
-    parts = _items_by_key(path) if path.exists() else {}
+    parts = _items_by_key(path)
     refuse((key not in parts, f'{path} has no items of {key}, so this score can be compared only by its interval.'))
     def check(fits, said):
         if not fits: raise ValueError(f'the items of {key} do not fit the table: {said}')
-    with _file_of_run(path):
+    with explained(f'{path} is damaged, or no file of a run', 'Restore it, or use another folder.'):
         row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
         got = {k: parts[key][k].to_pylist() for k in parts[key].column_names if k not in KEYS}
         check(len(got['index']) == row['count'], f'{len(got["index"])} items for a count of {row["count"]}')

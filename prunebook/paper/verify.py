@@ -267,7 +267,7 @@ def verify(
     table, counts = _chosen(folder, claim, row), {}
     _check_found(len(table), folder, claim, row)
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
-    items = _items_by_key(folder/_FILES['items']) if (folder/_FILES['items']).exists() else {}
+    items = _items_by_key(folder/_FILES['items'])
     try:
         refuse((not items, 'the run has no items'))
         model, tokenizer = _load(record, model, tokenizer, stored, progress)
