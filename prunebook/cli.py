@@ -403,7 +403,7 @@ def _shrink(**given):
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
     if given['dry_run']: return dict(budget=done.to_dict('records'))
     return dict(out=done.out, dropped=done.cuts[0]['dropped'], cuts=done.cuts, tokens=done.tokens, table=done.table,
-                answers=done.answers, fell=done.fell, use=done.use) | rejected
+                gates=done.gates, answers=done.answers, fell=done.fell, use=done.use) | rejected
 
 # %% ../nbs/reference/cli.ipynb #a8972b17
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')

@@ -8,9 +8,10 @@ import html, json, math, os, random, shlex, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+import numpy as np
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
@@ -110,29 +111,41 @@ class Shrunk:
     "What `shrink` did; `OUT/shrink.json` holds it"
     out: str                        # Where the model is: OUT, or OUT.rejected
     cuts: list[dict[str, Any]]      # As `candidate_cuts` returns them; the first was healed
-    table: list[dict[str, Any]]     # measure, parent, pruned, healed; healed minus parent with low and high
+    table: list[dict[str, Any]]     # measure, parent, pruned, healed; healed minus parent with low and high; of a task
+                                    # n questions, kept with kept_low and kept_high, and its gate
     answers: dict[str, list[str]]   # Prompt: the answers of parent, pruned and healed
     tokens: int                     # That healing trained on
     problems: list[str]             # Gates that it failed; empty if the model is at OUT
     use: list[str]                  # Lines that serve it
+    min_retention: float | None = None  # That was asked for
 
     @property
     def fell(self) -> list[str]:
         "The tasks whose accuracy fell: the interval of the change lies below 0"
         return [o['measure'] for o in self.table if o.get('chance') is not None and o['high'] < 0]
 
+    @property
+    def gates(self) -> list[str]:
+        "What the gate on each task says, and why"
+        return [_verdict(o, self.min_retention) for o in self.table if 'gate' in o]
+
     def __str__(self) -> str:
-        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent')]
+        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
         for o in self.table:
             change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
             three = (o[k] for k in ('parent', 'pruned', 'healed'))
-            rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change))
+            rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change,
+                         *([_share(o), o.get('gate', '')] if self.gates else [])))
         wide = [max(map(len, c)) for c in zip(*rows)]
         lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
         cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
-        fell = [f'{" and ".join(self.fell)} fell by more than chance. To refuse that, set min_retention '
+        fell = [f'{" and ".join(self.fell)} fell by more than chance. To refuse that, give a higher min_retention '
                 '(--min-retention).'] if self.fell and not self.problems else []
-        return '\n'.join([cut, *lines, *fell, *self.problems, *self.use])
+        unsure = [o for o in self.table if o.get('gate') in ('undecided', 'not judged')]
+        notes = dict.fromkeys([*(_verdict(o, self.min_retention) for o in unsure), *self.problems])
+        strict = ['To refuse what is undecided, set strict (--strict).'] if any(
+            o['gate'] == 'undecided' for o in unsure) and not self.problems else []
+        return '\n'.join([cut, *lines, *fell, *notes, *strict, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 def shrink(
@@ -152,7 +165,8 @@ def shrink(
     tasks: Sequence[str] = ('arc_easy', 'piqa'),  # Questions to judge on
     n_questions: int = 100,       # Of each
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
-    min_retention: float | None = None,   # Gate: least share of each task's accuracy above chance that it keeps
+    min_retention: float | None = .8,     # Gate: least share of a task's accuracy above chance that it keeps; 0: none
+    strict: bool = False,         # Reject also a model of which a task stays undecided
     allow_empty: bool = False,    # Keep a model that lost its answers in the chat template
     seed: int | None = None,      # Of healing, and of the texts that judge; the recipe's if `None`
     dry_run: bool = False,        # Check all that a run would, give the budget, and stop
@@ -167,7 +181,7 @@ def shrink(
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
-    ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, kwargs.get('bits'))
+    ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, kwargs.get('bits'))
     about, size = _find_model(model, kwargs)
     rejected = _check_place(out, force, [model, data], 1e9 * shrink_gb(size, given, bool(gguf)))
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
@@ -187,18 +201,20 @@ def shrink(
         small = _pruned(whole, cuts[0])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
-        table = _once(work/'table.json', lambda: _judge(models, tok, judge, tasks, n_questions, progress))
+        table = _once(work/'table.json', lambda: _judge(models, tok, judge, ready, progress))
+        if min_retention: table = _gated(table, min_retention, minutes, models, tok, ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
-        problems = _failed(table, answers, max_added_loss, min_retention, allow_empty)
+        problems = _failed(table, answers, max_added_loss, min_retention, strict, allow_empty)
         own_type(healed.model)
         loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
+        _note_gates(work/'README.md', table, min_retention)
         whole = small = models = healed.model = None  # the check loads the result again
         problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
-                      _use(place, serve, gguf and not problems))
+                      _use(place, serve, gguf and not problems), min_retention)
         if not problems: free_place(out, force, [model, data])  # before anything is deleted
         _finish(work, out, done, gguf)
         if problems:
@@ -219,7 +235,7 @@ def _find_model(name, load):
     hub = {k: v for k in ('revision', 'token', 'cache_dir', 'local_files_only') if (v := load.get(k))}
     return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 
-def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits):
+def _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, bits):
     """The tasks, with their questions. Raises `PrunebookError` for weights that cannot be healed, and for gates and
     tasks that cannot judge the result"""
     check_precision(dtype, bits)
@@ -230,11 +246,17 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, dtype, bits)
     ready = ready_tasks(tasks, n_questions)
     kinds = {k: o.kind for k, o in ready.items()}
     beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
-    refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'),
-           (not ready and min_retention is not None, f'min_retention={min_retention}: there is no task to judge by. '
-            'Give tasks, or leave it out.'),
-           (bare and min_retention is not None, f'min_retention={min_retention}: {", ".join(bare)} has no level of '
-            'chance. Leave it out of the tasks, and limit the loss (max_added_loss).'))
+    refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'))
+    if min_retention and not ready:
+        raise PrunebookError(f'min_retention={min_retention}: there is no task to judge by. Give tasks, or no such '
+                             'gate (min_retention=0, --min-retention 0).')
+    if min_retention and bare:
+        raise PrunebookError(f'min_retention={min_retention}: {", ".join(bare)} has no level of chance. Limit the loss '
+                             '(max_added_loss) and leave it out of the tasks, or give no such gate (min_retention=0, '
+                             '--min-retention 0).')
+    if strict and not min_retention:
+        raise PrunebookError(f'strict=True, min_retention={min_retention}: without that gate nothing is undecided. '
+                             'Leave out strict (--strict), or give a share above 0 (--min-retention).')
     return ready
 
 def _check_place(out, force, reads, need):
@@ -316,18 +338,40 @@ def _once(file, make):
     return read_json(file)['found']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x2c
-def _judge(models, tok, judge, tasks, n_questions, progress):
+def _kept(parent, healed):
+    """The share of the parent's accuracy above chance that is kept, and its 95 % interval by Fieller (1954): the shares
+    r for which the mean of healed - r parent may be 0, over the questions. `None` for ends that it does not have"""
+    from scipy.stats import t
+    x, y, n = parent.right - parent.chance, healed.right - parent.chance, parent.n
+    share = float(y.mean() / x.mean())
+    if n < 2: return share, None, None
+    (xx, xy), (_, yy) = np.cov(x, y) * t.ppf(.975, n - 1)**2 / n
+    a, b, c = x.mean()**2 - xx, x.mean() * y.mean() - xy, y.mean()**2 - yy
+    if a <= 0: return share, None, None  # the same test cannot tell the parent from chance
+    half = math.sqrt(max(0, b * b - a * c))
+    return share, float((b - half) / a), float((b + half) / a)
+
+def _row(measure, scores):
+    "A row of the table: a measure of the three models, the change, and of a task that the parent knows what is kept"
+    parent, healed = scores['parent'], scores['healed']
+    change, chance = pb.compare(parent, healed), getattr(parent, 'chance', None)
+    row = dict(measure=measure, **{k: o.value for k, o in scores.items()}, change=change.difference, low=change.low,
+               high=change.high, chance=chance, parent_low=parent.low, n=parent.n,
+               seconds=sum(o.seconds for o in scores.values()))
+    if chance is None or not parent.low > chance: return row
+    return row | dict(zip(('kept', 'kept_low', 'kept_high'), _kept(parent, healed)))
+
+def _asked(models, tok, ready, progress):
+    "Rows of the table: tasks, asked of the three models"
+    run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
+    scores = {k: pb.evaluate(m, tok, ready, **run) for k, m in models.items()} if ready else {}
+    return [_row(k, {m: o[k] for m, o in scores.items()}) for k in ready]
+
+def _judge(models, tok, judge, ready, progress):
     "Rows of the table: the loss, each task, the size and the speed of the three models"
     run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
-    asked = dict(tasks=tasks, n_questions=n_questions)
-    scores = {k: dict(loss=pb.text_loss(m, tok, judge, **run)) | (pb.evaluate(m, tok, **asked, **run) if tasks else {})
-              for k, m in models.items()}
-    rows = []
-    for name, parent in scores['parent'].items():
-        change = pb.compare(parent, scores['healed'][name])
-        rows.append(dict(measure=name, **{k: o[name].value for k, o in scores.items()}, change=change.difference,
-                         low=change.low, high=change.high, chance=getattr(parent, 'chance', None),
-                         parent_low=parent.low))
+    loss = _row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})
+    rows = [loss, *_asked(models, tok, ready, progress)]
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').input_ids.to(model.device), time.perf_counter()
         model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=32, min_new_tokens=32,
@@ -338,16 +382,51 @@ def _judge(models, tok, judge, tasks, n_questions, progress):
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     return [*rows, dict(measure='tokens a second', **speeds)]
 
-def _failed(table, answers, max_added_loss, min_retention, allow_empty):
+_MOST = 400  # questions of a task that fewer leave undecided
+
+def _word(row, least):
+    "Does a task keep the least share? passes, fails, undecided or not judged"
+    if 'kept' not in row: return 'not judged'
+    if row['kept_low'] is None: return 'undecided'
+    return 'fails' if row['kept_high'] < least else 'passes' if row['kept_low'] >= least else 'undecided'
+
+def _gated(table, least, minutes, models, tok, ready, work, progress):
+    """The table with a gate for each task. More questions are asked of one that is undecided, while there are some, and
+    while they take no more than the minutes, if any, by the time that the first took"""
+    left = math.inf if minutes is None else 60 * minutes
+    for i, row in enumerate(table):
+        if (task := ready.get(row['measure'])) is None: continue
+        if _word(row, least) == 'undecided':
+            task = replace(task, items=task.read_from)
+            n = int(min(_MOST, len(task.read()), row['n'] * left / max(row['seconds'], 1e-9)))
+            if n > row['n']:
+                again = {row['measure']: task.load(n)}
+                [row] = _once(work/f'again{i}.json', lambda: _asked(models, tok, again, progress))
+                left -= row['seconds']
+        table[i] = row | dict(gate=_word(row, least))
+    return table
+
+def _share(row):
+    "What is kept of a task, in words"
+    if 'kept' not in row: return ''
+    ends = ('?' if row[k] is None else f'{row[k]:.0%}' for k in ('kept_low', 'kept_high'))
+    return f"{row['kept']:.0%} [{', '.join(ends)}]"
+
+def _verdict(row, least):
+    "What the gate on a task says, and why"
+    name, word = row['measure'], row['gate']
+    if row['chance'] is None: return f'{name} is {word}: it has no level of chance'
+    if 'kept' not in row: return f'{name} is {word}: the parent is not above chance in {row["n"]} questions'
+    return (f'{name} {"is " if word == "undecided" else ""}{word}: {_share(row)} of the accuracy above chance is kept '
+            f'in {row["n"]} questions, and {least:.0%} is asked for')
+
+def _failed(table, answers, max_added_loss, min_retention, strict, allow_empty):
     "The gates that the healed model fails, each in words"
-    found, (loss, *tasks) = [], [o for o in table if 'change' in o]
+    found, loss = [], table[0]
     if max_added_loss is not None and loss['change'] > max_added_loss:
         found.append(f"the loss rose by {loss['change']:.3f} nats, and {max_added_loss} are allowed")
-    for o in tasks if min_retention is not None else ():
-        if o['chance'] is None or o['parent_low'] <= o['chance']:
-            found.append(f"{o['measure']}: the parent is not above chance, so nobody can say what is kept of it")
-        elif (kept := (o['healed'] - o['chance']) / (o['parent'] - o['chance'])) < min_retention:
-            found.append(f"{o['measure']}: {kept:.0%} kept, and {min_retention:.0%} are asked for")
+    wrong = ('fails', 'undecided') if strict else ('fails',)
+    found += [_verdict(o, min_retention) for o in table if o.get('gate') in wrong]
     if lost := [] if allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
@@ -357,6 +436,14 @@ def _unsound(folder, serve):
     "What is wrong with a checkpoint, and the stacks that would not run it right"
     wrong = [f'{o.stack}: {o.status}' for o in pb.serving_report(folder, serve) if not o.right] if serve else []
     return pb.check_checkpoint(folder) + wrong
+
+def _note_gates(card, table, least):
+    "Add what is kept of each task to the model card"
+    if not any('gate' in o for o in table): return
+    rows = [(o['measure'], o['gate'], _share(o), str(o['n'])) for o in table if 'gate' in o]
+    rows = [('task', f'keeps {least:.0%}?', 'kept of the accuracy above chance', 'questions'), ('---',) * 4, *rows]
+    lines = ['| ' + ' | '.join(o) + ' |' for o in rows]
+    atomic_write(card, card.read_text(encoding='utf-8') + '\n## What is kept\n\n' + '\n'.join(lines) + '\n')
 
 def _use(place, serve, gguf):
     "The lines that load or serve the result"
@@ -381,6 +468,7 @@ def _finish(work, out, done, gguf):
     sync_tree(work)  # before anything is deleted
     discard(work/'healing', out)  # in one step: half of it could not be resumed
     for o in ('steps.json', 'cuts.json', 'table.json'): (work/o).unlink(missing_ok=True)
+    for o in work.glob('again*.json'): o.unlink()
 
 def _report(done, picture):
     "One page: which cut, and what it costs"

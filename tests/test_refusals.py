@@ -52,6 +52,8 @@ shrink demo {out} --drop 3 --params 1e8                      | drop=
 shrink demo {out} --max-added-loss nan                        | nan
 shrink demo {out} --min-retention 2                          | 2
 shrink demo {out} --min-retention .8 --tasks c4 piqa         | c4
+shrink demo {out} --tasks c4 piqa                            | c4
+shrink demo {out} --min-retention 0 --strict                 | --strict
 shrink demo ~{out}                                           | ~
 shrink demo {full} --dry-run                                 | full
 check {missing}                                              | missing.jsonl

@@ -11,7 +11,10 @@ from prunebook import choose_layers, prune_model, shrinking
 from prunebook.core import PrunebookError
 from prunebook.data.texts import load_texts
 from prunebook.estimates import layer_sizes, model_size, peak_gb
+from prunebook.evaluation.scores import Score, choice_score, wilson
+from prunebook.evaluation.tasks import ready_tasks
 from prunebook.healing.recipes import HealingConfig
+from prunebook.paper.criteria import kept_cuts, retention_band
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
@@ -211,17 +214,147 @@ def test_memory_is_judged_before_loading(given, monkeypatch):
         with pytest.raises(error): shrink(**given, force_memory=force)
 
 
-RETENTION = [(.5, .45, .25, .42, .8, None), (.5, .4, .25, .42, .8, '60%'), (.26, .25, .25, .2, .8, 'above chance'),
-             (.2, .3, .25, .15, 0., 'above chance'), (3., 2., None, 2.9, .8, 'above chance'),
-             (.2, .1, .25, .15, None, None)]
+def asked(right, chance, measure='arc', seconds=1.):
+    "Scores of parent, pruned and healed, with so many right answers; what one of them knows, a better one knows too"
+    def score(k, n):
+        value, (low, high) = k / n, wilson(k, n)
+        return Score(measure, value, k, n, low, high, [int(i < k) for i in range(n)], [1] * n, 'x', chance, chance,
+                     seconds=seconds)
+    parent, healed, n = right
+    return dict(parent=score(parent, n), pruned=score(healed, n), healed=score(healed, n))
 
 
-@pytest.mark.parametrize('parent, healed, chance, low, least, says', RETENTION)
-def test_what_is_kept_of_what_the_parent_knows(parent, healed, chance, low, least, says):
-    "A task that the parent does not know is named, and passes no gate"
-    task = dict(measure='arc', parent=parent, healed=healed, chance=chance, parent_low=low, change=healed - parent)
-    found = shrinking._failed([dict(measure='loss', change=0.), task], dict(parent={}, healed={}), None, least, False)
-    assert found == [] if says is None else len(found) == 1 and 'arc' in found[0] and says in found[0], found
+# parent and healed of so many questions, chance, the least share that must be kept, and the word
+RETENTION = [(80, 80, 100, .25, .8, 'passes'), (80, 79, 100, .25, .8, 'passes'), (80, 70, 100, .25, .8, 'undecided'),
+             (320, 310, 400, .25, .8, 'passes'), (80, 60, 100, .25, .8, 'fails'), (320, 260, 400, .25, .8, 'fails'),
+             (80, 60, 100, .25, .4, 'passes'), (50, 0, 100, .25, .8, 'fails'), (80, 85, 100, .25, 1., 'passes'),
+             (28, 28, 100, .25, .8, 'not judged'), (20, 30, 100, .25, .8, 'not judged'),
+             (1, 1, 1, .25, .8, 'not judged'),
+             (60, 58, 100, 0., .8, 'passes'), (60, 50, 100, 0., .8, 'undecided'), (60, 30, 100, 0., .8, 'fails'),
+             (10, 0, 100, 0., .8, 'fails'), (1, 0, 100, 0., .8, 'undecided'), (1, 0, 1, 0., .8, 'undecided'),
+             (0, 0, 100, 0., .8, 'not judged'), (80, 10, 100, .25, 0, None), (80, 10, 100, .25, None, None)]
+
+
+@pytest.mark.parametrize('parent, healed, n, chance, least, word', RETENTION)
+def test_what_is_kept_of_what_the_parent_knows(parent, healed, n, chance, least, word):
+    "The interval decides. What it leaves open, and a task that the parent does not know, is named, and is no failure"
+    row = shrinking._row('arc', asked((parent, healed, n), chance))
+    if word is None:
+        assert shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), None, least, False, False) == []
+        return
+    assert shrinking._word(row, least) == word
+    row |= dict(gate=word)
+    done = Shrunk('small', [dict(rule='middle', dropped=[1])], [row], {}, 8, [], [], least)
+    assert word in str(done) and word in done.gates[0]
+    for strict in (False, True):
+        found = shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), None, least, strict, False)
+        assert bool(found) == (word == 'fails' or strict and word == 'undecided')
+        assert all('arc' in o and word in o and f'{row["kept"]:.0%}' in o and f'{least:.0%}' in o for o in found)
+
+
+def test_the_interval_of_what_is_kept_is_that_of_a_sweep():
+    "Where a curve's band is given for one cut alone, it is nearly the same; and so is the paired test of what is kept"
+    rng = np.random.default_rng(0)
+    for healed, chance in ((.7, .25), (.6, .5), (.55, 0.)):
+        ease = rng.random(n := 1000)
+        right = np.array([ease < .8, np.where(rng.random(n) < .2, rng.random(n), ease) < healed])
+        scores = [Score('t', o.mean(), int(o.sum()), n, 0., 1., o.astype(int).tolist(), [1] * n, 'x', chance, 0.)
+                  for o in right]
+        share, low, high = shrinking._kept(*scores)
+        value, *band = (o[1] for o in retention_band(right, chance))
+        assert share == pytest.approx(value) and (low, high) == pytest.approx(band, abs=.01)
+        for least in np.linspace(low - .02, low + .02, 9):  # kept_cuts has no number exactly where the test turns
+            if abs(least - low) > 1e-3: assert (low > least) == kept_cuts(right, chance, least, alpha=.025), least
+
+
+KNOWS = dict(passes=80, fails=40, undecided=70, **{'not judged': 80})  # of a hundred questions
+
+
+@pytest.fixture
+def scored(given, tmp_path, monkeypatch):
+    """`scored(word)` makes a healed model whose task passes, fails, stays undecided, or is not judged, and returns a
+    list that will hold how many questions are asked, of each model. A hundred take the three so many seconds"""
+    def file(name, n):
+        rows = [dict(question=f'{i} and {i}', choices=['a', 'b', 'c', 'd'], answer=0) for i in range(n)]
+        return str(write_rows(tmp_path/name, rows))
+    given |= dict(tasks=[file('q.jsonl', 500)], n_questions=100)
+    def use(word, seconds=1., stop_after=99):
+        noted, calls = [], []
+        def evaluate(model, tok, ready, **run):
+            if len(calls) == stop_after: stop()
+            knows, found = KNOWS[word] if len(calls) % 3 else 25 if word == 'not judged' else 80, {}
+            for k, task in ready.items():
+                wrong = [int(int(o['question'].split()[0]) * 61 % 100 >= knows) for o in task.items]
+                found[k] = choice_score(k, wrong, task.items, 'x', seconds=seconds / 300 * len(wrong))
+                noted.append(len(wrong))
+            calls.append(1)
+            return found
+        monkeypatch.setattr('prunebook.evaluate', evaluate)
+        return noted
+    use.file = file
+    return use
+
+
+ENDS = [('passes', True, True), ('fails', False, False), ('undecided', False, True), ('undecided', True, False),
+        ('not judged', True, True)]
+
+
+@pytest.mark.parametrize('word, strict, kept', ENDS)
+def test_the_gate_is_on_by_default_and_its_word_stands_everywhere(word, strict, kept, given, scored):
+    "In the table, in shrink.json, in the report and on the card"
+    noted, out, rejected = scored(word), given['out'], given['out'].with_name('out.rejected')
+    if kept: done = shrink(**given, strict=strict)
+    else:
+        with pytest.raises(Rejected) as e: shrink(**given, strict=strict)
+        done = e.value.done
+    place = out if kept else rejected
+    assert noted == [100] * 3 + [400] * 3 * (word == 'undecided')
+    assert (done.table[1]['gate'], done.table[1]['n'], done.min_retention) == (word, noted[-1], .8)
+    assert json.loads((place/'shrink.json').read_text())['table'][1]['gate'] == word
+    for o in (str(done), (place/'report.html').read_text()): assert f' {word}\n' in o and 'gate\n' in o
+    assert f'| {word} |' in (place/'README.md').read_text()
+    assert out.exists() == kept != rejected.exists() and check_checkpoint(place) == []
+    assert not {'table.json', 'again1.json'} & {o.name for o in place.iterdir()}
+
+
+def test_without_the_gate_nothing_is_rejected_or_asked_again(given, scored):
+    noted = scored('fails')
+    done = shrink(**given, min_retention=0)
+    assert noted == [100] * 3 and not done.gates and 'gate' not in done.table[1]
+    assert '## What is kept' not in (given['out']/'README.md').read_text()
+
+
+# questions of two tasks, how many are asked first, the minutes, the seconds of a hundred, and how many are asked then
+MORE = [(500, 100, None, 1., 400, 400), (500, 100, 1, 1., 400, 400), (500, 100, 1, 60., None, None),
+        (500, 100, 1, 24., 250, None), (500, 100, 1, 10., 400, 200), (150, 100, None, 1., 150, 150),
+        (100, 100, None, 1., None, None), (500, 450, None, 1., None, None)]
+
+
+@pytest.mark.parametrize('there, first, minutes, seconds, one, other', MORE)
+def test_more_questions_while_there_are_some_and_time_is_left(there, first, minutes, seconds, one, other, scored,
+                                                              tmp_path):
+    "The time that is left is that of all tasks; what was asked is read again, and not asked"
+    noted = scored('undecided', seconds)
+    ready = ready_tasks([scored.file(f'{o}.jsonl', there) for o in 'xy'], first)
+    models = dict.fromkeys(('parent', 'pruned', 'healed'), SimpleNamespace(config=tiny().config))
+    table = shrinking._asked(models, None, ready, False)
+    del noted[:]
+    found = shrinking._gated([*table], .8, minutes, models, None, ready, tmp_path, False)
+    assert noted == [o for n in (one, other) if n for o in [n] * 3]
+    assert [(o['n'], o['gate']) for o in found] == [(n or first, 'undecided') for n in (one, other)]
+    assert shrinking._gated([*table], .8, minutes, models, None, ready, tmp_path, False) == found
+    assert len(noted) == 3 * sum(o is not None for o in (one, other))
+
+
+def test_a_run_that_was_stopped_asks_nothing_twice(given, scored, monkeypatch):
+    "Stopped between two tasks, of which more was asked, and continued with another gate"
+    given['tasks'] += [scored.file('other.jsonl', 500)]
+    noted = scored('undecided', stop_after=6)
+    with pytest.raises(KeyboardInterrupt): shrink(**given)
+    assert noted == [100] * 6 + [400] * 3
+    more = scored('undecided')
+    with pytest.raises(Rejected, match='other.jsonl is undecided'): shrink(**given, strict=True)
+    assert more == [400] * 3
 
 
 def test_a_target_instead_of_a_number_of_layers(given, capsys):
@@ -271,7 +404,7 @@ def test_cuts_of_layers_that_share_keys_and_values():
 
 
 def test_a_secret_is_not_kept_and_the_seed_is_the_recipes(given, tmp_path, monkeypatch):
-    given |= dict(token='hf_secret', recipe=RECIPE.replace(seed=7), tasks=())
+    given |= dict(token='hf_secret', recipe=RECIPE.replace(seed=7), tasks=(), min_retention=None)
     interrupted(given, monkeypatch)
     assert 'hf_secret' not in ''.join(o.read_text() for o in (tmp_path/'out.unfinished').rglob('*.json'))
     done = shrink(**given)
@@ -299,8 +432,8 @@ def test_lost_answers_are_those_of_the_parent():
     "A cut that had lost its answers before healing does not excuse them"
     answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})
     loss = [dict(measure='loss', change=0.)]
-    assert 'Who?' in shrinking._failed(loss, answers, None, None, allow_empty=False)[0]
-    assert not shrinking._failed(loss, answers, None, None, allow_empty=True)
+    assert 'Who?' in shrinking._failed(loss, answers, None, None, strict=False, allow_empty=False)[0]
+    assert not shrinking._failed(loss, answers, None, None, strict=False, allow_empty=True)
 
 
 def test_tasks_that_fell_are_named():
@@ -328,7 +461,8 @@ def test_a_template_that_writes_the_date_goes_on_tomorrow(given, tmp_path, monke
                          "</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
     talks = [dict(prompt=f'What is {i}?', response=f'A number, {7 * i}.') for i in range(20)]
     given |= dict(model=str(save(tmp_path/'m', tiny(layers=6, max_position_embeddings=1024), tok)), tasks=(),
-                  data=str(write_rows(tmp_path/'chat.jsonl', talks)), recipe=RECIPE.replace(max_length=128))
+                  min_retention=0, data=str(write_rows(tmp_path/'chat.jsonl', talks)),
+                  recipe=RECIPE.replace(max_length=128))
     class Day(datetime):
         today = 1
         @classmethod

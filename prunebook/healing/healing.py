@@ -359,8 +359,8 @@ def heal_checkpoint(
             if before:
                 after = _answers_on_disk(work, config, progress)
                 result.answers = {k: (v, after[k]) for k, v in before.items()}
-                _write_card(work, read_json(work/'config.json').get('prunebook'), settings_that_count(asdict(result.config)),
-                            result.history, answers=result.answers)
+                record, recipe = read_json(work/'config.json').get('prunebook'), asdict(result.config)
+                _write_card(work, record, settings_that_count(recipe), result.history, answers=result.answers)
         else:
             small, tok = load_model(model, progress=progress, **kwargs)
             check_student(small, config)  # before a teacher writes answers
