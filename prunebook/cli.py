@@ -23,7 +23,7 @@ from .evaluation.choices import chat_prompt
 from .evaluation.tasks import in_forms, judged_on, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
 from .healing.recipes import HealingConfig, named_recipe
-from .model.loading import find_model, load_config, load_tokenizer, own_type
+from .model.loading import check_precision, dtype_of_bits, find_model, load_config, load_tokenizer, own_type
 from .model.stack import check_length
 from .paper.claims import kept_rows, open_run
 from .paper.reproduce import write_distances
@@ -127,16 +127,24 @@ class _Numbers(argparse.Action):
         except ValueError: raise argparse.ArgumentError(self, f'invalid int value in {values}') from None
 
 # %% ../nbs/reference/cli.ipynb #89d9aa9a
+def _precision(dtype, bits):
+    "Both as `load_model` takes them. Scripts for earlier versions say --bits 16 or 32 for --dtype bfloat16 or float32"
+    return (dtype_of_bits(bits, dtype), None) if bits in (16, 32) else (dtype, bits)
+
 @dataclass(frozen=True)
 class _Source:
     "The model of a command, and how it is loaded"
     model: str                  # MODELS, a hub id, a folder or a .gguf file
     dtype: str = 'auto'         # type of the weights: auto (mostly the checkpoint's own), bfloat16, float16 or float32
-    bits: int | None = None     # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
+    bits: int | None = None     # 4 or 8: quantised by bitsandbytes
     device_map: str = 'auto'    # where the layers go, as in accelerate
     revision: str | None = None # revision of a model on the hub
     trust_remote_code: bool = False  # run the model's own code from the hub: only for a source that you trust
     force_memory: bool = False  # go on even if the model cannot fit into this machine
+
+    def __post_init__(self):
+        for k, v in zip(('dtype', 'bits'), _precision(self.dtype, self.bits)): object.__setattr__(self, k, v)
+        check_precision(self.dtype, self.bits)
 
     @property
     def how(self) -> dict[str, Any]:
@@ -414,7 +422,7 @@ def _evaluate(
     tasks: Sequence[str] | None = None, # TASKS, or a file; with options as mmlu:shots=0 (default: c4 arc_easy)
     n_questions: int | None = None,    # questions of each task, evenly spread (default: all)
     n_texts: int | None = None,        # documents for the loss (default: all)
-    judge_texts: str | None = None,    # texts for the loss, as in --texts of `prunebook heal` (default: the task's)
+    judge_texts: str | None = None,    # texts that c4, agreement and kl read; without these, one task more: their loss
     column: str = 'text',              # the column or field of --judge-texts that holds the text
     forms: bool = False,               # ask each task of choices in four forms: likelihood, shown, letter, permuted
     chat: bool = False,                # ask questions in the model's chat template
@@ -447,7 +455,8 @@ def _evaluate(
     for o in models:  # both, before the first is scored
         o.check('evaluate', teacher=parent, **vars(lengths))
         if chat and not all(t.reads_texts for t in ready.values()):
-            chat_prompt(load_tokenizer(o.model, **o.how), 'Hi', thinking)
+            where = dict(revision=o.revision, trust_remote_code=o.trust_remote_code)
+            chat_prompt(load_tokenizer(o.model, **where), 'Hi', thinking)
     def scored(own, place):
         model, tok = own.load(progress)
         guide = replace(source, model=parent, revision=None).load(progress)[0] if parent else None
@@ -482,7 +491,7 @@ def _sweep(
     out: str,                       # folder of the run; the same command goes on there
     config: str | None = None,      # JSON that SweepConfig.save wrote; options change its fields
     recipe: str | None = None,      # recipe of healing, a JSON file that HealingConfig.save wrote
-    judge_texts: str | None = None, # texts for the loss (default: those of the task)
+    judge_texts: str | None = None, # texts that c4, agreement and kl read; without these, one task more: their loss
     distances: str | None = None,   # result of `prunebook similarity`; measured if not given
     ray: tuple[str, ...] | None = None,  # score on the workers of a Ray cluster: host:port, or nothing for one here
     gpus_per_task: float | None = None,  # with --ray: GPUs of a worker, such as 1 or 0.5 (default: 1 if there are any)
@@ -496,7 +505,8 @@ def _sweep(
         changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
     if judge_texts: changes['tasks'], changes['sources'] = judged_on(
-        changes.get('tasks') or base.tasks, judge_texts, sources=changes.get('sources') or base.sources)
+        changes.get('tasks') or base.tasks, judge_texts, changes.get('column') or base.column,
+        changes.get('sources') or base.sources, in_names=False)
     grid = base.replace(**changes)
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
             'Leave it out, or set bits in the recipe of healing (--recipe).'))
@@ -565,6 +575,7 @@ def _estimate(
     check(whole(1), context=context, batch=batch)
     if gb is not None and not compare:
         raise PrunebookError(f'--gb {gb:g} is of --compare. For the commands, give --gpu-gb {gb:g}.')
+    given['dtype'], given['bits'] = _precision(given['dtype'], given['bits'])
     size = model_size(model, given['revision'], progress)
     if compare:
         table = compare_options(size, gb or given['gpu_gb'] or CARDS.get(given['card'], [None])[0], context, batch)

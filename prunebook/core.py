@@ -78,9 +78,17 @@ def printable(text: Any) -> str:
     "`text` with control characters escaped; line feeds stay"
     return ''.join(o if o.isprintable() or o == '\n' else repr(o)[1:-1] for o in str(text))
 
+def _is_hub_id(name):
+    "Has `name`, or NAME of NAME:SPLIT, the form of an id on the hub?"
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    try: validate_repo_id(name.partition(':')[0])
+    except HFValidationError: return False
+    return True
+
 def is_path(name: str, endings: Sequence[str] = ()) -> bool:
-    "Can `name` only be a place on this machine, such as a file with one of these endings, and no id on the hub?"
-    above = os.path.isdir(os.path.dirname(name))
+    """Can `name` only be a place on this machine, such as a file with one of these endings, and no id on the hub? A
+    folder ORG alone makes no path of ORG/NAME: downloads often leave one"""
+    above = os.path.isdir(os.path.dirname(name)) and (os.path.lexists(name) or not _is_hub_id(name))
     return above or name.startswith(('/', '.', '~')) or name.endswith(tuple(endings)) or name.count('/') > 1
 
 def public_name(name: str | Path) -> str:

@@ -264,7 +264,7 @@ CARDS = dict(t4=(16, 65), l4=(24, 121), rtx3090=(24, 71), rtx4090=(24, 165), a10
 def estimate(
     model: str | Size,                    # As in `prune_checkpoint`, or a `Size`
     dtype: str = 'auto',                  # Type of the weights
-    bits: int | None = None,              # 4 or 8: quantised; 16 or 32: bfloat16 or float32
+    bits: int | None = None,              # 4 or 8: quantised
     n_texts: int = 256,                   # Documents that are measured or evaluated
     max_length: int = 512,                # Tokens of each
     batch_tokens: int | None = None,      # As in `batches`

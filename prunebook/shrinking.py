@@ -4,7 +4,7 @@
 
 # %% ../nbs/reference/shrinking.ipynb #shr00003
 from __future__ import annotations
-import html, json, math, os, random, shlex, shutil, sys, time
+import html, json, math, os, shlex, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
 from .core import source_mark, sync_tree, whole, work_folder, pd
-from .data.texts import named_texts, text_assets
+from .data.texts import named_texts, split_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
 from .evaluation.losses import cut_losses
 from .evaluation.tasks import check_room_for_answers, ready_tasks
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['candidate_cuts', 'split_texts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
+__all__ = ['candidate_cuts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _window(config):
@@ -78,16 +78,6 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     losses = _losses(model, tokenizer, judge, [o.keep for o in plans.values()], **run)
     found = [dict(rule=k, dropped=sorted(o), loss=s) for (k, o), s in zip(plans.items(), losses) if s < math.inf]
     return sorted(found, key=lambda o: o['loss'])
-
-# %% ../nbs/reference/shrinking.ipynb #shr00007
-def split_texts(rows: Sequence[Any], seed: int = 0) -> tuple[list[Any], list[Any]]:
-    """Texts or conversations: four fifths to heal on and one, at most 64 rows, to judge on, without a document on both
-    sides. Raises `PrunebookError` below ten"""
-    rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
-    refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
-    random.Random(seed).shuffle(rows)
-    k = len(rows) // 5
-    return rows[k:], rows[:min(k, 64)]
 
 # %% ../nbs/reference/shrinking.ipynb #shr00010
 def layers_to_drop(drop: str | float | int, depth: int) -> int:

@@ -122,6 +122,16 @@ def test_the_rest_of_the_folder_comes_along(saved, tmp_path):
     index = json.loads((tmp_path/'out'/INDEX).read_text())
     assert index['metadata']['total_size'] == sum(t.size for t in read_tensors(tmp_path/'out'))
 
+def test_options_of_saving_that_would_change_nothing_are_refused(tmp_path):
+    small = prune_model(tiny(), [1])
+    for option in ('max_shard_sise', 'safe_serialisation'):
+        with pytest.raises(PrunebookError, match=option):
+            save_pruned(small, word_tokenizer(), tmp_path/'out', **{option: '1MB'})
+    assert not list(tmp_path.iterdir())
+    save_pruned(small, word_tokenizer(), tmp_path/'out', max_shard_size='100KB')
+    assert len(list((tmp_path/'out').glob('*.safetensors'))) > 1
+
+
 def test_code_that_a_model_does_not_need_is_not_named(tmp_path):
     "It is not copied, and llama.cpp's converter would ask for it"
     model = tiny()

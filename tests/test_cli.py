@@ -133,6 +133,41 @@ def test_own_data_alone_by_every_command(own, tmp_path, ok, monkeypatch):
     assert str(own) not in (tmp_path/'w'/'run.json').read_text()
 
 
+def test_the_loss_on_your_texts_needs_no_task_of_another_name(own, tmp_path, ok):
+    "With questions alone it is one more task; with a task that reads texts, that one reads yours"
+    judge, mine = own/'judge.txt', own/'mine.jsonl'
+    def asked(*tasks): return ok('evaluate', own/'model', '--judge-texts', judge, '--tasks', *tasks)['scores']
+    alone, usual = asked(mine), asked('c4', mine)
+    assert [(o['task'], o['metric'], o['source']) for o in alone] == [
+        ('mine.jsonl', 'likelihood', 'mine.jsonl'), ('judge.txt', 'loss', 'judge.txt')]
+    assert [o['task'] for o in usual] == ['c4', 'mine.jsonl']
+    assert alone[1]['value'] == usual[0]['value'] and alone[1]['n'] == usual[0]['n'] == 12
+    rows = write_rows(tmp_path/'body.jsonl', [dict(body=o) for o in judge.read_text().splitlines()])
+    named = ok('evaluate', own/'model', '--judge-texts', rows, '--column', 'body', '--tasks', mine)['scores'][1]
+    assert (named['task'], named['value']) == ('body.jsonl:column=body', alone[1]['value'])
+    for texts, name, more in ((judge, 'judge.txt', []), (rows, 'body.jsonl:column=body', ['--column', 'body'])):
+        swept = ok('sweep', own/'model', '--out', tmp_path/name, '--ns', '1', '--strategies', 'simple', '--tasks', mine,
+                   '--judge-texts', texts, *more)['rows']
+        assert {o['task'] for o in swept} == {'mine.jsonl', name}
+        [whole] = [o['value'] for o in swept if (o['task'], o['n']) == (name, 0)]
+        assert whole == pytest.approx(alone[1]['value'])
+
+
+@pytest.mark.parametrize('bits, dtype', [(16, 'bfloat16'), (32, 'float32')])
+def test_bits_of_earlier_versions_are_a_type(bits, dtype, own, tmp_path, ok, monkeypatch):
+    "Commands that gave 16 or 32 go on; what contradicts them is refused, as a line of `test_refusals` shows"
+    loaded = []
+    def load(name, load=pb.load_model, **how):
+        loaded.append((how.get('dtype'), how.get('bits')))
+        return load(name, **how)
+    monkeypatch.setattr('prunebook.load_model', load)
+    for more in (['--bits', bits], ['--bits', bits, '--dtype', dtype]):
+        ok('evaluate', own/'model', '--tasks', own/'mine.jsonl', *more)
+    assert loaded == [(dtype, None)] * 2
+    estimates = [ok('estimate', own/'model', '--card', 'l4', *o) for o in (['--bits', bits], ['--dtype', dtype])]
+    assert estimates[0] == estimates[1]
+
+
 def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, ok):
     words = ['shrink', own/'model', tmp_path/'out', '--drop', '1', '--data', own/'texts.txt', '--tasks',
              own/'mine.jsonl', '--n-questions', '6', '--tokens', '9', '--max-added-loss', '-10']

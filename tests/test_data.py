@@ -1,5 +1,6 @@
 "Texts and questions from anywhere, and tokens."
 import gzip
+import inspect
 import json
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from prunebook.model import assets
 from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
 from prunebook.cli import main
-from prunebook.data.texts import _first_tokens, as_rows, as_texts, named_texts, tokenize
+from prunebook.data.texts import _first_tokens, as_rows, as_texts, named_texts, split_texts, tokenize
 from prunebook.data.questions import check_items
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
@@ -50,6 +51,74 @@ def test_local_files(ending, tmp_path):
     docs = ['first document', 'second, with a comma', 'NA', 'None', '007']
     path = write_texts(tmp_path/f'docs.{ending}', docs)
     assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_a_file_of_yours_is_divided_where_a_split_is_asked(ending, tmp_path):
+    "Duplicates count once, no document is on both sides, and without a split all rows stay as they are"
+    docs = [f'document {i % 500}' for i in range(600)]
+    path = write_texts(tmp_path/f'docs.{ending}', docs)
+    healing, validation = (load_texts(path, split=o) for o in ('healing', 'validation'))
+    assert (len(healing), len(validation)) == (400, 100)
+    assert {*healing} | {*validation} == {*docs}
+    assert load_texts(path, split='calibration') == healing
+    assert load_texts(path, split='validation', n=64) == split_texts(docs)[1]
+    assert healing == split_texts(docs)[0] != sorted(healing)
+    assert load_texts(path) == docs
+    for part in ('calibration', 'healing', 'validation'): assert named_texts(str(path), part, 7) == docs[:7]
+    with pytest.raises(PrunebookError, match=f'n=101 .*{path.name}.*validation.* 100'):
+        load_texts(path, 'validation', n=101)
+    with pytest.raises(PrunebookError, match=f'train.*{path.name}.*calibration, healing, validation'):
+        load_texts(path, split='train')
+
+
+def test_a_file_that_is_too_short_to_be_divided_is_refused(tmp_path):
+    path = write_texts(tmp_path/'docs.txt', ['one'] * 20 + ['two'])
+    with pytest.raises(PrunebookError, match='2 different documents'): load_texts(path, split='validation')
+
+
+def test_conversations_of_yours_are_divided_too(tmp_path):
+    rows = [dict(prompt=f'{i}?', response=f'{i}!') for i in range(20)]
+    path = write_rows(tmp_path/'chats.jsonl', rows)
+    parts = load_texts(path, split='healing') + load_texts(path, split='validation')
+    assert sorted(parts, key=rows.index) == rows
+
+
+OPTIONS = dict(spilt='validation', revision='main', data_dir='x', config='en', most=3)
+
+
+@pytest.mark.parametrize('option', OPTIONS)
+@pytest.mark.parametrize('name', ['demo', 'wiki', 'demo+wiki', 'mine.txt'])
+def test_options_that_would_change_nothing_are_refused(name, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path/'mine.txt', ['one', 'two'])
+    with pytest.raises(PrunebookError, match=option): load_texts(name, **{option: OPTIONS[option]})
+
+
+def test_unknown_options_are_refused_before_the_hub_is_asked(monkeypatch):
+    from datasets import load_dataset
+    def asked(*args, **kwargs): raise AssertionError('the hub was asked')
+    asked.__signature__ = inspect.signature(load_dataset)
+    monkeypatch.setattr('datasets.load_dataset', asked)
+    for option in ('spilt', 'streaming', 'path', 'config_kwargs'):
+        with pytest.raises(PrunebookError, match=f'org/own.*{option}'): load_texts('org/own', **{option: 'x'})
+
+
+def test_a_folder_does_not_hide_a_set_on_the_hub(tmp_path, monkeypatch):
+    "Of the organisation's name, as downloads leave it"
+    asked = []
+    def stream(name, config, split, streaming):
+        asked.append((name, split))
+        return [dict(text='x')]
+    monkeypatch.setattr('datasets.load_dataset', stream)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'allenai').mkdir()
+    assert load_texts('allenai/c4') == named_texts('allenai/c4', 'validation') == load_texts('allenai/c4:own') == ['x']
+    assert asked == [('allenai/c4', 'train'), ('allenai/c4', 'validation'), ('allenai/c4', 'own')]
+    for text in ('allenai/c4', 'allenai/c4:own'):
+        with pytest.raises(PrunebookError, match='texts is one string'): as_rows(text)
+    for path in ('allenai/mine.jsonl', 'allenai/two words', './allenai/c4', 'allenai/c4/en'):
+        with pytest.raises(PrunebookError, match='no such file'): load_texts(path)
 
 
 @pytest.mark.parametrize('write, says', [
@@ -138,6 +207,11 @@ def test_rows_that_are_no_question(row, says, tmp_path):
     path = write_rows(tmp_path/'q.jsonl', [GOOD, row])
     with pytest.raises(PrunebookError, match='q.jsonl, question 1: not a question') as e: load_questions(path)
     assert says in str(e.value) and '\n' not in str(e.value)
+
+
+def test_a_split_of_questions_that_have_none_is_refused(tmp_path):
+    for given, says in ((write_rows(tmp_path/'q.jsonl', [GOOD]), 'q.jsonl'), ('sums', 'sums'), ([GOOD], 'a list')):
+        with pytest.raises(PrunebookError, match=f"split='dev': .*{says}"): load_questions(given, split='dev')
 
 
 def test_sums_are_the_same_everywhere_and_of_three_kinds():

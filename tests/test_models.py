@@ -1,12 +1,13 @@
 "Loading a model: names, folders, GGUF files, tokenizers that do not fit, and what a stranger's files may not do."
 import json, os, re, traceback
 import gguf, numpy as np, pytest, torch
-from prunebook import PrunebookError, load_model, prune_model, save_pruned
+from prunebook import PrunebookError, heal_checkpoint, load_model, prune_model, reproduce, save_pruned
 from prunebook.cli import main
+from prunebook.estimates import model_size
 from prunebook.model import loading as models
-from prunebook.model.loading import own_type
+from prunebook.model.loading import find_model, load_config, load_tokenizer, own_type
 from prunebook.model.stack import LayerStack
-from prunebook.pruning.checkpoint import check_checkpoint
+from prunebook.pruning.checkpoint import check_checkpoint, checkpoint_folder
 from support import architectures
 from support.assets import tiny_gguf
 from support.checkpoints import Bomb
@@ -22,7 +23,66 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch
     monkeypatch.setattr(models, 'slow_in_16_bits', lambda device='cpu': slow)
     model, _ = load_model('demo')
     assert model.dtype == dtype and model.config.dtype == own_type(model).dtype == torch.bfloat16
-    assert load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', bits=16)[0].dtype == torch.bfloat16
+    assert load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', torch_dtype='bfloat16')[0].dtype \
+        == torch.bfloat16
+
+
+CONTRADICTIONS = [(dict(dtype='float16', bits=16), 'bits=16.*bfloat16'), (dict(dtype='bfloat16', bits=32), 'float32'),
+                  (dict(bits=16), "dtype='bfloat16'"), (dict(bits=32), "dtype='float32'"), (dict(bits=3), 'None, 4, 8'),
+                  (dict(bits=4, quantization_config=dict(load_in_8bit=True)), 'bits=4.*quantization_config'),
+                  (dict(dtype='float32', torch_dtype='float16'), 'float32.*float16'),
+                  (dict(torch_dtype='int7'), 'int7')]
+
+
+@pytest.mark.parametrize('given, says', CONTRADICTIONS)
+def test_types_that_contradict_each_other_are_refused(given, says, monkeypatch):
+    def loaded(*args, **kwargs): raise AssertionError('the weights were loaded first')
+    monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', loaded)
+    with pytest.raises(PrunebookError, match=says): load_model('demo', **given)
+
+
+@pytest.mark.parametrize('bits', [16, 32])
+def test_healing_and_reproducing_know_these_bits_too(bits, tmp_path):
+    "As those of a recipe, and not beside another type"
+    other = {16: 'float16', 32: 'bfloat16'}[bits]
+    with pytest.raises(PrunebookError, match=f'bits={bits}.*{other}'):
+        reproduce(out=tmp_path/'run', bits=bits, dtype=other, progress=False)
+    with pytest.raises(PrunebookError, match=f'bits={bits}'): heal_checkpoint('demo', tmp_path/'out', ['x'], bits=bits)
+    with pytest.raises(PrunebookError, match='bits=3.*4, 16 or 32'): reproduce(out=tmp_path/'run', bits=3)
+    assert not list(tmp_path.iterdir())
+
+
+# names
+
+ASKS = dict(find_model=find_model, load_config=load_config, load_tokenizer=load_tokenizer, load_model=load_model,
+            model_size=model_size, checkpoint_folder=checkpoint_folder)
+
+
+@pytest.mark.parametrize('ask', ASKS)
+def test_a_folder_does_not_hide_a_model_of_the_hub(ask, tmp_path, monkeypatch):
+    "Of the organisation's name, as downloads leave it. What is there, and what can be no id, is not asked for"
+    asked = []
+    def gives_none(name, **how):
+        asked.append(name)
+        raise PrunebookError('the hub gives none')
+    monkeypatch.setattr(models, '_check_hub', gives_none)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'Qwen'/'here').mkdir(parents=True)
+    (tmp_path/'Qwen'/'weights.bin').touch()
+    for name in ('Qwen/Qwen2.5-0.5B', 'Qwen/Qwen2.5-0.5B-GGUF/q8.gguf'):
+        with pytest.raises(PrunebookError, match='the hub gives none'): ASKS[ask](name)
+    assert asked == ['Qwen/Qwen2.5-0.5B', 'Qwen/Qwen2.5-0.5B-GGUF']
+    for name, says in (('Qwen/two words', 'no such file or folder'), ('Qwen/-x', 'no such file or folder'),
+                       ('./Qwen/x', 'no such file or folder'), ('Qwen/here/x', 'no such file or folder'),
+                       ('Qwen/here/x.gguf', 'no such file or folder'), ('Qwen/weights.bin', 'a file, but no .gguf')):
+        with pytest.raises(PrunebookError, match=says): ASKS[ask](name)
+    assert len(asked) == 2 and find_model('Qwen/here') == ('Qwen/here', None)
+
+
+@pytest.mark.parametrize('ask', [o for o in ASKS if o != 'checkpoint_folder'])
+def test_options_that_would_change_nothing_are_refused(ask):
+    "Such as a misspelt revision, with which another one would be read"
+    with pytest.raises(PrunebookError, match='revison'): ASKS[ask]('demo', revison='main')
 
 
 def test_what_is_exact_stays_exact_in_the_own_type(monkeypatch):

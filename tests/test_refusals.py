@@ -14,6 +14,7 @@ similarity demo --out {out} --texts {questions} --column words | words
 similarity demo --out {out} --n-texts 0                      | 0
 similarity demo --out {out} --max-length 99999               | 99999
 similarity demo --out {out} --dtype int7                     | int7
+similarity demo --out {out} --bits 32 --dtype bfloat16       | bfloat16
 similarity demo --out {full}                                 | full
 similarity {missing} --out {out}                             | missing.jsonl
 similarity nobody/nothing --out {out}                        | nobody/nothing
@@ -26,6 +27,8 @@ prune demo {out} --n 40                                      | 40
 prune demo {out}                                             | --drop
 prune demo {out} --drop 2 --bits 4                            | --bits
 prune demo {out} --drop 2 --dtype float16                     | --dtype
+prune demo {out} --drop 2 --bits 16                           | --bits
+prune demo {out} --n 2 --bits 32 --dtype float16              | float16
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
 prune demo {out} --n 2 --options {{"n":3}}                    | option n
 prune demo {out} --drop 2 --strategy magic                   | magic
@@ -81,6 +84,7 @@ heal demo {out} --minutes 0                                  | 0
 heal demo {out} --steps 5 --tokens 9000                      | --steps
 heal demo {out} --max-length 99999                           | 99999
 heal demo {out} --bits 8                                     | 8
+heal demo {out} --bits 16 --dtype float32                    | float32
 heal demo {out} --options x                                  | x
 heal demo {out} --bits 4 --train-bits 16                     | --train-bits
 heal demo {full}                                             | full
@@ -89,7 +93,11 @@ evaluate demo --tasks {questions} --n-questions 64           | 64
 evaluate demo --tasks {questions}:shots=9                    | shots=9
 evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
-evaluate demo --tasks arc_easy --judge-texts {three}         | --judge-texts
+evaluate demo --tasks arc_easy --judge-texts {missing}       | missing.jsonl
+evaluate demo --tasks arc_easy --judge-texts {questions}     | "text"
+evaluate demo --tasks arc_easy --judge-texts {three} --column words --n-texts 9 | 9
+evaluate demo --bits 16 --dtype float16                      | float16
+evaluate demo --bits 3                                       | 3
 evaluate demo --tasks c4 --column words                      | --column
 evaluate demo --tasks c4 --judge-texts {questions} --column words | words
 evaluate demo --max-length 0                                 | 0
@@ -110,6 +118,8 @@ sweep demo --out {out} --judge-texts {questions} --column words | words
 sweep demo --out {out} --recipe {missing}                    | missing.jsonl
 sweep demo --out {out} --distances {folder}                  | distances
 sweep demo --out {out} --healed-ns 2 --bits 4                | 4
+sweep demo --out {out} --bits 16 --dtype float32             | float32
+sweep demo --out {out} --tasks {questions} --judge-texts {missing} | missing.jsonl
 sweep demo --out {full}                                      | full
 sweep demo --out=                                          | empty
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
@@ -118,12 +128,15 @@ reproduce --out {out} --texts {three}                        | --judge-texts
 reproduce --out {out} --texts {questions} --judge-texts demo | "text"
 reproduce --out {out} --questions {missing}                  | missing.jsonl
 reproduce --out {out} --preset paper --share 2               | share=2
+reproduce --out {out} --bits 16 --dtype float16              | float16
+reproduce --out {out} --bits 3                               | bits=3
 reproduce --out {out} --model {missing}                      | missing.jsonl
 reproduce --out {full}                                       | full
 report {folder}                                              | run
 report {missing}                                             | missing.jsonl
 estimate {missing}                                           | missing.jsonl
 estimate demo --bits 3                                       | 3
+estimate demo --bits 16 --dtype float16                      | float16
 estimate demo --gpu-gb 0                                     | gpu_gb=0
 estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24

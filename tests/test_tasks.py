@@ -38,6 +38,9 @@ def test_changes_stand_in_the_name():
     assert parse_task('boolq:scoring=likelihood').answers is None, 'a wording belongs to its scoring'
     assert parse_task('arc_easy:scoring=per_char').prompt is None and parse_task('hellaswag:scoring=per_token').prompt
     assert change_task(TASKS['arc_easy'], shots=5, seed=1).name == 'arc_easy:shots=5,seed=1'
+    for task, change in (('arc_easy', 'shot'), ('arc_easy', 'column'), ('c4', 'shots'), ('sums', 'scoring')):
+        with pytest.raises(PrunebookError, match=f'{task}: {change} means nothing'):
+            change_task(TASKS[task], **{change: 1})
 
 
 @pytest.mark.parametrize('spec', [
@@ -291,6 +294,22 @@ def test_a_source_of_no_task_is_refused():
             ready_tasks(['sums:seed=3'], 2, sources={key: 'mine.jsonl'})
     said = judged_on(['c4', 'sums'], 'judge.txt', sources=dict(sums='mine.jsonl'))
     assert said == (['c4', 'sums'], dict(c4='judge.txt', sums='mine.jsonl'))
+
+
+def test_texts_of_yours_are_a_task_where_none_reads_texts(tmp_path):
+    "Named after the file, also of rows that have a question and a text; a set with a name has one of its own"
+    judge = str(write_rows(tmp_path/'judge.jsonl', [dict(text='a b', body='c d')] * 3))
+    both = str(write_rows(tmp_path/'both.jsonl', [o | dict(text='a b') for o in questions()]))
+    told = {o: judged_on(['sums'], o, column) for o, column in ((judge, 'text'), (both, 'text'), ('wiki', 'text'))}
+    assert [o for o, _ in told.values()] == [['sums', judge], ['sums', f'{both}:column=text'],
+                                             ['sums', 'c4:source=wiki']]
+    assert judged_on(['sums'], 'wiki', 'body', dict(c4='x', sums='y')) == (
+        ['sums', 'c4:source=wiki,column=body'], dict(sums='y')), 'another text is not read under this name'
+    made = [parse_task(judged_on([], *o)[0][0]) for o in ((judge,), (both,), (judge, 'body'))]
+    assert [o.kind for o in made] == ['loss'] * 3
+    assert [o.name for o in made] == ['judge.jsonl', 'both.jsonl', 'judge.jsonl:column=body']
+    assert [o.load().items[0] for o in made] == ['a b', 'a b', 'c d']
+    assert judged_on(['agreement', 'sums'], judge) == (['agreement', 'sums'], dict(agreement=judge))
 
 
 def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):

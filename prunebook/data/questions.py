@@ -67,12 +67,15 @@ def _one_step_sums(n=500):
 def load_questions(
     name: Any = 'demo',         # A set of `ASSETS`, "sums", a file; or rows, such as those of a set on the hub
     n: int | None = None,       # How many, evenly spread over the set; all if `None`
-    split: str | None = None,   # The usual one if `None`
+    split: str | None = None,   # Of a set of `ASSETS`; the usual one if `None`
     progress: bool = True       # Show progress while fetching
 ) -> list[dict[str, Any]]:      # question, choices, answer and, where there is one, passage, subject or solution
     """Questions as plain dicts. With `n`, every k-th is taken, so that all subjects are still there.
     Raises `PrunebookError` if the set cannot be found, or for a row that is not a question"""
     given = isinstance(name, (str, Path))
+    if split is not None and (not given or str(name) == 'sums' or os.path.isfile(name)):
+        raise PrunebookError(f'split={split!r}: {printable(name) if given else "a list"} has no splits. Leave it out, '
+                             'or give a file of the questions that you mean.')
     rows = _rows('arc_easy' if name == 'demo' else str(name), split, progress) if given else name
     items, named = [], printable(name) if given else 'questions'
     for i, row in enumerate(rows):

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/data/texts.ipynb #793c952d
 from __future__ import annotations
-import gzip, json, logging, math, os, re
+import gzip, inspect, json, logging, math, os, random, re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +19,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking', 'has_thoughts',
-           'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
+__all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
+           'has_thoughts', 'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
            'over_batches']
+
+# %% ../../nbs/reference/data/texts.ipynb #splitte1
+def split_texts(rows: Sequence[Any], seed: int = 0, most: int | None = 64) -> tuple[list[Any], list[Any]]:
+    """Texts or conversations: four fifths to heal on and one, at most so many rows, to judge on, without a document on
+    both sides. Raises `PrunebookError` below ten"""
+    rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
+    refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
+    random.Random(seed).shuffle(rows)
+    k = len(rows) // 5
+    return rows[k:], rows[:k][:most]
+
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -87,9 +98,25 @@ def _read_split(asset, split, progress=True):
     return read_table(folder/f'{split}.jsonl.gz')
 
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
+_FILE_SPLITS = ('calibration', 'healing', 'validation')
+
+def _hub_rows(name, split, n, config, options):
+    "The first `n` rows of a set on the hub, or all. Raises `PrunebookError` for options that its library does not know"
+    from datasets import load_dataset
+    known = {*inspect.signature(load_dataset).parameters} - {'path', 'streaming', 'config_kwargs'}
+    if odd := sorted(options.keys() - known):
+        raise PrunebookError(f'{printable(name)}: there is no option {", ".join(odd)}. Give split, n, column, config, '
+                             'progress, most, or what datasets.load_dataset takes: revision, token, …')
+    hub, _, own = name.partition(':')
+    config = 'en' if hub == 'allenai/c4' and config is None else config
+    with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
+                   f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network. '
+                   'Of splits with other names, give one, as in NAME:train_sft.', options.get('token')):
+        return list(islice(load_dataset(hub, config, split=own or split or 'train', streaming=True, **options), n))
+
 def load_texts(
     name: str | Path = 'demo',  # Texts of `ASSETS`, NAME or NAME:SPLIT of the hub, or a .txt, .jsonl, .json or .parquet
-    split: str | None = None,   # If `None`: calibration for the demo, healing for others of `ASSETS`, train on the hub
+    split: str | None = None,   # `None`: calibration of the demo, healing of others of `ASSETS`, all of a file, train
     n: int | None = None,       # How many, from the start; all if `None`
     column: str = 'text',       # Field that holds the text
     config: str | None = None,  # Configuration of a hub set; "en" for allenai/c4
@@ -97,30 +124,32 @@ def load_texts(
     most: int | None = None,    # Of a set on the hub: so many, or as many as there are
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
 ) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
-    "Documents to measure, heal or evaluate on. Raises `PrunebookError` if they cannot be read or are too few"
+    """Documents to measure, heal or evaluate on. `split_texts` divides a local file: a fifth is validation, the rest is
+    healing and calibration. Raises `PrunebookError` for unknown options, and for texts that cannot be read or are too
+    few"""
     if n is not None: check(whole(1), n=n)
-    name = str(name)
-    if assets := text_assets(name):
-        rows = chain.from_iterable(_read_split(o, split, progress) for o in assets)
-    elif os.path.isfile(name): rows = read_table(name)
+    assets, file = text_assets(name := str(name)), os.path.isfile(name)
+    idle = [k for k, v in (dict(config=config, most=most) | kwargs).items() if v is not None and k != 'token']
+    if idle and (assets or file):
+        raise PrunebookError(f'{printable(name)} is no set on the hub: {", ".join(idle)} would change nothing. Its '
+                             'options are split, n, column and progress.')
+    divided = file and not assets and split is not None
+    if divided and split not in _FILE_SPLITS:
+        raise PrunebookError(f'split {split!r} of {printable(name)}: there is {", ".join(_FILE_SPLITS)}, and all of '
+                             'the file without one.')
+    if assets: rows = chain.from_iterable(_read_split(o, split, progress) for o in assets)
+    elif file: rows = read_table(name)
     else:
-        from datasets import load_dataset
-        refuse((is_path(name, tuple(_READERS)), f'{printable(name)}: no such file.'))
-        hub, _, own = name.partition(':')
-        split = own or split
-        config = 'en' if hub == 'allenai/c4' and config is None else config
-        with explained(f'{printable(name)}: neither a local file nor a set that can be reached on the hub',
-                       f'Give "demo" or a local file ({", ".join(_READERS)}), or check the name and the network. '
-                       'Of splits with other names, give one, as in NAME:train_sft.',
-                       kwargs.get('token')):
-            stream = load_dataset(hub, config, split=split or 'train', streaming=True, **kwargs)
-            rows = list(islice(stream, n or most))
+        if is_path(name, tuple(_READERS)): raise PrunebookError(f'{printable(name)}: no such file.')
+        rows, split = _hub_rows(name, split, n or most, config, kwargs), name.partition(':')[2] or split
     if name.endswith('.txt'): column = 'text'
-    texts = [_text_of(row, column, f'{name}, text {i}') for i, row in enumerate(islice(rows, n))]
+    texts = [_text_of(row, column, f'{name}, text {i}') for i, row in enumerate(rows if divided else islice(rows, n))]
+    if divided: texts = split_texts(texts, most=None)[split == 'validation'][:n]
     part, there = f' ({split})' if split else '', len(texts)
     refuse((not texts, f'{printable(name)}: no texts in it.'),
            (n and n > there, f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.'))
     return texts
+
 
 # %% ../../nbs/reference/data/texts.ipynb #textsp1
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
@@ -236,7 +265,7 @@ def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, pr
         return found[:n]
     hub = not Path(name).exists()
     split = ('validation' if part == 'validation' else 'train') if hub else None
-    return load_texts(name, split, n, column, progress=progress, most=n_hub)
+    return load_texts(name, split, n, column, progress=progress, most=None if os.path.isfile(name) else n_hub)
 
 # %% ../../nbs/reference/data/texts.ipynb #bb5402fd
 def _first_tokens(tokenizer, texts, max_length):

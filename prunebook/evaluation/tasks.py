@@ -272,17 +272,23 @@ def parse_task(spec: str | Path | Task) -> Task:
         if counts: given[key] = int(value)
     return change_task(task, **given)
 
+def _holds_texts(row):
+    "Is a row of yours a text or a conversation, and no question?"
+    return 'question' not in row and ('text' in row or messages_of(row) is not None)
+
 def _own_task(given, name, texts=False):
     "A task on rows of yours, a list or a file: their loss if they are texts, else questions"
     row = {} if texts else next(iter(read_table(given) if isinstance(given, str) else given), {})
-    if texts or 'question' not in row and ('text' in row or messages_of(row) is not None):
-        return LossTask(name, name, given)
+    if texts or _holds_texts(row): return LossTask(name, name, given)
     rows = load_questions(given)
     kind = ChoiceTask if 'choices' in rows[0] else GeneratedTask
     return kind(name, name, given if isinstance(given, str) else rows)
 
 def change_task(task: Task, **changes: Any) -> Task:
-    "A task with changes (shots, scoring, permute, source, split, seed, column), which its name and title carry"
+    """A task with changes (shots, scoring, permute, source, split, seed, column), which its name and title carry.
+    Raises `PrunebookError` for one that means nothing there"""
+    if odd := sorted(changes.keys() - {*task.keys}):
+        raise PrunebookError(f'{task.name}: {", ".join(odd)} means nothing there. Change {", ".join(task.keys)}.')
     new = {k: changes[k] for k in (*ChoiceTask.keys, 'column') if k in changes
            and changes[k] != getattr(task, 'items' if k == 'source' else k, None)}
     if not new: return task
@@ -322,13 +328,21 @@ def judged_on(
     tasks: list[str],
     texts: str,          # As in `load_texts`
     column: str = 'text',
-    sources: dict[str, str] | None = None  # Of other tasks
+    sources: dict[str, str] | None = None, # Of other tasks
+    in_names: bool = True # Name the column in tasks that read yours; a `SweepConfig` says it beside them
 ) -> tuple[list[str], dict[str, str]]:  # The tasks, and `sources` for `evaluate`
-    "Tasks of which those that read texts read yours. Raises `PrunebookError` if none does"
+    """Tasks of which those that read texts read yours. Where none does, the loss on yours is one more, named after the
+    file"""
+    def with_column(o): return f'{o}{"," if ":" in o else ":"}column={column}'
     losses = [o for o in tasks if o.split(':')[0] in TASKS and parse_task(o).reads_texts]
-    refuse((not losses, f'{texts}: none of the tasks measures a loss (--judge-texts). Add c4 to them.'))
-    said = lambda o: f'{o}{"," if ":" in o else ":"}column={column}' if o in losses and column != 'text' else o
-    return list(map(said, tasks)), (sources or {}) | {o.split(':')[0]: texts for o in losses}
+    if losses:
+        told = [with_column(o) if o in losses and in_names and column != 'text' else o for o in tasks]
+        return told, (sources or {}) | {o.split(':')[0]: texts for o in losses}
+    file = os.path.isfile(texts)
+    own = texts if file else f'c4:source={texts}'  # the name of a set is that of no task
+    usual = column == 'text' and (not file or _holds_texts(next(iter(read_table(texts)), {})))
+    return [*tasks, own if usual else with_column(own)], {k: v for k, v in (sources or {}).items() if k != 'c4'}
+
 
 # %% ../../nbs/course/05_evaluation.ipynb #1c9bcf44
 def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:

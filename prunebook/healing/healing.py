@@ -29,7 +29,9 @@ from .recipes import frozen_copy, settings_that_count
 from .teacher import _compare_named, _with_room, load_teacher, read_prompts, self_data, top_k_rows
 from .trainer import CausalLMLoss, make_trainer, preserve_global_state, trainable_state_dict
 from .trainer import whole_checkpoint
-from ..model.loading import load_model, load_tokenizer, own_device, own_type, quantization, slow_in_16_bits
+from ..model.assets import hub_arguments
+from ..model.loading import check_precision, dtype_of_bits, load_model, load_tokenizer, own_device, own_type
+from ..model.loading import quantization, slow_in_16_bits
 from ..model.stack import LayerStack, check_length, fingerprint
 from ..pruning.checkpoint import checkpoint_folder, read_tensors, write_model
 
@@ -153,7 +155,7 @@ def _training_copy(folder, config, progress):
             'method="lora".'))
     if config.bits == 4: return load_model(str(folder), 'bfloat16', bits=4, progress=progress)
     place = 'cpu' if fully_sharded() else 'auto'  # from the CPU, each layer goes to the devices in parts
-    return load_model(str(folder), device_map=place, bits=config.bits, progress=progress)
+    return load_model(str(folder), dtype_of_bits(config.bits), device_map=place, progress=progress)
 
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
@@ -327,6 +329,7 @@ def heal_checkpoint(
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
     at all, and `adapter/asked.json` in it says what was asked, the texts by a hash. Raises `PrunebookError` as `heal`
     does, and for what cannot be healed on disk"""
+    check_precision(kwargs.get('dtype', 'auto'), kwargs.get('bits'))
     first, on_disk = not process().rank, kwargs.get('bits') == 4 or fully_sharded()
     odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
     refuse((on_disk and odd, f'--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
@@ -339,8 +342,8 @@ def heal_checkpoint(
             'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
             'them and plain texts together.'))
     reads = [o for o in (model, texts, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
-    if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **kwargs), config, judge)
-    room = () if prompts is None else _with_room(load_tokenizer(model, **kwargs), prompts, config)
+    if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **hub_arguments(kwargs)), config, judge)
+    room = () if prompts is None else _with_room(load_tokenizer(model, **hub_arguments(kwargs)), prompts, config)
     if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
     asked = asdict(config) | dict(

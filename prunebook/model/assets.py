@@ -17,7 +17,7 @@ from ..core import Registry, cache_dir, check_room, digest, disk_errors, explain
 from ..core import progress_bar, redact, refuse, torch
 
 # %% auto #0
-__all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'quiet', 'as_item', 'fetch']
+__all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'hub_arguments', 'quiet', 'as_item', 'fetch']
 
 # %% ../../nbs/reference/model/assets.ipynb #9704a370
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def _members(wheel, pattern):
 # %% ../../nbs/reference/model/assets.ipynb #85fca9ea
 _hub_names = ('revision', 'token', 'trust_remote_code', 'cache_dir', 'local_files_only')
 
-def _hub_arguments(kwargs):
-    "Those of the arguments of `from_pretrained` that a tokenizer takes too"
+def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    "Those arguments of `from_pretrained` that say where something is, which configs and tokenizers take too"
     return {k: v for k, v in kwargs.items() if k in _hub_names}
 
 @contextmanager
@@ -137,7 +137,7 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given
     with explained(f'{file}: transformers cannot read this GGUF file', 'Give a whole GGUF file of a kind that it '
                    'knows, with a tokenizer in it.', kwargs.get('token')), quiet():
-        hub = _hub_arguments(kwargs)
+        hub = hub_arguments(kwargs)
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, **hub).get_text_config(decoder=True)
         _check_gguf(transformers.utils.cached_file(folder, file, **hub), config)
         tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **hub)

@@ -9,8 +9,9 @@ from contextlib import nullcontext, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import check, explained, fully_sharded, is_path, one_of, process, redact, refuse, torch
-from .assets import ASSETS, fetch, _hub_arguments, quiet, _read_gguf
+from ..core import PrunebookError, check, explained, fully_sharded, is_path, one_of, process, redact, refuse
+from ..core import torch
+from .assets import ASSETS, fetch, hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['allowed_models', 'find_model', 'slow_in_16_bits', 'own_device', 'own_type', 'quantization', 'tokenizer_problem',
-           'load_config', 'load_tokenizer', 'check_precision', 'load_model']
+           'load_config', 'load_tokenizer', 'dtype_of_bits', 'check_precision', 'load_model']
 
 # %% ../../nbs/reference/model/loading.ipynb #c9211530
 def allowed_models() -> str:
@@ -40,7 +41,11 @@ def _check_hub(name, revision=None, **kwargs):
 
 def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, str | None]:
     """Where a model is: a folder or hub id, and a GGUF file in it. Fetches assets, and asks the hub whether it has the
-    model. `kwargs` as in `load_model`. Raises `PrunebookError` if there is none"""
+    model. `kwargs` are revision, token, trust_remote_code, cache_dir and local_files_only, as `from_pretrained` takes
+    them. Raises `PrunebookError` if there is none, and for others"""
+    if odd := sorted(kwargs.keys() - hub_arguments(kwargs).keys()):
+        raise PrunebookError(f'{redact(name)}: {", ".join(odd)} would change nothing. What says where a model is: '
+                             'revision, token, trust_remote_code, cache_dir, local_files_only.')
     asset, file = ASSETS.get(name), None
     path = fetch(name, progress) if asset and asset.kind == 'model' else Path(os.path.expanduser(name))
     if path.suffix == '.gguf' and path.is_file(): return str(path.parent), path.name
@@ -51,7 +56,7 @@ def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, st
     what = f'it names {asset.kind}, not a model' if asset else 'a file, but no .gguf' if path.is_file() else \
         'no such file or folder'
     refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
-    _check_hub(name, **_hub_arguments(kwargs))
+    _check_hub(name, **kwargs)
     return name, file
 
 # %% ../../nbs/reference/model/loading.ipynb #e8d4a92a
@@ -86,7 +91,7 @@ def quantization(bits: int) -> BitsAndBytesConfig:
     from importlib.util import find_spec
     from transformers import BitsAndBytesConfig
     refuse((not find_spec('bitsandbytes'),
-            f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or use bits=16.'))
+            f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or leave bits out.'))
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     slow = not torch.accelerator.is_available() and slow_in_16_bits()
     return BitsAndBytesConfig(
@@ -105,39 +110,53 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
 
 def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
-    "The config of a model, none of whose weights is read. Arguments and errors as in `load_model`"
+    "The config of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoConfig
     path, gguf = find_model(str(name), **kwargs)
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
-        return AutoConfig.from_pretrained(path, gguf_file=gguf, **dict(trust_remote_code=False) | kwargs)
+        how = dict(trust_remote_code=False) | hub_arguments(kwargs)
+        return AutoConfig.from_pretrained(path, gguf_file=gguf, **how)
 
 def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase:
-    "The tokenizer of a model, none of whose weights is read. Arguments and errors as in `load_model`"
+    "The tokenizer of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoTokenizer
     path, gguf = find_model(str(name), **kwargs)
     with explained(f'cannot load {name!r}', allowed_models(), kwargs.get('token')):
-        return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **_hub_arguments(
-            dict(trust_remote_code=False) | kwargs))
+        how = dict(trust_remote_code=False) | hub_arguments(kwargs)
+        return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **how)
+
+def dtype_of_bits(bits: int, dtype: Any = 'auto') -> str:
+    "The type of numbers of 16 or 32 `bits`. Raises `PrunebookError` if `dtype` asks for another"
+    name = {16: 'bfloat16', 32: 'float32'}[bits]
+    if str(dtype).removeprefix('torch.') not in ('auto', name):
+        raise PrunebookError(f'bits={bits} would be dtype="{name}", and dtype={dtype!r} is given. Leave out bits.')
+    return name
 
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
-    check(one_of(None, 4, 8, 16, 32), bits=bits)  # quantised, bfloat16 or float32
+    if bits in (16, 32): raise PrunebookError(f'bits={bits}: bits are 4 or 8. Give dtype={dtype_of_bits(bits)!r}.')
+    check(one_of(None, 4, 8), bits=bits)
     if isinstance(dtype, str): check(one_of('auto', 'bfloat16', 'float16', 'float32'), dtype=dtype)
 
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
     device_map: Any = 'auto', # As in accelerate; "auto" spreads the layers, and of several processes each has its own
-    bits: int | None = None,  # 4 or 8: quantised by bitsandbytes; 16 or 32: bfloat16 or float32
+    bits: int | None = None,  # 4 or 8: quantised by bitsandbytes, and what is not quantised is of type `dtype`
     progress: bool = True,    # Show progress while fetching and loading
     **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, …
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
     from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
+    if (older := kwargs.pop('torch_dtype', None)) is not None:  # transformers' earlier name
+        if dtype != 'auto': raise PrunebookError(f'dtype={dtype!r}, torch_dtype={older!r}: give only dtype.')
+        dtype = older
     check_precision(dtype, bits)
-    path, gguf = find_model(name, progress, **kwargs)
-    refuse((gguf and bits in (4, 8), f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
+    if bits and 'quantization_config' in kwargs:
+        raise PrunebookError(f'bits={bits}: quantization_config quantises too. Give only one of them.')
+    path, gguf = find_model(name, progress, **hub_arguments(kwargs))
+    refuse((gguf and bits, f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
             'and load that.'))
     if device_map == 'auto' and process().world > 1: device_map = own_device()
     # left open, transformers would ask on the terminal whether to trust the code
@@ -145,13 +164,13 @@ def load_model(
     if kwargs['trust_remote_code']:
         _log.warning('%s: code that comes with the model will be run (trust_remote_code). '
                     'Only do this with a source you trust.', redact(name))
-    kwargs['dtype'] = {16: torch.bfloat16, 32: torch.float32}.get(bits, dtype)
-    if bits in (4, 8): kwargs['quantization_config'] = quantization(bits)
+    kwargs['dtype'] = dtype
+    if bits: kwargs['quantization_config'] = quantization(bits)
     quietly = nullcontext() if progress else quiet()
     with explained(f'cannot load {redact(name)}', allowed_models(), kwargs.get('token')), quietly:
         if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
         else:
-            tok = AutoTokenizer.from_pretrained(path, **_hub_arguments(kwargs))
+            tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
             model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
             lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
             if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')

@@ -17,7 +17,8 @@ from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, 
 from ..evaluation.tasks import parse_task, ready_tasks
 from ..evaluation.generation import write_replies
 from ..healing.recipes import PAPER_RECIPES, QUICK
-from ..model.loading import load_config, own_type
+from ..model.assets import hub_arguments
+from ..model.loading import dtype_of_bits, load_config, own_type
 from .report import _html_page, _page_html, _run_pages
 from .runs import Run, model_record
 from .sweep import check_sweep
@@ -78,7 +79,7 @@ def reproduce(
     ns: Sequence[int] | None = None,      # Block sizes; the preset's if `None`
     only: str | None = None,              # Of the preset "paper" just what this figure needs, such as "figure2"
     share: float = 1.,                    # Of the preset's documents, steps and questions
-    bits: int | None = None,              # 4: heal in 4 bits, as "paper" does; 16 or 32: as in `load_model`
+    bits: int | None = None,              # 4: heal in 4 bits, as "paper" does; 16 or 32: load in bfloat16 or float32
     force_memory: bool = False,           # Go on even if the model cannot fit into this machine
     **kwargs: Any                         # To `load_model`
 ) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
@@ -86,11 +87,12 @@ def reproduce(
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
     if ns: _check_sizes(ns, model, kwargs)
-    if bits != 4: kwargs |= dict(bits=bits)
+    load = kwargs | (dict(bits=bits) if bits in (16, 32) else {})  # as earlier versions wrote it into the request
+    if bits in (16, 32): kwargs['dtype'] = dtype_of_bits(bits, kwargs.get('dtype', 'auto'))
     asked = dict(command='reproduce', version=pb.__version__, preset=preset, model=source_mark(model),
                  texts=source_mark(texts), judge_texts=source_mark(judge), ns=ns and sorted(ns), only=only,
                  share=share, bits=bits, questions=[source_mark(o) for o in questions or []],
-                 load={k: str(v) for k, v in kwargs.items() if v is not None and k not in ('device_map', 'token')})
+                 load={k: str(v) for k, v in load.items() if v is not None and k not in ('device_map', 'token')})
     if preset == 'paper': _show_budget(model, kwargs, progress, ns, only, share, bits, questions)
     if not force_memory: _check_fits(model, _recipe(preset, model, PRESETS[preset], bits), **kwargs)
     reads, seconds = [model, texts, judge, *(questions or [])], {}  # of all starts together
@@ -153,7 +155,7 @@ def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, device_ma
     check_memory(model, 'heal', dtype, bits, revision, recipe=recipe, device_map=device_map)
 
 def _check_sizes(ns, model, load):
-    depth = load_config(model, **load).get_text_config(decoder=True).num_hidden_layers
+    depth = load_config(model, **hub_arguments(load)).get_text_config(decoder=True).num_hidden_layers
     refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
@@ -164,7 +166,7 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
            (only is not None and (preset != 'paper' or only not in _FIGURES),
             f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
            (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
-           (bits == 8, 'bits=8: healing trains in 4, 16 or 32 bits.'),
+           (bits not in (None, 4, 16, 32), f'bits={bits}: healing trains in 4, 16 or 32 bits.'),
            (judge_texts is None and (Path(texts).is_file() or ':' in texts and not text_assets(texts)),
             f'{texts}: healing trains on these documents, and the loss needs others. Name them with judge_texts '
             '(--judge-texts).'))

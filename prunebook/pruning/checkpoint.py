@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #1127ba83
 from __future__ import annotations
-import errno, json, logging, os, re, shutil
+import errno, inspect, json, logging, os, re, shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -335,7 +335,11 @@ def prune_checkpoint(
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #7b1193d9
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, **kwargs: Any) -> None:
     """Both as transformers saves them, with `kwargs` to `save_pretrained`, and the rotary angles in config.json also
-    where other stacks look for them"""
+    where other stacks look for them. Raises `PrunebookError` for an option that it does not know"""
+    from transformers import PreTrainedModel
+    known = {*inspect.signature(PreTrainedModel.save_pretrained).parameters} - {'self', 'save_directory', 'kwargs'}
+    if (odd := sorted(kwargs.keys() - known)) and not kwargs.get('push_to_hub'):  # which takes more of them
+        raise PrunebookError(f'{", ".join(odd)} would change nothing. Give {", ".join(sorted(known))}.')
     with quiet(): model.save_pretrained(folder, **kwargs)
     file = Path(folder)/'config.json'
     config = _with_older_rotary(read_json(file))
