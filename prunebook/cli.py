@@ -20,9 +20,9 @@ from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
-from .evaluation.tasks import in_forms, judged_on, ready_tasks, scores_folder
+from .evaluation.tasks import in_forms, judged_on, parse_task, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
-from .healing.recipes import HealingConfig, named_recipe
+from .healing.recipes import METHODS, OBJECTIVES, HealingConfig, named_recipe
 from .model.loading import check_precision, dtype_of_bits, find_model, load_config, load_tokenizer, own_type
 from .model.stack import check_length
 from .paper.claims import kept_rows, open_run
@@ -187,6 +187,25 @@ class _Lengths:
     max_length: int = 512            # tokens kept of each text
     batch_tokens: int | None = None  # most tokens in a batch (default: 1024 on a CPU, 8192 on an accelerator)
 
+def _flag(name: str) -> str:
+    "A parameter as an option is written"
+    return f'--{name.replace("_", "-")}'
+
+def _differ(run: Callable, **given: Any) -> list[str]:
+    "Those options of a function that do not have their usual values"
+    usual = inspect.signature(run).parameters
+    return [_flag(k) for k, v in given.items() if v != usual[k].default]
+
+def _differ_in(*groups: Any) -> list[str]:
+    "Those options of some groups that do not have their usual values"
+    return [o for group in groups for o in _differ(type(group), **vars(group)) if o != '--model']
+
+def _check_column(column: str | None, *sources: str) -> None:
+    "Raises `PrunebookError` for a column of texts that have none: of `ASSETS`, or a text a line"
+    if column not in (None, 'text') and all(text_assets(o) or o.endswith('.txt') for o in sources):
+        raise PrunebookError(f'--column {column}: {", ".join(sources)} has no columns. Leave it out, or give a .jsonl, '
+                             '.json or .parquet file, or a set of the hub.')
+
 # %% ../nbs/reference/cli.ipynb #4c41a767
 @command('prunebook similarity demo --n-texts 64 --out distances')
 def _similarity(
@@ -199,6 +218,9 @@ def _similarity(
     progress: bool = True
 ):
     "Measure the angular distance of every block of layers, in one pass."
+    if _differ(_similarity, tolerance=tolerance) and until_certain is None:
+        raise PrunebookError(f'--tolerance {tolerance}: it is of --until-certain. Give that too, or leave it out.')
+    _check_column(texts.column, texts.texts)
     asked = dict(command='similarity', model=source.model, **source.how, **vars(texts), max_length=lengths.max_length,
                  until_certain=until_certain, tolerance=tolerance)
     with work_folder(out, asked, resume, force, [source.model, texts.texts]) as work:
@@ -227,6 +249,23 @@ def _distances_of(place, model, folder):
                                                     'than %s, or was measured in fewer bits.', place, name, model)
     return found
 
+def _check_prune_options(strategy, source, texts, lengths, distances, noted, in_memory):
+    """Raises `PrunebookError` for an option that does nothing here: a strategy (`None`: the layers are named) may
+    measure nothing, and then only --in-memory loads the model. Distances may also be `noted` on the card"""
+    takes = inspect.signature(pb.STRATEGIES[strategy].choose).parameters if strategy else ()
+    needs = {*pb.STRATEGIES[strategy].needs} if strategy else set()
+    who = f'strategy {strategy}' if strategy else '--drop'
+    if distances and not noted and 'distances' not in takes:
+        raise PrunebookError(f'--distances {distances}: {who} reads none, and it is no run, whose numbers the card '
+                             'would show. Leave it out.')
+    if needs - ({'distances'} if distances else set()): return _check_column(texts.column, texts.texts)
+    if odd := _differ_in(texts, lengths):
+        raise PrunebookError(f'{", ".join(odd)}: {who} measures nothing {"beside --distances " if needs else ""}and '
+                             'reads no texts. Leave it out.')
+    if not in_memory and (odd := [o for o in _differ_in(source) if o in ('--dtype', '--bits', '--device-map')]):
+        raise PrunebookError(f'{", ".join(odd)}: {who} copies the weights as they are stored, without loading them. '
+                             'Leave it out, or give --in-memory.')
+
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
     source: _Checkpoint,
@@ -251,12 +290,14 @@ def _prune(
             'give exactly one of --drop, --n, --params, --gb, --speedup.'),
            (drop is not None and strategy, f'--drop names the layers, and --strategy {strategy} would choose them. '
             'Give one of both.'),
-           (drop is not None and not in_memory and (source.bits or source.dtype != 'auto'), '--drop copies the weights '
-            'as they are stored. Leave out --bits and --dtype.'))
+           (drop is not None and options, '--options are of a strategy, and --drop names the layers. Give one.'))
     strategy = strategy or 'similarity'
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
     refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
+    is_run = distances and os.path.exists(os.path.join(distances, 'run.json'))
+    _check_prune_options(None if drop is not None else strategy, source, texts, lengths, distances,
+                         is_run or serve and drop is None, in_memory)
     load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
         needs = pb.STRATEGIES.find(strategy).needs
@@ -279,7 +320,7 @@ def _prune(
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
-        if distances and os.path.exists(os.path.join(distances, 'run.json')):
+        if is_run:
             noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
             source.check('evaluate')
@@ -305,6 +346,10 @@ def _check(
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
     "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
+    if not claims and (odd := _differ(_check, minutes=minutes, model=model)):
+        raise PrunebookError(f'{", ".join(odd)}: only --claims scores items again. Give the run too, or leave it out.')
+    if claims and files_only:
+        raise PrunebookError('--files-only loads no model, and --claims scores items with two. Give one of both.')
     if serve: check_stacks(serve)
     if claims: read_record(claims)
     if not files_only: _check_memory(folder, force_memory)
@@ -336,6 +381,29 @@ def _export(
     return pb.export_gguf(folder, out, type, force)
 
 # %% ../nbs/reference/cli.ipynb #f8fcdc93
+def _check_recipe_options(config, given, prompts=None):
+    "Raises `PrunebookError` for an option of a recipe that the others make meaningless"
+    objective, adapters = OBJECTIVES[config.objective], METHODS.find(config.method).trains_adapters
+    used = dict.fromkeys(('rank', 'alpha', 'dropout', 'targets', 'adapt', 'near'), adapters)
+    used |= dict(near=adapters and config.adapt == 'near_cut', top_k=objective.top,
+                 teacher_bits=objective.needs_teacher or prompts is not None)
+    for k in given:
+        if not used.get(k, True):
+            raise PrunebookError(f'{_flag(k)} {given[k]}: it changes nothing with --method {config.method}, --adapt '
+                                 f'{config.adapt} and --objective {config.objective}. Leave it out, or change these.')
+
+def _check_heal_options(config, teacher_folder, judge_texts, n_judge, judges):
+    "Raises `PrunebookError` for a folder of the teacher's files if there are none, and for what no loss is of"
+    if teacher_folder and not OBJECTIVES[config.objective].top:
+        raise PrunebookError(f'--teacher-folder {teacher_folder}: objective {config.objective} keeps nothing there. '
+                             'Add --objective distill_top, or leave it out.')
+    if judge_texts and not (judges and n_judge):
+        raise PrunebookError(f'--judge-texts {judge_texts}: with --n-judge 0, --bits 4 or FSDP nothing is judged. '
+                             'Leave them out, and compare with `prunebook evaluate`.')
+    if n_judge and _differ(_heal, n_judge=n_judge) and not judges:
+        raise PrunebookError(f'--n-judge {n_judge}: nothing is judged. Add --judge-texts, without --bits 4 and FSDP, '
+                             'or leave it out.')
+
 @command('prunebook heal pruned healed --steps 60')
 def _heal(
     source: _Source,
@@ -359,14 +427,16 @@ def _heal(
     refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
             f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
            ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
-           (judge_texts and source.bits == 4, '--judge-texts: with --bits 4 no loss is measured. Leave them out, and '
-            'compare with `prunebook evaluate`.'),
            (prompts and (texts.texts != 'demo' or texts.n_texts), '--prompts stands for --texts and --n-texts. Leave '
             'out one or the other.'),
            (prompts and texts.column != 'text', f'--column {texts.column}: it is of --texts. Rows of --prompts have '
             'text, prompt, question or messages.'))
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
+    _check_recipe_options(config, recipe, prompts)
+    _check_column(texts.column, texts.texts, *filter(None, [judge_texts]))
+    name = judge_texts or ('demo' if text_assets(texts.texts) else None)
+    _check_heal_options(config, teacher_folder, judge_texts, n_judge, name and source.bits != 4 and not fully_sharded())
     asked = Path(os.path.abspath(out) + '.unfinished')/'asked.json'
     begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
@@ -376,7 +446,9 @@ def _heal(
     refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
             'Add --objective distill, or --prompts FILE.'))
     docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
-    name = judge_texts or ('demo' if text_assets(texts.texts) else None)
+    if config.loss_on != 'assistant' and 'loss_on' in recipe and docs and all(isinstance(o, str) for o in docs):
+        raise PrunebookError(f'--loss-on {config.loss_on}: {texts.texts} has plain texts, which are learned whole. '
+                             'Leave it out.')
     judge = _Texts(name, column=texts.column).read('validation')[:n_judge] if name and n_judge else None
     source.check('heal', config.max_length, recipe=config, teacher=teacher)
     judge = judge and {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
@@ -407,6 +479,9 @@ def _answers(before, after, allow_empty):
 @command('prunebook shrink demo small --drop 10%', like='shrinking:shrink')
 def _shrink(**given):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
+    _check_column(given['column'], given['data'])
+    if _differ(pb.shrink, n_questions=given['n_questions']):
+        _check_task_options(map(parse_task, given['tasks']), n_questions=given['n_questions'])
     try: done, rejected = pb.shrink(**given), {}
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
     if given['dry_run']: return dict(budget=done.to_dict('records'))
@@ -414,6 +489,17 @@ def _shrink(**given):
                 gates=done.gates, answers=done.answers, fell=done.fell, use=done.use) | rejected
 
 # %% ../nbs/reference/cli.ipynb #a8972b17
+def _check_task_options(tasks, **given):
+    "Raises `PrunebookError` for an option that none of the tasks reads"
+    kinds = {o.kind for o in tasks}
+    asked, read = {'choice', 'generated'}, {'loss', 'parent'}
+    of = dict(n_questions=asked, scoring=asked, chat=asked, max_new_tokens={'generated'}, n_texts=read, max_length=read,
+              memory={'loss'})
+    for k, v in given.items():
+        if v and not kinds & of[k]:
+            raise PrunebookError(f'{_flag(k)}{"" if v is True else f" {v}"}: none of the tasks reads it. It is for '
+                                 f'tasks of the kind {" or ".join(sorted(of[k]))}. Leave it out.')
+
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
 def _evaluate(
     source: _Source, lengths: _Lengths,
@@ -442,8 +528,11 @@ def _evaluate(
     usual = ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks = tasks or (['arc_easy'] if forms else usual)
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)
+    if judge_texts: _check_column(column, judge_texts)
     asked = {str(o): in_forms(o) for o in tasks} if forms else {}
     ready = ready_tasks([o for four in asked.values() for o in four.values()] or tasks, n_questions, n_texts, sources)
+    _check_task_options(ready.values(), n_questions=n_questions, chat=chat, max_new_tokens=max_new_tokens,
+                        n_texts=n_texts, max_length='--max-length' in _differ_in(lengths) and lengths.max_length)
     needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
     refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'))
     if save:
@@ -485,6 +574,23 @@ def _compare(
     return dict(differences=pb.paired_differences(one, other)) | (alone if alone['only_in_one'] else {})
 
 # %% ../nbs/reference/cli.ipynb #b6543884
+def _check_sweep_options(grid, given, recipe, distances):
+    "Raises `PrunebookError` for an option of a sweep that none of its strategies, tasks and healings reads"
+    rows = [pb.STRATEGIES[o] for o in grid.strategies]
+    needs = {k for o in rows for k in o.needs} - ({'distances'} if distances else set())
+    heals = bool(grid.healed_ns)
+    used = dict(healing_texts=heals, seeds=heals or any(o.seeded for o in rows), calibration=needs or heals,
+                n_calibration='distances' in needs, n_search=needs - {'distances'})
+    if recipe and not heals:
+        raise PrunebookError(f'--recipe {recipe}: nothing is healed. Add --healed-ns, or leave it out.')
+    for k, v in given.items():
+        if not used.get(k, True):
+            raise PrunebookError(f'{_flag(_RENAMED.get(k, k))} {v}: the strategies {", ".join(grid.strategies)} do not '
+                                 f'read it, and healed_ns is {grid.healed_ns}. Leave it out, or change these.')
+    own = {k: given.get(k) for k in ('n_questions', 'scoring', 'n_texts', 'memory')}
+    _check_task_options(map(parse_task, grid.tasks), **own)
+    _check_column(given.get('column'), grid.calibration, grid.healing_texts, *grid.sources.values())
+
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
     source: _Source, changes: _Changes[SweepConfig], *,
@@ -501,6 +607,7 @@ def _sweep(
     from prunebook.paper.cluster import Cluster, check_cluster
     check_one_process('sweep', 'With --ray it scores on many machines.')
     base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
+    given = dict(changes)
     if 'calibration' in changes and base.healing_texts == base.calibration:  # the file may name others for healing
         changes.setdefault('healing_texts', changes['calibration'])
     if recipe: changes['healing'] = pb.HealingConfig.load(recipe)
@@ -508,6 +615,9 @@ def _sweep(
         changes.get('tasks') or base.tasks, judge_texts, changes.get('column') or base.column,
         changes.get('sources') or base.sources, in_names=False)
     grid = base.replace(**changes)
+    _check_sweep_options(grid, given, recipe, distances)
+    if gpus_per_task is not None and ray is None:
+        raise PrunebookError(f'--gpus-per-task {gpus_per_task}: it is of --ray. Give that too, or leave it out.')
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
             'Leave it out, or set bits in the recipe of healing (--recipe).'))
     dist = pb.LayerDistances.load(distances) if distances else None
@@ -581,7 +691,8 @@ def _estimate(
         table = compare_options(size, gb or given['gpu_gb'] or CARDS.get(given['card'], [None])[0], context, batch)
         return dict(model=model, parameters=size.parameters, layers=size.depth, context=context, batch=batch,
                     options=table.to_dict('records'), notes=table.attrs['notes'])
-    recipe = named_recipe(config, model, **recipe)
+    changes = recipe
+    _check_recipe_options(recipe := named_recipe(config, model, **changes), changes)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
     have = dict(GPU=gpu) if gpu else memory_gb()

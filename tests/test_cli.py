@@ -390,3 +390,42 @@ def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
             main([str(o) for o in ('sweep', own/'model', '--out', tmp_path/'o', '--texts', own/'texts.txt', *more)])
     assert [(o.calibration, o.healing_texts) for o in seen] == [
         (str(own/'texts.txt'),) * 2, (str(own/'texts.txt'), str(own/'judge.txt'))]
+
+
+COUNT = """
+similarity MODEL --out O --texts TEXTS --until-certain 1 --tolerance .1 --max-length 64 --batch-tokens 64
+prune MODEL O --n 1 --texts TEXTS --n-texts 9 --max-length 64 --batch-tokens 64 --bits 32 --device-map cpu
+prune MODEL O --n 1 --strategy greedy --distances RUN --texts TEXTS --max-length 64
+prune MODEL O --drop 1 --in-memory --dtype float32 --device-map cpu --distances RUN
+prune MODEL O --n 1 --strategy simple --in-memory --bits 32
+heal PRUNED O --texts TEXTS --adapt near_cut --near 1 --rank 2 --alpha 4 --dropout .1 --judge-texts JUDGE --n-judge 5
+heal PRUNED O --texts CHAT --loss-on all --n-judge 0
+heal PRUNED O --texts TEXTS --method head_and_last --options {"last":1}
+heal PRUNED O --texts TEXTS --objective distill_top --teacher MODEL --top-k 4 --teacher-bits 32 --teacher-folder F
+evaluate MODEL --tasks MINE --n-questions 5 --batch-tokens 64
+evaluate MODEL --tasks SUMS --n-questions 2 --max-new-tokens 5
+evaluate MODEL --tasks c4 --judge-texts ROWS --column words --n-texts 2 --max-length 64
+evaluate MODEL --tasks kl --judge-texts JUDGE --parent MODEL --n-texts 5
+sweep MODEL --out O --ns 1 --strategies random greedy --seeds 1 --n-search 5 --texts TEXTS --tasks MINE --n-questions 2
+sweep MODEL --out O --ns 1 --strategies random --seeds 1 2 --tasks c4 --judge-texts JUDGE --n-texts 5 --memory 1
+sweep MODEL --out O --ns 1 --strategies simple --healed-ns 1 --healing-texts TEXTS --recipe RECIPE --tasks MINE
+"""
+
+
+@pytest.mark.parametrize('line', COUNT.strip().splitlines())
+def test_options_that_count_are_taken(line, own, tmp_path, monkeypatch):
+    "As far as the first weight: what `tests/test_refusals.py` refuses elsewhere changes something here"
+    for o in ('load_model', 'heal_checkpoint'): monkeypatch.setattr(f'prunebook.{o}', lambda *a, **kw: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'run').mkdir()
+    (tmp_path/'run'/'run.json').write_text('{}')
+    LayerDistances(np.ones((7, 7)), np.ones((7, 7)), 2).save(tmp_path/'run')
+    monkeypatch.setattr('prunebook.cli.measured_cut', lambda *a: {})
+    HealingConfig(steps=2, batch_size=2, max_length=32, rank=2).save(tmp_path/'recipe.json')
+    said = [dict(role='user', content='one two'), dict(role='assistant', content='three four')]
+    chat = write_rows(tmp_path/'chat.jsonl', [dict(messages=said)] * 9)
+    places = dict(MODEL=own/'model', PRUNED=own/'pruned', TEXTS=own/'texts.txt', JUDGE=own/'judge.txt', RUN='run',
+                  MINE=own/'mine.jsonl', RECIPE='recipe.json', CHAT=chat,
+                  SUMS=write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3),
+                  ROWS=write_rows(tmp_path/'rows.jsonl', [dict(words=f'{i} one two') for i in range(3)]))
+    with pytest.raises(ZeroDivisionError): main([str(places.get(o, o)) for o in line.split()] + ['--no-progress'])

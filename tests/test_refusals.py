@@ -13,6 +13,9 @@ similarity demo --out {out} --texts {three} --n-texts 64     | 64
 similarity demo --out {out} --texts {questions} --column words | words
 similarity demo --out {out} --n-texts 0                      | 0
 similarity demo --out {out} --max-length 99999               | 99999
+similarity demo --out {out} --tolerance .1                   | --tolerance
+similarity demo --out {out} --column words                   | --column
+similarity demo --out {out} --texts {three} --column words   | --column
 similarity demo --out {out} --dtype int7                     | int7
 similarity demo --out {out} --bits 32 --dtype bfloat16       | bfloat16
 similarity demo --out {full}                                 | full
@@ -27,8 +30,44 @@ prune demo {out} --n 40                                      | 40
 prune demo {out}                                             | --drop
 prune demo {out} --drop 2 --bits 4                            | --bits
 prune demo {out} --drop 2 --dtype float16                     | --dtype
-prune demo {out} --drop 2 --bits 16                           | --bits
+prune demo {out} --drop 2 --bits 16                           | --dtype
 prune demo {out} --n 2 --bits 32 --dtype float16              | float16
+prune demo {out} --drop 2 --texts {three}                    | --texts
+prune demo {out} --drop 2 --n-texts 4                        | --n-texts
+prune demo {out} --drop 2 --column words                     | --column
+prune demo {out} --drop 2 --max-length 64                    | --max-length
+prune demo {out} --drop 2 --batch-tokens 64                  | --batch-tokens
+prune demo {out} --drop 2 --device-map cpu                   | --device-map
+prune demo {out} --drop 2 --distances {folder}               | --distances
+prune demo {out} --drop 2 --distances {missing}              | --distances
+prune demo {out} --drop 2 --options {{"k":2}}                | --options
+prune demo {out} --drop 2 --options {{"seed":2}} --in-memory | --options
+prune demo {out} --drop 2 --in-memory --texts {three}        | --texts
+prune demo {out} --drop 2 --in-memory --n-texts 4            | --n-texts
+prune demo {out} --drop 2 --in-memory --column words         | --column
+prune demo {out} --drop 2 --in-memory --max-length 64        | --max-length
+prune demo {out} --drop 2 --in-memory --batch-tokens 64      | --batch-tokens
+prune demo {out} --n 2 --strategy simple --texts {three}     | --texts
+prune demo {out} --n 2 --strategy simple --n-texts 4         | --n-texts
+prune demo {out} --n 2 --strategy simple --column words      | --column
+prune demo {out} --n 2 --strategy simple --max-length 64     | --max-length
+prune demo {out} --n 2 --strategy simple --batch-tokens 64   | --batch-tokens
+prune demo {out} --n 2 --strategy simple --bits 4            | --bits
+prune demo {out} --n 2 --strategy simple --dtype float16     | --dtype
+prune demo {out} --n 2 --strategy simple --device-map cpu    | --device-map
+prune demo {out} --n 2 --strategy simple --distances {folder} | --distances
+prune demo {out} --params 1e8 --strategy middle --n-texts 4  | --n-texts
+prune demo {out} --params 1e8 --strategy middle --bits 4     | --bits
+prune demo {out} --n 2 --distances {folder} --texts {three}  | --texts
+prune demo {out} --n 2 --distances {folder} --n-texts 4      | --n-texts
+prune demo {out} --n 2 --distances {folder} --column words   | --column
+prune demo {out} --n 2 --distances {folder} --max-length 64  | --max-length
+prune demo {out} --n 2 --distances {folder} --batch-tokens 64 | --batch-tokens
+prune demo {out} --n 2 --distances {folder} --bits 4         | --bits
+prune demo {out} --n 2 --distances {folder} --dtype float16  | --dtype
+prune demo {out} --n 2 --distances {folder} --device-map cpu | --device-map
+prune demo {out} --n 2 --strategy best_loss --distances {folder} | --distances
+prune demo {out} --n 2 --column words                        | --column
 prune demo {out} --n 2 --options {{"k":2}}                    | option k
 prune demo {out} --n 2 --options {{"n":3}}                    | option n
 prune demo {out} --drop 2 --strategy magic                   | magic
@@ -48,6 +87,8 @@ shrink demo {out} --drop 40                                  | 40
 shrink demo {out} --drop 1.0                                 | --drop 1
 shrink demo {out} --data {three}                             | 3 different
 shrink demo {out} --data {questions} --column words           | words
+shrink demo {out} --column words                             | --column
+shrink demo {out} --tasks c4 --n-questions 5                 | --n-questions
 shrink demo {out} --gguf q9                                  | q9
 shrink demo {out} --n-questions 99999                        | 99999
 shrink demo {out} --minutes 0                                | 0
@@ -62,6 +103,10 @@ shrink demo {full} --dry-run                                 | full
 check {missing}                                              | missing.jsonl
 check {folder} --serve moon                                  | moon
 check {folder} --claims {missing}                           | missing.jsonl
+check {folder} --minutes 5                                   | --minutes
+check {folder} --model demo                                  | --model
+check {folder} --serve vllm --minutes 5 --model demo         | --minutes, --model
+check {folder} --files-only --claims {missing}               | --files-only
 export {missing} {out}.gguf                                  | missing.jsonl
 export demo {out}.gguf --type q1                             | q1
 export demo {out}.bin                                        | out.bin
@@ -77,6 +122,24 @@ heal demo {out} --prompts {three} --teacher demo --column words | words
 heal demo {out} --prompts {three} --teacher demo --n-texts 2 | --n-texts
 heal demo {out} --teacher demo                               | --teacher
 heal demo {out} --bits 4 --judge-texts {three}               | --judge-texts
+heal demo {out} --n-judge 0 --judge-texts {three}            | --judge-texts
+heal demo {out} --bits 4 --n-judge 5                         | --n-judge
+heal demo {out} --texts {questions} --column question --n-judge 5 | --n-judge
+heal demo {out} --column words                               | --column
+heal demo {out} --teacher-folder {folder}                    | --teacher-folder
+heal demo {out} --config distill --teacher demo --teacher-folder {folder} | --teacher-folder
+heal demo {out} --near 2                                     | --near
+heal demo {out} --adapt after_cut --near 2                   | --near
+heal demo {out} --top-k 4                                    | --top-k
+heal demo {out} --objective distill --teacher demo --top-k 4 | --top-k
+heal demo {out} --teacher-bits 4                             | --teacher-bits
+heal demo {out} --method head_and_last --rank 4              | --rank
+heal demo {out} --method head_and_last --alpha 4             | --alpha
+heal demo {out} --method head_and_last --dropout 0.1         | --dropout
+heal demo {out} --method head_and_last --targets mlp.up_proj | --targets
+heal demo {out} --method head_and_last --adapt near_cut      | --adapt
+heal demo {out} --method head_and_last --near 2              | --near
+heal demo {out} --loss-on all                                | --loss-on
 heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl
 heal demo {out} --steps 0                                    | 0
@@ -95,10 +158,18 @@ evaluate demo --tasks c4 --n-texts 99999                     | 99999
 evaluate demo --tasks kl                                     | kl
 evaluate demo --tasks arc_easy --judge-texts {missing}       | missing.jsonl
 evaluate demo --tasks arc_easy --judge-texts {questions}     | "text"
-evaluate demo --tasks arc_easy --judge-texts {three} --column words --n-texts 9 | 9
+evaluate demo --tasks arc_easy --judge-texts {three} --n-texts 9 | 9
 evaluate demo --bits 16 --dtype float16                      | float16
 evaluate demo --bits 3                                       | 3
 evaluate demo --tasks c4 --column words                      | --column
+evaluate demo --tasks c4 --judge-texts {three} --column words | --column
+evaluate demo --tasks c4 --n-questions 5                     | --n-questions
+evaluate demo --tasks c4 --chat                              | --chat
+evaluate demo --tasks arc_easy --n-texts 5                   | --n-texts
+evaluate demo --tasks arc_easy --max-length 64               | --max-length
+evaluate demo --max-new-tokens 9                             | --max-new-tokens
+evaluate demo --tasks {questions} --n-texts 5                | --n-texts
+evaluate demo --tasks kl --parent demo --n-questions 5       | --n-questions
 evaluate demo --tasks c4 --judge-texts {questions} --column words | words
 evaluate demo --max-length 0                                 | 0
 evaluate demo --max-new-tokens 0                             | max_new_tokens=0
@@ -120,6 +191,18 @@ sweep demo --out {out} --distances {folder}                  | distances
 sweep demo --out {out} --healed-ns 2 --bits 4                | 4
 sweep demo --out {out} --bits 16 --dtype float32             | float32
 sweep demo --out {out} --tasks {questions} --judge-texts {missing} | missing.jsonl
+sweep demo --out {out} --gpus-per-task 1                     | --gpus-per-task
+sweep demo --out {out} --recipe {recipe}                     | --recipe
+sweep demo --out {out} --healing-texts demo                  | --healing-texts
+sweep demo --out {out} --seeds 1 2                           | --seeds
+sweep demo --out {out} --n-search 5                          | --n-search
+sweep demo --out {out} --strategies simple --n-calibration 5 | --n-calibration
+sweep demo --out {out} --strategies simple --texts {three}   | --texts
+sweep demo --out {out} --n-questions 5                       | --n-questions
+sweep demo --out {out} --scoring {{"shots":1}}               | --scoring
+sweep demo --out {out} --tasks arc_easy --n-texts 5          | --n-texts
+sweep demo --out {out} --tasks arc_easy --memory 2           | --memory
+sweep demo --out {out} --column words                        | --column
 sweep demo --out {full}                                      | full
 sweep demo --out=                                          | empty
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
@@ -130,6 +213,9 @@ reproduce --out {out} --questions {missing}                  | missing.jsonl
 reproduce --out {out} --preset paper --share 2               | share=2
 reproduce --out {out} --bits 16 --dtype float16              | float16
 reproduce --out {out} --bits 3                               | bits=3
+reproduce --out {out} --preset paper --only figure1 --ns 2   | ns=
+reproduce --out {out} --preset paper --only figure4 --questions arc_easy | questions=
+reproduce --out {out} --preset paper --only figure4 --bits 4 | bits=4
 reproduce --out {out} --model {missing}                      | missing.jsonl
 reproduce --out {full}                                       | full
 report {folder}                                              | run
@@ -140,6 +226,8 @@ estimate demo --bits 16 --dtype float16                      | float16
 estimate demo --gpu-gb 0                                     | gpu_gb=0
 estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24
+estimate demo --near 2                                       | --near
+estimate demo --objective distill --top-k 8                  | --top-k
 assets --fetch poetry                                        | poetry
 verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99
@@ -167,7 +255,8 @@ def places(tmp_path_factory):
     (folder/'pickled'/'config.json').write_text('{"model_type": "llama", "num_hidden_layers": 4}')
     (folder/'pickled'/'pytorch_model.bin').touch()
     (folder/'full'/'mine').write_text('precious')
-    return dict(folder=folder/'empty', full=folder/'full', pickled=folder/'pickled',
+    prunebook.HealingConfig().save(folder/'recipe.json')
+    return dict(recipe=folder/'recipe.json', folder=folder/'empty', full=folder/'full', pickled=folder/'pickled',
                 three=folder/'three.txt', missing=folder/'missing.jsonl',
                 questions=folder/'questions.jsonl', chat=folder/'chat.jsonl')
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, check_one_process, read_json, refuse, source_mark, work_folder, pd
+from ..core import PrunebookError, atomic_write, check_one_process, read_json, refuse, source_mark, work_folder
+from ..core import pd
 from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, work as forward_work
 from ..evaluation.tasks import parse_task, ready_tasks
@@ -85,7 +86,7 @@ def reproduce(
 ) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
-    texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
+    texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns)
     if ns: _check_sizes(ns, model, kwargs)
     load = kwargs | (dict(bits=bits) if bits in (16, 32) else {})  # as earlier versions wrote it into the request
     if bits in (16, 32): kwargs['dtype'] = dtype_of_bits(bits, kwargs.get('dtype', 'auto'))
@@ -158,7 +159,7 @@ def _check_sizes(ns, model, load):
     depth = load_config(model, **hub_arguments(load)).get_text_config(decoder=True).num_hidden_layers
     refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
 
-def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
+def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
     check_one_process('reproduce', '`prunebook sweep --ray` scores on many machines.')
@@ -170,6 +171,9 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits):
            (judge_texts is None and (Path(texts).is_file() or ':' in texts and not text_assets(texts)),
             f'{texts}: healing trains on these documents, and the loss needs others. Name them with judge_texts '
             '(--judge-texts).'))
+    for k, v in dict(ns=ns, questions=questions, bits=bits if bits == 4 else None).items():
+        if v and only in ('figure1', 'figure4'):
+            raise PrunebookError(f'{k}={v!r}: {only} shows distances of the whole model alone. Leave it out.')
     judge = judge_texts or ('demo' if text_assets(texts) else texts)
     least = PRESETS[preset].sized(10**9, share).n_judge if text_assets(judge) or Path(judge).exists() else 1
     for name, part, n in ((texts, 'calibration', 1), (judge, 'validation', least)): named_texts(name, part, n)
