@@ -574,7 +574,7 @@ def _compare(
     return dict(differences=pb.paired_differences(one, other)) | (alone if alone['only_in_one'] else {})
 
 # %% ../nbs/reference/cli.ipynb #b6543884
-def _check_sweep_options(grid, given, recipe, distances):
+def _check_sweep_options(grid, given, recipe, distances, judge_texts):
     "Raises `PrunebookError` for an option of a sweep that none of its strategies, tasks and healings reads"
     rows = [pb.STRATEGIES[o] for o in grid.strategies]
     needs = {k for o in rows for k in o.needs} - ({'distances'} if distances else set())
@@ -589,7 +589,8 @@ def _check_sweep_options(grid, given, recipe, distances):
                                  f'read it, and healed_ns is {grid.healed_ns}. Leave it out, or change these.')
     own = {k: given.get(k) for k in ('n_questions', 'scoring', 'n_texts', 'memory')}
     _check_task_options(map(parse_task, grid.tasks), **own)
-    _check_column(given.get('column'), grid.calibration, grid.healing_texts, *grid.sources.values())
+    _check_column(given.get('column'), grid.calibration, grid.healing_texts, *grid.sources.values(),
+                  *filter(None, [judge_texts]))
 
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
@@ -615,7 +616,7 @@ def _sweep(
         changes.get('tasks') or base.tasks, judge_texts, changes.get('column') or base.column,
         changes.get('sources') or base.sources, in_names=False)
     grid = base.replace(**changes)
-    _check_sweep_options(grid, given, recipe, distances)
+    _check_sweep_options(grid, given, recipe, distances, judge_texts)
     if gpus_per_task is not None and ray is None:
         raise PrunebookError(f'--gpus-per-task {gpus_per_task}: it is of --ray. Give that too, or leave it out.')
     refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
