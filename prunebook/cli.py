@@ -13,9 +13,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, fully_sharded, instance, new_folder, on_first
-from .core import kept_environment, or_none, printable, process, public_name, read_json, redact, refuse, whole
-from .core import work_folder
+from .core import PrunebookError, check, check_one_process, fully_sharded, instance, kept_environment
+from .core import new_folder, not_empty, on_first, or_none, printable, process, public_name, read_json, redact
+from .core import refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
@@ -345,7 +345,8 @@ def _check(
     model: str | None = None,   # with --claims: the unpruned model, if not what the run names
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
-    "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
+    """Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not,
+    and 3 if its card is neither confirmed nor rejected."""
     if not claims and (odd := _differ(_check, minutes=minutes, model=model)):
         raise PrunebookError(f'{", ".join(odd)}: only --claims scores items again. Give the run too, or leave it out.')
     if claims and files_only:
@@ -523,6 +524,7 @@ def _evaluate(
     check_one_process('evaluate')
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
+    check(or_none(not_empty()), save=save)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     if thinking and not chat: raise PrunebookError('--thinking is of the chat template. Give --chat.')
     usual = ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
@@ -821,7 +823,9 @@ def _run(args):
     if 'rejected' in found: return 5
     if 'verdict' in found: return dict(confirmed=0, rejected=1).get(found['verdict'], 3)
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
-    return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
+    if 'warning' in found: return 4
+    if not found.get('sound', True): return 1
+    return 3 if found.get('claims', 'confirmed') != 'confirmed' else 0
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`

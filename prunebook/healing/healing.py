@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
-from ..core import free_place, fully_sharded, instance, new_folder, on_first, process, public_name, refuse
-from ..core import read_json, source_mark, sync_tree, work_folder
+from ..core import free_place, fully_sharded, instance, new_folder, not_empty, on_first, or_none, process
+from ..core import public_name, read_json, refuse, source_mark, sync_tree, work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -141,6 +141,7 @@ class HealingResult:
         "Write the files of `save` into a folder that is there. `answers`: prompt to (before, after), for the card"
         refuse((self.model is None, 'a folder was healed, and its 16-bit weights were never loaded. Merge the adapter '
                 'on disk: merge_adapter(FOLDER, result.adapter, OUT).'))
+        check(not_empty(), folder=folder)
         folder = Path(folder)
         with disk_errors(folder):
             write_model(self.model, tokenizer, folder)
@@ -189,9 +190,10 @@ def _row_recipe(config):
     "A recipe whose rows are those of `config`: a method that solves reads all texts at once, in no batches"
     return config.replace(batch_size=1, steps=1, warmup=0) if METHODS[config.method].solve else config
 
-def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
+def _training_input(model, tokenizer, texts, config, teacher, on_disk, load, warn):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
-    cannot be used, and logs a warning if the model was not pruned, or if it chats and most of the texts do not"""
+    cannot be used, and logs a warning if the model was not pruned, or (`warn`) if it chats and most of the texts do
+    not"""
     check_student(model, config, on_disk)
     objective = OBJECTIVES[config.objective]
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
@@ -200,7 +202,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     docs = documents(texts, tokenizer, config.max_length, config.loss_on, config.plain_share)
     plain = sum(len(o) if isinstance(o, str) else -len(o.text) for o in docs)  # letters, less those of conversations
     mostly = plain > 0 if config.plain_share is None else config.plain_share > .5
-    if mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
+    if warn and mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
     rows = training_rows(tokenizer, docs, _row_recipe(config), same_rows=objective.top)  # whose files serve every seed
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
@@ -239,6 +241,7 @@ def heal(
     teacher_folder: str | Path | None = None,  # Where "distill_top" keeps its files for other runs
     dry_run: bool = False,               # Check model, texts, recipe and teacher, and stop
     load: dict[str, Any] | None = None,  # To `load_model` for a teacher that is a name
+    warn: bool = True,                   # Say that plain texts can cost a model that chats its answers
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
 ) -> HealingResult | None:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
@@ -246,6 +249,7 @@ def heal(
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     config = _started(config, teacher, teacher_folder, changes)
+    check(or_none(not_empty()), out=out)
     on_disk, save = isinstance(model, (str, Path)), out is not None
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
@@ -258,10 +262,15 @@ def heal(
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
-    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load)
+    named = isinstance(teacher, (str, Path))
+    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load, warn)
+    taught = {} if teacher is None else dict(teacher=fingerprint(teacher))
+    if base in taught.values() and (named or cut_record(model)):  # the unpruned model of a sweep is its own teacher
+        raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '
+                             'was pruned from.')
     if dry_run: return None
     solve = METHODS[config.method].solve
-    asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
+    asked = dict(base=base, texts=rows.digest) | taught
     asked |= settings_that_count(asdict(config))
 
     with preserve_global_state(), _run_folder(out, asked, resume, force, reads) as folder:

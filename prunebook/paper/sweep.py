@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, new_folder, number, or_none,
-                            public_name, refuse, setting, whole, pd)
+from ..core import (Rule, Settings, check, discard, file_name, instance, keep_apart, new_folder, not_empty,
+                            number, or_none, public_name, refuse, setting, whole, pd)
 from ..data.texts import named_texts
 from ..evaluation.choices import chat_prompt
 from ..evaluation.losses import cut_losses, tokenize_documents
@@ -171,7 +171,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
     before it is loaded. `reads` is what else is read, such as the model's folder"""
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
-    refuse((not str(out), 'out is empty. Give a folder.'))  # it would be the current one
+    check(not_empty(), out=out)
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():
@@ -290,7 +290,8 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         if cut.n: small = pb.prune_model(model, pb.Plan(cut.layers, len(stack), cut.strategy))
         else: small = pb.LayerStack(model).copy().model
         recipe = config.healing.replace(seed=cut.seed)
-        result = pb.heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, model, resume=True)
+        result = pb.heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, model, resume=True,
+                         warn=False)
         history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
         tokens = max(history['tokens'], default=0)
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
@@ -377,7 +378,7 @@ def sweep(
             'its own.'))
     for n in {min(config.healed_ns), max(config.healed_ns)} if config.healed_ns else ():
         small = pb.prune_model(model, pb.choose_layers('middle', n, depth=len(pb.LayerStack(model)))) if n else model
-        pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True)
+        pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True, warn=False)
     with Run(out, model_record(model)) as run:
         _start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)

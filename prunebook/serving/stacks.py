@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
-from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync, torch
+from ..core import installed, keep_apart, lock, not_empty, one_of, read_json, recover, refuse, sync, torch
 from ..evaluation.losses import token_losses
 from ..model.configs import decoder_part, quantization_of
 from ..pruning.budget import first_number
@@ -194,6 +194,7 @@ def export_gguf(
 ) -> dict[str, Any]:    # Its MB, bits and types, and how far it is from the folder, in nats a token, and may be
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
+    check(not_empty(), out=out)
     asked, out = str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     llama_cpp()
