@@ -216,7 +216,7 @@ sweep demo --out {out} --tasks arc_easy --n-texts 5          | --n-texts
 sweep demo --out {out} --tasks arc_easy --memory 2           | --memory
 sweep demo --out {out} --column words                        | --column
 sweep demo --out {full}                                      | full
-sweep demo --out=                                          | empty
+sweep demo --out=                                          | out=''
 reproduce --out {out} --judge-texts {missing}                | missing.jsonl
 reproduce --out {out} --texts {missing} --judge-texts demo   | missing.jsonl
 reproduce --out {out} --texts {three}                        | --judge-texts
