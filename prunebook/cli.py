@@ -14,8 +14,8 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, fully_sharded, instance, kept_environment
-from .core import new_folder, not_empty, on_first, or_none, printable, process, public_name, read_json, redact
-from .core import refuse, whole, work_folder
+from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
+from .core import redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
@@ -691,7 +691,9 @@ def _estimate(
     given['dtype'], given['bits'] = _precision(given['dtype'], given['bits'])
     size = model_size(model, given['revision'], progress)
     if compare:
-        table = compare_options(size, gb or given['gpu_gb'] or CARDS.get(given['card'], [None])[0], context, batch)
+        check(or_none(one_of(*CARDS)), card=given['card'])
+        room = (gb, given['gpu_gb'], CARDS.get(given['card'], [None])[0])
+        table = compare_options(size, next((o for o in room if o is not None), None), context, batch)
         return dict(model=model, parameters=size.parameters, layers=size.depth, context=context, batch=batch,
                     options=table.to_dict('records'), notes=table.attrs['notes'])
     changes = recipe
