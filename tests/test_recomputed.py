@@ -482,7 +482,8 @@ def known_tests(claim, model):
     found = {k: o.word for k, o in found.items() if not re.match('does not know|not measured', o.why)}
     hold, fail = (sum(o == word for o in found.values()) for word in ('holds', 'fails'))
     alone = sum(k in daggers(model) for k in found)
-    said = f'{hold} of {len(found)} tests hold, {fail} fail' + 's' * (fail == 1) + f' ({alone} alone)' * (alone > 0)
+    of_them = {0: '', fail: ' alone'}.get(alone, f', {alone} of them alone')
+    said = f'{hold} of {len(found)} tests hold, {fail} fail' + 's' * (fail == 1) + of_them
     return said, (len(found), hold, fail, alone)
 
 
