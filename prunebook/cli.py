@@ -13,8 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
-from .core import process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import PrunebookError, check, check_one_process, instance, new_folder, not_empty, on_first, or_none
+from .core import printable, process, public_name, read_json, redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
@@ -424,6 +424,7 @@ def _evaluate(
     check_one_process('evaluate')
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
+    check(or_none(not_empty()), save=save)
     refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
     tasks = tasks or ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks, sources = judged_on(tasks, judge_texts, column) if judge_texts else (tasks, None)

@@ -20,9 +20,9 @@ import fcntl
 # %% auto #0
 __all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'source_mark', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json',
-           'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'check', 'or_none', 'setting', 'Settings',
-           'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded', 'keep_apart',
-           'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
+           'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'not_empty', 'check', 'or_none', 'setting',
+           'Settings', 'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded',
+           'keep_apart', 'free_place', 'check_room', 'existing_folder', 'discard', 'recover', 'sync_tree', 'new_folder',
            'work_folder']
 
 # %% ../nbs/reference/core.ipynb #lazyimp1
@@ -226,6 +226,10 @@ def instance(kind: type | tuple[type, ...], allowed: str) -> Rule:
     "An instance of `kind`"
     return Rule(lambda v: isinstance(v, kind), allowed)
 
+def not_empty() -> Rule:
+    "Names of places to write; the empty text is refused"
+    return Rule(lambda v: str(v) != '', 'the name of a place. Empty, it would be the folder you are in')
+
 def check(rule: Rule, **values: Any) -> None:
     "Raises `PrunebookError` for the first of the named `values` that `rule` does not allow"
     for k, v in values.items(): refuse((not rule.test(v), f'{k}={v!r}: it must be {rule.allowed}.'))
@@ -331,7 +335,8 @@ def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
 def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 
 def _absolute(out):
-    "Raises `PrunebookError` for a name that no shell has completed, or that no tokenizer can write to"
+    "Raises `PrunebookError` for a name that is empty, that no shell has completed, or that no tokenizer can write to"
+    check(not_empty(), out=out)
     refuse((str(out)[:1] == '~', f'{out}: nothing has replaced the ~. Write your home out.'),
            (any('\udc80' <= c <= '\udcff' for c in str(out)), f'{printable(out)} is a name in another encoding '
             'than UTF-8. Choose another.'))

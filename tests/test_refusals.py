@@ -1,8 +1,20 @@
 """Nothing is refused late: every mistake that needs no measuring is found before the weights are loaded, and before
 anything is written. One row is a command line and what the message names; {…} are files of `places`."""
 import time
+from types import SimpleNamespace
+import numpy as np
 import pytest
+import prunebook as pb
 from prunebook.cli import main
+from prunebook.core import PrunebookError, new_folder, work_folder
+from prunebook.evaluation.losses import LossMap
+from prunebook.evaluation.tasks import ChoiceTask
+from prunebook.healing.adapters import merge_adapter
+from prunebook.healing.packing import training_rows
+from prunebook.healing.teacher import top_k_rows, write_answers
+from prunebook.paper.runs import Run, model_record
+from prunebook.pruning.checkpoint import write_model
+from support.healing import SMALL, run, texts, tiny, tokenizer
 
 SECONDS = 1.5  # of the processor, beside imports: reading a question set takes most of them
 
@@ -175,3 +187,68 @@ def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_pat
     start = time.process_time()
     assert main([*command.split(), str(tmp_path/'out'), '--no-progress']) == 2 and time.process_time() - start < SECONDS
     assert 'launcher' in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+# A place that is empty, as of a shell's variable that is not set, would be the folder that one is in
+
+EMPTY = [['similarity', 'demo', '--out', ''], ['prune', 'demo', '', '--drop', '2'], ['export', 'demo', ''],
+         ['heal', 'demo', ''], ['shrink', 'demo', ''], ['evaluate', 'demo', '--tasks', 'c4', '--save', ''],
+         ['evaluate', 'demo', 'demo', '--tasks', 'c4', '--save', ''], ['sweep', 'demo', '--out', ''],
+         ['reproduce', '--out', ''], ['reproduce', '--preset', 'paper', '--out', ''], ['report', 'x', '--out', ''],
+         ['heal', 'demo', 'x', '--objective', 'distill_top', '--teacher', 'demo', '--teacher-folder', '']]
+
+
+@pytest.mark.parametrize('words', EMPTY, ids=lambda o: ' '.join(o))
+def test_a_command_with_an_empty_place_is_refused(words, places, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', pytest.fail)
+    monkeypatch.chdir(tmp_path)
+    code, (out, err) = main([*words, '--no-progress']), capsys.readouterr()
+    assert (code, out, err.count('\n')) == (2, '', 1), err
+    assert "=''" in err, err
+    assert not list(tmp_path.iterdir())
+
+
+def entered(context):
+    with context: pass
+
+
+FUNCTIONS = dict(
+    new_folder=lambda o: entered(new_folder('')), work_folder=lambda o: entered(work_folder('', {})),
+    resumed=lambda o: entered(work_folder('', {}, True, keep=True)),
+    run=lambda o: entered(Run('', model_record(o.small))),
+    distances=lambda o: pb.LayerDistances(np.ones((7, 7)), np.ones((7, 7)), 2).save(''),
+    losses=lambda o: LossMap(np.ones((3, 3)), np.ones((3, 3, 1)), [1]).save(''),
+    scores=lambda o: pb.evaluate(o.small, tokenizer(), o.tasks, progress=False).save(''),
+    evaluate=lambda o: pb.evaluate(o.small, tokenizer(), o.tasks, save='', progress=False),
+    heal=lambda o: run(o.small, out=''), heal_again=lambda o: run(o.small, out='', resume=True),
+    teacher_folder=lambda o: run(o.small, teacher=o.model, objective='distill_top', teacher_folder=''),
+    teacher=lambda o: top_k_rows(o.model, training_rows(tokenizer(), texts(), SMALL), 3, '', progress=False),
+    answers=lambda o: write_answers(o.model, tokenizer(), ['w1'], '', progress=False),
+    checkpoint=lambda o: pb.heal_checkpoint(o.folder, '', texts(), SMALL, progress=False),
+    merged=lambda o: merge_adapter(o.folder, o.folder, ''), prune=lambda o: pb.prune_checkpoint(o.folder, '', [1]),
+    save=lambda o: pb.save_pruned(o.small, tokenizer(), ''), write=lambda o: write_model(o.small, tokenizer(), ''),
+    result=lambda o: o.healed.save(tokenizer(), ''), written=lambda o: o.healed.write(tokenizer(), ''),
+    sweep=lambda o: pb.sweep(o.small, tokenizer(), pb.SweepConfig(tasks=['c4']), '', progress=False),
+    reproduce=lambda o: pb.reproduce(o.folder, '', progress=False), report=lambda o: pb.report(o.folder, ''),
+    shrink=lambda o: pb.shrink(o.folder, '', progress=False))
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "A model, the same without two layers, that one healed and in a folder, and a task"
+    folder = tmp_path_factory.mktemp('made')/'small'
+    model = tiny()
+    small = pb.prune_model(model, [2, 3])
+    pb.save_pruned(small, tokenizer(), folder)
+    task = ChoiceTask('mine', 'Mine', [dict(question='w1', choices=['w2', 'w3'], answer=0)])
+    return SimpleNamespace(model=model, small=small, folder=str(folder), tasks=[task],
+                           healed=run(small, SMALL.replace(steps=1)))
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_a_function_with_an_empty_place_is_refused(name, made, tmp_path, monkeypatch):
+    (tmp_path/'here').mkdir()
+    monkeypatch.chdir(tmp_path/'here')
+    monkeypatch.setattr('prunebook.healing.healing._train', pytest.fail)
+    with pytest.raises(PrunebookError, match="=''"): FUNCTIONS[name](made)
+    assert [o.name for o in tmp_path.rglob('*')] == ['here']

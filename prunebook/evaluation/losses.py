@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import atomic_write, check, digest, explained, progress_bar, public_name, refuse, whole
-from ..core import pd, torch
+from ..core import atomic_write, check, digest, explained, not_empty, progress_bar, public_name, refuse
+from ..core import whole, pd, torch
 from ..data.texts import Tokens, as_texts, over_batches, token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
@@ -279,6 +279,7 @@ class LossMap:
         from safetensors.numpy import save
         arrays = dict(sums=np.stack([self.sums[b] for b in self.blocks]), blocks=np.array(self.blocks, np.int32),
                       counts=np.array(self.counts, np.int64))
+        check(not_empty(), folder=folder)
         path = Path(folder)/_MAP_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, save(arrays, dict(depth=str(self.depth), info=json.dumps(self.info))))

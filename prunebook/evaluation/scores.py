@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, atomic_write, explained, file_name, read_json, refuse, pd
+from ..core import PrunebookError, atomic_write, check, explained, file_name, not_empty, read_json, refuse, pd
 
 _log = logging.getLogger(__name__)
 
@@ -224,6 +224,7 @@ class Scores(dict):
     def save(self, folder: str | Path) -> None:
         """Each score as TASK.json in `folder`, with its name in it; `load_score` reads it. Raises `PrunebookError`, and
         writes none, if a score of other items is there, or of the same asked otherwise"""
+        check(not_empty(), folder=folder)
         files = _score_files(folder, self)
         for k, file in files.items():
             if not file.is_file(): continue

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, explained, keep_apart, or_none, public_name
-from ..core import refuse, whole
+from ..core import not_empty, refuse, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import as_texts, load_texts, messages_of, named_texts, read_table
 from .choices import SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples, prompt
@@ -332,6 +332,7 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
     """The folder, made for the scores of some tasks. Raises `PrunebookError` for one that holds one of `reads`, or a
     score that a task would replace by another. `tokens` turns texts into what tells them apart; without, their number
     and the name of their source do. `parent` is a fingerprint"""
+    check(not_empty(), folder=folder)
     keep_apart(folder, reads)
     with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
     for name, file in _score_files(folder, ready).items():
@@ -385,6 +386,7 @@ def evaluate(
     if needy: _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(whole(2), max_length=max_length)
+    check(or_none(not_empty()), save=save)
     if chat and not all(o.reads_texts for o in ready.values()): chat_prompt(tokenizer, 'Is there a template?')
     check_room_for_answers(model, ready, max_new_tokens)
     for o in ready.values():

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
-from ..core import free_place, fully_sharded, instance, new_folder, on_first, process, public_name, refuse
-from ..core import source_mark, sync_tree, work_folder
+from ..core import free_place, fully_sharded, instance, new_folder, not_empty, on_first, or_none, process
+from ..core import public_name, refuse, source_mark, sync_tree, work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -139,6 +139,7 @@ class HealingResult:
         "Write the files of `save` into a folder that is there. `answers`: prompt to (before, after), for the card"
         refuse((self.model is None, 'a folder was healed, and its 16-bit weights were never loaded. Merge the adapter '
                 'on disk: merge_adapter(FOLDER, result.adapter, OUT).'))
+        check(not_empty(), folder=folder)
         folder = Path(folder)
         with disk_errors(folder):
             write_model(self.model, tokenizer, folder)
@@ -244,6 +245,7 @@ def heal(
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     config = _started(config, teacher, teacher_folder, changes)
+    check(or_none(not_empty()), out=out)
     on_disk, save = isinstance(model, (str, Path)), out is not None
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]

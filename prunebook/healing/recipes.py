@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import (PrunebookError, Registry, Rule, Settings, disk_errors, instance, number, one_of, or_none,
-                            process, read_json, refuse, setting, whole, nn, torch)
+from ..core import (PrunebookError, Registry, Rule, Settings, check, disk_errors, instance, not_empty, number,
+                            one_of, or_none, process, read_json, refuse, setting, whole, nn, torch)
 from ..model.loading import quantization
 from ..model.stack import LayerStack, untie
 from ..pruning.checkpoint import sound_record
@@ -188,6 +188,7 @@ class HealingConfig(Settings):
     def check_start(self, teacher: Any, folder: str | Path | None = None) -> None:
         """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, if it cannot
         keep its files in `folder`, and if its batch does not divide among the processes"""
+        check(or_none(not_empty()), folder=folder)
         world = process().world
         refuse((self.batch_size % world, f'batch_size={self.batch_size} is not a multiple of {world} processes. Change '
                 'one of them.'),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import PrunebookError, atomic_write, check, digest, disk_errors, lock, number, on_first, or_none
-from ..core import progress_bar, refuse, whole
+from ..core import PrunebookError, atomic_write, check, digest, disk_errors, lock, not_empty, number, on_first
+from ..core import or_none, progress_bar, refuse, whole
 from ..data.texts import load_texts, messages_of, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
 from .packing import Rows, _render_conversation, documents, training_rows
@@ -104,6 +104,7 @@ def write_answers(
     """Write the model's own answer to each prompt, as conversations of one file, which appears whole. What was written
     so far is kept in `OUT.unfinished`, and the same call goes on there. Earlier answers in `messages` stay, and healing
     learns them too. Raises `PrunebookError` if `out` is there, and if no answer is left"""
+    check(not_empty(), out=out)
     check(whole(1), max_new_tokens=max_new_tokens)
     check(or_none(number(math.ulp(0), math.inf, 'a number above 0')), temperature=temperature)
     check(whole(0, 2**32 - 1), seed=seed)
@@ -225,6 +226,7 @@ def top_k_rows(
     batch_tokens: int | None = None
 ) -> tuple[Rows, _TopK]:   # The rows, which say where in the files each token's teacher stands; and the files
     "Compute the teacher's likeliest tokens for the documents of `rows` that are not in `folder` yet"
+    check(not_empty(), folder=folder)
     stack = LayerStack(teacher)
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)

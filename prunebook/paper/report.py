@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook
-from ..core import PrunebookError, atomic_write, disk_errors, printable, progress_bar, public_name, refuse
+from ..core import PrunebookError, atomic_write, check, disk_errors, not_empty, or_none, printable
+from ..core import progress_bar, public_name, refuse
 from .claims import open_run
 if TYPE_CHECKING: from nbformat import NotebookNode
 
@@ -128,6 +129,7 @@ def report(
 ) -> Path:
     """Run the paper's pages on a run, and write what they show of it into one self-contained HTML file. Raises
     `PrunebookError` if there is no run in `folder`, or if `out` exists"""
+    check(or_none(not_empty()), out=out)
     run, out = open_run(folder), Path(os.path.abspath(out or Path(folder)/'paper.html'))
     refuse((out.suffix.lower() not in ('.html', '.htm'), f'{out}: a report is an HTML file. Give a name like a.html.'),
            (out.is_dir() or out.exists() and not force,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import atomic_write, check_one_process, read_json, refuse, source_mark, work_folder, pd
+from ..core import atomic_write, check, check_one_process, not_empty, read_json, refuse, source_mark
+from ..core import work_folder, pd
 from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, work as forward_work
 from ..evaluation.tasks import parse_task, ready_tasks
@@ -84,6 +85,7 @@ def reproduce(
 ) -> Path:  # The folder: the four files of a run, figures, a report (paper.html or report.html), a checkpoint
     """Measure, prune, heal, evaluate and report. "paper" makes every figure of the paper and its `report` instead of a
     checkpoint. Raises `PrunebookError` for wrong settings, or if `out` is in use"""
+    check(not_empty(), out=out)
     texts, judge = _check_settings(preset, texts, judge_texts, questions, only, share, bits)
     if ns: _check_sizes(ns, model, kwargs)
     if bits != 4: kwargs |= dict(bits=bits)

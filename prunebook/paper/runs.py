@@ -11,8 +11,9 @@ from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Rule, atomic_write, digest, discard, disk_errors, explained, instance
-from ..core import lock, one_of, public_name, read_json, recover, redact, refuse, sync, whole, pd, torch
+from ..core import PrunebookError, Rule, atomic_write, check, digest, discard, disk_errors, explained
+from ..core import instance, lock, not_empty, one_of, public_name, read_json, recover, redact, refuse, sync
+from ..core import whole, pd, torch
 from ..evaluation.scores import LossScore, ParentScore, Score, versions
 from ..healing.recipes import settings_that_count
 from ..model.stack import LayerStack, fingerprint
@@ -209,6 +210,7 @@ class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
     Raises `PrunebookError` if the folder is damaged, of another model, or in use"""
     def __init__(self, folder: str | Path, model: dict[str, Any]):
+        check(not_empty(), folder=folder)
         self.folder, self.model = Path(os.path.abspath(folder)), model
 
     def __enter__(self) -> Run:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from ..core import (Rule, Settings, discard, file_name, instance, keep_apart, new_folder, number, or_none,
-                            public_name, refuse, setting, whole, pd)
+from ..core import (Rule, Settings, check, discard, file_name, instance, keep_apart, new_folder, not_empty,
+                            number, or_none, public_name, refuse, setting, whole, pd)
 from ..data.texts import named_texts
 from ..evaluation.choices import chat_prompt
 from ..evaluation.losses import cut_losses, tokenize_documents
@@ -171,7 +171,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
     before it is loaded. `reads` is what else is read, such as the model's folder"""
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
-    refuse((not str(out), 'out is empty. Give a folder.'))  # it would be the current one
+    check(not_empty(), out=out)
     keep_apart(out, [*reads, *filter(os.path.isfile, texts)])
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():

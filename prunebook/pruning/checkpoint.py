@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check_room, existing_folder, explained, first_line, free_place, new_folder
-from ..core import printable, progress_bar, read_json, redact, refuse, torch
+from ..core import PrunebookError, check, check_room, existing_folder, explained, first_line, free_place
+from ..core import new_folder, not_empty, printable, progress_bar, read_json, redact, refuse, torch
 from .strategies import Plan, _provenance, as_plan
 from ..model.assets import quiet
 from ..model.configs import (check_quantization, cut_config, decoder_config, decoder_part, older_rotary,
@@ -336,6 +336,7 @@ def prune_checkpoint(
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, **kwargs: Any) -> None:
     """Both as transformers saves them, with `kwargs` to `save_pretrained`, and the rotary angles in config.json also
     where other stacks look for them"""
+    check(not_empty(), folder=folder)
     with quiet(): model.save_pretrained(folder, **kwargs)
     file = Path(folder)/'config.json'
     config = _with_older_rotary(read_json(file))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
-from ..core import installed, keep_apart, lock, one_of, read_json, recover, refuse, sync, torch
+from ..core import installed, keep_apart, lock, not_empty, one_of, read_json, recover, refuse, sync, torch
 from ..evaluation.losses import token_losses
 from ..model.configs import quantization_of
 from ..pruning.checkpoint import check_files, checkpoint_folder, read_tensors
@@ -192,6 +192,7 @@ def export_gguf(
 ) -> dict[str, Any]:    # Its size in MB, and how far it is from the folder, in nats a token, and may be
     """Write a checkpoint as a GGUF file that computes in llama.cpp what the folder computes in transformers. Raises
     `PrunebookError` and writes nothing if it does not, if the folder cannot be converted, and without llama.cpp"""
+    check(not_empty(), out=out)
     asked, out = str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     llama_cpp()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
-from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, on_first, one_of, process
-from ..core import progress_bar, public_name, refuse, whole, nn, pd, torch
+from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, not_empty, on_first
+from ..core import one_of, process, progress_bar, public_name, refuse, whole, nn, pd, torch
 from ..data.texts import Batch, as_rows, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
@@ -215,6 +215,7 @@ def save(self: LayerDistances, folder: str | Path) -> Path:
     """Write `distances.safetensors` into `folder`, which is made if missing, whole or not at all: mean, sem, count,
     cov between blocks, other measures as `name.mean`, …, and the rest as JSON in its header"""
     from safetensors.numpy import save
+    check(not_empty(), folder=folder)
     folder, arrays = Path(folder), dict(count=np.array(self.count))
     for prefix, d in {'': self, **{f'{k}.': o for k, o in self.also.items()}}.items():
         arrays |= {f'{prefix}mean': d.mean, f'{prefix}sem': d.sem}
