@@ -1,8 +1,9 @@
 "What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
-import json
+import json, shutil
 import pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
+from prunebook.core import read_json
 from prunebook.evaluation import generation
 from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
 from prunebook.healing import healing, teacher
@@ -252,6 +253,51 @@ def test_what_a_teacher_cannot_do_is_said_before_a_weight_is_read(prompts, by, s
         healing.heal_checkpoint(folders['student'], tmp_path/'out', () if prompts else PAIRS, recipe, progress=False,
                                 teacher=folders[by], prompts=prompts)
     assert [o.name for o in tmp_path.iterdir()] == ['models']
+
+
+ITSELF = ['student', 'student/.', 'link', 'copy', 'record', 'big']
+
+
+@pytest.mark.parametrize('prompts', [PAIRS, None])
+@pytest.mark.parametrize('by', ITSELF)
+def test_a_model_is_no_teacher_of_itself(by, prompts, folders, tmp_path, monkeypatch):
+    "By its name or another one, as a copy, without the record of its cut, and where nothing was cut"
+    monkeypatch.setattr(healing, 'load_model', pytest.fail)
+    monkeypatch.setattr(teacher, 'load_model', pytest.fail)
+    model = folders['big' if by == 'big' else 'student']
+    (tmp_path/'link').symlink_to(folders['student'])
+    for o in ('copy', 'record'): shutil.copytree(folders['student'], tmp_path/o)
+    if by == 'record':
+        model, config = str(tmp_path/'record'), read_json(tmp_path/'record'/'config.json')
+        (tmp_path/'record'/'config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'prunebook'}))
+    given = folders.get(by) or str(tmp_path/by if by in ('link', 'copy', 'record') else tmp_path/'models'/by)
+    recipe = SMALL.replace(batch_size=2, max_length=120, objective='lm' if prompts else 'distill_top')
+    with pytest.raises(PrunebookError, match='is the model itself'):
+        healing.heal_checkpoint(model, tmp_path/'out', () if prompts else PAIRS, recipe, progress=False, teacher=given,
+                                prompts=prompts)
+    words = ['--prompts', write_rows(tmp_path/'p.jsonl', PAIRS)] if prompts else ['--objective', 'distill']
+    texts_of = [] if prompts else ['--texts', write_rows(tmp_path/'t.jsonl', PAIRS * 9)]
+    words = ['heal', model, tmp_path/'out', '--teacher', given, *words, *texts_of, '--batch-size', 2, '--n-judge', 0]
+    assert main([*map(str, words), '--max-length', '120', '--no-progress']) == 2
+    assert not list(tmp_path.glob('out*'))
+
+
+@pytest.mark.parametrize('objective', ['distill', 'distill_top'])
+def test_a_pruned_model_is_no_teacher_of_itself_in_memory(objective, folders, monkeypatch):
+    "Nor is the unpruned one by its name. That one may teach itself in memory: a sweep heals it as its cuts"
+    student, _ = load_model(folders['student'], progress=False)
+    big, tok = load_model(folders['big'], progress=False)
+    recipe = SMALL.replace(objective=objective, batch_size=2, max_length=120)
+    monkeypatch.setattr(healing, '_train', pytest.fail)
+    def given(model, teacher, **kw): healing.heal(model, tok, PAIRS * 3, recipe.replace(**kw), teacher=teacher,
+                                                  dry_run=True, progress=False)
+    for pair in ((student, student), (student, LayerStack(student).copy().model), (student, folders['student']),
+                 (big, folders['big'])):
+        with pytest.raises(PrunebookError, match='is the model itself|as small as this pruned'): given(*pair)
+    given(student, big)
+    given(student, folders['big'])
+    given(big, big)
+    given(student, student, objective='lm')
 
 
 def test_a_healing_that_untied_the_head_made_no_larger_model():

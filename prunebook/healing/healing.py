@@ -258,10 +258,15 @@ def heal(
         tokenizer = tokenizer or own
     else: base = fingerprint(model)
 
+    named = isinstance(teacher, (str, Path))
     teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load)
+    taught = {} if teacher is None else dict(teacher=fingerprint(teacher))
+    if base in taught.values() and (named or cut_record(model)):  # the unpruned model of a sweep is its own teacher
+        raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '
+                             'was pruned from.')
     if dry_run: return None
     solve = METHODS[config.method].solve
-    asked = dict(base=base, texts=rows.digest) | ({} if teacher is None else dict(teacher=fingerprint(teacher)))
+    asked = dict(base=base, texts=rows.digest) | taught
     asked |= settings_that_count(asdict(config))
 
     with preserve_global_state(), _run_folder(out, asked, resume, force, reads) as folder:

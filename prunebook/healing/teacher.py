@@ -7,6 +7,7 @@ from __future__ import annotations
 import json, logging, math, os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
@@ -15,8 +16,9 @@ from ..core import PrunebookError, atomic_write, check, digest, disk_errors, loc
 from ..core import or_none, progress_bar, refuse, whole
 from ..data.texts import load_texts, messages_of, over_batches, read_table
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
+from .adapters import checkpoint_fingerprint
 from .packing import Rows, _render_conversation, documents, training_rows
-from ..model.loading import load_config, load_model, load_tokenizer
+from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -46,11 +48,21 @@ def _compare(model, tokenizer, teacher, other, named, head):
            (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '
             f'pruned model. {right}'))
 
+def _one_model(one, other):
+    "Are two models the same, each a folder or a hub id, a file in it, and a revision? Of folders a few weights tell"
+    if not os.path.isdir(one[0]) or not os.path.isdir(other[0]): return one == other
+    if os.path.samefile(one[0], other[0]) or one[1] != other[1]: return one[1] == other[1]
+    with suppress(PrunebookError): return checkpoint_fingerprint(one[0]) == checkpoint_fingerprint(other[0])
+
 def _compare_named(model, teacher, head, **load):
-    "Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a weight is read"
+    """Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a model is loaded,
+    and if both are one"""
     from transformers import AutoModelForCausalLM
     how = dict(token=load.get('token'), trust_remote_code=bool(load.get('trust_remote_code')))
     given = (model, how | dict(revision=load.get('revision'))), (teacher, how)
+    if _one_model(*((*find_model(str(o), **k), k.get('revision')) for o, k in given)):
+        raise PrunebookError(f'the teacher {teacher} is the model itself, and teaches it nothing. Give the model that '
+                             'this one was pruned from.')
     (a, tokenizer), (b, other) = ((load_config(o, **k), load_tokenizer(o, **k)) for o, k in given)
     def outline(config): return AutoModelForCausalLM.from_config(config, trust_remote_code=how['trust_remote_code'])
     try:
