@@ -294,7 +294,8 @@ def _check(
     model: str | None = None,   # with --claims: the unpruned model, if not what the run names
     force_memory: bool = False  # go on even if the model cannot fit into this machine
 ):
-    "Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not."
+    """Does a checkpoint fit its config, load whole, and generate the same with and without a cache? Exit code 1 if not,
+    and 3 if its card is neither confirmed nor rejected."""
     if serve: check_stacks(serve)
     if claims: read_record(claims)
     if not files_only: _check_memory(folder, force_memory)
@@ -674,7 +675,9 @@ def _run(args):
     if 'rejected' in found: return 5
     if 'verdict' in found: return dict(confirmed=0, rejected=1).get(found['verdict'], 3)
     if 'warning' in found: _say(f'prunebook {args.command}: {found["warning"]}', sys.stderr)
-    return 4 if 'warning' in found else 0 if found.get('sound', True) else 1
+    if 'warning' in found: return 4
+    if not found.get('sound', True): return 1
+    return 3 if found.get('claims', 'confirmed') != 'confirmed' else 0
 
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`

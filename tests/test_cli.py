@@ -1,12 +1,14 @@
 """The command line, by its promises: it starts at once, one clear line for every failure, sources that are never
 written, your own texts without the demo's, and a clean end in every case."""
 import json, os, shutil, subprocess, sys, time
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 import prunebook as pb
 from prunebook import HealingConfig
 from prunebook.cli import _answers, main
 from prunebook.core import PrunebookError
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
+from prunebook.paper.verify import Verification
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.similarity.distances import LayerDistances
 from support.kills import tree
@@ -168,6 +170,25 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
     assert all(o['before'] and not o['after'] for o in found['answers'].values())
     assert 'the model lost its answer' in err and _SAMPLE_PROMPTS[0] in card and '    (nothing)' in card
     assert main(['evaluate', str(tmp_path/'out'), '--tasks', 'c4', '--n-texts', '1', '--no-progress']) == 4
+
+
+# Exit codes
+
+@pytest.mark.parametrize('verdict, sound, code', [
+    ('confirmed', True, 0), ('rejected', False, 1), ('undecided', True, 3), ('not verifiable here', True, 3)])
+def test_a_card_that_is_not_confirmed_has_an_exit_code(verdict, sound, code, own, ok, monkeypatch):
+    "A script that reads nothing else must not take it for confirmed"
+    monkeypatch.setattr('prunebook.cli.read_record', lambda run: {})
+    judged = lambda *args, **kw: Verification(verdict, 'why', 'run', 0, 0., pd.DataFrame())
+    monkeypatch.setattr('prunebook.paper.verify.verify_card', judged)
+    found = ok('check', own/'pruned', '--claims', 'run', code=code)
+    assert (found['claims'], found['sound']) == (verdict, sound)
+    served = [SimpleNamespace(stack='mlx', right=False, row=dict)]
+    monkeypatch.setattr('prunebook.serving_report', lambda *args, **kw: served)
+    assert not ok('check', own/'pruned', '--claims', 'run', '--serve', 'mlx', code=1)['sound']
+    monkeypatch.setattr('prunebook.check_checkpoint', lambda *args, **kw: ['a layer is missing'])
+    assert 'claims' not in ok('check', own/'pruned', '--claims', 'run', code=1)
+    assert ok('check', own/'pruned', code=1)['problems'] == ['a layer is missing']
 
 
 # Interruptions
