@@ -286,7 +286,10 @@ def _fits(recipe, texts, size, about):
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
     if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)
-    training_rows(tok, docs, recipe)  # refuses texts that are too few
+    top = int(training_rows(tok, docs, recipe).flat.max())  # it refuses texts that are too few
+    if top >= size.vocab:
+        raise PrunebookError(f'{size.name}: its tokenizer gives token {top}, and the model knows tokens 0 to '
+                             f'{size.vocab - 1}. Put the right tokenizer beside the weights.')
     return recipe
 
 def _load_model(name, recipe, ready, progress, **kwargs):

@@ -276,6 +276,28 @@ def test_a_tokenizer_of_another_model_is_refused_before_a_weight_is_loaded(given
         with pytest.raises(PrunebookError, match='another model.*right tokenizer'): shrink(**given, dry_run=dry)
 
 
+def test_a_token_that_the_model_does_not_know_is_refused_before_a_weight_is_loaded(given, own, tmp_path, monkeypatch):
+    "As a sign of a template for which nobody made room in the embedding: the dry run gives no budget either"
+    monkeypatch.setattr('prunebook.load_model', stop)
+    monkeypatch.setattr('prunebook.estimate', pytest.fail)
+    given['model'], tok = str(shutil.copytree(own/'model', tmp_path/'model')), letter_tokenizer()
+    tok.add_special_tokens(dict(additional_special_tokens=['<|end|>']))
+    tok.save_pretrained(tmp_path/'model')
+    given['data'] = str(write_rows(tmp_path/'my.jsonl', [dict(text=f'A text, {i}.<|end|>') for i in range(40)]))
+    for dry in (True, False):
+        with pytest.raises(PrunebookError, match='gives token 99, and the model knows tokens 0 to 98'):
+            shrink(**given, dry_run=dry)
+
+
+def test_a_model_without_a_tokenizer_has_no_budget(given, own, tmp_path, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', stop)
+    monkeypatch.setattr('prunebook.estimate', pytest.fail)
+    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
+    for o in (tmp_path/'model').glob('tokenizer*'): o.unlink()
+    for dry in (True, False):
+        with pytest.raises(PrunebookError, match='cannot load'): shrink(**given, dry_run=dry)
+
+
 def test_bits_are_refused_before_the_texts_are_read(tmp_path, monkeypatch):
     monkeypatch.delattr(shrinking, '_split_data')
     for bits, says in ((4, 'quantised'), (5, 'bits=5')):
