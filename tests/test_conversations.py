@@ -192,6 +192,8 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
         heal(model, tok, PAIRS * 9 + ['A plain text of some length.'] * 40, RECIPE, plain_share=share, dry_run=True)
         assert caplog.text.count('written answers') == warned
         _warn_plain.cache_clear()
+    heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True, warn=False)  # as a sweep does
+    assert caplog.text.count('written answers') == 3
     tok.chat_template = None
     _warn_plain.cache_clear()
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)

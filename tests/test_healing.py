@@ -2,6 +2,7 @@
 import copy
 import json
 import pickle
+import warnings
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -414,6 +415,15 @@ def test_an_adapter_brings_its_record_and_keeps_the_type(tmp_path):
     found = load_adapter(cut, tmp_path/'out'/'adapter')
     assert {o.dtype for o in found.parameters()} == {torch.bfloat16}
     assert found.config.prunebook['healed']['steps'] == 2 and 'healed' not in cut.config.prunebook
+
+
+@pytest.mark.parametrize('merge', [True, False])
+def test_an_adapter_is_loaded_without_a_warning_of_others(merge, pruned, tmp_path):
+    "peft reads a property that transformers has given another name"
+    adapter = run(pruned, SMALL.replace(steps=1), out=tmp_path/'out').adapter
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        load_adapter(pruned, adapter, merge=merge)
 
 
 def test_a_teacher_in_8_bits_is_refused():

@@ -1,5 +1,5 @@
 "The main job, shortened: the folder that a run leaves. `PRUNEBOOK_RUN` names a finished run; without it one is made."
-import json, os, re
+import json, os, re, shutil
 from dataclasses import replace
 from pathlib import Path
 import pandas as pd, pytest
@@ -7,13 +7,15 @@ from prunebook import HealingConfig, LayerDistances, PrunebookError, load_texts,
 from prunebook.data.texts import named_texts
 from prunebook.estimates import Size, peak_gb, work
 from prunebook.evaluation.tasks import ready_tasks
+from prunebook.healing.healing import _warn_plain
 from prunebook.paper.reproduce import PRESETS, _grid, _measure, _paper_sweeps, _recipe, paper_budget
-from support.tiny import write_rows
+from support.tiny import letter_tokenizer, write_rows
 from test_conversations import tiny_chat
+from test_packing import CHATML
 
 def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
-    return reproduce(str(own/'model'), out, progress=False, **dict(preset='smoke') | given | kw)
+    return reproduce(out=out, progress=False, **dict(model=str(own/'model'), preset='smoke') | given | kw)
 
 
 @pytest.mark.thorough
@@ -52,6 +54,19 @@ def test_your_own_model_and_data(own, whole):
     assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
     for text in (page, record): assert str(own) not in text and str(whole.parent) not in text
     assert not (whole.parent/'cache').exists()
+
+
+def test_the_main_job_does_not_warn_of_itself(own, tmp_path, caplog, recwarn):
+    "It heals a model that chats on plain texts, as the paper does; its report says what that can cost"
+    _warn_plain.cache_clear()
+    tok = letter_tokenizer()
+    tok.chat_template = CHATML
+    shutil.copytree(own/'model', tmp_path/'model')
+    tok.save_pretrained(tmp_path/'model')
+    out = own_run(own, tmp_path/'run', model=str(tmp_path/'model'))
+    assert [str(o.message) for o in recwarn if issubclass(o.category, FutureWarning)] == []
+    assert 'written answers' not in caplog.text and '--teacher' not in caplog.text
+    assert (out/'report.html').read_text().count('Healing reads plain texts, as in the paper: a model that chats') == 1
 
 
 @pytest.mark.thorough

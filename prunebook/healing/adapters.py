@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/healing/adapters.ipynb #f6246dec
 from __future__ import annotations
-import json, re
+import json, re, warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,9 @@ def load_adapter(
     if (Path(folder)/'adapter_config.json').exists():
         from peft import PeftModel
         from torch.random import fork_rng  # peft draws weights before it reads them
-        with explained(f'{folder}: peft cannot read this adapter', 'Heal again.'), fork_rng():
+        unread = explained(f'{folder}: peft cannot read this adapter', 'Heal again.')
+        with unread, fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '`is_gradient_checkpointing`', FutureWarning)  # which peft still asks for
             found = PeftModel.from_pretrained(new, str(folder)).eval()
         # safe_merge makes new weights; the default adds in place, to memory that the given model shares
         return found.merge_and_unload(safe_merge=True) if merge else found

@@ -188,9 +188,10 @@ def _row_recipe(config):
     "A recipe whose rows are those of `config`: a method that solves reads all texts at once, in no batches"
     return config.replace(batch_size=1, steps=1, warmup=0) if METHODS[config.method].solve else config
 
-def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
+def _training_input(model, tokenizer, texts, config, teacher, on_disk, load, warn):
     """The teacher, loaded, if the recipe needs one, the documents and their rows. Raises `PrunebookError` for what
-    cannot be used, and logs a warning if the model was not pruned, or if it chats and most of the texts do not"""
+    cannot be used, and logs a warning if the model was not pruned, or (`warn`) if it chats and most of the texts do
+    not"""
     check_student(model, config, on_disk)
     objective = OBJECTIVES[config.objective]
     if not cut_record(model): _log.warning('this model has no record of removed layers: this is plain fine-tuning.')
@@ -199,7 +200,7 @@ def _training_input(model, tokenizer, texts, config, teacher, on_disk, load):
     docs = documents(texts, tokenizer, config.max_length, config.loss_on, config.plain_share)
     plain = sum(len(o) if isinstance(o, str) else -len(o.text) for o in docs)  # letters, less those of conversations
     mostly = plain > 0 if config.plain_share is None else config.plain_share > .5
-    if mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
+    if warn and mostly and getattr(tokenizer, 'chat_template', None) and not config.needs_teacher: _warn_plain()
     rows = training_rows(tokenizer, docs, _row_recipe(config), same_rows=objective.top)  # whose files serve every seed
     LayerStack(model).check_vocabulary([[int(rows.flat.max())]])
     return teacher, docs, rows
@@ -238,6 +239,7 @@ def heal(
     teacher_folder: str | Path | None = None,  # Where "distill_top" keeps its files for other runs
     dry_run: bool = False,               # Check model, texts, recipe and teacher, and stop
     load: dict[str, Any] | None = None,  # To `load_model` for a teacher that is a name
+    warn: bool = True,                   # Say that plain texts can cost a model that chats its answers
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
 ) -> HealingResult | None:
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
@@ -259,7 +261,7 @@ def heal(
     else: base = fingerprint(model)
 
     named = isinstance(teacher, (str, Path))
-    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load)
+    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load, warn)
     taught = {} if teacher is None else dict(teacher=fingerprint(teacher))
     if base in taught.values() and (named or cut_record(model)):  # the unpruned model of a sweep is its own teacher
         raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '

@@ -290,7 +290,8 @@ def _score_unit(config, model, tokenizer, rows, adapter, sums=None, progress=Tru
         if cut.n: small = pb.prune_model(model, pb.Plan(cut.layers, len(stack), cut.strategy))
         else: small = pb.LayerStack(model).copy().model
         recipe = config.healing.replace(seed=cut.seed)
-        result = pb.heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, model, resume=True)
+        result = pb.heal(small, tokenizer, _healing_texts(config), recipe, adapter, progress, model, resume=True,
+                         warn=False)
         history = {k: [round(o[k], 5) for o in result.history] for k in ('step', 'loss', 'tokens')}
         tokens = max(history['tokens'], default=0)
         yield rows, [], dict(seconds=round(result.seconds, 1), tokens=tokens, history=history)
@@ -377,7 +378,7 @@ def sweep(
             'its own.'))
     for n in {min(config.healed_ns), max(config.healed_ns)} if config.healed_ns else ():
         small = pb.prune_model(model, pb.choose_layers('middle', n, depth=len(pb.LayerStack(model)))) if n else model
-        pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True)
+        pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True, warn=False)
     with Run(out, model_record(model)) as run:
         _start_sweep(run, name, model, tokenizer, config)
         plans = _choose_plans(run, name, model, tokenizer, config, distances, progress)

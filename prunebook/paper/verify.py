@@ -200,7 +200,8 @@ def _rescored(model, tokenizer, strata, at):
         small = pb.prune_model(model, cuts[0]) if cuts[0] else pb.LayerStack(model).copy().model
         if not first.adapter.is_dir():
             recipe = config.healing.replace(seed=int(first.row.seed))
-            pb.heal(small, tokenizer, _healing_texts(config), recipe, first.adapter, False, teacher=model, resume=True)
+            pb.heal(small, tokenizer, _healing_texts(config), recipe, first.adapter, False, teacher=model, resume=True,
+                    warn=False)
         scores = [task.score(pb.load_adapter(small, first.adapter/'adapter'), tokenizer, items, **chat, **how)]
     elif task.kind == 'loss': scores = cut_losses(model, tokenizer, items, keeps, memory=config.memory, **how)
     else:
