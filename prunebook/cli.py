@@ -13,8 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
-from .core import process, public_name, read_json, redact, refuse, whole, work_folder
+from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, one_of, or_none
+from .core import printable, process, public_name, read_json, redact, refuse, whole, work_folder
 from .data.texts import named_texts, out_of_memory, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
@@ -556,7 +556,9 @@ def _estimate(
         raise PrunebookError(f'--gb {gb:g} is of --compare. For the commands, give --gpu-gb {gb:g}.')
     size = model_size(model, given['revision'], progress)
     if compare:
-        table = compare_options(size, gb or given['gpu_gb'] or CARDS.get(given['card'], [None])[0], context, batch)
+        check(or_none(one_of(*CARDS)), card=given['card'])
+        room = (gb, given['gpu_gb'], CARDS.get(given['card'], [None])[0])
+        table = compare_options(size, next((o for o in room if o is not None), None), context, batch)
         return dict(model=model, parameters=size.parameters, layers=size.depth, context=context, batch=batch,
                     options=table.to_dict('records'), notes=table.attrs['notes'])
     recipe = named_recipe(config, model, **recipe)

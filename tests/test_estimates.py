@@ -2,8 +2,10 @@
 import json, re
 import pytest, torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook import HealingConfig, PrunebookError, heal, load_model, prune_model, save_pruned
-from prunebook.estimates import (SLOWER, check_memory, estimate, model_size, peak_gb, recipe_within, weights_gb, work,
+from prunebook.estimates import (FAMILIES, MEASURED, SLOWER, cache_gb, check_memory, compare_options, estimate, file_gb,
+                                 known_family, layer_caches, model_size, peak_gb, recipe_within, weights_gb, work,
                                  working_gb)
 from prunebook.healing.healing import _make_student
 from prunebook.healing.packing import collate, training_rows
@@ -145,3 +147,98 @@ def test_a_token_passes_through_a_quarter_of_the_experts(kind, fields, tmp_path)
     idle = .75 * sum(p.numel() for n, p in model.named_parameters()
                      if re.search(r'\bexperts\b|(input|output)_linear', n))
     assert idle > 0 and size.layers - size.active == pytest.approx(idle, rel=.01)
+
+
+# The key-value cache, and bits against layers against the sibling
+
+GEMMA_4 = dict(head_dim=8, global_head_dim=16, num_key_value_heads=2, hidden_size_per_layer_input=0,
+               vocab_size_per_layer_input=99, sliding_window=8)
+
+@pytest.mark.parametrize('kind, fields', [
+    ('llama', dict(num_key_value_heads=2, head_dim=16)), ('gpt2', {}), ('gpt_neox', {}), ('falcon', {}),
+    ('deepseek_v3', {}), ('mistral', dict(sliding_window=8)), ('gemma2', dict(sliding_window=8)),
+    ('gemma3', dict(sliding_window=8)), ('gemma4_text', GEMMA_4),
+    ('qwen2', dict(sliding_window=8)), ('qwen2', dict(sliding_window=8, use_sliding_window=True, max_window_layers=4)),
+    ('gemma3n_text', dict(head_dim=8, num_key_value_heads=2, sliding_window=8, num_kv_shared_layers=3, laurel_rank=4,
+                          vocab_size_per_layer_input=99, hidden_size_per_layer_input=8))])
+def test_the_cache_is_that_of_transformers(kind, fields, tmp_path):
+    "Which drops a token of a window once the next one is there"
+    model = tiny(kind, 8, **fields)
+    with torch.no_grad(): cache = model(torch.arange(3, 43)[None], use_cache=True).past_key_values
+    own = [o for o in cache.layers if getattr(o, 'keys', None) is not None]
+    numbers = sum(o.keys.numel() + o.values.numel() for o in own)
+    caches = layer_caches(json.loads(save(tmp_path/'m', model).joinpath('config.json').read_text()))
+    dropped = sum(n for n, window in caches if window)
+    assert sum(n * min(40, window or 40) for n, window in caches) - dropped == numbers
+    assert (dropped > 0) == ('sliding_window' in fields and fields.get('use_sliding_window', kind != 'qwen2'))
+
+
+def test_the_cache_grows_with_the_batch_and_a_window_bounds_it():
+    gemma = FAMILIES[18].size
+    full, sliding = ([n for n, w in gemma.cache if bool(w) == o] for o in (False, True))
+    assert cache_gb(gemma, 8192, 8) == pytest.approx(8 * 2 * (8192 * sum(full) + 512 * sum(sliding)) / 1e9)
+    assert cache_gb(gemma, 256, 1) == pytest.approx(2 * 256 * sum(full + sliding) / 1e9)
+    assert (len(full), len(sliding)) == (4, 22)
+
+
+@pytest.mark.parametrize('name, heads, kv, dim', [
+    ('Qwen2.5-0.5B', 14, 2, 64), ('Qwen2.5-7B', 28, 4, 128), ('Qwen3-0.6B', 16, 8, 128), ('Qwen3-8B', 32, 8, 128),
+    ('Llama-3.2-1B', 32, 8, 64), ('Llama-3.1-8B', 32, 8, 128), ('Gemma-3-1B', 4, 1, 256), ('Gemma-3-27B', 32, 16, 128),
+    ('SmolLM2-135M', 9, 3, 64), ('SmolLM2-1.7B', 32, 32, 64)])
+def test_the_table_of_families_is_that_of_their_configs(name, heads, kv, dim):
+    o = next(o for o in FAMILIES if o.name == name)
+    slides = dict(sliding_window=o.window) if o.window else {}
+    config = AutoConfig.for_model(o.kind, num_hidden_layers=o.depth, hidden_size=o.hidden, intermediate_size=o.inner,
+                                  num_attention_heads=heads, num_key_value_heads=kv, head_dim=dim, vocab_size=o.vocab,
+                                  tie_word_embeddings=o.tables == 1, **slides)
+    with torch.device('meta'): model = AutoModelForCausalLM.from_config(config)
+    assert o.parameters == model.num_parameters() and o.size.cache == layer_caches(config.to_dict())
+
+
+def coder(n=0):
+    return FAMILIES[1]._replace(name='Qwen/Qwen2.5-Coder-1.5B-Instruct').size
+
+
+def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
+    table = compare_options(coder(), gb=.95, context=1024)
+    known = table[table.quality != 'not measured']
+    assert [*known.quality] == ['measured: ' + MEASURED[coder().name, 0]] and [*known.type] == ['bf16']
+    assert 'estimate' in table.attrs['notes'] and 'not measured' in table.attrs['notes']['estimate']
+    assert [*table.model.unique()[1:]] == ['Qwen2.5-Coder-0.5B'] and table.speed_estimate[0] == 1
+    assert (table.speed_estimate[1:] > 1).all() and (table.fits == (table.total_gb <= .95)).all()
+    two = compare_options(coder(), gb=file_gb(coder(), 'q4_k_m', 26 / 28)[0] + .03, context=1024)
+    cut = two[(two.dropped > 0) & (two.type == 'q4_k_m')].iloc[0]
+    assert cut.dropped == 2 and cut.quality == 'measured in bf16: ' + MEASURED[coder().name, 2]
+
+
+@pytest.mark.parametrize('gb, type', [(1.2, 'q8_0'), (.9, 'q4_k_m')])
+def test_as_many_layers_go_as_are_needed(gb, type):
+    "One fewer would not fit"
+    table = compare_options(coder(), gb, 1024)
+    cut = table[(table.dropped > 0) & (table.type == type)].iloc[0]
+    one = file_gb(coder(), type, 1 - (cut.dropped - 1) / 28)[0] + cache_gb(coder(), 1024) * (29 - cut.dropped) / 28
+    assert cut.fits and cut.total_gb <= gb < one
+
+
+def test_a_gpu_that_is_smaller_than_the_smallest_option():
+    table = compare_options(coder(), .4, 8192, 8)
+    least = table.total_gb.min()
+    assert not table.fits.any() and f'give {least:.3g} GB' in table.attrs['notes']['possible']
+    assert 'Qwen2.5-Coder-0.5B' in table.attrs['notes']['possible'] and 'estimate' not in table.attrs['notes']
+    tokens = int(re.search(r'a context of (\d+) tokens', table.attrs['notes']['possible'])[1])
+    assert [compare_options(coder(), .4, n, 8).fits.any() for n in (tokens, 2 * tokens)] == [True, False]
+
+
+def test_a_model_without_a_known_sibling(pruned):
+    "And the smallest of a family"
+    notes = compare_options(pruned[1], gb=1).attrs['notes']
+    assert 'no smaller sibling is known' in notes['sibling'] and 'Qwen3' in notes['sibling']
+    assert known_family(pruned[1]) == [] and 'estimate' in notes
+    assert 'Gemma-3-270M is the smallest' in compare_options(FAMILIES[17].size, gb=1).attrs['notes']['sibling']
+
+
+def test_types_that_the_shapes_do_not_allow_are_not_offered(pruned):
+    "Rows of 192 and 512: k-types for some; of 48: none"
+    assert 'q4_k_m' in set(compare_options(pruned[1], gb=1).type)
+    narrow = FAMILIES[0]._replace(hidden=48, inner=96).size
+    assert set(compare_options(narrow, gb=1).type) == {'bf16'}

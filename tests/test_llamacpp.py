@@ -5,11 +5,13 @@ import pytest, torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 from prunebook import PrunebookError, load_model, prune_checkpoint, prune_model
 from prunebook.cli import main
+from prunebook.estimates import compare_options, file_gb, model_size
+from prunebook.evaluation.generation import generate_texts
 from prunebook.model.assets import _check_gguf
-from prunebook.serving.gguf import llama_scores, quantize, to_gguf
+from prunebook.serving.gguf import PLAIN, TYPES, llama_replies, llama_scores, quantize, stored_types, to_gguf
 from prunebook.serving.stacks import RUNNERS, export_gguf
 from support.checkpoints import edit_json
-from support.tiny import SHAPE, _tower, save, tiny
+from support.tiny import SHAPE, _tower, save, texts, tiny, word_tokenizer
 
 pytestmark = [pytest.mark.extra, pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')]
 
@@ -48,6 +50,85 @@ def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
         export_gguf(folder, tmp_path/'x.gguf', 'f32', force=True, tokenizer=False)
     assert sorted(o.name for o in tmp_path.iterdir()) == ['model', 'plain.gguf', 'x.gguf']
     assert (tmp_path/'x.gguf').read_text() == 'mine'
+
+# Fewer bits
+
+WIDE = dict(hidden_size=256, intermediate_size=512, num_key_value_heads=2, initializer_range=.06)
+BITS = [o for o in TYPES if o not in PLAIN]  # from many to few
+
+def test_each_type_is_smaller_than_the_one_before_and_as_large_as_estimated(tmp_path):
+    "In rows of a multiple of 256; q2_k has q3_k in places, as llama.cpp chooses"
+    folder = save(tmp_path/'model', tiny('llama', 16, **WIDE))
+    file, size = to_gguf(folder, tmp_path/'x.gguf', 'f16', tokenizer=False), model_size(str(folder))
+    found = {o: quantize(file, tmp_path/f'{o}.gguf', o).stat().st_size for o in BITS}
+    assert list(found.values()) == sorted(found.values(), reverse=True) and len(set(found.values())) == len(BITS)
+    assert {o: 1e9 * file_gb(size, o)[0] for o in BITS} == pytest.approx(found, rel=.05)
+    _, stored = stored_types(tmp_path/'q2_k.gguf')
+    assert list(stored)[:2] == ['q2_k', 'q3_k'] and stored['q2_k'] > .5
+
+@pytest.mark.parametrize('type', ['q2_k', 'q3_k_m', 'q5_k_m', 'q6_k'])
+def test_an_export_in_few_bits_says_what_it_holds(type, tmp_path):
+    made = export_gguf(save(tmp_path/'model', tiny('llama', 4, **WIDE)), tmp_path/'x.gguf', type, tokenizer=False)
+    bits, stored = stored_types(tmp_path/'x.gguf')
+    assert made['difference'] <= made['allowed'] and made['bits'] == round(bits, 2)
+    assert {k: round(v, 3) for k, v in stored.items() if v >= .001} == made['stored'] and type[:4] in made['stored']
+
+def test_rows_that_are_no_multiple_of_256_fall_back_and_say_so(tmp_path, caplog):
+    "The demo, two layers deep: only its down projections, of 1,536 numbers a row, can be q3_k"
+    folder = prune_checkpoint('demo', tmp_path/'pruned', '1-28', progress=False)
+    made = export_gguf(folder, tmp_path/'x.gguf', 'q2_k')
+    assert set(made['stored']) == {'q8_0', 'q4_0', 'q3_k'} and made['bits'] > 5
+    assert 'rows have 576 in' in caplog.text
+    assert file_gb(model_size(str(folder)), 'q2_k')[0] * 1e3 == pytest.approx(made['mb'], rel=.05)
+
+@pytest.mark.parametrize('type, width, says', [('q2_k', 64, 'f32, f16, bf16, q8_0'), ('q4_k_m', 64, '64'),
+                                               ('q8_0', 48, 'f32, f16, bf16.'), ('q6_k', 48, '48')])
+def test_a_type_that_the_shapes_do_not_allow(type, width, says, tmp_path, monkeypatch, capsys):
+    "Before any work"
+    folder = save(tmp_path/'model', tiny('llama', 2, hidden_size=width, intermediate_size=2 * width))
+    monkeypatch.setattr('prunebook.serving.stacks.to_gguf', lambda *a, **kw: pytest.fail('it was converted'))
+    assert says in refused(capsys, folder, tmp_path/'x.gguf', '--type', type)
+    assert [o.name for o in tmp_path.iterdir()] == ['model']
+
+def test_a_file_of_a_type_has_its_own_bytes_in_a_comparison(tmp_path):
+    folder = prune_checkpoint('demo', tmp_path/'p', '1-28', progress=False)
+    own = quantize(to_gguf(folder, tmp_path/'x.gguf'), tmp_path/'own.gguf', 'q4_k_m')
+    table = compare_options(str(own), gb=1)
+    assert table.file_gb[0] * 1e9 == pytest.approx(own.stat().st_size, abs=1) and table.type[0] == 'q4_k_m'
+    assert set(table[table.dropped == 0].type) == {'q4_k_m', 'q3_k_m', 'q2_k'} and table.bits[0] > 6
+    assert model_size(str(own)).parameters == model_size(str(folder)).parameters
+
+# Written answers
+
+@pytest.mark.parametrize('kind, fields', [('llama', {}), ('qwen3', {}), ('gemma3_text', dict(sliding_window=8))])
+def test_answers_of_llama_cpp_are_those_of_transformers(kind, fields, tmp_path):
+    "Twelve prompts in five sequences, and in one: each answer ends by itself, or at the limit"
+    model, tok = tiny(kind, 4, initializer_range=.3, max_position_embeddings=512, **fields), word_tokenizer()
+    file = to_gguf(save(tmp_path/'m', model, tok), tmp_path/'x.gguf', 'f32', tokenizer=False)
+    asked = texts(10, longest=60) + [' '.join(['w7 w8 w9'] * 50)] * 2  # together more than a batch
+    ids = tok(asked)['input_ids']
+    free = generate_texts(model, tok, ids, 24)
+    end = tok(free[0].text)['input_ids'][5]
+    model.generation_config.eos_token_id = end
+    want = generate_texts(model, tok, ids, 24)
+    assert {o.ended for o in want} == {True, False}
+    for n in (5, 1): assert llama_replies(file, tok, asked, 24, n, ends=end) == want
+    assert llama_replies(file, tok, [], 24) == []
+
+def test_answers_of_llama_cpp_stop_at_a_text(tmp_path):
+    model, tok = tiny('llama', 4, initializer_range=.3), word_tokenizer()
+    file = to_gguf(save(tmp_path/'m', model, tok), tmp_path/'x.gguf', 'f32', tokenizer=False)
+    asked = texts(6)
+    stop = generate_texts(model, tok, tok(asked[:1])['input_ids'], 24)[0].text.split()[4]
+    want = generate_texts(model, tok, tok(asked)['input_ids'], 24, stop=[stop])
+    got = llama_replies(file, tok, asked, 24, 2, stop=[stop])
+    assert [(o.text, o.ended) for o in got] == [(o.text, o.ended) for o in want] and got[0].ended
+    assert got[0].tokens == 5 and max(o.tokens for o in got) <= 24
+
+def test_an_empty_prompt_has_no_answer(tmp_path):
+    file, tok = tmp_path/'x.gguf', word_tokenizer()
+    with pytest.raises(PrunebookError, match='prompt 1'): llama_replies(file, tok, ['w3', ''], 4)
+    with pytest.raises(PrunebookError, match='sequences=0'): llama_replies(file, tok, [], 4, 0)
 
 # Bad input
 

@@ -58,6 +58,7 @@ check {folder} --serve moon                                  | moon
 check {folder} --claims {missing}                           | missing.jsonl
 export {missing} {out}.gguf                                  | missing.jsonl
 export demo {out}.gguf --type q1                             | q1
+export demo {out}.gguf --type q3_k                           | q3_k_m
 export demo {out}.bin                                        | out.bin
 export demo {folder}/no/x.gguf                               | no
 heal demo {out} --texts {missing}                            | missing.jsonl
@@ -124,6 +125,11 @@ estimate demo --bits 3                                       | 3
 estimate demo --gpu-gb 0                                     | gpu_gb=0
 estimate demo --card x9                                      | x9
 estimate demo --card l4 --gpu-gb 24                          | 24
+estimate demo --batch 0                                      | batch=0
+estimate demo --gb 6                                         | --gpu-gb 6
+estimate demo --compare --gb 0                               | gb=0
+estimate demo --compare --context 0                          | context=0
+estimate {missing} --compare                                 | missing.jsonl
 assets --fetch poetry                                        | poetry
 verify {missing}                                             | missing.jsonl
 verify --claim C99                                           | C99

@@ -1,4 +1,4 @@
-"""Bits, layers or the smaller sibling, at equal bytes: `python tools/should_you.py` makes or resumes experiment P's arms.
+"""Bits, layers or the sibling, at equal bytes: `python tools/should_you.py` makes or resumes the arms of experiment P.
 
 You have a 4-bit file of a chat model. What next? These rules were written before the first row.
 
@@ -99,14 +99,15 @@ def make(name, arm, model, layers, work, smoke, dtype):
         if layers: folder = Path(tmp)/'cut'
         if arm.healed: healed(model, layers, folder, work, 2 if smoke else None, dtype)
         elif layers: prune_checkpoint(parent, folder, layers, progress=False)
-        cache, depth = model_size(str(folder)).cache, len(layers)
+        cache = model_size(str(folder)).cache
         quantize(to_gguf(folder, Path(tmp)/'f16.gguf', 'f16'), made := Path(tmp)/'made.gguf', arm.type)
         bits, stored = stored_types(made)
-        about = dict(arm=name, model=model, type=arm.type, dropped=' '.join(map(str, layers)),
-                     bytes=made.stat().st_size, bits=round(bits, 3), kv_bytes_a_token=2 * sum(n for n, _ in cache), stored=json.dumps(stored))
+        about = dict(arm=name, model=model, type=arm.type, dropped=' '.join(map(str, layers)), bits=round(bits, 3),
+                     bytes=made.stat().st_size, kv_bytes_a_token=2 * sum(n for n, _ in cache),
+                     stored=' '.join(f'{k} {v:.3f}' for k, v in stored.items()))
         (work/f'{name}.json').write_text(json.dumps(about) + '\n')
         made.rename(file)
-    print(f'{name}: {about["bytes"]:,} bytes, without {depth} layers', flush=True)
+    print(f'{name}: {about["bytes"]:,} bytes', flush=True)
     return file
 
 def answer(name, file, model, work, smoke):
