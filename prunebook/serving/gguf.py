@@ -234,14 +234,26 @@ def stored_types(path: str | Path) -> tuple[float, dict[str, float]]:
 
 
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
-def _opened(path, length, batch, sequences=1):
-    """A file in this process until the end of a `with`, for `length` tokens of each sequence in batches, without flash
-    attention and with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
+def _opened(path, length, batch):
+    """A file in this process until the end of a `with`, for `length` tokens in batches, without flash attention and
+    with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
     llama_cpp()
     from llama_cpp_py_sync import Llama
-    how = dict(flash_attn_type=0, type_k='f32', type_v='f32', n_seq_max=sequences)
-    room = sequences * max(256, -(-length // 256) * 256)
-    with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), room, batch, threads(), **how)
+    how = dict(flash_attn_type=0, type_k='f32', type_v='f32')
+    with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), max(length, 256), batch, threads(), **how)
+
+def _share(model, length, batch, sequences):
+    """Give a model a new context, of `length` tokens for each of some sequences. That of its class computes embeddings
+    as well, and so the head for every token of a prompt"""
+    lib, how = model._lib, model._lib.llama_context_default_params()
+    how.n_ctx, how.n_seq_max = sequences * max(256, -(-length // 256) * 256), sequences
+    how.n_batch = how.n_ubatch = batch
+    how.type_k = how.type_v = how.flash_attn_type = 0  # float32, and off
+    how.n_threads = how.n_threads_batch = threads()
+    lib.llama_free(model._ctx)
+    model._ctx = lib.llama_init_from_model(model._model, how)
+    if model._ctx == model._ffi.NULL:
+        raise PrunebookError(f'llama.cpp cannot hold {sequences} sequences of {length} tokens. Give fewer sequences.')
 
 def _decode(model, part):
     "Run a batch of tokens, each with its place, its sequence, and whether its logits are wanted"
@@ -312,9 +324,9 @@ def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
     if stop:
         from transformers import AutoTokenizer
         tok = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    with _opened(path, max(map(len, ids), default=0) + limit, chunk, sequences) as model:
+    with _opened(path, 256, chunk) as model:
+        _share(model, max(map(len, ids), default=0) + limit, chunk, sequences)
         lib, ctx, width, owner = model._lib, model._ctx, 4 * model.n_vocab, {}
-        lib.llama_set_embeddings(ctx, False)  # or every token of a prompt would pass through the head
         while waiting or queue:
             while waiting and free:
                 owner[(s := free.pop())] = i = waiting.popleft()
