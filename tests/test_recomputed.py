@@ -482,7 +482,7 @@ def known_tests(claim, model):
     found = {k: o.word for k, o in found.items() if not re.match('does not know|not measured', o.why)}
     hold, fail = (sum(o == word for o in found.values()) for word in ('holds', 'fails'))
     alone = sum(k in daggers(model) for k in found)
-    of_them = {0: '', fail: ' alone'}.get(alone, f', {alone} of them alone')
+    of_them = ' alone' if 0 < alone == fail else f', {alone} of them alone' if alone else ''
     said = f'{hold} of {len(found)} tests hold, {fail} fail' + 's' * (fail == 1) + of_them
     return said, (len(found), hold, fail, alone)
 
