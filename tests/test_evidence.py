@@ -96,38 +96,6 @@ def test_the_arms_of_should_you_are_those_of_the_rules():
 
 
 @pytest.mark.thorough
-@pytest.mark.extra
-def test_the_arms_of_should_you_run_and_go_on(tmp_path, capsys):
-    "On the demo, three problems: what is there is not written again, and a broken-off arm goes on where it was"
-    pytest.importorskip('llama_cpp_py_sync')
-    words, names = ['--smoke', '--work', str(tmp_path), '--dtype', 'float32'], ['q4_k_m', 'cut-2-q3_k_m']
-    should_you.main([*words, '--only', *names])
-    files = {o: o.read_bytes() for o in tmp_path.glob('*.jsonl')}
-    assert len(files) == 2 and all(len(o.splitlines()) == 3 for o in files.values())
-    one = tmp_path/'q4_k_m.jsonl'
-    one.write_bytes(b''.join(one.read_bytes().splitlines(keepends=True)[:2]))
-    should_you.main([*words, '--only', *names])
-    assert {o: o.read_bytes() for o in files} == files
-    should_you.main([*words, '--speed'])
-    should_you.main([*words, '--publish'])
-    rows, lines = pd.read_parquet(tmp_path/'should_you.parquet'), pd.read_csv(tmp_path/'should_you.csv')
-    assert list(rows) == ['arm', 'task', 'item', 'right', 'written', 'tokens'] and len(rows) == 6
-    assert [*lines.arm] == names and (lines.bytes == [(tmp_path/f'{o}.gguf').stat().st_size for o in names]).all()
-    assert (lines.kv_bytes_a_token == [2 * 384 * 30, 2 * 384 * 28]).all() and lines.generate_per_second.min() > 0
-    assert all(len(o.split()) == 2 for o in lines.prompt_runs)
-    capsys.readouterr()
-    should_you.main([*words, '--list'])
-    assert 'q4_k_m: file, 3 answers' in capsys.readouterr().out
-
-
-def test_the_arms_of_should_you_are_those_of_the_rules():
-    "Eleven, each named in the table of the docstring; answers-2 needs its layers before any work"
-    assert len(should_you.ARMS) == 11 and all(o in should_you.__doc__ for o in should_you.ARMS)
-    assert sum(o.n > 0 for o in should_you.ARMS.values()) == 6
-    with pytest.raises(SystemExit): should_you.main(['--only', 'answers-2', '--work', '/nonexistent'])
-
-
-@pytest.mark.thorough
 def test_the_plan_for_one_gpu_in_small_and_again(tmp_path, capsys):
     "Texts that the model writes, and every sweep of the plan; a second start makes nothing anew"
     written = []
