@@ -13,9 +13,9 @@ import numpy as np, torch
 from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, check, digest, disk_errors, lock, number, on_first, or_none
 from ..core import progress_bar, refuse, whole
-from ..data.texts import load_texts, messages_of, over_batches, read_table
+from ..data.texts import load_texts, messages_of, over_batches, read_table, render_conversation
 from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
-from .packing import Rows, _render_conversation, documents, training_rows
+from .packing import Rows, documents, training_rows
 from ..model.loading import load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -151,7 +151,7 @@ def _with_room(tokenizer, prompts, recipe):
     cannot tell answers apart, and if they are fewer than a batch"""
     asked, least = read_prompts(prompts), recipe.batch_size
     yes = dict(role='assistant', content='Yes.')
-    room = [o for o in asked if len(_render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
+    room = [o for o in asked if len(render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
     refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
            (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
             f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
@@ -173,7 +173,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     on_first(write)
     said, most = load_texts(file), recipe.max_length
     def fits(messages):
-        try: return len(_render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
+        try: return len(render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
         except PrunebookError: return False
     fit = [o for o in said if fits(o['messages'])]
     if len(fit) < len(said):
