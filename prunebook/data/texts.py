@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/data/texts.ipynb #793c952d
 from __future__ import annotations
-import gzip, json, logging, math, os, re
+import gzip, json, logging, math, os, random, re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'render_chat', 'prompt_tokens', 'as_rows',
-           'as_texts', 'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch', 'make_batch', 'token_budget',
-           'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches', 'Conversation', 'render_conversation',
-           'answer_tokens', 'template_mark', 'answer_row', 'read_answers']
+__all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'render_chat',
+           'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize', 'groups_by_length', 'Batch',
+           'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch', 'over_batches',
+           'Conversation', 'render_conversation', 'answer_tokens', 'template_mark', 'answer_row', 'read_answers']
+
+# %% ../../nbs/reference/data/texts.ipynb #splitte1
+def split_texts(rows: Sequence[Any], seed: int = 0, most: int | None = 64) -> tuple[list[Any], list[Any]]:
+    """Texts or conversations: four fifths to heal on and one, at most so many rows, to judge on, without a document on
+    both sides. Raises `PrunebookError` below ten"""
+    rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
+    refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
+    random.Random(seed).shuffle(rows)
+    k = len(rows) // 5
+    return rows[k:], rows[:k][:most]
+
 
 # %% ../../nbs/reference/data/texts.ipynb #0a62657f
 def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:

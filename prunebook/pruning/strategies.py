@@ -8,8 +8,10 @@ import inspect, json, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
-from ..core import Registry, Settings, check, explained, progress_bar, public_name, refuse, whole
+from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name, refuse
+from ..core import whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
 from .budget import _allowed_plan, _check_depth, _fit_budget, _loss_of
@@ -70,7 +72,7 @@ def as_plan(
     return Plan(layers, depth)
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
-_inputs = ('distances', 'model', 'loss', 'progress')  # that any caller may give to any strategy
+_inputs = ('distances', 'model', 'loss', 'losses', 'allowed', 'progress')  # that any caller may give to any strategy
 
 @dataclass(frozen=True)
 class Strategy:
@@ -80,7 +82,8 @@ class Strategy:
     summary: str = ''
     source: str = ''      # Where it comes from
     nested: bool = False  # The layers of n contain those of n - 1; `details['order']` lists them
-    needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
+    losses_by: str = ''   # MODULE:FUNCTION that makes its `losses` from what it needs, if nobody hands them in
+    needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "answers", "loss" (of it)
     options: dict[str, Any] = field(init=False)  # Name → default
 
     def __post_init__(self):
@@ -171,9 +174,52 @@ def _greedy(n, depth, model, loss, progress=True):
         keep.remove(order[-1])
     return Plan(tuple(order), depth, 'greedy', dict(order=order, losses=best))
 
+# %% ../../nbs/course/03_pruning.ipynb #answst02
+def _search(name, n, depth, losses, allowed, beam, screen, judge):
+    """Cuts of one layer, of two, … of `n`: the `beam` best of a size, each with one more layer, and every block.
+    `losses(keeps, k)` of `screen` documents rank all of them, and of `judge` the best eighth, `beam` at least"""
+    check(whole(1), beam=beam, screen=screen, judge=judge)
+    def keep(cut): return [i for i in range(depth) if i not in cut]
+    def ranked(cuts, k):
+        cuts = sorted(cuts)
+        found = losses([keep(o) for o in cuts], k)
+        if any(o != o for o in found):
+            raise PrunebookError(f'strategy {name!r}: the loss of a cut is not a number. Check losses=.')
+        return sorted(zip(found, cuts))
+    best, tried = {()}, dict(screened=0, judged=0)
+    for size in range(1, n + 1):
+        cuts = {tuple(sorted((*o, i))) for o in best for i in range(depth) if i not in o}
+        cuts |= {tuple(range(i, i + size)) for i in range(depth - size + 1)}
+        order = [o for _, o in ranked(cuts, screen)]
+        fits = order if allowed is None else [o for o in order if allowed.fits(keep(o))]
+        most = max(beam, -(-len(order) // 8))
+        found = ranked({*order[:most], *fits[:most]}, judge)
+        best = [o for _, o in found]
+        best = {*best[:beam], *[o for o in best if o in fits][:beam]}
+        tried = dict(screened=tried['screened'] + len(order), judged=tried['judged'] + len(found))
+    free = found[0]
+    loss, cut = next((o for o in found if o[1] in fits), free)
+    details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}))
+    if cut != free[1]:
+        both = dict(unrestricted=free[0], chosen=loss)
+        details['allowed'] = dict(by=allowed.name, unrestricted=list(free[1]), loss=both)
+    return Plan(cut, depth, name, details | tried)
+
+@_strategy('single layers and blocks, by the loss on answers of the model',
+           losses_by='evaluation.losses:answer_cut_losses')
+def _answers(n, depth, model, tokenizer, answers, losses=None, allowed=None, beam=2, screen=6, judge=24):
+    "The cut that makes the answers of the whole model least unlikely"
+    return _search('answers', n, depth, losses, allowed, beam, screen, judge)
+
+@_strategy('single layers and blocks, by the loss on plain texts', losses_by='evaluation.losses:text_cut_losses')
+def _texts(n, depth, model, tokenizer, texts, losses=None, allowed=None, beam=2, screen=6, judge=24, max_length=256):
+    "The cut that raises the loss on plain texts least, by the search of `answers`"
+    return _search('texts', n, depth, losses, allowed, beam, screen, judge)
+
 # %% ../../nbs/course/03_pruning.ipynb #3739eba5
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
-    loss='loss=, a function loss(model) -> float, such as one over a few texts')
+    loss='loss=, a function loss(model) -> float, such as one over a few texts', tokenizer='tokenizer=',
+    texts='texts=load_texts("demo")', answers='answers=, a file of write_answers or rows of messages with answers')
 
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
@@ -233,11 +279,17 @@ def choose_layers(
     check(whole(1, depth - 1), n=n)
     given = given | dict(distances=distances)
     if measure and any(given.get(o) is None for o in row.needs): given |= measure()
-    needs = ((o, _how.get(o, f'{o}=')) for o in row.needs if given.get(o) is None)
+    handed = row.losses_by and given.get('losses') is not None
+    needs = ((o, _how.get(o, f'{o}=')) for o in row.needs if given.get(o) is None and not handed)
     refuse(*((True, f'strategy {row.name!r} needs {o}. Give {how}.') for o, how in needs))
     options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
     takes = inspect.signature(row.choose).parameters
-    plan = row.choose(operator.index(n), depth, **{k: v for k, v in options.items() if k in takes})
+    if row.losses_by and not handed:  # of a room above this one, which is found by its name when it is needed
+        by = {o: options[o] for o in (*row.needs, 'progress', 'max_length') if o in options}
+        options |= dict(losses=resolve_name(f'prunebook.{row.losses_by}')(**by))
+    if allowed is not None: options |= dict(allowed=allowed)
+    options = dict.fromkeys(row.needs) | {k: v for k, v in options.items() if k in takes}
+    plan = row.choose(operator.index(n), depth, **options)
     if not isinstance(plan, Plan): plan = Plan(tuple(plan), depth, row.name)
     return plan if allowed is None else _allowed_plan(plan, allowed, given)
 
