@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, instance, new_folder, on_first, or_none, printable
 from .core import process, public_name, read_json, redact, refuse, whole, work_folder
-from .data.texts import named_texts, out_of_memory, text_assets
+from .data.texts import answer_tokens, named_texts, out_of_memory, read_answers, read_table, text_assets
 from .estimates import CARDS, check_memory, layer_sizes, memory_gb, model_size, recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
 from .evaluation.tasks import judged_on, ready_tasks, scores_folder
@@ -217,6 +217,19 @@ def _distances_of(place, model, folder):
                                                     'than %s, or was measured in fewer bits.', place, name, model)
     return found
 
+def _answered(source, folder, prompts, max_new_tokens, load, progress):
+    "Model, tokenizer and its answers. Raises `PrunebookError` for prompts of no use before weights are read"
+    from prunebook.healing.teacher import answers_to, ready_prompts
+    config, tok = source.check('evaluate'), load_tokenizer(folder)
+    window = getattr(config, 'max_position_embeddings', None)
+    if os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts)):
+        parent = None if source.bits in (4, 8) else checkpoint_fingerprint(folder)
+        answer_tokens(tok, read_answers(prompts, parent, tok)[0], window or 2**30)
+    else: ready_prompts(prompts, tok, max_new_tokens, window)
+    model, tok = load()
+    return dict(model=model, tokenizer=tok,
+                answers=str(answers_to(model, tok, prompts, max_new_tokens, progress=progress)))
+
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
     source: _Checkpoint,
@@ -229,6 +242,8 @@ def _prune(
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
     strategy: str | None = None,   # how to choose them (default: similarity): STRATEGIES
     options: dict | None = None,   # of the strategy, as JSON such as '{"seed": 1}'
+    prompts: str | None = None,    # for answers: everyday, a task, or a file of prompts or answers (default: everyday)
+    max_new_tokens: int = 512,     # for answers: most tokens of each
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
     in_memory: bool = False,       # load the model and save the rest, instead of copying bytes from file to file
@@ -247,21 +262,29 @@ def _prune(
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
     refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
+    needs, told = pb.STRATEGIES.find(strategy).needs, {}
+    if prompts and 'answers' not in needs:
+        raise PrunebookError(f'--prompts {prompts}: --strategy {strategy} asks nothing. Give --strategy answers.')
     load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
-        needs = pb.STRATEGIES.find(strategy).needs
-        docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
+        if 'answers' in needs:
+            found = _answered(source, folder, prompts or 'everyday', max_new_tokens, load, progress)
+            told['answers'] = found['answers']
+            return found | dict(progress=progress)
+        n_texts = texts.n_texts or (16 if 'loss' in needs else 24 if 'texts' in needs else 64)
+        docs = texts.read('calibration', progress)[:n_texts]
         source.check('evaluate', lengths.max_length, **vars(lengths))
         model, tok = load()
         if 'distances' in needs:
             return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
         loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
-        return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
+        return dict(model=model, tokenizer=tok, texts=docs, loss=loss, progress=progress)
     with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
         folder = checkpoint_folder(source.model, revision=source.revision)
         config, depth = read_json(folder/'config.json'), config_depth(folder)
         if not in_memory: check_prunable(folder)
-        how = (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
+        long = dict(max_length=lengths.max_length) if 'max_length' in known else {}
+        how = long | (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
         if drop is not None: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
@@ -277,7 +300,8 @@ def _prune(
             pb.save_pruned(own_type(pb.prune_model(model, plan, inplace=True, record=noted)), tok, tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
-    told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    told |= {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    if 'candidates' in plan.details: told['added_loss'] = plan.details['loss']
     if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
     if why := restriction(plan): told['serve'] = why
     return dict(out=out, strategy=plan.strategy, n=len(plan)) | told
@@ -690,7 +714,8 @@ def main(
     except BaseException as e:
         if came or isinstance(e, KeyboardInterrupt):
             kept = getattr(args, 'save', None)
-            left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(args.command, 'Nothing was written.')
+            again = 'shrink' if getattr(args, 'strategy', None) == 'answers' else args.command  # its answers are kept
+            left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(again, 'Nothing was written.')
             code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
         elif isinstance(e, SystemExit):  # of the parser, which has said why
             code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2
