@@ -432,10 +432,7 @@ def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Any, max_length: i
                              'instruct model, or choose and measure on plain texts.')
     found = []
     for i, row in enumerate(as_rows(rows)):
-        messages = None if isinstance(row, str) else messages_of(row)
-        if messages is None:
-            raise PrunebookError(f'answer {i} is {row!r:.60}, a text. Give rows with messages that end with an answer.')
-        try: found.append(render_conversation(tokenizer, messages))
+        try: found.append(render_conversation(tokenizer, () if isinstance(row, str) else messages_of(row) or ()))
         except PrunebookError as e: raise PrunebookError(f'answer {i}: {printable(e)}') from None
         if not any(found[-1].learn[1:]):
             raise PrunebookError(f'answer {i} has no token of its own in the chat template. Leave it out.')

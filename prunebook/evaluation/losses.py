@@ -404,16 +404,17 @@ class CutLosses:
     def _measure(self, keeps, texts):
         "Nats of each document for each of `keeps`; infinite where layers need the keys and values of one that is gone"
         stack = LayerStack(self.model)
+        shares = getattr(stack.config, 'num_kv_shared_layers', 0)
         def alone(keep):
             try:
                 with stack.view(keep) as small: return text_loss(small, self.tokenizer, texts, **self.run).sums
             except (KeyError, ValueError) as e:
-                if isinstance(e, PrunebookError) or not getattr(stack.config, 'num_kv_shared_layers', 0): raise
+                if isinstance(e, PrunebookError) or not shares: raise
                 return [math.inf] * len(texts)
-        if not getattr(stack.config, 'num_kv_shared_layers', 0):
-            try: return [o.sums for o in cut_losses(self.model, self.tokenizer, texts, keeps, **self.run)]
-            except PrunebookError as e:
-                if 'cannot start in the middle' not in str(e): raise
+        if shares: return [alone(o) for o in keeps]
+        try: return [o.sums for o in cut_losses(self.model, self.tokenizer, texts, keeps, **self.run)]
+        except PrunebookError as e:
+            if 'cannot start in the middle' not in str(e): raise
         return [alone(o) for o in keeps]
 
 def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 256,
@@ -427,6 +428,7 @@ def answer_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerB
     `PrunebookError` for answers of another model, and for one that is longer than the window"""
     parent = fingerprint(model)
     rows, held = read_answers(answers, parent, tokenizer)
+    if not rows: raise PrunebookError(f'all {len(held)} answers are held out for judging. Give others to choose by.')
     written = sum((o.get('made') or {}).get('by') == 'parent' for o in rows)
     about = dict(parent=parent, written_by_parent=written, given=len(rows) - written, held_out=len(held))
     return CutLosses(model, tokenizer, rows, _window(LayerStack(model)) or 2**30, about, loss_on='assistant',
