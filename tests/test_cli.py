@@ -491,7 +491,7 @@ def test_a_cut_by_answers(tmp_path, ok, capsys, monkeypatch):
             ([*by, write_rows(tmp_path/'long.jsonl', long), '--n', 1], '512 positions'),
             ([*by, found['answers'], '--n', 4], 'from 1 to 3'),
             ([*by, found['answers'], '--n', 1, '--max-new-tokens', 9], '--max-new-tokens'),
-            ([*prune, '--prompts', 'everyday', '--n', 1], '--strategy similarity asks nothing'),
+            ([*prune, '--prompts', 'everyday', '--n', 1], '--prompts: strategy similarity asks nothing'),
             (['prune', other, *by[2:], tmp_path/'mine.jsonl', '--n', 1], 'no chat template')):
         assert main([*map(str, words), '--no-progress']) == 2
         assert says in capsys.readouterr().err
