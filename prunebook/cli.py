@@ -16,7 +16,7 @@ import prunebook as pb
 from .core import PrunebookError, check, check_one_process, fully_sharded, instance, kept_environment
 from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
 from .core import redact, refuse, whole, work_folder
-from .data.texts import named_texts, out_of_memory, text_assets
+from .data.texts import answer_tokens, named_texts, out_of_memory, read_answers, read_table, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
@@ -249,15 +249,26 @@ def _distances_of(place, model, folder):
                                                     'than %s, or was measured in fewer bits.', place, name, model)
     return found
 
-def _check_prune_options(strategy, source, texts, lengths, distances, noted, in_memory):
+def _check_prune_options(strategy, options, source, texts, lengths, asks, distances, noted, in_memory):
     """Raises `PrunebookError` for an option that does nothing here: a strategy (`None`: the layers are named) may
-    measure nothing, and then only --in-memory loads the model. Distances may also be `noted` on the card"""
+    measure nothing, and then only --in-memory loads the model; and only answers come of prompts, which `asks` are
+    options of. Distances may also be `noted` on the card"""
     takes = inspect.signature(pb.STRATEGIES[strategy].choose).parameters if strategy else ()
     needs = {*pb.STRATEGIES[strategy].needs} if strategy else set()
     who = f'strategy {strategy}' if strategy else '--drop'
     if distances and not noted and 'distances' not in takes:
         raise PrunebookError(f'--distances {distances}: {who} reads none, and it is no run, whose numbers the card '
                              'would show. Leave it out.')
+    if asks and 'answers' not in needs:
+        raise PrunebookError(f'{", ".join(asks)}: {who} asks nothing. Leave it out, or give --strategy answers.')
+    if 'answers' in needs and (odd := _differ_in(texts, lengths)):
+        raise PrunebookError(f'{", ".join(odd)}: {who} reads no texts, and whole answers. Leave it out; what it reads '
+                             'is of --prompts and --max-new-tokens.')
+    searched = strategy and pb.STRATEGIES[strategy].losses_by  # in batches of the usual size
+    idle = {'--batch-tokens', *map(_flag, options)} if searched else set()
+    if odd := idle.intersection(_differ_in(lengths)):
+        why = 'measures in batches of the usual size' if '--batch-tokens' in odd else 'has it in --options'
+        raise PrunebookError(f'{", ".join(sorted(odd))}: {who} {why}. Leave it out.')
     if needs - ({'distances'} if distances else set()): return _check_column(texts.column, texts.texts)
     if odd := _differ_in(texts, lengths):
         raise PrunebookError(f'{", ".join(odd)}: {who} measures nothing {"beside --distances " if needs else ""}and '
@@ -265,6 +276,21 @@ def _check_prune_options(strategy, source, texts, lengths, distances, noted, in_
     if not in_memory and (odd := [o for o in _differ_in(source) if o in ('--dtype', '--bits', '--device-map')]):
         raise PrunebookError(f'{", ".join(odd)}: {who} copies the weights as they are stored, without loading them. '
                              'Leave it out, or give --in-memory.')
+
+def _answered(source, folder, prompts, max_new_tokens, load, progress):
+    "Model, tokenizer and its answers. Raises `PrunebookError` for prompts of no use before weights are read"
+    from prunebook.healing.teacher import answers_to, ready_prompts
+    config, tok = source.check('evaluate'), load_tokenizer(folder)
+    window = getattr(config, 'max_position_embeddings', None)
+    if os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts)):
+        parent = None if source.bits in (4, 8) else checkpoint_fingerprint(folder)
+        if _differ(_prune, max_new_tokens=max_new_tokens):
+            raise PrunebookError(f'--max-new-tokens {max_new_tokens}: {prompts} has the answers. Leave it out.')
+        answer_tokens(tok, read_answers(prompts, parent, tok)[0], window or 2**30)
+    else: ready_prompts(prompts, tok, max_new_tokens, window)
+    model, tok = load()
+    return dict(model=model, tokenizer=tok,
+                answers=str(answers_to(model, tok, prompts, max_new_tokens, progress=progress)))
 
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
@@ -278,6 +304,8 @@ def _prune(
     speedup: float | None = None,  # instead of --n: drop as few layers as predict generation so many times as fast
     strategy: str | None = None,   # how to choose them (default: similarity): STRATEGIES
     options: dict | None = None,   # of the strategy, as JSON such as '{"seed": 1}'
+    prompts: str | None = None,    # for answers: everyday, a task, or a file of prompts or answers (default: everyday)
+    max_new_tokens: int = 512,     # for answers: most tokens of each
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
     in_memory: bool = False,       # load the model and save the rest, instead of copying bytes from file to file
@@ -296,23 +324,30 @@ def _prune(
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
     refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
     is_run = distances and os.path.exists(os.path.join(distances, 'run.json'))
-    _check_prune_options(None if drop is not None else strategy, source, texts, lengths, distances,
+    asks = _differ(_prune, prompts=prompts, max_new_tokens=max_new_tokens)
+    _check_prune_options(None if drop is not None else strategy, options or {}, source, texts, lengths, asks, distances,
                          is_run or serve and drop is None, in_memory)
+    needs, told = pb.STRATEGIES.find(strategy).needs, {}
     load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
-        needs = pb.STRATEGIES.find(strategy).needs
-        docs = texts.read('calibration', progress)[:texts.n_texts or (16 if 'loss' in needs else 64)]
+        if 'answers' in needs:
+            found = _answered(source, folder, prompts or 'everyday', max_new_tokens, load, progress)
+            told['answers'] = found['answers']
+            return found | dict(progress=progress)
+        n_texts = texts.n_texts or (16 if 'loss' in needs else 24 if 'texts' in needs else 64)
+        docs = texts.read('calibration', progress)[:n_texts]
         source.check('evaluate', lengths.max_length, **vars(lengths))
         model, tok = load()
         if 'distances' in needs:
             return dict(distances=pb.layer_distances(model, tok, docs, **vars(lengths), progress=progress))
         loss = lambda m: pb.text_loss(m, tok, docs, **vars(lengths), progress=False).value
-        return dict(model=model, tokenizer=tok, texts=docs, loss=loss)
+        return dict(model=model, tokenizer=tok, texts=docs, loss=loss, progress=progress)
     with new_folder(out, force, [source.model, texts.texts, distances]) as tmp:
         folder = checkpoint_folder(source.model, revision=source.revision)
         config, depth = read_json(folder/'config.json'), config_depth(folder)
         if not in_memory: check_prunable(folder)
-        how = (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
+        long = dict(max_length=lengths.max_length) if 'max_length' in known else {}
+        how = long | (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
         if drop is not None: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
@@ -328,7 +363,8 @@ def _prune(
             pb.save_pruned(own_type(pb.prune_model(model, plan, inplace=True, record=noted)), tok, tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         record = read_json(tmp/'config.json')['prunebook']
-    told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    told |= {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    if 'candidates' in plan.details: told['added_loss'] = plan.details['loss']
     if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
     if why := restriction(plan): told['serve'] = why
     return dict(out=out, strategy=plan.strategy, n=len(plan)) | told
@@ -844,7 +880,8 @@ def main(
     except BaseException as e:
         if came or isinstance(e, KeyboardInterrupt):
             kept = getattr(args, 'save', None)
-            left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(args.command, 'Nothing was written.')
+            again = 'shrink' if getattr(args, 'strategy', None) == 'answers' else args.command  # its answers are kept
+            left = f'The scores so far are in {kept}.' if kept else _AGAIN.get(again, 'Nothing was written.')
             code = complain(f'interrupted. {left}', 143 if came[:1] == [signal.SIGTERM] else 130)
         elif isinstance(e, SystemExit):  # of the parser, which has said why
             code = e.code if isinstance(e.code, int) and _say('', sys.stdout, end='') else 2

@@ -7,12 +7,14 @@ import prunebook as pb
 from prunebook import HealingConfig
 from prunebook.cli import _answers, main
 from prunebook.core import PrunebookError
+from prunebook.data.texts import answer_row, read_answers
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
 from prunebook.paper.verify import Verification
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.similarity.distances import LayerDistances
 from support.kills import tree
 from support.tiny import letter_tokenizer, save, tiny, word_tokenizer, write_rows
+from test_conversations import tiny_chat
 
 
 def run(*args, stdout=subprocess.PIPE, **kw):
@@ -419,6 +421,7 @@ prune MODEL O --n 1 --texts TEXTS --n-texts 9 --max-length 64 --batch-tokens 64 
 prune MODEL O --n 1 --strategy greedy --distances RUN --texts TEXTS --max-length 64
 prune MODEL O --drop 1 --in-memory --dtype float32 --device-map cpu --distances RUN
 prune MODEL O --n 1 --strategy simple --in-memory --bits 32
+prune MODEL O --n 1 --strategy texts --texts TEXTS --n-texts 9 --max-length 64 --bits 32 --device-map cpu
 heal PRUNED O --texts TEXTS --adapt near_cut --near 1 --rank 2 --alpha 4 --dropout .1 --judge-texts JUDGE --n-judge 5
 heal PRUNED O --texts CHAT --loss-on all --n-judge 0
 heal PRUNED O --texts TEXTS --method head_and_last --options {"last":1}
@@ -450,3 +453,45 @@ def test_options_that_count_are_taken(line, own, tmp_path, monkeypatch):
                   SUMS=write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3),
                   ROWS=write_rows(tmp_path/'rows.jsonl', [dict(words=f'{i} one two') for i in range(3)]))
     with pytest.raises(ZeroDivisionError): main([str(places.get(o, o)) for o in line.split()] + ['--no-progress'])
+
+
+# By the answers
+
+def test_a_cut_by_answers(tmp_path, ok, capsys, monkeypatch):
+    "Yours or the model's, which are kept; and what is wrong with them is said before a weight is read"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    model, tok = tiny_chat()
+    folder, other = save(tmp_path/'model', model, tok), save(tmp_path/'other', tiny_chat()[0], letter_tokenizer())
+    mine = [dict(prompt=f'Say {o}.', response=f'It is {o}.') for o in 'abcdefghijkl']
+    prune = ['prune', folder, tmp_path/'out', '--force', '--dtype', 'float32']
+    by = [*prune, '--strategy', 'answers', '--prompts']
+    found = ok(*by, write_rows(tmp_path/'mine.jsonl', mine), '--n', 1)
+    chosen, held = read_answers(found['answers'])
+    assert len(held) == 2 and {o['made']['by'] for o in chosen} == {'user'}
+    plan = pb.choose_layers('answers', 1, model=model, tokenizer=tok, answers=chosen, progress=False)
+    assert found['dropped'] == list(plan) and found['added_loss'] == pytest.approx(plan.details['loss'], abs=1e-4)
+    record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
+    assert record['strategy'] == 'answers' and record['details']['documents']['given'] == 10
+    assert str(tmp_path) not in json.dumps(record)
+    most = pb.prune_model(model, [1, 2]).num_parameters()
+    again = ok(*by, found['answers'], '--params', most)
+    assert again['answers'] == found['answers'] and again['n'] == 2
+    searched = ok(*prune, '--strategy', 'texts', '--texts', write_rows(tmp_path/'t.jsonl', [dict(text='a b c ' * 9)]),
+                  '--n', 1, '--max-length', 20)
+    assert searched['strategy'] == 'texts' and searched['dropped']
+    monkeypatch.setattr(pb, 'load_model', pytest.fail)
+    rows = [json.loads(o) for o in open(found['answers'])]
+    claims = [answer_row(o['messages'], **dict(o['made'], by='parent', parent='0' * 16)) for o in rows]
+    rows[3]['messages'][1]['content'] = 'It is not.'
+    long = [dict(prompt=o['prompt'] + 'a' * 500) for o in mine]
+    for words, says in (
+            ([*by, write_rows(tmp_path/'edited.jsonl', rows), '--n', 1], 'answer 3 was edited'),
+            ([*by, write_rows(tmp_path/'claims.jsonl', claims), '--n', 1], 'answer 0 was written by another model'),
+            ([*by, write_rows(tmp_path/'few.jsonl', mine[:4]), '--n', 1], '4 different prompts'),
+            ([*by, write_rows(tmp_path/'long.jsonl', long), '--n', 1], '512 positions'),
+            ([*by, found['answers'], '--n', 4], 'from 1 to 3'),
+            ([*by, found['answers'], '--n', 1, '--max-new-tokens', 9], '--max-new-tokens'),
+            ([*prune, '--prompts', 'everyday', '--n', 1], '--prompts: strategy similarity asks nothing'),
+            (['prune', other, *by[2:], tmp_path/'mine.jsonl', '--n', 1], 'no chat template')):
+        assert main([*map(str, words), '--no-progress']) == 2
+        assert says in capsys.readouterr().err

@@ -5,10 +5,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 from prunebook import PrunebookError, evaluate, paired_differences, prune_model, sample_answers
 from prunebook.cli import main
-from prunebook.data.texts import as_texts, render_chat
+from prunebook.data.texts import as_texts, render_chat, render_conversation
 from prunebook.evaluation.choices import chat_prompt, choice_accuracy
 from prunebook.evaluation.generation import encode_prompts
-from prunebook.healing.packing import collate, documents, _render_conversation, training_rows
+from prunebook.healing.packing import collate, documents, training_rows
 from prunebook.healing.healing import _warn_plain, heal, heal_checkpoint
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.stack import LayerStack
@@ -39,14 +39,14 @@ def said(tok, talk): return tok.decode([i for i, o in zip(talk.ids, talk.learn) 
 def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
     tok = family(*given)
     for chat in CHATS:
-        talk = _render_conversation(tok, chat)
+        talk = render_conversation(tok, chat)
         assert talk.text == tok.apply_chat_template(chat, tokenize=False)
         assert talk.ids == tok(talk.text, add_special_tokens=False)['input_ids']
         got, end = said(tok, talk), given[4].removesuffix('<|endoftext|>' if 'phi_3' in tok.chat_template else '')
         for m in chat: assert (m['content'] in got) == (m['role'] == 'assistant')
         assert got.startswith(chat[1]['content'] + end.split('>')[0]) and got.endswith(given[4])
         assert 'user' not in got and '[INST]' not in got, 'the turn of the user is opened by the user'
-        assert all(_render_conversation(tok, chat, 'all').learn)
+        assert all(render_conversation(tok, chat, 'all').learn)
 
 
 @pytest.mark.parametrize('kind', ['pairs', 'dataset', 'jsonl', 'parquet'])
@@ -58,7 +58,7 @@ def test_every_form_is_the_same_conversation(kind, tmp_path):
     if kind == 'dataset': rows = Dataset.from_list(PAIRS)
     for loss_on in ('assistant', 'all'):
         found = documents(file if file.exists() else rows, tok, 100, loss_on)
-        assert found == [_render_conversation(tok, o[:2], loss_on) for o in CHATS]
+        assert found == [render_conversation(tok, o[:2], loss_on) for o in CHATS]
 
 
 def test_a_system_key_is_the_first_message():
@@ -124,9 +124,9 @@ def test_a_share_needs_both_kinds(tmp_path):
 
 def test_of_several_templates_the_default_counts():
     _, tok = tiny_chat()
-    want = _render_conversation(tok, CHATS[0])
+    want = render_conversation(tok, CHATS[0])
     tok.chat_template = dict(default=CHATML, tool_use='{{ raise_exception("no tools") }}')
-    assert _render_conversation(tok, CHATS[0]) == want
+    assert render_conversation(tok, CHATS[0]) == want
 
 
 MARKED = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}", """\
@@ -140,7 +140,7 @@ LEARNED = ['It is 4.<|im_end|>\n', 'Hello.<|im_end|>\nGood bye, and thank you.<|
 def test_labels_and_loss_are_those_of_trl(template):
     "TRL 1.16 with assistant_only_loss and the marked template learned these on the same model, with this loss"
     model, tok = tiny_chat(template)
-    talks = [_render_conversation(tok, o) for o in CHATS]
+    talks = [render_conversation(tok, o) for o in CHATS]
     assert [said(tok, o) for o in talks] == LEARNED
     batch = collate([dict(ids=np.array(o.ids), pos=np.arange(len(o.ids)), learn=np.array(o.learn)) for o in talks])
     with torch.no_grad(): loss = CausalLMLoss(model, LayerStack(model))(**batch)['loss'].item()
@@ -173,7 +173,7 @@ def test_a_template_that_changes_earlier_turns_is_refused():
     changing = CHATML.replace("message['content'] + '<|im_end|>'",
                               "(message['content'] if loop.last or message['role'] == 'user' else '…') + '<|im_end|>'")
     _, tok = tiny_chat(changing)
-    assert said(tok, _render_conversation(tok, CHATS[0])).startswith('It is 4.')
+    assert said(tok, render_conversation(tok, CHATS[0])).startswith('It is 4.')
     says = 'conversation 0: the template renders message 1 differently.*--loss-on all'
     with pytest.raises(PrunebookError, match=says): documents([dict(messages=CHATS[1])], tok, 200)
     tok.chat_template = None
@@ -309,15 +309,15 @@ def test_templates_without_the_switch_are_given_nothing(given, monkeypatch):
 def test_what_is_learned_of_a_model_that_may_think():
     "The answer behind the empty thought that it is asked with; thoughts in an answer are learned with it"
     _, tok = tiny_chat(QWEN_3)
-    talk = _render_conversation(tok, CHATS[0])
+    talk = render_conversation(tok, CHATS[0])
     assert said(tok, talk) == 'It is 4.<|im_end|>\n'
     assert talk.text.startswith(chat_prompt(tok, CHATS[0][:1]))
     thought = [CHATS[0][0], dict(role='assistant', content='<think>\nTwo and two.\n</think>\n\nIt is 4.')]
-    talk = _render_conversation(tok, thought)
+    talk = render_conversation(tok, thought)
     assert said(tok, talk) == thought[1]['content'] + '<|im_end|>\n'
     assert talk.text.startswith(chat_prompt(tok, CHATS[0][:1], thinking=True))
     tok.chat_template = "{{ '/think' if enable_thinking else '/no_think' }}" + CHATML
     for chat, mode in ((CHATS[0], '/no_think'), (thought, '/think')):
         assert as_texts([dict(messages=chat)], tok)[0].startswith(mode)
-        assert _render_conversation(tok, chat).text.startswith(mode)
+        assert render_conversation(tok, chat).text.startswith(mode)
     assert render_chat(tok, CHATS[0], enable_thinking=True).startswith('/think')

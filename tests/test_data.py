@@ -2,6 +2,7 @@
 import gzip
 import inspect
 import json
+import re
 import pandas as pd
 import pytest
 from hypothesis import strategies as st
@@ -11,7 +12,8 @@ from prunebook.model.assets import TEXT_SPLITS
 from prunebook.core import digest
 from prunebook.cli import main
 from prunebook.data.texts import _first_tokens, as_rows, as_texts, named_texts, split_texts, tokenize
-from prunebook.data.questions import check_items
+from prunebook.data.questions import _CHECKED, _SUMMED, check_items, everyday_prompts
+from prunebook.evaluation.tasks import TASKS
 from support.readers import blobs, fuzz, near
 from support.tiny import write_rows
 
@@ -275,3 +277,26 @@ def test_tables(root, content, ending):
     try: load_questions(str(root/f'q.{ending}'))
     except PrunebookError: pass
     load_texts(str(root/f'q.{ending}'))
+
+
+# prompts
+
+def test_everyday_prompts_are_near_no_question_that_judges():
+    "Of any task, nor to its examples; none is of a set for non-commercial use; and any few are of all kinds"
+    def words(*texts):
+        found = [re.findall(r'\w+', o.lower()) for o in texts]
+        return {' '.join(o[i:i + 8]) for o in found for i in range(len(o) - 7)}
+    prompts = everyday_prompts()
+    assert len({*prompts}) == len(prompts) == 200 and prompts == everyday_prompts(None)[:200]
+    assert not any('NC' in assets.ASSETS[o].licence for o in (*_CHECKED, _SUMMED))
+    assert [[o.split()[0] == 'Write' for o in prompts[i::4]] == [i == 1] * 10 for i in range(4)]
+    assert all(o.startswith('Sum up this text') for o in prompts[3:40:4])
+    asked, near = words(*prompts), set()
+    for task in TASKS.values():
+        if task.reads_texts: continue
+        examples = task.examples if isinstance(task.examples, list) else []
+        for o in [*task.read(), *examples]:
+            text = ' '.join([o.get('passage', ''), o['question'], *map(str, o.get('choices', ()))])
+            near |= asked & words(text) | {text} & {*prompts}
+    assert not near
+    with pytest.raises(PrunebookError, match='n=99999 .*of 1'): everyday_prompts(99_999)

@@ -9,7 +9,8 @@ from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accurac
 from prunebook.evaluation.generation import begins_with_word, generate_texts, _greedy_config
 from prunebook.evaluation.losses import divergence, text_loss
 from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
-from prunebook.evaluation.tasks import GeneratedTask, evaluate
+from prunebook.evaluation import tasks
+from prunebook.evaluation.tasks import ChoiceTask, GeneratedTask, ask_cuts, evaluate
 from prunebook.model.stack import LayerStack
 from prunebook.similarity.distances import layer_distances
 from support.tiny import Letters, letter_texts, letter_tokenizer, questions, tiny
@@ -281,3 +282,29 @@ def test_scores_that_lm_eval_logged_can_be_kept(tmp_path):
     logged.save(tmp_path)
     for k, again in zip(sorted(logged), Scores.load(tmp_path).values()):
         assert again.right.tolist() == logged[k].right.tolist() and math.isnan(again.chance)
+
+
+# the best few cuts
+
+def test_of_the_best_cuts_those_that_answer_worse_are_dropped(monkeypatch):
+    "On questions that the judge does not see; what the questions cannot tell stays in the order of the losses"
+    model, rows, asked = tiny(layers=4), questions(60), []
+    first, second = ChoiceTask('first', 'F', rows[:40]), ChoiceTask('second', 'S', rows[40:])
+    wrong = {(0,): 20, (1,): 2, (2,): 0, (3,): 3}
+    def scored(small, tok, ready, **run):
+        out, gone = Scores(), tuple(small.config.prunebook['dropped'])
+        asked.append({k: o.items for k, o in ready.items()})
+        for k, o in ready.items():
+            picked = [int(o.name == 'second' or i >= wrong[gone]) for i in range(len(o.items))]
+            out[k] = Score(k, 0., sum(picked), len(picked), 0., 1., picked, [1] * len(picked), 'x', 0., 0.)
+        return out
+    monkeypatch.setattr(tasks, 'evaluate', scored)
+    found = ask_cuts(model, None, [[0], [1], [2], [3]], [first, second], 24, 10)
+    assert [o['dropped'] for o in found] == [[1], [2], [3], [0]] and [o['kept'] for o in found] == [True] * 3 + [False]
+    assert found[3]['high'] < 0 and found[3]['right'] == dict(first=4, second=10) and found[3]['questions'] == 34
+    assert found[1]['difference'] == 0 and found[0]['difference'] == pytest.approx(-2 / 34)
+    judged = [rows[i * 40 // 10] for i in range(10)]
+    assert all(o == asked[0] for o in asked) and not [o for o in asked[0]['first'] if o in judged]
+    for task, says in ((first, '40 questions, and the judge sees all'), ('c4', 'c4 asks no questions')):
+        with pytest.raises(PrunebookError, match=says): ask_cuts(model, None, [[0]], task, n_judge=40)
+    assert len(asked) == 4, 'nothing is asked before all is read'

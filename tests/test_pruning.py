@@ -1,14 +1,20 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import combinations
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from support import architectures
 from support.tiny import save, tiny, word_tokenizer
+from test_conversations import tiny_chat
 from prunebook.pruning.checkpoint import save_pruned
 from prunebook.core import PrunebookError
+from prunebook.data.texts import answer_row
+from prunebook.evaluation.losses import CutLosses, answer_cut_losses, loss_map, text_cut_losses, text_loss
 from prunebook.pruning.budget import LayerSizes
 from prunebook.model.configs import check_quantization
 from prunebook.pruning.strategies import STRATEGIES, as_plan, choose_layers, prune_model
@@ -122,6 +128,164 @@ def test_distances_are_compared_once(tiny_model, monkeypatch):
     sizes = LayerSizes((10, 90) * 4, (10, 90) * 4, (10, 90) * 4, 0, 0, 0)
     choose_layers('block_influence', params=150, distances=own, model=tiny_model, sizes=sizes)
     assert seen == [tiny_model]
+
+# by the answers
+
+DEPTH, CALM = 6, dict(progress=False)
+
+
+@pytest.fixture(scope='module')
+def chat():
+    "A random model whose layers matter, its tokenizer, and eight answers"
+    tok = tiny_chat()[1]
+    model = tiny('llama', DEPTH, initializer_range=.3, vocab_size=len(tok), max_position_embeddings=256)
+    said = ['a', 'It is 4.', 'Yes, of course.', 'No.', 'Perhaps so.', 'Green, and blue.', 'x = 3', 'Good bye.']
+    return model, tok, [talk(f'Question {i}?', o) for i, o in enumerate(said)]
+
+
+def talk(asked, said): return dict(messages=[dict(role='user', content=asked), dict(role='assistant', content=said)])
+
+
+def without(*cut): return [i for i in range(DEPTH) if i not in cut]
+
+
+def added(model, tok, cut, rows):
+    "What a really pruned model loses on the tokens of answers, one by one"
+    def loss(m): return text_loss(m, tok, rows, loss_on='assistant', **CALM).value
+    return loss(prune_model(model, cut)) - loss(model)
+
+
+def test_the_loss_of_a_cut_is_that_of_a_pruned_model_on_the_tokens_of_answers(chat):
+    model, tok, rows = chat
+    cuts = [cut for n in (1, 2, 3) for cut in combinations(range(DEPTH), n)]
+    found = answer_cut_losses(model, tok, rows, **CALM)([without(*o) for o in cuts], len(rows))
+    assert found == pytest.approx([added(model, tok, o, rows) for o in cuts], abs=1e-4)
+    text = tok.apply_chat_template(rows[1]['messages'], tokenize=False)
+    ids = torch.tensor([tok(text, add_special_tokens=False)['input_ids']])
+    start = len(tok(text[:text.index('It is 4.')], add_special_tokens=False)['input_ids'])
+    with torch.no_grad(): logp = model(ids).logits[0, start - 1:-1].log_softmax(-1)
+    own = text_loss(model, tok, rows[1:2], loss_on='assistant', **CALM)
+    assert own.sums[0] == pytest.approx(-float(logp.gather(1, ids[0, start:, None]).sum()), rel=1e-4)
+    whole = loss_map(model, tok, rows, loss_on='assistant', **CALM)
+    assert whole.loss[2, 4] - whole.loss[0, 0] == pytest.approx(added(model, tok, (2, 3), rows), abs=1e-4)
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 5])
+def test_a_full_beam_is_brute_force(n, chat):
+    model, tok, rows = chat
+    plan = choose_layers('answers', n, model=model, tokenizer=tok, answers=rows, beam=99, **CALM)
+    by_hand = {cut: added(model, tok, cut, rows) for cut in combinations(range(DEPTH), n)}
+    assert plan.layers == min(by_hand, key=by_hand.get)
+    assert plan.details['loss'] == pytest.approx(by_hand[plan.layers], abs=1e-4)
+    for cut, loss in plan.details['candidates']: assert loss == pytest.approx(by_hand[tuple(cut)], abs=1e-4)
+    again = choose_layers('answers', n, model=model, tokenizer=tok, answers=rows, beam=99, **CALM)
+    assert again == plan
+
+
+def test_the_search_holds_blocks_beside_single_layers():
+    "One layer at a time would never drop the pair 2, 3, which costs nothing together and much alone"
+    def losses(keeps, k):
+        cuts = [tuple(sorted(set(range(DEPTH)) - set(o))) for o in keeps]
+        return [0. if o == (2, 3) else sum({0: .1, 5: .2}.get(i, 1.) for i in o) for o in cuts]
+    assert choose_layers('answers', 1, depth=DEPTH, losses=losses, beam=1).layers == (0,)
+    assert choose_layers('answers', 2, depth=DEPTH, losses=losses, beam=1).layers == (2, 3)
+    narrow = choose_layers('answers', 2, depth=DEPTH, losses=lambda keeps, k: [o[0] for o in keeps], beam=2)
+    assert narrow.details['screened'] == 6 + 11 and narrow.details['judged'] == 2 + 2
+
+
+def test_few_documents_screen_and_more_judge():
+    "A cut that is best on few and not on more is not taken; what was measured is not measured again"
+    asked = []
+    def losses(keeps, k):
+        asked.append((k, len(keeps)))
+        return [(0 if 0 not in o else 1 if 1 not in o else 2) if k == 3 else 1 not in o and -1 or 0 for o in keeps]
+    plan = choose_layers('answers', 1, depth=16, losses=losses, screen=3, judge=9)
+    assert plan.layers == (1,) and asked == [(3, 16), (9, 2)]
+
+
+def test_documents_are_measured_once(chat, monkeypatch):
+    model, tok, rows = chat
+    losses, ran, real = answer_cut_losses(model, tok, rows, **CALM), [], CutLosses._measure
+    def counted(self, keeps, texts):
+        ran.append((len(keeps), len(texts)))
+        return real(self, keeps, texts)
+    monkeypatch.setattr(CutLosses, '_measure', counted)
+    few = losses([without(1), without(2)], 3)
+    more = losses([without(1), without(3)], 8)
+    assert ran == [(3, 3), (2, 5), (1, 8)] or ran == [(3, 3), (1, 8), (2, 5)]
+    assert losses([without(1), without(2)], 3) == few and losses([without(1)], 8) == more[:1] and len(ran) == 3
+    assert losses([without(2)], 99) == pytest.approx([added(model, tok, (2,), rows)], abs=1e-4)
+
+
+def test_texts_are_searched_alike(chat):
+    "So the search and what it reads can be told apart"
+    model, tok, rows = chat
+    texts = ['Some words that are no answer.', 'And others, of another kind.', 'The end']
+    plan = choose_layers('texts', 2, model=model, tokenizer=tok, texts=texts, beam=99, max_length=20, **CALM)
+    def loss(m): return text_loss(m, tok, texts, 20, **CALM).value
+    by_hand = {cut: loss(prune_model(model, cut)) - loss(model) for cut in combinations(range(DEPTH), 2)}
+    assert plan.layers == min(by_hand, key=by_hand.get) and plan.strategy == 'texts'
+    handed = text_cut_losses(model, tok, texts, 20, **CALM)
+    assert choose_layers('texts', 2, depth=DEPTH, losses=handed, beam=99).layers == plan.layers
+
+
+def test_answers_by_budget_and_what_may_go(chat):
+    model, tok, rows = chat
+    how = dict(model=model, tokenizer=tok, answers=rows, beam=99, **CALM)
+    free = choose_layers('answers', 2, **how)
+    params = prune_model(model, [0, 1]).num_parameters()
+    assert choose_layers('answers', params=params, **how).layers == free.layers
+    fits = lambda keep: free.layers[0] in keep
+    held = choose_layers('answers', 2, allowed=fits, **how)
+    by_hand = {cut: added(model, tok, cut, rows) for cut in combinations(range(DEPTH), 2) if fits(without(*cut))}
+    assert held.layers == min(by_hand, key=by_hand.get)
+    told = held.details['allowed']
+    assert tuple(told['unrestricted']) == free.layers and told['loss']['chosen'] == held.details['loss']
+    assert told['loss']['unrestricted'] == pytest.approx(free.details['loss'])
+    with pytest.raises(PrunebookError, match='n=2: no block'): choose_layers('answers', 2, allowed=lambda k: 0, **how)
+
+
+def test_what_is_wrong_with_answers_is_said_before_anything_is_measured(chat, monkeypatch):
+    model, tok, rows = chat
+    monkeypatch.setattr(CutLosses, '__call__', pytest.fail)
+    def refused(says, n=2, tok=tok, **kw):
+        with pytest.raises(PrunebookError, match=says):
+            choose_layers('answers', n, **dict(model=model, tokenizer=tok, answers=rows, **CALM) | kw)
+    written = dict(by='parent', parent='0123456789abcdef', model='other')
+    refused('other with the fingerprint 0123456789abcdef', answers=[answer_row(rows[0]['messages'], **written)])
+    own = answer_row(rows[0]['messages'], by='parent', parent=fingerprint(model))
+    refused('answer 1 was edited', answers=[rows[2], own | dict(messages=rows[1]['messages'])])
+    refused('1 of 2 answers have.*more than 256', answers=[rows[0], talk('Why?', 'Because. ' * 60)])
+    refused('answer 0 .*no answer|answer 0 is', answers=['a text'])
+    refused('does not end with an answer', answers=[dict(messages=rows[0]['messages'][:1])])
+    refused('another chat template', answers=[answer_row(rows[0]['messages'], by='user', template='x')])
+    refused('n=6', n=6)
+    refused('needs answers', answers=None)
+    refused('no option', max_length=5)
+    refused('beam=0', beam=0)
+    bare = tiny_chat()[1]
+    bare.chat_template = None
+    refused('chat template', tok=bare)
+
+
+def test_the_rows_of_searches_need_no_later_room():
+    code = """import sys
+from prunebook import STRATEGIES
+assert {'answers', 'texts'} <= {*STRATEGIES} and STRATEGIES['answers'].needs == ('model', 'tokenizer', 'answers')
+assert not [o for o in sys.modules if o.startswith(('prunebook.evaluation', 'prunebook.healing'))]"""
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_layers_that_share_keys_and_values_are_measured_one_by_one():
+    from support import architectures
+    kinds = ['sliding_attention', 'full_attention'] * 4
+    model = architectures.tiny('gemma4_text', num_kv_shared_layers=4, layer_types=kinds)
+    losses = text_cut_losses(model, word_tokenizer(), ['w1 w2 w3 w4', 'w5 w6 w7'], **CALM)
+    found = losses([[i for i in range(8) if i != l] for l in range(8)], 2)
+    with LayerStack(model).view([*range(5), 6, 7]) as small: alone = text_loss(small, word_tokenizer(), losses.texts)
+    assert found[5] == pytest.approx(alone.value - text_loss(model, word_tokenizer(), losses.texts).value, abs=1e-5)
+    assert found[2:4] == [float('inf')] * 2, 'the layers whose keys and values others need'
+
 
 # cuts in memory
 

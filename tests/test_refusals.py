@@ -77,6 +77,20 @@ prune demo {out} --n 2 --distances {folder} --max-length 64  | --max-length
 prune demo {out} --n 2 --distances {folder} --batch-tokens 64 | --batch-tokens
 prune demo {out} --n 2 --distances {folder} --bits 4         | --bits
 prune demo {out} --n 2 --distances {folder} --dtype float16  | --dtype
+prune demo {out} --drop 2 --prompts everyday                    | --prompts
+prune demo {out} --drop 2 --max-new-tokens 9                    | --max-new-tokens
+prune demo {out} --n 2 --prompts everyday                       | --prompts
+prune demo {out} --n 2 --strategy simple --max-new-tokens 9     | --max-new-tokens
+prune demo {out} --n 2 --strategy texts --prompts everyday      | --prompts
+prune demo {out} --n 2 --strategy texts --batch-tokens 64       | --batch-tokens
+prune demo {out} --n 2 --strategy texts --max-length 64 --options {{"max_length":9}} | --max-length
+prune demo {out} --n 2 --strategy texts --distances {folder}    | --distances
+prune demo {out} --n 2 --strategy answers --texts {three}       | --texts
+prune demo {out} --n 2 --strategy answers --n-texts 4           | --n-texts
+prune demo {out} --n 2 --strategy answers --column words        | --column
+prune demo {out} --n 2 --strategy answers --max-length 64       | --max-length
+prune demo {out} --n 2 --strategy answers --batch-tokens 64     | --batch-tokens
+prune demo {out} --n 2 --strategy answers --distances {folder}  | --distances
 prune demo {out} --n 2 --distances {folder} --device-map cpu | --device-map
 prune demo {out} --n 2 --strategy best_loss --distances {folder} | --distances
 prune demo {out} --n 2 --column words                        | --column

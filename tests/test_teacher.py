@@ -1,5 +1,7 @@
 "What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
-import json, shutil
+import json
+import os
+import shutil
 import pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
@@ -9,10 +11,11 @@ from prunebook.evaluation.generation import _Written, generate_texts, repeats_it
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, training_rows
-from prunebook.healing.teacher import top_k_rows, write_answers
+from prunebook.data.texts import read_answers
+from prunebook.healing.teacher import answers_to, ready_prompts, top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model
-from prunebook.model.stack import LayerStack
+from prunebook.model.stack import LayerStack, fingerprint
 from support.healing import SMALL, run, tiny, tokenizer
 from support.tiny import save, texts, write_rows
 from test_conversations import CHATS, PAIRS, SPECIAL, tiny_chat
@@ -74,6 +77,74 @@ def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatc
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0], said[1:2])])
     with pytest.raises(PrunebookError, match='0 of 1 answers kept.*1 empty'):
         write_answers(*chat, ASKED[:1], tmp_path/'b.jsonl', progress=False)
+
+
+@pytest.fixture
+def talks_to_the_end(monkeypatch, tmp_path):
+    "Answers that end, and a cache of one's own. The list holds how many prompts each call was given"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    calls = []
+    def end(*args, **kw):
+        calls.append(len(args[2]))
+        return [o._replace(text=f'It is {i}.', ended=True) for i, o in enumerate(generate_texts(*args, **kw))]
+    monkeypatch.setattr(generation, 'generate_texts', end)
+    return calls
+
+
+OWN = dict(messages=[dict(role='user', content='And f?'), dict(role='assistant', content='f ' * 14)])
+
+
+def test_answers_say_how_they_came_about(chat, tmp_path, talks_to_the_end):
+    "Who wrote them, when, with which settings, and which fifth is held out; the user's own stay as they are"
+    model, tok = chat
+    asked = [*(f'Say {o}.' for o in 'abcdefghijk'), OWN, dict(prompt='g?', response='g')]
+    write_answers(model, tok, asked, tmp_path/'a.jsonl', 8, seed=3, progress=False, keep_own=True, source='mine')
+    assert sum(talks_to_the_end) == 11, 'what has an answer is not asked'
+    rows = [json.loads(o) for o in (tmp_path/'a.jsonl').read_text().splitlines()]
+    assert [o['made']['by'] for o in rows] == ['parent'] * 11 + ['user'] * 2
+    assert rows[11]['messages'] == OWN['messages'] and rows[12]['messages'][1]['content'] == 'g'
+    made = rows[0]['made']
+    assert made['parent'] == fingerprint(model) and made['seed'] == 3 and made['max_new_tokens'] == 8
+    assert made['temperature'] is None and made['prompts'] == 'mine' and len(made['date']) == 10
+    chosen, held = read_answers(tmp_path/'a.jsonl', fingerprint(model), tok)
+    assert len(held) == 2 and len(chosen) == 11 and not [o for o in held if o in chosen]
+    write_answers(model, tok, asked, tmp_path/'b.jsonl', 8, seed=3, progress=False, keep_own=True, source='mine')
+    assert (tmp_path/'a.jsonl').read_bytes() == (tmp_path/'b.jsonl').read_bytes()
+    write_answers(model, tok, asked, tmp_path/'c.jsonl', 8, progress=False)
+    assert OWN['messages'] not in kept(tmp_path/'c.jsonl'), 'to learn from the model, its own answer'
+
+
+def test_the_same_prompts_are_answered_once(chat, tmp_path, talks_to_the_end, capsys):
+    model, tok = chat
+    asked = tmp_path/'prompts.txt'
+    asked.write_text(''.join(f'Say {o}.\n' for o in 'abcdefghijkk'))
+    file = answers_to(model, tok, str(asked), 8)
+    assert 'at most about' in capsys.readouterr().err or os.environ.get('TQDM_DISABLE')
+    first = len(talks_to_the_end)
+    assert answers_to(model, tok, asked.read_text().splitlines(), 8) == file and len(talks_to_the_end) == first
+    assert len(kept(file)) == 11 and answers_to(model, tok, file, 8) == file
+    assert answers_to(model, tok, str(asked), 9) != file
+    assert answers_to(prune_model(model, [1]), tok, str(asked), 8) != file
+    assert json.loads(file.read_text().splitlines()[0])['made']['prompts'] == 'prompts.txt'
+
+
+def test_questions_of_a_task_are_prompts(chat):
+    asked = [o['messages'][0]['content'] for o in ready_prompts('arc_easy', chat[1], n=10)]
+    assert len(asked) == 10 and all('\nA. ' in o and not o.endswith('Answer:') for o in asked)
+    assert len(ready_prompts('everyday', chat[1], n=12)) == 12
+
+
+@pytest.mark.parametrize('prompts, says, how', [
+    (['a', 'b'] * 9, '2 different prompts', {}), ('gone.txt', 'no such file', {}), ('luck', 'luck', {}),
+    ('c4', 'no questions', {}), ([*map(str, range(9)), ' '], 'prompt 9 is', {}), (['a'] * 12, '1 different', {}),
+    ([*map(str, range(9)), 'x' * 90], '1 of 10 prompts.*100 positions.*9', dict(window=100))])
+def test_prompts_of_no_use(chat, prompts, says, how):
+    with pytest.raises(PrunebookError, match=says): ready_prompts(prompts, chat[1], max_new_tokens=8, **how)
+
+
+def test_answers_need_a_chat_template(chat):
+    chat[1].chat_template = None
+    with pytest.raises(PrunebookError, match='no chat template'): ready_prompts([*map(str, range(10))], chat[1])
 
 
 def test_repetition():

@@ -4,18 +4,20 @@
 
 # %% ../../nbs/reference/data/questions.ipynb #3af0ddf5
 from __future__ import annotations
-import json, logging, os, random
-from collections.abc import Mapping, Sequence
+import inspect, json, logging, os, pydoc, random, re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 from ..core import PrunebookError, explained, printable, refuse
-from .texts import _read_split, read_table
+from .texts import _read_split, load_texts, read_table
 from ..model.assets import ASSETS, as_item
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['check_items', 'load_questions']
+__all__ = ['check_items', 'load_questions', 'everyday_prompts']
 
 # %% ../../nbs/reference/data/questions.ipynb #2945f803
 def _question_fault(item: Any) -> str | None:
@@ -101,3 +103,56 @@ def _rows(name, split, progress):
     raise PrunebookError(f'{printable(name)}: no such file or question set. Give "demo", "sums", one of '
                          f'{", ".join(sets)}, a .jsonl, .json or .parquet file with question, choices and answer, or '
                          'rows, such as those of a set on the hub.')
+
+# %% ../../nbs/reference/data/questions.ipynb #every002
+_CHECKED, _SUMMED = ('mmlu', 'arc_easy', 'arc_challenge'), 'wiki'  # their validation splits, which judge nothing
+_MODULES = '''bisect calendar collections colorsys csv datetime difflib functools heapq itertools json math os.path
+              random re shutil statistics string textwrap urllib.parse'''
+
+def _runs(texts: Iterable[str], n: int = 8) -> Any:
+    "Hashes of all runs of `n` words in some texts, sorted, as uint64; none of a text with fewer words"
+    import numpy as np
+    words = [o for text in texts for o in (*re.findall(r'\w+', text.lower()), '\n')] + ['\n'] * n
+    ids = np.fromiter(map(hash, words), np.int64, len(words)).astype(np.uint64)
+    each = np.lib.stride_tricks.sliding_window_view(ids, n)
+    powers = np.uint64(1_000_003) ** np.arange(n, dtype=np.uint64)  # whole numbers that wrap around
+    return np.unique((each[(each != ids[-1]).all(1)] * powers).sum(1))
+
+def _unchecked() -> Iterator[list[str]]:
+    "Maths, code, questions and texts to sum up, with those that are near a question that judges"
+    asked = [o for name in _CHECKED for o in load_questions(name, split='validation', progress=False)]
+    alone = re.compile(r'(?!.*(\bwhich|\bfollowing|\bthese|statement|_)).*\?\s*', re.I | re.S)  # without the choices
+    begin = re.compile('(what|how|why|who|when|where) ', re.I)
+    def said(kind): return [o['question'] for o in asked if kind(o) and alone.fullmatch(o['question'])]
+    def maths(o): return re.search('math|algebra|statistics', o.get('subject', ''))
+    yield said(maths)
+    each = [o for name in _MODULES.split() for _, o in inspect.getmembers(pydoc.locate(name), inspect.isroutine)]
+    yield [f'Write a Python function that does this:\n\n{o[:800]}' for o in map(inspect.getdoc, each) if o]
+    yield said(lambda o: begin.match(o['question']) and not maths(o))
+    texts = load_texts(_SUMMED, progress=False)
+    yield [f'Sum up this text in two sentences.\n\n{o[:800]}' for o in texts if len(o) > 400]
+
+@cache
+def _everyday() -> list[str]:
+    import numpy as np
+    names = [o.name for o in ASSETS.values() if o.kind == 'questions']
+    rows = [*chain.from_iterable(load_questions(o, progress=False) for o in names), *_one_step_sums()]
+    scored = _runs(' '.join([o.get('passage', ''), o['question'], *map(str, o.get('choices', ()))]) for o in rows)
+    asked = {o['question'] for o in rows}  # some have fewer words
+    def apart(text):
+        runs = _runs([text])
+        near = scored[np.searchsorted(scored, runs).clip(max=len(scored) - 1)] == runs
+        return text not in asked and not near.any()
+    kinds = [list(filter(apart, dict.fromkeys(kind))) for kind in _unchecked()]
+    for kind in kinds: random.Random(0).shuffle(kind)
+    return [o for each in zip_longest(*kinds) for o in each if o]
+
+def everyday_prompts(n: int | None = 200) -> list[str]:
+    """Prompts of four kinds in turn, always the same: maths, code, questions and texts to sum up; all if `n` is `None`.
+    None shares eight words in a row with a question of `ASSETS` in its usual split, or with "sums". The code is that
+    of the Python that runs. Raises `PrunebookError` for more than there are"""
+    found = _everyday()
+    if n is not None and not 1 <= n <= len(found):
+        raise PrunebookError(f'n={n} everyday prompts asked for, of {len(found)}. Ask for 1 to {len(found)}.')
+    return found[:n]
+

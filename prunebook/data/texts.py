@@ -6,12 +6,13 @@
 from __future__ import annotations
 import gzip, inspect, json, logging, math, os, random, re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, explained, is_path, printable, refuse, whole, torch
+from typing import TYPE_CHECKING, Any, NamedTuple
+from ..core import PrunebookError, check, digest, explained, is_path, printable, refuse, whole, torch
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 __all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
            'has_thoughts', 'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
-           'over_batches']
+           'over_batches', 'Conversation', 'render_conversation', 'answer_tokens', 'template_mark', 'answer_row',
+           'read_answers']
 
 # %% ../../nbs/reference/data/texts.ipynb #splitte1
 def split_texts(rows: Sequence[Any], seed: int = 0, most: int | None = 64) -> tuple[list[Any], list[Any]]:
@@ -289,6 +291,7 @@ class Tokens:
     ids: list[list[int]]
     index: list[int]
     skipped: list[int]
+    learn: list[list[bool]] | None = field(default=None, repr=False)  # Which tokens count; all if `None`
 
     def __len__(self) -> int: return len(self.ids)
 
@@ -296,6 +299,12 @@ class Tokens:
     def total(self) -> int:
         "Real tokens, no padding"
         return sum(map(len, self.ids))
+
+    @property
+    def predicted(self) -> list[list[int]]:
+        "The tokens of each document that a loss counts: all but the first, or of these the ones that `learn` marks"
+        if self.learn is None: return [o[1:] for o in self.ids]
+        return [list(compress(o[1:], marks[1:])) for o, marks in zip(self.ids, self.learn)]
 
 def tokenize(
     tokenizer: 'PreTrainedTokenizerBase',
@@ -404,3 +413,106 @@ def over_batches(f: Callable[[Batch], Any], ids: Sequence[Sequence[int]], batch_
     def cost(rows): return len(rows) * max(lengths[i] for i in rows)
     groups = groups_by_length(lengths, token_budget(batch_tokens, device))
     for _, found in retry_smaller_batch(run, groups, cost): yield found
+
+# %% ../../nbs/reference/data/texts.ipynb #answr02
+class Conversation(NamedTuple):
+    "A conversation, rendered by the model's own template"
+    text: str
+    ids: list[int]     # Its tokens
+    learn: list[bool]  # Does the token count in the loss?
+
+def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[dict[str, str]],
+                        loss_on: str = 'assistant') -> Conversation:
+    """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
+    answer, or if the tokens of its answers cannot be told apart"""
+    for i, m in enumerate(messages):
+        if not (isinstance(m, dict) and isinstance(m.get('role'), str) and isinstance(m.get('content'), str)):
+            raise PrunebookError(f'message {i} is {m!r:.60}: give a role and a content, both texts.')
+        if m['role'] == 'assistant' and not m['content'].strip():
+            raise PrunebookError(f'message {i}: the answer of the assistant is empty.')
+    if not messages or messages[-1]['role'] != 'assistant':
+        raise PrunebookError('it does not end with an answer of the assistant.')
+    write = partial(render_chat, tokenizer, thinking=has_thoughts(messages))
+    with explained('the chat template refuses it'): text = write(messages)
+    if loss_on == 'assistant' and '{% generation' in tokenizer.get_chat_template().replace('{%-', '{%'):
+        out = write(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        if not any(out['assistant_masks']): raise PrunebookError('the template marks no token of its answers.')
+        return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
+    if not tokenizer.is_fast: raise PrunebookError('this tokenizer does not say where its tokens stand in the text.')
+    spans = []  # where answers begin and end in the text
+    for i, m in enumerate(messages):
+        if m['role'] != 'assistant': continue
+        with explained('the chat template refuses a part of it'):
+            before, after = write(messages[:i], add_generation_prompt=True), write(messages[:i + 1])
+        start, end = len(before), len(os.path.commonprefix([after, text]))
+        if not text.startswith(before) or m['content'].strip() not in text[start:end]:
+            raise PrunebookError(
+                f'the template renders message {i} differently when other messages follow, so its tokens cannot be '
+                'told apart. loss_on="all" (--loss-on all) trains on every token instead.')
+        spans.append((start, end))
+    # a token that reaches over the end of an answer is of what follows, as <|user|> is where the texts part after <|
+    learn = [any(a <= s < b and e <= b for a, b in spans) for s, e in out['offset_mapping']]
+    return Conversation(text, out['input_ids'], learn)
+
+# %% ../../nbs/reference/data/texts.ipynb #answr05
+def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Any, max_length: int) -> Tokens:
+    """Tokens of conversations in which the answers alone count. Raises `PrunebookError` without a chat template, for a
+    row that is no conversation, and for one of more than `max_length` tokens"""
+    if not getattr(tokenizer, 'chat_template', None):
+        raise PrunebookError('answers stand in a chat template, and this tokenizer has none. Give the tokenizer of an '
+                             'instruct model, or choose and measure on plain texts.')
+    found = []
+    for i, row in enumerate(as_rows(rows)):
+        try: found.append(render_conversation(tokenizer, () if isinstance(row, str) else messages_of(row) or ()))
+        except PrunebookError as e: raise PrunebookError(f'answer {i}: {printable(e)}') from None
+        if not any(found[-1].learn[1:]):
+            raise PrunebookError(f'answer {i} has no token of its own in the chat template. Leave it out.')
+    long = [i for i, o in enumerate(found) if len(o.ids) > max_length]
+    if long:
+        most = max(len(o.ids) for o in found)
+        raise PrunebookError(f'{len(long)} of {len(found)} answers have, with their prompts, more than {max_length} '
+                             f'tokens (up to {most}) and would be cut off: {long[:8]}. Leave them out, or give a '
+                             'larger max_length if the model has the positions.')
+    return Tokens([o.ids for o in found], [*range(len(found))], [], [o.learn for o in found])
+
+# %% ../../nbs/reference/data/texts.ipynb #answr08
+def template_mark(tokenizer: 'PreTrainedTokenizerBase') -> str:
+    "A hash of what the chat template makes of two questions and their answers"
+    said = [dict(role=o, content=f'{o} {i}') for i in range(2) for o in ('user', 'assistant')]
+    with explained('the chat template refuses two questions and their answers'):
+        return digest(render_chat(tokenizer, said))[:16]
+
+def _checksum(row):
+    made = {k: v for k, v in row['made'].items() if k != 'checksum'}
+    return digest(json.dumps([row['messages'], made], sort_keys=True))[:16]
+
+def answer_row(messages: Sequence[Mapping], **made: Any) -> dict[str, Any]:
+    "A row of answers: its messages, and in `made` how it came about, with a checksum of both"
+    row = dict(messages=list(messages), made=made)
+    made['checksum'] = _checksum(row)
+    return row
+
+def read_answers(given: Any, parent: str | None = None, tokenizer: Any = None
+                 ) -> tuple[list[Mapping], list[Mapping]]:
+    """Conversations that end with an answer, from rows or a file, each once: those to choose and to heal on, and those
+    that were held out. Raises `PrunebookError` for a row without an answer, one that was edited since it was written,
+    one that a model other than `parent`, a fingerprint, wrote, and one that another chat template asked for"""
+    mark, found = getattr(tokenizer, 'chat_template', None) and template_mark(tokenizer), {}
+    for i, row in enumerate(as_rows(given)):
+        said, made = (None, {}) if isinstance(row, str) else (messages_of(row), row.get('made') or {})
+        if not said or said[-1].get('role') != 'assistant':
+            raise PrunebookError(f'answer {i} is {row!r:.60}: it does not end with an answer of the assistant. Write '
+                                 'the answers first (write_answers), or give rows of messages with them.')
+        if made and made.get('checksum') != _checksum(row):
+            raise PrunebookError(f'answer {i} was edited since it was written: its checksum is another. Write it '
+                                 'again, or take `made` out of the row, and it counts as your own.')
+        if made.get('by') == 'parent' and made.get('parent') != (parent or made.get('parent')):
+            raise PrunebookError(f'answer {i} was written by another model, {made.get("model")} with the fingerprint '
+                                 f'{made.get("parent")}, and this one has {parent}. Let this one write its own.')
+        if mark and made.get('template', mark) != mark:
+            raise PrunebookError(f'answer {i} was written in another chat template. Write it again.')
+        found.setdefault(json.dumps(said, sort_keys=True, default=str), row)
+    held = lambda row: bool((row.get('made') or {}).get('held_out'))
+    return [o for o in found.values() if not held(o)], [o for o in found.values() if held(o)]

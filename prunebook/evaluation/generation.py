@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import os, re, secrets, subprocess, sys, tempfile
+import os, re, secrets, subprocess, sys, tempfile, time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -17,9 +17,9 @@ from ..model.stack import LayerStack, evaluating
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['end_tokens', 'as_written', 'generate_texts', 'write_in_batches', 'last_number', 'same_number', 'begins_with_word',
-           'same_mathematics', 'run_program', 'check_sandbox', 'passes_tests', 'encode_prompts', 'write_replies',
-           'sample_answers', 'repeats_itself', 'lost_answers']
+__all__ = ['end_tokens', 'as_written', 'generate_texts', 'write_in_batches', 'most_seconds', 'last_number', 'same_number',
+           'begins_with_word', 'same_mathematics', 'run_program', 'check_sandbox', 'passes_tests', 'encode_prompts',
+           'write_replies', 'sample_answers', 'repeats_itself', 'lost_answers']
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #464dc0c8
 _ENDS = '<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end_of_text|> <|end|> <end_of_turn> </s>'.split()
@@ -127,6 +127,17 @@ def generate_texts(
 # %% ../../nbs/reference/evaluation/generation.ipynb #writing4
 _HELD = 2e9  # bytes of keys and values in a batch
 
+def _groups_to_write(stack, ids, max_new_tokens, batch_tokens, common):
+    "Prompts of each batch, by number; `common` is from `_common_cache`"
+    n, cache = common
+    if batch_tokens is None:
+        batch_tokens = 2**14
+        if cache is not None and ids:
+            with torch.inference_mode(), evaluating(stack.model): stack.extend([ids[0][:1]], one := stack.new_cache())
+            fit = int(_HELD / sum(o.keys.nbytes + o.values.nbytes for o in one.layers if o.is_initialized))
+            batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
+    return list(groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens)))
+
 def write_in_batches(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -140,20 +151,30 @@ def write_in_batches(
 ) -> Iterator[tuple[list[int], list[_Written]]]:
     "Prompts of like length, by number, and what was written after each, as by `generate_texts`"
     stack = LayerStack(model)
-    n, cache = common = _common_cache(stack, ids, plain=True)
-    if batch_tokens is None:
-        batch_tokens = 2**14
-        if cache is not None and ids:
-            with torch.inference_mode(), evaluating(model): stack.extend([ids[0][:1]], one := stack.new_cache())
-            fit = int(_HELD / sum(o.keys.nbytes + o.values.nbytes for o in one.layers if o.is_initialized))
-            batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
+    common = _common_cache(stack, ids, plain=True)
     def write(rows):
         with torch.random.fork_rng():
             torch.manual_seed(seed + rows[0])
             return generate_texts(model, tokenizer, [ids[i] for i in rows], max_new_tokens, common=common, **how)
-    groups = groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens))
+    groups = _groups_to_write(stack, ids, max_new_tokens, batch_tokens, common)
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))
+
+def most_seconds(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', ids: Sequence[Sequence[int]],
+                 max_new_tokens: int, batch_tokens: int | None = None) -> float:
+    """About how long `write_in_batches` takes if every answer is as long as it may be, measured by a few steps of the
+    first batch behind the last tokens of its prompts"""
+    stack = LayerStack(model)
+    groups = _groups_to_write(stack, ids, max_new_tokens, batch_tokens, _common_cache(stack, ids, plain=True))
+    ends = [ids[i][-4:] for i in groups[0]]
+    def seconds(n):
+        start = time.perf_counter()
+        generate_texts(model, tokenizer, ends, n, common=(0, None))
+        return time.perf_counter() - start
+    seconds(1)  # prepares the kernels
+    a_step = max(0., seconds(5) - seconds(1)) / 4
+    steps = sum(max_new_tokens + sum(len(ids[i]) for i in rows) / len(ends) for rows in groups)
+    return a_step * steps
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #6f1ce031
 _SIGN, _WHOLE = r'((?<!\d)[-−])?', r'\d{1,3}(?:,\d{3})+(?!\d)|\d+'

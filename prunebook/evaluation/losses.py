@@ -4,15 +4,17 @@
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #8d3bca24
 from __future__ import annotations
-import json, math, os, time
+import json, math, os, random, time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import atomic_write, check, digest, explained, not_empty, progress_bar, public_name, refuse
-from ..core import whole, pd, torch
-from ..data.texts import Tokens, as_texts, over_batches, token_budget, tokenize
+from ..core import PrunebookError, atomic_write, check, digest, explained, not_empty, one_of, progress_bar
+from ..core import public_name, refuse, whole, pd, torch
+from ..data.texts import Batch, Tokens, answer_tokens, as_rows, as_texts, over_batches, read_answers
+from ..data.texts import token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['token_losses', 'tokenize_documents', 'share_prefixes', 'cut_losses', 'text_loss', 'divergence', 'LossMap', 'loss_map',
-           'judge_distances']
+           'judge_distances', 'CutLosses', 'text_cut_losses', 'answer_cut_losses']
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1fbbc9f
 def token_losses(
@@ -41,17 +43,31 @@ def token_losses(
                 found.append((x.sub_(top).exp_().sum(-1, keepdim=True).log_() + top - picked)[:, 0].cpu())
     return torch.cat(found)
 
-def _document_losses(stack, hidden, batch):
-    "(B,) float64 nats of each document, pads left out. `hidden` (B, T, d) are states after the final norm"
+def _predicted(batch: Batch, learn: Sequence[Sequence[bool]] | None = None) -> torch.Tensor:
+    "(B, T-1) bool: the next tokens that count, which are no pads, and of those that `learn` says of each document"
     real = batch.attention_mask[:, 1:].bool()
+    if learn is None: return real
+    counted = torch.nn.utils.rnn.pad_sequence([torch.tensor(learn[r][1:]) for r in batch.rows], batch_first=True)
+    return real & counted.to(real.device)
+
+def _document_losses(stack, hidden, batch, learn=None):
+    """(B,) float64 nats of each document, by `_predicted`. `hidden` (B, T, d) are states after the final norm"""
+    real = _predicted(batch, learn)
     nll = token_losses(stack, hidden[:, :-1][real.to(hidden.device)], batch.input_ids[:, 1:][real])
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def tokenize_documents(stack: LayerStack, tokenizer: Any, texts: Any, max_length: int) -> Tokens:
-    """The first `max_length` tokens of each text as a model reads them, at most as many as it has positions for. Raises
-    `PrunebookError` for no text, or an unknown token"""
-    toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=2)
+def _window(stack):
+    "Most tokens that a model knows positions for; `None` if nothing says so"
+    return stack.positions or getattr(stack.config, 'max_position_embeddings', None)
+
+def tokenize_documents(stack: LayerStack, tokenizer: Any, texts: Any, max_length: int, loss_on: str = 'all') -> Tokens:
+    """The first `max_length` tokens of each text as a model reads them, at most as many as it has positions for. With
+    `loss_on="assistant"`, conversations whose answers alone count, and of which none is cut. Raises `PrunebookError`
+    for no text, an unknown token, or a conversation that does not fit"""
+    check(one_of('all', 'assistant'), loss_on=loss_on)
+    if loss_on == 'assistant': toks = answer_tokens(tokenizer, texts, min(max_length, _window(stack) or max_length))
+    else: toks = tokenize(tokenizer, texts, min(max_length, stack.positions or max_length), min_length=2)
     stack.check_vocabulary(toks.ids)
     stack.check_causal()
     return toks
@@ -90,12 +106,12 @@ def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None 
     return nodes
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #56e4b664
-def _batch_losses(stack, keeps, batch):
+def _batch_losses(stack, keeps, batch, learn=None):
     """(pruned models, documents) nats of the documents of a batch, by the model's own forward. Layers that the models
-    share run once. `keeps` are the layers kept by each (the model as it is if `None`)"""
+    share run once. `keeps` are the layers kept by each (the model as it is if `None`), `learn` as in `_predicted`"""
     with torch.inference_mode(), evaluating(stack.model):
         if keeps is None:
-            return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch)[None]
+            return _document_losses(stack, stack.body(batch.input_ids).last_hidden_state, batch, learn)[None]
         found, todo = np.zeros((len(keeps), len(batch.rows))), [(o, None) for o in share_prefixes(keeps)]
         while todo:
             node, x = todo.pop()  # x: (B, T, d), the output of the layers before it
@@ -104,7 +120,7 @@ def _batch_losses(stack, keeps, batch):
                   stack.stream(lambda o: o, at=[len(kept)]) as states):
                 hidden = stack.body(batch.input_ids).last_hidden_state
             x = states.pop()
-            if node.ends: found[node.ends] = _document_losses(stack, hidden, batch)
+            if node.ends: found[node.ends] = _document_losses(stack, hidden, batch, learn)
             # the last in is the first out: the largest comes last, and takes its copy of the state with it
             todo += [(o, x) for o in sorted(node.branches, key=lambda o: -o.applications)]
             del hidden, x
@@ -122,7 +138,8 @@ def cut_losses(
     progress: bool = True,
     task: str = 'text',                 # Name in the result
     source: str = '',                   # Where the texts come from, for the record
-    partial: str | Path | None = None   # File that keeps the sums after each batch; a stopped call goes on from it
+    partial: str | Path | None = None,  # File that keeps the sums after each batch; a stopped call goes on from it
+    loss_on: str = 'all'                # Or "assistant": only the tokens of answers, in conversations that are not cut
 ) -> list[LossScore]:                   # One for each of `keeps`, as `text_loss` in a `view` gives
     """Losses of many pruned models of one model. Layers that they share run once.
     Raises `PrunebookError` for one without layers, and for losses that are not numbers"""
@@ -131,17 +148,18 @@ def cut_losses(
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
     refuse((keeps is not None and not (keeps and all(keeps)),
             'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
-    toks = tokenize_documents(stack, tokenizer, texts, max_length)
+    toks = tokenize_documents(stack, tokenizer, texts, max_length, loss_on)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
         states = 1 + max(o.stored for o in share_prefixes(keeps))
         a_token = stack.config.hidden_size * stack.model.dtype.itemsize * states
         budget = max(max(lengths), min(budget, int(memory * 1e9 / a_token)))
-    key = digest(fingerprint(model), model.dtype, keeps, toks.ids) if partial else ''
+    asked = toks.ids if toks.learn is None else [toks.ids, toks.learn]
+    key = digest(fingerprint(model), model.dtype, keeps, asked) if partial else ''
     sums, before = _open_sums(partial, key, (n, len(toks)))
     todo = np.flatnonzero(np.isnan(sums).any(0))
-    left = [toks.ids[i] for i in todo]
-    def run(batch): return _batch_losses(stack, keeps, batch)
+    left, learn = [toks.ids[i] for i in todo], toks.learn and [toks.learn[i] for i in todo]
+    def run(batch): return _batch_losses(stack, keeps, batch, learn)
     with progress_bar(progress, f'{task} loss' + (f' of {n} models' if n > 1 else ''),
                       total=n * sum(map(len, left)), unit='token', unit_scale=True) as bar:
         for batch, nats in over_batches(run, left, budget, stack.device):
@@ -151,11 +169,10 @@ def cut_losses(
                 kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
                 atomic_write(partial, save(dict(sums=sums), kept))
             bar.update(n * int(batch.lengths.sum()))
-    counts = [o - 1 for o in lengths]
-    written = tokenizer.batch_decode([o[1:] for o in toks.ids], skip_special_tokens=True,
-                                     clean_up_tokenization_spaces=False)
+    counts = list(map(len, toks.predicted))
+    written = tokenizer.batch_decode(toks.predicted, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
-                 seconds=(before + time.perf_counter() - start) / n, items=item_hash(toks.ids))
+                 seconds=(before + time.perf_counter() - start) / n, items=item_hash(asked))
     return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
 
@@ -178,28 +195,28 @@ def _not_numbers(sums, what):
 # %% ../../nbs/reference/evaluation/losses.ipynb #textloss
 def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
               batch_tokens: int | None = None, progress: bool = True, task: str = 'text',
-              source: str = '') -> LossScore:
+              source: str = '', loss_on: str = 'all') -> LossScore:
     """Cross-entropy of `model` on `texts`, with arguments as in `cut_losses`. Texts of fewer than two tokens are left
     out and listed in `skipped`. Raises `PrunebookError` if the loss is not a number"""
     return cut_losses(model, tokenizer, texts, None, max_length, batch_tokens, progress=progress, task=task,
-                      source=source)[0]
+                      source=source, loss_on=loss_on)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
 def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any,
                max_length: int = 512, batch_tokens: int | None = None, progress: bool = True,
-               source: str = '') -> dict[str, ParentScore]:
+               source: str = '', loss_on: str = 'all') -> dict[str, ParentScore]:
     """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",
     KL(parent‖model), from one pass of each. Other arguments are as in `cut_losses`. Raises `PrunebookError` if they
     have different vocabularies, or if a divergence is not a number"""
     start, stacks = time.perf_counter(), (LayerStack(model), LayerStack(parent))
     _check_parent(model, parent)
     max_length = min(max_length, stacks[1].positions or max_length)
-    toks = tokenize_documents(stacks[0], tokenizer, texts, max_length)
+    toks = tokenize_documents(stacks[0], tokenizer, texts, max_length, loss_on)
     sums = np.zeros((len(toks), 2))
 
     def compare(batch):
         "(B, 2): agreeing places and nats of each document"
-        real = batch.attention_mask[:, 1:].bool()
+        real = _predicted(batch, toks.learn)
         states = [o.body(batch.input_ids.to(o.device)).last_hidden_state[:, :-1] for o in stacks]
         few = 2**22 if stacks[0].device.type == 'cpu' else 2**27  # logits of a model at a time
         found, size = [], max(1, few // stacks[0].vocab_size)
@@ -216,9 +233,9 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
     refuse(_not_numbers(sums.T, 'the divergence'))
-    counts, used = [len(o) - 1 for o in toks.ids], (time.perf_counter() - start) / 2
+    counts, used = list(map(len, toks.predicted)), (time.perf_counter() - start) / 2
     about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
-                 items=item_hash(toks.ids))
+                 items=item_hash(toks.ids if toks.learn is None else [toks.ids, toks.learn]))
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
 
@@ -308,20 +325,23 @@ class LossMap:
 def loss_map(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,                         # A document each, as in `as_texts`
-    max_length: int = 256,
+    texts: Any,                         # A document each, as in `as_texts`; with `loss_on`, conversations
+    max_length: int | None = None,      # 256, or of conversations the model's window, if `None`
     ns: Sequence[int] | None = None,    # Sizes of the blocks; all if `None`
+    loss_on: str = 'all',               # As in `cut_losses`
     **kwargs: Any                       # To `cut_losses`: batch_tokens, memory, partial, progress
 ) -> LossMap:
     "The loss of `model` on `texts` without each block of consecutive layers"
-    depth, texts = len(LayerStack(model)), as_texts(texts, tokenizer)
+    stack, chat = LayerStack(model), loss_on == 'assistant'
+    depth, texts = len(stack), as_rows(texts) if chat else as_texts(texts, tokenizer)
+    if max_length is None: max_length = _window(stack) or 2**30 if chat else 256
     for n in (ns := range(1, depth) if ns is None else ns): check(whole(1, depth - 1), n=n)
     blocks = [(0, 0)] + [(l, l + n) for n in ns for l in range(depth - n + 1)]
     keeps = [[i for i in range(depth) if not l <= i < e] for l, e in blocks]
-    scores = cut_losses(model, tokenizer, texts, keeps, max_length, task='blocks', **kwargs)
+    scores = cut_losses(model, tokenizer, texts, keeps, max_length, task='blocks', loss_on=loss_on, **kwargs)
     info = dict(model=public_name(model.config.name_or_path), model_fingerprint=fingerprint(model),
                 dtype=str(model.dtype), max_length=max_length, texts=len(texts), versions=versions(),
-                seconds=round(len(scores) * scores[0].seconds, 1),
+                **dict(loss_on=loss_on) if chat else {}, seconds=round(len(scores) * scores[0].seconds, 1),
                 layers_run=sum(o.applications for o in share_prefixes(keeps)), layers_plain=sum(map(len, keeps)))
     return LossMap.of({b: s.sums for b, s in zip(blocks, scores)}, depth, scores[0].counts, info)
 
@@ -349,3 +369,68 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
                          **dict(zip(('regret', 'regret_low', 'regret_high'), regret)),
                          **dict(zip(('cross_fitted', 'cross_low', 'cross_high'), cross)), spearman=rho))
     return pd.DataFrame(rows)
+
+# %% ../../nbs/reference/evaluation/losses.ipynb #cutlos04
+class CutLosses:
+    """How much the loss rises without layers: `losses(keeps, n)` gives it for each list of the layers that stay, in
+    nats a token above the whole model, on the first `n` documents. What is wrong with these is refused at once"""
+    def __init__(
+        self,
+        model: 'PreTrainedModel',
+        tokenizer: 'PreTrainedTokenizerBase',
+        texts: Sequence[Any],
+        max_length: int,
+        about: dict[str, Any],  # Of the documents, for the record
+        **run: Any              # To `cut_losses`: loss_on, progress, task
+    ):
+        texts, stack = random.Random(0).sample(list(texts), len(texts)), LayerStack(model)
+        toks = tokenize_documents(stack, tokenizer, texts, max_length, run.get('loss_on', 'all'))
+        self.model, self.tokenizer, self.depth = model, tokenizer, len(stack)
+        self.run = dict(max_length=max_length) | run
+        self.texts, self.counts = [texts[i] for i in toks.index], list(map(len, toks.predicted))
+        self.about = about | dict(documents=len(self.texts), hash=item_hash(toks.ids))
+        self.nats: dict[tuple[int, ...], list[float]] = {}  # Of the documents measured so far, by the layers that stay
+
+    def __call__(self, keeps: Sequence[Sequence[int]], n: int) -> list[float]:
+        n, whole, todo = min(n, len(self.texts)), tuple(range(self.depth)), defaultdict(list)
+        keeps = [tuple(o) for o in keeps]
+        for keep in dict.fromkeys((whole, *keeps)):
+            if (known := len(self.nats.get(keep, ()))) < n: todo[known].append(keep)
+        for known, some in todo.items():
+            for keep, nats in zip(some, self._measure(some, self.texts[known:n])):
+                self.nats[keep] = [*self.nats.get(keep, ()), *nats]
+        sums = {o: sum(self.nats[o][:n]) for o in (whole, *keeps)}
+        return [(sums[o] - sums[whole]) / sum(self.counts[:n]) for o in keeps]
+
+    def _measure(self, keeps, texts):
+        "Nats of each document for each of `keeps`; infinite where layers need the keys and values of one that is gone"
+        stack = LayerStack(self.model)
+        shares = getattr(stack.config, 'num_kv_shared_layers', 0)
+        def alone(keep):
+            try:
+                with stack.view(keep) as small: return text_loss(small, self.tokenizer, texts, **self.run).sums
+            except (KeyError, ValueError) as e:
+                if isinstance(e, PrunebookError) or not shares: raise
+                return [math.inf] * len(texts)
+        if shares: return [alone(o) for o in keeps]
+        try: return [o.sums for o in cut_losses(self.model, self.tokenizer, texts, keeps, **self.run)]
+        except PrunebookError as e:
+            if 'cannot start in the middle' not in str(e): raise
+        return [alone(o) for o in keeps]
+
+def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 256,
+                    progress: bool = True) -> CutLosses:
+    "`CutLosses` on plain texts"
+    return CutLosses(model, tokenizer, as_texts(texts, tokenizer), max_length, {}, progress=progress, task='texts')
+
+def answer_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', answers: Any,
+                      progress: bool = True) -> CutLosses:
+    """`CutLosses` on the tokens of answers, without those that are held out (see `read_answers`). Raises
+    `PrunebookError` for answers of another model, and for one that is longer than the window"""
+    parent = fingerprint(model)
+    rows, held = read_answers(answers, parent, tokenizer)
+    if not rows: raise PrunebookError(f'all {len(held)} answers are held out for judging. Give others to choose by.')
+    written = sum((o.get('made') or {}).get('by') == 'parent' for o in rows)
+    about = dict(parent=parent, written_by_parent=written, given=len(rows) - written, held_out=len(held))
+    return CutLosses(model, tokenizer, rows, _window(LayerStack(model)) or 2**30, about, loss_on='assistant',
+                     progress=progress, task='answers')

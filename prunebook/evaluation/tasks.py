@@ -21,8 +21,9 @@ from .generation import (begins_with_word, last_number, check_sandbox, passes_te
                                              same_mathematics, same_number, write_replies)
 from .losses import _check_parent, divergence, text_loss, tokenize_documents
 from .scores import _PARENT_SCORINGS, _read_score, _score_files, LossScore, ParentScore, Score
-from .scores import Scores, item_hash, wilson
+from .scores import Scores, compare, item_hash, wilson
 from ..model.stack import LayerStack, fingerprint
+from ..pruning.strategies import prune_model
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['TASKS', 'FORMS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'parse_task', 'change_task',
            'in_forms', 'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder',
-           'check_room_for_answers', 'evaluate']
+           'check_room_for_answers', 'evaluate', 'ask_cuts']
 
 # %% ../../nbs/course/05_evaluation.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -460,3 +461,40 @@ def evaluate(
             _log.warning('%s: %d of %d answers reach the limit of %d tokens. Give more (max_new_tokens, '
                          '--max-new-tokens).', name, len(cut), scores[name].n, scores[name].max_new_tokens)
     return scores
+
+# %% ../../nbs/course/05_evaluation.ipynb #askcut02
+def ask_cuts(
+    model: 'PreTrainedModel',
+    tokenizer: 'PreTrainedTokenizerBase',
+    cuts: Sequence[Sequence[int]],  # The layers that each drops, the lowest loss first
+    tasks: Any,              # As in `evaluate`, with questions
+    n_questions: int = 100,  # Of each task; fewer if it has no more
+    n_judge: int = 100,      # So many of each, evenly spread, are left to the judge
+    **run: Any               # To `evaluate`: chat, max_new_tokens, batch_tokens, progress
+) -> list[dict[str, Any]]:
+    """Cuts by what the pruned models answer, a row each, the best first: dropped, right answers by task, questions,
+    difference to the leader with low and high, and whether it is kept. One whose paired interval lies below the
+    leader's is not. Raises `PrunebookError` for tasks without questions, or if the judge leaves none"""
+    ready = {}
+    for name, task in ready_tasks(tasks).items():
+        if task.reads_texts: raise PrunebookError(f'{name} asks no questions. Give tasks that do, such as gsm8k.')
+        there = len(task.items)
+        judged = {item_hash(task.items[i * there // n_judge]) for i in range(n_judge)} if n_judge else set()
+        rest = [o for o in task.items if item_hash(o) not in judged]
+        if not rest:
+            raise PrunebookError(f'{name} has {there} questions, and the judge sees all of them. Give more questions, '
+                                 'or let it see fewer.')
+        n = min(n_questions, len(rest))
+        ready[name] = replace(task, items=[rest[i * len(rest) // n] for i in range(n)])
+    scores = [evaluate(prune_model(model, cut), tokenizer, ready, **run) for cut in cuts]
+    def together(score):
+        right = [int(o) for one in score.values() for o in one.right]
+        k, n = sum(right), len(right)
+        return Score('+'.join(score), k / n, k, n, *wilson(k, n), right, [1] * n, 'pooled', math.nan, math.nan)
+    each = list(map(together, scores))
+    leader, rows = max(each, key=lambda o: o.k), []
+    for cut, score, own in zip(cuts, scores, each):
+        behind = compare(leader, own)
+        rows.append(dict(dropped=sorted(cut), right={k: o.k for k, o in score.items()}, questions=own.n,
+                         difference=behind.difference, low=behind.low, high=behind.high, kept=behind.high >= 0))
+    return sorted(rows, key=lambda o: not o['kept'])

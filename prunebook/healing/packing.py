@@ -4,31 +4,25 @@
 
 # %% ../../nbs/reference/healing/packing.ipynb #c7ace98a
 from __future__ import annotations
-import hashlib, logging, os
+import hashlib, logging
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, explained, first_line, printable, refuse
+from ..core import PrunebookError, first_line, printable, refuse
 from ..model.stack import LayerStack, evaluating, same_states
-from ..data.texts import as_rows, has_thoughts, messages_of, render_chat, starts_with_bos, tokenize
+from ..data.texts import Conversation, as_rows, messages_of, render_chat, render_conversation
+from ..data.texts import starts_with_bos, tokenize
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['Conversation', 'Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents']
+__all__ = ['Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents']
 
 # %% ../../nbs/reference/healing/packing.ipynb #8319a123
-class Conversation(NamedTuple):
-    "A conversation, rendered by the model's own template"
-    text: str
-    ids: list[int]     # Its tokens
-    learn: list[bool]  # Does the token count in the loss?
-
 class Rows(torch.utils.data.Dataset):
     """Rows of tokens in the order of training. `flat` holds the tokens of all rows, and `pos` the place of each in its
     document. Row k is `flat[ends[k]:ends[k+1]]`, `order` says which row comes when, `learn` which tokens count in the
@@ -243,40 +237,6 @@ def attend_by_document(
         stack.model.set_attn_implementation('sdpa')
     return same
 
-# %% ../../nbs/reference/healing/packing.ipynb #183b4141
-def _render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]],
-                        loss_on: str = 'assistant') -> Conversation:
-    """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
-    answer, or if the tokens of its answers cannot be told apart"""
-    for i, m in enumerate(messages):
-        texts = isinstance(m, dict) and isinstance(m.get('role'), str) and isinstance(m.get('content'), str)
-        refuse((not texts, f'message {i} is {m!r:.60}: give a role and a content, both texts.'))
-        refuse((m['role'] == 'assistant' and not m['content'].strip(),
-                f'message {i}: the answer of the assistant is empty.'))
-    refuse((not messages or messages[-1]['role'] != 'assistant', 'it does not end with an answer of the assistant.'))
-    write = partial(render_chat, tokenizer, thinking=has_thoughts(messages))
-    with explained('the chat template refuses it'): text = write(messages)
-    if loss_on == 'assistant' and '{% generation' in tokenizer.get_chat_template().replace('{%-', '{%'):
-        out = write(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-        refuse((not any(out['assistant_masks']), 'the template marks no token of its answers.'))
-        return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
-    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-    if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
-    refuse((not tokenizer.is_fast, 'this tokenizer does not say where its tokens stand in the text.'))
-    spans = []  # where answers begin and end in the text
-    for i, m in enumerate(messages):
-        if m['role'] != 'assistant': continue
-        with explained('the chat template refuses a part of it'):
-            before, after = write(messages[:i], add_generation_prompt=True), write(messages[:i + 1])
-        start, end = len(before), len(os.path.commonprefix([after, text]))
-        refuse((not text.startswith(before) or m['content'].strip() not in text[start:end],
-                f'the template renders message {i} differently when other messages follow, so its tokens cannot be '
-                'told apart. loss_on="all" (--loss-on all) trains on every token instead.'))
-        spans.append((start, end))
-    # a token that reaches over the end of an answer is of what follows, as <|user|> is where the texts part after <|
-    learn = [any(a <= s < b and e <= b for a, b in spans) for s, e in out['offset_mapping']]
-    return Conversation(text, out['input_ids'], learn)
-
 # %% ../../nbs/reference/healing/packing.ipynb #4e41a2d0
 def documents(
     given: Any,       # Plain texts, or conversations, or both; or a file of them
@@ -297,7 +257,7 @@ def documents(
                 'its response. Give all conversations in one form.'),
                (not getattr(tokenizer, 'chat_template', None), 'the texts are conversations, and the tokenizer has no '
                 'chat template. Set tokenizer.chat_template, or give plain texts.'))
-        try: found[i] = _render_conversation(tokenizer, messages_of(row), loss_on)
+        try: found[i] = render_conversation(tokenizer, messages_of(row), loss_on)
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
         if len(found[i].ids) > max_length: long.append(i)
     most = max((len(found[i].ids) for i in long), default=0)

@@ -4,20 +4,25 @@
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach004
 from __future__ import annotations
-import json, logging, math, os
+import json, logging, math, os, sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
-from ..core import PrunebookError, atomic_write, check, digest, disk_errors, lock, not_empty, number, on_first
-from ..core import or_none, progress_bar, refuse, whole
-from ..data.texts import load_texts, messages_of, over_batches, read_table
-from ..evaluation.generation import encode_prompts, repeats_itself, write_in_batches
+from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_errors, is_path, lock, not_empty
+from ..core import number, on_first, or_none, progress_bar, public_name, refuse, whole
+from ..data.questions import everyday_prompts
+from ..data.texts import answer_row, load_texts, messages_of, over_batches, prompt_tokens, read_table
+from ..data.texts import render_conversation, split_texts, template_mark
+from ..evaluation.choices import chat_prompt, prompt
+from ..evaluation.generation import encode_prompts, most_seconds, repeats_itself, write_in_batches
+from ..evaluation.tasks import parse_task
 from .adapters import checkpoint_fingerprint
-from .packing import Rows, _render_conversation, documents, training_rows
+from .packing import Rows, documents, training_rows
 from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +30,7 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'self_data', 'top_k_rows']
+__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'ready_prompts', 'answers_to', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
 def _compare(model, tokenizer, teacher, other, named, head):
@@ -81,12 +86,12 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
     return teacher
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
-def read_prompts(given: Any) -> list[list[dict[str, str]]]:
-    "Messages that ask for an answer, from texts, rows or a file. Raises `PrunebookError` for what asks nothing"
+def _asked_and_own(given):
+    "Messages that ask for an answer, and by number the conversations of those rows that have one"
     if isinstance(given, (str, Path)): given = read_table(given)
     refuse((not isinstance(given, Iterable) or isinstance(given, Mapping) or hasattr(given, 'columns'),
             f'prompts is a {type(given).__name__}. Give a list of texts or rows, or a file.'))
-    found: list[list[dict[str, str]]] = []
+    found, own = [], {}
     for o in given:
         row = o if isinstance(o, Mapping) else dict(prompt=o)
         said = next((row[k] for k in ('messages', 'prompt', 'question', 'text') if row.get(k)), ())
@@ -97,11 +102,25 @@ def read_prompts(given: Any) -> list[list[dict[str, str]]]:
                 for m in said]
         refuse((not asks or not all(asks), f'prompt {len(found)} is {o!r:.60}: it asks nothing. Give a text, or a row '
                 'with text, prompt, question or messages, of which each has a role and a content.'))
+        whole = messages_of(row) or []
+        if whole[len(said):] and whole[-1].get('role') == 'assistant': own[len(found)] = whole
         found.append(messages_of(dict(row, messages=said)))
     refuse((not found, 'no prompts given.'))
-    return found
+    return found, own
+
+def read_prompts(given: Any) -> list[list[dict[str, str]]]:
+    "Messages that ask for an answer, from texts, rows or a file. Raises `PrunebookError` for what asks nothing"
+    return _asked_and_own(given)[0]
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach008
+def _made_rows(model, tokenizer, said, own, seed, **how):
+    "Conversations, of which those in `own` are the user's, as rows that say how they came about"
+    about = dict(parent=fingerprint(model), model=public_name(model.config.name_or_path),
+                 template=template_mark(tokenizer), date=date.today().isoformat(), seed=seed, **how)
+    try: held = [o['messages'] for o in split_texts([dict(messages=o) for o in said.values()], seed)[1]]
+    except PrunebookError: held = []  # of fewer than ten
+    return [answer_row(o, by='user' if i in own else 'parent', held_out=o in held, **about) for i, o in said.items()]
+
 def write_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -111,20 +130,25 @@ def write_answers(
     temperature: float | None = None,  # Of sampling; greedy if `None`
     seed: int = 0,              # Of sampling
     batch_tokens: int | None = None,   # Prompts and answers of a batch; see `write_in_batches`
-    progress: bool = True
+    progress: bool = True,
+    keep_own: bool = False,     # Rows that end with an answer keep it, whoever wrote it; else it is left out
+    source: str = ''            # Where the prompts come from, for the record
 ) -> dict[str, int]:            # How many answers were kept, and how many left out, by the reason
     """Write the model's own answer to each prompt, as conversations of one file, which appears whole. What was written
     so far is kept in `OUT.unfinished`, and the same call goes on there. Earlier answers in `messages` stay, and healing
-    learns them too. Raises `PrunebookError` if `out` is there, and if no answer is left"""
+    learns them too. Each row says in `made` how it came about (see `answer_row`), and of ten or more a fifth is held
+    out. Raises `PrunebookError` if `out` is there, and if no answer is left"""
     check(not_empty(), out=out)
     check(whole(1), max_new_tokens=max_new_tokens)
     check(or_none(number(math.ulp(0), math.inf, 'a number above 0')), temperature=temperature)
     check(whole(0, 2**32 - 1), seed=seed)
     check(or_none(whole(1)), batch_tokens=batch_tokens)
-    asked, out = read_prompts(prompts), Path(os.path.abspath(out))
+    (asked, own), out = _asked_and_own(prompts), Path(os.path.abspath(out))
+    if not keep_own: own = {}
     refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
-    key = digest(fingerprint(model), model.dtype, ids, max_new_tokens, temperature, seed)
+    how = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    key = digest(fingerprint(model), model.dtype, ids, *how.values(), *([own] if own else []))
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), progress_bar(progress, 'answers', total=len(ids)) as bar:
@@ -135,8 +159,12 @@ def write_answers(
         refuse((len(rows) > 1 and rows[0] != key, f'{part} holds answers of another model, to other prompts or with '
                 'other settings. Give the same as then, or delete it.'))
         atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
-        done, new = {i: tuple(o) for i, *o in rows[1:]}, 0
+        done, new = {i: tuple(o) for i, *o in rows[1:]} | {i: (o[-1]['content'], 0, True) for i, o in own.items()}, 0
         bar.update(len(done))
+        if not bar.disable and (left := [o for i, o in enumerate(ids) if i not in done]):
+            minutes = most_seconds(model, tokenizer, left, max_new_tokens, batch_tokens) / 60
+            bar.write(f'{len(left)} answers of up to {max_new_tokens} tokens: at most about {minutes:,.1f} minutes',
+                      sys.stderr)
         with open(part, 'a', encoding='utf-8') as file:
             for rows, found in write_in_batches(model, tokenizer, ids, max_new_tokens, batch_tokens, set(done), seed,
                                                 temperature=temperature):
@@ -146,17 +174,67 @@ def write_answers(
                 new += sum(o.tokens for o in found)
                 bar.update(len(rows))
                 bar.set_postfix_str(f'{new / max(bar.format_dict["elapsed"], 1e-9):,.0f} tokens/s')
-        faults = {i: 'empty' if not text.strip() else 'cut off' if not ended or i in too_long
+        faults = {i: 'kept' if i in own else 'empty' if not text.strip() else 'cut off' if not ended or i in too_long
                   else 'repeating' if repeats_itself(text) else 'kept' for i, (text, _, ended) in done.items()}
         counts, kept = Counter(faults.values()), [i for i in range(len(ids)) if faults[i] == 'kept']
         told = f'{len(kept)} of {len(ids)} answers kept; ' + ', '.join(
             f'{counts[k]} {k}' for k in ('empty', 'cut off', 'repeating'))
         refuse((not kept, f'{told}. Give other prompts, or a larger max_new_tokens.'))
-        said = (dict(messages=[*asked[i], dict(role='assistant', content=done[i][0])]) for i in kept)
+        said = {i: own.get(i) or [*asked[i], dict(role='assistant', content=done[i][0])] for i in kept}
+        said = _made_rows(model, tokenizer, said, own, prompts=source, **how)
         atomic_write(out, ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in said))
         part.unlink()
     if len(kept) < len(ids): _log.warning('%s', told)
     return {k.replace(' ', '_'): counts[k] for k in ('kept', 'empty', 'cut off', 'repeating')}
+
+# %% ../../nbs/reference/healing/teacher.ipynb #answto02
+def _task_prompts(name, n):
+    "Questions of a task, evenly spread, as one asks a chat model"
+    if is_path(name, ('.txt', '.jsonl', '.json', '.parquet')): raise PrunebookError(f'{name}: no such file.')
+    task = parse_task(name)
+    if task.reads_texts: raise PrunebookError(f'{name} has texts and no questions. Give "everyday", or a file.')
+    items, ask = task.read(), getattr(task, 'in_chat', {}).get('prompt')
+    n = min(n, len(items))
+    def words(o): return prompt(o, letter=True).removesuffix('\nAnswer:') if 'choices' in o else o['question']
+    return [(ask or words)(items[i * len(items) // n]) for i in range(n)]
+
+def ready_prompts(
+    prompts: Any,          # "everyday", the name of a task, or as in `write_answers`
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int = 512,
+    window: int | None = None,  # Positions that the model knows
+    n: int = 200           # Of a name, so many
+) -> list[dict[str, Any]]:
+    """Rows that `write_answers` takes, each once. Raises `PrunebookError` without a chat template, for fewer than ten,
+    and for prompts that leave no room for an answer"""
+    if prompts == 'everyday': prompts = everyday_prompts(n)
+    elif isinstance(prompts, str) and not os.path.isfile(prompts): prompts = _task_prompts(prompts, n)
+    asked, own = _asked_and_own(prompts)
+    rows = {json.dumps(o): dict(messages=own.get(i, o)) for i, o in enumerate(asked)}
+    if len(rows) < 10: raise PrunebookError(f'{len(rows)} different prompts: a fifth of them judges, so give ten.')
+    if len(rows) < len(asked): _log.warning('%d of %d prompts are there twice.', len(asked) - len(rows), len(asked))
+    ids = prompt_tokens(tokenizer, [chat_prompt(tokenizer, o) for o in asked], True)
+    long = [i for i, o in enumerate(ids) if i not in own and len(o) + max_new_tokens > (window or math.inf)]
+    if long:
+        raise PrunebookError(f'{len(long)} of {len(asked)} prompts leave no room for an answer of {max_new_tokens} '
+                             f'tokens in the {window} positions of the model: {long[:8]}. Leave them out, or give a '
+                             'smaller max_new_tokens (--max-new-tokens).')
+    return list(rows.values())
+
+def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Any = 'everyday',
+               max_new_tokens: int = 512, seed: int = 0, n: int = 200, progress: bool = True) -> Path:
+    """The file of the model's own greedy answers to prompts, as in `ready_prompts`, written now unless it is in the
+    cache. A file of answers is returned as it is. Errors are those of `ready_prompts` and `write_answers`"""
+    named = isinstance(prompts, (str, Path))
+    if named and os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts)): return Path(prompts)
+    window = LayerStack(model).positions or getattr(LayerStack(model).config, 'max_position_embeddings', None)
+    rows = ready_prompts(prompts, tokenizer, max_new_tokens, window, n)
+    key = digest(fingerprint(model), model.dtype, template_mark(tokenizer), rows, max_new_tokens, seed)
+    file, source = cache_dir()/'answers'/f'{key}.jsonl', public_name(prompts) if named else 'own'
+    if not file.exists():
+        write_answers(model, tokenizer, rows, file, max_new_tokens, seed=seed, progress=progress, keep_own=True,
+                      source=source)
+    return file
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def _with_room(tokenizer, prompts, recipe):
@@ -164,7 +242,7 @@ def _with_room(tokenizer, prompts, recipe):
     cannot tell answers apart, and if they are fewer than a batch"""
     asked, least = read_prompts(prompts), recipe.batch_size
     yes = dict(role='assistant', content='Yes.')
-    room = [o for o in asked if len(_render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
+    room = [o for o in asked if len(render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
     refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
            (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
             f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
@@ -186,7 +264,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     on_first(write)
     said, most = load_texts(file), recipe.max_length
     def fits(messages):
-        try: return len(_render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
+        try: return len(render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
         except PrunebookError: return False
     fit = [o for o in said if fits(o['messages'])]
     if len(fit) < len(said):

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from ..core import (Rule, Settings, check, discard, file_name, instance, keep_apart, new_folder, not_empty,
-                            number, or_none, public_name, refuse, setting, whole, pd)
+from ..core import (PrunebookError, Rule, Settings, check, discard, file_name, instance, keep_apart,
+                            new_folder, not_empty, number, or_none, public_name, refuse, setting, whole, pd)
 from ..data.texts import named_texts
 from ..evaluation.choices import chat_prompt
 from ..evaluation.losses import cut_losses, tokenize_documents
@@ -88,7 +88,8 @@ class SweepConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for o in self.strategies: pb.STRATEGIES.find(o)
+        asks = [o for o in self.strategies if 'answers' in pb.STRATEGIES.find(o).needs]
+        if asks: raise PrunebookError(f'strategies {asks}: a sweep writes no answers. Choose by choose_layers.')
         check_sources(self.sources, self.tasks)
         for o in self.tasks: _task_of(self, o)
         refuse((self.healing.seed not in (0, *self.seeds), f'healing.seed={self.healing.seed} is not used. Give it as '

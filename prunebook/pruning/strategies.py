@@ -7,7 +7,8 @@ from __future__ import annotations
 import inspect, json, math, numbers, operator, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name, refuse
 from ..core import whole
@@ -71,7 +72,7 @@ def as_plan(
     return Plan(layers, depth)
 
 # %% ../../nbs/course/03_pruning.ipynb #0d5b1d9b
-_inputs = ('distances', 'model', 'loss', 'progress')  # that any caller may give to any strategy
+_inputs = ('distances', 'model', 'loss', 'losses', 'allowed', 'progress')  # that any caller may give to any strategy
 
 @dataclass(frozen=True)
 class Strategy:
@@ -82,7 +83,8 @@ class Strategy:
     source: str = ''      # Where it comes from
     # The layers of n contain those of n - 1. `details['order']` lists them, and lists as long have a value for each
     nested: bool = False
-    needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "loss" (of a model)
+    losses_by: str = ''   # MODULE:FUNCTION that makes its `losses` from what it needs, if nobody hands them in
+    needs: tuple[str, ...] = field(init=False)   # "distances", "model", "tokenizer", "texts", "answers", "loss" (of it)
     options: dict[str, Any] = field(init=False, hash=False)  # Name → default
 
     def __post_init__(self):
@@ -173,9 +175,52 @@ def _greedy(n, depth, model, loss, progress=True):
         keep.remove(order[-1])
     return Plan(tuple(order), depth, 'greedy', dict(order=order, losses=best))
 
+# %% ../../nbs/course/03_pruning.ipynb #answst02
+def _search(name, n, depth, losses, allowed, beam, screen, judge):
+    """Cuts of one layer, of two, … of `n`: the `beam` best of a size, each with one more layer, and every block.
+    `losses(keeps, k)` of `screen` documents rank all of them, and of `judge` the best eighth, `beam` at least"""
+    check(whole(1), beam=beam, screen=screen, judge=judge)
+    def keep(cut): return [i for i in range(depth) if i not in cut]
+    def ranked(cuts, k):
+        cuts = sorted(cuts)
+        found = losses([keep(o) for o in cuts], k)
+        if any(o != o for o in found):
+            raise PrunebookError(f'strategy {name!r}: the loss of a cut is not a number. Check losses=.')
+        return sorted(zip(found, cuts))
+    best, tried = {()}, dict(screened=0, judged=0)
+    for size in range(1, n + 1):
+        cuts = {tuple(sorted((*o, i))) for o in best for i in range(depth) if i not in o}
+        cuts |= {tuple(range(i, i + size)) for i in range(depth - size + 1)}
+        order = [o for _, o in ranked(cuts, screen)]
+        fits = order if allowed is None else [o for o in order if allowed.fits(keep(o))]
+        most = max(beam, -(-len(order) // 8))
+        found = ranked({*order[:most], *fits[:most]}, judge)
+        best = [o for _, o in found]
+        best = {*best[:beam], *[o for o in best if o in fits][:beam]}
+        tried = dict(screened=tried['screened'] + len(order), judged=tried['judged'] + len(found))
+    free = found[0]
+    loss, cut = next((o for o in found if o[1] in fits), free)
+    details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}))
+    if cut != free[1]:
+        both = dict(unrestricted=free[0], chosen=loss)
+        details['allowed'] = dict(by=allowed.name, unrestricted=list(free[1]), loss=both)
+    return Plan(cut, depth, name, details | tried)
+
+@_strategy('single layers and blocks, by the loss on answers of the model',
+           losses_by='evaluation.losses:answer_cut_losses')
+def _answers(n, depth, model, tokenizer, answers, losses=None, allowed=None, beam=2, screen=6, judge=24):
+    "The cut that makes the answers of the whole model least unlikely"
+    return _search('answers', n, depth, losses, allowed, beam, screen, judge)
+
+@_strategy('single layers and blocks, by the loss on plain texts', losses_by='evaluation.losses:text_cut_losses')
+def _texts(n, depth, model, tokenizer, texts, losses=None, allowed=None, beam=2, screen=6, judge=24, max_length=256):
+    "The cut that raises the loss on plain texts least, by the search of `answers`"
+    return _search('texts', n, depth, losses, allowed, beam, screen, judge)
+
 # %% ../../nbs/course/03_pruning.ipynb #3739eba5
 _how = dict(distances='distances=layer_distances(model, tokenizer, texts)', model='model=',
-    loss='loss=, a function loss(model) -> float, such as one over a few texts')
+    loss='loss=, a function loss(model) -> float, such as one over a few texts', tokenizer='tokenizer=',
+    texts='texts=load_texts("demo")', answers='answers=, a file of write_answers or rows of messages with answers')
 
 def _layers_of_share(share, depth):
     "The number of layers nearest to a share of `depth`. Raises `PrunebookError` if that is none of them, or all"
@@ -186,13 +231,27 @@ def _layers_of_share(share, depth):
                              f'share from {least} to {most}, which is one layer to {depth - 1}.')
     return n
 
-def _run_strategy(row, n, depth, given):
-    "The plan of a strategy, whose function gets what it takes of the inputs and options. Raises `PrunebookError`"
+def _given_options(row, given):
+    "The options of a strategy and the inputs: as `given`, or as usual"
+    return row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
+
+def _ready_inputs(row, given, measure):
+    """`given`, with what a strategy needs and `measure()` gives, and with its losses, which stand for what they are
+    made of. Raises `PrunebookError` for what is missing"""
+    if row.losses_by and given.get('losses') is not None: return given
+    if measure and any(given.get(o) is None for o in row.needs): given = given | measure()
     for o in row.needs:
         if given.get(o) is None: raise PrunebookError(f'strategy {row.name!r} needs {o}. Give {_how.get(o, f"{o}=")}.')
-    options = row.options | {k: v for k, v in given.items() if v is not None or k not in _inputs}
+    if not row.losses_by: return given
+    by = {k: v for k, v in _given_options(row, given).items() if k in (*row.needs, 'progress', 'max_length')}
+    # of a room above this one, which is found by its name when it is needed
+    return given | dict(losses=resolve_name(f'prunebook.{row.losses_by}')(**by))
+
+def _run_strategy(row, n, depth, given):
+    "The plan of a strategy, whose function gets what it takes of the inputs and options"
     takes = inspect.signature(row.choose).parameters
-    plan = row.choose(n, depth, **{k: v for k, v in options.items() if k in takes})
+    options = dict.fromkeys(row.needs) | {k: v for k, v in _given_options(row, given).items() if k in takes}
+    plan = row.choose(n, depth, **options)
     return plan if isinstance(plan, Plan) else Plan(tuple(plan), depth, row.name)
 
 def choose_layers(
@@ -240,8 +299,8 @@ def choose_layers(
         if allowed.fits(plan.keep): return _allowed_plan(plan, allowed, {})
         raise NotAllowed(f'layers {show_layers(plan)} cannot go without a change in {allowed.name}. '
                          f'{allowed.why(plan.keep)} Let a strategy choose.')
-    given |= dict(distances=distances)
-    inputs = cache(lambda: given | (measure() if measure and any(given.get(o) is None for o in row.needs) else {}))
+    given |= dict(distances=distances, allowed=allowed)
+    inputs = cache(partial(_ready_inputs, row, given, measure))
     def choose(n): return _run_strategy(row, n, depth, inputs())
     def allow(plan): return plan if allowed is None else _allowed_plan(plan, allowed, inputs())
     if limits:
