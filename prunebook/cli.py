@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, fully_sharded, instance, kept_environment
 from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
-from .core import redact, refuse, whole, work_folder
+from .core import redact, whole, work_folder
 from .data.texts import answer_tokens, named_texts, out_of_memory, read_answers, read_table, text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
@@ -314,15 +314,18 @@ def _prune(
 ):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
-    refuse(((drop is not None) + (n is not None) + len(limits) != 1,
-            'give exactly one of --drop, --n, --params, --gb, --speedup.'),
-           (drop is not None and strategy, f'--drop names the layers, and --strategy {strategy} would choose them. '
-            'Give one of both.'),
-           (drop is not None and options, '--options are of a strategy, and --drop names the layers. Give one.'))
+    if (drop is not None) + (n is not None) + len(limits) != 1:
+        raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
+    if drop is not None and strategy:
+        raise PrunebookError(f'--drop names the layers, and --strategy {strategy} would choose them. Give one of both.')
+    if drop is not None and options:
+        raise PrunebookError('--options are of a strategy, and --drop names the layers. Give one.')
     strategy = strategy or 'similarity'
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
-    refuse((odd, f'strategy {strategy} has no option {", ".join(odd)}. It has {", ".join(known) or "none"}.'))
+    if odd:
+        raise PrunebookError(f'strategy {strategy} has no option {", ".join(odd)}. It has '
+                             f'{", ".join(known) or "none"}.')
     is_run = distances and os.path.exists(os.path.join(distances, 'run.json'))
     asks = _differ(_prune, prompts=prompts, max_new_tokens=max_new_tokens)
     _check_prune_options(None if drop is not None else strategy, options or {}, source, texts, lengths, asks, distances,
@@ -461,13 +464,15 @@ def _heal(
 ):
     "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
-    refuse((source.bits in (4, 8) and recipe['bits'] != source.bits,
-            f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.'),
-           ('steps' in recipe and (minutes or tokens), 'give only one of --steps, --minutes and --tokens.'),
-           (prompts and (texts.texts != 'demo' or texts.n_texts), '--prompts stands for --texts and --n-texts. Leave '
-            'out one or the other.'),
-           (prompts and texts.column != 'text', f'--column {texts.column}: it is of --texts. Rows of --prompts have '
-            'text, prompt, question or messages.'))
+    if source.bits in (4, 8) and recipe['bits'] != source.bits:
+        raise PrunebookError(f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.')
+    if 'steps' in recipe and (minutes or tokens):
+        raise PrunebookError('give only one of --steps, --minutes and --tokens.')
+    if prompts and (texts.texts != 'demo' or texts.n_texts):
+        raise PrunebookError('--prompts stands for --texts and --n-texts. Leave out one or the other.')
+    if prompts and texts.column != 'text':
+        raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
+                             'question or messages.')
     check(whole(), n_judge=n_judge)
     config = named_recipe(config, source.model, **recipe)
     _check_recipe_options(config, recipe, prompts)
@@ -480,8 +485,9 @@ def _heal(
     config = on_first(lambda: recipe_within(  # it measures the machine
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
     config.check_start(teacher)  # before texts are fetched
-    refuse((teacher and not prompts and not config.needs_teacher, f'--teacher {teacher}: nothing is learned from it. '
-            'Add --objective distill, or --prompts FILE.'))
+    if teacher and not prompts and not config.needs_teacher:
+        raise PrunebookError(f'--teacher {teacher}: nothing is learned from it. Add --objective distill, or --prompts '
+                             'FILE.')
     docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
     if config.loss_on != 'assistant' and 'loss_on' in recipe and docs and all(isinstance(o, str) for o in docs):
         raise PrunebookError(f'--loss-on {config.loss_on}: {texts.texts} has plain texts, which are learned whole. '
@@ -561,7 +567,8 @@ def _evaluate(
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(or_none(not_empty()), save=save)
-    refuse((column != 'text' and not judge_texts, f'--column {column}: it is of --judge-texts. Give them too.'))
+    if column != 'text' and not judge_texts:
+        raise PrunebookError(f'--column {column}: it is of --judge-texts. Give them too.')
     if thinking and not chat: raise PrunebookError('--thinking is of the chat template. Give --chat.')
     usual = ['c4', *([] if judge_texts else ['arc_easy']), *(['agreement', 'kl'] if parent else [])]
     tasks = tasks or (['arc_easy'] if forms else usual)
@@ -572,7 +579,9 @@ def _evaluate(
     _check_task_options(ready.values(), n_questions=n_questions, chat=chat, max_new_tokens=max_new_tokens,
                         n_texts=n_texts, max_length='--max-length' in _differ_in(lengths) and lengths.max_length)
     needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
-    refuse((needy, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model (--parent MODEL).'))
+    if needy:
+        raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
+                             '(--parent MODEL).')
     if save:
         reads = [o for o in (source.model, other, parent, judge_texts, *tasks) if o]
         for o in (f'{save}/first', f'{save}/second') if other else (save,):
@@ -657,8 +666,9 @@ def _sweep(
     _check_sweep_options(grid, given, recipe, distances, judge_texts)
     if gpus_per_task is not None and ray is None:
         raise PrunebookError(f'--gpus-per-task {gpus_per_task}: it is of --ray. Give that too, or leave it out.')
-    refuse((source.bits in (4, 8) and grid.healed_ns, f'--bits {source.bits}: a quantised model cannot be healed. '
-            'Leave it out, or set bits in the recipe of healing (--recipe).'))
+    if source.bits in (4, 8) and grid.healed_ns:
+        raise PrunebookError(f'--bits {source.bits}: a quantised model cannot be healed. Leave it out, or set bits in '
+                             'the recipe of healing (--recipe).')
     dist = pb.LayerDistances.load(distances) if distances else None
     work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
     lengths = dict(max_length=grid.max_length, batch_tokens=grid.batch_tokens)

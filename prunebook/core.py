@@ -18,7 +18,7 @@ if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Win
 import fcntl
 
 # %% auto #0
-__all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'refuse', 'installed', 'printable', 'is_path', 'public_name',
+__all__ = ['PrunebookError', 'redact', 'first_line', 'explained', 'installed', 'printable', 'is_path', 'public_name',
            'disk_errors', 'digest', 'file_name', 'source_mark', 'Registry', 'sync', 'lock', 'atomic_write', 'read_json',
            'cache_dir', 'Rule', 'whole', 'number', 'one_of', 'instance', 'not_empty', 'check', 'or_none', 'setting',
            'Settings', 'progress_bar', 'Process', 'process', 'check_one_process', 'on_first', 'fully_sharded',
@@ -62,11 +62,6 @@ def explained(what: str, advice: str = '', *secrets: Any) -> Iterator[None]:
         why = getattr(e, 'strerror', None) or first_line(e, *secrets)
         if isinstance(e, (LookupError, TypeError, AttributeError)): why = f'{type(e).__name__}: {why}'
         raise PrunebookError(f'{what} ({why}). {advice}'.rstrip()) from None
-
-def refuse(*faults: tuple[Any, str]) -> None:
-    "Raises `PrunebookError` with the message of the first fault that is there: pairs of a condition and a message"
-    for there, message in faults:
-        if there: raise PrunebookError(message)
 
 def installed(extra: str, *packages: str) -> dict[str, str]:
     "Versions of packages that the extra of ours installs. Raises `PrunebookError` if one is missing"
@@ -142,8 +137,8 @@ class Registry(dict):
 
     def add(self, entry: Any) -> None:
         "Add `entry`, or replace the one with its name"
-        refuse((not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', entry.name),
-                f'{self.kind} {entry.name!r}: a name has letters, digits, dots, dashes, underscores.'))
+        if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', entry.name):
+            raise PrunebookError(f'{self.kind} {entry.name!r}: a name has letters, digits, dots, dashes, underscores.')
         self[entry.name] = entry
 
     def find(self, name: str) -> Any:
@@ -206,8 +201,8 @@ def cache_dir() -> Path:
     "Where fetched assets and what takes long are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
     import platformdirs
     path = Path(os.path.expanduser(os.environ.get('PRUNEBOOK_CACHE') or platformdirs.user_cache_dir('prunebook')))
-    refuse((str(path).startswith('~'), 'this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a '
-            'folder.'))
+    if str(path).startswith('~'):
+        raise PrunebookError('this account has no home folder to keep assets in. Set PRUNEBOOK_CACHE to a folder.')
     return path
 
 # %% ../nbs/reference/core.ipynb #8f02d944
@@ -240,7 +235,8 @@ def not_empty() -> Rule:
 
 def check(rule: Rule, **values: Any) -> None:
     "Raises `PrunebookError` for the first of the named `values` that `rule` does not allow"
-    for k, v in values.items(): refuse((not rule.test(v), f'{k}={v!r}: it must be {rule.allowed}.'))
+    for k, v in values.items():
+        if not rule.test(v): raise PrunebookError(f'{k}={v!r}: it must be {rule.allowed}.')
 
 def or_none(rule: Rule) -> Rule:
     "What `rule` allows, or `None`"
@@ -298,14 +294,16 @@ def process() -> Process:
     environment that contradicts itself"""
     world, rank = (os.environ.get(o, '').strip() for o in ('WORLD_SIZE', 'RANK'))
     if not world.isdigit() or int(world) <= 1: return Process(0, 1)
-    refuse((not rank.isdigit() or int(rank) >= int(world), f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets '
-            'both, with RANK below WORLD_SIZE. Unset both to use one process.'))
+    if not rank.isdigit() or int(rank) >= int(world):
+        raise PrunebookError(f'WORLD_SIZE={world} and RANK={rank!r}: a launcher sets both, with RANK below '
+                             'WORLD_SIZE. Unset both to use one process.')
     return Process(int(rank), int(world))
 
 def check_one_process(command: str, advice: str = '') -> None:
     "Raises `PrunebookError` if a launcher has started several processes of what works in one"
-    refuse((process().world > 1, f'{command} is one process, and a launcher started several. Start it without: '
-            f'device_map="auto" spreads the layers over all GPUs. {advice}'.rstrip()))
+    if process().world > 1:
+        raise PrunebookError(f'{command} is one process, and a launcher started several. Start it without: '
+                             f'device_map="auto" spreads the layers over all GPUs. {advice}'.rstrip())
 
 def on_first(f: Callable[[], Any]) -> Any:
     "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"
@@ -326,8 +324,9 @@ def fully_sharded() -> bool:
     "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
     if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
     version = os.environ.get('FSDP_VERSION')
-    refuse((version != '2', f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
-            'fsdp_version: 2 into the configuration of accelerate.'))
+    if version != '2':
+        raise PrunebookError(f'FSDP_VERSION={version}: only the second version of FSDP is supported. Write '
+                             'fsdp_version: 2 into the configuration of accelerate.')
     return True
 
 # %% ../nbs/reference/core.ipynb #envkept1
@@ -347,17 +346,18 @@ def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
     def holds(a, b): return any(o.exists() and o.samefile(a) for o in (b, *b.parents))
     out = Path(os.path.realpath(out))
     for src in (Path(os.path.realpath(o)) for o in map(os.path.expanduser, filter(None, reads)) if os.path.exists(o)):
-        refuse((holds(src, out) or out.exists() and holds(out, src), f'{out} is, holds or lies in {src}, which is '
-                'only read and never changed. Choose another folder.'))
+        if holds(src, out) or out.exists() and holds(out, src):
+            raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read and never changed. Choose '
+                                 'another folder.')
 
 def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 
 def _absolute(out):
     "Raises `PrunebookError` for a name that is empty, that no shell has completed, or that no tokenizer can write to"
     check(not_empty(), out=out)
-    refuse((str(out)[:1] == '~', f'{out}: nothing has replaced the ~. Write your home out.'),
-           (any('\udc80' <= c <= '\udcff' for c in str(out)), f'{printable(out)} is a name in another encoding '
-            'than UTF-8. Choose another.'))
+    if str(out)[:1] == '~': raise PrunebookError(f'{out}: nothing has replaced the ~. Write your home out.')
+    if any('\udc80' <= c <= '\udcff' for c in str(out)):
+        raise PrunebookError(f'{printable(out)} is a name in another encoding than UTF-8. Choose another.')
     return Path(os.path.abspath(out))
 
 def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
@@ -371,7 +371,8 @@ def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path]
               (any(out.resolve() in (o, *o.parents) for o in (here, Path(os.path.expanduser('~')))),
                'holds the folder you are in or your home, and is never replaced'),
               (not force and not _is_free(out), 'is not empty. Replace it with force (--force)'))
-    refuse(*((wrong, f'{out} {why}. Or choose another folder.') for wrong, why in faults))
+    for wrong, why in faults:
+        if wrong: raise PrunebookError(f'{out} {why}. Or choose another folder.')
     return out
 
 def check_room(out: str | Path, need: float) -> None:
@@ -380,12 +381,13 @@ def check_room(out: str | Path, need: float) -> None:
     out = Path(os.path.abspath(out))
     free = shutil.disk_usage(next(o for o in (out, *out.parents) if o.exists())).free
     if out.suffix == '.unfinished': free += sum(o.stat().st_size for o in out.glob('*') if o.is_file())
-    refuse((need > free, f'{out} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free. Nothing was '
-            'written.'))
+    if need > free:
+        raise PrunebookError(f'{out} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free. Nothing was '
+                             'written.')
 
 def existing_folder(folder: str | Path) -> Path:
     "Raises `PrunebookError` if `folder` is no folder"
-    refuse((not Path(folder).is_dir(), f'{folder}: no such folder. Give the folder of a checkpoint.'))
+    if not Path(folder).is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
     return Path(folder)
 
 # %% ../nbs/reference/core.ipynb #628752d0
@@ -470,8 +472,9 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
         was, now = counts(read_json(place/'asked.json')), counts(asked)
         other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
         more = f' with other settings: {other}' if other else ''
-        refuse((other or not resume, f'{place} holds earlier work{more}. Go on with the same settings{option}, or '
-                'throw it away (--force).'))
+        if other or not resume:
+            raise PrunebookError(f'{place} holds earlier work{more}. Go on with the same settings{option}, or throw '
+                                 'it away (--force).')
     if keep and resume and not force and (out/'asked.json').exists():
         with disk_errors(out), lock(out):
             recover(out)
@@ -480,8 +483,8 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
         return
     with _own_place(out, force, reads):
         if work.exists() or work.is_symlink():
-            refuse((work.is_symlink() or not (work/'asked.json').is_file(),
-                    f'{work} was not made by prunebook. Move it away, or choose another folder.'))
+            if work.is_symlink() or not (work/'asked.json').is_file():
+                raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
             try: same = counts(read_json(work/'asked.json')) == counts(asked)
             except PrunebookError:
                 if not force: raise

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, refuse, whole
+from .core import PrunebookError, check, explained, number, one_of, or_none, read_json, whole
 from .core import pd, torch
 from .data.texts import token_budget
 from .healing.recipes import METHODS, QUICK, HealingConfig
@@ -112,8 +112,8 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
         with suppress(Exception): text = AutoConfig.for_model(text['model_type'], **given).to_dict() | text
     hidden = first_number(text, 'hidden_size', 'n_embd', 'd_model', 'dim')
     vocab = first_number(text, 'vocab_size') or first_number(config, 'vocab_size')
-    refuse(*((not v, f'{name}: its config has no {k}. Give a decoder with a complete config.')
-             for k, v in dict(hidden_size=hidden, vocab_size=vocab).items()))
+    for k, v in dict(hidden_size=hidden, vocab_size=vocab).items():
+        if not v: raise PrunebookError(f'{name}: its config has no {k}. Give a decoder with a complete config.')
     inner = first_number(text, 'intermediate_size', 'n_inner', 'ffn_dim', 'd_ff') or 4 * hidden
     prefix = layers_prefix(tensors, depth)
     parts = [(t.name, layer_number(t.name, prefix)[0], math.prod(t.shape), t.size) for t in tensors]
@@ -141,8 +141,9 @@ def layer_sizes(name: str | Size, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
     if its weights are packed in a way that hides their number"""
     size = model_size(name, revision)
-    refuse((size.sizes is None, f'{size.name}: its weights are quantised in a way that hides their number. Give the '
-            '16-bit model, or the number of layers (n).'))
+    if size.sizes is None:
+        raise PrunebookError(f'{size.name}: its weights are quantised in a way that hides their number. Give the '
+                             '16-bit model, or the number of layers (n).')
     return size.sizes
 
 # %% ../nbs/reference/estimates.ipynb #19435182
@@ -279,7 +280,7 @@ def estimate(
     given = {k: v for k, v in dict(gpu_gb=gpu_gb, speed=speed).items() if v is not None}
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, **given)
     check(or_none(one_of(*CARDS)), card=card)
-    refuse((card and gpu_gb, f'gpu_gb={gpu_gb}, card={card!r}: give only one of them.'))
+    if card and gpu_gb: raise PrunebookError(f'gpu_gb={gpu_gb}, card={card!r}: give only one of them.')
     if card: gpu_gb, speed = CARDS[card][0], speed or CARDS[card][1]
     size, r = model_size(model, revision), recipe or QUICK
     if gpu_gb:
@@ -456,9 +457,10 @@ def recipe_within(recipe: HealingConfig, model: str | Size, minutes: float | Non
     so many `tokens`. Without either it stays. Raises `PrunebookError` for both"""
     check(or_none(number(math.ulp(0), math.inf, 'above 0')), minutes=minutes)
     check(or_none(whole(1)), tokens=tokens)
-    refuse((minutes and tokens, f'minutes={minutes}, tokens={tokens}: give only one of them.'),
-           (tokens and recipe.packing == 'none', f'tokens={tokens}: with packing="none" a row is a document, of any '
-            'length. Give steps, or packing="packed" (--packing packed).'))
+    if minutes and tokens: raise PrunebookError(f'minutes={minutes}, tokens={tokens}: give only one of them.')
+    if tokens and recipe.packing == 'none':
+        raise PrunebookError(f'tokens={tokens}: with packing="none" a row is a document, of any length. Give steps, '
+                             'or packing="packed" (--packing packed).')
     if tokens: return recipe.replace(steps=math.ceil(tokens / (recipe.batch_size * recipe.max_length)))
     if not minutes: return recipe
     usual = estimate(model, dtype, bits, recipe=recipe, revision=revision).set_index('command').minutes['heal']

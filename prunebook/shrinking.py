@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
-from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json, refuse
+from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json
 from .core import source_mark, sync_tree, whole, work_folder, pd
 from .data.texts import named_texts, split_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
@@ -43,7 +43,7 @@ def _losses(model, tokenizer, texts, keeps, **run):
     for i, keep in enumerate(keeps):
         try: small[i] = pb.LayerStack(model).copy().cut(keep).model  # it shares the weights
         except PrunebookError as e: why = e
-    refuse((not small, f'none of the cuts can be made: {why}'))
+    if not small: raise PrunebookError(f'none of the cuts can be made: {why}')
     try: made = cut_losses(model, tokenizer, texts, [keeps[i] for i in small], **run)
     except PrunebookError:  # such as layers that share keys and values, which no walk can start from
         made = [pb.text_loss(o, tokenizer, texts, **run) for o in small.values()]
@@ -229,14 +229,17 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtyp
     """The tasks, with their questions. Raises `PrunebookError` for weights that cannot be healed, and for gates and
     tasks that cannot judge the result"""
     check_precision(dtype, bits)
-    refuse((bits in (4, 8), f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step by '
-            'step (prunebook heal --bits 4).'))
+    if bits in (4, 8):
+        raise PrunebookError(f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step '
+                             'by step (prunebook heal --bits 4).')
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
     ready = ready_tasks(tasks, n_questions)
     kinds = {k: o.kind for k, o in ready.items()}
     beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
-    refuse((beside, f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent MODEL).'))
+    if beside:
+        raise PrunebookError(f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent '
+                             'MODEL).')
     if min_retention and not ready:
         raise PrunebookError(f'min_retention={min_retention}: there is no task to judge by. Give tasks, or no such '
                              'gate (min_retention=0, --min-retention 0).')
@@ -254,8 +257,9 @@ def _check_place(out, force, reads, need):
     check_one_process('shrink')
     free_place(out, force, reads)
     keep_apart(rejected := Path(os.path.abspath(out) + '.rejected'), reads)
-    refuse((os.path.lexists(rejected) and not (rejected/'shrink.json').is_file(), f'{rejected} was not made by '
-            'prunebook, and a model that fails a gate is left there. Move it away, or choose another folder.'))
+    if os.path.lexists(rejected) and not (rejected/'shrink.json').is_file():
+        raise PrunebookError(f'{rejected} was not made by prunebook, and a model that fails a gate is left there. '
+                             'Move it away, or choose another folder.')
     check_room(f'{os.path.abspath(out)}.unfinished', need)
     return rejected
 
@@ -281,11 +285,14 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
         check_type(gguf, size.rows, size.hidden, public_name(model))
         llama_cpp(json.loads(config.to_json_string()))
     allowed = pb.served_by(serve, config.get_text_config(decoder=True)) if serve else None
-    refuse((getattr(config, 'quantization_config', None), f'{public_name(model)}: its weights are quantised, and '
-            'adapters can be merged into 16-bit weights only. Give the model that they were made from.'),
-           (about['trust_remote_code'] and getattr(config, 'auto_map', None), f'{public_name(model)} runs code of its '
-            'own, and the result is checked without running any. Go step by step (prunebook prune, heal, evaluate).'),
-           (limits and drop is not None, f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.'))
+    if getattr(config, 'quantization_config', None):
+        raise PrunebookError(f'{public_name(model)}: its weights are quantised, and adapters can be merged into '
+                             '16-bit weights only. Give the model that they were made from.')
+    if about['trust_remote_code'] and getattr(config, 'auto_map', None):
+        raise PrunebookError(f'{public_name(model)} runs code of its own, and the result is checked without running '
+                             'any. Go step by step (prunebook prune, heal, evaluate).')
+    if limits and drop is not None:
+        raise PrunebookError(f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.')
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
     budget = limits | dict(sizes=layer_sizes(size)) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
@@ -300,7 +307,7 @@ def _fits(recipe, texts, size, about):
     check_length(recipe.max_length, config.get_text_config(decoder=True))
     window = min(max(2048, recipe.max_length), _window(config))
     problem = tokenizer_problem(tok, size.vocab)
-    refuse((problem, f'{size.name}: {problem} Put the right tokenizer beside the weights.'))
+    if problem: raise PrunebookError(f'{size.name}: {problem} Put the right tokenizer beside the weights.')
     docs = documents(texts, tok, window, recipe.loss_on, recipe.plain_share)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))

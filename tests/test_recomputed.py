@@ -1305,7 +1305,7 @@ def test_which_healing_brings_written_answers_back():
     shown = re.search(r'from nothing: ([\d.]+) of (\d+) points of GSM8K (\[.*?\])', words('discoveries/abilities'))
     near(numbers(shown[1] + shown[3]), *found, 1)
     assert found[1] < 0 and int(shown[2]) == round(100 * (right['whole'] - right['cut, not healed']).mean())
-    assert 'the cut is not shown' in first
+    assert 'unhealed cut is not shown' in first
     page = (root/'discoveries/abilities.ipynb').read_text()
     all_fast, own = fast[0] / 100, own[0] / 100
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))

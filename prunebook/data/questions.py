@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, explained, printable, refuse
+from ..core import PrunebookError, explained, printable
 from .texts import _read_split, load_texts, read_table
 from ..model.assets import ASSETS, as_item
 
@@ -38,11 +38,12 @@ def _question_fault(item: Any) -> str | None:
 
 def check_items(items: Sequence[dict[str, Any]], what: str = 'question') -> None:
     "Raises `PrunebookError` for questions without choices, or with a fault; logs how many are there twice"
-    refuse((isinstance(items, (str, dict)) or not len(items), 'no questions given. Give a list of dicts with question, '
-            'choices and answer; load_questions("demo") has some.'))
+    if isinstance(items, (str, dict)) or not len(items):
+        raise PrunebookError('no questions given. Give a list of dicts with question, choices and answer; '
+                             'load_questions("demo") has some.')
     for i, o in enumerate(items):
         wrong = _question_fault(o) or ('' if 'choices' in o else 'it has no choices')
-        refuse((wrong, f'{what} {i}: {wrong}. Give question, choices and the number of the right one.'))
+        if wrong: raise PrunebookError(f'{what} {i}: {wrong}. Give question, choices and the number of the right one.')
     twice = len(items) - len({json.dumps([o.get('passage'), o['question'], list(o['choices'])]) for o in items})
     if twice and what == 'question':
         _log.warning('%d of %d questions are there more than once. Each counts, so the interval is too narrow.',
@@ -87,10 +88,10 @@ def load_questions(
             item = as_item(row)
             if wrong := _question_fault(item): raise ValueError(wrong)
         items.append(item)
-    refuse((not items, f'{named}: no questions in it.'))
+    if not items: raise PrunebookError(f'{named}: no questions in it.')
     if n is None: return items
-    refuse((not 1 <= n <= len(items), f'n={n} questions asked of {named}, which has {len(items)}. Ask for 1 to '
-            f'{len(items)}.'))
+    if not 1 <= n <= len(items):
+        raise PrunebookError(f'n={n} questions asked of {named}, which has {len(items)}. Ask for 1 to {len(items)}.')
     return [items[i * len(items) // n] for i in range(n)]
 
 def _rows(name, split, progress):

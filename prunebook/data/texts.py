@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import PrunebookError, check, digest, explained, is_path, printable, refuse, whole, torch
+from ..core import PrunebookError, check, digest, explained, is_path, printable, whole, torch
 from ..model.assets import ASSETS, Asset, fetch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ def split_texts(rows: Sequence[Any], seed: int = 0, most: int | None = 64) -> tu
     """Texts or conversations: four fifths to heal on and one, at most so many rows, to judge on, without a document on
     both sides. Raises `PrunebookError` below ten"""
     rows = list({json.dumps(o, sort_keys=True, default=str): o for o in rows}.values())
-    refuse((len(rows) < 10, f'{len(rows)} different documents: a fifth judges, so give ten.'))
+    if len(rows) < 10: raise PrunebookError(f'{len(rows)} different documents: a fifth judges, so give ten.')
     random.Random(seed).shuffle(rows)
     k = len(rows) // 5
     return rows[k:], rows[:k][:most]
@@ -66,7 +66,7 @@ def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     else: rows = ((i, _json(o, f'{path}, line {i}')) for i, o in _read_lines(path))
     for i, row in rows:
         where = 'row' if listed else 'line'
-        refuse((not isinstance(row, dict), f'{printable(path)}, {where} {i}: not an object in braces.'))
+        if not isinstance(row, dict): raise PrunebookError(f'{printable(path)}, {where} {i}: not an object in braces.')
         yield row
 
 def _read_parquet(path):
@@ -80,8 +80,9 @@ _READERS = {'.txt': lambda path: ({'text': o.rstrip('\r')} for _, o in _read_lin
 def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     "The rows of a local file, a few at a time. Raises `PrunebookError` if it cannot be read"
     ending = next((o for o in _READERS if str(path).endswith(o)), None)
-    refuse((not ending, f'{printable(path)}: cannot read {Path(path).suffix or "a file without ending"}. Give '
-            f'{", ".join(_READERS)} (.txt: a document a line).'))
+    if not ending:
+        raise PrunebookError(f'{printable(path)}: cannot read {Path(path).suffix or "a file without ending"}. Give '
+                             f'{", ".join(_READERS)} (.txt: a document a line).')
     with explained(f'{printable(path)}: not a readable {ending} file, or an empty one'):
         yield from _READERS[ending](path)
 
@@ -96,7 +97,7 @@ def _read_split(asset, split, progress=True):
     folder = fetch(asset.name, progress)
     there = sorted(o.name.removesuffix('.jsonl.gz') for o in folder.glob('*.jsonl.gz'))
     split = split or next((o for o in asset.members if o in there), there[0])
-    refuse((split not in there, f'split {split!r} of {asset.name}: there is {", ".join(there)}.'))
+    if split not in there: raise PrunebookError(f'split {split!r} of {asset.name}: there is {", ".join(there)}.')
     return read_table(folder/f'{split}.jsonl.gz')
 
 # %% ../../nbs/reference/data/texts.ipynb #42fdf2e9
@@ -148,8 +149,9 @@ def load_texts(
     texts = [_text_of(row, column, f'{name}, text {i}') for i, row in enumerate(rows if divided else islice(rows, n))]
     if divided: texts = split_texts(texts, most=None)[split == 'validation'][:n]
     part, there = f' ({split})' if split else '', len(texts)
-    refuse((not texts, f'{printable(name)}: no texts in it.'),
-           (n and n > there, f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.'))
+    if not texts: raise PrunebookError(f'{printable(name)}: no texts in it.')
+    if n and n > there:
+        raise PrunebookError(f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.')
     return texts
 
 
@@ -168,11 +170,12 @@ def messages_of(row: Mapping) -> list[dict[str, str]] | None:
 def _text_of(row, column, name):
     "The text of a row; if it is a conversation, the row, without a text beside it"
     if isinstance(row, str): return row
-    refuse((not isinstance(row, Mapping), f'{printable(name)}: {row!r:.60} is no text and no row.'))
+    if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
     talks, text = column in ('text', 'messages') and messages_of(row) is not None, row.get(column)
-    refuse((talks and column == 'text' and isinstance(text, str), f'{printable(name)}: it has a text and also a '
-            'conversation. Name the conversation (load_texts(…, column="messages"), --column messages), or give rows '
-            'with only one of the two.'))
+    if talks and column == 'text' and isinstance(text, str):
+        raise PrunebookError(f'{printable(name)}: it has a text and also a conversation. Name the conversation '
+                             '(load_texts(…, column="messages"), --column messages), or give rows with only one of '
+                             'the two.')
     if isinstance(text, str): return text
     if talks: return {k: v for k, v in row.items() if k != 'text'}
     raise PrunebookError(f'{printable(name)}: no text in column {column!r}; the columns are '
@@ -231,22 +234,24 @@ def as_rows(given: Any) -> list[str | Mapping]:
     """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
-        refuse((not os.path.isfile(given) and not is_path(str(given), tuple(_READERS)),
-                'texts is one string. Give a list of documents, such as [text], a file, or load_texts(NAME) for the '
-                'texts of that name.'))
+        if not os.path.isfile(given) and not is_path(str(given), tuple(_READERS)):
+            raise PrunebookError('texts is one string. Give a list of documents, such as [text], a file, or '
+                                 'load_texts(NAME) for the texts of that name.')
         given = load_texts(given)
-    refuse((isinstance(given, Mapping) or hasattr(given, 'columns'), f'texts is a {type(given).__name__}, whose items '
-            'are names and no documents. Give a list of documents, such as its column "text".'))
+    if isinstance(given, Mapping) or hasattr(given, 'columns'):
+        raise PrunebookError(f'texts is a {type(given).__name__}, whose items are names and no documents. Give a list '
+                             'of documents, such as its column "text".')
     rows = [_text_of(o, 'text', f'text {i}') for i, o in enumerate(given)]
-    refuse((not rows, 'no texts given. Give a list of documents; load_texts("demo") has some.'))
+    if not rows: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
     return rows
 
 def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
     "As `as_rows`, with conversations rendered by the tokenizer's chat template. Raises `PrunebookError` without one"
     rows = as_rows(given)
     if all(isinstance(o, str) for o in rows): return rows
-    refuse((not getattr(tokenizer, 'chat_template', None), 'some texts are conversations, and there is no chat '
-            'template to put them into words. Give the tokenizer of an instruct model, or texts.'))
+    if not getattr(tokenizer, 'chat_template', None):
+        raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
+                             'Give the tokenizer of an instruct model, or texts.')
     def words(o):
         said = messages_of(o)
         return render_chat(tokenizer, said, has_thoughts(said))
@@ -262,8 +267,9 @@ def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, pr
     validation alone. A local file is not divided, and neither is a set of `ASSETS` beside C4"""
     if assets := text_assets(name):
         found = [t for o in assets for t in load_texts(o.name, part if o.name == 'c4' else None, progress=progress)]
-        refuse((n is not None and not 1 <= n <= len(found), f'n={n} texts asked of {name} ({part}), which has '
-                f'{len(found)}. Ask for 1 to {len(found)}.'))
+        if n is not None and not 1 <= n <= len(found):
+            raise PrunebookError(f'n={n} texts asked of {name} ({part}), which has {len(found)}. Ask for 1 to '
+                                 f'{len(found)}.')
         return found[:n]
     hub = not Path(name).exists()
     split = ('validation' if part == 'validation' else 'train') if hub else None
@@ -321,8 +327,9 @@ def tokenize(
     ids = [o for part in few for o in _first_tokens(tokenizer, part, max_length)]
     index = [i for i, o in enumerate(ids) if len(o) >= min_length and texts[i].strip()]
     skipped = sorted(set(range(len(ids))) - set(index))
-    refuse((not index, f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or too '
-            'short. Give longer documents.'))
+    if not index:
+        raise PrunebookError(f'none of the {len(texts)} texts has {min_length} token(s) or more: they are empty or '
+                             'too short. Give longer documents.')
     if skipped: _log.warning('%d of %d texts have fewer than %d token(s) and are left out: %s',
                             len(skipped), len(texts), min_length, skipped[:10])
     return Tokens([ids[i] for i in index], index, skipped)

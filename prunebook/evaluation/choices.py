@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from ..core import PrunebookError, check, explained, one_of, progress_bar, refuse, whole, torch
+from ..core import PrunebookError, check, explained, one_of, progress_bar, whole, torch
 from ..data.questions import check_items
 from ..data.texts import knows_thinking, prompt_tokens, render_chat, retry_smaller_batch, token_budget
 from .losses import token_losses
@@ -43,7 +43,7 @@ def _answers(item, letter=False):
     "The texts that are scored after the prompt: the choices, or their letters"
     n = len(item['choices'])
     if not letter: return list(item['choices'])
-    refuse((n > 26, f'{n} choices, and there are 26 letters. Score this question by likelihood.'))
+    if n > 26: raise PrunebookError(f'{n} choices, and there are 26 letters. Score this question by likelihood.')
     return list(string.ascii_uppercase[:n])
 
 def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str, str]],
@@ -51,8 +51,9 @@ def chat_prompt(tokenizer: 'PreTrainedTokenizerBase', asked: str | list[dict[str
     """A user's message, or several messages, in the chat template, up to where the reply begins; `thinking` as in
     `render_chat`. Raises `PrunebookError` without a template, for messages that it refuses, and for thinking that it
     does not know"""
-    refuse((not getattr(tokenizer, 'chat_template', None), 'this tokenizer has no chat template. Score the model as '
-            'plain text (chat=False), or load the tokenizer of an instruct model.'))
+    if not getattr(tokenizer, 'chat_template', None):
+        raise PrunebookError('this tokenizer has no chat template. Score the model as plain text (chat=False), or '
+                             'load the tokenizer of an instruct model.')
     if thinking and not knows_thinking(tokenizer):
         raise PrunebookError(f'thinking={thinking}: this chat template has no enable_thinking. Leave it out '
                              '(--thinking).')
@@ -70,9 +71,10 @@ def choose_examples(item: dict, examples: Sequence[dict] | None, shots: int,
     examples = list(examples or ())
     same = [o for o in examples if o.get('subject') == item.get('subject')] or examples
     same = [o for o in same if o.get('question', o) != item.get('question', item)]
-    refuse((len(same) < shots, f'shots={shots} needs examples, and only {len(same)} examples fit (subject '
-            f'{item.get("subject")!r}). Give more other questions (examples=…), such as a set\'s dev or train split, '
-            'or fewer shots.'))
+    if len(same) < shots:
+        raise PrunebookError(f'shots={shots} needs examples, and only {len(same)} examples fit (subject '
+                             f'{item.get("subject")!r}). Give more other questions (examples=…), such as a set\'s dev '
+                             'or train split, or fewer shots.')
     return same[:shots] if seed is None else random.Random(seed).sample(same, shots)
 
 def _in_words(item, examples=(), scoring='likelihood', ask=None, say=None):
@@ -85,8 +87,9 @@ def _in_words(item, examples=(), scoring='likelihood', ask=None, say=None):
     def pairs(o):
         asked, said = ask(o), list(say(o))
         asked = [asked] if isinstance(asked, str) else list(asked)
-        refuse((len(asked) not in (1, len(said)), f'{len(asked)} prompts for the {len(said)} choices of {o!r:.80}. Let '
-                'prompt give one text, or one for each choice.'))
+        if len(asked) not in (1, len(said)):
+            raise PrunebookError(f'{len(asked)} prompts for the {len(said)} choices of {o!r:.80}. Let prompt give one '
+                                 'text, or one for each choice.')
         return list(zip(asked * len(said) if len(asked) == 1 else asked, said))
     front = ''
     if listed and item.get('subject'):
@@ -105,10 +108,12 @@ def _encode_pairs(tokenizer, pairs, max_length, chat=False):
     found, cut = [], []
     for i, ((c, a), ids) in enumerate(zip(pairs, joined)):
         head, tail = heads[c], ids[len(heads[c]):]
-        refuse((not head or not tail, 'the prompt or the choice of a question adds no token with this tokenizer. The '
-                f'prompt ends in {c.rstrip()[-40:]!r}, the choice is {a!r}. Leave the question out.'),
-               (len(tail) > max_length, f'a choice of {len(tail)} tokens does not fit the context of {max_length} '
-                f'tokens. Its prompt ends in {c.rstrip()[-40:]!r}. Leave the question out.'))
+        if not head or not tail:
+            raise PrunebookError('the prompt or the choice of a question adds no token with this tokenizer. The '
+                                 f'prompt ends in {c.rstrip()[-40:]!r}, the choice is {a!r}. Leave the question out.')
+        if len(tail) > max_length:
+            raise PrunebookError(f'a choice of {len(tail)} tokens does not fit the context of {max_length} tokens. '
+                                 f'Its prompt ends in {c.rstrip()[-40:]!r}. Leave the question out.')
         room = max_length + 1 - len(tail)  # the very last token is only predicted
         if len(head) > room: cut.append(i)
         found.append((head[-room:], tail))
@@ -237,8 +242,9 @@ def choice_accuracy(
             cut |= {cells[p][0] for p in lost}
             found = _continuation_logprobs(model, pairs, batch_tokens, bar, [i for i, _ in cells])
             for (i, j), v, (_, c) in zip(cells, found, pairs): logprobs[i][j], tokens[i][j] = v, len(c)
-    refuse((not all(np.isfinite(o).all() for o in logprobs), f'{task}: a log-likelihood is not a number. The model has '
-            'NaN or infinite weights, or overflows: try dtype=float32.'))
+    if not all(np.isfinite(o).all() for o in logprobs):
+        raise PrunebookError(f'{task}: a log-likelihood is not a number. The model has NaN or infinite weights, or '
+                             'overflows: try dtype=float32.')
     _warn_truncated(cut, len(items))
     lengths = dict(per_char=[[len(c) for _, c in asked] for _, asked in worded], per_token=tokens).get(scoring)
     each = [np.asarray(o) / (np.asarray(lengths[i]) if lengths else 1) for i, o in enumerate(logprobs)]

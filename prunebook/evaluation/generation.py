@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from ..core import PrunebookError, installed, progress_bar, refuse, torch
+from ..core import PrunebookError, installed, progress_bar, torch
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
 from .choices import _common_cache, _warn_truncated, chat_prompt
 from ..model.stack import LayerStack, evaluating
@@ -266,8 +266,10 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
 
 def check_sandbox() -> None:
     "Raises `PrunebookError` where programs cannot be locked up, or not in the time that they have"
-    refuse((not run_program(''), 'an empty program does not end here within 12 seconds, so every answer would count as '
-            'wrong. Locking up takes one mount for each file system: use a machine or a container with fewer.'))
+    if not run_program(''):
+        raise PrunebookError('an empty program does not end here within 12 seconds, so every answer would count as '
+                             'wrong. Locking up takes one mount for each file system: use a machine or a container '
+                             'with fewer.')
 
 def passes_tests(text: str, item: dict[str, Any]) -> bool:
     "Does `text`, written after the beginning of a function, pass the tests of its question (of HumanEval)?"
@@ -285,8 +287,9 @@ def encode_prompts(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', aske
     ids = prompt_tokens(tokenizer, texts, chat)
     stack.check_vocabulary(ids)
     room = (stack.positions or 2**30) - max_new_tokens
-    refuse((room < 1, f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for prompt and '
-            'answer. Give a smaller max_new_tokens.'))
+    if room < 1:
+        raise PrunebookError(f'max_new_tokens={max_new_tokens}, and the model has {stack.positions} positions for '
+                             'prompt and answer. Give a smaller max_new_tokens.')
     return [o[-room:] for o in ids], [i for i, o in enumerate(ids) if len(o) > room]
 
 def write_replies(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', asked: Sequence, max_new_tokens: int,

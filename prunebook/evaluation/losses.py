@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError, atomic_write, check, digest, explained, not_empty, one_of, progress_bar
-from ..core import public_name, refuse, whole, pd, torch
+from ..core import public_name, whole, pd, torch
 from ..data.texts import Batch, Tokens, answer_tokens, as_rows, as_texts, over_batches, read_answers
 from ..data.texts import token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
@@ -146,8 +146,8 @@ def cut_losses(
     from safetensors.numpy import save
     start, stack = time.perf_counter(), LayerStack(model)
     if keeps is not None: keeps = [check_layers(o, len(stack), 'keep') for o in keeps]
-    refuse((keeps is not None and not (keeps and all(keeps)),
-            'no pruned models given, or one that keeps no layer. Give lists of the layers to keep.'))
+    if keeps is not None and not (keeps and all(keeps)):
+        raise PrunebookError('no pruned models given, or one that keeps no layer. Give lists of the layers to keep.')
     toks = tokenize_documents(stack, tokenizer, texts, max_length, loss_on)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
@@ -163,7 +163,7 @@ def cut_losses(
     with progress_bar(progress, f'{task} loss' + (f' of {n} models' if n > 1 else ''),
                       total=n * sum(map(len, left)), unit='token', unit_scale=True) as bar:
         for batch, nats in over_batches(run, left, budget, stack.device):
-            refuse(_not_numbers(nats, f'{task}: the loss'))
+            _check_numbers(nats, f'{task}: the loss')
             sums[:, todo[batch.rows]] = nats
             if partial:
                 kept = dict(key=key, seconds=str(before + time.perf_counter() - start))
@@ -186,11 +186,12 @@ def _open_sums(path, key, shape):
         if sums.shape != shape or sums.dtype != np.float64: raise ValueError('its table has another shape')
         return sums.copy(), float(about['seconds'])
 
-def _not_numbers(sums, what):
-    "For `refuse`: are there documents, the last axis, whose sums are not all numbers?"
+def _check_numbers(sums, what):
+    "Raises `PrunebookError` if there are documents, the last axis, whose sums are not all numbers"
     bad = (~np.isfinite(sums)).any(0)
-    return bad.any(), (f'{what} of {bad.sum()} of {len(bad)} documents is not a number. The model has NaN or infinite '
-                       'weights, or overflows: try dtype=float32.')
+    if bad.any():
+        raise PrunebookError(f'{what} of {bad.sum()} of {len(bad)} documents is not a number. The model has NaN or '
+                             'infinite weights, or overflows: try dtype=float32.')
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #textloss
 def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
@@ -232,7 +233,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
         for b, found in over_batches(compare, toks.ids, batch_tokens, device=stacks[0].device):
             sums[b.rows] = found
             bar.update(int(b.lengths.sum()))
-    refuse(_not_numbers(sums.T, 'the divergence'))
+    _check_numbers(sums.T, 'the divergence')
     counts, used = list(map(len, toks.predicted)), (time.perf_counter() - start) / 2
     about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
                  items=item_hash(toks.ids if toks.learn is None else [toks.ids, toks.learn]))
@@ -242,10 +243,12 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
 def _check_parent(model, parent):
     "Raises `PrunebookError` if the parent is the model itself, or has another vocabulary"
     own, other = (LayerStack(o).vocab_size for o in (model, parent))
-    refuse((model is parent, 'the parent is the model itself, as inside a view. Give '
-            'LayerStack(model).copy().model as the parent, made before the view.'),
-           (own != other, f'the model has a vocabulary of {own} tokens and the parent one of {other}. Give the model '
-            'that this one was pruned from.'))
+    if model is parent:
+        raise PrunebookError('the parent is the model itself, as inside a view. Give LayerStack(model).copy().model '
+                             'as the parent, made before the view.')
+    if own != other:
+        raise PrunebookError(f'the model has a vocabulary of {own} tokens and the parent one of {other}. Give the '
+                             'model that this one was pruned from.')
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #1bcb090f
 _MAP_FILE = 'loss_map.safetensors'
@@ -288,7 +291,8 @@ class LossMap:
 
     def best_block(self, n: int) -> Block:
         "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
-        refuse((n not in self.sizes, f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.'))
+        if n not in self.sizes:
+            raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.')
         return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
 
     def save(self, folder: str | Path) -> Path:
@@ -353,9 +357,9 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
     Raises `PrunebookError` if the two come from different models"""
     from scipy.stats import spearmanr
     was, now = (o.info.get('model_fingerprint') for o in (losses, distances))
-    refuse((losses.depth != distances.depth or was and now and was != now,
-            f'the loss map is of a model of {losses.depth} layers ({was}), and the distances are of one of '
-            f'{distances.depth} ({now}). Give a map and distances of the same model.'))
+    if losses.depth != distances.depth or was and now and was != now:
+        raise PrunebookError(f'the loss map is of a model of {losses.depth} layers ({was}), and the distances are of '
+                             f'one of {distances.depth} ({now}). Give a map and distances of the same model.')
     rows, half = [], np.arange(len(losses.counts)) % 2
     for n in losses.sizes:
         y, l, best = np.diagonal(losses.loss, n), distances.best_block(n).start, losses.best_block(n).start

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import PrunebookError, atomic_write, check, explained, file_name, not_empty, read_json, refuse, pd
+from ..core import PrunebookError, atomic_write, check, explained, file_name, not_empty, read_json, pd
 
 _log = logging.getLogger(__name__)
 
@@ -248,11 +248,13 @@ class Scores(dict):
             found[name if name is not None and _score_file(folder, name) == o else o.stem] = score
         for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
             new = _logged_scores(o)
-            refuse((found.keys() & new.keys(), f'{folder} has several logs of {min(new, default="")}. Give the folder '
-                    'of a single run of lm-eval.'))
+            if found.keys() & new.keys():
+                raise PrunebookError(f'{folder} has several logs of {min(new, default="")}. Give the folder of a '
+                                     'single run of lm-eval.')
             found |= new
-        refuse((not found, f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
-                '(--log_samples) kept.'))
+        if not found:
+            raise PrunebookError(f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
+                                 '(--log_samples) kept.')
         return found
 
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
@@ -308,8 +310,9 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
             seed: int = 0) -> Comparison:
     "Paired comparison of the scores of two models. Raises `PrunebookError` if they are not of the same items"
     answers = isinstance(first, Score)
-    refuse((not _same_items(first, second), 'the two scores are not of the same items. Score both models on the same '
-            'texts or questions, with the same settings.'))
+    if not _same_items(first, second):
+        raise PrunebookError('the two scores are not of the same items. Score both models on the same texts or '
+                             'questions, with the same settings.')
     if answers: d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
     else: d, c = np.array(second.sums) - first.sums, np.array(first.counts)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
@@ -336,10 +339,12 @@ def paired_differences(first: dict[str, Any], second: dict[str, Any]) -> list[di
     for k, a, b in ((k, first[k], second[k]) for k in first if k in second):
         try:
             ways = _asked(a, b), _asked(b, a)
-            refuse((ways[0] != ways[1], f'asked in two ways, {ways[0]} and {ways[1]}. Score both models alike.'))
+            if ways[0] != ways[1]:
+                raise PrunebookError(f'asked in two ways, {ways[0]} and {ways[1]}. Score both models alike.')
             rows.append(dict(task=k, first=a.value, second=b.value, **vars(compare(a, b))))
         except PrunebookError as e: wrong[k] = f'{k}: {e}'
-    refuse((not rows, ' '.join(wrong.values()) or f'no score of the same task: {", ".join(first)} against '
-            f'{", ".join(second)}.'))
+    if not rows:
+        raise PrunebookError(' '.join(wrong.values()) or f'no score of the same task: {", ".join(first)} against '
+                             f'{", ".join(second)}.')
     for o in wrong.values(): _log.warning('%s', o)
     return rows

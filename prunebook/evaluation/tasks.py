@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import PrunebookError, Registry, check, disk_errors, explained, keep_apart, or_none, public_name
-from ..core import not_empty, refuse, whole
+from ..core import not_empty, whole
 from ..data.questions import check_items, load_questions
 from ..data.texts import as_texts, knows_thinking, load_texts, messages_of, named_texts, read_table
 from .choices import (LISTED, SCORINGS, _in_words, chat_prompt, choice_accuracy, choose_examples,
@@ -49,9 +49,10 @@ class Task:
 
     def __post_init__(self):
         scorings = dict(choice=SCORINGS, parent=tuple(_PARENT_SCORINGS)).get(self.kind)
-        refuse((self.items is None, f'task {self.name!r} has no items. Give a name, a file, a list or a function.'),
-               (scorings and self.scoring not in scorings,
-                f'task {self.name!r}: scoring {self.metric!r}. Give one of {scorings}.'))
+        if self.items is None:
+            raise PrunebookError(f'task {self.name!r} has no items. Give a name, a file, a list or a function.')
+        if scorings and self.scoring not in scorings:
+            raise PrunebookError(f'task {self.name!r}: scoring {self.metric!r}. Give one of {scorings}.')
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
@@ -76,8 +77,8 @@ class Task:
             return load_questions(self.items, n=n, split=self.split)
         items = list(self.items() if callable(self.items) else self.items)
         n, there = len(items) if n is None else n, len(items)
-        refuse((not items, f'task {self.name!r} has no items.'),
-               (not 1 <= n <= there, f'{self.name}: {n} of {there} items. Ask for 1 to {there}.'))
+        if not items: raise PrunebookError(f'task {self.name!r} has no items.')
+        if not 1 <= n <= there: raise PrunebookError(f'{self.name}: {n} of {there} items. Ask for 1 to {there}.')
         return items[:n] if self.reads_texts else [items[i * there // n] for i in range(n)]
 
     def load(self, n: int | None = None) -> Task:
@@ -267,9 +268,11 @@ def parse_task(spec: str | Path | Task) -> Task:
     task = own or TASKS.find(name)
     for key, value in given.items():
         counts = key in ('shots', 'seed', 'permute')
-        refuse((not value or key not in task.keys, f'task {spec!r}: {key}={value} means nothing for {task.name}. '
-                f'Give key=value with the keys {", ".join(task.keys)}.'),
-               (counts and not value.isdigit(), f'task {spec!r}: {key}={value}. Give a whole number, 0 or more.'))
+        if not value or key not in task.keys:
+            raise PrunebookError(f'task {spec!r}: {key}={value} means nothing for {task.name}. Give key=value with '
+                                 f'the keys {", ".join(task.keys)}.')
+        if counts and not value.isdigit():
+            raise PrunebookError(f'task {spec!r}: {key}={value}. Give a whole number, 0 or more.')
         if counts: given[key] = int(value)
     return change_task(task, **given)
 
@@ -350,13 +353,15 @@ def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
     "Raises `PrunebookError` for a key of `sources` that names no task. One for a task that is not asked does no harm"
     names = {(o.name if isinstance(o, Task) else str(o)).partition(':')[0] for o in tasks if not isinstance(o, Mapping)}
     odd = sorted({*(sources or {})} - names - {*TASKS})
-    refuse((odd, f'sources names {", ".join(odd)}. Give the names of tasks without options, as in {{"mmlu": FILE}}.'))
+    if odd:
+        raise PrunebookError(f'sources names {", ".join(odd)}. Give the names of tasks without options, as in '
+                             f'{{"mmlu": FILE}}.')
 
 def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
                 sources: dict[str, Any] | None = None) -> dict[str, Task]:
     """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
     and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
-    refuse((tasks is None, f'tasks=None. Give some of {", ".join(TASKS)}.'))
+    if tasks is None: raise PrunebookError(f'tasks=None. Give some of {", ".join(TASKS)}.')
     tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
     check_sources(sources, tasks)
     if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
@@ -365,7 +370,8 @@ def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None 
         task = parse_task(o)
         if (base := task.name.partition(':')[0]) in (sources or {}): task = _with_source(task, sources[base])
         key, n = o.name if isinstance(o, Task) else str(o), n_texts if task.reads_texts else n_questions
-        refuse((isinstance(o, Task) and key in ready, f'two tasks are called {key!r}. Give each a name of its own.'))
+        if isinstance(o, Task) and key in ready:
+            raise PrunebookError(f'two tasks are called {key!r}. Give each a name of its own.')
         ready[key] = task.load(n)
     return ready
 
@@ -386,13 +392,16 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         if texts and not tokens: was, now = old.n + len(getattr(old, 'skipped', ())), len(task.items)
         else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
         other = asked not in (None, name) or (was, old.source, old.chat) != (now, task.source_name, chat and not texts)
-        refuse((other, f'{file} keeps a score of other items, or of the same asked otherwise. Choose another folder.'))
+        if other:
+            raise PrunebookError(f'{file} keeps a score of other items, or of the same asked otherwise. Choose '
+                                 'another folder.')
         limit = max_new_tokens or getattr(task, 'max_new_tokens', None)
         now = dict(max_new_tokens=limit, parent=parent, shots=task.shots, scoring=task.metric, thinking=thinking)
         for k, new in now.items():  # `None` in an older file
             was = getattr(old, k, None)
-            refuse((None not in (was, new) and was != new, f'{file} keeps a score with {k} {was}, and this one would '
-                    f'have {new}. Choose another folder.'))
+            if None not in (was, new) and was != new:
+                raise PrunebookError(f'{file} keeps a score with {k} {was}, and this one would have {new}. Choose '
+                                     'another folder.')
     return Path(folder)
 
 def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max_new_tokens: int | None = None) -> None:
@@ -400,8 +409,9 @@ def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max
     room = LayerStack(model).positions or math.inf
     for o in ready.values():
         new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
-        refuse((new >= room, f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for prompt '
-                'and answer. Give a smaller max_new_tokens.'))
+        if new >= room:
+            raise PrunebookError(f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for '
+                                 'prompt and answer. Give a smaller max_new_tokens.')
 
 # %% ../../nbs/course/05_evaluation.ipynb #evalsp2
 def evaluate(
@@ -422,12 +432,14 @@ def evaluate(
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
     ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources)
-    refuse(*((not isinstance(o, Task), f'tasks is a dict, and its {k!r:.40} is no task. Give a list of questions or '
-              'texts.') for k, o in ready.items()))
+    for k, o in ready.items():
+        if not isinstance(o, Task):
+            raise PrunebookError(f'tasks is a dict, and its {k!r:.40} is no task. Give a list of questions or texts.')
     needy = [o.name for o in ready.values() if o.kind == 'parent']
-    refuse((not ready, f'no tasks given. Give some of {", ".join(TASKS)}.'),
-           (needy and parent is None, f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
-            '(parent=, or --parent MODEL).'))
+    if not ready: raise PrunebookError(f'no tasks given. Give some of {", ".join(TASKS)}.')
+    if needy and parent is None:
+        raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
+                             '(parent=, or --parent MODEL).')
     if needy: _check_parent(model, parent)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(whole(2), max_length=max_length)
@@ -443,13 +455,15 @@ def evaluate(
         def tokens(texts): return tokenize_documents(LayerStack(model), tokenizer, texts, max_length).ids
         mark, own = Path(save)/'model.txt', f'{fingerprint(model)} {model.dtype}'
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
-        refuse((other, f'{save} holds scores of another model, or in another dtype. Choose another folder.'))
+        if other:
+            raise PrunebookError(f'{save} holds scores of another model, or in another dtype. Choose another folder.')
         scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None,
                       thinking)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
-            refuse((not mark.is_file(), f'{save} holds JSON, and no model.txt that says of which model. Choose another '
-                    'folder.'))
+            if not mark.is_file():
+                raise PrunebookError(f'{save} holds JSON, and no model.txt that says of which model. Choose another '
+                                     'folder.')
     run = dict(max_length=max_length, batch_tokens=batch_tokens, progress=progress, chat=chat,
                thinking=thinking, max_new_tokens=max_new_tokens, parent=parent, passes={})
     scores = Scores()

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
-from ..core import progress_bar, public_name, read_json, refuse, nn, torch
+from ..core import progress_bar, public_name, read_json, nn, torch
 from ..model.configs import decoder_part
 from .recipes import HealingConfig, frozen_copy, settings_that_count
 from ..model.stack import LayerStack, fingerprint, fingerprint_of, show_layers, untie
@@ -46,8 +46,9 @@ def _read_adapter(folder):
     "`prunebook.json`, and the learned tensors by name. Raises `PrunebookError` if they are missing or damaged"
     from safetensors.torch import load_file
     file = Path(folder)/'prunebook.json'
-    refuse((not file.is_file(), f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. Give the '
-            'folder of one.'))
+    if not file.is_file():
+        raise PrunebookError(f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. Give the '
+                             'folder of one.')
     note, kinds = read_json(file), dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
     with explained(f'{folder}: the adapter is damaged', 'Heal again.'):
         if 'pruned' not in note or not all(isinstance(note.get(k), v) for k, v in kinds.items()):
@@ -100,8 +101,9 @@ def load_adapter(
     if not tensors.keys() <= dict(new.named_parameters()).keys(): untie(new)  # the head learned a matrix of its own
     own = dict(new.named_parameters())
     for name, o in tensors.items():
-        refuse((name not in own or own[name].shape != o.shape, f'{folder}: {name} of shape {list(o.shape)} has no '
-                'place in this model. The adapter is damaged, or of another model.'))
+        if name not in own or own[name].shape != o.shape:
+            raise PrunebookError(f'{folder}: {name} of shape {list(o.shape)} has no place in this model. The adapter '
+                                 'is damaged, or of another model.')
         own[name].data = o.to(own[name].device, own[name].dtype)
     return new
 
@@ -137,8 +139,9 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     find, shapes = _stored_tensors(folder, model), {n: tuple(p.shape) for n, p in sorted(model.named_parameters())}
     found = {n: find(n) for n in shapes}
     lost = [n for n, t in found.items() if t is None or t.shape != shapes[n] or t.dtype not in _PLAIN]
-    refuse((lost, f'{folder} stores {lost[:1]} in another form ({len(lost)} such). Do it in memory: load_model, and '
-            'heal, or load_adapter.'))
+    if lost:
+        raise PrunebookError(f'{folder} stores {lost[:1]} in another form ({len(lost)} such). Do it in memory: '
+                             'load_model, and heal, or load_adapter.')
     return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
 
 # %% ../../nbs/reference/healing/adapters.ipynb #e9753074
@@ -178,16 +181,16 @@ def _tensor_changes(folder, adapter):
         config, layers = PeftConfig.from_pretrained(str(adapter)), {}
         for name, o in parts.items():
             m = re.fullmatch(r'base_model\.model\.(.+)\.lora_\w+(\.weight)?', name)
-            refuse((not m, f'{adapter}: {name} is no part of a LoRA adapter. Merge in memory.'))
+            if not m: raise PrunebookError(f'{adapter}: {name} is no part of a LoRA adapter. Merge in memory.')
             layers.setdefault(m[1], {})[name] = o
         given = {f'{k}.weight': (None, partial(_merged_weight, path=k, parts=v, config=config))
                  for k, v in layers.items()}
     else: given = {name: (o.shape, lambda old, o=o: o) for name, o in parts.items()}
     for name, (shape, change) in given.items():
         t = find(name)
-        refuse((t is None or t.dtype not in _PLAIN or shape and t.shape != tuple(shape),
-                f'{adapter}: {name} has no place in {folder}. Load both with load_model and load_adapter, and merge in '
-                'memory.'))
+        if t is None or t.dtype not in _PLAIN or shape and t.shape != tuple(shape):
+            raise PrunebookError(f'{adapter}: {name} has no place in {folder}. Load both with load_model and '
+                                 'load_adapter, and merge in memory.')
         changes[t.name] = change
     return changes
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
 from ..core import free_place, fully_sharded, instance, new_folder, not_empty, on_first, or_none, process
-from ..core import public_name, read_json, refuse, source_mark, sync_tree, work_folder
+from ..core import public_name, read_json, source_mark, sync_tree, work_folder
 from ..data.texts import as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
@@ -139,8 +139,9 @@ class HealingResult:
     def write(self, tokenizer: PreTrainedTokenizerBase, folder: str | Path, scores: dict[str, Any] | None = None,
               answers: dict[str, Any] | None = None) -> None:
         "Write the files of `save` into a folder that is there. `answers`: prompt to (before, after), for the card"
-        refuse((self.model is None, 'a folder was healed, and its 16-bit weights were never loaded. Merge the adapter '
-                'on disk: merge_adapter(FOLDER, result.adapter, OUT).'))
+        if self.model is None:
+            raise PrunebookError('a folder was healed, and its 16-bit weights were never loaded. Merge the adapter on '
+                                 'disk: merge_adapter(FOLDER, result.adapter, OUT).')
         check(not_empty(), folder=folder)
         folder = Path(folder)
         with disk_errors(folder):
@@ -151,9 +152,9 @@ class HealingResult:
 # %% ../../nbs/course/04_healing.ipynb #heal0001
 def _training_copy(folder, config, progress):
     "A checkpoint's model in `config.bits`, and its tokenizer. Raises `PrunebookError` for methods without adapters"
-    refuse((not METHODS.find(config.method).trains_adapters, f'method={config.method!r}: it changes the weights '
-            'themselves and needs them in memory. Load the checkpoint with load_model and heal the model, or use '
-            'method="lora".'))
+    if not METHODS.find(config.method).trains_adapters:
+        raise PrunebookError(f'method={config.method!r}: it changes the weights themselves and needs them in memory. '
+                             'Load the checkpoint with load_model and heal the model, or use method="lora".')
     if config.bits == 4: return load_model(str(folder), 'bfloat16', bits=4, progress=progress)
     place = 'cpu' if fully_sharded() else 'auto'  # from the CPU, each layer goes to the devices in parts
     return load_model(str(folder), dtype_of_bits(config.bits), device_map=place, progress=progress)
@@ -168,20 +169,23 @@ def check_student(model: PreTrainedModel, config: HealingConfig, on_disk: bool =
     """Raises `PrunebookError` if `model` cannot be trained by a recipe. `on_disk`: it is the training copy of a
     checkpoint, and may be in 4 bits"""
     stack, method, objective = LayerStack(model), METHODS[config.method], OBJECTIVES[config.objective]
-    refuse((getattr(model, 'is_quantized', False) and not on_disk, 'the model is quantised, but the adapter must be '
-            'merged into 16-bit weights. Load it without bits and let HealingConfig(bits=4) quantise a copy for '
-            'training. Or give the folder of the checkpoint instead of the model. If its files are quantised, give '
-            'the model that they were made from.'),
-           (process().world == 1 and _is_offloaded(model), 'parts of the model are offloaded, because it does not fit '
-            'on its device, and cannot be trained. Heal its checkpoint in 4 bits (--bits 4), or on a larger device.'),
-           (process().world == 1 and (stack.device.index or 0) > 0 and not getattr(model, 'hf_device_map', None),
-            f'the model is on {stack.device}, and healing trains on the first GPU that it sees. Set '
-            'CUDA_VISIBLE_DEVICES, and load the model again.'),
-           (config.gradient_checkpointing and not model.supports_gradient_checkpointing,
-            f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it out; a smaller '
-            'batch_tokens or max_length takes less memory too.'),
-           (objective.top and config.packing != 'none' and not documents_isolated(stack), f'{config.objective}: '
-            f'{type(model).__name__} cannot keep attention inside a document of a packed row. Use packing="none".'))
+    if getattr(model, 'is_quantized', False) and not on_disk:
+        raise PrunebookError('the model is quantised, but the adapter must be merged into 16-bit weights. Load it '
+                             'without bits and let HealingConfig(bits=4) quantise a copy for training. Or give the '
+                             'folder of the checkpoint instead of the model. If its files are quantised, give the '
+                             'model that they were made from.')
+    if process().world == 1 and _is_offloaded(model):
+        raise PrunebookError('parts of the model are offloaded, because it does not fit on its device, and cannot be '
+                             'trained. Heal its checkpoint in 4 bits (--bits 4), or on a larger device.')
+    if process().world == 1 and (stack.device.index or 0) > 0 and not getattr(model, 'hf_device_map', None):
+        raise PrunebookError(f'the model is on {stack.device}, and healing trains on the first GPU that it sees. Set '
+                             'CUDA_VISIBLE_DEVICES, and load the model again.')
+    if config.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise PrunebookError(f'gradient_checkpointing=True: it is not offered for {type(model).__name__}. Leave it '
+                             'out; a smaller batch_tokens or max_length takes less memory too.')
+    if objective.top and config.packing != 'none' and not documents_isolated(stack):
+        raise PrunebookError(f'{config.objective}: {type(model).__name__} cannot keep attention inside a document of '
+                             'a packed row. Use packing="none".')
     if 4 in (config.bits, objective.needs_teacher and config.teacher_bits): quantization(4)
     check_length(config.max_length, stack.config, stack.positions)
     if method.trains_adapters: _target_names(model, config)
@@ -304,8 +308,9 @@ def _checked_texts(texts, tokenizer, config, judge):
     docs = documents(texts, tokenizer, config.max_length, config.loss_on, config.plain_share)
     training_rows(tokenizer, docs, _row_recipe(config))
     both = [k for k, o in (judge or {}).items() if {*map(str, o)} & {*map(str, texts)}]
-    refuse((both, f'{", ".join(both)}: some of these texts are healed on, so their loss would say nothing about '
-            'others. Judge on texts that are set aside.'))
+    if both:
+        raise PrunebookError(f'{", ".join(both)}: some of these texts are healed on, so their loss would say nothing '
+                             'about others. Judge on texts that are set aside.')
     return texts
 
 def _answers_on_disk(folder, config, progress):
@@ -341,15 +346,18 @@ def heal_checkpoint(
     check_precision(kwargs.get('dtype', 'auto'), kwargs.get('bits'))
     first, on_disk = not process().rank, kwargs.get('bits') == 4 or fully_sharded()
     odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
-    refuse((on_disk and odd, f'--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
-            f'{", ".join(odd)}.'),
-           (prompts is not None and (on_disk or teacher is None), f'prompts={prompts!r:.80}: a teacher answers them. '
-            'Give it (--teacher MODEL), and not --bits 4.'))
+    if on_disk and odd:
+        raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
+                             f'{", ".join(odd)}.')
+    if prompts is not None and (on_disk or teacher is None):
+        raise PrunebookError(f'prompts={prompts!r:.80}: a teacher answers them. Give it (--teacher MODEL), and not '
+                             '--bits 4.')
     config = _started(config, teacher, teacher_folder)
     # what the tokenizer and the teacher refuse, before a weight is read
-    refuse((prompts is not None and config.plain_share is not None, f'plain_share={config.plain_share}: answers to '
-            'prompts are conversations alone. Leave it out, or write the answers first (`write_answers`), and give '
-            'them and plain texts together.'))
+    if prompts is not None and config.plain_share is not None:
+        raise PrunebookError(f'plain_share={config.plain_share}: answers to prompts are conversations alone. Leave it '
+                             'out, or write the answers first (`write_answers`), and give them and plain texts '
+                             'together.')
     reads = [o for o in (model, texts, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **hub_arguments(kwargs)), config, judge)
     room = () if prompts is None else _with_room(load_tokenizer(model, **hub_arguments(kwargs)), prompts, config)

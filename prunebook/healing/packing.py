@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, first_line, printable, refuse
+from ..core import PrunebookError, first_line, printable
 from ..model.stack import LayerStack, evaluating, same_states
 from ..data.texts import Conversation, as_rows, messages_of, render_chat, render_conversation
 from ..data.texts import starts_with_bos, tokenize
@@ -149,17 +149,18 @@ def training_rows(
     if plain or not said:
         flat, begin, ends = _plain_rows(tokenizer, plain, recipe, same_rows)
         asked = '' if share is None else f'plain_share={share}: '
-        refuse(((said or asked) and len(ends) < 2, f'{asked}the plain texts do not fill one row of {recipe.max_length} '
-                'tokens. Give more of them, or none.'))
+        if (said or asked) and len(ends) < 2:
+            raise PrunebookError(f'{asked}the plain texts do not fill one row of {recipe.max_length} tokens. Give '
+                                 'more of them, or none.')
     rows_of_plain, n = len(ends) - 1, ends[-1]
     if said:  # behind the last whole row of plain texts
         more, starts, stops, counts = _conversation_rows(said, recipe)
         flat, begin = np.concatenate([flat[:n], more]), np.concatenate([begin[begin < n], n + starts])
         ends, learn = np.concatenate([ends, n + stops[1:]]), np.concatenate([np.ones(n, bool), counts])
     kind = f'rows of {recipe.max_length} tokens' if recipe.packing != 'none' else 'documents'
-    refuse((len(ends) - 1 < recipe.batch_size, f'{len(texts)} texts, or answers to prompts, make {len(ends) - 1} '
-            f'{kind}, fewer than one batch of {recipe.batch_size}. Give more of them, or a smaller batch_size or '
-            'max_length.'))
+    if len(ends) - 1 < recipe.batch_size:
+        raise PrunebookError(f'{len(texts)} texts, or answers to prompts, make {len(ends) - 1} {kind}, fewer than one '
+                             f'batch of {recipe.batch_size}. Give more of them, or a smaller batch_size or max_length.')
     first = np.zeros(len(flat), dtype=np.int64)
     for o in (begin, ends[ends < len(flat)]): first[o] = o
     pos = (np.arange(len(flat)) - np.maximum.accumulate(first)).astype(np.int32)
@@ -248,19 +249,24 @@ def documents(
     "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
     found, long, seen = as_rows(given), [], {}
     plain = sum(isinstance(o, str) for o in found)
-    refuse((plain_share is not None and plain in (0, len(found)), f'plain_share={plain_share}: there are {plain} plain '
-            f'texts and {len(found) - plain} conversations. Give some of both, or leave it out.'))
+    if plain_share is not None and plain in (0, len(found)):
+        raise PrunebookError(f'plain_share={plain_share}: there are {plain} plain texts and {len(found) - plain} '
+                             'conversations. Give some of both, or leave it out.')
     for i, row in enumerate(found):
         if isinstance(row, str): continue
         seen.setdefault('messages' if 'messages' in row else 'prompt', i)
-        refuse((len(seen) > 1, f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt and '
-                'its response. Give all conversations in one form.'),
-               (not getattr(tokenizer, 'chat_template', None), 'the texts are conversations, and the tokenizer has no '
-                'chat template. Set tokenizer.chat_template, or give plain texts.'))
+        if len(seen) > 1:
+            raise PrunebookError(f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt '
+                                 'and its response. Give all conversations in one form.')
+        if not getattr(tokenizer, 'chat_template', None):
+            raise PrunebookError('the texts are conversations, and the tokenizer has no chat template. Set '
+                                 'tokenizer.chat_template, or give plain texts.')
         try: found[i] = render_conversation(tokenizer, messages_of(row), loss_on)
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
         if len(found[i].ids) > max_length: long.append(i)
     most = max((len(found[i].ids) for i in long), default=0)
-    refuse((long, f'{len(long)} of the {len(found)} texts are conversations of more than max_length={max_length} '
-            f'tokens (up to {most}) and would be cut off: {long[:8]}. Give a larger max_length, or leave them out.'))
+    if long:
+        raise PrunebookError(f'{len(long)} of the {len(found)} texts are conversations of more than '
+                             f'max_length={max_length} tokens (up to {most}) and would be cut off: {long[:8]}. Give a '
+                             'larger max_length, or leave them out.')
     return found

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import (PrunebookError, Registry, Rule, Settings, check, disk_errors, instance, not_empty, number,
-                            one_of, or_none, process, read_json, refuse, setting, whole, nn, torch)
+from ..core import PrunebookError, Registry, Rule, Settings, check, disk_errors, instance, not_empty, number
+from ..core import one_of, or_none, process, read_json, setting, whole, nn, torch
 from ..model.loading import quantization
 from ..model.stack import LayerStack, untie
 from ..pruning.checkpoint import sound_record
@@ -40,8 +40,8 @@ class Method:
     options: type[MethodOptions] = MethodOptions  # Its `config.options` are these
 
     def __post_init__(self):
-        refuse((self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1,
-                f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.'))
+        if self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1:
+            raise PrunebookError(f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.')
 
 @dataclass(frozen=True)
 class Objective:
@@ -161,8 +161,9 @@ class HealingConfig(Settings):
         OBJECTIVES.find(self.objective)
         kind = METHODS.find(self.method).options
         odd = sorted(self.options.keys() - (own := {f.name for f in fields(kind)}))
-        refuse((odd, f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.'),
-               (self.warmup >= self.steps, f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.'))
+        if odd: raise PrunebookError(f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.')
+        if self.warmup >= self.steps:
+            raise PrunebookError(f'warmup={self.warmup}: it must be from 0 to steps - 1 = {self.steps - 1}.')
         object.__setattr__(self, 'options', asdict(kind(**self.options)))
 
     def complete(self) -> dict[str, Any]:
@@ -190,10 +191,12 @@ class HealingConfig(Settings):
         keep its files in `folder`, and if its batch does not divide among the processes"""
         check(or_none(not_empty()), folder=folder)
         world = process().world
-        refuse((self.batch_size % world, f'batch_size={self.batch_size} is not a multiple of {world} processes. Change '
-                'one of them.'),
-               (self.needs_teacher and teacher is None, f'objective={self.objective!r}, method={self.method!r} learn '
-                'from the unpruned model: give it as teacher=… (--teacher).'))
+        if self.batch_size % world:
+            raise PrunebookError(f'batch_size={self.batch_size} is not a multiple of {world} processes. Change one of '
+                                 'them.')
+        if self.needs_teacher and teacher is None:
+            raise PrunebookError(f'objective={self.objective!r}, method={self.method!r} learn from the unpruned '
+                                 'model: give it as teacher=… (--teacher).')
         if folder and OBJECTIVES[self.objective].top:
             with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
 
@@ -299,8 +302,9 @@ def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
 def cut_positions(model: PreTrainedModel) -> list[int]:
     "Where layers were removed: p is between layers p - 1 and p. Raises `PrunebookError` if there is no record of it"
     record = cut_record(model)
-    refuse((not record, 'the model does not say which layers were removed (no config.prunebook). Prune it with '
-            'prune_model or `prunebook prune`. Or heal with adapt="all" and method="lora".'))
+    if not record:
+        raise PrunebookError('the model does not say which layers were removed (no config.prunebook). Prune it with '
+                             'prune_model or `prunebook prune`. Or heal with adapt="all" and method="lora".')
     kept, depth = layer_origins(record)
     ends = [-1, *kept, depth]
     return [p for p in range(len(ends) - 1) if ends[p+1] != ends[p] + 1]
@@ -313,8 +317,9 @@ def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
     found = cut_positions(model)
     if config.adapt == 'near_cut':
         return sorted({i for p in found for i in range(max(0, p - config.near), min(depth, p + config.near))})
-    refuse((min(found) == depth, 'adapt="after_cut": the deepest layers were removed, and no layer stands after the '
-            'cut. Use "near_cut" or "all".'))
+    if min(found) == depth:
+        raise PrunebookError('adapt="after_cut": the deepest layers were removed, and no layer stands after the cut. '
+                             'Use "near_cut" or "all".')
     return range(min(found), depth)
 
 def _target_names(model, config):
@@ -326,12 +331,13 @@ def _target_names(model, config):
         linear = [n for n, m in stack.layers[i].named_modules() if isinstance(m, (nn.Linear, Conv1D))]
         wanted = [n for n in linear if any(n == t or n.endswith('.' + t) for t in targets)]
         fused = not targets and any(p.ndim > 2 and 'expert' in n for n, p in stack.layers[i].named_parameters())
-        refuse((fused, f'layer {i} of {type(model).__name__} fuses its experts in one tensor, which adapters with '
-                f'dropout cannot reach. Name linear layers as targets; it has {linear}.'))
+        if fused:
+            raise PrunebookError(f'layer {i} of {type(model).__name__} fuses its experts in one tensor, which '
+                                 f'adapters with dropout cannot reach. Name linear layers as targets; it has {linear}.')
         names += [f'{stack.path}.{i}.{n}' for n in (wanted if targets else stack.ffn_modules(i))]
         seen |= dict.fromkeys(linear)
     missing = [t for t in targets if not any(n == t or n.endswith('.' + t) for n in names)]
     there = f'The layers of {type(model).__name__} that learn have {list(seen)}.'
-    refuse((missing, f'targets {missing}: there are no such linear layers. {there}'),
-           (not names, f'no linear layers found in an MLP. Name some as targets. {there}'))
+    if missing: raise PrunebookError(f'targets {missing}: there are no such linear layers. {there}')
+    if not names: raise PrunebookError(f'no linear layers found in an MLP. Name some as targets. {there}')
     return names

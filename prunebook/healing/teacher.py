@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_errors, is_path, lock, not_empty
-from ..core import number, on_first, or_none, progress_bar, public_name, refuse, whole
+from ..core import number, on_first, or_none, progress_bar, public_name, whole
 from ..data.questions import everyday_prompts
 from ..data.texts import answer_row, load_texts, messages_of, over_batches, prompt_tokens, read_table
 from ..data.texts import render_conversation, split_texts, template_mark
@@ -41,17 +41,21 @@ def _compare(model, tokenizer, teacher, other, named, head):
         return m.num_parameters() - (0 if head is table else head.numel())
     small, large = size(teacher), size(model)
     right = 'Give the model that this one was pruned from.'
-    refuse((other.get_vocab() != tokenizer.get_vocab(), 'the teacher has another tokenizer, and teaches other tokens. '
-            f'{right}'),
-           (head and own != theirs, f'the head of the teacher has {theirs} rows and that of this model {own}: it is '
-            'padded otherwise, or for other tokens, and its distribution cannot be learned. Learn only its answers '
-            '(--prompts FILE --objective lm), or give the model that this one was pruned from.'),
-           (any(o.element_size() < 2 and getattr(o, 'quant_state', None) is None for o in teacher.parameters()),
-            'the teacher is stored in 8 bits, and its scales would be lost. Give the same model in 16 or 4 bits.'),
-           (small < large, f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
-            f'student. {right}'),
-           (named and small == large and getattr(model.config, 'prunebook', None), 'the teacher is as small as this '
-            f'pruned model. {right}'))
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise PrunebookError(f'the teacher has another tokenizer, and teaches other tokens. {right}')
+    if head and own != theirs:
+        raise PrunebookError(f'the head of the teacher has {theirs} rows and that of this model {own}: it is padded '
+                             'otherwise, or for other tokens, and its distribution cannot be learned. Learn only its '
+                             'answers (--prompts FILE --objective lm), or give the model that this one was pruned '
+                             'from.')
+    if any(o.element_size() < 2 and getattr(o, 'quant_state', None) is None for o in teacher.parameters()):
+        raise PrunebookError('the teacher is stored in 8 bits, and its scales would be lost. Give the same model in '
+                             '16 or 4 bits.')
+    if small < large:
+        raise PrunebookError(f'the teacher has {small:,} parameters and this model {large:,}: it is smaller than its '
+                             f'student. {right}')
+    if named and small == large and getattr(model.config, 'prunebook', None):
+        raise PrunebookError(f'the teacher is as small as this pruned model. {right}')
 
 def _one_model(one, other):
     "Are two models the same, each a folder or a hub id, a file in it, and a revision? Of folders a few weights tell"
@@ -89,8 +93,8 @@ def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tea
 def _asked_and_own(given):
     "Messages that ask for an answer, and by number the conversations of those rows that have one"
     if isinstance(given, (str, Path)): given = read_table(given)
-    refuse((not isinstance(given, Iterable) or isinstance(given, Mapping) or hasattr(given, 'columns'),
-            f'prompts is a {type(given).__name__}. Give a list of texts or rows, or a file.'))
+    if not isinstance(given, Iterable) or isinstance(given, Mapping) or hasattr(given, 'columns'):
+        raise PrunebookError(f'prompts is a {type(given).__name__}. Give a list of texts or rows, or a file.')
     found, own = [], {}
     for o in given:
         row = o if isinstance(o, Mapping) else dict(prompt=o)
@@ -100,12 +104,13 @@ def _asked_and_own(given):
         while said and isinstance(said[-1], dict) and said[-1].get('role') == 'assistant': said.pop()
         asks = [isinstance(m, dict) and all(isinstance(m.get(k), str) and m[k].strip() for k in ('role', 'content'))
                 for m in said]
-        refuse((not asks or not all(asks), f'prompt {len(found)} is {o!r:.60}: it asks nothing. Give a text, or a row '
-                'with text, prompt, question or messages, of which each has a role and a content.'))
+        if not asks or not all(asks):
+            raise PrunebookError(f'prompt {len(found)} is {o!r:.60}: it asks nothing. Give a text, or a row with '
+                                 'text, prompt, question or messages, of which each has a role and a content.')
         whole = messages_of(row) or []
         if whole[len(said):] and whole[-1].get('role') == 'assistant': own[len(found)] = whole
         found.append(messages_of(dict(row, messages=said)))
-    refuse((not found, 'no prompts given.'))
+    if not found: raise PrunebookError('no prompts given.')
     return found, own
 
 def read_prompts(given: Any) -> list[list[dict[str, str]]]:
@@ -145,7 +150,7 @@ def write_answers(
     check(or_none(whole(1)), batch_tokens=batch_tokens)
     (asked, own), out = _asked_and_own(prompts), Path(os.path.abspath(out))
     if not keep_own: own = {}
-    refuse((out.exists(), f'{out} is there already. Choose another file, or delete it.'))
+    if out.exists(): raise PrunebookError(f'{out} is there already. Choose another file, or delete it.')
     ids, too_long = encode_prompts(LayerStack(model), tokenizer, asked, max_new_tokens)
     how = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     key = digest(fingerprint(model), model.dtype, ids, *how.values(), *([own] if own else []))
@@ -156,8 +161,9 @@ def write_answers(
         for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
             try: rows.append(json.loads(line))
             except ValueError: break  # what was written last may be torn
-        refuse((len(rows) > 1 and rows[0] != key, f'{part} holds answers of another model, to other prompts or with '
-                'other settings. Give the same as then, or delete it.'))
+        if len(rows) > 1 and rows[0] != key:
+            raise PrunebookError(f'{part} holds answers of another model, to other prompts or with other settings. '
+                                 'Give the same as then, or delete it.')
         atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
         done, new = {i: tuple(o) for i, *o in rows[1:]} | {i: (o[-1]['content'], 0, True) for i, o in own.items()}, 0
         bar.update(len(done))
@@ -179,7 +185,7 @@ def write_answers(
         counts, kept = Counter(faults.values()), [i for i in range(len(ids)) if faults[i] == 'kept']
         told = f'{len(kept)} of {len(ids)} answers kept; ' + ', '.join(
             f'{counts[k]} {k}' for k in ('empty', 'cut off', 'repeating'))
-        refuse((not kept, f'{told}. Give other prompts, or a larger max_new_tokens.'))
+        if not kept: raise PrunebookError(f'{told}. Give other prompts, or a larger max_new_tokens.')
         said = {i: own.get(i) or [*asked[i], dict(role='assistant', content=done[i][0])] for i in kept}
         said = _made_rows(model, tokenizer, said, own, prompts=source, **how)
         atomic_write(out, ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in said))
@@ -243,9 +249,12 @@ def _with_room(tokenizer, prompts, recipe):
     asked, least = read_prompts(prompts), recipe.batch_size
     yes = dict(role='assistant', content='Yes.')
     room = [o for o in asked if len(render_conversation(tokenizer, [*o, yes], recipe.loss_on).ids) < recipe.max_length]
-    refuse((len(asked) < least, f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.'),
-           (len(room) < least, f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
-            f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger max_length.'))
+    if len(asked) < least:
+        raise PrunebookError(f'{len(asked)} prompts, fewer than one batch of {least}. Give more of them.')
+    if len(room) < least:
+        raise PrunebookError(f'{len(room)} of {len(asked)} prompts leave room for an answer in a row of '
+                             f'max_length={recipe.max_length} tokens, and a batch is {least}. Give a larger '
+                             'max_length.')
     if len(room) < len(asked):
         _log.warning('%d of %d prompts are left out: they leave no room for an answer in a row of max_length=%d '
                      'tokens.', len(asked) - len(room), len(asked), recipe.max_length)

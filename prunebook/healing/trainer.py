@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (StateDictOptions, get_optim
 from torch.distributed.tensor import distribute_tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
-from ..core import kept_environment, refuse, sync_tree
+from ..core import kept_environment, sync_tree
 from .packing import Rows
 from ..model.assets import quiet
 from ..model.stack import LayerStack, float32_chunks
@@ -136,12 +136,12 @@ class _DivergenceWatch(TrainerCallback):
         lower = f'lower learning_rate={args.learning_rate}, or raise warmup.'
         if args.save_strategy != 'no' and state.global_step > args.save_steps:
             lower += f' The last good checkpoint is in {args.output_dir}.'
-        refuse((not math.isfinite(logs['loss']) or not math.isfinite(norm),
-                f'{at} is {logs["loss"]}, its gradient {norm}: the weights hold NaN, or the training diverged. Check '
-                f'the model, or {lower}'),
-               (long and now > 1.5 * start and now > start + max(5 * noise, .01) or early,
-                f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 steps): the training '
-                f'diverges: {lower}'))
+        if not math.isfinite(logs['loss']) or not math.isfinite(norm):
+            raise PrunebookError(f'{at} is {logs["loss"]}, its gradient {norm}: the weights hold NaN, or the training '
+                                 f'diverged. Check the model, or {lower}')
+        if long and now > 1.5 * start and now > start + max(5 * noise, .01) or early:
+            raise PrunebookError(f'{at} grew from {losses[0] if early else start:.2f} to {now:.2f} (mean of 10 '
+                                 f'steps): the training diverges: {lower}')
 
 class _ProgressBar(ProgressCallback):
     "The Trainer's bar of steps, with the loss beside it"

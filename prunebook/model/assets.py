@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from ..core import Registry, cache_dir, check_room, digest, disk_errors, explained, lock, new_folder
-from ..core import progress_bar, redact, refuse, torch
+from ..core import progress_bar, redact, torch, PrunebookError
 
 # %% auto #0
 __all__ = ['ASSETS', 'TEXT_SPLITS', 'Asset', 'hub_arguments', 'quiet', 'as_item', 'fetch']
@@ -37,9 +37,9 @@ class Asset:
     path: str = ''                  # A local folder or file, in place of wheels
 
     def __post_init__(self):
-        refuse((self.kind not in ('model', 'questions', 'texts') or bool(self.wheels) == bool(self.path),
-                f'asset {self.name}, kind={self.kind!r}, {len(self.wheels)} wheels, path={self.path!r}: the kind is '
-                'model, questions or texts. Give wheels, or a path.'))
+        if self.kind not in ('model', 'questions', 'texts') or bool(self.wheels) == bool(self.path):
+            raise PrunebookError(f'asset {self.name}, kind={self.kind!r}, {len(self.wheels)} wheels, '
+                                 f'path={self.path!r}: the kind is model, questions or texts. Give wheels, or a path.')
 
     @property
     def place(self) -> Path:
@@ -67,17 +67,18 @@ def _download(requirement, sha256, folder):
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     file = next(Path(folder).glob('*.whl'), None)
     said = redact((done.stderr.strip().splitlines() or ['nothing'])[-1])
-    refuse((done.returncode or file is None, f'could not fetch {requirement}. Does pip reach a package registry? '
-            f'It says: {said}'))
+    if done.returncode or file is None:
+        raise PrunebookError(f'could not fetch {requirement}. Does pip reach a package registry? It says: {said}')
     with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
-    refuse((got != sha256, f'{file.name}: sha256 is {got}, expected {sha256}. The file was damaged or '
-            'changed on its way, and it is not used. Try again, or use another registry.'))
+    if got != sha256:
+        raise PrunebookError(f'{file.name}: sha256 is {got}, expected {sha256}. The file was damaged or changed on '
+                             'its way, and it is not used. Try again, or use another registry.')
     return file
 
 def _members(wheel, pattern):
     "The members of an open wheel that match `pattern`, in order; `*` also stands for slashes"
     found = sorted(o for o in wheel.namelist() if fnmatchcase(o, pattern))
-    refuse((not found, f'{Path(wheel.filename).name} holds no file {pattern}. It is not used.'))
+    if not found: raise PrunebookError(f'{Path(wheel.filename).name} holds no file {pattern}. It is not used.')
     return found
 
 # %% ../../nbs/reference/model/assets.ipynb #85fca9ea
@@ -125,8 +126,10 @@ def _check_gguf(path, config):
              'the kind of each layer': other(slides, 'sliding_attention') or other(linear, 'linear_attention'),
              'the scale of attention': scale is False}
     found = [k for k, v in wrong.items() if v]
-    refuse((found, f'{Path(path).name}: transformers would pass over {" and ".join(found)} in this GGUF file, and '
-            'compute something else than it says. Give the safetensors that it was made from.'))
+    if found:
+        raise PrunebookError(f'{Path(path).name}: transformers would pass over {" and ".join(found)} in this GGUF '
+                             'file, and compute something else than it says. Give the safetensors that it was made '
+                             'from.')
 
 def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
@@ -283,7 +286,7 @@ def fetch(name: str, progress: bool = True) -> Path:
     on the disk, or if something is not as the table says"""
     asset = ASSETS.find(name)
     if asset.fetched: return asset.place
-    refuse((asset.path, f'asset {name}: there is no {asset.path}. Correct the path in its row.'))
+    if asset.path: raise PrunebookError(f'asset {name}: there is no {asset.path}. Correct the path in its row.')
     root, mark = cache_dir(), digest(*(sha256 for _, sha256 in asset.wheels))[:12]
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)

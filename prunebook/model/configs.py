@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from ..core import PrunebookError, Registry, explained, refuse
+from ..core import PrunebookError, Registry, explained
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +22,13 @@ def _text_config(model):
     """The config that holds the decoder's depth, in multimodal models the one for text. Raises `PrunebookError` unless
     `model` is a plain decoder"""
     config, name = getattr(model, 'config', None), type(model).__name__
-    refuse((not hasattr(config, 'get_text_config'), f'{name} is not a transformers model: it has no config. '
-            'Load it with load_model or AutoModelForCausalLM.'),
-           (name.startswith('Peft'), _no_adapter),
-           (getattr(config, 'is_encoder_decoder', False), f'{name} is an encoder-decoder. Layers are pruned here in '
-            'decoder-only models, such as Llama, Qwen, Gemma or GPT-NeoX.'))
+    if not hasattr(config, 'get_text_config'):
+        raise PrunebookError(f'{name} is not a transformers model: it has no config. Load it with load_model or '
+                             'AutoModelForCausalLM.')
+    if name.startswith('Peft'): raise PrunebookError(_no_adapter)
+    if getattr(config, 'is_encoder_decoder', False):
+        raise PrunebookError(f'{name} is an encoder-decoder. Layers are pruned here in decoder-only models, such as '
+                             'Llama, Qwen, Gemma or GPT-NeoX.')
     text = config.get_text_config(decoder=True)
     return config if type(text) is type(config) else text  # it may give a copy
 
@@ -191,15 +193,15 @@ def check_quantization(config: dict[str, Any] | None, names: Iterable[str] = (),
     do = 'which a cut would renumber. Prune the 16-bit model and quantise the result.'
     matches = lambda pattern, name: regex.search(re.sub(r'^(re|\+|-):', '', pattern), name, timeout=1)
     named = re.search(r'\b(?:layers|h|blocks?)\\*\.\d+', json.dumps(config, default=str))
-    refuse((named, f'the quantization_config names single layers ({named and named[0]}, …), {do}'))
+    if named: raise PrunebookError(f'the quantization_config names single layers ({named and named[0]}, …), {do}')
     inside = [m for n in names if (m := re.fullmatch(rf'{re.escape(prefix)}\.(\d+)\.(.+)', n))]
     have = Counter(m[2] for m in inside)
     for pattern in _patterns_in(config):
         with explained(f'the quantization_config has an unusable pattern, {pattern}',
                        'Prune the 16-bit model and quantise the result.'):
             hit = Counter(m[2] for m in inside if matches(pattern, m[0]))
-        refuse((any(k < have[name] for name, k in hit.items()),
-                f'the quantization_config has a pattern for single layers ({pattern}), {do}'))
+        if any(k < have[name] for name, k in hit.items()):
+            raise PrunebookError(f'the quantization_config has a pattern for single layers ({pattern}), {do}')
 
 def _patterns_in(config):
     "All strings in `config`, at any depth, that may be regular expressions"
@@ -219,14 +221,16 @@ def decoder_config(config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     fields = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
     kinds = text.get('layers_block_type')  # all that transformers saves of Nemotron-H
     depth = next((text[k] for k in fields if type(text.get(k)) is int), len(kinds) if kinds else None)
-    refuse((depth is None, 'config.json does not say how many layers there are (num_hidden_layers).'))
-    refuse((not 1 <= depth < 10**6, f'config.json says that the model has {depth} layers, which is impossible.'))
+    if depth is None: raise PrunebookError('config.json does not say how many layers there are (num_hidden_layers).')
+    if not 1 <= depth < 10**6:
+        raise PrunebookError(f'config.json says that the model has {depth} layers, which is impossible.')
     return text, depth
 
 def quantization_of(config: dict[str, Any]) -> dict[str, Any] | None:
     "The `quantization_config` in the content of a config.json, of the decoder or of the whole"
     found = decoder_part(config).get('quantization_config') or config.get('quantization_config')
-    refuse((found and not isinstance(found, dict), f'quantization_config={found!r}: it must be an object.'))
+    if found and not isinstance(found, dict):
+        raise PrunebookError(f'quantization_config={found!r}: it must be an object.')
     return found
 
 # %% ../../nbs/reference/model/configs.ipynb #0479c5a6

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, explained, fully_sharded, is_path, one_of, process, redact, refuse
+from ..core import PrunebookError, check, explained, fully_sharded, is_path, one_of, process, redact
 from ..core import torch
 from .assets import ASSETS, fetch, hub_arguments, quiet, _read_gguf
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find_model(name: str, progress: bool = True, **kwargs: Any) -> tuple[str, st
         name = f'{org}/{repository}'
     what = f'it names {asset.kind}, not a model' if asset else 'a file, but no .gguf' if path.is_file() else \
         'no such file or folder'
-    refuse((asset or is_path(name), f'cannot load {name}: {what}. {allowed_models()}'))
+    if asset or is_path(name): raise PrunebookError(f'cannot load {name}: {what}. {allowed_models()}')
     _check_hub(name, **kwargs)
     return name, file
 
@@ -90,8 +90,8 @@ def quantization(bits: int) -> BitsAndBytesConfig:
     divide them, because there they are stored as bfloat16. Raises `PrunebookError` without bitsandbytes"""
     from importlib.util import find_spec
     from transformers import BitsAndBytesConfig
-    refuse((not find_spec('bitsandbytes'),
-            f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or leave bits out.'))
+    if not find_spec('bitsandbytes'):
+        raise PrunebookError(f'bits={bits} needs bitsandbytes. Run `pip install bitsandbytes`, or leave bits out.')
     if bits == 8: return BitsAndBytesConfig(load_in_8bit=True)
     slow = not torch.accelerator.is_available() and slow_in_16_bits()
     return BitsAndBytesConfig(
@@ -156,8 +156,9 @@ def load_model(
     if bits and 'quantization_config' in kwargs:
         raise PrunebookError(f'bits={bits}: quantization_config quantises too. Give only one of them.')
     path, gguf = find_model(name, progress, **hub_arguments(kwargs))
-    refuse((gguf and bits, f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, '
-            'and load that.'))
+    if gguf and bits:
+        raise PrunebookError(f'{name}: bits={bits} cannot be used on a GGUF file. Load it without, save it, and load '
+                             'that.')
     if device_map == 'auto' and process().world > 1: device_map = own_device()
     # left open, transformers would ask on the terminal whether to trust the code
     kwargs = dict(trust_remote_code=False, device_map=device_map) | kwargs
@@ -176,7 +177,7 @@ def load_model(
             if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
     rows = model.get_input_embeddings().weight.shape[0]
     problem = tokenizer_problem(tok, rows)
-    refuse((problem, f'{name}: {problem} Put the right tokenizer beside the weights.'))
+    if problem: raise PrunebookError(f'{name}: {problem} Put the right tokenizer beside the weights.')
     if tok.pad_token_id is None or tok.pad_token_id >= rows:
         tok.pad_token = tok.eos_token  # pads are masked by position, never by this number
     plain = dtype == 'auto' and bits is None and not getattr(model, 'is_quantized', False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from fastcore.basics import patch
-from ..core import explained, refuse, nn, torch
+from ..core import explained, nn, torch, PrunebookError
 from .configs import SHARED_TABLES, check_quantization, cut_config
 from .configs import _layer_numbers, _no_adapter, _text_config
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check_layers(layers: Iterable[int], depth: int, what: str = 'layers', places
     fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) <= last
     bad, why = [o for o in given if not fits(o)], f'not among the {kind}s 0 to {last} of a model of {depth}'
     if not bad: bad, why = [o for o, times in Counter(given).items() if times > 1], 'given more than once'
-    refuse((bad, f'{what} {given}: {sorted(bad, key=str)} {why}. Give each {kind} once, from 0.'))
+    if bad: raise PrunebookError(f'{what} {given}: {sorted(bad, key=str)} {why}. Give each {kind} once, from 0.')
     return sorted(map(operator.index, given))
 
 # %% ../../nbs/course/01_stack.ipynb #ec505e43
@@ -79,10 +79,12 @@ def _find_layers(model):
     _, size, path = max(lists, default=(False, 0, ''))
     parent = lambda path: path.rpartition('.')[0]
     beside = [o for _, size, o in lists if size and o != path and parent(o) == parent(path)]
-    refuse((not size, f'no list of decoder layers in {name}: its config has num_hidden_layers={depth}, and no '
-            'ModuleList of that length holds parameters. Give a decoder-only transformers model.'),
-           (beside, f'the layers of {name} are spread over several lists ({path}, {", ".join(beside)}). Only models '
-            'with one list of layers can be pruned.'))
+    if not size:
+        raise PrunebookError(f'no list of decoder layers in {name}: its config has num_hidden_layers={depth}, and no '
+                             'ModuleList of that length holds parameters. Give a decoder-only transformers model.')
+    if beside:
+        raise PrunebookError(f'the layers of {name} are spread over several lists ({path}, {", ".join(beside)}). Only '
+                             'models with one list of layers can be pruned.')
     return path
 
 # %% ../../nbs/course/01_stack.ipynb #d3637464
@@ -143,8 +145,9 @@ class LayerStack:
         "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
         top = max((max(o) for o in ids if len(o)), default=0)
         rows = self.model.get_input_embeddings().weight.shape[0]
-        refuse((top >= rows, f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do not '
-                'belong together: load both from the same place.'))
+        if top >= rows:
+            raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do '
+                                 'not belong together: load both from the same place.')
 
 # %% ../../nbs/course/01_stack.ipynb #63a5ca47
 @patch(as_prop=True)
@@ -172,8 +175,9 @@ def _cut_columns(undo, table, depth, keep, for_good):
     pick = lambda x: x.unflatten(-1, (depth, -1))[..., keep, :].flatten(-2)
     if not for_good: return undo.callback(table.register_forward_hook(lambda mod, args, out: pick(out)).remove)
     old, linear = table.weight, isinstance(table, nn.Linear)
-    refuse((not old.is_floating_point(), 'a table that the layers share is quantised. Prune the 16-bit model, and '
-            'quantise the result.'))
+    if not old.is_floating_point():
+        raise PrunebookError('a table that the layers share is quantised. Prune the 16-bit model, and quantise the '
+                             'result.')
     new = pick(old.data.T).T.contiguous() if linear else pick(old.data)
     _put(undo, table, 'weight', nn.Parameter(new, old.requires_grad))
     _put(undo, table, 'out_features' if linear else 'embedding_dim', new.shape[0 if linear else 1])
@@ -183,8 +187,8 @@ def _apply(self: LayerStack, keep, for_good):
     "Cut to `keep`. Returns an `ExitStack` that undoes it all"
     old, depth = self.layers, len(self)
     keep = check_layers(keep, depth, 'keep')
-    refuse((not keep, f'all {depth} layers would be dropped. Keep at least one.'),
-           (getattr(self.model, 'peft_config', None), _no_adapter))
+    if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
+    if getattr(self.model, 'peft_config', None): raise PrunebookError(_no_adapter)
     changes = [(self.config, cut_config(vars(self.config), keep, depth))]
     for m in self._above:  # some keep copies of fields of the config
         changes.append((m, cut_config({k: v for k, v in vars(m).items() if k[0] != '_'}, keep, depth)))
@@ -252,8 +256,9 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
     check_quantization(quantised, [n for n, _ in self.model.named_modules()], self.path)
     with self._apply(keep, for_good=True) as undo:
         why = _reload_differs(self.model, self.path)
-        refuse((why, f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. Its config cannot '
-                'represent this cut. Try one that keeps the pattern of the layers.'))
+        if why:
+            raise PrunebookError(f'{type(self.model).__name__} cannot be cut to the layers {keep}: {why}. Its config '
+                                 'cannot represent this cut. Try one that keeps the pattern of the layers.')
         undo.pop_all()
     return self
 
@@ -396,7 +401,7 @@ def check_length(max_length: int, config: Any, positions: int | None = None) -> 
     its table of so many `positions`"""
     most = positions or getattr(config, 'max_position_embeddings', None)
     up_to = f'to {most}, the positions that the model knows' if most else 'or more tokens'
-    refuse((max_length < 1 or most and max_length > most, f'max_length={max_length}: give 1 {up_to}.'))
+    if max_length < 1 or most and max_length > most: raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
 
 # %% ../../nbs/course/01_stack.ipynb #3940560d
 @patch(as_prop=True)
@@ -429,8 +434,9 @@ def check_causal(self: LayerStack) -> None:
     rows = [[v % self.vocab_size for v in o] for o in ((5, 7, 11, 13, 17, 19), (5, 7, 23, 29, 31, 37))]
     with torch.no_grad(), evaluating(self.model): a, b = self.extend(rows).last_hidden_state[:, :2]
     far = (a - b).float().norm(dim=-1) > .1 * b.float().norm(dim=-1)  # 8 bits round by what else is in the batch
-    refuse((far.any(), f'{type(self.model).__name__} reads the tokens behind a token too. Give a decoder-only model; '
-            'an encoder may become one with is_decoder=True.'))
+    if far.any():
+        raise PrunebookError(f'{type(self.model).__name__} reads the tokens behind a token too. Give a decoder-only '
+                             'model; an encoder may become one with is_decoder=True.')
 
 @patch
 def takes_cache(self: LayerStack) -> bool:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 import torch
 import prunebook as pb
-from ..core import (PrunebookError, Settings, explained, first_line, installed, instance, number, or_none,
-                            progress_bar, refuse, setting)
+from ..core import PrunebookError, Settings, explained, first_line, installed, instance, number, or_none
+from ..core import progress_bar, setting
 from ..model.stack import fingerprint
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -43,11 +43,13 @@ class Cluster(Settings):
             share = min(1, gpus) if self.gpus_per_task is None else self.gpus_per_task
             away = {p.device.type for p in model.parameters()} - {'cpu'} if self.load is None else ()
             where = f'on {", ".join(away)}' if away else 'quantised'
-            refuse((cpus < self.cpus_per_task or gpus < share, f'a worker asks for {self.cpus_per_task:g} CPU cores '
-                    f'and {share:g} GPUs, and the cluster has {cpus:g} and {gpus:g} in all. Ask for less '
-                    '(cpus_per_task, gpus_per_task).'),
-                   (away or self.load is None and getattr(model, 'is_quantized', False), f'the model is {where} and '
-                    'cannot be sent to workers. Let them load it: Cluster(load=dict(name=…)), as in load_model.'))
+            if cpus < self.cpus_per_task or gpus < share:
+                raise PrunebookError(f'a worker asks for {self.cpus_per_task:g} CPU cores and {share:g} GPUs, and the '
+                                     f'cluster has {cpus:g} and {gpus:g} in all. Ask for less (cpus_per_task, '
+                                     'gpus_per_task).')
+            if away or self.load is None and getattr(model, 'is_quantized', False):
+                raise PrunebookError(f'the model is {where} and cannot be sent to workers. Let them load it: '
+                                     'Cluster(load=dict(name=…)), as in load_model.')
             remote = ray.remote(num_cpus=self.cpus_per_task, num_gpus=share, max_calls=0)(_call)  # keeps its model
             sent = self.load if self.load is not None else ray.put((model, tokenizer))
             about = fingerprint(model), str(model.dtype), os.getcwd()
@@ -90,8 +92,9 @@ def _loaded(given):
         model, tokenizer = ray.get(sent)
         if torch.accelerator.is_available(): model.to(torch.accelerator.current_accelerator())
     found = f'{fingerprint(model)} {model.dtype}'
-    refuse((found != f'{expected} {dtype}', f'a worker loaded another model: {found}, and this process has {expected} '
-            f'{dtype}. Give both the same name, revision and dtype.'))
+    if found != f'{expected} {dtype}':
+        raise PrunebookError(f'a worker loaded another model: {found}, and this process has {expected} {dtype}. Give '
+                             'both the same name, revision and dtype.')
     return function, model, tokenizer
 
 # %% ../../nbs/reference/paper/cluster.ipynb #34abcf64

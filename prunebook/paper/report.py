@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import prunebook
 from ..core import PrunebookError, atomic_write, check, disk_errors, not_empty, or_none, printable
-from ..core import progress_bar, public_name, refuse
+from ..core import progress_bar, public_name
 from .claims import open_run
 if TYPE_CHECKING: from nbformat import NotebookNode
 
@@ -131,9 +131,10 @@ def report(
     `PrunebookError` if there is no run in `folder`, or if `out` exists"""
     check(or_none(not_empty()), out=out)
     run, out = open_run(folder), Path(os.path.abspath(out or Path(folder)/'paper.html'))
-    refuse((out.suffix.lower() not in ('.html', '.htm'), f'{out}: a report is an HTML file. Give a name like a.html.'),
-           (out.is_dir() or out.exists() and not force,
-            f'{out} exists already. Choose another file (--out), or replace it (--force).'))
+    if out.suffix.lower() not in ('.html', '.htm'):
+        raise PrunebookError(f'{out}: a report is an HTML file. Give a name like a.html.')
+    if out.is_dir() or out.exists() and not force:
+        raise PrunebookError(f'{out} exists already. Choose another file (--out), or replace it (--force).')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     books = _run_pages(folder, progress=progress)
     titles = {k: book.cells[0].source.splitlines()[0].lstrip('# ') for k, book in books.items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import prunebook as pb
-from ..core import PrunebookError, atomic_write, check, check_one_process, not_empty, read_json, refuse
+from ..core import PrunebookError, atomic_write, check, check_one_process, not_empty, read_json
 from ..core import source_mark, work_folder, pd
 from ..data.texts import as_texts, named_texts, text_assets
 from ..estimates import CARDS, SLOWER, Size, check_memory, model_size, peak_gb, work as forward_work
@@ -158,20 +158,23 @@ def _check_fits(model, recipe, dtype='auto', bits=None, revision=None, device_ma
 
 def _check_sizes(ns, model, load):
     depth = load_config(model, **hub_arguments(load)).get_text_config(decoder=True).num_hidden_layers
-    refuse((not all(0 < n < depth for n in ns), f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.'))
+    if not all(0 < n < depth for n in ns):
+        raise PrunebookError(f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.')
 
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
     check_one_process('reproduce', '`prunebook sweep --ray` scores on many machines.')
-    refuse((preset not in PRESETS, f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.'),
-           (only is not None and (preset != 'paper' or only not in _FIGURES),
-            f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: {", ".join(_FIGURES)}.'),
-           (not 0 < share <= 1, f'share={share}: give a number above 0, and 1 or less.'),
-           (bits not in (None, 4, 16, 32), f'bits={bits}: healing trains in 4, 16 or 32 bits.'),
-           (judge_texts is None and (Path(texts).is_file() or ':' in texts and not text_assets(texts)),
-            f'{texts}: healing trains on these documents, and the loss needs others. Name them with judge_texts '
-            '(--judge-texts).'))
+    if preset not in PRESETS:
+        raise PrunebookError(f'preset {preset!r} does not exist. Choose one of {", ".join(PRESETS)}.')
+    if only is not None and (preset != 'paper' or only not in _FIGURES):
+        raise PrunebookError(f'only={only!r}, preset {preset!r}: the preset "paper" makes single figures: '
+                             f'{", ".join(_FIGURES)}.')
+    if not 0 < share <= 1: raise PrunebookError(f'share={share}: give a number above 0, and 1 or less.')
+    if bits not in (None, 4, 16, 32): raise PrunebookError(f'bits={bits}: healing trains in 4, 16 or 32 bits.')
+    if judge_texts is None and (Path(texts).is_file() or ':' in texts and not text_assets(texts)):
+        raise PrunebookError(f'{texts}: healing trains on these documents, and the loss needs others. Name them with '
+                             'judge_texts (--judge-texts).')
     for k, v in dict(ns=ns, questions=questions, bits=bits if bits == 4 else None).items():
         if v and only in ('figure1', 'figure4'):
             raise PrunebookError(f'{k}={v!r}: {only} shows distances of the whole model alone. Leave it out.')
@@ -180,7 +183,7 @@ def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns
     for name, part, n in ((texts, 'calibration', 1), (judge, 'validation', least)): named_texts(name, part, n)
     ready = ready_tasks([*(questions or PRESETS[preset].tasks)])
     bad = [k for k, o in ready.items() if o.reads_texts]
-    refuse((bad, f'questions {bad}: these are texts. Give them as judge_texts (--judge-texts).'))
+    if bad: raise PrunebookError(f'questions {bad}: these are texts. Give them as judge_texts (--judge-texts).')
     return texts, judge
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #repr0002

@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, Rule, atomic_write, check, digest, discard, disk_errors, explained
-from ..core import instance, lock, not_empty, one_of, public_name, read_json, recover, redact, refuse, sync
+from ..core import instance, lock, not_empty, one_of, public_name, read_json, recover, redact, sync
 from ..core import whole, pd, torch
 from ..evaluation.scores import LossScore, ParentScore, Score, versions
 from ..healing.recipes import settings_that_count
@@ -93,8 +93,9 @@ def _file_of_run(path: str | Path, most_mb: int = 4096) -> Iterator[os.stat_resu
 def read_record(folder: str | Path) -> dict[str, Any]:
     "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
     path = Path(folder)/_FILES['record']
-    refuse((not path.exists(), f'{folder}: there is no run here (a folder with run.json and results.csv). Give a '
-            'folder that `prunebook sweep` or `prunebook reproduce` wrote.'))
+    if not path.exists():
+        raise PrunebookError(f'{folder}: there is no run here (a folder with run.json and results.csv). Give a folder '
+                             'that `prunebook sweep` or `prunebook reproduce` wrote.')
     text, table, count = instance(str, 'a text'), instance(dict, 'an object'), whole()
     def check(where, found, **rules):
         for k, rule in rules.items():
@@ -119,7 +120,7 @@ def check_checksums(folder: str | Path) -> None:
     for was, name in (o.split(maxsplit=1) for o in lines if o.strip()):
         file = kept.parent/name
         right = file.parent != folder or file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()
-        refuse((not right, f'{file} is missing, or not the file that {kept} names. Restore it.'))
+        if not right: raise PrunebookError(f'{file} is missing, or not the file that {kept} names. Restore it.')
 
 def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema"
@@ -222,9 +223,10 @@ class Run:
             new = dict(format=1, model=self.model, distances=None, sweeps={})
             self.record = read_record(self.folder) if place['record'].exists() else new
             was, now = self.record['model'], self.model
-            refuse((was['fingerprint'] != now['fingerprint'], f'{self.folder} holds a run of another model: '
-                    f'{was["name"]} ({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
-                    'another folder.'))
+            if was['fingerprint'] != now['fingerprint']:
+                raise PrunebookError(f'{self.folder} holds a run of another model: {was["name"]} '
+                                     f'({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
+                                     'another folder.')
             if (table := _read_table(self.folder)) is not None:
                 keys, items = _keys_of(table), _items_by_key(place['items'])
                 if lost := [k for k in keys if k not in items]:
@@ -262,7 +264,8 @@ class Run:
         made = {}
         for key, score, layers in scores:
             key = tuple(key)
-            refuse((key in self.items or key in made, f'the run has a row of {key}. Ask for another one.'))
+            if key in self.items or key in made:
+                raise PrunebookError(f'the run has a row of {key}. Ask for another one.')
             made[key] = _as_rows(key, score, layers, self.model)
         if not made: return
         rows, items = zip(*made.values())
@@ -306,8 +309,9 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
     rows).
     Raises `PrunebookError` if there is no run, or a damaged one"""
     record, table, parts = read_record(folder), _read_table(folder), []
-    refuse((table is None, f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
-            'Let one get on.'))
+    if table is None:
+        raise PrunebookError(f'{folder}: {len(record["sweeps"])} sweeps were started here, and none has a score yet. '
+                             'Let one get on.')
     with _file_of_run(Path(folder)/_FILES['record']):
         for name, t in table.groupby('sweep'):
             about = record['sweeps'][name]
@@ -347,7 +351,8 @@ def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore 
     Raises `PrunebookError` if the items are missing or do not fit the row"""
     path, key = Path(folder)/_FILES['items'], tuple(row[k] for k in KEYS)
     parts = _items_by_key(path)
-    refuse((key not in parts, f'{path} has no items of {key}, so this score can be compared only by its interval.'))
+    if key not in parts:
+        raise PrunebookError(f'{path} has no items of {key}, so this score can be compared only by its interval.')
     def check(fits, said):
         if not fits: raise ValueError(f'the items of {key} do not fit the table: {said}')
     with explained(f'{path} is damaged, or no file of a run', 'Restore it, or use another folder.'):

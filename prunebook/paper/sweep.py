@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import prunebook as pb
-from ..core import (PrunebookError, Rule, Settings, check, discard, file_name, instance, keep_apart,
-                            new_folder, not_empty, number, or_none, public_name, refuse, setting, whole, pd)
+from ..core import PrunebookError, Rule, Settings, check, discard, file_name, instance, keep_apart, new_folder
+from ..core import not_empty, number, or_none, public_name, setting, whole, pd
 from ..data.texts import named_texts
 from ..evaluation.choices import chat_prompt
 from ..evaluation.losses import cut_losses, tokenize_documents
@@ -92,13 +92,14 @@ class SweepConfig(Settings):
         if asks: raise PrunebookError(f'strategies {asks}: a sweep writes no answers. Choose by choose_layers.')
         check_sources(self.sources, self.tasks)
         for o in self.tasks: _task_of(self, o)
-        refuse((self.healing.seed not in (0, *self.seeds), f'healing.seed={self.healing.seed} is not used. Give it as '
-                'seeds (--seeds).'))
+        if self.healing.seed not in (0, *self.seeds):
+            raise PrunebookError(f'healing.seed={self.healing.seed} is not used. Give it as seeds (--seeds).')
         names = [public_name(o) for o in self.tasks]
-        refuse((len({*names}) < len(names), f'tasks {names}: the rows of two would have one name. Rename a file.'))
+        if len({*names}) < len(names):
+            raise PrunebookError(f'tasks {names}: the rows of two would have one name. Rename a file.')
         for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
             unknown = sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks))
-            refuse((unknown, f'{k} names {unknown}, and the tasks are {self.tasks}.'))
+            if unknown: raise PrunebookError(f'{k} names {unknown}, and the tasks are {self.tasks}.')
 
     @property
     def sizes(self) -> list[int]:
@@ -144,7 +145,7 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def kept_config(folder: str | Path, name: str) -> SweepConfig:
     "The settings of a sweep as its run records them. Raises `PrunebookError` if there is none of this name"
     sweeps = read_record(folder)['sweeps']
-    refuse((name not in sweeps, f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.'))
+    if name not in sweeps: raise PrunebookError(f'{folder} has no sweep {name!r}. There are {", ".join(sweeps)}.')
     known = {k: v for k, v in sweeps[name]['config'].items() if k != 'data_dir'}  # a field of kept runs, always empty
     return SweepConfig.of(known, f'{folder}, sweep {name}')
 
@@ -177,19 +178,23 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     out, bad, others = Path(out), [n for n in config.sizes if n >= depth], []
     if out.is_dir() and not (out/_FILES['record']).exists():
         others = [o for o in sorted(os.listdir(out)) if o not in (*_FILES.values(), 'asked.json') and o[0] != '.']
-    refuse((bad, f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.'),
-           (distances is not None and distances.depth != depth, f'the distances are of {distances and distances.depth} '
-            f'layers and the model has {depth}. Give those of this model.'),
-           (not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name),
-            f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.'),
-           (out.exists() and not out.is_dir(), f'{out} is a file. Give a folder.'),
-           (others, f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new one.'))
+    if bad: raise PrunebookError(f'ns {bad}: drop from 1 to {depth - 1} of {depth} layers.')
+    if distances is not None and distances.depth != depth:
+        raise PrunebookError(f'the distances are of {distances and distances.depth} layers and the model has {depth}. '
+                             'Give those of this model.')
+    if not re.fullmatch(r'[A-Za-z0-9][\w.-]{0,99}', name):
+        raise PrunebookError(f'name {name!r}: a sweep has a name of letters, digits, dots, dashes and underscores.')
+    if out.exists() and not out.is_dir(): raise PrunebookError(f'{out} is a file. Give a folder.')
+    if others:
+        raise PrunebookError(f'{out} is no run: it holds {", ".join(others[:1])}. Give the folder of a run, or a new '
+                             'one.')
     healed_on = {*map(str, _healing_texts(config))} if config.healed_ns else set()
     for spec in config.tasks:
         for task in ready_tasks([_task_of(config, spec)], _questions_of(config, spec), config.n_texts).values():
             both = task.reads_texts and healed_on & {*map(str, task.items)}
-            refuse((both, f'{spec}: some of its texts are healed on, so their loss would say nothing about others. '
-                    'Judge on texts that are set aside.'))
+            if both:
+                raise PrunebookError(f'{spec}: some of its texts are healed on, so their loss would say nothing about '
+                                     'others. Judge on texts that are set aside.')
     measured = distances is not None or (out/_FILES['distances']).exists()
     needs = {o for s in config.strategies for o in pb.STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
@@ -217,8 +222,9 @@ def _start_sweep(run: Run, name: str, model: 'PreTrainedModel', tokenizer: 'PreT
     if was:
         differ = _differences(was['config'], record) + ['the dtype'] * (was['dtype'] != dtype)
         differ += [f'the items of {k}' for k, v in items.items() if (was['items'].get(k) or v) != v]
-        refuse((differ, f'{run.folder} holds a sweep {name!r} that was started with other settings: '
-                f'{", ".join(differ)} differ. Use the same, or another name or folder.'))
+        if differ:
+            raise PrunebookError(f'{run.folder} holds a sweep {name!r} that was started with other settings: '
+                                 f'{", ".join(differ)} differ. Use the same, or another name or folder.')
     run.note(name, config=was.get('config', record), dtype=dtype, items=was.get('items', {}) | items)
 
 # %% ../../nbs/reference/paper/sweep.ipynb #5c3751ed
@@ -226,8 +232,9 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     """The layers of each cut by strategy, n and seed, recorded in the run. Distances are those given, or of an earlier
     start, or measured if a strategy needs any. Raises `PrunebookError` if the run had other layers or distances"""
     def no_other(there, what):
-        refuse((there, f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances and '
-                'versions, or another folder.'))
+        if there:
+            raise PrunebookError(f'{run.folder}: sweep {name!r} was started with other {what}. Use the same distances '
+                                 'and versions, or another folder.')
     was, kept = run.record['distances'], (run.folder/_FILES['distances']).exists()
     if distances is None and was and kept: distances = pb.LayerDistances.load(run.folder)
     if distances is None and any('distances' in pb.STRATEGIES[o].needs for o in config.strategies):
@@ -316,8 +323,9 @@ def _made_on(cluster, run, name, model, tokenizer, config, units, progress):
     for _, (made, files) in cluster.map(function, calls, model, tokenizer, progress):
         for row, score in ((row, score) for rows, scores, _ in made for row, score in zip(rows, scores)):
             here = run.record['sweeps'][name]['items'].get(public_name(row.task), score.items)
-            refuse((score.items != here, f'{public_name(row.task)}: a worker has other items than this machine. Put '
-                    'the same files at the same place on each.'))
+            if score.items != here:
+                raise PrunebookError(f'{public_name(row.task)}: a worker has other items than this machine. Put the '
+                                     'same files at the same place on each.')
         if files:
             place = run.folder/'adapters'/f'{name}-{made[0][0][0].cut.key}'
             with new_folder(place, force=True) as new:
@@ -374,9 +382,9 @@ def sweep(
     check_sweep(config, len(pb.LayerStack(model)), out, name, distances, [model.config.name_or_path])
     if config.scoring.get('chat') and not all(parse_task(o).reads_texts for o in config.tasks):
         chat_prompt(tokenizer, 'Is there a template?')
-    refuse((config.healed_ns and getattr(model, 'is_quantized', False), 'the model is quantised, and healing needs 16- '
-            'or 32-bit weights. Load it without bits=4 (--bits), or leave healed_ns empty; the recipe has a bits of '
-            'its own.'))
+    if config.healed_ns and getattr(model, 'is_quantized', False):
+        raise PrunebookError('the model is quantised, and healing needs 16- or 32-bit weights. Load it without bits=4 '
+                             '(--bits), or leave healed_ns empty; the recipe has a bits of its own.')
     for n in {min(config.healed_ns), max(config.healed_ns)} if config.healed_ns else ():
         small = pb.prune_model(model, pb.choose_layers('middle', n, depth=len(pb.LayerStack(model)))) if n else model
         pb.heal(small, tokenizer, _healing_texts(config), config.healing, teacher=model, dry_run=True, warn=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, pd, progress_bar
-from ..core import read_json, refuse
+from ..core import read_json
 from ..evaluation.choices import SCORINGS
 from ..evaluation.losses import cut_losses, tokenize_documents
 from ..evaluation.scores import choice_score, item_hash, ratio_interval
@@ -79,10 +79,12 @@ def _chosen(folder, claim, words):
 
 def _check_found(found, folder, claim, words):
     "Raises `PrunebookError` unless rows were found"
-    refuse((not found and claim in ('C1', 'C2'), f'claim {claim}: the distances of a run decide it, and none of its '
-            'rows. `prunebook similarity` measures them again.'),
-           (not found, f'{folder} has no such row: claim {claim}, row {" ".join(sorted(map(str, words)))}. Name a '
-            'claim, or a sweep, a strategy, n, a task, "healed" or "unhealed".'))
+    if not found and claim in ('C1', 'C2'):
+        raise PrunebookError(f'claim {claim}: the distances of a run decide it, and none of its rows. `prunebook '
+                             'similarity` measures them again.')
+    if not found:
+        raise PrunebookError(f'{folder} has no such row: claim {claim}, row {" ".join(sorted(map(str, words)))}. Name '
+                             'a claim, or a sweep, a strategy, n, a task, "healed" or "unhealed".')
 
 # %% ../../nbs/paper/trust.ipynb #trust040
 @dataclass
@@ -120,8 +122,8 @@ def _asked(config, row, tokenizer, stack):
     """The task of a row with its items, the places of those that were scored, the right answers or tokens of each, and
     their hash. Raises `PrunebookError` if they cannot be scored here"""
     task = _task_of(config, row.task)
-    refuse((task.kind == 'generated', 'written answers part at the first near tie'),
-           (task.metric not in ('loss', *SCORINGS), 'this kind of score is not compared'))
+    if task.kind == 'generated': raise PrunebookError('written answers part at the first near tie')
+    if task.metric not in ('loss', *SCORINGS): raise PrunebookError('this kind of score is not compared')
     task = task.load(_questions_of(config, row.task))
     if task.kind == 'choice':
         return task, range(len(task.items)), [int(o['answer']) for o in task.items], item_hash(task.items)
@@ -161,15 +163,16 @@ def _strata(folder, table, seed, tokenizer, stack):
                               _questions_of(config, row.task)], sort_keys=True)
             if how not in asked: asked[how] = _asked(config, row, tokenizer, stack)
             task, places, known, own = asked[how]
-            refuse((not isinstance(row.items, str), 'its items have no hash'),
-                   (row.items != own, 'its items, or their tokens, are others here'))
+            if not isinstance(row.items, str): raise PrunebookError('its items have no hash')
+            if row.items != own: raise PrunebookError('its items, or their tokens, are others here')
             cut, recipe = Cut(row.strategy, row.n, row.seed), config.healing
             adapter = Path(folder)/'adapters'/f'{row.sweep}-{cut.key}' if row.healed else None
             mark = digest(*(o.read_bytes() for o in adapter.glob('adapter/prunebook.json'))) if adapter else ''
             if adapter and not adapter.is_dir():
                 tokens = recipe.steps * recipe.batch_size * recipe.max_length
-                refuse((tokens > HEAL_AGAIN, f'healed with {tokens:,} tokens, its adapter is not there, and at most '
-                        f'{HEAL_AGAIN:,} are healed again'))
+                if tokens > HEAL_AGAIN:
+                    raise PrunebookError(f'healed with {tokens:,} tokens, its adapter is not there, and at most '
+                                         f'{HEAL_AGAIN:,} are healed again')
                 mark = digest(read_record(folder)['model'], recipe, config.healing_texts, row.layers, row.seed)
                 adapter = cache_dir()/'verify'/mark
         except PrunebookError as e:
@@ -244,8 +247,9 @@ def _load(record, model, tokenizer, stored, progress):
         dtype = 'float32' if set(stored) == {'float32'} else 'auto'
         model, tokenizer = pb.load_model(str(model), dtype, progress=progress)
     here, depth = fingerprint(model), len(pb.LayerStack(model))
-    refuse(((here, depth) != (was['fingerprint'], was['depth']), f'the run is of {was["name"]} ({was["depth"]} layers, '
-            f'{was["fingerprint"]}), and this model is another ({depth} layers, {here})'))
+    if (here, depth) != (was['fingerprint'], was['depth']):
+        raise PrunebookError(f'the run is of {was["name"]} ({was["depth"]} layers, {was["fingerprint"]}), and this '
+                             f'model is another ({depth} layers, {here})')
     return model, tokenizer
 
 # %% ../../nbs/paper/trust.ipynb #trusx61c
@@ -262,7 +266,8 @@ def verify(
     """Draw items of a run at random, score them again, and say whether its rows are confirmed. The items scored so far
     are kept in the cache, and the same seed goes on there. Raises `PrunebookError` for a run that cannot be read"""
     seed, start = secrets.randbelow(2**31) if seed is None else seed, time.perf_counter()
-    refuse((not 0 < minutes < math.inf or seed < 0, f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.'))
+    if not 0 < minutes < math.inf or seed < 0:
+        raise PrunebookError(f'minutes={minutes}, seed={seed}: give more than 0, and 0 up.')
     folder, record = Path(run), read_record(run)
     check_checksums(folder)
     table, counts = _chosen(folder, claim, row), {}
@@ -270,7 +275,7 @@ def verify(
     stored, lacks, strata, false = [o.removeprefix('torch.') for o in table.dtype], {}, [], {}
     items = _items_by_key(folder/_FILES['items'])
     try:
-        refuse((not items, 'the run has no items'))
+        if not items: raise PrunebookError('the run has no items')
         model, tokenizer = _load(record, model, tokenizer, stored, progress)
         strata, lacks, false = _strata(folder, table, seed, tokenizer, pb.LayerStack(model))
     except PrunebookError as e: lacks = dict.fromkeys(range(len(table)), first_line(e))
@@ -328,7 +333,8 @@ def verify_card(
     "Are the numbers on a checkpoint's card confirmed? Raises `PrunebookError` if it has none"
     record = read_json(Path(folder)/'config.json').get('prunebook') or {}
     layers, said = record.get('dropped', []), record.get('measured') or {}
-    refuse((not said.get('rows'), f'the card of {folder} has no numbers of a run. Prune with --distances RUN.'))
+    if not said.get('rows'):
+        raise PrunebookError(f'the card of {folder} has no numbers of a run. Prune with --distances RUN.')
     def without_draw(word, why): return Verification(word, why, Path(run).name, 0, 0., pd.DataFrame())
     there = _rows_of_cut(run, layers).to_dict('records')  # perhaps more than when the card was written
     if any(o not in there for o in said['rows']):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, number, refuse, torch
+from ..core import PrunebookError, check, number, torch
 from ..model.configs import SHARED_TABLES
 from ..model.stack import LayerStack, check_layers, evaluating, show_layers
 if TYPE_CHECKING: from transformers import PreTrainedModel
@@ -90,7 +90,7 @@ def as_budget(n: Any = None, **limits: Any) -> tuple[str, float] | None:
     `PrunebookError` for none, for several, or for one that is no number above 0"""
     given = {k: v for k, v in dict(n=n, **limits).items() if v is not None}
     said = ' and '.join(f'{k}={v!r}' for k, v in given.items()) or 'nothing'
-    refuse((len(given) != 1, f'{said} given. Give exactly one of n, {", ".join(_limits)}.'))
+    if len(given) != 1: raise PrunebookError(f'{said} given. Give exactly one of n, {", ".join(_limits)}.')
     (name, value), = given.items()
     if name == 'n': return None
     most = 1 if name == 'share' else math.inf
@@ -116,10 +116,12 @@ def _fit_budget(choose, sizes, budget, allow=lambda plan: plan, nested=False):
     counts = dict(speedup=sizes.work, gb=sizes.bytes, params=sizes.parameters)[name]
     largest = sorted(range(depth), key=lambda i: -counts[i])
     least = next((n for n in range(1, depth) if fits(sizes.after(largest[:n]))), None)
-    refuse((fits(whole := sizes.after()), f'{name}={value:g}: the unpruned model already fits ({in_words(whole)}). '
-            'No layer needs to go.'),
-           (least is None, f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers dropped, '
-            f'gives {in_words(sizes.after(largest[:-1]))}.'))
+    if fits(whole := sizes.after()):
+        raise PrunebookError(f'{name}={value:g}: the unpruned model already fits ({in_words(whole)}). No layer needs '
+                             'to go.')
+    if least is None:
+        raise PrunebookError(f'{name}={value:g}: no cut fits. The smallest, with {depth - 1} of {depth} layers '
+                             f'dropped, gives {in_words(sizes.after(largest[:-1]))}.')
     longest = ()
     if nested:  # so far that any cut fits
         with suppress(NotAllowed):
@@ -136,7 +138,8 @@ def _fit_budget(choose, sizes, budget, allow=lambda plan: plan, nested=False):
 
 def _check_depth(what, found, depth):
     "Raises `PrunebookError` for what belongs to a model of another depth"
-    refuse((found != depth, f'{what} {found} layers and the model has {depth}. Give what belongs to this model.'))
+    if found != depth:
+        raise PrunebookError(f'{what} {found} layers and the model has {depth}. Give what belongs to this model.')
 
 # %% ../../nbs/reference/pruning/budget.ipynb #fc658ba5
 @dataclass(frozen=True)
@@ -165,8 +168,9 @@ def _loss_of(stack, keep, loss):
     with stack.view(keep) as small:
         if not _has_its_keys(stack): return math.inf
         found = float(loss(small))
-    refuse((math.isnan(found), f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
-            'or load the model in bfloat16 or float32.'))
+    if math.isnan(found):
+        raise PrunebookError(f'the loss of the layers {show_layers(keep)} alone is not a number. Check the function, '
+                             'or load the model in bfloat16 or float32.')
     return found
 
 def _least(losses, none):

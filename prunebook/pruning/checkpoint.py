@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, check, check_room, existing_folder, explained, first_line, free_place
-from ..core import new_folder, not_empty, printable, progress_bar, read_json, redact, refuse, torch
+from ..core import new_folder, not_empty, printable, progress_bar, read_json, redact, torch
 from .strategies import Plan, _provenance, as_plan
 from ..model.assets import quiet
 from ..model.configs import (check_quantization, cut_config, decoder_config, decoder_part, older_rotary,
@@ -48,7 +48,7 @@ def _read_header(file: str | Path) -> list[Tensor]:
     or if they do not fill it as their shapes say"""
     from safetensors import safe_open
     file = Path(file)
-    refuse((file.exists() and not file.is_file(), f'{file} is no plain file. Give a .safetensors file.'))
+    if file.exists() and not file.is_file(): raise PrunebookError(f'{file} is no plain file. Give a .safetensors file.')
     with explained(f'cannot read {file}', 'Fetch or save it again: it is damaged, or was not written to its end.'):
         with safe_open(file, 'np'): pass  # which checks the whole header
         with open(file, 'rb') as f:
@@ -72,19 +72,24 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     pickles = sorted(p.name for p in folder.glob('*') if p.suffix in ('.bin', '.pt', '.pth'))
     advice = (f'Its weights are in pickle ({pickles[0]}), which can run code when read. Load and save them with '
               'transformers first.') if pickles else 'Give the folder of a checkpoint in safetensors.'
-    refuse((named, f'{config} names other weights, {named!r}. Load and save the model with transformers first.'),
-           (file is None, f'{folder} has no model.safetensors and no {_INDEX}. {advice}'))
+    if named:
+        raise PrunebookError(f'{config} names other weights, {named!r}. Load and save the model with transformers '
+                             'first.')
+    if file is None: raise PrunebookError(f'{folder} has no model.safetensors and no {_INDEX}. {advice}')
     if file.suffix == '.safetensors': return _read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
     sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
-    refuse((not sound, f'{file} has no weight_map of names to files. Fetch it again.'))
+    if not sound: raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
     shards = sorted(set(places.values()))
     beside = lambda o: o == os.path.basename(o) and o[:1] != '.' and o.endswith('.safetensors') and (folder/o).is_file()
-    refuse(*((not beside(o), f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.')
-             for o in shards))
+    for o in shards:
+        if not beside(o):
+            raise PrunebookError(f'{file} names {o!r}, and there is no such safetensors file beside it. Fetch it.')
     found = [t for name in shards for t in _read_header(file.with_name(name))]
     lost = sorted(set(places.items()) - {(t.name, t.file.name) for t in found})
-    refuse((lost, f'{file} places {len(lost)} tensors where they are not, such as {lost[:1]}. Fetch the shards again.'))
+    if lost:
+        raise PrunebookError(f'{file} places {len(lost)} tensors where they are not, such as {lost[:1]}. Fetch the '
+                             'shards again.')
     return [t for t in found if places.get(t.name) == t.file.name]
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #591e0947
@@ -99,12 +104,14 @@ def layers_prefix(tensors: Sequence[Tensor], depth: int) -> str:
         if m and not re.search(r'vision|visual|audio|image|encoder\.layers', m[1]):
             sizes = groups.setdefault(m[1], {})
             sizes[int(m[2])] = sizes.get(int(m[2]), 0) + t.size
-    refuse((not groups, 'no tensor has the name of a numbered layer, such as model.layers.0.… Give a decoder-only '
-            'checkpoint.'))
+    if not groups:
+        raise PrunebookError('no tensor has the name of a numbered layer, such as model.layers.0.… Give a '
+                             'decoder-only checkpoint.')
     sound = {k: v for k, v in groups.items() if all(i in v for i in range(depth))}
     name, numbers = max((sound or groups).items(), key=lambda kv: sum(kv[1].values()))
-    refuse((not sound, f'the config says {depth} layers, and the weights hold {len(numbers)} ({name}: '
-            f'{show_layers(numbers)}). Correct the one that is wrong.'))
+    if not sound:
+        raise PrunebookError(f'the config says {depth} layers, and the weights hold {len(numbers)} ({name}: '
+                             f'{show_layers(numbers)}). Correct the one that is wrong.')
     return name
 
 def layer_number(name: str, prefix: str) -> tuple[int | None, str]:
@@ -195,7 +202,7 @@ def _copy_bytes(src, dst, start, size):
         except (AttributeError, OSError) as e:
             if isinstance(e, OSError) and e.errno not in cannot: raise
             n = dst.write(os.pread(src.fileno(), min(size, 1 << 22), start))
-        refuse((not n, f'{src.name} ended while it was being copied. Fetch it again.'))
+        if not n: raise PrunebookError(f'{src.name} ended while it was being copied. Fetch it again.')
         start, size = start + n, size - n
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #8f51b8ee
@@ -214,18 +221,19 @@ def _files_beside(folder):
     for p in found:
         real = Path(os.path.realpath(p))
         cached = real.parent.name == 'blobs' and real.parent.parent.name.startswith('models--')
-        refuse((not real.is_file() or not cached and not any(o in real.parents for o in homes),
-                f'{printable(p)} is a link or special file that leads to no plain file of the checkpoint. It is not '
-                'copied. Put a copy of the file in its place, or remove it.'))
+        if not real.is_file() or not cached and not any(o in real.parents for o in homes):
+            raise PrunebookError(f'{printable(p)} is a link or special file that leads to no plain file of the '
+                                 'checkpoint. It is not copied. Put a copy of the file in its place, or remove it.')
     return [p.relative_to(folder) for p in found]
 
 def checkpoint_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a named model, a folder, or a hub id, which is downloaded to the hub's cache. Raises
     `PrunebookError` if there is none"""
     path, gguf = find_model(str(name), revision=revision)
-    refuse((gguf, f'{name} is a GGUF file, and a checkpoint in safetensors is needed. Make it one in Python: model, '
-            f'tok = load_model({name!r}, "bfloat16"); model.save_pretrained(FOLDER); tok.save_pretrained(FOLDER). Then '
-            'give FOLDER.'))
+    if gguf:
+        raise PrunebookError(f'{name} is a GGUF file, and a checkpoint in safetensors is needed. Make it one in '
+                             f'Python: model, tok = load_model({name!r}, "bfloat16"); model.save_pretrained(FOLDER); '
+                             'tok.save_pretrained(FOLDER). Then give FOLDER.')
     if Path(path).is_dir(): return Path(path)
     skip = [f'*{o}' for o in _weight_endings if o != '.safetensors'] + ['original/*', 'onnx/*']
     skip += ['consolidated*', '*.fp16*.safetensors']  # the same weights once more
@@ -293,10 +301,12 @@ def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | No
     text, depth = decoder_config(config)
     prefix, quantised = layers_prefix(tensors, depth), quantization_of(config)
     if not quantised and modelopt.is_file(): quantised = read_json(modelopt)
-    refuse(((quantised or {}).get('quant_method') == 'torchao', f'{folder} is quantised by torchao, which keeps the '
-            'type of each tensor in the headers of the files. Prune the 16-bit model and quantise the result.'),
-           (text.get('hidden_size_per_layer_input'), 'the layers of this model share a table of embeddings, whose '
-            'columns cannot be removed by copying bytes. Load the model and use prune_model.'))
+    if (quantised or {}).get('quant_method') == 'torchao':
+        raise PrunebookError(f'{folder} is quantised by torchao, which keeps the type of each tensor in the headers '
+                             'of the files. Prune the 16-bit model and quantise the result.')
+    if text.get('hidden_size_per_layer_input'):
+        raise PrunebookError('the layers of this model share a table of embeddings, whose columns cannot be removed '
+                             'by copying bytes. Load the model and use prune_model.')
     check_quantization(quantised, [t.name for t in tensors], prefix)
     _files_beside(folder)
     return tensors, prefix, quantised
@@ -357,8 +367,9 @@ def save_pruned(
 ) -> Path:                           # The folder
     "Checkpoint, tokenizer and model card in `out`, whole or not at all. Raises `PrunebookError` if it cannot write"
     record = getattr(model.config, 'prunebook', None)
-    refuse((not record, 'this model was not pruned: config.prunebook is missing. Use prune_model, or save_pretrained '
-            'for an unpruned model.'))
+    if not record:
+        raise PrunebookError('this model was not pruned: config.prunebook is missing. Use prune_model, or '
+                             'save_pretrained for an unpruned model.')
     with new_folder(out, force, [model.config.name_or_path]) as new:
         write_model(model, tokenizer, new, **kwargs)
         (new/'README.md').write_text(model_card(record), encoding='utf-8')

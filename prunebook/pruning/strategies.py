@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name, refuse
+from ..core import PrunebookError, Registry, Settings, check, explained, progress_bar, public_name
 from ..core import whole
 from ..model.stack import Block, LayerStack, check_layers, show_layers
 from .budget import Allowed, LayerSizes, NotAllowed, as_budget, in_words, model_sizes
@@ -35,8 +35,9 @@ class Plan(Settings):
         check(whole(1), depth=self.depth)
         depth = operator.index(self.depth)
         layers = tuple(check_layers(self.layers, depth, 'drop'))
-        refuse((not layers, 'no layers to drop. Name at least one.'),
-               (len(layers) == depth, f'drop {list(layers)}: these are all {depth} layers. Keep at least one.'))
+        if not layers: raise PrunebookError('no layers to drop. Name at least one.')
+        if len(layers) == depth:
+            raise PrunebookError(f'drop {list(layers)}: these are all {depth} layers. Keep at least one.')
         for k, v in dict(layers=layers, depth=depth).items(): object.__setattr__(self, k, v)
 
     @property
@@ -56,8 +57,9 @@ def as_plan(
     depth: int                                 # Layers in the model
 ) -> Plan:
     "`drop` as a plan for `depth` layers. Raises `PrunebookError` if it is for another depth, or does not fit"
-    refuse((isinstance(drop, numbers.Integral), f'{drop} is a number, and not the layers to drop. Name them, or choose '
-            f'so many: choose_layers("simple", n={drop}, depth={depth}).'))
+    if isinstance(drop, numbers.Integral):
+        raise PrunebookError(f'{drop} is a number, and not the layers to drop. Name them, or choose so many: '
+                             f'choose_layers("simple", n={drop}, depth={depth}).')
     if isinstance(drop, Plan):
         _check_depth('the plan is for', drop.depth, depth)
         return drop
@@ -66,8 +68,9 @@ def as_plan(
     for part in drop.split(','):
         m = re.fullmatch(r'\s*([0-9]{1,9})\s*(?:([-:])\s*([0-9]{1,9})\s*)?', part)
         start, stop = (int(m[1]), int(m[3] or m[1]) + (m[2] != ':')) if m else (0, 0)
-        refuse((not start < stop <= depth, f'layers {drop!r}: {part.strip()!r} is no range of the layers 0 to '
-                f'{depth-1}. Write 11-18 (both ends included), 11:19 (end excluded) or 1,3,5.'))
+        if not start < stop <= depth:
+            raise PrunebookError(f'layers {drop!r}: {part.strip()!r} is no range of the layers 0 to {depth-1}. Write '
+                                 '11-18 (both ends included), 11:19 (end excluded) or 1,3,5.')
         layers += range(start, stop)
     return Plan(layers, depth)
 
@@ -147,8 +150,9 @@ def _block_influence(n, depth, distances):
     influence = distances.influence
     if influence is None:
         kind, influence = distances.info.get('measure', 'angle'), np.diagonal(distances.mean, 1)
-        refuse((kind not in ('angle', 'cosine'), f'measure {kind!r} does not give Block Influence. Measure '
-                'measures=["block_influence"].'))
+        if kind not in ('angle', 'cosine'):
+            raise PrunebookError(f'measure {kind!r} does not give Block Influence. Measure '
+                                 'measures=["block_influence"].')
         if kind == 'angle': influence = 1 - np.cos(np.pi * influence)
     lowest = np.argsort(influence, kind='stable')[:n].tolist()
     return Plan(lowest, depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
@@ -277,19 +281,21 @@ def choose_layers(
         case _: row = Strategy('list', as_plan)  # layers
     listed = row.choose is as_plan
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
-    refuse((unknown, f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
-            f'{", ".join(row.options) or "none"}. Leave the others out.'))
+    if unknown:
+        raise PrunebookError(f'strategy {row.name!r} has no option {", ".join(unknown)}. Its options are: '
+                             f'{", ".join(row.options) or "none"}. Leave the others out.')
     model = given.get('model')
     own = None if model is None else len(LayerStack(model))
     if depth and own: _check_depth('depth gives', depth, own)
     depth = depth or getattr(sizes, 'depth', None) or own
     depth = depth or getattr(distances, 'depth', None)
-    refuse((not depth, 'the number of layers is not known. Give depth=, distances= or model=.'))
+    if not depth: raise PrunebookError('the number of layers is not known. Give depth=, distances= or model=.')
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     if distances is not None and model is not None: distances.check_model(model)
     if callable(allowed): allowed = Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
-    refuse((allowed is not None and not hasattr(allowed, 'fits'), f'allowed={allowed!r:.80}: give a function of the '
-            'layers that stay, such as served_by("mlx", model.config).'))
+    if allowed is not None and not hasattr(allowed, 'fits'):
+        raise PrunebookError(f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
+                             'served_by("mlx", model.config).')
     if allowed and allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
     if listed:  # checked, but never replaced
@@ -307,12 +313,14 @@ def choose_layers(
         kind, _ = budget = as_budget(n, **limits)
         if kind == 'share': n = _layers_of_share(share, depth)
         else:
-            refuse((sizes is None and model is None, 'a budget needs the sizes of the layers. Give model=, or '
-                    'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).'))
+            if sizes is None and model is None:
+                raise PrunebookError('a budget needs the sizes of the layers. Give model=, or '
+                                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).')
             sizes = sizes or model_sizes(model)
             _check_depth('the sizes are of', sizes.depth, depth)
             return _fit_budget(choose, sizes, budget, allow, row.nested)
-    refuse((isinstance(n, float) and 0 < n < 1, f'n={n}: n is a number of layers. Give a share of them as share={n}.'))
+    if isinstance(n, float) and 0 < n < 1:
+        raise PrunebookError(f'n={n}: n is a number of layers. Give a share of them as share={n}.')
     check(whole(1, depth - 1), n=n)
     return allow(choose(operator.index(n)))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core import PrunebookError, check, disk_errors, existing_folder, explained, installed, one_of
-from ..core import read_json, redact, refuse, torch, whole
+from ..core import read_json, redact, torch, whole
 from ..data.texts import prompt_tokens
 from ..evaluation.choices import chat_prompt
 from ..evaluation.generation import as_written, end_tokens
@@ -150,11 +150,13 @@ def _check_convertible(folder):
     "Raises `PrunebookError` for what cannot become a GGUF file. Code in the folder is never run"
     llama_cpp()
     quantised = quantization_of(read_json(existing_folder(folder)/'config.json')) or {}
-    refuse((quantised, f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
-            'unquantised weights can be converted. Give the 16-bit checkpoint.'))
+    if quantised:
+        raise PrunebookError(f'{folder} is quantised ({quantised.get("quant_method", "unknown method")}), and only '
+                             'unquantised weights can be converted. Give the 16-bit checkpoint.')
     for o in (folder/'config.json', folder/'tokenizer_config.json'):
-        refuse((o.is_file() and 'auto_map' in read_json(o), f"{o} names code of its own (auto_map), which llama.cpp's "
-                'converter would run. It is not converted.'))
+        if o.is_file() and 'auto_map' in read_json(o):
+            raise PrunebookError(f"{o} names code of its own (auto_map), which llama.cpp's "
+                                 'converter would run. It is not converted.')
 
 def to_gguf(
     folder: str | Path,     # A checkpoint
@@ -191,7 +193,7 @@ def _quantize(path, out, type):
     how.ftype = getattr(lib, f'LLAMA_FTYPE_MOSTLY_{type.upper()}')
     how.nthread = threads()
     code = lib.llama_model_quantize(os.fsencode(path), os.fsencode(out), ffi.new('llama_model_quantize_params *', how))
-    refuse((code, f'llama.cpp could not quantise the model to {type}.'))
+    if code: raise PrunebookError(f'llama.cpp could not quantise the model to {type}.')
 
 # %% ../../nbs/reference/serving/gguf.ipynb #kquants2
 def row_widths(
@@ -270,7 +272,7 @@ def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.n
     """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
     likeliest, each (T-1,). Raises `PrunebookError` if llama.cpp cannot load the file"""
     ids = [int(o) for o in ids]
-    refuse((len(ids) < 2, f'{len(ids)} tokens: give at least two, because each is predicted.'))
+    if len(ids) < 2: raise PrunebookError(f'{len(ids)} tokens: give at least two, because each is predicted.')
     found = _run_job('score', path=str(path), ids=ids)
     return np.array(found['logprobs']), np.array(found['top'])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, explained, refuse
+from ..core import PrunebookError, explained
 from ..model.configs import cut_config, decoder_config, decoder_part, older_rotary
 from ..model.stack import check_layers, show_layers
 from ..pruning.budget import Allowed
@@ -52,7 +52,8 @@ def check_stacks(stacks: str | Iterable[str]) -> list[str]:
     "Names of stacks as a list. Raises `PrunebookError` for a name that is not in `STACKS`"
     given = [stacks] if isinstance(stacks, str) else list(stacks)
     for o in given or ['nothing']:
-        refuse((o not in STACKS, f'serve: {o!r} is not a known stack. Give one or more of {", ".join(STACKS)}.'))
+        if o not in STACKS:
+            raise PrunebookError(f'serve: {o!r} is not a known stack. Give one or more of {", ".join(STACKS)}.')
     return list(dict.fromkeys(given))
 
 # %% ../../nbs/reference/serving/rules.ipynb #a7c3d38c
@@ -100,7 +101,7 @@ def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, 
     """The decoder's fields in the content of a config.json, or in a config: as they stand there, and as transformers
     completes them, if one is missing that the rules read. Raises `PrunebookError` for anything else"""
     raw = config.to_dict() if hasattr(config, 'to_dict') else config
-    refuse((not isinstance(raw, dict), f'{type(config).__name__}: give the content of a config.json.'))
+    if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
     inner = decoder_part(raw)
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
     kind = inner.get('model_type') or raw['model_type']
@@ -205,8 +206,9 @@ def served_by(stacks: str | Iterable[str], config: dict[str, Any] | PreTrainedCo
     stacks, fields = check_stacks(stacks), config_fields(config)  # completed once, not for each cut
     depth = decoder_config(fields[1])[1]
     for o in (serving_verdict(config, o, range(depth)) for o in stacks):
-        refuse((o.status in ('unknown', 'not supported'), f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose '
-                'without it, and compare the result with `prunebook check`.'))
+        if o.status in ('unknown', 'not supported'):
+            raise PrunebookError(f'serve: {STACKS[o.stack]}, {o.status}: {o.why[:-1]}. Choose without it, and compare '
+                                 'the result with `prunebook check`.')
     broken = lambda keep: [o for o in (_verdict(s, *fields, keep) for s in stacks) if o.by_cut]
     return Allowed(lambda keep: not broken(keep), ', '.join(stacks), depth, lambda keep: str(broken(keep)[0]))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import prunebook as pb
 from ..core import PrunebookError, check, check_room, disk_errors, existing_folder, explained, first_line
-from ..core import installed, keep_apart, lock, not_empty, one_of, read_json, recover, refuse, sync, torch
+from ..core import installed, keep_apart, lock, not_empty, one_of, read_json, recover, sync, torch
 from ..evaluation.losses import token_losses
 from ..model.configs import decoder_part, quantization_of
 from ..pruning.budget import first_number
@@ -198,15 +198,15 @@ def export_gguf(
     asked, out = str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     llama_cpp()
-    refuse((out.suffix != '.gguf', f'{out}: give a file whose name ends in .gguf.'),
-           (out.is_dir() or out.is_symlink(), f'{out} is a folder or a link. Give another name.'),
-           (out.exists() and not force, f'{out} already exists. Replace it with force (--force).'),
-           (not out.parent.is_dir(), f'{out.parent}: no such folder. Make it first.'))
+    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
+    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
+    if out.exists() and not force: raise PrunebookError(f'{out} already exists. Replace it with force (--force).')
+    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
     folder = checkpoint_folder(folder)  # perhaps it is downloaded
     _check_convertible(folder)
     keep_apart(out, [folder])
     faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
-    refuse((faults, f'{folder} is not a sound checkpoint: {"".join(faults[:1])}'))
+    if faults: raise PrunebookError(f'{folder} is not a sound checkpoint: {"".join(faults[:1])}')
     tensors, text = list(read_tensors(folder)), decoder_part(read_json(folder/'config.json'))
     check_type(type, row_widths(tensors), first_number(text, 'hidden_size', 'n_embd', 'd_model'), str(folder))
     size = dict(f32=4).get(type, 2) + 1.1 * (type not in PLAIN)
@@ -241,8 +241,9 @@ def _within_tolerance(folder, want, path, type, ids):
     if 0 < window < len(want[0]) - 16 and type in PLAIN:
         beyond = agreement_of(*([o[window:] for o in pair] for pair in (want, got)))
         found = max(found, beyond, key=lambda o: o.mean)
-    refuse((not found.mean <= allowed, f'llama.cpp does not compute what transformers computes: {found}. '
-            f'At most {allowed:.4f} nats are allowed for {type}.{why} Nothing was written.'))
+    if not found.mean <= allowed:
+        raise PrunebookError(f'llama.cpp does not compute what transformers computes: {found}. At most {allowed:.4f} '
+                             f'nats are allowed for {type}.{why} Nothing was written.')
     return dict(compared_tokens=found.tokens, difference=round(found.mean, 5), allowed=round(allowed, 5),
                 largest=round(found.largest, 4), same_top=round(found.same_top, 4))
 
@@ -252,6 +253,7 @@ def _check_tokens(folder, path):
     want = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(_probe)['input_ids']
     got = _run_job('tokens', path=str(path), text=_probe)
     at = next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), min(len(want), len(got)))
-    refuse((want != got, f'llama.cpp tokenizes a text differently from the tokenizer of {folder}: {len(got)} and '
-            f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer is not one that '
-            'llama.cpp knows.'))
+    if want != got:
+        raise PrunebookError(f'llama.cpp tokenizes a text differently from the tokenizer of {folder}: {len(got)} and '
+                             f'{len(want)} tokens, different from token {at} on. Nothing was written. The tokenizer '
+                             'is not one that llama.cpp knows.')

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, not_empty, on_first
-from ..core import one_of, process, progress_bar, public_name, refuse, whole, nn, pd, torch
+from ..core import one_of, process, progress_bar, public_name, whole, nn, pd, torch
 from ..data.texts import Batch, as_rows, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
@@ -35,10 +35,10 @@ def read_stream(stack: LayerStack, batch: Batch, tokens: Sequence[str] = ('last'
     odd = (f'{type(stack.model).__name__} has more than one vector for a token between layers, so there is no angle '
            'between two places. Choose layers by the loss: best_loss or greedy.')
     def take(x):
-        refuse((x.ndim != 3, odd))
+        if x.ndim != 3: raise PrunebookError(odd)
         return {k: pick[k](x) for k in tokens}
     with torch.no_grad(), stack.stream(take) as seen: stack.body(batch.input_ids)
-    refuse((len(seen) != len(stack) + 1, odd))  # layers that run several times
+    if len(seen) != len(stack) + 1: raise PrunebookError(odd)  # layers that run several times
     def gather(k): return torch.stack([o[k].to(seen[-1][k].device) for o in seen])
     return {k: (gather(k), owner[k].numpy()) for k in tokens}
 
@@ -172,8 +172,9 @@ class LayerDistances:
     def verdicts(self) -> dict[int, Verdict]:
         """What the measurement says of each block size, by the rule of the run, or at 95 % for all sizes together.
         Raises `PrunebookError` without covariances"""
-        refuse((self.cov is None, 'these distances have no covariances, so differences between blocks have no error. '
-                'Measure again with layer_distances.'))
+        if self.cov is None:
+            raise PrunebookError('these distances have no covariances, so differences between blocks have no error. '
+                                 'Measure again with layer_distances.')
         rule = StoppingRule(**self.info.get('until') or dict(ns=range(1, self.depth)))
         found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
         return {v.n: v for v in rule.look(found)}
@@ -199,10 +200,12 @@ class LayerDistances:
     def check_model(self, model: nn.Module) -> None:
         "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
         depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
-        refuse((self.depth != depth, f'the distances are of {self.depth} layers and the model has {depth}. Give what '
-                'belongs to this model.'),
-               (was not in (None, now), f'the distances were measured on another model (fingerprint {was}; this one '
-                f'has {now}). Measure this model.'))
+        if self.depth != depth:
+            raise PrunebookError(f'the distances are of {self.depth} layers and the model has {depth}. Give what '
+                                 'belongs to this model.')
+        if was not in (None, now):
+            raise PrunebookError(f'the distances were measured on another model (fingerprint {was}; this one has '
+                                 f'{now}). Measure this model.')
 
 # %% ../../nbs/course/02_distances.ipynb #5a7e0004
 def _between_blocks(depth):
@@ -230,8 +233,9 @@ def save(self: LayerDistances, folder: str | Path) -> Path:
 def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
     "Read a folder that `save` wrote. Raises `PrunebookError` if the file is not there, or damaged"
     file = Path(folder)/'distances.safetensors'
-    refuse((not file.is_file(), f'{folder}: there is no distances.safetensors here. Give a folder that '
-            'LayerDistances.save or `prunebook similarity` wrote.'))
+    if not file.is_file():
+        raise PrunebookError(f'{folder}: there is no distances.safetensors here. Give a folder that '
+                             'LayerDistances.save or `prunebook similarity` wrote.')
     from safetensors import safe_open
     def make(prefix, info, also):
         mean, sem, packed = arrays[f'{prefix}mean'], arrays[f'{prefix}sem'], arrays.get(f'{prefix}cov')
@@ -277,9 +281,9 @@ def layer_distances(
     stack, measures, rows = LayerStack(model), list(measures), as_rows(texts)
     texts, plain = as_texts(rows, tokenizer), all(isinstance(o, str) for o in rows)
     if tokens is None: tokens = 'last' if plain else 'all'
-    refuse((not any(o.strip() for o in texts),
-            f'none of the {len(texts)} texts has any words. Give at least one document.'),
-           (not measures, f'measures is empty. Give one or more of {", ".join(MEASURES)}.'))
+    if not any(o.strip() for o in texts):
+        raise PrunebookError(f'none of the {len(texts)} texts has any words. Give at least one document.')
+    if not measures: raise PrunebookError(f'measures is empty. Give one or more of {", ".join(MEASURES)}.')
     for m in measures: MEASURES.find(m)
     check(one_of('last', 'all'), tokens=tokens)
     check(whole(1), every=every)

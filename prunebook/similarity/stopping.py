@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from ..core import Rule, atomic_write, check, explained, number, refuse
+from ..core import Rule, atomic_write, check, explained, number, PrunebookError
 
 # %% auto #0
 __all__ = ['by_size', 'RunningCovariance', 'Verdict', 'StoppingRule']
@@ -95,8 +95,9 @@ class StoppingRule:
     def check(self, depth: int) -> None:
         "Raises `PrunebookError` for sizes that a model of `depth` layers does not have"
         bad = [n for n in self.ns if not 1 <= n < depth]
-        refuse((bad, f'StoppingRule(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} of a model '
-                f'of {depth} layers. Leave them out.'))
+        if bad:
+            raise PrunebookError(f'StoppingRule(ns={list(self.ns)}): {bad} not among the block sizes 1 to {depth - 1} '
+                                 f'of a model of {depth} layers. Leave them out.')
 
     def look(self, found: RunningCovariance) -> list[Verdict]:
         "For each block size the leader, and the rivals that it has not beaten by enough paired standard errors"
@@ -159,6 +160,7 @@ class _MeasurementCheckpoint:
                      for k, n in told['counts'].items()}
             differ = [k for k, v in prints.items() if told['prints'].get(k) != v]
             made = cls(found, told['done'], told['skipped'], {int(k): v for k, v in told['settled'].items()})
-        refuse((differ, f'{path} was left by a run with another {" and ".join(differ)}. Give the same as that run to '
-                'go on, or delete the file to start anew.'))
+        if differ:
+            raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. Give the same as '
+                                 'that run to go on, or delete the file to start anew.')
         return made
