@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
-    CLAIMS, UNINFORMATIVE, RunFolder, Unmeasured, _ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
+    CLAIMS, UNINFORMATIVE, RunFolder, Unmeasured, ruled, base_note, claim_rows, claims_table, open_run, rulings_table)
 from prunebook.paper.figures import plot_scores
 from prunebook.paper.criteria import HOLDS, REFUTED, Ruling
 from prunebook.paper.runs import read_run
@@ -105,14 +105,26 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
     def rule(right, level=1, seed=0):
         calls.append(seed)
         return Ruling(HOLDS, 'interval', float(right.sum()) / level, low=-math.inf, p=.01 + seed / 1e4)
-    first = _ruled(rule, right)
+    first = ruled(rule, right)
     assert calls == list(range(10)) and first.p == pytest.approx(.01045 - .9 * 2 / 2001) and first.value == right.sum()
-    assert repr(_ruled(rule, right)) == repr(first) and _ruled(rule, right).p == first.p and len(calls) == 10
-    _ruled(rule, np.nextafter(right, 2)), _ruled(rule, right.T), _ruled(rule, right, level=2)
+    assert repr(ruled(rule, right)) == repr(first) and ruled(rule, right).p == first.p and len(calls) == 10
+    ruled(rule, np.nextafter(right, 2)), ruled(rule, right.T), ruled(rule, right, level=2)
     assert len(calls) == 40
     kept = list((tmp_path/'rulings').iterdir())
     for o in kept: o.write_text('{"word":')
-    assert len(kept) == 4 and _ruled(rule, right).p == first.p and len(calls) == 50
+    assert len(kept) == 4 and ruled(rule, right).p == first.p and len(calls) == 50
+
+
+def test_the_interval_is_of_ten_calls_and_the_word_of_the_first(tmp_path, monkeypatch):
+    "That of the calls that found the same; p too where the first puts it below 0.05"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
+    words, values = [HOLDS] + [REFUTED] * 9, [.5] * 8 + [.7, math.nan]
+
+    def rule(p, seed=0): return Ruling(words[seed], 'interval', values[seed], seed / 10, 1 + seed, p=p - seed / 100)
+    found, sure = ruled(rule, .2), ruled(rule, .04)
+    assert (found.word, found.value, found.p) == (HOLDS, .5, .2)
+    assert (found.low, found.high) == pytest.approx((.35, 4.5))
+    assert sure.p == pytest.approx(.04 - .045 - .9 * 2 / 2001)
 
 
 def test_nothing_is_compared_with_a_rise_that_is_none(made):

@@ -8,7 +8,7 @@ import inspect, json, math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,16 +21,16 @@ from ..evaluation.scores import LossScore, Score, wilson
 from ..evaluation.tasks import task_title
 from ..model.stack import show_layers
 from .criteria import (
-    HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task,
-    monotone_fit, resampled_losses, retention, retention_band, rule_deep, rule_difference, rule_excess_ratio,
-    rule_last_layer, rule_no_interaction, rule_no_plateau, rule_plateau, rule_reversal, rule_seeds, rule_smooth_loss)
+    HOLDS, KEEP, LOSE, REASONS, REFUTED, UNDECIDED, Collapse, Ruling, crossing, holm, kept_cuts, knows_task, middle_95,
+    monotone_fit, retention, rule_deep, rule_difference, rule_excess_ratio, rule_last_layer, rule_no_interaction,
+    rule_no_plateau, rule_plateau, rule_reversal, rule_seeds, rule_smooth_loss)
 from .runs import KEYS, _ON_TEXTS, kept_score, read_record, read_run
 if TYPE_CHECKING: from prunebook import LayerDistances
 
 # %% auto #0
-__all__ = ['UNINFORMATIVE', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'spans', 'base_note', 'Curve',
-           'RunFolder', 'open_run', 'kept_rows', 'claim_rows', 'draw_distances', 'claims_table', 'rulings_table',
-           'HOLDS', 'REFUTED', 'UNDECIDED']
+__all__ = ['UNINFORMATIVE', 'CLAIMS', 'Finding', 'Unmeasured', 'measured', 'with_interval', 'spans', 'base_note', 'ruled',
+           'resamples', 'bootstrap', 'Curve', 'RunFolder', 'open_run', 'kept_rows', 'claim_rows', 'draw_distances',
+           'claims_table', 'rulings_table', 'HOLDS', 'REFUTED', 'UNDECIDED']
 
 # %% ../../nbs/reference/paper/claims.ipynb #8c979259
 _all_ = ['HOLDS', 'REFUTED', 'UNDECIDED']  # a page that reads findings compares with these
@@ -107,22 +107,47 @@ def base_note(rows: pd.DataFrame) -> str:
             'The unpruned model was not healed in this run, so the healed curve starts at the unhealed one.')
 
 # %% ../../nbs/reference/paper/claims.ipynb #db701f9a
-def _ruled(rule, *args, **kwargs):
-    """The ruling of a frozen rule, with p from 20,000 resamples where its 2,000 put it below 0.05. Since that takes
-    seconds, the cache keeps it, by the bytes of the arguments and the code of the rule"""
+def ruled(
+    rule: Callable[..., Ruling],  # Of `criteria`, that resamples: all but `rule_seeds`, `rule_deep`, `rule_last_layer`
+    *args: Any, **kwargs: Any     # Its arguments, without a seed
+) -> Ruling:
+    """The ruling of a frozen rule, whose word its own 2,000 resamples decide. The interval is of 20,000, and so is p
+    where the 2,000 put it below 0.05: means over ten calls. Since that takes seconds, the cache keeps it, by the bytes
+    of the arguments and the code of the rule"""
     given = [f'{o.dtype} {o.shape}'.encode() + o.tobytes() if isinstance(o, np.ndarray) else repr(o) for o in args]
-    code = Path(inspect.getfile(rule)).read_bytes(), np.__version__, rule.__name__, sorted(kwargs.items()), 20_000
+    code = Path(inspect.getfile(rule)).read_bytes(), np.__version__, rule.__name__, sorted(kwargs.items()), 'ten calls'
     kept = cache_dir()/'rulings'/f'{digest(*code, *given)}.json'
     with suppress(PrunebookError, TypeError): return Ruling(**read_json(kept))
     ruling = rule(*args, **kwargs)
-    if ruling.p < .05:
-        each = [ruling.p, *(rule(*args, seed=s, **kwargs).p for s in range(1, 10))]
-        least = (1 if rule is rule_reversal else 2) / 2001  # of one call, which all ten share
-        ruling = replace(ruling, p=sum(each) / 10 - .9 * least)
+    if not math.isnan(ruling.value):
+        each = [ruling, *(rule(*args, seed=s, **kwargs) for s in range(1, 10))]
+        least = (1 if rule is rule_reversal else 2) / 2001  # p of one call, which all ten share
+        p = sum(o.p for o in each) / 10 - .9 * least if ruling.p < .05 else ruling.p
+        alike = [o for o in each if o.value == ruling.value]  # other resamples may find another rise the surest
+        low, high = (float(np.mean([getattr(o, k) for o in alike])) for k in ('low', 'high'))
+        ruling = replace(ruling, low=low, high=high, p=p)
     with suppress(PrunebookError, OSError):  # a cache that cannot be written is done without
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(kept, json.dumps(asdict(ruling)))
     return ruling
+
+@lru_cache(16)  # a page asks the same questions of many cuts
+def resamples(
+    n: int
+) -> np.ndarray:  # (20000, n)
+    "How often each of `n` items is drawn, in the 20,000 resamples of every interval that is printed"
+    weight = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 20_000)
+    return weight.astype(np.uint8 if weight.max() < 256 else np.uint16)
+
+def bootstrap(
+    items: np.ndarray,                 # (P, N): a row per cut, a column per question or document
+    counts: np.ndarray | None = None,  # (N,) predicted tokens of each document; `None` for questions
+) -> np.ndarray:                       # (20000, P)
+    """Means of each row, or nats per token, had other items been drawn: `resample_means` and `resampled_losses` with
+    more draws"""
+    both = np.vstack([items, np.ones(items.shape[1]) if counts is None else counts]).T
+    total = np.concatenate([o.astype(float) @ both for o in np.split(resamples(items.shape[1]), 20)])
+    return total[:, :-1] / total[:, -1:]
 
 class Curve(NamedTuple):
     "Scores of some rows, item by item, on the same questions or documents"
@@ -151,21 +176,27 @@ class Curve(NamedTuple):
     @property
     def collapse(self) -> Collapse | None:
         "Where answers collapse, without resamples; `None` if `rule_plateau` cannot locate it"
-        if len(self.ns) < 3 or _ruled(rule_plateau, *self.answers).reason != 'interval': return None
+        if len(self.ns) < 3 or ruled(rule_plateau, *self.answers).reason != 'interval': return None
         kept, lost = self.places
         return Collapse(kept, lost, (lost - kept) / lost, np.empty((0, 3)))
 
     def retention(self) -> pd.DataFrame:
         "n, fraction_layers, accuracy, and retention as value, low, high"
-        value, low, high = retention_band(self.items, self.chance)
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value, low=low,
-                                 high=high))
+        value, draws = (retention(o, self.chance) for o in (self.values, bootstrap(self.items)))
+        spread = draws.std(0)  # the band of `retention_band`
+        half = np.quantile(np.abs((draws - value) / np.maximum(spread, 1e-9)).max(1), .95) * spread
+        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value,
+                                 low=value - half, high=value + half))
 
     def excess(self) -> pd.DataFrame:
         "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
-        draws, value = resampled_losses(self.items, self.counts), self.values - self.values[0]
+        draws, value = bootstrap(self.items, self.counts), self.values - self.values[0]
         low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
         return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
+
+    def change(self) -> tuple[float, float, float]:
+        "The second row minus the first, paired, and its interval"
+        return self.values[1] - self.values[0], *middle_95(np.diff(bootstrap(self.items[:2], self.counts))[:, 0])
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass
@@ -434,7 +465,7 @@ def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
     return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
 
 # %% ../../nbs/reference/paper/claims.ipynb #978c0412
-def draw_distances(distances: LayerDistances, n: int, size: int = 2000) -> np.ndarray:  # (size, L-n+1)
+def draw_distances(distances: LayerDistances, n: int, size: int = 20_000) -> np.ndarray:  # (size, L-n+1)
     "Resampled mean distances of all blocks of `n` layers. Raises `Unmeasured` for distances of a single text"
     m = distances.depth - n + 1
     rows, cols = np.arange(m), np.arange(n, distances.depth + 1)
@@ -448,14 +479,15 @@ def draw_distances(distances: LayerDistances, n: int, size: int = 2000) -> np.nd
 def _small(depth, share=1/4): return range(1, max(1, int(depth * share)) + 1)
 
 def _blocks_of(run, share):
-    "The distances of a run, the sizes up to a share of its layers, and 20,000 draws of each. Raises `Unmeasured`"
+    "The distances of a run, the sizes up to a share of its layers, and draws of each. Raises `Unmeasured`"
     if run.distances is None: raise Unmeasured('This run has no distances.')
     ns = _small(run.distances.depth, share)
-    return run.distances, ns, [draw_distances(run.distances, n, 20_000) for n in ns]
+    return run.distances, ns, [draw_distances(run.distances, n) for n in ns]
 
 def _on_draws(rule, draws):
-    "The ruling on the first 2,000 draws, with p from all"
-    return replace(rule([o[:2000] for o in draws]), p=rule(draws).p)
+    "The ruling on the first 2,000 draws, with its interval and p from all"
+    whole = rule(draws)
+    return replace(rule([o[:2000] for o in draws]), low=whole.low, high=whole.high, p=whole.p)
 
 @_claim('C1', 'for small n the block of least angle lies in the deep half')
 def _deep(run, task):
@@ -494,7 +526,7 @@ def _plateau(run, task, healed=False, rule=rule_plateau):
     a = run.items(task, healed=healed)
     if len(a.ns) < 3:  # the straight line to a single cut that loses half always has a width of 0.8
         raise Unmeasured(f'{task_title(task)} has a single cut here, n = {a.ns[-1]}, and a shape needs two.')
-    ruling, said = _ruled(rule, *a.answers), f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
+    ruling, said = ruled(rule, *a.answers), f'{task_title(task)}, {a.items.shape[1]} questions, n = {spans(a.cuts)}'
     if ruling.reason == 'baseline': return _found(f'{said}; {_baseline_text(a)}', ruling, task, a.rows)
     places = [f'below {s:.0%} at {v:.1%} of the layers' if math.isfinite(v) else f'not below {s:.0%}'
               for s, v in zip((KEEP, LOSE), a.places)]
@@ -505,7 +537,7 @@ def _plateau(run, task, healed=False, rule=rule_plateau):
             plain = run.items(task)
             x, right, *base = plain.answers
             at = np.isin(plain.ns, [0, *a.ns])
-            word = lambda *o: _ruled(rule_plateau, *o, *base).word
+            word = lambda *o: ruled(rule_plateau, *o, *base).word
             if word(x[at], right[at]) == found.word != word(x, right):
                 return replace(found, word=UNINFORMATIVE, reason='grid')
     return found
@@ -515,7 +547,7 @@ def _reversal(run, task):
     "The largest rise in accuracy from a cut to a larger one, above 0"
     a = run.items(task)
     if not a.known: return _found(f'{task_title(task)}: {_baseline_text(a)}', task=task)
-    ruling, mean = _ruled(rule_reversal, a.items), a.values
+    ruling, mean = ruled(rule_reversal, a.items), a.values
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
     below = any(mean[i] < a.chance and math.isclose(mean[j] - mean[i], ruling.value) for i, j in pairs)
@@ -531,7 +563,7 @@ def _smooth(run, task):
     o, found = run.items('c4', healed=True), None
     for h, t in product((True, False), [task] if task else run.tasks()):
         with suppress(Unmeasured): found = found or ((at := run.items(t, healed=h).collapse) and (t, h, at))
-    ruling = _ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
+    ruling = ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
     if ruling.reason == 'not_located' and not any(map(run.knows, run.tasks())): ruling = Ruling(UNDECIDED, 'baseline')
     cuts = f'n = {spans(o.cuts)}'
     if not found: return _found(f'no collapse of answers is located; the loss has {cuts}', ruling, rows=o.rows)
@@ -539,7 +571,7 @@ def _smooth(run, task):
     said = (f'slope where {"healed" if h else "unhealed"} answers to {task_title(t)} collapse ({at.kept:.0%} to '
             f'{at.lost:.0%} of the layers) divided by the slope elsewhere, {cuts}')
     end = int((o.x < at.lost).sum()) + 1  # without the steps that begin after the collapse
-    before = rule_smooth_loss(o.x[:end], o.items[:end], o.counts, at)
+    before = ruled(rule_smooth_loss, o.x[:end], o.items[:end], o.counts, at)
     alone = before.reason == 'interval'
     if alone: said += f'; by the steps before it alone {with_interval(before.value, before.low, before.high)}'
     finding = _found(said, ruling, rows=o.rows)
@@ -558,7 +590,7 @@ def _strategy_gap(run, task, healed):
     if not healed:
         if not small: raise Unmeasured('This run has no cut of up to a quarter of the layers under both strategies.')
         o = run.both_losses(healed, small)
-    ruling, k = _ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
+    ruling, k = ruled(rule_excess_ratio, o.items, o.counts, 1.25 if healed else 2, above=not healed), len(o.cuts)
     a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
     said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}'
     if math.isnan(ruling.value): said += '; ratio not computed, because the excess loss under similarity may be zero'
@@ -577,7 +609,7 @@ def _rank_effect(run, task):
     cuts = ', '.join(sorted({f'{o.strategy} n = {o.n}' for o in pairs.itertuples()}))
     unit = f'of the answers to {task_title(task)}' if task else 'nats per token, mean over documents'
     return _found(f'rank {low:.0f} minus rank {high:.0f}, {unit}; {cuts}; {tokens:,} tokens of healing',
-                  _ruled(rule_difference, items[0::2], items[1::2]), task)
+                  ruled(rule_difference, items[0::2], items[1::2]), task)
 
 @_claim('C7a', 'healing seeds do not matter')
 def _seeds(run, task):
@@ -596,7 +628,7 @@ def _shots_agree(run, task):
     wide, o, shots = run.by_shots(task)
     if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)):
         return _found(f'the unpruned model does not know {task_title(task)}', task=task)
-    ruling, gain = _ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
+    ruling, gain = ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
     most, count = int(np.abs(gain[1:] - gain[0]).argmax()) + 1, max(wide.columns)[0]
     return _found(f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
                   f'{o.ns[most]}; the threshold lies on either side of 0', ruling, task)
