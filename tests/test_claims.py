@@ -128,6 +128,18 @@ def test_one_question_shows_that_no_cut_keeps_anything(right):
     assert kept(200) == 2 * right and kept(200, 3) == 5 * right
 
 
+def test_the_interval_is_of_ten_calls_and_the_word_of_the_first(tmp_path, monkeypatch):
+    "That of the calls that found the same; p too where the first puts it below 0.05"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
+    words, values = [HOLDS] + [REFUTED] * 9, [.5] * 8 + [.7, math.nan]
+
+    def rule(p, seed=0): return Ruling(words[seed], 'interval', values[seed], seed / 10, 1 + seed, p=p - seed / 100)
+    found, sure = ruled(rule, .2), ruled(rule, .04)
+    assert (found.word, found.value, found.p) == (HOLDS, .5, .2)
+    assert (found.low, found.high) == pytest.approx((.35, 4.5))
+    assert sure.p == pytest.approx(.04 - .045 - .9 * 2 / 2001)
+
+
 def test_nothing_is_compared_with_a_rise_that_is_none(made):
     run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
     assert run.judge('C5b').reason == 'baseline' and 'ratio not computed' in run.judge('C5b').seen

@@ -1276,7 +1276,7 @@ def test_which_healing_brings_written_answers_back():
     near(numbers(re.search(r'at a C4 loss (.*?) higher \(seed 0\)', said)[1]), *(-o for o in np.take(apart, [0, 2, 1])),
          2, .1)
     near(on_first('C4 loss that is # higher'), *(-o for o in np.take(apart, [0, 2, 1])), 2, .1)
-    near(on_first("its C4 loss is # below the cut.s"), *alike, 3, .1)
+    near(on_first("its C4 loss is # below the cut's"), *alike, 3, .1)
     d = right['distilled on C4'] - right['healed on C4']
     k, *shown = numbers(re.search(r'On C4 it then solves (\d+ \(one seed\), .*?) more than without', said)[1])
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -1305,7 +1305,7 @@ def test_which_healing_brings_written_answers_back():
     shown = re.search(r'from nothing: ([\d.]+) of (\d+) points of GSM8K (\[.*?\])', words('discoveries/abilities'))
     near(numbers(shown[1] + shown[3]), *found, 1)
     assert found[1] < 0 and int(shown[2]) == round(100 * (right['whole'] - right['cut, not healed']).mean())
-    assert 'unhealed cut is not shown' in first
+    assert 'the cut is not shown' in first
     page = (root/'discoveries/abilities.ipynb').read_text()
     all_fast, own = fast[0] / 100, own[0] / 100
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
