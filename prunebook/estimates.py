@@ -132,7 +132,8 @@ def _gguf_headers(folder, file):
     place = Path(folder)/file
     with explained(f'{place} is no GGUF file that transformers knows', allowed_models()):
         config, reader = AutoConfig.from_pretrained(folder, gguf_file=file).to_dict(), gguf.GGUFReader(place)
-        kind = gguf.LlamaFileType(reader.fields['general.file_type'].contents()).name.lower().split('_', 1)[1]
+        field = reader.fields.get('general.file_type')  # some files do not say it
+        kind = gguf.LlamaFileType(field.contents()).name.lower().split('_', 1)[1] if field else 'gguf'
     tensors = [Tensor(o.name, place, 'BF16', tuple(map(int, o.shape[::-1])), 0, 2 * int(o.n_elements))
                for o in reader.tensors]
     return config, tensors, (kind, place.stat().st_size)

@@ -24,6 +24,7 @@ from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
 from .model.stack import check_length, show_layers
 from .pruning.budget import NotAllowed
+from .pruning.checkpoint import checkpoint_folder
 from .serving.gguf import TYPES, check_type, llama_cpp
 from .serving.rules import serving_states
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class Rejected(PrunebookError):
 
 def _find_model(name, load):
     "Which arguments say where a model is, and its size"
+    if str(name).endswith('.gguf'): checkpoint_folder(name)  # refuses it, and says how it becomes a checkpoint
     hub = {k: v for k in ('revision', 'token', 'cache_dir', 'local_files_only') if (v := load.get(k))}
     return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 

@@ -131,7 +131,7 @@ def test_a_gguf_file_is_an_ordinary_model(tmp_path):
 def test_what_needs_a_checkpoint_says_how_a_gguf_file_becomes_one(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny_gguf(tmp_path/'m.gguf')
-    for o in ('prune m.gguf out --drop 1', 'shrink m.gguf out', 'estimate m.gguf', 'export m.gguf x.gguf'):
+    for o in ('prune m.gguf out --drop 1', 'shrink m.gguf out', 'export m.gguf x.gguf'):
         assert main(o.split()) == 2 and (said := capsys.readouterr().err).count('save_pretrained') == 2
     exec(re.search(r'model, tok = .*(?=\. Then)', said)[0].replace('FOLDER', '"whole"'), dict(load_model=load_model))
     assert main(['prune', 'whole', 'out', '--drop', '1', '--no-progress']) == 0 and check_checkpoint('out') == []
