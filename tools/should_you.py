@@ -162,6 +162,7 @@ def publish(work, out):
             tables.append(pd.DataFrame(dict(arm=name, task=s.task, item=range(s.n), right=np.asarray(s.right, int),
                                             written=None, tokens=None)))
         lines.append(line)
+    if not tables: raise SystemExit(f'{work} has no answers yet. Make some arms first.')
     table = pd.concat(tables, ignore_index=True).astype(dict(tokens='Int64', written='string'))
     atomic_write(out.with_suffix('.parquet'), table.to_parquet(index=False, compression='zstd', compression_level=15))
     atomic_write(out.with_suffix('.csv'), pd.DataFrame(lines).to_csv(index=False))
