@@ -77,18 +77,32 @@ def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     pairs = [(c, words(r, 1 if letters else 3)) for c in contexts for _ in range(4)]
     whole, real = _continuation_logprobs(model, pairs, 300), LayerStack.extend
 
-    def small(self, rows, cache=None):
+    def small(self, rows, *more, **how):
         if sum(map(len, rows)) > 24: raise torch.OutOfMemoryError('out of memory')
-        return real(self, rows, cache)
+        return real(self, rows, *more, **how)
     monkeypatch.setattr(LayerStack, 'extend', small)
     np.testing.assert_allclose(whole, _continuation_logprobs(model, pairs, 300), rtol=1e-4)
 
 
+def test_prompts_of_many_lengths_share_a_batch(monkeypatch):
+    "A choice goes on behind pads: as many runs as the budget asks for, and not one for each length of a prompt"
+    runs, real = [], LayerStack.extend
+    def counted(self, given, *more, **how):
+        runs.append(sum(map(len, given)))
+        return real(self, given, *more, **how)
+    model, r = make('llama'), random.Random(3)
+    pairs = [(words(r, n), words(r, 3)) for n in range(3, 40) for _ in range(4)]
+    want = [plain(model, *o) for o in pairs]
+    monkeypatch.setattr(LayerStack, 'extend', counted)
+    np.testing.assert_allclose(_continuation_logprobs(model, pairs, 1000), want, rtol=1e-4, atol=1e-4)
+    assert len(runs) < 20, runs
+
+
 def test_questions_with_the_same_prompt_are_not_one_batch(monkeypatch):
     rows, real = [], LayerStack.extend
-    def counted(self, given, cache=None):
+    def counted(self, given, *more, **how):
         rows.append(len(given))
-        return real(self, given, cache)
+        return real(self, given, *more, **how)
     monkeypatch.setattr(LayerStack, 'extend', counted)
     items = [dict(question='q', choices=['aa', 'bb'], answer=0)] * 40
     found = [choice_accuracy(make('llama'), Letters(), items, prompt=ask, batch_tokens=64, progress=False).logprobs

@@ -141,7 +141,7 @@ def _common_cache(stack, rows, plain=False):
 def _continuation_logprobs(
     model: 'PreTrainedModel',
     pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
-    batch_tokens: int | None = None,  # Of a batch, those in caches included; `token_budget` if `None`
+    batch_tokens: int | None = None,  # That a batch computes; `token_budget` if `None`
     bar: Any = None,  # A progress bar, updated by one a pair
     of: Sequence[Any] | None = None  # The question of each pair, so that no batch holds the choices of all at once
 ) -> list[float]:
@@ -153,6 +153,7 @@ def _continuation_logprobs(
     requests = [(context, choices) for (_, *context), choices in together.items()]
     n, base = _common_cache(stack, [c for c, _ in requests])
     cached = base is not None
+    with torch.inference_mode(), evaluating(model): padded = cached and stack.takes_pads()
 
     @torch.inference_mode()
     def run(rows):
@@ -168,33 +169,39 @@ def _continuation_logprobs(
         if longer:  # the rest of these, each on a copy of its prompt's cache, or behind its prompt
             if cached: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
             ahead = [[] if cached else contexts[r] for r, _, _ in longer]
-            hidden = stack.extend([a + c[:-1] for a, (_, _, c) in zip(ahead, longer)], cache).last_hidden_state
+            filled = dict(filled=[len(contexts[r]) for r, _, _ in longer]) if padded else {}
+            hidden = stack.extend([a + c[:-1] for a, (_, _, c) in zip(ahead, longer)], cache, **filled).last_hidden_state
             at = [(row, t) for row, (_, _, c) in enumerate(longer) for t in range(1, len(c))]
             states = hidden[[row for row, _ in at], [len(ahead[row]) + t - 1 for row, t in at]]
             nll += token_losses(stack, states, torch.tensor([longer[row][2][t] for row, t in at])).tolist()
             which += [longer[row][1] for row, _ in at]
         return zip(which, nll)
 
-    def slots(i):
-        "Places that a request takes in caches"
+    def computed(i):
+        "Tokens that a request runs"
+        context, choices = requests[i]
+        return len(context) - n + sum(len(c) + (0 if cached else len(context)) for c in choices.values() if len(c) > 1)
+
+    def held(i):
+        "Places that it takes in caches"
         context, choices = requests[i]
         return len(context) + sum(len(context) + len(c) for c in choices.values() if len(c) > 1)
 
     def longest(i): return max(map(len, requests[i][1].values()))
 
     def groups():
-        "Requests that run together: equally long contexts if a choice goes on from them, and else of like length"
+        "Requests that run together: of like length, or equally long where a choice goes on and no pads may stand before it"
         alike = defaultdict(list)
-        for i, (c, _) in enumerate(requests): alike[len(c) if longest(i) > 1 else 0].append(i)
+        for i, (c, _) in enumerate(requests): alike[len(c) if longest(i) > 1 and not padded else 0].append(i)
         for length in sorted(alike, reverse=True):
             # choices of like length stand together, so that they need little padding
             todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -longest(i)))
             while todo:
-                take = max(1, budget // max(map(slots, todo)))
+                take = max(1, min(budget // max(map(computed, todo)), max(budget, 2**14) // max(map(held, todo))))
                 yield todo[:take]
                 todo = todo[take:]
 
-    cost = lambda rows: len(rows) * max(map(slots, rows))
+    def cost(rows): return len(rows) * max(map(computed, rows))
     for rows, nats in retry_smaller_batch(run, groups(), cost):
         for p, v in nats: found[p] -= v
         if bar is not None: bar.update(sum(len(requests[i][1]) for i in rows))

@@ -423,10 +423,19 @@ def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
     return cache
 
 @patch
-def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None) -> Any:
-    "Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows"
+def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None,
+           filled: Sequence[int] | None = None) -> Any:
+    """Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows. Each of
+    its rows holds as many tokens as `filled` says, and pads behind them, which are not seen; no pads if `None`"""
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
-    return self.body(x) if cache is None else self.body(x, use_cache=True, **{self.cache_name: cache})
+    if cache is None: return self.body(x)
+    how = {self.cache_name: cache}
+    if filled is not None:
+        real = torch.tensor(filled, device=x.device)[:, None]
+        held = torch.arange(cache.get_seq_length(), device=x.device) < real
+        how |= dict(attention_mask=torch.cat([held, torch.ones_like(x, dtype=torch.bool)], 1).long(),
+                    position_ids=real + torch.arange(x.shape[1], device=x.device))
+    return self.body(x, use_cache=True, **how)
 
 @patch
 def check_causal(self: LayerStack) -> None:
@@ -447,6 +456,20 @@ def takes_cache(self: LayerStack) -> bool:
         apart = self.extend([rest], self.cache_copies(cache, 1)).last_hidden_state
     except Exception: return False  # any error means that this architecture cannot
     return same_states(apart, self.extend([tokens + rest]).last_hidden_state[:, 5:])
+
+@patch
+def takes_pads(self: LayerStack) -> bool:
+    """Does a row come out the same if pads stand in its key-value cache behind its tokens? Not where attention counts
+    places in the cache, as windows do"""
+    from transformers.cache_utils import DynamicLayer
+    if getattr(self.config, 'window_size', None): return False  # GPT-Neo's, which its cache does not know
+    tokens, rest = [[v % (self.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
+    try:
+        self.extend([tokens, tokens[:3]], cache := self.new_cache())
+        if any(type(o) is not DynamicLayer for o in cache.layers): return False
+        apart = self.extend([rest, rest], cache, filled=[5, 3]).last_hidden_state
+    except Exception: return False  # as above
+    return same_states(apart[1:], self.extend([tokens[:3] + rest]).last_hidden_state[:, 3:])
 
 # %% ../../nbs/course/01_stack.ipynb #d61a9d19
 def fingerprint(model: nn.Module) -> str:
