@@ -522,9 +522,9 @@ def _answers(before, after, allow_empty):
 @command('prunebook shrink demo small --drop 10%', like='shrinking:shrink')
 def _shrink(**given):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
-    _check_column(given['column'], given['data'])
+    _check_column(given['column'], given['data'] or 'demo')
     if _differ(pb.shrink, n_questions=given['n_questions']):
-        _check_task_options(map(parse_task, given['tasks']), n_questions=given['n_questions'])
+        _check_task_options(map(parse_task, given['tasks'] or []), n_questions=given['n_questions'])
     try: done, rejected = pb.shrink(**given), {}
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
     if given['dry_run']: return dict(budget=done.to_dict('records'))

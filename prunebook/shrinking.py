@@ -8,7 +8,7 @@ import html, json, math, os, shlex, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
@@ -16,13 +16,13 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json
 from .core import source_mark, sync_tree, whole, work_folder, pd
-from .data.texts import named_texts, split_texts, text_assets
+from .data.texts import answer_tokens, named_texts, read_answers, split_texts, text_assets
 from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
-from .evaluation.losses import cut_losses
-from .evaluation.tasks import check_room_for_answers, ready_tasks
+from .evaluation.losses import cut_losses, divergence
+from .evaluation.tasks import ask_cuts, check_room_for_answers, ready_tasks
 from .healing.recipes import RECIPES
 from .model.loading import check_precision, load_config, load_tokenizer, own_type, tokenizer_problem
-from .model.stack import check_length, show_layers
+from .model.stack import check_length, fingerprint, show_layers
 from .pruning.budget import NotAllowed
 from .pruning.checkpoint import checkpoint_folder
 from .serving.gguf import TYPES, check_type, llama_cpp
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['candidate_cuts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
+__all__ = ['candidate_cuts', 'answer_cuts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _window(config):
@@ -80,6 +80,38 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
     found = [dict(rule=k, dropped=sorted(o), loss=s) for (k, o), s in zip(plans.items(), losses) if s < math.inf]
     return sorted(found, key=lambda o: o['loss'])
 
+# %% ../nbs/reference/shrinking.ipynb #shr0005a
+_CHOICES = 3  # cuts that answer questions before one is healed
+
+def answer_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', answers: Sequence[Any],
+                n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any
+                ) -> list[dict[str, Any]]:
+    """The three cuts of `n` layers, or for a budget as in `choose_layers`, that the stacks in `serve` can run and that
+    make the model's answers least unlikely: rule, dropped, and loss (nats a token of the answers above the whole
+    model's), the best first"""
+    depth, allowed = len(pb.LayerStack(model)), pb.served_by(serve, model.config) if serve else None
+    plan = pb.choose_layers('answers', n, depth=depth, model=model, tokenizer=tokenizer, answers=answers,
+                            allowed=allowed, progress=progress, **budget)
+    best = dict(rule='answers', dropped=sorted(plan.layers), loss=plan.details['loss'])
+    others = [dict(rule='answers', dropped=sorted(cut), loss=loss) for cut, loss in plan.details['candidates']
+              if allowed is None or allowed.fits([i for i in range(depth) if i not in cut])]
+    return [best, *[o for o in others if o['dropped'] != best['dropped']]][:_CHOICES]
+
+def _choosing_questions(task, n):
+    "A task with a third of its questions, at most `n`, which choose the cut, and one with others, which judge"
+    there = replace(task, items=task.read_from).read()
+    choose, judge = there[1::3][:n], [o for i, o in enumerate(there) if i % 3 != 1 or i // 3 >= n]
+    m = min(len(task.items), len(judge))
+    asked = [judge[i * len(judge) // m] for i in range(m)]
+    return replace(task, items=choose), replace(task, items=asked, read_from=judge)
+
+def _best_by_questions(model, tokenizer, cuts, tasks, progress):
+    "Rows of `answer_cuts`, the best first by the questions of `tasks`, with what they answer right"
+    by_cut = {tuple(o['dropped']): o for o in cuts}
+    asked = ask_cuts(model, tokenizer, list(by_cut), list(tasks.values()), 10**6, 0, progress=progress)
+    return [by_cut[tuple(o['dropped'])] | o for o in asked]
+
+
 # %% ../nbs/reference/shrinking.ipynb #shr00010
 def layers_to_drop(drop: str | float | int, depth: int) -> int:
     """How many of `depth` layers "25%", 0.25 or a number is. Raises `PrunebookError` for one that leaves none or drops
@@ -109,6 +141,7 @@ class Shrunk:
     problems: list[str]             # Gates that it failed; empty if the model is at OUT
     use: list[str]                  # Lines that serve it
     min_retention: float | None = None  # That was asked for
+    notes: list[str] = field(default_factory=list)  # What was looked at, and what was not
 
     @property
     def fell(self) -> list[str]:
@@ -119,6 +152,16 @@ class Shrunk:
     def gates(self) -> list[str]:
         "What the gate on each task says, and why"
         return [_verdict(o, self.min_retention) for o in self.table if 'gate' in o]
+
+    @property
+    def second(self) -> list[str]:
+        "What the next best of the cuts would have kept"
+        if self.cuts[0]['rule'] != 'answers' or len(self.cuts) < 2: return []
+        first, other = self.cuts[:2]
+        if 'right' not in other: kept = f"costs {other['loss']:.3f} nats of its answers, this one {first['loss']:.3f}"
+        else: kept = (f"answers {sum(other['right'].values())} of {other['questions']} choosing questions, this one "
+                      f"{sum(first['right'].values())}")
+        return [f"The next best cut, {show_layers(other['dropped'])}, {kept}, before healing."]
 
     def __str__(self) -> str:
         rows = [('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
@@ -136,7 +179,7 @@ class Shrunk:
         notes = dict.fromkeys([*(_verdict(o, self.min_retention) for o in unsure), *self.problems])
         strict = ['To refuse what is undecided, set strict (--strict).'] if any(
             o['gate'] == 'undecided' for o in unsure) and not self.problems else []
-        return '\n'.join([cut, *lines, *fell, *notes, *strict, *self.use])
+        return '\n'.join([cut, *lines, *self.second, *fell, *notes, *strict, *self.notes, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 def shrink(
@@ -146,14 +189,19 @@ def shrink(
     params: float | None = None,  # Instead: drop as few layers as leave at most so many parameters
     gb: float | None = None,      # Or as leave at most so many GB of weights
     speedup: float | None = None, # Or as predict generation at least so many times as fast
-    data: str = 'demo',           # Texts or conversations, as in `load_texts` (10,000 of a hub set); a fifth judges
+    # What the model answers, to be cut, healed and judged by: everyday, a task, or a file of prompts or answers
+    # (default: everyday for a chat model; else demo as data)
+    prompts: str | None = None,
+    max_new_tokens: int = 256,    # Tokens after which an answer is cut off, and left out
+    data: str | None = None,      # Instead: texts or conversations, as in `load_texts` (10,000 of a hub set)
     column: str = 'text',         # The column or field of them that holds the text
     minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
     tokens: int | None = None,    # Instead: tokens to heal on
     serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
     recipe: HealingConfig | None = None,  # Of healing; `RECIPES['distill']` if `None`
-    tasks: Sequence[str] = ('arc_easy', 'piqa'),  # Questions to judge on
+    # Questions to judge on (default: arc_easy, piqa). Of those that you name, a third chooses the cut of a chat model
+    tasks: Sequence[str] | None = None,
     n_questions: int = 100,       # Of each
     max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
     min_retention: float | None = .8,     # Gate: least share of a task's accuracy above chance that it keeps; 0: none
@@ -172,32 +220,47 @@ def shrink(
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
     kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
+    named, tasks = tasks is not None, _TASKS if tasks is None else tasks
     ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, kwargs.get('bits'))
     about, size = _find_model(model, kwargs)
-    rejected = _check_place(out, force, [model, data], 1e9 * shrink_gb(size, given, bool(gguf)))
+    by_answers, source = _line(size, about, data, prompts)
+    reads = [model, source]
+    rejected = _check_place(out, force, reads, 1e9 * shrink_gb(size, given, bool(gguf)))
     n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
-    texts, judge = _split_data(str(data), column, given.seed)
-    recipe = _check_healing(size, _fits(given, texts, size, about), minutes, tokens, force_memory, kwargs)
+    room, choosing = max_new_tokens if by_answers else 0, {}
+    if by_answers: texts, judge = _asking(size, about, source, max_new_tokens), []
+    else: texts, judge = _split_data(source, column, given.seed)
+    if by_answers and named:
+        for k, o in ready.items(): choosing[k], ready[k] = _choosing_questions(o, n_questions)
+    recipe = _check_healing(size, _fits(given, texts, size, about, room), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
     if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
-    asked = dict(command='shrink', model=source_mark(model), n=n, budget=[params, gb, speedup], data=public_name(data),
-                 texts=digest(texts, judge), serve=list(serve), recipe=digest(asdict(given)), minutes=minutes,
-                 tokens=tokens, tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions,
+    asked = dict(command='shrink', model=source_mark(model), n=n, budget=[params, gb, speedup],
+                 data=public_name(source), texts=digest(texts, judge), serve=list(serve),
+                 recipe=digest(asdict(given)), minutes=minutes, tokens=tokens,
+                 tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions,
                  load=str(sorted((k, v) for k, v in kwargs.items() if k != 'token')))
-    with work_folder(out, asked, None, force, [model, data]) as work:
+    if by_answers: asked |= dict(max_new_tokens=max_new_tokens, choosing=[len(o.items) for o in choosing.values()])
+    with work_folder(out, asked, None, force, reads) as work:
         whole, tok = _load_model(model, recipe, ready, progress, **kwargs)
+        if by_answers:
+            texts, judge = _answered(whole, tok, source, max_new_tokens, recipe.seed, progress)
+            recipe = recipe.replace(steps=min(recipe.steps, _thrice(tok, texts, recipe)))
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
-        cuts = _once(work/'cuts.json', lambda: candidate_cuts(whole, tok, texts, n, serve, progress, **budget))
+        find = answer_cuts if by_answers else candidate_cuts
+        cuts = _once(work/'cuts.json', lambda: find(whole, tok, texts, n, serve, progress, **budget))
+        if choosing:
+            cuts = _once(work/'chosen.json', lambda: _best_by_questions(whole, tok, cuts, choosing, progress))
         small = _pruned(whole, cuts[0])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
         models = dict(parent=whole, pruned=small, healed=healed.model)
-        table = _once(work/'table.json', lambda: _judge(models, tok, judge, ready, progress))
+        table = _once(work/'table.json', lambda: _judge(models, tok, judge, ready, progress, by_answers))
         if min_retention: table = _gated(table, min_retention, minutes, models, tok, ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
         problems = _failed(table, answers, max_added_loss, min_retention, strict, allow_empty)
         own_type(healed.model)
-        loss = {f"{public_name(data)} loss": (table[0]['pruned'], table[0]['healed'])}
+        loss = {f"{public_name(source)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
         _note_gates(work/'README.md', table, min_retention)
         whole = small = models = healed.model = None  # the check loads the result again
@@ -205,8 +268,9 @@ def shrink(
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
-                      _use(place, serve, gguf and not problems), min_retention)
-        if not problems: free_place(out, force, [model, data])  # before anything is deleted
+                      _use(place, serve, gguf and not problems), min_retention,
+                      _notes(texts, judge, source, named, problems) if by_answers else [])
+        if not problems: free_place(out, force, reads)  # before anything is deleted
         _finish(work, out, done, gguf)
         if problems:
             if rejected.exists(): discard(rejected, out)  # in one step
@@ -265,6 +329,56 @@ def _check_place(out, force, reads, need):
     check_room(f'{os.path.abspath(out)}.unfinished', need)
     return rejected
 
+_TASKS = ('arc_easy', 'piqa')  # that judge where none is named
+
+def _line(size, about, data, prompts):
+    """Is the model cut by its answers? And the prompts, or the data. Raises `PrunebookError` for both, and for prompts
+    of a model without a chat template"""
+    if data is not None and prompts is not None:
+        raise PrunebookError(f'data={str(data)!r}, prompts={str(prompts)!r}: texts to heal on, or prompts that the '
+                             'model answers. Give one of both.')
+    if data is not None: return False, str(data)
+    if getattr(load_tokenizer(size.name, **about), 'chat_template', None): return True, str(prompts or 'everyday')
+    if prompts is None: return False, 'demo'
+    raise PrunebookError(f'{public_name(size.name)} has no chat template, so nobody can ask it '
+                         f'(prompts={str(prompts)!r}). Give texts (data, --data).')
+
+def _asking(size, about, prompts, max_new_tokens):
+    "Conversations with the shortest answers, before any is written. Errors are those of `ready_prompts`"
+    from prunebook.healing.teacher import ready_prompts
+    check(whole(1), max_new_tokens=max_new_tokens)
+    tok, config = load_tokenizer(size.name, **about), load_config(size.name, **about)
+    rows = ready_prompts(prompts, tok, max_new_tokens, _window(config))
+    said, yes = [o['messages'] for o in rows], dict(role='assistant', content='Yes.')
+    return [dict(messages=o if o[-1]['role'] == 'assistant' else [*o, yes]) for o in said]
+
+def _answered(model, tokenizer, prompts, max_new_tokens, seed, progress):
+    "The answers to choose and to heal on, and those that judge. Raises `PrunebookError` if too few are whole"
+    from prunebook.healing.teacher import answers_to
+    file = answers_to(model, tokenizer, prompts, max_new_tokens, seed, progress=progress)
+    rows, held = read_answers(file, fingerprint(model), tokenizer)
+    if rows and held: return rows, held
+    raise PrunebookError(f'{len(rows) + len(held)} answers to {public_name(prompts)} are whole, and ten are needed. '
+                         f'Give more prompts, or a larger max_new_tokens (--max-new-tokens) than {max_new_tokens}.')
+
+def _thrice(tokenizer, answers, recipe):
+    "The steps that read every answer three times"
+    return max(1, 3 * answer_tokens(tokenizer, answers, 2**30).total // (recipe.batch_size * recipe.max_length))
+
+def _notes(answers, judge, prompts, named, problems):
+    "What was looked at, and what was not"
+    own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*answers, *judge))
+    whose = f'; {own} answers came with the prompts' if own else ''
+    notes = [f'Chosen and healed on {len(answers)} answers to {public_name(prompts)}, judged on {len(judge)} others '
+             f'and on the tasks above{whose}. Nothing else was looked at.']
+    if not named:
+        notes.append('Choices between given answers do not show whether it still solves problems: name tasks that it '
+                     'writes answers to, such as gsm8k (--tasks).')
+    if problems:
+        notes.append('No smaller cut was tried. What fewer bits or a smaller sibling would cost: prunebook estimate '
+                     'MODEL --compare.')
+    return notes
+
 def _split_data(data, column, seed):
     "The texts to heal on, and those to judge on"
     if 'c4' in [o.name for o in text_assets(data)]:
@@ -301,9 +415,9 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     return n, budget
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
-def _fits(recipe, texts, size, about):
-    """The recipe with rows as long as the longest conversation, and as many tokens a step. Raises `PrunebookError` for
-    texts that the tokenizer cannot turn into rows"""
+def _fits(recipe, texts, size, about, room=0):
+    """The recipe with rows as long as the longest conversation and `room` for its answer, and as many tokens a step.
+    Raises `PrunebookError` for texts that the tokenizer cannot turn into rows"""
     from prunebook.healing.packing import documents, training_rows
     tok, config = load_tokenizer(size.name, **about), load_config(size.name, **about)
     check_length(recipe.max_length, config.get_text_config(decoder=True))
@@ -312,6 +426,7 @@ def _fits(recipe, texts, size, about):
     if problem: raise PrunebookError(f'{size.name}: {problem} Put the right tokenizer beside the weights.')
     docs = documents(texts, tok, window, recipe.loss_on, recipe.plain_share)
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
+    if longest: longest = min(longest + room, window)
     few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
     if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)
     top = int(training_rows(tok, docs, recipe).flat.max())  # it refuses texts that are too few
@@ -369,11 +484,21 @@ def _asked(models, tok, ready, progress):
     scores = {k: pb.evaluate(m, tok, ready, **run) for k, m in models.items()} if ready else {}
     return [_row(k, {m: o[k] for m, o in scores.items()}) for k in ready]
 
-def _judge(models, tok, judge, ready, progress):
-    "Rows of the table: the loss, each task, the size and the speed of the three models"
-    run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
-    loss = _row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})
-    rows = [loss, *_asked(models, tok, ready, progress)]
+def _agreement(models, tok, answers, **run):
+    "A row of the table: the share of the tokens of answers at which a model's likeliest token is the parent's"
+    pruned, healed = (divergence(models[k], models['parent'], tok, answers, **run)['agreement']
+                      for k in ('pruned', 'healed'))
+    return dict(measure='agreement', parent=1., pruned=pruned.value, healed=healed.value, change=healed.value - 1,
+                low=healed.low - 1, high=healed.high - 1)
+
+def _judge(models, tok, judge, ready, progress, by_answers=False):
+    "Rows of the table: the loss, of answers the agreement, each task, the size and the speed of the three models"
+    window = _window(models['parent'].config)
+    run = dict(max_length=window if by_answers else min(512, window), progress=progress)
+    if by_answers: run |= dict(loss_on='assistant')
+    rows = [_row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})]
+    if by_answers: rows.append(_agreement(models, tok, judge, **run))
+    rows += _asked(models, tok, ready, progress)
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').input_ids.to(model.device), time.perf_counter()
         model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=32, min_new_tokens=32,
@@ -469,7 +594,7 @@ def _finish(work, out, done, gguf):
     shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
     sync_tree(work)  # before anything is deleted
     discard(work/'healing', out)  # in one step: half of it could not be resumed
-    for o in ('steps.json', 'cuts.json', 'table.json'): (work/o).unlink(missing_ok=True)
+    for o in ('steps.json', 'cuts.json', 'chosen.json', 'table.json'): (work/o).unlink(missing_ok=True)
     for o in work.glob('again*.json'): o.unlink()
 
 def _report(done, picture):

@@ -7,14 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest, torch
+import prunebook as pb
 from prunebook import choose_layers, prune_model, shrinking
 from prunebook.core import PrunebookError
-from prunebook.data.texts import load_texts
+from prunebook.data.texts import load_texts, read_table
 from prunebook.estimates import layer_sizes, model_size, peak_gb
 from prunebook.evaluation.scores import Score, choice_score, wilson
 from prunebook.evaluation.tasks import ready_tasks
 from prunebook.healing.recipes import HealingConfig
 from prunebook.paper.criteria import kept_cuts, retention_band
+from prunebook.model.stack import show_layers
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
@@ -88,6 +90,70 @@ def test_a_place_that_was_taken_meanwhile_costs_no_healing(given, own, tmp_path,
     monkeypatch.setattr(shrinking, '_judge', meanwhile)
     with pytest.raises(PrunebookError, match='is not empty'): shrink(**given)
     assert (tmp_path/'out.unfinished'/'healing').exists() and (tmp_path/'out.unfinished'/'table.json').exists()
+
+
+@pytest.fixture
+def answered(given, tmp_path):
+    "The arguments of a call for a model with a chat template, its prompts with answers, and questions"
+    tok = letter_tokenizer()
+    tok.chat_template = ("{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]{% else %}"
+                         "{% generation %}{{ m['content'] }}.{% endgeneration %}{% endif %}{% endfor %}")
+    save(tmp_path/'chat', tiny(layers=6, max_position_embeddings=1024), tok)
+    said = [[dict(role='user', content=f'{i} and {i}'), dict(role='assistant', content='the same ' * 4)]
+            for i in range(20)]
+    write_rows(tmp_path/'answers.jsonl', [dict(messages=o) for o in said])
+    write_rows(tmp_path/'asked.jsonl', [dict(question=f'{i} and {i}', choices=['same', 'other', 'none'], answer=i % 3)
+                                        for i in range(30)])
+    del given['data']
+    return given | dict(model=str(tmp_path/'chat'), prompts=str(tmp_path/'answers.jsonl'), max_new_tokens=32,
+                        tasks=[str(tmp_path/'asked.jsonl')], min_retention=0, allow_empty=True,
+                        recipe=RECIPE.replace(max_length=96))
+
+
+def test_answers_choose_heal_and_judge(answered, tmp_path, monkeypatch):
+    judged, real = [], shrinking._judge
+    def judge(models, tok, held, ready, *more):
+        judged.append((held, ready))
+        return real(models, tok, held, ready, *more)
+    monkeypatch.setattr(shrinking, '_judge', judge)
+    chosen, ask = [], shrinking.ask_cuts
+    monkeypatch.setattr(shrinking, 'ask_cuts', lambda m, t, cuts, tasks, *a, **kw: (
+        chosen.extend(o['question'] for task in tasks for o in task.items), ask(m, t, cuts, tasks, *a, **kw))[1])
+    interrupted(answered, monkeypatch)
+    with monkeypatch.context() as m:
+        m.setattr(shrinking, 'answer_cuts', stop)  # both are known
+        m.setattr(shrinking, 'ask_cuts', stop)
+        done = shrink(**answered)
+    assert {o['rule'] for o in done.cuts} == {'answers'} and len(done.cuts) > 1
+    assert all(o['questions'] == 10 and o['kept'] for o in done.cuts[:1])
+    assert [o['measure'] for o in done.table][:2] == ['loss', 'agreement']
+    [(held, ready)] = judged
+    assert len(held) == 4
+    assert len(chosen) == 10 and not {*chosen} & {o['question'] for t in ready.values() for o in t.read_from}
+    assert 'on 16 answers' in done.notes[0] and '4 others' in done.notes[0] and '20 answers came with' in done.notes[0]
+    assert show_layers(done.cuts[1]['dropped']) in str(done)
+
+
+def test_the_best_cuts_are_those_of_the_search(answered):
+    model, tok = pb.load_model(answered['model'], progress=False)
+    rows = [o for o in read_table(answered['prompts'])]
+    found = shrinking.answer_cuts(model, tok, rows, 2, progress=False)
+    plan = choose_layers('answers', 2, model=model, tokenizer=tok, answers=rows, progress=False)
+    assert found[0]['dropped'] == sorted(plan.layers)
+    assert [o['loss'] for o in found] == sorted(o['loss'] for o in found)
+    assert len({tuple(o['dropped']) for o in found}) == len(found) > 1
+
+
+def test_prompts_need_a_chat_template_and_no_texts(answered, given, own, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', stop)
+    with pytest.raises(PrunebookError, match='answers.jsonl.*Give one of both'):
+        shrink(**answered, data=str(own/'texts.txt'))
+    with pytest.raises(PrunebookError, match="no chat template.*--data"):
+        shrink(**answered | dict(model=str(own/'model')))
+    with pytest.raises(PrunebookError, match='max_new_tokens=0'): shrink(**answered | dict(max_new_tokens=0))
+    few = Path(answered['prompts'])
+    few.write_text('\n'.join(few.read_text().splitlines()[:9]))
+    with pytest.raises(PrunebookError, match='9 different prompts'): shrink(**answered)
 
 
 @pytest.mark.parametrize('depth', [18, 26, 28, 34])

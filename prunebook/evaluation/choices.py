@@ -170,7 +170,8 @@ def _continuation_logprobs(
             if cached: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
             ahead = [[] if cached else contexts[r] for r, _, _ in longer]
             filled = dict(filled=[len(contexts[r]) for r, _, _ in longer]) if padded else {}
-            hidden = stack.extend([a + c[:-1] for a, (_, _, c) in zip(ahead, longer)], cache, **filled).last_hidden_state
+            rest = [a + c[:-1] for a, (_, _, c) in zip(ahead, longer)]
+            hidden = stack.extend(rest, cache, **filled).last_hidden_state
             at = [(row, t) for row, (_, _, c) in enumerate(longer) for t in range(1, len(c))]
             states = hidden[[row for row, _ in at], [len(ahead[row]) + t - 1 for row, t in at]]
             nll += token_losses(stack, states, torch.tensor([longer[row][2][t] for row, t in at])).tolist()
@@ -190,7 +191,7 @@ def _continuation_logprobs(
     def longest(i): return max(map(len, requests[i][1].values()))
 
     def groups():
-        "Requests that run together: of like length, or equally long where a choice goes on and no pads may stand before it"
+        "Requests that run together: of like length, or equally long where a choice goes on and takes no pads"
         alike = defaultdict(list)
         for i, (c, _) in enumerate(requests): alike[len(c) if longest(i) > 1 and not padded else 0].append(i)
         for length in sorted(alike, reverse=True):
