@@ -82,7 +82,7 @@ def draw_pairs(table, pairs=(N1, N2)):
     "What two cuts keep of each measure, a panel a pair: where the colours change sides, the order of the cuts reverses"
     names = [k for k, o in MEASURES.items() if all(items(table, cut, *o) is not None for pair in pairs for cut in pair)]
     with figure_style():
-        _, axes = plt.subplots(1, len(pairs), figsize=(WIDE, .5 * len(names) + 1.5), sharey=True, layout='constrained')
+        _, axes = plt.subplots(1, len(pairs), figsize=(WIDE, .55 * len(names) + 2), sharey=True, layout='constrained')
         for ax, pair in zip(np.atleast_1d(axes), pairs):
             for cut, color, marker in zip(pair, ('C0', 'C1'), 'os'):
                 points = np.array([kept(table, cut, *MEASURES[k]) for k in names])
@@ -96,10 +96,11 @@ def draw_pairs(table, pairs=(N1, N2)):
                 added = (loss[:, 0].sum() - whole[:, 0].sum()) / whole[:, 1].sum()
                 ax.annotate(f'without {title} {cut.replace("-", "–")}: C4 loss +{added:.2f}', (0, 1),
                             (0, 24 if cut == pair[0] else 8), xycoords='axes fraction', textcoords='offset points',
-                            color=color, fontsize=10)
+                            color=color, fontsize=9)
             ax.axvline(0, color='.7', lw=.8)
             ax.axvline(1, color='.7', lw=.8, ls=':')
             ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - .5, -.5))
+            ax.set_xticks([0, .5, 1])
             ax.xaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
-            ax.set_xlabel('kept of what the whole model has above chance')
+        axes[0].figure.supxlabel('kept of what the whole model has above chance', fontsize=10)
     return axes
