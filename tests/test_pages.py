@@ -87,6 +87,20 @@ def test_links_of_the_root_lead_somewhere(name):
     assert [o for o in links if not re.match(r'https?://', o) and not (folder.parent/o).exists()] == []
 
 
+def test_a_signature_shows_its_code_without_links(monkeypatch):
+    "nbdev links names in the comments of a signature, and slants the first line of a docstring alone"
+    monkeypatch.syspath_prepend(str(folder.parent/'tools'))
+    import preview
+    shown = ['---\n', '\n', '### heal\n', '\n', '```python\n', 'def heal(\n', '    a:str, # As in [`b`](../c.html#b)\n',
+             ')\n', '```\n', '\n', '*Heal as [`b`](../c.html#b) does, or not*\n', 'at all']
+    made = new_output('display_data', data={'text/markdown': ''})
+    made.data['text/markdown'] = shown
+    cell = new_code_cell('show_doc(heal)', outputs=[made])
+    preview.plain_signatures(cell)
+    text = ''.join(cell.outputs[0].data['text/markdown'])
+    assert '# As in `b`\n' in text and 'Heal as [`b`](../c.html#b) does, or not\nat all' in text
+
+
 def printed(text, name='stdout'): return new_code_cell('x', outputs=[new_output('stream', name=name, text=text)])
 
 

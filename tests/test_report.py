@@ -2,14 +2,18 @@
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from prunebook.paper import report as reports
 from prunebook.core import PrunebookError
-from prunebook.paper.report import PAGES, report, _run_pages
+from prunebook.model.stack import Block
+from prunebook.paper.figures import plot_stack
+from prunebook.paper.report import PAGES, report, _caption, _result_html, _run_pages, _sanitize_markdown
 from support import made_runs
 from support.browser import Browser, find
 from support.made_runs import Made, choice, distances, fill, fill_paper, loss, x
@@ -43,7 +47,7 @@ def test_every_figure_of_the_paper(tmp_path):
     page = report(made.root, progress=False)
     text = check(page, least=13)
     shown = [o.get_text() for o in BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser')('figcaption')]
-    labels = re.findall(r'Figure (\w+)(?: and 1b)? of the paper', ' '.join(shown))
+    labels = re.findall("The paper's figure (\\w+)", ' '.join(shown))
     assert sorted(labels) == '1a 1c 1d 2 3 4 5 5 6 7 8 8 9'.split()
     assert 'MMLU' in text and not re.search('102,400|1.5 billion|60 % of the layers', ' '.join(shown))
 
@@ -72,6 +76,44 @@ def test_a_small_model(tmp_path, monkeypatch):
     made = fill(Made(tmp_path/'run'), ns=range(2), tasks=('arc_easy',))
     distances(lambda n: 0, depth=2).save(made.root)
     check(report(made.root, progress=False), least=5)
+
+
+# The report of the main job
+
+@pytest.mark.parametrize('healed', ['', 'its museums, its river and the tower that was built for a fair'])
+def test_the_first_screen_of_the_main_job(healed, tmp_path):
+    "The model, its layers, one verdict, and three models side by side; that one repeats itself is read from its text"
+    run = Path(shutil.copytree(Path(__file__).parents[1]/'nbs'/'results'/'quick', tmp_path/'run'))
+    record = json.loads((run/'run.json').read_text())
+    if healed: record['sweeps']['main']['reproduction']['continuations']['healed'] = healed
+    (run/'run.json').write_text(json.dumps(record))
+    soup = BeautifulSoup(_result_html(run, progress=False), 'html.parser')
+    assert soup.title.get_text() == 'SmolLM2-135M-Instruct without layers 11–18'
+    assert [o.get_text() for o in soup('h1')] == [soup.title.get_text()]
+    lines, names = soup('p'), [o.get_text() for o in soup.table.tbody('th')]
+    cells = [[x.get_text() for x in o('td')] for o in soup.table.tbody('tr')]
+    assert 'HuggingFaceTB/SmolLM2-135M-Instruct' in lines[0].get_text() and '2026-11-26' in lines[0].get_text()
+    assert lines[1] in soup.table.find_all_previous('p') and ('repeats itself' in lines[1].get_text()) == (not healed)
+    assert names == ['whole', 'cut', 'healed'] and [len(o) for o in cells] == [3, 3, 3]
+    kept = pd.read_csv(run/'results.csv').query('strategy in ["none", "similarity"] and n in [0, 8]')
+    for column, task, times in ((0, 'c4', 1), (1, 'arc_easy', 100)):
+        own = times * kept[kept.task == task].sort_values(['n', 'healed'])[['value', 'low', 'high']].to_numpy()
+        shown = [[float(x) for x in re.findall(r'[\d.]+', o)] for o in [row[column] for row in cells]]
+        assert shown == [pytest.approx(o, abs=.51 if times > 1 else .0051) for o in own]
+    links = [o['href'] for o in soup('a', href=True)]
+    assert len(links) > 3 and all(re.fullmatch(r'https://prunebook\.github\.io/.*\.html(#.*)?', o) for o in links)
+    assert not [o for o in soup('figcaption') if '*' in o.get_text()]
+
+
+def test_a_link_is_one_only_in_the_books_own_words():
+    assert 'href' not in _sanitize_markdown('[a](https://example.org)') + _caption('[a](https://example.org)')
+    assert 'href="https://example.org' in _sanitize_markdown('[a](https://example.org)', links=True)
+
+
+@pytest.mark.parametrize('depth, start, n', [(30, 11, 8), (16, 3, 2), (80, 41, 13), (40, 0, 1)])
+def test_the_drawing_labels_the_layers_that_it_names(depth, start, n):
+    shown = [o.get_text() for o in plot_stack(depth, Block(start, n)).texts]
+    assert {str(start), str(start + n - 1), str(start + n)} <= {*shown}
 
 
 # Strangers' files do nothing

@@ -50,7 +50,7 @@ def test_your_own_model_and_data(own, whole):
     t, page, record = read_run(whole), (whole/'report.html').read_text(), (whole/'run.json').read_text()
     assert t.n.max() < 6 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
     page = re.sub(r'base64,[^"]+', '', page)
-    assert not re.findall(r'(?:src|href)="(?!data:)', page), 'it needs no other file'
+    assert not re.findall(r'src="(?!data:)|href="(?!data:|https://prunebook)', page), 'it needs no other file'
     assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
     for text in (page, record): assert str(own) not in text and str(whole.parent) not in text
     assert not (whole.parent/'cache').exists()

@@ -132,12 +132,13 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
     with figure_style():
         ax, (blue, _, _, red) = ax or panels(height=1.9, width=5.6)[0], sns.color_palette('colorblind', 4)
         step = next(o for o in (1, 2, 4, 8, 16, 32) if depth <= 16 * o)  # room for every so many numbers
+        ends = {block.start, block.stop - 1, block.stop} if block.n else set()  # what is said of the block names these
         for i in range(depth):
             out = i in block.layers
             ax.add_patch(FancyBboxPatch(
                 (i + .04, .9 if out else 0), .92, .6, boxstyle='round,pad=0,rounding_size=.12', lw=.8,
                 fc='none' if out else blue, ec=red if out else blue, ls=':' if out else '-'))
-            if i % step: continue
+            if i not in ends and (i % step or any(0 < abs(i - o) < step for o in ends)): continue
             ax.text(i + .5, 1.2 if out else .3, i, ha='center', va='center', fontsize=8.5,
                     color=red if out else 'white')
         end = .07 * depth  # room for the names at both ends

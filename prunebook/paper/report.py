@@ -4,7 +4,7 @@
 
 # %% ../../nbs/reference/paper/report.ipynb #c7560d18
 from __future__ import annotations
-import atexit, base64, html, os, re, threading
+import atexit, base64, html, os, posixpath, re, threading
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import prunebook
 from ..core import PrunebookError, atomic_write, check, disk_errors, not_empty, or_none, printable
 from ..core import progress_bar, public_name
+from ..model.stack import show_layers
 from .claims import open_run
+from .runs import read_record
 if TYPE_CHECKING: from nbformat import NotebookNode
 
 # %% auto #0
@@ -26,13 +28,28 @@ def _html_page(title: str, body: str) -> str:
             f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style>')
     return f'<!doctype html><html lang="en">{head}<h1>{title}</h1>\n{body}</html>'
 
-def _sanitize_markdown(text: str) -> str:
-    "Markdown to HTML, without raw HTML, links and pictures"
+_SITE = 'https://prunebook.github.io/prunebook'
+
+def _page_address(url: str) -> str:
+    "Where a link from a notebook of the paper leads on the site, which drops the numbers of the chapters"
+    if re.match('https?://|#', url): return url
+    path, _, place = url.partition('#')
+    folder, name = posixpath.split(posixpath.normpath(posixpath.join('paper', path)))
+    name = re.sub(r'^\d+[a-z]?_', '', name).replace('.ipynb', '.html')
+    return f'{_SITE}/{folder}/{name}' + f'#{place}' * bool(place)
+
+def _sanitize_markdown(text: str, links: bool = False) -> str:
+    "Markdown to HTML, without raw HTML and pictures, and without links unless the text is the book's own (`links`)"
     import mistune
     class Prose(mistune.HTMLRenderer):
-        def link(self, text, url, title=None): return text
+        def link(self, text, url, title=None):
+            return f'<a href="{html.escape(_page_address(url))}">{text}</a>' if links else text
         def image(self, text, url, title=None): return text
     return mistune.create_markdown(renderer=Prose(escape=True), plugins=['table'])(text)
+
+def _caption(text: str) -> str:
+    "A caption in Markdown as HTML without a paragraph around it"
+    return re.sub(r'^<p>|</p>\s*$', '', _sanitize_markdown(text))
 
 def _without_paths(text):
     return re.sub(r'(?<![\w/:.<~])~?/(?:[^\s/<>"\'&`]+/)+[^\s/<>"\'&`]*', lambda m: Path(m[0]).name, text)
@@ -45,7 +62,8 @@ def _page_html(name: str, book: 'NotebookNode', prose: bool = False) -> str:
         data = out.get('data', {})
         if 'image/svg+xml' in data:
             source = base64.b64encode(data['image/svg+xml'].encode()).decode()
-            image = f'<img alt="{caption or html.escape(name)}" src="data:image/svg+xml;base64,{source}">'
+            alt = re.sub('<[^>]+>', '', caption) or html.escape(name)
+            image = f'<img alt="{alt}" src="data:image/svg+xml;base64,{source}">'
             return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
         if 'text/html' in data: return f'<div class="wide">{_without_paths(data["text/html"])}</div>'
         if 'text/markdown' in data: return _sanitize_markdown(_without_paths(data['text/markdown']))
@@ -54,10 +72,10 @@ def _page_html(name: str, book: 'NotebookNode', prose: bool = False) -> str:
         flags = dict(re.findall(r'^#\|[ \t]*([\w-]+):?[ \t]*(.*)$', cell.source, re.M))
         if cell.cell_type == 'markdown':
             text = re.sub(r'^(#+) ', r'#\1 ', cell.source, flags=re.M)
-            if prose or not i: parts.append(_sanitize_markdown(text))  # the title of a page holds for any run
+            if prose or not i: parts.append(_sanitize_markdown(text, links=True))  # a page's title holds for any run
             else: heading = (re.findall(r'^#+ .*', text, re.M) or [heading])[-1]
         elif cell.cell_type == 'code' and 'hide' not in flags and flags.get('include') != 'false':
-            shown = [output(o, html.escape(flags.get('fig-cap', ''))) for o in cell.outputs if 'data' in o]
+            shown = [output(o, _caption(flags.get('fig-cap', ''))) for o in cell.outputs if 'data' in o]
             if shown: parts, heading = [*parts, _sanitize_markdown(heading), *shown], ''
     return f'<section id="{name}">{"".join(parts)}</section>\n'
 
@@ -142,3 +160,15 @@ def report(
     sections = ''.join(_page_html(name, book) for name, book in books.items())
     atomic_write(out, _html_page(f"The paper's figures, from {public_name(run.name)}", f'<ul>{index}</ul>{sections}'))
     return out
+
+# %% ../../nbs/reference/paper/report.ipynb #rslt0002
+def _result_html(folder: str | Path, progress: bool = True) -> str:
+    "What `reproduce` found in a run folder, as one HTML page"
+    sweep = read_record(folder)['sweeps']['main']
+    sizes = sweep['config']['healed_ns']
+    dropped = sweep['plans'][f'similarity-{sizes[len(sizes) // 2]}-0']
+    book = _run_pages(folder, ['result'], progress=progress)['result']
+    book.cells = book.cells[1:]  # its own title names no run
+    layers = show_layers(dropped).replace('-', '–')
+    title = f'{open_run(folder).name} without layer{"s" * (len(dropped) > 1)} {layers}'
+    return _html_page(title, _page_html('result', book, prose=True))

@@ -20,7 +20,7 @@ from ..evaluation.generation import write_replies
 from ..healing.recipes import PAPER_RECIPES, QUICK
 from ..model.assets import hub_arguments
 from ..model.loading import dtype_of_bits, load_config, own_type
-from .report import _html_page, _page_html, _run_pages
+from .report import _result_html
 from .runs import Run, model_record
 from .sweep import check_sweep
 if TYPE_CHECKING:
@@ -132,10 +132,8 @@ def reproduce(
             told = dict(preset=preset, texts=source_mark(texts), judge_texts=source_mark(judge), seconds=seconds,
                         prompt=_PROMPT, continuations=said, dropped=dropped)
             with Run(work, model_record(whole)) as run: run.note('main', reproduction=told)
-            page = _run_pages(work, ['result'], progress=progress)['result']
-            body = _page_html('result', page, prose=True)
             atomic_write(work/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
-            atomic_write(work/'report.html', _html_page('The result of a run', body))
+            atomic_write(work/'report.html', _result_html(work, progress))
         (work/'.seconds.json').unlink()
     return Path(out)
 
