@@ -453,6 +453,38 @@ def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path]
         _put(new, out, force, reads)
 
 # %% ../nbs/reference/core.ipynb #a39909c0
+def _check_same(place, asked, resume, counts):
+    "Raises `PrunebookError` unless the earlier work at `place` was asked for alike, and may be gone on with"
+    was, now = counts(read_json(place/'asked.json')), counts(asked)
+    other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
+    if not other and resume is not False: return
+    more = f' with other settings: {other}' if other else ''
+    option = '' if resume is None else ' (--resume)'
+    raise PrunebookError(f'{place} holds earlier work{more}. Go on with the same settings{option}, or throw it away '
+                         '(--force).')
+
+def _begin(work, out, asked):
+    "A new folder `work` with the request in it"
+    (new := _beside(out, 'new-work')).mkdir()
+    atomic_write(new/'asked.json', json.dumps(asked, indent=1) + '\n')
+    new.rename(work)
+
+def _resume(work, out, asked, resume, force, counts):
+    "Leave the unfinished `work` to go on with, or throw it away by `force`. Raises `PrunebookError` if neither may be"
+    if work.is_symlink() or not (work/'asked.json').is_file():
+        raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
+    try: _check_same(work, asked, resume, counts)
+    except PrunebookError:
+        if resume or not force: raise
+        discard(work, out)
+
+def _finish(work, out, force, reads, keep):
+    "Put the finished `work` at `out`, without what is left of work inside that was killed"
+    for p in sorted(work.rglob('.*')):
+        if re.fullmatch(r'\.+.*\.(lock|tmp|prunebook-.*)', p.name): _delete(p)
+    _put(work, out, force, reads)
+    if not keep: (out/'asked.json').unlink(missing_ok=True)
+
 @contextmanager
 def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = False, force: bool = False,
                 reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
@@ -463,44 +495,23 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
     `resume` throws unfinished work away. An exception that comes before anything is in it leaves no folder. Of several
     processes the first does all this, and the others get the place. Raises `PrunebookError` if other work is there"""
     out, asked = _absolute(out), json.loads(json.dumps(asked))
+    work = Path(f'{out}.unfinished')
     if process().rank:
-        yield Path(f'{out}.unfinished')
+        yield work
         return
-    option = '' if resume is None else ' (--resume)'
-    keep_apart(work := Path(f'{out}.unfinished'), reads)
-    def check_same(place):
-        was, now = counts(read_json(place/'asked.json')), counts(asked)
-        other = {k: f'{was.get(k)!r} then, {now.get(k)!r} now' for k in was | now if was.get(k) != now.get(k)}
-        more = f' with other settings: {other}' if other else ''
-        if other or not resume:
-            raise PrunebookError(f'{place} holds earlier work{more}. Go on with the same settings{option}, or throw '
-                                 'it away (--force).')
+    keep_apart(work, reads)
     if keep and resume and not force and (out/'asked.json').exists():
         with disk_errors(out), lock(out):
             recover(out)
-            check_same(out)
+            _check_same(out, asked, resume, counts)
             yield out
         return
     with _own_place(out, force, reads):
-        if work.exists() or work.is_symlink():
-            if work.is_symlink() or not (work/'asked.json').is_file():
-                raise PrunebookError(f'{work} was not made by prunebook. Move it away, or choose another folder.')
-            try: same = counts(read_json(work/'asked.json')) == counts(asked)
-            except PrunebookError:
-                if not force: raise
-                same = False
-            resume = same if resume is None else resume
-            if force and not resume: discard(work, out)
-            else: check_same(work)
+        if work.exists() or work.is_symlink(): _resume(work, out, asked, resume, force, counts)
         try:
-            if not work.exists():
-                (new := _beside(out, 'new-work')).mkdir()
-                atomic_write(new/'asked.json', json.dumps(asked, indent=1) + '\n')
-                new.rename(work)
+            if not work.exists(): _begin(work, out, asked)
             yield work
-            for p in sorted(work.rglob('.*')):  # of work inside that was killed
-                if re.fullmatch(r'\.+.*\.(lock|tmp|prunebook-.*)', p.name): _delete(p)
-            _put(work, out, force, reads)
-            if not keep: (out/'asked.json').unlink(missing_ok=True)
+            _finish(work, out, force, reads, keep)
         finally:
             if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: discard(work, out)
+

@@ -216,6 +216,10 @@ def test_silent_without_progress(capfd):
     load_model('demo', progress=False)
     assert capfd.readouterr() == ('', '')
 
+def test_a_gguf_file_is_read_without_a_bar(tmp_path, capfd):
+    load_model(tiny_gguf(tmp_path/'m.gguf'), progress=False)
+    assert capfd.readouterr() == ('', '')
+
 
 @pytest.mark.parametrize('extra, says', [
     (lambda w: w.add_tensor('rope_freqs.weight', np.full(2, 8, np.float32)), 'a table of rotary frequencies'),

@@ -69,7 +69,7 @@ def _moved(model, device):
 
 def _is_offloaded(model): return any(o.device.type == 'meta' for o in model.parameters())
 
-def _train(model, teacher, rows, config, folder, base, inplace, save, progress):
+def _try_to_train(model, teacher, rows, config, folder, base, inplace, save, progress):
     "Train, and write the learned parameters to `folder`/adapter. Or return how many tokens at once to try instead"
     student, stack = _make_student(model, config, inplace)
     objective, guide = OBJECTIVES[config.objective], None
@@ -109,6 +109,18 @@ def _train(model, teacher, rows, config, folder, base, inplace, save, progress):
     tensors = trainable_state_dict(student)
     if not save or trainer.is_world_process_zero():
         _write_adapter(folder/'adapter', model, base, config, tensors, trainer.history(), time.time() - start, student)
+
+def _train(model, teacher, rows, config, folder, base, inplace, save, progress):
+    "Train into `folder`/adapter, with fewer tokens at once each time that memory runs out"
+    while fewer := _try_to_train(model, teacher, rows, config, folder, base, inplace, save, progress):
+        gc.collect()  # here and not where memory ran out: there the error still holds the tensors
+        config = config.replace(batch_tokens=fewer)
+
+def _solve(model, teacher, tokenizer, docs, config, folder, base, progress):
+    "Solve for the new weights from all texts at once, and write them to `folder`/adapter"
+    start, plain = time.time(), [o.text if isinstance(o, Conversation) else o for o in docs]
+    new = METHODS[config.method].solve(model, teacher, tokenizer, plain, config, progress)
+    _write_adapter(folder/'adapter', model, base, config, new, [], time.time() - start)
 
 # %% ../../nbs/course/04_healing.ipynb #6635fae8
 @dataclass(repr=False)
@@ -158,6 +170,12 @@ def _training_copy(folder, config, progress):
     if config.bits == 4: return load_model(str(folder), 'bfloat16', bits=4, progress=progress)
     place = 'cpu' if fully_sharded() else 'auto'  # from the CPU, each layer goes to the devices in parts
     return load_model(str(folder), dtype_of_bits(config.bits), device_map=place, progress=progress)
+
+def _load_student(folder, tokenizer, config, progress):
+    "The training copy of a checkpoint, the tokenizer or its own, and the fingerprint of its weights"
+    source = checkpoint_folder(folder)
+    base, (model, own) = checkpoint_fingerprint(source), _training_copy(source, config, progress)
+    return model, tokenizer or own, base
 
 @lru_cache  # once, not for each healing of a sweep
 def _warn_plain():
@@ -260,10 +278,7 @@ def heal(
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
     if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
         config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
-    if on_disk:
-        source = checkpoint_folder(model)
-        base, (model, own) = checkpoint_fingerprint(source), _training_copy(source, config, progress)
-        tokenizer = tokenizer or own
+    if on_disk: model, tokenizer, base = _load_student(model, tokenizer, config, progress)
     else: base = fingerprint(model)
 
     named = isinstance(teacher, (str, Path))
@@ -273,28 +288,21 @@ def heal(
         raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '
                              'was pruned from.')
     if dry_run: return None
-    solve = METHODS[config.method].solve
     asked = dict(base=base, texts=rows.digest) | taught
     asked |= settings_that_count(asdict(config))
 
     with preserve_global_state(), _run_folder(out, asked, resume, force, reads) as folder:
-        def solved():
-            start, plain = time.time(), [o.text if isinstance(o, Conversation) else o for o in docs]
-            new = solve(model, teacher, tokenizer, plain, config, progress)
-            _write_adapter(folder/'adapter', model, base, config, new, [], time.time() - start)
         if not on_first((folder/'adapter').exists):
-            if solve: on_first(solved) if save else solved()
+            if METHODS[config.method].solve:
+                solve = partial(_solve, model, teacher, tokenizer, docs, config, folder, base, progress)
+                on_first(solve) if save else solve()
             else:
                 if OBJECTIVES[config.objective].top:
                     place = on_first(lambda: teacher_folder or folder/'teacher')  # else each process has its own
                     rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k, place,
                                                progress)
-                run = partial(_train, model, teacher, rows, folder=folder, base=base, inplace=on_disk, save=save,
-                              progress=progress)
-                now = config
-                while fewer := run(config=now):
-                    gc.collect()  # here and not where memory ran out: there the error still holds the tensors
-                    now = now.replace(batch_tokens=fewer)
+                _train(model, teacher, rows, config, folder=folder, base=base, inplace=on_disk, save=save,
+                       progress=progress)
             on_first(lambda: None)  # all wait until the adapter is written
         note, tensors = _read_adapter(folder/'adapter')
         healed = None if on_disk else load_adapter(model, folder/'adapter')
@@ -324,6 +332,57 @@ def _answers_on_disk(folder, config, progress):
     gc.collect()
     return answers
 
+def _check_call(config, prompts, teacher, on_disk, kwargs):
+    "Raises `PrunebookError` for arguments of `heal_checkpoint` that do not go together"
+    check_precision(kwargs.get('dtype', 'auto'), kwargs.get('bits'))
+    odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
+    if on_disk and odd:
+        raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
+                             f'{", ".join(odd)}.')
+    if prompts is not None and (on_disk or teacher is None):
+        raise PrunebookError(f'prompts={prompts!r:.80}: a teacher answers them. Give it (--teacher MODEL), and not '
+                             '--bits 4.')
+    if prompts is not None and config.plain_share is not None:
+        raise PrunebookError(f'plain_share={config.plain_share}: answers to prompts are conversations alone. Leave it '
+                             'out, or write the answers first (`write_answers`), and give them and plain texts '
+                             'together.')
+
+def _heal_on_disk(model, texts, work, how):
+    "Train a copy of a checkpoint, and write its weights with the adapter to `work`. `how` are arguments of `heal`"
+    folder, first, config, progress = checkpoint_folder(model), not process().rank, how['config'], how['progress']
+    check_room(work, sum(o.size for o in read_tensors(folder)))
+    before = _answers_on_disk(folder, config, progress) if first and not fully_sharded() else {}
+    result = heal(model, None, texts, out=work/'healing', **how)
+    if first: merge_into(work, folder, result.adapter, progress)
+    if before:
+        after = _answers_on_disk(work, config, progress)
+        result.answers = {k: (v, after[k]) for k, v in before.items()}
+        record, recipe = read_json(work/'config.json').get('prunebook'), asdict(result.config)
+        _write_card(work, record, settings_that_count(recipe), result.history, answers=result.answers)
+    return result
+
+def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
+    """Train on texts, or on the teacher's answers to prompts, and write the merged model to `work`. `how` are arguments
+    of `heal`, and `kwargs` of `load_model`"""
+    first, config, progress = not process().rank, how['config'], how['progress']
+    small, tok = load_model(model, progress=progress, **kwargs)
+    check_student(small, config)  # before a teacher writes answers
+    check_room(work, small.num_parameters() * small.config.dtype.itemsize)
+    def measured(model):
+        losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}
+        return losses, sample_answers(model, tok)
+    before = measured(small) if first else ()
+    if prompts:
+        answers = work/'answers.jsonl'
+        texts = self_data(small, tok, how['teacher'], prompts, config, answers, progress, how['load'])
+    result = heal(small, tok, texts, out=work/'healing', **how)
+    if first:
+        after = measured(result.model)
+        result.losses, result.answers = ({k: (v, b[k]) for k, v in a.items()} for a, b in zip(before, after))
+        own_type(result.model)
+        result.write(tok, work, result.losses, result.answers)
+    return result
+
 def heal_checkpoint(
     model: str,                    # A pruned checkpoint, as in `load_model`
     out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
@@ -343,25 +402,13 @@ def heal_checkpoint(
     """`heal` from folder to folder: merge the adapters and write a checkpoint with its card. `out` appears whole or not
     at all, and `adapter/asked.json` in it says what was asked, the texts by a hash. Raises `PrunebookError` as `heal`
     does, and for what cannot be healed on disk"""
-    check_precision(kwargs.get('dtype', 'auto'), kwargs.get('bits'))
-    first, on_disk = not process().rank, kwargs.get('bits') == 4 or fully_sharded()
-    odd = [o for o, v in kwargs.items() if o != 'bits' and v not in (None, False, 'auto')]
-    if on_disk and odd:
-        raise PrunebookError('--bits 4 and FSDP heal a checkpoint on disk. Give its folder, and leave out '
-                             f'{", ".join(odd)}.')
-    if prompts is not None and (on_disk or teacher is None):
-        raise PrunebookError(f'prompts={prompts!r:.80}: a teacher answers them. Give it (--teacher MODEL), and not '
-                             '--bits 4.')
-    config = _started(config, teacher, teacher_folder)
-    # what the tokenizer and the teacher refuse, before a weight is read
-    if prompts is not None and config.plain_share is not None:
-        raise PrunebookError(f'plain_share={config.plain_share}: answers to prompts are conversations alone. Leave it '
-                             'out, or write the answers first (`write_answers`), and give them and plain texts '
-                             'together.')
+    on_disk, config = kwargs.get('bits') == 4 or fully_sharded(), _started(config, teacher, teacher_folder)
+    _check_call(config, prompts, teacher, on_disk, kwargs)
     reads = [o for o in (model, texts, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
-    if prompts is None: texts = _checked_texts(texts, load_tokenizer(model, **hub_arguments(kwargs)), config, judge)
-    room = () if prompts is None else _with_room(load_tokenizer(model, **hub_arguments(kwargs)), prompts, config)
-    if isinstance(teacher, (str, Path)) and (room or config.needs_teacher):
+    tok = load_tokenizer(model, **hub_arguments(kwargs))  # it and the teacher refuse before a weight is read
+    if prompts is None: texts, fitting = _checked_texts(texts, tok, config, judge), ()
+    else: fitting = _with_room(tok, prompts, config)
+    if isinstance(teacher, (str, Path)) and (fitting or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
     asked = asdict(config) | dict(
         command='heal', model=public_name(model), texts=digest(*texts, prompts), minutes=minutes)
@@ -370,34 +417,9 @@ def heal_checkpoint(
     load = {k: v for k in ('device_map', 'trust_remote_code', 'token') if (v := kwargs.get(k))}  # of the teacher too
     how = dict(config=config, progress=progress, teacher=teacher, resume=True, teacher_folder=teacher_folder, load=load)
     with work_folder(out, asked, resume, force, reads, settings_that_count) as work:
-        if on_disk:
-            folder = checkpoint_folder(model)
-            check_room(work, sum(o.size for o in read_tensors(folder)))
-            before = {} if not first or fully_sharded() else _answers_on_disk(folder, config, progress)
-            result = heal(model, None, texts, out=work/'healing', **how)
-            if first: merge_into(work, folder, result.adapter, progress)
-            if before:
-                after = _answers_on_disk(work, config, progress)
-                result.answers = {k: (v, after[k]) for k, v in before.items()}
-                record, recipe = read_json(work/'config.json').get('prunebook'), asdict(result.config)
-                _write_card(work, record, settings_that_count(recipe), result.history, answers=result.answers)
-        else:
-            small, tok = load_model(model, progress=progress, **kwargs)
-            check_student(small, config)  # before a teacher writes answers
-            check_room(work, small.num_parameters() * small.config.dtype.itemsize)
-            def measured(model):
-                losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}
-                return losses, sample_answers(model, tok)
-            before = measured(small) if first else ()
-            if prompts is not None:
-                texts = self_data(small, tok, teacher, room, config, work/'answers.jsonl', progress, load)
-            result = heal(small, tok, texts, out=work/'healing', **how)
-            if first:
-                after = measured(result.model)
-                result.losses, result.answers = ({k: (v, b[k]) for k, v in a.items()} for a, b in zip(before, after))
-                own_type(result.model)
-                result.write(tok, work, result.losses, result.answers)
-        if first:
+        if on_disk: result = _heal_on_disk(model, texts, work, how)
+        else: result = _heal_in_memory(model, texts, fitting, judge, work, how, kwargs)
+        if not process().rank:
             shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
             atomic_write(work/'adapter'/'asked.json', json.dumps(asked | dict(teacher=named), indent=1) + '\n')
             free_place(out, force, reads)  # before what an interrupted run goes on from is deleted

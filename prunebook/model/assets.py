@@ -6,10 +6,11 @@
 from __future__ import annotations
 import gzip, hashlib, json, os, random, re, shutil, subprocess, sys, tempfile, zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from io import StringIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -91,17 +92,14 @@ def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     "Inside the `with`, transformers shows no progress bars and no warnings"
-    from unittest.mock import patch
-    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as hf
     bar, level = hf.is_progress_bar_enabled(), hf.get_verbosity()
     hf.disable_progress_bar()
     hf.set_verbosity_error()
-    with patch.object(gguf, 'tqdm', hf.tqdm, create=True):  # this one bar is tqdm's own and would be shown
-        try: yield
-        finally:
-            hf.set_verbosity(level)
-            if bar: hf.enable_progress_bar()
+    try: yield
+    finally:
+        hf.set_verbosity(level)
+        if bar: hf.enable_progress_bar()
 
 # %% ../../nbs/reference/model/assets.ipynb #assetsp1
 def _check_gguf(path, config):
@@ -144,7 +142,8 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, **hub).get_text_config(decoder=True)
         _check_gguf(transformers.utils.cached_file(folder, file, **hub), config)
         tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **hub)
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
+        with redirect_stderr(StringIO()):  # the bar of these files is tqdm's own, and transformers has no switch for it
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
         if info['missing_keys']: raise ValueError(f'weights are missing, such as {min(info["missing_keys"])}')
     vars(model.config).pop('quantization_config', None)  # marks with which it could not be saved
     model.hf_quantizer = None

@@ -211,25 +211,39 @@ def view(self: LayerStack, keep: Iterable[int]) -> Iterator[nn.Module]:
     with self._apply(keep, for_good=False): yield self.model
 
 # %% ../../nbs/course/01_stack.ipynb #41a2662d
-def _reload_differs(model, path):
-    "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
+def _layer_settings(model, path):
+    "What makes the modules of the layers at `path` compute differently from others of their class, by name"
     passing = ['training', 'gradient_checkpointing', 'max_seq_len_cached']
     # with no layer to share keys and values with, this flag has no effect
     text = model.config.get_text_config(decoder=True)
     if not getattr(text, 'num_kv_shared_layers', 0): passing.append('store_full_length_kv')
-    def settings(model):  # what makes a layer's modules compute differently from others of their class
-        found = {}
-        for name, m in model.named_modules():
-            if not name.startswith(path + '.'): continue
-            plain = {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str, tuple)) and k[0] != '_'}
-            if isinstance(m, nn.Linear): plain = dict(shape=(m.out_features, m.in_features))  # quantised or not
-            kind = 'Linear' if isinstance(m, nn.Linear) else type(m).__name__
-            found |= {f'{k} of {name}': f'{v:.9g}' if isinstance(v, float) else v
-                      for k, v in (dict(kind=kind) | plain).items() if k not in passing}
-        return found
-    def entries(config):  # of its lists
-        own = vars(config.get_text_config(decoder=True))
-        return {f'{k}[{i}]': o for k in lists if k in own for i, o in enumerate(own[k] or ())}
+    found = {}
+    for name, m in model.named_modules():
+        if not name.startswith(path + '.'): continue
+        plain = {k: v for k, v in vars(m).items() if isinstance(v, (bool, int, float, str, tuple)) and k[0] != '_'}
+        if isinstance(m, nn.Linear): plain = dict(shape=(m.out_features, m.in_features))  # quantised or not
+        kind = 'Linear' if isinstance(m, nn.Linear) else type(m).__name__
+        found |= {f'{k} of {name}': f'{v:.9g}' if isinstance(v, float) else v
+                  for k, v in (dict(kind=kind) | plain).items() if k not in passing}
+    return found
+
+def _describe(model, config, path, lists):
+    "What may differ after a reload, by name: entries of a config's `lists`, settings of the layers, shapes of weights"
+    own = vars(config.get_text_config(decoder=True))
+    entries = {f'{k}[{i}]': o for k in lists if k in own for i, o in enumerate(own[k] or ())}
+    packed = getattr(model.config, 'quantization_config', None)  # packed weights have shapes of their own
+    shapes = {} if packed else {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    return entries, _layer_settings(model, path), shapes
+
+def _first_difference(have, want):
+    "The first name at which two mappings differ, with both values; or `None`"
+    for k in have | want:
+        a, b = have.get(k, 'missing'), want.get(k, 'missing')
+        if a != b: return f'{k} is {a}, and would reload as {b}'
+    return None
+
+def _reload_differs(model, path):
+    "The first difference between `model`, with layers at `path`, and the model that its config describes; or `None`"
     try:
         again = type(model.config).from_dict(model.config.to_dict())  # some classes force the kind of the last layer
         with torch.device('meta'): told = type(model)(deepcopy(model.config))
@@ -238,13 +252,9 @@ def _reload_differs(model, path):
         return f'the model cannot be built from its new config ({type(e).__name__}: {last})'
     fields = vars(model.config.get_text_config(decoder=True))
     lists = [k for k, v in fields.items() if k[0] != '_' and isinstance(v, (list, tuple))]
-    pairs = [list(map(entries, (model.config, again))), list(map(settings, (model, told)))]
-    if not getattr(model.config, 'quantization_config', None):  # packed weights have shapes of their own
-        pairs.append([{n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (model, told)])
-    for have, want in pairs:
-        for k in have | want:
-            a, b = have.get(k, 'missing'), want.get(k, 'missing')
-            if a != b: return f'{k} is {a}, and would reload as {b}'
+    parts = zip(_describe(model, model.config, path, lists), _describe(told, again, path, lists))
+    return next(filter(None, (_first_difference(have, want) for have, want in parts)), None)
+
 
 # %% ../../nbs/course/01_stack.ipynb #1683b5b5
 @patch
