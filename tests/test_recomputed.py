@@ -1565,6 +1565,8 @@ def test_what_the_map_says_so_far():
     assert len(letters('24')) == 1000
     stands(page, r'picks # \*more\* letters right', points('13-16', '23-26'))
     stands(page, r'layer 24, and # \*fewer\* letters', points('24', '15-16'))
+    def scored(cut): return asked(cut, 'arc_easy', 'likelihood').right.to_numpy(float)
+    stands(page, r'each answer is scored it has # more', [100 * o for o in paired(scored('13-16') - scored('23-26'))])
     late, middle = (asked(cut, 'c4') for cut in ('24', '15-16'))
     assert late['count'].tolist() == middle['count'].tolist()
     stands(page, r'loss is # \*lower\* than without layer 24', paired(
