@@ -474,6 +474,7 @@ def _heal(
         raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
                              'question or messages.')
     check(whole(), n_judge=n_judge)
+    unasked = config == 'packed' and 'objective' not in recipe and not teacher
     config = named_recipe(config, source.model, **recipe)
     _check_recipe_options(config, recipe, prompts)
     _check_column(texts.column, texts.texts, *filter(None, [judge_texts]))
@@ -494,6 +495,7 @@ def _heal(
                              'Leave it out.')
     judge = _Texts(name, column=texts.column).read('validation')[:n_judge] if name and n_judge else None
     source.check('heal', config.max_length, recipe=config, teacher=teacher)
+    if unasked and all(isinstance(o, str) for o in docs): _check_plain_texts(source)
     judge = judge and {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
     done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, prompts, teacher_folder, resume, force,
                               progress, [texts.texts, judge_texts], minutes, **source.how)
@@ -503,6 +505,14 @@ def _heal(
     if source.bits == 4 or fully_sharded(): told['not_judged'] = 'losses' if done.answers else 'losses and answers'
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
+
+def _check_plain_texts(source):
+    "Raises `PrunebookError` for a chat model: plain texts without a teacher cost answers, so they are asked for"
+    where = dict(revision=source.revision, trust_remote_code=source.trust_remote_code)
+    if getattr(load_tokenizer(source.model, **where), 'chat_template', None):
+        raise PrunebookError(f'{public_name(source.model)} is a chat model, and healing on plain texts without a '
+                             'teacher can cost it half of its answers. Heal on its own (--teacher MODEL --prompts FILE '
+                             '--objective distill_top --max-length 512), or ask for plain texts (--objective lm).')
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"

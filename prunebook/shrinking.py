@@ -223,7 +223,7 @@ def shrink(
     named, tasks = tasks is not None, _TASKS if tasks is None else tasks
     ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, kwargs.get('bits'))
     about, size = _find_model(model, kwargs)
-    recipe_within(given, size, minutes, tokens, dtype, kwargs.get('bits'))  # what it refuses costs no reading of prompts
+    recipe_within(given, size, minutes, tokens, dtype, kwargs.get('bits'))  # refuses before prompts are read
     by_answers, source = _line(size, about, data, prompts)
     reads = [model, source]
     rejected = _check_place(out, force, reads, 1e9 * shrink_gb(size, given, bool(gguf)))

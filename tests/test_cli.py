@@ -106,6 +106,13 @@ def test_a_source_is_never_written(args, own, tmp_path, capsys):
 
 # Your own model, texts and questions
 
+def test_a_chat_model_is_healed_on_plain_texts_only_if_asked(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr('prunebook.heal_checkpoint', lambda *args, **kw: pytest.fail('it began'))
+    refused(capsys, 'heal', 'demo', tmp_path/'h', '--no-progress', says='--objective lm')
+    with pytest.raises(pytest.fail.Exception, match='it began'):
+        main(['heal', 'demo', str(tmp_path/'h'), '--objective', 'lm', '--no-progress'])
+
+
 def test_own_data_alone_by_every_command(own, tmp_path, ok, monkeypatch):
     "Nothing of the demo is fetched: the cache stays empty from the first command to the last"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))

@@ -177,7 +177,7 @@ heal demo {out} --bits 8                                     | 8
 heal demo {out} --bits 16 --dtype float32                    | float32
 heal demo {out} --options x                                  | x
 heal demo {out} --bits 4 --train-bits 16                     | --train-bits
-heal demo {full}                                             | full
+heal demo {full} --objective lm                                             | full
 evaluate demo --tasks {missing}                              | missing.jsonl
 evaluate demo --tasks {questions} --n-questions 64           | 64
 evaluate demo --tasks {questions}:shots=9                    | shots=9
@@ -317,7 +317,7 @@ def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_pat
 # A place that is empty, as of a shell's variable that is not set, would be the folder that one is in
 
 EMPTY = [['similarity', 'demo', '--out', ''], ['prune', 'demo', '', '--drop', '2'], ['export', 'demo', ''],
-         ['heal', 'demo', ''], ['shrink', 'demo', ''], ['evaluate', 'demo', '--tasks', 'c4', '--save', ''],
+         ['heal', 'demo', '', '--objective', 'lm'], ['shrink', 'demo', ''], ['evaluate', 'demo', '--tasks', 'c4', '--save', ''],
          ['evaluate', 'demo', 'demo', '--tasks', 'c4', '--save', ''], ['sweep', 'demo', '--out', ''],
          ['reproduce', '--out', ''], ['reproduce', '--preset', 'paper', '--out', ''], ['report', 'x', '--out', ''],
          ['heal', 'demo', 'x', '--objective', 'distill_top', '--teacher', 'demo', '--teacher-folder', '']]
