@@ -317,7 +317,8 @@ def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_pat
 # A place that is empty, as of a shell's variable that is not set, would be the folder that one is in
 
 EMPTY = [['similarity', 'demo', '--out', ''], ['prune', 'demo', '', '--drop', '2'], ['export', 'demo', ''],
-         ['heal', 'demo', '', '--objective', 'lm'], ['shrink', 'demo', ''], ['evaluate', 'demo', '--tasks', 'c4', '--save', ''],
+         ['heal', 'demo', '', '--objective', 'lm'], ['shrink', 'demo', ''],
+         ['evaluate', 'demo', '--tasks', 'c4', '--save', ''],
          ['evaluate', 'demo', 'demo', '--tasks', 'c4', '--save', ''], ['sweep', 'demo', '--out', ''],
          ['reproduce', '--out', ''], ['reproduce', '--preset', 'paper', '--out', ''], ['report', 'x', '--out', ''],
          ['heal', 'demo', 'x', '--objective', 'distill_top', '--teacher', 'demo', '--teacher-folder', '']]
