@@ -202,9 +202,11 @@ def test_a_task_with_examples_is_the_same_task(made):
         made.add('only', replace(choice(.8 - .1 * n, 'other:shots=5'), shots=5), *where)
     run = open_run(made.root)
     assert run.tasks() == ['other:shots=5', 'quiz']
-    _, without, shots = run.by_shots('quiz')
+    _, without, shots, rows = run.by_shots('quiz')
     assert without.values == pytest.approx([.8, .6, .4], abs=.002)
-    assert shots.mean(1) == pytest.approx([.85, .65, .45], abs=.002) and set(without.rows.sweep) == {'together'}
+    assert shots.mean(1) == pytest.approx([.85, .65, .45], abs=.002)
+    assert set(without.rows.sweep) == {'together'}
+    assert sorted(zip(rows.n, rows.shots)) == [(n, k) for n in (0, 2, 4) for k in (0, 5)]
 
 
 def test_models_healed_on_other_texts_are_not_healed_alike(made):

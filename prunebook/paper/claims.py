@@ -55,6 +55,7 @@ class Finding(Ruling):
     claim: str = ''               # A key of `CLAIMS`
     task: str = ''                # Of the answers
     seen: str = ''                # What was measured
+    rows: pd.DataFrame | None = field(default=None, compare=False)  # Of the run's table, behind it
 
     @property
     def decided(self) -> bool:
@@ -316,10 +317,15 @@ def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | Score]:
     return kept
 
 @patch
+def unpruned(self: RunFolder, task: str) -> pd.DataFrame:
+    "The row of the unpruned, unhealed model on `task`; no row if it was not scored"
+    return self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed].iloc[:1]
+
+@patch
 def knows(self: RunFolder, task: str) -> bool:
     "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
-    rows = self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed]
-    return rows.empty or self.paired(rows.iloc[:1]).known
+    row = self.unpruned(task)
+    return row.empty or self.paired(row).known
 
 # %% ../../nbs/reference/paper/claims.ipynb #claimsp2
 def open_run(folder: str | Path) -> RunFolder:
@@ -406,10 +412,10 @@ def by_seed(self: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> 
     return max(found, key=lambda o: o[:2])[2:]
 
 @patch
-def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray]:
+def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray, pd.DataFrame]:
     """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), on the questions that were
-    asked with most settings, at the cuts that all have. The answers without examples, and (P, N) right with the
-    most examples, the mean over their orders. Raises `Unmeasured`"""
+    asked with most settings, at the cuts that all have. The answers without examples, (P, N) right with the most
+    examples, the mean over their orders, and the rows of both. Raises `Unmeasured`"""
     def plain(name):
         name, _, options = name.partition(':')
         return name, tuple(o for o in options.split(',') if o and not o.startswith(('shots=', 'seed=')))
@@ -426,13 +432,13 @@ def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarra
     t = self.table.loc[t.index[t.n.isin(wide.index)]].sort_values('n')
     columns = [wide.columns[counts.index(0)], *(o for o in wide.columns if o[0] == max(counts))]
     without, *asked = (self.paired(t[(t.shots == k) & (t.shots_seed == seed)]) for k, seed in columns)
-    return wide, without, np.mean([o.items for o in asked], 0)
+    return wide, without, np.mean([o.items for o in asked], 0), pd.concat([without.rows, *(o.rows for o in asked)])
 
 # %% ../../nbs/reference/paper/claims.ipynb #e6984c43
 class _Claim(NamedTuple):
     "A claim of the paper, or a question of our own"
     says: str
-    test: Callable[[RunFolder, str], Finding]  # Of a run and a task; raises `Unmeasured`
+    test: Callable[[RunFolder, str], Finding]  # Of a run and a task, with the rows behind it; raises `Unmeasured`
     tasks: Callable[[RunFolder], list[str]]    # On which it is tested
 
 CLAIMS: dict[str, _Claim] = {}
@@ -449,20 +455,21 @@ def _choices(run): return [o for o in run.tasks() if 'scoring=' not in o] or ['m
 def _asked(run): return [o for o in _choices(run) if 'shots=0' not in o] or _choices(run)
 
 def _found(seen, ruling=Ruling(UNDECIDED, 'baseline'), task='', rows=None):
-    """The finding of a ruling (the model does not know the task); with `rows` of a healed curve, it says where the
+    """The finding of a ruling (the model does not know the task) from `rows`. Of a healed curve, it says where the
     curve starts"""
-    if rows is not None and (note := base_note(rows)): seen = f'{seen}. {note}'
-    return Finding(**asdict(ruling), seen=seen, task=task)
+    if rows is not None and (rows.n == 0).any() and (note := base_note(rows)): seen = f'{seen}. {note}'
+    return Finding(**asdict(ruling), seen=seen, task=task, rows=rows)
+
+def _with_rows(found, *more):
+    "A finding for which more rows were read than those of its curve"
+    return replace(found, rows=pd.concat([found.rows, *more]))
 
 def claim_rows(folder: str | Path, claim: str) -> pd.DataFrame:
     "The rows of a run whose items decide a claim. Raises `PrunebookError` for an unknown one"
     if claim not in CLAIMS: raise PrunebookError(f'claim {claim!r}: give one of {", ".join(CLAIMS)}.')
-    run, seen = open_run(folder), []
-    own = run.rows_for(claim)
-    own.scores = lambda rows: seen.append(rows) or RunFolder.scores(own, rows)
-    for task in CLAIMS[claim].tasks(run):
-        with suppress(Unmeasured): CLAIMS[claim].test(own, task)
-    return pd.concat(seen).drop_duplicates(KEYS) if seen else run.table.iloc[:0]
+    run = open_run(folder)
+    found = [run.judge(claim, task).rows for task in CLAIMS[claim].tasks(run)]
+    return pd.concat([run.table.iloc[:0], *(o for o in found if o is not None)]).drop_duplicates(KEYS)
 
 # %% ../../nbs/reference/paper/claims.ipynb #978c0412
 def draw_distances(distances: LayerDistances, n: int, size: int = 20_000) -> np.ndarray:  # (size, L-n+1)
@@ -535,6 +542,7 @@ def _plateau(run, task, healed=False, rule=rule_plateau):
     if found.decided and healed:
         with suppress(Unmeasured):  # does the unhealed curve get this word at these cuts, and another at all its own?
             plain = run.items(task)
+            found = _with_rows(found, plain.rows)
             x, right, *base = plain.answers
             at = np.isin(plain.ns, [0, *a.ns])
             word = lambda *o: ruled(rule_plateau, *o, *base).word
@@ -546,13 +554,13 @@ def _plateau(run, task, healed=False, rule=rule_plateau):
 def _reversal(run, task):
     "The largest rise in accuracy from a cut to a larger one, above 0"
     a = run.items(task)
-    if not a.known: return _found(f'{task_title(task)}: {_baseline_text(a)}', task=task)
+    if not a.known: return _found(f'{task_title(task)}: {_baseline_text(a)}', task=task, rows=a.rows)
     ruling, mean = ruled(rule_reversal, a.items), a.values
     pairs = list(zip(*np.triu_indices(len(mean), 1)))
     i, j = max(pairs, key=lambda o: mean[o[1]] - mean[o[0]])
     below = any(mean[i] < a.chance and math.isclose(mean[j] - mean[i], ruling.value) for i, j in pairs)
     found = _found(f'{task_title(task)}: the number is the surest rise in accuracy between two cuts; the largest is '
-                   f'from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})', ruling, task)
+                   f'from n = {a.ns[i]} ({mean[i]:.1%}) to {a.ns[j]} ({mean[j]:.1%})', ruling, task, a.rows)
     return replace(found, word=UNINFORMATIVE, reason='below_chance') if found.decided and below else found
 
 # %% ../../nbs/reference/paper/claims.ipynb #f1daf12f
@@ -560,13 +568,20 @@ def _reversal(run, task):
 def _smooth(run, task):
     """Slope of the healed loss across the collapse of `task` (the first that has one, of healed answers before
     unhealed ones), divided by the slope elsewhere, below 2"""
-    o, found = run.items('c4', healed=True), None
+    o, found, read = run.items('c4', healed=True), None, []
     for h, t in product((True, False), [task] if task else run.tasks()):
-        with suppress(Unmeasured): found = found or ((at := run.items(t, healed=h).collapse) and (t, h, at))
+        with suppress(Unmeasured):
+            answers = run.items(t, healed=h)
+            read.append(answers.rows)
+            if at := answers.collapse:
+                found = t, h, at
+                break
     ruling = ruled(rule_smooth_loss, o.x, o.items, o.counts, found and found[2])
     if ruling.reason == 'not_located' and not any(map(run.knows, run.tasks())): ruling = Ruling(UNDECIDED, 'baseline')
     cuts = f'n = {spans(o.cuts)}'
-    if not found: return _found(f'no collapse of answers is located; the loss has {cuts}', ruling, rows=o.rows)
+    if not found:
+        none = _found(f'no collapse of answers is located; the loss has {cuts}', ruling, rows=o.rows)
+        return _with_rows(none, *read)
     t, h, at = found
     said = (f'slope where {"healed" if h else "unhealed"} answers to {task_title(t)} collapse ({at.kept:.0%} to '
             f'{at.lost:.0%} of the layers) divided by the slope elsewhere, {cuts}')
@@ -574,7 +589,7 @@ def _smooth(run, task):
     before = ruled(rule_smooth_loss, o.x[:end], o.items[:end], o.counts, at)
     alone = before.reason == 'interval'
     if alone: said += f'; by the steps before it alone {with_interval(before.value, before.low, before.high)}'
-    finding = _found(said, ruling, rows=o.rows)
+    finding = _with_rows(_found(said, ruling, rows=o.rows), *read)
     if finding.word == REFUTED and not (o.x[:-1] >= at.lost).any():
         return replace(finding, word=UNINFORMATIVE, reason='before_collapse')
     if not finding.decided or before.word == ruling.word: return finding
@@ -585,7 +600,7 @@ def _smooth(run, task):
 def _strategy_gap(run, task, healed):
     """Mean excess loss under simple over that under similarity. Unhealed, without up to a quarter of the layers, it is
     above 2, and healed below 1.25"""
-    o = run.both_losses(healed)
+    o = every = run.both_losses(healed)
     small = [n for n in o.cuts if n in _small(run.depth)]
     if not healed:
         if not small: raise Unmeasured('This run has no cut of up to a quarter of the layers under both strategies.')
@@ -594,7 +609,7 @@ def _strategy_gap(run, task, healed):
     a, b = o.values[1:1 + k].mean() - o.values[0], o.values[1 + k:].mean() - o.values[0]
     said = f'mean excess loss {a:.3f} nats under similarity, {b:.3f} under simple, n = {spans(o.cuts)}'
     if math.isnan(ruling.value): said += '; ratio not computed, because the excess loss under similarity may be zero'
-    return _found(said, ruling, rows=o.rows)
+    return _found(said, ruling, rows=every.rows)
 
 # %% ../../nbs/reference/paper/claims.ipynb #66dd3b20
 @_claim('C6b', 'a lower rank gives better accuracy', _choices)
@@ -602,14 +617,16 @@ def _strategy_gap(run, task, healed):
 def _rank_effect(run, task):
     "Loss, or accuracy on `task`, at the lowest rank less that at the highest, above 0"
     pairs = run.rank_pairs(task or 'c4')
-    if task and not run.knows(task): return _found(f'the unpruned model does not know {task_title(task)}', task=task)
+    if task and not run.knows(task):
+        return _found(f'the unpruned model does not know {task_title(task)}', task=task, rows=run.unpruned(task))
     o = run.paired(pairs)
     items = o.items / o.counts
     low, high, tokens = *pairs['rank'].iloc[:2], pairs.healing_tokens.iloc[0]
     cuts = ', '.join(sorted({f'{o.strategy} n = {o.n}' for o in pairs.itertuples()}))
     unit = f'of the answers to {task_title(task)}' if task else 'nats per token, mean over documents'
-    return _found(f'rank {low:.0f} minus rank {high:.0f}, {unit}; {cuts}; {tokens:,} tokens of healing',
-                  ruled(rule_difference, items[0::2], items[1::2]), task)
+    found = _found(f'rank {low:.0f} minus rank {high:.0f}, {unit}; {cuts}; {tokens:,} tokens of healing',
+                   ruled(rule_difference, items[0::2], items[1::2]), task, pairs)
+    return _with_rows(found, run.unpruned(task)) if task else found
 
 @_claim('C7a', 'healing seeds do not matter')
 def _seeds(run, task):
@@ -618,20 +635,21 @@ def _seeds(run, task):
     own = run.table[((run.table.n == 0) | run.table.index.isin(rows.index)) & run.table.asked.isin(rows.asked)]
     own = _rows_of(own, 'c4', 'similarity', True)
     if own.n.min() > 0: raise Unmeasured('This run has not scored the unpruned model on the same documents.')
-    run.scores(pd.concat([own[own.n == 0], rows]))  # they must be of the same documents
+    behind = pd.concat([own[own.n == 0], rows])
+    run.scores(behind)  # they must be of the same documents
     ruling, tokens = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean())), rows.healing_tokens.iloc[0]
-    return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=own)
+    return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=behind)
 
 @_claim('C7b', 'few-shot examples do not change the curve', _asked)
 def _shots_agree(run, task):
     "The largest change of the gain from examples, in a tenth of the accuracy above chance"
-    wide, o, shots = run.by_shots(task)
+    wide, o, shots, rows = run.by_shots(task)
     if not any(knows_task(r[0] > .5, *o.answers[2:]) for r in (o.items, shots)):
-        return _found(f'the unpruned model does not know {task_title(task)}', task=task)
+        return _found(f'the unpruned model does not know {task_title(task)}', task=task, rows=rows)
     ruling, gain = ruled(rule_no_interaction, o.items, shots, o.chance), (shots - o.items).mean(1)
     most, count = int(np.abs(gain[1:] - gain[0]).argmax()) + 1, max(wide.columns)[0]
     return _found(f'{task_title(task)}: {count} examples bring {gain[0]:+.1%} unpruned and {gain[most]:+.1%} at n = '
-                  f'{o.ns[most]}; the threshold lies on either side of 0', ruling, task)
+                  f'{o.ns[most]}; the threshold lies on either side of 0', ruling, task, rows)
 
 @_claim('C8', 'reasoning has no plateau', lambda run: run.tasks('generated') or [''])
 def _no_plateau(run, task):
