@@ -23,6 +23,7 @@ from .evaluation.choices import chat_prompt
 from .evaluation.tasks import in_forms, judged_on, parse_task, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
 from .healing.recipes import METHODS, OBJECTIVES, HealingConfig, named_recipe
+from .model.configs import decoder_config, decoder_part
 from .model.loading import check_precision, dtype_of_bits, find_model, load_config, load_tokenizer, own_type
 from .model.stack import check_length
 from .paper.claims import kept_rows, open_run
@@ -151,9 +152,17 @@ class _Source:
         "The arguments of `load_model` beside the name"
         return {k: v for k, v in vars(self).items() if v and k not in ('model', 'force_memory')}
 
+    def stored(self) -> dict[str, Any]:
+        "The content of config.json, read without transformers, or nothing if the model is not in a folder here"
+        path, gguf = find_model(self.model, revision=self.revision)
+        file = Path(path)/'config.json'
+        return read_json(file) if gguf is None and file.is_file() else {}
+
     def check(self, command: str, positions: int | None = None, **work: Any) -> Any:
         """The config of the decoder, whose weights are not read. Raises `PrunebookError` if it has not so many
         positions, or if the command cannot fit into this machine"""
+        if positions is not None and (stored := self.stored()):  # before transformers, which takes seconds to import
+            check_length(positions, None, decoder_part(stored).get('max_position_embeddings'))
         config = load_config(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
         config = config.get_text_config(decoder=True)
         if positions is not None: check_length(positions, config)
@@ -176,6 +185,9 @@ class _Texts:
     texts: str = 'demo'         # demo, TEXTS, NAME or NAME:SPLIT of the hub, .txt (a text a line), .jsonl or .parquet
     n_texts: int | None = None  # how many, from the start (default: all; of a set on the hub 256, or healing's rows)
     column: str = 'text'        # the column or field that holds the text
+
+    def __post_init__(self):
+        check(or_none(whole(1)), n_texts=self.n_texts)
 
     def read(self, part: str, progress: bool = True, n_hub: int = 256) -> list[str]:
         "The documents for a purpose: calibration, healing or validation"
@@ -662,7 +674,6 @@ def _sweep(
     progress: bool = True
 ):
     "Strategies × block sizes × healed or not: one table, which goes on after an interruption."
-    from prunebook.paper.cluster import Cluster, check_cluster
     check_one_process('sweep', 'With --ray it scores on many machines.')
     base = pb.SweepConfig.load(config) if config else pb.SweepConfig(ns=[1, 2, 4, 8], tasks=['c4'])
     given = dict(changes)
@@ -682,8 +693,11 @@ def _sweep(
     dist = pb.LayerDistances.load(distances) if distances else None
     work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
     lengths = dict(max_length=grid.max_length, batch_tokens=grid.batch_tokens)
+    reads = [source.model, distances, config]
+    if stored := source.stored(): check_sweep(grid, decoder_config(stored)[1], out, 'main', dist, reads)
     depth = source.check(positions=grid.max_length, **lengths, **work).num_hidden_layers
-    check_sweep(grid, depth, out, 'main', dist, [source.model, distances, config])
+    if not stored: check_sweep(grid, depth, out, 'main', dist, reads)
+    from prunebook.paper.cluster import Cluster, check_cluster  # which imports torch
     workers = None if ray is None else Cluster(''.join(ray) or None, gpus_per_task=gpus_per_task,
                                                load=dict(name=source.model) | source.how)
     if workers: check_cluster(workers)  # before anything is loaded
