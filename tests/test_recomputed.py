@@ -549,7 +549,7 @@ def test_the_same_questions_asked_in_two_ways(way, pattern):
     near(on_first(pattern), *(100 * o[i] for o in (value, value - half, value + half)), 0)
     said = dict(likelihood='one layer.{0,60}likelihood loses #', letter='letters nothing, #')[way]
     i = [k[2] for k in keys[1:]].index(1)
-    stands('discoveries/letters', said, [100 * (1 - o[i]) for o in (value, value + half, value - half)])
+    stands('findings/letters', said, [100 * (1 - o[i]) for o in (value, value + half, value - half)])
 
 
 def test_added_loss():
@@ -559,7 +559,7 @@ def test_added_loss():
     assert len(tokens) == 64
     some = draws(sums, tokens)
     value, more = np.diff(sums.sum(1))[0] / tokens.sum(), some[:, 1] - some[:, 0]
-    stands('discoveries/letters', 'rises by # on 64', (value, *np.quantile(more, [.025, .975])))
+    stands('findings/letters', 'rises by # on 64', (value, *np.quantile(more, [.025, .975])))
 
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
@@ -569,7 +569,7 @@ def test_two_healed_cuts_swap_their_order(way, seed):
     task = ASKED.get(way.removeprefix('ARC-Easy by '), 'mmlu')
     first = ['letters'] * 2 if 'letter' in task else ['healed', 'healed-simple']
     sweeps = [f'healed-seed-{seed}'] * 2 if seed else first
-    r, row = run(QWEN), next(o for o in tables('discoveries/disagree') if o[0] == f'{way} (points)')
+    r, row = run(QWEN), next(o for o in tables('findings/disagree') if o[0] == f'{way} (points)')
     a, b = right(r, [(sweep, s, 4, True, seed, task) for sweep, s in zip(sweeps, ('similarity', 'simple'))])
     d = 100 * (b - a)[None]
     near(numbers(row[1 + seed]), d.mean(), *np.quantile(draws(d), [.025, .975]), 1, .05)
@@ -589,17 +589,17 @@ def test_two_healed_cuts_by_auc(n):
             return (np.cumsum(w * ~y, 1) * w * y).sum(1) / (w * y).sum(1) / (w * ~y).sum(1)
         return (area(np.lexsort((yes, odds))) + area(np.lexsort((~yes, odds)))) / 2
     d = 100 * (auc('simple') - auc('similarity'))
-    printed = '\n'.join(text for _, text in outputs('discoveries/disagree'))
+    printed = '\n'.join(text for _, text in outputs('findings/disagree'))
     shown = numbers(re.search(rf'BoolQ by AUC, n = {n}, .*?: (.*)', printed)[1])
     near(shown, d[0], *np.quantile(d[1:], [.025, .975]), 1)
     if n == 4:
-        row = next(o for o in tables('discoveries/disagree') if o[0] == 'BoolQ by AUC (points)')
+        row = next(o for o in tables('findings/disagree') if o[0] == 'BoolQ by AUC (points)')
         assert numbers(row[1]) == shown and row[2:] == ['not measured'] * 2
 
 
 def test_the_higher_loss_answers_more_with_each_new_seed():
     "Experiment D, on its own page: the smaller gain on MMLU of two seeds, and both losses"
-    printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('MMLU, simple minus'))
+    printed = next(text for _, text in outputs('findings/disagree') if text.startswith('MMLU, simple minus'))
     r, both = run(QWEN), [[(f'healed-seed-{s}', o, 4, True, s) for o in ('similarity', 'simple')] for s in (1, 2)]
     d = 100 * np.array([np.diff(right(r, [(*o, 'mmlu') for o in pair]), axis=0)[0] for pair in both])
     found = numbers(printed.partition(':')[2])
@@ -612,12 +612,12 @@ def test_the_higher_loss_answers_more_with_each_new_seed():
 
 def test_no_plateau_where_every_cut_is_healed():
     "Experiment E: C3b of MMLU with all its cuts, p by Holm over A to E; C4 with its rows, which decide no other claim"
-    mine, page = judged('C3b', QWEN, 'MMLU'), (root/'discoveries/design.ipynb').read_text()
+    mine, page = judged('C3b', QWEN, 'MMLU'), (root/'findings/design.ipynb').read_text()
     shown = numbers(re.search(r'after a plateau: (.*?) against 0.5', page)[1])
     near(shown, mine.value, mine.low, mine.high, 2)
     assert mine.word == 'fails' and mine.low > .5
     p = certain(('C3b', QWEN, 'MMLU'))
-    alone, adjusted = (o for o in tables('discoveries/design') if o[0] in ('p', 'by Holm over the five'))
+    alone, adjusted = (o for o in tables('findings/design') if o[0] in ('p', 'by Holm over the five'))
     assert [float(o[5]) for o in (alone, adjusted)] == pytest.approx([p, 2 * p], abs=6e-4)  # only B has a larger one
     page, r = (root/'reference/paper/criteria.ipynb').read_text(), run(QWEN)
     sums, tokens = nats(r, keys := cuts(r, 'c4', healed=True, sweeps=FINE))
@@ -639,7 +639,7 @@ def test_no_plateau_with_3000_questions():
     for page, pattern in (('paper/figure2', r'and six layers\. The width is #, so'),
                           ('paper/figure2', r'3,000 questions: width #, \*fails'),
                           ('paper/claims', r'says \*fails\*, #'),
-                          ('discoveries/design', r'\| H \| \[[^|]*?plateau: # against')):
+                          ('findings/design', r'\| H \| \[[^|]*?plateau: # against')):
         stands(page, pattern, (mine.value, mine.low, mine.high))
     shown = [o for o in tables('paper/figure2') if len(o) == 5 and o[0].isdigit() and o[3].endswith('%')]
     assert [float(o[3][:-1]) for o in shown] == pytest.approx(100 * right(r, keys).mean(1), abs=.051)
@@ -667,7 +667,7 @@ def test_reasoning_breaks_before_writing():
     ends = np.quantile(kept(draws(a, seed=1)) - kept(draws(b)), [.025, .975])
     for at, pattern in ((page, r'over n = 2, 3 and 4\. It is # against 0\.2'),
                         (page, 'the difference # against 0.2: yes, p = 0.0001'),
-                        ('discoveries/design', r'reasoning breaks before writing: # against')):
+                        ('findings/design', r'reasoning breaks before writing: # against')):
         stands(at, pattern, (value, *ends))
     assert ends[0] > .2
     truth = [re.findall(r'\d+', o)[-1] for o in r.items[read[0]].written]
@@ -680,7 +680,7 @@ def test_reasoning_breaks_before_writing():
 
 def test_four_layers_are_a_peak():
     "Experiment C, on its own page"
-    printed = next(text for _, text in outputs('discoveries/disagree') if text.startswith('right answers at n = 3'))
+    printed = next(text for _, text in outputs('findings/disagree') if text.startswith('right answers at n = 3'))
     kept = [('healed-simple-fine', 3), ('healed-simple', 4), ('healed-simple-fine', 5)]
     three, four, five = right(run(QWEN), [(sweep, 'simple', n, True, 0, 'mmlu') for sweep, n in kept])
     d = 100 * (four - (three + five) / 2)[None]
@@ -690,20 +690,20 @@ def test_four_layers_are_a_peak():
     assert ' yes p = 0.0001' in found and np.quantile(draws(d), .025) > 5
     again = right(run(QWEN), [(f'healed-seed-{s}', 'simple', 4, True, s, 'mmlu') for s in (1, 2)])
     assert numbers(seeds) == pytest.approx(100 * again.mean(1), abs=.051)
-    stands('discoveries/disagree', 'seeds 1 and 2 of healing it is # and #', *(100 * again.mean(1)))
+    stands('findings/disagree', 'seeds 1 and 2 of healing it is # and #', *(100 * again.mean(1)))
     one, two = right(run(QWEN), [('healed-simple-fine', 'simple', n, True, 0, 'mmlu') for n in (1, 2)])
     whole = right(run(QWEN), [('healed', 'none', 0, True, 0, 'mmlu')])
-    stands('discoveries/disagree', 'better than one by #, and than two by #',
+    stands('findings/disagree', 'better than one by #, and than two by #',
            *(paired(100 * (four - o)) for o in (one, two)), other=.06)
     kept = [100 * (o.mean() - .25) / (whole.mean() - .25) for o in (one, two, three, four, five)]
-    stands('discoveries/disagree', 'falls to #, # and # % at one, two and three', *kept[:3])
+    stands('findings/disagree', 'falls to #, # and # % at one, two and three', *kept[:3])
     assert kept[3] > 100 and 45 < kept[4] < 55
 
 
 def test_where_the_cost_of_a_layer_arises():
     "Experiment F, on its own page: each layer of three models removed, everywhere and at position 0 only"
-    printed = next(text for _, text in outputs('discoveries/one_layer') if text.startswith('more than half'))
-    shown = [o for o in tables('discoveries/one_layer') if len(o) == 5 and o[-1].endswith('%')]
+    printed = next(text for _, text in outputs('findings/one_layer') if text.startswith('more than half'))
+    shown = [o for o in tables('findings/one_layer') if len(o) == 5 and o[-1].endswith('%')]
     for name, (folder, depth) in MODELS.items():
         parts = load_file(root/'results'/folder/'parts.safetensors')
         whole, tokens = parts.get('layer', 0) - parts['none'], parts['counts'].astype(float)
@@ -749,7 +749,7 @@ def test_the_angle_against_other_blocks(folder, name, pattern):
         found.append(np.stack([of[nearest], of[(depth - n) // 2], of[depth - 1 - n], np.median(of, 0)])
                      - of[of[:, 0].argmin()])
     third = np.mean(found[:sum(n <= depth // 3 for n in sizes)], 0)
-    row = next(o for o in tables('discoveries/measuring') if o[0] == name and len(o) == 5)
+    row = next(o for o in tables('findings/measuring') if o[0] == name and len(o) == 5)
     for shown, d in zip(row[1:], third, strict=True): near(numbers(shown), d[0], *np.quantile(d[1:], [.025, .975]), 2)
     median, middle = third[3] - third[0], third[1] - third[0]
     assert np.quantile(median[1:], .025) > 0  # on all three models
@@ -757,10 +757,10 @@ def test_the_angle_against_other_blocks(folder, name, pattern):
         near(on_first(pattern), median[0], *np.quantile(median[1:], [.025, .975]), 2)
         low, high = np.quantile(middle[1:], [.025, .975])
         assert low < 0 < high and 'and is undecided on Qwen' in first
-        stands('discoveries/design', r'\| G \|[^|]*?: #, \*undecided', (middle[0], low, high))
+        stands('findings/design', r'\| G \|[^|]*?: #, \*undecided', (middle[0], low, high))
     half = np.mean(found, 0)
     for rule, title in ((3, 'median block'), (1, 'middle')):
-        row = next(o for o in tables('discoveries/measuring') if o[:2] == [title, name])
+        row = next(o for o in tables('findings/measuring') if o[:2] == [title, name])
         for text, mean in zip(row[2:], (third, half)):
             d = mean[rule] - mean[0]
             if text != 'not measured': agrees(text, (d[0], *np.quantile(d[1:], [.025, .975])))
@@ -768,7 +768,7 @@ def test_the_angle_against_other_blocks(folder, name, pattern):
     assert middle[0] * (half[1] - half[0])[0] < 0, 'the other sign up to half of the layers'
     own = {'demo': '# more .{0,60}SmolLM2', 'gemma3-270m': '# less .{0,20}Gemma'}
     middle *= np.sign(middle[0])
-    stands('discoveries/measuring', own[folder], (middle[0], *np.quantile(middle[1:], [.025, .975])))
+    stands('findings/measuring', own[folder], (middle[0], *np.quantile(middle[1:], [.025, .975])))
     near(on_first(pattern), middle[0], *np.quantile(middle[1:], [.025, .975]), 2)
 
 
@@ -780,17 +780,17 @@ def test_two_ways_of_asking():
     some = draws(np.concatenate([a, b])) - .25
     def mean(o): return (o[:, 1:5] / o[:, :1] - o[:, 6:] / o[:, 5:6]).mean(1)
     value = mean(np.concatenate([a, b]).mean(1)[None] - .25)[0]
-    shown = next(text for _, text in outputs('discoveries/letters') if text.startswith('holds: '))
+    shown = next(text for _, text in outputs('findings/letters') if text.startswith('holds: '))
     near(numbers(shown), value, *np.quantile(mean(some), [.025, .975]), 2)
     both = right(r, [k for t in ASKED.values() for k in cuts(r, t, sweeps='cuts four-ways-similarity') if k[2] <= 8])
     assert len(both) == 14  # the whole model and six cuts, asked in two ways
     def each(o): return (o[..., 1:7] - .25) / (o[..., :1] - .25) - (o[..., 8:] - .25) / (o[..., 7:8] - .25)
     found, ends = each(both.mean(1)), np.quantile(each(draws(both)), [.025, .975], axis=0)
-    line = re.search('all sizes: (.*)', words('discoveries/letters'))[1]
+    line = re.search('all sizes: (.*)', words('findings/letters'))[1]
     for text, *one in zip(re.findall(r'n = \d (\S+ \[.*?\])', line), found, *ends, strict=True): agrees(text, one)
-    said = re.search('likelihood keeps (.*) points more', words('discoveries/letters'))[1]
+    said = re.search('likelihood keeps (.*) points more', words('findings/letters'))[1]
     assert numbers(said) == (100 * found).round().tolist() and found[0] < 0
-    stands('discoveries/design', 'the sign is reversed, #', found[0])
+    stands('findings/design', 'the sign is reversed, #', found[0])
     near(on_first('gap averages #'), *(100 * o for o in (value, *np.quantile(mean(some), [.025, .975]))), 0)
     a, b = ((o[1:].mean(1) - .25) / (o[0].mean() - .25) for o in (a, b))
     assert (a - b).argmax() == 3
@@ -800,7 +800,7 @@ def test_two_ways_of_asking():
 
 def test_half_layers():
     "Experiment L, and the sets of parts"
-    page, kept = 'discoveries/published', load_file(root/'results'/'demo'/'parts.safetensors')
+    page, kept = 'findings/published', load_file(root/'results'/'demo'/'parts.safetensors')
     tokens, parts = kept['counts'].astype(float), ('layer', 'attention', 'mlp')
     time = dict(zip(parts, kept['milliseconds'].mean(1)), pair=kept['milliseconds'].mean(1)[1:].sum())
     def added(name): return np.atleast_2d(kept[name] - kept['none'])
@@ -813,7 +813,7 @@ def test_half_layers():
         agrees(per, paired(best[name] / time[name], tokens))
     found = paired(best['attention'] / time['attention'] - best['layer'] / time['layer'], tokens)
     stands(page, 'best attention minus best layer: #', found)
-    stands('discoveries/design', r'\| L \|[^|]*?: #, \*yes', found)
+    stands('findings/design', r'\| L \|[^|]*?: #, \*yes', found)
     assert found[2] < 0
     for share, *cells in (o for o in tables(page) if len(o) == 5 and re.fullmatch('[123]0 %', o[0])):
         one, layers, block = (added(f'{o} {share[:2]}')[0] for o in ('attention', 'layers', 'block'))
@@ -824,7 +824,7 @@ def test_half_layers():
 
 def test_where_letters_are_read():
     "Experiment B, with the first 100 questions: each layer removed alone"
-    page, r = 'discoveries/letters', run(QWEN)
+    page, r = 'findings/letters', run(QWEN)
     def without(task): return [('single-layers-100', f'layer {i}' if i + 1 else 'none', int(i >= 0), False, 0, task)
                                for i in range(-1, 28)]
     sums, tokens = nats(r, without('c4'))
@@ -857,14 +857,14 @@ def test_where_letters_are_read():
         value, some = [*value, spread(other.mean(1))], [*some, spread(draws(other))]
     mine = ruling(np.mean(value), np.mean(some, 0), .2)
     stands(page, f'{mine.word}: # against 0.2, p = #', (mine.value, mine.low, mine.high), mine.p)
-    (chances,) = (o for o in tables('discoveries/design') if o[0] == 'p')
+    (chances,) = (o for o in tables('findings/design') if o[0] == 'p')
     assert float(chances[2]) == pytest.approx(mine.p, abs=.006)
-    assert re.search(rf'\| B \|.*100 questions: \*{mine.word}\*', words('discoveries/design'))
+    assert re.search(rf'\| B \|.*100 questions: \*{mine.word}\*', words('findings/design'))
 
 
 def test_what_two_healed_cuts_keep():
     "Against the unpruned model healed alike; the losses and the letters of three seeds"
-    page, r = 'discoveries/disagree', run(QWEN)
+    page, r = 'findings/disagree', run(QWEN)
     models = [('healed', 'none', 0), ('healed', 'similarity', 4), ('healed-simple', 'simple', 4)]
     (whole, similarity, simple), tokens = nats(r, [(*o, True, 0, 'c4') for o in models])
     lost = np.subtract(*right(r, [(*o, True, 0, 'mmlu') for o in models[:2]]))
@@ -888,7 +888,7 @@ def test_what_two_healed_cuts_keep():
 
 def test_what_two_strategies_keep():
     "Their accuracies and healed losses by cut, and the rise from three layers to four without healing"
-    page, r = 'discoveries/disagree', run(QWEN)
+    page, r = 'findings/disagree', run(QWEN)
     three, four = 100 * right(r, [('cuts', 'simple', n, False, 0, 'mmlu') for n in (3, 4)])
     stands(page, 'nhealed,? four .{0,30}better than three too, by #', paired(four - three), other=.06)
     shown, strategy = [o for o in tables(page) if ' % (' in ''.join(o)], ''
@@ -939,7 +939,7 @@ def test_the_frozen_rules_on_gemma():
     found = [judged(o, 'gemma-3-270m', task) for o, task in (('C5b', ''), ('C7a', ''), ('C7b', 'ARC-Easy'))]
     assert [o.word for o in found] == ['holds', 'holds', 'fails']
     pattern = r'\| J \| measured: .*?, # against 1\.25\. .*?, # against 0\.1\. .*?, # against 0\.034'
-    stands('discoveries/design', pattern, *((o.value, o.low, o.high) for o in found))
+    stands('findings/design', pattern, *((o.value, o.low, o.high) for o in found))
 
 
 def test_a_low_rank_after_a_million_tokens():
@@ -953,7 +953,7 @@ def test_a_low_rank_after_a_million_tokens():
     stands(page, '1,024,000 tokens of healing: # points, .undecided', found, other=.06)
     stands(page, 'After a million tokens, rank 2 minus rank 64 is # under', found, other=.06)
     stands('paper/claims', 'After so many tokens, rank 2 minus rank 64 is # on', found, other=.06)
-    stands('discoveries/design', r'\| K \|[^|]*?: #, \*', found, other=.06)
+    stands('findings/design', r'\| K \|[^|]*?: #, \*', found, other=.06)
 
 
 def test_how_often_loss_and_answers_agree():
@@ -975,13 +975,13 @@ def test_how_often_loss_and_answers_agree():
                 title = next((k for k, v in TASKS.items() if v == task), 'ARC-Easy (scoring letter)')
                 ways.append((task in ('mmlu', 'boolq') or 'letter' in task, answers[0] * loss[0] < 0))
                 if answers[0] * loss[0] > 0: against.append(f'{name.removesuffix("-Instruct")}, {title}, n = {n}')
-    stands('discoveries/disagree', '# of # pairs', sure, asked)
-    stands('discoveries/disagree', 'In # of them .*?in # fewer', sure - len(against), len(against))
+    stands('findings/disagree', '# of # pairs', sure, asked)
+    stands('findings/disagree', 'In # of them .*?in # fewer', sure - len(against), len(against))
     agreeing = [sum(agree for letter, agree in ways if letter == o) for o in (False, True)]
     counts = agreeing[0], sum(not o for o, _ in ways), agreeing[1], sum(o for o, _ in ways)
-    stands('discoveries/disagree', 'by likelihood, # of # agree, by letter or yes and no # of #', *counts)
+    stands('findings/disagree', 'by likelihood, # of # agree, by letter or yes and no # of #', *counts)
     assert counts == (15, 15, 1, 5)  # as the first paragraph says in words
-    shown = re.search(r'fewer:\n((?:.+, n = \d+\n)+)', words('discoveries/disagree'))[1]
+    shown = re.search(r'fewer:\n((?:.+, n = \d+\n)+)', words('findings/disagree'))[1]
     assert sorted(shown.splitlines()) == sorted(against)
 
 
@@ -993,12 +993,12 @@ def test_letters_that_do_not_disagree():
                 for s in ('similarity', 'simple')]
         _, low, high = paired(np.diff(right(r, keys), axis=0)[0])
         assert (low < 0 < high) == (n not in (1, 4)) and (n != 1 or high < 0)
-    assert told in words('discoveries/disagree')
+    assert told in words('findings/disagree')
 
 
 def test_published_cuts_and_repairs():
     "The first paragraphs of their page, from the losses by document and the answers to ARC-Easy"
-    page, results = 'discoveries/published', root/'results'
+    page, results = 'findings/published', root/'results'
     (whole, nearest), tokens = nats(run('gemma-3-270m'), [
         ('losses', o, n, False, 0, 'c4') for o, n in (('none', 0), ('similarity', 4))])
     kept = pd.read_csv(results/'published_cuts.csv').set_index('cut')
@@ -1036,7 +1036,7 @@ def test_published_cuts_and_repairs():
 
 def test_published_tables():
     "Single layers, blends of data, and layers against experts, as others measured them"
-    page, results = 'discoveries/published', root/'results'
+    page, results = 'findings/published', root/'results'
     shown = {o[0]: o[1:] for o in tables(page) if len(o) == 5 and o[0] not in ('model', 'part', 'source')}
     singles, worst, dear = pd.read_csv(results/'published_singles.csv'), 0, 1
     chosen = pd.read_csv(root/'paper/published.csv', comment='#').query('n == 1 and model == "Llama-2-7b"').start.item()
@@ -1067,7 +1067,7 @@ def test_published_tables():
 
 def test_what_predicts_the_healed_loss():
     "The correlations with it, and the price of each choice"
-    page, t = 'discoveries/measuring', pd.read_csv(root/'results'/'predict.csv').set_index('start').sort_index()
+    page, t = 'findings/measuring', pd.read_csv(root/'results'/'predict.csv').set_index('start').sort_index()
     tokens, before, after = (np.array(t[k].map(json.loads).tolist(), float) for k in ('counts', 'before', 'after'))
     tokens, before, after = tokens[0], before[1:], after[1:]  # the first row is the unpruned model
     mean = load_file(root/'results'/'demo'/'distances.safetensors')['mean']
@@ -1104,11 +1104,11 @@ def test_the_middle_on_more_documents():
         sums, tokens = nats(r, [('cuts', 'similarity', n, False, 0, 'c4'), ('middle', 'middle', n, False, 0, 'c4')])
         less = paired(sums[0] - sums[1], tokens)
         assert len(tokens) == 64 and less[1] > 0
-        stands('discoveries/measuring', f'# less {said}', less)
+        stands('findings/measuring', f'# less {said}', less)
 
 
 def test_one_layer_taken_apart():
-    page, kept = 'discoveries/one_layer', load_file(root/'results'/'one_layer.safetensors')
+    page, kept = 'findings/one_layer', load_file(root/'results'/'one_layer.safetensors')
     tokens, sums = block_losses('demo')
     mean = load_file(root/'results'/'demo'/'distances.safetensors')['mean']
     cost = np.array([sums[i, i + 1] - sums[0, 0] for i in range(30)]).sum(1) / tokens.sum()
@@ -1143,7 +1143,7 @@ def test_one_layer_taken_apart():
 @pytest.mark.parametrize('folder, depth', [('demo', 30), ('gemma3-270m', 18)])
 def test_sparing_costly_layers(folder, depth):
     "Of the blocks with the fewest layers that cost more than 0.5 nats alone, the one of least angle"
-    page, (tokens, sums) = 'discoveries/one_layer', block_losses(folder)
+    page, (tokens, sums) = 'findings/one_layer', block_losses(folder)
     mean = load_file(root/'results'/folder/'distances.safetensors')['mean']
     costly = [i for i in range(depth) if (sums[i, i + 1] - sums[0, 0]).sum() > .5 * tokens.sum()]
     def start(n, spared): return min(range(depth - n + 1), key=lambda i: (len({*spared} & {*range(i, i + n)}),
@@ -1203,8 +1203,8 @@ def test_which_healing_brings_written_answers_back():
             'healed on own answers, 3 × the tokens': 'self-2-more', 'four layers cut, not healed': 'cut-4',
             'four layers cut, healed on C4': 'c4-4', 'four layers cut, healed on own answers': 'self-4',
             'healed on C4, seed 2': 'c4-2-seed-2', 'healed on own answers, seed 2': 'self-2-seed-2'}
-    lines = '\n'.join(text for _, text in outputs('discoveries/abilities')).splitlines()
-    found, compared = [], [o for o in tables('discoveries/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
+    lines = '\n'.join(text for _, text in outputs('findings/abilities')).splitlines()
+    found, compared = [], [o for o in tables('findings/abilities') if len(o) == 7 and re.match(r'fixed|\d', o[6])]
     at = next(i for i, o in enumerate(compared) if o[0] == 'What of HumanEval?')
     assert [at, len(compared)] == [36, 43]
     for title, task, n, pairs in (('HumanEval', 'humaneval', 164, compared[at:]),
@@ -1237,7 +1237,7 @@ def test_which_healing_brings_written_answers_back():
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
         assert shown[1] >= shown[4] == 5 and shown[3] == 400 and np.quantile(draws(d[None]), .025) > .05
 
-    said = words('discoveries/abilities').partition('## What does each healing do?')[2]
+    said = words('findings/abilities').partition('## What does each healing do?')[2]
     claimed = re.search(r'solves (\d+) of 400 .*? solves (\d+)\. .*?it solves (\d+), (\d+) and (\d+), which.*?'
                         r'it solves (\d+), (\d+) and (\d+)\.', said, re.S).groups()
     seeds = '', ', seed 1', ', seed 2'
@@ -1250,24 +1250,24 @@ def test_which_healing_brings_written_answers_back():
                        'four layers cut, healed on own answers'),
                       ('the same, seed 2', 'healed on C4, seed 2', 'healed on own answers, seed 2')):
         d = 100 * (right[b] - right[a])
-        stands('discoveries/abilities', rf'\| {row} \| #', (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
+        stands('findings/abilities', rf'\| {row} \| #', (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
     whole, fast, own = (right[o] for o in ('whole', 'whole healed on C4', 'whole healed on own answers'))
     for d, pattern in ((fast - whole, r'\| whole model, on C4 \| #'),
                        (own - whole, r'\| whole model, on own answers \| #'),
                        (own - fast, 'it solves 219, # more than on C4')):
-        stands('discoveries/abilities', pattern, (100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
+        stands('findings/abilities', pattern, (100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
     assert [fast.sum(), own.sum()] == [179, 219]  # as the page says
     fast, own = (right[f'four layers cut, healed on {o}'] for o in ('C4', 'own answers'))
     assert re.search(r'C4 leaves (\d+) of 400 and own answers (\d+), 7', said).groups() == (
         f'{fast.sum():.0f}', f'{own.sum():.0f}')
     shown = [100 * (own - fast).mean(), *np.quantile(100 * draws((own - fast)[None]), [.025, .975])]
-    stands('discoveries/abilities', r'\| the same, four layers \| #', shown)
+    stands('findings/abilities', r'\| the same, four layers \| #', shown)
     assert shown[1] < 5 < shown[2]
     a, b = (items(o, 'c4') for o in ('c4-4', 'self-4'))
-    stands('discoveries/abilities', 'a C4 loss that is # higher. On ARC', paired(
+    stands('findings/abilities', 'a C4 loss that is # higher. On ARC', paired(
         b['sum'].to_numpy() - a['sum'].to_numpy(), a['count'].to_numpy(float)), other=.1)
     d = items('self-4', 'arc_easy').right.to_numpy(float) - items('c4-4', 'arc_easy').right.to_numpy(float)
-    stands('discoveries/abilities', 'On ARC-Easy it is #', (
+    stands('findings/abilities', 'On ARC-Easy it is #', (
         100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975])))
     nats = {o: items(o, 'c4')['sum'].to_numpy() for o in ('c4-0', 'c4-2', 'self-2')}
     tokens = items('c4-2', 'c4')['count'].to_numpy(float)
@@ -1283,7 +1283,7 @@ def test_which_healing_brings_written_answers_back():
     assert k == right['distilled on C4'].sum()
     (cut, bare), (c4, short) = ((right[k], ~items(arms[k]).written.str.contains('=').to_numpy())
                                 for k in ('cut, not healed', 'healed on C4'))
-    form = (root/'discoveries/abilities.ipynb').read_text().partition('Is it ability or form?')[2]
+    form = (root/'findings/abilities.ipynb').read_text().partition('Is it ability or form?')[2]
     says = (r'answers (\d+) of the 400.*?does so (\d+) times.*?solves (\d+) and the cut (\d+), so (\d+) of the (\d+) '
             r'problems.*?other \d+ it solves (\d+) and the cut (\d+)')
     counts = [short.sum(), bare.sum(), c4[short].sum(), cut[short].sum(), (cut - c4)[short].sum(), (cut - c4).sum(),
@@ -1301,12 +1301,12 @@ def test_which_healing_brings_written_answers_back():
         solved = draws(100 * np.array([right[o] for o in some]))
         drawn.append(np.take_along_axis(solved, rng.integers(len(some), size=solved.shape), 1).mean(1))
     found = own.mean() - 100 * right['cut, not healed'].mean(), *np.quantile(drawn[1] - drawn[0], [.025, .975])
-    stands('discoveries/abilities', r'own answers above the cut, with the seeds drawn too: #', found)
-    shown = re.search(r'from nothing: ([\d.]+) of (\d+) points of GSM8K (\[.*?\])', words('discoveries/abilities'))
+    stands('findings/abilities', r'own answers above the cut, with the seeds drawn too: #', found)
+    shown = re.search(r'from nothing: ([\d.]+) of (\d+) points of GSM8K (\[.*?\])', words('findings/abilities'))
     near(numbers(shown[1] + shown[3]), *found, 1)
     assert found[1] < 0 and int(shown[2]) == round(100 * (right['whole'] - right['cut, not healed']).mean())
     assert 'unhealed cut is not shown' in first
-    page = (root/'discoveries/abilities.ipynb').read_text()
+    page = (root/'findings/abilities.ipynb').read_text()
     all_fast, own = fast[0] / 100, own[0] / 100
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
     cut = right['cut, not healed']
@@ -1335,21 +1335,21 @@ def test_what_more_tokens_bring():
     solved, tokens = 100 * kept[list(arms)].to_numpy(float).T, np.log10([notes[o]['tokens'] for o in arms])
     assert .95 < np.ptp(tokens) < 1
     slope, _ = np.polyfit(tokens, np.concatenate([solved.mean(1)[None], draws(solved)]).T, 1)
-    text = next(m[1] for _, o in outputs('discoveries/abilities') if (m := re.search('ten times the tokens: (.*)', o)))
+    text = next(m[1] for _, o in outputs('findings/abilities') if (m := re.search('ten times the tokens: (.*)', o)))
     near(numbers(text), slope[0], *np.quantile(slope[1:], [.025, .975]), 1)
-    assert 'million' not in words('discoveries/abilities') and 'extrapolat' not in words('discoveries/abilities')
+    assert 'million' not in words('findings/abilities') and 'extrapolat' not in words('findings/abilities')
     less, more, cut = (100 * kept[o].to_numpy(float) for o in ('self-2-less', 'self-2-more', 'cut-2'))
     for pattern, d in (('solves 99, # fewer', less - more), ('so are the # that it lies above', more - cut),
                        ('the shortest, by #', less - cut)):
-        stands('discoveries/abilities', pattern, (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
-    stands('discoveries/abilities', 'Ten times the tokens bring #', (slope[0], *np.quantile(slope[1:], [.025, .975])))
+        stands('findings/abilities', pattern, (d.mean(), *np.quantile(draws(d[None]), [.025, .975])))
+    stands('findings/abilities', 'Ten times the tokens bring #', (slope[0], *np.quantile(slope[1:], [.025, .975])))
 
 
 def test_what_healing_moves_beside_the_answers():
     "Agreement with the whole model against the cut, and ARC-Easy of own answers against C4, with seed 1"
     kept = pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item')
     def items(arm, task): return kept[(kept.arm == arm) & (kept.task == task)]
-    page = (root/'discoveries/abilities.ipynb').read_text()
+    page = (root/'findings/abilities.ipynb').read_text()
     cut = items('cut-2', 'agreement')
     tokens = cut['count'].to_numpy(float)
     for arm, at in (('c4-2-seed-1', "whole model's at (.*?) more of"),
@@ -1369,7 +1369,7 @@ def test_what_healing_moves_beside_the_answers():
     loss = pd.read_parquet(root/'results/qwen2.5-coder-1.5b/items.parquet').query(
         "sweep == 'cuts' and n == 0 and task == 'c4'").sort_values('index').loss.to_numpy()
     d, tokens = items('self-0', 'c4')['sum'].to_numpy() - loss, items('self-0', 'c4')['count'].to_numpy(float)
-    stands('discoveries/abilities', 'C4 loss rises by #', paired(d, tokens), other=.1)
+    stands('findings/abilities', 'C4 loss rises by #', paired(d, tokens), other=.1)
     c4, own = (items(o, 'arc_easy').right.to_numpy(float) for o in ('c4-2-seed-1', 'self-2-seed-1'))
     d = c4 - own
     near(numbers(re.search(r'against them: (.*?) below C4', page)[1]), 100 * d.mean(),
@@ -1478,7 +1478,7 @@ def auc(score, positive):
 def test_letters_of_mmlu():
     "Accuracy, calibrated accuracy, AUC, and the probability of any letter"
     kept = logits('qwen2.5-coder-1.5b', 'mmlu')
-    shown = [o for o in tables('discoveries/letters') if len(o) == 5 and o[0].isdigit()]
+    shown = [o for o in tables('findings/letters') if len(o) == 5 and o[0].isdigit()]
     assert len(shown) == 10
     for n, *cells in shown:
         raw, answer = kept['cuts', 'similarity' if int(n) else 'none', int(n), False, 0, 'mmlu']
@@ -1492,7 +1492,7 @@ def test_letters_of_mmlu():
 
 def test_five_tests_of_one_cut():
     "With bands over all cuts at once"
-    r, shown = run(QWEN), {o[0]: o[1:] for o in tables('discoveries/letters') if len(o) == 4}
+    r, shown = run(QWEN), {o[0]: o[1:] for o in tables('findings/letters') if len(o) == 4}
     for title in ('GSM8K', 'MMLU', 'BoolQ', 'ARC-Easy', 'PIQA'):
         a, guess = right(r, keys := cuts(r, TASKS[title])), row(r, cuts(r, TASKS[title])[0]).baseline
         def kept(o): return (o[..., 1:] - guess) / (o[..., :1] - guess)
@@ -1504,7 +1504,7 @@ def test_five_tests_of_one_cut():
 
 def test_two_cuts_against_the_unpruned_model():
     "Healed alike, four layers: loss, answers, and the AUC of BoolQ; and the same questions asked twice"
-    r, page = run(QWEN), 'discoveries/disagree'
+    r, page = run(QWEN), 'findings/disagree'
     def healed(task, strategy, n):
         sweep = 'letters' if 'letter' in task else 'healed-simple' if strategy == 'simple' else 'healed'
         return sweep, strategy, n, True, 0, task
@@ -1555,7 +1555,7 @@ def test_seeds_of_healing():
 
 def test_what_the_map_says_so_far():
     "Its pairs of cuts, on new questions and documents; a comparison that was not asked is not measured"
-    page, table = 'discoveries/design', pd.read_parquet(root/'results'/'map.parquet')
+    page, table = 'findings/design', pd.read_parquet(root/'results'/'map.parquet')
     def asked(cut, task, form=''):
         found = table[(table.layers == cut) & (table.task == task) & (table.form == form)].sort_values('item')
         assert found.item.tolist() == list(range(len(found)))

@@ -1,6 +1,6 @@
 """Which healing brings written answers back? `python tools/abilities.py` makes or resumes the arms of experiment M.
 
-The design, written before the first row, is on the page discoveries/design. An arm is a cut of
+The design, written before the first row, is on the page findings/design. An arm is a cut of
 Qwen2.5-Coder-1.5B, the texts and the objective of its healing, and a seed. Its scores stand in --work/scores/ARM, a
 file a task, which are read and left alone, as are those that are published. Its healing works in a folder of --work and
 goes on there after a stop. `--only ARM …` makes some arms, `--tasks TASK …` some of their scores, `--list` shows what

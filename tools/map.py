@@ -1,6 +1,6 @@
 """Which layers carry which ability? `python tools/map.py` makes or resumes the rows of experiment N.
 
-The rules, the questions and this order were committed before the first row, on the page discoveries/design. A cut is a
+The rules, the questions and this order were committed before the first row, on the page findings/design. A cut is a
 model without some layers, not healed. Its scores stand in --work/MODEL/LAYERS, a file a task, which are read and left
 alone. `--only PIECE …` makes some pieces, `--list` shows what is there, `--publish` adds it to nbs/results/map.parquet,
 `--smoke` runs the same on the demo model in a minute. One run at a time: it uses all cores.
