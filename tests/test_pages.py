@@ -79,6 +79,7 @@ def problems(path): return [*output_problems(path), *number_problems(path)]
 def test_page_is_sound(path):
     nbformat.validate(read(path))
     assert read(path).metadata.kernelspec.name == 'python3' and problems(path) == []
+    assert not any('.callout' in c.source for c in read(path).cells), 'Jupyter and GitHub show it open: <details>'
 
 
 @pytest.mark.parametrize('path', [p for p in files if p.parent.name == 'course'], ids=lambda p: p.stem)
