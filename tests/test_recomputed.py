@@ -502,7 +502,7 @@ def test_what_the_places_of_blocks_rest_on():
         shown = *re.findall(r'has ([\d.]+) .*? n = 1 ([\d.]+)', line)[0], re.search(r'has ([\d.]+)', other)[1]
         assert [float(o) for o in shown] == pytest.approx(some, abs=.0051)
     assert blocks_of(r['gemma-3-270m'], 4).argmin() + 4 == r['gemma-3-270m'].depth  # it holds the last layer
-    assert blocks_of(r[QWEN], 1).argmin() == 24 and 'rests on layer 24 (0.53 without it' in first
+    assert blocks_of(r[QWEN], 1).argmin() == 24 and "Qwen's on layer 24" in first.replace('’', "'")
 
 
 
@@ -531,13 +531,8 @@ QWEN = 'Qwen2.5-Coder-1.5B-Instruct'
 ASKED = dict(likelihood='arc_easy', letter='arc_easy:scoring=letter')
 
 
-def on_first(pattern):
-    "Value, low and high that the first page prints"
-    return numbers(re.search(pattern.replace('#', r'(\d[\d.]*(?: %| nats| points)? \[[^]]*\])'), first)[1])
-
-
-@pytest.mark.parametrize('way, pattern', [('likelihood', '1.5B keeps #'), ('letter', 'scored, and #')])
-def test_the_same_questions_asked_in_two_ways(way, pattern):
+@pytest.mark.parametrize('way', ['likelihood', 'letter'])
+def test_the_same_questions_asked_in_two_ways(way):
     "Without six layers, with bands over all cuts at once"
     r = run(QWEN)
     a = right(r, keys := cuts(r, ASKED[way], sweeps='cuts four-ways-similarity'))
@@ -546,7 +541,7 @@ def test_the_same_questions_asked_in_two_ways(way, pattern):
     half = np.quantile(np.abs((some - value) / some.std(0)).max(1), .95) * some.std(0)
     i = [k[2] for k in keys[1:]].index(6)
     assert a.shape[1] == 500
-    near(on_first(pattern), *(100 * o[i] for o in (value, value - half, value + half)), 0)
+    assert value[i] > .9 if way == 'likelihood' else value[i] < .2, 'the first page: it still ranks, and hardly picks'
     said = dict(likelihood='one layer.{0,60}likelihood loses #', letter='letters nothing, #')[way]
     i = [k[2] for k in keys[1:]].index(1)
     stands('findings/letters', said, [100 * (1 - o[i]) for o in (value, value + half, value - half)])
@@ -732,10 +727,9 @@ def test_where_the_cost_of_a_layer_arises():
             assert numbers(share)[0] == pytest.approx(100 * first[int(l)] / cost[int(l)], abs=.51)
 
 
-@pytest.mark.parametrize('folder, name, pattern', [
-    ('demo', 'SmolLM2-135M', 'costs # more on SmolLM2'), ('gemma3-270m', 'Gemma-3-270M', '135M and # less on Gemma'),
-    ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B', 'on Qwen by #')])
-def test_the_angle_against_other_blocks(folder, name, pattern):
+@pytest.mark.parametrize('folder, name', [
+    ('demo', 'SmolLM2-135M'), ('gemma3-270m', 'Gemma-3-270M'), ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B')])
+def test_the_angle_against_other_blocks(folder, name):
     "From the kept losses of every block: the first page, and the mean regrets of four rules on their own page"
     kept, mean = (load_file(root/'results'/folder/f'{o}.safetensors') for o in ('loss_map', 'distances'))
     depth, tokens = int(kept['blocks'].max()), kept['counts'].astype(float)
@@ -754,9 +748,8 @@ def test_the_angle_against_other_blocks(folder, name, pattern):
     median, middle = third[3] - third[0], third[1] - third[0]
     assert np.quantile(median[1:], .025) > 0  # on all three models
     if folder.startswith('qwen'):
-        near(on_first(pattern), median[0], *np.quantile(median[1:], [.025, .975]), 2)
         low, high = np.quantile(middle[1:], [.025, .975])
-        assert low < 0 < high and 'and is undecided on Qwen' in first
+        assert low < 0 < high
         stands('findings/design', r'\| G \|[^|]*?: #, \*undecided', (middle[0], low, high))
     half = np.mean(found, 0)
     for rule, title in ((3, 'median block'), (1, 'middle')):
@@ -769,7 +762,6 @@ def test_the_angle_against_other_blocks(folder, name, pattern):
     own = {'demo': '# more .{0,60}SmolLM2', 'gemma3-270m': '# less .{0,20}Gemma'}
     middle *= np.sign(middle[0])
     stands('findings/measuring', own[folder], (middle[0], *np.quantile(middle[1:], [.025, .975])))
-    near(on_first(pattern), middle[0], *np.quantile(middle[1:], [.025, .975]), 2)
 
 
 def test_two_ways_of_asking():
@@ -791,7 +783,6 @@ def test_two_ways_of_asking():
     said = re.search('likelihood keeps (.*) points more', words('findings/letters'))[1]
     assert numbers(said) == (100 * found).round().tolist() and found[0] < 0
     stands('findings/design', 'the sign is reversed, #', found[0])
-    near(on_first('gap averages #'), *(100 * o for o in (value, *np.quantile(mean(some), [.025, .975]))), 0)
     a, b = ((o[1:].mean(1) - .25) / (o[0].mean() - .25) for o in (a, b))
     assert (a - b).argmax() == 3
 
@@ -1275,8 +1266,6 @@ def test_which_healing_brings_written_answers_back():
     near(numbers(re.search(r'That loss then lies (.*?) above', said)[1]), *alike, 3, .1)  # the page's is linearised
     near(numbers(re.search(r'at a C4 loss (.*?) higher \(seed 0\)', said)[1]), *(-o for o in np.take(apart, [0, 2, 1])),
          2, .1)
-    near(on_first('C4 loss that is # higher'), *(-o for o in np.take(apart, [0, 2, 1])), 2, .1)
-    near(on_first("its C4 loss is # below the cut.s"), *alike, 3, .1)
     d = right['distilled on C4'] - right['healed on C4']
     k, *shown = numbers(re.search(r'On C4 it then solves (\d+ \(one seed\), .*?) more than without', said)[1])
     near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
@@ -1295,7 +1284,7 @@ def test_which_healing_brings_written_answers_back():
          *np.quantile(draws(d[None], tokens), [.025, .975]), 2, .1)
     own, fast = (100 * np.mean([right[f'{o}{k}'] for k in seeds], 0)[None]
                  for o in ('healed on own answers', 'healed on C4'))
-    near(on_first('which is # more, at'), (own - fast).mean(), *np.quantile(draws(own - fast), [.025, .975]), 1)
+    assert np.quantile(draws(own - fast), .025) > 0
     rng, drawn = np.random.default_rng(0), []  # the seeds are drawn anew as well as the problems
     for some in (['cut, not healed'], [f'healed on own answers{k}' for k in seeds]):
         solved = draws(100 * np.array([right[o] for o in some]))
@@ -1305,7 +1294,8 @@ def test_which_healing_brings_written_answers_back():
     shown = re.search(r'from nothing: ([\d.]+) of (\d+) points of GSM8K (\[.*?\])', words('findings/abilities'))
     near(numbers(shown[1] + shown[3]), *found, 1)
     assert found[1] < 0 and int(shown[2]) == round(100 * (right['whole'] - right['cut, not healed']).mean())
-    assert 'unhealed cut is not shown' in first
+    assert found[0] > 0 and 'own answers does no such harm' in first.replace('model’s ', '')
+    assert 'That it wins any back is not shown' in first
     page = (root/'findings/abilities.ipynb').read_text()
     all_fast, own = fast[0] / 100, own[0] / 100
     fast, slow = ((right[o] + right[f'{o}, seed 1']) / 2 for o in ('healed on C4', 'healed on C4, slowly'))
@@ -1315,10 +1305,9 @@ def test_which_healing_brings_written_answers_back():
                   (own - cut, 'Their mean, (.*?) over the problems'), (cut - all_fast, 'which is (.*?) fewer than')):
         shown = numbers(re.search(at, page)[1])
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1)
-    said = (r'solves (\d+) of 400 .*?whole: (\d+).*?it solves (\d+), (\d+) and (\d+) \('
-            r'.*?it solves (\d+), (\d+) and (\d+), which.*?the whole model falls to (\d+), and')
-    assert [*map(int, re.search(said, first).groups())] == [
-        right[k].sum() for k in ('cut, not healed', 'whole', *arms_of, 'whole healed on C4')]
+    assert 'It halves the problems' in first and 'takes a fifth of the whole' in first
+    assert .4 < np.mean([right[o].sum() for o in arms_of[:3]]) / right['cut, not healed'].sum() < .6
+    assert .15 < 1 - right['whole healed on C4'].sum() / right['whole'].sum() < .25
     d = right['whole'] - right['whole healed on C4']
     near(numbers(re.search(r'to 179, by (.*?), while', page)[1]), 100 * d.mean(),
          *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .05)

@@ -127,7 +127,7 @@ def stopped(own, out, monkeypatch, at, **kw):
 
 
 @pytest.mark.parametrize('at', ['sweep.sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
-    'reproduce._keep_checkpoint', 'reproduce._run_pages')]])
+    'reproduce._keep_checkpoint', 'reproduce._result_html')]])
 def test_resumed_is_equal_to_never_interrupted(own, whole, tmp_path, monkeypatch, at):
     "Also when it stopped between the distances and their figures: every file of every step is there"
     stopped(own, tmp_path/'run', monkeypatch, at)
@@ -158,7 +158,7 @@ def test_distances_are_measured_on_conversations(tmp_path):
 
 
 def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):
-    stopped(own, tmp_path/'run', monkeypatch, 'reproduce._run_pages')
+    stopped(own, tmp_path/'run', monkeypatch, 'reproduce._result_html')
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=['arc_easy'])
     changed = tmp_path/'mine.jsonl'
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
