@@ -10,7 +10,7 @@ import pytest, torch
 import prunebook as pb
 from prunebook import choose_layers, prune_model, shrinking
 from prunebook.core import PrunebookError
-from prunebook.data.texts import load_texts, read_table
+from prunebook.data.texts import answer_row, load_texts, read_table
 from prunebook.estimates import layer_sizes, model_size, peak_gb
 from prunebook.evaluation.scores import Score, choice_score, wilson
 from prunebook.evaluation.tasks import ready_tasks
@@ -154,6 +154,17 @@ def test_prompts_need_a_chat_template_and_no_texts(answered, given, own, monkeyp
     few = Path(answered['prompts'])
     few.write_text('\n'.join(few.read_text().splitlines()[:9]))
     with pytest.raises(PrunebookError, match='9 different prompts'): shrink(**answered)
+
+
+def test_answers_of_another_model_or_edited_ones_cost_no_loading(answered, monkeypatch):
+    rows = [answer_row(o['messages'], by='parent', parent='0' * 16, model='other')
+            for o in read_table(answered['prompts'])]
+    monkeypatch.setattr('prunebook.load_model', stop)
+    write_rows(Path(answered['prompts']), rows)
+    with pytest.raises(PrunebookError, match='written by another model, other'): shrink(**answered)
+    rows[0]['messages'][1]['content'] += '!'
+    write_rows(Path(answered['prompts']), rows)
+    with pytest.raises(PrunebookError, match='answer 0 was edited'): shrink(**answered)
 
 
 @pytest.mark.parametrize('depth', [18, 26, 28, 34])
