@@ -17,7 +17,7 @@ from prunebook.data.texts import answer_row
 from prunebook.evaluation.losses import CutLosses, answer_cut_losses, loss_map, text_cut_losses, text_loss
 from prunebook.pruning.budget import LayerSizes
 from prunebook.model.configs import check_quantization
-from prunebook.pruning.strategies import STRATEGIES, as_plan, choose_layers, prune_model
+from prunebook.pruning.strategies import STRATEGIES, Plan, as_plan, choose_layers, prune_model
 from prunebook.similarity.distances import LayerDistances
 from prunebook.model.stack import Block, LayerStack, fingerprint
 
@@ -40,6 +40,18 @@ def test_strategies_by_hand():
     assert choose_layers([7, 2], depth=10).layers == choose_layers(Block(2, 6), depth=10).layers[::5] == (2, 7)
     assert {pick('random', seed=s) for s in range(200)} == {(i, i + 1) for i in range(9)}
     assert pick('simple', n=9) == tuple(range(9))
+    assert pick('middle', n=3) == (3, 4, 5)  # three before it and four behind
+
+
+def test_a_plan_leaves_a_layer():
+    with pytest.raises(PrunebookError, match='all 4 layers'): Plan(range(4), 4)
+
+
+def test_the_record_names_no_folder():
+    model = tiny(layers=4)
+    model.config._name_or_path = '/home/somebody/private/mine'
+    assert prune_model(model, [1]).config.prunebook['source'] == 'mine'
+
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -201,6 +213,8 @@ def test_few_documents_screen_and_more_judge():
         return [(0 if 0 not in o else 1 if 1 not in o else 2) if k == 3 else 1 not in o and -1 or 0 for o in keeps]
     plan = choose_layers('answers', 1, depth=16, losses=losses, screen=3, judge=9)
     assert plan.layers == (1,) and asked == [(3, 16), (9, 2)]
+    many = choose_layers('answers', 1, depth=40, losses=lambda keeps, k: [o[0] for o in keeps])
+    assert many.details['judged'] == 5  # the best eighth
 
 
 def test_documents_are_measured_once(chat, monkeypatch):
