@@ -99,7 +99,10 @@ def answer_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', 
 
 def _choosing_questions(task, n):
     "A task with a third of its questions, at most `n`, which choose the cut, and one with others, which judge"
-    there = replace(task, items=task.read_from).read()
+    there = task.read_from
+    if len(there) < 3:
+        raise PrunebookError(f'{task.name} has {len(there)} questions: a third of them chooses the cut, and the others '
+                             'judge. Give at least 3.')
     choose, judge = there[1::3][:n], [o for i, o in enumerate(there) if i % 3 != 1 or i // 3 >= n]
     m = min(len(task.items), len(judge))
     asked = [judge[i * len(judge) // m] for i in range(m)]
@@ -232,7 +235,8 @@ def shrink(
     if by_answers: texts, judge = _asking(size, about, source, max_new_tokens), []
     else: texts, judge = _split_data(source, column, given.seed)
     if by_answers and named:
-        for k, o in ready.items(): choosing[k], ready[k] = _choosing_questions(o, n_questions)
+        for k, o in ready.items():
+            if not o.reads_texts: choosing[k], ready[k] = _choosing_questions(o, n_questions)
     recipe = _check_healing(size, _fits(given, texts, size, about, room), minutes, tokens, force_memory, kwargs)
     if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
     if dry_run: return needs
@@ -301,7 +305,9 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtyp
                              'by step (prunebook heal --bits 4).')
     check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
     check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
-    ready = ready_tasks(tasks, n_questions)
+    ready, every = ready_tasks(tasks, n_questions), ready_tasks(tasks)
+    # all questions, with their choices in the order in which they are asked: more of them may be needed
+    ready = {k: o if o.reads_texts else replace(o, read_from=every[k].items) for k, o in ready.items()}
     kinds = {k: o.kind for k, o in ready.items()}
     beside, bare = ([k for k, v in kinds.items() if v == kind] for kind in ('parent', 'loss'))
     if beside:

@@ -156,6 +156,27 @@ def test_prompts_need_a_chat_template_and_no_texts(answered, given, own, monkeyp
     with pytest.raises(PrunebookError, match='9 different prompts'): shrink(**answered)
 
 
+@pytest.mark.parametrize('name', ['arc_easy', 'arc_easy:scoring=letter,permute=1'])
+def test_the_questions_that_choose_and_judge_are_asked_in_the_same_order(name):
+    from prunebook.data.questions import load_questions
+    task = shrinking._check_asked([name], 50, None, .8, False, 'auto', None)[name]
+    choose, judge = shrinking._choosing_questions(task, 20)
+    def asked(items): return {(o['question'], *o['choices']) for o in items}
+    assert len(choose.items) == 20 and len(judge.items) == 50
+    assert asked([*choose.items, *judge.read_from]) == asked(ready_tasks([name])[name].items)
+    assert asked(judge.items) <= asked(judge.read_from)
+    assert (asked(judge.read_from) <= asked(load_questions('arc_easy'))) == ('permute' not in name)
+
+
+def test_texts_judge_and_do_not_choose(answered, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', stop)
+    few = Path(answered['tasks'][0])
+    few.write_text('\n'.join(few.read_text().splitlines()[:2]))
+    with pytest.raises(PrunebookError, match='asked.jsonl has 2 questions.*at least 3'):
+        shrink(**answered | dict(n_questions=2))
+    with pytest.raises(KeyboardInterrupt): shrink(**answered | dict(tasks=['c4']))  # it gets as far as the weights
+
+
 def test_answers_of_another_model_or_edited_ones_cost_no_loading(answered, monkeypatch):
     rows = [answer_row(o['messages'], by='parent', parent='0' * 16, model='other')
             for o in read_table(answered['prompts'])]
