@@ -22,7 +22,7 @@ from .estimates import recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
 from .evaluation.tasks import in_forms, judged_on, parse_task, ready_tasks, scores_folder
 from .healing.adapters import checkpoint_fingerprint
-from .healing.recipes import METHODS, OBJECTIVES, HealingConfig, named_recipe
+from .healing.recipes import METHODS, OBJECTIVES, RECIPES, HealingConfig, named_recipe
 from .model.configs import decoder_config, decoder_part
 from .model.loading import check_precision, dtype_of_bits, find_model, load_config, load_tokenizer, own_type
 from .model.stack import check_length
@@ -31,7 +31,7 @@ from .paper.reproduce import write_distances
 from .paper.runs import measured_cut, read_record
 from .paper.sweep import SweepConfig, check_sweep
 from .pruning.budget import in_words, restriction
-from .pruning.checkpoint import check_prunable, checkpoint_folder, config_depth
+from .pruning.checkpoint import check_prunable, checkpoint_folder, config_depth, note_parent
 from .serving.rules import check_stacks, serving_states, serving_warning
 from .similarity.stopping import StoppingRule
 
@@ -80,25 +80,28 @@ class _Option(NamedTuple):
     place: bool    # Is it given by its place, without --NAME?
 
 _Changes = dict  # for annotations: the fields of a config that are given
+_GROUPS = ('Budget', 'Gates')  # of the library, beside the groups of this module
 _PLAIN = r'((str|int|float|bool|Path|None|dict|(Sequence|tuple)\[(str|int)(, \.\.\.)?\])( \| )?)+'  # of an option
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
 def _group(annotation):
-    "The dataclass whose fields are arguments: one of this module, or the config in `_Changes`; else `None`"
+    """The dataclass whose fields are arguments, and whether it is made of them; else their changes alone are passed on
+    (`_Changes`). `None` for another annotation"""
     name = re.sub(r'_Changes\[(\w+)\]', r'\1', str(annotation))
     kind = globals().get(name) or getattr(pb, name, None)
-    return kind if is_dataclass(kind) else None
+    whole = name == str(annotation)
+    return (kind, whole) if is_dataclass(kind) and (not whole or name[0] == '_' or name in _GROUPS) else None
 
 def _options(run: Callable) -> dict[str, _Option]:
     "The arguments of a command by their names, in the order of its parameters"
     said, found = _comments(run), {}
     for p in inspect.signature(run).parameters.values():
         kind, default = str(p.annotation), MISSING if p.default is p.empty else p.default
-        if group := _group(kind):
-            own, ours = _comments(group), group.__module__ == __name__
+        if found_group := _group(kind):
+            (group, whole), own = found_group, _comments(found_group[0])
             for f in fields(group):
-                name = f.name if ours else _RENAMED.get(f.name, f.name)
-                usual = getattr(p.default, f.name, f.default) if ours else None  # as in `source: _Source = …`
+                name = f.name if whole else _RENAMED.get(f.name, f.name)
+                usual = getattr(p.default, f.name, f.default) if whole else None  # as in `source: _Source = …`
                 if name: found[name] = _Option(f'{p.name}.{f.name}', str(f.type), usual, own[f.name], usual is MISSING)
         elif p.kind == p.VAR_KEYWORD and getattr(run, 'like', ''):
             for name, o in _options(resolve_name(f'prunebook.{run.like}')).items():
@@ -109,13 +112,14 @@ def _options(run: Callable) -> dict[str, _Option]:
 
 def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
     "The result of a command with the arguments of a command line"
-    given, parameters = {}, inspect.signature(run).parameters
+    given, parameters = {}, dict(inspect.signature(run).parameters)
+    if run.like: parameters = dict(inspect.signature(resolve_name(f'prunebook.{run.like}')).parameters) | parameters
     for name, o in _options(run).items():
         group, _, field = o.to.rpartition('.')
         own, value = given.setdefault(group, {}) if group else given, getattr(args, name)
         if not group or value is not None: own[field] = value
     for k, p in parameters.items():
-        if (kind := _group(p.annotation)) and kind.__module__ == __name__: given[k] = kind(**given[k])
+        if (kind := _group(p.annotation)) and kind[1]: given[k] = kind[0](**given[k])
     if run.like or 'progress' in parameters: given['progress'] = args.progress
     return run(**given)
 
@@ -370,6 +374,7 @@ def _prune(
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
+        with suppress(PrunebookError): noted['parent'] = checkpoint_fingerprint(folder)  # not of quantised weights
         if is_run:
             noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
@@ -377,6 +382,7 @@ def _prune(
             model, tok = load()
             pb.save_pruned(own_type(pb.prune_model(model, plan, inplace=True, record=noted)), tok, tmp)
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
+        note_parent(tmp, source.model, revision=source.revision, answers=told.get('answers'))
         record = read_json(tmp/'config.json')['prunebook']
     told |= {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
     if 'candidates' in plan.details: told['added_loss'] = plan.details['loss']
@@ -464,7 +470,7 @@ def _heal(
     config: str = 'packed',      # recipe: packed, distill (with --teacher), quick, paper, or a JSON file
     minutes: float | None = None,  # instead of --steps: as many as take so long, as estimated
     tokens: int | None = None,   # instead of --steps: as many as read so many tokens
-    teacher: str | None = None,  # the unpruned model, for --prompts, and for --objective distill and distill_top
+    teacher: str | None = None,  # the unpruned model (default: of one that chats, what it was pruned from)
     prompts: str | None = None,  # heal on the teacher's answers to these: a file of texts, or of rows with prompt
     teacher_folder: str | None = None,  # where --objective distill_top keeps its files for other runs
     judge_texts: str | None = None,  # for the loss before and after (default: those of demo, if --texts has a name)
@@ -474,7 +480,8 @@ def _heal(
     resume: bool = False,        # go on with a run that was interrupted
     progress: bool = True
 ):
-    "Heal a pruned checkpoint by a short training, merge the adapters, and save the result."
+    """Heal a pruned checkpoint by a short training, merge the adapters, and save the result. One that chats learns the
+    answers of the model that it was pruned from, unless other texts are asked for."""
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     if source.bits in (4, 8) and recipe['bits'] != source.bits:
         raise PrunebookError(f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.')
@@ -486,30 +493,35 @@ def _heal(
         raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
                              'question or messages.')
     check(whole(), n_judge=n_judge)
-    unasked = config == 'packed' and 'objective' not in recipe and not teacher
+    by_parent = _heals_by_parent(source, texts, recipe, config, teacher, judge_texts)
+    if by_parent: config = 'distill'
     config = named_recipe(config, source.model, **recipe)
     _check_recipe_options(config, recipe, prompts)
     _check_column(texts.column, texts.texts, *filter(None, [judge_texts]))
-    name = judge_texts or ('demo' if text_assets(texts.texts) else None)
-    _check_heal_options(config, teacher_folder, judge_texts, n_judge, name and source.bits != 4 and not fully_sharded())
+    name = judge_texts or ('demo' if text_assets(texts.texts) and not by_parent else None)
+    on_disk = source.bits == 4 or fully_sharded()
+    _check_heal_options(config, teacher_folder, judge_texts, n_judge, (name or by_parent) and not on_disk)
     asked = Path(os.path.abspath(out) + '.unfinished')/'asked.json'
     begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = on_first(lambda: recipe_within(  # it measures the machine
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
+    if by_parent: config, docs, judge, teacher = _own_answers(source, prompts, config, progress)
     config.check_start(teacher)  # before texts are fetched
     if teacher and not prompts and not config.needs_teacher:
         raise PrunebookError(f'--teacher {teacher}: nothing is learned from it. Add --objective distill, or --prompts '
                              'FILE.')
-    docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
+    if not by_parent: docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
     if config.loss_on != 'assistant' and 'loss_on' in recipe and docs and all(isinstance(o, str) for o in docs):
         raise PrunebookError(f'--loss-on {config.loss_on}: {texts.texts} has plain texts, which are learned whole. '
                              'Leave it out.')
-    judge = _Texts(name, column=texts.column).read('validation')[:n_judge] if name and n_judge else None
-    source.check('heal', config.max_length, recipe=config, teacher=teacher)
-    if unasked and all(isinstance(o, str) for o in docs): _check_plain_texts(source)
-    judge = judge and {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
-    done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, prompts, teacher_folder, resume, force,
+    if not by_parent:
+        source.check('heal', config.max_length, recipe=config, teacher=teacher)
+        judge = _Texts(name, column=texts.column).read('validation') if name else []
+        judge = {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
+    judge = {k: o[:n_judge] for k, o in judge.items()} if n_judge and not on_disk else None
+    asks = None if by_parent else prompts  # the answers are there
+    done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, asks, teacher_folder, resume, force,
                               progress, [texts.texts, judge_texts], minutes, **source.how)
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
@@ -518,13 +530,31 @@ def _heal(
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
 
-def _check_plain_texts(source):
-    "Raises `PrunebookError` for a chat model: plain texts without a teacher cost answers, so they are asked for"
+def _heals_by_parent(source, texts, recipe, config, teacher, judge_texts):
+    "Does a checkpoint learn its parent's answers? One that chats does, if nobody asks for anything else"
+    if config != 'packed' or 'objective' in recipe or teacher or judge_texts or texts != _Texts(): return False
     where = dict(revision=source.revision, trust_remote_code=source.trust_remote_code)
-    if getattr(load_tokenizer(source.model, **where), 'chat_template', None):
-        raise PrunebookError(f'{public_name(source.model)} is a chat model, and healing on plain texts without a '
-                             'teacher can cost it half of its answers. Heal on its own (--teacher MODEL --prompts FILE '
-                             '--objective distill_top --max-length 512), or ask for plain texts (--objective lm).')
+    return bool(getattr(load_tokenizer(source.model, **where), 'chat_template', None))
+
+def _own_answers(source, prompts, config, progress):
+    """The recipe with rows that hold the answers of a checkpoint's parent, and no more steps than read each three
+    times; these answers, those that judge, and the parent. Errors are those of `parent_of` and `parent_answers`"""
+    from prunebook.healing.packing import fit_rows, most_steps
+    from prunebook.healing.teacher import parent_answers, parent_of
+    try: parent = parent_of(folder := checkpoint_folder(source.model, revision=source.revision))
+    except PrunebookError as e:
+        raise PrunebookError(f'{public_name(source.model)} is a chat model, and plain texts without a teacher can cost '
+                             f'it half of its answers, so it learns those of its parent. {e} Or ask for plain texts '
+                             '(--objective lm).') from e
+    about, tok = source.check('heal', config.max_length, recipe=config, teacher=parent.name), load_tokenizer(folder)
+    how = {k: v for k, v in source.how.items() if k != 'revision'}
+    rows, held = parent_answers(parent, tok, prompts, progress, **how)
+    config = fit_rows(config, tok, rows, getattr(about, 'max_position_embeddings', None) or 2048)
+    steps = min(config.steps, most_steps(config, tok, rows))
+    logging.getLogger(__name__).warning('heal: it learns %d answers of %s, which it was pruned from, in %d of %d '
+                                        'steps: at most three times each.', len(rows), public_name(parent.name), steps,
+                                        config.steps)
+    return config.replace(steps=steps), rows, {'loss on held-out answers': held}, parent.name
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
@@ -542,12 +572,19 @@ def _answers(before, after, allow_empty):
 
 # %% ../nbs/reference/cli.ipynb #shrinkco
 @command('prunebook shrink demo small --drop 10%', like='shrinking:shrink')
-def _shrink(**given):
+def _shrink(
+    *,
+    dtype: str = 'auto',          # type of the weights: auto, bfloat16, float16 or float32
+    revision: str | None = None,  # revision of a model on the hub
+    seed: int | None = None,      # of healing, and of the texts that judge (default: the recipe's)
+    **given
+):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
+    if seed is not None: given['recipe'] = RECIPES['distill'].replace(seed=seed)
     _check_column(given['column'], given['data'] or 'demo')
     if _differ(pb.shrink, n_questions=given['n_questions']):
         _check_task_options(map(parse_task, given['tasks'] or []), n_questions=given['n_questions'])
-    try: done, rejected = pb.shrink(**given), {}
+    try: done, rejected = pb.shrink(**given, dtype=dtype, revision=revision), {}
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
     if given['dry_run']: return dict(budget=done.to_dict('records'))
     return dict(out=done.out, dropped=done.cuts[0]['dropped'], cuts=done.cuts, tokens=done.tokens, table=done.table,

@@ -259,9 +259,15 @@ def _machine_speed(size, b=2, seconds=.25):
     return 2 * 1024 * hidden * inner * n / products(n) / 1e12
 
 # %% ../nbs/reference/estimates.ipynb #71f64332
-SLOWER = dict(similarity=.5, evaluate=.5, heal=.3)  # share of the matrix product's speed that a whole command reaches
+# share of the matrix product's speed that a whole command reaches
+SLOWER = dict(similarity=.5, evaluate=.5, heal=.3, answer=.15, choose=.5)
 CARDS = dict(t4=(16, 65), l4=(24, 121), rtx3090=(24, 71), rtx4090=(24, 165), a100=(80, 312), h100=(80, 989))
 "GB, and 1e12 operations a second with 16-bit numbers, of some GPUs as NVIDIA publishes them"
+
+def _search_tokens(depth, n, answer):
+    """Tokens that the search of the strategy `answers` reads, if each layer counts alike. Of a size it tries 3 cuts a
+    layer, on 6 answers, and the best eighth on 24. About 0.6 of the layers run, since cuts share what is before them"""
+    return .6 * 3 * depth * (n or max(1, depth // 4)) * (6 + 24 / 8) * answer
 
 def estimate(
     model: str | Size,                    # As in `prune_checkpoint`, or a `Size`
@@ -274,7 +280,10 @@ def estimate(
     speed: float | None = None,           # 1e12 operations a second; measured if `None`
     revision: str | None = None,          # Revision of a model on the hub
     gpu_gb: float | None = None,          # Judge for a GPU with so much memory, such as 24, not for this machine
-    card: str | None = None               # Judge for a GPU of `CARDS`, with times from its published speed
+    card: str | None = None,              # Judge for a GPU of `CARDS`, with times from its published speed
+    prompts: int = 0,                     # That the model answers, to be cut by its answers; also what follows
+    answer: int = 256,                    # Most tokens of an answer
+    n: int | None = None                  # Layers to drop; a quarter if `None`
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     check_precision(dtype, bits)
@@ -294,13 +303,17 @@ def estimate(
     teaching = work(size, 'evaluate', trained) * SLOWER['heal'] / SLOWER['evaluate'] if r.needs_teacher else 0
     took = dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
                 heal=work(size, 'heal', trained, r.gradient_checkpointing) + teaching) if speed else {}
+    if speed and prompts: took |= dict(answer=work(size, 'evaluate', prompts * answer),
+                                       choose=work(size, 'evaluate', _search_tokens(size.depth, n, answer)))
     disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
                 heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
     rows = []
     in_ram = () if gpu_gb else ('check', 'export')  # in float32; of another machine's RAM nothing is known
-    for k in ('similarity', 'prune', 'heal', 'evaluate', *in_ram):
+    choosing = ('answer', 'choose') if prompts else ('similarity',)
+    for k in (*choosing, 'prune', 'heal', 'evaluate', *in_ram):
         how = ('float32', None) if k in in_ram else (dtype, bits)
-        need = peak_gb(size, k, *how, max(max_length, batch_tokens), r)
+        need = peak_gb(size, 'evaluate' if k in choosing[:2 * bool(prompts)] else k, *how,
+                       max(max_length, batch_tokens), r)
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
                          disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
                          fits=need < have))

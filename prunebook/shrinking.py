@@ -16,8 +16,8 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json
 from .core import source_mark, sync_tree, whole, work_folder, pd
-from .data.texts import answer_tokens, as_rows, named_texts, read_answers, split_texts, text_assets
-from .estimates import check_memory, layer_sizes, model_size, recipe_within, shrink_gb
+from .data.texts import as_rows, named_texts, read_answers, split_texts, text_assets
+from .estimates import Size, check_memory, layer_sizes, model_size, recipe_within, shrink_gb
 from .evaluation.losses import cut_losses, divergence
 from .evaluation.tasks import ask_cuts, check_room_for_answers, ready_tasks
 from .healing.recipes import RECIPES
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['candidate_cuts', 'answer_cuts', 'layers_to_drop', 'Shrunk', 'shrink', 'Rejected']
+__all__ = ['candidate_cuts', 'answer_cuts', 'layers_to_drop', 'Shrunk', 'Budget', 'Gates', 'shrink', 'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _window(config):
@@ -185,13 +185,33 @@ class Shrunk:
         return '\n'.join([cut, *lines, *self.second, *fell, *notes, *strict, *self.notes, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
+@dataclass(frozen=True)
+class Budget:
+    "How small a model must be, in place of a number of layers. As few go as leave that"
+    params: float | None = None   # Instead: drop as few layers as leave at most so many parameters
+    gb: float | None = None       # Or as leave at most so many GB of weights
+    speedup: float | None = None  # Or as predict generation at least so many times as fast
+
+@dataclass(frozen=True)
+class Gates:
+    "What the healed model must keep, or it is rejected. Raises `PrunebookError` for gates that cannot judge"
+    max_added_loss: float | None = None  # Gate: most nats a token that the healed model may lose
+    min_retention: float | None = .8     # Gate: least share of a task's accuracy above chance that it keeps; 0: none
+    strict: bool = False                 # Reject also a model of which a task stays undecided
+    allow_empty: bool = False            # Keep a model that lost its answers in the chat template
+
+    def __post_init__(self):
+        check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=self.max_added_loss)
+        check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=self.min_retention)
+        if self.strict and not self.min_retention:
+            raise PrunebookError(f'strict=True, min_retention={self.min_retention}: without that gate nothing is '
+                                 'undecided. Leave out strict (--strict), or give a share above 0 (--min-retention).')
+
 def shrink(
     model: str,                   # demo or another model that has a name, a hub id or a checkpoint
     out: str | Path,              # Folder for the smaller model, its table and report.html
     drop: str | float | int | None = None,  # Layers to drop: a share or a number (default: 25%)
-    params: float | None = None,  # Instead: drop as few layers as leave at most so many parameters
-    gb: float | None = None,      # Or as leave at most so many GB of weights
-    speedup: float | None = None, # Or as predict generation at least so many times as fast
+    budget: Budget = Budget(),
     # What the model answers, to be cut, healed and judged by: everyday, a task, or a file of prompts or answers
     # (default: everyday for a chat model; else demo as data)
     prompts: str | None = None,
@@ -202,79 +222,51 @@ def shrink(
     tokens: int | None = None,    # Instead: tokens to heal on
     serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
-    recipe: HealingConfig | None = None,  # Of healing; `RECIPES['distill']` if `None`
+    recipe: HealingConfig | None = None,  # Of healing; `RECIPES['distill']` if `None`. Its seed also picks the judges
     # Questions to judge on (default: arc_easy, piqa). Of those that you name, a third chooses the cut of a chat model
     tasks: Sequence[str] | None = None,
     n_questions: int = 100,       # Of each
-    max_added_loss: float | None = None,  # Gate: most nats a token that the healed model may lose
-    min_retention: float | None = .8,     # Gate: least share of a task's accuracy above chance that it keeps; 0: none
-    strict: bool = False,         # Reject also a model of which a task stays undecided
-    allow_empty: bool = False,    # Keep a model that lost its answers in the chat template
-    seed: int | None = None,      # Of healing, and of the texts that judge; the recipe's if `None`
+    gates: Gates = Gates(),
     dry_run: bool = False,        # Check all that a run would, give the budget, and stop
     force: bool = False,          # Replace the folder if it is there
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
-    dtype: str = 'auto',          # Type of the weights: auto, bfloat16, float16 or float32
-    revision: str | None = None,  # Revision of a model on the hub
-    **kwargs: Any                 # To `load_model`
-) -> Shrunk | 'pd.DataFrame':     # The result, or the budget
+    **load: Any                   # To `load_model`, such as dtype and revision
+) -> Shrunk | 'pd.DataFrame':     # The result, or the time and memory of each step
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
-    given = (recipe or RECIPES['distill']).replace(**({} if seed is None else dict(seed=seed)))
-    kwargs |= dict(dtype=dtype) | ({} if revision is None else dict(revision=revision))
-    named, tasks = tasks is not None, _TASKS if tasks is None else tasks
-    ready = _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, kwargs.get('bits'))
-    about, size = _find_model(model, kwargs)
-    recipe_within(given, size, minutes, tokens, dtype, kwargs.get('bits'))  # refuses before prompts are read
-    by_answers, source = _line(size, about, data, prompts)
-    reads = [model, source]
-    rejected = _check_place(out, force, reads, 1e9 * shrink_gb(size, given, bool(gguf)))
-    n, budget = _check_cut(model, size, drop, dict(params=params, gb=gb, speedup=speedup), serve, gguf, about)
-    room, choosing = max_new_tokens if by_answers else 0, {}
-    if by_answers: texts, judge = _asking(size, about, source, max_new_tokens), []
-    else: texts, judge = _split_data(source, column, given.seed)
-    if by_answers and named:
-        for k, o in ready.items():
-            if not o.reads_texts: choosing[k], ready[k] = _choosing_questions(o, n_questions)
-    recipe = _check_healing(size, _fits(given, texts, size, about, room), minutes, tokens, force_memory, kwargs)
-    if dry_run or progress: needs = pb.estimate(size, dtype, kwargs.get('bits'), recipe=recipe)
-    if dry_run: return needs
-    if progress: print(needs.round(2).to_string(index=False), file=sys.stderr)
-    asked = dict(command='shrink', model=source_mark(model), n=n, budget=[params, gb, speedup],
-                 data=public_name(source), texts=digest(texts, judge), serve=list(serve),
-                 recipe=digest(asdict(given)), minutes=minutes, tokens=tokens,
-                 tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions,
-                 load=str(sorted((k, v) for k, v in kwargs.items() if k != 'token')))
-    if by_answers: asked |= dict(max_new_tokens=max_new_tokens, choosing=[len(o.items) for o in choosing.values()])
-    with work_folder(out, asked, None, force, reads) as work:
-        whole, tok = _load_model(model, recipe, ready, progress, **kwargs)
-        if by_answers:
-            texts, judge = _answered(whole, tok, source, max_new_tokens, recipe.seed, progress)
-            recipe = recipe.replace(steps=min(recipe.steps, _thrice(tok, texts, recipe)))
+    load = dict(dtype='auto') | {k: v for k, v in load.items() if v is not None}
+    job = _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, recipe or RECIPES['distill'],
+                       minutes, tokens, serve, gguf, tasks, n_questions, gates, load)
+    reads = [model, job.source]
+    rejected = _check_place(out, force, reads, 1e9 * shrink_gb(job.size, job.recipe, bool(gguf)))
+    if not force_memory: job.check_memory()
+    if dry_run: return job.needs()
+    if progress: print(job.needs().round(2).to_string(index=False), file=sys.stderr)
+    with work_folder(out, job.asked(), None, force, reads) as work:
+        parent, tok = _load_model(model, job.recipe, job.ready, progress, **load)
+        line = _by_answers if job.choosing is not None else _by_texts
+        texts, judge, cuts, recipe = line(job, parent, tok, work, progress)
         recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
-        find = answer_cuts if by_answers else candidate_cuts
-        cuts = _once(work/'cuts.json', lambda: find(whole, tok, texts, n, serve, progress, **budget))
-        if choosing:
-            cuts = _once(work/'chosen.json', lambda: _best_by_questions(whole, tok, cuts, choosing, progress))
-        small = _pruned(whole, cuts[0])
-        healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, whole, resume=True)
-        models = dict(parent=whole, pruned=small, healed=healed.model)
-        table = _once(work/'table.json', lambda: _judge(models, tok, judge, ready, progress, by_answers))
-        if min_retention: table = _gated(table, min_retention, minutes, models, tok, ready, work, progress)
+        small = _pruned(parent, cuts[0])
+        healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, parent, resume=True)
+        models = dict(parent=parent, pruned=small, healed=healed.model)
+        table = _once(work/'table.json', lambda: _judge(models, tok, judge, job, progress))
+        if gates.min_retention:
+            table = _gated(table, gates.min_retention, minutes, models, tok, job.ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
-        problems = _failed(table, answers, max_added_loss, min_retention, strict, allow_empty)
+        problems = _failed(table, answers, gates)
         own_type(healed.model)
-        loss = {f"{public_name(source)} loss": (table[0]['pruned'], table[0]['healed'])}
+        loss = {f"{public_name(job.source)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
-        _note_gates(work/'README.md', table, min_retention)
-        whole = small = models = healed.model = None  # the check loads the result again
+        _note_gates(work/'README.md', table, gates.min_retention)
+        parent = small = models = healed.model = None  # the check loads the result again
         problems += _unsound(work, serve)
         place = rejected if problems else Path(os.path.abspath(out))
         done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
-                      _use(place, serve, gguf and not problems), min_retention,
-                      _notes(texts, judge, source, named, problems) if by_answers else [])
+                      _use(place, serve, gguf and not problems), gates.min_retention,
+                      job.notes(texts, judge, problems))
         if not problems: free_place(out, force, reads)  # before anything is deleted
         _finish(work, out, done, gguf)
         if problems:
@@ -290,22 +282,93 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
+@dataclass
+class _Job:
+    "What one call of `shrink` is to do, checked as far as that is possible before a weight is read"
+    size: Size
+    source: str                  # The prompts that the model answers, or the data
+    texts: list[Any]             # To choose and to heal on; of prompts, with the shortest answers
+    judge: list[Any]             # Texts that judge; of prompts none yet
+    n: int | None                # Layers to drop, or
+    budget: dict[str, Any]       # the limit, as `choose_layers` takes it
+    recipe: HealingConfig        # With its steps, and rows that hold the texts
+    ready: dict[str, Any]        # Tasks that judge
+    choosing: dict[str, Any] | None  # Tasks whose questions choose the cut; `None` if texts do
+    named: bool                  # Did the user name the tasks?
+    max_new_tokens: int
+    serve: list[str]
+    load: dict[str, Any]         # To `load_model`
+    settings: dict[str, Any]     # What else changes the result, for the record of the run
+
+    def check_memory(self) -> None:
+        "Raises `PrunebookError` if healing cannot fit into this machine"
+        check_memory(self.size, 'heal', _dtype(self.load), self.load.get('bits'), recipe=self.recipe,
+                     device_map=self.load.get('device_map', 'auto'))
+
+    def needs(self) -> 'pd.DataFrame':
+        "Time, memory and disk of each step"
+        answers = {} if self.choosing is None else dict(prompts=len(self.texts), answer=self.max_new_tokens, n=self.n)
+        return pb.estimate(self.size, _dtype(self.load), self.load.get('bits'), recipe=self.recipe, **answers)
+
+    def asked(self) -> dict[str, Any]:
+        "What must be the same for a call to go on"
+        asked = dict(command='shrink', n=self.n, data=public_name(self.source), texts=digest(self.texts, self.judge),
+                     serve=self.serve, load=str(sorted((k, v) for k, v in self.load.items() if k != 'token')))
+        if self.choosing is not None:
+            asked |= dict(max_new_tokens=self.max_new_tokens, choosing=[len(o.items) for o in self.choosing.values()])
+        return asked | self.settings
+
+    def notes(self, texts: list[Any], judge: list[Any], problems: list[str]) -> list[str]:
+        "What was looked at, and what was not"
+        if self.choosing is None: return []
+        own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*texts, *judge))
+        whose = f'; {own} answers came with the prompts' if own else ''
+        notes = [f'Chosen and healed on {len(texts)} answers to {public_name(self.source)}, judged on {len(judge)} '
+                 f'others and on the tasks above{whose}. Nothing else was looked at.']
+        if not self.named:
+            notes.append('Choices between given answers do not show whether it still solves problems: name tasks that '
+                         'it writes answers to, such as gsm8k (--tasks).')
+        if problems:
+            notes.append('No smaller cut was tried. What fewer bits or a smaller sibling would cost: prunebook '
+                         'estimate MODEL --compare.')
+        return notes
+
+def _dtype(load): return str(load['dtype']).removeprefix('torch.')
+
+def _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, given, minutes, tokens, serve, gguf, tasks,
+                 n_questions, gates, load):
+    "The job of a call. Raises `PrunebookError` for whatever needs no weights to be refused, the cheapest first"
+    named, tasks, bits = tasks is not None, _TASKS if tasks is None else tasks, load.get('bits')
+    check_precision(load['dtype'], bits)
+    if bits in (4, 8):
+        raise PrunebookError(f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step '
+                             'by step (prunebook heal --bits 4).')
+    ready, choosing = _ready_tasks(tasks, n_questions, gates), None
+    about, size = _find_model(model, load)
+    recipe_within(given, size, minutes, tokens, _dtype(load), bits)  # refuses before prompts are read
+    by_answers, source = _what_it_reads(size, about, data, prompts)
+    n, limits = _check_cut(model, size, drop, budget, serve, gguf, about)
+    if by_answers:
+        texts, judge = _asking(size, about, source, max_new_tokens), []
+        both = {k: _choosing_questions(o, n_questions) for k, o in ready.items() if named and not o.reads_texts}
+        choosing = {k: o for k, (o, _) in both.items()}
+        ready |= {k: o for k, (_, o) in both.items()}
+    else: texts, judge = _split_data(source, column, given.seed)
+    fitted = _fits(given, texts, size, about, max_new_tokens if by_answers else 0)
+    settings = dict(model=source_mark(model), budget=[*vars(budget).values()], recipe=digest(asdict(given)),
+                    minutes=minutes, tokens=tokens, tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions)
+    return _Job(size, source, texts, judge, n, limits, recipe_within(fitted, size, minutes, tokens, _dtype(load), bits),
+                ready, choosing, named, max_new_tokens, list(serve), load, settings)
+
 def _find_model(name, load):
     "Which arguments say where a model is, and its size"
     if str(name).endswith('.gguf'): checkpoint_folder(name)  # refuses it, and says how it becomes a checkpoint
     hub = {k: v for k in ('revision', 'token', 'cache_dir', 'local_files_only') if (v := load.get(k))}
     return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 
-def _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtype, bits):
-    """The tasks, with their questions. Raises `PrunebookError` for weights that cannot be healed, and for gates and
-    tasks that cannot judge the result"""
-    check_precision(dtype, bits)
-    if bits in (4, 8):
-        raise PrunebookError(f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step '
-                             'by step (prunebook heal --bits 4).')
-    check(or_none(number(-math.inf, math.inf, 'a number of nats')), max_added_loss=max_added_loss)
-    check(or_none(number(0, 1 + 1e-9, 'from 0 to 1')), min_retention=min_retention)
-    ready, every = ready_tasks(tasks, n_questions), ready_tasks(tasks)
+def _ready_tasks(tasks, n_questions, gates):
+    "The tasks, with their questions. Raises `PrunebookError` for those that cannot judge, or not by these gates"
+    ready, every, least = ready_tasks(tasks, n_questions), ready_tasks(tasks), gates.min_retention
     # all questions, with their choices in the order in which they are asked: more of them may be needed
     ready = {k: o if o.reads_texts else replace(o, read_from=every[k].items) for k, o in ready.items()}
     kinds = {k: o.kind for k, o in ready.items()}
@@ -313,16 +376,13 @@ def _check_asked(tasks, n_questions, max_added_loss, min_retention, strict, dtyp
     if beside:
         raise PrunebookError(f'{", ".join(beside)}: compare with the parent afterwards (prunebook evaluate --parent '
                              'MODEL).')
-    if min_retention and not ready:
-        raise PrunebookError(f'min_retention={min_retention}: there is no task to judge by. Give tasks, or no such '
-                             'gate (min_retention=0, --min-retention 0).')
-    if min_retention and bare:
-        raise PrunebookError(f'min_retention={min_retention}: {", ".join(bare)} has no level of chance. Limit the loss '
+    if least and not ready:
+        raise PrunebookError(f'min_retention={least}: there is no task to judge by. Give tasks, or no such gate '
+                             '(min_retention=0, --min-retention 0).')
+    if least and bare:
+        raise PrunebookError(f'min_retention={least}: {", ".join(bare)} has no level of chance. Limit the loss '
                              '(max_added_loss) and leave it out of the tasks, or give no such gate (min_retention=0, '
                              '--min-retention 0).')
-    if strict and not min_retention:
-        raise PrunebookError(f'strict=True, min_retention={min_retention}: without that gate nothing is undecided. '
-                             'Leave out strict (--strict), or give a share above 0 (--min-retention).')
     return ready
 
 def _check_place(out, force, reads, need):
@@ -338,7 +398,7 @@ def _check_place(out, force, reads, need):
 
 _TASKS = ('arc_easy', 'piqa')  # that judge where none is named
 
-def _line(size, about, data, prompts):
+def _what_it_reads(size, about, data, prompts):
     """Is the model cut by its answers? And the prompts, or the data. Raises `PrunebookError` for both, and for prompts
     of a model without a chat template"""
     if data is not None and prompts is not None:
@@ -372,42 +432,16 @@ def _answered(model, tokenizer, prompts, max_new_tokens, seed, progress):
     raise PrunebookError(f'{len(rows) + len(held)} answers to {public_name(prompts)} are whole, and ten are needed. '
                          f'Give more prompts, or a larger max_new_tokens (--max-new-tokens) than {max_new_tokens}.')
 
-def _thrice(tokenizer, answers, recipe):
-    "The steps that read every answer three times"
-    return max(1, 3 * answer_tokens(tokenizer, answers, 2**30).total // (recipe.batch_size * recipe.max_length))
-
-def _notes(answers, judge, prompts, named, problems):
-    "What was looked at, and what was not"
-    own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*answers, *judge))
-    whose = f'; {own} answers came with the prompts' if own else ''
-    notes = [f'Chosen and healed on {len(answers)} answers to {public_name(prompts)}, judged on {len(judge)} others '
-             f'and on the tasks above{whose}. Nothing else was looked at.']
-    if not named:
-        notes.append('Choices between given answers do not show whether it still solves problems: name tasks that it '
-                     'writes answers to, such as gsm8k (--tasks).')
-    if problems:
-        notes.append('No smaller cut was tried. What fewer bits or a smaller sibling would cost: prunebook estimate '
-                     'MODEL --compare.')
-    return notes
-
 def _split_data(data, column, seed):
     "The texts to heal on, and those to judge on"
     if 'c4' in [o.name for o in text_assets(data)]:
         return pb.load_texts(data, 'healing'), pb.load_texts('c4' if '+' in data else data, 'validation', n=32)
     return split_texts(named_texts(data, 'healing', n_hub=10_000, column=column), seed)
 
-def _check_healing(size, recipe, minutes, tokens, force_memory, load):
-    "The recipe with the steps that are asked for. Raises `PrunebookError` if the memory does not suffice"
-    dtype, bits = str(load['dtype']).removeprefix('torch.'), load.get('bits')
-    recipe = recipe_within(recipe, size, minutes, tokens, dtype, bits)
-    place = load.get('device_map', 'auto')
-    if not force_memory: check_memory(size, 'heal', dtype, bits, recipe=recipe, device_map=place)
-    return recipe
-
-def _check_cut(model, size, drop, limits, serve, gguf, about):
+def _check_cut(model, size, drop, budget, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
-    config, limits = load_config(model, **about), {k: v for k, v in limits.items() if v is not None}
+    config, limits = load_config(model, **about), {k: v for k, v in vars(budget).items() if v is not None}
     if gguf:
         check_type(gguf, size.rows, size.hidden, public_name(model))
         llama_cpp(json.loads(config.to_json_string()))
@@ -425,21 +459,18 @@ def _check_cut(model, size, drop, limits, serve, gguf, about):
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
 
+
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, size, about, room=0):
     """The recipe with rows as long as the longest conversation and `room` for its answer, and as many tokens a step.
     Raises `PrunebookError` for texts that the tokenizer cannot turn into rows"""
-    from prunebook.healing.packing import documents, training_rows
+    from prunebook.healing.packing import documents, fit_rows, training_rows
     tok, config = load_tokenizer(size.name, **about), load_config(size.name, **about)
     check_length(recipe.max_length, config.get_text_config(decoder=True))
-    window = min(max(2048, recipe.max_length), _window(config))
     problem = tokenizer_problem(tok, size.vocab)
     if problem: raise PrunebookError(f'{size.name}: {problem} Put the right tokenizer beside the weights.')
-    docs = documents(texts, tok, window, recipe.loss_on, recipe.plain_share)
-    longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
-    if longest: longest = min(longest + room, window)
-    few = max(1, recipe.batch_size * recipe.max_length // max(1, longest))
-    if longest > recipe.max_length: recipe = recipe.replace(max_length=longest, batch_size=few)
+    recipe = fit_rows(recipe, tok, texts, _window(config), room)
+    docs = documents(texts, tok, recipe.max_length, recipe.loss_on, recipe.plain_share)
     top = int(training_rows(tok, docs, recipe).flat.max())  # it refuses texts that are too few
     if top >= size.vocab:
         raise PrunebookError(f'{size.name}: its tokenizer gives token {top}, and the model knows tokens 0 to '
@@ -453,6 +484,23 @@ def _load_model(name, recipe, ready, progress, **kwargs):
     check_student(model, recipe)
     check_room_for_answers(model, ready)
     return model, tok
+
+def _by_texts(job, model, tok, work, progress):
+    "Texts to heal on and to judge by, the cuts that texts compare, and the recipe"
+    cuts = _once(work/'cuts.json', lambda: candidate_cuts(model, tok, job.texts, job.n, job.serve, progress,
+                                                          **job.budget))
+    return job.texts, job.judge, cuts, job.recipe
+
+def _by_answers(job, model, tok, work, progress):
+    """The model's answers to heal on and to judge by, the cuts that answers and then questions compare, and the recipe,
+    which reads no answer more than three times"""
+    from prunebook.healing.packing import most_steps
+    texts, judge = _answered(model, tok, job.source, job.max_new_tokens, job.recipe.seed, progress)
+    cuts = _once(work/'cuts.json', lambda: answer_cuts(model, tok, texts, job.n, job.serve, progress, **job.budget))
+    if job.choosing:
+        cuts = _once(work/'chosen.json', lambda: _best_by_questions(model, tok, cuts, job.choosing, progress))
+    steps = min(job.recipe.steps, most_steps(job.recipe, tok, texts))
+    return texts, judge, cuts, job.recipe.replace(steps=steps)
 
 def _pruned(model, chosen):
     "The model without the layers of a row of `candidate_cuts`, with its rule, and what stacks make of it, on record"
@@ -502,14 +550,14 @@ def _agreement(models, tok, answers, **run):
     return dict(measure='agreement', parent=1., pruned=pruned.value, healed=healed.value, change=healed.value - 1,
                 low=healed.low - 1, high=healed.high - 1)
 
-def _judge(models, tok, judge, ready, progress, by_answers=False):
+def _judge(models, tok, judge, job, progress):
     "Rows of the table: the loss, of answers the agreement, each task, the size and the speed of the three models"
-    window = _window(models['parent'].config)
+    window, by_answers = _window(models['parent'].config), job.choosing is not None
     run = dict(max_length=window if by_answers else min(512, window), progress=progress)
     if by_answers: run |= dict(loss_on='assistant')
     rows = [_row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})]
     if by_answers: rows.append(_agreement(models, tok, judge, **run))
-    rows += _asked(models, tok, ready, progress)
+    rows += _asked(models, tok, job.ready, progress)
     def seconds(model):  # to write 32 tokens
         ids, start = tok('The', return_tensors='pt').input_ids.to(model.device), time.perf_counter()
         model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=32, min_new_tokens=32,
@@ -558,14 +606,14 @@ def _verdict(row, least):
     return (f'{name} {"is " if word == "undecided" else ""}{word}: {_share(row)} of the accuracy above chance is kept '
             f'in {row["n"]} questions, and {least:.0%} is asked for')
 
-def _failed(table, answers, max_added_loss, min_retention, strict, allow_empty):
+def _failed(table, answers, gates):
     "The gates that the healed model fails, each in words"
     found, loss = [], table[0]
-    if max_added_loss is not None and loss['change'] > max_added_loss:
-        found.append(f"the loss rose by {loss['change']:.3f} nats, and {max_added_loss} are allowed")
-    wrong = ('fails', 'undecided') if strict else ('fails',)
-    found += [_verdict(o, min_retention) for o in table if o.get('gate') in wrong]
-    if lost := [] if allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
+    if gates.max_added_loss is not None and loss['change'] > gates.max_added_loss:
+        found.append(f"the loss rose by {loss['change']:.3f} nats, and {gates.max_added_loss} are allowed")
+    wrong = ('fails', 'undecided') if gates.strict else ('fails',)
+    found += [_verdict(o, gates.min_retention) for o in table if o.get('gate') in wrong]
+    if lost := [] if gates.allow_empty else pb.lost_answers(answers['parent'], answers['healed']):
         found.append(f'the healed model lost its answer to {" and ".join(map(repr, lost))}')
     return found
 

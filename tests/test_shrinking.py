@@ -20,7 +20,7 @@ from prunebook.model.stack import show_layers
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
-from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, layers_to_drop, shrink
+from prunebook.shrinking import Budget, Gates, Rejected, Shrunk, candidate_cuts, layers_to_drop, shrink
 from support import architectures
 from support.tiny import letter_tokenizer, save, texts, tiny, word_tokenizer, write_rows
 
@@ -106,15 +106,15 @@ def answered(given, tmp_path):
                                         for i in range(30)])
     del given['data']
     return given | dict(model=str(tmp_path/'chat'), prompts=str(tmp_path/'answers.jsonl'), max_new_tokens=32,
-                        tasks=[str(tmp_path/'asked.jsonl')], min_retention=0, allow_empty=True,
+                        tasks=[str(tmp_path/'asked.jsonl')], gates=Gates(min_retention=0, allow_empty=True),
                         recipe=RECIPE.replace(max_length=96))
 
 
 def test_answers_choose_heal_and_judge(answered, tmp_path, monkeypatch):
     judged, real = [], shrinking._judge
-    def judge(models, tok, held, ready, *more):
-        judged.append((held, ready))
-        return real(models, tok, held, ready, *more)
+    def judge(models, tok, held, job, *more):
+        judged.append((held, job.ready))
+        return real(models, tok, held, job, *more)
     monkeypatch.setattr(shrinking, '_judge', judge)
     chosen, ask = [], shrinking.ask_cuts
     monkeypatch.setattr(shrinking, 'ask_cuts', lambda m, t, cuts, tasks, *a, **kw: (
@@ -159,7 +159,7 @@ def test_prompts_need_a_chat_template_and_no_texts(answered, given, own, monkeyp
 @pytest.mark.parametrize('name', ['arc_easy', 'arc_easy:scoring=letter,permute=1'])
 def test_the_questions_that_choose_and_judge_are_asked_in_the_same_order(name):
     from prunebook.data.questions import load_questions
-    task = shrinking._check_asked([name], 50, None, .8, False, 'auto', None)[name]
+    task = shrinking._ready_tasks([name], 50, Gates())[name]
     choose, judge = shrinking._choosing_questions(task, 20)
     def asked(items): return {(o['question'], *o['choices']) for o in items}
     assert len(choose.items) == 20 and len(judge.items) == 50
@@ -222,7 +222,7 @@ def test_other_texts_or_another_model_of_the_same_name_do_not_go_on(given, own, 
 
 def test_a_rejected_folder_of_somebody_else_stays(given, tmp_path):
     (tmp_path/'out.rejected').mkdir()
-    with pytest.raises(PrunebookError, match='not made by prunebook'): shrink(**given, max_added_loss=-10)
+    with pytest.raises(PrunebookError, match='not made by prunebook'): shrink(**given, gates=Gates(max_added_loss=-10))
 
 
 def test_only_cuts_that_a_stack_runs():
@@ -269,7 +269,7 @@ def test_a_file_for_llama_cpp(given, tmp_path):
     "The demo model, since a tokenizer goes into the file as well"
     data = write_rows(tmp_path/'my.jsonl', [dict(text=o[:600]) for o in load_texts('demo', 'healing', n=20)])
     done = shrink(**given | dict(model='demo', recipe=RECIPE.replace(max_length=64), data=str(data), tasks=['arc_easy'],
-                                 serve=['llama.cpp'], gguf='q8_0', allow_empty=True))
+                                 serve=['llama.cpp'], gguf='q8_0', gates=Gates(allow_empty=True)))
     assert not done.problems and done.use[-1] == f"llama-server -m {tmp_path/'out'/'model.gguf'}"
     with open(tmp_path/'out'/'model.gguf', 'rb') as f: assert f.read(4) == b'GGUF'
     assert {p.name for p in tmp_path.iterdir()} == {'out', 'my.jsonl'}
@@ -282,7 +282,8 @@ def test_a_file_that_llama_cpp_cannot_have_costs_no_healing(given, tmp_path, mon
         Path(out).write_text('half')
         raise PrunebookError('the tokenizer is none that llama.cpp knows.')
     monkeypatch.setattr('prunebook.export_gguf', fails)
-    with pytest.raises(Rejected) as e: shrink(**given | dict(out=tmp_path/'no'), gguf='q8_0', max_added_loss=-10)
+    with pytest.raises(Rejected) as e: 
+        shrink(**given | dict(out=tmp_path/'no', gguf='q8_0', gates=Gates(max_added_loss=-10)))
     assert 'gguf' not in str(e.value.done)  # nothing was exported
     shutil.rmtree(tmp_path/'no.rejected')
     with pytest.raises(PrunebookError, match='none that llama.cpp knows.*--gguf'): shrink(**given, gguf='q8_0')
@@ -338,14 +339,14 @@ def test_what_is_kept_of_what_the_parent_knows(parent, healed, n, chance, least,
     "The interval decides. What it leaves open, and a task that the parent does not know, is named, and is no failure"
     row = shrinking._row('arc', asked((parent, healed, n), chance))
     if word is None:
-        assert shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), None, least, False, False) == []
+        assert shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), Gates(None, least)) == []
         return
     assert shrinking._word(row, least) == word
     row |= dict(gate=word)
     done = Shrunk('small', [dict(rule='middle', dropped=[1])], [row], {}, 8, [], [], least)
     assert word in str(done) and word in done.gates[0]
     for strict in (False, True):
-        found = shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), None, least, strict, False)
+        found = shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), Gates(None, least, strict))
         assert bool(found) == (word == 'fails' or strict and word == 'undecided')
         assert all('arc' in o and word in o and f'{row["kept"]:.0%}' in o and f'{least:.0%}' in o for o in found)
 
@@ -401,9 +402,9 @@ ENDS = [('passes', True, True), ('fails', False, False), ('undecided', False, Tr
 def test_the_gate_is_on_by_default_and_its_word_stands_everywhere(word, strict, kept, given, scored):
     "In the table, in shrink.json, in the report and on the card"
     noted, out, rejected = scored(word), given['out'], given['out'].with_name('out.rejected')
-    if kept: done = shrink(**given, strict=strict)
+    if kept: done = shrink(**given, gates=Gates(strict=strict))
     else:
-        with pytest.raises(Rejected) as e: shrink(**given, strict=strict)
+        with pytest.raises(Rejected) as e: shrink(**given, gates=Gates(strict=strict))
         done = e.value.done
     place = out if kept else rejected
     assert noted == [100] * 3 + [400] * 3 * (word == 'undecided')
@@ -417,7 +418,7 @@ def test_the_gate_is_on_by_default_and_its_word_stands_everywhere(word, strict, 
 
 def test_without_the_gate_nothing_is_rejected_or_asked_again(given, scored):
     noted = scored('fails')
-    done = shrink(**given, min_retention=0)
+    done = shrink(**given, gates=Gates(min_retention=0))
     assert noted == [100] * 3 and not done.gates and 'gate' not in done.table[1]
     assert '## What is kept' not in (given['out']/'README.md').read_text()
 
@@ -451,13 +452,13 @@ def test_a_run_that_was_stopped_asks_nothing_twice(given, scored, monkeypatch):
     with pytest.raises(KeyboardInterrupt): shrink(**given)
     assert noted == [100] * 6 + [400] * 3
     more = scored('undecided')
-    with pytest.raises(Rejected, match='other.jsonl is undecided'): shrink(**given, strict=True)
+    with pytest.raises(Rejected, match='other.jsonl is undecided'): shrink(**given, gates=Gates(strict=True))
     assert more == [400] * 3
 
 
 def test_a_target_instead_of_a_number_of_layers(given, capsys):
     "All that a run needs is checked for the budget too, and a run with progress says the budget first"
-    sizes, given = layer_sizes(given['model']), given | dict(drop=None, tokens=70, speedup=1.3)
+    sizes, given = layer_sizes(given['model']), given | dict(drop=None, tokens=70, budget=Budget(speedup=1.3))
     assert list(shrink(**given, dry_run=True).command)[:3] == ['similarity', 'prune', 'heal']
     done, said = shrink(**given | dict(progress=True)), capsys.readouterr().err
     assert 'peak_gb' in said and done.tokens == 96  # three steps of 32
@@ -502,7 +503,7 @@ def test_cuts_of_layers_that_share_keys_and_values():
 
 
 def test_a_secret_is_not_kept_and_the_seed_is_the_recipes(given, tmp_path, monkeypatch):
-    given |= dict(token='hf_secret', recipe=RECIPE.replace(seed=7), tasks=(), min_retention=None)
+    given |= dict(token='hf_secret', recipe=RECIPE.replace(seed=7), tasks=(), gates=Gates(min_retention=None))
     interrupted(given, monkeypatch)
     assert 'hf_secret' not in ''.join(o.read_text() for o in (tmp_path/'out.unfinished').rglob('*.json'))
     done = shrink(**given)
@@ -552,8 +553,8 @@ def test_lost_answers_are_those_of_the_parent():
     "A cut that had lost its answers before healing does not excuse them"
     answers = dict(parent={'Who?': 'It was Ada.'}, pruned={'Who?': ''}, healed={'Who?': ''})
     loss = [dict(measure='loss', change=0.)]
-    assert 'Who?' in shrinking._failed(loss, answers, None, None, strict=False, allow_empty=False)[0]
-    assert not shrinking._failed(loss, answers, None, None, strict=False, allow_empty=True)
+    assert 'Who?' in shrinking._failed(loss, answers, Gates(min_retention=None))[0]
+    assert not shrinking._failed(loss, answers, Gates(min_retention=None, allow_empty=True))
 
 
 def test_tasks_that_fell_are_named():
@@ -581,7 +582,7 @@ def test_a_template_that_writes_the_date_goes_on_tomorrow(given, tmp_path, monke
                          "</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
     talks = [dict(prompt=f'What is {i}?', response=f'A number, {7 * i}.') for i in range(20)]
     given |= dict(model=str(save(tmp_path/'m', tiny(layers=6, max_position_embeddings=1024), tok)), tasks=(),
-                  min_retention=0, data=str(write_rows(tmp_path/'chat.jsonl', talks)),
+                  gates=Gates(min_retention=0), data=str(write_rows(tmp_path/'chat.jsonl', talks)),
                   recipe=RECIPE.replace(max_length=128))
     class Day(datetime):
         today = 1

@@ -10,12 +10,13 @@ from prunebook.evaluation import generation
 from prunebook.evaluation.generation import _Written, generate_texts, repeats_itself
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
-from prunebook.healing.packing import collate, training_rows
+from prunebook.healing.packing import collate, documents, training_rows
 from prunebook.data.texts import read_answers
 from prunebook.healing.teacher import answers_to, ready_prompts, top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
-from prunebook.model.loading import load_model
+from prunebook.model.loading import load_model, load_tokenizer
 from prunebook.model.stack import LayerStack, fingerprint
+from prunebook.pruning.checkpoint import PARENT_NOTE
 from support.healing import SMALL, run, tiny, tokenizer
 from support.tiny import save, texts, write_rows
 from test_conversations import CHATS, PAIRS, SPECIAL, tiny_chat
@@ -417,3 +418,61 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
         assert command(*wrong) == 2 and says in capsys.readouterr().err and not (tmp_path/'out').exists()
     assert command('many.jsonl', 'big') == 0 and '1 of 4 answers are left out' in caplog.text
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == [o.text for o in said]
+
+
+@pytest.fixture
+def cut(chat, tmp_path, monkeypatch):
+    "A chat model in `parent`, cut by its answers in `cut`, and the conversations that it answered"
+    monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
+    save(tmp_path/'parent', *chat)
+    said = [dict(messages=[dict(role='user', content=f'Say {i}.'), dict(role='assistant', content=f'{i} ' * 9)])
+            for i in range(20)]
+    write_rows(tmp_path/'talks.jsonl', said)
+    assert main(['prune', *map(str, (tmp_path/'parent', tmp_path/'cut')), '--n', '1', '--strategy', 'answers',
+                 '--prompts', str(tmp_path/'talks.jsonl'), '--max-new-tokens', '32', '--no-progress']) == 0
+    return tmp_path
+
+
+HEAL = ['--steps', '50', '--batch-size', '1', '--max-length', '32', '--rank', '2', '--no-progress']
+
+
+def test_a_cut_knows_its_parent_and_learns_the_answers_that_chose_it(cut, caplog, monkeypatch):
+    monkeypatch.setattr(teacher, 'write_answers', lambda *a, **kw: pytest.fail('they are there'))
+    seen, real = [], healing.heal
+    monkeypatch.setattr(healing, 'heal', lambda m, t, texts, **kw: (seen.append(texts), real(m, t, texts, **kw))[1])
+    assert main(['heal', str(cut/'cut'), str(cut/'healed'), *HEAL]) == 0
+    assert len(seen[0]) == 16  # a fifth judges
+    assert 'learns 16 answers of parent' in caplog.text
+    asked = read_json(cut/'healed'/'adapter'/'asked.json')
+    assert asked['objective'] == 'distill'
+    assert asked['teacher'].startswith('parent ')
+    longest = max(len(o.ids) for o in documents(seen[0], load_tokenizer(str(cut/'cut')), 2048))
+    assert asked['max_length'] == longest > 32
+    assert asked['steps'] < 50  # each answer three times at most
+
+
+def test_where_the_parent_is_stays_on_this_machine(cut):
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
+    files = [str(o.relative_to(cut/'cut')) for o in (cut/'cut').rglob('*') if o.is_file()]
+    published = [*filter_repo_objects(files, ignore_patterns=DEFAULT_IGNORE_PATTERNS)]
+    assert read_json(cut/'cut'/PARENT_NOTE)['parent'] == str(cut/'parent')
+    assert 'config.json' in published
+    assert not any(str(cut).encode() in (cut/'cut'/o).read_bytes() for o in published)
+
+
+@pytest.mark.parametrize('fault, says', [
+    ('gone', 'is not there'), ('other', 'has other weights now'), ('unknown', 'nobody noted where')])
+def test_a_parent_that_is_not_there_is_named_before_anything_is_loaded(fault, says, cut, capsys, monkeypatch):
+    monkeypatch.setattr('prunebook.load_model', lambda *a, **kw: pytest.fail('loaded'))
+    monkeypatch.setattr(teacher, 'load_model', lambda *a, **kw: pytest.fail('loaded'))
+    if fault == 'unknown': shutil.rmtree(cut/'cut'/PARENT_NOTE.parent)
+    else: shutil.move(cut/'parent', cut/'elsewhere')
+    if fault == 'other':
+        model, tok = tiny_chat()
+        for o in model.parameters(): o.data.neg_()
+        save(cut/'parent', model, tok)
+    assert main(['heal', str(cut/'cut'), str(cut/'healed'), *HEAL]) == 2
+    err = capsys.readouterr().err
+    assert says in err and 'parent' in err
+    assert '--teacher MODEL' in err and '--objective lm' in err
+    assert not (cut/'healed').exists()

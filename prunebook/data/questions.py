@@ -4,13 +4,13 @@
 
 # %% ../../nbs/reference/data/questions.ipynb #3af0ddf5
 from __future__ import annotations
-import inspect, json, logging, os, pydoc, random, re
+import inspect, json, logging, os, pydoc, random, re, sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
-from ..core import PrunebookError, explained, printable
+from ..core import PrunebookError, atomic_write, cache_dir, digest, explained, printable, read_json
 from .texts import _read_split, load_texts, read_table
 from ..model.assets import ASSETS, as_item
 
@@ -133,8 +133,8 @@ def _unchecked() -> Iterator[list[str]]:
     texts = load_texts(_SUMMED, progress=False)
     yield [f'Sum up this text in two sentences.\n\n{o[:800]}' for o in texts if len(o) > 400]
 
-@cache
-def _everyday() -> list[str]:
+def _apart_prompts() -> list[str]:
+    "Those prompts that are near no question that judges, of one kind after the other"
     import numpy as np
     names = [o.name for o in ASSETS.values() if o.kind == 'questions']
     rows = [*chain.from_iterable(load_questions(o, progress=False) for o in names), *_one_step_sums()]
@@ -147,6 +147,14 @@ def _everyday() -> list[str]:
     kinds = [list(filter(apart, dict.fromkeys(kind))) for kind in _unchecked()]
     for kind in kinds: random.Random(0).shuffle(kind)
     return [o for each in zip_longest(*kinds) for o in each if o]
+
+@cache
+def _everyday() -> list[str]:
+    "`_apart_prompts`, which read every question of `ASSETS`: once, and then the cache"
+    layout = 1  # a higher number where `_apart_prompts` changes
+    file = cache_dir()/f'everyday-{digest(layout, sys.version, [str(o.place) for o in ASSETS.values()])[:12]}.json'
+    if not file.exists(): atomic_write(file, json.dumps(dict(prompts=_apart_prompts())))
+    return read_json(file)['prompts']
 
 def everyday_prompts(n: int | None = 200) -> list[str]:
     """Prompts of four kinds in turn, always the same: maths, code, questions and texts to sum up; all if `n` is `None`.

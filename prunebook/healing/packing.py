@@ -13,14 +13,16 @@ import numpy as np, torch
 from torch import nn
 from ..core import PrunebookError, first_line, printable
 from ..model.stack import LayerStack, evaluating, same_states
-from ..data.texts import Conversation, as_rows, messages_of, render_chat, render_conversation
+from ..data.texts import Conversation, answer_tokens, as_rows, messages_of, render_chat, render_conversation
 from ..data.texts import starts_with_bos, tokenize
-if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from prunebook.healing.recipes import HealingConfig
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents']
+__all__ = ['Rows', 'training_rows', 'collate', 'documents_isolated', 'attend_by_document', 'documents', 'fit_rows', 'most_steps']
 
 # %% ../../nbs/reference/healing/packing.ipynb #8319a123
 class Rows(torch.utils.data.Dataset):
@@ -270,3 +272,21 @@ def documents(
                              f'max_length={max_length} tokens (up to {most}) and would be cut off: {long[:8]}. Give a '
                              'larger max_length, or leave them out.')
     return found
+
+# %% ../../nbs/reference/healing/packing.ipynb #fitrows1
+def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: Any, window: int, room: int = 0
+             ) -> HealingConfig:
+    """The recipe with rows that hold the longest conversation of `texts` with `room` more tokens, within a `window`,
+    and as many tokens a step. Errors are those of `documents`"""
+    window = min(max(2048, recipe.max_length), window)
+    docs = documents(texts, tokenizer, window, recipe.loss_on, recipe.plain_share)
+    longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
+    if longest: longest = min(longest + room, window)
+    if longest <= recipe.max_length: return recipe
+    return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
+
+def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Any, reads: int = 3) -> int:
+    "The steps of a recipe that read each of some answers so often"
+    total = answer_tokens(tokenizer, answers, 2**30).total
+    return max(1, reads * total // (recipe.batch_size * recipe.max_length))
+

@@ -10,27 +10,30 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, torch
 from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_errors, is_path, lock, not_empty
-from ..core import number, on_first, or_none, progress_bar, public_name, whole
+from ..core import number, on_first, or_none, printable, progress_bar, public_name, read_json, whole
 from ..data.questions import everyday_prompts
-from ..data.texts import answer_row, load_texts, messages_of, over_batches, prompt_tokens, read_table
-from ..data.texts import render_conversation, split_texts, template_mark
+from ..data.texts import answer_row, load_texts, messages_of, over_batches, prompt_tokens, read_answers
+from ..data.texts import read_table, render_conversation, split_texts, template_mark
 from ..evaluation.choices import chat_prompt, prompt
 from ..evaluation.generation import encode_prompts, most_seconds, repeats_itself, write_in_batches
 from ..evaluation.tasks import parse_task
 from .adapters import checkpoint_fingerprint
 from .packing import Rows, documents, training_rows
+from ..model.assets import ASSETS
 from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
+from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'ready_prompts', 'answers_to', 'self_data', 'top_k_rows']
+__all__ = ['load_teacher', 'read_prompts', 'write_answers', 'ready_prompts', 'answers_to', 'Parent', 'parent_of',
+           'parent_answers', 'self_data', 'top_k_rows']
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach006
 def _compare(model, tokenizer, teacher, other, named, head):
@@ -194,6 +197,8 @@ def write_answers(
     return {k.replace(' ', '_'): counts[k] for k in ('kept', 'empty', 'cut off', 'repeating')}
 
 # %% ../../nbs/reference/healing/teacher.ipynb #answto02
+_ANSWER = 256  # most tokens of an answer to heal on
+
 def _task_prompts(name, n):
     "Questions of a task, evenly spread, as one asks a chat model"
     if is_path(name, ('.txt', '.jsonl', '.json', '.parquet')): raise PrunebookError(f'{name}: no such file.')
@@ -241,6 +246,50 @@ def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, promp
         write_answers(model, tokenizer, rows, file, max_new_tokens, seed=seed, progress=progress, keep_own=True,
                       source=source)
     return file
+
+# %% ../../nbs/reference/healing/teacher.ipynb #parent02
+class Parent(NamedTuple):
+    "The unpruned model of a checkpoint"
+    name: str                  # A folder, a hub id, or a name of `ASSETS`
+    revision: str | None
+    fingerprint: str | None    # Of its weights, where pruning recorded it
+    answers: str | None        # A file of its answers, by which the cut was chosen
+
+def parent_of(folder: str | Path) -> Parent:
+    """The model that a checkpoint was pruned from, by the note beside the weights, or by the card. Raises
+    `PrunebookError` if there is no record of a cut, and if that model is gone or has other weights now"""
+    record = read_json(Path(folder)/'config.json').get('prunebook') or {}
+    file, teach = Path(folder)/PARENT_NOTE, 'Say where it is (--teacher MODEL).'
+    note = read_json(file) if file.is_file() else {}
+    name, revision = note.get('parent') or record.get('source') or '', note.get('revision') or record.get('revision')
+    if not record or not name:
+        raise PrunebookError(f'{folder} has no record of the model that it was pruned from. {teach}')
+    if os.path.isabs(name) and not os.path.isdir(name):
+        raise PrunebookError(f'{printable(name)}, the model that {folder} was pruned from, is not there. {teach}')
+    if not os.path.isdir(name) and name not in ASSETS and name.count('/') != 1:
+        raise PrunebookError(f'{folder} was pruned from {printable(name)}, and nobody noted where that is. {teach}')
+    was, answers = record.get('parent'), note.get('answers')
+    if was and (now := checkpoint_fingerprint(checkpoint_folder(name, revision))) != was:
+        raise PrunebookError(f'{printable(name)}, the model that {folder} was pruned from, has other weights now: '
+                             f'their fingerprint is {now}, and was {was}. {teach}')
+    return Parent(name, revision, was, answers if answers and os.path.isfile(answers) else None)
+
+def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
+                   **load: Any) -> tuple[list[Mapping], list[Mapping]]:
+    """Answers of the parent to heal on, and those that judge: to `prompts`, or those that chose the cut, or else to
+    everyday prompts. It is loaded, with `load` to `load_model`, only if some are to be written. Errors are those of
+    `ready_prompts`, `write_answers` and `read_answers`"""
+    file = parent.answers if prompts is None else None
+    if file is None:
+        config = load_config(parent.name, revision=parent.revision).get_text_config(decoder=True)
+        ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, getattr(config, 'max_position_embeddings', None))
+        model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
+        file = answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress)
+    rows, held = read_answers(file, parent.fingerprint, tokenizer)
+    if not rows or not held:
+        raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
+    return rows, held
+
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def _with_room(tokenizer, prompts, recipe):

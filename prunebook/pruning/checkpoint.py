@@ -23,9 +23,9 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['NUMBER', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth', 'checkpoint_folder', 'model_card',
-           'sound_record', 'write_checkpoint', 'check_prunable', 'prune_checkpoint', 'write_model', 'save_pruned',
-           'check_files', 'check_checkpoint']
+__all__ = ['NUMBER', 'PARENT_NOTE', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth',
+           'checkpoint_folder', 'model_card', 'sound_record', 'note_parent', 'write_checkpoint', 'check_prunable',
+           'prune_checkpoint', 'write_model', 'save_pruned', 'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _sanitize(text):
 def model_card(record: dict[str, Any]) -> str:
     "`config.prunebook` as Markdown, with the front matter that the hub reads"
     source, revision, chosen = (_sanitize(record[k]) for k in ('source', 'revision', 'strategy'))
-    n, depth = len(record['dropped']), record['depth']
+    n, depth, fingerprint = len(record['dropped']), record['depth'], _sanitize(record.get('parent') or '')
     base = [f'base_model: {source}'] if re.fullmatch(r'[\w.-]+/[\w.-]+', record['source'] or '') else []
     rows = dict(dropped=f'{show_layers(record["dropped"])} ({n} of {depth}, {n / depth:.1%} of the layers)')
     rows |= {'kept': show_layers(record['kept']), 'chosen by': chosen}
@@ -257,7 +257,8 @@ def model_card(record: dict[str, Any]) -> str:
         was, now = record[k]['before'], record[k]['after']
         rows[k] = ('unknown (quantised)' if was is None else
                    f'{was:,} before, {now:,} after ({1 - now / was:.1%} fewer)')
-    rows |= {'source': f'{source or "unknown"} {revision}'.rstrip(),
+    weights = f'(weights {fingerprint})' if fingerprint else ''
+    rows |= {'source': ' '.join(filter(None, (source or 'unknown', revision, weights))),
              'made with': ', '.join(_sanitize(f'{k} {v}') for k, v in record['versions'].items())}
     served = ', '.join(_sanitize(f'{k}: {v}') for k, v in record.get('serving', {}).items())
     if served: rows['Serving'] = f'{served} (by rules, against transformers)'
@@ -279,6 +280,17 @@ def sound_record(record: Any) -> bool:
     "Does `config.prunebook`, perhaps a stranger's, hold everything that a model card says?"
     try: return all(type(i) is int for k in ('dropped', 'kept') for i in record[k]) and bool(model_card(record))
     except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
+
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #noteprt2
+PARENT_NOTE = Path('.cache')/'huggingface'/'prunebook.json'  # `hf upload` and `upload_folder` leave this folder out
+
+def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
+    "Write into a pruned checkpoint where its parent is: a folder's whole path, or the name; and `more` of it"
+    file = Path(folder)/PARENT_NOTE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (file.parent/'.gitignore').write_text('*\n', encoding='utf-8')
+    _write_json(file, dict(parent=os.path.abspath(parent) if os.path.isdir(parent) else str(parent)) | more)
+
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #98346b71
 def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]], config: dict[str, Any],
@@ -340,6 +352,7 @@ def prune_checkpoint(
         check_room(dst, after['bytes'])
         write_checkpoint(new, folder, kept, config, progress)
         (new/'README.md').write_text(model_card(config['prunebook']), encoding='utf-8')
+        note_parent(new, src)
     return dst
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #7b1193d9
@@ -373,6 +386,7 @@ def save_pruned(
     with new_folder(out, force, [model.config.name_or_path]) as new:
         write_model(model, tokenizer, new, **kwargs)
         (new/'README.md').write_text(model_card(record), encoding='utf-8')
+        if model.config.name_or_path: note_parent(new, model.config.name_or_path)
     return Path(out)
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #442eb64d
