@@ -156,11 +156,12 @@ class _Source:
         "The arguments of `load_model` beside the name"
         return {k: v for k, v in vars(self).items() if v and k not in ('model', 'force_memory')}
 
-    def stored(self) -> dict[str, Any]:
-        "The content of config.json, read without transformers, or nothing if the model is not in a folder here"
+    def stored(self, name: str = 'config.json') -> Any:
+        "A file of the model, a .json read, without transformers; nothing if the model is not in a folder here"
         path, gguf = find_model(self.model, revision=self.revision)
-        file = Path(path)/'config.json'
-        return read_json(file) if gguf is None and file.is_file() else {}
+        file = Path(path)/name
+        if gguf or not file.is_file(): return {}
+        return read_json(file) if file.suffix == '.json' else file.read_text(encoding='utf-8')
 
     def check(self, command: str, positions: int | None = None, **work: Any) -> Any:
         """The config of the decoder, whose weights are not read. Raises `PrunebookError` if it has not so many
@@ -374,7 +375,6 @@ def _prune(
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
-        with suppress(PrunebookError): noted['parent'] = checkpoint_fingerprint(folder)  # not of quantised weights
         if is_run:
             noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
@@ -517,8 +517,8 @@ def _heal(
                              'Leave it out.')
     if not by_parent:
         source.check('heal', config.max_length, recipe=config, teacher=teacher)
-        judge = _Texts(name, column=texts.column).read('validation') if name else []
-        judge = {f'{"C4" if name == "demo" else public_name(name)} validation loss': judge}
+        judge, read = {}, _Texts(name or 'demo', column=texts.column)
+        if name: judge[f'{"C4" if name == "demo" else public_name(name)} validation loss'] = read.read('validation')
     judge = {k: o[:n_judge] for k, o in judge.items()} if n_judge and not on_disk else None
     asks = None if by_parent else prompts  # the answers are there
     done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, asks, teacher_folder, resume, force,
@@ -533,6 +533,8 @@ def _heal(
 def _heals_by_parent(source, texts, recipe, config, teacher, judge_texts):
     "Does a checkpoint learn its parent's answers? One that chats does, if nobody asks for anything else"
     if config != 'packed' or 'objective' in recipe or teacher or judge_texts or texts != _Texts(): return False
+    if stored := source.stored('tokenizer_config.json'):
+        return 'chat_template' in stored or bool(source.stored('chat_template.jinja'))
     where = dict(revision=source.revision, trust_remote_code=source.trust_remote_code)
     return bool(getattr(load_tokenizer(source.model, **where), 'chat_template', None))
 
@@ -541,12 +543,14 @@ def _own_answers(source, prompts, config, progress):
     times; these answers, those that judge, and the parent. Errors are those of `parent_of` and `parent_answers`"""
     from prunebook.healing.packing import fit_rows, most_steps
     from prunebook.healing.teacher import parent_answers, parent_of
+    about = source.check('heal', config.max_length, recipe=config)
     try: parent = parent_of(folder := checkpoint_folder(source.model, revision=source.revision))
     except PrunebookError as e:
         raise PrunebookError(f'{public_name(source.model)} is a chat model, and plain texts without a teacher can cost '
                              f'it half of its answers, so it learns those of its parent. {e} Or ask for plain texts '
                              '(--objective lm).') from e
-    about, tok = source.check('heal', config.max_length, recipe=config, teacher=parent.name), load_tokenizer(folder)
+    source.check('heal', recipe=config, teacher=parent.name)
+    tok = load_tokenizer(folder)
     how = {k: v for k, v in source.how.items() if k != 'revision'}
     rows, held = parent_answers(parent, tok, prompts, progress, **how)
     config = fit_rows(config, tok, rows, getattr(about, 'max_position_embeddings', None) or 2048)

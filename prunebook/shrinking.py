@@ -235,11 +235,12 @@ def shrink(
 ) -> Shrunk | 'pd.DataFrame':     # The result, or the time and memory of each step
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
+    rejected = _check_place(out, force, [o for o in (model, data, prompts) if o is not None])
     load = dict(dtype='auto') | {k: v for k, v in load.items() if v is not None}
     job = _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, recipe or RECIPES['distill'],
                        minutes, tokens, serve, gguf, tasks, n_questions, gates, load)
     reads = [model, job.source]
-    rejected = _check_place(out, force, reads, 1e9 * shrink_gb(job.size, job.recipe, bool(gguf)))
+    check_room(f'{os.path.abspath(out)}.unfinished', 1e9 * shrink_gb(job.size, job.recipe, bool(gguf)))
     if not force_memory: job.check_memory()
     if dry_run: return job.needs()
     if progress: print(job.needs().round(2).to_string(index=False), file=sys.stderr)
@@ -385,7 +386,7 @@ def _ready_tasks(tasks, n_questions, gates):
                              '--min-retention 0).')
     return ready
 
-def _check_place(out, force, reads, need):
+def _check_place(out, force, reads):
     "OUT.rejected. Raises `PrunebookError` if neither it nor `out` can be written, or by several processes"
     check_one_process('shrink')
     free_place(out, force, reads)
@@ -393,7 +394,6 @@ def _check_place(out, force, reads, need):
     if os.path.lexists(rejected) and not (rejected/'shrink.json').is_file():
         raise PrunebookError(f'{rejected} was not made by prunebook, and a model that fails a gate is left there. '
                              'Move it away, or choose another folder.')
-    check_room(f'{os.path.abspath(out)}.unfinished', need)
     return rejected
 
 _TASKS = ('arc_easy', 'piqa')  # that judge where none is named

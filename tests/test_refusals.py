@@ -159,14 +159,14 @@ heal demo {out} --near 2                                     | --near
 heal demo {out} --adapt after_cut --near 2                   | --near
 heal demo {out} --top-k 4                                    | --top-k
 heal demo {out} --objective distill --teacher demo --top-k 4 | --top-k
-heal demo {out} --teacher-bits 4                             | --teacher-bits
+heal demo {out} --teacher-bits 4 --objective lm             | --teacher-bits
 heal demo {out} --method head_and_last --rank 4              | --rank
 heal demo {out} --method head_and_last --alpha 4             | --alpha
 heal demo {out} --method head_and_last --dropout 0.1         | --dropout
 heal demo {out} --method head_and_last --targets mlp.up_proj | --targets
 heal demo {out} --method head_and_last --adapt near_cut      | --adapt
 heal demo {out} --method head_and_last --near 2              | --near
-heal demo {out} --loss-on all                                | --loss-on
+heal demo {out} --loss-on all --objective lm                | --loss-on
 heal demo {out} --method magic                               | magic
 heal demo {out} --config {missing}                           | missing.jsonl
 heal demo {out} --steps 0                                    | 0

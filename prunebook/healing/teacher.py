@@ -26,7 +26,7 @@ from .packing import Rows, documents, training_rows
 from ..model.assets import ASSETS
 from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
-from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder
+from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder, read_tensors, weights_mark
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -252,7 +252,6 @@ class Parent(NamedTuple):
     "The unpruned model of a checkpoint"
     name: str                  # A folder, a hub id, or a name of `ASSETS`
     revision: str | None
-    fingerprint: str | None    # Of its weights, where pruning recorded it
     answers: str | None        # A file of its answers, by which the cut was chosen
 
 def parent_of(folder: str | Path) -> Parent:
@@ -269,10 +268,10 @@ def parent_of(folder: str | Path) -> Parent:
     if not os.path.isdir(name) and name not in ASSETS and name.count('/') != 1:
         raise PrunebookError(f'{folder} was pruned from {printable(name)}, and nobody noted where that is. {teach}')
     was, answers = record.get('parent'), note.get('answers')
-    if was and (now := checkpoint_fingerprint(checkpoint_folder(name, revision))) != was:
+    if was and weights_mark(read_tensors(checkpoint_folder(name, revision))) != was:
         raise PrunebookError(f'{printable(name)}, the model that {folder} was pruned from, has other weights now: '
-                             f'their fingerprint is {now}, and was {was}. {teach}')
-    return Parent(name, revision, was, answers if answers and os.path.isfile(answers) else None)
+                             f'their mark is no longer {was}. {teach}')
+    return Parent(name, revision, answers if answers and os.path.isfile(answers) else None)
 
 def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
                    **load: Any) -> tuple[list[Mapping], list[Mapping]]:
@@ -285,7 +284,7 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
         ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, getattr(config, 'max_position_embeddings', None))
         model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
         file = answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress)
-    rows, held = read_answers(file, parent.fingerprint, tokenizer)
+    rows, held = read_answers(file, tokenizer=tokenizer)
     if not rows or not held:
         raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
     return rows, held

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ..core import PrunebookError, check, check_room, existing_folder, explained, first_line, free_place
+from ..core import PrunebookError, check, check_room, digest, existing_folder, explained, first_line
+from ..core import free_place
 from ..core import new_folder, not_empty, printable, progress_bar, read_json, redact, torch
 from .strategies import Plan, _provenance, as_plan
 from ..model.assets import quiet
@@ -24,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['NUMBER', 'PARENT_NOTE', 'Tensor', 'read_tensors', 'layers_prefix', 'layer_number', 'config_depth',
-           'checkpoint_folder', 'model_card', 'sound_record', 'note_parent', 'write_checkpoint', 'check_prunable',
-           'prune_checkpoint', 'write_model', 'save_pruned', 'check_files', 'check_checkpoint']
+           'checkpoint_folder', 'model_card', 'sound_record', 'weights_mark', 'note_parent', 'write_checkpoint',
+           'check_prunable', 'prune_checkpoint', 'write_model', 'save_pruned', 'check_files', 'check_checkpoint']
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #9b78dfe0
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _sanitize(text):
 def model_card(record: dict[str, Any]) -> str:
     "`config.prunebook` as Markdown, with the front matter that the hub reads"
     source, revision, chosen = (_sanitize(record[k]) for k in ('source', 'revision', 'strategy'))
-    n, depth, fingerprint = len(record['dropped']), record['depth'], _sanitize(record.get('parent') or '')
+    n, depth, mark = len(record['dropped']), record['depth'], _sanitize(record.get('parent') or '')
     base = [f'base_model: {source}'] if re.fullmatch(r'[\w.-]+/[\w.-]+', record['source'] or '') else []
     rows = dict(dropped=f'{show_layers(record["dropped"])} ({n} of {depth}, {n / depth:.1%} of the layers)')
     rows |= {'kept': show_layers(record['kept']), 'chosen by': chosen}
@@ -257,7 +258,7 @@ def model_card(record: dict[str, Any]) -> str:
         was, now = record[k]['before'], record[k]['after']
         rows[k] = ('unknown (quantised)' if was is None else
                    f'{was:,} before, {now:,} after ({1 - now / was:.1%} fewer)')
-    weights = f'(weights {fingerprint})' if fingerprint else ''
+    weights = f'(weights {mark})' if mark else ''
     rows |= {'source': ' '.join(filter(None, (source or 'unknown', revision, weights))),
              'made with': ', '.join(_sanitize(f'{k} {v}') for k, v in record['versions'].items())}
     served = ', '.join(_sanitize(f'{k}: {v}') for k, v in record.get('serving', {}).items())
@@ -282,6 +283,15 @@ def sound_record(record: Any) -> bool:
     except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError): return False
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #noteprt2
+def weights_mark(tensors: Sequence[Tensor]) -> str:
+    "A hash of the name, shape and first 64 bytes of each tensor, as it is stored"
+    found = []
+    for t in sorted(tensors, key=lambda o: o.name):
+        with open(t.file, 'rb') as file:
+            file.seek(t.start)
+            found.append([t.name, t.dtype, list(t.shape), file.read(min(64, t.size)).hex()])
+    return digest(found)[:16]
+
 PARENT_NOTE = Path('.cache')/'huggingface'/'prunebook.json'  # `hf upload` and `upload_folder` leave this folder out
 
 def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
@@ -347,6 +357,7 @@ def prune_checkpoint(
         parameters = None if quantised else sum(prod(t.shape) for t in tensors)
         return dict(parameters=parameters, bytes=sum(t.size for t in tensors))
     before, after = count(tensors), count([t for _, t in kept])
+    record = dict(parent=weights_mark(tensors)) | (record or {})
     config['prunebook'] = _provenance(plan, config, before, after, str(source or src), record)
     with new_folder(dst, force, [folder]) as new:
         check_room(dst, after['bytes'])
