@@ -864,6 +864,15 @@ def test_what_two_healed_cuts_keep():
         agrees(cell, paired(b - a, tokens), .05)
 
 
+def test_what_new_seeds_take_off_the_lead():
+    "By letter on ARC-Easy, the difference of two cuts with seed 0 minus that with a new seed"
+    def letters(sweep, seed): return 100 * right(run(QWEN), [(sweep, s, 4, True, seed, 'arc_easy:scoring=letter')
+                                                             for s in ('similarity', 'simple')])
+    (a, b), *new = letters('letters', 0), letters('healed-seed-1', 1), letters('healed-seed-2', 2)
+    less = [paired(b - a - (d - c)) for c, d in new]
+    stands('paper/figures7to9', 'shrinks by # with one new seed, and by # with the other', *less, other=.03)
+
+
 def test_what_two_strategies_keep():
     "Their accuracies and healed losses by cut"
     page, r = 'findings/disagree', run(QWEN)
