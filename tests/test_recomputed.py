@@ -545,8 +545,8 @@ def test_the_same_questions_asked_in_two_ways(way):
     assert value[i] > .9 if way == 'likelihood' else value[i] < .2, 'the first page: it still ranks, and hardly picks'
     column = 1 + [*ASKED].index(way)
     shown = {o[0]: o[column] for o in tables('findings/letters') if len(o) == 4 and '(' in o[column]}
-    for i, (_, _, n, *_) in enumerate(keys[1:]):
-        if str(n) in shown: near(numbers(shown[str(n)])[1:], *(100 * o[i] for o in (value, value - half, value + half)), 0)
+    for n, *ends in zip([str(k[2]) for k in keys[1:]], 100 * value, 100 * (value - half), 100 * (value + half)):
+        if n in shown: near(numbers(shown[n])[1:], *ends, 0)
     assert {'1', '4', '6'} <= {*shown}
 
 
