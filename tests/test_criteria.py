@@ -1,7 +1,12 @@
-"The rules are frozen. How seldom they err is measured on their page."
+"The rules are frozen: their code by a hash, and what they say of given numbers. How seldom they err: on their page."
 import hashlib
 from pathlib import Path
+import numpy as np
+import pytest
 from prunebook.paper import criteria
+from prunebook.paper.criteria import (
+    locate_collapse, rule_deep, rule_difference, rule_excess_ratio, rule_last_layer, rule_no_interaction,
+    rule_no_plateau, rule_plateau, rule_reversal, rule_seeds, rule_smooth_loss, simulate)
 
 FROZEN = '7b1afff4119e2096d96b75fc6d620406'
 
@@ -14,3 +19,72 @@ def code():
 
 
 def test_the_code_is_frozen(): assert code() == FROZEN, 'the rules were fixed before the runs that they judge'
+
+
+x, docs = np.array([0, .1, .2, .3, .4]), np.arange(50, 90)
+
+
+def answers(*known): return simulate(np.array(known), 400)
+
+
+def nats(*more):
+    "Documents of differing difficulty, with so many nats per token more than the first model"
+    return np.stack([docs * (3 + v + .1 * np.sin(docs * (1 + i / 9))) for i, v in enumerate((0, *more))])
+
+
+def place(last): return [np.array([.5, .2, .1, last]), np.array([.6, .3, last])]
+
+
+def near(rows): return [o + .02 * np.cos(np.arange(600).reshape(200, 3))[:, :1] * np.arange(len(o)) for o in rows]
+
+
+sharp, slope, dip = answers(.8, .85, .85, .02, 0), answers(.7, .5, .3, .2, .1), answers(.7, .6, .2, .5, .4)
+known, flat = answers(.7, .6, .2), answers(.7, .7, .7, .7, .7)
+nan = np.nan
+RULINGS = dict(  # a rule and its arguments; word, reason, value, interval and p
+    sharp_fall=(rule_plateau, (x, sharp, .25, .27), 'holds', 'interval', .165837, .155925, .181496, .001999),
+    slope=(rule_plateau, (x, slope, .25, .27), 'fails', 'interval', .814468, .764574, .842896, .0009995),
+    between=(rule_plateau, (x, dip, .25, .27), 'undecided', 'not_located', nan, nan, nan, 1),
+    flat=(rule_plateau, (x, flat, .25, .27), 'undecided', 'not_located', nan, nan, nan, 1),
+    unknown=(rule_plateau, (x, slope, .25, .9), 'undecided', 'baseline', nan, nan, nan, 1),
+    no_plateau=(rule_no_plateau, (x, slope, .25, .27), 'holds', 'interval', .814468, .764574, .842896, .0009995),
+    other_seed=(rule_plateau, (x, slope, .25, .27, 1), 'fails', 'interval', .814468, .770794, .842433, .0009995),
+    rise=(rule_reversal, (dip,), 'holds', 'interval', .2325, .155582, .309418, .00049975),
+    no_rise=(rule_reversal, (slope,), 'undecided', 'interval', -.0225, -.10195, .0569501, 1),
+    ratio_above=(rule_excess_ratio, (nats(.2, .3, 1., 1.2), docs, 2),
+        'holds', 'interval', 4.4122, 4.0495, 4.83452, .0009995),
+    ratio_below=(rule_excess_ratio, (nats(.2, .3, .22, .31), docs, 1.25, False),
+        'holds', 'interval', 1.05466, .981004, 1.13649, .0009995),
+    nothing_lost=(rule_excess_ratio, (nats(0, 0, 1., 1.2), docs, 2), 'undecided', 'baseline', nan, nan, nan, 1),
+    line=(rule_smooth_loss, (x, nats(.2, .4, .6, .8), docs, locate_collapse(x, sharp, .25)),
+        'holds', 'interval', .964723, .746527, 1.2114, .0009995),
+    step=(rule_smooth_loss, (x, nats(.05, .1, .9, .95), docs, locate_collapse(x, sharp, .25)),
+        'fails', 'interval', 15.3545, 11.2848, 22.4044, .0009995),
+    no_collapse=(rule_smooth_loss, (x, nats(.2, .4, .6, .8), docs, None), 'undecided', 'not_located', nan, nan, nan, 1),
+    more=(rule_difference, (known[0], known[2]), 'holds', 'interval', .37, .3075, .43, .0009995),
+    less=(rule_difference, (known[2], known[0]), 'fails', 'interval', -.37, -.43, -.3075, .0009995),
+    as_much=(rule_difference, (known[:2], known[1::-1]), 'undecided', 'interval', 0, 0, 0, 1),
+    the_same_gain=(rule_no_interaction, (slope, slope, .25), 'holds', 'interval', 0, 0, 0, .0009995),
+    another_gain=(rule_no_interaction, (slope, sharp, .25), 'fails', 'interval', .3475, .279142, .415858, .0009995),
+    some_gain=(rule_no_interaction, (slope, answers(.7, .5, .36, .2, .1), .25),
+        'undecided', 'interval', .0575, .035, .08, .782609),
+    like_seeds=(rule_seeds, (np.array([[3.5, 3.51, 3.49], [3.9, 3.91, 3.9]]), 3.2),
+        'holds', 'interval', .0162757, .0097513, .0467691, .00270964),
+    unlike_seeds=(rule_seeds, (np.array([[3.3, 3.8, 3.5], [3.9, 3.3, 3.6]]), 3.2),
+        'fails', 'interval', .755148, .452434, 2.16996, 0),
+    one_seed=(rule_seeds, (np.array([[3.5]]), 3.2), 'undecided', 'not_measured', nan, nan, nan, 1),
+    no_excess=(rule_seeds, (np.array([[3.5, 3.51]]), 3.6), 'undecided', 'baseline', nan, nan, nan, 1),
+    deep=(rule_deep, (np.array([20, 19, 18]), np.tile([20, 19, 18], (10, 1)), 28),
+        'holds', 'interval', .730503, .730503, .730503, .181818),
+    shallow=(rule_deep, (np.array([2, 9, 8]), np.tile([2, 9, 8], (10, 1)), 28),
+        'fails', 'interval', .246743, .246743, .246743, .181818),
+    far=(rule_last_layer, (place(.59), near(place(.59))), 'holds', 'interval', .983333, .922099, 1, .00995025),
+    halfway=(rule_last_layer, (place(.4), near(place(.4))), 'fails', 'interval', .541667, .443535, .658411, .00995025))
+
+
+@pytest.mark.parametrize('name', RULINGS)
+def test_rulings_of_given_numbers(name):
+    rule, args, word, reason, *numbers = RULINGS[name]
+    found = rule(*args)
+    assert (found.word, found.reason) == (word, reason)
+    assert [found.value, found.low, found.high, found.p] == pytest.approx(numbers, rel=1e-5, abs=1e-5, nan_ok=True)
