@@ -95,7 +95,9 @@ def test_a_nested_strategy_of_your_own_runs_once(monkeypatch):
         return Plan(order, depth, 'from_the_end', dict(order=order, steps=[o / 2 for o in order], depth=depth))
     plan = choose_layers(Strategy('from_the_end', from_the_end, nested=True), params=310, sizes=UNEVEN)
     assert plan.layers == (5, 6, 7) and len(asked) == 1
-    assert plan.details['order'] == [7, 6, 5] and plan.details['steps'] == [3.5, 3., 2.5] and plan.details['depth'] == 8
+    assert plan.details['order'] == [7, 6, 5]
+    assert plan.details['steps'] == [3.5, 3., 2.5]
+    assert plan.details['depth'] == 8
 
 
 def test_packed_weights_are_not_counted(tmp_path):

@@ -213,7 +213,9 @@ def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
     command = [sys.executable, '-m', 'prunebook', 'prune', saved, tmp_path/'out', '--drop', '1']
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit,
                           env=os.environ | dict(PYTHONDONTWRITEBYTECODE='1'))
-    assert done.returncode == 2 and 'cannot write' in done.stderr and absent(tmp_path/'out')
+    assert done.returncode == 2
+    assert 'cannot write' in done.stderr
+    assert absent(tmp_path/'out')
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=1000))
     with pytest.raises(PrunebookError, match='GB free'): prune(saved, tmp_path/'out')
     assert absent(tmp_path/'out')

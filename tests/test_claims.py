@@ -107,13 +107,19 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
         calls.append(seed)
         return Ruling(HOLDS, 'interval', float(right.sum()) / level, low=-math.inf, p=.01 + seed / 1e4)
     first = ruled(rule, right)
-    assert calls == list(range(10)) and first.p == pytest.approx(.01045 - .9 * 2 / 2001) and first.value == right.sum()
-    assert repr(ruled(rule, right)) == repr(first) and ruled(rule, right).p == first.p and len(calls) == 10
+    assert calls == list(range(10))
+    assert first.p == pytest.approx(.01045 - .9 * 2 / 2001)
+    assert first.value == right.sum()
+    assert repr(ruled(rule, right)) == repr(first)
+    assert ruled(rule, right).p == first.p
+    assert len(calls) == 10
     ruled(rule, np.nextafter(right, 2)), ruled(rule, right.T), ruled(rule, right, level=2)
     assert len(calls) == 40
     kept = list((tmp_path/'rulings').iterdir())
     for o in kept: o.write_text('{"word":')
-    assert len(kept) == 4 and ruled(rule, right).p == first.p and len(calls) == 50
+    assert len(kept) == 4
+    assert ruled(rule, right).p == first.p
+    assert len(calls) == 50
 
 
 @pytest.mark.filterwarnings('error')

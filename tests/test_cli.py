@@ -29,7 +29,9 @@ def refused(capsys, *args, says=''):
     except SystemExit as e: code = e.code
     out, err = capsys.readouterr()
     assert code == 2 and out == ''
-    assert err.count('\n') == 1 and err.startswith('prunebook') and says in err, err
+    assert err.count('\n') == 1, err
+    assert err.startswith('prunebook'), err
+    assert says in err, err
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def test_a_model_that_is_not_there_is_refused_at_once(tmp_path, words):
     env = os.environ | dict(HF_HUB_OFFLINE='0', HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path))
     done = run(*words.split(), env=env, cwd=tmp_path)
     assert time.perf_counter() - start < 15
-    assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr.count('\n') == 1
     assert 'nowhere: no such folder' in done.stderr and not (tmp_path/'out').exists()
 
 
@@ -105,7 +109,9 @@ def test_stdout_on_a_full_device():
     with open('/dev/full', 'w') as full:
         for args in (['assets'], ['--help']):
             done = run(*args, stdout=full)
-            assert done.returncode == 2 and done.stderr.count('\n') <= 1 and 'Traceback' not in done.stderr, done.stderr
+            assert done.returncode == 2, done.stderr
+            assert done.stderr.count('\n') <= 1, done.stderr
+            assert 'Traceback' not in done.stderr, done.stderr
 
 
 # Sources stay, and nothing is overwritten
@@ -232,7 +238,9 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
     found, card = json.loads(out), (tmp_path/'out'/'README.md').read_text()
     assert list(found['answers']) == list(_SAMPLE_PROMPTS) and (tmp_path/'out'/'model.safetensors').exists()
     assert all(o['before'] and not o['after'] for o in found['answers'].values())
-    assert 'the model lost its answer' in err and _SAMPLE_PROMPTS[0] in card and '    (nothing)' in card
+    assert 'the model lost its answer' in err
+    assert _SAMPLE_PROMPTS[0] in card
+    assert '    (nothing)' in card
     assert main(['evaluate', str(tmp_path/'out'), '--tasks', 'c4', '--n-texts', '1', '--no-progress']) == 4
 
 
@@ -300,7 +308,9 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
         sys.exit(main())"""
     args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--no-progress'
     done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
-    assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
+    assert done.returncode == 143, done
+    assert done.stderr.count('\n') == 1, done
+    assert 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
 
 

@@ -35,12 +35,16 @@ def wrote(model, tok, items, batch_tokens=None, **kw):
 def test_dropout_is_off_and_comes_back():
     model = tiny('gpt2', **SMALL).train()
     a, b = (text_loss(model, Letters(), texts, progress=False).value for _ in range(2))
-    assert a == b and model.training and model.transformer.drop.training
+    assert a == b
+    assert model.training
+    assert model.transformer.drop.training
 
 
 def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     s = text_loss(tiny(), Letters(), ['a', '', 'abc'], progress=False)
-    assert s.skipped == [0, 1] and s.n == 1 and (s.low, s.high) == (-math.inf, math.inf)
+    assert s.skipped == [0, 1]
+    assert s.n == 1
+    assert (s.low, s.high) == (-math.inf, math.inf)
     s.save(tmp_path/'s.json')
     json.loads((tmp_path/'s.json').read_text(), parse_constant=lambda o: pytest.fail(f'{o} is not JSON'))
     assert load_score(tmp_path/'s.json') == s
@@ -138,7 +142,9 @@ def test_generation_obeys_no_config_of_the_folder():
     run = lambda: wrote(model, tok, numbers, max_new_tokens=6).written
     want, own = run(), model.generation_config
     own.update(num_beams=3, num_return_sequences=3, repetition_penalty=9., min_new_tokens=6, stop_strings=list('abcd'))
-    assert run() == want and model.generation_config is own and own.num_beams == 3
+    assert run() == want
+    assert model.generation_config is own
+    assert own.num_beams == 3
 
 
 # questions
@@ -301,7 +307,9 @@ def test_of_the_best_cuts_those_that_answer_worse_are_dropped(monkeypatch):
     monkeypatch.setattr(tasks, 'evaluate', scored)
     found = ask_cuts(model, None, [[0], [1], [2], [3]], [first, second], 24, 10)
     assert [o['dropped'] for o in found] == [[1], [2], [3], [0]] and [o['kept'] for o in found] == [True] * 3 + [False]
-    assert found[3]['high'] < 0 and found[3]['right'] == dict(first=4, second=10) and found[3]['questions'] == 34
+    assert found[3]['high'] < 0
+    assert found[3]['right'] == dict(first=4, second=10)
+    assert found[3]['questions'] == 34
     assert found[1]['difference'] == 0 and found[0]['difference'] == pytest.approx(-2 / 34)
     judged = [rows[i * 40 // 10] for i in range(10)]
     assert all(o == asked[0] for o in asked) and not [o for o in asked[0]['first'] if o in judged]

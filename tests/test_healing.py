@@ -68,7 +68,9 @@ def test_learns_and_history(pruned):
 
 def test_same_seed_same_bits(pruned):
     a, b, c = run(pruned), run(pruned), run(pruned, SMALL.replace(seed=1))
-    assert same(a.adapter, b.adapter) and a.history == b.history and not same(a.adapter, c.adapter)
+    assert same(a.adapter, b.adapter)
+    assert a.history == b.history
+    assert not same(a.adapter, c.adapter)
 
 
 @pytest.mark.parametrize('changes', [{}, dict(packing='chunk'), dict(objective='distill')])
@@ -341,7 +343,9 @@ def test_a_teacher_in_training_mode_teaches_the_same():
 
 def test_a_setting_of_numpy_is_a_number():
     found = SMALL.replace(steps=np.int64(2), learning_rate=np.float32(.25), alpha=np.float64(2))
-    assert type(found.steps) is int and type(found.learning_rate) is float and found.learning_rate == .25
+    assert type(found.steps) is int
+    assert type(found.learning_rate) is float
+    assert found.learning_rate == .25
     json.dumps(vars(found))
 
 
@@ -389,7 +393,9 @@ def test_a_list_that_was_given_may_change_afterwards():
     grid = SweepConfig(ns=ns, tasks=['c4'], n_questions=n_questions)
     for o in (targets, ns): o.clear()
     n_questions.clear()
-    assert config.targets == ['up_proj'] and grid.ns == [1, 2] and grid.n_questions == dict(c4=3)
+    assert config.targets == ['up_proj']
+    assert grid.ns == [1, 2]
+    assert grid.n_questions == dict(c4=3)
 
 
 def test_the_recipe_of_a_result_is_not_the_default(pruned, monkeypatch):

@@ -226,7 +226,9 @@ def test_heal_in_four_bits_judges_the_answers(chats, tmp_path, monkeypatch, caps
     assert asked == [(True, 4, str(o)) for o in ((src, tmp_path/'out.unfinished') if chats else ())]
     assert found.get('answers') == ({'Who?': dict(before='It is Ada.', after='')} if chats else None)
     assert ("'Who?'" in err) == ('It is Ada.' in card) == ('    (nothing)' in card) == chats
-    assert '## Healing' in card and '![Training loss' in card and check_checkpoint(out) == []
+    assert '## Healing' in card
+    assert '![Training loss' in card
+    assert check_checkpoint(out) == []
 
 
 def test_a_folder_is_healed_on_disk_with_no_option_that_would_do_nothing(healed, tmp_path):

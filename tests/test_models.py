@@ -112,7 +112,9 @@ def test_a_folder_of_quantised_weights_is_loaded_on_a_slow_cpu(tmp_path, monkeyp
 
 def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     model, tok = load_model(tiny_gguf(tmp_path/'m.gguf'))
-    assert model.config._attn_implementation and not model.training and tok('ab')['input_ids'] == [94]
+    assert model.config._attn_implementation
+    assert not model.training
+    assert tok('ab')['input_ids'] == [94]
     assert model.config.tie_word_embeddings and not hasattr(model, 'quantization_method')
     before = model(torch.tensor([[5, 6, 7]])).logits
     model.save_pretrained(tmp_path/'saved')

@@ -94,7 +94,9 @@ def test_a_share_of_less_than_a_layer_or_of_all_says_which_shares_are_allowed(de
 def test_equal_plans_are_one_key_of_a_dict():
     a, b = (choose_layers('block_influence', 3, distances=table()) for _ in range(2))
     c = replace(a, details=a.details | dict(order=[6, 3, 0]))
-    assert a == b and hash(a) == hash(b) and {a: 1}[b] == 1
+    assert a == b
+    assert hash(a) == hash(b)
+    assert {a: 1}[b] == 1
     assert a != c and {a: 1, c: 2} == {c: 2, b: 1}
     assert len({choose_layers([i], depth=4) for i in (0, 1, 1)}) == 2
     assert hash(as_plan(np.array([1]), 4)) == hash(as_plan('1', 4))
@@ -227,7 +229,9 @@ def test_documents_are_measured_once(chat, monkeypatch):
     few = losses([without(1), without(2)], 3)
     more = losses([without(1), without(3)], 8)
     assert ran == [(3, 3), (2, 5), (1, 8)] or ran == [(3, 3), (1, 8), (2, 5)]
-    assert losses([without(1), without(2)], 3) == few and losses([without(1)], 8) == more[:1] and len(ran) == 3
+    assert losses([without(1), without(2)], 3) == few
+    assert losses([without(1)], 8) == more[:1]
+    assert len(ran) == 3
     assert losses([without(2)], 99) == pytest.approx([added(model, tok, (2,), rows)], abs=1e-4)
 
 
@@ -314,7 +318,9 @@ def test_pruning_leaves_its_argument():
     assert a.get_input_embeddings().weight is a.lm_head.weight, 'tied weights stay tied'
     assert not torch.equal(a(ids).logits, b(ids).logits)
     c = prune_model(model, '1-2', inplace=True)
-    assert c is model and len(LayerStack(model)) == 4 and torch.equal(model(ids).logits, a(ids).logits)
+    assert c is model
+    assert len(LayerStack(model)) == 4
+    assert torch.equal(model(ids).logits, a(ids).logits)
 
 def test_an_adapter_on_the_model_cannot_be_cut():
     from peft import LoraConfig, get_peft_model

@@ -996,7 +996,9 @@ def test_published_cuts_and_repairs():
     sums = {k: np.array(o.split(), float) for k, o in kept.sums.items()}
     def added(o): return (o - whole)[16:].sum() / tokens[16:].sum()  # the other 16 documents chose the best block
     best, *published = sorted(map(added, sums.values()))
-    assert best == added(sums['best block']) and len(published) == 4 and kept.layers['last'] == '14 15 16 17'
+    assert best == added(sums['best block'])
+    assert len(published) == 4
+    assert kept.layers['last'] == '14 15 16 17'
     assert sum(o < added(nearest) - 1e-4 for o in published) == 3
     assert published[-1] == pytest.approx(added(nearest), abs=2e-3)
     cuts_of = sorted((o[16:] for o in [*sums.values(), nearest]), key=lambda o: o.sum())
@@ -1226,7 +1228,9 @@ def test_which_healing_brings_written_answers_back():
     for seed, shown in zip(('', ', seed 1', ', seed 2'), (t for t in lines if t.startswith('holds: '))):
         d, shown = right[f'healed on own answers{seed}'] - right[f'healed on C4{seed}'], numbers(shown)
         near(shown, 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 0)
-        assert shown[1] >= shown[4] == 5 and shown[3] == 400 and np.quantile(draws(d[None]), .025) > .05
+        assert shown[1] >= shown[4] == 5
+        assert shown[3] == 400
+        assert np.quantile(draws(d[None]), .025) > .05
 
     said = words('findings/abilities').partition('## What does each healing do?')[2]
     claimed = re.search(r'solves (\d+) of 400 .*? solves (\d+)\. .*?it solves (\d+), (\d+) and (\d+), which.*?'

@@ -27,7 +27,9 @@ def test_the_folder_and_its_tables(tmp_path):
                      'report.html', 'checkpoint', 'adapters'}
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
-    assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
+    assert set(t.healed) == {False, True}
+    assert (t.low <= t.value).all()
+    assert (t.value <= t.high).all()
     loss = t[t.task == 'c4'].set_index(['strategy', 'n', 'healed']).value
     assert loss['none', 0, False] < loss['similarity', 2, False] < loss['simple', 2, False]
     for s in ('similarity', 'simple'): assert loss[s, 8, True] < loss[s, 8, False], 'healing lowers the loss'
@@ -51,7 +53,10 @@ def test_your_own_model_and_data(own, whole):
     assert t.n.max() < 6 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
     page = re.sub(r'base64,[^"]+', '', page)
     assert not re.findall(r'src="(?!data:)|href="(?!data:|https://prunebook)', page), 'it needs no other file'
-    assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
+    assert 'judge.txt' in page
+    assert 'mine.jsonl' in page
+    assert 'on C4' not in page
+    assert 'of C4' not in page
     for text in (page, record): assert str(own) not in text and str(whole.parent) not in text
     assert not (whole.parent/'cache').exists()
 
@@ -96,8 +101,12 @@ def test_one_figure_of_the_paper(own, tmp_path, monkeypatch):
           '32', '--share', '.0002', '--texts', str(own/'texts.txt'), '--judge-texts', str(own/'judge.txt'),
           '--out', str(tmp_path/'run')])
     (t,) = told
-    assert set(t.task) == {'mmlu'} and set(t.sweep) == {'main'} and set(t.strategy) == {'none', 'similarity'}
-    assert set(t[~t.healed].n) == {0, 1, 2} and set(t[t.healed].n) == {1, 2} and read_run(tmp_path/'run').equals(t)
+    assert set(t.task) == {'mmlu'}
+    assert set(t.sweep) == {'main'}
+    assert set(t.strategy) == {'none', 'similarity'}
+    assert set(t[~t.healed].n) == {0, 1, 2}
+    assert set(t[t.healed].n) == {1, 2}
+    assert read_run(tmp_path/'run').equals(t)
 
 
 def test_no_more_questions_are_asked_than_there_are(tmp_path):
@@ -210,7 +219,9 @@ def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): _measure(model, tok, p, str(docs), tmp_path, False)
     assert (tmp_path/'distances.unfinished').exists()
     dist = _measure(model, tok, p, str(docs), tmp_path, False)
-    assert len(seen) == 3 and int(dist.count) == 200 and not (tmp_path/'distances.unfinished').exists()
+    assert len(seen) == 3
+    assert int(dist.count) == 200
+    assert not (tmp_path/'distances.unfinished').exists()
 
 
 def test_settings_of_the_paper_that_cannot_end_well_are_refused_at_once(tmp_path, monkeypatch):

@@ -71,7 +71,9 @@ def test_a_row_that_is_there_is_refused_and_the_run_stays_whole(tmp_path):
 def test_pandas_alone_reads_it(tmp_path):
     write(tmp_path/'run')
     table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')
-    assert list(table) == list(RESULTS) and list(items) == list(ITEMS) and len(items) == table['count'].sum()
+    assert list(table) == list(RESULTS)
+    assert list(items) == list(ITEMS)
+    assert len(items) == table['count'].sum()
 
 
 def test_rows_have_the_settings_of_their_sweep(tmp_path):
@@ -215,7 +217,9 @@ def test_killed_before_each_operation(tmp_path):
             assert run.items.keys() == found.keys()
             for o in all_of[len(found):]: run.add_all([o])
         assert tree(folder) == whole, done.events[-1:]
-    assert counts == sorted(counts) and set(counts) == set(range(6)) and len(counts) > 60
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(6))
+    assert len(counts) > 60
 
 
 def test_killed_while_it_joins_counts_nothing_twice(tmp_path):

@@ -130,7 +130,9 @@ def test_answers_choose_heal_and_judge(answered, tmp_path, monkeypatch):
     [(held, ready)] = judged
     assert len(held) == 4
     assert len(chosen) == 10 and not {*chosen} & {o['question'] for t in ready.values() for o in t.read_from}
-    assert 'on 16 answers' in done.notes[0] and '4 others' in done.notes[0] and '20 answers came with' in done.notes[0]
+    assert 'on 16 answers' in done.notes[0]
+    assert '4 others' in done.notes[0]
+    assert '20 answers came with' in done.notes[0]
     assert show_layers(done.cuts[1]['dropped']) in str(done)
 
 
@@ -418,7 +420,9 @@ def test_the_gate_is_on_by_default_and_its_word_stands_everywhere(word, strict, 
 def test_without_the_gate_nothing_is_rejected_or_asked_again(given, scored):
     noted = scored('fails')
     done = shrink(**given, min_retention=0)
-    assert noted == [100] * 3 and not done.gates and 'gate' not in done.table[1]
+    assert noted == [100] * 3
+    assert not done.gates
+    assert 'gate' not in done.table[1]
     assert '## What is kept' not in (given['out']/'README.md').read_text()
 
 

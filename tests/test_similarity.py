@@ -143,7 +143,9 @@ def test_round_trip(tmp_path):
                 partial=tmp_path/'state')
     e = LayerDistances.load(d.save(tmp_path/'x'))
     assert np.array_equal(d.mean, e.mean) and np.array_equal(d.also['norm'].sem, e.also['norm'].sem)
-    assert d.info == e.info and e.count == 13 and d.fingerprint == e.fingerprint
+    assert d.info == e.info
+    assert e.count == 13
+    assert d.fingerprint == e.fingerprint
     assert d.info['model_fingerprint'] == fingerprint(model)
     assert d.best_blocks().equals(e.best_blocks()) and d.best_block(np.int64(2)) == e.best_block(2)
     was = (tmp_path/'x'/'distances.safetensors').read_bytes()

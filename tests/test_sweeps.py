@@ -48,9 +48,13 @@ def test_a_row_for_every_model_and_task(data):
     assert len(table) == 2 + (5 + 2) * 2 * 2 and not table.duplicated(KEYS).any()
     assert ((table.low <= table.value) & (table.value <= table.high)).all()
     row = table[(table.strategy == 'simple') & (table.n == 3) & (table.task == 'arc_easy')].iloc[0]
-    assert row.layers == '2 3 4' and row.fraction_layers == .5 and 0 < row.fraction_params < .5
+    assert row.layers == '2 3 4'
+    assert row.fraction_layers == .5
+    assert 0 < row.fraction_params < .5
     score = kept_score(data/'run', row)
-    assert isinstance(score, Score) and score.k == row.k == score.right.sum() and row.source == 'questions.jsonl'
+    assert isinstance(score, Score)
+    assert score.k == row.k == score.right.sum()
+    assert row.source == 'questions.jsonl'
     greedy = {o.n: set(o.layers.split()) for o in table[table.strategy == 'greedy'].itertuples()}
     assert greedy[1] < greedy[3]
     assert not (data/'run'/'work').exists()

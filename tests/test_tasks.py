@@ -57,7 +57,9 @@ def test_a_file_of_questions_is_a_task(tmp_path):
     assert parse_task(write_rows(tmp_path/'s.jsonl', load_questions('sums', n=3))).kind == 'generated'
     s = run([str(choice), f'{choice}:scoring=per_char,shots=2'])
     a, b = s.values()
-    assert a.scoring == 'likelihood' and b.task == 'q.jsonl:shots=2,scoring=per_char' and b.shots == 2
+    assert a.scoring == 'likelihood'
+    assert b.task == 'q.jsonl:shots=2,scoring=per_char'
+    assert b.shots == 2
     assert str(tmp_path) not in json.dumps([o.to_dict() for o in s.values()]), 'local paths stay out of records'
 
 

@@ -104,10 +104,16 @@ def test_answers_say_how_they_came_about(chat, tmp_path, talks_to_the_end):
     assert [o['made']['by'] for o in rows] == ['parent'] * 11 + ['user'] * 2
     assert rows[11]['messages'] == OWN['messages'] and rows[12]['messages'][1]['content'] == 'g'
     made = rows[0]['made']
-    assert made['parent'] == fingerprint(model) and made['seed'] == 3 and made['max_new_tokens'] == 8
-    assert made['temperature'] is None and made['prompts'] == 'mine' and len(made['date']) == 10
+    assert made['parent'] == fingerprint(model)
+    assert made['seed'] == 3
+    assert made['max_new_tokens'] == 8
+    assert made['temperature'] is None
+    assert made['prompts'] == 'mine'
+    assert len(made['date']) == 10
     chosen, held = read_answers(tmp_path/'a.jsonl', fingerprint(model), tok)
-    assert len(held) == 2 and len(chosen) == 11 and not [o for o in held if o in chosen]
+    assert len(held) == 2
+    assert len(chosen) == 11
+    assert not [o for o in held if o in chosen]
     write_answers(model, tok, asked, tmp_path/'b.jsonl', 8, seed=3, progress=False, keep_own=True, source='mine')
     assert (tmp_path/'a.jsonl').read_bytes() == (tmp_path/'b.jsonl').read_bytes()
     write_answers(model, tok, asked, tmp_path/'c.jsonl', 8, progress=False)
@@ -414,6 +420,8 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
                         (('many.jsonl', 'other'), 'another tokenizer')):
-        assert command(*wrong) == 2 and says in capsys.readouterr().err and not (tmp_path/'out').exists()
+        assert command(*wrong) == 2
+        assert says in capsys.readouterr().err
+        assert not (tmp_path/'out').exists()
     assert command('many.jsonl', 'big') == 0 and '1 of 4 answers are left out' in caplog.text
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == [o.text for o in said]

@@ -209,7 +209,9 @@ def test_runs_without_such_rows_are_left_out(run, judge, monkeypatch, capsys):
     assert verify_runs(run.parent, row=['middle'])['verdict_of'] == '1 of 1 runs' and seen == ['second']
     seen.clear()
     found = verify_runs(run.parent, row=['simple'])
-    assert seen == ['run', 'second'] and found['verdict'] == 'undecided' and found['verdict_of'] == '1 of 2 runs', found
+    assert seen == ['run', 'second'], found
+    assert found['verdict'] == 'undecided', found
+    assert found['verdict_of'] == '1 of 2 runs', found
     for asked, named in ((dict(row=['poetry']), 'poetry'), (dict(claim='C2'), 'distances')):
         with pytest.raises(PrunebookError, match=named): verify_runs(run.parent, **asked)
 
@@ -253,7 +255,9 @@ def test_an_honest_row_that_was_scored_twice_is_confirmed(run, sweeps, task):
     said = [word_of(deviation(x.logprobs, y.logprobs), TOLERANCE['choice']['bfloat16'], x.picked != y.picked,
                     x.picked == x.answer != y.picked) for x, y in zip(a.itertuples(), b.itertuples())]
     seen = np.eye(len(WORDS), dtype=int)[said].cumsum(0)
-    assert len(said) >= 500 and not any(is_rejected(o[None]) for o in seen) and is_confirmed(seen[-1], len(said))
+    assert len(said) >= 500
+    assert not any(is_rejected(o[None]) for o in seen)
+    assert is_confirmed(seen[-1], len(said))
 
 
 def test_the_kept_runs_have_their_checksums():
