@@ -1,13 +1,8 @@
 "Which rows of a run belong together, and what the kept runs show of each claim, beside the page that says so."
-import html
-import json
-import math
-import re
+import html, json, math, re
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
+import numpy as np, pandas as pd, pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
     CLAIMS, UNINFORMATIVE, Curve, RunFolder, Unmeasured, ruled, base_note, claim_rows, claims_table, open_run,

@@ -2,8 +2,7 @@
 written, your own texts without the demo's, and a clean end in every case."""
 import json, os, shutil, subprocess, sys, time
 from types import SimpleNamespace
-import numpy as np, pandas as pd, pytest
-import prunebook as pb
+import numpy as np, pandas as pd, pytest, prunebook as pb
 from prunebook import HealingConfig
 from prunebook.cli import _answers, main
 from prunebook.core import PrunebookError

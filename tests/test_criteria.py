@@ -1,8 +1,7 @@
 "The rules are frozen: their code by a hash, and what they say of given numbers. How seldom they err: on their page."
 import hashlib
 from pathlib import Path
-import numpy as np
-import pytest
+import numpy as np, pytest
 from prunebook.paper import criteria
 from prunebook.paper.criteria import (
     locate_collapse, rule_deep, rule_difference, rule_excess_ratio, rule_last_layer, rule_no_interaction,

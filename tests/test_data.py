@@ -1,10 +1,6 @@
 "Texts and questions from anywhere, and tokens."
-import gzip
-import inspect
-import json
-import re
-import pandas as pd
-import pytest
+import gzip, inspect, json, re
+import pandas as pd, pytest
 from hypothesis import strategies as st
 from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets

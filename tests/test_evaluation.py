@@ -1,9 +1,7 @@
 "Scores: losses, choices and generated answers, their intervals and comparisons, and the refusal of bad input."
 import json, math
 from pathlib import Path
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
 from prunebook.evaluation.generation import begins_with_word, generate_texts, _greedy_config

@@ -1,10 +1,7 @@
 """The long runs behind the pages: their settings are valid, and those of the kept runs."""
 import re
 from pathlib import Path
-import abilities, evidence, should_you
-import map as map_tool
-import pandas as pd
-import pytest
+import abilities, evidence, should_you, map as map_tool, pandas as pd, pytest
 from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.paper.runs import read_record, read_run

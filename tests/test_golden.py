@@ -1,7 +1,6 @@
 """The demo model's numbers stay the same. `PRUNEBOOK_GOLDEN=write pytest tests/test_golden.py` writes tests/golden.json
 anew, which is right only after a change that is meant to change them. All in float32, where CPUs differ little."""
-import json
-import os
+import json, os
 from pathlib import Path
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.losses import cut_losses

@@ -1,8 +1,5 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import copy
-import json
-import pickle
-import warnings
+import copy, json, pickle, warnings
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,8 +1,6 @@
 "Losses and log-likelihoods against the plain way of computing them, for every kind of attention."
 import random
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError

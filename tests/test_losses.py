@@ -1,8 +1,6 @@
 """Losses of many pruned models. Sharing prefixes changes nothing but the time; a loss map says what single models say;
 and the comparison with distances is not flattered by its own choice."""
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map, text_loss
 from prunebook.similarity.distances import layer_distances

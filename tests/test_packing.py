@@ -1,6 +1,5 @@
 "Documents and conversations end in packed rows as they did in the model's own training"
-import numpy as np
-import pytest
+import numpy as np, pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from prunebook.healing.recipes import HealingConfig

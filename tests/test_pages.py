@@ -4,9 +4,7 @@ rendered. At the end, the checker on broken pages."""
 import html, re
 from functools import cache
 from pathlib import Path
-import nbformat
-import numpy as np
-import pytest
+import nbformat, numpy as np, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 folder = Path(__file__).parents[1]/'nbs'

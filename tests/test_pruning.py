@@ -1,12 +1,8 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
-import re
-import subprocess
-import sys
+import re, subprocess, sys
 from dataclasses import replace
 from itertools import combinations
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from transformers import AutoModelForCausalLM
 from support import architectures
 from support.tiny import save, tiny, word_tokenizer

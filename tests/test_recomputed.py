@@ -6,9 +6,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np
-import pandas as pd
-import pytest
+import numpy as np, pandas as pd, pytest
 from safetensors.numpy import load_file
 
 root, SEED = Path(__file__).parents[1]/'nbs', 0

@@ -2,9 +2,7 @@
 anything is written. One row is a command line and what the message names; {…} are files of `places`."""
 import time
 from types import SimpleNamespace
-import numpy as np
-import pytest
-import prunebook as pb
+import numpy as np, pytest, prunebook as pb
 from prunebook.cli import main
 from prunebook.core import PrunebookError, new_folder, work_folder
 from prunebook.evaluation.losses import LossMap

@@ -1,13 +1,8 @@
 "`prunebook report`: the paper's pages, run on whatever lies in a run folder. `PRUNEBOOK_RUN` names a finished run."
-import base64
-import json
-import re
-import shutil
+import base64, json, re, shutil
 from dataclasses import replace
 from pathlib import Path
-import nbformat
-import pandas as pd
-import pytest
+import nbformat, pandas as pd, pytest
 from bs4 import BeautifulSoup
 from prunebook.paper import report as reports
 from prunebook.core import PrunebookError

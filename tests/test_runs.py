@@ -1,16 +1,8 @@
 """A run folder. What was written is what is read; a row never stands without its items; what is damaged is refused in
 one line; nothing private is recorded; and the kept runs have their numbers."""
-import hashlib
-import itertools
-import json
-import math
-import random
-import signal
-import sys
+import hashlib, itertools, json, math, random, signal, sys
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
+import numpy as np, pandas as pd, pytest
 from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson

@@ -4,10 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
-import numpy as np
-import pandas as pd
-import pytest, torch
-import prunebook as pb
+import numpy as np, pandas as pd, pytest, torch, prunebook as pb
 from prunebook import choose_layers, prune_model, shrinking
 from prunebook.core import PrunebookError
 from prunebook.data.texts import answer_row, load_texts, read_table

@@ -2,9 +2,7 @@
 import os, random, subprocess, sys
 from functools import partial
 from pathlib import Path
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from support import architectures
 from support.tiny import tiny, word_tokenizer, words
 from prunebook.core import PrunebookError

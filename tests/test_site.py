@@ -1,8 +1,5 @@
 "The pages in a browser: each is opened at the width of a telephone and of a desk, light and dark."
-import os
-import re
-import subprocess
-import sys
+import os, re, subprocess, sys
 from pathlib import Path
 import pytest
 from support.browser import Browser, find

@@ -1,8 +1,6 @@
 """Sweeps. One that is started again only reads what is there, or is refused; what differs is named; and nothing of
 another model is taken."""
-import pandas as pd
-import pytest
-import torch
+import pandas as pd, pytest, torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import Score
 from prunebook.healing.recipes import OBJECTIVES, HealingConfig, Objective

@@ -2,10 +2,7 @@
 import json, os, re, socket, subprocess, sys, tempfile
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
-import torch
+import numpy as np, pandas as pd, pytest, torch
 from transformers import LlamaTokenizer
 from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError

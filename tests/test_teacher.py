@@ -1,7 +1,5 @@
 "What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
-import json
-import os
-import shutil
+import json, os, shutil
 import pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main

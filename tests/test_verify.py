@@ -1,17 +1,10 @@
 """verify: an honest run is confirmed, each kind of lie is rejected, and what cannot be read or scored here is never
 confirmed. The rule keeps its promise about honest runs."""
-import json
-import os
-import re
-import shutil
+import json, os, re, shutil
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
+import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import ratio_interval, wilson

@@ -1,9 +1,5 @@
 "Just enough of a browser: Debian's chromium, without a window, driven over its own protocol."
-import json
-import shutil
-import subprocess
-import tempfile
-import time
+import json, shutil, subprocess, tempfile, time
 from pathlib import Path
 from urllib.request import Request, urlopen
 

@@ -1,6 +1,5 @@
 "Run folders of made scores, written by the library's own writer, with a truth that is known."
-import json
-import math
+import json, math
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
