@@ -19,6 +19,7 @@ from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
 from prunebook.shrinking import Rejected, Shrunk, candidate_cuts, layers_to_drop, shrink
 from support import architectures
+from support.checkpoints import edit_json
 from support.tiny import letter_tokenizer, save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
@@ -253,14 +254,6 @@ def test_texts_that_make_no_batch_are_refused_before_the_cuts_are_compared(given
     assert not given['out'].with_name('out.unfinished').exists()  # which would bind the next call
 
 
-def test_a_stack_that_runs_no_cut_is_refused_before_loading(given, tmp_path, monkeypatch):
-    "llama.cpp knows the scale of the largest Gemma 3 by its 62 layers"
-    shape = dict(hidden_size=64, head_dim=8, query_pre_attn_scalar=16, max_position_embeddings=128)
-    given['model'] = str(save(tmp_path/'large', tiny('gemma3_text', 62, **shape)))
-    monkeypatch.setattr('prunebook.load_model', pytest.fail)
-    with pytest.raises(PrunebookError, match='no block of 2 layers can go'): shrink(**given, serve=['llama.cpp'])
-
-
 @pytest.mark.extra
 @pytest.mark.thorough
 @pytest.mark.skipif(not RUNNERS['llama.cpp'].installed, reason='needs the extra gguf')
@@ -467,28 +460,56 @@ def test_a_target_instead_of_a_number_of_layers(given, capsys):
     assert less < 1.3 <= enough
 
 
-def test_conversations_are_rendered_before_a_weight_is_loaded(given, tmp_path, monkeypatch):
-    "The tokenizer alone says that there is no template, also in a dry run"
-    monkeypatch.setattr('prunebook.load_model', stop)
-    rows = [dict(prompt=f'What is {i}?', response='A number.') for i in range(20)]
-    given['data'] = str(write_rows(tmp_path/'chat.jsonl', rows))
-    for dry in (True, False):
-        with pytest.raises(PrunebookError, match='no chat template'): shrink(**given, dry_run=dry)
-    assert not [o for o in tmp_path.iterdir() if o.name != 'chat.jsonl']
+def chat(given, model): given['data'] = str(write_rows(
+    model.with_name('chat.jsonl'), [dict(prompt=f'What is {i}?', response='A number.') for i in range(20)]))
 
 
-def test_what_healing_would_refuse_is_refused_before_a_weight_is_loaded(given, tmp_path, monkeypatch):
-    monkeypatch.setattr('prunebook.load_model', stop)
-    long = RECIPE.replace(max_length=9999)
-    with pytest.raises(PrunebookError, match='max_length=9999'): shrink(**given | dict(recipe=long))
-    given['model'] = str(shutil.copytree(given['model'], tmp_path/'model'))
-    config = json.loads((tmp_path/'model'/'config.json').read_text())
-    (tmp_path/'model'/'config.json').write_text(json.dumps(config | dict(quantization_config=dict(quant_method='fp8'))))
-    with pytest.raises(PrunebookError, match='its weights are quantised'): shrink(**given)
-    code = config | dict(auto_map=dict(AutoModelForCausalLM='own.Model'))
-    (tmp_path/'model'/'config.json').write_text(json.dumps(code))
-    with pytest.raises(PrunebookError, match='runs code of its own'): shrink(**given, trust_remote_code=True)
-    assert [o.name for o in tmp_path.iterdir()] == ['model']
+def code(given, model):
+    given['trust_remote_code'] = True
+    edit_json(model/'config.json', auto_map=dict(AutoModelForCausalLM='own.Model'))
+
+
+def other_tokenizer(given, model):
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('support.tiny.words', [f'word{i}' for i in range(5000)])
+        word_tokenizer().save_pretrained(model)
+
+
+def unknown_token(given, model):
+    "As a sign of a template for which nobody made room in the embedding"
+    (tok := letter_tokenizer()).add_special_tokens(dict(additional_special_tokens=['<|end|>']))
+    tok.save_pretrained(model)
+    rows = [dict(text=f'A text, {i}.<|end|>') for i in range(40)]
+    given['data'] = str(write_rows(model.with_name('my.jsonl'), rows))
+
+
+def no_tokenizer(given, model): [o.unlink() for o in model.glob('tokenizer*')]
+
+
+def no_cut(given, model):
+    "llama.cpp knows the scale of the largest Gemma 3 by its 62 layers"
+    shape = dict(hidden_size=64, head_dim=8, query_pre_attn_scalar=16, max_position_embeddings=128)
+    save(model, tiny('gemma3_text', 62, **shape))
+    given['serve'] = ['llama.cpp']
+
+
+EARLY = {chat: 'no chat template', code: 'runs code of its own', other_tokenizer: 'another model.*right tokenizer',
+         unknown_token: 'gives token 99, and the model knows tokens 0 to 98', no_tokenizer: 'cannot load',
+         no_cut: 'no block of 2 layers can go',
+         lambda given, model: given.update(recipe=RECIPE.replace(max_length=9999)): 'max_length=9999',
+         lambda given, model: edit_json(model/'config.json', quantization_config=dict(quant_method='fp8')):
+             'its weights are quantised'}
+
+
+@pytest.mark.parametrize('dry', (True, False))
+@pytest.mark.parametrize('spoil, says', EARLY.items(), ids=EARLY.values())
+def test_what_cannot_end_well_is_refused_before_a_weight_is_loaded(spoil, says, dry, given, tmp_path, monkeypatch):
+    "A dry run gives no budget either"
+    for o in ('load_model', 'estimate'): monkeypatch.setattr(f'prunebook.{o}', pytest.fail)
+    model = shutil.copytree(given['model'], tmp_path/'model')
+    spoil(given, model)
+    with pytest.raises(PrunebookError, match=says): shrink(**given | dict(model=str(model)), dry_run=dry)
+    assert not list(tmp_path.glob('out*'))
 
 
 def test_cuts_of_layers_that_share_keys_and_values():
@@ -510,37 +531,6 @@ def test_a_secret_is_not_kept_and_the_seed_is_the_recipes(given, tmp_path, monke
     assert [o['measure'] for o in done.table] == ['loss', 'parameters', 'tokens a second']
     record = json.loads((tmp_path/'out'/'config.json').read_text())['prunebook']
     assert record['strategy'] == done.cuts[0]['rule'] and '| seed | 7 |' in (tmp_path/'out'/'README.md').read_text()
-
-
-def test_a_tokenizer_of_another_model_is_refused_before_a_weight_is_loaded(given, own, tmp_path, monkeypatch):
-    monkeypatch.setattr('prunebook.load_model', stop)
-    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
-    monkeypatch.setattr('support.tiny.words', [f'word{i}' for i in range(5000)])
-    word_tokenizer().save_pretrained(tmp_path/'model')
-    for dry in (True, False):
-        with pytest.raises(PrunebookError, match='another model.*right tokenizer'): shrink(**given, dry_run=dry)
-
-
-def test_a_token_that_the_model_does_not_know_is_refused_before_a_weight_is_loaded(given, own, tmp_path, monkeypatch):
-    "As a sign of a template for which nobody made room in the embedding: the dry run gives no budget either"
-    monkeypatch.setattr('prunebook.load_model', stop)
-    monkeypatch.setattr('prunebook.estimate', pytest.fail)
-    given['model'], tok = str(shutil.copytree(own/'model', tmp_path/'model')), letter_tokenizer()
-    tok.add_special_tokens(dict(additional_special_tokens=['<|end|>']))
-    tok.save_pretrained(tmp_path/'model')
-    given['data'] = str(write_rows(tmp_path/'my.jsonl', [dict(text=f'A text, {i}.<|end|>') for i in range(40)]))
-    for dry in (True, False):
-        with pytest.raises(PrunebookError, match='gives token 99, and the model knows tokens 0 to 98'):
-            shrink(**given, dry_run=dry)
-
-
-def test_a_model_without_a_tokenizer_has_no_budget(given, own, tmp_path, monkeypatch):
-    monkeypatch.setattr('prunebook.load_model', stop)
-    monkeypatch.setattr('prunebook.estimate', pytest.fail)
-    given['model'] = str(shutil.copytree(own/'model', tmp_path/'model'))
-    for o in (tmp_path/'model').glob('tokenizer*'): o.unlink()
-    for dry in (True, False):
-        with pytest.raises(PrunebookError, match='cannot load'): shrink(**given, dry_run=dry)
 
 
 def test_bits_are_refused_before_the_texts_are_read(tmp_path, monkeypatch):
