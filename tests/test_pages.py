@@ -82,18 +82,6 @@ def test_page_is_sound(path):
     assert not any('.callout' in c.source for c in read(path).cells), 'Jupyter and GitHub show it open: <details>'
 
 
-@pytest.mark.parametrize('path', [p for p in files if p.parent.name == 'course'], ids=lambda p: p.stem)
-def test_hints_and_answers_of_the_course_fold_everywhere(path):
-    "In Jupyter and on GitHub too, which know no callouts"
-    text = '\n'.join(c.source for c in read(path).cells if c.cell_type == 'markdown')
-    exercises = len(re.findall(r'^## Exercise$', text, re.M))
-    assert exercises >= 1
-    for part in ('Hint 1', 'Hint 2', 'Hint 3', 'Answer'):
-        assert text.count(f'<details><summary>{part}</summary>\n\n') == exercises, part
-    assert text.count('\n\n</details>') == 4 * exercises
-    assert ':::' not in text
-
-
 @pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
 def test_links_of_the_root_lead_somewhere(name):
     links = re.findall(r'\]\(([^)\s#]+)', (folder.parent/name).read_text(encoding='utf-8'))
