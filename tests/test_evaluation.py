@@ -19,14 +19,11 @@ texts = letter_texts()
 good = dict(question='Q', choices=['a', 'b'], answer=0)
 numbers = [dict(question='x' * n, answer='7') for n in (3, 11, 30)]
 
-
 def ask(model, items, *args, **kw): return choice_accuracy(model, Letters(), items, *args, progress=False, **kw)
-
 
 def wrote(model, tok, items, batch_tokens=None, **kw):
     "The score of what the model writes"
     return evaluate(model, tok, GeneratedTask('t', 'T', items, **kw), batch_tokens=batch_tokens, progress=False)['t']
-
 
 # loss
 
@@ -36,7 +33,6 @@ def test_dropout_is_off_and_comes_back():
     assert a == b
     assert model.training
     assert model.transformer.drop.training
-
 
 def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     s = text_loss(tiny(), Letters(), ['a', '', 'abc'], progress=False)
@@ -48,12 +44,10 @@ def test_short_texts_are_listed_and_one_document_has_no_interval(tmp_path):
     assert load_score(tmp_path/'s.json') == s
     with pytest.raises(PrunebookError): text_loss(tiny(), Letters(), ['a', ''], progress=False)
 
-
 def nan():
     model = tiny()
     with torch.no_grad(): model.model.norm.weight.fill_(math.nan)
     return model
-
 
 @pytest.mark.parametrize('make, says, run', [
     (lambda: tiny('bert', **SMALL), 'is_decoder', lambda o: layer_distances(o, Letters(), texts, 64, progress=False)),
@@ -66,7 +60,6 @@ def test_models_that_cannot_be_scored(make, says, run):
         with pytest.raises(PrunebookError, match=says): f(make())
     assert text_loss(tiny('bert', is_decoder=True, **SMALL), Letters(), texts, progress=False).n == len(texts)
 
-
 def test_offloaded(tmp_path):
     "Embedding, head and some layers on disk: the same losses and scores"
     from accelerate import dispatch_model
@@ -78,7 +71,6 @@ def test_offloaded(tmp_path):
     there = dispatch_model(model, where, main_device='cpu', offload_dir=str(tmp_path), force_hooks=True)
     assert there.get_input_embeddings().weight.device.type == 'meta' and every(there) == want
 
-
 def test_texts_are_cut_at_absolute_positions():
     "GPT-2 has 128 positions here; more tokens were an IndexError"
     model, tok = tiny('gpt2', layers=2), Letters()
@@ -86,14 +78,12 @@ def test_texts_are_cut_at_absolute_positions():
     assert s.counts == [127, 127]
     assert s.sums == text_loss(model, tok, ['ab' * 300, 'cd' * 300], max_length=128, progress=False).sums
 
-
 def test_generation_stays_within_absolute_positions(caplog):
     model, tok = tiny('gpt2', layers=2), letter_tokenizer()
     s = wrote(model, tok, [dict(question='x' * 300, answer='7')], max_new_tokens=8)
     assert s.truncated == [0] and 'lose their beginning' in caplog.text
     with pytest.raises(PrunebookError, match='128 positions'):
         wrote(model, tok, [dict(question='x', answer='7')], max_new_tokens=128)
-
 
 def test_answers_that_reach_the_limit_are_kept_and_told(tmp_path, caplog):
     "Of two files of one score, the older one does not say it"
@@ -117,7 +107,6 @@ def test_answers_that_reach_the_limit_are_kept_and_told(tmp_path, caplog):
     assert paired_differences(dict(t=before), dict(t=s))[0]['difference'] == 0
     with pytest.raises(PrunebookError, match="'max_new_tokens': 6"): paired_differences(dict(t=s), dict(t=run(7)))
 
-
 def test_answers_end_at_tokens_that_a_config_leaves_out():
     "A GGUF file names one end token, and Qwen2.5 has two: what it writes after the other is no part of its answer"
     model, tok = tiny(layers=2), letter_tokenizer()
@@ -132,7 +121,6 @@ def test_answers_end_at_tokens_that_a_config_leaves_out():
     tok.add_tokens(['<|return|>'], special_tokens=True)  # of gpt-oss, whose <|end|> ends the reasoning
     assert found(3) == [2, 3, end]
 
-
 def test_generation_obeys_no_config_of_the_folder():
     "Beams, several answers a prompt, penalties and stop strings of a folder are another measurement"
     model, tok = tiny(layers=2, max_position_embeddings=256, **dict(initializer_range=.3)), letter_tokenizer()
@@ -143,7 +131,6 @@ def test_generation_obeys_no_config_of_the_folder():
     assert run() == want
     assert model.generation_config is own
     assert own.num_beams == 3
-
 
 # questions
 
@@ -159,7 +146,6 @@ def test_scorings():
     assert s.k == sum(p == o['answer'] for p, o in zip(s.picked, items)) and (s.low, s.high) == wilson(s.k, s.n)
     assert s.chance == .25
 
-
 def test_shots_are_seeded_and_never_the_item_itself():
     items, model = questions(8), tiny(max_position_embeddings=512, **SMALL)
     run = lambda **kw: ask(model, items, shots=3, examples=items, **kw).logprobs
@@ -169,12 +155,10 @@ def test_shots_are_seeded_and_never_the_item_itself():
     with pytest.raises(PrunebookError, match='needs examples'): ask(model, items, shots=2)
     assert ask(model, items, shots=np.int64(3), examples=items, seed=1).logprobs == run(seed=1)
 
-
 def test_unequal_counts_have_their_own_chance_and_duplicates_are_told(caplog):
     s = ask(tiny(layers=2), [good, good, dict(question='R', choices=['a', 'b', 'c', 'd'], answer=3)])
     assert math.isclose(s.chance, (1/2 + 1/2 + 1/4) / 3) and '1 of 3 questions are there more than once' in caplog.text
     assert math.isclose(s.majority, 2 / 3)
-
 
 def test_examples_must_be_of_the_kind_that_is_asked():
     model, written = tiny(max_position_embeddings=512, layers=2), [dict(question=q, answer='7') for q in 'QRST']
@@ -182,11 +166,9 @@ def test_examples_must_be_of_the_kind_that_is_asked():
     with pytest.raises(PrunebookError, match='example 0'):
         wrote(model, Letters(), written, shots=1, examples=questions())
 
-
 # generated answers
 
 def written(*args, **kw): return [o.text for o in generate_texts(*args, **kw)]
-
 
 def greedy(model, ids, n):
     "The first n tokens of a greedy loop without a cache"
@@ -195,9 +177,7 @@ def greedy(model, ids, n):
         with torch.no_grad(): ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[start:]
 
-
 def until(tokens, end): return tokens[:tokens.index(end)] if end in tokens else tokens
-
 
 @pytest.mark.parametrize('kind, kw', [('llama', {}), ('gpt2', {}), ('falcon', dict(alibi=True)), ('qwen2_moe', {}),
                                       ('deepseek_v3', {}), ('gemma3', {})])
@@ -215,7 +195,6 @@ def test_answers_behind_common_examples_are_those_of_a_greedy_loop(kind, kw):
     stop = want[0][2]
     assert written(model, tok, prompts, 20, [stop]) == [o.partition(stop)[0] for o in want]
 
-
 # the chat template
 
 def test_chat_is_scored_behind_the_template_and_recorded():
@@ -230,7 +209,6 @@ def test_chat_is_scored_behind_the_template_and_recorded():
     assert s.chat and math.isclose(s.logprobs[0][0], want, rel_tol=1e-4)
     assert not ask(model, items).chat
 
-
 # intervals and comparisons
 
 def test_mcnemar_by_hand():
@@ -238,19 +216,16 @@ def test_mcnemar_by_hand():
     c = compare(choice([0] * 60 + [1] * 40), choice([0] * 70 + [1] * 30))
     assert math.isclose(c.p, 2 * .5**10) and 'McNemar' in c.test
 
-
 def test_one_document_proves_nothing():
     loss = lambda v, n=1: LossScore('t', v, 0., 9., n, [10 * v] * n, [10] * n, list(range(n)), [], n_bytes=5, vocab=99)
     c = compare(loss(2.), loss(3.))
     assert (c.difference, c.low, c.high, c.p) == (1, -math.inf, math.inf, 1)
     assert compare(loss(2., 4), loss(3., 4)).p == 2 * .5**4
 
-
 def test_only_scores_that_were_asked_alike_are_compared():
     plain, chat = (Score('t', 1., 1, 1, 0., 1., [0], [0], 'likelihood', .5, 1., chat=o) for o in (False, True))
     assert paired_differences(dict(t=plain), dict(t=plain))[0]['difference'] == 0
     with pytest.raises(PrunebookError, match='chat'): paired_differences(dict(t=plain), dict(t=chat))
-
 
 def test_sample_logs_of_lm_eval():
     "Written by lm-eval 0.4.13 for the demo model, whole and without layers 10 and 11, with the totals that it printed"
@@ -263,14 +238,12 @@ def test_sample_logs_of_lm_eval():
     other = second['small_sums,last,exact_match']
     with pytest.raises(PrunebookError, match='same items'): compare(first['small_arc,acc'], other)
 
-
 def test_logs_that_cannot_be_read(tmp_path):
     "Of two models below one folder, as lm-eval writes them; and a damaged one"
     with pytest.raises(PrunebookError, match='several logs of small_arc,acc'):
         Scores.load(Path(__file__).parent/'support'/'lm_eval')
     (tmp_path/'samples_t_2026-11-29T11-21-56.1.jsonl').write_text('{"doc_id": 0')
     with pytest.raises(PrunebookError, match='samples_t'): Scores.load(tmp_path)
-
 
 def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
     [log] = (Path(__file__).parent/'support'/'lm_eval'/'parent').rglob('samples_small_arc*')
@@ -279,14 +252,12 @@ def test_a_log_holds_any_text_and_may_stand_beside_its_totals(tmp_path):
     (tmp_path/'results_2026-11-29T11-21-56.1.json').write_text('{}')
     assert Scores.load(tmp_path)['small_arc,acc'].k == 8
 
-
 def test_scores_that_lm_eval_logged_can_be_kept(tmp_path):
     "Nothing is known there of a guess"
     logged = Scores.load(Path(__file__).parent/'support'/'lm_eval'/'parent')
     logged.save(tmp_path)
     for k, again in zip(sorted(logged), Scores.load(tmp_path).values()):
         assert again.right.tolist() == logged[k].right.tolist() and math.isnan(again.chance)
-
 
 # the best few cuts
 

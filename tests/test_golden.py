@@ -13,7 +13,6 @@ CUTS = dict(none=[], one=[14], similarity_8=range(11, 19), simple_8=range(21, 29
 # how far another CPU, other kernels or another number of threads may be off
 DISTANCE, LOSS = 1e-4, 1e-3
 
-
 def test_distances_and_losses():
     model, tok = load_model('demo', dtype='float32')
     d = layer_distances(model, tok, load_texts('demo', n=8), max_length=128, progress=False).mean

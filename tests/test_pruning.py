@@ -38,16 +38,13 @@ def test_strategies_by_hand():
     assert pick('simple', n=9) == tuple(range(9))
     assert pick('middle', n=3) == (3, 4, 5)  # three before it and four behind
 
-
 def test_a_plan_leaves_a_layer():
     with pytest.raises(PrunebookError, match='all 4 layers'): Plan(range(4), 4)
-
 
 def test_the_record_names_no_folder():
     model = tiny(layers=4)
     model.config._name_or_path = '/home/somebody/private/mine'
     assert prune_model(model, [1]).config.prunebook['source'] == 'mine'
-
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -143,7 +140,6 @@ def test_distances_are_compared_once(tiny_model, monkeypatch):
 
 DEPTH, CALM = 6, dict(progress=False)
 
-
 @pytest.fixture(scope='module')
 def chat():
     "A random model whose layers matter, its tokenizer, and eight answers"
@@ -152,18 +148,14 @@ def chat():
     said = ['a', 'It is 4.', 'Yes, of course.', 'No.', 'Perhaps so.', 'Green, and blue.', 'x = 3', 'Good bye.']
     return model, tok, [talk(f'Question {i}?', o) for i, o in enumerate(said)]
 
-
 def talk(asked, said): return dict(messages=[dict(role='user', content=asked), dict(role='assistant', content=said)])
 
-
 def without(*cut): return [i for i in range(DEPTH) if i not in cut]
-
 
 def added(model, tok, cut, rows):
     "What a really pruned model loses on the tokens of answers, one by one"
     def loss(m): return text_loss(m, tok, rows, loss_on='assistant', **CALM).value
     return loss(prune_model(model, cut)) - loss(model)
-
 
 def test_the_loss_of_a_cut_is_that_of_a_pruned_model_on_the_tokens_of_answers(chat):
     model, tok, rows = chat
@@ -179,7 +171,6 @@ def test_the_loss_of_a_cut_is_that_of_a_pruned_model_on_the_tokens_of_answers(ch
     whole = loss_map(model, tok, rows, loss_on='assistant', **CALM)
     assert whole.loss[2, 4] - whole.loss[0, 0] == pytest.approx(added(model, tok, (2, 3), rows), abs=1e-4)
 
-
 @pytest.mark.parametrize('n', [1, 2, 3, 5])
 def test_a_full_beam_is_brute_force(n, chat):
     model, tok, rows = chat
@@ -191,7 +182,6 @@ def test_a_full_beam_is_brute_force(n, chat):
     again = choose_layers('answers', n, model=model, tokenizer=tok, answers=rows, beam=99, **CALM)
     assert again == plan
 
-
 def test_the_search_holds_blocks_beside_single_layers():
     "One layer at a time would never drop the pair 2, 3, which costs nothing together and much alone"
     def losses(keeps, k):
@@ -201,7 +191,6 @@ def test_the_search_holds_blocks_beside_single_layers():
     assert choose_layers('answers', 2, depth=DEPTH, losses=losses, beam=1).layers == (2, 3)
     narrow = choose_layers('answers', 2, depth=DEPTH, losses=lambda keeps, k: [o[0] for o in keeps], beam=2)
     assert narrow.details['screened'] == 6 + 11 and narrow.details['judged'] == 2 + 2
-
 
 def test_few_documents_screen_and_more_judge():
     "A cut that is best on few and not on more is not taken; what was measured is not measured again"
@@ -213,7 +202,6 @@ def test_few_documents_screen_and_more_judge():
     assert plan.layers == (1,) and asked == [(3, 16), (9, 2)]
     many = choose_layers('answers', 1, depth=40, losses=lambda keeps, k: [o[0] for o in keeps])
     assert many.details['judged'] == 5  # the best eighth
-
 
 def test_documents_are_measured_once(chat, monkeypatch):
     model, tok, rows = chat
@@ -230,7 +218,6 @@ def test_documents_are_measured_once(chat, monkeypatch):
     assert len(ran) == 3
     assert losses([without(2)], 99) == pytest.approx([added(model, tok, (2,), rows)], abs=1e-4)
 
-
 def test_texts_are_searched_alike(chat):
     "So the search and what it reads can be told apart"
     model, tok, rows = chat
@@ -241,7 +228,6 @@ def test_texts_are_searched_alike(chat):
     assert plan.layers == min(by_hand, key=by_hand.get) and plan.strategy == 'texts'
     handed = text_cut_losses(model, tok, texts, 20, **CALM)
     assert choose_layers('texts', 2, depth=DEPTH, losses=handed, beam=99).layers == plan.layers
-
 
 def test_answers_by_budget_and_what_may_go(chat):
     model, tok, rows = chat
@@ -257,7 +243,6 @@ def test_answers_by_budget_and_what_may_go(chat):
     assert tuple(told['unrestricted']) == free.layers and told['loss']['chosen'] == held.details['loss']
     assert told['loss']['unrestricted'] == pytest.approx(free.details['loss'])
     with pytest.raises(PrunebookError, match='n=2: no block'): choose_layers('answers', 2, allowed=lambda k: 0, **how)
-
 
 def test_what_is_wrong_with_answers_is_said_before_anything_is_measured(chat, monkeypatch):
     model, tok, rows = chat
@@ -281,14 +266,12 @@ def test_what_is_wrong_with_answers_is_said_before_anything_is_measured(chat, mo
     bare.chat_template = None
     refused('chat template', tok=bare)
 
-
 def test_the_rows_of_searches_need_no_later_room():
     code = """import sys
 from prunebook import STRATEGIES
 assert {'answers', 'texts'} <= {*STRATEGIES} and STRATEGIES['answers'].needs == ('model', 'tokenizer', 'answers')
 assert not [o for o in sys.modules if o.startswith(('prunebook.evaluation', 'prunebook.healing'))]"""
     subprocess.run([sys.executable, '-c', code], check=True)
-
 
 def test_layers_that_share_keys_and_values_are_measured_one_by_one():
     from support import architectures
@@ -299,7 +282,6 @@ def test_layers_that_share_keys_and_values_are_measured_one_by_one():
     with LayerStack(model).view([*range(5), 6, 7]) as small: alone = text_loss(small, word_tokenizer(), losses.texts)
     assert found[5] == pytest.approx(alone.value - text_loss(model, word_tokenizer(), losses.texts).value, abs=1e-5)
     assert found[2:4] == [float('inf')] * 2, 'the layers whose keys and values others need'
-
 
 # cuts in memory
 
@@ -428,7 +410,6 @@ def test_offloaded_weights_are_not_copied():
     place = lambda m: m.model.layers[0].mlp.up_proj._hf_hook.weights_map['weight'].data_ptr()
     small = prune_model(model, [1])
     assert place(small) == place(model) and torch.equal(small(ids).logits, want)
-
 
 def test_a_depth_that_is_not_the_models_is_refused(tiny_model):
     with pytest.raises(PrunebookError, match='depth gives 6 layers and the model has 8'):

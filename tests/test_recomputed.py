@@ -23,7 +23,6 @@ LOSSES = dict(demo='losses', **{'gemma3-270m': 'losses', 'qwen2.5-coder-1.5b': '
 HEALED = 'healed healed-2 healed-deep healed-base healed-simple healed-simple-more'
 FINE = f'{HEALED} healed-fine healed-simple-fine'  # with the rows that decide C3b alone, or no claim
 
-
 # The pages
 
 @cache
@@ -32,7 +31,6 @@ def outputs(page):
     cells = json.loads((root/f'{page}.ipynb').read_text())['cells']
     return [(o.get('data', {}), ''.join(o.get('text', ''))) for c in cells for o in c.get('outputs', [])]
 
-
 def tables(page):
     "The rows of a page's tables, as lists of their cells"
     for data, _ in outputs(page):
@@ -40,27 +38,22 @@ def tables(page):
         for row in re.findall(r'<tr[^>]*>(.*?)</tr>', made, re.S):
             yield [html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
 
-
 claims = list(tables('paper/claims'))
 rows = {}  # Verdict, number, threshold and adjusted p by claim, model and title of the task
 for claim, who, *cells in (o for o in claims if len(o) == 6 and re.fullmatch(r'C\d\w?', o[0])):
     rows[claim, *(who.split(', ') + [''])[:2]] = cells
 
-
 def numbers(text): return [float(o) for o in re.findall(r'-?\d[\d,]*\.?\d*', text.replace('−', '-').replace(',', ''))]
-
 
 def near(got, value, low, high, digits, other=0.):
     "The value and its interval to the last digit; `other` resamples may move the ends by a share of the width"
     assert got[0] == pytest.approx(value, abs=.51 * 10**-digits)
     assert got[1:3] == pytest.approx([low, high], abs=other * (high - low) + .51 * 10**-digits)
 
-
 @cache
 def printed(page):
     "What the cells of a page print, in their order"
     return '\n'.join(text + ''.join(data.get('text/markdown', '')) for data, text in outputs(page))
-
 
 def agrees(text, one, other=0.):
     "The first number of a text is what was found to the digits that it has, with its interval if the text has one"
@@ -69,7 +62,6 @@ def agrees(text, one, other=0.):
     if '[' in text: near(numbers(text), value, *ends, digits, other)
     else: assert numbers(text)[0] == pytest.approx(value, abs=.51 * 10**-digits)
 
-
 def stands(page, pattern, *found, other=0.):
     "What a page prints in place of each # of the pattern, with an interval or without, is what was found"
     number = r'([+−-]?\d+(?:\.\d+)?(?: %| points| nats(?: per \w+)?)?(?: \[[^]]*\])?)'
@@ -77,9 +69,7 @@ def stands(page, pattern, *found, other=0.):
     assert shown, f'{page} prints nothing like {pattern!r}'
     for text, one in zip(shown.groups(), found, strict=True): agrees(text, one, other)
 
-
 said = {(c, m): text for c, m, text in re.findall(r'^- (C\d\w?), `(.*?)`: (.*)$', printed('paper/claims'), re.M)}
-
 
 # The rows
 
@@ -97,7 +87,6 @@ def run(model):
     return SimpleNamespace(folder=folder, depth=depth, table=table, items=dict(iter(items.groupby(KEYS))), cov=cov,
                            mean=kept['mean'])
 
-
 def cuts(r, task, strategy='similarity', healed=False, sweeps=''):
     "The rows of a curve by n, the unpruned model first"
     t, of = r.table, (sweeps or (HEALED if healed else (LOSSES if task == 'c4' else PLAIN)[r.folder])).split()
@@ -105,9 +94,7 @@ def cuts(r, task, strategy='similarity', healed=False, sweeps=''):
     t = t[((t.strategy == strategy) | (t.n == 0))].drop_duplicates('n').sort_values('n')
     return [tuple(o) for o in t[KEYS].itertuples(index=False)]
 
-
 def right(r, keys): return np.stack([(o.picked == o.answer).to_numpy(float) for o in (r.items[k] for k in keys)])
-
 
 def nats(r, keys):
     "(P, D) nats and (D,) tokens"
@@ -115,12 +102,10 @@ def nats(r, keys):
     assert all((o.tokens.to_numpy() == got[0].tokens.to_numpy()).all() for o in got)
     return np.stack([o.loss.to_numpy(float) for o in got]), got[0].tokens.to_numpy(float)
 
-
 @cache
 def resamples(n, size=DRAWS, seed=0):
     "(size, n) how often each of n items is drawn"
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size).astype(np.uint8)
-
 
 def draws(x, tokens=None, size=DRAWS, seed=0):
     "(size, P) means of the rows of x over the same resamples of its columns; of losses, nats per token"
@@ -128,17 +113,14 @@ def draws(x, tokens=None, size=DRAWS, seed=0):
     total = np.concatenate([o.astype(float) @ both.T for o in np.split(weight, max(1, size // 1000))])
     return total[:, :-1] / total[:, -1:]
 
-
 def ruled(x, tokens=None):
     "What a frozen rule draws; the seed is a part of it"
     return draws(x, tokens, RULED, SEED)
-
 
 def paired(d, tokens=None):
     "The mean of differences with its interval; of losses, nats per token"
     value = d.mean() if tokens is None else d.sum() / tokens.sum()
     return value, *np.quantile(draws(d[None], tokens), [.025, .975])
-
 
 def linear(sums, tokens):
     "Nats per token, and the linearised interval by t"
@@ -147,13 +129,11 @@ def linear(sums, tokens):
     half = t * math.sqrt(n / (n - 1) * ((sums - mean * tokens)**2).sum()) / tokens.sum()
     return mean, mean - half, mean + half
 
-
 @cache
 def block_losses(folder):
     "Tokens by document, and by block its nats: (0, 0) is the unpruned model, (start, stop) the model without it"
     kept = load_file(root/'results'/folder/'loss_map.safetensors')
     return kept['counts'].astype(float), dict(zip(map(tuple, kept['blocks'].tolist()), kept['sums']))
-
 
 # The rules
 
@@ -163,19 +143,15 @@ def ruling(value, resampled, threshold, above=True, said=()):
     p = 2 * (1 + min((resampled <= threshold).sum(), (resampled >= threshold).sum())) / (1 + len(resampled))
     return decided(value, low, high, threshold, min(1, p), above, said)
 
-
 def decided(value, low, high, threshold, p, above=True, said=()):
     word = 'undecided' if low <= threshold <= high else 'holds' if (low > threshold) == above else 'fails'
     return SimpleNamespace(word=word, why='interval contains', value=value, low=low, high=high, p=p, said=said)
 
-
 def nothing(why): return SimpleNamespace(word='undecided', why=why, value=None, p=None, said=())
-
 
 def uninformative(found, why):
     found.word, found.why = 'not informative', why
     return found
-
 
 def known(r, key):
     "Is the lower end of Wilson's interval above chance and the share of the most frequent answer?"
@@ -185,9 +161,7 @@ def known(r, key):
     most = row(r, key).majority if written else o.answer.value_counts(normalize=True).max()
     return low > max(row(r, key).baseline, most)
 
-
 def row(r, key): return r.table[(r.table[KEYS] == list(key)).all(axis=1)].iloc[0]
-
 
 def falling(y):
     "The nearest non-increasing curves: the largest over t ≥ i of the least over s ≤ i mean of y[s..t]"
@@ -196,7 +170,6 @@ def falling(y):
     def mean(s, t): return (total[:, t + 1] - total[:, s]) / (t + 1 - s)
     return np.stack([np.max([np.min([mean(s, t) for s in range(i + 1)], 0) for t in range(i, size)], 0)
                      for i in range(size)], 1)
-
 
 def where(x, y, level):
     "Where falling curves pass a level; infinite if they do not"
@@ -208,12 +181,10 @@ def where(x, y, level):
         found = np.where(b < level, at, found)
     return found
 
-
 def fall(x, accuracy, guess):
     "Where retention falls below 90 % and 50 %"
     y = falling((accuracy - guess) / (accuracy[:, :1] - guess))
     return where(x, y, .9), where(x, y, .5)
-
 
 def width(r, keys, above=False):
     "C3 and C8: the width of the fall against 0.5"
@@ -229,7 +200,6 @@ def width(r, keys, above=False):
     found.places = kept, lost
     return uninformative(found, 'smallest cut') if found.word != 'undecided' and lost <= x[1] else found
 
-
 def healed_width(r, task, sweeps=HEALED):
     "Not informative if the unhealed curve gets this word at the healed cuts, and another at all its own"
     keys, plain = cuts(r, task, healed=True, sweeps=sweeps), cuts(r, task)
@@ -240,13 +210,11 @@ def healed_width(r, task, sweeps=HEALED):
         return uninformative(found, 'at the cuts that were healed')
     return found
 
-
 def written_width(r, task):
     found, keys = width(r, cuts(r, task), above=True), cuts(r, task)
     empty = {k[2]: r.items[k].written.fillna('').str.strip().eq('').mean() for k in keys}
     found.said += tuple(f'{v:.0%} at n = {n}' for n, v in empty.items() if v > .05)
     return found
-
 
 def rise(r, task):
     "C3c: the surest rise from a cut to a larger one, with an interval over all pairs"
@@ -264,7 +232,6 @@ def rise(r, task):
     found = decided(up[best], up[best] - reach * spread[best], up[best] + reach * spread[best], 0, p, said=said)
     below = found.word == 'holds' and mean[i[best]] < row(r, keys[0]).baseline
     return uninformative(found, 'worse than by chance') if below else found
-
 
 def smooth(r, _):
     "C4: the slope of the healed loss across the collapse over the slope elsewhere, against 2"
@@ -287,7 +254,6 @@ def smooth(r, _):
     assert shown == pytest.approx([before.value, before.low, before.high], abs=.05)
     return found if before.word == found.word else uninformative(found, 'something else')
 
-
 def gap(r, healed):
     "C5: the mean excess loss under simple over that under similarity; unhealed up to a quarter of the layers"
     (base, *a), (_, *b) = (cuts(r, 'c4', s, healed) for s in ('similarity', 'simple'))
@@ -301,7 +267,6 @@ def gap(r, healed):
     said = f'mean excess loss {u:.3f} nats under similarity, {v:.3f} under simple',
     return ruling(v / u, some_v / some_u, *((1.25, False) if healed else (2, True)), said)
 
-
 def rank(r, task):
     "C6: rank 2 minus rank 64, over four cuts"
     if r.folder != 'demo': return None
@@ -312,7 +277,6 @@ def rank(r, task):
     else: d = (nats(r, low)[0] - nats(r, high)[0]) / nats(r, high)[1]
     d = d.mean(0, keepdims=True)
     return ruling(d.mean(), ruled(d)[:, 0], 0)
-
 
 def seeds(r, _):
     "C7a: the spread over seeds as a share of the mean excess loss, with a chi-squared interval"
@@ -330,7 +294,6 @@ def seeds(r, _):
     low, high = value * np.sqrt(df / np.quantile(made, [.975, .025]))
     tail = (made <= df * (value / .1)**2).mean()
     return decided(value, low, high, .1, 2 * min(tail, 1 - tail), above=False)
-
 
 def examples(r, task):
     "C7b: the largest change of the gain from five examples, in a tenth of the accuracy above chance"
@@ -353,12 +316,10 @@ def examples(r, task):
     said = f'5 examples bring {gain[0]:+.1%} unpruned and {gain[1 + most]:+.1%} at n = {keys[1 + most][2]}',
     return SimpleNamespace(word=word, why='', value=change[most], low=low, high=high, p=min(1, p), said=said)
 
-
 def blocks(r, n):
     "The mean distances of all blocks of n layers, and resamples of them"
     mean = np.array([r.mean[l, l + n] for l in range(r.depth - n + 1)])
     return mean, np.random.default_rng([0, n]).multivariate_normal(mean, r.cov[n], DRAWS, 'ignore', method='eigh')
-
 
 def deep(r, _):
     "C1: the mean place of the best block; all sizes err together"
@@ -366,14 +327,12 @@ def deep(r, _):
     value = np.mean([o.argmin() / (r.depth - n) for n, (o, _) in found.items()])
     return of_blocks(value, [o.argmin(1) / (r.depth - n) for n, (_, o) in found.items()], .5)
 
-
 def of_blocks(value, drawn, threshold, said=()):
     "All sizes err together. The first draws decide the word, and all of them make the interval and p"
     first, whole = (ruling(value, np.mean([np.sort(o[:k]) for o in drawn], 0), threshold, said=said)
                     for k in (RULED, DRAWS))
     first.low, first.high, first.p = whole.low, whole.high, whole.p
     return first
-
 
 def last(r, _):
     "C2: the distance of the block with the last layer, rescaled by size"
@@ -383,12 +342,10 @@ def last(r, _):
             f'at {sum(o.argmax() == 0 for o, _ in found)} of {len(found)} sizes')
     return of_blocks(np.mean([scaled(o) for o, _ in found]), [scaled(o) for _, o in found], .9, said)
 
-
 RULES = dict(C1=deep, C2=last, C3a=lambda r, t: width(r, cuts(r, t)),
              C3b=lambda r, t: healed_width(r, t, f'{HEALED} healed-fine'), C3c=rise, C4=smooth,  # made for C3b alone
              C5a=lambda r, _: gap(r, False), C5b=lambda r, _: gap(r, True), C6a=lambda r, _: rank(r, 'c4'), C6b=rank,
              C7a=seeds, C7b=examples, C8=lambda r, t: written_width(r, t) if t else None)
-
 
 # The verdicts
 
@@ -405,7 +362,6 @@ def settled(rule, *args, least=2):
     if found.p < .05: found.p = np.mean([o.p for o in each]) - .9 * least / 2001
     return found
 
-
 @cache
 def judged(claim, model, title):
     rule, args = RULES[claim], (run(model), TASKS.get(title, ''))
@@ -413,9 +369,7 @@ def judged(claim, model, title):
     return (rule(*args) if draws_all else settled(rule, *args, least=1 + (claim != 'C3c'))) or nothing(
         'not measured in this run')
 
-
 def certain(key): return judged(*key).p
-
 
 @cache
 def daggers(*models):
@@ -423,7 +377,6 @@ def daggers(*models):
     tested = sorted((p, k) for k in rows if k[1] in models and (p := certain(k)) is not None)
     adjusted = np.maximum.accumulate([p * (len(tested) - i) for i, (p, _) in enumerate(tested)])
     return {k for (_, k), p in zip(tested, adjusted) if p >= .05 and judged(*k).word in ('holds', 'fails')}
-
 
 @pytest.mark.parametrize('claim, model, title', rows)
 def test_verdict(claim, model, title):
@@ -439,12 +392,10 @@ def test_verdict(claim, model, title):
     sentence = said[claim, model]
     if not title or sentence.startswith(title): assert all(o in sentence for o in mine.said)
 
-
 def first_of(claim, model):
     "The finding that stands for a claim: the first on a task that the model knows"
     own = [k for k in rows if k[:2] == (claim, model)]
     return next((k for k in own if 'does not know' not in judged(*k).why), own[0])
-
 
 def test_every_table_of_verdicts():
     "That of all claims, the counts below it, and the five on the first page"
@@ -470,7 +421,6 @@ def test_every_table_of_verdicts():
     counts = np.sum([known_tests('C3a', m)[1] for m in MODELS], 0)
     assert counts.tolist() == [11, 0, 5, 2]  # tests before healing; that hold; that fail; and alone
 
-
 def known_tests(claim, model):
     "What the first page says of a plateau on the tasks that a model knows, and the four counts"
     found = {k: judged(*k) for k in rows if k[:2] == (claim, model)}
@@ -480,7 +430,6 @@ def known_tests(claim, model):
     of_them = ' alone' if 0 < alone == fail else f', {alone} of them alone' if alone else ''
     said = f'{hold} of {len(found)} tests hold, {fail} fail' + 's' * (fail == 1) + of_them
     return said, (len(found), hold, fail, alone)
-
 
 def test_what_the_places_of_blocks_rest_on():
     "C1 without the blocks that hold the last layer and without the single one, C2 without those that hold the first"
@@ -499,7 +448,6 @@ def test_what_the_places_of_blocks_rest_on():
     assert blocks_of(r['gemma-3-270m'], 4).argmin() + 4 == r['gemma-3-270m'].depth  # it holds the last layer
     assert blocks_of(r[QWEN], 1).argmin() == 24
 
-
 def test_how_many_verdicts_stand():
     "Each model in its own family and all in one, and the title of the figure"
     tested = [k for k in rows if certain(k) is not None]
@@ -516,12 +464,10 @@ def test_how_many_verdicts_stand():
     counts = [sum(word == o and k not in daggers(k[1]) for k, word in found) for o in ('holds', 'fails')]
     assert (len(found), *counts) == (33, 11, 10), 'draw the figure of the verdicts again: its title has the old counts'
 
-
 # The findings
 
 QWEN = 'Qwen2.5-Coder-1.5B-Instruct'
 ASKED = dict(likelihood='arc_easy', letter='arc_easy:scoring=letter')
-
 
 def kept_shares(r, keys):
     "What each cut keeps of the accuracy above a guess, in %, with bands over all cuts at once, by n"
@@ -530,7 +476,6 @@ def kept_shares(r, keys):
     value, some = kept(a.mean(1)), kept(draws(a))
     half = np.quantile(np.abs((some - value) / some.std(0)).max(1), .95) * some.std(0)
     return dict(zip((k[2] for k in keys[1:]), zip(value, value - half, value + half)))
-
 
 def test_the_same_questions_asked_in_two_ways():
     "Accuracies, what is kept of them, and the loss that is added"
@@ -550,7 +495,6 @@ def test_the_same_questions_asked_in_two_ways():
     assert kept[0][6][0] > 90, 'without six layers it still ranks'
     assert kept[1][6][0] < 20, 'and hardly picks'
 
-
 @pytest.mark.parametrize('way, task', {'loss (nats)': 'c4', 'ARC-Easy by likelihood (points)': 'arc_easy',
                                        'ARC-Easy by letter (points)': ASKED['letter'],
                                        'MMLU by letter (points)': 'mmlu'}.items())
@@ -564,7 +508,6 @@ def test_two_healed_cuts_swap_their_order(way, task):
         keys = [(sweep, s, 4, True, seed, task) for sweep, s in zip(sweeps, ('similarity', 'simple'))]
         (a, b), tokens = nats(r, keys) if task == 'c4' else (100 * right(r, keys), None)
         agrees(cell, paired(b - a, tokens), .05)
-
 
 @pytest.mark.parametrize('n', [3, 4, 6, 8])
 def test_two_healed_cuts_by_auc(n):
@@ -587,7 +530,6 @@ def test_two_healed_cuts_by_auc(n):
     agrees(row[1], found)
     assert row[2:] == ['not measured'] * 2
 
-
 def test_the_higher_loss_answers_more_with_each_new_seed():
     "Experiment D, on its own page: the smaller gain on MMLU of two seeds, and both losses"
     r, both = run(QWEN), [[(f'healed-seed-{s}', o, 4, True, s) for o in ('similarity', 'simple')] for s in (1, 2)]
@@ -598,7 +540,6 @@ def test_the_higher_loss_answers_more_with_each_new_seed():
     for pair in both:
         sums, tokens = nats(r, [(*o, 'c4') for o in pair])
         assert np.quantile(draws(np.diff(sums, axis=0), tokens), .025) > 0
-
 
 def test_no_plateau_where_every_cut_is_healed():
     "Experiment E: C3b of MMLU with all its cuts, p by Holm over A to E; C4 with its rows, which decide no other claim"
@@ -613,7 +554,6 @@ def test_no_plateau_where_every_cut_is_healed():
     slopes = up[:, inside].sum(1) / step[inside].sum() * step[~inside].sum() / up[:, ~inside].sum(1)
     assert np.quantile(slopes, .975) < 2, 'C4 would hold'
 
-
 def test_no_plateau_with_3000_questions():
     "Experiment H: the rule for a plateau on its own rows, and what they keep"
     r, page = run(QWEN), 'paper/figure2'
@@ -626,7 +566,6 @@ def test_no_plateau_with_3000_questions():
            mine.p, among)
     shown = [o for o in tables(page) if len(o) == 5 and o[0].isdigit() and o[3].endswith('%')]
     assert [float(o[3][:-1]) for o in shown] == pytest.approx(100 * right(r, keys).mean(1), abs=.051)
-
 
 def test_reasoning_breaks_before_writing():
     "Experiment I: the share kept of reading a number minus that of GSM8K. The unpruned model reads all 400 right"
@@ -647,7 +586,6 @@ def test_reasoning_breaks_before_writing():
     assert [[numbers(o[1])[0], numbers(o[3])[0], int(o[4])] for o in shown] == [
         [y.sum(), x.sum(), f] for x, y, f in zip(a, b, first)]
 
-
 def test_four_layers_are_a_peak():
     "Experiment C, on its own page"
     page, r = 'findings/disagree', run(QWEN)
@@ -661,7 +599,6 @@ def test_four_layers_are_a_peak():
         stands(page, rf'n = 4 minus n = {n} \(points\): #', paired(four - less), other=.06)
     again = right(r, [(f'healed-seed-{s}', 'simple', 4, True, s, 'mmlu') for s in (1, 2)])
     stands(page, 'with seeds 1 and 2 of healing: #%, #%', *(100 * again.mean(1)))
-
 
 def test_where_the_cost_of_a_layer_arises():
     "Experiment F, on its own page: each layer of three models removed, everywhere and at position 0 only"
@@ -692,7 +629,6 @@ def test_where_the_cost_of_a_layer_arises():
                 assert of_half[1] < 0 < of_half[2]
                 stands(page, 'half of its cost: #', of_half)
             assert numbers(share)[0] == pytest.approx(100 * first[int(l)] / cost[int(l)], abs=.51)
-
 
 @pytest.mark.parametrize('folder, name', [
     ('demo', 'SmolLM2-135M'), ('gemma3-270m', 'Gemma-3-270M'), ('qwen2.5-coder-1.5b', 'Qwen2.5-Coder-1.5B')])
@@ -726,7 +662,6 @@ def test_the_angle_against_other_blocks(folder, name):
     if folder.startswith('qwen'): return
     assert middle[0] * (half[1] - half[0])[0] < 0, 'the other sign up to half of the layers'
 
-
 def test_two_ways_of_asking():
     "Retention by likelihood minus by letter, a mean over four cuts, of which the last has the largest"
     r = run(QWEN)
@@ -745,7 +680,6 @@ def test_two_ways_of_asking():
     assert found[0] < 0, 'without one layer the sign is reversed'
     a, b = ((o[1:].mean(1) - .25) / (o[0].mean() - .25) for o in (a, b))
     assert (a - b).argmax() == 3
-
 
 # Pages whose numbers the first page does not have
 
@@ -768,7 +702,6 @@ def test_half_layers():
     for share, *cells in (o for o in tables(page) if len(o) == 5 and re.fullmatch('[123]0 %', o[0])):
         one, layers, block = (added(f'{o} {share[:2]}')[0] for o in ('attention', 'layers', 'block'))
         for text, o in zip(cells, (one, layers, block, one - layers), strict=True): agrees(text, paired(o, tokens))
-
 
 def test_where_letters_are_read():
     "Experiment B, with the first 100 questions: each layer removed alone"
@@ -805,7 +738,6 @@ def test_where_letters_are_read():
     (chances,) = (o for o in tables('findings/design') if o[0] == 'p')
     assert float(chances[2]) == pytest.approx(mine.p, abs=.006)
 
-
 def test_what_two_strategies_keep():
     "Their accuracies and healed losses by cut"
     r, strategy = run(QWEN), ''
@@ -826,7 +758,6 @@ def test_what_two_strategies_keep():
             base, cut = 100 * right(r, own).mean(1)
             assert numbers(cell)[:2] == pytest.approx([cut, 100 * (cut - 25) / (base - 25)], abs=.51)
             agrees(cell.partition('(')[0], cut)
-
 
 def test_what_seeds_and_the_order_of_examples_move():
     "Figures 7 and 8: the answers are paired, and of three seeds the largest difference is shown"
@@ -850,12 +781,10 @@ def test_what_seeds_and_the_order_of_examples_move():
     for n, one in found.items(): agrees(printed[str(n)], one, .06)
     assert [n for n, o in found.items() if o[1] > 0] == [6] and not [n for n, o in found.items() if o[2] < 0]
 
-
 def test_the_frozen_rules_on_gemma():
     "Experiment J. Their numbers stand on the page of claims"
     found = [judged(o, 'gemma-3-270m', task).word for o, task in (('C5b', ''), ('C7a', ''), ('C7b', 'ARC-Easy'))]
     assert found == ['holds', 'holds', 'fails']
-
 
 def test_a_low_rank_after_a_million_tokens():
     "Experiment K, of one of its two cuts"
@@ -866,7 +795,6 @@ def test_a_low_rank_after_a_million_tokens():
     (cell,) = (o[-1] for o in tables(page) if o[0] == '1,024,000')
     agrees(cell, found, .06)
     stands(page, '1,024,000 tokens of healing: # points, .undecided', found, other=.06)
-
 
 def test_how_often_loss_and_answers_agree():
     "Over all cuts that were healed under both strategies, of the tasks that a model knows"
@@ -895,7 +823,6 @@ def test_how_often_loss_and_answers_agree():
     shown = re.search(r'fewer:\n((?:.+, n = \d+\n)+)', printed('findings/disagree'))[1]
     assert sorted(shown.splitlines()) == sorted(against)
 
-
 def test_letters_that_do_not_disagree():
     "MMLU of the healed cuts: only at one and at four layers does the interval of the difference leave zero"
     r = run(QWEN)
@@ -904,7 +831,6 @@ def test_letters_that_do_not_disagree():
                 for s in ('similarity', 'simple')]
         _, low, high = paired(np.diff(right(r, keys), axis=0)[0])
         assert (low < 0 < high) == (n not in (1, 4)) and (n != 1 or high < 0)
-
 
 def test_published_cuts():
     "On the documents that did not choose the best block"
@@ -919,7 +845,6 @@ def test_published_cuts():
         for cell, base in zip(cells, (whole, sums['data-driven'])):
             agrees(cell, paired((sums[cut] - base)[16:], tokens[16:]), .06)
     assert kept.layers['last'] == '14 15 16 17', 'the block of least angle'
-
 
 def test_repairs():
     "The loss of each cut, and its change by each method"
@@ -938,7 +863,6 @@ def test_repairs():
     stands('findings/published', '11-18: # above the unpruned model; undone: rescale #%, linear map #%, constant #%',
            excess, *undone)
 
-
 def test_what_is_kept_of_the_raw_accuracy():
     "Beside what others published"
     r = run('SmolLM2-135M-Instruct')
@@ -951,7 +875,6 @@ def test_what_is_kept_of_the_raw_accuracy():
             some = draws(np.stack([cut, base]))
             found = cut.mean() / base.mean(), *np.quantile(some[:, 0] / some[:, 1], [.025, .975])
             agrees(cell, [100 * o for o in found], .07)
-
 
 def test_published_tables():
     "Single layers, blends of data, and layers against experts, as others measured them"
@@ -980,7 +903,6 @@ def test_published_tables():
                                                       'billion_parameters', 'MMLU']]
     rows = [o for o in tables(page) if len(o) == 7 and o[0] in ('40', '44', '48')]
     assert [[float(v) for v in (*o[:5], o[6])] for o in rows] == t.to_numpy(float).tolist()
-
 
 def test_what_predicts_the_healed_loss():
     "The correlations with it, and the price of each choice"
@@ -1011,14 +933,12 @@ def test_what_predicts_the_healed_loss():
         near([float(o) for o in cells[2:]], *linear(after[i] - after[best], tokens), 2)
     assert len(rows) == len(starts)
 
-
 @pytest.mark.parametrize('n, less', {1: [.10, .08, .12], 2: [.01, 0, .03], 4: [.01, 0, .02]}.items())
 def test_the_middle_on_more_documents(n, less):
     sums, tokens = nats(run(QWEN), [('cuts', 'similarity', n, False, 0, 'c4'), ('middle', 'middle', n, False, 0, 'c4')])
     found = paired(sums[0] - sums[1], tokens)
     assert found == pytest.approx(less, abs=.0051)
     assert len(tokens) == 64 and found[1] > 0
-
 
 def test_one_layer_taken_apart():
     page, kept = 'findings/one_layer', load_file(root/'results'/'one_layer.safetensors')
@@ -1047,7 +967,6 @@ def test_one_layer_taken_apart():
     assert len(each) == 8
     assert f'{seen[0, 10]:,.0f} before layer 11, {seen[0, 11]:,.0f} after it' in printed(page)
 
-
 @pytest.mark.parametrize('folder, depth', [('demo', 30), ('gemma3-270m', 18)])
 def test_sparing_costly_layers(folder, depth):
     "Of the blocks with the fewest layers that cost more than 0.5 nats alone, the one of least angle"
@@ -1067,7 +986,6 @@ def test_sparing_costly_layers(folder, depth):
         assert f'costly: {costly}' in printed(page)
     else: stands(page, '# of # layers are costly', len(costly), depth)
 
-
 def test_where_half_is_lost():
     "By the rule for a plateau, and the accuracies of the unpruned models"
     shown = [o for o in tables('paper/figure2') if len(o) == 5 and re.fullmatch(r'[\d.]+% of [\d,]+', o[2])]
@@ -1080,13 +998,11 @@ def test_where_half_is_lost():
         agrees(lost, (100 * some[0], *(100 * np.quantile(some[1:], [.025, .975]))))
         assert numbers(accuracy) == pytest.approx([100 * a[0].mean(), a.shape[1]], abs=.051)
 
-
 def test_written_solutions_break_first():
     keys = cuts(run(QWEN), 'gsm8k')
     solved = dict(zip((k[2] for k in keys), right(run(QWEN), keys).sum(1)))
     rows = [o for o in tables('paper/figure2') if o[0].startswith('GSM8K, n = ')]
     assert {numbers(o[0])[-1]: o[1] for o in rows} == {n: f'{k / 4:.0f}% = {k:.0f}/400' for n, k in solved.items()}
-
 
 # Experiment M: its answers, by the title of an arm
 
@@ -1102,22 +1018,18 @@ ARMS = {'whole': 'parent', 'cut, not healed': 'cut-2', 'healed on C4': 'c4-2', '
         'healed on C4, seed 2': 'c4-2-seed-2', 'healed on own answers, seed 2': 'self-2-seed-2'}
 SEEDS = '', ', seed 1', ', seed 2'
 
-
 @cache
 def abilities(): return dict(iter(pd.read_parquet(root/'results'/'abilities.parquet').sort_values('item').groupby(
     ['arm', 'task'])))
 
-
 def asked(title, task=GSM8K): return abilities().get((ARMS[title], task))
 def solved(title, task=GSM8K): return 100 * asked(title, task).right.to_numpy(float)
-
 
 def moved(first, second, task):
     "The first minus the second: nats or agreement a token, or points"
     a, b = asked(first, task), asked(second, task)
     if task not in ('c4', 'agreement'): return paired(solved(first, task) - solved(second, task))
     return paired(a['sum'].to_numpy() - b['sum'].to_numpy(), a['count'].to_numpy(float))
-
 
 def test_which_healing_brings_written_answers_back():
     "How many each arm solves, and the comparisons of two with their p"
@@ -1144,7 +1056,6 @@ def test_which_healing_brings_written_answers_back():
     adjusted = np.minimum(1, np.maximum.accumulate([p * (len(found) - i) for i, (p, _) in enumerate(found)]))  # by Holm
     assert len(found) == 42 and [p for _, p in found] == pytest.approx(adjusted, rel=.06)
 
-
 def test_the_gate_of_own_answers():
     "At each seed, and without four layers"
     lines = re.findall(r'^(holds|undecided): (.*?) points, (\d+) questions, the threshold is (\d+)', printed(ABILITIES),
@@ -1156,7 +1067,6 @@ def test_the_gate_of_own_answers():
         found = moved(*pair, GSM8K)
         agrees(points, found)
         assert (int(n), int(threshold), found[1] > 5) == (400, 5, word == 'holds')
-
 
 def test_what_each_healing_moves():
     "The difference of two arms in each task, and in the likeliest token"
@@ -1182,7 +1092,6 @@ def test_what_each_healing_moves():
         assert numbers(cell)[0] == pytest.approx(
             100 * asked(f'whole healed on {k}', 'agreement')['sum'].sum() / tokens, abs=.051)
 
-
 def test_what_the_seeds_of_healing_say_together():
     "Over the problems, and with the seeds drawn anew too"
     own, fast, slow = ([solved(f'healed on {o}{k}') for k in SEEDS[:n]] for o, n in (
@@ -1206,7 +1115,6 @@ def test_what_the_seeds_of_healing_say_together():
     assert .15 < 1 - solved('whole healed on C4').mean() / whole.mean() < .25, 'and takes a fifth of the whole'
     assert [solved(f'whole healed on {o}').sum() / 100 for o in ('C4', 'own answers')] == [179, 219]
 
-
 def test_answers_without_a_calculation():
     (cut, bare), (c4, short) = ((solved(k) / 100, ~asked(k).written.str.contains('=').to_numpy())
                                 for k in ('cut, not healed', 'healed on C4'))
@@ -1215,7 +1123,6 @@ def test_answers_without_a_calculation():
                some.sum(), cut[some].sum())
     rows = {o[0]: o[1:] for o in tables(ABILITIES) if len(o) == 9}
     assert [int(rows[k][1]) for k in ('cut, not healed', 'healed on C4')] == [bare.sum(), short.sum()]
-
 
 def test_what_more_tokens_bring():
     "A straight line over the logarithm of the tokens, which is not drawn on"
@@ -1226,11 +1133,9 @@ def test_what_more_tokens_bring():
     slope, _ = np.polyfit(tokens, np.concatenate([right.mean(1)[None], draws(right)]).T, 1)
     stands(ABILITIES, 'ten times the tokens: #', (slope[0], *np.quantile(slope[1:], [.025, .975])))
 
-
 # Whole tables
 
 SHORT = {'SmolLM2-135M': 'SmolLM2-135M-Instruct', 'gemma-3-270m': 'gemma-3-270m', 'Qwen2.5-Coder-1.5B': QWEN}
-
 
 def filled(page, columns, depth=2):
     "The rows of a page's tables that have so many columns, with the first `depth` of them, which a table states once"
@@ -1239,7 +1144,6 @@ def filled(page, columns, depth=2):
         if len(o) == columns: index = o[:depth]
         elif len(o) < columns - depth + 1 or not index: continue
         yield [*index[:columns - len(o)], *o] if len(o) < columns else o
-
 
 def curve_of(r, strategy, healed, like=None):
     "Nats of a model's documents by n, on documents `like` those of another curve, and their tokens"
@@ -1251,7 +1155,6 @@ def curve_of(r, strategy, healed, like=None):
         o = r.items[tuple(key)]
         if like is None or np.array_equal(o.tokens, like): found.setdefault(key.n, o.loss.to_numpy(float))
     return found, r.items[tuple(key)].tokens.to_numpy(float) if like is None else like
-
 
 def test_two_strategies_at_each_cut():
     "The table of C5: the excess losses of both, and their ratio with its interval"
@@ -1267,7 +1170,6 @@ def test_two_strategies_at_each_cut():
         assert [float(o) for o in kept] == pytest.approx([u, v], abs=.0051)
         if ratio: near(numbers(ratio), v / u, *np.quantile(some_v / some_u, [.025, .975]), 2, .03)
         else: assert (some_u <= 0).mean() > .025
-
 
 def test_what_healing_repairs():
     "Figure 3: the repair at each cut that was healed, and the share over all of them"
@@ -1294,7 +1196,6 @@ def test_what_healing_repairs():
         line = next(o for o in said.splitlines() if name in o)
         near(numbers(line.partition('removes')[2]), *(100 * o for o in (value, *np.quantile(some, [.025, .975]))), 0)
 
-
 def test_what_healing_adds_to_the_answers():
     "Figure 2: accuracy after healing minus before, at every cut"
     heads = dict(zip(('arc_easy', 'boolq', 'mmlu', 'piqa', 'sciq'), range(2, 7)))
@@ -1310,7 +1211,6 @@ def test_what_healing_adds_to_the_answers():
             d = 100 * np.subtract(*right(r, [b, a]))
             near(numbers(own[i]), d.mean(), *np.quantile(draws(d[None]), [.025, .975]), 1, .06)  # other resamples
 
-
 @cache
 def logits(folder, task):
     "Log-probabilities of the choices, and the answers, by the keys of a row"
@@ -1319,12 +1219,10 @@ def logits(folder, task):
     return {k: (np.array([[float(v) for v in o] for o in own.logprobs]), own.answer.to_numpy(int))
             for k, own in items.groupby(KEYS)}
 
-
 def auc(score, positive):
     "The share of pairs in which the positive one has the higher score, ties a half"
     low, high = np.sort(score[~positive]), score[positive]
     return (np.searchsorted(low, high, 'left') + np.searchsorted(low, high, 'right')).mean() / 2 / len(low)
-
 
 def test_letters_of_mmlu():
     "Accuracy, calibrated accuracy, AUC, and the probability of any letter"
@@ -1340,12 +1238,10 @@ def test_letters_of_mmlu():
         value = [(raw.argmax(1) == answer).mean(), calibrated, area, mass.mean()]
         assert [numbers(o)[0] for o in cells] == pytest.approx([100 * o for o in value], abs=.51)
 
-
 def test_five_tests_of_one_cut():
     r, shown = run(QWEN), {o[0]: o[1:] for o in tables('findings/letters') if len(o) == 4}
     for title in ('GSM8K', 'MMLU', 'BoolQ', 'ARC-Easy', 'PIQA'):
         near([float(o) for o in shown[title]], *kept_shares(r, cuts(r, TASKS[title]))[4], 0, .03)
-
 
 def test_two_cuts_against_the_unpruned_model():
     "Healed alike, four layers: loss, answers, and the AUC of BoolQ; and the same questions asked twice"
@@ -1374,7 +1270,6 @@ def test_two_cuts_against_the_unpruned_model():
                      ('by letter minus by likelihood', gaps[1] - gaps[0])):
         near(numbers(asked[title][2]), 100 * d.mean(), *np.quantile(100 * draws(d[None]), [.025, .975]), 1, .03)
 
-
 def test_seeds_of_healing():
     "Figure 8: of each cut healed with several seeds, the scores, and the largest difference of two"
     shown = [o for o in tables('paper/figures7to9') if len(o) == 8 and o[0] in SHORT]
@@ -1396,7 +1291,6 @@ def test_seeds_of_healing():
         assert numbers(spread)[0] == pytest.approx(np.std(mean, ddof=1), abs=.51 * 10**-digits)
         a, b = max(((0, 1), (0, 2), (1, 2)), key=lambda o: abs(mean[o[1]] - mean[o[0]]))
         near(numbers(most), *paired(y[b] - y[a], weight), digits, .08)  # other resamples of few changed answers
-
 
 def test_what_the_map_says_so_far():
     "Its pairs of cuts, on new questions and documents; a comparison that was not asked is not measured"

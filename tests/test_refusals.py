@@ -227,7 +227,6 @@ ROWS = [tuple(map(str.strip, o.split('|'))) for o in REFUSED.strip().splitlines(
 for begin, *more in (map(str.strip, o.split('|')) for o in UNUSED.strip().splitlines()):
     ROWS += [(f'{begin} {o}', f'prunebook {begin.split()[0]}: {o.split()[0]}') for o in more]
 
-
 @pytest.fixture(scope='module')
 def places(tmp_path_factory):
     "Files of one's own, and one that is not there. Also what is not timed: imports, and the demo in the cache"
@@ -249,7 +248,6 @@ def places(tmp_path_factory):
                 three=folder/'three.txt', missing=folder/'missing.jsonl',
                 questions=folder/'questions.jsonl', chat=folder/'chat.jsonl')
 
-
 @pytest.mark.parametrize('line, named', ROWS, ids=[o[0].replace('{', '').replace('}', '') for o in ROWS])
 def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places, tmp_path, capsys, monkeypatch):
     def loaded(*args, **kwargs): raise AssertionError('the weights were loaded first')
@@ -263,7 +261,6 @@ def test_a_mistake_is_refused_before_the_weights_are_loaded(line, named, places,
     assert took < SECONDS, took
     assert not list(tmp_path.iterdir()) and not list(places['folder'].iterdir())
 
-
 @pytest.mark.parametrize('command', ['shrink demo', 'reproduce --out'])
 def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_path, capsys, monkeypatch):
     for k, v in dict(WORLD_SIZE='2', RANK='1').items(): monkeypatch.setenv(k, v)
@@ -271,12 +268,10 @@ def test_a_launcher_is_refused_where_one_process_writes(command, places, tmp_pat
     assert main([*command.split(), str(tmp_path/'out'), '--no-progress']) == 2 and time.process_time() - start < SECONDS
     assert 'launcher' in capsys.readouterr().err and not list(tmp_path.iterdir())
 
-
 # A place that is empty, as of a shell's variable that is not set, would be the folder that one is in
 
 def entered(context):
     with context: pass
-
 
 FUNCTIONS = dict(
     new_folder=lambda o: entered(new_folder('')), work_folder=lambda o: entered(work_folder('', {})),
@@ -298,7 +293,6 @@ FUNCTIONS = dict(
     reproduce=lambda o: pb.reproduce(o.folder, '', progress=False), report=lambda o: pb.report(o.folder, ''),
     shrink=lambda o: pb.shrink(o.folder, '', progress=False))
 
-
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     "A model, the same without two layers, that one healed and in a folder, and a task"
@@ -309,7 +303,6 @@ def made(tmp_path_factory):
     task = ChoiceTask('mine', 'Mine', [dict(question='w1', choices=['w2', 'w3'], answer=0)])
     return SimpleNamespace(model=model, small=small, folder=str(folder), tasks=[task],
                            healed=run(small, SMALL.replace(steps=1)))
-
 
 @pytest.mark.parametrize('name', FUNCTIONS)
 def test_a_function_with_an_empty_place_is_refused(name, made, tmp_path, monkeypatch):
