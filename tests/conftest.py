@@ -5,16 +5,13 @@ os.environ['HF_HUB_OFFLINE'] = '1'              # read when huggingface_hub is i
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # read when torch is imported: the tests run in several processes
 import pytest
 
-
 def pytest_addoption(parser):
     text = 'also run tests marked slow: minutes of work or gigabytes of disk'
     parser.addoption('--slow', action='store_true', help=text)
 
-
 # of a test that takes every family, the everyday tests run one of each shape: rotary angles, learned positions, windows
 DAILY = {'llama', 'gpt2', 'gemma3_text', 'qwen2_moe', 'mamba'}
 FAST = {f'test_{o}.py' for o in 'stack pruning criteria budgets packing tasks golden packaging'.split()}
-
 
 def pytest_collection_modifyitems(config, items):
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -25,13 +22,11 @@ def pytest_collection_modifyitems(config, items):
         if 'slow' in o.keywords and not config.getoption('--slow'):
             o.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
 
-
 @pytest.fixture(scope='session')
 def demo():
     "The demo model and its tokenizer. Shared: a test that changes the model works on a copy"
     from prunebook import load_model
     return load_model('demo')
-
 
 @pytest.fixture(scope='session')
 def tiny_model():
@@ -39,13 +34,11 @@ def tiny_model():
     from support.tiny import tiny
     return tiny()
 
-
 @pytest.fixture(scope='session')
 def tiny_folder(tmp_path_factory, tiny_model):
     "`tiny_model` as a saved checkpoint. Shared: read it, never write into it"
     from support.tiny import save
     return save(tmp_path_factory.mktemp('tiny')/'model', tiny_model)
-
 
 @pytest.fixture(scope='session')
 def own(tmp_path_factory):
@@ -60,7 +53,6 @@ def own(tmp_path_factory):
     choices = ['same', 'other', 'none']
     write_rows(folder/'mine.jsonl', [dict(question=f'{i} and {i}', choices=choices, answer=i % 3) for i in range(16)])
     return folder
-
 
 @pytest.fixture
 def disk(tmp_path):

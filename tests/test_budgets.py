@@ -27,7 +27,6 @@ def test_headers_say_the_sizes_of_the_model_and_of_its_cut(kind, tmp_path):
     work = sum(model_sizes(small).work)
     assert left['speedup'] == pytest.approx((said.head + sum(said.work)) / (said.head + work))
 
-
 @pytest.mark.parametrize('limit', [dict(params=8 * 9e3), dict(gb=25e-5), dict(speedup=1.4), dict(speedup=2)])
 def test_the_least_n_that_fits(limit, tiny_model):
     sizes, budget = model_sizes(tiny_model), as_budget(**limit)
@@ -39,18 +38,15 @@ def test_the_least_n_that_fits(limit, tiny_model):
     assert plan.layers == choose_layers('simple', len(plan), depth=8).layers
     assert in_words(plan.details['gives']) in str(plan)
 
-
 def test_a_budget_goes_with_the_inputs_of_a_strategy(tiny_model):
     plan = choose_layers('greedy', speedup=1.2, model=tiny_model, loss=lambda m: len(m.model.layers), progress=False)
     assert plan.strategy == 'greedy' and set(plan.details) == {'order', 'losses', 'budget', 'gives'}
     assert choose_layers('random', seed=3, gb=25e-5, model=tiny_model).details['seed'] == 3
 
-
 # every second layer is nine times as large as the others, which go first
 LARGE = (10, 90) * 4
 UNEVEN = LayerSizes(LARGE, LARGE, LARGE, 100, 100, 100)
 ALLOWED = [None, lambda keep: 0 in keep, lambda keep: len(keep) < 4 and keep[0] == 0]
-
 
 def search(model, asked, *n, **how):
     "A greedy plan by a loss that is less without the small layers, the first of them first; `asked` gets its calls"
@@ -60,7 +56,6 @@ def search(model, asked, *n, **how):
         asked.append(left)
         return sum(100 * (i % 2 == 0) - i for i in left)
     return choose_layers('greedy', *n, model=model, loss=loss, progress=False, **how)
-
 
 @pytest.mark.parametrize('limit', [dict(params=490), dict(params=470), dict(params=370), dict(params=190),
                                    dict(speedup=1.3), dict(gb=3e-7)])
@@ -78,14 +73,12 @@ def test_a_budget_takes_the_first_layers_of_one_search(limit, allowed, tiny_mode
         assert len(asked) == sum(8 - i for i in range(len(found)))
         assert len({*map(tuple, asked)}) == len(asked)
 
-
 def test_a_search_that_fails_late_still_gives_its_first_layers(tiny_model):
     "A loss may be infinite for all deep cuts; the budget needs none of them"
     def loss(model): return float('inf') if len(model.model.layers) < 6 else 1.
     plan = choose_layers('greedy', params=450, sizes=replace(UNEVEN, parameters=(90, 90, 10, 10, 10, 10, 90, 90)),
                          model=tiny_model, loss=loss, progress=False)
     assert plan.layers == (0,)
-
 
 def test_a_nested_strategy_of_your_own_runs_once(monkeypatch):
     asked = []
@@ -95,8 +88,9 @@ def test_a_nested_strategy_of_your_own_runs_once(monkeypatch):
         return Plan(order, depth, 'from_the_end', dict(order=order, steps=[o / 2 for o in order], depth=depth))
     plan = choose_layers(Strategy('from_the_end', from_the_end, nested=True), params=310, sizes=UNEVEN)
     assert plan.layers == (5, 6, 7) and len(asked) == 1
-    assert plan.details['order'] == [7, 6, 5] and plan.details['steps'] == [3.5, 3., 2.5] and plan.details['depth'] == 8
-
+    assert plan.details['order'] == [7, 6, 5]
+    assert plan.details['steps'] == [3.5, 3., 2.5]
+    assert plan.details['depth'] == 8
 
 def test_packed_weights_are_not_counted(tmp_path):
     folder = save(tmp_path/'m')
@@ -104,11 +98,9 @@ def test_packed_weights_are_not_counted(tmp_path):
     (folder/'config.json').write_text(json.dumps(config))
     with pytest.raises(PrunebookError, match='hides their number'): layer_sizes(str(folder))
 
-
 # command line
 
 def run(*args): return main(['prune', *map(str, args), '--no-progress', '--json'])
-
 
 @pytest.mark.parametrize('option', ['--params', '--gb', '--speedup'])
 @pytest.mark.parametrize('more', [(), ('--in-memory',)])

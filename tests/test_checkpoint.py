@@ -76,7 +76,6 @@ def test_the_decoder_of_a_larger_model_is_cut_inside_its_config(tmp_path):
     small = prune_model(AutoModelForCausalLM.from_pretrained(tmp_path/'src'), range(4))
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path/'disk')(ids).logits, small(ids).logits)
 
-
 def test_prediction_heads_beyond_the_depth_are_left_out(saved, tmp_path):
     save_file({'model.layers.6.extra.weight': torch.zeros(2)}, saved/'extra.safetensors')
     edit_json(saved/INDEX, lambda d: d['weight_map'].update({'model.layers.6.extra.weight': 'extra.safetensors'}))
@@ -130,7 +129,6 @@ def test_options_of_saving_that_would_change_nothing_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     save_pruned(small, word_tokenizer(), tmp_path/'out', max_shard_size='100KB')
     assert len(list((tmp_path/'out').glob('*.safetensors'))) > 1
-
 
 def test_code_that_a_model_does_not_need_is_not_named(tmp_path):
     "It is not copied, and llama.cpp's converter would ask for it"
@@ -213,7 +211,9 @@ def test_a_full_disk_leaves_nothing(saved, tmp_path, monkeypatch):
     command = [sys.executable, '-m', 'prunebook', 'prune', saved, tmp_path/'out', '--drop', '1']
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit,
                           env=os.environ | dict(PYTHONDONTWRITEBYTECODE='1'))
-    assert done.returncode == 2 and 'cannot write' in done.stderr and absent(tmp_path/'out')
+    assert done.returncode == 2
+    assert 'cannot write' in done.stderr
+    assert absent(tmp_path/'out')
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=1000))
     with pytest.raises(PrunebookError, match='GB free'): prune(saved, tmp_path/'out')
     assert absent(tmp_path/'out')
@@ -325,11 +325,9 @@ def test_check_names_the_faults_of_other_tools(saved, tmp_path):
     save_file(weights, tmp_path/'bad'/'model.safetensors', {'format': 'pt'})
     assert 'layer 2 lacks mlp.up_proj.weight' in check_checkpoint(tmp_path/'bad')[0]
 
-
 # configs as their makers published them
 
 def nemotron(c): return c.pop('layers_block_type') and c.update(hybrid_override_pattern='ME*-ME*-', num_hidden_layers=8)
-
 
 def kimi(c):
     full = [i + 1 for i, o in enumerate(c.pop('layer_types')) if 'full' in o]
@@ -338,7 +336,6 @@ def kimi(c):
     c.update(first_k_dense_replace=1, linear_attn_config=dict(
         full_attn_layers=full, kda_layers=kda, head_dim=c['linear_head_dim'], num_heads=c['linear_num_heads'],
         short_conv_kernel_size=c['linear_conv_kernel_dim']))
-
 
 @pytest.mark.parametrize('kind, publish, says', [
     ('exaone', lambda c: c.update(num_layers=c.pop('num_hidden_layers')), dict(num_layers=6)),
@@ -359,13 +356,11 @@ def test_fields_under_their_older_names_are_cut_too(kind, publish, says, tmp_pat
     if kind != 'kimi_linear': assert check_checkpoint(out, run=False) == []
     prune(out, tmp_path/'again', [0])
 
-
 def test_what_transformers_saves_of_nemotron_h(tmp_path):
     "Its depth is the length of a list"
     src = save(tmp_path/'src', prune_model(architectures.tiny('nemotron_h'), [3, 4]))
     assert check_checkpoint(src, run=False) == []
     assert check_checkpoint(prune(src, tmp_path/'out'), run=False) == []
-
 
 @pytest.mark.parametrize('file, content, says', [
     ('hf_quant_config.json', dict(quantization=dict(exclude_modules=['model.layers.0*'])), 'names single layers'),
@@ -373,7 +368,6 @@ def test_what_transformers_saves_of_nemotron_h(tmp_path):
 def test_quantisation_that_a_cut_would_break_is_refused(single, file, content, says, tmp_path):
     (single/file).write_text(json.dumps(content))
     with pytest.raises(PrunebookError, match=says): prune(single, tmp_path/'out')
-
 
 def test_details_of_numpy_are_written_as_numbers(single, tmp_path):
     plan = Plan([1], 6, 'mine', dict(score=np.float32(.5), by=np.arange(2)))

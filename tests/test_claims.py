@@ -1,13 +1,8 @@
 "Which rows of a run belong together, and what the kept runs show of each claim, beside the page that says so."
-import html
-import json
-import math
-import re
+import html, json, math, re
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
+import numpy as np, pandas as pd, pytest
 from prunebook.core import PrunebookError
 from prunebook.paper.claims import (
     CLAIMS, UNINFORMATIVE, Curve, RunFolder, Unmeasured, ruled, base_note, claim_rows, claims_table, open_run,
@@ -19,16 +14,13 @@ from support.made_runs import DEPTH, Made, choice, distances, fill, loss, x
 
 nbs = Path(__file__).parents[1]/'nbs'
 
-
 @pytest.fixture
 def made(tmp_path): return Made(tmp_path/'run')
-
 
 # Which rows belong together
 
 BASE = dict(model='m', depth=12, healed=False, seed=0, shots=0, shots_seed=0, layers='', recipe=None, rank=None,
             healing_texts=None, healing_tokens=0, items='')
-
 
 def cuts(task, ns, sweep='s', count=100, strategy='similarity', **kw):
     "Rows of a table as `open_run` gives it: a task under one strategy at `ns`"
@@ -37,9 +29,7 @@ def cuts(task, ns, sweep='s', count=100, strategy='similarity', **kw):
                       max_length=512. if loss else math.nan, dtype='torch.float32') | kw
     return [row | dict(n=n, strategy='none' if n == 0 else strategy) for n in ns]
 
-
 def run_of(folder, *rows): return RunFolder(folder, pd.DataFrame([o for r in rows for o in r]), 'm')
-
 
 def test_one_figure_holds_what_belongs_together(tmp_path):
     "Of each task the choice with most cuts of the paper's strategies: no controls, and other document lengths apart"
@@ -54,9 +44,7 @@ def test_one_figure_holds_what_belongs_together(tmp_path):
     more = cuts('quiz', [0, 2, 4], 'c', 900, items='c')
     assert set(run_of(tmp_path, a, more, b).main['items']) == {'c'}
 
-
 RECIPE = dict(recipe='r', rank=64., healing_texts='t', healing_tokens=1000)
-
 
 def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
     plain, healed = cuts('c4', [0, 2, 4]), cuts('c4', [2, 4], 'h', healed=True, **RECIPE)
@@ -70,7 +58,6 @@ def test_a_healed_curve_starts_at_the_base_healed_alike(tmp_path):
     run = run_of(tmp_path, plain, healed, base())
     assert not run.curve('c4').healed.any() and base_note(run.curve('c4')) == ''
 
-
 @pytest.mark.parametrize('other', [dict(), dict(bits=32), dict(packing='chunk'), dict(batch_size=2, steps=20),
                                    dict(targets=['up_proj'])], ids=str)
 def test_ranks_are_compared_only_where_all_else_is_alike(made, other):
@@ -79,13 +66,11 @@ def test_ranks_are_compared_only_where_all_else_is_alike(made, other):
     if other: pytest.raises(Unmeasured, open_run(made.root).rank_pairs)
     else: assert list(open_run(made.root).rank_pairs()['rank']) == [2, 8]
 
-
 def test_a_healed_curve_is_drawn_from_the_base_healed_alike():
     rows = [dict(task='c4', strategy='simple' if n else 'none', n=n, healed=h, fraction_layers=n / 4, value=v, low=v,
                  high=v) for n, h, v in ((0, False, 3), (0, True, 2), (1, False, 5), (1, True, 4))]
     lines = [o[0].get_ydata().tolist() for o in plot_scores(pd.DataFrame(rows), 'c4').containers]
     assert lines == [[3, 5], [2, 4]]
-
 
 def test_items_that_differ_and_files_of_another_model(made):
     made.config('main').add('main', loss(3), 'none', 0)
@@ -95,7 +80,6 @@ def test_items_that_differ_and_files_of_another_model(made):
     with pytest.raises(Unmeasured, match='not of the same items'): open_run(made.root).items()
     distances(lambda n: 1, depth=DEPTH + 1).save(made.root)
     with pytest.raises(PrunebookError, match='of one model'): open_run(made.root)
-
 
 # Findings
 
@@ -107,14 +91,19 @@ def test_a_ruling_is_kept_until_a_byte_of_its_arguments_changes(tmp_path, monkey
         calls.append(seed)
         return Ruling(HOLDS, 'interval', float(right.sum()) / level, low=-math.inf, p=.01 + seed / 1e4)
     first = ruled(rule, right)
-    assert calls == list(range(10)) and first.p == pytest.approx(.01045 - .9 * 2 / 2001) and first.value == right.sum()
-    assert repr(ruled(rule, right)) == repr(first) and ruled(rule, right).p == first.p and len(calls) == 10
+    assert calls == list(range(10))
+    assert first.p == pytest.approx(.01045 - .9 * 2 / 2001)
+    assert first.value == right.sum()
+    assert repr(ruled(rule, right)) == repr(first)
+    assert ruled(rule, right).p == first.p
+    assert len(calls) == 10
     ruled(rule, np.nextafter(right, 2)), ruled(rule, right.T), ruled(rule, right, level=2)
     assert len(calls) == 40
     kept = list((tmp_path/'rulings').iterdir())
     for o in kept: o.write_text('{"word":')
-    assert len(kept) == 4 and ruled(rule, right).p == first.p and len(calls) == 50
-
+    assert len(kept) == 4
+    assert ruled(rule, right).p == first.p
+    assert len(calls) == 50
 
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('right', [0, 1])
@@ -127,7 +116,6 @@ def test_one_question_shows_that_no_cut_keeps_anything(right):
     assert kept(1) == kept(1, 3) == 0
     assert kept(200) == 2 * right and kept(200, 3) == 5 * right
 
-
 def test_the_interval_is_of_ten_calls_and_the_word_of_the_first(tmp_path, monkeypatch):
     "That of the calls that found the same; p too where the first puts it below 0.05"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path))
@@ -139,11 +127,9 @@ def test_the_interval_is_of_ten_calls_and_the_word_of_the_first(tmp_path, monkey
     assert (found.low, found.high) == pytest.approx((.35, 4.5))
     assert sure.p == pytest.approx(.04 - .045 - .9 * 2 / 2001)
 
-
 def test_nothing_is_compared_with_a_rise_that_is_none(made):
     run = open_run(fill(made, healed=lambda n: 3, healed_simple=lambda n: 3 + .3 * n).root)
     assert run.judge('C5b').reason == 'baseline' and 'ratio not computed' in run.judge('C5b').seen
-
 
 @pytest.mark.parametrize('cost, last, word, reason', [
     (lambda n: .05 * n, 14, HOLDS, 'interval'),
@@ -155,7 +141,6 @@ def test_a_curve_is_no_jump(made, cost, last, word, reason):
     "C4 says nothing where a loss without a jump gets the same word: answers collapse between 5 and 7 layers"
     found = open_run(fill(made, healed=lambda n: 3 + cost(n), ns=x[x <= last]).root).judge('C4')
     assert (found.word, found.reason) == (word, reason), found
-
 
 @pytest.mark.parametrize('name', ['demo', 'gemma3-270m', 'qwen2.5-coder-1.5b'])
 def test_the_page_of_claims_shows_what_the_run_gives(name):
@@ -170,7 +155,6 @@ def test_the_page_of_claims_shows_what_the_run_gives(name):
     heads, *table = [o for o in rows if len(o) == 4]
     assert {o[0]: o[heads.index(run.name)] for o in table} == dict(claims_table([run])[run.name])
 
-
 @pytest.mark.parametrize('name', ['demo', 'gemma3-270m', 'qwen2.5-coder-1.5b'])
 def test_the_rows_behind_every_number_are_found(name):
     "Those of a sweep that was made for one claim decide no other"
@@ -178,7 +162,6 @@ def test_the_rows_behind_every_number_are_found(name):
     for claim in {o.claim for o in run.findings if o.reason != 'not_measured'} - {'C1', 'C2'}:  # those are of distances
         sweeps = set(claim_rows(run.folder, claim).sweep)
         assert sweeps and ('healed-fine' in sweeps) == (name.startswith('qwen') and claim == 'C3b'), claim
-
 
 def test_rows_that_were_asked_otherwise_are_no_one_curve(made):
     "In the chat template, or with room for fewer tokens of an answer"
@@ -189,7 +172,6 @@ def test_rows_that_were_asked_otherwise_are_no_one_curve(made):
         for n in ns: made.add(sweep, choice(.5, 'gsm8k', scoring='generated'), 'similarity' if n else 'none', n)
     run = open_run(made.root)
     assert run.items('quiz').ns == run.items('gsm8k').ns == [0, 2, 4]
-
 
 def test_a_task_with_examples_is_the_same_task(made):
     "Listed once, without them, and compared by the rows of one sweep; alone it stays"
@@ -208,7 +190,6 @@ def test_a_task_with_examples_is_the_same_task(made):
     assert set(without.rows.sweep) == {'together'}
     assert sorted(zip(rows.n, rows.shots)) == [(n, k) for n in (0, 2, 4) for k in (0, 5)]
 
-
 def test_models_healed_on_other_texts_are_not_healed_alike(made):
     "Two files may have one name: their hash tells"
     for name, rank, texts in (('a', 2, 'h1'), ('b', 4, 'h2')):
@@ -219,7 +200,6 @@ def test_models_healed_on_other_texts_are_not_healed_alike(made):
     made.dirty = True
     assert len(open_run(made.root).rank_pairs()) == 2
 
-
 def test_cuts_that_a_claim_excludes_do_not_decide_it(made):
     made.config('main').add('main', loss(3), 'none', 0)
     for n in (8, 10):  # of 20 layers
@@ -228,7 +208,6 @@ def test_cuts_that_a_claim_excludes_do_not_decide_it(made):
     assert open_run(made.root).judge('C5a').reason == 'not_measured'
     for strategy, slope in (('similarity', .1), ('simple', 1.)): made.add('main', loss(3 + 4 * slope), strategy, 4)
     assert open_run(made.root).judge('C5a').word == HOLDS
-
 
 def test_a_sweep_of_another_kind_takes_no_pairs_away(made):
     "Another recipe at a third rank, and other seeds at another cut"
@@ -243,14 +222,12 @@ def test_a_sweep_of_another_kind_takes_no_pairs_away(made):
     for seed in (2, 3): made.add('s2', loss(3.6), 'similarity', 6, True, seed)
     assert judged() == pytest.approx(before) and not any(map(math.isnan, before))
 
-
 def test_a_curve_is_drawn_of_one_recipe(made):
     made.config('long').config('short', healing=dict(rank=2)).add('long', loss(3), 'none', 0)
     for n in (2, 4): made.add('long', loss(4), 'similarity', n, True)
     made.add('short', loss(9), 'similarity', 4, True)
     [line] = [o[0].get_ydata() for o in plot_scores(read_run(made.root), 'c4').containers]
     assert line == pytest.approx([3, 4, 4], abs=.1)
-
 
 def test_each_curve_begins_at_the_unpruned_model_on_its_own_documents(made):
     "Not at what the curve before it left"

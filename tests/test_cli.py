@@ -2,8 +2,7 @@
 written, your own texts without the demo's, and a clean end in every case."""
 import json, os, shutil, subprocess, sys, time
 from types import SimpleNamespace
-import numpy as np, pandas as pd, pytest
-import prunebook as pb
+import numpy as np, pandas as pd, pytest, prunebook as pb
 from prunebook import HealingConfig
 from prunebook.cli import _answers, main
 from prunebook.core import PrunebookError
@@ -16,12 +15,10 @@ from support.kills import tree
 from support.tiny import letter_tokenizer, save, tiny, word_tokenizer, write_rows
 from test_conversations import tiny_chat
 
-
 def run(*args, stdout=subprocess.PIPE, **kw):
     "The command in a process of its own, as a user meets it"
     command = [sys.executable, '-m', 'prunebook', *args]
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, **kw)
-
 
 def refused(capsys, *args, says=''):
     "Exit code 2, nothing on stdout, and one clear line on stderr"
@@ -29,8 +26,9 @@ def refused(capsys, *args, says=''):
     except SystemExit as e: code = e.code
     out, err = capsys.readouterr()
     assert code == 2 and out == ''
-    assert err.count('\n') == 1 and err.startswith('prunebook') and says in err, err
-
+    assert err.count('\n') == 1, err
+    assert err.startswith('prunebook'), err
+    assert says in err, err
 
 @pytest.fixture
 def ok(capsys):
@@ -42,7 +40,6 @@ def ok(capsys):
         return json.loads(out)
     return result
 
-
 # A model that is not there
 
 @pytest.mark.parametrize('words', ['check nowhere', 'evaluate demo --parent nowhere'])
@@ -52,9 +49,10 @@ def test_a_model_that_is_not_there_is_refused_at_once(tmp_path, words):
     env = os.environ | dict(HF_HUB_OFFLINE='0', HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path))
     done = run(*words.split(), env=env, cwd=tmp_path)
     assert time.perf_counter() - start < 15
-    assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr.count('\n') == 1
     assert 'nowhere: no such folder' in done.stderr and not (tmp_path/'out').exists()
-
 
 # What needs no torch
 
@@ -70,7 +68,6 @@ for words in [*([o, '--help'] for o in COMMANDS), ['assets'], prune, ['check', o
     assert code == 0 and not found, (words, code, found)
 """
 
-
 def test_commands_that_need_no_torch_do_not_import_it(tiny_folder, tmp_path):
     "The help of every command, and the ones that list, copy bytes or read headers"
     distances = LayerDistances(np.ones((9, 9)), np.ones((9, 9)), 2).save(tmp_path/'distances')
@@ -78,9 +75,9 @@ def test_commands_that_need_no_torch_do_not_import_it(tiny_folder, tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-
-TOO_LONG = ('similarity MODEL --out O --max-length 99999', 'heal MODEL O --max-length 99999',
-            'sweep MODEL --out O --ns 40 --strategies simple --tasks c4', 'similarity MODEL --out O --n-texts 0')
+TOO_LONG = {'similarity MODEL --out O --max-length 99999': '99999', 'heal MODEL O --max-length 99999': '99999',
+            'sweep MODEL --out O --ns 40 --strategies simple --tasks c4': 'ns [40]',
+            'similarity MODEL --out O --n-texts 0': 'n_texts=0'}
 REFUSED_BY_FILES = """
 import json, sys
 from prunebook.cli import main
@@ -89,15 +86,13 @@ found = [o for o in ('transformers', 'pandas', 'matplotlib') if o in sys.modules
 assert code == 2 and not found, (code, found)
 """
 
-
-@pytest.mark.parametrize('line', TOO_LONG)
-def test_what_config_json_refuses_is_refused_without_transformers(line, tiny_folder, tmp_path):
+@pytest.mark.parametrize('line, says', TOO_LONG.items())
+def test_what_config_json_refuses_is_refused_without_transformers(line, says, tiny_folder, tmp_path):
     words = json.dumps([str(tiny_folder) if o == 'MODEL' else o for o in line.split()])
     done = subprocess.run([sys.executable, '-c', REFUSED_BY_FILES, words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert any(o in done.stderr for o in ('99999', '40', 'n_texts=0'))
+    assert says in done.stderr
     assert not (tmp_path/'O').exists()
-
 
 # Failures
 
@@ -105,8 +100,9 @@ def test_stdout_on_a_full_device():
     with open('/dev/full', 'w') as full:
         for args in (['assets'], ['--help']):
             done = run(*args, stdout=full)
-            assert done.returncode == 2 and done.stderr.count('\n') <= 1 and 'Traceback' not in done.stderr, done.stderr
-
+            assert done.returncode == 2, done.stderr
+            assert done.stderr.count('\n') <= 1, done.stderr
+            assert 'Traceback' not in done.stderr, done.stderr
 
 # Sources stay, and nothing is overwritten
 
@@ -123,7 +119,6 @@ def test_a_source_is_never_written(args, own, tmp_path, capsys):
     refused(capsys, *(place.get(a, a) for a in args), '--no-progress')
     assert tree(tmp_path) == before
 
-
 # Your own model, texts and questions
 
 def test_a_chat_model_is_healed_on_plain_texts_only_if_asked(capsys, tmp_path, monkeypatch):
@@ -131,7 +126,6 @@ def test_a_chat_model_is_healed_on_plain_texts_only_if_asked(capsys, tmp_path, m
     refused(capsys, 'heal', 'demo', tmp_path/'h', '--no-progress', says='--objective lm')
     with pytest.raises(pytest.fail.Exception, match='it began'):
         main(['heal', 'demo', str(tmp_path/'h'), '--objective', 'lm', '--no-progress'])
-
 
 def test_own_data_alone_by_every_command(own, tmp_path, ok, monkeypatch):
     "Nothing of the demo is fetched: the cache stays empty from the first command to the last"
@@ -163,7 +157,6 @@ def test_own_data_alone_by_every_command(own, tmp_path, ok, monkeypatch):
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
     assert str(own) not in (tmp_path/'w'/'run.json').read_text()
 
-
 def test_the_loss_on_your_texts_needs_no_task_of_another_name(own, tmp_path, ok):
     "With questions alone it is one more task; with a task that reads texts, that one reads yours"
     judge, mine = own/'judge.txt', own/'mine.jsonl'
@@ -183,7 +176,6 @@ def test_the_loss_on_your_texts_needs_no_task_of_another_name(own, tmp_path, ok)
         [whole] = [o['value'] for o in swept if (o['task'], o['n']) == (name, 0)]
         assert whole == pytest.approx(alone[1]['value'])
 
-
 @pytest.mark.parametrize('bits, dtype', [(16, 'bfloat16'), (32, 'float32')])
 def test_bits_of_earlier_versions_are_a_type(bits, dtype, own, tmp_path, ok, monkeypatch):
     "Commands that gave 16 or 32 go on; what contradicts them is refused, as a line of `test_refusals` shows"
@@ -198,7 +190,6 @@ def test_bits_of_earlier_versions_are_a_type(bits, dtype, own, tmp_path, ok, mon
     estimates = [ok('estimate', own/'model', '--card', 'l4', *o) for o in (['--bits', bits], ['--dtype', dtype])]
     assert estimates[0] == estimates[1]
 
-
 def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, ok):
     words = ['shrink', own/'model', tmp_path/'out', '--drop', '1', '--data', own/'texts.txt', '--tasks',
              own/'mine.jsonl', '--n-questions', '6', '--tokens', '9', '--max-added-loss', '-10']
@@ -207,10 +198,8 @@ def test_a_rejected_model_has_an_exit_code_of_its_own(own, tmp_path, ok):
         assert 'nats' in found['rejected'] and found['out'] == str(tmp_path/'out.rejected')
         assert [p.name for p in tmp_path.iterdir()] == ['out.rejected'] and not check_checkpoint(found['out'])
 
-
 ANSWERS = [({}, 'Paris.', None), ({}, ' ', '--parent'), ({}, 'no way, no way, ' * 8, '--parent'),
            ('Paris.', '', '--objective distill_top'), (' ', '', None), ('la ' * 20, 'la ' * 20, None)]
-
 
 @pytest.mark.parametrize('before, after, advice', ANSWERS)
 def test_answers_that_are_empty_or_repeat_themselves_are_named(before, after, advice):
@@ -218,7 +207,6 @@ def test_answers_that_are_empty_or_repeat_themselves_are_named(before, after, ad
     found = [_answers(before and dict(Q=before), dict(Q=after), allow_empty=o).get('warning') for o in (False, True)]
     assert found[1] is None and (found[0] or '').count("'Q'") == (advice is not None), found
     if advice: assert advice in found[0]
-
 
 def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
     "Chats whose answers are empty teach the demo to end each turn at once; the healed model is written all the same"
@@ -232,9 +220,10 @@ def test_a_model_that_answers_nothing_gives_exit_code_4(demo, tmp_path, capsys):
     found, card = json.loads(out), (tmp_path/'out'/'README.md').read_text()
     assert list(found['answers']) == list(_SAMPLE_PROMPTS) and (tmp_path/'out'/'model.safetensors').exists()
     assert all(o['before'] and not o['after'] for o in found['answers'].values())
-    assert 'the model lost its answer' in err and _SAMPLE_PROMPTS[0] in card and '    (nothing)' in card
+    assert 'the model lost its answer' in err
+    assert _SAMPLE_PROMPTS[0] in card
+    assert '    (nothing)' in card
     assert main(['evaluate', str(tmp_path/'out'), '--tasks', 'c4', '--n-texts', '1', '--no-progress']) == 4
-
 
 # Exit codes
 
@@ -254,16 +243,13 @@ def test_a_card_that_is_not_confirmed_has_an_exit_code(verdict, sound, code, own
     assert 'claims' not in ok('check', own/'pruned', '--claims', 'run', code=1)
     assert ok('check', own/'pruned', code=1)['problems'] == ['a layer is missing']
 
-
 # Interruptions
-
 
 @pytest.mark.parametrize('command, says', [('verify', '--seed'), ('check x', 'Nothing was written')])
 def test_what_is_left_is_told(command, says, monkeypatch, capsys):
     def stop(*args, **kw): raise KeyboardInterrupt
     for o in ('paper.verify.verify_runs', 'check_checkpoint'): monkeypatch.setattr(f'prunebook.{o}', stop)
     assert main(command.split()) == 130 and says in capsys.readouterr().err
-
 
 @pytest.mark.thorough
 def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
@@ -282,7 +268,6 @@ def test_a_signal_inside_an_import_waits_for_its_end(tmp_path):
     done = subprocess.run([sys.executable, '-c', code, tmp_path], capture_output=True, text=True)
     assert done.stdout == 'True [15]\n', done
 
-
 @pytest.mark.thorough
 def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path):
     "transformers loads weights in a pool of threads. One that starts when the signal comes waits for work forever"
@@ -300,9 +285,10 @@ def test_a_signal_while_a_library_starts_a_thread_ends_the_process(own, tmp_path
         sys.exit(main())"""
     args = 'heal', own/'pruned', 'o', '--texts', own/'texts.txt', '--no-progress'
     done = subprocess.run([sys.executable, '-c', code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=99)
-    assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'interrupted' in done.stderr, done
+    assert done.returncode == 143, done
+    assert done.stderr.count('\n') == 1, done
+    assert 'interrupted' in done.stderr, done
     assert not list(tmp_path.iterdir())
-
 
 def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, capsys, ok):
     "The machine may be faster when an interrupted healing goes on"
@@ -323,7 +309,6 @@ def test_minutes_stay_the_steps_of_the_first_start(own, tmp_path, monkeypatch, c
         refused(capsys, *args, *other, '--no-progress', '--resume', says=f"'{other[0][2:]}': ")
     assert ok(*args, '--resume')['steps'] == 4 * 3
 
-
 def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_path, monkeypatch, capsys):
     "256 came again and again"
     def read(name, split, n, *args, most, **kw): raise PrunebookError(f'{name} {split} {n or most}')
@@ -335,7 +320,6 @@ def test_of_a_set_on_the_hub_healing_reads_a_document_for_each_place(own, tmp_pa
     shrink = 'shrink', own/'model', tmp_path/'s', '--tasks', own/'mine.jsonl', '--n-questions', 5
     refused(capsys, *shrink, '--data', 'allenai/c4', says='allenai/c4 train 10000')
 
-
 def test_a_revision_is_that_of_the_first_model(own, monkeypatch, ok):
     seen = []
     def loaded(name, revision=None, load=pb.load_model, **how):
@@ -344,7 +328,6 @@ def test_a_revision_is_that_of_the_first_model(own, monkeypatch, ok):
     monkeypatch.setattr('prunebook.load_model', loaded)
     ok('evaluate', own/'model', own/'pruned', '--tasks', own/'mine.jsonl', '--revision', 'one')
     assert seen == ['one', None]
-
 
 def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp_path, ok):
     kept, texts = tmp_path/'kept', ['--tasks', 'c4', '--judge-texts', own/'judge.txt']
@@ -355,7 +338,6 @@ def test_a_difference_is_the_second_minus_the_first_also_of_kept_scores(own, tmp
     shutil.copy(kept/'first'/'c4.json', kept/'first'/'wiki.json')
     assert ok('compare', kept/'first', kept/'second') == dict(differences=found['differences'], only_in_one=['wiki'])
 
-
 def test_one_set_of_questions_has_four_verdicts(own, ok, capsys):
     found = ok('evaluate', own/'model', '--tasks', own/'mine.jsonl', '--forms', '--n-questions', 4)
     (row,), scores = found['forms'], found['scores']
@@ -364,7 +346,6 @@ def test_one_set_of_questions_has_four_verdicts(own, ok, capsys):
     said = [f"{o['value']:.3f} [{o['low']:.3f}, {o['high']:.3f}]" for o in scores]
     assert list(row.values())[1:] == said
     refused(capsys, 'evaluate', own/'model', '--tasks', 'c4', '--forms', says='c4')
-
 
 def test_scores_stand_where_two_models_cannot_be_paired(own, tmp_path, ok, caplog):
     "Losses over the tokens of two tokenizers"
@@ -376,13 +357,11 @@ def test_scores_stand_where_two_models_cannot_be_paired(own, tmp_path, ok, caplo
     found = ok('evaluate', own/'model', other, '--tasks', 'c4', *texts)
     assert len(found['first']) == len(found['second']) == 1 and 'same items' in found['not_paired']
 
-
 def test_an_estimate_for_a_card_counts_the_teacher(own, ok):
     alone, taught = (ok('estimate', own/'model', '--card', 'l4', '--objective', o) for o in ('lm', 'distill'))
     heal = [next(r['peak_gb'] for r in o['needs'] if r['command'] == 'heal') for o in (alone, taught)]
     more = heal[1] - heal[0]  # it is loaded in its own type, float32
     assert more == pytest.approx(4 * alone['parameters'] / 1e9) and taught['memory_gb'] == dict(GPU=24)
-
 
 def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsys):
     "More tasks of the same model come beside them"
@@ -397,7 +376,6 @@ def test_scores_of_another_model_or_of_other_items_stay(own, tmp_path, ok, capsy
     assert tree(kept) == before and len(before) == 3
     for o in tasks: ok('evaluate', own/'model', *o, '--save', kept)  # the same again
 
-
 def test_agreement_with_another_parent_does_not_replace_the_first(own, tmp_path, ok, capsys):
     kept, texts = tmp_path/'kept', ['--tasks', 'agreement', '--judge-texts', own/'judge.txt']
     asked = 'evaluate', own/'pruned', *texts, '--save', kept, '--parent'
@@ -410,14 +388,12 @@ def test_agreement_with_another_parent_does_not_replace_the_first(own, tmp_path,
     (kept/'agreement.json').write_text(json.dumps(said))
     ok(*asked, own/'model')  # an older score does not name its parent
 
-
 def test_the_limit_of_written_answers_is_given_kept_and_not_replaced(own, tmp_path, ok, capsys, caplog):
     sums = write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3)
     asked = 'evaluate', own/'model', '--tasks', sums, '--save', tmp_path/'kept', '--max-new-tokens'
     [row] = ok(*asked, 4)['scores']
     assert row['unfinished'] == 3 and '3 of 3 answers reach the limit of 4 tokens' in caplog.text
     refused(capsys, *asked, 5, '--no-progress', says='max_new_tokens 4')
-
 
 def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
     for name in ('model', 'other'): shutil.copytree(own/'model', tmp_path/name)
@@ -429,7 +405,6 @@ def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
         ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
         assert ('other weights' in caplog.text) == (name == 'other')
 
-
 def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
     refused(capsys, 'prune', own/'model', tmp_path/'p', '--drop', '1', '--strategy', 'simple', says='Give one of both')
     pb.SweepConfig(ns=[1], healed_ns=[1], tasks=['c4'], healing_texts=str(own/'judge.txt')).save(tmp_path/'c.json')
@@ -440,7 +415,6 @@ def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
             main([str(o) for o in ('sweep', own/'model', '--out', tmp_path/'o', '--texts', own/'texts.txt', *more)])
     assert [(o.calibration, o.healing_texts) for o in seen] == [
         (str(own/'texts.txt'),) * 2, (str(own/'texts.txt'), str(own/'judge.txt'))]
-
 
 COUNT = """
 similarity MODEL --out O --texts TEXTS --until-certain 1 --tolerance .1 --max-length 64 --batch-tokens 64
@@ -462,7 +436,6 @@ sweep MODEL --out O --ns 1 --strategies random --seeds 1 2 --tasks c4 --judge-te
 sweep MODEL --out O --ns 1 --strategies simple --healed-ns 1 --healing-texts TEXTS --recipe RECIPE --tasks MINE
 """
 
-
 @pytest.mark.parametrize('line', COUNT.strip().splitlines())
 def test_options_that_count_are_taken(line, own, tmp_path, monkeypatch):
     "As far as the first weight: what `tests/test_refusals.py` refuses elsewhere changes something here"
@@ -480,7 +453,6 @@ def test_options_that_count_are_taken(line, own, tmp_path, monkeypatch):
                   SUMS=write_rows(tmp_path/'sums.jsonl', [dict(question='1 + 1', answer='2')] * 3),
                   ROWS=write_rows(tmp_path/'rows.jsonl', [dict(words=f'{i} one two') for i in range(3)]))
     with pytest.raises(ZeroDivisionError): main([str(places.get(o, o)) for o in line.split()] + ['--no-progress'])
-
 
 # By the answers
 

@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.extra, pytest.mark.thorough]
 COLUMNS = [*KEYS, 'metric', 'value', 'low', 'high', 'k', 'count', 'layers', 'items', 'source']
 HERE = str(Path(__file__).parent)
 
-
 @pytest.fixture(scope='module')
 def ray():
     "Two workers on this machine"
@@ -36,7 +35,6 @@ def ray():
         yield ray
         ray.shutdown()
 
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     "A model, texts and questions in files"
@@ -47,17 +45,13 @@ def data(tmp_path_factory):
     write_rows(folder/'questions.jsonl', questions(8))
     return folder
 
-
 def loaded(data):
     torch.set_num_threads(1)  # as in a worker with one core: the last bits can depend on it
     return load_model(str(data/'model'), dtype='float32', progress=False)
 
-
 def on_ray(data): return Cluster(load=dict(name=str(data/'model'), dtype='float32'))
 
-
 def run(data, c, out, **kw): return sweep(*loaded(data), c, out, progress=False, **kw)
-
 
 def same_run(a, b):
     "Tables, items, adapters and healing curves"
@@ -70,14 +64,12 @@ def same_run(a, b):
     places = [sorted(p.name for p in (o/'adapters').iterdir()) if (o/'adapters').exists() else [] for o in (a, b)]
     assert places[0] == places[1] and not (b/'work').exists()
 
-
 @pytest.fixture(scope='module')
 def plain(data, tmp_path_factory):
     "A run of one process"
     place = tmp_path_factory.mktemp('plain')/'run'
     run(data, config(data), place)
     return place
-
 
 # what cannot work
 
@@ -88,19 +80,16 @@ def test_bad_addresses_are_noticed_at_once(address):
     with pytest.raises(PrunebookError, match='cannot reach Ray'): check_cluster(Cluster(address))
     assert time.time() - start < 30
 
-
 def test_too_large_workers(ray, data):
     for wrong in (dict(cpus_per_task=3), dict(gpus_per_task=.5)):
         with pytest.raises(PrunebookError, match='the cluster has 2 and 0'):
             next(Cluster(**wrong).map(die, [()], *loaded(data), progress=False))
-
 
 def test_without_ray(monkeypatch, data, tmp_path):
     def missing(name): raise PackageNotFoundError(name)
     monkeypatch.setattr('prunebook.core.version', missing)
     with pytest.raises(PrunebookError, match=r'pip install "prunebook\[ray\]"'):
         run(data, config(data), tmp_path/'run', ray=Cluster())
-
 
 def test_a_model_that_workers_cannot_load_and_a_call_that_kills_its_worker(ray, data, tmp_path):
     "It ends with a message of one line, and not never"
@@ -112,9 +101,7 @@ def test_a_model_that_workers_cannot_load_and_a_call_that_kills_its_worker(ray, 
     with pytest.raises(PrunebookError, match='lost with its worker'):
         next(on_ray(data).map(die, [()], *loaded(data), progress=False))
 
-
 def die(*args): os._exit(1)
-
 
 # the same table
 
@@ -126,11 +113,9 @@ def test_a_sweep_is_that_of_one_process(ray, data, tmp_path):
     again = run(data, healed, tmp_path/'many', ray=Cluster('nowhere'))
     assert len(again) == len(read_run(tmp_path/'one'))  # nothing is missing: no cluster is asked
 
-
 def test_a_model_that_exists_only_in_memory(ray, data, plain, tmp_path):
     run(data, config(data), tmp_path/'run', ray=Cluster())
     same_run(plain, tmp_path/'run')
-
 
 # killed
 
@@ -141,7 +126,6 @@ def workers():
         with suppress(psutil.Error):
             if ''.join(p.cmdline()).startswith('ray::_call'): found.append(p.pid)
     return found
-
 
 def test_killed_workers(ray, data, plain, tmp_path, monkeypatch):
     "After each of two writes a worker is killed"
@@ -159,7 +143,6 @@ def test_killed_workers(ray, data, plain, tmp_path, monkeypatch):
     assert len(killed) == 2
     same_run(plain, tmp_path/'run')
 
-
 def test_a_killed_driver(ray, data, plain, tmp_path):
     "The command, killed by SIGKILL as soon as there are rows. They stay, and the next start goes on"
     out = tmp_path/'run'
@@ -174,7 +157,6 @@ def test_a_killed_driver(ray, data, plain, tmp_path):
     assert count(out), said
     run(data, config(data), out, ray=on_ray(data))
     same_run(plain, out)
-
 
 def count(out):
     "Rows of a run that may not have begun"

@@ -23,7 +23,6 @@ PAIRS = [dict(prompt=o[0]['content'], response=o[1]['content']) for o in CHATS]
 RECIPE = SMALL.replace(steps=2, batch_size=2, max_length=200, packing='packed')
 SPECIAL = '<|endoftext|> <|im_start|> <|start_header_id|> <|end_header_id|> <start_of_turn> <end_of_turn> <|eot_id|>'
 
-
 def tiny_chat(template=CHATML):
     "A random model and a tokenizer of single letters with a chat template"
     tok = family(template, '<|begin_of_text|>', '<|im_end|>', SPECIAL)
@@ -31,9 +30,7 @@ def tiny_chat(template=CHATML):
     torch.manual_seed(0)
     return tiny('llama', layers=4, vocab_size=len(tok), max_position_embeddings=512), tok
 
-
 def said(tok, talk): return tok.decode([i for i, o in zip(talk.ids, talk.learn) if o])
-
 
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
@@ -48,7 +45,6 @@ def test_the_answers_and_the_ends_of_their_turns_are_learned(given):
         assert 'user' not in got and '[INST]' not in got, 'the turn of the user is opened by the user'
         assert all(render_conversation(tok, chat, 'all').learn)
 
-
 @pytest.mark.parametrize('kind', ['pairs', 'dataset', 'jsonl', 'parquet'])
 def test_every_form_is_the_same_conversation(kind, tmp_path):
     _, tok = tiny_chat()
@@ -60,7 +56,6 @@ def test_every_form_is_the_same_conversation(kind, tmp_path):
         found = documents(file if file.exists() else rows, tok, 100, loss_on)
         assert found == [render_conversation(tok, o[:2], loss_on) for o in CHATS]
 
-
 def test_a_system_key_is_the_first_message():
     _, tok = tiny_chat()
     lead = dict(role='system', content='Be brief.')
@@ -69,7 +64,6 @@ def test_a_system_key_is_the_first_message():
         assert documents([row | dict(system='Be brief.')], tok, 100) == want
     assert documents([PAIRS[0] | dict(system=None)], tok, 100) == documents(PAIRS[:1], tok, 100)
     with pytest.raises(PrunebookError, match='message 0 is'): documents([PAIRS[0] | dict(system=['x'])], tok, 100)
-
 
 def test_no_conversation_is_cut_and_texts_stay_whole():
     _, tok = tiny_chat()
@@ -81,7 +75,6 @@ def test_no_conversation_is_cut_and_texts_stay_whole():
     assert rows.lengths.max() <= 200 and len(rows.lengths) - (rows.lengths == 200).sum() < 10, 'some share a row'
     batch = collate([rows[i] for i in range(2)], packed=True)
     assert (batch['labels'] != -100).any(1).all()
-
 
 @pytest.mark.parametrize('packing', ['none', 'packed'])
 @pytest.mark.parametrize('share', [.1, .5, .8])
@@ -100,12 +93,10 @@ def test_plain_texts_get_their_share_of_the_tokens(packing, share):
         assert times.max() - times.min() <= 1
     assert len({plain[o] for o in drawn[:20]}) == 2, 'not shuffled together'
 
-
 def test_a_small_share_may_be_no_row():
     _, tok = tiny_chat()
     docs = documents([*PAIRS * 9, 'The cat sat on the mat. ' * 9], tok, 200, plain_share=.01)
     assert 0 not in training_rows(tok, docs, RECIPE.replace(plain_share=.01)).order
-
 
 def test_a_share_needs_both_kinds(tmp_path):
     model, tok = tiny_chat()
@@ -121,20 +112,17 @@ def test_a_share_needs_both_kinds(tmp_path):
         heal_checkpoint(str(tmp_path), tmp_path/'out', (), recipe, teacher='x', prompts=['Hello?'])
     assert not (tmp_path/'out').exists()
 
-
 def test_of_several_templates_the_default_counts():
     _, tok = tiny_chat()
     want = render_conversation(tok, CHATS[0])
     tok.chat_template = dict(default=CHATML, tool_use='{{ raise_exception("no tools") }}')
     assert render_conversation(tok, CHATS[0]) == want
 
-
 MARKED = CHATML.replace("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}", """\
 {{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}\
 {{ message['content'] + '<|im_end|>' + '\n' }}{% endgeneration %}{% else %}\
 {{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}""")
 LEARNED = ['It is 4.<|im_end|>\n', 'Hello.<|im_end|>\nGood bye, and thank you.<|im_end|>\n']
-
 
 @pytest.mark.parametrize('template', [CHATML, MARKED], ids=['found', 'marked'])
 def test_labels_and_loss_are_those_of_trl(template):
@@ -145,7 +133,6 @@ def test_labels_and_loss_are_those_of_trl(template):
     batch = collate([dict(ids=np.array(o.ids), pos=np.arange(len(o.ids)), learn=np.array(o.learn)) for o in talks])
     with torch.no_grad(): loss = CausalLMLoss(model, LayerStack(model))(**batch)['loss'].item()
     assert loss == pytest.approx(TRL_LOSS, abs=1e-5)
-
 
 TRL_LOSS = 4.629989147186279
 
@@ -160,13 +147,11 @@ BAD = dict(
     unknown=([PAIRS[0], dict(question='x')], "text 1: .*'question'.*messages"),
     long=([*PAIRS, dict(prompt='x', response='y' * 300)], r'1 of the 3 texts are conversations of more than'))
 
-
 @pytest.mark.parametrize('rows, says', BAD.values(), ids=BAD)
 def test_refused_before_any_training(rows, says):
     strict = "{% if messages[0]['role'] == 'tool' %}{{ raise_exception('Conversation roles must alternate') }}"
     model, tok = tiny_chat(strict + '{% endif %}' + CHATML)
     with pytest.raises(PrunebookError, match=says): heal(prune_model(model, [2]), tok, rows, RECIPE, progress=False)
-
 
 def test_a_template_that_changes_earlier_turns_is_refused():
     "As those do that leave out what was thought in all answers but the last"
@@ -178,7 +163,6 @@ def test_a_template_that_changes_earlier_turns_is_refused():
     with pytest.raises(PrunebookError, match=says): documents([dict(messages=CHATS[1])], tok, 200)
     tok.chat_template = None
     with pytest.raises(PrunebookError, match='no chat template'): documents(PAIRS, tok, 200)
-
 
 def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     model, tok = tiny_chat()
@@ -203,7 +187,6 @@ def test_plain_texts_for_a_model_that_chats_are_warned_of_once(caplog):
     heal(model, tok, ['A plain text of some length.'] * 40, RECIPE, dry_run=True)
     assert caplog.text.count('written answers') == 3
 
-
 def test_a_template_that_reads_only_lists_of_parts(monkeypatch):
     "SmolVLM's and LLaVA's: the text of a message would vanish"
     tok = letter_tokenizer()
@@ -213,7 +196,6 @@ def test_a_template_that_reads_only_lists_of_parts(monkeypatch):
     assert chat_prompt(tok, 'What is two?') == '[user]What is two?</s>[assistant]'
     [doc] = documents([dict(prompt='What is two?', response='A number.')], tok, 99)
     assert tok.decode([i for i, o in zip(doc.ids, doc.learn) if o]).startswith('A number.')
-
 
 # the lines of Qwen3's template that write an answer, and that begin one
 QWEN_3 = """\
@@ -237,7 +219,6 @@ QWEN_3 = """\
     {%- endif %}
 {%- endif %}"""
 NO_THOUGHT = '<think>\n\n</think>\n\n'
-
 
 def test_no_model_is_asked_with_thinking_on(monkeypatch):
     "By no function that asks, unless it is told to"
@@ -265,7 +246,6 @@ def test_no_model_is_asked_with_thinking_on(monkeypatch):
     sample_answers(model, tok, ['Why?'], 2)
     assert rendered and all(o.endswith(NO_THOUGHT) for o in rendered)
 
-
 def test_a_score_says_whether_thinking_was_on(tmp_path):
     "And scores of both ways are neither paired nor kept in one folder; a template without the switch has no way"
     model, tok = tiny_chat(QWEN_3)
@@ -281,7 +261,6 @@ def test_a_score_says_whether_thinking_was_on(tmp_path):
     for kw, says in ((dict(chat=True), 'enable_thinking'), (dict(chat=False), 'chat=True')):
         with pytest.raises(PrunebookError, match=says): evaluate(model, tok, **run | kw, thinking=True)
 
-
 def test_thinking_on_the_command_line(tmp_path, capsys):
     file, model, plain = str(write_rows(tmp_path/'q.jsonl', questions(2))), tmp_path/'qwen', tmp_path/'plain'
     save(model, *tiny_chat(QWEN_3))
@@ -293,7 +272,6 @@ def test_thinking_on_the_command_line(tmp_path, capsys):
     [kept] = (tmp_path/'s').glob('*.json')
     assert json.loads(kept.read_text())['thinking'] is True
 
-
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_templates_without_the_switch_are_given_nothing(given, monkeypatch):
     tok, real, told = family(*given), PreTrainedTokenizerFast.apply_chat_template, []
@@ -304,7 +282,6 @@ def test_templates_without_the_switch_are_given_nothing(given, monkeypatch):
     monkeypatch.setattr(PreTrainedTokenizerFast, 'apply_chat_template', noted)
     assert [chat_prompt(tok, o[:1]) for o in CHATS] == want
     assert told and not any('enable_thinking' in o for o in told)
-
 
 def test_what_is_learned_of_a_model_that_may_think():
     "The answer behind the empty thought that it is asked with; thoughts in an answer are learned with it"

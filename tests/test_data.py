@@ -1,10 +1,6 @@
 "Texts and questions from anywhere, and tokens."
-import gzip
-import inspect
-import json
-import re
-import pandas as pd
-import pytest
+import gzip, inspect, json, re
+import pandas as pd, pytest
 from hypothesis import strategies as st
 from prunebook import PrunebookError, load_questions, load_texts
 from prunebook.model import assets
@@ -20,7 +16,6 @@ from support.tiny import write_rows
 KEPT_SPLITS = dict(calibration='dc26036e', healing='ad9f995d', validation='0c2d4d66')
 ENDINGS = ['txt', 'jsonl', 'json', 'parquet']
 
-
 def write_texts(path, docs):
     "Documents in the form that the ending says"
     df = pd.DataFrame(dict(text=docs))
@@ -30,12 +25,10 @@ def write_texts(path, docs):
          parquet=lambda: path.write_bytes(df.to_parquet()))[path.suffix[1:]]()
     return path
 
-
 # texts
 
 def test_splits_are_those_of_the_kept_runs():
     assert {s: digest(*load_texts('demo', split=s))[:8] for s in TEXT_SPLITS} == KEPT_SPLITS
-
 
 def test_the_texts_for_healing_have_no_near_duplicates():
     c4 = [o for s in TEXT_SPLITS for o in load_texts('demo', split=s)]
@@ -47,13 +40,11 @@ def test_the_texts_for_healing_have_no_near_duplicates():
         with pytest.raises(PrunebookError, match=f"split 'validation' of {name}: there is healing"):
             load_texts(name, 'validation')
 
-
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_local_files(ending, tmp_path):
     docs = ['first document', 'second, with a comma', 'NA', 'None', '007']
     path = write_texts(tmp_path/f'docs.{ending}', docs)
     assert load_texts(path) == docs and load_texts(str(path), n=1) == docs[:1]
-
 
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_a_file_of_yours_is_divided_where_a_split_is_asked(ending, tmp_path):
@@ -73,11 +64,9 @@ def test_a_file_of_yours_is_divided_where_a_split_is_asked(ending, tmp_path):
     with pytest.raises(PrunebookError, match=f'train.*{path.name}.*calibration, healing, validation'):
         load_texts(path, split='train')
 
-
 def test_a_file_that_is_too_short_to_be_divided_is_refused(tmp_path):
     path = write_texts(tmp_path/'docs.txt', ['one'] * 20 + ['two'])
     with pytest.raises(PrunebookError, match='2 different documents'): load_texts(path, split='validation')
-
 
 def test_conversations_of_yours_are_divided_too(tmp_path):
     rows = [dict(prompt=f'{i}?', response=f'{i}!') for i in range(20)]
@@ -85,9 +74,7 @@ def test_conversations_of_yours_are_divided_too(tmp_path):
     parts = load_texts(path, split='healing') + load_texts(path, split='validation')
     assert sorted(parts, key=rows.index) == rows
 
-
 OPTIONS = dict(spilt='validation', revision='main', data_dir='x', config='en', most=3)
-
 
 @pytest.mark.parametrize('option', OPTIONS)
 @pytest.mark.parametrize('name', ['demo', 'wiki', 'demo+wiki', 'mine.txt'])
@@ -96,7 +83,6 @@ def test_options_that_would_change_nothing_are_refused(name, option, tmp_path, m
     write_texts(tmp_path/'mine.txt', ['one', 'two'])
     with pytest.raises(PrunebookError, match=option): load_texts(name, **{option: OPTIONS[option]})
 
-
 def test_unknown_options_are_refused_before_the_hub_is_asked(monkeypatch):
     from datasets import load_dataset
     def asked(*args, **kwargs): raise AssertionError('the hub was asked')
@@ -104,7 +90,6 @@ def test_unknown_options_are_refused_before_the_hub_is_asked(monkeypatch):
     monkeypatch.setattr('datasets.load_dataset', asked)
     for option in ('spilt', 'streaming', 'path', 'config_kwargs'):
         with pytest.raises(PrunebookError, match=f'org/own.*{option}'): load_texts('org/own', **{option: 'x'})
-
 
 def test_a_folder_does_not_hide_a_set_on_the_hub(tmp_path, monkeypatch):
     "Of the organisation's name, as downloads leave it"
@@ -122,7 +107,6 @@ def test_a_folder_does_not_hide_a_set_on_the_hub(tmp_path, monkeypatch):
     for path in ('allenai/mine.jsonl', 'allenai/two words', './allenai/c4', 'allenai/c4/en'):
         with pytest.raises(PrunebookError, match='no such file'): load_texts(path)
 
-
 @pytest.mark.parametrize('write, says', [
     (lambda p: p.with_suffix('.csv').write_text('text\nx\n'), 'cannot read .csv'),
     (lambda p: p.write_text('x\n'), 'cannot read a file without ending'),
@@ -138,11 +122,9 @@ def test_files_that_cannot_be_read(write, says, tmp_path, monkeypatch):
     with pytest.raises(PrunebookError, match=says) as e: as_texts(path.name)
     assert '\n' not in str(e.value)
 
-
 def test_the_column_of_conversations_may_be_named(tmp_path):
     rows = [dict(messages=[dict(role='user', content='x'), dict(role='assistant', content='y')])]
     assert load_texts(write_rows(tmp_path/'chats.jsonl', rows), column='messages') == rows
-
 
 def test_a_row_with_a_text_and_a_conversation_is_not_guessed(tmp_path, capsys):
     chat = dict(messages=[dict(role='user', content='x'), dict(role='assistant', content='y')])
@@ -156,7 +138,6 @@ def test_a_row_with_a_text_and_a_conversation_is_not_guessed(tmp_path, capsys):
     assert main(['heal', 'demo', str(tmp_path/'out'), '--texts', str(file), '--no-progress']) == 2
     assert '--column messages' in capsys.readouterr().err
     assert as_rows([pair | dict(text=None), dict(text='z', messages=None)]) == [pair, 'z']
-
 
 def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):
     "From its start, as a stream, of the split for its purpose; a few more would be downloaded for nothing"
@@ -177,13 +158,11 @@ def test_of_a_set_on_the_hub_no_more_is_taken_than_asked_for(monkeypatch):
     with pytest.raises(PrunebookError, match="no text in column 'text'.*'body'"): load_texts('org/own')
     with pytest.raises(PrunebookError, match='n=100 .* has 99'): load_texts('org/own', n=100, column='body')
 
-
 # questions
 
 ROWS = dict(mmlu=14042, arc_easy=2376, arc_challenge=1172, gsm8k=1319, lambada=5153, humaneval=164, math500=500,
             piqa=1838, boolq=3270, hellaswag=10042, openbookqa=500, sciq=1000, winogrande=1267, csqa=1221, siqa=1954,
             arithmetic=3000)
-
 
 @pytest.mark.parametrize('name', ROWS)
 def test_every_set_is_whole_and_can_be_scored(name):
@@ -195,9 +174,7 @@ def test_every_set_is_whole_and_can_be_scored(name):
         share = pd.Series([o['answer'] for o in items]).value_counts(normalize=True)
         assert share.max() < 1.25 / len(items[0]['choices'])
 
-
 GOOD = dict(question='q', choices=['a', 'b'], answer=0)
-
 
 @pytest.mark.parametrize('row, says', [
     (dict(goal='x'), "KeyError: 'sol1'"), (dict(question=3, answer=True), 'AttributeError'),
@@ -210,11 +187,9 @@ def test_rows_that_are_no_question(row, says, tmp_path):
     with pytest.raises(PrunebookError, match='q.jsonl, question 1: not a question') as e: load_questions(path)
     assert says in str(e.value) and '\n' not in str(e.value)
 
-
 def test_a_split_of_questions_that_have_none_is_refused(tmp_path):
     for given, says in ((write_rows(tmp_path/'q.jsonl', [GOOD]), 'q.jsonl'), ('sums', 'sums'), ([GOOD], 'a list')):
         with pytest.raises(PrunebookError, match=f"split='dev': .*{says}"): load_questions(given, split='dev')
-
 
 def test_sums_are_the_same_everywhere_and_of_three_kinds():
     found = load_questions('sums', n=83)
@@ -223,7 +198,6 @@ def test_sums_are_the_same_everywhere_and_of_three_kinds():
     assert [kinds.count(k) for k in range(3)] == [28, 28, 27]
     assert load_questions('sums')[0] == dict(
         question='Sara has 10 stones and gets 3 more. How many stones does Sara have now?', answer='13')
-
 
 # tokens
 
@@ -235,7 +209,6 @@ def test_the_first_tokens_are_those_of_the_whole_document(demo):
     whole = [o for t in texts for o in [tok(t, verbose=False)['input_ids']]]
     for n in (3, 64, 512): assert _first_tokens(tok, texts, n) == [o[:n] for o in whole]
 
-
 def test_texts_that_cannot_be_tokenized(demo):
     tok = demo[1]
     for bad, says in [([], 'no texts given'), ('org/own', r'is one string.*load_texts\(NAME\)'), ([3], '3 is no text'),
@@ -245,11 +218,9 @@ def test_texts_that_cannot_be_tokenized(demo):
     with pytest.raises(PrunebookError, match='max_length=1: .* 2 or more'): tokenize(tok, ['x'], 1, 2)
     assert tokenize(tok, ['Hello there', ' ', ''], min_length=2).skipped == [1, 2]
 
-
 # hostile files
 
 def encoded(o): return json.dumps(o).encode()
-
 
 item = st.one_of(
     near(question='q', choices=['a', 'b'], answer=1, passage='p', subject='s'),
@@ -262,7 +233,6 @@ item = st.one_of(
     near(question='q', distractor1='a', distractor2='b', distractor3='c', correct_answer='d', support=''))
 lines = st.lists(st.one_of(item.map(encoded), item.map(encoded), blobs), min_size=1, max_size=3).map(b'\n'.join)
 
-
 @fuzz(300, 50, content=lines)
 def test_questions_by_line(root, content):
     (root/'q.jsonl').write_bytes(content)
@@ -270,14 +240,12 @@ def test_questions_by_line(root, content):
 
 cells = st.text('a,"\n1é', max_size=40).map(lambda o: ('question,choices,answer,text\n' + o).encode())
 
-
 @fuzz(60, content=st.one_of(lines, cells), ending=st.sampled_from([*ENDINGS, 'xyz', '']))
 def test_tables(root, content, ending):
     (root/f'q.{ending}').write_bytes(content)
     try: load_questions(str(root/f'q.{ending}'))
     except PrunebookError: pass
     load_texts(str(root/f'q.{ending}'))
-
 
 # prompts
 

@@ -145,7 +145,9 @@ def test_pruning_warns_and_the_card_says_so(folders, tmp_path, caplog):
     how = ['prune', str(folders/'unpruned'), str(tmp_path/'a'), '--no-progress', '--drop']
     assert main([*how, '3-4']) == 0
     [said] = [o.getMessage() for o in caplog.records]
-    assert 'llama.cpp (plain conversion), MLX' in said and '\n' not in said and '`prunebook export` mends it' in said
+    assert 'llama.cpp (plain conversion), MLX' in said
+    assert '\n' not in said
+    assert '`prunebook export` mends it' in said
     assert '| Serving | llama.cpp: differs, mlx: differs, vllm: same (' in (tmp_path/'a'/'README.md').read_text()
     caplog.clear()
     assert main([*how, '3-8', '--force', '--in-memory']) == 0 and not caplog.records

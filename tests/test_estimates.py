@@ -14,7 +14,6 @@ from support.tiny import save, texts, tiny, word_tokenizer
 WIDE = dict(hidden_size=192, intermediate_size=512)
 LIGHT = HealingConfig(steps=1, batch_size=4, max_length=16, rank=1, bits=32, packing='chunk', deterministic=False)
 
-
 @pytest.fixture(scope='module')
 def pruned(tmp_path_factory):
     "A model, and its size as `estimate` reads it"
@@ -22,7 +21,6 @@ def pruned(tmp_path_factory):
     small = prune_model(tiny(**WIDE), [3, 4])
     save_pruned(small, word_tokenizer(), folder)
     return small, model_size(str(folder))
-
 
 def test_a_teacher_stored_in_float32_needs_four_bytes_a_parameter(tmp_path, monkeypatch):
     "It is loaded in its own type beside the student, whatever that has. A parent is loaded as the model is"
@@ -38,7 +36,6 @@ def test_a_teacher_stored_in_float32_needs_four_bytes_a_parameter(tmp_path, monk
             else:
                 with pytest.raises(PrunebookError, match='GB of memory'): check_memory(size, command, 'bfloat16', **how)
 
-
 def test_healing_must_fit_on_the_gpus(pruned, monkeypatch):
     "What accelerate leaves in RAM cannot be trained; all else runs there, if slowly"
     size = pruned[1]
@@ -52,7 +49,6 @@ def test_healing_must_fit_on_the_gpus(pruned, monkeypatch):
     monkeypatch.setattr('prunebook.estimates.memory_gb', lambda: {'RAM': .1, 'A100 0': .6 * need, 'A100 1': .6 * need})
     check_memory(size, **how)
 
-
 def test_a_config_without_what_its_kind_has_by_default(tmp_path):
     "As those of Gemma 3, whose vocabulary stands in no file"
     save(tmp_path/'m', model := tiny('gemma3', 4))
@@ -61,7 +57,6 @@ def test_a_config_without_what_its_kind_has_by_default(tmp_path):
     file.write_text(json.dumps(config))
     usual = type(model.config.get_text_config())().vocab_size
     assert model_size(str(tmp_path/'m')).vocab == usual > 99
-
 
 @pytest.mark.parametrize('again', [False, True])
 def test_operations_of_healing(pruned, again):
@@ -72,14 +67,12 @@ def test_operations_of_healing(pruned, again):
     said = work(size, 'heal', LIGHT.batch_size * LIGHT.max_length, again)
     assert counted.get_total_flops() / 1e12 == pytest.approx(said, rel=.15)
 
-
 def test_a_teacher_takes_its_time(pruned):
     "It reads every token of healing as `evaluate` does"
     took = [estimate(pruned[1], recipe=LIGHT.replace(objective=o), speed=1e-3).set_index('command').minutes['heal']
             for o in ('lm', 'distill')]
     own, teacher = (work(pruned[1], o, 64) / SLOWER[o] for o in ('heal', 'evaluate'))
     assert took[1] / took[0] == pytest.approx(1 + teacher / own) and teacher > own / 4
-
 
 def test_operations_of_a_measurement(pruned):
     model, size = pruned
@@ -88,7 +81,6 @@ def test_operations_of_a_measurement(pruned):
     assert counted.get_total_flops() / 1e12 == pytest.approx(work(size, 'evaluate', 64), rel=.1)
     with torch.no_grad(), FlopCounterMode(display=False) as counted: model.base_model(ids)
     assert counted.get_total_flops() / 1e12 == pytest.approx(work(size, 'similarity', 64), rel=.1)
-
 
 @pytest.mark.parametrize('again', [False, True])
 def test_activations_saved_by_a_forward_pass(pruned, again):
@@ -112,18 +104,15 @@ def test_activations_saved_by_a_forward_pass(pruned, again):
     said = inputs if again else layer * size.depth
     assert .6 * said < sum(kept.values()) / 1e9 < 1.25 * said
 
-
 def test_documents_of_any_length_are_no_measure_of_tokens(pruned):
     with pytest.raises(PrunebookError, match='packing="none".*Give steps'):
         recipe_within(LIGHT.replace(packing='none'), pruned[1], tokens=10_000)
     assert recipe_within(LIGHT, pruned[1], tokens=10_000).steps == 157
 
-
 def test_a_config_without_a_width_is_refused(tmp_path):
     tiny(layers=2).save_pretrained(tmp_path)
     (tmp_path/'config.json').write_text('{"num_hidden_layers": 2}')
     with pytest.raises(PrunebookError, match='hidden_size'): model_size(str(tmp_path))
-
 
 @pytest.mark.parametrize('kind, fields', [('llama', {}), ('mixtral', dict(num_local_experts=4))])
 def test_experts_stay_in_16_bits(kind, fields, tmp_path):
@@ -132,7 +121,6 @@ def test_experts_stay_in_16_bits(kind, fields, tmp_path):
     folder = str(save(tmp_path/'m', tiny(kind, **shape | fields)))
     loaded = sum(p.nbytes for p in load_model(folder, 'bfloat16', bits=4, progress=False)[0].parameters())
     assert weights_gb(model_size(folder), bits=4) * 1e9 == pytest.approx(loaded, rel=.05)
-
 
 @pytest.mark.parametrize('kind, fields', [
     ('mixtral', dict(num_local_experts=8, num_experts_per_tok=2)),
@@ -147,7 +135,6 @@ def test_a_token_passes_through_a_quarter_of_the_experts(kind, fields, tmp_path)
     idle = .75 * sum(p.numel() for n, p in model.named_parameters()
                      if re.search(r'\bexperts\b|(input|output)_linear', n))
     assert idle > 0 and size.layers - size.active == pytest.approx(idle, rel=.01)
-
 
 # The key-value cache, and bits against layers against the sibling
 
@@ -172,14 +159,12 @@ def test_the_cache_is_that_of_transformers(kind, fields, tmp_path):
     assert sum(n * min(40, window or 40) for n, window in caches) - dropped == numbers
     assert (dropped > 0) == ('sliding_window' in fields and fields.get('use_sliding_window', kind != 'qwen2'))
 
-
 def test_the_cache_grows_with_the_batch_and_a_window_bounds_it():
     gemma = FAMILIES[18].size
     full, sliding = ([n for n, w in gemma.cache if bool(w) == o] for o in (False, True))
     assert cache_gb(gemma, 8192, 8) == pytest.approx(8 * 2 * (8192 * sum(full) + 512 * sum(sliding)) / 1e9)
     assert cache_gb(gemma, 256, 1) == pytest.approx(2 * 256 * sum(full + sliding) / 1e9)
     assert (len(full), len(sliding)) == (4, 22)
-
 
 @pytest.mark.parametrize('name, heads, kv, dim', [
     ('Qwen2.5-0.5B', 14, 2, 64), ('Qwen2.5-7B', 28, 4, 128), ('Qwen3-0.6B', 16, 8, 128), ('Qwen3-8B', 32, 8, 128),
@@ -194,10 +179,8 @@ def test_the_table_of_families_is_that_of_their_configs(name, heads, kv, dim):
     with torch.device('meta'): model = AutoModelForCausalLM.from_config(config)
     assert o.parameters == model.num_parameters() and o.size.cache == layer_caches(config.to_dict())
 
-
 def coder(n=0):
     return FAMILIES[1]._replace(name='Qwen/Qwen2.5-Coder-1.5B-Instruct').size
-
 
 def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
     table = compare_options(coder(), gb=.95, context=1024)
@@ -210,7 +193,6 @@ def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
     cut = two[(two.dropped > 0) & (two.type == 'q4_k_m')].iloc[0]
     assert cut.dropped == 2 and cut.quality == 'measured in bf16: ' + MEASURED[coder().name, 2]
 
-
 @pytest.mark.parametrize('gb, type', [(1.2, 'q8_0'), (.9, 'q4_k_m')])
 def test_as_many_layers_go_as_are_needed(gb, type):
     "One fewer would not fit"
@@ -218,7 +200,6 @@ def test_as_many_layers_go_as_are_needed(gb, type):
     cut = table[(table.dropped > 0) & (table.type == type)].iloc[0]
     one = file_gb(coder(), type, 1 - (cut.dropped - 1) / 28)[0] + cache_gb(coder(), 1024) * (29 - cut.dropped) / 28
     assert cut.fits and cut.total_gb <= gb < one
-
 
 def test_a_gpu_that_is_smaller_than_the_smallest_option():
     table = compare_options(coder(), .4, 8192, 8)
@@ -228,14 +209,12 @@ def test_a_gpu_that_is_smaller_than_the_smallest_option():
     tokens = int(re.search(r'a context of (\d+) tokens', table.attrs['notes']['possible'])[1])
     assert [compare_options(coder(), .4, n, 8).fits.any() for n in (tokens, 2 * tokens)] == [True, False]
 
-
 def test_a_model_without_a_known_sibling(pruned):
     "And the smallest of a family"
     notes = compare_options(pruned[1], gb=1).attrs['notes']
     assert 'no smaller sibling is known' in notes['sibling'] and 'Qwen3' in notes['sibling']
     assert known_family(pruned[1]) == [] and 'estimate' in notes
     assert 'Gemma-3-270M is the smallest' in compare_options(FAMILIES[17].size, gb=1).attrs['notes']['sibling']
-
 
 def test_types_that_the_shapes_do_not_allow_are_not_offered(pruned):
     "Rows of 192 and 512: k-types for some; of 48: none"

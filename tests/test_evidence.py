@@ -1,10 +1,7 @@
 """The long runs behind the pages: their settings are valid, and those of the kept runs."""
 import re
 from pathlib import Path
-import abilities, evidence, should_you
-import map as map_tool
-import pandas as pd
-import pytest
+import abilities, evidence, should_you, map as map_tool, pandas as pd, pytest
 from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.paper.runs import read_record, read_run
@@ -14,11 +11,9 @@ results = Path(__file__).parents[1]/'nbs'/'results'
 kept = {o: read_record(results/o)['sweeps'] for o in evidence.SWEEPS if (results/o).exists()}
 every = [(model, name) for model, sweeps in kept.items() for name in sweeps if name in evidence.SWEEPS[model]]
 
-
 @pytest.mark.parametrize('model, name', every)
 def test_kept_sweeps_were_made_with_these_settings(model, name):
     assert _differences(kept[model][name]['config'], _config_record(evidence.SWEEPS[model][name])) == []
-
 
 @pytest.mark.thorough
 def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
@@ -32,7 +27,6 @@ def test_the_arms_of_abilities_run_and_go_on(tmp_path, capsys):
     abilities.main(words)
     assert files == {o: o.stat().st_mtime_ns for o in (tmp_path/'scores').rglob('*.json')}
     assert 'share no eight words' in capsys.readouterr().out
-
 
 def test_new_questions_of_the_map_are_new_and_those_that_judge_afterwards_stay_unused():
     arc, gsm = load_questions('arc_easy'), load_questions('gsm8k')
@@ -48,7 +42,6 @@ def test_new_questions_of_the_map_are_new_and_those_that_judge_afterwards_stay_u
     assert [*map_tool.layers_of('')] == []
     assert len(arc) == 2376
 
-
 @pytest.mark.thorough
 def test_the_pairs_of_the_map_run_and_go_on(tmp_path, capsys):
     "On the demo, a few items each: what is there is not made again"
@@ -61,7 +54,6 @@ def test_the_pairs_of_the_map_run_and_go_on(tmp_path, capsys):
     assert {*rows[rows.task == 'gsm8k'].layers} == {'13-16', '23-26'}
     map_tool.main(words)
     assert files == {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*.json')}
-
 
 @pytest.mark.thorough
 @pytest.mark.extra
@@ -87,13 +79,11 @@ def test_the_arms_of_should_you_run_and_go_on(tmp_path, capsys):
     should_you.main([*words, '--list'])
     assert 'q4_k_m: file, 3 answers' in capsys.readouterr().out
 
-
 def test_the_arms_of_should_you_are_those_of_the_rules():
     "Eleven, each named in the table of the docstring; answers-2 needs its layers before any work"
     assert len(should_you.ARMS) == 11 and all(o in should_you.__doc__ for o in should_you.ARMS)
     assert sum(o.n > 0 for o in should_you.ARMS.values()) == 6
     with pytest.raises(SystemExit): should_you.main(['--only', 'answers-2', '--work', '/nonexistent'])
-
 
 @pytest.mark.thorough
 def test_the_plan_for_one_gpu_in_small_and_again(tmp_path, capsys):

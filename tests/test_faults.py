@@ -223,7 +223,9 @@ def test_read_only_folder(command, stage, disk, tmp_path):
     out = disk(64)/'out'
     disk.change('ro')
     done = kills.command(arguments(command, stage, out), out.parent, tmp_path/'log')
-    assert done.code == 2 and 'Read-only' in one_line(command, done.said) and not beside(out)
+    assert done.code == 2
+    assert 'Read-only' in one_line(command, done.said)
+    assert not beside(out)
     note('read-only folder', command, done.code)
 
 # two at once

@@ -61,7 +61,6 @@ assert main(['heal', str(out/'pruned'), str(out/'cli'), '--texts', str(out/'text
              str(out/'recipe.json'), '--bits', '4', '--no-progress']) == 0
 '''
 
-
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     "The folders of a launch that is killed in its last run"
@@ -75,10 +74,8 @@ def place(tmp_path_factory):
     assert (out/'killed.unfinished').exists(), said.stderr
     return out
 
-
 def losses(folder): return [o['loss'] for o in read_json(folder/'adapter'/'prunebook.json')['history']]
 def adapter(folder): return (folder/'adapter'/'adapter_model.safetensors').read_bytes()
-
 
 def test_the_same_as_one_process(place, tmp_path):
     "In float32 the losses to 1e-4; one whole adapter; in each process the same merged model"
@@ -91,10 +88,8 @@ def test_the_same_as_one_process(place, tmp_path):
     assert all(torch.allclose(first[k], v, atol=1e-4) for k, v in want.model.state_dict().items())
     assert sorted(p.name for p in (place/'lora').iterdir()) == ['adapter', 'asked.json']
 
-
 def test_gradient_checkpointing_learns_the_same(place):
     assert losses(place/'again') == losses(place/'lora') and adapter(place/'again') == adapter(place/'lora')
-
 
 def test_without_adapters(place, tmp_path):
     "The head learns too, which is divided with the embedding"
@@ -104,13 +99,11 @@ def test_without_adapters(place, tmp_path):
     one, two = (load_file(o/'adapter'/'weights.safetensors') for o in (tmp_path/'one', place/'head'))
     assert one.keys() == two.keys() and all(torch.allclose(one[k], two[k], atol=1e-3) for k in one)
 
-
 def test_four_bits(place):
     "The quantised weights are divided too, stored as bfloat16. From a model in memory or a checkpoint alike"
     want = run(AutoModelForCausalLM.from_pretrained(place/'pruned'), RECIPE.replace(bits=4)).history
     assert losses(place/'qlora') == pytest.approx([o['loss'] for o in want], abs=2e-3)
     assert losses(place/'disk') == losses(place/'qlora') and adapter(place/'disk') == adapter(place/'qlora')
-
 
 def test_killed_and_resumed(place):
     "To the same bytes; and one process goes on from the checkpoint of two, to the same losses"
@@ -123,7 +116,6 @@ def test_killed_and_resumed(place):
     assert losses(place/'alone') == pytest.approx(losses(place/'lora'), abs=1e-4)
     assert adapter(place/'cli') == adapter(place/'disk'), 'the command does the same as the function'
     assert check_checkpoint(place/'cli') == [] and {o.dtype for o in read_tensors(place/'cli')} == {'BF16'}
-
 
 def test_the_first_version_of_fsdp_is_refused(monkeypatch):
     assert not fully_sharded()

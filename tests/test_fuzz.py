@@ -117,7 +117,9 @@ def test_bytes_of_a_loss_map(root, changes):
 @fuzz(200, text=st.text('0123456789-:, x٣²', max_size=14), depth=st.integers(1, 40))
 def test_layer_ranges(root, text, depth):
     found = list(as_plan(text, depth))
-    assert found == sorted(set(found)) and all(0 <= i < depth for i in found) and found
+    assert found == sorted(set(found))
+    assert all(0 <= i < depth for i in found)
+    assert found
 
 @fuzz(200, name=st.sampled_from(['mmlu', 'c4', 'piqa', 'gsm8k', '', 'x']), rest=st.one_of(
     st.text(':=,shotcrng0123', max_size=20),

@@ -1,7 +1,6 @@
 """The demo model's numbers stay the same. `PRUNEBOOK_GOLDEN=write pytest tests/test_golden.py` writes tests/golden.json
 anew, which is right only after a change that is meant to change them. All in float32, where CPUs differ little."""
-import json
-import os
+import json, os
 from pathlib import Path
 from prunebook.data.texts import load_texts
 from prunebook.evaluation.losses import cut_losses
@@ -13,7 +12,6 @@ BLOCKS = [(0, 1), (5, 1), (14, 1), (29, 1), (11, 8), (21, 8), (3, 12), (9, 20), 
 CUTS = dict(none=[], one=[14], similarity_8=range(11, 19), simple_8=range(21, 29), first=[0])
 # how far another CPU, other kernels or another number of threads may be off
 DISTANCE, LOSS = 1e-4, 1e-3
-
 
 def test_distances_and_losses():
     model, tok = load_model('demo', dtype='float32')

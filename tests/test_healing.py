@@ -1,8 +1,5 @@
 "Healing beyond its page: architectures, methods, kills and resumes, several processes, bad input."
-import copy
-import json
-import pickle
-import warnings
+import copy, json, pickle, warnings
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +22,8 @@ from support.fsdp import launch
 from support.healing import KINDS, SMALL, run, same, state, texts, tiny, tokenizer
 from support.tiny import save
 
-
 @pytest.fixture(scope='module')
 def pruned(): return prune_model(tiny(), [2, 3])
-
 
 # Methods
 
@@ -54,7 +49,6 @@ def test_every_architecture(kind, method, tmp_path):
     with torch.no_grad(): on_top = load_adapter(pruned, result.adapter, merge=False)(ids).logits
     assert torch.allclose(a, on_top, atol=1e-5)
 
-
 def test_learns_and_history(pruned):
     config = SMALL.replace(steps=40, batch_size=8, method='head_and_last')
     h = run(pruned, config).history
@@ -63,13 +57,13 @@ def test_learns_and_history(pruned):
     rows = training_rows(tokenizer(), texts(), config)
     assert h[-1]['tokens'] == sum(len(rows[i]['ids']) for i in range(len(rows)))
 
-
 # The same numbers, whatever fits into memory
 
 def test_same_seed_same_bits(pruned):
     a, b, c = run(pruned), run(pruned), run(pruned, SMALL.replace(seed=1))
-    assert same(a.adapter, b.adapter) and a.history == b.history and not same(a.adapter, c.adapter)
-
+    assert same(a.adapter, b.adapter)
+    assert a.history == b.history
+    assert not same(a.adapter, c.adapter)
 
 @pytest.mark.parametrize('changes', [{}, dict(packing='chunk'), dict(objective='distill')])
 def test_the_budget_of_tokens_changes_no_loss_and_no_gradient(changes, pruned, monkeypatch):
@@ -97,7 +91,6 @@ def test_the_budget_of_tokens_changes_no_loss_and_no_gradient(changes, pruned, m
         assert [o['tokens'] for o in history] == [o['tokens'] for o in runs[0][0]]
         for k, g in runs[0][1].items(): torch.testing.assert_close(grad[k], g, rtol=1e-4, atol=1e-6)
 
-
 @pytest.mark.parametrize('after', [0, 2])
 def test_rows_that_do_not_fit_into_memory_are_halved(after, pruned, monkeypatch, caplog, tmp_path):
     "From the start, or in the middle of a run, from its last checkpoint; the numbers are those of small batches"
@@ -119,7 +112,6 @@ def test_rows_that_do_not_fit_into_memory_are_halved(after, pruned, monkeypatch,
     monkeypatch.setattr(torch.nn.Embedding, 'forward', never)
     with pytest.raises(PrunebookError, match='16 tokens at once do not fit'): run(pruned, recipe)
 
-
 # What was there stays; resumed is equal to never interrupted, or refused
 
 def stopped(pruned, out, config=SMALL, at=4, **kw):
@@ -133,7 +125,6 @@ def stopped(pruned, out, config=SMALL, at=4, **kw):
         with pytest.raises(KeyboardInterrupt): run(pruned, config.replace(save_every=1), out=out, **kw)
     return Path(f'{out}.unfinished')/'checkpoints'
 
-
 @pytest.mark.parametrize('name, damage', [
     ('weights.safetensors', lambda p: p.write_bytes(p.read_bytes()[::-1])),
     ('whole.json', lambda p: p.write_text('{'))])
@@ -144,7 +135,6 @@ def test_a_damaged_checkpoint_is_skipped(name, damage, pruned, tmp_path):
     result = run(pruned, config, out=tmp_path/'a', resume=True)
     assert same(load_file(result.adapter/'adapter_model.safetensors'), run(pruned, config).adapter)
     assert [o['step'] for o in result.history] == [1, 2, 3, 4, 5, 6]
-
 
 def test_resume_is_for_the_same_run(pruned, tmp_path):
     out, file = tmp_path/'a', tmp_path/'a'/'asked.json'
@@ -161,7 +151,6 @@ def test_resume_is_for_the_same_run(pruned, tmp_path):
     with pytest.raises(PrunebookError, match="'later': '1 then, None now'"): run(pruned, out=out, resume=True)
     with pytest.raises(PrunebookError, match='not empty'): run(pruned, out=out)
 
-
 def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
     model, other = tiny(), tiny()
     other.model.layers[0].mlp.up_proj.weight.data += .1
@@ -172,7 +161,6 @@ def test_distillation_is_resumed_with_its_teacher_only(tmp_path):
     with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
     assert resumed(model).history == run(cut, again, teacher=model).history
     with pytest.raises(PrunebookError, match="'teacher'"): resumed(other)
-
 
 # Several processes
 
@@ -187,7 +175,6 @@ out, seed = Path(sys.argv[1]), int(sys.argv[3])
 result = run(prune_model(tiny(), [2, 3]), SMALL.replace(dropout=0., seed=seed), out=out, force='force' in sys.argv)
 torch.save(result.model.state_dict(), f'{out}-{process().rank}.pt')
 '''
-
 
 @pytest.mark.thorough
 def test_two_processes(pruned, tmp_path):
@@ -206,7 +193,6 @@ def test_two_processes(pruned, tmp_path):
     refused = two(0)
     assert refused.returncode and refused.stderr.count('is not empty') >= 2, 'each process says why'
 
-
 WAIT = '''
 import time
 from datetime import timedelta
@@ -216,13 +202,11 @@ c10d.default_pg_timeout = timedelta(seconds=3)
 assert on_first(lambda: time.sleep(9) or 7) == 7
 '''
 
-
 @pytest.mark.thorough
 def test_processes_wait_for_the_first_as_long_as_it_takes(tmp_path):
     (tmp_path/'wait.py').write_text(WAIT)
     done = launch(tmp_path/'wait.py', how=['--multi_gpu'])
     assert done.returncode == 0, done.stderr
-
 
 # Offloaded
 
@@ -234,7 +218,6 @@ def test_an_offloaded_teacher_teaches_and_a_student_is_refused(pruned):
     assert run(pruned, recipe, teacher=teacher).history == want
     with pytest.raises(PrunebookError, match='offloaded'): run(student)
 
-
 # Bad input, one clear line, before any training
 
 def test_not_a_number_stops(tmp_path):
@@ -244,7 +227,6 @@ def test_not_a_number_stops(tmp_path):
     wild = SMALL.replace(steps=60, learning_rate=.9, warmup=0, method='head_and_last')
     with pytest.raises(PrunebookError, match='diverge'): run(prune_model(tiny(), [2, 3]), wild, out=tmp_path/'b')
     assert list((tmp_path/'b.unfinished'/'checkpoints').glob('*/whole.json'))
-
 
 def test_losses_that_differ_much_are_no_divergence():
     "Steps of one short row do; what grows for good is stopped still"
@@ -258,17 +240,14 @@ def test_losses_that_differ_much_are_no_divergence():
     assert sum(map(stopped, noisy)) < 10 < sum(o[-10:].mean() > 1.5 * o[:10].mean() for o in noisy)
     assert all(stopped(np.linspace(2, 6, 30) + o) for o in drawn.normal(0, .3, (20, 30)))
 
-
 def test_a_model_is_distilled_from_itself():
     "As the unpruned model of a sweep is: the divergence begins at zero, and its rounding grows manifold"
     model, recipe = tiny(), SMALL.replace(steps=60, objective='distill', bits=16, teacher_bits=16, learning_rate=2e-4)
     losses = [o['loss'] for o in run(model, recipe, teacher=model).history]
     assert len(losses) == 60 and max(losses) < .05
 
-
 def test_a_recipe_that_is_none_is_refused(pruned):
     with pytest.raises(PrunebookError, match="config='packed': it must be a HealingConfig"): run(pruned, 'packed')
-
 
 def test_a_pad_token_that_the_embedding_has_no_row_for(pruned):
     tok = tokenizer()
@@ -276,7 +255,6 @@ def test_a_pad_token_that_the_embedding_has_no_row_for(pruned):
     assert tok.pad_token_id >= LayerStack(pruned).vocab_size
     heal(pruned, tok, texts(), SMALL.replace(steps=1), progress=False)
     assert len(generate_texts(pruned, tok, [[5, 6, 7], [5]], 4)) == 2
-
 
 def test_texts_are_refused_before_a_weight_is_read(pruned, tmp_path, monkeypatch):
     folder = save(tmp_path/'small', pruned, tokenizer())
@@ -287,7 +265,6 @@ def test_texts_are_refused_before_a_weight_is_read(pruned, tmp_path, monkeypatch
     with pytest.raises(PrunebookError, match='own: some of these texts are healed on'):
         healing.heal_checkpoint(str(folder), tmp_path/'out', texts(), SMALL, dict(own=texts()[5:6]))
     assert [o.name for o in tmp_path.iterdir()] == ['small']
-
 
 def test_a_place_that_was_filled_meanwhile_costs_no_training(pruned, tmp_path, monkeypatch):
     folder, out, trained = save(tmp_path/'small', pruned, tokenizer()), tmp_path/'out', []
@@ -304,14 +281,12 @@ def test_a_place_that_was_filled_meanwhile_costs_no_training(pruned, tmp_path, m
     again()
     assert trained == [1] and (out/'model.safetensors').exists()
 
-
 @pytest.mark.parametrize('change, match', [
     (dict(batch_size=64), '40 documents, fewer than one batch of 64'),
     (dict(targets=['mlp.nope']), 'no such linear layers'), (dict(objective='distill'), 'give it as teacher')])
 def test_bad_input(change, match, pruned, tmp_path):
     with pytest.raises(PrunebookError, match=match): run(pruned, SMALL.replace(**change), out=tmp_path/'a')
     assert list(tmp_path.iterdir()) == []
-
 
 def test_wrong_texts_and_teachers(pruned, caplog):
     for wrong in ([], ['', ' '], ['w1']):
@@ -322,7 +297,6 @@ def test_wrong_texts_and_teachers(pruned, caplog):
         run(pruned, SMALL.replace(objective='distill'), teacher=tiny(vocab_size=120))
     run(tiny(), SMALL.replace(steps=1))
     assert 'plain fine-tuning' in caplog.text
-
 
 # what earlier reviewers did not look at
 
@@ -338,17 +312,16 @@ def test_a_teacher_in_training_mode_teaches_the_same():
     cut.train()
     assert len(losses(**top)) == 2
 
-
 def test_a_setting_of_numpy_is_a_number():
     found = SMALL.replace(steps=np.int64(2), learning_rate=np.float32(.25), alpha=np.float64(2))
-    assert type(found.steps) is int and type(found.learning_rate) is float and found.learning_rate == .25
+    assert type(found.steps) is int
+    assert type(found.learning_rate) is float
+    assert found.learning_rate == .25
     json.dumps(vars(found))
-
 
 # A config is frozen
 
 def below(kind): return [k for o in kind.__subclasses__() for k in (o, *below(o))]
-
 
 def test_every_config_is_frozen():
     "Those of the library, and the arguments of a command that go together"
@@ -356,7 +329,6 @@ def test_every_config_is_frozen():
     assert {HealingConfig, SweepConfig, Cluster} < found
     found |= {cli._Source, cli._Checkpoint, cli._Texts, cli._Lengths}
     assert [o for o in found if not o.__dataclass_params__.frozen] == []
-
 
 @pytest.mark.parametrize('config', [
     HealingConfig(), RECIPES['distill'], HealingConfig.paper('microsoft/phi-2'), SMALL.replace(targets=('up_proj',)),
@@ -372,7 +344,6 @@ def test_a_config_is_changed_by_replace_alone(config, tmp_path):
     assert type(config).of(read_json(tmp_path/'config.json')) == config
     assert pickle.loads(pickle.dumps(config)) == config == copy.copy(config)
 
-
 def test_a_change_is_checked_and_what_follows_from_it_follows():
     config = HealingConfig()
     assert (config.replace(rank=2).alpha, config.replace(rank=2, alpha=8).alpha, config.rank) == (2, 8, 64)
@@ -382,15 +353,15 @@ def test_a_change_is_checked_and_what_follows_from_it_follows():
     with pytest.raises(PrunebookError, match='greed'): SweepConfig().replace(strategies=['greed'])
     with pytest.raises(PrunebookError, match='gpus_per_task=-1'): Cluster().replace(gpus_per_task=-1)
 
-
 def test_a_list_that_was_given_may_change_afterwards():
     targets, ns, n_questions = ['up_proj'], [1, 2], dict(c4=3)
     config = HealingConfig(targets=targets)
     grid = SweepConfig(ns=ns, tasks=['c4'], n_questions=n_questions)
     for o in (targets, ns): o.clear()
     n_questions.clear()
-    assert config.targets == ['up_proj'] and grid.ns == [1, 2] and grid.n_questions == dict(c4=3)
-
+    assert config.targets == ['up_proj']
+    assert grid.ns == [1, 2]
+    assert grid.n_questions == dict(c4=3)
 
 def test_the_recipe_of_a_result_is_not_the_default(pruned, monkeypatch):
     monkeypatch.setitem(RECIPES, 'packed', usual := SMALL.replace(steps=1, method='head_and_last'))
@@ -399,13 +370,11 @@ def test_the_recipe_of_a_result_is_not_the_default(pruned, monkeypatch):
         result.config.options['last'] = 1
         assert usual.options == dict(last=3)
 
-
 def test_the_folder_of_the_texts_is_not_replaced(tmp_path):
     (tmp_path/'my.txt').write_text('\n'.join(texts()))
     with pytest.raises(PrunebookError, match='only read and never changed'):
         heal(prune_model(tiny(), [2, 3]), tokenizer(), str(tmp_path/'my.txt'), SMALL, tmp_path, False, force=True)
     assert [o.name for o in tmp_path.iterdir()] == ['my.txt']
-
 
 def test_an_adapter_brings_its_record_and_keeps_the_type(tmp_path):
     "Of a checkpoint in 16 bits that was healed in 32"
@@ -416,7 +385,6 @@ def test_an_adapter_brings_its_record_and_keeps_the_type(tmp_path):
     assert {o.dtype for o in found.parameters()} == {torch.bfloat16}
     assert found.config.prunebook['healed']['steps'] == 2 and 'healed' not in cut.config.prunebook
 
-
 @pytest.mark.parametrize('merge', [True, False])
 def test_an_adapter_is_loaded_without_a_warning_of_others(merge, pruned, tmp_path):
     "peft reads a property that transformers has given another name"
@@ -425,7 +393,6 @@ def test_an_adapter_is_loaded_without_a_warning_of_others(merge, pruned, tmp_pat
         warnings.simplefilter('error')
         load_adapter(pruned, adapter, merge=merge)
 
-
 def test_a_teacher_in_8_bits_is_refused():
     teacher = tiny(hidden_size=64)
     cut = prune_model(teacher, [2, 3])
@@ -433,12 +400,10 @@ def test_a_teacher_in_8_bits_is_refused():
     with pytest.raises(PrunebookError, match='the teacher is stored in 8 bits'):
         run(cut, SMALL.replace(objective='distill', teacher_bits=32), teacher=teacher)
 
-
 def test_the_paper_recipe_of_a_model_that_was_cut_twice(tmp_path):
     record = dict(source='once', previous=dict(source='mistralai/Mistral-7B-v0.1'))
     (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=record)))
     assert named_recipe('paper', str(tmp_path)).learning_rate == 3e-6
-
 
 @pytest.mark.parametrize('kind, targets', [('dense nemotron_h', None), ('nemotron_h', ['in_proj', 'q_proj', 'up_proj']),
                                            ('jamba', ['q_proj', 'in_proj'])])
@@ -450,7 +415,6 @@ def test_a_hybrid_learns_where_it_has_the_layers(kind, targets):
     assert len(run(cut, SMALL.replace(steps=2, targets=targets)).history) == 2
     with pytest.raises(PrunebookError, match=r"targets \['nowhere'\]: there are no such linear layers"):
         run(cut, SMALL.replace(targets=['nowhere', *(targets or [])]))
-
 
 def test_jamba_in_four_bits():
     "Its own code asks the config whether the weights are packed"

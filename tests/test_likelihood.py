@@ -1,8 +1,6 @@
 "Losses and log-likelihoods against the plain way of computing them, for every kind of attention."
 import random
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM
 from prunebook.core import PrunebookError
@@ -21,15 +19,12 @@ CASES = dict(llama={}, qwen3={}, gpt_neox={}, gpt2={}, phi={}, opt={}, falcon={}
 RECURRENT = dict(mamba={}, jamba=dict(attn_layer_period=2, attn_layer_offset=1), recurrent_gemma={})
 make = lambda kind, **kw: tiny(kind, **SMALL | (CASES | RECURRENT)[kind] | kw)
 
-
 def plain(model, context, choice):
     "log p of `choice` after `context`, by one forward over both"
     with torch.no_grad(): lp = model(torch.tensor([context + choice])).logits[0].log_softmax(-1)
     return sum(lp[len(context) - 1 + t, v].item() for t, v in enumerate(choice))
 
-
 def words(r, n): return [r.randrange(3, 99) for _ in range(n)]
-
 
 def test_never_many_logits():
     model, most = make('llama'), [0]
@@ -43,7 +38,6 @@ def test_never_many_logits():
     assert most[0] == 99 * 8
     assert token_losses(stack, x[:0], targets[:0]).shape == (0,)
 
-
 @pytest.mark.parametrize('kind', [*CASES, *RECURRENT])
 def test_shared_prompts_change_nothing(kind):
     "Shared beginnings or none, choices of many lengths, choices of one token; against a sequence for each choice"
@@ -54,7 +48,6 @@ def test_shared_prompts_change_nothing(kind):
         pairs += [(front + words(r, 3), o) for o in ([5], [6])]
         got = _continuation_logprobs(model, pairs, batch_tokens=200)
         np.testing.assert_allclose(got, [plain(model, *o) for o in pairs], rtol=1e-4, atol=1e-4)
-
 
 def test_positions_in_tables():
     "GPT-Neo masks by place in the row, whatever mask it is given; also where copies of caches fill its tables"
@@ -67,7 +60,6 @@ def test_positions_in_tables():
         pairs = [(c, words(r, m)) for c in [words(r, n)] for _ in range(4)]
         got = _continuation_logprobs(model, pairs)
         np.testing.assert_allclose(got, [plain(model, *o) for o in pairs], rtol=1e-4)
-
 
 @pytest.mark.parametrize('letters', [True, False])
 def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
@@ -83,7 +75,6 @@ def test_a_batch_is_halved_when_memory_runs_out(letters, monkeypatch):
     monkeypatch.setattr(LayerStack, 'extend', small)
     np.testing.assert_allclose(whole, _continuation_logprobs(model, pairs, 300), rtol=1e-4)
 
-
 def test_prompts_of_many_lengths_share_a_batch(monkeypatch):
     "A choice goes on behind pads: as many runs as the budget asks for, and not one for each length of a prompt"
     runs, real = [], LayerStack.extend
@@ -96,7 +87,6 @@ def test_prompts_of_many_lengths_share_a_batch(monkeypatch):
     monkeypatch.setattr(LayerStack, 'extend', counted)
     np.testing.assert_allclose(_continuation_logprobs(model, pairs, 1000), want, rtol=1e-4, atol=1e-4)
     assert len(runs) < 20, runs
-
 
 def test_questions_with_the_same_prompt_are_not_one_batch(monkeypatch):
     rows, real = [], LayerStack.extend
@@ -111,7 +101,6 @@ def test_questions_with_the_same_prompt_are_not_one_batch(monkeypatch):
     with pytest.raises(PrunebookError, match='3 prompts for the 2 choices'):
         choice_accuracy(make('llama'), Letters(), items, prompt=lambda o: ['a', 'b', 'c'], progress=False)
 
-
 # text and tokens
 
 class Merging(Letters):
@@ -119,7 +108,6 @@ class Merging(Letters):
     def __call__(self, text, **kw):
         enc = lambda o: [3 + ord(c) % 90 for c in o.replace(': x', '\x01')]
         return dict(input_ids=enc(text) if isinstance(text, str) else [enc(o) for o in text])
-
 
 def test_merge_across_the_border():
     "As the harness: the prompt's own tokens, then what the whole has beyond their number"
@@ -129,10 +117,8 @@ def test_merge_across_the_border():
     with pytest.raises(PrunebookError, match="adds no token.* 'Q:', the choice is 'x'"):
         _encode_pairs(Merging(), [('Q:', 'abc'), ('Q:', 'x')], 99)
 
-
 def test_a_prompt_that_ends_in_a_space_gives_it_to_the_choice():
     assert _encode_pairs(Letters(), [('Q: ', 'x')], 99)[0] == [tuple(Letters()(['Q:', '  x'])['input_ids'])]
-
 
 def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt():
     model, plain, ended = make('llama'), word_tokenizer(), word_tokenizer()
@@ -142,7 +128,6 @@ def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt():
     want, got = (choice_accuracy(model, o, items, progress=False).logprobs for o in (plain, ended))
     assert got == want
     assert encode_prompts(LayerStack(model), ended, ['w1 w2'], 4, chat=False) == ([[4, 5]], [])
-
 
 def test_longer_than_the_context():
     "What the harness does: the last tokens that fit, the very last of which is only predicted"

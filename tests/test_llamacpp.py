@@ -181,7 +181,6 @@ def test_what_is_no_gguf_file(tmp_path):
     file.write_bytes(b'GGUF' + bytes(100))
     with pytest.raises(PrunebookError, match='cannot load'): llama_scores(file, [3, 4, 5])
 
-
 def test_the_decoder_of_a_larger_model_is_mended_as_well(tmp_path):
     "Gemma 3 from 4B on: the kinds of layers and the scale stand in text_config"
     src = save(tmp_path/'src', AutoModelForImageTextToText.from_config(AutoConfig.for_model(
@@ -192,7 +191,6 @@ def test_the_decoder_of_a_larger_model_is_mended_as_well(tmp_path):
     made = export_gguf(folder, tmp_path/'x.gguf', 'f16', tokenizer=False)
     assert made['difference'] < .01 and made['same_top'] > .95
 
-
 def test_a_window_that_is_not_kept_shows_in_the_tokens_beyond_it(tmp_path):
     "64 of 1,064 tokens: a mean over all of them would be within the tolerance"
     folder = save(tmp_path/'m', tiny('mistral', 2, sliding_window=1000, max_position_embeddings=4096,
@@ -201,13 +199,11 @@ def test_a_window_that_is_not_kept_shows_in_the_tokens_beyond_it(tmp_path):
         export_gguf(folder, tmp_path/'x.gguf', 'f16', tokenizer=False)
     assert not (tmp_path/'x.gguf').exists()
 
-
 def test_without_its_sliding_layers_gemma2_slides_nowhere(tmp_path):
     model = tiny('gemma2', 8, head_dim=8, num_key_value_heads=2, sliding_window=8, query_pre_attn_scalar=8,
                  initializer_range=.3)
     made = export_gguf(save(tmp_path/'m', prune_model(model, [0, 2, 4, 6])), tmp_path/'x.gguf', 'f32', tokenizer=False)
     assert made['difference'] < .001
-
 
 def test_what_export_mends_transformers_would_not_read_back(tmp_path):
     "The kinds of the layers are in the file, and `load_model` does not pass over them"

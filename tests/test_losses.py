@@ -1,8 +1,6 @@
 """Losses of many pruned models. Sharing prefixes changes nothing but the time; a loss map says what single models say;
 and the comparison with distances is not flattered by its own choice."""
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from prunebook.core import PrunebookError
 from prunebook.evaluation.losses import cut_losses, judge_distances, loss_map, text_loss
 from prunebook.similarity.distances import layer_distances
@@ -13,21 +11,17 @@ DEPTH, texts = 6, letter_texts()
 KINDS = {k: {} for k in ('llama', 'qwen3', 'gpt_neox', 'gpt2', 'phi', 'opt', 'falcon', 'mixtral', 'gemma3')}
 KINDS['gemma3_text'] = dict(sliding_window=6, final_logit_softcapping=5.)
 
-
 def spread(kind='llama', **kw):
     "A tiny model whose layers matter, so that equality says something"
     return tiny(kind, DEPTH, initializer_range=.3, **KINDS[kind] | kw)
-
 
 def all_cuts():
     "Every block, and three cuts that are none"
     blocks = [list(Block(l, n)) for n in range(1, DEPTH) for l in range(DEPTH - n + 1)]
     return [[l for l in range(DEPTH) if l not in c] for c in [[], *blocks, [0, 2], [1, 3], [2, 4]]]
 
-
 def losses_of(model, keeps, **kw):
     return cut_losses(model, Letters(), texts, keeps, **dict(max_length=32, progress=False) | kw)
-
 
 def test_the_bytes_of_a_text_are_its_own_where_a_tokenizer_tidies_up():
     "Some decode 'a , b .' as 'a, b.', and then the bits per byte would be of a shorter text"
@@ -35,7 +29,6 @@ def test_the_bytes_of_a_text_are_its_own_where_a_tokenizer_tidies_up():
     tok.clean_up_tokenization_spaces = True
     assert len(tok.decode(tok(text[0])['input_ids'])) < len(text[0])
     assert text_loss(tiny(), tok, text, progress=False).n_bytes == len(text[0]) - 1  # the first token is given
-
 
 # sharing changes nothing but the time
 
@@ -59,7 +52,6 @@ def test_shared_equals_plain_equals_transformers(kind):
     for k, v in model.state_dict().items(): assert torch.equal(v, before[k])
     assert not any('forward' in m.__dict__ for m in model.modules())
 
-
 def test_a_state_beside_the_stream_is_refused():
     "What layer 0 computes is added once more at layer 4, so a pass cannot start at layers 1 to 4"
     model, beside = spread(), []
@@ -69,13 +61,11 @@ def test_a_state_beside_the_stream_is_refused():
     with pytest.raises(PrunebookError, match='cannot start in the middle'): losses_of(model, [range(6), [0, 1, 3, 4]])
     assert losses_of(model, [[*range(6)], [0, 1, 2, 3, 4]]) and losses_of(model, [[0, 1, 3, 4]])
 
-
 @pytest.mark.parametrize('kw', [dict(memory=1e-9), dict(batch_tokens=32), dict(batch_tokens=10**4)], ids=str)
 def test_memory_and_batches_change_no_loss(kw):
     keeps = [list(range(6)), [0, 1, 5], [0, 1, 2, 5]]
     for s, t in zip(losses_of(spread(), keeps), losses_of(spread(), keeps, **kw)):
         np.testing.assert_allclose(s.sums, t.sums, rtol=1e-5)
-
 
 def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     "What was done is not run again"
@@ -93,7 +83,6 @@ def test_a_stopped_call_goes_on(tmp_path, monkeypatch):
     assert losses_of(model, keeps[:1], partial=partial)[0].n == len(texts)  # another question: the file is not used
     partial.write_bytes(b'{}')
     with pytest.raises(PrunebookError, match='is damaged'): losses_of(model, keeps, partial=partial)
-
 
 # distance against loss
 

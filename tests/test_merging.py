@@ -20,11 +20,9 @@ from support.healing import SMALL, run, texts, tiny, tokenizer
 RECIPE = SMALL.replace(steps=2)
 KINDS = ('llama', 'gpt2', 'gemma3_text', 'gpt_neox', 'falcon', 'opt')
 
-
 def saved(folder, model=None, dtype=torch.bfloat16, **kw):
     "A pruned checkpoint in 16 bits"
     return save_pruned(prune_model(tiny() if model is None else model, [2, 3]).to(dtype), tokenizer(), folder, **kw)
-
 
 @pytest.fixture(scope='module')
 def healed(tmp_path_factory):
@@ -35,12 +33,10 @@ def healed(tmp_path_factory):
     merge_adapter(place/'src', place/'run'/'adapter', place/'out', progress=False)
     return place
 
-
 def in_memory(folder, adapter):
     "peft's merge in float32, rounded once"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return {k: v.bfloat16() for k, v in load_adapter(model, adapter).state_dict().items()}
-
 
 # The result
 
@@ -58,7 +54,6 @@ def test_architectures(kind, tmp_path):
     changed = {k for k in got if not torch.equal(got[k], was[k])}
     assert changed and all('mlp' in k or '.fc' in k or 'dense_' in k for k in changed)
 
-
 @pytest.mark.parametrize('lora', [dict(use_dora=True), dict(use_rslora=True)])
 def test_other_adapters_of_peft(lora, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, 'other', replace(METHODS['lora'], name='other', lora=lora))
@@ -68,7 +63,6 @@ def test_other_adapters_of_peft(lora, tmp_path, monkeypatch):
     want = in_memory(tmp_path/'src', adapter)
     assert all(torch.equal(v, want[k]) for k, v in tensors(tmp_path/'out').items())
     assert read_json(tmp_path/'out'/'config.json')['prunebook']['healed']['method'] == 'other'
-
 
 def test_whole_tensors_are_replaced(tmp_path, monkeypatch):
     "A closed form has a new weight instead of an adapter"
@@ -83,7 +77,6 @@ def test_whole_tensors_are_replaced(tmp_path, monkeypatch):
     want = result.model.state_dict()
     assert all(torch.equal(v, want[k]) for k, v in tensors(tmp_path/'out').items())
 
-
 # Healing a folder
 
 def test_a_folder_is_healed_as_its_model(healed, tmp_path):
@@ -97,13 +90,11 @@ def test_a_folder_is_healed_as_its_model(healed, tmp_path):
     assert (one.adapter/name).read_bytes() == (two.adapter/name).read_bytes()
     with pytest.raises(PrunebookError, match='merge_adapter'): two.save(tokenizer(), tmp_path/'saved')
 
-
 def test_a_second_healing_keeps_the_record_of_the_first(healed, tmp_path):
     heal_checkpoint(str(healed/'out'), tmp_path/'out', texts(), RECIPE.replace(steps=1, seed=3), progress=False)
     about = read_json(tmp_path/'out'/'config.json')['prunebook']['healed']
     assert (about['seed'], about['previous']['seed'], about['previous']['steps']) == (3, 0, 2)
     assert read_json(tmp_path/'out'/'adapter'/'asked.json')['texts'] == digest(*texts(), None)
-
 
 # Refusals
 
@@ -118,7 +109,6 @@ def test_nothing_is_written_over_what_is_read(healed, tmp_path):
         with pytest.raises(PrunebookError, match='only read'): write()
     assert sorted(src.rglob('*')) == before
 
-
 @pytest.mark.parametrize('damage', [
     lambda parts, name: parts.pop(name), lambda parts, name: parts.update({'base_model.model.x': torch.zeros(3)}),
     lambda parts, name: parts.update({name: parts[name][:, 1:].contiguous()}),
@@ -132,7 +122,6 @@ def test_a_damaged_adapter_writes_nothing(damage, healed, tmp_path):
     with pytest.raises(PrunebookError): merge_adapter(healed/'src', tmp_path/'adapter', tmp_path/'out', progress=False)
     assert absent(tmp_path/'out')
 
-
 def test_an_adapter_with_an_impossible_recipe_writes_nothing(healed, tmp_path):
     shutil.copytree(healed/'run'/'adapter', tmp_path/'adapter')
     note = json.loads((file := tmp_path/'adapter'/'prunebook.json').read_text())
@@ -140,7 +129,6 @@ def test_an_adapter_with_an_impossible_recipe_writes_nothing(healed, tmp_path):
     with pytest.raises(PrunebookError, match="rank='many'"):
         merge_adapter(healed/'src', tmp_path/'adapter', tmp_path/'out', progress=False)
     assert absent(tmp_path/'out')
-
 
 def test_a_place_that_is_taken_is_refused_before_anything_is_read(healed, tmp_path, monkeypatch):
     (tmp_path/'mine').write_text('mine')
@@ -151,7 +139,6 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_read(healed, tmp_pa
     with pytest.raises(PrunebookError, match='not empty'): merge_adapter('lab/hub', healed/'run'/'adapter', tmp_path)
     with pytest.raises(PrunebookError, match='not empty'): prune_checkpoint('lab/hub', tmp_path, [1])
 
-
 @pytest.mark.parametrize('bits', [None, 4])
 def test_a_disk_without_room_is_seen_before_the_training(bits, healed, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda place: SimpleNamespace(free=9))
@@ -159,7 +146,6 @@ def test_a_disk_without_room_is_seen_before_the_training(bits, healed, tmp_path,
     with pytest.raises(PrunebookError, match='GB free'):
         heal_checkpoint(str(healed/'src'), tmp_path/'out', texts(), RECIPE, progress=False, bits=bits)
     assert absent(tmp_path/'out')
-
 
 # Memory
 
@@ -173,7 +159,6 @@ def test_lean(tmp_path):
     took = growth(imports, 'merge_adapter(*sys.argv[1:], progress=False)', tmp_path/'src', adapter, tmp_path/'out')
     sizes = [o.stat().st_size / 2**20 for o in (tmp_path/'src').glob('*.safetensors')]
     assert len(sizes) > 2 and took < min(2 * max(sizes), .5 * sum(sizes))
-
 
 # The command
 
@@ -203,7 +188,6 @@ def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
     assert all(torch.equal(v, want[k]) for k, v in tensors(out).items())
     assert read_json(out/'config.json')['prunebook']['healed']['bits'] == 4
 
-
 @pytest.mark.parametrize('chats', (True, False))
 def test_heal_in_four_bits_judges_the_answers(chats, tmp_path, monkeypatch, capsys):
     "Those of 4-bit copies; a model without a chat template has none, and is told not to be judged"
@@ -226,13 +210,13 @@ def test_heal_in_four_bits_judges_the_answers(chats, tmp_path, monkeypatch, caps
     assert asked == [(True, 4, str(o)) for o in ((src, tmp_path/'out.unfinished') if chats else ())]
     assert found.get('answers') == ({'Who?': dict(before='It is Ada.', after='')} if chats else None)
     assert ("'Who?'" in err) == ('It is Ada.' in card) == ('    (nothing)' in card) == chats
-    assert '## Healing' in card and '![Training loss' in card and check_checkpoint(out) == []
-
+    assert '## Healing' in card
+    assert '![Training loss' in card
+    assert check_checkpoint(out) == []
 
 def test_a_folder_is_healed_on_disk_with_no_option_that_would_do_nothing(healed, tmp_path):
     with pytest.raises(PrunebookError, match='leave out device_map'):
         heal_checkpoint(str(healed/'src'), tmp_path/'out', texts(), RECIPE, bits=4, device_map='cpu', dtype='auto')
-
 
 @pytest.mark.parametrize('change', ['prompts', 'teacher'])
 def test_answers_are_of_the_prompts_and_the_teacher_of_this_call(change, healed, tmp_path, monkeypatch):
@@ -250,7 +234,6 @@ def test_answers_are_of_the_prompts_and_the_teacher_of_this_call(change, healed,
     else: given['teacher'] = str(shutil.copytree(healed/'out', tmp_path/'src'))  # its name is the same
     with pytest.raises(PrunebookError, match=change): heal_checkpoint(**given, resume=True)
 
-
 def test_a_kill_on_the_way_to_the_disk_costs_no_training(healed, tmp_path, monkeypatch):
     given = dict(model=str(healed/'src'), out=tmp_path/'out', texts=texts(), config=RECIPE, progress=False)
     def stop(folder):
@@ -261,7 +244,6 @@ def test_a_kill_on_the_way_to_the_disk_costs_no_training(healed, tmp_path, monke
     monkeypatch.setattr('prunebook.healing.healing._train', lambda *args, **kw: pytest.fail('trained again'))
     heal_checkpoint(**given, resume=True)
     assert check_checkpoint(tmp_path/'out') == []
-
 
 def test_a_head_that_learned_alone_is_not_tied_again(tmp_path):
     "Some makers store a tied head beside the embedding; stacks that go by the config would drop what it learned"
@@ -275,7 +257,6 @@ def test_a_head_that_learned_alone_is_not_tied_again(tmp_path):
     assert read_json(tmp_path/'merged'/'config.json')['tie_word_embeddings'] is False
     again, _ = load_model(str(tmp_path/'merged'), progress=False)
     assert torch.equal(again.lm_head.weight, result.model.lm_head.weight)
-
 
 @pytest.mark.parametrize('kind', ['gemma3', 'nemotron_h'])
 def test_names_that_transformers_changes_while_it_loads(kind, tmp_path):

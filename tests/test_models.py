@@ -26,20 +26,17 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_32(slow, dtype, monkeypatch
     assert load_model('demo', dtype='bfloat16')[0].dtype == load_model('demo', torch_dtype='bfloat16')[0].dtype \
         == torch.bfloat16
 
-
 CONTRADICTIONS = [(dict(dtype='float16', bits=16), 'bits=16.*bfloat16'), (dict(dtype='bfloat16', bits=32), 'float32'),
                   (dict(bits=16), "dtype='bfloat16'"), (dict(bits=32), "dtype='float32'"), (dict(bits=3), 'None, 4, 8'),
                   (dict(bits=4, quantization_config=dict(load_in_8bit=True)), 'bits=4.*quantization_config'),
                   (dict(dtype='float32', torch_dtype='float16'), 'float32.*float16'),
                   (dict(torch_dtype='int7'), 'int7')]
 
-
 @pytest.mark.parametrize('given, says', CONTRADICTIONS)
 def test_types_that_contradict_each_other_are_refused(given, says, monkeypatch):
     def loaded(*args, **kwargs): raise AssertionError('the weights were loaded first')
     monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', loaded)
     with pytest.raises(PrunebookError, match=says): load_model('demo', **given)
-
 
 @pytest.mark.parametrize('bits', [16, 32])
 def test_healing_and_reproducing_know_these_bits_too(bits, tmp_path):
@@ -51,12 +48,10 @@ def test_healing_and_reproducing_know_these_bits_too(bits, tmp_path):
     with pytest.raises(PrunebookError, match='bits=3.*4, 16 or 32'): reproduce(out=tmp_path/'run', bits=3)
     assert not list(tmp_path.iterdir())
 
-
 # names
 
 ASKS = dict(find_model=find_model, load_config=load_config, load_tokenizer=load_tokenizer, load_model=load_model,
             model_size=model_size, checkpoint_folder=checkpoint_folder)
-
 
 @pytest.mark.parametrize('ask', ASKS)
 def test_a_folder_does_not_hide_a_model_of_the_hub(ask, tmp_path, monkeypatch):
@@ -78,12 +73,10 @@ def test_a_folder_does_not_hide_a_model_of_the_hub(ask, tmp_path, monkeypatch):
         with pytest.raises(PrunebookError, match=says): ASKS[ask](name)
     assert len(asked) == 2 and find_model('Qwen/here') == ('Qwen/here', None)
 
-
 @pytest.mark.parametrize('ask', [o for o in ASKS if o != 'checkpoint_folder'])
 def test_options_that_would_change_nothing_are_refused(ask):
     "Such as a misspelt revision, with which another one would be read"
     with pytest.raises(PrunebookError, match='revison'): ASKS[ask]('demo', revison='main')
-
 
 def test_what_is_exact_stays_exact_in_the_own_type(monkeypatch):
     "What transformers keeps in float32, and rotary frequencies, which no file holds"
@@ -99,7 +92,6 @@ def test_what_is_exact_stays_exact_in_the_own_type(monkeypatch):
     types = {k: o.dtype for k, o in own_type(model).state_dict().items()}
     assert {k for k, o in types.items() if o == torch.float32} == {k for k in types if 'expert_bias' in k} != set()
 
-
 def test_a_folder_of_quantised_weights_is_loaded_on_a_slow_cpu(tmp_path, monkeypatch):
     pytest.importorskip('bitsandbytes')
     save(tmp_path/'m', tiny(hidden_size=64), word_tokenizer())
@@ -112,7 +104,9 @@ def test_a_folder_of_quantised_weights_is_loaded_on_a_slow_cpu(tmp_path, monkeyp
 
 def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     model, tok = load_model(tiny_gguf(tmp_path/'m.gguf'))
-    assert model.config._attn_implementation and not model.training and tok('ab')['input_ids'] == [94]
+    assert model.config._attn_implementation
+    assert not model.training
+    assert tok('ab')['input_ids'] == [94]
     assert model.config.tie_word_embeddings and not hasattr(model, 'quantization_method')
     before = model(torch.tensor([[5, 6, 7]])).logits
     model.save_pretrained(tmp_path/'saved')
@@ -219,7 +213,6 @@ def test_silent_without_progress(capfd):
 def test_a_gguf_file_is_read_without_a_bar(tmp_path, capfd):
     load_model(tiny_gguf(tmp_path/'m.gguf'), progress=False)
     assert capfd.readouterr() == ('', '')
-
 
 @pytest.mark.parametrize('extra, says', [
     (lambda w: w.add_tensor('rope_freqs.weight', np.full(2, 8, np.float32)), 'a table of rotary frequencies'),

@@ -189,7 +189,6 @@ def test_full_disk(do, kb, disk):
     do(out, force=True)
     assert is_new(tree(out), do) and beside(out) == ['out']
 
-
 def test_a_request_that_a_power_cut_left_empty_is_thrown_away_by_force(tmp_path):
     (left := tmp_path/'out.unfinished').mkdir()
     (left/'asked.json').write_text('')

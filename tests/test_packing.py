@@ -1,6 +1,5 @@
 "Documents and conversations end in packed rows as they did in the model's own training"
-import numpy as np
-import pytest
+import numpy as np, pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from prunebook.healing.recipes import HealingConfig
@@ -53,7 +52,6 @@ FAMILIES = dict(
 CHAT = [dict(role='user', content='What is 2 + 2?'), dict(role='assistant', content='It is 4.')]
 RECIPE = HealingConfig(steps=1, warmup=0, batch_size=1, max_length=16, packing='packed')
 
-
 def family(template, bos, eos, others, *_):
     "A tokenizer of single letters with a family's template and special tokens"
     adds = bos is not None and bos.isupper()
@@ -67,12 +65,10 @@ def family(template, bos, eos, others, *_):
     return PreTrainedTokenizerFast(tokenizer_object=t, bos_token=bos, eos_token=eos, unk_token='<unk>',
                                    chat_template=template, additional_special_tokens=special)
 
-
 def packed(tok, text, packing='packed'):
     "A text as it comes out of the rows, with what was put after it"
     rows = training_rows(tok, [text] * 2, RECIPE.replace(packing=packing, max_length=len(tok(text)['input_ids']) + 3))
     return rows.flat[:len(rows.flat) // 2].tolist()
-
 
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_a_conversation_ends_as_its_template_ends_it(given):
@@ -86,7 +82,6 @@ def test_a_conversation_ends_as_its_template_ends_it(given):
     for o in (text, text.rstrip(), text + '\n ', unfinished):  # whole, from a file of lines, cut after the turn
         assert tok.decode(packed(tok, o)) == want, o
 
-
 @pytest.mark.parametrize('given', FAMILIES.values(), ids=FAMILIES)
 def test_a_document_ends_as_in_pre_training(given):
     tok, end = family(*given), given[5]
@@ -95,7 +90,6 @@ def test_a_document_ends_as_in_pre_training(given):
         want = tok(o)['input_ids']
         assert packed(tok, o) == want + [_document_end(tok)] * (want[-1] != _document_end(tok))
     assert packed(tok, 'The cat sat.', 'chunk')[-1] == tok.eos_token_id
-
 
 def test_only_pads_are_masked():
     """Also where a row holds several documents, for models that take no positions. Where attention runs by document,

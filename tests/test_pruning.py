@@ -1,12 +1,8 @@
 "Which layers, and cuts in memory: the right layers, a sound model, and its argument as it was."
-import re
-import subprocess
-import sys
+import re, subprocess, sys
 from dataclasses import replace
 from itertools import combinations
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from transformers import AutoModelForCausalLM
 from support import architectures
 from support.tiny import save, tiny, word_tokenizer
@@ -42,16 +38,13 @@ def test_strategies_by_hand():
     assert pick('simple', n=9) == tuple(range(9))
     assert pick('middle', n=3) == (3, 4, 5)  # three before it and four behind
 
-
 def test_a_plan_leaves_a_layer():
     with pytest.raises(PrunebookError, match='all 4 layers'): Plan(range(4), 4)
-
 
 def test_the_record_names_no_folder():
     model = tiny(layers=4)
     model.config._name_or_path = '/home/somebody/private/mine'
     assert prune_model(model, [1]).config.prunebook['source'] == 'mine'
-
 
 def test_searches_find_the_result_of_trying_everything():
     model = tiny(layers=6)
@@ -94,7 +87,9 @@ def test_a_share_of_less_than_a_layer_or_of_all_says_which_shares_are_allowed(de
 def test_equal_plans_are_one_key_of_a_dict():
     a, b = (choose_layers('block_influence', 3, distances=table()) for _ in range(2))
     c = replace(a, details=a.details | dict(order=[6, 3, 0]))
-    assert a == b and hash(a) == hash(b) and {a: 1}[b] == 1
+    assert a == b
+    assert hash(a) == hash(b)
+    assert {a: 1}[b] == 1
     assert a != c and {a: 1, c: 2} == {c: 2, b: 1}
     assert len({choose_layers([i], depth=4) for i in (0, 1, 1)}) == 2
     assert hash(as_plan(np.array([1]), 4)) == hash(as_plan('1', 4))
@@ -145,7 +140,6 @@ def test_distances_are_compared_once(tiny_model, monkeypatch):
 
 DEPTH, CALM = 6, dict(progress=False)
 
-
 @pytest.fixture(scope='module')
 def chat():
     "A random model whose layers matter, its tokenizer, and eight answers"
@@ -154,18 +148,14 @@ def chat():
     said = ['a', 'It is 4.', 'Yes, of course.', 'No.', 'Perhaps so.', 'Green, and blue.', 'x = 3', 'Good bye.']
     return model, tok, [talk(f'Question {i}?', o) for i, o in enumerate(said)]
 
-
 def talk(asked, said): return dict(messages=[dict(role='user', content=asked), dict(role='assistant', content=said)])
 
-
 def without(*cut): return [i for i in range(DEPTH) if i not in cut]
-
 
 def added(model, tok, cut, rows):
     "What a really pruned model loses on the tokens of answers, one by one"
     def loss(m): return text_loss(m, tok, rows, loss_on='assistant', **CALM).value
     return loss(prune_model(model, cut)) - loss(model)
-
 
 def test_the_loss_of_a_cut_is_that_of_a_pruned_model_on_the_tokens_of_answers(chat):
     model, tok, rows = chat
@@ -181,7 +171,6 @@ def test_the_loss_of_a_cut_is_that_of_a_pruned_model_on_the_tokens_of_answers(ch
     whole = loss_map(model, tok, rows, loss_on='assistant', **CALM)
     assert whole.loss[2, 4] - whole.loss[0, 0] == pytest.approx(added(model, tok, (2, 3), rows), abs=1e-4)
 
-
 @pytest.mark.parametrize('n', [1, 2, 3, 5])
 def test_a_full_beam_is_brute_force(n, chat):
     model, tok, rows = chat
@@ -193,7 +182,6 @@ def test_a_full_beam_is_brute_force(n, chat):
     again = choose_layers('answers', n, model=model, tokenizer=tok, answers=rows, beam=99, **CALM)
     assert again == plan
 
-
 def test_the_search_holds_blocks_beside_single_layers():
     "One layer at a time would never drop the pair 2, 3, which costs nothing together and much alone"
     def losses(keeps, k):
@@ -203,7 +191,6 @@ def test_the_search_holds_blocks_beside_single_layers():
     assert choose_layers('answers', 2, depth=DEPTH, losses=losses, beam=1).layers == (2, 3)
     narrow = choose_layers('answers', 2, depth=DEPTH, losses=lambda keeps, k: [o[0] for o in keeps], beam=2)
     assert narrow.details['screened'] == 6 + 11 and narrow.details['judged'] == 2 + 2
-
 
 def test_few_documents_screen_and_more_judge():
     "A cut that is best on few and not on more is not taken; what was measured is not measured again"
@@ -216,7 +203,6 @@ def test_few_documents_screen_and_more_judge():
     many = choose_layers('answers', 1, depth=40, losses=lambda keeps, k: [o[0] for o in keeps])
     assert many.details['judged'] == 5  # the best eighth
 
-
 def test_documents_are_measured_once(chat, monkeypatch):
     model, tok, rows = chat
     losses, ran, real = answer_cut_losses(model, tok, rows, **CALM), [], CutLosses._measure
@@ -227,9 +213,10 @@ def test_documents_are_measured_once(chat, monkeypatch):
     few = losses([without(1), without(2)], 3)
     more = losses([without(1), without(3)], 8)
     assert ran == [(3, 3), (2, 5), (1, 8)] or ran == [(3, 3), (1, 8), (2, 5)]
-    assert losses([without(1), without(2)], 3) == few and losses([without(1)], 8) == more[:1] and len(ran) == 3
+    assert losses([without(1), without(2)], 3) == few
+    assert losses([without(1)], 8) == more[:1]
+    assert len(ran) == 3
     assert losses([without(2)], 99) == pytest.approx([added(model, tok, (2,), rows)], abs=1e-4)
-
 
 def test_texts_are_searched_alike(chat):
     "So the search and what it reads can be told apart"
@@ -241,7 +228,6 @@ def test_texts_are_searched_alike(chat):
     assert plan.layers == min(by_hand, key=by_hand.get) and plan.strategy == 'texts'
     handed = text_cut_losses(model, tok, texts, 20, **CALM)
     assert choose_layers('texts', 2, depth=DEPTH, losses=handed, beam=99).layers == plan.layers
-
 
 def test_answers_by_budget_and_what_may_go(chat):
     model, tok, rows = chat
@@ -257,7 +243,6 @@ def test_answers_by_budget_and_what_may_go(chat):
     assert tuple(told['unrestricted']) == free.layers and told['loss']['chosen'] == held.details['loss']
     assert told['loss']['unrestricted'] == pytest.approx(free.details['loss'])
     with pytest.raises(PrunebookError, match='n=2: no block'): choose_layers('answers', 2, allowed=lambda k: 0, **how)
-
 
 def test_what_is_wrong_with_answers_is_said_before_anything_is_measured(chat, monkeypatch):
     model, tok, rows = chat
@@ -281,14 +266,12 @@ def test_what_is_wrong_with_answers_is_said_before_anything_is_measured(chat, mo
     bare.chat_template = None
     refused('chat template', tok=bare)
 
-
 def test_the_rows_of_searches_need_no_later_room():
     code = """import sys
 from prunebook import STRATEGIES
 assert {'answers', 'texts'} <= {*STRATEGIES} and STRATEGIES['answers'].needs == ('model', 'tokenizer', 'answers')
 assert not [o for o in sys.modules if o.startswith(('prunebook.evaluation', 'prunebook.healing'))]"""
     subprocess.run([sys.executable, '-c', code], check=True)
-
 
 def test_layers_that_share_keys_and_values_are_measured_one_by_one():
     from support import architectures
@@ -299,7 +282,6 @@ def test_layers_that_share_keys_and_values_are_measured_one_by_one():
     with LayerStack(model).view([*range(5), 6, 7]) as small: alone = text_loss(small, word_tokenizer(), losses.texts)
     assert found[5] == pytest.approx(alone.value - text_loss(model, word_tokenizer(), losses.texts).value, abs=1e-5)
     assert found[2:4] == [float('inf')] * 2, 'the layers whose keys and values others need'
-
 
 # cuts in memory
 
@@ -314,7 +296,9 @@ def test_pruning_leaves_its_argument():
     assert a.get_input_embeddings().weight is a.lm_head.weight, 'tied weights stay tied'
     assert not torch.equal(a(ids).logits, b(ids).logits)
     c = prune_model(model, '1-2', inplace=True)
-    assert c is model and len(LayerStack(model)) == 4 and torch.equal(model(ids).logits, a(ids).logits)
+    assert c is model
+    assert len(LayerStack(model)) == 4
+    assert torch.equal(model(ids).logits, a(ids).logits)
 
 def test_an_adapter_on_the_model_cannot_be_cut():
     from peft import LoraConfig, get_peft_model
@@ -426,7 +410,6 @@ def test_offloaded_weights_are_not_copied():
     place = lambda m: m.model.layers[0].mlp.up_proj._hf_hook.weights_map['weight'].data_ptr()
     small = prune_model(model, [1])
     assert place(small) == place(model) and torch.equal(small(ids).logits, want)
-
 
 def test_a_depth_that_is_not_the_models_is_refused(tiny_model):
     with pytest.raises(PrunebookError, match='depth gives 6 layers and the model has 8'):

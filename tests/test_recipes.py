@@ -14,13 +14,11 @@ LIGHT = HealingConfig(steps=1, batch_size=2, max_length=16, rank=2, bits=32, bat
                       gradient_checkpointing=True)
 EXPERTS = LIGHT.replace(targets=['q_proj', 'k_proj', 'v_proj', 'o_proj'])  # where experts are fused in one tensor
 
-
 def of_kind(kind):
     "A tiny model of a type, of 12 layers where their kinds repeat"
     if kind not in PERIODS: return architectures.tiny(kind)
     own = {} if kind == 'smollm3' else dict(layer_types=None)
     return architectures.tiny(kind, num_hidden_layers=12, **own)
-
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_choose_prune_heal_compare(kind):

@@ -1,13 +1,8 @@
 "`prunebook report`: the paper's pages, run on whatever lies in a run folder. `PRUNEBOOK_RUN` names a finished run."
-import base64
-import json
-import re
-import shutil
+import base64, json, re, shutil
 from dataclasses import replace
 from pathlib import Path
-import nbformat
-import pandas as pd
-import pytest
+import nbformat, pandas as pd, pytest
 from bs4 import BeautifulSoup
 from prunebook.paper import report as reports
 from prunebook.core import PrunebookError
@@ -19,7 +14,6 @@ from support.browser import Browser, find
 from support.made_runs import Made, choice, distances, fill, fill_paper, loss, x
 
 hostile = '<img src=x onerror=alert(1)>$x_{`](javascript:alert(2)) & "co" [web](https://example.org/x)'
-
 
 def check(page, least):
     "Whole, self-contained, harmless, and about this run alone; returns the text that a reader sees"
@@ -37,7 +31,6 @@ def check(page, least):
     assert 'Traceback' not in text and 'Error' not in text
     return text
 
-
 # What is shown
 
 def test_every_figure_of_the_paper(tmp_path):
@@ -50,7 +43,6 @@ def test_every_figure_of_the_paper(tmp_path):
     labels = re.findall("The paper's figure (\\w+)", ' '.join(shown))
     assert sorted(labels) == '1a 1c 1d 2 3 4 5 5 6 7 8 8 9'.split()
     assert 'MMLU' in text and not re.search('102,400|1.5 billion|60 % of the layers', ' '.join(shown))
-
 
 @pytest.mark.thorough
 def test_report_of_a_run(tmp_path):
@@ -69,14 +61,12 @@ def test_report_of_a_run(tmp_path):
     first = page.read_bytes()
     assert report(made.root, force=True, progress=False).read_bytes() == first, 'the same bytes'
 
-
 @pytest.mark.thorough
 def test_a_small_model(tmp_path, monkeypatch):
     monkeypatch.setattr(made_runs, 'MODEL', made_runs.MODEL | dict(depth=2, layer_parameters=[40] * 2))
     made = fill(Made(tmp_path/'run'), ns=range(2), tasks=('arc_easy',))
     distances(lambda n: 0, depth=2).save(made.root)
     check(report(made.root, progress=False), least=5)
-
 
 # The report of the main job
 
@@ -104,17 +94,14 @@ def test_the_first_screen_of_the_main_job(healed, tmp_path):
     assert len(links) > 3 and all(re.fullmatch(r'https://prunebook\.github\.io/.*\.html(#.*)?', o) for o in links)
     assert not [o for o in soup('figcaption') if '*' in o.get_text()]
 
-
 def test_a_link_is_one_only_in_the_books_own_words():
     assert 'href' not in _sanitize_markdown('[a](https://example.org)') + _caption('[a](https://example.org)')
     assert 'href="https://example.org' in _sanitize_markdown('[a](https://example.org)', links=True)
-
 
 @pytest.mark.parametrize('depth, start, n', [(30, 11, 8), (16, 3, 2), (80, 41, 13), (40, 0, 1)])
 def test_the_drawing_labels_the_layers_that_it_names(depth, start, n):
     shown = [o.get_text() for o in plot_stack(depth, Block(start, n)).texts]
     assert {str(start), str(start + n - 1), str(start + n)} <= {*shown}
-
 
 # Strangers' files do nothing
 
@@ -128,7 +115,6 @@ def test_hostile_names(tmp_path):
     (made.root/'run.json').write_text(json.dumps(record))
     text = check(report(made.root, tmp_path/'h.html', progress=False), least=4)
     assert '<img src=x onerror' in text, 'the name is there, as text'
-
 
 @pytest.mark.thorough
 def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path):
@@ -144,7 +130,6 @@ def test_a_local_file_is_not_read_because_a_table_names_it(tmp_path):
     table.assign(source=str(tmp_path/'mine.jsonl')).to_csv(made.root/'results.csv', index=False)
     book = _run_pages(made.root, ['figure2'], progress=False)['figure2']
     assert 'secret' not in json.dumps(book.cells)
-
 
 # What was there stays
 

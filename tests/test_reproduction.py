@@ -17,7 +17,6 @@ def own_run(own, out, **kw):
     given = dict(texts=str(own/'texts.txt'), judge_texts=str(own/'judge.txt'), questions=[str(own/'mine.jsonl')])
     return reproduce(out=out, progress=False, **dict(model=str(own/'model'), preset='smoke') | given | kw)
 
-
 @pytest.mark.thorough
 def test_the_folder_and_its_tables(tmp_path):
     given = os.environ.get('PRUNEBOOK_RUN')
@@ -27,14 +26,15 @@ def test_the_folder_and_its_tables(tmp_path):
                      'report.html', 'checkpoint', 'adapters'}
     t = read_run(run)
     assert set(t.strategy) == {'none', 'similarity', 'simple'} and set(t.task) == {'c4', 'arc_easy'}
-    assert set(t.healed) == {False, True} and (t.low <= t.value).all() and (t.value <= t.high).all()
+    assert set(t.healed) == {False, True}
+    assert (t.low <= t.value).all()
+    assert (t.value <= t.high).all()
     loss = t[t.task == 'c4'].set_index(['strategy', 'n', 'healed']).value
     assert loss['none', 0, False] < loss['similarity', 2, False] < loss['simple', 2, False]
     for s in ('similarity', 'simple'): assert loss[s, 8, True] < loss[s, 8, False], 'healing lowers the loss'
     assert t[(t.strategy == 'simple') & (t.n == 2)].layers.iloc[0] == '27 28', 'the deepest but the last'
     dist, best = LayerDistances.load(run), pd.read_csv(run/'best_blocks.csv')
     assert [dist.best_block(n).start for n in best.n] == list(best.start)
-
 
 @pytest.fixture(scope='module')
 def whole(own, tmp_path_factory):
@@ -44,17 +44,18 @@ def whole(own, tmp_path_factory):
         m.setenv('PRUNEBOOK_CACHE', str(place/'cache'))
         return own_run(own, place/'run')
 
-
 def test_your_own_model_and_data(own, whole):
     "Nothing of the demo: no asset is fetched, no depth of 30, and the sources are named"
     t, page, record = read_run(whole), (whole/'report.html').read_text(), (whole/'run.json').read_text()
     assert t.n.max() < 6 and set(t.source.dropna()) == {'judge.txt', 'mine.jsonl'}
     page = re.sub(r'base64,[^"]+', '', page)
     assert not re.findall(r'src="(?!data:)|href="(?!data:|https://prunebook)', page), 'it needs no other file'
-    assert 'judge.txt' in page and 'mine.jsonl' in page and 'on C4' not in page and 'of C4' not in page
+    assert 'judge.txt' in page
+    assert 'mine.jsonl' in page
+    assert 'on C4' not in page
+    assert 'of C4' not in page
     for text in (page, record): assert str(own) not in text and str(whole.parent) not in text
     assert not (whole.parent/'cache').exists()
-
 
 def test_the_main_job_does_not_warn_of_itself(own, tmp_path, caplog, recwarn):
     "It heals a model that chats on plain texts, as the paper does; its report says what that can cost"
@@ -67,7 +68,6 @@ def test_the_main_job_does_not_warn_of_itself(own, tmp_path, caplog, recwarn):
     assert [str(o.message) for o in recwarn if issubclass(o.category, FutureWarning)] == []
     assert 'written answers' not in caplog.text and '--teacher' not in caplog.text
     assert (out/'report.html').read_text().count('Healing reads plain texts, as in the paper: a model that chats') == 1
-
 
 @pytest.mark.thorough
 def test_the_papers_own_run_in_small(own, tmp_path, capsys):
@@ -86,7 +86,6 @@ def test_the_papers_own_run_in_small(own, tmp_path, capsys):
     page = (tmp_path/'run'/'paper.html').read_text()
     for o in ('1', '2', '3', 's7to9'): assert f'<section id="figure{o}">' in page
 
-
 def test_one_figure_of_the_paper(own, tmp_path, monkeypatch):
     "From the command line: its task, its strategy and the sizes that are given, and a report"
     from prunebook.cli import main
@@ -96,9 +95,12 @@ def test_one_figure_of_the_paper(own, tmp_path, monkeypatch):
           '32', '--share', '.0002', '--texts', str(own/'texts.txt'), '--judge-texts', str(own/'judge.txt'),
           '--out', str(tmp_path/'run')])
     (t,) = told
-    assert set(t.task) == {'mmlu'} and set(t.sweep) == {'main'} and set(t.strategy) == {'none', 'similarity'}
-    assert set(t[~t.healed].n) == {0, 1, 2} and set(t[t.healed].n) == {1, 2} and read_run(tmp_path/'run').equals(t)
-
+    assert set(t.task) == {'mmlu'}
+    assert set(t.sweep) == {'main'}
+    assert set(t.strategy) == {'none', 'similarity'}
+    assert set(t[~t.healed].n) == {0, 1, 2}
+    assert set(t[t.healed].n) == {1, 2}
+    assert read_run(tmp_path/'run').equals(t)
 
 def test_no_more_questions_are_asked_than_there_are(tmp_path):
     "The sweep refused them, after hours of distances"
@@ -111,12 +113,10 @@ def test_no_more_questions_are_asked_than_there_are(tmp_path):
                      for o in (1., .9999))
     assert whole == pytest.approx(nearly, rel=.005), 'nine questions, and not those of MMLU'
 
-
 def test_the_figures_of_distances_need_no_sweep(own, tmp_path):
     run = own_run(own, tmp_path/'run', preset='paper', only='figure4', share=.0002, questions=None)
     assert {o.name for o in run.iterdir()} == {'distances.safetensors', 'best_blocks.csv', 'curves.png', 'curves.svg',
                                                'heatmap.png', 'heatmap.svg'}
-
 
 def stopped(own, out, monkeypatch, at, **kw):
     "A run that is interrupted when it comes to the function `at`"
@@ -124,7 +124,6 @@ def stopped(own, out, monkeypatch, at, **kw):
     with monkeypatch.context() as m:
         m.setattr(f'prunebook.paper.{at}', stop)
         with pytest.raises(KeyboardInterrupt): own_run(own, out, **kw)
-
 
 @pytest.mark.parametrize('at', ['sweep.sweep', *[pytest.param(o, marks=pytest.mark.thorough) for o in (
     'reproduce._keep_checkpoint', 'reproduce._result_html')]])
@@ -141,7 +140,6 @@ def test_resumed_is_equal_to_never_interrupted(own, whole, tmp_path, monkeypatch
     drop = lambda t: t.drop(columns='seconds')
     pd.testing.assert_frame_equal(drop(read_run(whole)), drop(read_run(again)))
 
-
 def test_sizes_that_cannot_be_are_refused_before_the_distances(own, tmp_path, monkeypatch):
     monkeypatch.setattr('prunebook.load_model', pytest.fail)
     for preset in ('smoke', 'paper'):
@@ -149,13 +147,11 @@ def test_sizes_that_cannot_be_are_refused_before_the_distances(own, tmp_path, mo
             own_run(own, tmp_path/'run', ns=[2, 6], preset=preset, share=1e-4)
     assert not list(tmp_path.iterdir())
 
-
 def test_distances_are_measured_on_conversations(tmp_path):
     model, tok = tiny_chat()
     file = write_rows(tmp_path/'chat.jsonl', [dict(prompt='Say a.', response='It is a.')] * 3)
     p = PRESETS['quick'].sized(1000, 1.)
     assert _measure(model, tok, replace(p, max_length=32), str(file), tmp_path, progress=False).count == 3
-
 
 def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monkeypatch):
     stopped(own, tmp_path/'run', monkeypatch, 'reproduce._result_html')
@@ -163,7 +159,6 @@ def test_a_run_goes_on_only_with_the_same_settings_and_files(own, tmp_path, monk
     changed = tmp_path/'mine.jsonl'
     changed.write_text('\n'.join((own/'mine.jsonl').read_text().splitlines()[:7]))
     with pytest.raises(PrunebookError, match='other settings'): own_run(own, tmp_path/'run', questions=[str(changed)])
-
 
 def test_the_budget_is_said_before_the_memory_is_refused(tmp_path, monkeypatch, capsys):
     "Hours, memory and disk of the paper's own run; nothing is written"
@@ -178,7 +173,6 @@ def test_the_budget_is_said_before_the_memory_is_refused(tmp_path, monkeypatch, 
     assert 'rank 64, learning rate 0.0003, rows of 2,048 tokens, the default, because no model' in said
     assert 'called demo.' in said
 
-
 def test_a_model_of_13_billion_heals_on_one_a100():
     "Its rows of 4,096 tokens do by gradient checkpointing, which the hours count"
     depth, hidden, inner, vocab = 40, 5120, 13824, 32000
@@ -192,7 +186,6 @@ def test_a_model_of_13_billion_heals_on_one_a100():
     heal = table[table.work.str.contains('healing')].iloc[0]
     assert heal.hours == pytest.approx(work(size, 'heal', int(heal.tokens), True) / 312 / .3 / 3600, rel=1e-6)
     assert not _recipe('paper', 'meta-llama/Llama-2-7b-hf', PRESETS['paper'], None).gradient_checkpointing
-
 
 def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):
     "The second start measures only what the first did not, and leaves no state behind"
@@ -210,8 +203,9 @@ def test_distances_go_on_after_a_kill(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): _measure(model, tok, p, str(docs), tmp_path, False)
     assert (tmp_path/'distances.unfinished').exists()
     dist = _measure(model, tok, p, str(docs), tmp_path, False)
-    assert len(seen) == 3 and int(dist.count) == 200 and not (tmp_path/'distances.unfinished').exists()
-
+    assert len(seen) == 3
+    assert int(dist.count) == 200
+    assert not (tmp_path/'distances.unfinished').exists()
 
 def test_settings_of_the_paper_that_cannot_end_well_are_refused_at_once(tmp_path, monkeypatch):
     "The splits of the hub, texts in the place of questions, and sweeps that stand on what is not there"
@@ -224,7 +218,6 @@ def test_settings_of_the_paper_that_cannot_end_well_are_refused_at_once(tmp_path
     base = _grid(PRESETS['paper'], 32, 7e9, 'demo', 'demo', ['arc_easy'], None, .1)
     assert {'main', 'seeds'} <= {*_paper_sweeps(base, 'figures7to9')} and 'shots' not in _paper_sweeps(base)
     assert all(HealingConfig.paper(f"{o}/Llama-2-7b-hf").rank == 2 for o in ("meta-llama", "/models"))
-
 
 def test_what_is_on_the_hub_beside_c4_has_parts_of_its_own():
     "Joined sets, and texts that replace a task's"

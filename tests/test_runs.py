@@ -1,16 +1,8 @@
 """A run folder. What was written is what is read; a row never stands without its items; what is damaged is refused in
 one line; nothing private is recorded; and the kept runs have their numbers."""
-import hashlib
-import itertools
-import json
-import math
-import random
-import signal
-import sys
+import hashlib, itertools, json, math, random, signal, sys
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
+import numpy as np, pandas as pd, pytest
 from prunebook.paper import runs
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import LossScore, Score, ratio_interval, wilson
@@ -20,7 +12,6 @@ from support.made_runs import MODEL, Made, choice, fill, loss
 from support.readers import spoil
 
 results = Path(__file__).parents[1]/'nbs'/'results'
-
 
 def scores():
     "One of each kind, with everything that a score can hold"
@@ -33,7 +24,6 @@ def scores():
                     vocab=99, seconds=2., source='demo', items='d')
     return [choices, written, one, loss(3.1), choice(.5, n=7)]
 
-
 def write(folder, named=None):
     "A run with a sweep of all these scores; returns them by key"
     named = named or {('main', 'none', 0, False, i, s.task): s for i, s in enumerate(scores())}
@@ -42,7 +32,6 @@ def write(folder, named=None):
     made.write()
     with Run(folder, MODEL) as run: run.add_all([(k, s, range(k[2])) for k, s in named.items()])
     return named
-
 
 # what was written is what is read
 
@@ -58,7 +47,6 @@ def test_every_score_comes_back_to_the_last_digit(tmp_path):
     assert len(table) == len(named)
     for _, row in table.iterrows(): assert kept_score(tmp_path/'run', row) == named[tuple(row[KEYS])]
 
-
 def test_a_row_that_is_there_is_refused_and_the_run_stays_whole(tmp_path):
     named = write(tmp_path/'run')
     with Run(tmp_path/'run', MODEL) as run:
@@ -67,12 +55,12 @@ def test_a_row_that_is_there_is_refused_and_the_run_stays_whole(tmp_path):
             with pytest.raises(PrunebookError, match='has a row of'): run.add_all(o)
     assert len(read_run(tmp_path/'run')) == len(named)
 
-
 def test_pandas_alone_reads_it(tmp_path):
     write(tmp_path/'run')
     table, items = pd.read_csv(tmp_path/'run'/'results.csv'), pd.read_parquet(tmp_path/'run'/'items.parquet')
-    assert list(table) == list(RESULTS) and list(items) == list(ITEMS) and len(items) == table['count'].sum()
-
+    assert list(table) == list(RESULTS)
+    assert list(items) == list(ITEMS)
+    assert len(items) == table['count'].sum()
 
 def test_rows_have_the_settings_of_their_sweep(tmp_path):
     made = Made(tmp_path/'run').config('a', healing=dict(rank=8, steps=5)).config('b', scoring=dict(shots=2, seed=3))
@@ -81,7 +69,6 @@ def test_rows_have_the_settings_of_their_sweep(tmp_path):
     assert list(table.loc['a'].healing_tokens) == [5 * 4 * 64, 0] and table.loc['a', 'rank'].iloc[0] == 8
     assert table.loc['b'].shots_seed == 3 and math.isnan(table.loc['b'].max_length)
     assert table.loc['a', 'fraction_params'].tolist() == [2 * 40 / 1000, 0]
-
 
 # a row never stands without its items
 
@@ -105,17 +92,14 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch):
                 if not run.has(*k): run.add_all([(k, s, [])])
         for _, row in read_run(folder).iterrows(): assert kept_score(folder, row) == dict(named)[tuple(row[KEYS])]
 
-
 def named_scores(n=6, seed=0):
     "Keys and scores for several calls"
     return [(('main', 's', 1 + i, False, seed, o.task), o, range(1 + i)) for i, o in enumerate(
         [loss(3 + .1 * i, seed=i) if i % 2 else choice(.2 + .1 * i, n=9 + i) for i in range(n)])]
 
-
 def started(folder):
     Made(folder).config('main').write()
     return folder
-
 
 def stored(folder):
     "The scores that a run has, by key; each is as it was made"
@@ -124,7 +108,6 @@ def stored(folder):
         assert 'none has a score yet' in str(e)
         return {}
     return {tuple(row[KEYS]): kept_score(folder, row) for _, row in table.iterrows()}
-
 
 def test_many_calls_and_starts_make_the_bytes_of_one(tmp_path):
     "And a run that is opened once more changes none"
@@ -139,7 +122,6 @@ def test_many_calls_and_starts_make_the_bytes_of_one(tmp_path):
     assert list(whole) == ['items.parquet', 'results.csv', 'run.json']
     with Run(folders[2], MODEL) as run: assert len(run.table) == 9
     assert tree(folders[1]) == tree(folders[2]) == whole
-
 
 def test_a_call_writes_its_own_scores_alone(tmp_path, monkeypatch):
     "However many there are already; both tables are written once, at the end"
@@ -160,7 +142,6 @@ def test_a_call_writes_its_own_scores_alone(tmp_path, monkeypatch):
     assert [o for o, _ in written] == ['items.parquet', 'results.csv']
     assert max(size) < 1.1 * min(size)
 
-
 def test_a_run_that_is_being_written_is_read(tmp_path):
     "After each call, by every reader, with the rows of its earlier starts"
     folder, all_of = started(tmp_path/'run'), named_scores()
@@ -171,7 +152,6 @@ def test_a_run_that_is_being_written_is_read(tmp_path):
             assert stored(folder) == {k: s for k, s, _ in all_of[:i]}
             assert len(run.table) == i
     assert stored(folder) == {k: s for k, s, _ in all_of}
-
 
 def test_parts_that_are_joined_while_they_are_read(tmp_path, monkeypatch):
     folder, all_of, calls = started(tmp_path/'run'), named_scores(), []
@@ -188,7 +168,6 @@ def test_parts_that_are_joined_while_they_are_read(tmp_path, monkeypatch):
         assert stored(folder) == {k: s for k, s, _ in all_of} and len(calls) == 1
         assert not (folder/'parts').exists()
 
-
 def killed_at(folder, all_of, log, at=None):
     "Two starts of a run, killed before its operation `at` under the folder"
     def work():
@@ -196,7 +175,6 @@ def killed_at(folder, all_of, log, at=None):
             with Run(folder, MODEL) as run:
                 for o in some: run.add_all([o])
     return forked(work, folder, log, at)
-
 
 @pytest.mark.thorough
 def test_killed_before_each_operation(tmp_path):
@@ -215,8 +193,9 @@ def test_killed_before_each_operation(tmp_path):
             assert run.items.keys() == found.keys()
             for o in all_of[len(found):]: run.add_all([o])
         assert tree(folder) == whole, done.events[-1:]
-    assert counts == sorted(counts) and set(counts) == set(range(6)) and len(counts) > 60
-
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(6))
+    assert len(counts) > 60
 
 def test_killed_while_it_joins_counts_nothing_twice(tmp_path):
     "Before each operation of the last start, which stores nothing new"
@@ -237,7 +216,6 @@ def test_killed_while_it_joins_counts_nothing_twice(tmp_path):
         assert sorted(tree(folder)) == ['items.parquet', 'results.csv', 'run.json']
     assert k > 5
 
-
 def test_a_part_whose_rows_were_never_written_is_dropped(tmp_path):
     "Also if the score is made again, with other numbers"
     folder, (first, second, *_) = started(tmp_path/'run'), named_scores()
@@ -252,7 +230,6 @@ def test_a_part_whose_rows_were_never_written_is_dropped(tmp_path):
         assert stored(folder) == {first[0]: first[1], second[0]: other[1]}
     assert stored(folder) == {first[0]: first[1], second[0]: other[1]}
 
-
 def test_an_error_in_a_run_is_the_one_that_is_raised(tmp_path, monkeypatch):
     "And not that of joining what it stored, which stays"
     folder, all_of = started(tmp_path/'run'), named_scores()
@@ -266,13 +243,11 @@ def test_an_error_in_a_run_is_the_one_that_is_raised(tmp_path, monkeypatch):
     with Run(folder, MODEL) as run: run.add_all(all_of[2:])
     assert stored(folder) == {k: s for k, s, _ in all_of}
 
-
 # what is damaged is refused in one line
 
 def refused(f, *args, match=None):
     with pytest.raises(PrunebookError, match=match) as e: f(*args)
     assert '\n' not in str(e.value).strip()
-
 
 def test_rows_without_items_and_items_that_disagree(tmp_path):
     write(folder := tmp_path/'run')
@@ -291,7 +266,6 @@ def test_rows_without_items_and_items_that_disagree(tmp_path):
     (folder/'results.csv').symlink_to('/dev/zero')
     refused(read_run, folder, match='no plain file')
 
-
 @pytest.mark.parametrize('name, how', [('0000001.csv', 'cut'), ('0000001.parquet', 'cut'), ('0000001.parquet', 'gone')])
 def test_a_damaged_part_is_named(name, how, tmp_path):
     folder = started(tmp_path/'run')
@@ -303,7 +277,6 @@ def test_a_damaged_part_is_named(name, how, tmp_path):
     else: part.write_bytes(part.read_bytes()[:99])
     refused(lambda: [kept_score(folder, row) for _, row in read_run(folder).iterrows()], match=name)
     refused(Run(folder, MODEL).__enter__, match=name)
-
 
 @pytest.mark.parametrize('name', ['record', 'results', 'items'])
 def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
@@ -320,7 +293,6 @@ def test_damaged_files_give_one_line_or_a_table(tmp_path, name):
             told += 1
     assert told > 5
 
-
 # nothing private is recorded
 
 def test_commands_and_sources_without_local_paths_and_secrets(tmp_path, monkeypatch):
@@ -334,11 +306,9 @@ def test_commands_and_sources_without_local_paths_and_secrets(tmp_path, monkeypa
     write(tmp_path/'run', named)
     assert read_run(tmp_path/'run').source[0] == 'mine.jsonl'
 
-
 # the kept runs
 
 kept = json.loads((Path(__file__).parent/'kept_numbers.json').read_text())
-
 
 @pytest.mark.parametrize('name', kept)
 def test_kept_runs_have_the_numbers_that_they_were_published_with(name):

@@ -35,7 +35,10 @@ def test_cards_cannot_be_steered(name):
                            parameters=sizes, bytes=sizes, serving={name: name, 'mlx': name}))
     _, front, rest = card.split('---\n', 2)
     assert yaml.safe_load(front) == dict(library_name='transformers', tags=['prunebook', 'layer-pruning'])
-    assert '<' not in rest and '\x1b' not in rest and rest.count('\n#') == 1 and card.encode()
+    assert '<' not in rest
+    assert '\x1b' not in rest
+    assert rest.count('\n#') == 1
+    assert card.encode()
     assert all(o.count('|') == 3 for o in rest.splitlines() if o.startswith('|'))
 
 def test_figures_take_any_name(tmp_path):
@@ -47,7 +50,9 @@ def test_escape_codes_do_not_reach_the_terminal(capsys, tmp_path):
     assert printable('\x1b[31m') == '\\x1b[31m'
     assert main(['check', f'{tmp_path}/\x1b[31mred']) == 2
     err = capsys.readouterr().err
-    assert '\x1b' not in err and r'\x1b[31mred' in err and err.count('\n') == 1
+    assert '\x1b' not in err
+    assert r'\x1b[31mred' in err
+    assert err.count('\n') == 1
 
 # files in the way
 

@@ -2,9 +2,7 @@
 import os, random, subprocess, sys
 from functools import partial
 from pathlib import Path
-import numpy as np
-import pytest
-import torch
+import numpy as np, pytest, torch
 from support import architectures
 from support.tiny import tiny, word_tokenizer, words
 from prunebook.core import PrunebookError
@@ -20,12 +18,10 @@ TYPES = ['llama', 'qwen3', 'gemma3_text', 'gpt_neox', 'gpt2', 'phi', 'mistral', 
 upper = np.triu_indices(DEPTH + 1, 1)
 eos_tokenizer = partial(word_tokenizer, pad='</s>')
 
-
 def documents(n=13, longest=40, seed=0):
     "Random words. The last document has the pad token inside and at its end"
     r = random.Random(seed)
     return [' '.join(r.choices(words, k=r.randint(1, longest))) for _ in range(n - 1)] + ['w5 </s> w7 </s>']
-
 
 def louder(model):
     "Random weights hardly turn the stream. Make them, and the norms, do so"
@@ -34,16 +30,13 @@ def louder(model):
         for p in model.parameters(): p.mul_(4) if p.dim() > 1 else p.add_(.3 * torch.randn_like(p))
     return model
 
-
 def half_turns(a, b): return torch.arccos((a @ b / a.norm() / b.norm()).clamp(-1, 1)) / torch.pi
-
 
 def of_blocks(x, measure):
     "(L+1, L+1) means over tokens of the measure of each pair; x is (L+1, T, d)"
     size = range(len(x))
     def mean(l, r): return np.mean([measure(x[l, t], x[r, t]).item() for t in range(x.shape[1])])
     return [[mean(l, r) if l < r else 0. for r in size] for l in size]
-
 
 def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns):
     """The paper's equation, slowly: float64, one document at a time, without padding. The hidden states are
@@ -61,14 +54,11 @@ def equation(model, tok, docs, max_length=32, tokens='last', measure=half_turns)
             out.append(of_blocks(x if tokens == 'all' else x[:, -1:], measure))
     return np.array(out)
 
-
 def measure(model, tok=None, docs=None, **kw):
     given = dict(max_length=32, progress=False) | kw
     return layer_distances(model, tok or eos_tokenizer(), documents() if docs is None else docs, **given)
 
-
 def off(found, want): return np.abs(found[upper] - want[upper]).max()
-
 
 @pytest.mark.parametrize('kind', TYPES)
 def test_equals_the_equation(kind):
@@ -84,7 +74,6 @@ def test_equals_the_equation(kind):
     rounded = model.float()  # the same weights, rounded: the effect of bfloat16 arithmetic alone
     assert off(half.mean, equation(rounded, eos_tokenizer(), documents()).mean(0)) < 1e-2
 
-
 @pytest.mark.parametrize('kind', ['mamba', 'falcon_mamba'])
 def test_models_with_a_state(kind):
     "Layer after layer by hand: some of these give hidden states without the embedding's, so they are no reference"
@@ -96,7 +85,6 @@ def test_models_with_a_state(kind):
             want.append(of_blocks(torch.cat(x)[:, -1:].double(), half_turns))
     got = measure(model)
     assert off(got.mean, np.mean(want, 0)) < 1e-3 and got.mean[upper].max() > .05
-
 
 @pytest.mark.parametrize('tokens', ['last', 'all'])
 def test_other_measures_and_tokens(tokens):
@@ -111,7 +99,6 @@ def test_other_measures_and_tokens(tokens):
     assert np.allclose(got.influence, np.diagonal(got.also['block_influence'].mean, 1))
     assert np.array_equal(got.influence, measure(model, docs=docs, measures=['block_influence']).influence)
 
-
 def test_leaves_the_model_alone():
     model = tiny('gpt2').train()
     model.transformer.h[3].eval()
@@ -119,7 +106,6 @@ def test_leaves_the_model_alone():
     a, b = measure(model), measure(model)
     assert modes == [m.training for m in model.modules()] and np.array_equal(a.mean, b.mean)  # no dropout
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
 
 def test_offloaded(tmp_path):
     "Some layers in memory, some on disk"
@@ -134,7 +120,6 @@ def test_offloaded(tmp_path):
     assert np.array_equal(got.mean, want.mean)
     assert got.info['model_fingerprint'] == want.info['model_fingerprint']
 
-
 def test_round_trip(tmp_path):
     "Also with numpy's numbers, and no path of this machine in the file"
     rule, model = StoppingRule(np.array([1, 2]), np.float32(.9), np.float32(.1)), tiny()
@@ -143,12 +128,13 @@ def test_round_trip(tmp_path):
                 partial=tmp_path/'state')
     e = LayerDistances.load(d.save(tmp_path/'x'))
     assert np.array_equal(d.mean, e.mean) and np.array_equal(d.also['norm'].sem, e.also['norm'].sem)
-    assert d.info == e.info and e.count == 13 and d.fingerprint == e.fingerprint
+    assert d.info == e.info
+    assert e.count == 13
+    assert d.fingerprint == e.fingerprint
     assert d.info['model_fingerprint'] == fingerprint(model)
     assert d.best_blocks().equals(e.best_blocks()) and d.best_block(np.int64(2)) == e.best_block(2)
     was = (tmp_path/'x'/'distances.safetensors').read_bytes()
     assert (e.save(tmp_path/'y')/'distances.safetensors').read_bytes() == was and str(tmp_path).encode() not in was
-
 
 def test_texts_without_words():
     d = measure(tiny(), docs=['w5', '', 'w6 w7', '  '], every=2)
@@ -156,7 +142,6 @@ def test_texts_without_words():
     assert measure(tiny(), docs=['w5', 'w6', '', '  '], every=2).skipped == [2, 3]
     for docs in ([], ['', ' '], 'w5'):
         with pytest.raises(PrunebookError): measure(tiny(), docs=docs)
-
 
 @pytest.mark.parametrize('kw, says', [
     (dict(measures=('magic',)), 'angle, cosine'), (dict(measures=()), 'is empty'), (dict(tokens='first'), "'all'"),
@@ -166,11 +151,9 @@ def test_texts_without_words():
 def test_arguments_that_cannot_work(kw, says):
     with pytest.raises(PrunebookError, match=says): measure(**dict(model=tiny(), docs=['w5 w60']) | kw)
 
-
 @pytest.mark.parametrize('wrong', [dict(ns=[]), dict(confidence=1), dict(tolerance=float('nan')), dict(ns=[1.5])])
 def test_rules_that_cannot_work(wrong):
     with pytest.raises(PrunebookError): StoppingRule(**dict(ns=[1]) | wrong)
-
 
 def test_not_finite():
     model, hit = tiny(), []
@@ -182,13 +165,11 @@ def test_not_finite():
     with pytest.raises(PrunebookError, match='text 9: the output of layer 4 is not finite'):
         measure(model, docs=docs, every=4)
 
-
 def test_rows_of_a_heatmap_are_rescaled_each_by_itself():
     table = np.array([[0, 4, 9, 9], [0, 0, 2, 5], [0, 0, 0, 3], [0, 0, 0, 0.]])
     d, rows = LayerDistances(table, np.zeros((4, 4)), 9), lambda ax: np.ma.filled(ax.images[0].get_array(), np.nan)
     np.testing.assert_allclose(rows(plot_heatmap(d)), [[1, 0, .5], [1, 0, np.nan]])
     np.testing.assert_allclose(rows(plot_heatmap(d, first=False)), [[np.nan, 0, 1], [np.nan, 0, np.nan]])
-
 
 # resumed is equal to never interrupted, or refused
 
@@ -213,7 +194,6 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     p.write_bytes(b'12')
     with pytest.raises(PrunebookError, match='damaged'): run()
 
-
 TWO = '''
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -227,7 +207,6 @@ d = layer_distances(louder(tiny()), eos_tokenizer(), documents(101), max_length=
                     until=rule, partial=sys.argv[1] + '/state', progress=False)
 d.save(sys.argv[1] + f'/{PartialState().process_index}')
 '''
-
 
 @pytest.mark.thorough
 @pytest.mark.parametrize('how', ['all', 'until'])
@@ -246,7 +225,6 @@ def test_two_processes_are_one(tmp_path, how):
         for k in ('mean', 'sem', 'cov'): assert np.abs(getattr(got, k) - getattr(want, k)).max() < 1e-6
     if how == 'until': assert want.count < 101 and got.info['settled'] == want.info['settled']
 
-
 # the promise: whatever the noise, the wrong block is called certain in at most 5 % of runs
 
 def stream(r, noise, size, lead, depth=4):
@@ -257,7 +235,6 @@ def stream(r, noise, size, lead, depth=4):
     s = draw((size, depth, depth)) + draw((size, 1, 1))
     s[..., 1] -= lead
     return .3 + .02 * s
-
 
 @pytest.mark.parametrize('lead', [.02, .1, .4])
 @pytest.mark.parametrize('noise', ['normal', 'skewed', 'left', 'heavy'])

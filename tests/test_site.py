@@ -1,8 +1,5 @@
 "The pages in a browser: each is opened at the width of a telephone and of a desk, light and dark."
-import os
-import re
-import subprocess
-import sys
+import os, re, subprocess, sys
 from pathlib import Path
 import pytest
 from support.browser import Browser, find
@@ -10,12 +7,10 @@ from support.browser import Browser, find
 root = Path(__file__).parents[1]
 pytestmark = [pytest.mark.thorough, pytest.mark.skipif(not find(), reason='no chromium: apt-get install chromium')]
 
-
 def sources():
     "What the site is made from"
     pages = [p for p in (root/'nbs').rglob('*') if p.is_file() and '.ipynb_checkpoints' not in p.parts]
     return [*pages, *(root/'tools').glob('*.py')]
-
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
@@ -28,11 +23,9 @@ def site(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-2000:]
     return out
 
-
 @pytest.fixture(scope='module')
 def browser():
     with Browser() as b: yield b
-
 
 def test_every_page(site, browser):
     pages = sorted(site.rglob('*.html'))
@@ -44,7 +37,6 @@ def test_every_page(site, browser):
     wrong = {shown(p): o for p in pages if (o := browser.look(p.as_uri()))}
     assert wrong == {}, '\n'.join(f'{k}: {o}' for k, v in wrong.items() for o in v)
 
-
 # The browser itself, on pages that are broken
 
 HEAD = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>x</title>'
@@ -55,13 +47,11 @@ BROKEN = dict(
     wide=('<div style="width:700px">text</div>', '390 px, light: scrolls sideways'),
     pale_when_dark=(DARK, '1280 px, dark: p in body has a contrast of'))
 
-
 @pytest.mark.parametrize('body, says', BROKEN.values(), ids=BROKEN)
 def test_a_broken_page_is_seen(browser, tmp_path, body, says):
     (tmp_path/'page.html').write_text(HEAD + body)
     found = browser.look((tmp_path/'page.html').as_uri())
     assert any(says in o for o in found), found
-
 
 def test_a_sound_page_passes(browser, tmp_path):
     (tmp_path/'page.html').write_text(f'{HEAD}<div style="overflow-x:auto"><div style="width:700px">text</div></div>')

@@ -74,7 +74,6 @@ def test_fingerprint_of_a_kept_run():
     for p in model.parameters(): p.copy_(torch.arange(p.numel(), dtype=torch.float32).view_as(p))
     assert fingerprint(model) == '902a9de9ca6620bc'
 
-
 def test_fingerprint_in_4_bits(tmp_path):
     "A forward pass may sort the packed weights anew, and the fingerprint stays"
     tiny(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
@@ -83,14 +82,12 @@ def test_fingerprint_in_4_bits(tmp_path):
     model(torch.arange(8)[None])
     assert fingerprint(model) == before != fingerprint(tiny(hidden_size=64, intermediate_size=128))
 
-
 def test_a_tower_for_pictures_inside_the_decoder_has_no_say():
     "Phi-4-multimodal: its table of positions is of the pictures"
     stack, tower = LayerStack(tiny(layers=2)), tiny('gpt2', 2).transformer
     assert LayerStack(tiny('gpt2', 2)).positions == 128
     stack.decoder.embed_tokens_extend = tower
     assert stack.positions is None
-
 
 def test_a_copy_stays_where_it_is_when_the_other_is_moved():
     model = tiny(layers=4)
@@ -99,7 +96,6 @@ def test_a_copy_stays_where_it_is_when_the_other_is_moved():
     assert small.lm_head.weight.data_ptr() == model.lm_head.weight.data_ptr()
     assert small.to(torch.float64)(ids).logits.dtype == torch.float64
     assert torch.equal(model(ids).logits, want)
-
 
 @pytest.mark.parametrize('first', ['whole', 'pruned'])
 def test_a_copy_in_8_bits_computes_as_the_other(first, tmp_path):
@@ -110,7 +106,6 @@ def test_a_copy_in_8_bits_computes_as_the_other(first, tmp_path):
     with LayerStack(loaded()).view([0, 2, 3]) as view: want['pruned'] = view(ids).logits
     models = dict(whole=(whole := loaded()), pruned=prune_model(whole, [1]))
     for k in (first, *models): assert torch.equal(models[k](ids).logits, want[k])
-
 
 def test_a_cut_that_needs_what_a_missing_layer_stores_is_refused_in_the_larger_class_too():
     "Gemma 4 with shared keys and values, as the hub's class"

@@ -2,10 +2,7 @@
 import json, os, re, socket, subprocess, sys, tempfile
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pytest
-import torch
+import numpy as np, pandas as pd, pytest, torch
 from transformers import LlamaTokenizer
 from prunebook.model.assets import ASSETS
 from prunebook.core import PrunebookError
@@ -23,9 +20,7 @@ KEPT = Path(__file__).parents[1]/'nbs'/'results'
 needs_questions = pytest.mark.skipif(not ASSETS['mmlu'].fetched, reason='the questions are not fetched')
 model = tiny(layers=2, max_position_embeddings=512, initializer_range=.3)
 
-
 def run(tasks, **kw): return evaluate(model, Letters(), tasks, progress=False, **kw)
-
 
 # names
 
@@ -42,7 +37,6 @@ def test_changes_stand_in_the_name():
         with pytest.raises(PrunebookError, match=f'{task}: {change} means nothing'):
             change_task(TASKS[task], **{change: 1})
 
-
 @pytest.mark.parametrize('spec', [
     'c4:letter', 'c4:scoring=letter', 'c4:shots=1', 'sums:per_char', 'sums:scoring=per_char', 'mmlu:K=5', 'mmlu:letter',
     'mmlu:shots=-1', 'mmlu:shots=x', 'mmlu:shots=', 'mmlu:seed=1.5', 'arc_easy:scoring=best', 'trivia', 'no.jsonl'])
@@ -50,16 +44,16 @@ def test_meaningless_specs_are_refused(spec):
     with pytest.raises(PrunebookError): parse_task(spec)
     with pytest.raises(PrunebookError): run([spec])
 
-
 def test_a_file_of_questions_is_a_task(tmp_path):
     choice = write_rows(tmp_path/'q.jsonl', questions())
     assert (parse_task(choice).name, parse_task(choice).kind) == ('q.jsonl', 'choice')
     assert parse_task(write_rows(tmp_path/'s.jsonl', load_questions('sums', n=3))).kind == 'generated'
     s = run([str(choice), f'{choice}:scoring=per_char,shots=2'])
     a, b = s.values()
-    assert a.scoring == 'likelihood' and b.task == 'q.jsonl:shots=2,scoring=per_char' and b.shots == 2
+    assert a.scoring == 'likelihood'
+    assert b.task == 'q.jsonl:shots=2,scoring=per_char'
+    assert b.shots == 2
     assert str(tmp_path) not in json.dumps([o.to_dict() for o in s.values()]), 'local paths stay out of records'
-
 
 def test_a_file_of_texts_is_a_loss(tmp_path):
     docs = write_rows(tmp_path/'d.jsonl', [dict(text=o, body=o[::-1]) for o in letter_texts()])
@@ -69,7 +63,6 @@ def test_a_file_of_texts_is_a_loss(tmp_path):
     assert run(questions())['own'].logprobs == run([write_rows(tmp_path/'q.jsonl', questions())]).popitem()[1].logprobs
     with pytest.raises(PrunebookError, match="no text in column 'x'"): run([f'{docs}:column=x'])
 
-
 # the rows
 
 def test_default_scorings_are_the_harness_headline():
@@ -77,11 +70,9 @@ def test_default_scorings_are_the_harness_headline():
         mmlu='letter', boolq='letter', csqa='letter', arc_challenge='per_char', hellaswag='per_char',
         openbookqa='per_char')
 
-
 def words(name, item, **kw):
     t = TASKS[name]
     return _in_words(item, scoring=t.scoring, ask=t.prompt, say=t.answers, **kw)
-
 
 def test_prompts_are_the_harness_ones():
     "Written out from lm-evaluation-harness 0.4.13, its YAML files"
@@ -102,7 +93,6 @@ def test_prompts_are_the_harness_ones():
                              ('siqa', dict(question='C. Q?'), 'Q: C. Q?\nA:')):
         assert words(name, q | item)[1] == [(text, 'a b'), (text, 'c')]
 
-
 def test_winogrande_is_asked_by_partial_evaluation():
     item = dict(question='Sarah beat Maria, so _ got the cup.', choices=['Sarah', 'Maria'], answer=0)
     front, pairs = words('winogrande', item, examples=[item | dict(answer=1)])
@@ -112,25 +102,20 @@ def test_winogrande_is_asked_by_partial_evaluation():
     want = [plain(model, *(Letters()(t)['input_ids'] for t in (o, ' got the cup.'))) for o, _ in pairs]
     np.testing.assert_allclose(s.logprobs[0], want, rtol=1e-4)
 
-
 def test_gsm8k_shows_the_eight_examples_in_order():
     t = TASKS['gsm8k']
     assert [o['answer'].split()[-1] for o in t.examples] == ['6.', '5.', '39.', '8.', '9.', '29.', '33.', '8.']
     assert t.shots == 8 and choose_examples(dict(question='new'), t.examples, 8, t.seed) == t.examples
 
-
 PATTERN = r'(-?[$0-9.,]{2,})|(-?[0-9]+)'  # flexible-extract of gsm8k_cot, version 3
-
 
 def flexible_extract(texts):
     found = [re.findall(PATTERN, o) for o in texts]
     return [next(filter(None, o[-1])).strip() if o else '[invalid]' for o in found]
 
-
 def harness_filter(texts):
     from lm_eval.filters.extraction import RegexFilter
     return [o for [o] in RegexFilter(PATTERN, group_select=-1).apply([[o] for o in texts], [{}] * len(texts))]
-
 
 def kept_answers(chat):
     "Written answers to GSM8K, in a chat or behind examples, with the numbers that are right, and how each was judged"
@@ -142,7 +127,6 @@ def kept_answers(chat):
         kept = pd.read_parquet(KEPT/'qwen2.5-coder-1.5b'/'items.parquet').query('sweep == "gsm8k-400"')
         where, right = kept['index'], kept['picked'] == 1
     return list(kept['written']), [str(items[i]['answer']) for i in where], list(right)
-
 
 @needs_questions
 @pytest.mark.parametrize('extract', (flexible_extract, harness_filter))
@@ -161,7 +145,6 @@ def test_kept_answers_to_gsm8k_are_scored_as_by_the_filter_of_the_harness(extrac
     assert all(yes and '.' in got and float(got) == float(want) for got, want, yes in rest)
     assert 0 < len(apart) <= len(rows) / 200
 
-
 @pytest.mark.parametrize('text, number', [
     ('so 7.', 7), ('1,250.50', 1250.5), ('$1,000,000', 1e6), ('5-7', 7), ('10-$6', 6), ('10 - $6', 6), ('a...50', 50),
     ('v.50', 50), ('(2).5', 5), ('-3', -3), ('−3', -3), ('-$6', -6), ('−$6', -6), ('$-6', -6), ('€−6', -6),
@@ -172,7 +155,6 @@ def test_the_last_number_is_read_with_its_sign_and_its_point(text, number):
     if number is None: return
     assert generation.same_number(text, dict(answer=f'{number:g}' if number % 1 else str(int(number))))
     assert not generation.same_number(text, dict(answer=str(abs(number) + 1)))
-
 
 def test_the_mended_reader_changes_four_kept_answers():
     "Signs before a dollar. The kept rows stay as they were judged, and one of them counts as right by the old reading"
@@ -185,7 +167,6 @@ def test_the_mended_reader_changes_four_kept_answers():
     apart = sorted((before(o), generation.last_number(o)) for o in said if before(o) != generation.last_number(o))
     assert apart == [(6, -6), (18.4, -18.4), (110, -110), (880, -880)]
 
-
 def test_choices_that_are_shown_are_scored_by_their_texts():
     item = dict(question='Q', choices=['x', 'yy', 'z'], answer=1, subject='an_art')
     front, pairs = _in_words(item, scoring='shown')
@@ -195,7 +176,6 @@ def test_choices_that_are_shown_are_scored_by_their_texts():
     for name in ('boolq', 'csqa', 'hellaswag'):
         task = parse_task(f'{name}:scoring=shown')
         assert (task.prompt, task.answers) == (None, None), 'a wording belongs to its scoring'
-
 
 def test_choices_in_another_order_are_the_same_questions():
     rows = [dict(question=f'Q{i}', choices=['a', 'b', 'c', 'd'], answer=i % 4) for i in range(40)]
@@ -210,7 +190,6 @@ def test_choices_in_another_order_are_the_same_questions():
     assert task.load(20).items == asked.items != replace(task, permute=4).load(20).items
     assert replace(task, shots=1).load(20).examples == [permuted(o, 3) for o in rows]
 
-
 def test_forms_are_the_same_questions_asked_in_four_ways():
     rows = [dict(question=f'Q{i}', choices=['a', 'b', 'c'], answer=i % 3) for i in range(6)]
     forms = in_forms(ChoiceTask('mine', 'Mine', rows, scoring='per_char'))
@@ -222,12 +201,10 @@ def test_forms_are_the_same_questions_asked_in_four_ways():
     for name in ('gsm8k', 'c4'):
         with pytest.raises(PrunebookError, match=name): in_forms(name)
 
-
 @pytest.mark.parametrize('spec', [
     'arc_easy:permute=1', 'piqa:scoring=per_char,permute=0', 'arc_easy:scoring=letter,permute=-1'])
 def test_an_order_means_something_only_where_choices_are_listed(spec):
     with pytest.raises(PrunebookError, match='permute'): parse_task(spec)
-
 
 @needs_questions
 def test_worked_solutions_of_math500_are_right_and_those_of_other_problems_are_not():
@@ -235,7 +212,6 @@ def test_worked_solutions_of_math500_are_right_and_those_of_other_problems_are_n
     assert all(same_mathematics(o['solution'], o) for o in items)
     others = [(o, p['solution']) for o, p in zip(items, items[1:]) if o['answer'] != p['answer']]
     assert len(others) > 480 and sum(same_mathematics(text, o) for o, text in others) < 5
-
 
 @needs_questions
 def test_mmlu_is_asked_with_five_dev_examples_of_the_subject():
@@ -245,7 +221,6 @@ def test_mmlu_is_asked_with_five_dev_examples_of_the_subject():
     assert shown == [o for o in dev if o['subject'] == item['subject']]
     text, _ = words('mmlu', item, examples=shown)
     assert text.count('\nAnswer: ') == 5 and f'{prompt(shown[0], letter=True)} {"ABCD"[shown[0]["answer"]]}' in text
-
 
 # evaluate
 
@@ -270,12 +245,10 @@ def test_nothing_runs_before_all_questions_are_there(monkeypatch):
         with pytest.raises(PrunebookError, match=says): run(['gsm8k'], n_questions=1, sources=dict(gsm8k=[row]))
     assert not seen
 
-
 def test_the_first_texts_are_scored_wherever_they_come_from(tmp_path):
     (tmp_path/'t.txt').write_text('\n'.join(own := [f'text number {i}' for i in range(9)]))
     for source in (own, str(tmp_path/'t.txt')):
         assert ready_tasks(['c4'], n_texts=3, sources=dict(c4=source))['c4'].items == own[:3]
-
 
 def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():
     many = [dict(question='Which?', choices=[str(i) for i in range(30)], answer=3)]
@@ -286,7 +259,6 @@ def test_questions_of_yours_that_no_answer_fits_are_refused_before_any():
     asked = dict(passage='It is.', question='Where', choices=['yes', 'in New York'], answer=0)
     assert [o for _, o in words('boolq', asked)[1]] == ['Yes', 'In New York']
 
-
 def test_a_source_of_no_task_is_refused():
     "It would have been left aside, and the usual questions been asked"
     for key in ('sums:seed=3', 'sum'):
@@ -294,7 +266,6 @@ def test_a_source_of_no_task_is_refused():
             ready_tasks(['sums:seed=3'], 2, sources={key: 'mine.jsonl'})
     said = judged_on(['c4', 'sums'], 'judge.txt', sources=dict(sums='mine.jsonl'))
     assert said == (['c4', 'sums'], dict(c4='judge.txt', sums='mine.jsonl'))
-
 
 def test_texts_of_yours_are_a_task_where_none_reads_texts(tmp_path):
     "Named after the file, also of rows that have a question and a text; a set with a name has one of its own"
@@ -311,7 +282,6 @@ def test_texts_of_yours_are_a_task_where_none_reads_texts(tmp_path):
     assert [o.load().items[0] for o in made] == ['a b', 'a b', 'c d']
     assert judged_on(['agreement', 'sums'], judge) == (['agreement', 'sums'], dict(agreement=judge))
 
-
 def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):
     def stop(text, item): raise KeyboardInterrupt
     second = GeneratedTask('second', 'Second', [dict(question='q', answer='1')], right=stop, stop=())
@@ -320,7 +290,6 @@ def test_an_interruption_keeps_the_scores_that_are_known(monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt): run([first, 'second'], save=tmp_path/'out', max_new_tokens=2)
     assert [load_score(o).n for o in (tmp_path/'out').glob('*.json')] == [6]
 
-
 def test_scores_that_were_made_otherwise_are_not_replaced(tmp_path):
     task, how = ChoiceTask('mine', 'Mine', questions()), dict(save=tmp_path, progress=False)
     half = tiny(layers=2, max_position_embeddings=512).bfloat16()  # with the same fingerprint in both types
@@ -328,7 +297,6 @@ def test_scores_that_were_made_otherwise_are_not_replaced(tmp_path):
     with pytest.raises(PrunebookError, match='keeps a score with scoring'):
         evaluate(half, Letters(), [replace(task, scoring='letter')], **how)
     with pytest.raises(PrunebookError, match='in another dtype'): evaluate(half.float(), Letters(), [task], **how)
-
 
 # kept scores
 
@@ -339,7 +307,6 @@ def asked(tmp_path):
     names = ['arc_easy:scoring=letter', 'arc_easy: shots = 0, seed=3', str(mine), f'{mine}:shots=1']
     return [*names, own], dict(arc_easy=questions(5)), [*names, own.name]
 
-
 def test_kept_scores_come_back_by_the_names_that_were_asked(asked, tmp_path):
     tasks, sources, names = asked
     fresh = run(tasks, sources=sources, save=tmp_path/'a')
@@ -347,7 +314,6 @@ def test_kept_scores_come_back_by_the_names_that_were_asked(asked, tmp_path):
     for kept in (Scores.load(tmp_path/'a'), Scores.load(tmp_path/'b')):
         assert kept == fresh and set(kept) == set(names)
         assert [o['difference'] for o in paired_differences(kept, fresh)] == [0] * len(names)
-
 
 def test_older_and_renamed_files_go_by_their_own_names(asked, tmp_path):
     tasks, sources, names = asked
@@ -357,7 +323,6 @@ def test_older_and_renamed_files_go_by_their_own_names(asked, tmp_path):
     assert set(Scores.load(tmp_path/'old')) == {o.stem for o in (tmp_path/'old').glob('*.json')}
     (tmp_path/'new'/'arc_easy_scoring_letter.json').rename(tmp_path/'new'/'arc_easy_before.json')
     assert set(Scores.load(tmp_path/'new')) == {'arc_easy_before', names[1]}
-
 
 @pytest.mark.parametrize('other', [
     dict(n_questions=3), dict(n_texts=2), dict(scoring='letter'), dict(max_new_tokens=3), dict(max_length=9)],
@@ -378,7 +343,6 @@ def test_a_score_of_other_items_is_not_replaced(other, tmp_path):
     with pytest.raises(PrunebookError, match='another folder'): score(**other).save(tmp_path)
     assert files() == before
 
-
 def test_two_tasks_of_one_file_name_are_refused_before_the_first(tmp_path, monkeypatch):
     alike = [write_rows(tmp_path/o, questions()) for o in ('a=b.jsonl', 'a,b.jsonl')]
     monkeypatch.chdir(tmp_path)
@@ -392,13 +356,11 @@ def test_two_tasks_of_one_file_name_are_refused_before_the_first(tmp_path, monke
         with pytest.raises(PrunebookError, match='another folder'): make()
     assert set(Scores.load('third')) == {'a=b.jsonl'}
 
-
 def test_a_name_in_a_file_is_a_text(tmp_path):
     run([ChoiceTask('q', 'Q', questions())]).save(tmp_path)
     for wrong in ([1], {}, 3):
         (tmp_path/'q.json').write_text(json.dumps(json.loads((tmp_path/'q.json').read_text()) | dict(asked=wrong)))
         with pytest.raises(PrunebookError, match='is no score'): Scores.load(tmp_path)
-
 
 # programs
 
@@ -406,9 +368,7 @@ def locks():
     try: return run_program('')
     except PrunebookError: return False
 
-
 needs_locks = pytest.mark.skipif(not locks(), reason='programs cannot be locked up here')
-
 
 @needs_locks
 @needs_questions
@@ -426,13 +386,11 @@ def test_humaneval_in_both_forms():
     say = t.in_chat
     assert say['prompt'](items[0]).endswith(f"```python\n{items[0]['question']}\n```\n") and '```' in say['stop']
 
-
 @pytest.mark.slow
 @needs_locks
 @needs_questions
 def test_every_solution_of_humaneval_passes():
     assert [o['entry_point'] for o in load_questions('humaneval') if not passes_tests(o['answer'], o)] == []
-
 
 @needs_locks
 def test_a_place_with_a_space_in_its_name_is_locked_too(tmp_path):
@@ -445,7 +403,6 @@ def test_a_place_with_a_space_in_its_name_is_locked_too(tmp_path):
     done = subprocess.run(mounted, capture_output=True, text=True)
     assert done.stdout.split() == ['False', 'True'], done
 
-
 @needs_locks
 def test_programs_outside_cannot_be_reached():
     with socket.socket(socket.AF_UNIX) as here:
@@ -454,23 +411,19 @@ def test_programs_outside_cannot_be_reached():
         assert not run_program(f'import socket; socket.socket(socket.AF_UNIX).connect({file!r})')
     os.unlink(file)
 
-
 @needs_locks
 def test_a_program_that_ends_early_cannot_say_that_it_passed():
     says = 'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b"done")\n    except OSError: pass\n'
     assert not run_program(says + 'os._exit(0)') and not run_program(says)
-
 
 @needs_locks
 def test_rows_that_cannot_be_judged_are_refused_before_an_answer_is_written():
     with pytest.raises(PrunebookError, match='humaneval needs its test too'):
         ready_tasks('humaneval', 1, sources=dict(humaneval=[dict(question='def f():', answer='    return 1')]))
 
-
 def test_programs_that_cannot_be_locked_up_are_refused(monkeypatch):
     monkeypatch.setenv('PATH', '/nowhere')
     with pytest.raises(PrunebookError, match='cannot lock up programs'): run(['humaneval'])
-
 
 # the harness, where it is installed
 
@@ -494,7 +447,6 @@ def test_agrees_with_the_harness_item_by_item(name, tmp_path):
     theirs = iter(HFLM(pretrained=demo, tokenizer=tok, batch_size=4).loglikelihood(requests, disable_tqdm=True))
     for lp in ours.logprobs: np.testing.assert_allclose(lp, [next(theirs)[0] for _ in lp], atol=2e-3, rtol=1e-4)
 
-
 # what a tokenizer or a machine may spoil
 
 def test_an_answer_keeps_the_space_that_it_begins_with(monkeypatch):
@@ -515,7 +467,6 @@ def test_an_answer_keeps_the_space_that_it_begins_with(monkeypatch):
     [found] = generate_texts(model, tok, [ids], 64)
     assert found.text == right and found.ended
 
-
 @pytest.mark.parametrize('common', [20, 0])
 def test_a_batch_holds_only_so_many_keys_and_values(common, monkeypatch):
     "A CPU whose memory ends says nothing and ends: there is no floor under what they hold"
@@ -527,7 +478,6 @@ def test_a_batch_holds_only_so_many_keys_and_values(common, monkeypatch):
     ids = [[*range(3, 3 + common), 40 + i] for i in range(3)]
     list(generation.write_in_batches(wide, None, ids, 4))
     assert seen == [int(1e6 / a_token)]
-
 
 def test_a_sandbox_in_which_nothing_ends_is_refused(monkeypatch):
     monkeypatch.setattr(generation, 'run_program', lambda code: False)

@@ -1,7 +1,5 @@
 "What the unpruned model teaches is written once: nothing is lost in a stop, and nothing wrong is learned"
-import json
-import os
-import shutil
+import json, os, shutil
 import pytest, torch
 from prunebook import PrunebookError, prune_model
 from prunebook.cli import main
@@ -24,16 +22,13 @@ from test_packing import CHATML, family
 
 ASKED = ['Say a.', dict(prompt='Say bc.'), dict(messages=CHATS[1]), dict(question='And d?')]
 
-
 @pytest.fixture
 def chat():
     model, tok = tiny_chat()
     model.generation_config.eos_token_id = tok.eos_token_id
     return model, tok
 
-
 def kept(file): return [json.loads(o)['messages'] for o in file.read_text().splitlines()]
-
 
 @pytest.mark.parametrize('temperature', [None, 1.])
 def test_answers_go_on_where_they_stopped(chat, temperature, tmp_path, monkeypatch):
@@ -66,7 +61,6 @@ def test_answers_go_on_where_they_stopped(chat, temperature, tmp_path, monkeypat
                   add_special_tokens=False)['input_ids']
         assert talks[0][-1]['content'] == generate_texts(model, tok, [ids], 8)[0].text
 
-
 def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatch, caplog):
     said = [_Written('It is a.', 5, True), _Written(' ', 1, True), _Written('It is', 8, False),
             _Written('over and over ' * 9, 9, True)]
@@ -79,7 +73,6 @@ def test_what_would_teach_something_wrong_is_left_out(chat, tmp_path, monkeypatc
     with pytest.raises(PrunebookError, match='0 of 1 answers kept.*1 empty'):
         write_answers(*chat, ASKED[:1], tmp_path/'b.jsonl', progress=False)
 
-
 @pytest.fixture
 def talks_to_the_end(monkeypatch, tmp_path):
     "Answers that end, and a cache of one's own. The list holds how many prompts each call was given"
@@ -91,9 +84,7 @@ def talks_to_the_end(monkeypatch, tmp_path):
     monkeypatch.setattr(generation, 'generate_texts', end)
     return calls
 
-
 OWN = dict(messages=[dict(role='user', content='And f?'), dict(role='assistant', content='f ' * 14)])
-
 
 def test_answers_say_how_they_came_about(chat, tmp_path, talks_to_the_end):
     "Who wrote them, when, with which settings, and which fifth is held out; the user's own stay as they are"
@@ -105,15 +96,20 @@ def test_answers_say_how_they_came_about(chat, tmp_path, talks_to_the_end):
     assert [o['made']['by'] for o in rows] == ['parent'] * 11 + ['user'] * 2
     assert rows[11]['messages'] == OWN['messages'] and rows[12]['messages'][1]['content'] == 'g'
     made = rows[0]['made']
-    assert made['parent'] == fingerprint(model) and made['seed'] == 3 and made['max_new_tokens'] == 8
-    assert made['temperature'] is None and made['prompts'] == 'mine' and len(made['date']) == 10
+    assert made['parent'] == fingerprint(model)
+    assert made['seed'] == 3
+    assert made['max_new_tokens'] == 8
+    assert made['temperature'] is None
+    assert made['prompts'] == 'mine'
+    assert len(made['date']) == 10
     chosen, held = read_answers(tmp_path/'a.jsonl', fingerprint(model), tok)
-    assert len(held) == 2 and len(chosen) == 11 and not [o for o in held if o in chosen]
+    assert len(held) == 2
+    assert len(chosen) == 11
+    assert not [o for o in held if o in chosen]
     write_answers(model, tok, asked, tmp_path/'b.jsonl', 8, seed=3, progress=False, keep_own=True, source='mine')
     assert (tmp_path/'a.jsonl').read_bytes() == (tmp_path/'b.jsonl').read_bytes()
     write_answers(model, tok, asked, tmp_path/'c.jsonl', 8, progress=False)
     assert OWN['messages'] not in kept(tmp_path/'c.jsonl'), 'to learn from the model, its own answer'
-
 
 def test_the_same_prompts_are_answered_once(chat, tmp_path, talks_to_the_end, capsys):
     model, tok = chat
@@ -128,12 +124,10 @@ def test_the_same_prompts_are_answered_once(chat, tmp_path, talks_to_the_end, ca
     assert answers_to(prune_model(model, [1]), tok, str(asked), 8) != file
     assert json.loads(file.read_text().splitlines()[0])['made']['prompts'] == 'prompts.txt'
 
-
 def test_questions_of_a_task_are_prompts(chat):
     asked = [o['messages'][0]['content'] for o in ready_prompts('arc_easy', chat[1], n=10)]
     assert len(asked) == 10 and all('\nA. ' in o and not o.endswith('Answer:') for o in asked)
     assert len(ready_prompts('everyday', chat[1], n=12)) == 12
-
 
 @pytest.mark.parametrize('prompts, says, how', [
     (['a', 'b'] * 9, '2 different prompts', {}), ('gone.txt', 'no such file', {}), ('luck', 'luck', {}),
@@ -142,11 +136,9 @@ def test_questions_of_a_task_are_prompts(chat):
 def test_prompts_of_no_use(chat, prompts, says, how):
     with pytest.raises(PrunebookError, match=says): ready_prompts(prompts, chat[1], max_new_tokens=8, **how)
 
-
 def test_answers_need_a_chat_template(chat):
     chat[1].chat_template = None
     with pytest.raises(PrunebookError, match='no chat template'): ready_prompts([*map(str, range(10))], chat[1])
-
 
 def test_repetition():
     code = '\n'.join(f'    x_{i} = f(x_{i - 1}, {i})' for i in range(40))
@@ -155,7 +147,6 @@ def test_repetition():
         '1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1'
     assert not any(map(repeats_itself, right)) and all(map(repeats_itself, ['a' * 12, 'no' * 12, 'ha ' * 12]))
     assert all(map(repeats_itself, ['a b ' * 8, code + '\n' + 'and then the next step is ' * 5, '和' * 40]))
-
 
 @pytest.mark.parametrize('prompts, says', [
     ([], 'no prompts'), (['a', ' '], 'prompt 1 is'), ([dict(other='x')], 'prompt 0 is'),
@@ -166,14 +157,12 @@ def test_prompts_that_ask_nothing(chat, prompts, says, tmp_path):
     with pytest.raises(PrunebookError, match=says): write_answers(*chat, prompts, tmp_path/'a.jsonl', progress=False)
     assert not list(tmp_path.iterdir())
 
-
 @pytest.mark.parametrize('wrong', [dict(temperature=0), dict(temperature=-1), dict(temperature='hot'), dict(seed='a'),
                                    dict(max_new_tokens=0), dict(max_new_tokens='9'), dict(batch_tokens=0)], ids=str)
 def test_a_refused_call_leaves_no_file(chat, wrong, tmp_path):
     with pytest.raises(PrunebookError, match=f'{next(iter(wrong))}=.*it must be'):
         write_answers(*chat, ASKED, tmp_path/'a.jsonl', **wrong)
     assert not list(tmp_path.iterdir())
-
 
 def test_a_call_that_wrote_nothing_stands_in_no_way(chat, tmp_path, monkeypatch):
     def stop(*args, **kw): raise KeyboardInterrupt
@@ -183,7 +172,6 @@ def test_a_call_that_wrote_nothing_stands_in_no_way(chat, tmp_path, monkeypatch)
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0], [_Written('It is a.', 5, True)])])
     write_answers(*chat, [dict(prompt='A?', system='Be brief.')], tmp_path/'a.jsonl', progress=False)
     assert [o['content'] for o in kept(tmp_path/'a.jsonl')[0]] == ['Be brief.', 'A?', 'It is a.']
-
 
 @pytest.mark.parametrize('packing', ['none', 'packed'])
 @pytest.mark.parametrize('k', [99, 8])
@@ -203,7 +191,6 @@ def test_top_k_is_the_full_form_when_k_is_the_vocabulary(packing, k, tmp_path):
     if k == 99:
         assert top == pytest.approx(full, abs=1e-5) and torch.allclose(grad, other, atol=1e-5)
     else: assert 0 < top < full, 'the rest as one share can only hide differences'
-
 
 def test_the_pass_is_paid_once(tmp_path, monkeypatch):
     "Of every recipe and seed, and after a stop only what is missing"
@@ -230,7 +217,6 @@ def test_the_pass_is_paid_once(tmp_path, monkeypatch):
     guide = torch.from_numpy(passed()[0].guide)
     for a, b in zip(table(guide), fresh(torch.from_numpy(whole.guide))): torch.testing.assert_close(a, b)
 
-
 @pytest.mark.parametrize('kind', ['none', 'packed', 'chunk', 'conversations'])
 def test_another_seed_finds_everything_in_the_folder(kind, chat, tmp_path, monkeypatch):
     "In another order, which is that of its seed"
@@ -247,14 +233,12 @@ def test_another_seed_finds_everything_in_the_folder(kind, chat, tmp_path, monke
         counts.append(len(computed))
     assert counts[0] == counts[1] > 0 and rows[0].digest != rows[1].digest
 
-
 def test_the_files_of_a_pass_stay_only_in_a_folder_of_their_own(tmp_path):
     model, recipe = tiny(), SMALL.replace(steps=1, objective='distill_top')
     for own in (None, tmp_path/'kept'):
         run(prune_model(model, [2]), recipe, teacher=model, out=tmp_path/'out', teacher_folder=own, force=True)
         assert not (tmp_path/'out'/'teacher').exists()
         assert bool(list(tmp_path.rglob('[0-9]*.safetensors'))) == bool(own)
-
 
 def test_a_file_is_no_folder_for_a_teacher(tmp_path, monkeypatch):
     "It is refused before the pass over the texts"
@@ -264,7 +248,6 @@ def test_a_file_is_no_folder_for_a_teacher(tmp_path, monkeypatch):
     with pytest.raises(PrunebookError, match='kept'):
         run(prune_model(model, [2]), recipe, teacher=model, teacher_folder=tmp_path/'kept')
     assert (tmp_path/'kept').read_text() == 'mine'
-
 
 def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     model = tiny()
@@ -282,7 +265,6 @@ def test_heal_learns_from_the_folder_what_it_learns_from_the_teacher(tmp_path):
     packed.is_quantized = True
     with pytest.raises(PrunebookError, match='the model is quantised'): run(packed, recipe, teacher=model)
 
-
 def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch):
     model, tok = chat
     monkeypatch.setattr(teacher, 'load_teacher', pytest.fail)
@@ -299,7 +281,6 @@ def test_no_answer_is_written_that_could_not_be_used(chat, tmp_path, monkeypatch
     with pytest.raises(PrunebookError, match='message'):
         teacher.self_data(model, tok, model, ['Hi.', 'Ho.'], recipe, tmp_path/'answers.jsonl')
 
-
 @pytest.fixture
 def folders(chat, tmp_path):
     "A student, its unpruned model, and others that cannot teach it"
@@ -309,7 +290,6 @@ def folders(chat, tmp_path):
     made = dict(student=(prune_model(model, [2]), tok), big=(model, tok), other=(model, eom), padded=(wide, tok),
                 smaller=(prune_model(model, [1, 2]), tok), same=(prune_model(model, [3]), tok))
     return {k: str(save(tmp_path/'models'/k, *o)) for k, o in made.items()} | dict(missing=str(tmp_path/'missing'))
-
 
 @pytest.mark.parametrize('prompts, by, says', [
     (['Hi.'], 'big', '1 prompts, fewer than one batch of 2'), (['Hi.', ' '], 'big', 'prompt 1 is'),
@@ -326,9 +306,7 @@ def test_what_a_teacher_cannot_do_is_said_before_a_weight_is_read(prompts, by, s
                                 teacher=folders[by], prompts=prompts)
     assert [o.name for o in tmp_path.iterdir()] == ['models']
 
-
 ITSELF = ['student', 'student/.', 'link', 'copy', 'record', 'big']
-
 
 @pytest.mark.parametrize('prompts', [PAIRS, None])
 @pytest.mark.parametrize('by', ITSELF)
@@ -353,7 +331,6 @@ def test_a_model_is_no_teacher_of_itself(by, prompts, folders, tmp_path, monkeyp
     assert main([*map(str, words), '--max-length', '120', '--no-progress']) == 2
     assert not list(tmp_path.glob('out*'))
 
-
 @pytest.mark.parametrize('objective', ['distill', 'distill_top'])
 def test_a_pruned_model_is_no_teacher_of_itself_in_memory(objective, folders, monkeypatch):
     "Nor is the unpruned one by its name. That one may teach itself in memory: a sweep heals it as its cuts"
@@ -371,7 +348,6 @@ def test_a_pruned_model_is_no_teacher_of_itself_in_memory(objective, folders, mo
     given(big, big)
     given(student, student, objective='lm')
 
-
 def test_a_healing_that_untied_the_head_made_no_larger_model():
     model = tiny(tie_word_embeddings=True, vocab_size=1000)
     healed = run(prune_model(model, [2, 3]), SMALL.replace(steps=1, method='head_and_last')).model
@@ -380,12 +356,10 @@ def test_a_healing_that_untied_the_head_made_no_larger_model():
     with pytest.raises(PrunebookError, match='smaller than its student'):
         teacher.load_teacher(healed, tokenizer(), prune_model(model, [0, 1, 2, 3]))
 
-
 def test_a_head_that_is_padded_otherwise_may_write_answers(folders):
     student, tok = load_model(folders['student'], progress=False)
     teacher.load_teacher(student, tok, folders['padded'], head=False)
     with pytest.raises(PrunebookError, match='padded otherwise'): teacher.load_teacher(student, tok, folders['padded'])
-
 
 def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):
     "Its 16-bit weights may not fit. It teaches as a copy in 4 bits of one that is given"
@@ -396,7 +370,6 @@ def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):
     named, given = (run(prune_model(model, [2]), recipe, teacher=o) for o in (str(save(tmp_path/'m', model)), model))
     assert seen == [4]
     for a, b in zip(named.history, given.history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-4)
-
 
 def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch, caplog):
     "On those that fit into a row"
@@ -415,7 +388,9 @@ def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkey
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
     for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
                         (('many.jsonl', 'other'), 'another tokenizer')):
-        assert command(*wrong) == 2 and says in capsys.readouterr().err and not (tmp_path/'out').exists()
+        assert command(*wrong) == 2
+        assert says in capsys.readouterr().err
+        assert not (tmp_path/'out').exists()
     assert command('many.jsonl', 'big') == 0 and '1 of 4 answers are left out' in caplog.text
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == [o.text for o in said]
 

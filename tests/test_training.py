@@ -10,7 +10,6 @@ from support.healing import SMALL, run, texts, tiny, tokenizer
 
 CHUNKS = SMALL.replace(packing='chunk', max_length=40, steps=1, batch_size=2)
 
-
 # Rows
 
 def test_chunks_hold_every_token_once():
@@ -19,7 +18,6 @@ def test_chunks_hold_every_token_once():
     docs = {' '.join(tokenizer().convert_ids_to_tokens(t)) for t in np.split(o.flat, ends)[:-1]}
     assert docs == {f'{t} </s>' for t in texts()}
     assert (o.pos[o.ends[:-1]] == 0).all() and o.pos.max() < 40
-
 
 def test_a_chunk_begins_with_bos_if_the_tokenizer_begins_texts_with_it():
     plain, o = (training_rows(tokenizer(bos), texts(), CHUNKS) for bos in (False, True))
@@ -30,7 +28,6 @@ def test_a_chunk_begins_with_bos_if_the_tokenizer_begins_texts_with_it():
     batch = collate([o[0], o[1]], packed=True)
     assert torch.equal(batch['labels'] == -100, batch['position_ids'] == 0)
     assert (batch['input_ids'][batch['position_ids'] == 0] == 1).all(), 'BOS is never a label'
-
 
 @pytest.mark.parametrize('by_document', [False, True])
 @pytest.mark.parametrize('kind', ['llama', 'gpt2', 'gemma3_text', 'gpt_neox'])
@@ -49,7 +46,6 @@ def test_documents_of_a_chunk_do_not_mix(kind, by_document):
     for a, b in zip(starts, starts[1:]):
         assert torch.allclose(packed[a:b], alone.body(batch['input_ids'][:1, a:b]).last_hidden_state[0], atol=1e-5)
 
-
 def test_two_models_in_one_process_keep_their_own_documents():
     "The backward pass of one, which runs its layers again, after a forward pass of the other"
     rows = training_rows(tokenizer(), texts(), CHUNKS)
@@ -66,7 +62,6 @@ def test_two_models_in_one_process_keep_their_own_documents():
         return model.get_input_embeddings().weight.grad
     assert torch.equal(gradient(False), gradient(True))
 
-
 # Nothing outside is changed
 
 def test_leaves_the_world_alone(tmp_path, monkeypatch, capfd):
@@ -82,7 +77,6 @@ def test_leaves_the_world_alone(tmp_path, monkeypatch, capfd):
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert list(tmp_path.iterdir()) == [] and capfd.readouterr().out == ''
 
-
 @pytest.mark.parametrize('env', [dict(RANK=''), dict(RANK='1', ACCELERATE_USE_FSDP='true', FSDP_VERSION='2')])
 def test_a_stray_rank_is_a_single_process(env, tmp_path, monkeypatch):
     for k, v in env.items(): monkeypatch.setenv(k, v)
@@ -91,7 +85,6 @@ def test_a_stray_rank_is_a_single_process(env, tmp_path, monkeypatch):
     assert (tmp_path/'out'/'adapter'/'adapter_model.safetensors').exists() and len(result.history) == 2
     with preserve_global_state(): assert 'RANK' not in os.environ
     assert {k: os.environ[k] for k in env} == env
-
 
 def test_a_batch_must_divide_among_processes(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')

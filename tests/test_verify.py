@@ -1,17 +1,10 @@
 """verify: an honest run is confirmed, each kind of lie is rejected, and what cannot be read or scored here is never
 confirmed. The rule keeps its promise about honest runs."""
-import json
-import os
-import re
-import shutil
+import json, os, re, shutil
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
+import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from prunebook.cli import main
 from prunebook.core import PrunebookError
 from prunebook.evaluation.scores import ratio_interval, wilson
@@ -27,7 +20,6 @@ from support.tiny import Letters, letter_texts, letter_tokenizer, questions, sav
 results = Path(__file__).parents[1]/'nbs'/'results'
 WHO = dict(initializer_range=.3, max_position_embeddings=256)
 
-
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     "A run with four cuts and two tasks, and the files of its items"
@@ -41,7 +33,6 @@ def made(tmp_path_factory):
     sweep(model, Letters(), config, folder/'run', progress=False)
     return folder, model
 
-
 @pytest.fixture
 def run(made, tmp_path, monkeypatch):
     "A copy to tamper with; the items' files are found from its folder"
@@ -50,12 +41,10 @@ def run(made, tmp_path, monkeypatch):
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
     return tmp_path/'made'/'run'
 
-
 @pytest.fixture
 def judge(made):
     def judge(run, **kw): return verify(run, 1, 7, **dict(model=made[1], tokenizer=Letters(), progress=False) | kw)
     return judge
-
 
 def tamper(run, lie, **told):
     "Change items (a lie returns what changes in one, or nothing); the table agrees with them, but for what is told"
@@ -78,20 +67,17 @@ def tamper(run, lie, **told):
     table.to_csv(run/'results.csv', index=False)
     pq.write_table(pa.Table.from_pylist(items, schema=_arrow_schema()), run/'items.parquet')
 
-
 def flipped(o):  # the right choice to the top, in the log-probabilities as well
     if o['task'] == 'arc_easy' and o['n'] == 3:
         values, p, a = o['logprobs'], o['picked'], o['answer']
         values[p], values[a] = values[a], values[p]
         return dict(picked=a)
 
-
 def picks(o): return dict(picked=o['answer']) if o['task'] == 'arc_easy' else None
 def lowered(o): return dict(loss=o['loss'] * .98) if o['task'] == 'c4' and o['n'] == 1 else None
 def layers(o): return None
 def other_set(o): return dict(answer=3 - o['answer']) if o['task'] == 'arc_easy' else None
 def nothing(o): return None
-
 
 @pytest.mark.parametrize('lie, told', [
     *((lie, {}) for lie in (flipped, picks, lowered, layers, other_set)), (picks, dict(metric='per_token')),
@@ -101,7 +87,6 @@ def test_a_lie_is_rejected(run, judge, lie, told):
     "In the items, or in a table that says something else than its items"
     tamper(run, lie, **told)
     assert judge(run).verdict == 'rejected'
-
 
 def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, capsys, monkeypatch):
     tamper(run, nothing)
@@ -117,7 +102,6 @@ def test_an_honest_run_is_confirmed_and_goes_on_where_it_stopped(run, judge, cap
     tamper(run, picks)
     assert main(['verify', str(run)]) == 1 and 'verdict: rejected' in capsys.readouterr().out
 
-
 def test_healed_rows_are_scored_from_their_adapters_or_healed_again(run, judge, made):
     texts = str(run.parent/'texts.jsonl')
     others = str(write_rows(run.parent/'others.jsonl', [dict(text=o) for o in letter_texts(12, seed=5)]))
@@ -130,12 +114,10 @@ def test_healed_rows_are_scored_from_their_adapters_or_healed_again(run, judge, 
         assert found.rows.drawn.tolist() == [12] and found.rows.contradicting.tolist() == [0], found
         shutil.rmtree(run.parent/'healed'/'adapters', ignore_errors=True)
 
-
 def record(run, change):
     found = json.loads((run/'run.json').read_text())
     change(found)
     (run/'run.json').write_text(json.dumps(found))
-
 
 HARMS = dict(
     truncated=(lambda run: os.truncate(run/'items.parquet', 999), 'items.parquet'),
@@ -148,13 +130,11 @@ LACKS = dict(
     task=(lambda run: record(run, lambda o: o['sweeps']['main']['config'].update(tasks=['poetry'])), 'poetry'),
     texts=(lambda run: [o.unlink() for o in run.parent.glob('*.jsonl')], 'jsonl'))
 
-
 @pytest.mark.parametrize('harm, named', HARMS.values(), ids=HARMS)
 def test_what_cannot_be_read_is_refused_in_one_line(run, judge, harm, named, capsys):
     harm(run)
     with pytest.raises(PrunebookError, match=named): judge(run)
     assert main(['verify', str(run), '--no-progress']) == 2 and capsys.readouterr().err.count('\n') == 1
-
 
 @pytest.mark.parametrize('harm, named', LACKS.values(), ids=LACKS)
 def test_what_cannot_be_scored_here_is_not_confirmed(run, judge, harm, named):
@@ -162,14 +142,12 @@ def test_what_cannot_be_scored_here_is_not_confirmed(run, judge, harm, named):
     found = judge(run)
     assert found.verdict == 'not verifiable here' and named in found.reason, found
 
-
 def test_a_model_that_is_not_at_hand_and_another_tokenizer_confirm_nothing(run, judge, capsys):
     class Backwards(Letters):
         def __call__(self, text, **kw): return super().__call__([o[::-1] + '!' for o in text], **kw)
     assert judge(run, tokenizer=Backwards()).verdict != 'confirmed'
     record(run, lambda o: o['model'].update(name='nowhere/model'))
     assert main(['verify', str(run), '--no-progress']) == 3 and 'nowhere/model' in capsys.readouterr().out
-
 
 @pytest.mark.thorough
 def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_path, capsys):
@@ -189,13 +167,11 @@ def test_the_numbers_on_a_card_are_confirmed_and_a_lie_on_it_is_rejected(tmp_pat
     (folder/'config.json').write_text(json.dumps(config))
     assert main(['check', str(folder), '--claims', run]) == 1 and 'something else' in capsys.readouterr().out
 
-
 def test_a_kind_of_score_of_ones_own_is_not_compared(run, judge, monkeypatch):
     class Own(ChoiceTask): metric = 'own'
     usual = TASKS['arc_easy']
     monkeypatch.setitem(TASKS, 'arc_easy', Own(**{o.name: getattr(usual, o.name) for o in fields(usual)}))
     assert set(judge(run, row=['arc_easy']).rows.verdict) == {'not verifiable here'}
-
 
 def test_runs_without_such_rows_are_left_out(run, judge, monkeypatch, capsys):
     shutil.copytree(run, run.parent/'second')
@@ -209,10 +185,11 @@ def test_runs_without_such_rows_are_left_out(run, judge, monkeypatch, capsys):
     assert verify_runs(run.parent, row=['middle'])['verdict_of'] == '1 of 1 runs' and seen == ['second']
     seen.clear()
     found = verify_runs(run.parent, row=['simple'])
-    assert seen == ['run', 'second'] and found['verdict'] == 'undecided' and found['verdict_of'] == '1 of 2 runs', found
+    assert seen == ['run', 'second'], found
+    assert found['verdict'] == 'undecided', found
+    assert found['verdict_of'] == '1 of 2 runs', found
     for asked, named in ((dict(row=['poetry']), 'poetry'), (dict(claim='C2'), 'distances')):
         with pytest.raises(PrunebookError, match=named): verify_runs(run.parent, **asked)
-
 
 @pytest.mark.parametrize('shift, verdict', [(0, 'not verifiable here'), (.01, 'rejected')])
 def test_a_healed_card_is_not_rejected_for_its_weights(run, tmp_path, shift, verdict):
@@ -225,13 +202,11 @@ def test_a_healed_card_is_not_rejected_for_its_weights(run, tmp_path, shift, ver
     (tmp_path/'config.json').write_text(json.dumps(dict(prunebook=healed)))
     assert verify_card(tmp_path, run).verdict == verdict
 
-
 @pytest.mark.parametrize('drawn, size, word', [(150, 500, 'undecided'), (192, 500, 'confirmed'), (64, 64, 'confirmed')])
 def test_the_word_on_a_single_row_is_that_of_the_row(drawn, size, word):
     counts = np.array([[drawn, 0, 0, 0, 0, 0]])
     said, _, words, _ = _verdict(pd.DataFrame(dict(count=[size])), counts, drawn, {}, {}, False)
     assert said == words[0] == word
-
 
 def test_the_rule_keeps_its_promise():
     rng, rejected = np.random.default_rng(0), 0  # as many contradictions as are allowed, looked at after every item
@@ -241,7 +216,6 @@ def test_the_rule_keeps_its_promise():
     assert rejected <= 12  # 1 % of 500, and more than three standard deviations
     assert at_most(150, 0, 10**4) < .02 < at_most(140, 0, 10**4) and at_most(30, 0, 30) == 0
     assert deviation([-3., -8.], [-3., -8.3]) == pytest.approx(.3 / 11.3)
-
 
 @pytest.mark.parametrize('run, sweeps, task', [
     *(('demo', ('similarity', 'healed-base'), o) for o in ('arc_easy', 'piqa')),
@@ -253,19 +227,18 @@ def test_an_honest_row_that_was_scored_twice_is_confirmed(run, sweeps, task):
     said = [word_of(deviation(x.logprobs, y.logprobs), TOLERANCE['choice']['bfloat16'], x.picked != y.picked,
                     x.picked == x.answer != y.picked) for x, y in zip(a.itertuples(), b.itertuples())]
     seen = np.eye(len(WORDS), dtype=int)[said].cumsum(0)
-    assert len(said) >= 500 and not any(is_rejected(o[None]) for o in seen) and is_confirmed(seen[-1], len(said))
-
+    assert len(said) >= 500
+    assert not any(is_rejected(o[None]) for o in seen)
+    assert is_confirmed(seen[-1], len(said))
 
 def test_the_kept_runs_have_their_checksums():
     lines = [o.split() for o in (results/'checksums.txt').read_text().splitlines()]
     assert [o for o in lines if o[0] != sha256((results/o[1]).read_bytes()).hexdigest()] == [], 'write it anew'
 
-
 # the book
 
 LINE = re.compile(r'prunebook verify nbs/results/(\S+) --(claim|row) (.*?)(?: --minutes|`| *#)')
 book = [(p.stem, *o) for p in sorted(results.parent.rglob('*.ipynb')) for o in LINE.findall(p.read_text('utf-8'))]
-
 
 @pytest.mark.parametrize('page, run, kind, words', book)
 def test_the_book_names_rows_that_can_be_verified(page, run, kind, words):
@@ -273,7 +246,6 @@ def test_the_book_names_rows_that_can_be_verified(page, run, kind, words):
     rows = _chosen(results/run, words if kind == 'claim' else None, words.split() if kind == 'row' else ())
     def tokens(o): return (c := kept_config(results/run, o.sweep).healing).steps * c.batch_size * c.max_length
     assert any(o.metric != 'generated' and (not o.healed or tokens(o) <= HEAL_AGAIN) for o in rows.itertuples())
-
 
 def test_a_card_stays_true_when_the_run_grows(tmp_path, monkeypatch):
     "Of a model without a name that a hub knows, the model is given"

@@ -1,8 +1,5 @@
 "Made wheels and GGUF files of a few kilobytes, and question files."
-import gzip
-import hashlib
-import json
-import zipfile
+import gzip, hashlib, json, zipfile
 import numpy as np
 
 VOCAB = [chr(33 + i) for i in range(94)] + ['ab', '<s>', '</s>', 'Ġ', 'cd']

@@ -1,9 +1,5 @@
 "Just enough of a browser: Debian's chromium, without a window, driven over its own protocol."
-import json
-import shutil
-import subprocess
-import tempfile
-import time
+import json, shutil, subprocess, tempfile, time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -11,14 +7,11 @@ FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-
          '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-port=0',
          '--remote-allow-origins=*']
 
-
 def find():
     "The browser's program, if there is one"
     return next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
 
-
 LOOK = (Path(__file__).parent/'look.js').read_text(encoding='utf-8')
-
 
 class Browser:
     "`with Browser() as b: b.look(address)`"

@@ -6,7 +6,6 @@ from accelerate.utils import DistributedType
 
 CONFIG = Path(__file__).parents[2]/'nbs'/'practice'/'fsdp.yaml'
 
-
 def allow_cpu():
     "From now on accelerate divides models among CPU processes too, over gloo"
     old = state.AcceleratorState.__init__
@@ -16,7 +15,6 @@ def allow_cpu():
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
         if self._mixed_precision != 'no': fsdp_plugin.set_mixed_precision(self._mixed_precision)
     state.AcceleratorState.__init__ = init
-
 
 def launch(script, *args, how=('--config_file', CONFIG)):
     "Run the Python file `script` in two processes, with the configuration of the docs or other options of accelerate"

@@ -1,6 +1,5 @@
 "Run folders of made scores, written by the library's own writer, with a truth that is known."
-import json
-import math
+import json, math
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +14,6 @@ DEPTH, x = 20, np.array([0, 1, 2, 3, 4, 6, 8, 10, 12, 14])
 MODEL = dict(fingerprint='f00d', name='made/model', depth=DEPTH, parameters=1000, layer_parameters=[40] * DEPTH)
 PLATEAU = np.where(x < 6, .8, np.maximum(.25, .8 - .14 * (x - 5)))
 
-
 def distances(best, depth=DEPTH):
     "Distances whose best block of each size is `best(n)` by a clear margin; the last layer is far from everything"
     mean = np.zeros((depth + 1, depth + 1))
@@ -23,7 +21,6 @@ def distances(best, depth=DEPTH):
         for l in range(depth - n + 1):
             mean[l, l + n] = mean[l + n, l] = .5 if l + n == depth else .1 + .01 * abs(l - best(n))
     return LayerDistances(mean, np.full_like(mean, .01 / math.sqrt(200)), 200, info=dict(model='made/model'))
-
 
 class Made:
     "A run folder of made scores. `root` is its path; asking for it writes what was added since"
@@ -59,7 +56,6 @@ class Made:
         if self.dirty: self.write()
         return self._root
 
-
 def choice(p, task='quiz', n=600, scoring='likelihood', choices=4):
     "Questions of differing difficulty, the same for all models"
     right = np.random.default_rng(0).permutation(n) / n < p
@@ -67,7 +63,6 @@ def choice(p, task='quiz', n=600, scoring='likelihood', choices=4):
     picked = [a if r else (a + 1) % choices for a, r in zip(answers, right)]
     k, chance = int(right.sum()), 0. if scoring == 'generated' else 1 / choices
     return Score(task, k / n, k, n, *wilson(k, n), picked, answers, scoring, chance, chance)
-
 
 def loss(v, seed=0, n=40):
     "Documents of differing difficulty, the same for all models"
@@ -77,7 +72,6 @@ def loss(v, seed=0, n=40):
     value, low, high = map(float, ratio_interval(sums, counts))
     return LossScore('c4', value, low, high, n, sums.tolist(), counts.tolist(), list(range(n)), [], 1000,
                      vocab=32000)
-
 
 def fill(made, sweep='main', healed=lambda n: 3 + .05 * n, healed_simple=None, tasks=('quiz',), ns=x):
     "A sweep of both strategies, healed and not"
@@ -89,7 +83,6 @@ def fill(made, sweep='main', healed=lambda n: 3 + .05 * n, healed_simple=None, t
             mended = healed_simple if healed_simple and s == 'simple' else healed
             if n: made.add(sweep, loss(mended(n), seed=n), s, n, True)
     return made
-
 
 def fill_paper(made, ns=(1, 2, 4, 8, 12, 16)):
     "The sweeps of the preset paper, up to four fifths of the layers, of a model that knows MMLU and BoolQ"

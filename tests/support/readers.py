@@ -1,11 +1,5 @@
 "Hostile input for readers: bounds on time and memory, spoiled bytes, and `fuzz`, a test of many cases."
-import errno
-import json
-import os
-import resource
-import shutil
-import signal
-import time
+import errno, json, os, resource, shutil, signal, time
 from contextlib import contextmanager
 from pathlib import Path
 import pytest

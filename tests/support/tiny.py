@@ -1,6 +1,5 @@
 "Random models of a few thousand parameters, tokenizers without a file, and texts with a rule to learn."
-import json
-import random
+import json, random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
