@@ -88,13 +88,14 @@ def answer_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', 
                 ) -> list[dict[str, Any]]:
     """The three cuts of `n` layers, or for a budget as in `choose_layers`, that the stacks in `serve` can run and that
     make the model's answers least unlikely: rule, dropped, and loss (nats a token of the answers above the whole
-    model's), the best first"""
+    model's), the best first, with the best cuts of fewer layers, one a size, as `smaller`"""
     depth, allowed = len(pb.LayerStack(model)), pb.served_by(serve, model.config) if serve else None
     plan = pb.choose_layers('answers', n, depth=depth, model=model, tokenizer=tokenizer, answers=answers,
                             allowed=allowed, progress=progress, **budget)
     best = dict(rule='answers', dropped=sorted(plan.layers), loss=plan.details['loss'])
     others = [dict(rule='answers', dropped=sorted(cut), loss=loss) for cut, loss in plan.details['candidates']
               if allowed is None or allowed.fits([i for i in range(depth) if i not in cut])]
+    best['smaller'] = plan.details['smaller']
     return [best, *[o for o in others if o['dropped'] != best['dropped']]][:_CHOICES]
 
 def _choosing_questions(task, n):
@@ -257,6 +258,8 @@ def shrink(
             table = _gated(table, gates.min_retention, minutes, models, tok, job.ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
         problems = _failed(table, answers, gates)
+        fewer = _once(work/'fewer.json', lambda: _fewer_that_pass(parent, tok, cuts, job, gates, progress)) if any(
+            o.get('gate') == 'fails' for o in table) else None
         own_type(healed.model)
         loss = {f"{public_name(job.source)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
@@ -267,7 +270,7 @@ def shrink(
         done = Shrunk(str(place), cuts, table, {k: [o[k] for o in answers.values()] for k in answers['healed']},
                       max((o['tokens'] for o in healed.history), default=0), problems,
                       _use(place, serve, gguf and not problems), gates.min_retention,
-                      job.notes(texts, judge, problems))
+                      job.notes(texts, judge, problems, fewer))
         if not problems: free_place(out, force, reads)  # before anything is deleted
         _finish(work, out, done, gguf)
         if problems:
@@ -319,8 +322,8 @@ class _Job:
             asked |= dict(max_new_tokens=self.max_new_tokens, choosing=[len(o.items) for o in self.choosing.values()])
         return asked | self.settings
 
-    def notes(self, texts: list[Any], judge: list[Any], problems: list[str]) -> list[str]:
-        "What was looked at, and what was not"
+    def notes(self, texts: list[Any], judge: list[Any], problems: list[str], fewer: list[int] | None) -> list[str]:
+        "What was looked at, and what was not. `fewer` are the most layers without which no task fails"
         if self.choosing is None: return []
         own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*texts, *judge))
         whose = f'; {own} answers came with the prompts' if own else ''
@@ -329,9 +332,12 @@ class _Job:
         if not self.named:
             notes.append('Choices between given answers do not show whether it still solves problems: name tasks that '
                          'it writes answers to, such as gsm8k (--tasks).')
+        if fewer:
+            notes.append(f'Without healing, no task fails without {len(fewer)} layers, {show_layers(fewer)} (--drop '
+                         f'{len(fewer)}).')
+        elif fewer is not None: notes.append('No smaller cut passes, not even of one layer, before it is healed.')
         if problems:
-            notes.append('No smaller cut was tried. What fewer bits or a smaller sibling would cost: prunebook '
-                         'estimate MODEL --compare.')
+            notes.append('What fewer bits or a smaller sibling would cost: prunebook estimate MODEL --compare.')
         return notes
 
 def _dtype(load): return str(load['dtype']).removeprefix('torch.')
@@ -568,6 +574,17 @@ def _judge(models, tok, judge, job, progress):
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     return [*rows, dict(measure='tokens a second', **speeds)]
 
+def _fewer_that_pass(parent, tok, cuts, job, gates, progress):
+    "The most layers, of the best cuts of fewer, without which no task fails before healing; none if there are none"
+    run = dict(max_length=min(512, _window(parent.config)), progress=progress)
+    smaller = cuts[0].get('smaller', [])
+    whole = pb.evaluate(parent, tok, job.ready, **run) if smaller else {}
+    for cut in reversed(smaller):
+        own = pb.evaluate(pb.prune_model(parent, cut), tok, job.ready, **run)
+        rows = [_row(k, dict(parent=whole[k], healed=own[k])) for k in job.ready]
+        if 'fails' not in {_word(o, gates.min_retention) for o in rows}: return cut
+    return []
+
 _MOST = 400  # questions of a task that fewer leave undecided
 
 def _word(row, least):
@@ -653,13 +670,14 @@ def _finish(work, out, done, gguf):
     shutil.copytree(work/'healing'/'adapter', work/'adapter', dirs_exist_ok=True)
     sync_tree(work)  # before anything is deleted
     discard(work/'healing', out)  # in one step: half of it could not be resumed
-    for o in ('steps.json', 'cuts.json', 'chosen.json', 'table.json'): (work/o).unlink(missing_ok=True)
+    for o in ('steps.json', 'cuts.json', 'chosen.json', 'table.json', 'fewer.json'): (work/o).unlink(missing_ok=True)
     for o in work.glob('again*.json'): o.unlink()
 
 def _report(done, picture):
     "One page: which cut, and what it costs"
     drawn = f'<img src="data:image/png;base64,{b64encode(picture.read_bytes()).decode()}">' if picture.is_file() else ''
-    cuts = pd.DataFrame([o | dict(dropped=show_layers(o['dropped'])) for o in done.cuts])
+    cuts = pd.DataFrame([o | dict(dropped=show_layers(o['dropped'])) for o in done.cuts]).drop(columns='smaller',
+                                                                                               errors='ignore')
     answers = pd.DataFrame.from_dict(done.answers, 'index', columns=['parent', 'pruned', 'healed'])
     return (f'<!doctype html><meta charset="utf-8"><title>{html.escape(Path(done.out).name)}</title>'
             '<style>body{max-width:60em;margin:2em auto;font-family:sans-serif}td,th{padding:.2em 1em;text-align:left;'

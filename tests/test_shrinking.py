@@ -13,7 +13,7 @@ from prunebook.evaluation.scores import Score, choice_score, wilson
 from prunebook.evaluation.tasks import ready_tasks
 from prunebook.healing.recipes import HealingConfig
 from prunebook.paper.criteria import kept_cuts, retention_band
-from prunebook.model.stack import show_layers
+from prunebook.model.stack import LayerStack, show_layers
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
@@ -546,3 +546,15 @@ def test_several_streams_have_no_angle_and_are_cut_by_the_loss():
     model, tok = architectures.tiny('gemma3n_text'), word_tokenizer()
     found = candidate_cuts(model, tok, texts(40), 1, progress=False)
     assert found and {o['rule'] for o in found} <= {'middle', 'single_losses'}
+
+
+@pytest.mark.parametrize('right, most', [({7: 60, 6: 50, 5: 10}, [2, 3]), ({7: 60, 6: 10, 5: 10}, [3]), ({7: 9, 6: 9}, [])])
+def test_the_most_layers_without_which_no_task_fails(right, most, monkeypatch):
+    "Of cuts of one to three layers; the whole model answers 60 of 100 questions, and a guess 25"
+    def score(model, tok, ready, **kw):
+        k = right.get(len(LayerStack(model)), 60 if len(LayerStack(model)) == 8 else 10)
+        return dict(mine=asked((60, k, 100), .25)['healed'])
+    monkeypatch.setattr('prunebook.evaluate', score)
+    cuts = [dict(rule='answers', dropped=[1, 2, 3, 4], smaller=[[3], [2, 3], [1, 2, 3]])]
+    job = SimpleNamespace(ready=dict(mine=None))
+    assert shrinking._fewer_that_pass(tiny(), None, cuts, job, Gates(min_retention=.6), False) == most

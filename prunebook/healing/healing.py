@@ -381,9 +381,10 @@ def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
     small, tok = load_model(model, progress=progress, **kwargs)
     check_student(small, config)  # before a teacher writes answers
     check_room(work, small.num_parameters() * small.config.dtype.itemsize)
-    def measured(model):
-        losses = {k: text_loss(model, tok, o, progress=progress).value for k, o in (judge or {}).items()}
-        return losses, sample_answers(model, tok)
+    def loss(model, texts):  # of conversations, that of the answers
+        how = {} if isinstance(texts[0], str) else dict(loss_on='assistant', max_length=config.max_length)
+        return text_loss(model, tok, texts, progress=progress, **how).value
+    def measured(model): return {k: loss(model, o) for k, o in (judge or {}).items()}, sample_answers(model, tok)
     before = measured(small) if first else ()
     if prompts:
         answers = work/'answers.jsonl'

@@ -186,7 +186,8 @@ def _greedy(n, depth, model, loss, progress=True):
 # %% ../../nbs/reference/pruning/strategies.ipynb #answst02
 def _search(name, n, depth, losses, allowed, beam, screen, judge):
     """Cuts of one layer, of two, … of `n`: the `beam` best of a size, each with one more layer, and every block.
-    `losses(keeps, k)` of `screen` documents rank all of them, and of `judge` the best eighth, `beam` at least"""
+    `losses(keeps, k)` of `screen` documents rank all of them, and of `judge` the best eighth, `beam` at least. The best
+    cuts of fewer layers, one a size, are in the details as `smaller`"""
     check(whole(1), beam=beam, screen=screen, judge=judge)
     def keep(cut): return [i for i in range(depth) if i not in cut]
     def ranked(cuts, k):
@@ -195,7 +196,7 @@ def _search(name, n, depth, losses, allowed, beam, screen, judge):
         if any(o != o for o in found):
             raise PrunebookError(f'strategy {name!r}: the loss of a cut is not a number. Check losses=.')
         return sorted(zip(found, cuts))
-    best, tried = {()}, dict(screened=0, judged=0)
+    best, by_size, tried = {()}, [], dict(screened=0, judged=0)
     for size in range(1, n + 1):
         cuts = {tuple(sorted((*o, i))) for o in best for i in range(depth) if i not in o}
         cuts |= {tuple(range(i, i + size)) for i in range(depth - size + 1)}
@@ -204,11 +205,13 @@ def _search(name, n, depth, losses, allowed, beam, screen, judge):
         most = max(beam, -(-len(order) // 8))
         found = ranked({*order[:most], *fits[:most]}, judge)
         best = [o for _, o in found]
+        by_size.append(list(next((o for o in best if o in fits), best[0])))
         best = {*best[:beam], *[o for o in best if o in fits][:beam]}
         tried = dict(screened=tried['screened'] + len(order), judged=tried['judged'] + len(found))
     free = found[0]
     loss, cut = next((o for o in found if o[1] in fits), free)
-    details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}))
+    details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}),
+                   smaller=by_size[:-1])
     if cut != free[1]:
         both = dict(unrestricted=free[0], chosen=loss)
         details['allowed'] = dict(by=allowed.name, unrestricted=list(free[1]), loss=both)
