@@ -143,7 +143,7 @@ def test_what_interrupted_work_has_written_needs_no_more_room(tmp_path, monkeypa
     monkeypatch.setattr(core.shutil, 'disk_usage', lambda place: SimpleNamespace(free=2))
     put(tmp_path/'out.unfinished', {'model.safetensors': b'123'})
     core.check_room(tmp_path/'out.unfinished', 5)
-    with pytest.raises(PrunebookError, match='free'): core.check_room(tmp_path/'out.unfinished', 6)
+    with pytest.raises(PrunebookError, match='GB free'): core.check_room(tmp_path/'out.unfinished', 6)
 
 @pytest.mark.parametrize('place', ['/', '/dev/null', '/dev', '~/x', 'caf\udce9'])
 def test_places_that_cannot_be(place):
