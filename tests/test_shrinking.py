@@ -548,7 +548,8 @@ def test_several_streams_have_no_angle_and_are_cut_by_the_loss():
     assert found and {o['rule'] for o in found} <= {'middle', 'single_losses'}
 
 
-@pytest.mark.parametrize('right, most', [({7: 60, 6: 50, 5: 10}, [2, 3]), ({7: 60, 6: 10, 5: 10}, [3]), ({7: 9, 6: 9}, [])])
+@pytest.mark.parametrize('right, most', [
+    ({7: 60, 6: 50, 5: 10}, [2, 3]), ({7: 60, 6: 10, 5: 10}, [3]), ({7: 9, 6: 9}, [])])
 def test_the_most_layers_without_which_no_task_fails(right, most, monkeypatch):
     "Of cuts of one to three layers; the whole model answers 60 of 100 questions, and a guess 25"
     def score(model, tok, ready, **kw):
