@@ -80,13 +80,16 @@ def kept(table, cut, task, form):
 
 def draw_pairs(table, pairs=(N1, N2)):
     "What two cuts keep of each measure, a panel a pair: where the colours change sides, the order of the cuts reverses"
-    names = [k for k, o in MEASURES.items() if all(items(table, cut, *o) is not None for pair in pairs for cut in pair)]
+    def asked(pair, measure): return all(items(table, cut, *measure) is not None for cut in pair)
+    names = [k for k, o in MEASURES.items() if any(asked(pair, o) for pair in pairs)]
     with figure_style():
         _, axes = plt.subplots(1, len(pairs), figsize=(WIDE, .55 * len(names) + 2), sharey=True, layout='constrained')
         for ax, pair in zip(np.atleast_1d(axes), pairs):
+            there = [i for i, k in enumerate(names) if asked(pair, MEASURES[k])]
+            for i in {*range(len(names))} - {*there}: ax.text(.5, i, 'not asked', color='.5', ha='center', va='center')
             for cut, color, marker in zip(pair, ('C0', 'C1'), 'os'):
-                points = np.array([kept(table, cut, *MEASURES[k]) for k in names])
-                y = np.arange(len(names)) + (.12 if cut == pair[0] else -.12)
+                points = np.array([kept(table, cut, *MEASURES[names[i]]) for i in there])
+                y = np.array(there) + (.12 if cut == pair[0] else -.12)
                 value, low, high = points.T
                 ax.errorbar(value, y, xerr=[value - low, high - value], fmt=marker, color=color, ms=6, elinewidth=1,
                             capsize=2)

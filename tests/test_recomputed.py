@@ -1305,16 +1305,27 @@ def test_what_the_map_says_so_far():
         assert found.item.tolist() == list(range(len(found)))
         return found
     (head,) = (o for o in tables('findings/design') if o[1:] and o[1].startswith('without 15-16 minus'))
-    pairs = [re.fullmatch(r'without (\S+) minus without (\S+)', o).groups() for o in head[1:]]
+    pairs, n1 = [re.fullmatch(r'without (\S+) minus without (\S+)', o).groups() for o in head[1:]], []
     for title, task, form in (('C4 loss, nats a token', 'c4', ''), ('right letters, ARC-Easy', 'arc_easy', 'letter'),
-                              ('texts scored, ARC-Easy', 'arc_easy', 'likelihood')):
+                              ('texts scored, ARC-Easy', 'arc_easy', 'likelihood'), ('GSM8K', 'gsm8k', '')):
         (cells,) = (o[1:] for o in tables('findings/design') if o[0] == title)
         for cell, pair in zip(cells, pairs, strict=True):
+            if not cell:
+                assert not {*pair} & {*table[table.task == task].layers}
+                continue
             a, b = (asked(cut, task, form) for cut in pair)
             tokens = a['count'].to_numpy() if task == 'c4' else None
             d = np.subtract(*((o['sum'] if task == 'c4' else o.right).to_numpy(float) for o in (a, b)))
-            assert task == 'c4' and a['count'].tolist() == b['count'].tolist() or len(a) == len(b) == 1000
+            assert task == 'c4' and a['count'].tolist() == b['count'].tolist() or len(a) == len(b) == (
+                300 if task == 'gsm8k' else 1000)
             agrees(cell, paired(d, tokens), .05)
+            if pair == ('15-16', '24') and title != 'texts scored, ARC-Easy': n1.append(paired(d, tokens)[2] < 0)
+    assert n1 == [True] * 3
+    assert ['verdict', 'yes', 'no'] in [*tables('findings/design')]
+    for cut, name in (('', 'none'), ('15-16', '15–16'), ('24', '24')):
+        found = asked(cut, 'gsm8k', '')
+        told = [name, str(int(found.right.sum())), '300', str(int((~found.ended.astype(bool)).sum()))]
+        assert told in [o[-4:] for o in tables('findings/which_layers')]
     right = asked('24', 'arc_easy', 'letter')
     best = np.array([o.argmax() for o in map(np.array, right.logprobs)])
     assert ((best == right.answer) == right.right).all(), 'the likeliest letter is the one that counts'
