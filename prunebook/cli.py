@@ -13,7 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import prunebook as pb
-from .core import PrunebookError, check, check_one_process, fully_sharded, instance, kept_environment
+from .core import PrunebookError, check, check_one_process, free_place, fully_sharded, instance
+from .core import kept_environment
 from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
 from .core import redact, whole, work_folder
 from .data.texts import answer_tokens, named_texts, out_of_memory, read_answers, read_table, text_assets
@@ -493,8 +494,11 @@ def _heal(
         raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
                              'question or messages.')
     check(whole(), n_judge=n_judge)
-    by_parent = _heals_by_parent(source, texts, recipe, config, teacher, judge_texts)
+    by_parent = _heals_by_parent(source, texts, recipe, config, teacher)
     if by_parent: config = 'distill'
+    if by_parent and texts.n_texts:
+        raise PrunebookError(f'--n-texts {texts.n_texts}: a chat model learns the answers of its parent. Leave it out, '
+                             'or give --texts, or ask for plain texts (--objective lm).')
     config = named_recipe(config, source.model, **recipe)
     _check_recipe_options(config, recipe, prompts)
     _check_column(texts.column, texts.texts, *filter(None, [judge_texts]))
@@ -506,7 +510,9 @@ def _heal(
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = on_first(lambda: recipe_within(  # it measures the machine
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
-    if by_parent: config, docs, judge, teacher = _own_answers(source, prompts, config, progress)
+    if by_parent:
+        free_place(out, force or resume, [source.model, *filter(None, [prompts])])  # before anything is answered
+        config, docs, judge, teacher = _own_answers(source, prompts, config, progress)
     config.check_start(teacher)  # before texts are fetched
     if teacher and not prompts and not config.needs_teacher:
         raise PrunebookError(f'--teacher {teacher}: nothing is learned from it. Add --objective distill, or --prompts '
@@ -517,12 +523,14 @@ def _heal(
                              'Leave it out.')
     if not by_parent:
         source.check('heal', config.max_length, recipe=config, teacher=teacher)
-        judge, read = {}, _Texts(name or 'demo', column=texts.column)
-        if name: judge[f'{"C4" if name == "demo" else public_name(name)} validation loss'] = read.read('validation')
+        judge = {}
+    if name and n_judge:
+        read = _Texts(name, column=texts.column).read('validation')
+        judge[f'{"C4" if name == "demo" else public_name(name)} validation loss'] = read
     judge = {k: o[:n_judge] for k, o in judge.items()} if n_judge and not on_disk else None
     asks = None if by_parent else prompts  # the answers are there
     done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, asks, teacher_folder, resume, force,
-                              progress, [texts.texts, judge_texts], minutes, **source.how)
+                              progress, [texts.texts, judge_texts, prompts], minutes, **source.how)
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
                 seconds=round(done.seconds, 1)) | {k: dict(before=a, after=b) for k, (a, b) in done.losses.items()}
@@ -530,9 +538,9 @@ def _heal(
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
 
-def _heals_by_parent(source, texts, recipe, config, teacher, judge_texts):
+def _heals_by_parent(source, texts, recipe, config, teacher):
     "Does a checkpoint learn its parent's answers? One that chats does, if nobody asks for anything else"
-    if config != 'packed' or 'objective' in recipe or teacher or judge_texts or texts != _Texts(): return False
+    if config != 'packed' or 'objective' in recipe or teacher or texts.texts != 'demo': return False
     if stored := source.stored('tokenizer_config.json'):
         return 'chat_template' in stored or bool(source.stored('chat_template.jinja'))
     where = dict(revision=source.revision, trust_remote_code=source.trust_remote_code)
@@ -549,16 +557,21 @@ def _own_answers(source, prompts, config, progress):
         raise PrunebookError(f'{public_name(source.model)} is a chat model, and plain texts without a teacher can cost '
                              f'it half of its answers, so it learns those of its parent. {e} Or ask for plain texts '
                              '(--objective lm).') from e
+    if source.trust_remote_code and not os.path.isdir(parent.name):
+        raise PrunebookError(f'--trust-remote-code: it was given for {public_name(source.model)}, and nobody said it '
+                             f'of {public_name(parent.name)}, from which that was pruned. Say so (--teacher MODEL).')
     source.check('heal', recipe=config, teacher=parent.name)
-    tok = load_tokenizer(folder)
+    tok = load_tokenizer(folder, trust_remote_code=source.trust_remote_code)
     how = {k: v for k, v in source.how.items() if k != 'revision'}
     rows, held = parent_answers(parent, tok, prompts, progress, **how)
-    config = fit_rows(config, tok, rows, getattr(about, 'max_position_embeddings', None) or 2048)
+    config = fit_rows(config, tok, [*rows, *held], getattr(about, 'max_position_embeddings', None) or 2048)
     steps = min(config.steps, most_steps(config, tok, rows))
+    teacher = str(checkpoint_folder(parent.name, parent.revision)) if parent.revision else parent.name
     logging.getLogger(__name__).warning('heal: it learns %d answers of %s, which it was pruned from, in %d of %d '
-                                        'steps: at most three times each.', len(rows), public_name(parent.name), steps,
-                                        config.steps)
-    return config.replace(steps=steps), rows, {'loss on held-out answers': held}, parent.name
+                                        'steps of %d rows of %d tokens: at most three times each.', len(rows),
+                                        public_name(parent.name), steps, config.steps, config.batch_size,
+                                        config.max_length)
+    return config.replace(steps=steps), rows, {'loss on held-out answers': held}, teacher
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"

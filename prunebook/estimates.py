@@ -287,6 +287,12 @@ def estimate(
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     check_precision(dtype, bits)
+    check(whole(), prompts=prompts)
+    check(whole(1), answer=answer)
+    check(or_none(whole(1)), n=n)
+    if not prompts and (n or answer != 256):
+        raise PrunebookError('answer and n are of prompts that the model answers. Give their number (prompts, '
+                             '--prompts), or leave them out.')
     given = {k: v for k, v in dict(gpu_gb=gpu_gb, speed=speed).items() if v is not None}
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, **given)
     check(or_none(one_of(*CARDS)), card=card)

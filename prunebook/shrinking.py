@@ -8,7 +8,7 @@ import html, json, math, os, shlex, shutil, sys, time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
@@ -237,6 +237,8 @@ def shrink(
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     rejected = _check_place(out, force, [o for o in (model, data, prompts) if o is not None])
+    if odd := sorted(load.keys() & {'seed', *(o.name for kind in (Budget, Gates) for o in fields(kind))}):
+        raise PrunebookError(f'{", ".join(odd)}: give budget=Budget(…), gates=Gates(…), or a recipe with its seed.')
     load = dict(dtype='auto') | {k: v for k, v in load.items() if v is not None}
     job = _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, recipe or RECIPES['distill'],
                        minutes, tokens, serve, gguf, tasks, n_questions, gates, load)
@@ -258,8 +260,10 @@ def shrink(
             table = _gated(table, gates.min_retention, minutes, models, tok, job.ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
         problems = _failed(table, answers, gates)
-        fewer = _once(work/'fewer.json', lambda: _fewer_that_pass(parent, tok, cuts, job, gates, progress)) if any(
-            o.get('gate') == 'fails' for o in table) else None
+        fewer = None
+        if any(o.get('gate') == 'fails' for o in table):
+            fewer = _once(work/'fewer.json', lambda: _fewer_that_pass(parent, tok, cuts, table, job.ready,
+                                                                      gates.min_retention, progress))
         own_type(healed.model)
         loss = {f"{public_name(job.source)} loss": (table[0]['pruned'], table[0]['healed'])}
         healed.write(tok, work, loss, {k: (answers['pruned'][k], v) for k, v in answers['healed'].items()})
@@ -323,7 +327,7 @@ class _Job:
         return asked | self.settings
 
     def notes(self, texts: list[Any], judge: list[Any], problems: list[str], fewer: list[int] | None) -> list[str]:
-        "What was looked at, and what was not. `fewer` are the most layers without which no task fails"
+        "What was looked at, and what was not. `fewer` are the most layers without which every task passes"
         if self.choosing is None: return []
         own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*texts, *judge))
         whose = f'; {own} answers came with the prompts' if own else ''
@@ -333,9 +337,9 @@ class _Job:
             notes.append('Choices between given answers do not show whether it still solves problems: name tasks that '
                          'it writes answers to, such as gsm8k (--tasks).')
         if fewer:
-            notes.append(f'Without healing, no task fails without {len(fewer)} layers, {show_layers(fewer)} (--drop '
+            notes.append(f'The largest cut that passes before it is healed is {show_layers(fewer)} (--drop '
                          f'{len(fewer)}).')
-        elif fewer is not None: notes.append('No smaller cut passes, not even of one layer, before it is healed.')
+        elif fewer is not None: notes.append('No smaller cut passes before it is healed.')
         if problems:
             notes.append('What fewer bits or a smaller sibling would cost: prunebook estimate MODEL --compare.')
         return notes
@@ -574,15 +578,21 @@ def _judge(models, tok, judge, job, progress):
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     return [*rows, dict(measure='tokens a second', **speeds)]
 
-def _fewer_that_pass(parent, tok, cuts, job, gates, progress):
-    "The most layers, of the best cuts of fewer, without which no task fails before healing; none if there are none"
+def _fewer_that_pass(parent, tok, cuts, table, ready, least, progress):
+    """The most layers, of the best cuts of fewer, without which every task of the table that can be judged passes
+    before healing, asked as many questions; none if no cut passes, and `None` if there is no smaller one"""
     run = dict(max_length=min(512, _window(parent.config)), progress=progress)
-    smaller = cuts[0].get('smaller', [])
-    whole = pb.evaluate(parent, tok, job.ready, **run) if smaller else {}
+    smaller = next((o['smaller'] for o in cuts if o.get('smaller')), None)
+    if not smaller: return None
+    asked = {o['measure']: o['n'] for o in table if 'kept' in o and o['measure'] in ready}
+    tasks = {k: replace(ready[k], items=ready[k].read_from).load(n) for k, n in asked.items()}
+    whole = pb.evaluate(parent, tok, tasks, **run)
     for cut in reversed(smaller):
-        own = pb.evaluate(pb.prune_model(parent, cut), tok, job.ready, **run)
-        rows = [_row(k, dict(parent=whole[k], healed=own[k])) for k in job.ready]
-        if 'fails' not in {_word(o, gates.min_retention) for o in rows}: return cut
+        try: small = pb.prune_model(parent, cut)
+        except PrunebookError: continue  # its config cannot say this cut
+        own = pb.evaluate(small, tok, tasks, **run)
+        rows = [_row(k, dict(parent=whole[k], healed=own[k])) for k in tasks]
+        if all(_word(o, least) == 'passes' for o in rows): return cut
     return []
 
 _MOST = 400  # questions of a task that fewer leave undecided

@@ -9,7 +9,7 @@ from prunebook.evaluation.generation import _Written, generate_texts, repeats_it
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, documents, training_rows
-from prunebook.data.texts import read_answers
+from prunebook.data.texts import load_texts, read_answers
 from prunebook.healing.teacher import answers_to, ready_prompts, top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model, load_tokenizer
@@ -400,7 +400,7 @@ def cut(chat, tmp_path, monkeypatch):
     "A chat model in `parent`, cut by its answers in `cut`, and the conversations that it answered"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
     save(tmp_path/'parent', *chat)
-    said = [dict(messages=[dict(role='user', content=f'Say {i}.'), dict(role='assistant', content=f'{i} ' * 9)])
+    said = [dict(messages=[dict(role='user', content=f'Say {i}.'), dict(role='assistant', content=f'{i} ' * (9 + i))])
             for i in range(20)]
     write_rows(tmp_path/'talks.jsonl', said)
     assert main(['prune', *map(str, (tmp_path/'parent', tmp_path/'cut')), '--n', '1', '--strategy', 'answers',
@@ -421,8 +421,9 @@ def test_a_cut_knows_its_parent_and_learns_the_answers_that_chose_it(cut, caplog
     asked = read_json(cut/'healed'/'adapter'/'asked.json')
     assert asked['objective'] == 'distill'
     assert asked['teacher'].startswith('parent ')
-    longest = max(len(o.ids) for o in documents(seen[0], load_tokenizer(str(cut/'cut')), 2048))
-    assert asked['max_length'] == longest > 32
+    every = load_texts(str(cut/'talks.jsonl'))
+    longest = max(len(o.ids) for o in documents(every, load_tokenizer(str(cut/'cut')), 2048))
+    assert asked['max_length'] == longest > 32  # also of the longest of those that judge
     assert asked['steps'] < 50  # each answer three times at most
 
 
@@ -451,3 +452,19 @@ def test_a_parent_that_is_not_there_is_named_before_anything_is_loaded(fault, sa
     assert says in err and 'parent' in err
     assert '--teacher MODEL' in err and '--objective lm' in err
     assert not (cut/'healed').exists()
+
+
+def test_what_is_asked_of_a_healing_by_the_parent_is_refused_before_it_answers(cut, capsys, monkeypatch):
+    monkeypatch.setattr(teacher, 'parent_answers', lambda *a, **kw: pytest.fail('it answered'))
+    (cut/'full').mkdir()
+    (cut/'full'/'mine').touch()
+    for args, says in ((['full'], 'is not empty'), (['healed', '--n-texts', '5'], '--n-texts 5')):
+        assert main(['heal', str(cut/'cut'), str(cut/args[0]), *args[1:], *HEAL]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_card_that_is_no_record_is_refused_in_words(cut, capsys):
+    config = read_json(cut/'cut'/'config.json')
+    for odd in ('x', dict(source=['a'], dropped=[0])):
+        (cut/'cut'/'config.json').write_text(json.dumps(config | dict(prunebook=odd)))
+        with pytest.raises(PrunebookError, match='no record of the model'): teacher.parent_of(cut/'cut')

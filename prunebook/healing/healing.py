@@ -382,7 +382,7 @@ def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
     check_student(small, config)  # before a teacher writes answers
     check_room(work, small.num_parameters() * small.config.dtype.itemsize)
     def loss(model, texts):  # of conversations, that of the answers
-        how = {} if isinstance(texts[0], str) else dict(loss_on='assistant', max_length=config.max_length)
+        how = {} if all(isinstance(o, str) for o in texts) else dict(loss_on='assistant', max_length=config.max_length)
         return text_loss(model, tok, texts, progress=progress, **how).value
     def measured(model): return {k: loss(model, o) for k, o in (judge or {}).items()}, sample_answers(model, tok)
     before = measured(small) if first else ()

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 import numpy as np, torch
 from torch import nn
-from ..core import PrunebookError, first_line, printable
+from ..core import PrunebookError, first_line, printable, process
 from ..model.stack import LayerStack, evaluating, same_states
 from ..data.texts import Conversation, answer_tokens, as_rows, messages_of, render_chat, render_conversation
 from ..data.texts import starts_with_bos, tokenize
@@ -283,7 +283,8 @@ def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: A
     longest = max((len(o.ids) for o in docs if not isinstance(o, str)), default=0)
     if longest: longest = min(longest + room, window)
     if longest <= recipe.max_length: return recipe
-    return recipe.replace(max_length=longest, batch_size=max(1, recipe.batch_size * recipe.max_length // longest))
+    few, world = recipe.batch_size * recipe.max_length // longest, process().world
+    return recipe.replace(max_length=longest, batch_size=max(1, few // world) * world)
 
 def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Any, reads: int = 3) -> int:
     "The steps of a recipe that read each of some answers so often"

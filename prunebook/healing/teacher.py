@@ -26,7 +26,7 @@ from .packing import Rows, documents, training_rows
 from ..model.assets import ASSETS
 from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
-from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder, read_tensors, weights_mark
+from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder, read_tensors, sound_record, weights_mark
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -257,9 +257,11 @@ class Parent(NamedTuple):
 def parent_of(folder: str | Path) -> Parent:
     """The model that a checkpoint was pruned from, by the note beside the weights, or by the card. Raises
     `PrunebookError` if there is no record of a cut, and if that model is gone or has other weights now"""
-    record = read_json(Path(folder)/'config.json').get('prunebook') or {}
+    record = read_json(Path(folder)/'config.json').get('prunebook')
     file, teach = Path(folder)/PARENT_NOTE, 'Say where it is (--teacher MODEL).'
-    note = read_json(file) if file.is_file() else {}
+    if not sound_record(record): record = {}
+    own = file.is_file() and 'snapshots' not in file.parts  # a note from the hub is a stranger's
+    note = {k: v for k, v in (read_json(file) if own else {}).items() if isinstance(v, str)}
     name, revision = note.get('parent') or record.get('source') or '', note.get('revision') or record.get('revision')
     if not record or not name:
         raise PrunebookError(f'{folder} has no record of the model that it was pruned from. {teach}')
@@ -271,20 +273,30 @@ def parent_of(folder: str | Path) -> Parent:
     if was and weights_mark(read_tensors(checkpoint_folder(name, revision))) != was:
         raise PrunebookError(f'{printable(name)}, the model that {folder} was pruned from, has other weights now: '
                              f'their mark is no longer {was}. {teach}')
-    return Parent(name, revision, answers if answers and os.path.isfile(answers) else None)
+    if answers and not os.path.isfile(answers):
+        _log.warning('%s, the answers that chose the cut, is gone. Others are written.', printable(answers))
+        answers = None
+    return Parent(name, revision, answers)
 
 def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
                    **load: Any) -> tuple[list[Mapping], list[Mapping]]:
     """Answers of the parent to heal on, and those that judge: to `prompts`, or those that chose the cut, or else to
     everyday prompts. It is loaded, with `load` to `load_model`, only if some are to be written. Errors are those of
     `ready_prompts`, `write_answers` and `read_answers`"""
-    file = parent.answers if prompts is None else None
-    if file is None:
-        config = load_config(parent.name, revision=parent.revision).get_text_config(decoder=True)
-        ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, getattr(config, 'max_position_embeddings', None))
+    def write():
+        trust = bool(load.get('trust_remote_code'))
+        config = load_config(parent.name, revision=parent.revision, trust_remote_code=trust)
+        window = getattr(config.get_text_config(decoder=True), 'max_position_embeddings', None)
+        ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, window)
         model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
-        file = answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress)
-    rows, held = read_answers(file, tokenizer=tokenizer)
+        return str(answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress))
+    made = prompts is not None and os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts))
+    file = prompts if made else parent.answers if prompts is None else None
+    was = None
+    if file and not load.get('bits'):
+        with suppress(PrunebookError): was = checkpoint_fingerprint(checkpoint_folder(parent.name, parent.revision))
+    if file is None: file = on_first(write)
+    rows, held = read_answers(file, was, tokenizer)
     if not rows or not held:
         raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
     return rows, held

@@ -205,13 +205,13 @@ def _search(name, n, depth, losses, allowed, beam, screen, judge):
         most = max(beam, -(-len(order) // 8))
         found = ranked({*order[:most], *fits[:most]}, judge)
         best = [o for _, o in found]
-        by_size.append(list(next((o for o in best if o in fits), best[0])))
+        by_size += [list(o) for o in best if o in fits and size < n][:1]
         best = {*best[:beam], *[o for o in best if o in fits][:beam]}
         tried = dict(screened=tried['screened'] + len(order), judged=tried['judged'] + len(found))
     free = found[0]
     loss, cut = next((o for o in found if o[1] in fits), free)
     details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}),
-                   smaller=by_size[:-1])
+                   smaller=by_size)
     if cut != free[1]:
         both = dict(unrestricted=free[0], chosen=loss)
         details['allowed'] = dict(by=allowed.name, unrestricted=list(free[1]), loss=both)
