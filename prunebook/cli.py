@@ -512,6 +512,7 @@ def _heal(
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
     if by_parent:
         free_place(out, force or resume, [source.model, *filter(None, [prompts])])  # before anything is answered
+        if judge_texts: _Texts(judge_texts, column=texts.column).read('validation')  # what cannot be read is named now
         config, docs, judge, teacher = _own_answers(source, prompts, config, progress)
     config.check_start(teacher)  # before texts are fetched
     if teacher and not prompts and not config.needs_teacher:
