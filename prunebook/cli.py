@@ -17,7 +17,8 @@ from .core import PrunebookError, check, check_one_process, free_place, fully_sh
 from .core import kept_environment
 from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
 from .core import redact, whole, work_folder
-from .data.texts import answer_tokens, named_texts, out_of_memory, read_answers, read_table, text_assets
+from .data.texts import answer_tokens, holds_answers, named_texts, out_of_memory, read_answers
+from .data.texts import text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
 from .estimates import recipe_within, weights_gb
 from .evaluation.choices import chat_prompt
@@ -81,7 +82,6 @@ class _Option(NamedTuple):
     place: bool    # Is it given by its place, without --NAME?
 
 _Changes = dict  # for annotations: the fields of a config that are given
-_GROUPS = ('Budget', 'Gates')  # of the library, beside the groups of this module
 _PLAIN = r'((str|int|float|bool|Path|None|dict|(Sequence|tuple)\[(str|int)(, \.\.\.)?\])( \| )?)+'  # of an option
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
@@ -90,19 +90,18 @@ def _group(annotation):
     (`_Changes`). `None` for another annotation"""
     name = re.sub(r'_Changes\[(\w+)\]', r'\1', str(annotation))
     kind = globals().get(name) or getattr(pb, name, None)
-    whole = name == str(annotation)
-    return (kind, whole) if is_dataclass(kind) and (not whole or name[0] == '_' or name in _GROUPS) else None
+    return (kind, name == str(annotation)) if is_dataclass(kind) else None
 
 def _options(run: Callable) -> dict[str, _Option]:
     "The arguments of a command by their names, in the order of its parameters"
     said, found = _comments(run), {}
     for p in inspect.signature(run).parameters.values():
         kind, default = str(p.annotation), MISSING if p.default is p.empty else p.default
-        if found_group := _group(kind):
-            (group, whole), own = found_group, _comments(found_group[0])
+        if made_of := _group(kind):
+            (group, is_made), own = made_of, _comments(made_of[0])
             for f in fields(group):
-                name = f.name if whole else _RENAMED.get(f.name, f.name)
-                usual = getattr(p.default, f.name, f.default) if whole else None  # as in `source: _Source = …`
+                name = f.name if is_made else _RENAMED.get(f.name, f.name)
+                usual = getattr(p.default, f.name, f.default) if is_made else None  # as in `source: _Source = …`
                 if name: found[name] = _Option(f'{p.name}.{f.name}', str(f.type), usual, own[f.name], usual is MISSING)
         elif p.kind == p.VAR_KEYWORD and getattr(run, 'like', ''):
             for name, o in _options(resolve_name(f'prunebook.{run.like}')).items():
@@ -120,7 +119,8 @@ def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
         own, value = given.setdefault(group, {}) if group else given, getattr(args, name)
         if not group or value is not None: own[field] = value
     for k, p in parameters.items():
-        if (kind := _group(p.annotation)) and kind[1]: given[k] = kind[0](**given[k])
+        group, is_made = _group(p.annotation) or (None, False)
+        if is_made: given[k] = group(**given[k])
     if run.like or 'progress' in parameters: given['progress'] = args.progress
     return run(**given)
 
@@ -300,7 +300,7 @@ def _answered(source, folder, prompts, max_new_tokens, load, progress):
     from prunebook.healing.teacher import answers_to, ready_prompts
     config, tok = source.check('evaluate'), load_tokenizer(folder)
     window = getattr(config, 'max_position_embeddings', None)
-    if os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts)):
+    if holds_answers(prompts):
         parent = None if source.bits in (4, 8) else checkpoint_fingerprint(folder)
         if _differ(_prune, max_new_tokens=max_new_tokens):
             raise PrunebookError(f'--max-new-tokens {max_new_tokens}: {prompts} has the answers. Leave it out.')
@@ -510,10 +510,15 @@ def _heal(
     if begun: config = config.replace(steps=begun)  # the machine may be faster now
     config = on_first(lambda: recipe_within(  # it measures the machine
         config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
+    def read_judge():
+        if not (name and n_judge): return {}
+        read = _Texts(name, column=texts.column).read('validation')
+        return {f'{"C4" if name == "demo" else public_name(name)} validation loss': read}
     if by_parent:
         free_place(out, force or resume, [source.model, *filter(None, [prompts])])  # before anything is answered
-        if judge_texts: _Texts(judge_texts, column=texts.column).read('validation')  # what cannot be read is named now
-        config, docs, judge, teacher = _own_answers(source, prompts, config, progress)
+        judge = read_judge()
+        config, docs, held, teacher = _own_answers(source, prompts, config, progress)
+        judge['loss on held-out answers'] = held
     config.check_start(teacher)  # before texts are fetched
     if teacher and not prompts and not config.needs_teacher:
         raise PrunebookError(f'--teacher {teacher}: nothing is learned from it. Add --objective distill, or --prompts '
@@ -524,10 +529,7 @@ def _heal(
                              'Leave it out.')
     if not by_parent:
         source.check('heal', config.max_length, recipe=config, teacher=teacher)
-        judge = {}
-    if name and n_judge:
-        read = _Texts(name, column=texts.column).read('validation')
-        judge[f'{"C4" if name == "demo" else public_name(name)} validation loss'] = read
+        judge = read_judge()
     judge = {k: o[:n_judge] for k, o in judge.items()} if n_judge and not on_disk else None
     asks = None if by_parent else prompts  # the answers are there
     done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, asks, teacher_folder, resume, force,
@@ -572,7 +574,7 @@ def _own_answers(source, prompts, config, progress):
                                         'steps of %d rows of %d tokens: at most three times each.', len(rows),
                                         public_name(parent.name), steps, config.steps, config.batch_size,
                                         config.max_length)
-    return config.replace(steps=steps), rows, {'loss on held-out answers': held}, teacher
+    return config.replace(steps=steps), rows, held, teacher
 
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"

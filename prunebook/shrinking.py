@@ -16,7 +16,7 @@ import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json
 from .core import source_mark, sync_tree, whole, work_folder, pd
-from .data.texts import as_rows, named_texts, read_answers, split_texts, text_assets
+from .data.texts import holds_answers, named_texts, read_answers, split_texts, text_assets
 from .estimates import Size, check_memory, layer_sizes, model_size, recipe_within, shrink_gb
 from .evaluation.losses import cut_losses, divergence
 from .evaluation.tasks import ask_cuts, check_room_for_answers, ready_tasks
@@ -428,7 +428,7 @@ def _asking(size, about, prompts, max_new_tokens):
     check(whole(1), max_new_tokens=max_new_tokens)
     tok, config = load_tokenizer(size.name, **about), load_config(size.name, **about)
     rows = ready_prompts(prompts, tok, max_new_tokens, _window(config))
-    if os.path.isfile(prompts) and all(isinstance(o, dict) and o.get('made') for o in as_rows(prompts)):
+    if holds_answers(prompts):
         read_answers(prompts, checkpoint_fingerprint(size.name) if os.path.isdir(size.name) else None, tok)
     said, yes = [o['messages'] for o in rows], dict(role='assistant', content='Yes.')
     return [dict(messages=o if o[-1]['role'] == 'assistant' else [*o, yes]) for o in said]

@@ -24,7 +24,7 @@ __all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_o
            'has_thoughts', 'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
            'over_batches', 'Conversation', 'render_conversation', 'answer_tokens', 'template_mark', 'answer_row',
-           'read_answers']
+           'holds_answers', 'read_answers']
 
 # %% ../../nbs/reference/data/texts.ipynb #splitte1
 def split_texts(rows: Sequence[Any], seed: int = 0, most: int | None = 64) -> tuple[list[Any], list[Any]]:
@@ -500,6 +500,11 @@ def answer_row(messages: Sequence[Mapping], **made: Any) -> dict[str, Any]:
     row = dict(messages=list(messages), made=made)
     made['checksum'] = _checksum(row)
     return row
+
+def holds_answers(given: Any) -> bool:
+    "Is it a file of conversations, each of which says how its answer came about?"
+    if not isinstance(given, (str, Path)) or not os.path.isfile(given): return False
+    return all(o.get('made') for o in read_table(given))
 
 def read_answers(given: Any, parent: str | None = None, tokenizer: Any = None
                  ) -> tuple[list[Mapping], list[Mapping]]:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save
 from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_errors, is_path, lock, not_empty
 from ..core import number, on_first, or_none, printable, progress_bar, public_name, read_json, whole
 from ..data.questions import everyday_prompts
-from ..data.texts import answer_row, load_texts, messages_of, over_batches, prompt_tokens, read_answers
+from ..data.texts import answer_row, holds_answers, load_texts, messages_of, over_batches, prompt_tokens
+from ..data.texts import read_answers
 from ..data.texts import read_table, render_conversation, split_texts, template_mark
 from ..evaluation.choices import chat_prompt, prompt
 from ..evaluation.generation import encode_prompts, most_seconds, repeats_itself, write_in_batches
@@ -237,7 +238,7 @@ def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, promp
     """The file of the model's own greedy answers to prompts, as in `ready_prompts`, written now unless it is in the
     cache. A file of answers is returned as it is. Errors are those of `ready_prompts` and `write_answers`"""
     named = isinstance(prompts, (str, Path))
-    if named and os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts)): return Path(prompts)
+    if holds_answers(prompts): return Path(prompts)
     window = LayerStack(model).positions or getattr(LayerStack(model).config, 'max_position_embeddings', None)
     rows = ready_prompts(prompts, tokenizer, max_new_tokens, window, n)
     key = digest(fingerprint(model), model.dtype, template_mark(tokenizer), rows, max_new_tokens, seed)
@@ -290,8 +291,7 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
         ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, window)
         model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
         return str(answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress))
-    made = prompts is not None and os.path.isfile(prompts) and all(o.get('made') for o in read_table(prompts))
-    file = prompts if made else parent.answers if prompts is None else None
+    file = prompts if holds_answers(prompts) else parent.answers if prompts is None else None
     was = None
     if file and not load.get('bits'):
         with suppress(PrunebookError): was = checkpoint_fingerprint(checkpoint_folder(parent.name, parent.revision))
