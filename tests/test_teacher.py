@@ -9,7 +9,7 @@ from prunebook.evaluation.generation import _Written, generate_texts, repeats_it
 from prunebook.healing import healing, teacher
 from prunebook.healing.recipes import OBJECTIVES
 from prunebook.healing.packing import collate, documents, training_rows
-from prunebook.data.texts import load_texts, read_answers
+from prunebook.data.texts import load_texts, read_answers, split_texts
 from prunebook.healing.teacher import answers_to, ready_prompts, top_k_rows, write_answers
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.model.loading import load_model, load_tokenizer
@@ -400,8 +400,10 @@ def cut(chat, tmp_path, monkeypatch):
     "A chat model in `parent`, cut by its answers in `cut`, and the conversations that it answered"
     monkeypatch.setenv('PRUNEBOOK_CACHE', str(tmp_path/'cache'))
     save(tmp_path/'parent', *chat)
-    said = [dict(messages=[dict(role='user', content=f'Say {i}.'), dict(role='assistant', content=f'{i} ' * (9 + i))])
+    said = [dict(messages=[dict(role='user', content=f'Say {i}.'), dict(role='assistant', content=f'{i} ' * 9)])
             for i in range(20)]
+    longest = split_texts(said, 0)[1][0]['messages'][1]  # of those that judge
+    longest['content'] *= 3
     write_rows(tmp_path/'talks.jsonl', said)
     assert main(['prune', *map(str, (tmp_path/'parent', tmp_path/'cut')), '--n', '1', '--strategy', 'answers',
                  '--prompts', str(tmp_path/'talks.jsonl'), '--max-new-tokens', '32', '--no-progress']) == 0
@@ -421,9 +423,9 @@ def test_a_cut_knows_its_parent_and_learns_the_answers_that_chose_it(cut, caplog
     asked = read_json(cut/'healed'/'adapter'/'asked.json')
     assert asked['objective'] == 'distill'
     assert asked['teacher'].startswith('parent ')
-    every = load_texts(str(cut/'talks.jsonl'))
-    longest = max(len(o.ids) for o in documents(every, load_tokenizer(str(cut/'cut')), 2048))
-    assert asked['max_length'] == longest > 32  # also of the longest of those that judge
+    tok = load_tokenizer(str(cut/'cut'))
+    read, every = (max(len(o.ids) for o in documents(o, tok, 2048)) for o in (seen[0], load_texts(cut/'talks.jsonl')))
+    assert asked['max_length'] == every > read > 32  # rows hold also those that judge
     assert asked['steps'] < 50  # each answer three times at most
 
 
