@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import distribution
 from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
@@ -335,6 +336,7 @@ def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
                 lib.llama_memory_seq_rm(lib.llama_get_memory(ctx), s, -1, -1)
                 queue.extend((o, k, s, k == len(ids[i]) - 1) for k, o in enumerate(ids[i]))
             part = [queue.popleft() for _ in range(min(chunk, len(queue)))]
+            part.sort(key=itemgetter(2))  # llama.cpp computes together only what stands in the order of sequences
             _decode(model, part)
             for k, (_, place, s, last) in enumerate(part):
                 if not last: continue
