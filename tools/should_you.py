@@ -16,7 +16,7 @@ is quantised once less than another, and a file of the makers, from their own 16
 | 0.5b-q4_k_m, 0.5b-q8_0 | 0.5B | none | its name |
 
 GSM8K is the measure: the 400 used problems (every k-th), in the chat template, no examples, greedy, at most 768 tokens,
-written by llama.cpp, eight sequences in one context with a float32 cache; an answer is right if its last number is. An
+written by llama.cpp, 32 sequences in one context with a float32 cache; an answer is right if its last number is. An
 answer of 768 tokens was broken off, and their share is shown. ARC-Easy, each answer scored and a letter picked, and
 MMLU follow by transformers on the files, and are described; where the whole 0.5B does not clear chance, it is left out.
 
@@ -27,7 +27,7 @@ is two-sided, by Holm over all tests of the experiments N to Q. Where no file of
 second stands alone. Speed and memory decide nothing: bytes, memory with room for 4,096 tokens, bytes of keys
 and values a token (16 bits), and prompt (512) and generated (64) tokens a second, medians of five alternating runs.
 
-An arm keeps its file and its answers in --work, forty problems at a time, and goes on there. `--only ARM …` makes some
+An arm keeps its file and its answers in --work, eighty problems at a time, and goes on there. `--only ARM …` makes some
 arms, `--tasks TASK …` some scores, `--speed` the runs of all files that are there, `--list` shows what is there,
 `--publish` writes nbs/results/should_you.parquet and .csv, `--smoke` does all of it on the demo. One run at a time.
 """
@@ -58,7 +58,7 @@ from served_speed import alternate, in_llama_cpp
 RESULTS = Path(__file__).parent.parent/'nbs'/'results'
 LARGE, SMALL = 'qwen2.5-coder-1.5b', 'qwen2.5-coder-0.5b'
 GSM8K, PLAIN = 'gsm8k:shots=0', {'arc_easy': 500, 'arc_easy:scoring=letter': 500, 'mmlu': 741}
-PROBLEMS, NEW, SEQUENCES, PART = 400, 768, 8, 40
+PROBLEMS, NEW, SEQUENCES, PART = 400, 768, 32, 80
 
 class Arm(NamedTuple):
     "A file: of which model, of which type, how many layers are dropped, and who chooses them"
