@@ -50,6 +50,7 @@ def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise PrunebookError(f'{printable(path)}, line {i}: not UTF-8 ({e.reason} at byte {e.start} of the line). '
                              'Save it as UTF-8.') from None
 
+# %% ../../nbs/reference/data/texts.ipynb #encoda01
 def _encodable(text):
     "`text` with lone surrogates replaced"
     return text if text.isascii() else text.encode('utf-8', 'replace').decode()
@@ -69,6 +70,7 @@ def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict): raise PrunebookError(f'{printable(path)}, {where} {i}: not an object in braces.')
         yield row
 
+# %% ../../nbs/reference/data/texts.ipynb #readta01
 def _read_parquet(path):
     import pyarrow.parquet
     with open(path, 'rb') as f:
@@ -117,6 +119,7 @@ def _hub_rows(name, split, n, config, options):
                    'Of splits with other names, give one, as in NAME:train_sft.', options.get('token')):
         return list(islice(load_dataset(hub, config, split=own or split or 'train', streaming=True, **options), n))
 
+# %% ../../nbs/reference/data/texts.ipynb #loadte01
 def load_texts(
     name: str | Path = 'demo',  # Texts of `ASSETS`, NAME or NAME:SPLIT of the hub, or a .txt, .jsonl, .json or .parquet
     split: str | None = None,   # `None`: calibration of the demo, healing of others of `ASSETS`, all of a file, train
@@ -154,7 +157,6 @@ def load_texts(
         raise PrunebookError(f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.')
     return texts
 
-
 # %% ../../nbs/reference/data/texts.ipynb #textsp1
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
     """The messages of a row: its `messages`, or `prompt` and `response` (or `completion`), after its `system` if it has
@@ -188,21 +190,25 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
+# %% ../../nbs/reference/data/texts.ipynb #ononed01
 _DAY = datetime(2024, 7, 26)  # Llama 3.1's own, if it is told none
 
 def _on_one_day(template):
     "A chat template that asks for today's date, with `_DAY` in its place"
     return re.sub(r'strftime_now\(\s*(["\'])(.*?)\1\s*\)', lambda m: repr(_DAY.strftime(m[2])), template)
 
+# %% ../../nbs/reference/data/texts.ipynb #knowst01
 def knows_thinking(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the chat template, as Qwen3's, know `enable_thinking`: do answers begin with thoughts unless it is false?"
     return 'enable_thinking' in str(getattr(tokenizer, 'chat_template', ''))
 
+# %% ../../nbs/reference/data/texts.ipynb #hastho01
 def has_thoughts(messages: Sequence[Mapping]) -> bool:
     "Does an answer in the messages hold thoughts?"
     return any('<think>' in str(m.get('content')) or m.get('reasoning_content') for m in messages
                if m.get('role') == 'assistant')
 
+# %% ../../nbs/reference/data/texts.ipynb #render01
 def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], thinking: bool = False,
                 **how: Any) -> Any:
     """The text of messages in the chat template, with `thinking` off or on where it knows that; `how` as in
@@ -221,6 +227,7 @@ def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping
     elif set(how) <= {'add_generation_prompt'}: return text
     return write(messages, **how)
 
+# %% ../../nbs/reference/data/texts.ipynb #prompt01
 def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
     """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
     without any special token"""
@@ -312,6 +319,7 @@ class Tokens:
         if self.learn is None: return [o[1:] for o in self.ids]
         return [list(compress(o[1:], marks[1:])) for o, marks in zip(self.ids, self.learn)]
 
+# %% ../../nbs/reference/data/texts.ipynb #tokeni01
 def tokenize(
     tokenizer: 'PreTrainedTokenizerBase',
     texts: Any,             # A document each, as in `as_texts`
@@ -428,6 +436,7 @@ class Conversation(NamedTuple):
     ids: list[int]     # Its tokens
     learn: list[bool]  # Does the token count in the loss?
 
+# %% ../../nbs/reference/data/texts.ipynb #render03
 def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[dict[str, str]],
                         loss_on: str = 'assistant') -> Conversation:
     """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
@@ -491,6 +500,7 @@ def template_mark(tokenizer: 'PreTrainedTokenizerBase') -> str:
     with explained('the chat template refuses two questions and their answers'):
         return digest(render_chat(tokenizer, said))[:16]
 
+# %% ../../nbs/reference/data/texts.ipynb #answer01
 def _checksum(row):
     made = {k: v for k, v in row['made'].items() if k != 'checksum'}
     return digest(json.dumps([row['messages'], made], sort_keys=True))[:16]
@@ -501,11 +511,13 @@ def answer_row(messages: Sequence[Mapping], **made: Any) -> dict[str, Any]:
     made['checksum'] = _checksum(row)
     return row
 
+# %% ../../nbs/reference/data/texts.ipynb #holdsa01
 def holds_answers(given: Any) -> bool:
     "Is it a file of conversations, each of which says how its answer came about?"
     if not isinstance(given, (str, Path)) or not os.path.isfile(given): return False
     return all(o.get('made') for o in read_table(given))
 
+# %% ../../nbs/reference/data/texts.ipynb #readan01
 def read_answers(given: Any, parent: str | None = None, tokenizer: Any = None
                  ) -> tuple[list[Mapping], list[Mapping]]:
     """Conversations that end with an answer, from rows or a file, each once: those to choose and to heal on, and those
