@@ -313,7 +313,7 @@ class Process(NamedTuple):
     rank: int
     world: int
 
-# %% ../nbs/reference/core.ipynb #proces01
+# %% ../nbs/reference/core.ipynb #proces02
 def process() -> Process:
     """Who we are among the processes of a launcher, or `Process(0, 1)` without one. Raises `PrunebookError` for an
     environment that contradicts itself"""
