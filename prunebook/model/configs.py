@@ -119,6 +119,7 @@ def _count_behind_input(v, keep, depth, config):
     if not isinstance(v, int) or v <= 0: return v
     return sum(0 <= i - config['n_input_layers'] < v for i in keep)
 
+# %% ../../nbs/reference/model/configs.ipynb #lastin01
 def _last_index(v, keep, *_):
     "The number of the last layer of a run"
     return sum(i <= v for i in keep) - 1 if isinstance(v, int) else v
@@ -140,6 +141,7 @@ def _scale_of_depth(v, keep, depth, config):
     "Each layer is scaled by this over the root of the depth: the scale stays"
     return v and v * (len(keep) / depth)**.5
 
+# %% ../../nbs/reference/model/configs.ipynb #period01
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"
     def cut(v, keep, depth, config):
