@@ -109,6 +109,7 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
     if (size := tokenizer.vocab_size) > rows:
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
 
+# %% ../../nbs/reference/model/loading.ipynb #loadco01
 def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
     "The config of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoConfig
@@ -117,6 +118,7 @@ def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
         how = dict(trust_remote_code=False) | hub_arguments(kwargs)
         return AutoConfig.from_pretrained(path, gguf_file=gguf, **how)
 
+# %% ../../nbs/reference/model/loading.ipynb #loadto01
 def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase:
     "The tokenizer of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoTokenizer
@@ -125,6 +127,7 @@ def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase
         how = dict(trust_remote_code=False) | hub_arguments(kwargs)
         return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **how)
 
+# %% ../../nbs/reference/model/loading.ipynb #dtypeo01
 def dtype_of_bits(bits: int, dtype: Any = 'auto') -> str:
     "The type of numbers of 16 or 32 `bits`. Raises `PrunebookError` if `dtype` asks for another"
     name = {16: 'bfloat16', 32: 'float32'}[bits]
@@ -132,12 +135,14 @@ def dtype_of_bits(bits: int, dtype: Any = 'auto') -> str:
         raise PrunebookError(f'bits={bits} would be dtype="{name}", and dtype={dtype!r} is given. Leave out bits.')
     return name
 
+# %% ../../nbs/reference/model/loading.ipynb #checkp01
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
     if bits in (16, 32): raise PrunebookError(f'bits={bits}: bits are 4 or 8. Give dtype={dtype_of_bits(bits)!r}.')
     check(one_of(None, 4, 8), bits=bits)
     if isinstance(dtype, str): check(one_of('auto', 'bfloat16', 'float16', 'float32'), dtype=dtype)
 
+# %% ../../nbs/reference/model/loading.ipynb #loadmo01
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
