@@ -140,6 +140,7 @@ class ServingVerdict:
         said = dict(status=self.status, how=self.how, why=self.why, source=self.source)
         return {k: v for k, v in said.items() if v} | self.agreement
 
+# %% ../../nbs/reference/serving/rules.ipynb #servin02
 def serving_verdict(
     config: dict[str, Any] | PreTrainedConfig,  # Of the unpruned model; or of a pruned one, without `keep`
     stack: str,                         # Of `STACKS`
@@ -152,6 +153,7 @@ def serving_verdict(
                    'unexpected form'):
         return _verdict(stack, *config_fields(config), keep if keep is None else list(keep))
 
+# %% ../../nbs/reference/serving/rules.ipynb #verdic01
 def _verdict(stack, raw, full, keep):
     known, right = _rules_of(stack, full['model_type']), _rules_of('transformers', full['model_type'])
     if refused := [o for o in known.values() if o.how == 'refused']:
@@ -183,6 +185,7 @@ def _wrong_kinds(stack, raw, full):
         found[part] = [(i, a, b) for i, (a, b) in enumerate(zip(have, want)) if a != b]
     return {k: v for k, v in found.items() if v}
 
+# %% ../../nbs/reference/serving/rules.ipynb #explai01
 def _explain(rule, wrong, right, full):
     "One sentence about the layers of a wrong kind"
     n, (_, have, want) = full['num_hidden_layers'], wrong[0]
