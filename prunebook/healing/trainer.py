@@ -181,6 +181,7 @@ def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     learned = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
     return {n: (p.full_tensor() if hasattr(p, 'full_tensor') else p).contiguous() for n, p in learned.items()}
 
+# %% ../../nbs/reference/healing/trainer.ipynb #ordere01
 class _OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
