@@ -138,6 +138,7 @@ def _common_cache(stack, rows, plain=False):
         if common: stack.extend([common], cache)
     return len(common), cache
 
+# %% ../../nbs/reference/evaluation/choices.ipynb #contin01
 def _continuation_logprobs(
     model: 'PreTrainedModel',
     pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
