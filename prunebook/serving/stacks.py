@@ -229,6 +229,7 @@ def export_gguf(
     about = dict(mb=round(out.stat().st_size / 1e6, 1), bits=round(bits, 2))
     return dict(out=asked, type=type, **about, stored={k: round(v, 3) for k, v in stored.items() if v >= .001}) | found
 
+# %% ../../nbs/reference/serving/stacks.ipynb #within01
 def _within_tolerance(folder, want, path, type, ids):
     """How far a GGUF file is from the scores `want`, and may be, in nats a token. Raises `PrunebookError` if it is too
     far for its type"""
