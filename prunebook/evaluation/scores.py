@@ -42,6 +42,7 @@ def item_hash(item: Any) -> str:
     "16 hex digits of a question, the tokens of a document, or a list of either: tells whether scores are of the same"
     return hashlib.sha256(json.dumps(item, default=str).encode()).hexdigest()[:16]
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #versio01
 def versions() -> str:
     "Versions of this library and of those that compute"
     from importlib.metadata import version
@@ -63,6 +64,7 @@ class _Saved:
 
     def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #textsc01
 @dataclass(repr=False)
 class _TextScore(_Saved):
     "A mean per token over `n` documents: `value` with a 95 % interval `low` to `high`, and each document's sum"
@@ -87,6 +89,7 @@ class _TextScore(_Saved):
         "Predicted tokens"
         return sum(self.counts)
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #losssc01
 @dataclass(repr=False)
 class LossScore(_TextScore):
     "Cross-entropy in nats per predicted token; `sums` are the nats of each document"
@@ -183,6 +186,7 @@ class Score(_Saved):
                          baseline=self.chance, truncated=len(self.truncated),
                          **dict(unfinished=len(self.unfinished)) if self.unfinished is not None else {})
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #choice01
 def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
     "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
     right = [int(o['answer']) for o in items]
@@ -214,6 +218,7 @@ def _same_items(first, second):
     other = first.items and second.items and first.items != second.items
     return type(first) is type(second) and about(first) == about(second) and not other
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #scores01
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     def to_frame(self) -> 'pd.DataFrame':
@@ -260,10 +265,12 @@ class Scores(dict):
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #loadsc01
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:
     "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
     return _read_score(path)[1]
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #readsc01
 def _read_score(path):
     "The name that was asked, `None` if the file has none, and the score"
     given = read_json(path, most_mb=256)
