@@ -53,6 +53,7 @@ class Rows(torch.utils.data.Dataset):
         parts = [self.flat, self.ends, self.order] + ([] if self.learn is None else [self.learn])
         return hashlib.sha256(b''.join(o.tobytes() for o in parts)).hexdigest()[:16]
 
+# %% ../../nbs/reference/healing/packing.ipynb #roword01
 def _row_order(lengths, steps, batch_size, seed=0, plain=0, share=None):
     """Which row comes when: a new permutation for each pass over the rows, and the longest rows of a step first. The
     first `plain` rows get a `share` of the tokens, if it is not `None`, and are then passed over on their own"""
@@ -129,6 +130,7 @@ def _plain_rows(tokenizer, texts, recipe, same_rows):
     if bos is not None: flat[ends[:-1]] = bos
     return flat, at[:-1], ends
 
+# %% ../../nbs/reference/healing/packing.ipynb #conver01
 def _conversation_rows(said, recipe):
     "The same of conversations, of which a packed row holds several; and which tokens are learned"
     lengths, rows = [len(o.ids) for o in said], [[i] for i in range(len(said))]
@@ -138,6 +140,7 @@ def _conversation_rows(said, recipe):
     ends = np.cumsum([0] + [sum(lengths[i] for i in row) for row in rows])
     return flat, at[:-1], ends, np.concatenate([o.learn for o in said]).astype(bool)
 
+# %% ../../nbs/reference/healing/packing.ipynb #traini01
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
@@ -215,6 +218,7 @@ def _pass_spans(decoder, args, kwargs):
     starts = [[*(row == 0).nonzero()[:, 0].tolist(), place.shape[1]] for row in place.cpu()]
     return args, kwargs | dict(document_spans=[(r, a, b) for r, at in enumerate(starts) for a, b in zip(at, at[1:])])
 
+# %% ../../nbs/reference/healing/packing.ipynb #attend01
 def attend_by_document(
     model: PreTrainedModel | LayerStack,
     width: int  # Most tokens of a row
@@ -286,8 +290,8 @@ def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: A
     few, world = recipe.batch_size * recipe.max_length // longest, process().world
     return recipe.replace(max_length=longest, batch_size=max(1, few // world) * world)
 
+# %% ../../nbs/reference/healing/packing.ipynb #mostst01
 def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Any, reads: int = 3) -> int:
     "The steps of a recipe that read each of some answers so often"
     total = answer_tokens(tokenizer, answers, 2**30).total
     return max(1, reads * total // (recipe.batch_size * recipe.max_length))
-
