@@ -26,6 +26,7 @@ __all__ = ['METHODS', 'OBJECTIVES', 'PAPER_RECIPES', 'QUICK', 'RECIPES', 'Method
 class MethodOptions(Settings):
     "Options of one method; most have none. Give yours as fields of a frozen subclass, each a `setting` with a rule"
 
+# %% ../../nbs/reference/healing/recipes.ipynb #method02
 @dataclass(frozen=True)
 class Method:
     "A way to heal. It trains adapters, or parameters that `prepare` unfreezes, or computes new weights with `solve`"
@@ -43,6 +44,7 @@ class Method:
         if self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1:
             raise PrunebookError(f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.')
 
+# %% ../../nbs/reference/healing/recipes.ipynb #object01
 @dataclass(frozen=True)
 class Objective:
     "What a training minimises"
@@ -54,6 +56,7 @@ class Objective:
     needs_teacher: bool = False
     top: bool = False  # Instead of logits, the loss gets tokens (N, k), their log-probabilities, and that of all others
 
+# %% ../../nbs/reference/healing/recipes.ipynb #diverg01
 def _divergence(logits, targets, teacher):
     """KL(teacher || student) in float32, or in float64 if the logits have that. Of an objective with `top`, it is that
     of the teacher's k likeliest tokens, and of all others as one"""
@@ -289,6 +292,7 @@ def layer_origins(record: dict[str, Any]) -> tuple[list[int], int]:
     older, depth = layer_origins(previous)
     return [older[i] for i in record['kept']], depth
 
+# %% ../../nbs/reference/healing/recipes.ipynb #cutrec01
 def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
     "`config.prunebook`, or `None` if the model was not pruned. Raises `PrunebookError` if the record is damaged"
     if not (record := getattr(model.config, 'prunebook', None)): return None
@@ -299,6 +303,7 @@ def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
     raise PrunebookError(f'config.prunebook, the record of removed layers, does not fit this model of {depth} layers. '
                          'Prune it again, or delete the record from config.json.')
 
+# %% ../../nbs/reference/healing/recipes.ipynb #cutpos01
 def cut_positions(model: PreTrainedModel) -> list[int]:
     "Where layers were removed: p is between layers p - 1 and p. Raises `PrunebookError` if there is no record of it"
     record = cut_record(model)
