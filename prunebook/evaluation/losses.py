@@ -176,6 +176,7 @@ def cut_losses(
     return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #opensu01
 def _open_sums(path, key, shape):
     "(pruned models, documents) nats, NaN where there are none yet, and the seconds that they took"
     from safetensors import safe_open
@@ -240,6 +241,7 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
     return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #checkp01
 def _check_parent(model, parent):
     "Raises `PrunebookError` if the parent is the model itself, or has another vocabulary"
     own, other = (LayerStack(o).vocab_size for o in (model, parent))
@@ -422,11 +424,13 @@ class CutLosses:
             if 'cannot start in the middle' not in str(e): raise
         return [alone(o) for o in keeps]
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #textcu01
 def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 256,
                     progress: bool = True) -> CutLosses:
     "`CutLosses` on plain texts"
     return CutLosses(model, tokenizer, as_texts(texts, tokenizer), max_length, {}, progress=progress, task='texts')
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #answer01
 def answer_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', answers: Any,
                       progress: bool = True) -> CutLosses:
     """`CutLosses` on the tokens of answers, without those that are held out (see `read_answers`). Raises
