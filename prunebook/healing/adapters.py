@@ -42,6 +42,7 @@ def _write_adapter(folder, model, base, config, learned, history, seconds, stude
             save_file({n: o.contiguous() for n, o in learned.items()}, new/'weights.safetensors')
         atomic_write(new/'prunebook.json', json.dumps(note, indent=1) + '\n')
 
+# %% ../../nbs/reference/healing/adapters.ipynb #readad01
 def _read_adapter(folder):
     "`prunebook.json`, and the learned tensors by name. Raises `PrunebookError` if they are missing or damaged"
     from safetensors.torch import load_file
@@ -72,6 +73,7 @@ def _healing_summary(recipe, history):
     if not history: return said
     return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
 
+# %% ../../nbs/reference/healing/adapters.ipynb #healed01
 def _healed(record, recipe, history):
     "What healing adds to the record of a cut, which may have been healed before"
     before = dict(previous=record['healed']) if 'healed' in record else {}
@@ -172,6 +174,7 @@ def _merged_weight(weight, path, parts, config):
         if not new.isfinite().all(): raise ValueError('the sum is not finite')
     return new
 
+# %% ../../nbs/reference/healing/adapters.ipynb #tensor01
 def _tensor_changes(folder, adapter):
     """Functions from the old tensor to the new one, by the names in a checkpoint. Raises `PrunebookError` if `adapter`
     and `folder` do not belong together"""
