@@ -115,11 +115,13 @@ def layers_prefix(tensors: Sequence[Tensor], depth: int) -> str:
                              f'{show_layers(numbers)}). Correct the one that is wrong.')
     return name
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #layern01
 def layer_number(name: str, prefix: str) -> tuple[int | None, str]:
     "The layer of a tensor, or `None` outside the layers; and the rest of its name"
     m = re.match(rf'{re.escape(prefix)}\.{NUMBER}\.', name)
     return (int(m[1]), name[m.end():]) if m else (None, name)
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #config01
 def config_depth(folder: str | Path) -> int:
     "How many layers the config of a checkpoint says it has"
     return decoder_config(read_json(Path(folder)/'config.json'))[1]
@@ -135,6 +137,7 @@ def _all_alike(text):
     mixed = text.get('use_sliding_window') or text.get('mlp_only_layers') or (text.get('decoder_sparse_step') or 1) != 1
     return text.get('model_type') in _alike and not mixed
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #cutcon01
 def _cut_config_file(folder, keep):
     """The config.json of a checkpoint, cut to the layers `keep`. If its layers are of several kinds, a model
     without weights is cut. Raises `PrunebookError` where it cannot be cut"""
@@ -292,6 +295,7 @@ def weights_mark(tensors: Sequence[Tensor]) -> str:
             found.append([t.name, t.dtype, list(t.shape), file.read(min(64, t.size)).hex()])
     return digest(found)[:16]
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #notepa01
 PARENT_NOTE = Path('.cache')/'huggingface'/'prunebook.json'  # `hf upload` and `upload_folder` leave this folder out
 
 def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
@@ -300,7 +304,6 @@ def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     (file.parent/'.gitignore').write_text('*\n', encoding='utf-8')
     _write_json(file, dict(parent=os.path.abspath(parent) if os.path.isdir(parent) else str(parent)) | more)
-
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #98346b71
 def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]], config: dict[str, Any],
@@ -316,6 +319,7 @@ def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]]
         shutil.copyfile(folder/name, new/name)
     _write_json(new/'config.json', config)
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkp01
 def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | None]:
     """The tensors of a checkpoint, the names of its layers as `layers_prefix` gives them, and its quantisation. Raises
     `PrunebookError` for one that `prune_checkpoint` cannot prune. It reads headers, and no weights"""
@@ -333,6 +337,7 @@ def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | No
     _files_beside(folder)
     return tensors, prefix, quantised
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #prunec01
 def prune_checkpoint(
     src: str | Path,                           # A folder with config.json and safetensors, "demo", or a hub id
     dst: str | Path,                           # Where the smaller checkpoint shall stand
@@ -433,6 +438,7 @@ def check_files(folder: Path) -> list[str]:
         wrong.append('there are no files of a tokenizer. Save the tokenizer into the folder as well.')
     return wrong
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkr01
 _said = dict(missing_keys='is missing and was filled with random numbers',  # by transformers, while loading
     unexpected_keys='has no place in the model and was ignored',
     mismatched_keys='has another shape than the config says', error_msgs='could not be read')
@@ -464,6 +470,7 @@ def _check_run(folder):
     return [*wrong, 'generation with the key-value cache differs from generation without it: '
             "the layers' numbers (layer_idx) or kinds (layer_types) are wrong."]
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkc01
 def check_checkpoint(
     folder: str | Path,  # A checkpoint
     run: bool = True     # Also load and run it, once its files are in order
