@@ -77,6 +77,7 @@ def _decode_behind(tokenizer, prompts, rows):
     ends = [list(o[-8:]) for o in prompts]
     return [text[len(before):] for before, text in zip(said(ends), said([[*a, *b] for a, b in zip(ends, rows)]))]
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #aswrit01
 def as_written(tokenizer: 'PreTrainedTokenizerBase', prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]],
                ends: Collection[int], stop: Sequence[str] = ()) -> list[_Written]:
     "What was written behind prompts, both as tokens: up to the first end token, and cut at the first `stop`"
@@ -85,6 +86,7 @@ def as_written(tokenizer: 'PreTrainedTokenizerBase', prompts: Sequence[Sequence[
     places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
     return [_Written(text[:at], n, n < len(o) or at < len(text)) for text, at, n, o in zip(texts, places, sizes, rows)]
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #genera01
 def generate_texts(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -138,6 +140,7 @@ def _groups_to_write(stack, ids, max_new_tokens, batch_tokens, common):
             batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
     return list(groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens)))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #writei01
 def write_in_batches(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -160,6 +163,7 @@ def write_in_batches(
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #mostse01
 def most_seconds(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', ids: Sequence[Sequence[int]],
                  max_new_tokens: int, batch_tokens: int | None = None) -> float:
     """About how long `write_in_batches` takes if every answer is as long as it may be, measured by a few steps of the
@@ -188,15 +192,18 @@ def last_number(text: str) -> float | None:
     *signs, digits = found[-1]
     return float(digits.replace(',', '')) * (-1 if any(signs) else 1)
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #samenu01
 def same_number(text: str, item: dict[str, Any]) -> bool:
     "Does `text` end in the number that ends the answer of `item`?"
     got = last_number(text)
     return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #begins01
 def begins_with_word(text: str, item: dict[str, Any]) -> bool:
     "Does `text` begin with the answer of `item`, as a whole word?"
     return bool(re.match(rf'\s*{re.escape(str(item["answer"]))}(?!\w)', text))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #samema01
 def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     "Is the formula that ends `text` that of the `solution` of `item`? Needs the extra `math`"
     installed('math', 'math-verify')
@@ -264,6 +271,7 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
                          f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux, with '
                          'unshare, setpriv and mount of util-linux, and user namespaces.')
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #checks01
 def check_sandbox() -> None:
     "Raises `PrunebookError` where programs cannot be locked up, or not in the time that they have"
     if not run_program(''):
@@ -271,6 +279,7 @@ def check_sandbox() -> None:
                              'wrong. Locking up takes one mount for each file system: use a machine or a container '
                              'with fewer.')
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #passes01
 def passes_tests(text: str, item: dict[str, Any]) -> bool:
     "Does `text`, written after the beginning of a function, pass the tests of its question (of HumanEval)?"
     return run_program(f"{item['question']}{text}\n{item['test']}\ncheck({item['entry_point']})")
