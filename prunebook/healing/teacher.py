@@ -67,6 +67,7 @@ def _one_model(one, other):
     if os.path.samefile(one[0], other[0]) or one[1] != other[1]: return one[1] == other[1]
     with suppress(PrunebookError): return checkpoint_fingerprint(one[0]) == checkpoint_fingerprint(other[0])
 
+# %% ../../nbs/reference/healing/teacher.ipynb #compar01
 def _compare_named(model, teacher, head, **load):
     """Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a model is loaded,
     and if both are one"""
@@ -83,6 +84,7 @@ def _compare_named(model, teacher, head, **load):
     except Exception: return  # of any library: loading them says more
     _compare(student, tokenizer, teacher, other, True, head)
 
+# %% ../../nbs/reference/healing/teacher.ipynb #loadte01
 def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
                  load: dict[str, Any] | None = None, head: bool = True) -> PreTrainedModel:
     """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
@@ -130,6 +132,7 @@ def _made_rows(model, tokenizer, said, own, seed, **how):
     except PrunebookError: held = []  # of fewer than ten
     return [answer_row(o, by='user' if i in own else 'parent', held_out=o in held, **about) for i, o in said.items()]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #writea01
 def write_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -233,6 +236,7 @@ def ready_prompts(
                              'smaller max_new_tokens (--max-new-tokens).')
     return list(rows.values())
 
+# %% ../../nbs/reference/healing/teacher.ipynb #answer01
 def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Any = 'everyday',
                max_new_tokens: int = 512, seed: int = 0, n: int = 200, progress: bool = True) -> Path:
     """The file of the model's own greedy answers to prompts, as in `ready_prompts`, written now unless it is in the
@@ -255,6 +259,7 @@ class Parent(NamedTuple):
     revision: str | None
     answers: str | None        # A file of its answers, by which the cut was chosen
 
+# %% ../../nbs/reference/healing/teacher.ipynb #parent03
 def parent_of(folder: str | Path) -> Parent:
     """The model that a checkpoint was pruned from, by the note beside the weights, or by the card. Raises
     `PrunebookError` if there is no record of a cut, and if that model is gone or has other weights now"""
@@ -279,6 +284,7 @@ def parent_of(folder: str | Path) -> Parent:
         answers = None
     return Parent(name, revision, answers)
 
+# %% ../../nbs/reference/healing/teacher.ipynb #parent05
 def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
                    **load: Any) -> tuple[list[Mapping], list[Mapping]]:
     """Answers of the parent to heal on, and those that judge: to `prompts`, or those that chose the cut, or else to
@@ -301,7 +307,6 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
         raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
     return rows, held
 
-
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def _with_room(tokenizer, prompts, recipe):
     """The messages of `prompts` that leave room for an answer in a row. Raises `PrunebookError` for a template that
@@ -320,6 +325,7 @@ def _with_room(tokenizer, prompts, recipe):
                      'tokens.', len(asked) - len(room), len(asked), recipe.max_length)
     return room
 
+# %% ../../nbs/reference/healing/teacher.ipynb #selfda01
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
               file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
@@ -376,6 +382,7 @@ def _likeliest(stack, hidden, k, chunk=2**24):
         found.append((top.indices.int().cpu(), top.values.cpu(), rest.cpu()))
     return [torch.cat(o) for o in zip(*found)]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #topkro01
 def top_k_rows(
     teacher: PreTrainedModel,
     rows: Rows,
