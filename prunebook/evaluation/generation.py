@@ -246,6 +246,7 @@ def run():
 run()
 """
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #runpro00
 def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     """Does a Python program that nobody has read come to its end, without an error and in time? Raises `PrunebookError`
     where it cannot be locked up"""
