@@ -46,6 +46,7 @@ _why = REASONS | dict(
     first_cut='the smallest cut loses more than half, and then the width is always 0.8',
     grid='at the cuts that were healed, the unhealed curve gets this word too, and on all its cuts it does not')
 
+# %% ../../nbs/reference/paper/claims.ipynb #findin00
 @dataclass(frozen=True, repr=False)
 class Finding(Ruling):
     "What a run shows about a claim: the ruling of a frozen rule, and what was measured in one clause"
