@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
 import fcntl
 
@@ -93,9 +93,9 @@ def is_path(name: str, endings: Sequence[str] = ()) -> bool:
     return above or name.startswith(('/', '.', '~')) or name.endswith(tuple(endings)) or name.count('/') > 1
 
 # %% ../nbs/reference/core.ipynb #public01
-def public_name(name: str | Path) -> str:
+def public_name(name: str | Path | None) -> str:
     "What a record may say of a source: a hub id as it is, only the last part of a local path"
-    name = str(name)
+    name = str(name or '')
     local = os.path.isabs(name) or name.startswith(('.', '~')) or os.path.exists(name)
     return Path(os.path.abspath(name)).name if local else name
 
@@ -140,7 +140,7 @@ def source_mark(name: str | Path) -> str:
     with open(path, 'rb') as f: return f"{public_name(name)} {hashlib.file_digest(f, 'sha256').hexdigest()[:8]}"
 
 # %% ../nbs/reference/core.ipynb #regist01
-class Registry(dict):
+class Registry(dict[str, Any]):
     "Entries by their `name`"
     def __init__(self, kind: str, entries: Iterable[Any] = ()):
         self.kind = kind
@@ -235,7 +235,8 @@ def whole(low: int = 0, high: int | None = None) -> Rule:
 # %% ../nbs/reference/core.ipynb #number01
 def number(low: float, high: float, allowed: str) -> Rule:
     "Numbers from `low` (included) to `high` (excluded)"
-    return Rule(lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool) and low <= v < high, allowed)
+    real = lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool)
+    return Rule(lambda v: real(v) and low <= v < high, allowed)
 
 # %% ../nbs/reference/core.ipynb #oneof001
 def one_of(*values: Any) -> Rule:
@@ -272,6 +273,8 @@ def setting(default: Any = MISSING, rule: Rule | None = None, factory: Any = MIS
 # %% ../nbs/reference/core.ipynb #settin03
 class Settings:
     "Base of the configurations, which are frozen dataclasses: checks itself, saves and loads as JSON"
+    if TYPE_CHECKING: __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def __post_init__(self):
         for k, v in self.complete().items(): object.__setattr__(self, k, v)  # it is frozen
         for f in fields(self):
@@ -287,17 +290,17 @@ class Settings:
         atomic_write(path, json.dumps(asdict(self), indent=1, default=plain) + '\n')
 
     @classmethod
-    def load(cls, path: str | Path) -> Any:
+    def load(cls, path: str | Path) -> Self:
         "Read what `save` wrote. Raises `PrunebookError` for anything else"
         return cls.of(read_json(path), str(path))
 
     @classmethod
-    def of(cls, given: dict[str, Any], where: str = '') -> Any:
+    def of(cls, given: dict[str, Any], where: str = '') -> Self:
         "From a dict. Raises `PrunebookError` for unknown or missing fields"
         names = ', '.join(f.name for f in fields(cls))
         with explained(where or cls.__name__, f'The fields are {names}.'): return cls(**given)
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         "A copy with some fields changed, which is checked anew"
         return replace(self, **changes)
 
@@ -339,7 +342,7 @@ def on_first(f: Callable[[], Any]) -> Any:
     from accelerate.utils import broadcast_object_list
     # the others may wait for hours, as for a teacher's answers
     PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=99)).wait_for_everyone()
-    found = [None, None]
+    found: list[Any] = [None, None]
     if process().rank == 0:
         try: found[0] = f()
         except Exception as e: found[1] = e if isinstance(e, PrunebookError) else RuntimeError(repr(e))
@@ -368,12 +371,13 @@ def kept_environment() -> Iterator[None]:
         os.environ.update(own)
 
 # %% ../nbs/reference/core.ipynb #fefd5c38
-def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
+def keep_apart(out: str | Path, reads: Sequence[str | Path | None]) -> None:
     """Raises `PrunebookError` if `out`, which is written, is, holds or lies in something that is read, also by another
     name. Names that are no local path are ignored"""
     def holds(a, b): return any(o.exists() and o.samefile(a) for o in (b, *b.parents))
     out = Path(os.path.realpath(out))
-    for src in (Path(os.path.realpath(o)) for o in map(os.path.expanduser, filter(None, reads)) if os.path.exists(o)):
+    there = (o for o in (os.path.expanduser(o) for o in reads if o) if os.path.exists(o))
+    for src in (Path(os.path.realpath(o)) for o in there):
         if holds(src, out) or out.exists() and holds(out, src):
             raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read and never changed. Choose '
                                  'another folder.')
@@ -389,7 +393,7 @@ def _absolute(out):
         raise PrunebookError(f'{printable(out)} is a name in another encoding than UTF-8. Choose another.')
     return Path(os.path.abspath(out))
 
-def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
+def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path | None] = ()) -> Path:
     """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there. With `force`, one
     that is there may be replaced. `reads` as in `keep_apart`"""
     with disk_errors(out): out, here = _absolute(out), Path.cwd()  # which may have been deleted
@@ -478,7 +482,7 @@ def _own_place(out, force, reads):
 
 # %% ../nbs/reference/core.ipynb #af2b8f6d
 @contextmanager
-def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Iterator[Path]:
+def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path | None] = ()) -> Iterator[Path]:
     """A folder to fill that appears at `out` whole, or after an exception not at all. Arguments and errors as in
     `free_place`"""
     with _own_place(out, force, reads) as out:
@@ -523,7 +527,7 @@ def _finish(work, out, force, reads, keep):
 # %% ../nbs/reference/core.ipynb #workfo01
 @contextmanager
 def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = False, force: bool = False,
-                reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
+                reads: Sequence[str | Path | None] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
                 ) -> Iterator[Path]:
     """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it is the request, and
     with `keep` stays. `resume` goes on if the same was asked, as far as it `counts`, or gives `out` itself if that is

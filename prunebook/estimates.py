@@ -99,7 +99,7 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
     elif local: config, tensors = read(Path(path))
     else:
         from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
-        cached = hub | dict(revision=revision, local_files_only=True)
+        cached: dict[str, Any] = hub | dict(revision=revision, local_files_only=True)
         try: config, tensors = read(Path(snapshot_download(path, **cached)))
         except Exception:  # it is not whole in the cache
             with explained(f'{path}: there is no such folder, and the hub gives no headers of it', allowed_models()):
@@ -240,7 +240,7 @@ def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int 
                              '(--force-memory).')
 
 # %% ../nbs/reference/estimates.ipynb #f6799800
-def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
+def work(size: Size, command: str, tokens: float, again: bool = False) -> float:
     """Operations that a command takes for so many tokens, in units of 1e12. `again`: with `gradient_checkpointing`, the
     layers run twice in the forward direction"""
     head = 0 if command == 'similarity' else size.hidden * size.vocab
@@ -326,7 +326,8 @@ def estimate(
         need = peak_gb(size, 'evaluate' if k in choosing[:2 * bool(prompts)] else k, *how,
                        max(max_length, batch_tokens), r)
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
-                         disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
+                         disk_gb=disk.get(k, 0.),
+                         minutes=took[k] / speed / SLOWER[k] / 60 if speed and k in took else None,
                          fits=need < have))
     return pd.DataFrame(rows)
 
@@ -472,7 +473,8 @@ def _notes(table, options, gb, context, batch):
                     f'layers. Its answers: {o.quality}. Compare them on your own prompts.')
     least = table.loc[i := table.total_gb.idxmin()]
     tokens = (context >> k for k in range(1, context.bit_length() - 6))
-    fits = next((t for t in tokens if _option(*options[i], gb, t, batch)['fits']), None)
+    size, type, n = options[i]
+    fits = next((t for t in tokens if _option(size, type, n, gb, t, batch)['fits']), None)
     return dict(possible=f'nothing fits into {gb:.3g} GB. The least is {least.model} as {least.type}, with '
                 f'{least.file_gb:.3g} GB and {least.cache_gb:.3g} GB of keys and values: give {least.total_gb:.3g} GB'
                 + (f', or a context of {fits} tokens.' if fits else '.'))

@@ -68,7 +68,8 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
 
     def single_losses(n, depth):
         "The layers whose removal alone costs the least"
-        return pb.Plan(sorted(range(depth), key=alone.__getitem__)[:n], depth, 'single_losses', dict(influence=alone))
+        cheap = sorted(range(depth), key=alone.__getitem__)[:n]
+        return pb.Plan(tuple(cheap), depth, 'single_losses', dict(influence=alone))
 
     rules, plans, distances = dict(similarity='similarity', middle='middle', single_losses=single_losses), {}, None
     try: distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
@@ -124,7 +125,7 @@ def layers_to_drop(drop: str | float | int, depth: int) -> int:
     percent = isinstance(drop, str) and drop.endswith('%')
     counted = drop.strip().isdigit() if isinstance(drop, str) else whole().test(drop)
     with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
-        given = float(drop[:-1]) / 100 if percent else float(drop)
+        given = float(str(drop)[:-1]) / 100 if percent else float(drop)
         if given >= 1 and not (percent or counted):
             n = int(given)
             raise PrunebookError(f'drop={drop!r}: a share is below 1, because 1 is the whole model, and a number of '
@@ -169,7 +170,8 @@ class Shrunk:
         return [f"The next best cut, {show_layers(other['dropped'])}, {kept}, before healing."]
 
     def __str__(self) -> str:
-        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
+        rows: list[tuple[str, ...]] = [
+            ('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
         for o in self.table:
             change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
             three = (o[k] for k in ('parent', 'pruned', 'healed'))
@@ -236,7 +238,7 @@ def shrink(
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
     **load: Any                   # To `load_model`, such as dtype and revision
-) -> Shrunk | 'pd.DataFrame':     # The result, or the time and memory of each step
+) -> 'Shrunk | pd.DataFrame':     # The result, or the time and memory of each step
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     rejected = _check_place(out, force, [o for o in (model, data, prompts) if o is not None])
@@ -319,7 +321,8 @@ class _Job:
 
     def needs(self) -> 'pd.DataFrame':
         "Time, memory and disk of each step"
-        answers = {} if self.choosing is None else dict(prompts=len(self.texts), answer=self.max_new_tokens, n=self.n)
+        asked: dict[str, Any] = dict(prompts=len(self.texts), answer=self.max_new_tokens, n=self.n)
+        answers = {} if self.choosing is None else asked
         return pb.estimate(self.size, _dtype(self.load), self.load.get('bits'), recipe=self.recipe, **answers)
 
     def asked(self) -> dict[str, Any]:
@@ -474,7 +477,7 @@ def _check_cut(model, size, drop, budget, serve, gguf, about):
     if limits and drop is not None:
         raise PrunebookError(f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.')
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget = limits | dict(sizes=layer_sizes(size)) if limits else {}
+    budget: dict[str, Any] = limits | dict(sizes=layer_sizes(size)) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
 
@@ -558,7 +561,7 @@ def _row(measure, scores):
 
 def _asked(models, tok, ready, progress):
     "Rows of the table: tasks, asked of the three models"
-    run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
+    run: dict[str, Any] = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
     scores = {k: pb.evaluate(m, tok, ready, **run) for k, m in models.items()} if ready else {}
     return [_row(k, {m: o[k] for m, o in scores.items()}) for k in ready]
 
@@ -573,7 +576,7 @@ def _agreement(models, tok, answers, **run):
 def _judge(models, tok, judge, job, progress):
     "Rows of the table: the loss, of answers the agreement, each task, the size and the speed of the three models"
     window, by_answers = _window(models['parent'].config), job.choosing is not None
-    run = dict(max_length=window if by_answers else min(512, window), progress=progress)
+    run: dict[str, Any] = dict(max_length=window if by_answers else min(512, window), progress=progress)
     if by_answers: run |= dict(loss_on='assistant')
     rows = [_row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})]
     if by_answers: rows.append(_agreement(models, tok, judge, **run))
@@ -592,7 +595,7 @@ def _judge(models, tok, judge, job, progress):
 def _fewer_that_pass(parent, tok, cuts, table, ready, least, progress):
     """The most layers, of the best cuts of fewer, without which every task of the table that can be judged passes
     before healing, asked as many questions; none if no cut passes, and `None` if there is no smaller one"""
-    run = dict(max_length=min(512, _window(parent.config)), progress=progress)
+    run: dict[str, Any] = dict(max_length=min(512, _window(parent.config)), progress=progress)
     smaller = next((o['smaller'] for o in cuts if o.get('smaller')), None)
     if not smaller: return None
     asked = {o['measure']: o['n'] for o in table if 'kept' in o and o['measure'] in ready}

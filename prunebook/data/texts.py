@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
+__all__ = ['Texts', 'split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
            'has_thoughts', 'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
            'over_batches', 'Conversation', 'render_conversation', 'answer_tokens', 'template_mark', 'answer_row',
@@ -91,8 +91,9 @@ def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
 # %% ../../nbs/reference/data/texts.ipynb #f2134104
 def text_assets(name: str) -> list[Asset]:
     "The texts of `ASSETS` that `name` joins by +, such as demo+wiki, where demo is C4; empty if a part is none"
-    found = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
-    return found if all(o and o.kind == 'texts' for o in found) else []
+    found: list[Asset | None] = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
+    texts = [o for o in found if o and o.kind == 'texts']
+    return texts if len(texts) == len(found) else []
 
 def _read_split(asset, split, progress=True):
     "The rows of one split of an asset; of the usual one if `split` is `None`. Fetches it"
@@ -129,7 +130,7 @@ def load_texts(
     progress: bool = True,      # Show progress while fetching
     most: int | None = None,    # Of a set on the hub: so many, or as many as there are
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
-) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
+) -> list[str | Mapping]:       # A document each, as stored; of a conversation (see `messages_of`), the row
     """Documents to measure, heal or evaluate on. `split_texts` divides a local file: a fifth is validation, the rest is
     healing and calibration. Raises `PrunebookError` for unknown options, and for texts that cannot be read or are too
     few"""
@@ -165,11 +166,11 @@ def messages_of(row: Mapping) -> list[dict[str, str]] | None:
         pair = row.get('prompt'), row.get('response', row.get('completion'))
         if not all(isinstance(o, (str, list)) for o in pair): return None
         said = [m for role, o in zip(('user', 'assistant'), pair)
-                for m in ([dict(role=role, content=o)] if isinstance(o, str) else o)]
+                for m in ([dict(role=role, content=o)] if isinstance(o, str) else o or ())]
     lead = [dict(role='system', content=row['system'])] if row.get('system') else []
     return said if said[:1] == lead else lead + said
 
-def _text_of(row, column, name):
+def _text_of(row, column, name) -> str | Mapping:
     "The text of a row; if it is a conversation, the row, without a text beside it"
     if isinstance(row, str): return row
     if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
@@ -215,10 +216,11 @@ def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping
     `apply_chat_template`. Templates that write the date (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's,
     a run could not go on or be compared tomorrow. Some (SmolVLM, LLaVA) read only lists of parts, and would write
     nothing of a text"""
-    switch = dict(enable_thinking=thinking) if knows_thinking(tokenizer) else {}
+    switch: dict[str, Any] = dict(tokenize=False)
+    if knows_thinking(tokenizer): switch['enable_thinking'] = thinking
     template = tokenizer.get_chat_template()
-    if 'strftime_now' in template: switch |= dict(chat_template=_on_one_day(template))
-    def write(said, **how): return tokenizer.apply_chat_template(said, **dict(tokenize=False) | switch | how)
+    if 'strftime_now' in template: switch['chat_template'] = _on_one_day(template)
+    def write(said, **how): return tokenizer.apply_chat_template(said, **switch | how)
     said = [m['content'] for m in messages if isinstance(m.get('content'), str) and m['content'].strip()]
     text = write(messages, add_generation_prompt=how.get('add_generation_prompt', False))
     if said and not any(o.split()[0] in text for o in said):
@@ -231,13 +233,16 @@ def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping
 def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
     """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
     without any special token"""
+    texts = list(texts)
     if chat: return tokenizer(texts, add_special_tokens=False, verbose=False)['input_ids']
     ids, eos = tokenizer(texts, verbose=False)['input_ids'], tokenizer.eos_token_id
     ends = eos is not None and tokenizer('a')['input_ids'][1:][-1:] == [eos]
     return [o[:-1] for o in ids] if ends else ids
 
 # %% ../../nbs/reference/data/texts.ipynb #textsp3
-def as_rows(given: Any) -> list[str | Mapping]:
+Texts = str | Path | Iterable[str | Mapping]  # A file, or documents: texts, rows with `text`, conversations
+
+def as_rows(given: Texts) -> list[str | Mapping]:
     """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
@@ -252,23 +257,24 @@ def as_rows(given: Any) -> list[str | Mapping]:
     if not rows: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
     return rows
 
-def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
+def as_texts(given: Texts, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
     "As `as_rows`, with conversations rendered by the tokenizer's chat template. Raises `PrunebookError` without one"
     rows = as_rows(given)
-    if all(isinstance(o, str) for o in rows): return rows
-    if not getattr(tokenizer, 'chat_template', None):
+    texts = [o for o in rows if isinstance(o, str)]
+    if len(texts) == len(rows): return texts
+    if tokenizer is None or not getattr(tokenizer, 'chat_template', None):
         raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
                              'Give the tokenizer of an instruct model, or texts.')
     def words(o):
-        said = messages_of(o)
+        said = messages_of(o) or []
         return render_chat(tokenizer, said, has_thoughts(said))
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     with explained('the chat template refuses a conversation', 'Its messages need the roles that the model knows.'):
         return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]
 
 # %% ../../nbs/reference/data/texts.ipynb #adeee778
-def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
-                column: str = 'text') -> list[str]:
+def named_texts(name: str, part: str, n: int | None = None, n_hub: int | None = 256, progress: bool = True,
+                column: str = 'text') -> list[str | Mapping]:
     """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
     validation. `n` of them, or if `None` all, and at most `n_hub` of a set on the hub, whose validation split is for
     validation alone. A local file is not divided, and neither is a set of `ASSETS` beside C4"""
@@ -322,7 +328,7 @@ class Tokens:
 # %% ../../nbs/reference/data/texts.ipynb #tokeni01
 def tokenize(
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,             # A document each, as in `as_texts`
+    texts: Texts,           # A document each, as in `as_texts`
     max_length: int = 512,  # Tokens kept of each document, from its start
     min_length: int = 1     # Documents with fewer are skipped, counted and logged
 ) -> Tokens:
@@ -454,7 +460,7 @@ def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence
         out = write(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         if not any(out['assistant_masks']): raise PrunebookError('the template marks no token of its answers.')
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
-    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(tokenizer.is_fast))
     if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
     if not tokenizer.is_fast: raise PrunebookError('this tokenizer does not say where its tokens stand in the text.')
     spans = []  # where answers begin and end in the text
@@ -473,7 +479,7 @@ def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence
     return Conversation(text, out['input_ids'], learn)
 
 # %% ../../nbs/reference/data/texts.ipynb #answr05
-def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Any, max_length: int) -> Tokens:
+def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Texts, max_length: int) -> Tokens:
     """Tokens of conversations in which the answers alone count. Raises `PrunebookError` without a chat template, for a
     row that is no conversation, and for one of more than `max_length` tokens"""
     if not getattr(tokenizer, 'chat_template', None):
@@ -512,18 +518,19 @@ def answer_row(messages: Sequence[Mapping], **made: Any) -> dict[str, Any]:
     return row
 
 # %% ../../nbs/reference/data/texts.ipynb #holdsa01
-def holds_answers(given: Any) -> bool:
+def holds_answers(given: Texts) -> bool:
     "Is it a file of conversations, each of which says how its answer came about?"
     if not isinstance(given, (str, Path)) or not os.path.isfile(given): return False
     return all(o.get('made') for o in read_table(given))
 
 # %% ../../nbs/reference/data/texts.ipynb #readan01
-def read_answers(given: Any, parent: str | None = None, tokenizer: Any = None
+def read_answers(given: Texts, parent: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
                  ) -> tuple[list[Mapping], list[Mapping]]:
     """Conversations that end with an answer, from rows or a file, each once: those to choose and to heal on, and those
     that were held out. Raises `PrunebookError` for a row without an answer, one that was edited since it was written,
     one that a model other than `parent`, a fingerprint, wrote, and one that another chat template asked for"""
-    mark, found = getattr(tokenizer, 'chat_template', None) and template_mark(tokenizer), {}
+    talks = getattr(tokenizer, 'chat_template', None)
+    mark, found = template_mark(tokenizer) if tokenizer is not None and talks else None, {}
     for i, row in enumerate(as_rows(given)):
         said, made = (None, {}) if isinstance(row, str) else (messages_of(row), row.get('made') or {})
         if not said or said[-1].get('role') != 'assistant':

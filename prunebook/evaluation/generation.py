@@ -109,14 +109,15 @@ def generate_texts(
     done = lambda tokens: not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
     with torch.inference_mode(), evaluating(model), _generating_by(model, config):
         if common[1] is None:
-            out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
+            out = model.generate(  # pyright: ignore[reportCallIssue]  # of GenerationMixin
+                x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()
         else:
             written, left = [[] for _ in rows], list(range(len(rows)))
             cache = _batch_cache(stack, common, (mask == 0).sum(1).tolist())
             for k in range(0, max_new_tokens, _PIECE):
                 more = dict(max_new_tokens=min(_PIECE, max_new_tokens - k)) | {stack.cache_name: cache}
-                out = model.generate(x, attention_mask=mask, **more)
+                out = model.generate(x, attention_mask=mask, **more)  # pyright: ignore[reportCallIssue]  # as above
                 new = out[:, x.shape[1]:]
                 for i, o in zip(left, new.tolist()): written[i] += o
                 on = [r for r, i in enumerate(left) if not done(written[i])]
@@ -195,8 +196,8 @@ def last_number(text: str) -> float | None:
 # %% ../../nbs/reference/evaluation/generation.ipynb #samenu01
 def same_number(text: str, item: dict[str, Any]) -> bool:
     "Does `text` end in the number that ends the answer of `item`?"
-    got = last_number(text)
-    return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
+    got, wanted = last_number(text), last_number(str(item['answer']))
+    return got is not None and wanted is not None and abs(got - wanted) < 1e-6
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #begins01
 def begins_with_word(text: str, item: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, nn, torch
 from ..model.configs import decoder_part
@@ -30,7 +30,7 @@ def _write_adapter(folder, model, base, config, learned, history, seconds, stude
     note = dict(base=base, depth=len(LayerStack(model)), pruned=getattr(model.config, 'prunebook', None),
                 config=asdict(config), seconds=round(seconds, 1), history=history)
     with new_folder(folder) as new:
-        if hasattr(student, 'peft_config'):
+        if student is not None and hasattr(student, 'peft_config'):
             student.save_pretrained(str(new), state_dict=learned)
             (new/'README.md').unlink(missing_ok=True)  # a form that nobody filled in
             about = dict(sorted(read_json(new/'adapter_config.json').items()))  # the same bytes for the same adapter
@@ -50,7 +50,8 @@ def _read_adapter(folder):
     if not file.is_file():
         raise PrunebookError(f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. Give the '
                              'folder of one.')
-    note, kinds = read_json(file), dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
+    note = read_json(file)
+    kinds: dict[str, Any] = dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
     with explained(f'{folder}: the adapter is damaged', 'Heal again.'):
         if 'pruned' not in note or not all(isinstance(note.get(k), v) for k, v in kinds.items()):
             raise ValueError('prunebook.json')
@@ -124,7 +125,8 @@ def _stored_tensors(folder, model):
     transformers knows, or to `None`"""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, rename_source_key
-    renamed, there = get_model_conversion_mapping(model), model.state_dict()
+    renamed: list[Any] = get_model_conversion_mapping(model)
+    there = model.state_dict()
     renamed = [o for o in renamed if not isinstance(o, WeightConverter)]  # which make one tensor of several
     name = lambda t: rename_source_key(t.name, renamed, [], model.base_model_prefix, there)[0]
     return {name(t): t for t in read_tensors(folder)}.get
@@ -144,7 +146,7 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     if lost:
         raise PrunebookError(f'{folder} stores {lost[:1]} in another form ({len(lost)} such). Do it in memory: '
                              'load_model, and heal, or load_adapter.')
-    return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
+    return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items() if t is not None)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #e9753074
 def _merged_weight(weight, path, parts, config):
@@ -169,8 +171,8 @@ def _merged_weight(weight, path, parts, config):
         odd = [k for k in missing if 'lora_' in k] + list(unknown)
         if odd: raise ValueError(f'{odd[0]} is missing, or is not known')
         layer = model.get_submodule(path)
-        with torch.no_grad(): layer.merge()
-        new = layer.get_base_layer().weight.detach()
+        with torch.no_grad(): layer.merge()  # pyright: ignore[reportCallIssue]  # peft's, by its name in a module
+        new = layer.get_base_layer().weight.detach()  # pyright: ignore[reportCallIssue]
         if not new.isfinite().all(): raise ValueError('the sum is not finite')
     return new
 

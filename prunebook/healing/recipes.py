@@ -111,7 +111,8 @@ PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #97becb07
 _bits = one_of(4, 16, 32)
-_names = Rule(lambda v: isinstance(v, list) and v and all(isinstance(o, str) for o in v), 'names of linear layers')
+_names = Rule(lambda v: isinstance(v, list) and bool(v) and all(isinstance(o, str) for o in v),
+              'names of linear layers')
 
 @dataclass(frozen=True)
 class HealingConfig(Settings):
@@ -226,7 +227,7 @@ class HealingConfig(Settings):
         """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
         documents, 4-bit weights"""
         own = next((v for k, v in PAPER_RECIPES.items() if Path(k).name == Path(model_id).name), {})
-        return cls(**dict(bits=4) | own | changes)
+        return cls(**dict[str, Any](bits=4) | own | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
@@ -261,7 +262,7 @@ def settings_that_count(
 def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence[int] = ()) -> PreTrainedModel:
     """A copy of `model` with its own modules and frozen parameters, in 16, 32 or 4 `bits`. `None` keeps the type and
     shares the memory. The layers `in_16` are not quantised to 4 bits"""
-    dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits), {}
+    dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits or 0), {}
     def of(p):
         if getattr(p, 'quant_state', None) is not None: return p  # in 4 bits already, and frozen
         cast = p.detach().to(dtype) if dtype and p.is_floating_point() else p.detach()
@@ -272,7 +273,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     if bits == 4:
         import bitsandbytes as bnb
         q = quantization(4)
-        same = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
+        same: dict[str, Any] = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
                     quant_storage=q.bnb_4bit_quant_storage)
         linear = [(layer, name, o) for i, layer in enumerate(LayerStack(new).layers) if i not in in_16
                   for name, o in layer.named_modules() if type(o) is torch.nn.Linear]
@@ -315,7 +316,7 @@ def cut_positions(model: PreTrainedModel) -> list[int]:
     return [p for p in range(len(ends) - 1) if ends[p+1] != ends[p] + 1]
 
 # %% ../../nbs/reference/healing/recipes.ipynb #587f4e71
-def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
+def adapted_layers(model: PreTrainedModel, config: HealingConfig) -> Sequence[int]:
     "Numbers of the layers that get adapters by a `HealingConfig`. Raises `PrunebookError` if there are none"
     depth = len(LayerStack(model))
     if config.adapt == 'all': return range(depth)

@@ -17,7 +17,7 @@ from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_
 from ..core import number, on_first, or_none, printable, progress_bar, public_name, read_json, whole
 from ..data.questions import everyday_prompts
 from ..data.texts import answer_row, holds_answers, load_texts, messages_of, over_batches, prompt_tokens
-from ..data.texts import read_answers
+from ..data.texts import Texts, read_answers
 from ..data.texts import read_table, render_conversation, split_texts, template_mark
 from ..evaluation.choices import chat_prompt, prompt
 from ..evaluation.generation import encode_prompts, most_seconds, repeats_itself, write_in_batches
@@ -285,8 +285,8 @@ def parent_of(folder: str | Path) -> Parent:
     return Parent(name, revision, answers)
 
 # %% ../../nbs/reference/healing/teacher.ipynb #parent05
-def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
-                   **load: Any) -> tuple[list[Mapping], list[Mapping]]:
+def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Texts | None = None,
+                   progress: bool = True, **load: Any) -> tuple[list[Mapping], list[Mapping]]:
     """Answers of the parent to heal on, and those that judge: to `prompts`, or those that chose the cut, or else to
     everyday prompts. It is loaded, with `load` to `load_model`, only if some are to be written. Errors are those of
     `ready_prompts`, `write_answers` and `read_answers`"""
@@ -297,7 +297,7 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
         ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, window)
         model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
         return str(answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress))
-    file = prompts if holds_answers(prompts) else parent.answers if prompts is None else None
+    file: Texts | None = parent.answers if prompts is None else prompts if holds_answers(prompts) else None
     was = None
     if file and not load.get('bits'):
         with suppress(PrunebookError): was = checkpoint_fingerprint(checkpoint_folder(parent.name, parent.revision))
@@ -327,7 +327,7 @@ def _with_room(tokenizer, prompts, recipe):
 
 # %% ../../nbs/reference/healing/teacher.ipynb #selfda01
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
-              file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+              file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[Mapping]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
     those that are longer than a row. Raises `PrunebookError` before any answer if the prompts leave no room for a batch
     of them"""
@@ -341,7 +341,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     def fits(messages):
         try: return len(render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
         except PrunebookError: return False
-    fit = [o for o in said if fits(o['messages'])]
+    fit = [o for o in said if not isinstance(o, str) and fits(o['messages'])]
     if len(fit) < len(said):
         _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens, or '
                      'the chat template changes them.', len(said) - len(fit), len(said), most)

@@ -126,7 +126,7 @@ class _DivergenceWatch(TrainerCallback):
     def __init__(self, vocab_size): self.blind = math.log(vocab_size)  # what a uniform guess costs
 
     def on_log(self, args, state, control, logs=None, **kw):
-        if 'loss' not in logs: return
+        if logs is None or 'loss' not in logs: return
         losses, norm = [o['loss'] for o in state.log_history if 'loss' in o], logs.get('grad_norm', 0.)
         start, now = np.mean(losses[:10]), np.mean(losses[-10:])
         noise = math.sqrt((np.var(losses[:10]) + np.var(losses[-10:])) / 10)  # small batches differ much
@@ -146,7 +146,8 @@ class _DivergenceWatch(TrainerCallback):
 class _ProgressBar(ProgressCallback):
     "The Trainer's bar of steps, with the loss beside it"
     def on_log(self, args, state, control, logs=None, **kw):
-        if self.training_bar is not None and 'loss' in logs: self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
+        if self.training_bar is None or logs is None or 'loss' not in logs: return
+        self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
 
 # %% ../../nbs/reference/healing/trainer.ipynb #5a47c1d9
 def _hashes(folder):

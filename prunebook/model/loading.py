@@ -68,16 +68,18 @@ def slow_in_16_bits(device: Any = 'cpu') -> bool:
 
 def own_device() -> str:
     "The device of this process, the one of its number among several of a launcher"
-    if not torch.accelerator.is_available(): return 'cpu'
+    device = torch.accelerator.current_accelerator()
+    if device is None or not torch.accelerator.is_available(): return 'cpu'
     rank = int(os.environ.get('LOCAL_RANK', 0)) % torch.accelerator.device_count()  # perhaps each sees only its own
-    return f'{torch.accelerator.current_accelerator().type}:{rank}'
+    return f'{device.type}:{rank}'
 
 def own_type(model: PreTrainedModel) -> PreTrainedModel:
     """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers
     that are not saved, such as rotary frequencies, and what transformers keeps in float32 stay as they are"""
     if getattr(model, 'is_quantized', False): return model
-    dtype, exact = model.config.dtype, [o.replace('.', r'\.').replace('*', '.*')
-                                        for o in model._get_dtype_plan(model.config.dtype)]
+    dtype = model.config.dtype
+    exact = [o.replace('.', r'\.').replace('*', '.*')
+             for o in model._get_dtype_plan(dtype)]  # pyright: ignore[reportArgumentType]  # loaded, it is torch's
     with torch.device('meta'): made = type(model)._from_config(deepcopy(model.config), dtype=dtype).state_dict()
     for name, o in model.state_dict(keep_vars=True).items():
         stays = name in made and made[name].dtype != dtype or any(re.search(k, name) for k in exact)
@@ -177,7 +179,8 @@ def load_model(
         if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
         else:
             tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
-            model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                path, output_loading_info=True, **kwargs)  # a pair, because of output_loading_info
             lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
             if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
     rows = model.get_input_embeddings().weight.shape[0]

@@ -71,7 +71,7 @@ def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int
             count[i] += n // part
             size[i] += b // part
             if 'embed' not in name: work[i] += n / part * (share if EXPERTS.search(name) else 1)
-    return LayerSizes(tuple(count), tuple(size), tuple(work), *other, head)
+    return LayerSizes(tuple(count), tuple(size), tuple(work), other[0], other[1], head)
 
 # %% ../../nbs/reference/pruning/budget.ipynb #models01
 def model_sizes(model: PreTrainedModel) -> LayerSizes:
@@ -215,7 +215,8 @@ def _allowed_plan(plan, allowed, given):
                              f'The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
         plan = block(_least({o: cost(o) for o in starts}, f'n={n}: of the blocks that {allowed.name} allows, which '
                             f'start at {", ".join(map(str, starts))}, none'))
-    record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
+    both = dict(unrestricted=free, chosen=plan)
+    record: dict[str, Any] = dict(by=allowed.name, unrestricted=list(free.layers))
     if plan.layers != free.layers:
         details = {k: v for k, v in details.items() if k != 'order'}
         if distances is not None and free.layers[-1] - free.layers[0] == n - 1:

@@ -79,8 +79,8 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     if file is None: raise PrunebookError(f'{folder} has no model.safetensors and no {_INDEX}. {advice}')
     if file.suffix == '.safetensors': return _read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
-    sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
-    if not sound: raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
+    if not (isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())):
+        raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
     shards = sorted(set(places.values()))
     beside = lambda o: o == os.path.basename(o) and o[:1] != '.' and o.endswith('.safetensors') and (folder/o).is_file()
     for o in shards:
@@ -182,7 +182,8 @@ def _write_weights(new, kept, progress=True):
     if len(shards) == 1: names = ['model.safetensors']
     bar = progress_bar(progress, f'writing {size / 1e9:.2f} GB', names, unit='shard')
     for name, (source, shard) in zip(bar, shards.items()):
-        table, end, runs = {'__metadata__': {'format': 'pt'}}, 0, []
+        table: dict[str, dict[str, Any]] = {'__metadata__': {'format': 'pt'}}
+        end, runs = 0, []
         for k, t in shard:
             table[k] = dict(dtype=t.dtype, shape=t.shape, data_offsets=[end, end + t.size])
             end += t.size
@@ -365,7 +366,7 @@ def prune_checkpoint(
     record = dict(parent=weights_mark(tensors)) | (record or {})
     config['prunebook'] = _provenance(plan, config, before, after, str(source or src), record)
     with new_folder(dst, force, [folder]) as new:
-        check_room(dst, after['bytes'])
+        check_room(dst, sum(t.size for _, t in kept))
         write_checkpoint(new, folder, kept, config, progress)
         (new/'README.md').write_text(model_card(config['prunebook']), encoding='utf-8')
         note_parent(new, src)
@@ -449,7 +450,9 @@ def _check_run(folder):
     # float32, because in 16 bits the two ways of generating may round apart
     how = dict(dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)
     try:
-        with quiet(): model, info = AutoModelForCausalLM.from_pretrained(folder, **how)
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder, **how)  # a pair, because of output_loading_info
     except Exception as e: return [f'it cannot be loaded: {first_line(e)}']
     firsts = {k: sorted(info[k], key=str)[0] for k in _said if info.get(k)}
     wrong = [f'{v[0] if isinstance(v, tuple) else v} {_said[k]} ({len(info[k])} such).' for k, v in firsts.items()]

