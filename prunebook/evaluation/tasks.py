@@ -52,8 +52,8 @@ class Task:
         scorings = dict(choice=SCORINGS, parent=tuple(_PARENT_SCORINGS)).get(self.kind)
         if self.items is None:
             raise PrunebookError(f'task {self.name!r} has no items. Give a name, a file, a list or a function.')
-        if scorings and self.metric not in scorings:
-            raise PrunebookError(f'task {self.name!r}: scoring {self.metric!r}. Give one of {scorings}.')
+        if scorings and (scoring := getattr(self, 'scoring', None)) not in scorings:
+            raise PrunebookError(f'task {self.name!r}: scoring {scoring!r}. Give one of {scorings}.')
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
