@@ -8,6 +8,7 @@ from prunebook.cli import main
 from prunebook.estimates import compare_options, file_gb, model_size
 from prunebook.evaluation.generation import generate_texts
 from prunebook.model.assets import _check_gguf
+from prunebook.serving import gguf
 from prunebook.serving.gguf import PLAIN, TYPES, llama_replies, llama_scores, quantize, stored_types, to_gguf
 from prunebook.serving.stacks import RUNNERS, export_gguf
 from support.checkpoints import edit_json
@@ -124,6 +125,16 @@ def test_answers_of_llama_cpp_stop_at_a_text(tmp_path):
     got = llama_replies(file, tok, asked, 24, 2, stop=[stop])
     assert [(o.text, o.ended) for o in got] == [(o.text, o.ended) for o in want] and got[0].ended
     assert got[0].tokens == 5 and max(o.tokens for o in got) <= 24
+
+def test_sequences_stand_in_order_so_that_llama_cpp_computes_them_together(tmp_path, monkeypatch):
+    "It makes one batch only of sequences whose numbers follow each other. And the places of each one stay in order"
+    file = to_gguf(save(tmp_path/'m', tiny('llama', 2), word_tokenizer()), tmp_path/'x.gguf', 'f32', tokenizer=False)
+    parts, decode = [], gguf._decode
+    monkeypatch.setattr(gguf, '_decode', lambda model, part: (parts.append([*part]), decode(model, part)))
+    gguf._reply(str(file), [[3, 4, 5], [6], [7, 8], [9, 3], [4]], 6, [], [], 3, None)
+    order = [[(sequence, place) for _, place, sequence, _ in part] for part in parts]
+    assert order == [sorted(o) for o in order]
+    assert max(len({s for s, _ in o}) for o in order) == 3
 
 def test_an_empty_prompt_has_no_answer(tmp_path):
     file, tok = tmp_path/'x.gguf', word_tokenizer()
