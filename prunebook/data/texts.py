@@ -257,7 +257,7 @@ def as_rows(given: Texts) -> list[str | Mapping]:
     if not rows: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
     return rows
 
-def as_texts(given: Texts, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
+def as_texts(given: Texts, tokenizer: 'PreTrainedTokenizerBase | None' = None) -> list[str]:
     "As `as_rows`, with conversations rendered by the tokenizer's chat template. Raises `PrunebookError` without one"
     rows = as_rows(given)
     texts = [o for o in rows if isinstance(o, str)]
@@ -524,7 +524,7 @@ def holds_answers(given: Texts) -> bool:
     return all(o.get('made') for o in read_table(given))
 
 # %% ../../nbs/reference/data/texts.ipynb #readan01
-def read_answers(given: Texts, parent: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+def read_answers(given: Texts, parent: str | None = None, tokenizer: 'PreTrainedTokenizerBase | None' = None
                  ) -> tuple[list[Mapping], list[Mapping]]:
     """Conversations that end with an answer, from rows or a file, each once: those to choose and to heal on, and those
     that were held out. Raises `PrunebookError` for a row without an answer, one that was edited since it was written,

@@ -19,7 +19,7 @@ __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check
            'quantization_of', 'older_rotary']
 
 # %% ../../nbs/reference/model/configs.ipynb #8651feed
-def _text_config(model) -> PreTrainedConfig:
+def _text_config(model) -> 'PreTrainedConfig':
     """The config that holds the decoder's depth, in multimodal models the one for text. Raises `PrunebookError` unless
     `model` is a plain decoder"""
     config, name = getattr(model, 'config', None), type(model).__name__

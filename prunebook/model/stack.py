@@ -120,7 +120,7 @@ class LayerStack:
         def takes_cache(self) -> bool: ...
         def takes_pads(self) -> bool: ...
 
-    def __init__(self, model: PreTrainedModel | LayerStack):
+    def __init__(self, model: 'PreTrainedModel | LayerStack'):
         self.model: PreTrainedModel = model.model if isinstance(model, LayerStack) else model
         model, self.path = self.model, _find_layers(self.model)
         above, _, self._name = self.path.rpartition('.')
@@ -233,7 +233,7 @@ def _apply(self: LayerStack, keep, for_good):
 # %% ../../nbs/reference/model/stack.ipynb #7860bedd
 @patch
 @contextmanager
-def view(self: LayerStack, keep: Iterable[int]) -> Iterator[PreTrainedModel]:
+def view(self: LayerStack, keep: Iterable[int]) -> 'Iterator[PreTrainedModel]':
     "Inside the `with`, the model has only the layers `keep`. Afterwards it is exactly as before"
     with self._apply(keep, for_good=False): yield self.model
 
@@ -387,7 +387,7 @@ def _tuple_size(self: LayerStack, before):
 
 @patch
 @contextmanager
-def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> Iterator[PreTrainedModel]:
+def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> 'Iterator[PreTrainedModel]':
     """Inside the `with`, a forward pass starts at layer `before` with its input `x`, (B, T, d) or `None` for layer 0.
     Masks and rotary angles are the model's own. Raises `PrunebookError` if the model cannot start there"""
     first = self.layers[before] if before < len(self) else None

@@ -205,7 +205,7 @@ class LayerDistances:
         frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
         return frame.sort_values(['n', 'start'], ignore_index=True)
 
-    def check_model(self, model: PreTrainedModel) -> None:
+    def check_model(self, model: 'PreTrainedModel') -> None:
         "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
         depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
         if self.depth != depth:
