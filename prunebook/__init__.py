@@ -22,7 +22,7 @@ if 'IN_TEST' in _os.environ:
         _start = _shells.CaptureShell.__init__
 
         def _start_alone(self, *args, **kwargs):
-            if last := _shells.InteractiveShell._instance: last.reset()  # IPython keeps all shells until the end
+            if last := _shells.InteractiveShell._instance: last.reset()  # pyright: ignore[reportOptionalMemberAccess]  # IPython keeps all shells until the end
             _start(self, *args, **kwargs)
         _shells.CaptureShell.__init__ = _start_alone
 

@@ -92,6 +92,7 @@ def _group(annotation):
     kind = globals().get(name) or getattr(pb, name, None)
     return (kind, name == str(annotation)) if is_dataclass(kind) else None
 
+# %% ../nbs/reference/cli.ipynb #option01
 def _options(run: Callable) -> dict[str, _Option]:
     "The arguments of a command by their names, in the order of its parameters"
     said, found = _comments(run), {}
@@ -124,6 +125,7 @@ def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
     if run.like or 'progress' in parameters: given['progress'] = args.progress
     return run(**given)
 
+# %% ../nbs/reference/cli.ipynb #number01
 _TYPES = dict(dict=json.loads, str=str, int=int, float=float)  # by a word of the annotation; the first counts
 
 class _Numbers(argparse.Action):
@@ -137,6 +139,7 @@ def _precision(dtype, bits):
     "Both as `load_model` takes them. Scripts for earlier versions say --bits 16 or 32 for --dtype bfloat16 or float32"
     return (dtype_of_bits(bits, dtype), None) if bits in (16, 32) else (dtype, bits)
 
+# %% ../nbs/reference/cli.ipynb #source01
 @dataclass(frozen=True)
 class _Source:
     "The model of a command, and how it is loaded"
@@ -180,6 +183,7 @@ class _Source:
         "Model and tokenizer"
         return pb.load_model(self.model, **self.how, progress=progress)
 
+# %% ../nbs/reference/cli.ipynb #checkp01
 @dataclass(frozen=True)
 class _Checkpoint(_Source):
     "A model whose files are read"
@@ -209,6 +213,7 @@ def _flag(name: str) -> str:
     "A parameter as an option is written"
     return f'--{name.replace("_", "-")}'
 
+# %% ../nbs/reference/cli.ipynb #differ01
 def _differ(run: Callable, **given: Any) -> list[str]:
     "Those options of a function that do not have their usual values"
     usual = inspect.signature(run).parameters
@@ -267,6 +272,7 @@ def _distances_of(place, model, folder):
                                                     'than %s, or was measured in fewer bits.', place, name, model)
     return found
 
+# %% ../nbs/reference/cli.ipynb #checkp02
 def _check_prune_options(strategy, options, source, texts, lengths, asks, distances, noted, in_memory):
     """Raises `PrunebookError` for an option that does nothing here: a strategy (`None`: the layers are named) may
     measure nothing, and then only --in-memory loads the model; and only answers come of prompts, which `asks` are
@@ -295,6 +301,7 @@ def _check_prune_options(strategy, options, source, texts, lengths, asks, distan
         raise PrunebookError(f'{", ".join(odd)}: {who} copies the weights as they are stored, without loading them. '
                              'Leave it out, or give --in-memory.')
 
+# %% ../nbs/reference/cli.ipynb #answer01
 def _answered(source, folder, prompts, max_new_tokens, load, progress):
     "Model, tokenizer and its answers. Raises `PrunebookError` for prompts of no use before weights are read"
     from prunebook.healing.teacher import answers_to, ready_prompts
@@ -310,6 +317,7 @@ def _answered(source, folder, prompts, max_new_tokens, load, progress):
     return dict(model=model, tokenizer=tok,
                 answers=str(answers_to(model, tok, prompts, max_new_tokens, progress=progress)))
 
+# %% ../nbs/reference/cli.ipynb #prune001
 @command('prunebook prune demo pruned --drop 11-18')
 def _prune(
     source: _Checkpoint,
@@ -423,6 +431,7 @@ def _check(
         found |= dict(sound=found['sound'] and all(o.right for o in served), serving={o.stack: o.row() for o in served})
     return found
 
+# %% ../nbs/reference/cli.ipynb #checkm01
 def _check_memory(folder, force):
     if os.path.isdir(folder) and not force: check_memory(folder, 'check', 'float32')
 
@@ -463,6 +472,7 @@ def _check_heal_options(config, teacher_folder, judge_texts, n_judge, judges):
         raise PrunebookError(f'--n-judge {n_judge}: nothing is judged. Add --judge-texts, without --bits 4 and FSDP, '
                              'or leave it out.')
 
+# %% ../nbs/reference/cli.ipynb #heal0001
 @command('prunebook heal pruned healed --steps 60')
 def _heal(
     source: _Source,
@@ -541,6 +551,7 @@ def _heal(
     before, after = ({k: v[i] for k, v in done.answers.items()} for i in (0, 1))
     return told | _answers(before, after, allow_empty)
 
+# %% ../nbs/reference/cli.ipynb #healsb01
 def _heals_by_parent(source, texts, recipe, config, teacher):
     "Does a checkpoint learn its parent's answers? One that chats does, if nobody asks for anything else"
     if config != 'packed' or 'objective' in recipe or teacher or texts.texts != 'demo': return False
@@ -549,6 +560,7 @@ def _heals_by_parent(source, texts, recipe, config, teacher):
     where = dict(revision=source.revision, trust_remote_code=source.trust_remote_code)
     return bool(getattr(load_tokenizer(source.model, **where), 'chat_template', None))
 
+# %% ../nbs/reference/cli.ipynb #ownans01
 def _own_answers(source, prompts, config, progress):
     """The recipe with rows that hold the answers of a checkpoint's parent, and no more steps than read each three
     times; these answers, those that judge, and the parent. Errors are those of `parent_of` and `parent_answers`"""
@@ -576,6 +588,7 @@ def _own_answers(source, prompts, config, progress):
                                         config.max_length)
     return config.replace(steps=steps), rows, held, teacher
 
+# %% ../nbs/reference/cli.ipynb #answer02
 def _answers(before, after, allow_empty):
     "Answers before, if they are known, and after, and a warning if some were lost, which gives exit code 4"
     if not after: return {}
@@ -622,6 +635,7 @@ def _check_task_options(tasks, **given):
             raise PrunebookError(f'{_flag(k)}{"" if v is True else f" {v}"}: none of the tasks reads it. It is for '
                                  f'tasks of the kind {" or ".join(sorted(of[k]))}. Leave it out.')
 
+# %% ../nbs/reference/cli.ipynb #evalua01
 @command('prunebook evaluate demo --tasks c4 arc_easy --n-questions 100')
 def _evaluate(
     source: _Source, lengths: _Lengths,
@@ -689,6 +703,7 @@ def _evaluate(
     except PrunebookError as e: told |= dict(not_paired=str(e))  # the scores stand
     return told | _answers(after, later, allow_empty)
 
+# %% ../nbs/reference/cli.ipynb #compar01
 @command('prunebook compare scores/parent scores/pruned')
 def _compare(
     first: str,  # a folder that `prunebook evaluate --save` kept, or lm-eval's --log_samples
@@ -718,6 +733,7 @@ def _check_sweep_options(grid, given, recipe, distances, judge_texts):
     _check_column(given.get('column'), grid.calibration, grid.healing_texts, *grid.sources.values(),
                   *filter(None, [judge_texts]))
 
+# %% ../nbs/reference/cli.ipynb #sweep001
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
     source: _Source, changes: _Changes[SweepConfig], *,
@@ -837,6 +853,7 @@ def _estimate(
                 memory_gb={k: round(v, 1) for k, v in have.items()}, needs=table.to_dict('records'),
                 cache=dict(context=context, batch=batch, gb=round(cache_gb(size, context, batch), 3)))
 
+# %% ../nbs/reference/cli.ipynb #assets01
 @command('prunebook assets --fetch demo')
 def _assets(
     *,
@@ -956,6 +973,7 @@ def _run(args):
     if not found.get('sound', True): return 1
     return 3 if found.get('claims', 'confirmed') != 'confirmed' else 0
 
+# %% ../nbs/reference/cli.ipynb #main0001
 def main(
     argv: Sequence[str] | None = None  # Arguments; the command line's own if `None`
 ) -> int:  # 0: done; 1: a problem; 2: wrong use; 3: not verified; 4: answers lost; 5: rejected; 130, 143: interrupted

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 if os.name == 'nt': raise ImportError('prunebook runs on Linux and macOS. On Windows, use it inside WSL.')
 import fcntl
 
@@ -39,6 +39,7 @@ else: nn, pd, torch = map(_Lazy, ('torch.nn', 'pandas', 'torch'))
 class PrunebookError(ValueError):
     "Wrong input: the message says what was given, what is allowed and what to do"
 
+# %% ../nbs/reference/core.ipynb #redact01
 _secret = re.compile(
     r'\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/]+(?=@)|(?<=[?&](?:key|sig)=)[^\s&]+'
     r'|(?<=[?&]token=)[^\s&]+|(?<=[?&]password=)[^\s&]+|(?<=Bearer )[\w.~+/-]{8,}')
@@ -49,10 +50,12 @@ def redact(text: str, *secrets: Any) -> str:
         if isinstance(o, str) and len(o) > 3: text = text.replace(o, '***')
     return _secret.sub('***', text)
 
+# %% ../nbs/reference/core.ipynb #firstl01
 def first_line(e: BaseException, *secrets: Any) -> str:
     "The first line of an error's message, redacted"
     return redact((str(e).strip() or type(e).__name__).splitlines()[0], *secrets)
 
+# %% ../nbs/reference/core.ipynb #explai01
 @contextmanager
 def explained(what: str, advice: str = '', *secrets: Any) -> Iterator[None]:
     "Inside the `with`, an error of any library becomes a `PrunebookError`: `what` failed, the reason, and `advice`"
@@ -63,16 +66,19 @@ def explained(what: str, advice: str = '', *secrets: Any) -> Iterator[None]:
         if isinstance(e, (LookupError, TypeError, AttributeError)): why = f'{type(e).__name__}: {why}'
         raise PrunebookError(f'{what} ({why}). {advice}'.rstrip()) from None
 
+# %% ../nbs/reference/core.ipynb #instal01
 def installed(extra: str, *packages: str) -> dict[str, str]:
     "Versions of packages that the extra of ours installs. Raises `PrunebookError` if one is missing"
     try: return {o: version(o) for o in packages}
     except PackageNotFoundError as e:
         raise PrunebookError(f'{e.name} is not installed. Run `pip install "prunebook[{extra}]"`.') from None
 
+# %% ../nbs/reference/core.ipynb #printa01
 def printable(text: Any) -> str:
     "`text` with control characters escaped; line feeds stay"
     return ''.join(o if o.isprintable() or o == '\n' else repr(o)[1:-1] for o in str(text))
 
+# %% ../nbs/reference/core.ipynb #ispath01
 def _is_hub_id(name):
     "Has `name`, or NAME of NAME:SPLIT, the form of an id on the hub?"
     from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -86,12 +92,14 @@ def is_path(name: str, endings: Sequence[str] = ()) -> bool:
     above = os.path.isdir(os.path.dirname(name)) and (os.path.lexists(name) or not _is_hub_id(name))
     return above or name.startswith(('/', '.', '~')) or name.endswith(tuple(endings)) or name.count('/') > 1
 
-def public_name(name: str | Path) -> str:
+# %% ../nbs/reference/core.ipynb #public01
+def public_name(name: str | Path | None) -> str:
     "What a record may say of a source: a hub id as it is, only the last part of a local path"
-    name = str(name)
+    name = str(name or '')
     local = os.path.isabs(name) or name.startswith(('.', '~')) or os.path.exists(name)
     return Path(os.path.abspath(name)).name if local else name
 
+# %% ../nbs/reference/core.ipynb #disker01
 _disk_words = re.compile(r'\(os error \d+\)|PytorchStreamWriter|unexpected pos \d+|basic_ios::clear|No space left')
 
 @contextmanager
@@ -116,12 +124,14 @@ def digest(*parts: Any) -> str:
         h.update(len(p).to_bytes(8, 'big') + p)
     return h.hexdigest()[:32]
 
+# %% ../nbs/reference/core.ipynb #filena01
 def file_name(text: str) -> str:
     "`text` as a file name: itself if it is plain and short, else its beginning and a hash, so that no two share a file"
     plain = re.sub(r'[^\w.-]', '_', text).lstrip('.') or '_'
     if plain == text and len(text.encode()) <= 200: return text
     return plain.encode()[:150].decode(errors='ignore') + '-' + digest(text)[:16]
 
+# %% ../nbs/reference/core.ipynb #source01
 def source_mark(name: str | Path) -> str:
     "A source as the record shows it: its public name, and for a local file or folder a hash of its content or place"
     path = Path(name)
@@ -129,7 +139,8 @@ def source_mark(name: str | Path) -> str:
     if not path.is_file(): return str(name)
     with open(path, 'rb') as f: return f"{public_name(name)} {hashlib.file_digest(f, 'sha256').hexdigest()[:8]}"
 
-class Registry(dict):
+# %% ../nbs/reference/core.ipynb #regist01
+class Registry(dict[str, Any]):
     "Entries by their `name`"
     def __init__(self, kind: str, entries: Iterable[Any] = ()):
         self.kind = kind
@@ -155,6 +166,7 @@ def sync(path: str | Path) -> None:
         if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise  # some network file systems cannot sync a folder
     finally: os.close(fd)
 
+# %% ../nbs/reference/core.ipynb #lock0001
 @contextmanager
 def lock(path: str | Path, wait: bool = False, kind: str = 'lock') -> Iterator[IO[bytes]]:
     """Inside the `with`, the file `.NAME.kind` beside `path` is open here alone. At the end it is removed if it is
@@ -176,6 +188,7 @@ def lock(path: str | Path, wait: bool = False, kind: str = 'lock') -> Iterator[I
             finally:
                 if ours(): os.unlink(file)
 
+# %% ../nbs/reference/core.ipynb #atomic01
 def atomic_write(path: str | Path, data: str | bytes) -> None:
     "A file that is there whole or not at all, also after a power cut. Raises `PrunebookError` if it cannot be written"
     with disk_errors(path), lock(path, wait=True, kind='tmp') as f:
@@ -186,6 +199,7 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
         os.replace(f.name, path)
         sync(Path(f.name).parent)
 
+# %% ../nbs/reference/core.ipynb #readjs01
 def read_json(file: str | Path, most_mb: int = 16) -> dict[str, Any]:
     "A JSON file that holds one object. Raises `PrunebookError` for anything else, pipes, and more than `most_mb`"
     with explained(f'cannot read {file}'):
@@ -197,6 +211,7 @@ def read_json(file: str | Path, most_mb: int = 16) -> dict[str, Any]:
             raise ValueError('it holds no JSON object')
     return found
 
+# %% ../nbs/reference/core.ipynb #cached01
 def cache_dir() -> Path:
     "Where fetched assets and what takes long are kept: `$PRUNEBOOK_CACHE`, or the platform's folder for caches"
     import platformdirs
@@ -211,43 +226,55 @@ class Rule(NamedTuple):
     test: Callable[[Any], bool]
     allowed: str
 
+# %% ../nbs/reference/core.ipynb #whole001
 def whole(low: int = 0, high: int | None = None) -> Rule:
     "Whole numbers from `low` to `high`, both included; bool is refused"
     fits = lambda v: hasattr(v, '__index__') and not isinstance(v, bool) and low <= v and (high is None or v <= high)
     return Rule(fits, f'a whole number, {low} or more' if high is None else f'a whole number from {low} to {high}')
 
+# %% ../nbs/reference/core.ipynb #number01
 def number(low: float, high: float, allowed: str) -> Rule:
     "Numbers from `low` (included) to `high` (excluded)"
-    return Rule(lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool) and low <= v < high, allowed)
+    real = lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool)
+    return Rule(lambda v: real(v) and low <= v < high, allowed)
 
+# %% ../nbs/reference/core.ipynb #oneof001
 def one_of(*values: Any) -> Rule:
     "One of `values`, of the same type"
     fits = lambda v: any(v == o and type(v) is type(o) for o in values)
     return Rule(fits, 'one of ' + ', '.join(map(repr, values)))
 
+# %% ../nbs/reference/core.ipynb #instan01
 def instance(kind: type | tuple[type, ...], allowed: str) -> Rule:
     "An instance of `kind`"
     return Rule(lambda v: isinstance(v, kind), allowed)
 
+# %% ../nbs/reference/core.ipynb #notemp01
 def not_empty() -> Rule:
     "Names of places to write; the empty text is refused"
     return Rule(lambda v: str(v) != '', 'the name of a place. Empty, it would be the folder you are in')
 
+# %% ../nbs/reference/core.ipynb #check001
 def check(rule: Rule, **values: Any) -> None:
     "Raises `PrunebookError` for the first of the named `values` that `rule` does not allow"
     for k, v in values.items():
         if not rule.test(v): raise PrunebookError(f'{k}={v!r}: it must be {rule.allowed}.')
 
+# %% ../nbs/reference/core.ipynb #ornone01
 def or_none(rule: Rule) -> Rule:
     "What `rule` allows, or `None`"
     return Rule(lambda v: v is None or rule.test(v), f'{rule.allowed}, or None')
 
+# %% ../nbs/reference/core.ipynb #settin01
 def setting(default: Any = MISSING, rule: Rule | None = None, factory: Any = MISSING) -> Any:
     "A dataclass field with a rule; `factory` makes the default, as in `dataclasses.field`"
     return field(default=default, default_factory=factory, metadata=dict(rule=rule))
 
+# %% ../nbs/reference/core.ipynb #settin03
 class Settings:
     "Base of the configurations, which are frozen dataclasses: checks itself, saves and loads as JSON"
+    if TYPE_CHECKING: __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def __post_init__(self):
         for k, v in self.complete().items(): object.__setattr__(self, k, v)  # it is frozen
         for f in fields(self):
@@ -263,17 +290,17 @@ class Settings:
         atomic_write(path, json.dumps(asdict(self), indent=1, default=plain) + '\n')
 
     @classmethod
-    def load(cls, path: str | Path) -> Any:
+    def load(cls, path: str | Path) -> Self:
         "Read what `save` wrote. Raises `PrunebookError` for anything else"
         return cls.of(read_json(path), str(path))
 
     @classmethod
-    def of(cls, given: dict[str, Any], where: str = '') -> Any:
+    def of(cls, given: dict[str, Any], where: str = '') -> Self:
         "From a dict. Raises `PrunebookError` for unknown or missing fields"
         names = ', '.join(f.name for f in fields(cls))
         with explained(where or cls.__name__, f'The fields are {names}.'): return cls(**given)
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         "A copy with some fields changed, which is checked anew"
         return replace(self, **changes)
 
@@ -289,6 +316,7 @@ class Process(NamedTuple):
     rank: int
     world: int
 
+# %% ../nbs/reference/core.ipynb #proces02
 def process() -> Process:
     """Who we are among the processes of a launcher, or `Process(0, 1)` without one. Raises `PrunebookError` for an
     environment that contradicts itself"""
@@ -299,12 +327,14 @@ def process() -> Process:
                              'WORLD_SIZE. Unset both to use one process.')
     return Process(int(rank), int(world))
 
+# %% ../nbs/reference/core.ipynb #checko01
 def check_one_process(command: str, advice: str = '') -> None:
     "Raises `PrunebookError` if a launcher has started several processes of what works in one"
     if process().world > 1:
         raise PrunebookError(f'{command} is one process, and a launcher started several. Start it without: '
                              f'device_map="auto" spreads the layers over all GPUs. {advice}'.rstrip())
 
+# %% ../nbs/reference/core.ipynb #onfirs01
 def on_first(f: Callable[[], Any]) -> Any:
     "The result of `f`, one that can be pickled, from process 0, while all others wait. All raise its error"
     if process().world == 1: return f()
@@ -312,7 +342,7 @@ def on_first(f: Callable[[], Any]) -> Any:
     from accelerate.utils import broadcast_object_list
     # the others may wait for hours, as for a teacher's answers
     PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=99)).wait_for_everyone()
-    found = [None, None]
+    found: list[Any] = [None, None]
     if process().rank == 0:
         try: found[0] = f()
         except Exception as e: found[1] = e if isinstance(e, PrunebookError) else RuntimeError(repr(e))
@@ -320,6 +350,7 @@ def on_first(f: Callable[[], Any]) -> Any:
     if found[1]: raise found[1]
     return found[0]
 
+# %% ../nbs/reference/core.ipynb #fullys01
 def fully_sharded() -> bool:
     "Do several processes share one model by FSDP? Raises `PrunebookError` for its first version"
     if process().world == 1 or os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true': return False
@@ -340,16 +371,18 @@ def kept_environment() -> Iterator[None]:
         os.environ.update(own)
 
 # %% ../nbs/reference/core.ipynb #fefd5c38
-def keep_apart(out: str | Path, reads: Sequence[str | Path]) -> None:
+def keep_apart(out: str | Path, reads: Sequence[str | Path | None]) -> None:
     """Raises `PrunebookError` if `out`, which is written, is, holds or lies in something that is read, also by another
     name. Names that are no local path are ignored"""
     def holds(a, b): return any(o.exists() and o.samefile(a) for o in (b, *b.parents))
     out = Path(os.path.realpath(out))
-    for src in (Path(os.path.realpath(o)) for o in map(os.path.expanduser, filter(None, reads)) if os.path.exists(o)):
+    there = (o for o in (os.path.expanduser(o) for o in reads if o) if os.path.exists(o))
+    for src in (Path(os.path.realpath(o)) for o in there):
         if holds(src, out) or out.exists() and holds(out, src):
             raise PrunebookError(f'{out} is, holds or lies in {src}, which is only read and never changed. Choose '
                                  'another folder.')
 
+# %% ../nbs/reference/core.ipynb #freepl01
 def _is_free(out): return not out.is_dir() or not any(out.iterdir())
 
 def _absolute(out):
@@ -360,7 +393,7 @@ def _absolute(out):
         raise PrunebookError(f'{printable(out)} is a name in another encoding than UTF-8. Choose another.')
     return Path(os.path.abspath(out))
 
-def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Path:
+def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path | None] = ()) -> Path:
     """`out` as an absolute path. Raises `PrunebookError` unless a new folder may come to stand there. With `force`, one
     that is there may be replaced. `reads` as in `keep_apart`"""
     with disk_errors(out): out, here = _absolute(out), Path.cwd()  # which may have been deleted
@@ -375,6 +408,7 @@ def free_place(out: str | Path, force: bool = False, reads: Sequence[str | Path]
         if wrong: raise PrunebookError(f'{out} {why}. Or choose another folder.')
     return out
 
+# %% ../nbs/reference/core.ipynb #checkr01
 def check_room(out: str | Path, need: float) -> None:
     """Raises `PrunebookError` if the disk of `out`, which need not be there, has fewer than `need` bytes free. Files in
     OUT.unfinished count as free, because who goes on writes them anew"""
@@ -385,6 +419,7 @@ def check_room(out: str | Path, need: float) -> None:
         raise PrunebookError(f'{out} needs {need / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free. Nothing was '
                              'written.')
 
+# %% ../nbs/reference/core.ipynb #existi01
 def existing_folder(folder: str | Path) -> Path:
     "Raises `PrunebookError` if `folder` is no folder"
     if not Path(folder).is_dir(): raise PrunebookError(f'{folder}: no such folder. Give the folder of a checkpoint.')
@@ -406,6 +441,7 @@ def _delete(path):
         for root, _, _ in os.walk(path): os.chmod(root, 0o700)
     shutil.rmtree(path, ignore_errors=True)
 
+# %% ../nbs/reference/core.ipynb #recove01
 def recover(out: Path) -> None:
     "Put back or clear away what is left of writing `out`, whose lock is held: here, or by a process that died"
     if (old := _beside(out, 'old')).exists():
@@ -413,6 +449,7 @@ def recover(out: Path) -> None:
         else: discard(old, out)
     for new in out.parent.glob(glob.escape(_beside(out, 'new-').name) + '*'): _delete(new)
 
+# %% ../nbs/reference/core.ipynb #synctr01
 def sync_tree(folder: Path) -> None:
     "Wait until everything below `folder` is on the disk"
     for root, _, files in os.walk(folder, topdown=False):
@@ -420,6 +457,7 @@ def sync_tree(folder: Path) -> None:
             if stat.S_ISREG(os.lstat(path := os.path.join(root, name)).st_mode): sync(path)
         sync(root)
 
+# %% ../nbs/reference/core.ipynb #put00001
 def _put(new, out, force, reads):
     "Put the finished folder `new` at `out`. At every moment a whole folder stands there, or `recover` puts one there"
     free_place(out, force, reads)
@@ -428,6 +466,7 @@ def _put(new, out, force, reads):
     new.rename(out)  # refused by the system if somebody has filled `out` meanwhile
     sync(out.parent)
 
+# %% ../nbs/reference/core.ipynb #ownpla01
 @contextmanager
 def _own_place(out, force, reads):
     "Inside the `with`, `out` is locked, cleaned up, and free for a new folder. Cleans up at the end too"
@@ -443,7 +482,7 @@ def _own_place(out, force, reads):
 
 # %% ../nbs/reference/core.ipynb #af2b8f6d
 @contextmanager
-def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path] = ()) -> Iterator[Path]:
+def new_folder(out: str | Path, force: bool = False, reads: Sequence[str | Path | None] = ()) -> Iterator[Path]:
     """A folder to fill that appears at `out` whole, or after an exception not at all. Arguments and errors as in
     `free_place`"""
     with _own_place(out, force, reads) as out:
@@ -485,9 +524,10 @@ def _finish(work, out, force, reads, keep):
     _put(work, out, force, reads)
     if not keep: (out/'asked.json').unlink(missing_ok=True)
 
+# %% ../nbs/reference/core.ipynb #workfo01
 @contextmanager
 def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = False, force: bool = False,
-                reads: Sequence[str | Path] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
+                reads: Sequence[str | Path | None] = (), counts: Callable[[dict], dict] = dict, keep: bool = False
                 ) -> Iterator[Path]:
     """`OUT.unfinished`, to work in over several starts, put at `out` at the end. `asked.json` in it is the request, and
     with `keep` stays. `resume` goes on if the same was asked, as far as it `counts`, or gives `out` itself if that is
@@ -514,4 +554,3 @@ def work_folder(out: str | Path, asked: dict[str, Any], resume: bool | None = Fa
             _finish(work, out, force, reads, keep)
         finally:
             if work.exists() and {p.name for p in work.iterdir()} <= {'asked.json'}: discard(work, out)
-

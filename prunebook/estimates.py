@@ -78,12 +78,14 @@ def layer_caches(config: dict[str, Any]) -> tuple[tuple[int, int], ...]:
         found.append((each, windows[kind]) if kind in windows and i < own else (0, 0))
     return tuple(found)
 
+# %% ../nbs/reference/estimates.ipynb #cacheg01
 def cache_gb(size: Size, context: int, batch: int = 1) -> float:
     """The key-value cache of `batch` sequences of `context` tokens in 16 bits, in GB. Raises `PrunebookError` for
     numbers below 1"""
     check(whole(1), context=context, batch=batch)
     return sum(n * min(context, window or context) for n, window in size.cache) * batch * 2 / 1e9
 
+# %% ../nbs/reference/estimates.ipynb #models01
 def model_size(name: str | Size, revision: str | None = None, progress: bool = True, **hub: Any) -> Size:
     """The size of a model, named as in `load_model`, or the one that is given. Packed weights count as what the files
     hold. No weight is read. `hub` is token, cache_dir and local_files_only, as for `from_pretrained`. Raises
@@ -97,7 +99,7 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
     elif local: config, tensors = read(Path(path))
     else:
         from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
-        cached = hub | dict(revision=revision, local_files_only=True)
+        cached: dict[str, Any] = hub | dict(revision=revision, local_files_only=True)
         try: config, tensors = read(Path(snapshot_download(path, **cached)))
         except Exception:  # it is not whole in the cache
             with explained(f'{path}: there is no such folder, and the hub gives no headers of it', allowed_models()):
@@ -125,6 +127,7 @@ def model_size(name: str | Size, revision: str | None = None, progress: bool = T
                 sum(n for name, i, n, _ in parts if i is not None and i < depth and EXPERTS.search(name)),
                 dict(row_widths(tensors)), layer_caches(config), file)
 
+# %% ../nbs/reference/estimates.ipynb #ggufhe01
 def _gguf_headers(folder, file):
     "The config and the tensors of a GGUF file, as `load_model` reads them into bfloat16, and the file's type and bytes"
     import gguf
@@ -138,6 +141,7 @@ def _gguf_headers(folder, file):
                for o in reader.tensors]
     return config, tensors, (kind, place.stat().st_size)
 
+# %% ../nbs/reference/estimates.ipynb #layers01
 def layer_sizes(name: str | Size, revision: str | None = None) -> LayerSizes:
     """The sizes of the layers of a model, none of whose weights is read. Raises `PrunebookError` as `model_size`, and
     if its weights are packed in a way that hides their number"""
@@ -236,7 +240,7 @@ def check_memory(name: str | Size, command: str, dtype: str = 'auto', bits: int 
                              '(--force-memory).')
 
 # %% ../nbs/reference/estimates.ipynb #f6799800
-def work(size: Size, command: str, tokens: int, again: bool = False) -> float:
+def work(size: Size, command: str, tokens: float, again: bool = False) -> float:
     """Operations that a command takes for so many tokens, in units of 1e12. `again`: with `gradient_checkpointing`, the
     layers run twice in the forward direction"""
     head = 0 if command == 'similarity' else size.hidden * size.vocab
@@ -269,6 +273,7 @@ def _search_tokens(depth, n, answer):
     layer, on 6 answers, and the best eighth on 24. About 0.6 of the layers run, since cuts share what is before them"""
     return .6 * 3 * depth * (n or max(1, depth // 4)) * (6 + 24 / 8) * answer
 
+# %% ../nbs/reference/estimates.ipynb #estima01
 def estimate(
     model: str | Size,                    # As in `prune_checkpoint`, or a `Size`
     dtype: str = 'auto',                  # Type of the weights
@@ -321,7 +326,8 @@ def estimate(
         need = peak_gb(size, 'evaluate' if k in choosing[:2 * bool(prompts)] else k, *how,
                        max(max_length, batch_tokens), r)
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
-                         disk_gb=disk.get(k, 0.), minutes=took[k] / speed / SLOWER[k] / 60 if k in took else None,
+                         disk_gb=disk.get(k, 0.),
+                         minutes=took[k] / speed / SLOWER[k] / 60 if speed and k in took else None,
                          fits=need < have))
     return pd.DataFrame(rows)
 
@@ -350,6 +356,7 @@ class Known(NamedTuple):
                     dict(BF16=2 * self.parameters), rows={self.hidden: self.parameters - down, self.inner: down},
                     cache=caches)
 
+# %% ../nbs/reference/estimates.ipynb #knownf01
 FAMILIES = [
     Known('Qwen2.5', 'Qwen2.5-0.5B', 'qwen2', 494_032_768, 24, 896, 4864, 256, 151_936, 1),
     Known('Qwen2.5', 'Qwen2.5-1.5B', 'qwen2', 1_543_714_304, 28, 1536, 8960, 512, 151_936, 1),
@@ -390,7 +397,6 @@ def known_family(size: Size) -> list[Known]:
     found = [o for o in FAMILIES if o.family in same and not (coder and o.name.endswith('72B'))]
     return [o._replace(name=o.name.replace('2.5', '2.5-Coder')) for o in found] if coder else found
 
-
 # %% ../nbs/reference/estimates.ipynb #compare4
 def file_gb(size: Size, type: str, share: float = 1.) -> tuple[float, float]:
     """GB of a GGUF file of a type with a `share` of the layers, as estimated, and how many of them generation reads for
@@ -406,6 +412,7 @@ def file_gb(size: Size, type: str, share: float = 1.) -> tuple[float, float]:
     read = share * layers * size.active / size.layers + head
     return scale * (bits - (1 - share) * layers) / 1e9, scale * read / 1e9
 
+# %% ../nbs/reference/estimates.ipynb #option01
 def _option(of, type, dropped, gb, context, batch):
     "A row of `compare_options`, with the GB that a step of generation reads as its speed"
     share = 1 - dropped / of.depth
@@ -417,6 +424,7 @@ def _option(of, type, dropped, gb, context, batch):
     return dict(model=of.name, type=type, dropped=dropped, bits=bits, file_gb=file, cache_gb=cache,
                 total_gb=file + cache, fits=file + cache <= gb, speed_estimate=read + cache, quality=quality)
 
+# %% ../nbs/reference/estimates.ipynb #compar01
 def compare_options(
     model: str | Size,         # As in `load_model`; none of its weights is read
     gb: float | None = None,   # Memory of the GPU; this machine's if `None`
@@ -452,6 +460,7 @@ def compare_options(
         f'{", ".join(dict.fromkeys(o.family for o in FAMILIES))}. Look whether its makers have one.')
     return table
 
+# %% ../nbs/reference/estimates.ipynb #notes001
 def _notes(table, options, gb, context, batch):
     "What to take, as an estimate, or what is possible where nothing fits"
     if table.fits.any():
@@ -464,11 +473,11 @@ def _notes(table, options, gb, context, batch):
                     f'layers. Its answers: {o.quality}. Compare them on your own prompts.')
     least = table.loc[i := table.total_gb.idxmin()]
     tokens = (context >> k for k in range(1, context.bit_length() - 6))
-    fits = next((t for t in tokens if _option(*options[i], gb, t, batch)['fits']), None)
+    size, type, n = options[i]
+    fits = next((t for t in tokens if _option(size, type, n, gb, t, batch)['fits']), None)
     return dict(possible=f'nothing fits into {gb:.3g} GB. The least is {least.model} as {least.type}, with '
                 f'{least.file_gb:.3g} GB and {least.cache_gb:.3g} GB of keys and values: give {least.total_gb:.3g} GB'
                 + (f', or a context of {fits} tokens.' if fits else '.'))
-
 
 # %% ../nbs/reference/estimates.ipynb #within01
 def recipe_within(recipe: HealingConfig, model: str | Size, minutes: float | None = None, tokens: int | None = None,

@@ -51,6 +51,7 @@ def _losses(model, tokenizer, texts, keeps, **run):
     losses = dict(zip(small, (o.value for o in made)))
     return [losses.get(i, math.inf) for i in range(len(keeps))]
 
+# %% ../nbs/reference/shrinking.ipynb #candid01
 def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[Any],
                    n: int | None, serve: Sequence[str] = (), progress: bool = True, **budget: Any
                    ) -> list[dict[str, Any]]:
@@ -67,7 +68,8 @@ def candidate_cuts(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase
 
     def single_losses(n, depth):
         "The layers whose removal alone costs the least"
-        return pb.Plan(sorted(range(depth), key=alone.__getitem__)[:n], depth, 'single_losses', dict(influence=alone))
+        cheap = sorted(range(depth), key=alone.__getitem__)[:n]
+        return pb.Plan(tuple(cheap), depth, 'single_losses', dict(influence=alone))
 
     rules, plans, distances = dict(similarity='similarity', middle='middle', single_losses=single_losses), {}, None
     try: distances = pb.layer_distances(model, tokenizer, texts, max_length=longest, progress=progress)
@@ -123,7 +125,7 @@ def layers_to_drop(drop: str | float | int, depth: int) -> int:
     percent = isinstance(drop, str) and drop.endswith('%')
     counted = drop.strip().isdigit() if isinstance(drop, str) else whole().test(drop)
     with explained(f'drop={drop!r}', 'Give a share such as 25%, or a number of layers.'):
-        given = float(drop[:-1]) / 100 if percent else float(drop)
+        given = float(str(drop)[:-1]) / 100 if percent else float(drop)
         if given >= 1 and not (percent or counted):
             n = int(given)
             raise PrunebookError(f'drop={drop!r}: a share is below 1, because 1 is the whole model, and a number of '
@@ -168,7 +170,8 @@ class Shrunk:
         return [f"The next best cut, {show_layers(other['dropped'])}, {kept}, before healing."]
 
     def __str__(self) -> str:
-        rows = [('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
+        rows: list[tuple[str, ...]] = [
+            ('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
         for o in self.table:
             change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
             three = (o[k] for k in ('parent', 'pruned', 'healed'))
@@ -193,6 +196,7 @@ class Budget:
     gb: float | None = None       # Or as leave at most so many GB of weights
     speedup: float | None = None  # Or as predict generation at least so many times as fast
 
+# %% ../nbs/reference/shrinking.ipynb #gates001
 @dataclass(frozen=True)
 class Gates:
     "What the healed model must keep, or it is rejected. Raises `PrunebookError` for gates that cannot judge"
@@ -208,6 +212,7 @@ class Gates:
             raise PrunebookError(f'strict=True, min_retention={self.min_retention}: without that gate nothing is '
                                  'undecided. Leave out strict (--strict), or give a share above 0 (--min-retention).')
 
+# %% ../nbs/reference/shrinking.ipynb #shrink01
 def shrink(
     model: str,                   # demo or another model that has a name, a hub id or a checkpoint
     out: str | Path,              # Folder for the smaller model, its table and report.html
@@ -233,7 +238,7 @@ def shrink(
     force_memory: bool = False,   # Go on even if the model cannot fit into this machine
     progress: bool = True,
     **load: Any                   # To `load_model`, such as dtype and revision
-) -> Shrunk | 'pd.DataFrame':     # The result, or the time and memory of each step
+) -> 'Shrunk | pd.DataFrame':     # The result, or the time and memory of each step
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
     rejected = _check_place(out, force, [o for o in (model, data, prompts) if o is not None])
@@ -290,6 +295,7 @@ class Rejected(PrunebookError):
         super().__init__(f'{"; ".join(done.problems)}. The model is in {done.out}.')
         self.done = done
 
+# %% ../nbs/reference/shrinking.ipynb #job00001
 @dataclass
 class _Job:
     "What one call of `shrink` is to do, checked as far as that is possible before a weight is read"
@@ -315,7 +321,8 @@ class _Job:
 
     def needs(self) -> 'pd.DataFrame':
         "Time, memory and disk of each step"
-        answers = {} if self.choosing is None else dict(prompts=len(self.texts), answer=self.max_new_tokens, n=self.n)
+        asked: dict[str, Any] = dict(prompts=len(self.texts), answer=self.max_new_tokens, n=self.n)
+        answers = {} if self.choosing is None else asked
         return pb.estimate(self.size, _dtype(self.load), self.load.get('bits'), recipe=self.recipe, **answers)
 
     def asked(self) -> dict[str, Any]:
@@ -344,6 +351,7 @@ class _Job:
             notes.append('What fewer bits or a smaller sibling would cost: prunebook estimate MODEL --compare.')
         return notes
 
+# %% ../nbs/reference/shrinking.ipynb #dtype001
 def _dtype(load): return str(load['dtype']).removeprefix('torch.')
 
 def _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, given, minutes, tokens, serve, gguf, tasks,
@@ -371,6 +379,7 @@ def _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, giv
     return _Job(size, source, texts, judge, n, limits, recipe_within(fitted, size, minutes, tokens, _dtype(load), bits),
                 ready, choosing, named, max_new_tokens, list(serve), load, settings)
 
+# %% ../nbs/reference/shrinking.ipynb #findmo01
 def _find_model(name, load):
     "Which arguments say where a model is, and its size"
     if str(name).endswith('.gguf'): checkpoint_folder(name)  # refuses it, and says how it becomes a checkpoint
@@ -396,6 +405,7 @@ def _ready_tasks(tasks, n_questions, gates):
                              '--min-retention 0).')
     return ready
 
+# %% ../nbs/reference/shrinking.ipynb #checkp01
 def _check_place(out, force, reads):
     "OUT.rejected. Raises `PrunebookError` if neither it nor `out` can be written, or by several processes"
     check_one_process('shrink')
@@ -420,6 +430,7 @@ def _what_it_reads(size, about, data, prompts):
     raise PrunebookError(f'{public_name(size.name)} has no chat template, so nobody can ask it '
                          f'(prompts={str(prompts)!r}). Give texts (data, --data).')
 
+# %% ../nbs/reference/shrinking.ipynb #asking01
 def _asking(size, about, prompts, max_new_tokens):
     """Conversations with the shortest answers, before any is written. Errors are those of `ready_prompts`, and of
     `read_answers` for a file of answers"""
@@ -448,6 +459,7 @@ def _split_data(data, column, seed):
         return pb.load_texts(data, 'healing'), pb.load_texts('c4' if '+' in data else data, 'validation', n=32)
     return split_texts(named_texts(data, 'healing', n_hub=10_000, column=column), seed)
 
+# %% ../nbs/reference/shrinking.ipynb #checkc01
 def _check_cut(model, size, drop, budget, serve, gguf, about):
     "How many layers go, or a budget for `choose_layers`. Raises `PrunebookError` for what no cut or stack can do"
     check(or_none(one_of(*TYPES)), gguf=gguf)
@@ -465,10 +477,9 @@ def _check_cut(model, size, drop, budget, serve, gguf, about):
     if limits and drop is not None:
         raise PrunebookError(f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.')
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget = limits | dict(sizes=layer_sizes(size)) if limits else {}
+    budget: dict[str, Any] = limits | dict(sizes=layer_sizes(size)) if limits else {}
     pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
     return n, budget
-
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, size, about, room=0):
@@ -501,6 +512,7 @@ def _by_texts(job, model, tok, work, progress):
                                                           **job.budget))
     return job.texts, job.judge, cuts, job.recipe
 
+# %% ../nbs/reference/shrinking.ipynb #byansw01
 def _by_answers(job, model, tok, work, progress):
     """The model's answers to heal on and to judge by, the cuts that answers and then questions compare, and the recipe,
     which reads no answer more than three times"""
@@ -549,10 +561,11 @@ def _row(measure, scores):
 
 def _asked(models, tok, ready, progress):
     "Rows of the table: tasks, asked of the three models"
-    run = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
+    run: dict[str, Any] = dict(max_length=min(512, _window(models['parent'].config)), progress=progress)
     scores = {k: pb.evaluate(m, tok, ready, **run) for k, m in models.items()} if ready else {}
     return [_row(k, {m: o[k] for m, o in scores.items()}) for k in ready]
 
+# %% ../nbs/reference/shrinking.ipynb #agreem01
 def _agreement(models, tok, answers, **run):
     "A row of the table: the share of the tokens of answers at which a model's likeliest token is the parent's"
     pruned, healed = (divergence(models[k], models['parent'], tok, answers, **run)['agreement']
@@ -563,7 +576,7 @@ def _agreement(models, tok, answers, **run):
 def _judge(models, tok, judge, job, progress):
     "Rows of the table: the loss, of answers the agreement, each task, the size and the speed of the three models"
     window, by_answers = _window(models['parent'].config), job.choosing is not None
-    run = dict(max_length=window if by_answers else min(512, window), progress=progress)
+    run: dict[str, Any] = dict(max_length=window if by_answers else min(512, window), progress=progress)
     if by_answers: run |= dict(loss_on='assistant')
     rows = [_row('loss', {k: pb.text_loss(m, tok, judge, **run) for k, m in models.items()})]
     if by_answers: rows.append(_agreement(models, tok, judge, **run))
@@ -578,10 +591,11 @@ def _judge(models, tok, judge, job, progress):
     rows.append(dict(measure='parameters', **{k: m.num_parameters() for k, m in models.items()}))
     return [*rows, dict(measure='tokens a second', **speeds)]
 
+# %% ../nbs/reference/shrinking.ipynb #fewert01
 def _fewer_that_pass(parent, tok, cuts, table, ready, least, progress):
     """The most layers, of the best cuts of fewer, without which every task of the table that can be judged passes
     before healing, asked as many questions; none if no cut passes, and `None` if there is no smaller one"""
-    run = dict(max_length=min(512, _window(parent.config)), progress=progress)
+    run: dict[str, Any] = dict(max_length=min(512, _window(parent.config)), progress=progress)
     smaller = next((o['smaller'] for o in cuts if o.get('smaller')), None)
     if not smaller: return None
     asked = {o['measure']: o['n'] for o in table if 'kept' in o and o['measure'] in ready}
@@ -603,6 +617,7 @@ def _word(row, least):
     if row['kept_low'] is None: return 'undecided'
     return 'fails' if row['kept_high'] < least else 'passes' if row['kept_low'] >= least else 'undecided'
 
+# %% ../nbs/reference/shrinking.ipynb #gated001
 def _gated(table, least, minutes, models, tok, ready, work, progress):
     """The table with a gate for each task. More questions are asked of one that is undecided, while there are some, and
     while they take no more than the minutes, if any, by the time that the first took"""
@@ -633,6 +648,7 @@ def _verdict(row, least):
     return (f'{name} {"is " if word == "undecided" else ""}{word}: {_share(row)} of the accuracy above chance is kept '
             f'in {row["n"]} questions, and {least:.0%} is asked for')
 
+# %% ../nbs/reference/shrinking.ipynb #failed01
 def _failed(table, answers, gates):
     "The gates that the healed model fails, each in words"
     found, loss = [], table[0]
@@ -665,6 +681,7 @@ def _use(place, serve, gguf):
            f'mlx_lm.server --model {folder}': 'mlx' in serve, f'llama-server -m {file}': gguf}
     return [k for k, wanted in use.items() if wanted]
 
+# %% ../nbs/reference/shrinking.ipynb #finish01
 def _finish(work, out, done, gguf):
     "Export, write the table and the report, and delete what only an interrupted call goes on from"
     if gguf and not done.problems:

@@ -2,6 +2,7 @@
 import pytest, torch
 from prunebook import PrunebookError, SweepConfig, evaluate, prune_model, read_run, sweep
 from prunebook.evaluation.losses import divergence
+from prunebook.evaluation.tasks import TASKS
 from support.tiny import texts, tiny, word_tokenizer
 
 WIDE = dict(initializer_range=.3)  # random models whose predictions differ
@@ -36,6 +37,10 @@ def test_the_naive_computation(kind, batch_tokens):
 def test_another_vocabulary():
     with pytest.raises(PrunebookError, match='vocabulary of 99 tokens and the parent one of 101'):
         divergence(tiny(layers=2), tiny(layers=2, vocab_size=101), word_tokenizer(), texts(2), progress=False)
+
+@pytest.mark.parametrize('name', ['agreement', 'kl'])
+def test_a_task_of_two_models_needs_both(name):
+    with pytest.raises(PrunebookError, match=f'{name}.*parent='): TASKS[name].score(tiny(), word_tokenizer(), texts())
 
 def test_a_sweep_keeps_both(tmp_path):
     docs = tmp_path/'docs.txt'

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from prunebook.model import stack as stack_module
 from prunebook.core import PrunebookError
 from prunebook.model.loading import load_model, quantization
-from prunebook.model.stack import LayerStack, check_layers, fingerprint
+from prunebook.model.stack import LayerStack, check_layers, fingerprint, untie
 from prunebook.pruning.strategies import prune_model
 from support.architectures import state
 from support.tiny import SHAPE, save, tiny
@@ -115,3 +115,8 @@ def test_a_cut_that_needs_what_a_missing_layer_stores_is_refused_in_the_larger_c
                         vocab_size_per_layer_input=99)
     model = AutoModelForImageTextToText.from_config(AutoConfig.for_model('gemma4', text_config=text)).eval()
     with pytest.raises(PrunebookError, match='cannot be cut'): prune_model(model, [2])
+
+def test_a_decoder_without_a_head_has_nothing_to_untie():
+    body = tiny().model
+    untie(body)
+    assert body.get_output_embeddings() is None

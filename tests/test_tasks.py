@@ -156,6 +156,9 @@ def test_the_last_number_is_read_with_its_sign_and_its_point(text, number):
     assert generation.same_number(text, dict(answer=f'{number:g}' if number % 1 else str(int(number))))
     assert not generation.same_number(text, dict(answer=str(abs(number) + 1)))
 
+def test_an_answer_without_a_number_is_never_met():
+    assert not generation.same_number('so 5', dict(answer='none'))
+
 def test_the_mended_reader_changes_four_kept_answers():
     "Signs before a dollar. The kept rows stay as they were judged, and one of them counts as right by the old reading"
     old = re.compile(r'(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?')

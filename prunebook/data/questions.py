@@ -133,6 +133,7 @@ def _unchecked() -> Iterator[list[str]]:
     texts = load_texts(_SUMMED, progress=False)
     yield [f'Sum up this text in two sentences.\n\n{o[:800]}' for o in texts if len(o) > 400]
 
+# %% ../../nbs/reference/data/questions.ipynb #everyd01
 def _apart_prompts() -> list[str]:
     "Those prompts that are near no question that judges, of one kind after the other"
     import numpy as np
@@ -164,4 +165,3 @@ def everyday_prompts(n: int | None = 200) -> list[str]:
     if n is not None and not 1 <= n <= len(found):
         raise PrunebookError(f'n={n} everyday prompts asked for, of {len(found)}. Ask for 1 to {len(found)}.')
     return found[:n]
-

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
+__all__ = ['Texts', 'split_texts', 'read_table', 'text_assets', 'load_texts', 'messages_of', 'starts_with_bos', 'knows_thinking',
            'has_thoughts', 'render_chat', 'prompt_tokens', 'as_rows', 'as_texts', 'named_texts', 'Tokens', 'tokenize',
            'groups_by_length', 'Batch', 'make_batch', 'token_budget', 'batches', 'out_of_memory', 'retry_smaller_batch',
            'over_batches', 'Conversation', 'render_conversation', 'answer_tokens', 'template_mark', 'answer_row',
@@ -50,6 +50,7 @@ def _read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise PrunebookError(f'{printable(path)}, line {i}: not UTF-8 ({e.reason} at byte {e.start} of the line). '
                              'Save it as UTF-8.') from None
 
+# %% ../../nbs/reference/data/texts.ipynb #encoda01
 def _encodable(text):
     "`text` with lone surrogates replaced"
     return text if text.isascii() else text.encode('utf-8', 'replace').decode()
@@ -69,6 +70,7 @@ def _read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict): raise PrunebookError(f'{printable(path)}, {where} {i}: not an object in braces.')
         yield row
 
+# %% ../../nbs/reference/data/texts.ipynb #readta01
 def _read_parquet(path):
     import pyarrow.parquet
     with open(path, 'rb') as f:
@@ -89,8 +91,9 @@ def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
 # %% ../../nbs/reference/data/texts.ipynb #f2134104
 def text_assets(name: str) -> list[Asset]:
     "The texts of `ASSETS` that `name` joins by +, such as demo+wiki, where demo is C4; empty if a part is none"
-    found = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
-    return found if all(o and o.kind == 'texts' for o in found) else []
+    found: list[Asset | None] = [ASSETS.get('c4' if o == 'demo' else o) for o in name.split('+')]
+    texts = [o for o in found if o and o.kind == 'texts']
+    return texts if len(texts) == len(found) else []
 
 def _read_split(asset, split, progress=True):
     "The rows of one split of an asset; of the usual one if `split` is `None`. Fetches it"
@@ -117,6 +120,7 @@ def _hub_rows(name, split, n, config, options):
                    'Of splits with other names, give one, as in NAME:train_sft.', options.get('token')):
         return list(islice(load_dataset(hub, config, split=own or split or 'train', streaming=True, **options), n))
 
+# %% ../../nbs/reference/data/texts.ipynb #loadte01
 def load_texts(
     name: str | Path = 'demo',  # Texts of `ASSETS`, NAME or NAME:SPLIT of the hub, or a .txt, .jsonl, .json or .parquet
     split: str | None = None,   # `None`: calibration of the demo, healing of others of `ASSETS`, all of a file, train
@@ -126,7 +130,7 @@ def load_texts(
     progress: bool = True,      # Show progress while fetching
     most: int | None = None,    # Of a set on the hub: so many, or as many as there are
     **kwargs: Any               # To `datasets.load_dataset`: revision, token, …
-) -> list[str]:                 # A document each, as stored; of a conversation (see `messages_of`), the row
+) -> list[str | Mapping]:       # A document each, as stored; of a conversation (see `messages_of`), the row
     """Documents to measure, heal or evaluate on. `split_texts` divides a local file: a fifth is validation, the rest is
     healing and calibration. Raises `PrunebookError` for unknown options, and for texts that cannot be read or are too
     few"""
@@ -154,7 +158,6 @@ def load_texts(
         raise PrunebookError(f'n={n} texts asked of {printable(name)}{part}, which has {there}. Ask for 1 to {there}.')
     return texts
 
-
 # %% ../../nbs/reference/data/texts.ipynb #textsp1
 def messages_of(row: Mapping) -> list[dict[str, str]] | None:
     """The messages of a row: its `messages`, or `prompt` and `response` (or `completion`), after its `system` if it has
@@ -163,11 +166,11 @@ def messages_of(row: Mapping) -> list[dict[str, str]] | None:
         pair = row.get('prompt'), row.get('response', row.get('completion'))
         if not all(isinstance(o, (str, list)) for o in pair): return None
         said = [m for role, o in zip(('user', 'assistant'), pair)
-                for m in ([dict(role=role, content=o)] if isinstance(o, str) else o)]
+                for m in ([dict(role=role, content=o)] if isinstance(o, str) else o or ())]
     lead = [dict(role='system', content=row['system'])] if row.get('system') else []
     return said if said[:1] == lead else lead + said
 
-def _text_of(row, column, name):
+def _text_of(row, column, name) -> str | Mapping:
     "The text of a row; if it is a conversation, the row, without a text beside it"
     if isinstance(row, str): return row
     if not isinstance(row, Mapping): raise PrunebookError(f'{printable(name)}: {row!r:.60} is no text and no row.')
@@ -188,31 +191,36 @@ def starts_with_bos(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer('a', add_special_tokens=True)['input_ids'][:1] == [bos]
 
+# %% ../../nbs/reference/data/texts.ipynb #ononed01
 _DAY = datetime(2024, 7, 26)  # Llama 3.1's own, if it is told none
 
 def _on_one_day(template):
     "A chat template that asks for today's date, with `_DAY` in its place"
     return re.sub(r'strftime_now\(\s*(["\'])(.*?)\1\s*\)', lambda m: repr(_DAY.strftime(m[2])), template)
 
+# %% ../../nbs/reference/data/texts.ipynb #knowst01
 def knows_thinking(tokenizer: 'PreTrainedTokenizerBase') -> bool:
     "Does the chat template, as Qwen3's, know `enable_thinking`: do answers begin with thoughts unless it is false?"
     return 'enable_thinking' in str(getattr(tokenizer, 'chat_template', ''))
 
+# %% ../../nbs/reference/data/texts.ipynb #hastho01
 def has_thoughts(messages: Sequence[Mapping]) -> bool:
     "Does an answer in the messages hold thoughts?"
     return any('<think>' in str(m.get('content')) or m.get('reasoning_content') for m in messages
                if m.get('role') == 'assistant')
 
+# %% ../../nbs/reference/data/texts.ipynb #render01
 def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping], thinking: bool = False,
                 **how: Any) -> Any:
     """The text of messages in the chat template, with `thinking` off or on where it knows that; `how` as in
     `apply_chat_template`. Templates that write the date (Llama 3.2, gpt-oss, SmolLM3) write 26 July 2024: with today's,
     a run could not go on or be compared tomorrow. Some (SmolVLM, LLaVA) read only lists of parts, and would write
     nothing of a text"""
-    switch = dict(enable_thinking=thinking) if knows_thinking(tokenizer) else {}
+    switch: dict[str, Any] = dict(tokenize=False)
+    if knows_thinking(tokenizer): switch['enable_thinking'] = thinking
     template = tokenizer.get_chat_template()
-    if 'strftime_now' in template: switch |= dict(chat_template=_on_one_day(template))
-    def write(said, **how): return tokenizer.apply_chat_template(said, **dict(tokenize=False) | switch | how)
+    if 'strftime_now' in template: switch['chat_template'] = _on_one_day(template)
+    def write(said, **how): return tokenizer.apply_chat_template(said, **switch | how)
     said = [m['content'] for m in messages if isinstance(m.get('content'), str) and m['content'].strip()]
     text = write(messages, add_generation_prompt=how.get('add_generation_prompt', False))
     if said and not any(o.split()[0] in text for o in said):
@@ -221,16 +229,20 @@ def render_chat(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[Mapping
     elif set(how) <= {'add_generation_prompt'}: return text
     return write(messages, **how)
 
+# %% ../../nbs/reference/data/texts.ipynb #prompt01
 def prompt_tokens(tokenizer: 'PreTrainedTokenizerBase', texts: Sequence[str], chat: bool = False) -> list[list[int]]:
     """Tokens of texts that a model goes on from: without the EOS that some tokenizers add, and of rendered `chat`
     without any special token"""
+    texts = list(texts)
     if chat: return tokenizer(texts, add_special_tokens=False, verbose=False)['input_ids']
     ids, eos = tokenizer(texts, verbose=False)['input_ids'], tokenizer.eos_token_id
     ends = eos is not None and tokenizer('a')['input_ids'][1:][-1:] == [eos]
     return [o[:-1] for o in ids] if ends else ids
 
 # %% ../../nbs/reference/data/texts.ipynb #textsp3
-def as_rows(given: Any) -> list[str | Mapping]:
+Texts = str | Path | Iterable[str | Mapping]  # A file, or documents: texts, rows with `text`, conversations
+
+def as_rows(given: Texts) -> list[str | Mapping]:
     """The documents of texts, a file, or rows with `text`, such as a `datasets.Dataset`; of a conversation (see
     `messages_of`), its row. Raises `PrunebookError` for anything else, and without any"""
     if isinstance(given, (str, Path)):
@@ -245,23 +257,24 @@ def as_rows(given: Any) -> list[str | Mapping]:
     if not rows: raise PrunebookError('no texts given. Give a list of documents; load_texts("demo") has some.')
     return rows
 
-def as_texts(given: Any, tokenizer: Any = None) -> list[str]:
+def as_texts(given: Texts, tokenizer: 'PreTrainedTokenizerBase | None' = None) -> list[str]:
     "As `as_rows`, with conversations rendered by the tokenizer's chat template. Raises `PrunebookError` without one"
     rows = as_rows(given)
-    if all(isinstance(o, str) for o in rows): return rows
-    if not getattr(tokenizer, 'chat_template', None):
+    texts = [o for o in rows if isinstance(o, str)]
+    if len(texts) == len(rows): return texts
+    if tokenizer is None or not getattr(tokenizer, 'chat_template', None):
         raise PrunebookError('some texts are conversations, and there is no chat template to put them into words. '
                              'Give the tokenizer of an instruct model, or texts.')
     def words(o):
-        said = messages_of(o)
+        said = messages_of(o) or []
         return render_chat(tokenizer, said, has_thoughts(said))
     begin = tokenizer.bos_token or '' if starts_with_bos(tokenizer) else ''  # it comes again with the tokens
     with explained('the chat template refuses a conversation', 'Its messages need the roles that the model knows.'):
         return [o if isinstance(o, str) else words(o).removeprefix(begin) for o in rows]
 
 # %% ../../nbs/reference/data/texts.ipynb #adeee778
-def named_texts(name: str, part: str, n: int | None = None, n_hub: int = 256, progress: bool = True,
-                column: str = 'text') -> list[str]:
+def named_texts(name: str, part: str, n: int | None = None, n_hub: int | None = 256, progress: bool = True,
+                column: str = 'text') -> list[str | Mapping]:
     """The documents of a source, as in `load_texts`, that are for one purpose: `part` is calibration, healing or
     validation. `n` of them, or if `None` all, and at most `n_hub` of a set on the hub, whose validation split is for
     validation alone. A local file is not divided, and neither is a set of `ASSETS` beside C4"""
@@ -312,9 +325,10 @@ class Tokens:
         if self.learn is None: return [o[1:] for o in self.ids]
         return [list(compress(o[1:], marks[1:])) for o, marks in zip(self.ids, self.learn)]
 
+# %% ../../nbs/reference/data/texts.ipynb #tokeni01
 def tokenize(
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,             # A document each, as in `as_texts`
+    texts: Texts,           # A document each, as in `as_texts`
     max_length: int = 512,  # Tokens kept of each document, from its start
     min_length: int = 1     # Documents with fewer are skipped, counted and logged
 ) -> Tokens:
@@ -428,6 +442,7 @@ class Conversation(NamedTuple):
     ids: list[int]     # Its tokens
     learn: list[bool]  # Does the token count in the loss?
 
+# %% ../../nbs/reference/data/texts.ipynb #render03
 def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence[dict[str, str]],
                         loss_on: str = 'assistant') -> Conversation:
     """A conversation in the chat template of `tokenizer`. Raises `PrunebookError` if it cannot be rendered, has no
@@ -445,7 +460,7 @@ def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence
         out = write(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         if not any(out['assistant_masks']): raise PrunebookError('the template marks no token of its answers.')
         return Conversation(text, list(out['input_ids']), [bool(o) for o in out['assistant_masks']])
-    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(tokenizer.is_fast))
     if loss_on == 'all': return Conversation(text, out['input_ids'], [True] * len(out['input_ids']))
     if not tokenizer.is_fast: raise PrunebookError('this tokenizer does not say where its tokens stand in the text.')
     spans = []  # where answers begin and end in the text
@@ -464,7 +479,7 @@ def render_conversation(tokenizer: 'PreTrainedTokenizerBase', messages: Sequence
     return Conversation(text, out['input_ids'], learn)
 
 # %% ../../nbs/reference/data/texts.ipynb #answr05
-def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Any, max_length: int) -> Tokens:
+def answer_tokens(tokenizer: 'PreTrainedTokenizerBase', rows: Texts, max_length: int) -> Tokens:
     """Tokens of conversations in which the answers alone count. Raises `PrunebookError` without a chat template, for a
     row that is no conversation, and for one of more than `max_length` tokens"""
     if not getattr(tokenizer, 'chat_template', None):
@@ -491,6 +506,7 @@ def template_mark(tokenizer: 'PreTrainedTokenizerBase') -> str:
     with explained('the chat template refuses two questions and their answers'):
         return digest(render_chat(tokenizer, said))[:16]
 
+# %% ../../nbs/reference/data/texts.ipynb #answer01
 def _checksum(row):
     made = {k: v for k, v in row['made'].items() if k != 'checksum'}
     return digest(json.dumps([row['messages'], made], sort_keys=True))[:16]
@@ -501,17 +517,20 @@ def answer_row(messages: Sequence[Mapping], **made: Any) -> dict[str, Any]:
     made['checksum'] = _checksum(row)
     return row
 
-def holds_answers(given: Any) -> bool:
+# %% ../../nbs/reference/data/texts.ipynb #holdsa01
+def holds_answers(given: Texts) -> bool:
     "Is it a file of conversations, each of which says how its answer came about?"
     if not isinstance(given, (str, Path)) or not os.path.isfile(given): return False
     return all(o.get('made') for o in read_table(given))
 
-def read_answers(given: Any, parent: str | None = None, tokenizer: Any = None
+# %% ../../nbs/reference/data/texts.ipynb #readan01
+def read_answers(given: Texts, parent: str | None = None, tokenizer: 'PreTrainedTokenizerBase | None' = None
                  ) -> tuple[list[Mapping], list[Mapping]]:
     """Conversations that end with an answer, from rows or a file, each once: those to choose and to heal on, and those
     that were held out. Raises `PrunebookError` for a row without an answer, one that was edited since it was written,
     one that a model other than `parent`, a fingerprint, wrote, and one that another chat template asked for"""
-    mark, found = getattr(tokenizer, 'chat_template', None) and template_mark(tokenizer), {}
+    talks = getattr(tokenizer, 'chat_template', None)
+    mark, found = template_mark(tokenizer) if tokenizer is not None and talks else None, {}
     for i, row in enumerate(as_rows(given)):
         said, made = (None, {}) if isinstance(row, str) else (messages_of(row), row.get('made') or {})
         if not said or said[-1].get('role') != 'assistant':

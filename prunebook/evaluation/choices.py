@@ -138,6 +138,7 @@ def _common_cache(stack, rows, plain=False):
         if common: stack.extend([common], cache)
     return len(common), cache
 
+# %% ../../nbs/reference/evaluation/choices.ipynb #contin01
 def _continuation_logprobs(
     model: 'PreTrainedModel',
     pairs: Sequence[tuple[list[int], list[int]]],  # (context, continuation), as tokens, none empty
@@ -167,7 +168,7 @@ def _continuation_logprobs(
         nll = token_losses(stack, last[[r for r, _, _ in tails]], torch.tensor([c[0] for _, _, c in tails])).tolist()
         which = [p for _, p, _ in tails]
         if longer:  # the rest of these, each on a copy of its prompt's cache, or behind its prompt
-            if cached: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
+            if cache is not None: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
             ahead = [[] if cached else contexts[r] for r, _, _ in longer]
             filled = dict(filled=[len(contexts[r]) for r, _, _ in longer]) if padded else {}
             rest = [a + c[:-1] for a, (_, _, c) in zip(ahead, longer)]

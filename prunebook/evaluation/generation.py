@@ -77,6 +77,7 @@ def _decode_behind(tokenizer, prompts, rows):
     ends = [list(o[-8:]) for o in prompts]
     return [text[len(before):] for before, text in zip(said(ends), said([[*a, *b] for a, b in zip(ends, rows)]))]
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #aswrit01
 def as_written(tokenizer: 'PreTrainedTokenizerBase', prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]],
                ends: Collection[int], stop: Sequence[str] = ()) -> list[_Written]:
     "What was written behind prompts, both as tokens: up to the first end token, and cut at the first `stop`"
@@ -85,6 +86,7 @@ def as_written(tokenizer: 'PreTrainedTokenizerBase', prompts: Sequence[Sequence[
     places = [min([o.find(s) for s in stop if s in o], default=len(o)) for o in texts]
     return [_Written(text[:at], n, n < len(o) or at < len(text)) for text, at, n, o in zip(texts, places, sizes, rows)]
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #genera01
 def generate_texts(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -107,14 +109,15 @@ def generate_texts(
     done = lambda tokens: not ends.isdisjoint(tokens) or any(s in decoded([tokens])[0] for s in stop)
     with torch.inference_mode(), evaluating(model), _generating_by(model, config):
         if common[1] is None:
-            out = model.generate(x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
+            out = model.generate(  # pyright: ignore[reportCallIssue]  # of GenerationMixin
+                x, attention_mask=mask, **dict(tokenizer=tokenizer) if stop else {})
             written = out[:, width:].tolist()
         else:
             written, left = [[] for _ in rows], list(range(len(rows)))
             cache = _batch_cache(stack, common, (mask == 0).sum(1).tolist())
             for k in range(0, max_new_tokens, _PIECE):
                 more = dict(max_new_tokens=min(_PIECE, max_new_tokens - k)) | {stack.cache_name: cache}
-                out = model.generate(x, attention_mask=mask, **more)
+                out = model.generate(x, attention_mask=mask, **more)  # pyright: ignore[reportCallIssue]  # as above
                 new = out[:, x.shape[1]:]
                 for i, o in zip(left, new.tolist()): written[i] += o
                 on = [r for r, i in enumerate(left) if not done(written[i])]
@@ -138,6 +141,7 @@ def _groups_to_write(stack, ids, max_new_tokens, batch_tokens, common):
             batch_tokens = max(1 if stack.device.type == 'cpu' else 2**14, fit if n else min(fit, 2**14))
     return list(groups_by_length([len(o) + max_new_tokens for o in ids], token_budget(batch_tokens)))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #writei01
 def write_in_batches(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
@@ -160,6 +164,7 @@ def write_in_batches(
     left = ([i for i in rows if i not in done] for rows in groups)
     yield from retry_smaller_batch(write, filter(None, left))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #mostse01
 def most_seconds(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', ids: Sequence[Sequence[int]],
                  max_new_tokens: int, batch_tokens: int | None = None) -> float:
     """About how long `write_in_batches` takes if every answer is as long as it may be, measured by a few steps of the
@@ -188,15 +193,18 @@ def last_number(text: str) -> float | None:
     *signs, digits = found[-1]
     return float(digits.replace(',', '')) * (-1 if any(signs) else 1)
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #samenu01
 def same_number(text: str, item: dict[str, Any]) -> bool:
     "Does `text` end in the number that ends the answer of `item`?"
-    got = last_number(text)
-    return got is not None and abs(got - last_number(str(item['answer']))) < 1e-6
+    got, wanted = last_number(text), last_number(str(item['answer']))
+    return got is not None and wanted is not None and abs(got - wanted) < 1e-6
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #begins01
 def begins_with_word(text: str, item: dict[str, Any]) -> bool:
     "Does `text` begin with the answer of `item`, as a whole word?"
     return bool(re.match(rf'\s*{re.escape(str(item["answer"]))}(?!\w)', text))
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #samema01
 def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     "Is the formula that ends `text` that of the `solution` of `item`? Needs the extra `math`"
     installed('math', 'math-verify')
@@ -239,6 +247,7 @@ def run():
 run()
 """
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #runpro00
 def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     """Does a Python program that nobody has read come to its end, without an error and in time? Raises `PrunebookError`
     where it cannot be locked up"""
@@ -264,6 +273,7 @@ def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
                          f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux, with '
                          'unshare, setpriv and mount of util-linux, and user namespaces.')
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #checks01
 def check_sandbox() -> None:
     "Raises `PrunebookError` where programs cannot be locked up, or not in the time that they have"
     if not run_program(''):
@@ -271,6 +281,7 @@ def check_sandbox() -> None:
                              'wrong. Locking up takes one mount for each file system: use a machine or a container '
                              'with fewer.')
 
+# %% ../../nbs/reference/evaluation/generation.ipynb #passes01
 def passes_tests(text: str, item: dict[str, Any]) -> bool:
     "Does `text`, written after the beginning of a function, pass the tests of its question (of HumanEval)?"
     return run_program(f"{item['question']}{text}\n{item['test']}\ncheck({item['entry_point']})")

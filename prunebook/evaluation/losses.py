@@ -14,7 +14,7 @@ import numpy as np
 from ..core import PrunebookError, atomic_write, check, digest, explained, not_empty, one_of, progress_bar
 from ..core import public_name, whole, pd, torch
 from ..data.texts import Batch, Tokens, answer_tokens, as_rows, as_texts, over_batches, read_answers
-from ..data.texts import token_budget, tokenize
+from ..data.texts import Texts, token_budget, tokenize
 from .scores import _PARENT_SCORINGS, LossScore, ParentScore, item_hash, ratio_interval, versions
 from ..model.stack import Block, LayerStack, check_layers, evaluating, fingerprint, float32_chunks
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def _document_losses(stack, hidden, batch, learn=None):
     return np.bincount(real.nonzero()[:, 0].cpu().numpy(), nll.double().numpy(), minlength=len(real))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #b1799c5d
-def _window(stack):
+def _window(stack: LayerStack) -> int | None:
     "Most tokens that a model knows positions for; `None` if nothing says so"
     return stack.positions or getattr(stack.config, 'max_position_embeddings', None)
 
-def tokenize_documents(stack: LayerStack, tokenizer: Any, texts: Any, max_length: int, loss_on: str = 'all') -> Tokens:
+def tokenize_documents(stack: LayerStack, tokenizer: 'PreTrainedTokenizerBase', texts: Texts, max_length: int,
+                       loss_on: str = 'all') -> Tokens:
     """The first `max_length` tokens of each text as a model reads them, at most as many as it has positions for. With
     `loss_on="assistant"`, conversations whose answers alone count, and of which none is cut. Raises `PrunebookError`
     for no text, an unknown token, or a conversation that does not fit"""
@@ -100,7 +101,7 @@ def share_prefixes(keeps: Sequence[Sequence[int]], models: Sequence[int] | None 
     for i in range(len(keeps)) if models is None else models:
         if len(keeps[i]) > len(before): groups.setdefault(keeps[i][len(before)], []).append(i)
     for same in groups.values():
-        common = os.path.commonprefix([keeps[i] for i in same])
+        common: Any = os.path.commonprefix([keeps[i] for i in same])  # typed for paths, and so good for tuples
         ends = [i for i in same if keeps[i] == common]
         nodes.append(_PrefixTreeNode(before, common[len(before):], ends, share_prefixes(keeps, same, common)))
     return nodes
@@ -130,7 +131,7 @@ def _batch_losses(stack, keeps, batch, learn=None):
 def cut_losses(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,                             # A document each, as in `as_texts`
+    texts: Texts,                           # A document each, as in `as_texts`
     keeps: Sequence[Sequence[int]] | None,  # Layers kept by each pruned model; the model as it is if `None`
     max_length: int = 512,
     batch_tokens: int | None = None,    # Most tokens of a batch; `token_budget` if `None`
@@ -171,11 +172,13 @@ def cut_losses(
             bar.update(n * int(batch.lengths.sum()))
     counts = list(map(len, toks.predicted))
     written = tokenizer.batch_decode(toks.predicted, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    about = dict(n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
-                 seconds=(before + time.perf_counter() - start) / n, items=item_hash(asked))
-    return [LossScore(task, *map(float, ratio_interval(o, counts)), len(toks), o.tolist(), counts, toks.index,
+    about: dict[str, Any] = dict(
+        n_bytes=sum(len(o.encode()) for o in written), vocab=stack.vocab_size, source=source,
+        seconds=(before + time.perf_counter() - start) / n, items=item_hash(asked))
+    return [LossScore(task, *ratio_interval(o, counts), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #opensu01
 def _open_sums(path, key, shape):
     "(pruned models, documents) nats, NaN where there are none yet, and the seconds that they took"
     from safetensors import safe_open
@@ -194,7 +197,7 @@ def _check_numbers(sums, what):
                              'infinite weights, or overflows: try dtype=float32.')
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #textloss
-def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 512,
+def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Texts, max_length: int = 512,
               batch_tokens: int | None = None, progress: bool = True, task: str = 'text',
               source: str = '', loss_on: str = 'all') -> LossScore:
     """Cross-entropy of `model` on `texts`, with arguments as in `cut_losses`. Texts of fewer than two tokens are left
@@ -203,7 +206,7 @@ def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', te
                       source=source, loss_on=loss_on)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
-def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any,
+def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Texts,
                max_length: int = 512, batch_tokens: int | None = None, progress: bool = True,
                source: str = '', loss_on: str = 'all') -> dict[str, ParentScore]:
     """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",
@@ -235,11 +238,13 @@ def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: '
             bar.update(int(b.lengths.sum()))
     _check_numbers(sums.T, 'the divergence')
     counts, used = list(map(len, toks.predicted)), (time.perf_counter() - start) / 2
-    about = dict(index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
-                 items=item_hash(toks.ids if toks.learn is None else [toks.ids, toks.learn]))
-    return {k: ParentScore(k, *map(float, ratio_interval(s, counts)), len(toks), s.tolist(), counts, scoring=k, **about)
+    about: dict[str, Any] = dict(
+        index=toks.index, skipped=toks.skipped, vocab=stacks[0].vocab_size, seconds=used, source=source,
+        items=item_hash(toks.ids if toks.learn is None else [toks.ids, toks.learn]))
+    return {k: ParentScore(k, *ratio_interval(s, counts), len(toks), s.tolist(), counts, scoring=k, **about)
             for k, s in zip(_PARENT_SCORINGS, sums.T)}
 
+# %% ../../nbs/reference/evaluation/losses.ipynb #checkp01
 def _check_parent(model, parent):
     "Raises `PrunebookError` if the parent is the model itself, or has another vocabulary"
     own, other = (LayerStack(o).vocab_size for o in (model, parent))
@@ -329,7 +334,7 @@ class LossMap:
 def loss_map(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    texts: Any,                         # A document each, as in `as_texts`; with `loss_on`, conversations
+    texts: Texts,                       # A document each, as in `as_texts`; with `loss_on`, conversations
     max_length: int | None = None,      # 256, or of conversations the model's window, if `None`
     ns: Sequence[int] | None = None,    # Sizes of the blocks; all if `None`
     loss_on: str = 'all',               # As in `cut_losses`
@@ -368,7 +373,7 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
         elsewhere = np.where(half, first, second)  # each document under the block that is best on the other half
         regret, cross = (ratio_interval(sums[l] - o, losses.counts) for o in (sums[best], elsewhere))
         if len(half) < 4: cross = [math.nan] * 3
-        rho = spearmanr(np.diagonal(distances.mean, n), y).statistic if len(y) > 2 else math.nan
+        rho = spearmanr(np.diagonal(distances.mean, n), y)[0] if len(y) > 2 else math.nan
         rows.append(dict(n=n, blocks=len(y), l_star=l, best=best, loss_l_star=y[l], loss_best=y[best],
                          **dict(zip(('regret', 'regret_low', 'regret_high'), regret)),
                          **dict(zip(('cross_fitted', 'cross_low', 'cross_high'), cross)), spearman=rho))
@@ -390,7 +395,7 @@ class CutLosses:
         texts, stack = random.Random(0).sample(list(texts), len(texts)), LayerStack(model)
         toks = tokenize_documents(stack, tokenizer, texts, max_length, run.get('loss_on', 'all'))
         self.model, self.tokenizer, self.depth = model, tokenizer, len(stack)
-        self.run = dict(max_length=max_length) | run
+        self.run: dict[str, Any] = dict(max_length=max_length) | run
         self.texts, self.counts = [texts[i] for i in toks.index], list(map(len, toks.predicted))
         self.about = about | dict(documents=len(self.texts), hash=item_hash(toks.ids))
         self.nats: dict[tuple[int, ...], list[float]] = {}  # Of the documents measured so far, by the layers that stay
@@ -422,12 +427,14 @@ class CutLosses:
             if 'cannot start in the middle' not in str(e): raise
         return [alone(o) for o in keeps]
 
-def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Any, max_length: int = 256,
+# %% ../../nbs/reference/evaluation/losses.ipynb #textcu01
+def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Texts, max_length: int = 256,
                     progress: bool = True) -> CutLosses:
     "`CutLosses` on plain texts"
     return CutLosses(model, tokenizer, as_texts(texts, tokenizer), max_length, {}, progress=progress, task='texts')
 
-def answer_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', answers: Any,
+# %% ../../nbs/reference/evaluation/losses.ipynb #answer01
+def answer_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', answers: Texts,
                       progress: bool = True) -> CutLosses:
     """`CutLosses` on the tokens of answers, without those that are held out (see `read_answers`). Raises
     `PrunebookError` for answers of another model, and for one that is longer than the window"""

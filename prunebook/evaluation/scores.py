@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from ..core import PrunebookError, atomic_write, check, explained, file_name, not_empty, read_json, pd
 
@@ -20,15 +20,16 @@ __all__ = ['ratio_interval', 'wilson', 'item_hash', 'versions', 'LossScore', 'Pa
            'load_score', 'Comparison', 'compare', 'paired_differences']
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #2653293e
-def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float, float]:
+def ratio_interval(sums: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray
+                   ) -> tuple[float, float, float]:
     """Total of `sums` over total of `counts` (of each document: its nats and its tokens), and the linearised 95 %
     interval, infinitely wide for a single document"""
     from scipy.stats import t
     s, c = np.asarray(sums, float), np.asarray(counts, float)
     n, r = len(s), s.sum() / c.sum()
-    if n < 2: return r, -math.inf, math.inf
+    if n < 2: return float(r), -math.inf, math.inf
     half = t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1) * ((s - r * c)**2).sum()) / c.sum()
-    return r, r - half, r + half
+    return float(r), float(r - half), float(r + half)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #fb46340d
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -42,6 +43,7 @@ def item_hash(item: Any) -> str:
     "16 hex digits of a question, the tokens of a document, or a list of either: tells whether scores are of the same"
     return hashlib.sha256(json.dumps(item, default=str).encode()).hexdigest()[:16]
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #versio01
 def versions() -> str:
     "Versions of this library and of those that compute"
     from importlib.metadata import version
@@ -51,6 +53,10 @@ def versions() -> str:
 # %% ../../nbs/reference/evaluation/scores.ipynb #f5fa7a89
 class _Saved:
     "Base of the scores: plain values and JSON files"
+    if TYPE_CHECKING:
+        task: str
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def to_dict(self) -> dict[str, Any]:
         "All fields as plain JSON"
         fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
@@ -63,6 +69,7 @@ class _Saved:
 
     def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #textsc01
 @dataclass(repr=False)
 class _TextScore(_Saved):
     "A mean per token over `n` documents: `value` with a 95 % interval `low` to `high`, and each document's sum"
@@ -87,6 +94,7 @@ class _TextScore(_Saved):
         "Predicted tokens"
         return sum(self.counts)
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #losssc01
 @dataclass(repr=False)
 class LossScore(_TextScore):
     "Cross-entropy in nats per predicted token; `sums` are the nats of each document"
@@ -183,15 +191,16 @@ class Score(_Saved):
                          baseline=self.chance, truncated=len(self.truncated),
                          **dict(unfinished=len(self.unfinished)) if self.unfinished is not None else {})
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #choice01
 def choice_score(task: str, picked: Sequence[int], items: Sequence[dict[str, Any]], scoring: str, **kwargs) -> Score:
     "The score of the choices `picked` for each of `items`; `kwargs` are more fields of the `Score`"
     right = [int(o['answer']) for o in items]
     k, n = sum(p == a for p, a in zip(picked, right)), len(items)
     chance = float(np.mean([1 / len(o['choices']) for o in items]))
     groups = [o.get('subject') or '' for o in items]
-    kwargs = dict(items=item_hash(list(items)), groups=groups if len(set(groups)) > 1 else []) | kwargs
+    more: dict[str, Any] = dict(items=item_hash(list(items)), groups=groups if len(set(groups)) > 1 else [])
     most = max(Counter(right).values()) / n
-    return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **kwargs)
+    return Score(task, k / n, k, n, *wilson(k, n), list(picked), right, scoring, chance, most, **more | kwargs)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #5f711dcb
 def _score_file(folder, task): return Path(folder)/(file_name(re.sub('[:=,]', '_', str(task))) + '.json')
@@ -214,6 +223,7 @@ def _same_items(first, second):
     other = first.items and second.items and first.items != second.items
     return type(first) is type(second) and about(first) == about(second) and not other
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #scores01
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     def to_frame(self) -> 'pd.DataFrame':
@@ -258,18 +268,20 @@ class Scores(dict):
         return found
 
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
-    def _repr_html_(self) -> str: return self.to_frame()._repr_html_()
+    def _repr_html_(self) -> str | None: return self.to_frame()._repr_html_()  # pyright: ignore[reportCallIssue]
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #loadsc01
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:
     "A score that `save` wrote, item by item. Raises `PrunebookError` if the file is none"
     return _read_score(path)[1]
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #readsc01
 def _read_score(path):
     "The name that was asked, `None` if the file has none, and the score"
     given = read_json(path, most_mb=256)
     with explained(f'{path} is no score', 'Give a file that save wrote.'):
         if not isinstance(name := given.pop('asked', None), str | None): raise ValueError('its name is no text')
-        ends = dict(low=-math.inf, high=math.inf, chance=math.nan, majority=math.nan)
+        ends: dict[str, Any] = dict(low=-math.inf, high=math.inf, chance=math.nan, majority=math.nan)
         ends = {k: v for k, v in ends.items() if given.get(k, 0) is None}
         kinds = dict(LossScore=LossScore, ParentScore=ParentScore, Score=Score)
         score = kinds[given.pop('kind')](**given | ends)
@@ -280,17 +292,19 @@ def _read_score(path):
         float(score.value), score.row(), repr(score)
     return name, score
 
+# %% ../../nbs/reference/evaluation/scores.ipynb #logged01
 def _logged_scores(file):
     "Scores from a sample log of lm-eval: of each filter and metric that is 0 or 1 for every question"
     with explained(f'cannot read {file} as a sample log of lm-eval'), open(file, encoding='utf-8') as log:
-        task = re.fullmatch(r'samples_(.+?)(_\d{4}-\d\d-\d\dT.*)?', file.stem)[1]
+        named = re.fullmatch(r'samples_(.+?)(_\d{4}-\d\d-\d\dT.*)?', file.stem)
+        if named is None: raise ValueError('its name is samples_ and no task')
         found, lines = {}, list(map(json.loads, log))
         for name in sorted({o.get('filter', 'none') for o in lines}):
             rows = sorted((o for o in lines if o.get('filter', 'none') == name), key=lambda o: o['doc_id'])
             for metric in rows[0]['metrics']:
                 right = [o[metric] for o in rows]
                 if any(o not in (0, 1) for o in right): continue
-                key, n, k = f'{task},{name},{metric}'.replace(',none', ''), len(rows), int(sum(right))
+                key, n, k = f'{named[1]},{name},{metric}'.replace(',none', ''), len(rows), int(sum(right))
                 asked = item_hash([[o['doc_hash'], o['prompt_hash']] for o in rows])
                 found[key] = Score(key, k / n, k, n, *wilson(k, n), [int(o) for o in right], [1] * n, 'lm-eval',
                                    math.nan, math.nan, items=asked)
@@ -313,8 +327,10 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
     if not _same_items(first, second):
         raise PrunebookError('the two scores are not of the same items. Score both models on the same texts or '
                              'questions, with the same settings.')
-    if answers: d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
-    else: d, c = np.array(second.sums) - first.sums, np.array(first.counts)
+    if isinstance(first, Score) and isinstance(second, Score):
+        d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
+    elif not isinstance(first, Score) and not isinstance(second, Score):
+        d, c = np.array(second.sums) - first.sums, np.array(first.counts)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
     draws = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))
     boot = np.concatenate([d[o].sum(1) / c[o].sum(1) for o in draws])

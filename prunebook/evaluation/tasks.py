@@ -6,11 +6,11 @@
 from __future__ import annotations
 import json, logging, math, os, time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ..core import PrunebookError, Registry, check, disk_errors, explained, keep_apart, or_none, public_name
 from ..core import not_empty, whole
 from ..data.questions import check_items, load_questions
@@ -29,9 +29,9 @@ if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerB
 _log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['TASKS', 'FORMS', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask', 'change_task', 'parse_task',
-           'in_forms', 'task_title', 'judged_on', 'check_sources', 'ready_tasks', 'scores_folder',
-           'check_room_for_answers', 'evaluate', 'ask_cuts']
+__all__ = ['TASKS', 'TaskLike', 'FORMS', 'Tasks', 'Task', 'LossTask', 'DivergenceTask', 'ChoiceTask', 'GeneratedTask',
+           'change_task', 'parse_task', 'in_forms', 'task_title', 'judged_on', 'check_sources', 'ready_tasks',
+           'scores_folder', 'check_room_for_answers', 'evaluate', 'ask_cuts']
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #efccc486
 @dataclass(frozen=True, repr=False)
@@ -46,13 +46,14 @@ class Task:
     reads_texts: ClassVar[bool] = False
     keys: ClassVar[tuple[str, ...]] = ('source', 'split')  # What its name can change
     shots: ClassVar[int] = 0
+    column: ClassVar[str] = 'text'
 
     def __post_init__(self):
         scorings = dict(choice=SCORINGS, parent=tuple(_PARENT_SCORINGS)).get(self.kind)
         if self.items is None:
             raise PrunebookError(f'task {self.name!r} has no items. Give a name, a file, a list or a function.')
-        if scorings and self.scoring not in scorings:
-            raise PrunebookError(f'task {self.name!r}: scoring {self.metric!r}. Give one of {scorings}.')
+        if scorings and (scoring := getattr(self, 'scoring', None)) not in scorings:
+            raise PrunebookError(f'task {self.name!r}: scoring {scoring!r}. Give one of {scorings}.')
 
     def __repr__(self) -> str: return f'Task({self.name}: {self.title}, {self.metric}, {self.shots}-shot)'
 
@@ -75,13 +76,13 @@ class Task:
                 return named_texts(str(self.items), 'validation', n, n, column=self.column)
             if self.reads_texts: return load_texts(self.items, self.split, n, self.column)
             return load_questions(self.items, n=n, split=self.split)
-        items = list(self.items() if callable(self.items) else self.items)
+        items = list(self.items() if callable(self.items) else self.items)  # pyright: ignore[reportArgumentType]
         n, there = len(items) if n is None else n, len(items)
         if not items: raise PrunebookError(f'task {self.name!r} has no items.')
         if not 1 <= n <= there: raise PrunebookError(f'{self.name}: {n} of {there} items. Ask for 1 to {there}.')
         return items[:n] if self.reads_texts else [items[i * there // n] for i in range(n)]
 
-    def load(self, n: int | None = None) -> Task:
+    def load(self, n: int | None = None) -> Self:
         "With its items as a list, read (as by `read`) and checked"
         return replace(self, items=self.read(n), read_from=self.read_from or self.items)
 
@@ -109,6 +110,8 @@ class DivergenceTask(LossTask):
 
     def score(self, model, tokenizer, items, parent=None, passes=None, max_length=512, batch_tokens=None,
               progress=True, **run):
+        if parent is None:
+            raise PrunebookError(f'{self.name}: there is nothing to compare with. Give the unpruned model (parent=).')
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
             passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
@@ -124,6 +127,8 @@ class _QuestionTask(Task):
     example_split: str | None = None
     seed: int | None = 0             # Of the examples' choice and order; the first ones if `None`
     prompt: Callable | None = None   # Item → prompt, or a prompt for each choice; the harness's wording if `None`
+
+    def _check(self) -> None: "Raises `PrunebookError` for items and examples that cannot be asked"
 
     def load(self, n=None):
         examples = None
@@ -298,13 +303,15 @@ def change_task(task: Task, **changes: Any) -> Task:
     return replace(task, name=f'{task.name}:{name}', title=f'{task.title} ({", ".join(said)})', **fields)
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #b02b586f
-def parse_task(spec: str | Path | Task) -> Task:
+TaskLike = str | Path | Task  # A name, perhaps with changes; a file; a task
+
+def parse_task(spec: TaskLike) -> Task:
     """The task that `spec` names: "NAME", "NAME:key=value,…", a file of questions or of texts (whose loss is measured),
     or a task. Raises `PrunebookError` for an unknown name or key, or a key that means nothing there"""
     if isinstance(spec, Task): return spec
     spec = str(spec)
     name, _, rest = (spec, '', '') if os.path.isfile(spec) else spec.partition(':')
-    given = {k.strip(): v.strip() for k, _, v in (o.partition('=') for o in rest.split(',') if rest)}
+    given: dict[str, Any] = {k.strip(): v.strip() for k, _, v in (o.partition('=') for o in rest.split(',') if rest)}
     own = os.path.isfile(name) and _own_task(name, public_name(name), 'column' in given)
     task = own or TASKS.find(name)
     for key, value in given.items():
@@ -321,13 +328,13 @@ def parse_task(spec: str | Path | Task) -> Task:
 FORMS = dict(likelihood=dict(scoring='likelihood'), shown=dict(scoring='shown'), letter=dict(scoring='letter'),
              permuted=dict(scoring='letter', permute=1))
 
-def in_forms(task: str | Path | Task) -> dict[str, Task]:
+def in_forms(task: TaskLike) -> dict[str, Task]:
     """A task with choices in four forms, by the names in `FORMS`: each choice's text scored, the same with the choices
     listed in the prompt, a letter picked, and a letter with the choices in another order. Raises `PrunebookError` for a
     task without choices"""
     task = parse_task(task)
     if task.kind != 'choice': raise PrunebookError(f'{task.name} has no choices, so it has one form. Leave out forms.')
-    alone = {} if task.scoring in LISTED else dict(likelihood={})  # a length that divides stays
+    alone = {} if task.metric in LISTED else dict(likelihood={})  # a length that divides stays
     return {k: change_task(task, **changes) for k, changes in (FORMS | alone).items()}
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #tasktit1
@@ -339,7 +346,7 @@ def task_title(name: str) -> str:
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #owntext1
 def judged_on(
-    tasks: list[str],
+    tasks: Sequence[str],
     texts: str,          # As in `load_texts`
     column: str = 'text',
     sources: dict[str, str] | None = None, # Of other tasks
@@ -358,7 +365,7 @@ def judged_on(
     return [*tasks, own if usual else with_column(own)], {k: v for k, v in (sources or {}).items() if k != 'c4'}
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #1c9bcf44
-def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
+def check_sources(sources: Mapping[str, Any] | None, tasks: Iterable[TaskLike | Mapping]) -> None:
     "Raises `PrunebookError` for a key of `sources` that names no task. One for a task that is not asked does no harm"
     names = {(o.name if isinstance(o, Task) else str(o)).partition(':')[0] for o in tasks if not isinstance(o, Mapping)}
     odd = sorted({*(sources or {})} - names - {*TASKS})
@@ -367,18 +374,20 @@ def check_sources(sources: dict[str, Any] | None, tasks: list) -> None:
                              f'{{"mmlu": FILE}}.')
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #taskrea1
-def ready_tasks(tasks: Any, n_questions: int | None = None, n_texts: int | None = None,
+Tasks = TaskLike | Iterable[TaskLike | Mapping]  # One, several, or rows with questions or texts of yours
+
+def ready_tasks(tasks: Tasks, n_questions: int | None = None, n_texts: int | None = None,
                 sources: dict[str, Any] | None = None) -> dict[str, Task]:
     """Read and check all that some tasks ask, by the names that were given: tasks that hold their texts or questions,
     and examples, as lists. Arguments and errors are those of `evaluate`. No model is needed"""
     if tasks is None: raise PrunebookError(f'tasks=None. Give some of {", ".join(TASKS)}.')
-    tasks = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
-    check_sources(sources, tasks)
-    if tasks and isinstance(tasks[0], Mapping): tasks = [_own_task(tasks, 'own')]
+    asked: list[Any] = [tasks] if isinstance(tasks, (str, Path, Task)) else list(tasks)
+    check_sources(sources, asked)
+    if asked and isinstance(asked[0], Mapping): asked = [_own_task(asked, 'own')]
     ready = {}
-    for o in tasks:
+    for o in asked:
         task = parse_task(o)
-        if (base := task.name.partition(':')[0]) in (sources or {}): task = _with_source(task, sources[base])
+        if sources and (base := task.name.partition(':')[0]) in sources: task = _with_source(task, sources[base])
         key, n = o.name if isinstance(o, Task) else str(o), n_texts if task.reads_texts else n_questions
         if isinstance(o, Task) and key in ready:
             raise PrunebookError(f'two tasks are called {key!r}. Give each a name of its own.')
@@ -399,8 +408,9 @@ def scores_folder(folder: str | Path, ready: dict[str, Task], chat: bool = False
         if not file.is_file(): continue
         (asked, old), task = _read_score(file), ready[name]
         texts = task.reads_texts
-        if texts and not tokens: was, now = old.n + len(getattr(old, 'skipped', ())), len(task.items)
-        else: was, now = old.items, item_hash(tokens(task.items) if texts else list(task.items))
+        if not texts: was, now = old.items, item_hash(list(task.items))
+        elif tokens: was, now = old.items, item_hash(tokens(task.items))
+        else: was, now = old.n + len(getattr(old, 'skipped', ())), len(task.items)
         other = asked not in (None, name) or (was, old.source, old.chat) != (now, task.source_name, chat and not texts)
         if other:
             raise PrunebookError(f'{file} keeps a score of other items, or of the same asked otherwise. Choose '
@@ -419,7 +429,7 @@ def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max
     "Raises `PrunebookError` if a task's written answers are longer than the model's table of positions"
     room = LayerStack(model).positions or math.inf
     for o in ready.values():
-        new = o.kind == 'generated' and (max_new_tokens or o.max_new_tokens)
+        new = o.kind == 'generated' and (max_new_tokens or getattr(o, 'max_new_tokens', 0))
         if new >= room:
             raise PrunebookError(f'{o.name}: answers of up to {new} tokens, and the model has {room} positions for '
                                  'prompt and answer. Give a smaller max_new_tokens.')
@@ -428,7 +438,7 @@ def check_room_for_answers(model: 'PreTrainedModel', ready: dict[str, Task], max
 def evaluate(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
-    tasks: Any = ('c4', 'arc_easy'),       # Names in `TASKS`, files, tasks; rows with questions or texts of yours
+    tasks: Tasks = ('c4', 'arc_easy'),     # Names in `TASKS`, files, tasks; rows with questions or texts of yours
     n_questions: int | None = None,        # Questions of each task, evenly spread; all if `None`
     n_texts: int | None = None,            # Documents of each loss; all if `None`
     sources: dict[str, Any] | None = None, # Task name → its questions or texts, instead of the task's own
@@ -442,7 +452,8 @@ def evaluate(
     thinking: bool = False                 # With chat: let the model think, where its template knows `enable_thinking`
 ) -> Scores:
     "Scores by task, with intervals. Raises `PrunebookError` for unknown tasks and missing questions, before any work"
-    ready = tasks if isinstance(tasks, dict) else ready_tasks(tasks, n_questions, n_texts, sources)
+    ready: dict[str, Task] = (tasks if isinstance(tasks, dict)  # pyright: ignore[reportAssignmentType]
+                              else ready_tasks(tasks, n_questions, n_texts, sources))
     for k, o in ready.items():
         if not isinstance(o, Task):
             raise PrunebookError(f'tasks is a dict, and its {k!r:.40} is no task. Give a list of questions or texts.')
@@ -468,8 +479,8 @@ def evaluate(
         other = mark.is_file() and any(Path(save).glob('*.json')) and mark.read_text() != own
         if other:
             raise PrunebookError(f'{save} holds scores of another model, or in another dtype. Choose another folder.')
-        scores_folder(save, ready, chat, reads, tokens, max_new_tokens, fingerprint(parent) if needy else None,
-                      thinking)
+        scores_folder(save, ready, chat, reads, tokens, max_new_tokens,
+                      fingerprint(parent) if needy and parent is not None else None, thinking)
         with disk_errors(save):
             if not any(Path(save).glob('*.json')): mark.write_text(own)
             if not mark.is_file():
@@ -492,7 +503,7 @@ def ask_cuts(
     model: 'PreTrainedModel',
     tokenizer: 'PreTrainedTokenizerBase',
     cuts: Sequence[Sequence[int]],  # The layers that each drops, the lowest loss first
-    tasks: Any,              # As in `evaluate`, with questions
+    tasks: Tasks,            # As in `evaluate`, with questions
     n_questions: int = 100,  # Of each task; fewer if it has no more
     n_judge: int = 100,      # So many of each, evenly spread, are left to the judge
     **run: Any               # To `evaluate`: chat, max_new_tokens, batch_tokens, progress

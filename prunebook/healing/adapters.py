@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, nn, torch
 from ..model.configs import decoder_part
@@ -30,7 +30,7 @@ def _write_adapter(folder, model, base, config, learned, history, seconds, stude
     note = dict(base=base, depth=len(LayerStack(model)), pruned=getattr(model.config, 'prunebook', None),
                 config=asdict(config), seconds=round(seconds, 1), history=history)
     with new_folder(folder) as new:
-        if hasattr(student, 'peft_config'):
+        if student is not None and hasattr(student, 'peft_config'):
             student.save_pretrained(str(new), state_dict=learned)
             (new/'README.md').unlink(missing_ok=True)  # a form that nobody filled in
             about = dict(sorted(read_json(new/'adapter_config.json').items()))  # the same bytes for the same adapter
@@ -42,6 +42,7 @@ def _write_adapter(folder, model, base, config, learned, history, seconds, stude
             save_file({n: o.contiguous() for n, o in learned.items()}, new/'weights.safetensors')
         atomic_write(new/'prunebook.json', json.dumps(note, indent=1) + '\n')
 
+# %% ../../nbs/reference/healing/adapters.ipynb #readad01
 def _read_adapter(folder):
     "`prunebook.json`, and the learned tensors by name. Raises `PrunebookError` if they are missing or damaged"
     from safetensors.torch import load_file
@@ -49,7 +50,8 @@ def _read_adapter(folder):
     if not file.is_file():
         raise PrunebookError(f'{folder}: no prunebook.json in it, so it is not an adapter that heal wrote. Give the '
                              'folder of one.')
-    note, kinds = read_json(file), dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
+    note = read_json(file)
+    kinds: dict[str, Any] = dict(base=str, depth=int, config=dict, history=list, seconds=(int, float))
     with explained(f'{folder}: the adapter is damaged', 'Heal again.'):
         if 'pruned' not in note or not all(isinstance(note.get(k), v) for k, v in kinds.items()):
             raise ValueError('prunebook.json')
@@ -72,6 +74,7 @@ def _healing_summary(recipe, history):
     if not history: return said
     return said | dict(tokens=history[-1]['tokens'], loss=[history[0]['loss'], history[-1]['loss']])
 
+# %% ../../nbs/reference/healing/adapters.ipynb #healed01
 def _healed(record, recipe, history):
     "What healing adds to the record of a cut, which may have been healed before"
     before = dict(previous=record['healed']) if 'healed' in record else {}
@@ -122,7 +125,8 @@ def _stored_tensors(folder, model):
     transformers knows, or to `None`"""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, rename_source_key
-    renamed, there = get_model_conversion_mapping(model), model.state_dict()
+    renamed: list[Any] = get_model_conversion_mapping(model)
+    there = model.state_dict()
     renamed = [o for o in renamed if not isinstance(o, WeightConverter)]  # which make one tensor of several
     name = lambda t: rename_source_key(t.name, renamed, [], model.base_model_prefix, there)[0]
     return {name(t): t for t in read_tensors(folder)}.get
@@ -142,7 +146,7 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     if lost:
         raise PrunebookError(f'{folder} stores {lost[:1]} in another form ({len(lost)} such). Do it in memory: '
                              'load_model, and heal, or load_adapter.')
-    return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items())
+    return fingerprint_of((n, t.shape, _values(t).flatten()) for n, t in found.items() if t is not None)
 
 # %% ../../nbs/reference/healing/adapters.ipynb #e9753074
 def _merged_weight(weight, path, parts, config):
@@ -167,11 +171,12 @@ def _merged_weight(weight, path, parts, config):
         odd = [k for k in missing if 'lora_' in k] + list(unknown)
         if odd: raise ValueError(f'{odd[0]} is missing, or is not known')
         layer = model.get_submodule(path)
-        with torch.no_grad(): layer.merge()
-        new = layer.get_base_layer().weight.detach()
+        with torch.no_grad(): layer.merge()  # pyright: ignore[reportCallIssue]  # peft's, by its name in a module
+        new = layer.get_base_layer().weight.detach()  # pyright: ignore[reportCallIssue]
         if not new.isfinite().all(): raise ValueError('the sum is not finite')
     return new
 
+# %% ../../nbs/reference/healing/adapters.ipynb #tensor01
 def _tensor_changes(folder, adapter):
     """Functions from the old tensor to the new one, by the names in a checkpoint. Raises `PrunebookError` if `adapter`
     and `folder` do not belong together"""

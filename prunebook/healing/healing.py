@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import PrunebookError, atomic_write, check, check_room, digest, discard, disk_errors, first_line
 from ..core import free_place, fully_sharded, instance, new_folder, not_empty, on_first, or_none, process
 from ..core import public_name, read_json, source_mark, sync_tree, work_folder
-from ..data.texts import as_rows, out_of_memory
+from ..data.texts import Texts, as_rows, out_of_memory
 from ..evaluation.generation import sample_answers
 from ..evaluation.losses import text_loss
 from .adapters import (_read_adapter, _write_adapter, _write_card,
@@ -262,7 +262,7 @@ def _run_folder(out, asked, resume, force, reads):
 def heal(
     model: PreTrainedModel | str | Path, # Pruned, with 16- or 32-bit weights; it stays as it is. Or its checkpoint
     tokenizer: PreTrainedTokenizerBase | None,  # `None`: the checkpoint's own
-    texts: Sequence[str | dict[str, Any]],  # To train on: documents, conversations, or both; see `documents`
+    texts: Texts,                        # To train on: documents, conversations, or both; see `documents`
     config: HealingConfig | None = None, # The recipe; `RECIPES['packed']` if `None`
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with the loss and the time left
@@ -274,7 +274,7 @@ def heal(
     load: dict[str, Any] | None = None,  # To `load_model` for a teacher that is a name
     warn: bool = True,                   # Say that plain texts can cost a model that chats its answers
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
-) -> HealingResult | None:
+) -> HealingResult:                      # `None` of a `dry_run`
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
@@ -296,7 +296,7 @@ def heal(
     if base in taught.values() and (named or cut_record(model)):  # the unpruned model of a sweep is its own teacher
         raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '
                              'was pruned from.')
-    if dry_run: return None
+    if dry_run: return None  # pyright: ignore[reportReturnType]  # who asks for that uses no result
     asked = dict(base=base, texts=rows.digest) | taught
     asked |= settings_that_count(asdict(config))
 
@@ -382,7 +382,8 @@ def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
     check_student(small, config)  # before a teacher writes answers
     check_room(work, small.num_parameters() * small.config.dtype.itemsize)
     def loss(model, texts):  # of conversations, that of the answers
-        how = {} if all(isinstance(o, str) for o in texts) else dict(loss_on='assistant', max_length=config.max_length)
+        talks: dict[str, Any] = dict(loss_on='assistant', max_length=config.max_length)
+        how = {} if all(isinstance(o, str) for o in texts) else talks
         return text_loss(model, tok, texts, progress=progress, **how).value
     def measured(model): return {k: loss(model, o) for k, o in (judge or {}).items()}, sample_answers(model, tok)
     before = measured(small) if first else ()
@@ -401,7 +402,7 @@ def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
 def heal_checkpoint(
     model: str,                    # A pruned checkpoint, as in `load_model`
     out: str | Path,               # Folder for the healed checkpoint, its card and the adapter
-    texts: Sequence[str | dict[str, Any]] = (),  # As in `heal`
+    texts: Texts = (),                   # As in `heal`
     config: HealingConfig | None = None,         # As in `heal`
     judge: dict[str, Sequence[str]] | None = None,  # Texts for the loss before and after, by their name on the card
     teacher: str | None = None,    # As in `heal`

@@ -14,7 +14,7 @@ from torch import nn
 from ..core import PrunebookError, first_line, printable, process
 from ..model.stack import LayerStack, evaluating, same_states
 from ..data.texts import Conversation, answer_tokens, as_rows, messages_of, render_chat, render_conversation
-from ..data.texts import starts_with_bos, tokenize
+from ..data.texts import Texts, starts_with_bos, tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from prunebook.healing.recipes import HealingConfig
@@ -53,6 +53,7 @@ class Rows(torch.utils.data.Dataset):
         parts = [self.flat, self.ends, self.order] + ([] if self.learn is None else [self.learn])
         return hashlib.sha256(b''.join(o.tobytes() for o in parts)).hexdigest()[:16]
 
+# %% ../../nbs/reference/healing/packing.ipynb #roword01
 def _row_order(lengths, steps, batch_size, seed=0, plain=0, share=None):
     """Which row comes when: a new permutation for each pass over the rows, and the longest rows of a step first. The
     first `plain` rows get a `share` of the tokens, if it is not `None`, and are then passed over on their own"""
@@ -129,6 +130,7 @@ def _plain_rows(tokenizer, texts, recipe, same_rows):
     if bos is not None: flat[ends[:-1]] = bos
     return flat, at[:-1], ends
 
+# %% ../../nbs/reference/healing/packing.ipynb #conver01
 def _conversation_rows(said, recipe):
     "The same of conversations, of which a packed row holds several; and which tokens are learned"
     lengths, rows = [len(o.ids) for o in said], [[i] for i in range(len(said))]
@@ -138,6 +140,7 @@ def _conversation_rows(said, recipe):
     ends = np.cumsum([0] + [sum(lengths[i] for i in row) for row in rows])
     return flat, at[:-1], ends, np.concatenate([o.learn for o in said]).astype(bool)
 
+# %% ../../nbs/reference/healing/packing.ipynb #traini01
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
@@ -203,7 +206,7 @@ def _by_document(module, query, key, value, attention_mask=None, document_spans=
     "Attention inside each document: its row, start and stop"
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     def part(r, a, b): return (o[r:r+1, :, a:b] for o in (query, key, value))
-    each = [sdpa_attention_forward(module, *part(*o), None, **kwargs)[0] for o in document_spans]
+    each = [sdpa_attention_forward(module, *part(*o), attention_mask=None, **kwargs)[0] for o in document_spans]
     return torch.cat(each, 1).view(*query.shape[::2], *each[0].shape[2:]), None
 
 def _pass_spans(decoder, args, kwargs):
@@ -215,6 +218,7 @@ def _pass_spans(decoder, args, kwargs):
     starts = [[*(row == 0).nonzero()[:, 0].tolist(), place.shape[1]] for row in place.cpu()]
     return args, kwargs | dict(document_spans=[(r, a, b) for r, at in enumerate(starts) for a, b in zip(at, at[1:])])
 
+# %% ../../nbs/reference/healing/packing.ipynb #attend01
 def attend_by_document(
     model: PreTrainedModel | LayerStack,
     width: int  # Most tokens of a row
@@ -242,20 +246,22 @@ def attend_by_document(
 
 # %% ../../nbs/reference/healing/packing.ipynb #4e41a2d0
 def documents(
-    given: Any,       # Plain texts, or conversations, or both; or a file of them
+    given: Texts,     # Plain texts, or conversations, or both; or a file of them
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,  # Tokens of a row
     loss_on: str = 'assistant',
     plain_share: float | None = None  # As in `HealingConfig`
 ) -> list[str | Conversation]:
     "Texts as they are, and conversations rendered. Raises `PrunebookError` for those that cannot be learned from"
-    found, long, seen = as_rows(given), [], {}
-    plain = sum(isinstance(o, str) for o in found)
-    if plain_share is not None and plain in (0, len(found)):
-        raise PrunebookError(f'plain_share={plain_share}: there are {plain} plain texts and {len(found) - plain} '
+    rows, found, long, seen = as_rows(given), [], [], {}
+    plain = sum(isinstance(o, str) for o in rows)
+    if plain_share is not None and plain in (0, len(rows)):
+        raise PrunebookError(f'plain_share={plain_share}: there are {plain} plain texts and {len(rows) - plain} '
                              'conversations. Give some of both, or leave it out.')
-    for i, row in enumerate(found):
-        if isinstance(row, str): continue
+    for i, row in enumerate(rows):
+        if isinstance(row, str):
+            found.append(row)
+            continue
         seen.setdefault('messages' if 'messages' in row else 'prompt', i)
         if len(seen) > 1:
             raise PrunebookError(f'row {seen.get("messages")} has messages and row {seen.get("prompt")} has a prompt '
@@ -263,7 +269,7 @@ def documents(
         if not getattr(tokenizer, 'chat_template', None):
             raise PrunebookError('the texts are conversations, and the tokenizer has no chat template. Set '
                                  'tokenizer.chat_template, or give plain texts.')
-        try: found[i] = render_conversation(tokenizer, messages_of(row), loss_on)
+        try: found.append(render_conversation(tokenizer, messages_of(row) or (), loss_on))
         except PrunebookError as e: raise PrunebookError(f'conversation {i}: {printable(e)}') from None
         if len(found[i].ids) > max_length: long.append(i)
     most = max((len(found[i].ids) for i in long), default=0)
@@ -274,7 +280,7 @@ def documents(
     return found
 
 # %% ../../nbs/reference/healing/packing.ipynb #fitrows1
-def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: Any, window: int, room: int = 0
+def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, window: int, room: int = 0
              ) -> HealingConfig:
     """The recipe with rows that hold the longest conversation of `texts` with `room` more tokens, within a `window`,
     and as many tokens a step. Errors are those of `documents`"""
@@ -286,8 +292,8 @@ def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: A
     few, world = recipe.batch_size * recipe.max_length // longest, process().world
     return recipe.replace(max_length=longest, batch_size=max(1, few // world) * world)
 
-def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Any, reads: int = 3) -> int:
+# %% ../../nbs/reference/healing/packing.ipynb #mostst01
+def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Texts, reads: int = 3) -> int:
     "The steps of a recipe that read each of some answers so often"
     total = answer_tokens(tokenizer, answers, 2**30).total
     return max(1, reads * total // (recipe.batch_size * recipe.max_length))
-

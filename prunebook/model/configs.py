@@ -8,8 +8,9 @@ import json, logging, operator, re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from ..core import PrunebookError, Registry, explained
+if TYPE_CHECKING: from transformers import PreTrainedConfig
 
 _log = logging.getLogger(__name__)
 
@@ -18,11 +19,11 @@ __all__ = ['CONFIG_FIELDS', 'SHARED_TABLES', 'ConfigField', 'cut_config', 'check
            'quantization_of', 'older_rotary']
 
 # %% ../../nbs/reference/model/configs.ipynb #8651feed
-def _text_config(model):
+def _text_config(model) -> 'PreTrainedConfig':
     """The config that holds the decoder's depth, in multimodal models the one for text. Raises `PrunebookError` unless
     `model` is a plain decoder"""
     config, name = getattr(model, 'config', None), type(model).__name__
-    if not hasattr(config, 'get_text_config'):
+    if config is None or not hasattr(config, 'get_text_config'):
         raise PrunebookError(f'{name} is not a transformers model: it has no config. Load it with load_model or '
                              'AutoModelForCausalLM.')
     if name.startswith('Peft'): raise PrunebookError(_no_adapter)
@@ -119,6 +120,7 @@ def _count_behind_input(v, keep, depth, config):
     if not isinstance(v, int) or v <= 0: return v
     return sum(0 <= i - config['n_input_layers'] < v for i in keep)
 
+# %% ../../nbs/reference/model/configs.ipynb #lastin01
 def _last_index(v, keep, *_):
     "The number of the last layer of a run"
     return sum(i <= v for i in keep) - 1 if isinstance(v, int) else v
@@ -140,6 +142,7 @@ def _scale_of_depth(v, keep, depth, config):
     "Each layer is scaled by this over the root of the depth: the scale stays"
     return v and v * (len(keep) / depth)**.5
 
+# %% ../../nbs/reference/model/configs.ipynb #period01
 def _period(key, place):
     "Every p-th layer from an offset: the new period (`place` 0) or offset (1), where one fits"
     def cut(v, keep, depth, config):

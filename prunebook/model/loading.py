@@ -68,16 +68,18 @@ def slow_in_16_bits(device: Any = 'cpu') -> bool:
 
 def own_device() -> str:
     "The device of this process, the one of its number among several of a launcher"
-    if not torch.accelerator.is_available(): return 'cpu'
+    device = torch.accelerator.current_accelerator()
+    if device is None or not torch.accelerator.is_available(): return 'cpu'
     rank = int(os.environ.get('LOCAL_RANK', 0)) % torch.accelerator.device_count()  # perhaps each sees only its own
-    return f'{torch.accelerator.current_accelerator().type}:{rank}'
+    return f'{device.type}:{rank}'
 
 def own_type(model: PreTrainedModel) -> PreTrainedModel:
     """`model` in the type of its checkpoint again, if it was only computed in another; changes and returns it. Buffers
     that are not saved, such as rotary frequencies, and what transformers keeps in float32 stay as they are"""
     if getattr(model, 'is_quantized', False): return model
-    dtype, exact = model.config.dtype, [o.replace('.', r'\.').replace('*', '.*')
-                                        for o in model._get_dtype_plan(model.config.dtype)]
+    dtype = model.config.dtype
+    exact = [o.replace('.', r'\.').replace('*', '.*')
+             for o in model._get_dtype_plan(dtype)]  # pyright: ignore[reportArgumentType]  # loaded, it is torch's
     with torch.device('meta'): made = type(model)._from_config(deepcopy(model.config), dtype=dtype).state_dict()
     for name, o in model.state_dict(keep_vars=True).items():
         stays = name in made and made[name].dtype != dtype or any(re.search(k, name) for k in exact)
@@ -109,6 +111,7 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
     if (size := tokenizer.vocab_size) > rows:
         return f'the tokenizer has {size:,} tokens and the model only {rows:,}. It belongs to another model.'
 
+# %% ../../nbs/reference/model/loading.ipynb #loadco01
 def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
     "The config of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoConfig
@@ -117,6 +120,7 @@ def load_config(name: str = 'demo', **kwargs: Any) -> PreTrainedConfig:
         how = dict(trust_remote_code=False) | hub_arguments(kwargs)
         return AutoConfig.from_pretrained(path, gguf_file=gguf, **how)
 
+# %% ../../nbs/reference/model/loading.ipynb #loadto01
 def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase:
     "The tokenizer of a model, none of whose weights is read. Arguments and errors as in `find_model`"
     from transformers import AutoTokenizer
@@ -125,6 +129,7 @@ def load_tokenizer(name: str = 'demo', **kwargs: Any) -> PreTrainedTokenizerBase
         how = dict(trust_remote_code=False) | hub_arguments(kwargs)
         return AutoTokenizer.from_pretrained(path, gguf_file=gguf, **how)
 
+# %% ../../nbs/reference/model/loading.ipynb #dtypeo01
 def dtype_of_bits(bits: int, dtype: Any = 'auto') -> str:
     "The type of numbers of 16 or 32 `bits`. Raises `PrunebookError` if `dtype` asks for another"
     name = {16: 'bfloat16', 32: 'float32'}[bits]
@@ -132,12 +137,14 @@ def dtype_of_bits(bits: int, dtype: Any = 'auto') -> str:
         raise PrunebookError(f'bits={bits} would be dtype="{name}", and dtype={dtype!r} is given. Leave out bits.')
     return name
 
+# %% ../../nbs/reference/model/loading.ipynb #checkp01
 def check_precision(dtype: Any, bits: int | None) -> None:
     "Raises `PrunebookError` for a type or a number of bits that `load_model` does not know"
     if bits in (16, 32): raise PrunebookError(f'bits={bits}: bits are 4 or 8. Give dtype={dtype_of_bits(bits)!r}.')
     check(one_of(None, 4, 8), bits=bits)
     if isinstance(dtype, str): check(one_of('auto', 'bfloat16', 'float16', 'float32'), dtype=dtype)
 
+# %% ../../nbs/reference/model/loading.ipynb #loadmo01
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
     dtype: Any = 'auto',      # Type of the weights; "auto": the checkpoint's own, or float32 if `slow_in_16_bits`
@@ -172,7 +179,8 @@ def load_model(
         if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
         else:
             tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
-            model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                path, output_loading_info=True, **kwargs)  # a pair, because of output_loading_info
             lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
             if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
     rows = model.get_input_embeddings().weight.shape[0]

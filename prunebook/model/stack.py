@@ -7,11 +7,11 @@ from __future__ import annotations
 import hashlib, inspect, operator, re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from fastcore.basics import patch
 from ..core import explained, nn, torch, PrunebookError
 from .configs import SHARED_TABLES, check_quantization, cut_config
@@ -24,11 +24,11 @@ __all__ = ['check_layers', 'show_layers', 'Block', 'LayerStack', 'same_states', 
            'check_length', 'fingerprint', 'fingerprint_of']
 
 # %% ../../nbs/reference/model/stack.ipynb #79480e61
-def check_layers(layers: Iterable[int], depth: int, what: str = 'layers', places: bool = False) -> list[int]:
+def check_layers(layers: Iterable[SupportsIndex], depth: int, what: str = 'layers', places: bool = False) -> list[int]:
     """`layers` as plain `int`, sorted. Raises `PrunebookError` unless they are distinct integers in [0, `depth`), or
     for `places` in the residual stream up to `depth`, which is after the last layer"""
     with explained(f'{what} {layers!r}', 'Give a list of layer numbers, such as [3, 4].'):
-        given = [o.item() if hasattr(o, 'item') else o for o in layers]
+        given = [o.item() if hasattr(o, 'item') else o for o in layers]  # pyright: ignore[reportAttributeAccessIssue]
     kind, last = ('place', depth) if places else ('layer', depth - 1)
     fits = lambda o: hasattr(o, '__index__') and not isinstance(o, bool) and 0 <= operator.index(o) <= last
     bad, why = [o for o in given if not fits(o)], f'not among the {kind}s 0 to {last} of a model of {depth}'
@@ -97,9 +97,32 @@ def _offloaded(module):
 # %% ../../nbs/reference/model/stack.ipynb #refstk03
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `stack.cut(keep)`, `with stack.view(keep): …`"
-    def __init__(self, model: nn.Module | LayerStack):
-        if isinstance(model, LayerStack): model = model.model
-        self.model, self.path = model, _find_layers(model)
+    if TYPE_CHECKING:  # what `@patch` adds below
+        @property
+        def positions(self) -> int | None: ...
+        @property
+        def cache_name(self) -> str: ...
+        def _apply(self, keep, for_good) -> ExitStack: ...
+        def view(self, keep: Iterable[int]) -> AbstractContextManager[PreTrainedModel]: ...
+        def cut(self, keep: Iterable[int]) -> LayerStack: ...
+        def body(self, input_ids: torch.Tensor, **inputs: Any) -> Any: ...
+        def logits(self, hidden: torch.Tensor) -> torch.Tensor: ...
+        def stream(self, take: Callable[[torch.Tensor], Any], at: Iterable[int] | None = None
+                   ) -> AbstractContextManager[list[Any]]: ...
+        def _tuple_size(self, before) -> int: ...
+        def replay(self, before: int, x: torch.Tensor | None) -> AbstractContextManager[PreTrainedModel]: ...
+        def ffn_modules(self, layer: int = 0) -> list[str]: ...
+        def new_cache(self) -> Any: ...
+        def cache_copies(self, cache: Any, n: int) -> Any: ...
+        def extend(self, rows: Sequence[Sequence[int]], cache: Any = None,
+                   filled: Sequence[int] | None = None) -> Any: ...
+        def check_causal(self) -> None: ...
+        def takes_cache(self) -> bool: ...
+        def takes_pads(self) -> bool: ...
+
+    def __init__(self, model: 'PreTrainedModel | LayerStack'):
+        self.model: PreTrainedModel = model.model if isinstance(model, LayerStack) else model
+        model, self.path = self.model, _find_layers(self.model)
         above, _, self._name = self.path.rpartition('.')
         names = above.split('.') if above else []
         self._above = [model.get_submodule('.'.join(names[:i])) for i in range(len(names) + 1)]
@@ -133,8 +156,9 @@ class LayerStack:
         model = self.model
         same = [o for m in model.modules() for o in _offloaded(m)] + [*model.buffers()]
         for m in model.modules():
-            if hasattr(state := getattr(m, 'state', None), 'CB'):  # in 8 bits, codes and scales move there at first use
-                if getattr(m.weight, 'CB', None) is not None: m.init_8bit_state()
+            state = getattr(m, 'state', None)
+            if state is not None and hasattr(state, 'CB'):  # in 8 bits, codes and scales move there at first use
+                if getattr(m.weight, 'CB', None) is not None: m.init_8bit_state()  # pyright: ignore[reportCallIssue]
                 same += [o for o in (state.CB, state.SCB) if o is not None]
             if getattr(m, 'quant_state', None) is not None: same.append(m.quant_state)
         memo = {id(o): o for o in same}
@@ -145,20 +169,20 @@ class LayerStack:
     def check_vocabulary(self, ids: Iterable[Sequence[int]]) -> None:
         "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
         top = max((max(o) for o in ids if len(o)), default=0)
-        rows = self.model.get_input_embeddings().weight.shape[0]
+        rows = self.model.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportIndexIssue]
         if top >= rows:
             raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do '
                                  'not belong together: load both from the same place.')
 
 # %% ../../nbs/reference/model/stack.ipynb #63a5ca47
-@patch(as_prop=True)
+@patch(as_prop=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
 def positions(self: LayerStack) -> int | None:
     "The longest input that the model has position vectors for; `None` if it computes positions (rotary, ALiBi)"
     from transformers import PreTrainedModel
     towers = tuple(f'{n}.' for n, m in self.decoder.named_modules() if n and isinstance(m, PreTrainedModel))
     own = lambda n: not towers or not n.startswith(towers)  # not in a tower for pictures, as Phi-4 has inside
-    tables = [m for n, m in self.decoder.named_modules()
-              if own(n) and re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
+    tables: list[Any] = [m for n, m in self.decoder.named_modules()
+                         if own(n) and re.search(r'pos|wpe', n.rpartition('.')[2]) and hasattr(m, 'num_embeddings')]
     # OPT keeps two rows for itself, RoBERTa those up to its padding
     unused = lambda m: getattr(m, 'offset', 0) if m.padding_idx is None else m.padding_idx + 1
     found = [m.num_embeddings - unused(m) for m in tables]
@@ -192,7 +216,7 @@ def _apply(self: LayerStack, keep, for_good):
     keep = check_layers(keep, depth, 'keep')
     if not keep: raise PrunebookError(f'all {depth} layers would be dropped. Keep at least one.')
     if getattr(self.model, 'peft_config', None): raise PrunebookError(_no_adapter)
-    changes = [(self.config, cut_config(vars(self.config), keep, depth))]
+    changes: list[tuple[Any, dict]] = [(self.config, cut_config(vars(self.config), keep, depth))]
     for m in self._above:  # some keep copies of fields of the config
         changes.append((m, cut_config({k: v for k, v in vars(m).items() if k[0] != '_'}, keep, depth)))
     numbers = [(m, attr, new - i) for new, i in enumerate(keep) for m in old[i].modules() for attr in _layer_numbers
@@ -209,7 +233,7 @@ def _apply(self: LayerStack, keep, for_good):
 # %% ../../nbs/reference/model/stack.ipynb #7860bedd
 @patch
 @contextmanager
-def view(self: LayerStack, keep: Iterable[int]) -> Iterator[nn.Module]:
+def view(self: LayerStack, keep: Iterable[int]) -> 'Iterator[PreTrainedModel]':
     "Inside the `with`, the model has only the layers `keep`. Afterwards it is exactly as before"
     with self._apply(keep, for_good=False): yield self.model
 
@@ -266,7 +290,7 @@ def cut(self: LayerStack, keep: Iterable[int]) -> LayerStack:
     """Change the model for good: only the layers `keep` stay, renumbered, and the config describes them. Raises
     `PrunebookError`, and leaves the model as it was, if none would stay or the config cannot describe the result"""
     quantised, keep = getattr(self.model.config, 'quantization_config', None), list(keep)
-    if hasattr(quantised, 'to_dict'): quantised = quantised.to_dict()
+    if quantised is not None and hasattr(quantised, 'to_dict'): quantised = quantised.to_dict()
     check_quantization(quantised, [n for n, _ in self.model.named_modules()], self.path)
     with self._apply(keep, for_good=True) as undo:
         why = _reload_differs(self.model, self.path)
@@ -363,7 +387,7 @@ def _tuple_size(self: LayerStack, before):
 
 @patch
 @contextmanager
-def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> Iterator[nn.Module]:
+def replay(self: LayerStack, before: int, x: torch.Tensor | None) -> 'Iterator[PreTrainedModel]':
     """Inside the `with`, a forward pass starts at layer `before` with its input `x`, (B, T, d) or `None` for layer 0.
     Masks and rotary angles are the model's own. Raises `PrunebookError` if the model cannot start there"""
     first = self.layers[before] if before < len(self) else None
@@ -384,7 +408,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def untie(model: PreTrainedModel) -> None:
     "Give the head a frozen matrix of its own, in place, and say so in the config"
     head = model.get_output_embeddings()
-    if head.weight is not model.get_input_embeddings().weight: return
+    if head is None or head.weight is not model.get_input_embeddings().weight: return
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
     model.all_tied_weights_keys = {}
@@ -425,7 +449,7 @@ def check_length(max_length: int, config: Any, positions: int | None = None) -> 
     if max_length < 1 or most and max_length > most: raise PrunebookError(f'max_length={max_length}: give 1 {up_to}.')
 
 # %% ../../nbs/reference/model/stack.ipynb #3940560d
-@patch(as_prop=True)
+@patch(as_prop=True)  # pyright: ignore[reportOptionalCall]  # as above
 def cache_name(self: LayerStack) -> str:
     "The argument of the decoder that takes a key-value cache"
     return 'cache' if 'cache' in inspect.signature(type(self.decoder).forward).parameters else 'past_key_values'
@@ -507,7 +531,7 @@ def fingerprint(model: nn.Module) -> str:
         return _offloaded(model.get_submodule(owner))[0][leaf]
     def told(name, p):
         flat, state = loaded(name, p).detach().reshape(-1), getattr(p, 'quant_state', None)
-        if getattr(state, 'shape', None) is None: return name, p.shape, flat
+        if state is None or getattr(state, 'shape', None) is None: return name, p.shape, flat
         if flat.dtype != torch.uint8: flat = flat.view(torch.uint8)  # stored as another type, for FSDP
         codes = torch.cat([flat & 15, flat >> 4]).int()  # bitsandbytes sorts them anew for a CPU
         return name, state.shape, torch.bincount(codes, minlength=16)

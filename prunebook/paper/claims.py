@@ -46,6 +46,7 @@ _why = REASONS | dict(
     first_cut='the smallest cut loses more than half, and then the width is always 0.8',
     grid='at the cuts that were healed, the unhealed curve gets this word too, and on all its cuts it does not')
 
+# %% ../../nbs/reference/paper/claims.ipynb #findin00
 @dataclass(frozen=True, repr=False)
 class Finding(Ruling):
     "What a run shows about a claim: the ruling of a frozen rule, and what was measured in one clause"
@@ -84,23 +85,28 @@ class Finding(Ruling):
         number = f' {self.number}, threshold {self.threshold:.3g}' if self.number else ''
         return f'{self.claim}{": " if self.claim else ""}{self.verdict}{number} ({self.seen})'
 
+# %% ../../nbs/reference/paper/claims.ipynb #unmeas01
 class Unmeasured(PrunebookError):
     "The run lacks the rows that a claim needs"
 
+# %% ../../nbs/reference/paper/claims.ipynb #measur01
 def measured(f: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
     "Does `f` find its rows? No if it raises `Unmeasured`"
     try: f(*args, **kwargs)
     except Unmeasured: return False
     return True
 
+# %% ../../nbs/reference/paper/claims.ipynb #within01
 def with_interval(value: float, low: float, high: float, form: str = '.2f') -> str:
     "A number and its interval as text"
     return f'{value:{form}} [{low:{form}}, {high:{form}}]'
 
+# %% ../../nbs/reference/paper/claims.ipynb #spans001
 def spans(ns: Sequence[int]) -> str:
     "Whole numbers, runs of three and more as a-b: 1-4, 6, 8"
     return show_layers(ns, least=3)
 
+# %% ../../nbs/reference/paper/claims.ipynb #baseno01
 def base_note(rows: pd.DataFrame) -> str:
     "A sentence on where a healed curve starts; nothing for an unhealed one"
     if not rows.healed.any(): return ''
@@ -132,6 +138,7 @@ def ruled(
         atomic_write(kept, json.dumps(asdict(ruling)))
     return ruling
 
+# %% ../../nbs/reference/paper/claims.ipynb #resamp01
 @lru_cache(16)  # a page asks the same questions of many cuts
 def resamples(
     n: int
@@ -140,6 +147,7 @@ def resamples(
     weight = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 20_000)
     return weight.astype(np.uint8 if weight.max() < 256 else np.uint16)
 
+# %% ../../nbs/reference/paper/claims.ipynb #bootst01
 def bootstrap(
     items: np.ndarray,                 # (P, N): a row per cut, a column per question or document
     counts: np.ndarray | None = None,  # (N,) predicted tokens of each document; `None` for questions
@@ -150,6 +158,7 @@ def bootstrap(
     total = np.concatenate([o.astype(float) @ both for o in np.split(resamples(items.shape[1]), 20)])
     return total[:, :-1] / total[:, -1:]
 
+# %% ../../nbs/reference/paper/claims.ipynb #curve001
 class Curve(NamedTuple):
     "Scores of some rows, item by item, on the same questions or documents"
     rows: pd.DataFrame  # (P) of the table; of a curve the unpruned model first
@@ -268,6 +277,7 @@ def _rows_of(table, task, strategy, healed):
     base = own[(own.n == 0) & own.healed & own.alike.isin(cuts.alike)]
     return pd.concat([base if len(base) else own[(own.n == 0) & ~own.healed], cuts])
 
+# %% ../../nbs/reference/paper/claims.ipynb #tasks001
 @patch
 def tasks(self: RunFolder, kind: str = 'choice') -> list[str]:
     """Tasks of `main` by kind (loss, agreement, kl, choice, or generated without LAMBADA, which asks for a word)
@@ -279,6 +289,7 @@ def tasks(self: RunFolder, kind: str = 'choice') -> list[str]:
     found = [t for t in found if 'shots=' not in t or t.partition(':')[0] not in found]  # these are for `by_shots`
     return sorted(found, key=lambda t: (place(t), t))
 
+# %% ../../nbs/reference/paper/claims.ipynb #curve002
 @patch
 def curve(self: RunFolder, task: str, strategy: str = 'similarity', healed: bool = False,
           table: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -292,11 +303,13 @@ def curve(self: RunFolder, task: str, strategy: str = 'similarity', healed: bool
     if own.n.iloc[0] != 0: raise Unmeasured(f'This run has not scored the unpruned model on {task_title(task)}.')
     return own
 
+# %% ../../nbs/reference/paper/claims.ipynb #items001
 @patch
 def items(self: RunFolder, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve:
     "A curve item by item. Raises `Unmeasured`"
     return self.paired(self.curve(task, strategy, healed))
 
+# %% ../../nbs/reference/paper/claims.ipynb #paired01
 @patch
 def paired(self: RunFolder, rows: pd.DataFrame) -> Curve:
     "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
@@ -306,6 +319,7 @@ def paired(self: RunFolder, rows: pd.DataFrame) -> Curve:
         return Curve(rows, items, np.ones(items.shape[1]))
     return Curve(rows, np.array([o.sums for o in scores]), np.array(scores[0].counts))
 
+# %% ../../nbs/reference/paper/claims.ipynb #scores01
 @patch
 def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | Score]:
     "A score per row, item by item. Raises `Unmeasured` if it was not kept, or not of the same items"
@@ -316,11 +330,13 @@ def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | Score]:
         raise Unmeasured('These scores are not of the same items and cannot be paired.')
     return kept
 
+# %% ../../nbs/reference/paper/claims.ipynb #unprun01
 @patch
 def unpruned(self: RunFolder, task: str) -> pd.DataFrame:
     "The row of the unpruned, unhealed model on `task`; no row if it was not scored"
     return self.main[(self.main.task == task) & (self.main.n == 0) & ~self.main.healed].iloc[:1]
 
+# %% ../../nbs/reference/paper/claims.ipynb #knows001
 @patch
 def knows(self: RunFolder, task: str) -> bool:
     "Does the unpruned model know `task`? Yes if it was not scored: nothing speaks against it"
@@ -379,6 +395,7 @@ def both_losses(self: RunFolder, healed: bool, ns: Sequence[int] | None = None,
         raise Unmeasured(f'No cut of this run has {"healed" if healed else "unhealed"} losses of both strategies.')
     return self.paired(max(found, key=lambda o: o[:2])[2])
 
+# %% ../../nbs/reference/paper/claims.ipynb #rankpa01
 @patch
 def rank_pairs(self: RunFolder, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame:
     """Cuts healed alike at the lowest and at the highest rank, two rows each. With `one_recipe` those of the
@@ -394,6 +411,7 @@ def rank_pairs(self: RunFolder, task: str = 'c4', one_recipe: bool = True) -> pd
     if not one_recipe: return t
     return max((o for _, o in t.groupby(recipe)), key=lambda o: (len(o), o.healing_tokens.iloc[0]))
 
+# %% ../../nbs/reference/paper/claims.ipynb #byseed01
 @patch
 def by_seed(self: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores by n (rows) and seed of healing (columns), of the recipe that has most of them, and the rows of the
@@ -411,6 +429,7 @@ def by_seed(self: RunFolder, task: str = 'c4', strategy: str = 'similarity') -> 
         raise Unmeasured(f'No cut of this run was healed with two seeds and scored on {task_title(task)}.')
     return max(found, key=lambda o: o[:2])[2:]
 
+# %% ../../nbs/reference/paper/claims.ipynb #byshot01
 @patch
 def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray, pd.DataFrame]:
     """Unhealed accuracy under similarity by n (rows) and (shots, shots_seed) (columns), on the questions that were
@@ -483,6 +502,7 @@ def draw_distances(distances: LayerDistances, n: int, size: int = 20_000) -> np.
     rng = np.random.default_rng([0, n])
     return rng.multivariate_normal(distances.mean[rows, cols], cov, size, method='eigh', check_valid='ignore')
 
+# %% ../../nbs/reference/paper/claims.ipynb #small001
 def _small(depth, share=1/4): return range(1, max(1, int(depth * share)) + 1)
 
 def _blocks_of(run, share):
@@ -505,6 +525,7 @@ def _deep(run, task):
     return _found(f'mean place of the best block, n = {spans(ns)}; 0 is the shallowest block, 1 the deepest',
                   _on_draws(ruled, draws))
 
+# %% ../../nbs/reference/paper/claims.ipynb #lastla01
 @_claim('C2', 'blocks with the last layer are the least alike, or nearly')
 def _last_layer(run, task):
     "Rescaled distance of blocks with the last layer, above 0.9 on average"
@@ -550,6 +571,7 @@ def _plateau(run, task, healed=False, rule=rule_plateau):
                 return replace(found, word=UNINFORMATIVE, reason='grid')
     return found
 
+# %% ../../nbs/reference/paper/claims.ipynb #revers01
 @_claim('C3c', 'some larger cut is more accurate than a smaller one (our own question)', _choices)
 def _reversal(run, task):
     "The largest rise in accuracy from a cut to a larger one, above 0"
@@ -595,6 +617,7 @@ def _smooth(run, task):
     if not finding.decided or before.word == ruling.word: return finding
     return replace(finding, word=UNINFORMATIVE, reason='later_steps' if alone else 'after_collapse')
 
+# %% ../../nbs/reference/paper/claims.ipynb #strate01
 @_claim('C5b', 'healed, the two nearly coincide', healed=True)
 @_claim('C5a', 'unhealed, similarity is far better than simple', healed=False)
 def _strategy_gap(run, task, healed):
@@ -640,6 +663,7 @@ def _seeds(run, task):
     ruling, tokens = rule_seeds(wide.to_numpy(), float(own[own.n == 0].value.mean())), rows.healing_tokens.iloc[0]
     return _found(f'{wide.shape[1]} seeds, {tokens:,} tokens of healing, n = {spans(wide.index)}', ruling, rows=behind)
 
+# %% ../../nbs/reference/paper/claims.ipynb #shotsa01
 @_claim('C7b', 'few-shot examples do not change the curve', _asked)
 def _shots_agree(run, task):
     "The largest change of the gain from examples, in a tenth of the accuracy above chance"

@@ -63,6 +63,7 @@ class Cluster(Settings):
             finally:
                 for o in waiting: ray.cancel(o, force=True)
 
+# %% ../../nbs/reference/paper/cluster.ipynb #answer01
 def _answer(ray, reference):
     "The answer of a call; its error as one of this process, in one line"
     try: return ray.get(reference)

@@ -47,6 +47,7 @@ def figure_style() -> Iterator[None]:
         on = plt.isinteractive()  # a notebook's first figure switches it on, for all that follow
     matplotlib.interactive(on)
 
+# %% ../../nbs/reference/paper/figures.ipynb #panels01
 def panels(count: int = 1, columns: int = 2, height: float = 3.8, width: float = 6.4, **kwargs: Any) -> list[Axes]:
     "Axes of one new figure, rows of `height` inches, several columns as wide as a page; `kwargs` go to `plt.subplots`"
     columns = min(columns, count)
@@ -57,10 +58,12 @@ def panels(count: int = 1, columns: int = 2, height: float = 3.8, width: float =
     for ax in axes.flat[count:]: ax.axis('off')
     return list(axes.flat[:count])
 
+# %% ../../nbs/reference/paper/figures.ipynb #namepa01
 def name_panel(ax: Axes, title: str, pad: float = 6) -> None:
     "A title at the left of a panel"
     ax.set_title(title, loc='left', fontsize=11.5, pad=pad)
 
+# %% ../../nbs/reference/paper/figures.ipynb #labele01
 def label_ends(*axes: Axes, gap: float = 13.) -> None:
     """The name of each labelled line at its right end, in its colour, instead of a legend. `gap` is the least distance
     of two names in points. Axes must have their limits"""
@@ -103,10 +106,12 @@ def escape_math(text: Any) -> str:
     "Text escaped so that matplotlib does not read it as a formula"
     return str(text).replace('$', r'\$')
 
+# %% ../../nbs/reference/paper/figures.ipynb #shortn01
 def short_name(name: str) -> str:
     "A model's name without its last part, such as -Instruct, as matplotlib can show it"
     return escape_math(re.sub(r'-(Instruct|it)$', '', name))
 
+# %% ../../nbs/reference/paper/figures.ipynb #percen01
 WHOLE = [1, 2, 5, 10]  # Steps between ticks: no 2.5
 
 def percent_axis(ax: Axes) -> None:
@@ -114,11 +119,13 @@ def percent_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(steps=WHOLE, nbins=7))
     ax.set_xlabel('layers dropped (%)')
 
+# %% ../../nbs/reference/paper/figures.ipynb #accura01
 def accuracy_axis(ax: Axes) -> None:
     "The y axis in percent, for shares of right answers"
     ax.yaxis.set_major_locator(MaxNLocator(steps=WHOLE, nbins=6))
     ax.yaxis.set_major_formatter(PercentFormatter(1, 0, ' %'))
 
+# %% ../../nbs/reference/paper/figures.ipynb #logari01
 def logarithmic(ax: Axes) -> None:
     "A logarithmic y axis with plain numbers"
     ax.set_yscale('log')
@@ -155,6 +162,7 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
         ax.axis('off')
     return ax
 
+# %% ../../nbs/reference/paper/figures.ipynb #plotcu01
 def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
     """Distance against a block's first layer, a curve per block size (of `ns`, or 1, 4 and 8), with a dot at its least.
     Bands are 95 % intervals (paper, figure 1c)"""

@@ -51,6 +51,7 @@ def _caption(text: str) -> str:
     "A caption in Markdown as HTML without a paragraph around it"
     return re.sub(r'^<p>|</p>\s*$', '', _sanitize_markdown(text))
 
+# %% ../../nbs/reference/paper/report.ipynb #withou01
 def _without_paths(text):
     return re.sub(r'(?<![\w/:.<~])~?/(?:[^\s/<>"\'&`]+/)+[^\s/<>"\'&`]*', lambda m: Path(m[0]).name, text)
 
@@ -91,6 +92,7 @@ def _pages_folder() -> Path:
         if all((folder/f'{o}.ipynb').exists() for o in PAGES): return folder
     raise PrunebookError("the paper's notebooks are not in this installation. Install prunebook again.")
 
+# %% ../../nbs/reference/paper/report.ipynb #runpag01
 def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool = True) -> dict[str, 'NotebookNode']:
     """The paper's notebooks with their outputs on a run, ten minutes a cell at most, without the hub. Raises
     `PrunebookError` if a page fails"""
@@ -120,6 +122,7 @@ def _run_pages(folder: str | Path, pages: Sequence[str] = PAGES, progress: bool 
             raise PrunebookError(f'a page failed on {folder}: {printable(str(e).strip().splitlines()[-1])}') from e
     return books
 
+# %% ../../nbs/reference/paper/report.ipynb #runork01
 def _run_or_kill(client, env):
     "Execute in a thread. An exception in the main thread, such as an interrupt, kills the kernel first"
     failed, ended = [], threading.Event()  # an interrupted `Thread.join` takes a running thread for dead

@@ -159,6 +159,7 @@ def _check_sizes(ns, model, load):
     if not all(0 < n < depth for n in ns):
         raise PrunebookError(f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.')
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #checks01
 def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns):
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
@@ -215,6 +216,7 @@ def _recipe(preset, model, p, bits):
     return recipe.replace(steps=p.healing.steps, max_length=length, batch_tokens=length, bits=bits or 4,
                           gradient_checkpointing=again)
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #papers01
 def _paper_sweeps(base, only=None):
     "The sweeps behind the paper's figures, by name, or behind one figure. Figures 7 to 9 ask, draw and rank anew"
     tasks = [o for o in base.tasks if only is None or o in _FIGURES[only] or o not in _FIGURES['figure1d']]
@@ -234,6 +236,7 @@ def _paper_sweeps(base, only=None):
             found[f'rank-{rank}'] = healed.replace(healing=base.healing.replace(rank=rank))
     return found
 
+# %% ../../nbs/reference/paper/reproduce.ipynb #paperb01
 def paper_budget(model: str | Size, ns: Sequence[int] | None = None, only: str | None = None, share: float = 1.,
                  bits: int | None = None, questions: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict]:
     """What the preset "paper" takes, estimated from the headers of the weights: the steps (columns: work, tokens,

@@ -90,6 +90,7 @@ def _file_of_run(path: str | Path, most_mb: int = 4096) -> Iterator[os.stat_resu
         if about.st_size > most_mb * 2**20: raise ValueError(f'it has {about.st_size / 2**20:,.0f} MB')
         yield about
 
+# %% ../../nbs/reference/paper/runs.ipynb #readre01
 def read_record(folder: str | Path) -> dict[str, Any]:
     "`run.json` of a run, checked. Raises `PrunebookError` if there is none, or a damaged one"
     path = Path(folder)/_FILES['record']
@@ -112,6 +113,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
                   healing=table, items=table)
     return record
 
+# %% ../../nbs/reference/paper/runs.ipynb #checkc01
 def check_checksums(folder: str | Path) -> None:
     """Compare the files of a run with `checksums.txt` beside it, as `sha256sum` writes it, if there is one. Raises
     `PrunebookError` for a file that is missing or differs"""
@@ -122,6 +124,7 @@ def check_checksums(folder: str | Path) -> None:
         right = file.parent != folder or file.is_file() and was == hashlib.sha256(file.read_bytes()).hexdigest()
         if not right: raise PrunebookError(f'{file} is missing, or not the file that {kept} names. Restore it.')
 
+# %% ../../nbs/reference/paper/runs.ipynb #readre03
 def _read_results(path: str | Path) -> 'pd.DataFrame':
     "`results.csv`, checked against the schema"
     kinds = dict(str=str, int='int64', bool='bool', float=str)
@@ -151,6 +154,7 @@ def _read_table(folder: str | Path) -> 'pd.DataFrame | None':
         return pd.concat(tables).drop_duplicates(KEYS, ignore_index=True)  # after a kill, some may stand in both
     return _with_parts(Path(folder)/_FILES['results'], '.csv', read)
 
+# %% ../../nbs/reference/paper/runs.ipynb #itemsb01
 def _items_by_key(path: str | Path) -> dict[tuple, 'pa.Table']:  # By sweep, strategy, n, healed, seed and task
     "The items of a run, joined to `items.parquet` or not, checked against the schema, and cut into scores"
     def read(files):
@@ -207,6 +211,7 @@ def _as_parquet(tables, **how):
     pq.write_table(pa.concat_tables(tables), out := io.BytesIO(), compression='zstd', **how)
     return out.getvalue()
 
+# %% ../../nbs/reference/paper/runs.ipynb #run00001
 class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
     Raises `PrunebookError` if the folder is damaged, of another model, or in use"""
@@ -333,6 +338,7 @@ def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy
                 **{k: t.healed.map({True: v}) for k, v in (own | dict(healing_texts=config['healing_texts'])).items()}))
         return pd.concat(parts, ignore_index=True)
 
+# %% ../../nbs/reference/paper/runs.ipynb #measur01
 def measured_cut(run: str | Path, layers: Sequence[int], fingerprint: str | None = None) -> dict[str, Any]:
     """What a run says of its model without exactly these layers, not healed: its name, and a row for each task. For the
     record of a pruned checkpoint, from which its card is made. Nothing if the run is of a model with another
@@ -345,6 +351,7 @@ def _rows_of_cut(run, layers):
     own = table[~table.healed.astype(bool) & (table.layers == cut)]
     return own[['task', 'metric', 'value', 'low', 'high', 'count']]
 
+# %% ../../nbs/reference/paper/runs.ipynb #keptsc01
 def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore | Score:
     """The score of a row of `read_run(folder)`, as it was written, with log-probabilities to three decimals, and
     without what no column holds: the limit of written answers, those that reached it, and a parent's fingerprint.

@@ -37,6 +37,7 @@ def _by_task(rule):
     fits = lambda v: isinstance(v, dict) and all(isinstance(k, str) and rule.test(o) for k, o in v.items())
     return Rule(fits, f'a dict by task; each value {rule.allowed}')
 
+# %% ../../nbs/reference/paper/sweep.ipynb #sweepc01
 _text, _limit = instance(str, 'a text'), or_none(whole(1))
 _limits = Rule(lambda v: _limit.test(v) or _by_task(_limit).test(v), f'{_limit.allowed}; or a dict of them by task')
 _scoring = ('shots', 'seed', 'scoring', 'examples', 'max_new_tokens', 'chat')
@@ -162,12 +163,14 @@ class Cut(NamedTuple):
         "Its name in `run.json` and `adapters/`"
         return f'{self.strategy}-{self.n}-{self.seed}'
 
+# %% ../../nbs/reference/paper/sweep.ipynb #row00001
 class _Row(NamedTuple):
     "A score that a sweep makes"
     cut: Cut
     healed: bool
     task: str
 
+# %% ../../nbs/reference/paper/sweep.ipynb #checks01
 def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'main',
                 distances: LayerDistances | None = None, reads: Sequence[str | Path] = ()) -> None:
     """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
@@ -199,6 +202,7 @@ def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'm
     needs = {o for s in config.strategies for o in pb.STRATEGIES[s].needs} - ({'distances'} if measured else set())
     if needs: _calibration(config, config.n_calibration if 'distances' in needs else config.n_search)
 
+# %% ../../nbs/reference/paper/sweep.ipynb #calibr01
 def _calibration(config, n): return named_texts(config.calibration, 'calibration', n, column=config.column)
 
 def _healing_texts(config):
@@ -344,6 +348,7 @@ def _unit_on_worker(config, registered, model, tokenizer, rows):
         files = [p for p in sorted(place.rglob('*')) if p.is_file() and not p.name.startswith('.')]
         return made, {p.relative_to(place).as_posix(): p.read_bytes() for p in files}
 
+# %% ../../nbs/reference/paper/sweep.ipynb #scoreu01
 def _score_units(run, name, model, tokenizer, config, units, progress=True, ray=None):
     "Make the missing rows of a sweep that was started, and store each as soon as it is there; returns all of the sweep"
     def key(row): return name, row.cut.strategy, row.cut.n, row.healed, row.cut.seed, public_name(row.task)

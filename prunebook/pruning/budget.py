@@ -48,6 +48,7 @@ def first_number(config: dict[str, Any], *names: str) -> int:
     "The first of these fields that holds a whole number above 0, or 0"
     return next((config[k] for k in names if type(config.get(k)) is int and config[k] > 0), 0)
 
+# %% ../../nbs/reference/pruning/budget.ipynb #sizeso01
 # names of weights; the second of Granite and JetMoE
 EXPERTS = re.compile(r'\bexperts\b|\b(block_sparse_moe|mlp)\.(input|output)_linear')
 
@@ -70,8 +71,9 @@ def sizes_of_parts(parts: Iterable[tuple[str, int | None, int, int]], depth: int
             count[i] += n // part
             size[i] += b // part
             if 'embed' not in name: work[i] += n / part * (share if EXPERTS.search(name) else 1)
-    return LayerSizes(tuple(count), tuple(size), tuple(work), *other, head)
+    return LayerSizes(tuple(count), tuple(size), tuple(work), other[0], other[1], head)
 
+# %% ../../nbs/reference/pruning/budget.ipynb #models01
 def model_sizes(model: PreTrainedModel) -> LayerSizes:
     "The sizes of a loaded model. Tied weights count once"
     stack = LayerStack(model)
@@ -97,6 +99,7 @@ def as_budget(n: Any = None, **limits: Any) -> tuple[str, float] | None:
     check(number(math.ulp(0), most, f'a number above 0 ({_limits[name]})'), **given)
     return name, float(value)
 
+# %% ../../nbs/reference/pruning/budget.ipynb #inword01
 def in_words(left: dict[str, float]) -> str:
     "A size, as `LayerSizes.after` gives it, on one line"
     return (f'{left["params"]:,} parameters, {left["gb"]:.3g} GB of weights, generation predicted '
@@ -150,9 +153,11 @@ class Allowed:
     depth: int | None = None  # Layers of the model that it is for
     why: Callable[[list[int]], str] = lambda keep: ''  # What is wrong with a cut, in one sentence
 
+# %% ../../nbs/reference/pruning/budget.ipynb #notall01
 class NotAllowed(PrunebookError):
     "No cut of this size is allowed"
 
+# %% ../../nbs/reference/pruning/budget.ipynb #hasits01
 def _has_its_keys(stack):
     "Do all layers now in the stack find keys and values? Not if they read those of a layer that is gone, as in Gemma 4"
     if not getattr(stack.config, 'num_kv_shared_layers', 0): return True
@@ -182,6 +187,7 @@ def _least(losses, none):
                          'check the function.')
     return least
 
+# %% ../../nbs/reference/pruning/budget.ipynb #allowe02
 def _allowed_plan(plan, allowed, given):
     """The strategy's own `plan`, or of the blocks of its size that may go the cheapest by what the strategy measured,
     or else the nearest; with the costs of both in `details['allowed']`. `given` has the inputs of the strategy:
@@ -209,7 +215,8 @@ def _allowed_plan(plan, allowed, given):
                              f'The choice without it was {show_layers(plan)}. {allowed.why(plan.keep)}'.rstrip())
         plan = block(_least({o: cost(o) for o in starts}, f'n={n}: of the blocks that {allowed.name} allows, which '
                             f'start at {", ".join(map(str, starts))}, none'))
-    record, both = dict(by=allowed.name, unrestricted=list(free.layers)), dict(unrestricted=free, chosen=plan)
+    both = dict(unrestricted=free, chosen=plan)
+    record: dict[str, Any] = dict(by=allowed.name, unrestricted=list(free.layers))
     if plan.layers != free.layers:
         details = {k: v for k, v in details.items() if k != 'order'}
         if distances is not None and free.layers[-1] - free.layers[0] == n - 1:
@@ -218,6 +225,7 @@ def _allowed_plan(plan, allowed, given):
         if judged: record['loss'] = {k: loss(o) for k, o in both.items()}
     return replace(plan, details=details | dict(allowed=record))
 
+# %% ../../nbs/reference/pruning/budget.ipynb #restri01
 def _allowed_starts(allowed, n, depth):
     "First layers of the blocks of n layers that may go"
     without = lambda start: [i for i in range(depth) if not start <= i < start + n]

@@ -79,8 +79,8 @@ def read_tensors(folder: str | Path) -> list[Tensor]:
     if file is None: raise PrunebookError(f'{folder} has no model.safetensors and no {_INDEX}. {advice}')
     if file.suffix == '.safetensors': return _read_header(file)
     places = read_json(file, most_mb=64).get('weight_map')
-    sound = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
-    if not sound: raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
+    if not (isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())):
+        raise PrunebookError(f'{file} has no weight_map of names to files. Fetch it again.')
     shards = sorted(set(places.values()))
     beside = lambda o: o == os.path.basename(o) and o[:1] != '.' and o.endswith('.safetensors') and (folder/o).is_file()
     for o in shards:
@@ -115,11 +115,13 @@ def layers_prefix(tensors: Sequence[Tensor], depth: int) -> str:
                              f'{show_layers(numbers)}). Correct the one that is wrong.')
     return name
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #layern01
 def layer_number(name: str, prefix: str) -> tuple[int | None, str]:
     "The layer of a tensor, or `None` outside the layers; and the rest of its name"
     m = re.match(rf'{re.escape(prefix)}\.{NUMBER}\.', name)
     return (int(m[1]), name[m.end():]) if m else (None, name)
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #config01
 def config_depth(folder: str | Path) -> int:
     "How many layers the config of a checkpoint says it has"
     return decoder_config(read_json(Path(folder)/'config.json'))[1]
@@ -135,6 +137,7 @@ def _all_alike(text):
     mixed = text.get('use_sliding_window') or text.get('mlp_only_layers') or (text.get('decoder_sparse_step') or 1) != 1
     return text.get('model_type') in _alike and not mixed
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #cutcon01
 def _cut_config_file(folder, keep):
     """The config.json of a checkpoint, cut to the layers `keep`. If its layers are of several kinds, a model
     without weights is cut. Raises `PrunebookError` where it cannot be cut"""
@@ -179,7 +182,8 @@ def _write_weights(new, kept, progress=True):
     if len(shards) == 1: names = ['model.safetensors']
     bar = progress_bar(progress, f'writing {size / 1e9:.2f} GB', names, unit='shard')
     for name, (source, shard) in zip(bar, shards.items()):
-        table, end, runs = {'__metadata__': {'format': 'pt'}}, 0, []
+        table: dict[str, dict[str, Any]] = {'__metadata__': {'format': 'pt'}}
+        end, runs = 0, []
         for k, t in shard:
             table[k] = dict(dtype=t.dtype, shape=t.shape, data_offsets=[end, end + t.size])
             end += t.size
@@ -292,6 +296,7 @@ def weights_mark(tensors: Sequence[Tensor]) -> str:
             found.append([t.name, t.dtype, list(t.shape), file.read(min(64, t.size)).hex()])
     return digest(found)[:16]
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #notepa01
 PARENT_NOTE = Path('.cache')/'huggingface'/'prunebook.json'  # `hf upload` and `upload_folder` leave this folder out
 
 def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
@@ -300,7 +305,6 @@ def note_parent(folder: str | Path, parent: str | Path, **more: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     (file.parent/'.gitignore').write_text('*\n', encoding='utf-8')
     _write_json(file, dict(parent=os.path.abspath(parent) if os.path.isdir(parent) else str(parent)) | more)
-
 
 # %% ../../nbs/reference/pruning/checkpoint.ipynb #98346b71
 def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]], config: dict[str, Any],
@@ -316,6 +320,7 @@ def write_checkpoint(new: Path, folder: Path, kept: Sequence[tuple[str, Tensor]]
         shutil.copyfile(folder/name, new/name)
     _write_json(new/'config.json', config)
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkp01
 def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | None]:
     """The tensors of a checkpoint, the names of its layers as `layers_prefix` gives them, and its quantisation. Raises
     `PrunebookError` for one that `prune_checkpoint` cannot prune. It reads headers, and no weights"""
@@ -333,6 +338,7 @@ def check_prunable(folder: Path) -> tuple[list[Tensor], str, dict[str, Any] | No
     _files_beside(folder)
     return tensors, prefix, quantised
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #prunec01
 def prune_checkpoint(
     src: str | Path,                           # A folder with config.json and safetensors, "demo", or a hub id
     dst: str | Path,                           # Where the smaller checkpoint shall stand
@@ -360,7 +366,7 @@ def prune_checkpoint(
     record = dict(parent=weights_mark(tensors)) | (record or {})
     config['prunebook'] = _provenance(plan, config, before, after, str(source or src), record)
     with new_folder(dst, force, [folder]) as new:
-        check_room(dst, after['bytes'])
+        check_room(dst, sum(t.size for _, t in kept))
         write_checkpoint(new, folder, kept, config, progress)
         (new/'README.md').write_text(model_card(config['prunebook']), encoding='utf-8')
         note_parent(new, src)
@@ -433,6 +439,7 @@ def check_files(folder: Path) -> list[str]:
         wrong.append('there are no files of a tokenizer. Save the tokenizer into the folder as well.')
     return wrong
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkr01
 _said = dict(missing_keys='is missing and was filled with random numbers',  # by transformers, while loading
     unexpected_keys='has no place in the model and was ignored',
     mismatched_keys='has another shape than the config says', error_msgs='could not be read')
@@ -443,7 +450,9 @@ def _check_run(folder):
     # float32, because in 16 bits the two ways of generating may round apart
     how = dict(dtype=torch.float32, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True)
     try:
-        with quiet(): model, info = AutoModelForCausalLM.from_pretrained(folder, **how)
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder, **how)  # a pair, because of output_loading_info
     except Exception as e: return [f'it cannot be loaded: {first_line(e)}']
     firsts = {k: sorted(info[k], key=str)[0] for k in _said if info.get(k)}
     wrong = [f'{v[0] if isinstance(v, tuple) else v} {_said[k]} ({len(info[k])} such).' for k, v in firsts.items()]
@@ -464,6 +473,7 @@ def _check_run(folder):
     return [*wrong, 'generation with the key-value cache differs from generation without it: '
             "the layers' numbers (layer_idx) or kinds (layer_types) are wrong."]
 
+# %% ../../nbs/reference/pruning/checkpoint.ipynb #checkc01
 def check_checkpoint(
     folder: str | Path,  # A checkpoint
     run: bool = True     # Also load and run it, once its files are in order

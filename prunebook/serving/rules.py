@@ -37,8 +37,9 @@ class _Rule:
     effect: str = ''             # Of a wrong kind: "window" (only long texts are affected), "tensors" (no loading)
     source: str = ''             # Stack, version and file
 
-with (files('prunebook.serving')/'rules.csv').open(encoding='utf-8', newline='') as _file:
-    RULES = [_Rule(**row | dict(step=float(row['step'] or 0), kinds=tuple(filter(None, row['kinds'].split('|')))))
+with (files('prunebook.serving')/'rules.csv').open('r', encoding='utf-8', newline='') as _file:
+    RULES = [_Rule(**dict[str, Any](row, step=float(row['step'] or 0),
+                                    kinds=tuple(filter(None, row['kinds'].split('|')))))
              for row in csv.DictReader(_file)]
 
 def _rules_of(stack, model_type):
@@ -100,7 +101,7 @@ def _show_rotary(base, scaling):
 def config_fields(config: dict[str, Any] | PreTrainedConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The decoder's fields in the content of a config.json, or in a config: as they stand there, and as transformers
     completes them, if one is missing that the rules read. Raises `PrunebookError` for anything else"""
-    raw = config.to_dict() if hasattr(config, 'to_dict') else config
+    raw = config if isinstance(config, dict) else config.to_dict() if hasattr(config, 'to_dict') else None
     if not isinstance(raw, dict): raise PrunebookError(f'{type(config).__name__}: give the content of a config.json.')
     inner = decoder_part(raw)
     raw = inner | dict(model_type=raw.get('model_type') or inner.get('model_type', ''))
@@ -140,6 +141,7 @@ class ServingVerdict:
         said = dict(status=self.status, how=self.how, why=self.why, source=self.source)
         return {k: v for k, v in said.items() if v} | self.agreement
 
+# %% ../../nbs/reference/serving/rules.ipynb #servin02
 def serving_verdict(
     config: dict[str, Any] | PreTrainedConfig,  # Of the unpruned model; or of a pruned one, without `keep`
     stack: str,                         # Of `STACKS`
@@ -152,6 +154,7 @@ def serving_verdict(
                    'unexpected form'):
         return _verdict(stack, *config_fields(config), keep if keep is None else list(keep))
 
+# %% ../../nbs/reference/serving/rules.ipynb #verdic01
 def _verdict(stack, raw, full, keep):
     known, right = _rules_of(stack, full['model_type']), _rules_of('transformers', full['model_type'])
     if refused := [o for o in known.values() if o.how == 'refused']:
@@ -183,6 +186,7 @@ def _wrong_kinds(stack, raw, full):
         found[part] = [(i, a, b) for i, (a, b) in enumerate(zip(have, want)) if a != b]
     return {k: v for k, v in found.items() if v}
 
+# %% ../../nbs/reference/serving/rules.ipynb #explai01
 def _explain(rule, wrong, right, full):
     "One sentence about the layers of a wrong kind"
     n, (_, have, want) = full['num_hidden_layers'], wrong[0]

@@ -229,6 +229,7 @@ def export_gguf(
     about = dict(mb=round(out.stat().st_size / 1e6, 1), bits=round(bits, 2))
     return dict(out=asked, type=type, **about, stored={k: round(v, 3) for k, v in stored.items() if v >= .001}) | found
 
+# %% ../../nbs/reference/serving/stacks.ipynb #within01
 def _within_tolerance(folder, want, path, type, ids):
     """How far a GGUF file is from the scores `want`, and may be, in nats a token. Raises `PrunebookError` if it is too
     far for its type"""
@@ -239,7 +240,7 @@ def _within_tolerance(folder, want, path, type, ids):
     # few tokens lie beyond a window, and where the window is not kept, a mean over all of them hides it
     window = config_fields(config)[1].get('sliding_window') or 0
     if 0 < window < len(want[0]) - 16 and type in PLAIN:
-        beyond = agreement_of(*([o[window:] for o in pair] for pair in (want, got)))
+        beyond = agreement_of(*((a[window:], b[window:]) for a, b in (want, got)))
         found = max(found, beyond, key=lambda o: o.mean)
     if not found.mean <= allowed:
         raise PrunebookError(f'llama.cpp does not compute what transformers computes: {found}. At most {allowed:.4f} '

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastcore.basics import patch
 from ..core import PrunebookError, Registry, atomic_write, check, digest, explained, not_empty, on_first
-from ..core import one_of, process, progress_bar, public_name, whole, nn, pd, torch
-from ..data.texts import Batch, as_rows, as_texts, over_batches, token_budget, tokenize
+from ..core import one_of, process, progress_bar, public_name, whole, pd, torch
+from ..data.texts import Batch, Texts, as_rows, as_texts, over_batches, token_budget, tokenize
 from ..model.stack import Block, LayerStack, check_length, evaluating, fingerprint
 from .stopping import RunningCovariance, StoppingRule, Verdict, _MeasurementCheckpoint, by_size
 if TYPE_CHECKING:
@@ -131,6 +131,11 @@ class LayerDistances:
     info: dict[str, Any] = field(default_factory=dict) # Model, measure, settings, fingerprints
     also: dict[str, LayerDistances] = field(default_factory=dict)  # Other measures of the same pass
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def save(self, folder: str | Path) -> Path: ...
+        @classmethod
+        def load(cls, folder: str | Path) -> LayerDistances: ...
+
     def __repr__(self) -> str:
         name, of = self.info.get('measure', 'distance'), self.info.get('model', 'an unknown model')
         return f'LayerDistances({name} of {self.depth} layers, {self.count} texts, {of})'
@@ -177,7 +182,8 @@ class LayerDistances:
         if self.cov is None:
             raise PrunebookError('these distances have no covariances, so differences between blocks have no error. '
                                  'Measure again with layer_distances.')
-        rule = StoppingRule(**self.info.get('until') or dict(ns=range(1, self.depth)))
+        asked = self.info.get('until')
+        rule = StoppingRule(**asked) if asked else StoppingRule(range(1, self.depth))
         found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
         return {v.n: v for v in rule.look(found)}
 
@@ -199,7 +205,7 @@ class LayerDistances:
         frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
         return frame.sort_values(['n', 'start'], ignore_index=True)
 
-    def check_model(self, model: nn.Module) -> None:
+    def check_model(self, model: 'PreTrainedModel') -> None:
         "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
         depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
         if self.depth != depth:
@@ -233,7 +239,7 @@ def save(self: LayerDistances, folder: str | Path) -> Path:
     return folder
 
 # %% ../../nbs/reference/similarity/distances.ipynb #refds011
-@patch(cls_method=True)
+@patch(cls_method=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
 def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
     "Read a folder that `save` wrote. Raises `PrunebookError` if the file is not there, or damaged"
     file = Path(folder)/'distances.safetensors'
@@ -246,11 +252,12 @@ def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
         if not (mean.shape == sem.shape == (depth + 1, depth + 1) and depth >= 1
                 and mean.dtype == sem.dtype == float and np.isfinite(mean).all()):
             raise ValueError('its tables do not fit together')
-        between, cov = _between_blocks(depth), None if packed is None else np.zeros((depth, depth, depth))
+        between, cov = _between_blocks(depth), None
         if packed is not None:
+            cov = np.zeros((depth, depth, depth))
             if packed.shape != (between.sum(),): raise ValueError('its covariances do not fit')
             cov[between] = packed
-        return cls(mean, sem, count, skipped, cov, info, also)
+        return LayerDistances(mean, sem, count, skipped, cov, info, also)
     with explained(f'{folder}: the distances are damaged', 'Measure again.'), safe_open(file, 'np') as f:
         info, arrays = json.loads(f.metadata()['info']), {k: f.get_tensor(k) for k in f.keys()}
         count, skipped, also, depth = (info.pop(o) for o in ('count', 'skipped', 'also', 'depth'))
@@ -267,7 +274,7 @@ _probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # o
 def layer_distances(
     model: PreTrainedModel,    # Any decoder-only transformers model, on any device or devices
     tokenizer: PreTrainedTokenizerBase,
-    texts: Any,                # A document each: texts, rows with `text` or `messages`, a file
+    texts: Texts,              # A document each: texts, rows with `text` or `messages`, a file
     max_length: int = 512,     # Tokens kept of each, from its start
     batch_tokens: int | None = None,  # Most tokens of a batch, padding included; `token_budget` if `None`
     progress: bool = True,     # Show a bar
@@ -294,7 +301,7 @@ def layer_distances(
     check_length(max_length, stack.config, stack.positions)
     stack.check_causal()
     if until: until.check(len(stack))
-    take = dict(measures=measures, tokens=tokens, max_length=operator.index(max_length),
+    take: dict[str, Any] = dict(measures=measures, tokens=tokens, max_length=operator.index(max_length),
                 batch_tokens=operator.index(token_budget(batch_tokens, stack.device)))
     rule = asdict(until) | dict(ns=list(until.ns)) if until else None
     settings = take | dict(every=operator.index(every), until=rule)

@@ -149,7 +149,7 @@ class _MeasurementCheckpoint:
         atomic_write(path, save(arrays, metadata=dict(state=json.dumps(told))))
 
     @classmethod
-    def load(cls, path: str | Path | None, prints: dict[str, str]) -> _MeasurementCheckpoint:
+    def load(cls, path: str | Path | None, prints: dict[str, str] | None) -> _MeasurementCheckpoint:
         """That of the run with these fingerprints, or a new one if there is no file. Raises `PrunebookError` for the
         file of another run, or a damaged one"""
         if not path or not Path(path).exists(): return cls()
@@ -158,7 +158,7 @@ class _MeasurementCheckpoint:
             told = json.loads(f.metadata()['state'])
             found = {k: RunningCovariance(n, f.get_tensor(f'{k}.mean'), f.get_tensor(f'{k}.products'))
                      for k, n in told['counts'].items()}
-            differ = [k for k, v in prints.items() if told['prints'].get(k) != v]
+            differ = [k for k, v in (prints or {}).items() if told['prints'].get(k) != v]
             made = cls(found, told['done'], told['skipped'], {int(k): v for k, v in told['settled'].items()})
         if differ:
             raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. Give the same as '

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# ruff with the settings of pyproject.toml, on notebooks, modules and tests.
+# ruff on notebooks, modules and tests, then pyright on the modules, both with the settings of pyproject.toml.
 . "$(dirname "$0")/common.sh"
 step "lint"
 ruff check .
+step "types"
+pyright
