@@ -385,9 +385,14 @@ FAMILIES = [
     Known('SmolLM2', 'SmolLM2-1.7B', 'llama', 1_711_376_384, 24, 2048, 8192, 4096, 49_152, 1)]
 "Families whose members differ in size, not in kind; language parts only"
 
-MEASURED = {('Qwen/Qwen2.5-Coder-1.5B-Instruct', n): f'GSM8K in chat, {k} of 400 (abilities.parquet, {arm})'
-            for n, k, arm in ((0, 225, 'parent'), (2, 84, 'cut-2'), (4, 30, 'cut-4'))}
-"By model and number of layers dropped: written answers in bfloat16, and where the rows are"
+MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of 400 ({table}.parquet, {arm})'
+            for size, type, n, k, table, arm in (
+                ('1.5B', 'bf16', 0, 225, 'abilities', 'parent'), ('1.5B', 'bf16', 2, 84, 'abilities', 'cut-2'),
+                ('1.5B', 'bf16', 4, 30, 'abilities', 'cut-4'), ('0.5B', 'q4_k_m', 0, 95, 'should_you', '0.5b-q4_k_m'))}
+"By model, type and number of layers dropped: written answers, and where the rows are"
+
+def _upstream(size):
+    return (getattr(ASSETS.get(size.name), 'upstream', '') or size.name).removeprefix('Qwen/')
 
 def known_family(size: Size) -> list[Known]:
     "The family of a model by its shape, pruned or not, the smallest first; none if it is not known"
@@ -395,7 +400,8 @@ def known_family(size: Size) -> list[Known]:
             and abs(o.vocab - size.vocab) < .02 * o.vocab and size.depth <= o.depth]
     coder = 'coder' in size.name.lower() and same[:1] == ['Qwen2.5']  # of the same shapes
     found = [o for o in FAMILIES if o.family in same and not (coder and o.name.endswith('72B'))]
-    return [o._replace(name=o.name.replace('2.5', '2.5-Coder')) for o in found] if coder else found
+    kind = '-Instruct' if _upstream(size).endswith('-Instruct') else ''
+    return [o._replace(name=(o.name.replace('2.5', '2.5-Coder') if coder else o.name) + kind) for o in found]
 
 # %% ../nbs/reference/estimates.ipynb #compare4
 def file_gb(size: Size, type: str, share: float = 1.) -> tuple[float, float]:
@@ -417,9 +423,8 @@ def _option(of, type, dropped, gb, context, batch):
     "A row of `compare_options`, with the GB that a step of generation reads as its speed"
     share = 1 - dropped / of.depth
     (file, read), cache = file_gb(of, type, share), share * cache_gb(of, context, batch)
-    known = MEASURED.get((getattr(ASSETS.get(of.name), 'upstream', '') or of.name, dropped))
-    known = known if dropped or type == 'bf16' else None
-    quality = f'measured{"" if type == "bf16" else " in bf16"}: {known}' if known else 'not measured'
+    known, wide = (MEASURED.get((_upstream(of), o, dropped)) for o in (type, 'bf16'))
+    quality = f'measured: {known}' if known else f'measured in bf16: {wide}' if wide and dropped else 'not measured'
     bits = 8e9 * file / (of.others + share * of.layers)
     return dict(model=of.name, type=type, dropped=dropped, bits=bits, file_gb=file, cache_gb=cache,
                 total_gb=file + cache, fits=file + cache <= gb, speed_estimate=read + cache, quality=quality)

@@ -185,13 +185,20 @@ def coder(n=0):
 def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
     table = compare_options(coder(), gb=.95, context=1024)
     known = table[table.quality != 'not measured']
-    assert [*known.quality] == ['measured: ' + MEASURED[coder().name, 0]] and [*known.type] == ['bf16']
+    whole, small = 'Qwen2.5-Coder-1.5B-Instruct', 'Qwen2.5-Coder-0.5B-Instruct'
+    rows = [(o, type, n) for o, type, n in zip(known.model, known.type, known.dropped)]
+    assert (coder().name, 'bf16', 0) in rows and (small, 'q4_k_m', 0) in rows
+    for (name, type, n), said in zip(rows, known.quality):
+        wide = MEASURED.get((name.removeprefix('Qwen/'), 'bf16', n))
+        own = MEASURED.get((name.removeprefix('Qwen/'), type, n))
+        assert said == (f'measured: {own}' if own else f'measured in bf16: {wide}')
+    assert {name for name, _, _ in rows} <= {coder().name, small}
     assert 'estimate' in table.attrs['notes'] and 'not measured' in table.attrs['notes']['estimate']
-    assert [*table.model.unique()[1:]] == ['Qwen2.5-Coder-0.5B'] and table.speed_estimate[0] == 1
+    assert [*table.model.unique()[1:]] == [small] and table.speed_estimate[0] == 1
     assert (table.speed_estimate[1:] > 1).all() and (table.fits == (table.total_gb <= .95)).all()
     two = compare_options(coder(), gb=file_gb(coder(), 'q4_k_m', 26 / 28)[0] + .03, context=1024)
     cut = two[(two.dropped > 0) & (two.type == 'q4_k_m')].iloc[0]
-    assert cut.dropped == 2 and cut.quality == 'measured in bf16: ' + MEASURED[coder().name, 2]
+    assert cut.dropped == 2 and cut.quality == 'measured in bf16: ' + MEASURED[whole, 'bf16', 2]
 
 @pytest.mark.parametrize('gb, type', [(1.2, 'q8_0'), (.9, 'q4_k_m')])
 def test_as_many_layers_go_as_are_needed(gb, type):
