@@ -1329,3 +1329,37 @@ def test_what_the_map_says_so_far():
     right = asked('24', 'arc_easy', 'letter')
     best = np.array([o.argmax() for o in map(np.array, right.logprobs)])
     assert ((best == right.answer) == right.right).all(), 'the likeliest letter is the one that counts'
+
+def test_what_should_you_says_so_far():
+    "Of each file, its bytes and the problems that it solves; of each cut, the two fixed comparisons with their words"
+    arms = pd.read_csv(root/'results'/'should_you.csv', keep_default_na=False).set_index('arm')
+    table = pd.read_parquet(root/'results'/'should_you.parquet')
+    table = table[table.task == 'gsm8k:shots=0'].sort_values('item')
+    asked = {arm: o.right.to_numpy(float) for arm, o in table.groupby('arm')}
+    for arm, o in table.groupby('arm'): assert o.item.tolist() == list(range(len(o))), arm
+    page = [o[1:] for o in tables('practice/should_you') if len(o) > 4]
+    names = {}
+    for arm, o in arms.iterrows():
+        (found,) = (r for r in page if r[1:3] == [str(round(o.bytes / 1e6)), str(o.kv_bytes_a_token)])
+        names[arm] = found[0]
+        if arm not in asked:
+            assert found[3] == 'not asked'
+            continue
+        assert (float(o.problems), float(o.right)) == (len(asked[arm]), asked[arm].sum())
+        agrees(found[3], [100 * v for v in paired(asked[arm])], .05)
+        assert (f'of {len(asked[arm])} problems' in found[3]) == (len(asked[arm]) < 400)
+    whole = arms[(arms.model == 'qwen2.5-coder-1.5b') & (arms.dropped == '')]
+    told = [o for o in page if o[-1] in ('better', 'worse', 'undecided', 'not measured')]
+    wanted = []
+    for arm, o in arms[arms.dropped != ''].iterrows():
+        less = whole[whole.bytes <= o.bytes].bytes
+        for other in [*([less.idxmax()] if len(less) else []), '0.5b-q4_k_m']: wanted.append((arm, other))
+    assert sorted(o[:2] for o in told) == sorted([names[a], names[b]] for a, b in wanted)
+    for arm, other in wanted:
+        (cells,) = (o for o in told if o[:2] == [names[arm], names[other]])
+        if min(len(asked.get(arm, ())), len(asked.get(other, ()))) < 400:
+            assert cells[2:] == ['', 'not measured']
+            continue
+        found = [100 * v for v in paired(asked[arm] - asked[other])]
+        agrees(cells[2], found, .05)
+        assert cells[3] == ('better' if found[1] > 0 else 'worse' if found[2] < 0 else 'undecided')

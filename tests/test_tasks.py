@@ -121,7 +121,8 @@ def kept_answers(chat):
     "Written answers to GSM8K, in a chat or behind examples, with the numbers that are right, and how each was judged"
     items = load_questions('gsm8k', n=400)
     if chat:
-        kept = pd.read_parquet(KEPT/'abilities.parquet').query('task == "gsm8k:shots=0"')
+        tables = [pd.read_parquet(KEPT/f'{o}.parquet') for o in ('abilities', 'should_you')]
+        kept = pd.concat(tables).query('task == "gsm8k:shots=0"')
         where, right = kept['item'].astype(int), kept['right']
     else:
         kept = pd.read_parquet(KEPT/'qwen2.5-coder-1.5b'/'items.parquet').query('sweep == "gsm8k-400"')

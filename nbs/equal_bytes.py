@@ -1,0 +1,89 @@
+"""What the page *Should you prune?* reads, judges and draws: the kept rows of experiment P, by its rules."""
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from crossing import resampled
+from prunebook.paper.figures import WIDE, figure_style
+
+RESULTS = Path(__file__).parent/'results'
+SIBLING, PROBLEMS, GSM8K = '0.5b-q4_k_m', 400, 'gsm8k:shots=0'
+CUTS = ('cut-1', 'cut-2', 'cut-4', 'answers-2', 'healed-2', 'cut-2-q3_k_m')
+NAMES = {'q4_k_m': '1.5B, q4_k_m', 'q3_k_m': '1.5B, q3_k_m', 'q2_k': '1.5B, q2_k', 'cut-1': '1 layer less',
+         'cut-2': '2 layers less', 'cut-4': '4 layers less', 'answers-2': '2 layers less, chosen by answers',
+         'healed-2': '2 layers less, healed', 'cut-2-q3_k_m': '2 layers less, q3_k_m', '0.5b-q4_k_m': '0.5B, q4_k_m',
+         '0.5b-q8_0': '0.5B, q8_0'}
+
+def read_arms():
+    "What is known of each file, a row an arm"
+    return pd.read_csv(RESULTS/'should_you.csv', keep_default_na=False, na_values=['']).set_index('arm')
+
+def read_rows():
+    "The kept rows: `arm`, `task`, `item`, `right`, `written`, `tokens`"
+    return pd.read_parquet(RESULTS/'should_you.parquet')
+
+def right(rows, arm, task=GSM8K, whole=True):
+    "(items,) right answers of an arm, by item; `None` if it was not asked, or if `whole`, not all of GSM8K"
+    found = rows[(rows.arm == arm) & (rows.task == task)].sort_values('item')
+    enough = len(found) and not (whole and task == GSM8K and len(found) < PROBLEMS)
+    return found.right.to_numpy(float) if enough else None
+
+def share(values):
+    "The share of right answers, and the ends of its 95 % interval over the items"
+    return values.mean(), *np.quantile(resampled(values), [.025, .975])
+
+def rival(arms, cut):
+    "The largest file of the whole 1.5B that is no larger than the file of a cut; `None` if there is none"
+    whole = arms.loc[[o for o in ('q4_k_m', 'q3_k_m', 'q2_k') if o in arms.index]]
+    small = whole[whole.bytes <= arms.bytes[cut]]
+    return small.bytes.idxmax() if len(small) else None
+
+def compare(rows, first, second, task=GSM8K):
+    "The first arm minus the second, paired over the items: value, low, high, p and the word of the rule"
+    a, b = (None if o is None else right(rows, o, task) for o in (first, second))
+    if a is None or b is None: return dict(word='not measured', p=None)
+    means = resampled(a - b)
+    low, high = np.quantile(means, [.025, .975])
+    word = 'better' if low > 0 else 'worse' if high < 0 else 'undecided'
+    p = max(1 / len(means), 2 * min((means <= 0).mean(), (means >= 0).mean()))
+    return dict(value=(a - b).mean(), low=low, high=high, p=min(1., p), word=word)
+
+def verdicts(arms, rows):
+    "The two fixed comparisons of each cut, a row each"
+    there = [o for o in CUTS if o in arms.index]
+    pairs = [(cut, o) for cut in there for o in (rival(arms, cut), SIBLING) if o is not None]
+    return pd.DataFrame([dict(cut=a, other=b) | compare(rows, a, b) for a, b in pairs])
+
+def frontier(points):
+    "Of (bytes, share), those that no smaller file reaches, the smallest first"
+    best, kept = -1., []
+    for at, value in sorted(points):
+        if value > best:
+            kept.append((at, value))
+            best = value
+    return kept
+
+def draw(arms, rows):
+    "MB of each file against the problems that it solves; whole models filled, cuts open, and the frontier"
+    known = {o: right(rows, o, whole=False) for o in arms.index}
+    known = {k: o for k, o in known.items() if o is not None}
+    with figure_style():
+        _, ax = plt.subplots(figsize=(WIDE, 3.6), layout='constrained')
+        points = []
+        for name, values in known.items():
+            value, low, high = share(values)
+            cut, color = name in CUTS, 'C2' if name.startswith('0.5b') else 'C1' if name in CUTS else 'C0'
+            mb = arms.bytes[name] / 1e6
+            ax.errorbar(mb, value, [[value - low], [high - value]], fmt='o', color=color, ms=7, elinewidth=1,
+                        mfc='w' if cut else color)
+            few = '' if len(values) == PROBLEMS else f'\n({len(values)} of {PROBLEMS} problems)'
+            ax.annotate(NAMES[name] + few, (mb, value), (8, 0), textcoords='offset points', va='center', color=color)
+            points.append((mb, value))
+        ax.plot(*zip(*frontier(points)), color='.6', lw=1, ls='--', zorder=0)
+        ax.set(xlabel='MB of the file', ylabel='problems solved', ylim=(0, .75),
+               xlim=(arms.bytes.min() / 1e6 - 60, arms.bytes.max() / 1e6 + 250))
+        ax.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
+        ax.set_title('Two layers less solve what the sibling does, at under half the bytes', loc='left')
+    return ax
