@@ -79,11 +79,11 @@ def draw(arms, rows):
             ax.errorbar(mb, value, [[value - low], [high - value]], fmt='o', color=color, ms=7, elinewidth=1,
                         mfc='w' if cut else color)
             few = '' if len(values) == PROBLEMS else f'\n({len(values)} of {PROBLEMS} problems)'
-            ax.annotate(NAMES[name] + few, (mb, value), (8, 0), textcoords='offset points', va='center', color=color)
+            ax.annotate(NAMES[name] + few, (mb, value), (8, -3), textcoords='offset points', va='top', color=color)
             points.append((mb, value))
         ax.plot(*zip(*frontier(points)), color='.6', lw=1, ls='--', zorder=0)
         ax.set(xlabel='MB of the file', ylabel='problems solved', ylim=(0, .75),
                xlim=(arms.bytes.min() / 1e6 - 60, arms.bytes.max() / 1e6 + 250))
         ax.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
-        ax.set_title('Two layers less solve what the sibling does, at under half the bytes', loc='left')
+        ax.set_title('The sibling, at under half the bytes, solves about what the cut does', loc='left')
     return ax
