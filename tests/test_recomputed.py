@@ -413,23 +413,25 @@ def test_every_table_of_verdicts():
     shown = [o for data, _ in outputs('index') for o in ''.join(data.get('text/markdown', '')).splitlines()[2:]]
     five = [[o.strip() for o in line.split('|')[2:-1]] for line in shown]
     plain, gemma = ['C1', 'C5a', 'C5b'], [*MODELS].index('gemma-3-270m')
-    assert not any('†' in words[c, m] for c in plain for m in MODELS), 'a † is "undecided (fails alone)" there'
+    assert not any('†' in words[c, m] for c in plain for m in MODELS), 'a † is "undecided" there'
     mine = {c: [words[c, m] for m in MODELS] for c in plain} | {
-        c: [known_tests(c, m)[0] for m in MODELS] for c in ('C3a', 'C3b')}
+        c: [word_of_plateau(c, m) for m in MODELS] for c in ('C3a', 'C3b')}
     for c in ('C5a', 'C5b'): mine[c][gemma] = 'not informative'
     assert five == [mine[c] for c in ('C1', 'C3a', 'C3b', 'C5a', 'C5b')]
-    counts = np.sum([known_tests('C3a', m)[1] for m in MODELS], 0)
-    assert counts.tolist() == [11, 0, 5, 2]  # tests before healing; that hold; that fail; and alone
+    assert np.sum([tests_of_plateau('C3a', m) for m in MODELS], 0).tolist() == [11, 0, 5, 2]
 
-def known_tests(claim, model):
-    "What the first page says of a plateau on the tasks that a model knows, and the four counts"
+def tests_of_plateau(claim, model):
+    "Of the tests on tasks that a model knows, how many there are, hold, fail, and fail alone"
     found = {k: judged(*k) for k in rows if k[:2] == (claim, model)}
     found = {k: o.word for k, o in found.items() if not re.match('does not know|not measured', o.why)}
     hold, fail = (sum(o == word for o in found.values()) for word in ('holds', 'fails'))
-    alone = sum(k in daggers(model) for k in found)
-    of_them = ' alone' if 0 < alone == fail else f', {alone} of them alone' if alone else ''
-    said = f'{hold} of {len(found)} tests hold, {fail} fail' + 's' * (fail == 1) + of_them
-    return said, (len(found), hold, fail, alone)
+    return len(found), hold, fail, sum(k in daggers(model) for k in found)
+
+def word_of_plateau(claim, model):
+    "What the first page says: it fails where one task rejects it among all tests of the model, and none confirms it"
+    _, hold, fail, alone = tests_of_plateau(claim, model)
+    assert hold == 0
+    return 'fails' if fail > alone else 'undecided'
 
 def test_what_the_places_of_blocks_rest_on():
     "C1 without the blocks that hold the last layer and without the single one, C2 without those that hold the first"

@@ -24,7 +24,8 @@ def megabytes():
     return kb // 1000
 
 start, peak = time.time(), 0
-run = subprocess.Popen(['bash', '-xc', sys.argv[1]], env=os.environ | dict(PS4='== after $SECONDS s: '))
+# bash takes no PS4 from the environment where it runs as root
+run = subprocess.Popen(['bash', '-c', "PS4='== after $SECONDS s: '\nset -x\n" + sys.argv[1]])
 while run.poll() is None:
     peak = max(peak, megabytes())
     time.sleep(1)
