@@ -388,7 +388,9 @@ FAMILIES = [
 MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of 400 ({table}.parquet, {arm})'
             for size, type, n, k, table, arm in (
                 ('1.5B', 'bf16', 0, 225, 'abilities', 'parent'), ('1.5B', 'bf16', 2, 84, 'abilities', 'cut-2'),
-                ('1.5B', 'bf16', 4, 30, 'abilities', 'cut-4'), ('0.5B', 'q4_k_m', 0, 95, 'should_you', '0.5b-q4_k_m'))}
+                ('1.5B', 'bf16', 4, 30, 'abilities', 'cut-4'), ('1.5B', 'q4_k_m', 0, 235, 'should_you', 'q4_k_m'),
+                ('1.5B', 'q3_k_m', 0, 202, 'should_you', 'q3_k_m'), ('1.5B', 'q4_k_m', 2, 83, 'should_you', 'cut-2'),
+                ('0.5B', 'q4_k_m', 0, 95, 'should_you', '0.5b-q4_k_m'))}
 "By model, type and number of layers dropped: written answers, and where the rows are"
 
 def _upstream(size):
@@ -469,12 +471,12 @@ def compare_options(
 def _notes(table, options, gb, context, batch):
     "What to take, as an estimate, or what is possible where nothing fits"
     if table.fits.any():
-        few = [o for o in TYPES if TYPES[o][0] < TYPES['q4_k_m'][0]]
+        few = [o for o in TYPES if TYPES[o][0] < TYPES['q3_k_m'][0]]
         sibling = table.model != table.model[0]
         turn = (sibling * 1 + ~sibling * table.type.isin(few) * 2 + (table.dropped > 0) * 3)[table.fits]
         o = table.loc[turn.idxmin()]
         return dict(estimate=f'{o.model} as {o.type}{f" without {o.dropped} layers" if o.dropped else ""} is the first '
-                    f'that fits into {gb:.3g} GB, in the order: bits down to q4_k_m, the sibling, fewer bits, fewer '
+                    f'that fits into {gb:.3g} GB, in the order: bits down to q3_k_m, the sibling, fewer bits, fewer '
                     f'layers. Its answers: {o.quality}. Compare them on your own prompts.')
     least = table.loc[i := table.total_gb.idxmin()]
     tokens = (context >> k for k in range(1, context.bit_length() - 6))

@@ -196,9 +196,18 @@ def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
     assert 'estimate' in table.attrs['notes'] and 'not measured' in table.attrs['notes']['estimate']
     assert [*table.model.unique()[1:]] == [small] and table.speed_estimate[0] == 1
     assert (table.speed_estimate[1:] > 1).all() and (table.fits == (table.total_gb <= .95)).all()
-    two = compare_options(coder(), gb=file_gb(coder(), 'q4_k_m', 26 / 28)[0] + .03, context=1024)
-    cut = two[(two.dropped > 0) & (two.type == 'q4_k_m')].iloc[0]
-    assert cut.dropped == 2 and cut.quality == 'measured in bf16: ' + MEASURED[whole, 'bf16', 2]
+    for n, type, how in ((2, 'q4_k_m', 'measured: '), (4, 'bf16', 'measured in bf16: ')):
+        few = compare_options(coder(), gb=file_gb(coder(), 'q4_k_m', 1 - n / 28)[0] + .03, context=1024)
+        cut = few[(few.dropped > 0) & (few.type == 'q4_k_m')].iloc[0]
+        assert cut.dropped == n
+        assert cut.quality == how + MEASURED[whole, type, n]
+
+@pytest.mark.parametrize('few, more, taken', [('q3_k_m', 'q4_k_m', 'Coder-1.5B-Instruct as q3_k_m'),
+                                              ('q2_k', 'q3_k_m', 'Coder-0.5B-Instruct as')])
+def test_three_bits_are_taken_before_the_sibling_and_two_bits_after_it(few, more, taken):
+    "Of the measured rows, three bits keep what the smaller model never had"
+    gb = (file_gb(coder(), few)[0] + file_gb(coder(), more)[0]) / 2 + cache_gb(coder(), 1024)
+    assert taken in compare_options(coder(), gb, 1024).attrs['notes']['estimate']
 
 @pytest.mark.parametrize('gb, type', [(1.2, 'q8_0'), (.9, 'q4_k_m')])
 def test_as_many_layers_go_as_are_needed(gb, type):
