@@ -193,7 +193,8 @@ def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
         own = MEASURED.get((name.removeprefix('Qwen/'), type, n))
         assert said == (f'measured: {own}' if own else f'measured in bf16: {wide}')
     assert {name for name, _, _ in rows} <= {coder().name, small}
-    assert 'estimate' in table.attrs['notes'] and 'not measured' in table.attrs['notes']['estimate']
+    assert MEASURED[whole, 'q3_k_m', 0] in table.attrs['notes']['estimate']
+    assert 'not measured' in compare_options(FAMILIES[3].size, gb=5).attrs['notes']['estimate']
     assert [*table.model.unique()[1:]] == [small] and table.speed_estimate[0] == 1
     assert (table.speed_estimate[1:] > 1).all() and (table.fits == (table.total_gb <= .95)).all()
     for n, type, how in ((2, 'q4_k_m', 'measured: '), (4, 'bf16', 'measured in bf16: ')):
