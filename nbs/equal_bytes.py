@@ -85,5 +85,5 @@ def draw(arms, rows):
         ax.set(xlabel='MB of the file', ylabel='problems solved', ylim=(0, .75),
                xlim=(arms.bytes.min() / 1e6 - 60, arms.bytes.max() / 1e6 + 250))
         ax.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
-        ax.set_title('At fewer bytes, three bits solve more than twice what the cut does', loc='left')
+        ax.set_title('At fewer bytes, three bits solve more than twice what the cut of two layers does', loc='left')
     return ax
