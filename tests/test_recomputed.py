@@ -418,9 +418,9 @@ def test_every_table_of_verdicts():
         c: [word_of_plateau(c, m) for m in MODELS] for c in ('C3a', 'C3b')}
     for c in ('C5a', 'C5b'): mine[c][gemma] = 'not informative'
     assert five == [mine[c] for c in ('C1', 'C3a', 'C3b', 'C5a', 'C5b')]
-    assert np.sum([tests_of_plateau('C3a', m) for m in MODELS], 0).tolist() == [11, 0, 5, 2]
+    assert np.sum([counts_of_plateau('C3a', m) for m in MODELS], 0).tolist() == [11, 0, 5, 2]
 
-def tests_of_plateau(claim, model):
+def counts_of_plateau(claim, model):
     "Of the tests on tasks that a model knows, how many there are, hold, fail, and fail alone"
     found = {k: judged(*k) for k in rows if k[:2] == (claim, model)}
     found = {k: o.word for k, o in found.items() if not re.match('does not know|not measured', o.why)}
@@ -429,7 +429,7 @@ def tests_of_plateau(claim, model):
 
 def word_of_plateau(claim, model):
     "What the first page says: it fails where one task rejects it among all tests of the model, and none confirms it"
-    _, hold, fail, alone = tests_of_plateau(claim, model)
+    _, hold, fail, alone = counts_of_plateau(claim, model)
     assert hold == 0
     return 'fails' if fail > alone else 'undecided'
 
