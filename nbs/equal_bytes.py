@@ -15,6 +15,8 @@ NAMES = {'q4_k_m': '1.5B, q4_k_m', 'q3_k_m': '1.5B, q3_k_m', 'q2_k': '1.5B, q2_k
          'cut-2': '2 layers less', 'cut-4': '4 layers less', 'answers-2': '2 layers less, chosen by answers',
          'healed-2': '2 layers less, healed', 'cut-2-q3_k_m': '2 layers less, q3_k_m', '0.5b-q4_k_m': '0.5B, q4_k_m',
          '0.5b-q8_0': '0.5B, q8_0'}
+BESIDE = {'q3_k_m': (-8, 4, 'right', 'bottom'), 'cut-2-q3_k_m': (0, -18, 'center', 'top'),
+          '0.5b-q8_0': (0, -22, 'center', 'top')}  # labels that would meet another
 
 def read_arms():
     "What is known of each file, a row an arm"
@@ -79,11 +81,12 @@ def draw(arms, rows):
             ax.errorbar(mb, value, [[value - low], [high - value]], fmt='o', color=color, ms=7, elinewidth=1,
                         mfc='w' if cut else color)
             few = '' if len(values) == PROBLEMS else f'\n({len(values)} of {PROBLEMS} problems)'
-            ax.annotate(NAMES[name] + few, (mb, value), (8, -3), textcoords='offset points', va='top', color=color)
+            x, y, ha, va = BESIDE.get(name, (8, -3, 'left', 'top'))
+            ax.annotate(NAMES[name] + few, (mb, value), (x, y), textcoords='offset points', ha=ha, va=va, color=color)
             points.append((mb, value))
         ax.plot(*zip(*frontier(points)), color='.6', lw=1, ls='--', zorder=0)
         ax.set(xlabel='MB of the file', ylabel='problems solved', ylim=(0, .75),
                xlim=(arms.bytes.min() / 1e6 - 60, arms.bytes.max() / 1e6 + 250))
         ax.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
-        ax.set_title('At fewer bytes, three bits solve more than twice what the cut of two layers does', loc='left')
+        ax.set_title('At fewer bytes, three bits solve more than any cut', loc='left')
     return ax

@@ -389,8 +389,12 @@ MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of
             for size, type, n, k, table, arm in (
                 ('1.5B', 'bf16', 0, 225, 'abilities', 'parent'), ('1.5B', 'bf16', 2, 84, 'abilities', 'cut-2'),
                 ('1.5B', 'bf16', 4, 30, 'abilities', 'cut-4'), ('1.5B', 'q4_k_m', 0, 235, 'should_you', 'q4_k_m'),
-                ('1.5B', 'q3_k_m', 0, 202, 'should_you', 'q3_k_m'), ('1.5B', 'q4_k_m', 2, 83, 'should_you', 'cut-2'),
-                ('0.5B', 'q4_k_m', 0, 95, 'should_you', '0.5b-q4_k_m'))}
+                ('1.5B', 'q3_k_m', 0, 202, 'should_you', 'q3_k_m'), ('1.5B', 'q2_k', 0, 107, 'should_you', 'q2_k'),
+                ('1.5B', 'q4_k_m', 1, 171, 'should_you', 'cut-1'), ('1.5B', 'q4_k_m', 2, 83, 'should_you', 'cut-2'),
+                ('1.5B', 'q4_k_m', 4, 25, 'should_you', 'cut-4'),
+                ('1.5B', 'q3_k_m', 2, 73, 'should_you', 'cut-2-q3_k_m'),
+                ('0.5B', 'q4_k_m', 0, 95, 'should_you', '0.5b-q4_k_m'),
+                ('0.5B', 'q8_0', 0, 93, 'should_you', '0.5b-q8_0'))}
 "By model, type and number of layers dropped: written answers, and where the rows are"
 
 def _upstream(size):

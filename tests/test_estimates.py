@@ -197,7 +197,7 @@ def test_a_comparison_names_the_rows_that_were_measured_and_no_others():
     assert 'not measured' in compare_options(FAMILIES[3].size, gb=5).attrs['notes']['estimate']
     assert [*table.model.unique()[1:]] == [small] and table.speed_estimate[0] == 1
     assert (table.speed_estimate[1:] > 1).all() and (table.fits == (table.total_gb <= .95)).all()
-    for n, type, how in ((2, 'q4_k_m', 'measured: '), (4, 'bf16', 'measured in bf16: ')):
+    for n, type, how in ((2, 'q4_k_m', 'measured: '), (4, 'q4_k_m', 'measured: ')):
         few = compare_options(coder(), gb=file_gb(coder(), 'q4_k_m', 1 - n / 28)[0] + .03, context=1024)
         cut = few[(few.dropped > 0) & (few.type == 'q4_k_m')].iloc[0]
         assert cut.dropped == n

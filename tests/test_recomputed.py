@@ -1350,6 +1350,7 @@ def test_what_should_you_says_so_far():
         assert (float(o.problems), float(o.right)) == (len(asked[arm]), asked[arm].sum())
         agrees(found[3], [100 * v for v in paired(asked[arm])], .05)
         assert (f'of {len(asked[arm])} problems' in found[3]) == (len(asked[arm]) < 400)
+        agrees(found[4], [100 * (table[table.arm == arm].tokens >= 768).mean()], .05)
     whole = arms[(arms.model == 'qwen2.5-coder-1.5b') & (arms.dropped == '')]
     told = [o for o in page if o[-1] in ('better', 'worse', 'undecided', 'not measured')]
     wanted = []
@@ -1365,3 +1366,7 @@ def test_what_should_you_says_so_far():
         found = [100 * v for v in paired(asked[arm] - asked[other])]
         agrees(cells[2], found, .05)
         assert cells[3] == ('better' if found[1] > 0 else 'worse' if found[2] < 0 else 'undecided')
+    close = asked['cut-2-q3_k_m'] - asked['0.5b-q4_k_m']
+    means = close[np.random.default_rng(0).integers(0, 400, (20_000, 400))].mean(1)
+    assert .06 < 2 * 2 * (means >= 0).mean() < .075, 'one of the ten tests has a larger p'
+    assert 'with p = 0.07 after Holm' in (root/'practice'/'should_you.ipynb').read_text()
