@@ -1368,5 +1368,5 @@ def test_what_should_you_says_so_far():
         assert cells[3] == ('better' if found[1] > 0 else 'worse' if found[2] < 0 else 'undecided')
     close = asked['cut-2-q3_k_m'] - asked['0.5b-q4_k_m']
     means = close[np.random.default_rng(0).integers(0, 400, (20_000, 400))].mean(1)
-    assert .06 < 2 * 2 * (means >= 0).mean() < .075, 'one of the ten tests has a larger p'
-    assert 'with p = 0.07 after Holm' in (root/'practice'/'should_you.ipynb').read_text()
+    assert 2 * 2 * (means >= 0).mean() > .05, 'Holm: of the ten tests, one has a larger p'
+    assert 'p is above 0.05 after Holm' in (root/'practice'/'should_you.ipynb').read_text()
