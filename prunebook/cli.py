@@ -5,18 +5,18 @@
 # %% ../nbs/reference/cli.ipynb #8d3925ea
 from __future__ import annotations
 import argparse, inspect, json, logging, os, re, signal, sys, threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 import prunebook as pb
 from .core import PrunebookError, check, check_one_process, free_place, fully_sharded, instance
 from .core import kept_environment
 from .core import new_folder, not_empty, on_first, one_of, or_none, printable, process, public_name, read_json
-from .core import redact, whole, work_folder
+from .core import redact, whole, work_folder, pd
 from .data.texts import answer_tokens, holds_answers, named_texts, out_of_memory, read_answers
 from .data.texts import text_assets
 from .estimates import CARDS, cache_gb, check_memory, compare_options, layer_sizes, memory_gb, model_size
@@ -81,16 +81,15 @@ class _Option(NamedTuple):
     help: str
     place: bool    # Is it given by its place, without --NAME?
 
-_Changes = dict  # for annotations: the fields of a config that are given
 _PLAIN = r'((str|int|float|bool|Path|None|dict|(Sequence|tuple)\[(str|int)(, \.\.\.)?\])( \| )?)+'  # of an option
 _RENAMED = dict(bits='train_bits', calibration='texts', healing=None)  # fields of a config that a command names itself
 
-def _group(annotation):
-    """The dataclass whose fields are arguments, and whether it is made of them; else their changes alone are passed on
-    (`_Changes`). `None` for another annotation"""
-    name = re.sub(r'_Changes\[(\w+)\]', r'\1', str(annotation))
+def _group(annotation: Any) -> tuple[type[Any], bool] | None:
+    """The dataclass whose fields are arguments, and whether it is made of them; else the fields that are given are
+    passed on as a dict (`Annotated`). `None` for another annotation"""
+    name = re.sub(r'Annotated\[dict\[str, Any\], (\w+)\]', r'\1', str(annotation))
     kind = globals().get(name) or getattr(pb, name, None)
-    return (kind, name == str(annotation)) if is_dataclass(kind) else None
+    return (kind, name == str(annotation)) if isinstance(kind, type) and is_dataclass(kind) else None
 
 # %% ../nbs/reference/cli.ipynb #option01
 def _options(run: Callable) -> dict[str, _Option]:
@@ -120,8 +119,7 @@ def _call(run: Callable, args: argparse.Namespace) -> dict[str, Any]:
         own, value = given.setdefault(group, {}) if group else given, getattr(args, name)
         if not group or value is not None: own[field] = value
     for k, p in parameters.items():
-        group, is_made = _group(p.annotation) or (None, False)
-        if is_made: given[k] = group(**given[k])
+        if (made_of := _group(p.annotation)) and made_of[1]: given[k] = made_of[0](**given[k])
     if run.like or 'progress' in parameters: given['progress'] = args.progress
     return run(**given)
 
@@ -199,7 +197,7 @@ class _Texts:
     def __post_init__(self):
         check(or_none(whole(1)), n_texts=self.n_texts)
 
-    def read(self, part: str, progress: bool = True, n_hub: int = 256) -> list[str]:
+    def read(self, part: str, progress: bool = True, n_hub: int = 256) -> list[str | Mapping]:
         "The documents for a purpose: calibration, healing or validation"
         return named_texts(self.texts, part, self.n_texts, n_hub, progress, self.column)
 
@@ -339,7 +337,7 @@ def _prune(
     progress: bool = True
 ):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
-    limits = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
+    limits: dict[str, Any] = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
     if (drop is not None) + (n is not None) + len(limits) != 1:
         raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
     if drop is not None and strategy:
@@ -352,10 +350,10 @@ def _prune(
     if odd:
         raise PrunebookError(f'strategy {strategy} has no option {", ".join(odd)}. It has '
                              f'{", ".join(known) or "none"}.')
-    is_run = distances and os.path.exists(os.path.join(distances, 'run.json'))
+    run = distances if distances and os.path.exists(os.path.join(distances, 'run.json')) else None
     asks = _differ(_prune, prompts=prompts, max_new_tokens=max_new_tokens)
     _check_prune_options(None if drop is not None else strategy, options or {}, source, texts, lengths, asks, distances,
-                         is_run or serve and drop is None, in_memory)
+                         run or serve and drop is None, in_memory)
     needs, told = pb.STRATEGIES.find(strategy).needs, {}
     load = cache(partial(source.load, progress))
     def measure():  # the distances, or the model and the loss, that the strategy needs
@@ -376,7 +374,8 @@ def _prune(
         config, depth = read_json(folder/'config.json'), config_depth(folder)
         if not in_memory: check_prunable(folder)
         long = dict(max_length=lengths.max_length) if 'max_length' in known else {}
-        how = long | (options or {}) | dict(depth=depth, allowed=pb.served_by(serve, config) if serve else None)
+        allowed = pb.served_by(serve, config) if serve else None
+        how: dict[str, Any] = long | (options or {}) | dict(depth=depth, allowed=allowed)
         if drop is not None: plan = pb.choose_layers(pb.as_plan(drop, depth).layers, **how)
         else:
             if limits: limits['sizes'] = layer_sizes(source.model, source.revision)
@@ -384,8 +383,7 @@ def _prune(
             plan = pb.choose_layers(strategy, n, measure=measure, **limits, **how)
         if warning := serving_warning(config, plan.keep): logging.getLogger(__name__).warning('prune: %s', warning)
         noted = dict(serving=states) if (states := serving_states(config, plan.keep)) else {}
-        if is_run:
-            noted['measured'] = measured_cut(distances, plan.layers, checkpoint_fingerprint(folder))
+        if run: noted['measured'] = measured_cut(run, plan.layers, checkpoint_fingerprint(folder))
         if in_memory:
             source.check('evaluate')
             model, tok = load()
@@ -477,7 +475,7 @@ def _check_heal_options(config, teacher_folder, judge_texts, n_judge, judges):
 def _heal(
     source: _Source,
     out: str,                    # folder for the healed checkpoint and its adapter
-    texts: _Texts, recipe: _Changes[HealingConfig], *,
+    texts: _Texts, recipe: Annotated[dict[str, Any], HealingConfig], *,
     config: str = 'packed',      # recipe: packed, distill (with --teacher), quick, paper, or a JSON file
     minutes: float | None = None,  # instead of --steps: as many as take so long, as estimated
     tokens: int | None = None,   # instead of --steps: as many as read so many tokens
@@ -509,40 +507,40 @@ def _heal(
     if by_parent and texts.n_texts:
         raise PrunebookError(f'--n-texts {texts.n_texts}: a chat model learns the answers of its parent. Leave it out, '
                              'or give --texts, or ask for plain texts (--objective lm).')
-    config = named_recipe(config, source.model, **recipe)
-    _check_recipe_options(config, recipe, prompts)
+    healing = named_recipe(config, source.model, **recipe)
+    _check_recipe_options(healing, recipe, prompts)
     _check_column(texts.column, texts.texts, *filter(None, [judge_texts]))
     name = judge_texts or ('demo' if text_assets(texts.texts) and not by_parent else None)
     on_disk = source.bits == 4 or fully_sharded()
-    _check_heal_options(config, teacher_folder, judge_texts, n_judge, (name or by_parent) and not on_disk)
+    _check_heal_options(healing, teacher_folder, judge_texts, n_judge, (name or by_parent) and not on_disk)
     asked = Path(os.path.abspath(out) + '.unfinished')/'asked.json'
     begun = read_json(asked).get('steps') if resume and minutes and asked.is_file() else None
-    if begun: config = config.replace(steps=begun)  # the machine may be faster now
-    config = on_first(lambda: recipe_within(  # it measures the machine
-        config, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
-    def read_judge():
+    if begun: healing = healing.replace(steps=begun)  # the machine may be faster now
+    healing = on_first(lambda: recipe_within(  # it measures the machine
+        healing, source.model, None if begun else minutes, tokens, source.dtype, source.bits, source.revision))
+    def read_judge() -> dict[str, Sequence[Any]]:
         if not (name and n_judge): return {}
         read = _Texts(name, column=texts.column).read('validation')
         return {f'{"C4" if name == "demo" else public_name(name)} validation loss': read}
     if by_parent:
         free_place(out, force or resume, [source.model, *filter(None, [prompts])])  # before anything is answered
         judge = read_judge()
-        config, docs, held, teacher = _own_answers(source, prompts, config, progress)
+        healing, docs, held, teacher = _own_answers(source, prompts, healing, progress)
         judge['loss on held-out answers'] = held
-    config.check_start(teacher)  # before texts are fetched
-    if teacher and not prompts and not config.needs_teacher:
+    healing.check_start(teacher)  # before texts are fetched
+    if teacher and not prompts and not healing.needs_teacher:
         raise PrunebookError(f'--teacher {teacher}: nothing is learned from it. Add --objective distill, or --prompts '
                              'FILE.')
-    if not by_parent: docs = () if prompts else texts.read('healing', progress, config.steps * config.batch_size)
-    if config.loss_on != 'assistant' and 'loss_on' in recipe and docs and all(isinstance(o, str) for o in docs):
-        raise PrunebookError(f'--loss-on {config.loss_on}: {texts.texts} has plain texts, which are learned whole. '
+    if not by_parent: docs = () if prompts else texts.read('healing', progress, healing.steps * healing.batch_size)
+    if healing.loss_on != 'assistant' and 'loss_on' in recipe and docs and all(isinstance(o, str) for o in docs):
+        raise PrunebookError(f'--loss-on {healing.loss_on}: {texts.texts} has plain texts, which are learned whole. '
                              'Leave it out.')
     if not by_parent:
-        source.check('heal', config.max_length, recipe=config, teacher=teacher)
+        source.check('heal', healing.max_length, recipe=healing, teacher=teacher)
         judge = read_judge()
     judge = {k: o[:n_judge] for k, o in judge.items()} if n_judge and not on_disk else None
     asks = None if by_parent else prompts  # the answers are there
-    done = pb.heal_checkpoint(source.model, out, docs, config, judge, teacher, asks, teacher_folder, resume, force,
+    done = pb.heal_checkpoint(source.model, out, docs, healing, judge, teacher, asks, teacher_folder, resume, force,
                               progress, [texts.texts, judge_texts, prompts], minutes, **source.how)
     if process().rank: return {}
     told = dict(out=out, steps=len(done.history), tokens=done.history[-1]['tokens'] if done.history else 0,
@@ -576,7 +574,7 @@ def _own_answers(source, prompts, config, progress):
         raise PrunebookError(f'--trust-remote-code: it was given for {public_name(source.model)}, and nobody said it '
                              f'of {public_name(parent.name)}, from which that was pruned. Say so (--teacher MODEL).')
     source.check('heal', recipe=config, teacher=parent.name)
-    tok = load_tokenizer(folder, trust_remote_code=source.trust_remote_code)
+    tok = load_tokenizer(str(folder), trust_remote_code=source.trust_remote_code)
     how = {k: v for k, v in source.how.items() if k != 'revision'}
     rows, held = parent_answers(parent, tok, prompts, progress, **how)
     config = fit_rows(config, tok, [*rows, *held], getattr(about, 'max_position_embeddings', None) or 2048)
@@ -619,7 +617,7 @@ def _shrink(
         _check_task_options(map(parse_task, given['tasks'] or []), n_questions=given['n_questions'])
     try: done, rejected = pb.shrink(**given, dtype=dtype, revision=revision), {}
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
-    if given['dry_run']: return dict(budget=done.to_dict('records'))
+    if isinstance(done, pd.DataFrame): return dict(budget=done.to_dict('records'))
     return dict(out=done.out, dropped=done.cuts[0]['dropped'], cuts=done.cuts, tokens=done.tokens, table=done.table,
                 gates=done.gates, answers=done.answers, fell=done.fell, use=done.use) | rejected
 
@@ -726,8 +724,8 @@ def _check_sweep_options(grid, given, recipe, distances, judge_texts):
         raise PrunebookError(f'--recipe {recipe}: nothing is healed. Add --healed-ns, or leave it out.')
     for k, v in given.items():
         if not used.get(k, True):
-            raise PrunebookError(f'{_flag(_RENAMED.get(k, k))} {v}: the strategies {", ".join(grid.strategies)} do not '
-                                 f'read it, and healed_ns is {grid.healed_ns}. Leave it out, or change these.')
+            raise PrunebookError(f'{_flag(_RENAMED.get(k) or k)} {v}: the strategies {", ".join(grid.strategies)} do '
+                                 f'not read it, and healed_ns is {grid.healed_ns}. Leave it out, or change these.')
     own = {k: given.get(k) for k in ('n_questions', 'scoring', 'n_texts', 'memory')}
     _check_task_options(map(parse_task, grid.tasks), **own)
     _check_column(given.get('column'), grid.calibration, grid.healing_texts, *grid.sources.values(),
@@ -736,7 +734,7 @@ def _check_sweep_options(grid, given, recipe, distances, judge_texts):
 # %% ../nbs/reference/cli.ipynb #sweep001
 @command('prunebook sweep demo --ns 1 2 4 8 --strategies similarity simple --out sweep')
 def _sweep(
-    source: _Source, changes: _Changes[SweepConfig], *,
+    source: _Source, changes: Annotated[dict[str, Any], SweepConfig], *,
     out: str,                       # folder of the run; the same command goes on there
     config: str | None = None,      # JSON that SweepConfig.save wrote; options change its fields
     recipe: str | None = None,      # recipe of healing, a JSON file that HealingConfig.save wrote
@@ -764,7 +762,7 @@ def _sweep(
         raise PrunebookError(f'--bits {source.bits}: a quantised model cannot be healed. Leave it out, or set bits in '
                              'the recipe of healing (--recipe).')
     dist = pb.LayerDistances.load(distances) if distances else None
-    work = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
+    work: dict[str, Any] = dict(command='heal', recipe=grid.healing) if grid.healed_ns else dict(command='sweep')
     lengths = dict(max_length=grid.max_length, batch_tokens=grid.batch_tokens)
     reads = [source.model, distances, config]
     if stored := source.stored(): check_sweep(grid, decoder_config(stored)[1], out, 'main', dist, reads)
@@ -818,7 +816,7 @@ def _verify(
 @command('prunebook estimate demo', like='estimates:estimate')
 def _estimate(
     model: str,                  # MODELS, a hub id or a folder
-    recipe: _Changes[HealingConfig], *,
+    changes: Annotated[dict[str, Any], HealingConfig], *,
     config: str = 'packed',      # recipe of healing, as in `prunebook heal`
     context: int = 4096,         # tokens of each sequence in the key-value cache
     batch: int = 1,              # sequences in it
@@ -839,7 +837,6 @@ def _estimate(
         table = compare_options(size, next((o for o in room if o is not None), None), context, batch)
         return dict(model=model, parameters=size.parameters, layers=size.depth, context=context, batch=batch,
                     options=table.to_dict('records'), notes=table.attrs['notes'])
-    changes = recipe
     _check_recipe_options(recipe := named_recipe(config, model, **changes), changes)
     table = pb.estimate(size, batch_tokens=recipe.batch_tokens, recipe=recipe, **given)
     gpu = given['gpu_gb'] or CARDS.get(given['card'], [0])[0]
@@ -891,15 +888,16 @@ def parser(
             text, usual = text.replace('if `None`', 'by default').replace('`None`', 'the default'), o.default
             if isinstance(usual, tuple): usual = ' '.join(map(str, usual))
             if usual not in (MISSING, None, False, '') and 'default:' not in text: text += f' (default: {usual})'
-            how = dict(help=text.replace('%', '%%'), default=None if o.default is MISSING else o.default)
+            how: dict[str, Any] = dict(help=text.replace('%', '%%'),
+                                       default=None if o.default is MISSING else o.default)
             word = next((t for t in _TYPES if re.search(rf'\b{t}\b', o.kind)), 'str')
             many = '*' if 'tuple' in o.kind else '+' if word != 'dict' and re.search('Sequence|list', o.kind) else None
             if 'bool' in o.kind: how |= dict(action=argparse.BooleanOptionalAction if usual is None else 'store_true')
             else:
                 how |= dict(action=_Numbers) if many and word == 'int' else dict(type=_TYPES[word])
                 how |= dict(nargs=many, metavar=dict(int='N', float='X').get(word, option.upper()))
-            if o.place: s.add_argument(option, **how | dict(nargs=many if o.default is MISSING else '?'))
-            else: s.add_argument(f'--{option.replace("_", "-")}', **how, required=o.default is MISSING)
+            how |= dict(nargs=many if o.default is MISSING else '?') if o.place else dict(required=o.default is MISSING)
+            s.add_argument(option if o.place else _flag(option), **how)
         s.add_argument('--json', action='store_true', help='print the result as JSON')
         s.add_argument('--no-progress', dest='progress', action='store_false', help='no progress bars')
     return p

@@ -425,7 +425,7 @@ def file_gb(size: Size, type: str, share: float = 1.) -> tuple[float, float]:
     return scale * (bits - (1 - share) * layers) / 1e9, scale * read / 1e9
 
 # %% ../nbs/reference/estimates.ipynb #option01
-def _option(of, type, dropped, gb, context, batch):
+def _option(of, type, dropped, gb, context, batch) -> dict[str, Any]:
     "A row of `compare_options`, with the GB that a step of generation reads as its speed"
     share = 1 - dropped / of.depth
     (file, read), cache = file_gb(of, type, share), share * cache_gb(of, context, batch)

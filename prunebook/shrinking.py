@@ -255,10 +255,11 @@ def shrink(
     with work_folder(out, job.asked(), None, force, reads) as work:
         parent, tok = _load_model(model, job.recipe, job.ready, progress, **load)
         line = _by_answers if job.choosing is not None else _by_texts
-        texts, judge, cuts, recipe = line(job, parent, tok, work, progress)
-        recipe = recipe.replace(steps=_once(work/'steps.json', lambda: recipe.steps))  # `minutes` measures the machine
+        texts, judge, cuts, chosen = line(job, parent, tok, work, progress)
+        recipe = chosen.replace(steps=_once(work/'steps.json', lambda: chosen.steps))  # `minutes` measures the machine
         small = _pruned(parent, cuts[0])
         healed = pb.heal(small, tok, texts, recipe, work/'healing', progress, parent, resume=True)
+        assert healed.model is not None  # a model in memory was healed
         models = dict(parent=parent, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, job, progress))
         if gates.min_retention:
@@ -477,9 +478,9 @@ def _check_cut(model, size, drop, budget, serve, gguf, about):
     if limits and drop is not None:
         raise PrunebookError(f'drop={drop!r}: give it, or {", ".join(limits)}, and not both.')
     n = None if limits else layers_to_drop('25%' if drop is None else drop, size.depth)
-    budget: dict[str, Any] = limits | dict(sizes=layer_sizes(size)) if limits else {}
-    pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **budget)  # is there a cut at all?
-    return n, budget
+    within: dict[str, Any] = limits | dict(sizes=layer_sizes(size)) if limits else {}
+    pb.choose_layers('keep_last', n, depth=size.depth, allowed=allowed, k=0, **within)  # is there a cut at all?
+    return n, within
 
 # %% ../nbs/reference/shrinking.ipynb #shr00x1c
 def _fits(recipe, texts, size, about, room=0):

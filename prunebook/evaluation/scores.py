@@ -329,7 +329,8 @@ def compare(first: LossScore | ParentScore | Score, second: LossScore | ParentSc
                              'questions, with the same settings.')
     if isinstance(first, Score) and isinstance(second, Score):
         d, c = second.right.astype(int) - first.right, np.ones(first.n, int)
-    elif not isinstance(first, Score) and not isinstance(second, Score):
+    else:
+        assert not isinstance(first, Score) and not isinstance(second, Score)  # the same items are of one kind
         d, c = np.array(second.sums) - first.sums, np.array(first.counts)
     rng, some = np.random.default_rng(seed), max(1, 2**23 // first.n)  # resamples at a time: all at once take gigabytes
     draws = (rng.integers(0, first.n, (min(some, resamples - i), first.n)) for i in range(0, resamples, some))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from ..core import PrunebookError, atomic_write, check_room, explained, free_place, new_folder
 from ..core import progress_bar, public_name, read_json, nn, torch
 from ..model.configs import decoder_part
@@ -79,6 +79,13 @@ def _healed(record, recipe, history):
     "What healing adds to the record of a cut, which may have been healed before"
     before = dict(previous=record['healed']) if 'healed' in record else {}
     return dict(healed=_healing_summary(recipe, history) | before)
+
+# %% ../../nbs/reference/healing/adapters.ipynb #adapover
+if TYPE_CHECKING:
+    @overload
+    def load_adapter(model: PreTrainedModel, folder: str | Path, merge: Literal[True] = ...) -> PreTrainedModel: ...
+    @overload
+    def load_adapter(model: PreTrainedModel, folder: str | Path, merge: bool) -> nn.Module: ...
 
 # %% ../../nbs/reference/healing/adapters.ipynb #96c47f76
 def load_adapter(

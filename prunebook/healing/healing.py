@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +96,7 @@ def _try_to_train(model, teacher, rows, config, folder, base, inplace, save, pro
             raise PrunebookError(f'{e} The checkpoint of step {trainer.state.global_step} was not saved. An earlier '
                                  'one, if any, is whole. Make space and go on with resume (--resume).') from e
         if not out_of_memory(e): raise
-        if inplace: student.unload()
+        if inplace: student.unload()  # pyright: ignore[reportCallIssue]  # peft's
         longest = int(rows.lengths.max())
         most = trainer.args.per_device_train_batch_size * longest
         if most == longest or process().world > 1:
@@ -258,6 +258,17 @@ def _run_folder(out, asked, resume, force, reads):
             for o in ('checkpoints', 'teacher'): on_first(lambda: shutil.rmtree(place/o, ignore_errors=True))
             on_first(held.close)
 
+# %% ../../nbs/reference/healing/healing.ipynb #healover
+if TYPE_CHECKING:
+    @overload
+    def heal(model: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | None, texts: Texts,
+             config: HealingConfig | None = ..., out: str | Path | None = ..., progress: bool = ...,
+             teacher: PreTrainedModel | str | Path | None = ..., resume: bool = ..., force: bool = ...,
+             teacher_folder: str | Path | None = ..., dry_run: Literal[False] = ..., load: dict[str, Any] | None = ...,
+             warn: bool = ..., **changes: Any) -> HealingResult: ...
+    @overload
+    def heal(*args: Any, dry_run: Literal[True], **kwargs: Any) -> None: ...
+
 # %% ../../nbs/reference/healing/healing.ipynb #6d719386
 def heal(
     model: PreTrainedModel | str | Path, # Pruned, with 16- or 32-bit weights; it stays as it is. Or its checkpoint
@@ -266,7 +277,7 @@ def heal(
     config: HealingConfig | None = None, # The recipe; `RECIPES['packed']` if `None`
     out: str | Path | None = None,       # Folder for the adapter, which appears at the end. `None` leaves no file
     progress: bool = True,               # Show a bar with the loss and the time left
-    teacher: PreTrainedModel | str | None = None,  # The unpruned model, for objectives and methods that learn from it
+    teacher: PreTrainedModel | str | Path | None = None,  # The unpruned model, for what learns from it
     resume: bool = False,                # Resume an interrupted run in `OUT.unfinished`, or return the finished one
     force: bool = False,                 # Replace the folder at `out`
     teacher_folder: str | Path | None = None,  # Where "distill_top" keeps its files for other runs
@@ -274,47 +285,49 @@ def heal(
     load: dict[str, Any] | None = None,  # To `load_model` for a teacher that is a name
     warn: bool = True,                   # Say that plain texts can cost a model that chats its answers
     **changes: Any                       # Fields of the recipe to set otherwise, such as steps=20
-) -> HealingResult:                      # `None` of a `dry_run`
+) -> HealingResult | None:               # `None` of a `dry_run`
     """Heal `model` by a short training on `texts` (arXiv:2403.17887, appendix B), and merge the learned parameters. Of
     a checkpoint only the training copy is loaded, and nothing is merged. If memory runs out it continues with fewer
     tokens at once. Raises `PrunebookError` on wrong input before any training, when the loss is not a number or grows,
     and when a single row does not fit"""
     config = _started(config, teacher, teacher_folder, changes)
     check(or_none(not_empty()), out=out)
-    on_disk, save = isinstance(model, (str, Path)), out is not None
+    on_disk = isinstance(model, (str, Path))
+    save = out is not None
     reads = [model if on_disk else model.name_or_path]
     reads += [o for o in (teacher, texts, teacher_folder) if isinstance(o, (str, Path))]
     if save and not resume: free_place(out, force, reads)  # before anything is loaded
     if slow_in_16_bits(own_device() if on_disk else LayerStack(model).device):
         config = config.replace(**{k: 32 for k in ('bits', 'teacher_bits') if getattr(config, k) == 16})
-    if on_disk: model, tokenizer, base = _load_student(model, tokenizer, config, progress)
-    else: base = fingerprint(model)
+    if on_disk: small, tokenizer, base = _load_student(model, tokenizer, config, progress)
+    else: small, base = model, fingerprint(model)
 
     named = isinstance(teacher, (str, Path))
-    teacher, docs, rows = _training_input(model, tokenizer, texts, config, teacher, on_disk, load, warn)
-    taught = {} if teacher is None else dict(teacher=fingerprint(teacher))
-    if base in taught.values() and (named or cut_record(model)):  # the unpruned model of a sweep is its own teacher
+    guide, docs, rows = _training_input(small, tokenizer, texts, config, teacher, on_disk, load, warn)
+    taught = {} if guide is None else dict(teacher=fingerprint(guide))
+    if base in taught.values() and (named or cut_record(small)):  # the unpruned model of a sweep is its own teacher
         raise PrunebookError('the teacher is the model itself, and teaches it nothing. Give the model that this one '
                              'was pruned from.')
-    if dry_run: return None  # pyright: ignore[reportReturnType]  # who asks for that uses no result
+    if dry_run: return None
     asked = dict(base=base, texts=rows.digest) | taught
     asked |= settings_that_count(asdict(config))
 
     with preserve_global_state(), _run_folder(out, asked, resume, force, reads) as folder:
         if not on_first((folder/'adapter').exists):
             if METHODS[config.method].solve:
-                solve = partial(_solve, model, teacher, tokenizer, docs, config, folder, base, progress)
+                solve = partial(_solve, small, guide, tokenizer, docs, config, folder, base, progress)
                 on_first(solve) if save else solve()
             else:
                 if OBJECTIVES[config.objective].top:
                     place = on_first(lambda: teacher_folder or folder/'teacher')  # else each process has its own
-                    rows, teacher = top_k_rows(frozen_copy(teacher, config.teacher_bits), rows, config.top_k, place,
-                                               progress)
-                _train(model, teacher, rows, config, folder=folder, base=base, inplace=on_disk, save=save,
+                    assert guide is not None  # such an objective needs a teacher
+                    rows, guide = top_k_rows(frozen_copy(guide, config.teacher_bits), rows, config.top_k, place,
+                                             progress)
+                _train(small, guide, rows, config, folder=folder, base=base, inplace=on_disk, save=save,
                        progress=progress)
             on_first(lambda: None)  # all wait until the adapter is written
         note, tensors = _read_adapter(folder/'adapter')
-        healed = None if on_disk else load_adapter(model, folder/'adapter')
+        healed = None if on_disk else load_adapter(small, folder/'adapter')
     adapter = Path(os.path.abspath(out))/'adapter' if out else tensors
     return HealingResult(healed, adapter, note['history'], config, note['seconds'])
 
@@ -365,7 +378,7 @@ def _heal_on_disk(model, texts, work, how):
     check_room(work, sum(o.size for o in read_tensors(folder)))
     before = _answers_on_disk(folder, config, progress) if first and not fully_sharded() else {}
     result = heal(model, None, texts, out=work/'healing', **how)
-    if first: merge_into(work, folder, result.adapter, progress)
+    if first: merge_into(work, folder, work/'healing'/'adapter', progress)
     if before:
         after = _answers_on_disk(work, config, progress)
         result.answers = {k: (v, after[k]) for k, v in before.items()}
@@ -380,20 +393,22 @@ def _heal_in_memory(model, texts, prompts, judge, work, how, kwargs):
     first, config, progress = not process().rank, how['config'], how['progress']
     small, tok = load_model(model, progress=progress, **kwargs)
     check_student(small, config)  # before a teacher writes answers
-    check_room(work, small.num_parameters() * small.config.dtype.itemsize)
+    check_room(work, small.num_parameters() * cast(torch.dtype, small.config.dtype).itemsize)  # loaded, it is torch's
     def loss(model, texts):  # of conversations, that of the answers
         talks: dict[str, Any] = dict(loss_on='assistant', max_length=config.max_length)
         how = {} if all(isinstance(o, str) for o in texts) else talks
         return text_loss(model, tok, texts, progress=progress, **how).value
     def measured(model): return {k: loss(model, o) for k, o in (judge or {}).items()}, sample_answers(model, tok)
-    before = measured(small) if first else ()
+    losses, answers = measured(small) if first else ({}, {})
     if prompts:
-        answers = work/'answers.jsonl'
-        texts = self_data(small, tok, how['teacher'], prompts, config, answers, progress, how['load'])
+        file = work/'answers.jsonl'
+        texts = self_data(small, tok, how['teacher'], prompts, config, file, progress, how['load'])
     result = heal(small, tok, texts, out=work/'healing', **how)
     if first:
-        after = measured(result.model)
-        result.losses, result.answers = ({k: (v, b[k]) for k, v in a.items()} for a, b in zip(before, after))
+        assert result.model is not None  # a model in memory was healed
+        new_losses, new_answers = measured(result.model)
+        result.losses = {k: (v, new_losses[k]) for k, v in losses.items()}
+        result.answers = {k: (v, new_answers[k]) for k, v in answers.items()}
         own_type(result.model)
         result.write(tok, work, result.losses, result.answers)
     return result
@@ -423,7 +438,7 @@ def heal_checkpoint(
     reads = [o for o in (model, texts, teacher, prompts, teacher_folder, *reads) if isinstance(o, (str, Path))]
     tok = load_tokenizer(model, **hub_arguments(kwargs))  # it and the teacher refuse before a weight is read
     if prompts is None: texts, fitting = _checked_texts(texts, tok, config, judge), ()
-    else: fitting = _with_room(tok, prompts, config)
+    else: texts, fitting = (), _with_room(tok, prompts, config)
     if isinstance(teacher, (str, Path)) and (fitting or config.needs_teacher):
         _compare_named(model, teacher, config.needs_teacher, **kwargs)
     asked = asdict(config) | dict(

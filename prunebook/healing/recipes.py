@@ -100,7 +100,8 @@ OBJECTIVES = Registry('healing objective', [
     Objective('distill_top', 'its top_k likeliest tokens, computed once', _divergence, needs_teacher=True, top=True)])
 
 # %% ../../nbs/reference/healing/recipes.ipynb #61ab894c
-PAPER_RECIPES = {name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
+PAPER_RECIPES: dict[str, dict[str, Any]] = {
+    name: dict(zip(('max_length', 'learning_rate', 'rank'), values)) for name, values in {
     'meta-llama/Llama-2-7b-hf': (2048, 3e-4, 2),
     'meta-llama/Llama-2-13b-hf': (4096, 3e-4, 64),
     'meta-llama/Llama-2-70b-hf': (4096, 3e-5, 8),
@@ -164,6 +165,7 @@ class HealingConfig(Settings):
         super().__post_init__()
         OBJECTIVES.find(self.objective)
         kind = METHODS.find(self.method).options
+        assert self.options is not None and self.warmup is not None  # `complete` has set them
         odd = sorted(self.options.keys() - (own := {f.name for f in fields(kind)}))
         if odd: raise PrunebookError(f'options {odd}: method {self.method!r} has {sorted(own) or "none"}.')
         if self.warmup >= self.steps:
@@ -271,19 +273,21 @@ def frozen_copy(model: PreTrainedModel, bits: int | None = None, in_16: Sequence
     for m in new.modules(): m._parameters.update({k: of(p) for k, p in m._parameters.items() if p is not None})
     if dtype: new.config.dtype = dtype
     if bits == 4:
-        import bitsandbytes as bnb
+        from bitsandbytes.nn.modules import Linear4bit, Params4bit
         q = quantization(4)
         same: dict[str, Any] = dict(quant_type=q.bnb_4bit_quant_type, compress_statistics=q.bnb_4bit_use_double_quant,
                     quant_storage=q.bnb_4bit_quant_storage)
         linear = [(layer, name, o) for i, layer in enumerate(LayerStack(new).layers) if i not in in_16
                   for name, o in layer.named_modules() if type(o) is torch.nn.Linear]
         for layer, name, o in linear:
-            four = bnb.nn.Linear4bit(o.in_features, o.out_features, bias=o.bias is not None,
-                                     compute_dtype=q.bnb_4bit_compute_dtype, device='meta', **same)
-            four.weight = bnb.nn.Params4bit(o.weight.data.contiguous(), requires_grad=False, module=four, **same)
+            four = Linear4bit(o.in_features, o.out_features, bias=o.bias is not None,
+                              compute_dtype=q.bnb_4bit_compute_dtype, device='meta', **same)
+            four.weight = Params4bit(o.weight.data.contiguous(), requires_grad=False,
+                                     module=four, **same)  # pyright: ignore[reportCallIssue]  # of its __new__
             four.bias = o.bias
             layer.set_submodule(name, four.to(o.weight.device))
-        new.is_loaded_in_4bit = LayerStack(new).config._is_quantized = True  # for peft, and for Jamba's own code
+        LayerStack(new).config._is_quantized = True  # for Jamba's own code
+        new.is_loaded_in_4bit = True  # pyright: ignore[reportArgumentType]  # for peft
     return new
 
 # %% ../../nbs/reference/healing/recipes.ipynb #2d9e0df8

@@ -72,7 +72,7 @@ def _compare_named(model, teacher, head, **load):
     """Raises `PrunebookError` as `load_teacher` does, by the configs and tokenizers of both, before a model is loaded,
     and if both are one"""
     from transformers import AutoModelForCausalLM
-    how = dict(token=load.get('token'), trust_remote_code=bool(load.get('trust_remote_code')))
+    how: dict[str, Any] = dict(token=load.get('token'), trust_remote_code=bool(load.get('trust_remote_code')))
     given = (model, how | dict(revision=load.get('revision'))), (teacher, how)
     if _one_model(*((*find_model(str(o), **k), k.get('revision')) for o, k in given)):
         raise PrunebookError(f'the teacher {teacher} is the model itself, and teaches it nothing. Give the model that '
@@ -263,7 +263,7 @@ class Parent(NamedTuple):
 def parent_of(folder: str | Path) -> Parent:
     """The model that a checkpoint was pruned from, by the note beside the weights, or by the card. Raises
     `PrunebookError` if there is no record of a cut, and if that model is gone or has other weights now"""
-    record = read_json(Path(folder)/'config.json').get('prunebook')
+    record = read_json(Path(folder)/'config.json').get('prunebook', {})
     file, teach = Path(folder)/PARENT_NOTE, 'Say where it is (--teacher MODEL).'
     if not sound_record(record): record = {}
     own = file.is_file() and 'snapshots' not in file.parts  # a note from the hub is a stranger's
@@ -301,8 +301,7 @@ def parent_answers(parent: Parent, tokenizer: PreTrainedTokenizerBase, prompts: 
     was = None
     if file and not load.get('bits'):
         with suppress(PrunebookError): was = checkpoint_fingerprint(checkpoint_folder(parent.name, parent.revision))
-    if file is None: file = on_first(write)
-    rows, held = read_answers(file, was, tokenizer)
+    rows, held = read_answers(on_first(write) if file is None else file, was, tokenizer)
     if not rows or not held:
         raise PrunebookError(f'{len(rows) + len(held)} answers are whole, and ten are needed. Give more prompts.')
     return rows, held

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (StateDictOptions, get_optimizer_state_dict,
                                                      set_optimizer_state_dict)
-from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from ..core import PrunebookError, atomic_write, fully_sharded, on_first, printable, process, read_json
 from ..core import kept_environment, sync_tree
@@ -86,13 +86,17 @@ class CausalLMLoss(nn.Module):
         def hidden(stack):  # the last layers may be on another device than the first
             x = stack.body(**inputs).last_hidden_state[:, :-1]
             return x[where.to(x.device)]
-        kept = None if guide is None else teacher(guide[:, 1:][where])
-        with torch.no_grad(): states = hidden(teacher) if teacher and kept is None else None
+        likely = None
+        if isinstance(teacher, LayerStack):
+            with torch.no_grad(): states = hidden(teacher)
+        elif teacher and guide is not None: likely = teacher(guide[:, 1:][where])
         def loss_of(x, s):
-            if kept: return self.loss(self.stack.logits(x), targets[s], [o[s].to(x.device) for o in kept])
-            with torch.no_grad(): wanted = teacher.logits(states[s]).to(x.device) if teacher else None
+            if isinstance(teacher, LayerStack):
+                with torch.no_grad(): wanted = teacher.logits(states[s]).to(x.device)
+            else: wanted = None if likely is None else [o[s].to(x.device) for o in likely]
             return self.loss(self.stack.logits(x), targets[s], wanted)
-        learning = [p for p in self.stack.model.get_output_embeddings().parameters() if p.requires_grad]
+        head = self.stack.model.get_output_embeddings()
+        learning = [] if head is None else [p for p in head.parameters() if p.requires_grad]
         size = 512 if learning or labels.device.type != 'cpu' else 64 if teacher else 256
         total = _LossInPieces.apply(loss_of, self.size or size, hidden(self.stack), *learning)
         count = where.sum() if num_items_in_batch is None else num_items_in_batch
@@ -102,7 +106,8 @@ class CausalLMLoss(nn.Module):
 @contextmanager
 def preserve_global_state() -> Iterator[None]:
     "Afterwards the random states, torch's switches, the environment and the loudness of libraries are as before"
-    python, numpy, settings = random.getstate(), np.random.get_state(), torch.utils.deterministic
+    python, numpy = random.getstate(), np.random.get_state()
+    settings: Any = torch.utils.deterministic  # a module whose class has a property
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill, bnb = settings.fill_uninitialized_memory, logging.getLogger('bitsandbytes')
     level = bnb.level
@@ -180,14 +185,19 @@ def whole_checkpoint(folder: str | Path) -> Path | None:
 def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     "The parameters of `module` that learn, by name and whole. With FSDP, all processes must call it"
     learned = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
-    return {n: (p.full_tensor() if hasattr(p, 'full_tensor') else p).contiguous() for n, p in learned.items()}
+    return {n: (p.full_tensor() if isinstance(p, DTensor) else p).contiguous() for n, p in learned.items()}
 
 # %% ../../nbs/reference/healing/trainer.ipynb #ordere01
 class _OrderedTrainer(Trainer):
     "A Trainer that takes rows in their order and saves only the parameters that learn"
+    model: nn.Module
+    train_dataset: Rows
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    def save_model(self, output_dir=None, _internal_call=False):
+    def save_model(self, output_dir: str, _internal_call=False):
         weights = trainable_state_dict(self.model)
         if not self.args.should_save: return
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -196,7 +206,7 @@ class _OrderedTrainer(Trainer):
     def _load_from_checkpoint(self, path, model=None):
         for n, o in load_file(Path(path)/'weights.safetensors').items():
             p = self.model.get_parameter(n)
-            if hasattr(p, 'device_mesh'): o = distribute_tensor(o.to(p.device), p.device_mesh, p.placements)
+            if isinstance(p, DTensor): o = distribute_tensor(o.to(p.device), p.device_mesh, p.placements)
             p.data.copy_(o)
 
     def _state(self):
@@ -206,7 +216,7 @@ class _OrderedTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir):
         model, optimizer, options = self._state()
-        found = get_optimizer_state_dict(model, optimizer, options=options)
+        found: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=options)
         tensors = {f'{k} {name}': o.contiguous() for name, own in found['state'].items() for k, o in own.items()}
         note = json.dumps(dict(groups=found['param_groups'], schedule=self.lr_scheduler.state_dict()))
         if self.args.should_save: save_file(tensors, Path(output_dir)/'optimizer.safetensors', dict(note=note))
@@ -236,7 +246,7 @@ def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Pat
     """A Trainer for `recipe`, a `HealingConfig`, that prints nothing but a bar, and if it shall `save`, writes
     checkpoints into `folder`"""
     world, accelerated = process().world, torch.accelerator.is_available()
-    mps = accelerated and torch.accelerator.current_accelerator().type == 'mps'  # some of it has no such form there
+    mps = torch.backends.mps.is_available()  # some of it has no such form there
     own, longest = recipe.batch_size // world, int(rows.lengths.max())
     together = [n for n in range(1, own + 1) if own % n == 0 and n * longest <= (recipe.batch_tokens or math.inf)]
     args = TrainingArguments(
@@ -256,5 +266,7 @@ def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Pat
     if args.bf16 and fully_sharded():  # as without FSDP: gradients are summed in float32, and the loss is not rounded
         from torch.distributed.fsdp import MixedPrecisionPolicy
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+        plugin = trainer.accelerator.state.fsdp_plugin
+        assert plugin is not None  # accelerate has read the same variables
+        plugin.mixed_precision_policy = policy
     return trainer

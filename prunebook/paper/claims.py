@@ -17,7 +17,7 @@ from fastcore.basics import patch
 import prunebook as pb
 from ..core import PrunebookError, atomic_write, cache_dir, digest, pd, read_json
 from ..evaluation.losses import LossMap
-from ..evaluation.scores import LossScore, Score, wilson
+from ..evaluation.scores import LossScore, ParentScore, Score, wilson
 from ..evaluation.tasks import task_title
 from ..model.stack import show_layers
 from .criteria import (
@@ -181,7 +181,8 @@ class Curve(NamedTuple):
     def places(self) -> tuple[float, float]:
         "Shares of the layers where the monotone fit of retention falls below 90 % and below 50 %, or infinity"
         fit = monotone_fit(retention(self.items.mean(1)[None], self.chance))
-        return tuple(float(crossing(self.x, fit, o)[0]) for o in (KEEP, LOSE))
+        kept, lost = (float(crossing(self.x, fit, o)[0]) for o in (KEEP, LOSE))
+        return kept, lost
 
     @property
     def collapse(self) -> Collapse | None:
@@ -218,6 +219,21 @@ class RunFolder:
     distances: LayerDistances | None = None
     losses: LossMap | None = None
     made_for: dict[str, list[str]] = field(default_factory=dict)  # Sweep → the only claims that its rows may decide
+
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def tasks(self, kind: str = 'choice') -> list[str]: ...
+        def curve(self, task: str, strategy: str = 'similarity', healed: bool = False,
+                  table: pd.DataFrame | None = None) -> pd.DataFrame: ...
+        def items(self, task: str = 'c4', strategy: str = 'similarity', healed: bool = False) -> Curve: ...
+        def paired(self, rows: pd.DataFrame) -> Curve: ...
+        def scores(self, rows: pd.DataFrame) -> list[LossScore | ParentScore | Score]: ...
+        def unpruned(self, task: str) -> pd.DataFrame: ...
+        def knows(self, task: str) -> bool: ...
+        def both_losses(self, healed: bool, ns: Sequence[int] | None = None,
+                        table: pd.DataFrame | None = None) -> Curve: ...
+        def rank_pairs(self, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame: ...
+        def by_seed(self, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]: ...
+        def by_shots(self, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray, pd.DataFrame]: ...
 
     depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
@@ -270,7 +286,7 @@ class RunFolder:
         return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
 
 # %% ../../nbs/reference/paper/claims.ipynb #claimsp1
-def _rows_of(table, task, strategy, healed):
+def _rows_of(table, task, strategy, healed) -> pd.DataFrame:
     "Rows of a task and strategy after those of the unpruned model: healed alike if cuts are healed and there is one"
     own = table[table.task == task]
     cuts = own[(own.strategy == strategy) & (own.healed == healed) & (own.n > 0)]
@@ -314,14 +330,15 @@ def items(self: RunFolder, task: str = 'c4', strategy: str = 'similarity', heale
 def paired(self: RunFolder, rows: pd.DataFrame) -> Curve:
     "Rows of the table item by item. Raises `Unmeasured` if they cannot be paired"
     scores = self.scores(rows)
-    if isinstance(scores[0], Score):  # floats, because resampling multiplies them ten times as fast
-        items = np.stack([o.right for o in scores]).astype(float)
+    if right := [o.right for o in scores if isinstance(o, Score)]:
+        items = np.stack(right).astype(float)  # floats, because resampling multiplies them ten times as fast
         return Curve(rows, items, np.ones(items.shape[1]))
-    return Curve(rows, np.array([o.sums for o in scores]), np.array(scores[0].counts))
+    on_texts = [o for o in scores if not isinstance(o, Score)]
+    return Curve(rows, np.array([o.sums for o in on_texts]), np.array(on_texts[0].counts))
 
 # %% ../../nbs/reference/paper/claims.ipynb #scores01
 @patch
-def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | Score]:
+def scores(self: RunFolder, rows: pd.DataFrame) -> list[LossScore | ParentScore | Score]:
     "A score per row, item by item. Raises `Unmeasured` if it was not kept, or not of the same items"
     try: kept = [kept_score(self.folder, r) for _, r in rows.iterrows()]
     except PrunebookError as e: raise Unmeasured(str(e)) from None
@@ -354,16 +371,16 @@ def open_run(folder: str | Path) -> RunFolder:
     only = lambda o: o.fillna(o.dropna().iloc[0] if o.nunique() == 1 else '')
     table['items'] = table.groupby(['task', 'source', 'count'], dropna=False)['items'].transform(only)
     about = table.sweep.map(record['sweeps'])
-    table['healing_items'] = about.map(lambda o: o['items'].get('healing_texts')).where(table.healed, '')
+    table['healing_items'] = about.apply(lambda o: o['items'].get('healing_texts')).where(table.healed, '')
     table['healing_items'] = table.groupby(['healed', 'healing_texts'], dropna=False)['healing_items'].transform(only)
-    limit = about.map(lambda o: o['config']['scoring'].get('max_new_tokens'))  # of written answers
+    limit = about.apply(lambda o: o['config']['scoring'].get('max_new_tokens'))  # of written answers
     table['limit'] = limit.where(table.metric == 'generated')
-    files = dict(distances=pb.LayerDistances, loss_map=LossMap)
-    found = [kind.load(folder) if (folder/f'{o}.safetensors').exists() else None for o, kind in files.items()]
-    if wrong := [o.depth for o in found if o is not None and o.depth != table.depth.iloc[0]]:
+    distances = pb.LayerDistances.load(folder) if (folder/'distances.safetensors').exists() else None
+    losses = LossMap.load(folder) if (folder/'loss_map.safetensors').exists() else None
+    if wrong := [o.depth for o in (distances, losses) if o is not None and o.depth != table.depth.iloc[0]]:
         raise PrunebookError(f'{folder}: distances or losses are of {wrong[0]} layers, and the run is of '
                              f'{table.depth.iloc[0]}. Restore the files of one model.')
-    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', *found, made_for)
+    return RunFolder(folder, table, ' '.join(name.replace('`', "'").split()) or 'a model', distances, losses, made_for)
 
 # %% ../../nbs/reference/paper/claims.ipynb #claimsp3
 def kept_rows(run: RunFolder) -> list[dict[str, Any]]:  # Columns task, strategy, healed, keeps and measured
@@ -445,7 +462,7 @@ def by_shots(self: RunFolder, task: str) -> tuple[pd.DataFrame, Curve, np.ndarra
     settings = t.groupby('sweep').shots.transform('nunique')  # rows of one sweep come from one machine
     t = t.loc[settings.sort_values(ascending=False, kind='stable').index].drop_duplicates(['n', *how])
     wide = t.pivot(index='n', columns=how, values='value').sort_index(axis=1).dropna(axis=1, thresh=2).dropna()
-    counts = [shots for shots, _ in wide.columns]
+    counts = list(wide.columns.get_level_values('shots'))
     if 0 not in wide.index or len(wide) < 2 or 0 not in counts or not max(counts):
         raise Unmeasured(f'This run has not asked {task_title(task)} both with and without examples.')
     t = self.table.loc[t.index[t.n.isin(wide.index)]].sort_values('n')

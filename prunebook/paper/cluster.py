@@ -88,7 +88,9 @@ def _loaded(given):
     import ray
     function, sent, (expected, dtype, folder) = ray.get(given)
     with suppress(OSError): os.chdir(folder)  # names of files are relative to it
-    if isinstance(sent, dict): model, tokenizer = pb.load_model(**sent | dict(progress=False))
+    if isinstance(sent, dict):
+        load: dict[str, Any] = sent | dict(progress=False)
+        model, tokenizer = pb.load_model(**load)
     else:
         model, tokenizer = ray.get(sent)
         if torch.accelerator.is_available(): model.to(torch.accelerator.current_accelerator())
@@ -119,10 +121,10 @@ def _connected(cluster):
     if not (was := ray.is_initialized()):
         address = cluster.address or os.environ.get('RAY_ADDRESS')
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-        here = {} if address and '://' in address else dict(include_dashboard=False)
+        here: dict[str, Any] = {} if address and '://' in address else dict(include_dashboard=False)
         try:
             with explained(f'cannot connect to Ray at {address or "this machine"}'):
-                ray.init(address, log_to_driver=False, logging_level='ERROR', **here)
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
         finally:
             if main: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # ray.init replaces ours
     try:

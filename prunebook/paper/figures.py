@@ -8,7 +8,7 @@ import os, re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,14 +16,18 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from ..core import PrunebookError
 from ..evaluation.losses import LossMap
 from ..evaluation.tasks import task_title
 from .claims import RunFolder, Unmeasured, open_run
 from .runs import read_record
-if TYPE_CHECKING: from prunebook import Block, LayerDistances
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+    from prunebook import Block, LayerDistances
 
 # %% auto #0
 __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'panels', 'name_panel', 'label_ends', 'draw_points',
@@ -31,12 +35,12 @@ __all__ = ['STYLE', 'WIDE', 'STRATEGY_COLOURS', 'WHOLE', 'figure_style', 'panels
            'plot_heatmap', 'plot_scores', 'kept_runs', 'each_measured', 'figure_or_reason', 'by_model']
 
 # %% ../../nbs/reference/paper/figures.ipynb #d797a19c
-STYLE = {
-    **sns.axes_style('ticks'), 'axes.prop_cycle': plt.cycler(color=sns.color_palette('colorblind')),
+STYLE = cast('dict[RcKeyType, Any]', {
+    **sns.axes_style('ticks'), 'axes.prop_cycle': cycler(color=sns.color_palette('colorblind')),
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
     'font.size': 10.5, 'axes.labelsize': 11, 'axes.titlesize': 11.5, 'xtick.labelsize': 10, 'ytick.labelsize': 10,
     'legend.fontsize': 10, 'legend.frameon': False, 'lines.linewidth': 1.5, 'figure.dpi': 110,
-    'savefig.bbox': 'tight', 'svg.hashsalt': 'prunebook'}
+    'savefig.bbox': 'tight', 'svg.hashsalt': 'prunebook'})
 WIDE = 7.2  # Inches: a page of the book is 800 pixels wide
 
 @contextmanager
@@ -67,13 +71,13 @@ def name_panel(ax: Axes, title: str, pad: float = 6) -> None:
 def label_ends(*axes: Axes, gap: float = 13.) -> None:
     """The name of each labelled line at its right end, in its colour, instead of a legend. `gap` is the least distance
     of two names in points. Axes must have their limits"""
-    axes[0].figure.draw_without_rendering()  # the layout moves the ends
+    axes[0].figure.canvas.figure.draw_without_rendering()  # the layout moves the ends
     for ax in axes:
-        if ax.get_legend(): ax.get_legend().remove()
+        if legend := ax.get_legend(): legend.remove()
         ends = []
         for line, name in zip(*ax.get_legend_handles_labels()):
-            if isinstance(line, ErrorbarContainer): line = line[0]
-            points = line.get_xydata().astype(float)
+            line = cast(Line2D, line[0] if isinstance(line, ErrorbarContainer) else line)
+            points = np.asarray(line.get_xydata(), float)
             points = points[np.isfinite(points).all(1)]
             if len(points):
                 at = points[points[:, 0].argmax()]
@@ -97,7 +101,8 @@ STRATEGY_COLOURS = {
 def draw_points(ax: Axes, x: Sequence[float], rows: pd.DataFrame, healed: bool = True, **kwargs: Any) -> None:
     """Points with their intervals, from the columns value, low and high: healed solid and filled, unhealed dotted and
     open. `kwargs` are of the line: color, label, marker"""
-    line = dict(marker='o', ms=4.5, lw=1.5, capsize=2, elinewidth=.8, ls='-' if healed else ':') | kwargs
+    line: dict[str, Any] = dict(marker='o', ms=4.5, lw=1.5, capsize=2, elinewidth=.8, ls='-' if healed else ':')
+    line |= kwargs
     if not healed: line['mfc'] = 'white'
     ax.errorbar(x, rows.value, yerr=[rows.value - rows.low, rows.high - rows.value], **line)
 
@@ -146,7 +151,7 @@ def plot_stack(depth: int, block: Block, ax: Axes | None = None) -> Axes:
                 (i + .04, .9 if out else 0), .92, .6, boxstyle='round,pad=0,rounding_size=.12', lw=.8,
                 fc='none' if out else blue, ec=red if out else blue, ls=':' if out else '-'))
             if i not in ends and (i % step or any(0 < abs(i - o) < step for o in ends)): continue
-            ax.text(i + .5, 1.2 if out else .3, i, ha='center', va='center', fontsize=8.5,
+            ax.text(i + .5, 1.2 if out else .3, str(i), ha='center', va='center', fontsize=8.5,
                     color=red if out else 'white')
         end = .07 * depth  # room for the names at both ends
         ax.annotate('', (depth + .45 * end, .3), (-.45 * end, .3), zorder=0,
@@ -183,8 +188,8 @@ def plot_curves(distances: LayerDistances, ns: Sequence[int] | None = None, ax: 
 def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, first: bool = True) -> Axes:
     """Every block's distance, or the loss without it, each row (block size) rescaled to [0, 1]; dots mark the row's
     minimum (paper, figure 4). Blocks that hold layer 0 can take over the scale: `first=False` leaves them out"""
-    kind, depth = 'loss' if hasattr(distances, 'loss') else 'distance', distances.depth
-    table, rows = distances.loss if kind == 'loss' else distances.mean, np.full((depth - 1, depth), np.nan)
+    kind, table = ('loss', distances.loss) if isinstance(distances, LossMap) else ('distance', distances.mean)
+    depth, rows = distances.depth, np.full((distances.depth - 1, distances.depth), np.nan)
     for n in range(1, depth):
         d = np.diagonal(table, n)[0 if first else 1:]
         if len(d): rows[n - 1, depth - n + 1 - len(d):depth - n + 1] = (d - d.min()) / (np.ptp(d) or 1)
@@ -242,7 +247,8 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
         kind = 'loss (nats per token)' if set(rows.get('metric', ())) == {'loss'} else 'accuracy'
         ax.set_ylabel(label or f'{escape_math(task_title(task))} {kind}')
         if np.isfinite(depth := (rows.n / rows.fraction_layers).median()):
-            top = ax.secondary_xaxis('top', functions=(lambda f: f * depth / 100, lambda n: n * 100 / depth))
+            both_ways = lambda f: np.asarray(f) * depth / 100, lambda n: np.asarray(n) * 100 / depth
+            top = ax.secondary_xaxis('top', functions=both_ways)
             top.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
             top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=9)
             top.tick_params(labelsize=9)

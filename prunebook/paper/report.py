@@ -8,7 +8,7 @@ import atexit, base64, html, os, posixpath, re, threading
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 import prunebook
 from ..core import PrunebookError, atomic_write, check, disk_errors, not_empty, or_none, printable
 from ..core import progress_bar, public_name
@@ -45,7 +45,7 @@ def _sanitize_markdown(text: str, links: bool = False) -> str:
         def link(self, text, url, title=None):
             return f'<a href="{html.escape(_page_address(url))}">{text}</a>' if links else text
         def image(self, text, url, title=None): return text
-    return mistune.create_markdown(renderer=Prose(escape=True), plugins=['table'])(text)
+    return cast(str, mistune.create_markdown(renderer=Prose(escape=True), plugins=['table'])(text))
 
 def _caption(text: str) -> str:
     "A caption in Markdown as HTML without a paragraph around it"

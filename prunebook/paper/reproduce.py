@@ -63,8 +63,9 @@ PRESETS = dict(
     smoke=_Preset('a minute or two, for tests', 8, 128, (.07, .27), (.27,), (.27,), 8, 16, QUICK.replace(steps=2)),
     quick=_Preset('ten minutes on a laptop', 64, 512, (.03, .07, .13, .2, .27, .37),
                  (.07, .13, .27), (.13, .27), 16, 200, QUICK.replace(steps=16), large=.5),
-    paper=_Preset("what the paper did: three months of one A100 for 7 billion parameters", 10_000, 4096, *[_EVERY] * 3,
-                 60_000, None, pb.HealingConfig.paper(batch_tokens=2048), texts='allenai/c4', tasks=('mmlu', 'boolq')))
+    paper=_Preset("what the paper did: three months of one A100 for 7 billion parameters", 10_000, 4096,
+                 _EVERY, _EVERY, _EVERY, 60_000, None, pb.HealingConfig.paper(batch_tokens=2048),
+                 texts='allenai/c4', tasks=('mmlu', 'boolq')))
 _PROMPT = 'The capital of France is Paris. The city is known for'
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #4c470c70
@@ -160,7 +161,7 @@ def _check_sizes(ns, model, load):
         raise PrunebookError(f'ns {[*ns]}: drop from 1 to {depth - 1} of {depth} layers.')
 
 # %% ../../nbs/reference/paper/reproduce.ipynb #checks01
-def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns):
+def _check_settings(preset, texts, judge_texts, questions, only, share, bits, ns) -> tuple[str, str]:
     "The texts, and those for the loss. Raises `PrunebookError` for settings that cannot work"
     texts = texts or getattr(PRESETS.get(preset), 'texts', '')
     check_one_process('reproduce', '`prunebook sweep --ray` scores on many machines.')
@@ -282,7 +283,8 @@ def _keep_checkpoint(model, tokenizer, config, dist, work):
     continue a prompt, the likeliest token each time, and the layers dropped"""
     n = config.healed_ns[len(config.healed_ns) // 2]
     pruned = pb.prune_model(model, pb.choose_layers('similarity', n, distances=dist))
-    healed = pb.load_adapter(pruned, work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter')
+    folder = work/'adapters'/f'main-similarity-{n}-{config.seeds[0]}'/'adapter'
+    healed = pb.load_adapter(pruned, folder)
     models = dict(unpruned=model, pruned=pruned, healed=healed)
     said = {k: write_replies(m, tokenizer, [_PROMPT], 40, progress=False)[0][0] for k, m in models.items()}
     pb.save_pruned(own_type(healed), tokenizer, work/'checkpoint', force=True)
@@ -296,7 +298,8 @@ def write_distances(dist: LayerDistances, out: Path) -> None:
     dist.save(out)
     atomic_write(out/'best_blocks.csv', dist.best_blocks().to_csv(index=False))
     for name, ax in dict(curves=plot_curves(dist), heatmap=plot_heatmap(dist)).items():
+        figure = ax.figure.canvas.figure
         for kind, dates in dict(png=None, svg=dict(Date=None)).items():
-            with figure_style(): ax.figure.savefig(file := io.BytesIO(), format=kind, dpi=160, metadata=dates)
+            with figure_style(): figure.savefig(file := io.BytesIO(), format=kind, dpi=160, metadata=dates)
             atomic_write(out/f'{name}.{kind}', file.getvalue())
-        plt.close(ax.figure)
+        plt.close(figure)

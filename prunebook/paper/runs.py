@@ -191,8 +191,7 @@ def _start_record():
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.is_file() else []
     cpu = next((o.split(':')[1].strip() for o in lines if o.startswith('model name')), platform.processor())
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator()
+    if torch.accelerator.is_available() and (device := torch.accelerator.current_accelerator()):
         cpu += ', ' + getattr(torch.get_device_module(device), 'get_device_name', lambda: device.type)()
     named = lambda v: '='.join(public_name(o) if o else o for o in v.split('=', 1))
     command = ' '.join([Path(sys.argv[0]).name.replace('__main__.py', 'prunebook'), *map(named, sys.argv[1:])])
@@ -225,7 +224,7 @@ class Run:
         with ExitStack() as held:
             held.enter_context(lock(self.folder))
             recover(self.folder/_PARTS)
-            new = dict(format=1, model=self.model, distances=None, sweeps={})
+            new: dict[str, Any] = dict(format=1, model=self.model, distances=None, sweeps={})
             self.record = read_record(self.folder) if place['record'].exists() else new
             was, now = self.record['model'], self.model
             if was['fingerprint'] != now['fingerprint']:
@@ -289,8 +288,8 @@ class Run:
         "Join the parts to `items.parquet` and `results.csv`. Of a kill nothing is lost, and nothing counts twice"
         import pyarrow as pa, pyarrow.parquet as pq
         if not (parts := self.folder/_PARTS).exists(): return
-        if any(parts.glob('*.csv')):
-            keys = _keys_of(table := _read_table(self.folder))
+        if any(parts.glob('*.csv')) and (table := _read_table(self.folder)) is not None:
+            keys = _keys_of(table)
             known = self.items if self.items.keys() >= {*keys} else _items_by_key(self.folder/_FILES['items'])
             items = pa.concat_tables(known[k] for k in keys)
             try: items = items.cast(_arrow_schema(stored=True))
@@ -363,26 +362,27 @@ def kept_score(folder: str | Path, row: 'pd.Series') -> LossScore | ParentScore 
     def check(fits, said):
         if not fits: raise ValueError(f'the items of {key} do not fit the table: {said}')
     with explained(f'{path} is damaged, or no file of a run', 'Restore it, or use another folder.'):
-        row = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v for k, v in row.items()}
+        own: dict[Any, Any] = {k: None if isinstance(v, float) and math.isnan(v) or str(v) == '<NA>' else v
+                               for k, v in row.items()}
         got = {k: parts[key][k].to_pylist() for k in parts[key].column_names if k not in KEYS}
-        check(len(got['index']) == row['count'], f'{len(got["index"])} items for a count of {row["count"]}')
-        numbers = lambda column: [int(o) for o in (row[column] or '').split()]
-        common = {k: float(row[k]) for k in ('value', 'low', 'high', 'seconds')}
-        common |= {k: row[k] or '' for k in ('source', 'interval')}
-        common |= dict(items=got['items'][0] or '', task=row['task'], n=row['count'], chat=row['chat'])
-        if (metric := row['metric']) not in _ON_TEXTS:
+        check(len(got['index']) == own['count'], f'{len(got["index"])} items for a count of {own["count"]}')
+        numbers = lambda column: [int(o) for o in (own[column] or '').split()]
+        common: dict[str, Any] = {k: float(own[k]) for k in ('value', 'low', 'high', 'seconds')}
+        common |= {k: own[k] or '' for k in ('source', 'interval')}
+        common |= dict(items=got['items'][0] or '', task=own['task'], n=own['count'], chat=own['chat'])
+        if (metric := own['metric']) not in _ON_TEXTS:
             right = sum(map(operator.eq, got['picked'], got['answer']))
-            fits = right == row['k'] and math.isclose(right / row['count'], row['value'], rel_tol=1e-6)
-            check(None not in got['picked'] and fits, f'{right} are right, the table says {row["k"]}, {row["value"]}')
+            fits = right == own['k'] and math.isclose(right / own['count'], own['value'], rel_tol=1e-6)
+            check(None not in got['picked'] and fits, f'{right} are right, the table says {own["k"]}, {own["value"]}')
             there = {k: [o for o in got[k] if o is not None] for k in ('logprobs', 'written', 'group')}
             return Score(**common, k=right, picked=got['picked'], answers=got['answer'], scoring=metric,
-                         chance=float(row['baseline']), majority=float(row['majority']), groups=there['group'],
+                         chance=float(own['baseline']), majority=float(own['majority']), groups=there['group'],
                          logprobs=[[round(v, 3) for v in o] for o in there['logprobs']], written=there['written'],
-                         shots=int(row['shots'] or 0), truncated=numbers('truncated'))
+                         shots=int(own['shots'] or 0), truncated=numbers('truncated'))
         sums = [float(v) for v in got[_ON_TEXTS[metric]]]
         value = sum(sums) / sum(got['tokens'])
-        check(math.isclose(value, row['value'], rel_tol=1e-6, abs_tol=1e-12), f'they give {value}, not {row["value"]}')
+        check(math.isclose(value, own['value'], rel_tol=1e-6, abs_tol=1e-12), f'they give {value}, not {own["value"]}')
         common |= dict(sums=sums, counts=got['tokens'], index=got['index'], skipped=numbers('skipped'),
-                       vocab=int(row['vocab']))
-        if metric == 'loss': return LossScore(**common, n_bytes=int(row['n_bytes']))
+                       vocab=int(own['vocab']))
+        if metric == 'loss': return LossScore(**common, n_bytes=int(own['n_bytes']))
         return ParentScore(**common, scoring=metric)

@@ -56,7 +56,7 @@ class SweepConfig(Settings):
     # Layers to drop and then heal; 0 is the unpruned model, healed alike
     healed_ns: Sequence[int] = setting((), _listed(whole(0)))
     # The recipe
-    healing: HealingConfig | dict = setting(rule=instance(pb.HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
+    healing: HealingConfig = setting(rule=instance(pb.HealingConfig, 'a HealingConfig'), factory=QUICK.replace)
     tasks: Sequence[str] = setting(('c4', 'arc_easy'), _listed(_text, True))  # As in `evaluate`
     seeds: Sequence[int] = setting((0,), _listed(whole(0), True))  # Of healing, and of strategies that draw at random
     n_texts: int | None = setting(None, _limit)                # Documents of each loss; all if `None`
@@ -79,7 +79,7 @@ class SweepConfig(Settings):
             if isinstance(v, dict): return {k: plain(o) for k, o in v.items()}
             if isinstance(v, (tuple, list, range)) or getattr(v, 'ndim', 0): return [plain(o) for o in v]
             return int(v) if hasattr(v, '__index__') and not isinstance(v, bool) else v
-        new = {k: plain(v) for k, v in vars(self).items() if k != 'healing'}
+        new: dict[str, Any] = {k: plain(v) for k, v in vars(self).items() if k != 'healing'}
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
             if isinstance(new[k], (str, int)): new[k] = [new[k]]
         for k in ('ns', 'healed_ns'):  # a size named twice is one
@@ -128,9 +128,10 @@ def _questions_of(config: SweepConfig, spec: str) -> int | None:
 # %% ../../nbs/reference/paper/sweep.ipynb #52b3d750
 def _config_record(config: SweepConfig) -> dict[str, Any]:
     "A config as plain JSON, without the folders of this machine"
-    found = asdict(config) | {k: public_name(getattr(config, k)) for k in ('calibration', 'healing_texts')}
+    found = asdict(config)
     found |= dict(tasks=[public_name(o) for o in config.tasks],
-                  sources={k: public_name(o) for k, o in config.sources.items()})
+                  sources={k: public_name(o) for k, o in config.sources.items()},
+                  calibration=public_name(config.calibration), healing_texts=public_name(config.healing_texts))
     for k in ('task_ns', 'n_questions'):
         if isinstance(found[k], dict): found[k] = {public_name(o): v for o, v in found[k].items()}
     return json.loads(json.dumps(found, default=str))
@@ -172,7 +173,7 @@ class _Row(NamedTuple):
 
 # %% ../../nbs/reference/paper/sweep.ipynb #checks01
 def check_sweep(config: SweepConfig, depth: int, out: str | Path, name: str = 'main',
-                distances: LayerDistances | None = None, reads: Sequence[str | Path] = ()) -> None:
+                distances: LayerDistances | None = None, reads: Sequence[str | Path | None] = ()) -> None:
     """Raises `PrunebookError` for a size, a name, a file or an `out` that cannot work with a model of `depth` layers,
     before it is loaded. `reads` is what else is read, such as the model's folder"""
     texts = [config.calibration, config.healing_texts, *config.sources.values(), *config.tasks]
@@ -254,7 +255,7 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
         about = pb.STRATEGIES[strategy]
         for seed in config.seeds if about.seeded else config.seeds[:1]:
             keys, drawn = {n: Cut(strategy, n, seed).key for n in ns}, dict(seed=seed) if about.seeded else {}
-            given = dict(distances=distances, depth=len(pb.LayerStack(model))) | drawn
+            given: dict[str, Any] = dict(distances=distances, depth=len(pb.LayerStack(model))) | drawn
             if own := set(about.needs) - {'distances'}:
                 if set(keys.values()) <= set(plans): continue  # a search by the loss can take an hour
                 texts = _calibration(config, config.n_search)
@@ -273,14 +274,14 @@ def _choose_plans(run, name, model, tokenizer, config, distances, progress):
     return {(s, int(n), int(seed)): tuple(layers) for (s, n, seed), layers in keys}
 
 # %% ../../nbs/reference/paper/sweep.ipynb #35b80b12
-def _sweep_units(config, plans) -> list[list[_Row]]:
+def _sweep_units(config: SweepConfig, plans: dict[tuple[str, int, int], tuple[int, ...]]) -> list[list[_Row]]:
     "Rows of a sweep, in groups that are made together; `plans` has the layers to drop by strategy, n and seed"
-    cuts = [Cut('none', 0, config.seeds[0]), *(Cut(*k, tuple(v)) for k, v in plans.items())]
+    cuts = [Cut('none', 0, config.seeds[0]), *(Cut(*k, v) for k, v in plans.items())]
     shared = [spec for spec in config.tasks if parse_task(spec).kind == 'loss']  # in one walk over all unhealed models
     def rows(cuts, spec):
         return [_Row(o, False, spec) for o in cuts if not o.n or o.n in config.task_ns.get(spec, config.ns)]
     alone = [[row] for o in cuts for spec in config.tasks if spec not in shared for row in rows([o], spec)]
-    def layers(strategy, n, seed): return tuple(plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]])
+    def layers(strategy, n, seed): return plans.get((strategy, n, seed)) or plans[strategy, n, config.seeds[0]]
     healed = [Cut('none', 0, seed) for seed in config.seeds] if 0 in config.healed_ns else []
     healed += [Cut(s, n, seed, layers(s, n, seed)) for s in config.strategies for n in config.healed_ns if n
                for seed in config.seeds]

@@ -17,7 +17,7 @@ from ..core import PrunebookError, atomic_write, cache_dir, digest, first_line, 
 from ..core import read_json
 from ..evaluation.choices import SCORINGS
 from ..evaluation.losses import cut_losses, tokenize_documents
-from ..evaluation.scores import choice_score, item_hash, ratio_interval
+from ..evaluation.scores import Score, choice_score, item_hash, ratio_interval
 from ..model.stack import fingerprint
 from .claims import claim_rows
 from .runs import (KEYS, _FILES, _items_by_key, _rows_of_cut, check_checksums, kept_score, read_record,
@@ -66,14 +66,14 @@ def at_most(drawn: int, false: int, size: int) -> float:
 def is_confirmed(counts: np.ndarray, size: int) -> bool:
     "Do (6,) items of each of `WORDS`, drawn from a row of `size`, confirm it?"
     if at_most(int(counts.sum()), int(counts[3:].sum()), size) >= SHARE: return False
-    return log_evidence(counts) <= (0 if counts.sum() == size else np.log(SURE))
+    return bool(log_evidence(counts) <= (0 if counts.sum() == size else np.log(SURE)))
 
 # %% ../../nbs/paper/trust.ipynb #trust030
 def _chosen(folder, claim, words):
     "The rows behind a claim, that have each of `words` as sweep, strategy, n, task, layers, healed or unhealed"
     table, words = read_run(folder), {*map(str, words)}
     if claim: table = table.merge(claim_rows(folder, claim)[KEYS])
-    has = [{o.sweep, o.strategy, str(o.n), o.task, str(o.layers), 'healed' if o.healed else 'unhealed'}
+    has = [{*map(str, (o.sweep, o.strategy, o.n, o.task, o.layers)), 'healed' if o.healed else 'unhealed'}
            for o in table.itertuples()]
     return table[[words <= o for o in has]].reset_index(drop=True)
 
@@ -197,7 +197,7 @@ def _rescored(model, tokenizer, strata, at):
     task, config, items = first.task, first.config, [first.task.items[first.places[i]] for i in at]
     cuts = [tuple(map(int, o.row.layers.split())) if isinstance(o.row.layers, str) else () for o in strata]
     keeps = [[l for l in range(len(stack)) if l not in cut] for cut in cuts]
-    how = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
+    how: dict[str, Any] = dict(max_length=config.max_length, batch_tokens=config.batch_tokens, progress=False)
     chat = dict(chat=config.scoring.get('chat', False))
     if first.adapter:
         small = pb.prune_model(model, cuts[0]) if cuts[0] else pb.LayerStack(model).copy().model
@@ -210,7 +210,7 @@ def _rescored(model, tokenizer, strata, at):
     else:
         with stack.view(keeps[0]) as small:
             scores = [task.score(small, tokenizer, items, **chat, **how)]
-    numbers = [[[o] for o in s.sums] if task.kind == 'loss' else s.logprobs for s in scores]
+    numbers = [s.logprobs if isinstance(s, Score) else [[o] for o in s.sums] for s in scores]
     return [[[round(v, 6) for v in item] for item in own] for own in numbers]
 
 def _turns(strata, done) -> Iterator[tuple[list[_Stratum], np.ndarray]]:

@@ -192,7 +192,8 @@ def _write(job, out, **arguments):
 def _quantize(path, out, type):
     llama_cpp()
     from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-    ffi, lib = get_ffi(), get_lib()
+    ffi = get_ffi()
+    lib: Any = get_lib()  # cffi's: its functions are those of llama.h
     lib.llama_backend_init()
     how = lib.llama_model_quantize_default_params()
     how.ftype = getattr(lib, f'LLAMA_FTYPE_MOSTLY_{type.upper()}')
@@ -241,7 +242,7 @@ def stored_types(path: str | Path) -> tuple[float, dict[str, float]]:
 
 
 # %% ../../nbs/reference/serving/gguf.ipynb #5ca9b18a
-def _opened(path, length, batch):
+def _opened(path, length, batch) -> Any:
     """A file in this process until the end of a `with`, for `length` tokens in batches, without flash attention and
     with a float32 cache. Raises `PrunebookError` if llama.cpp cannot load it"""
     llama_cpp()

@@ -37,7 +37,7 @@ class _Rule:
     effect: str = ''             # Of a wrong kind: "window" (only long texts are affected), "tensors" (no loading)
     source: str = ''             # Stack, version and file
 
-with (files('prunebook.serving')/'rules.csv').open('r', encoding='utf-8', newline='') as _file:
+with (files('prunebook.serving')/'rules.csv').open('r', encoding='utf-8') as _file:
     RULES = [_Rule(**dict[str, Any](row, step=float(row['step'] or 0),
                                     kinds=tuple(filter(None, row['kinds'].split('|')))))
              for row in csv.DictReader(_file)]

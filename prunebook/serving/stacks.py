@@ -43,9 +43,10 @@ def probe_ids(folder: str | Path, length: int | None = None, widest: int = 960) 
     `length` 256, or 64 more than a sliding window of up to `widest`"""
     raw, full = config_fields(read_json(Path(folder)/'config.json'))
     if length is None:
-        window = max(full.get(k) or 0 for k in ('sliding_window', 'attention_chunk_size'))
+        window: int = max(full.get(k) or 0 for k in ('sliding_window', 'attention_chunk_size'))
         length = window + 64 if 0 < window <= widest else 256
-        length = min(length, full.get('max_position_embeddings') or length)
+        places: int = full.get('max_position_embeddings') or length
+        length = min(length, places)
     rows = raw.get('vocab_size') or full.get('vocab_size', 99)
     try:
         from transformers import AutoTokenizer
@@ -170,11 +171,11 @@ def serving_report(
         else:
             try: how = f'by running {runner.versions()}'
             except PrunebookError as e: why = str(e).rstrip('.')
-        if why:
+        if runner is None or why:
             found.append(replace(rule, how=f'by rules only ({why})'))
             continue
         if name.startswith('llama.cpp'): check_room(tempfile.gettempdir(), 4 * numbers)  # or a full disk is a verdict
-        if ids is None: reference = transformers_scores(folder, ids := probe_ids(folder))
+        if reference is None: reference = transformers_scores(folder, ids := probe_ids(folder))
         try: result = agreement_of(reference, runner.scores(folder, ids))
         except PrunebookError as e: result = e
         found.append(_judge(rule, how, result))
