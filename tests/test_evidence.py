@@ -1,7 +1,7 @@
 """The long runs behind the pages: their settings are valid, and those of the kept runs."""
-import re
+import json, re
 from pathlib import Path
-import abilities, evidence, should_you, map as map_tool, pandas as pd, pytest
+import abilities, choose, evidence, should_you, map as map_tool, pandas as pd, pytest
 from prunebook.data.questions import load_questions
 from prunebook.data.texts import load_texts
 from prunebook.paper.runs import read_record, read_run
@@ -84,6 +84,39 @@ def test_the_arms_of_should_you_are_those_of_the_rules():
     assert len(should_you.ARMS) == 11 and all(o in should_you.__doc__ for o in should_you.ARMS)
     assert sum(o.n > 0 for o in should_you.ARMS.values()) == 6
     with pytest.raises(SystemExit): should_you.main(['--only', 'answers-2', '--work', '/nonexistent'])
+
+@pytest.mark.thorough
+@pytest.mark.extra
+def test_the_rules_of_choosing_run_and_go_on(tmp_path, capsys):
+    "On the demo, two documents and three problems: plans and answers that are there stay, and one cut has one file"
+    pytest.importorskip('llama_cpp_py_sync')
+    words = ['--smoke', '--work', str(tmp_path), '--dtype', 'float32']
+    choose.main(words)
+    files = {o: o.read_bytes() for o in tmp_path.glob('*.json*')}
+    plans = {o: json.loads((tmp_path/f'{o}.json').read_text()) for o in choose.RULES}
+    assert plans['middle']['layers'] == [14, 15] and {*plans['code']['held_out']} == {'maths', 'code'}
+    assert all(len(o['layers']) == 2 for o in plans.values())
+    cuts = {' '.join(map(str, o['layers'])) for o in plans.values()}
+    assert {o.stem for o in tmp_path.glob('*.jsonl')} == {o.stem for o in tmp_path.glob('*.gguf')} == cuts
+    choose.main(words)
+    assert {o: o.read_bytes() for o in tmp_path.glob('*.json*')} == files
+    choose.main([*words, '--publish'])
+    rows = pd.read_parquet(tmp_path/'choose.parquet')
+    assert list(rows) == ['layers', 'item', 'right', 'written', 'tokens'] and len(rows) == 3 * len(cuts)
+    capsys.readouterr()
+    choose.main([*words, '--list'])
+    assert 'middle [14, 15]' in capsys.readouterr().out
+
+def test_what_chooses_is_not_what_judges():
+    "24 answers of each kind to choose by, 24 others to judge by, and no problem of GSM8K among them"
+    for kind in ('maths', 'code'):
+        by, judge = ({o['messages'][0]['content'] for o in choose.said(kind, i)} for i in (0, 24))
+        assert len(by) == len(judge) == 24
+        assert not by & judge
+    asked = {o['question'] for o in choose.gsm8k(600)}
+    assert len(asked) == 600
+    assert not asked & {o['messages'][0]['content'] for o in choose.said('maths', 0, 64)}
+    assert not asked & {o['question'] for o in choose.load_questions('gsm8k')[900:]}
 
 @pytest.mark.thorough
 def test_the_plan_for_one_gpu_in_small_and_again(tmp_path, capsys):

@@ -110,10 +110,10 @@ def make(name, arm, model, layers, work, smoke, dtype):
     print(f'{name}: {about["bytes"]:,} bytes', flush=True)
     return file
 
-def answer(name, file, model, work, smoke):
+def answer(name, file, model, work, smoke, task):
     "The written answers of an arm, a line a problem; those that are there stay"
     place, folder = work/f'{name}.jsonl', checkpoint_folder(model)
-    task, part, new = ready_tasks(GSM8K, 3 if smoke else PROBLEMS)[GSM8K], 2 if smoke else PART, 48 if smoke else NEW
+    part, new = 2 if smoke else PART, 48 if smoke else NEW
     there, tok = len(place.read_text().splitlines()) if place.exists() else 0, load_tokenizer(model)
     config = folder/'generation_config.json'
     ends = read_json(config).get('eos_token_id') if config.is_file() else None
@@ -200,7 +200,8 @@ def main(argv=None):
         model = 'demo' if args.smoke else arm.model
         layers = dropped(arm, model, cut) if not (work/f'{name}.gguf').exists() else []
         file = make(name, arm, model, layers, work, args.smoke, args.dtype)
-        if GSM8K in args.tasks: answer(name, file, model, work, args.smoke)
+        if GSM8K in args.tasks:
+            answer(name, file, model, work, args.smoke, ready_tasks(GSM8K, 3 if args.smoke else PROBLEMS)[GSM8K])
         score(name, file, args.tasks, work, args.smoke)
 
 if __name__ == '__main__': main()
