@@ -385,6 +385,7 @@ FAMILIES = [
     Known('SmolLM2', 'SmolLM2-1.7B', 'llama', 1_711_376_384, 24, 2048, 8192, 4096, 49_152, 1)]
 "Families whose members differ in size, not in kind; language parts only"
 
+# %% ../nbs/reference/estimates.ipynb #knownm01
 MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of 400 ({table}.parquet, {arm})'
             for size, type, n, k, table, arm in (
                 ('1.5B', 'bf16', 0, 225, 'abilities', 'parent'), ('1.5B', 'bf16', 2, 84, 'abilities', 'cut-2'),
@@ -397,6 +398,7 @@ MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of
                 ('0.5B', 'q8_0', 0, 93, 'should_you', '0.5b-q8_0'))}
 "By model, type and number of layers dropped: written answers, and where the rows are"
 
+# %% ../nbs/reference/estimates.ipynb #knownu01
 def _upstream(size):
     return (getattr(ASSETS.get(size.name), 'upstream', '') or size.name).removeprefix('Qwen/')
 
