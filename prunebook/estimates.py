@@ -332,8 +332,8 @@ def estimate(
     else:
         have, batch_tokens = sum(memory_gb().values()), token_budget(batch_tokens)
         speed = speed or _machine_speed(size, _number_bytes(size, dtype, bits))
-    took = _operations(size, r, n_texts * max_length, prompts, answer, n) if speed else {}
-    minutes = {k: v / speed / SLOWER[k] / 60 for k, v in took.items()}
+    took = _operations(size, r, n_texts * max_length, prompts, answer, n)
+    minutes = {k: v / speed / SLOWER[k] / 60 for k, v in took.items()} if speed else {}
     rows, disk = [], _disk_gb(size)
     in_ram = () if gpu_gb else ('check', 'export')  # in float32; of another machine's RAM nothing is known
     choosing = ('answer', 'choose') if prompts else ('similarity',)
