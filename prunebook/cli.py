@@ -299,6 +299,25 @@ def _check_prune_options(strategy, options, source, texts, lengths, asks, distan
         raise PrunebookError(f'{", ".join(odd)}: {who} copies the weights as they are stored, without loading them. '
                              'Leave it out, or give --in-memory.')
 
+# %% ../nbs/reference/cli.ipynb #checko01
+def _check_one_choice(drop, n, limits, strategy, options):
+    "Raises `PrunebookError` unless exactly one option says which layers go, or how many"
+    if (drop is not None) + (n is not None) + len(limits) != 1:
+        raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
+    if drop is not None and strategy:
+        raise PrunebookError(f'--drop names the layers, and --strategy {strategy} would choose them. Give one of both.')
+    if drop is not None and options:
+        raise PrunebookError('--options are of a strategy, and --drop names the layers. Give one.')
+
+# %% ../nbs/reference/cli.ipynb #toldof01
+def _told_of_cut(plan, record):
+    "What the record of a pruned checkpoint and its plan say of the cut"
+    told = {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
+    if 'candidates' in plan.details: told['added_loss'] = plan.details['loss']
+    if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
+    if why := restriction(plan): told['serve'] = why
+    return told
+
 # %% ../nbs/reference/cli.ipynb #answer01
 def _answered(source, folder, prompts, max_new_tokens, load, progress):
     "Model, tokenizer and its answers. Raises `PrunebookError` for prompts of no use before weights are read"
@@ -338,12 +357,7 @@ def _prune(
 ):
     "Drop layers of a checkpoint and write the rest, which plain transformers loads."
     limits: dict[str, Any] = {k: v for k, v in dict(params=params, gb=gb, speedup=speedup).items() if v is not None}
-    if (drop is not None) + (n is not None) + len(limits) != 1:
-        raise PrunebookError('give exactly one of --drop, --n, --params, --gb, --speedup.')
-    if drop is not None and strategy:
-        raise PrunebookError(f'--drop names the layers, and --strategy {strategy} would choose them. Give one of both.')
-    if drop is not None and options:
-        raise PrunebookError('--options are of a strategy, and --drop names the layers. Give one.')
+    _check_one_choice(drop, n, limits, strategy, options)
     strategy = strategy or 'similarity'
     check(or_none(instance(dict, 'an object of JSON')), options=options)
     odd = sorted({*(options or {})} - {*(known := pb.STRATEGIES.find(strategy).options)})
@@ -391,11 +405,7 @@ def _prune(
         else: pb.prune_checkpoint(folder, tmp, plan, progress=progress, source=source.model, record=noted)
         note_parent(tmp, source.model, revision=source.revision, answers=told.get('answers'))
         record = read_json(tmp/'config.json')['prunebook']
-    told |= {k: record[k] for k in ('dropped', 'kept', 'parameters', 'bytes', 'serving') if k in record}
-    if 'candidates' in plan.details: told['added_loss'] = plan.details['loss']
-    if 'gives' in plan.details: told['fits'] = in_words(plan.details['gives'])
-    if why := restriction(plan): told['serve'] = why
-    return dict(out=out, strategy=plan.strategy, n=len(plan)) | told
+    return dict(out=out, strategy=plan.strategy, n=len(plan)) | told | _told_of_cut(plan, record)
 
 # %% ../nbs/reference/cli.ipynb #c930d857
 @command('prunebook check pruned')
@@ -470,6 +480,17 @@ def _check_heal_options(config, teacher_folder, judge_texts, n_judge, judges):
         raise PrunebookError(f'--n-judge {n_judge}: nothing is judged. Add --judge-texts, without --bits 4 and FSDP, '
                              'or leave it out.')
 
+# %% ../nbs/reference/cli.ipynb #checkh01
+def _check_heal_sources(texts, prompts, recipe, limit):
+    "Raises `PrunebookError` if two options name what is learned, or how many steps"
+    if 'steps' in recipe and limit:
+        raise PrunebookError('give only one of --steps, --minutes and --tokens.')
+    if prompts and (texts.texts != 'demo' or texts.n_texts):
+        raise PrunebookError('--prompts stands for --texts and --n-texts. Leave out one or the other.')
+    if prompts and texts.column != 'text':
+        raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
+                             'question or messages.')
+
 # %% ../nbs/reference/cli.ipynb #heal0001
 @command('prunebook heal pruned healed --steps 60')
 def _heal(
@@ -494,13 +515,7 @@ def _heal(
     if source.bits in (4, 8): recipe.setdefault('bits', source.bits)  # healing does not train in 8
     if source.bits in (4, 8) and recipe['bits'] != source.bits:
         raise PrunebookError(f'--bits {source.bits}: a quantised model trains in its own bits. Leave out --train-bits.')
-    if 'steps' in recipe and (minutes or tokens):
-        raise PrunebookError('give only one of --steps, --minutes and --tokens.')
-    if prompts and (texts.texts != 'demo' or texts.n_texts):
-        raise PrunebookError('--prompts stands for --texts and --n-texts. Leave out one or the other.')
-    if prompts and texts.column != 'text':
-        raise PrunebookError(f'--column {texts.column}: it is of --texts. Rows of --prompts have text, prompt, '
-                             'question or messages.')
+    _check_heal_sources(texts, prompts, recipe, minutes or tokens)
     check(whole(), n_judge=n_judge)
     by_parent = _heals_by_parent(source, texts, recipe, config, teacher)
     if by_parent: config = 'distill'

@@ -273,6 +273,33 @@ def _search_tokens(depth, n, answer):
     layer, on 6 answers, and the best eighth on 24. About 0.6 of the layers run, since cuts share what is before them"""
     return .6 * 3 * depth * (n or max(1, depth // 4)) * (6 + 24 / 8) * answer
 
+# %% ../nbs/reference/estimates.ipynb #operat01
+def _operations(size, recipe, tokens, prompts, answer, n):
+    "1e12 operations of each command that computes, by name, as `work` counts them"
+    trained = recipe.steps * recipe.batch_size * recipe.max_length
+    teaching = work(size, 'evaluate', trained) * SLOWER['heal'] / SLOWER['evaluate'] if recipe.needs_teacher else 0
+    found = dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
+                 heal=work(size, 'heal', trained, recipe.gradient_checkpointing) + teaching)
+    if not prompts: return found
+    return found | dict(answer=work(size, 'evaluate', prompts * answer),
+                        choose=work(size, 'evaluate', _search_tokens(size.depth, n, answer)))
+
+def _disk_gb(size):
+    "GB that each command writes, by name"
+    two_bytes = size.parameters * 2 / 1e9
+    return dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9, heal=two_bytes,
+                export=two_bytes)
+
+# %% ../nbs/reference/estimates.ipynb #checkp01
+def _check_prompts(prompts, answer, n):
+    "Raises `PrunebookError` for what is of prompts, if there are none"
+    check(whole(), prompts=prompts)
+    check(whole(1), answer=answer)
+    check(or_none(whole(1)), n=n)
+    if not prompts and (n or answer != 256):
+        raise PrunebookError('answer and n are of prompts that the model answers. Give their number (prompts, '
+                             '--prompts), or leave them out.')
+
 # %% ../nbs/reference/estimates.ipynb #estima01
 def estimate(
     model: str | Size,                    # As in `prune_checkpoint`, or a `Size`
@@ -292,12 +319,7 @@ def estimate(
 ) -> 'pd.DataFrame':  # Columns: command, weights_gb, peak_gb, disk_gb, minutes (unless only gpu_gb is given), fits
     "Memory, disk and time of each command, without loading a weight. Raises `PrunebookError` if no headers can be read"
     check_precision(dtype, bits)
-    check(whole(), prompts=prompts)
-    check(whole(1), answer=answer)
-    check(or_none(whole(1)), n=n)
-    if not prompts and (n or answer != 256):
-        raise PrunebookError('answer and n are of prompts that the model answers. Give their number (prompts, '
-                             '--prompts), or leave them out.')
+    _check_prompts(prompts, answer, n)
     given = {k: v for k, v in dict(gpu_gb=gpu_gb, speed=speed).items() if v is not None}
     check(number(1e-9, math.inf, 'a number above 0'), n_texts=n_texts, max_length=max_length, **given)
     check(or_none(one_of(*CARDS)), card=card)
@@ -310,15 +332,9 @@ def estimate(
     else:
         have, batch_tokens = sum(memory_gb().values()), token_budget(batch_tokens)
         speed = speed or _machine_speed(size, _number_bytes(size, dtype, bits))
-    tokens, trained = n_texts * max_length, r.steps * r.batch_size * r.max_length
-    teaching = work(size, 'evaluate', trained) * SLOWER['heal'] / SLOWER['evaluate'] if r.needs_teacher else 0
-    took = dict(similarity=work(size, 'similarity', tokens), evaluate=work(size, 'evaluate', tokens),
-                heal=work(size, 'heal', trained, r.gradient_checkpointing) + teaching) if speed else {}
-    if speed and prompts: took |= dict(answer=work(size, 'evaluate', prompts * answer),
-                                       choose=work(size, 'evaluate', _search_tokens(size.depth, n, answer)))
-    disk = dict(similarity=.001 * (1 + 8e-6 * size.depth**3), prune=sum(size.stored.values()) / 1e9,
-                heal=size.parameters * 2 / 1e9, export=size.parameters * 2 / 1e9)
-    rows = []
+    took = _operations(size, r, n_texts * max_length, prompts, answer, n)
+    minutes = {k: v / speed / SLOWER[k] / 60 for k, v in took.items()} if speed else {}
+    rows, disk = [], _disk_gb(size)
     in_ram = () if gpu_gb else ('check', 'export')  # in float32; of another machine's RAM nothing is known
     choosing = ('answer', 'choose') if prompts else ('similarity',)
     for k in (*choosing, 'prune', 'heal', 'evaluate', *in_ram):
@@ -326,9 +342,7 @@ def estimate(
         need = peak_gb(size, 'evaluate' if k in choosing[:2 * bool(prompts)] else k, *how,
                        max(max_length, batch_tokens), r)
         rows.append(dict(command=k, weights_gb=0. if k == 'prune' else weights_gb(size, *how), peak_gb=need,
-                         disk_gb=disk.get(k, 0.),
-                         minutes=took[k] / speed / SLOWER[k] / 60 if speed and k in took else None,
-                         fits=need < have))
+                         disk_gb=disk.get(k, 0.), minutes=minutes.get(k), fits=need < have))
     return pd.DataFrame(rows)
 
 # %% ../nbs/reference/estimates.ipynb #compare2
@@ -385,6 +399,7 @@ FAMILIES = [
     Known('SmolLM2', 'SmolLM2-1.7B', 'llama', 1_711_376_384, 24, 2048, 8192, 4096, 49_152, 1)]
 "Families whose members differ in size, not in kind; language parts only"
 
+# %% ../nbs/reference/estimates.ipynb #knownm01
 MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of 400 ({table}.parquet, {arm})'
             for size, type, n, k, table, arm in (
                 ('1.5B', 'bf16', 0, 225, 'abilities', 'parent'), ('1.5B', 'bf16', 2, 84, 'abilities', 'cut-2'),
@@ -397,6 +412,7 @@ MEASURED = {(f'Qwen2.5-Coder-{size}-Instruct', type, n): f'GSM8K in chat, {k} of
                 ('0.5B', 'q8_0', 0, 93, 'should_you', '0.5b-q8_0'))}
 "By model, type and number of layers dropped: written answers, and where the rows are"
 
+# %% ../nbs/reference/estimates.ipynb #knownu01
 def _upstream(size):
     return (getattr(ASSETS.get(size.name), 'upstream', '') or size.name).removeprefix('Qwen/')
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
+from fastcore.basics import patch
 import prunebook as pb
 from .core import PrunebookError, atomic_write, check, check_one_process, check_room, digest, discard
 from .core import explained, free_place, keep_apart, number, one_of, or_none, public_name, read_json
@@ -134,6 +135,20 @@ def layers_to_drop(drop: str | float | int, depth: int) -> int:
         if n != int(n) or not 1 <= n < depth: raise ValueError(f'that is {n:g} of {depth} layers')
     return int(n)
 
+# %% ../nbs/reference/shrinking.ipynb #linesof1
+def _lines_of(table):
+    "The rows of a table as lines of text, in columns; what is kept of a task only if one has a gate"
+    gated = any('gate' in o for o in table)
+    rows: list[tuple[str, ...]] = [
+        ('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if gated else []))]
+    for o in table:
+        change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
+        three = (o[k] for k in ('parent', 'pruned', 'healed'))
+        rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change,
+                     *([_share(o), o.get('gate', '')] if gated else [])))
+    wide = [max(map(len, c)) for c in zip(*rows)]
+    return ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
+
 # %% ../nbs/reference/shrinking.ipynb #shr00013
 @dataclass
 class Shrunk:
@@ -170,15 +185,6 @@ class Shrunk:
         return [f"The next best cut, {show_layers(other['dropped'])}, {kept}, before healing."]
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ('', 'parent', 'pruned', 'healed', 'healed − parent', *(['kept', 'gate'] if self.gates else []))]
-        for o in self.table:
-            change = f"{o['change']:+.3f} [{o['low']:+.3f}, {o['high']:+.3f}]" if 'change' in o else ''
-            three = (o[k] for k in ('parent', 'pruned', 'healed'))
-            rows.append((o['measure'], *(f'{v:,}' if isinstance(v, int) else f'{v:.4g}' for v in three), change,
-                         *([_share(o), o.get('gate', '')] if self.gates else [])))
-        wide = [max(map(len, c)) for c in zip(*rows)]
-        lines = ['  '.join(v.ljust(w) for v, w in zip(r, wide)).rstrip() for r in rows]
         cut = f"dropped {show_layers(self.cuts[0]['dropped'])} ({self.cuts[0]['rule']})"
         fell = [f'{" and ".join(self.fell)} fell by more than chance. To refuse that, give a higher min_retention '
                 '(--min-retention).'] if self.fell and not self.problems else []
@@ -186,7 +192,7 @@ class Shrunk:
         notes = dict.fromkeys([*(_verdict(o, self.min_retention) for o in unsure), *self.problems])
         strict = ['To refuse what is undecided, set strict (--strict).'] if any(
             o['gate'] == 'undecided' for o in unsure) and not self.problems else []
-        return '\n'.join([cut, *lines, *self.second, *fell, *notes, *strict, *self.notes, *self.use])
+        return '\n'.join([cut, *_lines_of(self.table), *self.second, *fell, *notes, *strict, *self.notes, *self.use])
 
 # %% ../nbs/reference/shrinking.ipynb #shr00014
 @dataclass(frozen=True)
@@ -315,6 +321,10 @@ class _Job:
     load: dict[str, Any]         # To `load_model`
     settings: dict[str, Any]     # What else changes the result, for the record of the run
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def notes(self, texts: list[Any], judge: list[Any], problems: list[str],
+                  fewer: list[int] | None) -> list[str]: ...
+
     def check_memory(self) -> None:
         "Raises `PrunebookError` if healing cannot fit into this machine"
         check_memory(self.size, 'heal', _dtype(self.load), self.load.get('bits'), recipe=self.recipe,
@@ -334,23 +344,26 @@ class _Job:
             asked |= dict(max_new_tokens=self.max_new_tokens, choosing=[len(o.items) for o in self.choosing.values()])
         return asked | self.settings
 
-    def notes(self, texts: list[Any], judge: list[Any], problems: list[str], fewer: list[int] | None) -> list[str]:
-        "What was looked at, and what was not. `fewer` are the most layers without which every task passes"
-        if self.choosing is None: return []
-        own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*texts, *judge))
-        whose = f'; {own} answers came with the prompts' if own else ''
-        notes = [f'Chosen and healed on {len(texts)} answers to {public_name(self.source)}, judged on {len(judge)} '
-                 f'others and on the tasks above{whose}. Nothing else was looked at.']
-        if not self.named:
-            notes.append('Choices between given answers do not show whether it still solves problems: name tasks that '
-                         'it writes answers to, such as gsm8k (--tasks).')
-        if fewer:
-            notes.append(f'The largest cut that passes before it is healed is {show_layers(fewer)} (--drop '
-                         f'{len(fewer)}).')
-        elif fewer is not None: notes.append('No smaller cut passes before it is healed.')
-        if problems:
-            notes.append('What fewer bits or a smaller sibling would cost: prunebook estimate MODEL --compare.')
-        return notes
+# %% ../nbs/reference/shrinking.ipynb #jobnot01
+@patch
+def notes(self: _Job, texts: list[Any], judge: list[Any], problems: list[str],
+          fewer: list[int] | None) -> list[str]:
+    "What was looked at, and what was not. `fewer` are the most layers without which every task passes"
+    if self.choosing is None: return []
+    own = sum((o.get('made') or {}).get('by') != 'parent' for o in (*texts, *judge))
+    whose = f'; {own} answers came with the prompts' if own else ''
+    notes = [f'Chosen and healed on {len(texts)} answers to {public_name(self.source)}, judged on {len(judge)} '
+             f'others and on the tasks above{whose}. Nothing else was looked at.']
+    if not self.named:
+        notes.append('Choices between given answers do not show whether it still solves problems: name tasks that '
+                     'it writes answers to, such as gsm8k (--tasks).')
+    if fewer:
+        notes.append(f'The largest cut that passes before it is healed is {show_layers(fewer)} (--drop '
+                     f'{len(fewer)}).')
+    elif fewer is not None: notes.append('No smaller cut passes before it is healed.')
+    if problems:
+        notes.append('What fewer bits or a smaller sibling would cost: prunebook estimate MODEL --compare.')
+    return notes
 
 # %% ../nbs/reference/shrinking.ipynb #dtype001
 def _dtype(load): return str(load['dtype']).removeprefix('torch.')

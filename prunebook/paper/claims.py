@@ -165,6 +165,10 @@ class Curve(NamedTuple):
     items: np.ndarray   # (P, N) answers, 1 for a right one; or nats of documents
     counts: np.ndarray  # (N,) predicted tokens of each document; 1 for an answer
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def excess(self) -> pd.DataFrame: ...
+        def change(self) -> tuple[float, float, float]: ...
+
     x = property(lambda self: self.rows.fraction_layers.to_numpy(float), doc='(P,) share of the layers dropped')
     ns = property(lambda self: list(self.rows.n), doc='(P) layers dropped')
     cuts = property(lambda self: sorted(set(self.rows.n) - {0}), doc='Sizes of the cuts')
@@ -199,15 +203,43 @@ class Curve(NamedTuple):
         return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, accuracy=self.values, value=value,
                                  low=value - half, high=value + half))
 
-    def excess(self) -> pd.DataFrame:
-        "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
-        draws, value = bootstrap(self.items, self.counts), self.values - self.values[0]
-        low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
-        return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
+# %% ../../nbs/reference/paper/claims.ipynb #excess01
+@patch
+def excess(self: Curve) -> pd.DataFrame:
+    "n, fraction_layers, and the loss above that of the unpruned model as value, low, high"
+    draws, value = bootstrap(self.items, self.counts), self.values - self.values[0]
+    low, high = np.quantile(draws - draws[:, :1], [.025, .975], axis=0)
+    return pd.DataFrame(dict(n=self.ns, fraction_layers=self.x, value=value, low=low, high=high))
 
-    def change(self) -> tuple[float, float, float]:
-        "The second row minus the first, paired, and its interval"
-        return self.values[1] - self.values[0], *middle_95(np.diff(bootstrap(self.items[:2], self.counts))[:, 0])
+# %% ../../nbs/reference/paper/claims.ipynb #change01
+@patch
+def change(self: Curve) -> tuple[float, float, float]:
+    "The second row minus the first, paired, and its interval"
+    return self.values[1] - self.values[0], *middle_95(np.diff(bootstrap(self.items[:2], self.counts))[:, 0])
+
+# %% ../../nbs/reference/paper/claims.ipynb #withwa01
+def _with_ways(table):
+    "A run's table with three columns to compare rows by: `asked`, `recipe`, and `alike` for all of them"
+    def text(*columns): return [' '.join(map(str, o)) for o in table[[*columns]].itertuples(index=False)]
+    there = lambda *columns: [o for o in columns if o in table]  # the last ones only of `open_run`
+    table = table.assign(
+        asked=text(*there('metric', 'source', 'count', 'max_length', 'dtype', 'items', 'chat', 'limit')),
+        recipe=text(*there('recipe', 'healing_texts', 'healing_tokens', 'healing_items')))
+    return table.assign(alike=text('recipe', 'rank', 'shots', 'shots_seed', 'asked'))
+
+# %% ../../nbs/reference/paper/claims.ipynb #widest01
+def _widest(rows, *by):
+    "Of the groups of rows that are equal in some columns, the one with most cuts, then most items"
+    size = lambda o: (len(o[['strategy', 'n', 'healed']].drop_duplicates()), o['count'].max())
+    return max((o for _, o in rows.groupby([*by], sort=False, dropna=False)), key=size, default=rows)
+
+def _of_one_figure(table):
+    "The rows that `RunFolder.main` describes"
+    two = table.strategy.isin(['similarity', 'simple'])
+    t = table[two | (table.n == 0)] if two.any() else table
+    t = pd.concat([_widest(_widest(o, 'shots', 'shots_seed'), 'asked') for _, o in t.groupby('task', sort=False)])
+    t = pd.concat([t[~t.healed], _widest(t[t.healed], 'recipe', 'rank')])
+    return t.drop_duplicates([o for o in KEYS if o != 'sweep']).reset_index(drop=True)
 
 # %% ../../nbs/reference/paper/claims.ipynb #8065b3ca
 @dataclass
@@ -234,56 +266,58 @@ class RunFolder:
         def rank_pairs(self, task: str = 'c4', one_recipe: bool = True) -> pd.DataFrame: ...
         def by_seed(self, task: str = 'c4', strategy: str = 'similarity') -> tuple[pd.DataFrame, pd.DataFrame]: ...
         def by_shots(self, task: str) -> tuple[pd.DataFrame, Curve, np.ndarray, pd.DataFrame]: ...
+        def rows_for(self, claim: str) -> RunFolder: ...
+        def judge(self, claim: str, task: str = '') -> Finding: ...
+        def finding(self, claim: str) -> Finding: ...
 
     depth = property(lambda self: int(self.table.depth.iloc[0]), doc='Layers of the model')
 
-    def __post_init__(self):
-        def text(*columns): return [' '.join(map(str, o)) for o in self.table[[*columns]].itertuples(index=False)]
-        there = lambda *columns: [o for o in columns if o in self.table]  # the last ones only of `open_run`
-        self.table = self.table.assign(
-            asked=text(*there('metric', 'source', 'count', 'max_length', 'dtype', 'items', 'chat', 'limit')),
-            recipe=text(*there('recipe', 'healing_texts', 'healing_tokens', 'healing_items')))
-        self.table['alike'] = text('recipe', 'rank', 'shots', 'shots_seed', 'asked')
+    def __post_init__(self): self.table = _with_ways(self.table)
 
     @cached_property
     def main(self) -> pd.DataFrame:
         """The rows of one figure: the paper's two strategies (or all, if there are only others), and for each task the
         few-shot examples, items and healing recipe that have most cuts, then most items"""
-        def widest(rows, *by):
-            size = lambda o: (len(o[['strategy', 'n', 'healed']].drop_duplicates()), o['count'].max())
-            return max((o for _, o in rows.groupby([*by], sort=False, dropna=False)), key=size, default=rows)
-        two = self.table.strategy.isin(['similarity', 'simple'])
-        t = self.table[two | (self.table.n == 0)] if two.any() else self.table
-        t = pd.concat([widest(widest(o, 'shots', 'shots_seed'), 'asked') for _, o in t.groupby('task', sort=False)])
-        t = pd.concat([t[~t.healed], widest(t[t.healed], 'recipe', 'rank')])
-        return t.drop_duplicates([o for o in KEYS if o != 'sweep']).reset_index(drop=True)
-
-    def rows_for(self, claim: str) -> RunFolder:
-        "The run without the sweeps that were made for other claims, announced before their first row"
-        others = [k for k, v in self.made_for.items() if claim not in v]
-        return replace(self, table=self.table[~self.table.sweep.isin(others)]) if others else self
-
-    def judge(self, claim: str, task: str = '') -> Finding:
-        "A claim on one task; `UNDECIDED` if the rows are missing"
-        try: found = CLAIMS[claim].test(self.rows_for(claim), task)
-        except Unmeasured as e: found = Finding(seen=str(e))
-        return replace(found, claim=claim)
+        return _of_one_figure(self.table)
 
     @cached_property
     def findings(self) -> list[Finding]:
         """Every claim on the tasks for which the run has the rows, or on the first. Holm's method adjusts p for all
         that were tested: those that have a number"""
-        found = []
-        for key, claim in CLAIMS.items():
-            own = [self.judge(key, t) for t in claim.tasks(self)]
-            found += [o for o in own if o.reason != 'not_measured'] or own[:1]
-        adjusted = iter(holm([o.p for o in found if not math.isnan(o.value)]))
-        return [o if math.isnan(o.value) else replace(o, holm=float(next(adjusted))) for o in found]
+        return _adjusted([o for k in CLAIMS for o in _on_its_tasks(self, k)])
 
-    def finding(self, claim: str) -> Finding:
-        "The first finding of a claim that was measured, on a task that the model knows; or else the first"
-        last = dict(baseline=1, not_measured=2)
-        return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
+# %% ../../nbs/reference/paper/claims.ipynb #rowsfo01
+@patch
+def rows_for(self: RunFolder, claim: str) -> RunFolder:
+    "The run without the sweeps that were made for other claims, announced before their first row"
+    others = [k for k, v in self.made_for.items() if claim not in v]
+    return replace(self, table=self.table[~self.table.sweep.isin(others)]) if others else self
+
+# %% ../../nbs/reference/paper/claims.ipynb #judge001
+@patch
+def judge(self: RunFolder, claim: str, task: str = '') -> Finding:
+    "A claim on one task; `UNDECIDED` if the rows are missing"
+    try: found = CLAIMS[claim].test(self.rows_for(claim), task)
+    except Unmeasured as e: found = Finding(seen=str(e))
+    return replace(found, claim=claim)
+
+# %% ../../nbs/reference/paper/claims.ipynb #onitst01
+def _on_its_tasks(run, key):
+    "Findings of a claim on the tasks for which the run has the rows, or on the first"
+    own = [run.judge(key, t) for t in CLAIMS[key].tasks(run)]
+    return [o for o in own if o.reason != 'not_measured'] or own[:1]
+
+def _adjusted(found):
+    "Findings with p adjusted by Holm's method for all that have a number"
+    adjusted = iter(holm([o.p for o in found if not math.isnan(o.value)]))
+    return [o if math.isnan(o.value) else replace(o, holm=float(next(adjusted))) for o in found]
+
+# %% ../../nbs/reference/paper/claims.ipynb #findin01
+@patch
+def finding(self: RunFolder, claim: str) -> Finding:
+    "The first finding of a claim that was measured, on a task that the model knows; or else the first"
+    last = dict(baseline=1, not_measured=2)
+    return min([o for o in self.findings if o.claim == claim], key=lambda o: last.get(o.reason, 0))
 
 # %% ../../nbs/reference/paper/claims.ipynb #claimsp1
 def _rows_of(table, task, strategy, healed) -> pd.DataFrame:

@@ -206,6 +206,32 @@ def plot_heatmap(distances: LayerDistances | LossMap, ax: Axes | None = None, fi
         ax.legend(loc='upper right')
     return ax
 
+# %% ../../nbs/reference/paper/figures.ipynb #points01
+def _points(own, base):
+    "Means by n of the rows that were asked in one way, the way with most cuts, and of the unpruned model's like them"
+    ways = 'count', 'shots', 'shots_seed', 'chat', 'recipe', 'rank', 'healing_texts'
+    ways = [o for o in ways if o in own]
+    own = max((o for _, o in own.groupby(ways, dropna=False)), key=lambda o: o.n.nunique()) if ways else own
+    for o in ways:  # of the unpruned model, what is like these
+        if (like := base[o].isin(own[o])).any(): base = base[like]
+    pts = pd.concat([base, own]).groupby(['n', 'fraction_layers'])
+    return pts[['value', 'low', 'high']].mean().reset_index()
+
+# %% ../../nbs/reference/paper/figures.ipynb #chance01
+def _chance_line(ax, chance):
+    "A dashed line at the accuracy of a blind guess, named beside it"
+    ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
+    ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), textcoords='offset points',
+                xytext=(3, 0), va='center', color='0.4', fontsize=9)
+
+def _count_above(ax, depth):
+    "A second axis above, with the number of layers dropped"
+    both_ways = lambda f: np.asarray(f) * depth / 100, lambda n: np.asarray(n) * 100 / depth
+    top = ax.secondary_xaxis('top', functions=both_ways)
+    top.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
+    top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=9)
+    top.tick_params(labelsize=9)
+
 # %% ../../nbs/reference/paper/figures.ipynb #ae1b962f
 def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, label: str | None = None,
                 log: bool = False, ax: Axes | None = None) -> Axes:
@@ -227,31 +253,16 @@ def plot_scores(table: pd.DataFrame, task: str, chance: float | None = None, lab
             shift = .3 * (i - (len(names) - 1) / 2)  # side by side, so that no bar hides another
             shown = escape_math(name.replace('_', ' ')) + ', ' if len(names) > 1 else ''
             for healed, own in cuts[cuts.strategy == name].groupby('healed'):
-                ways = 'count', 'shots', 'shots_seed', 'chat', 'recipe', 'rank', 'healing_texts'
-                ways = [o for o in ways if o in own]
-                own = max((o for _, o in own.groupby(ways, dropna=False)), key=lambda o: o.n.nunique()) if ways else own
-                base = starts[starts.healed == healed] if (starts.healed == healed).any() else starts
-                for o in ways:  # of the unpruned model, what is like these
-                    if (like := base[o].isin(own[o])).any(): base = base[like]
-                pts = pd.concat([base, own]).groupby(['n', 'fraction_layers'])
-                pts = pts[['value', 'low', 'high']].mean().reset_index()
+                pts = _points(own, starts[starts.healed == healed] if (starts.healed == healed).any() else starts)
                 draw_points(ax, 100 * pts.fraction_layers + shift + .15 * healed, pts, healed, color=colour,
                             label=f'{shown}{"healed" if healed else "not healed"}')
         if not names: ax.text(.5, .5, 'not measured', ha='center', transform=ax.transAxes, color='0.5')
-        if chance is not None:
-            ax.axhline(chance, color='0.5', ls='--', lw=.9, zorder=0)
-            ax.annotate('chance', (1, chance), xycoords=('axes fraction', 'data'), textcoords='offset points',
-                        xytext=(3, 0), va='center', color='0.4', fontsize=9)
+        if chance is not None: _chance_line(ax, chance)
         if log: logarithmic(ax)
         percent_axis(ax)
         kind = 'loss (nats per token)' if set(rows.get('metric', ())) == {'loss'} else 'accuracy'
         ax.set_ylabel(label or f'{escape_math(task_title(task))} {kind}')
-        if np.isfinite(depth := (rows.n / rows.fraction_layers).median()):
-            both_ways = lambda f: np.asarray(f) * depth / 100, lambda n: np.asarray(n) * 100 / depth
-            top = ax.secondary_xaxis('top', functions=both_ways)
-            top.xaxis.set_major_locator(MaxNLocator(integer=True, steps=WHOLE))
-            top.set_xlabel(f'layers dropped, $n$ of {depth:.0f}', fontsize=9)
-            top.tick_params(labelsize=9)
+        if np.isfinite(depth := (rows.n / rows.fraction_layers).median()): _count_above(ax, depth)
         left, right = ax.get_xlim()
         ax.set_xlim(left, right + .4 * (right - left))  # room for the names
         label_ends(ax)

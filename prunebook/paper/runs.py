@@ -11,6 +11,7 @@ from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from fastcore.basics import patch
 from ..core import PrunebookError, Rule, atomic_write, check, digest, discard, disk_errors, explained
 from ..core import instance, lock, not_empty, one_of, public_name, read_json, recover, redact, sync
 from ..core import whole, pd, torch
@@ -210,10 +211,22 @@ def _as_parquet(tables, **how):
     pq.write_table(pa.concat_tables(tables), out := io.BytesIO(), compression='zstd', **how)
     return out.getvalue()
 
+# %% ../../nbs/reference/paper/runs.ipynb #runsam01
+def _check_same(folder, was, now):
+    "Raises `PrunebookError` if the model of a run is not the one that goes on there"
+    if was['fingerprint'] == now['fingerprint']: return
+    raise PrunebookError(f'{folder} holds a run of another model: {was["name"]} ({was["fingerprint"]}) there, '
+                         f'{now["name"]} ({now["fingerprint"]}) now. Use another folder.')
+
 # %% ../../nbs/reference/paper/runs.ipynb #run00001
 class Run:
     """A run folder, open for writing: `with Run(folder, model_record(model)) as run`.
     Raises `PrunebookError` if the folder is damaged, of another model, or in use"""
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def note(self, sweep: str, **changes: Any) -> None: ...
+        def add_all(self, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None: ...
+        def _join(self) -> None: ...
+
     def __init__(self, folder: str | Path, model: dict[str, Any]):
         check(not_empty(), folder=folder)
         self.folder, self.model = Path(os.path.abspath(folder)), model
@@ -226,11 +239,7 @@ class Run:
             recover(self.folder/_PARTS)
             new: dict[str, Any] = dict(format=1, model=self.model, distances=None, sweeps={})
             self.record = read_record(self.folder) if place['record'].exists() else new
-            was, now = self.record['model'], self.model
-            if was['fingerprint'] != now['fingerprint']:
-                raise PrunebookError(f'{self.folder} holds a run of another model: {was["name"]} '
-                                     f'({was["fingerprint"]}) there, {now["name"]} ({now["fingerprint"]}) now. Use '
-                                     'another folder.')
+            _check_same(self.folder, self.record['model'], self.model)
             if (table := _read_table(self.folder)) is not None:
                 keys, items = _keys_of(table), _items_by_key(place['items'])
                 if lost := [k for k in keys if k not in items]:
@@ -255,54 +264,60 @@ class Run:
         "Is this score in the table?"
         return tuple(key) in self.items
 
-    def note(self, sweep: str, **changes: Any) -> None:
-        "Write fields of a sweep into `run.json`: a line per list of numbers, so that it stays readable and small"
-        self.record['sweeps'].setdefault(sweep, dict(_EMPTY)).update(changes)
-        text = json.dumps(self.record, indent=1, default=str)
-        text = re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text)
-        atomic_write(self.folder/_FILES['record'], text + '\n')
+# %% ../../nbs/reference/paper/runs.ipynb #runnot01
+@patch
+def note(self: Run, sweep: str, **changes: Any) -> None:
+    "Write fields of a sweep into `run.json`: a line per list of numbers, so that it stays readable and small"
+    self.record['sweeps'].setdefault(sweep, dict(_EMPTY)).update(changes)
+    text = json.dumps(self.record, indent=1, default=str)
+    text = re.sub(r'\[\n[^][{}"]*\]', lambda m: f'[{" ".join(m.group()[1:-1].split())}]', text)
+    atomic_write(self.folder/_FILES['record'], text + '\n')
 
-    def add_all(self, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None:
-        """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped, as a part of
-        the run. Items are written first: no row is ever without its items"""
-        made = {}
-        for key, score, layers in scores:
-            key = tuple(key)
-            if key in self.items or key in made:
-                raise PrunebookError(f'the run has a row of {key}. Ask for another one.')
-            made[key] = _as_rows(key, score, layers, self.model)
-        if not made: return
-        rows, items = zip(*made.values())
-        self.part += 1
-        part = self.folder/_PARTS/f'{self.part:07}.csv'
-        with disk_errors(part):
-            if not part.parent.exists():
-                part.parent.mkdir()
-                sync(self.folder)
-        atomic_write(part.with_suffix('.parquet'), _as_parquet(items))
-        atomic_write(part, _as_csv(rows))
-        self.items |= dict(zip(made, items))
-        self.tables.append(_read_results(part))
+# %% ../../nbs/reference/paper/runs.ipynb #runadd01
+@patch
+def add_all(self: Run, scores: Iterable[tuple[Sequence[Any], Any, Sequence[int]]]) -> None:
+    """Store scores, each with its key (sweep, strategy, n, healed, seed, task) and the layers dropped, as a part of
+    the run. Items are written first: no row is ever without its items"""
+    made = {}
+    for key, score, layers in scores:
+        key = tuple(key)
+        if key in self.items or key in made:
+            raise PrunebookError(f'the run has a row of {key}. Ask for another one.')
+        made[key] = _as_rows(key, score, layers, self.model)
+    if not made: return
+    rows, items = zip(*made.values())
+    self.part += 1
+    part = self.folder/_PARTS/f'{self.part:07}.csv'
+    with disk_errors(part):
+        if not part.parent.exists():
+            part.parent.mkdir()
+            sync(self.folder)
+    atomic_write(part.with_suffix('.parquet'), _as_parquet(items))
+    atomic_write(part, _as_csv(rows))
+    self.items |= dict(zip(made, items))
+    self.tables.append(_read_results(part))
 
-    def _join(self) -> None:
-        "Join the parts to `items.parquet` and `results.csv`. Of a kill nothing is lost, and nothing counts twice"
-        import pyarrow as pa, pyarrow.parquet as pq
-        if not (parts := self.folder/_PARTS).exists(): return
-        if any(parts.glob('*.csv')) and (table := _read_table(self.folder)) is not None:
-            keys = _keys_of(table)
-            known = self.items if self.items.keys() >= {*keys} else _items_by_key(self.folder/_FILES['items'])
-            items = pa.concat_tables(known[k] for k in keys)
-            try: items = items.cast(_arrow_schema(stored=True))
-            except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
-            # A page is compressed by itself, so copied scores take no room only if all rows are in one page
-            pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
-            data = _as_parquet(
-                [items], compression_level=15, row_group_size=2**20, data_page_size=2**26,
-                use_dictionary=[*{*items.column_names} - {'logprobs', 'index'}],
-                column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'}, **pages)
-            atomic_write(self.folder/_FILES['items'], data)
-            atomic_write(self.folder/_FILES['results'], _as_csv(table.to_dict('records')))
-        discard(parts, parts)  # in one step: a reader finds all of them, or none
+# %% ../../nbs/reference/paper/runs.ipynb #runjoi01
+@patch
+def _join(self: Run) -> None:
+    "Join the parts to `items.parquet` and `results.csv`. Of a kill nothing is lost, and nothing counts twice"
+    import pyarrow as pa, pyarrow.parquet as pq
+    if not (parts := self.folder/_PARTS).exists(): return
+    if any(parts.glob('*.csv')) and (table := _read_table(self.folder)) is not None:
+        keys = _keys_of(table)
+        known = self.items if self.items.keys() >= {*keys} else _items_by_key(self.folder/_FILES['items'])
+        items = pa.concat_tables(known[k] for k in keys)
+        try: items = items.cast(_arrow_schema(stored=True))
+        except pa.ArrowInvalid: pass  # an infinite log-probability has no decimal form: the file stores floats
+        # A page is compressed by itself, so copied scores take no room only if all rows are in one page
+        pages = dict(max_rows_per_page=2**20) if 'max_rows_per_page' in signature(pq.write_table).parameters else {}
+        data = _as_parquet(
+            [items], compression_level=15, row_group_size=2**20, data_page_size=2**26,
+            use_dictionary=[*{*items.column_names} - {'logprobs', 'index'}],
+            column_encoding={'logprobs.list.element': 'BYTE_STREAM_SPLIT', 'index': 'DELTA_BINARY_PACKED'}, **pages)
+        atomic_write(self.folder/_FILES['items'], data)
+        atomic_write(self.folder/_FILES['results'], _as_csv(table.to_dict('records')))
+    discard(parts, parts)  # in one step: a reader finds all of them, or none
 
 # %% ../../nbs/reference/paper/runs.ipynb #3828385c
 def read_run(folder: str | Path) -> 'pd.DataFrame':  # A row per sweep, strategy, n, healed, seed and task

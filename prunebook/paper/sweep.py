@@ -37,7 +37,7 @@ def _by_task(rule):
     fits = lambda v: isinstance(v, dict) and all(isinstance(k, str) and rule.test(o) for k, o in v.items())
     return Rule(fits, f'a dict by task; each value {rule.allowed}')
 
-# %% ../../nbs/reference/paper/sweep.ipynb #sweepc01
+# %% ../../nbs/reference/paper/sweep.ipynb #rulesw01
 _text, _limit = instance(str, 'a text'), or_none(whole(1))
 _limits = Rule(lambda v: _limit.test(v) or _by_task(_limit).test(v), f'{_limit.allowed}; or a dict of them by task')
 _scoring = ('shots', 'seed', 'scoring', 'examples', 'max_new_tokens', 'chat')
@@ -45,6 +45,14 @@ _asking = Rule(lambda v: isinstance(v, dict) and set(v) <= set(_scoring) and _li
                and isinstance(v.get('chat', False), bool),
                f'a dict of {", ".join(_scoring)}; chat is true or false, max_new_tokens 1 or more')
 
+# %% ../../nbs/reference/paper/sweep.ipynb #plainv01
+def _plain(v):
+    "A value in its usual types: tuples, ranges and arrays as lists, NumPy's integers as Python's"
+    if isinstance(v, dict): return {k: _plain(o) for k, o in v.items()}
+    if isinstance(v, (tuple, list, range)) or getattr(v, 'ndim', 0): return [_plain(o) for o in v]
+    return int(v) if hasattr(v, '__index__') and not isinstance(v, bool) else v
+
+# %% ../../nbs/reference/paper/sweep.ipynb #sweepc01
 @dataclass(frozen=True)
 class SweepConfig(Settings):
     "What to sweep over. `replace` changes it. Checks itself: a wrong value raises `PrunebookError`"
@@ -75,11 +83,7 @@ class SweepConfig(Settings):
 
     def complete(self) -> dict[str, Any]:
         "Values in their usual types, by name: single values as lists, NumPy's integers as Python's"
-        def plain(v):
-            if isinstance(v, dict): return {k: plain(o) for k, o in v.items()}
-            if isinstance(v, (tuple, list, range)) or getattr(v, 'ndim', 0): return [plain(o) for o in v]
-            return int(v) if hasattr(v, '__index__') and not isinstance(v, bool) else v
-        new: dict[str, Any] = {k: plain(v) for k, v in vars(self).items() if k != 'healing'}
+        new: dict[str, Any] = {k: _plain(v) for k, v in vars(self).items() if k != 'healing'}
         for k in ('strategies', 'ns', 'healed_ns', 'tasks', 'seeds'):
             if isinstance(new[k], (str, int)): new[k] = [new[k]]
         for k in ('ns', 'healed_ns'):  # a size named twice is one
@@ -89,23 +93,28 @@ class SweepConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        asks = [o for o in self.strategies if 'answers' in pb.STRATEGIES.find(o).needs]
-        if asks: raise PrunebookError(f'strategies {asks}: a sweep writes no answers. Choose by choose_layers.')
-        check_sources(self.sources, self.tasks)
-        for o in self.tasks: _task_of(self, o)
-        if self.healing.seed not in (0, *self.seeds):
-            raise PrunebookError(f'healing.seed={self.healing.seed} is not used. Give it as seeds (--seeds).')
-        names = [public_name(o) for o in self.tasks]
-        if len({*names}) < len(names):
-            raise PrunebookError(f'tasks {names}: the rows of two would have one name. Rename a file.')
-        for k, given in dict(task_ns=self.task_ns, n_questions=self.n_questions).items():
-            unknown = sorted(set(given if isinstance(given, dict) else ()) - set(self.tasks))
-            if unknown: raise PrunebookError(f'{k} names {unknown}, and the tasks are {self.tasks}.')
+        _check_grid(self)
 
     @property
     def sizes(self) -> list[int]:
         "All numbers of layers that are dropped, healed or not"
         return sorted({*self.ns, *self.healed_ns, *(n for v in self.task_ns.values() for n in v)} - {0})
+
+# %% ../../nbs/reference/paper/sweep.ipynb #checkg01
+def _check_grid(config):
+    "Raises `PrunebookError` for values that are right one by one, and wrong together"
+    asks = [o for o in config.strategies if 'answers' in pb.STRATEGIES.find(o).needs]
+    if asks: raise PrunebookError(f'strategies {asks}: a sweep writes no answers. Choose by choose_layers.')
+    check_sources(config.sources, config.tasks)
+    for o in config.tasks: _task_of(config, o)
+    if config.healing.seed not in (0, *config.seeds):
+        raise PrunebookError(f'healing.seed={config.healing.seed} is not used. Give it as seeds (--seeds).')
+    names = [public_name(o) for o in config.tasks]
+    if len({*names}) < len(names):
+        raise PrunebookError(f'tasks {names}: the rows of two would have one name. Rename a file.')
+    for k, given in dict(task_ns=config.task_ns, n_questions=config.n_questions).items():
+        unknown = sorted(set(given if isinstance(given, dict) else ()) - set(config.tasks))
+        if unknown: raise PrunebookError(f'{k} names {unknown}, and the tasks are {config.tasks}.')
 
 # %% ../../nbs/reference/paper/sweep.ipynb #2fcd1cc2
 def _task_of(config: SweepConfig, spec: str) -> Task:

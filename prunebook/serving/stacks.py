@@ -181,11 +181,32 @@ def serving_report(
         found.append(_judge(rule, how, result))
     return found
 
-# %% ../../nbs/reference/serving/stacks.ipynb #23624ba2
+# %% ../../nbs/reference/serving/stacks.ipynb #types001
 # mean difference of log-probability that a type may have, as a share of the loss, which counts as 1 nat at least
 _of_types = dict(f32=.003, f16=.006, bf16=.03, q8_0=.1, q6_k=.15, q5_k_m=.25, q4_k_m=.4, q3_k_m=.5, q3_k_s=.65,
                  q2_k=.8)
 
+# %% ../../nbs/reference/serving/stacks.ipynb #checkf01
+def _check_file(out, force):
+    "Raises `PrunebookError` if no GGUF file can be written at `out`"
+    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
+    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
+    if out.exists() and not force: raise PrunebookError(f'{out} already exists. Replace it with force (--force).')
+    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
+
+# %% ../../nbs/reference/serving/stacks.ipynb #writec01
+def _write_compared(folder, new, type, tokenizer):
+    "Write the file at `new`, the unquantised one first, and compare each with the folder. How far the last one is"
+    plain_type = type if type in PLAIN else 'f16'
+    made = to_gguf(folder, new.with_name('plain.gguf'), plain_type, tokenizer=tokenizer)
+    if tokenizer: _check_tokens(folder, made)
+    want = transformers_scores(folder, ids := probe_ids(folder, widest=4096))
+    found = _within_tolerance(folder, want, made, plain_type, ids)
+    if type != plain_type: return _within_tolerance(folder, want, quantize(made, new, type), type, ids)
+    made.rename(new)
+    return found
+
+# %% ../../nbs/reference/serving/stacks.ipynb #23624ba2
 def export_gguf(
     folder: str | Path,     # A checkpoint, pruned or not, as in `checkpoint_folder`
     out: str | Path,        # The file to write
@@ -199,30 +220,21 @@ def export_gguf(
     asked, out = str(out), Path(os.path.abspath(out))
     check(one_of(*TYPES), type=type)
     llama_cpp()
-    if out.suffix != '.gguf': raise PrunebookError(f'{out}: give a file whose name ends in .gguf.')
-    if out.is_dir() or out.is_symlink(): raise PrunebookError(f'{out} is a folder or a link. Give another name.')
-    if out.exists() and not force: raise PrunebookError(f'{out} already exists. Replace it with force (--force).')
-    if not out.parent.is_dir(): raise PrunebookError(f'{out.parent}: no such folder. Make it first.')
+    _check_file(out, force)
     folder = checkpoint_folder(folder)  # perhaps it is downloaded
     _check_convertible(folder)
     keep_apart(out, [folder])
-    faults = [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]
-    if faults: raise PrunebookError(f'{folder} is not a sound checkpoint: {"".join(faults[:1])}')
+    if faults := [o for o in check_files(folder) if tokenizer or 'tokenizer' not in o]:
+        raise PrunebookError(f'{folder} is not a sound checkpoint: {"".join(faults[:1])}')
     tensors, text = list(read_tensors(folder)), decoder_part(read_json(folder/'config.json'))
     check_type(type, row_widths(tensors), first_number(text, 'hidden_size', 'n_embd', 'd_model'), str(folder))
     size = dict(f32=4).get(type, 2) + 1.1 * (type not in PLAIN)
     check_room(out, size * sum(math.prod(t.shape) for t in tensors))
-    plain_type = type if type in PLAIN else 'f16'
     with disk_errors(out), lock(out):
         recover(out)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}.prunebook-new-', dir=out.parent) as holder:
             new = Path(holder)/out.name
-            made = to_gguf(folder, new.with_name('plain.gguf'), plain_type, tokenizer=tokenizer)
-            if tokenizer: _check_tokens(folder, made)
-            want = transformers_scores(folder, ids := probe_ids(folder, widest=4096))
-            found = _within_tolerance(folder, want, made, plain_type, ids)
-            if type == plain_type: made.rename(new)
-            else: found = _within_tolerance(folder, want, quantize(made, new, type), type, ids)
+            found = _write_compared(folder, new, type, tokenizer)
             sync(new)
             os.replace(new, out)
             sync(out.parent)
