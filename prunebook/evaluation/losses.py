@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
+from fastcore.basics import patch
 from ..core import PrunebookError, atomic_write, check, digest, explained, not_empty, one_of, progress_bar
 from ..core import public_name, whole, pd, torch
 from ..data.texts import Batch, Tokens, answer_tokens, as_rows, as_texts, over_batches, read_answers
@@ -152,9 +153,7 @@ def cut_losses(
     toks = tokenize_documents(stack, tokenizer, texts, max_length, loss_on)
     n, budget, lengths = len(keeps or [0]), token_budget(batch_tokens, stack.device), list(map(len, toks.ids))
     if keeps is not None:  # a batch must leave room for the states that wait at the forks of the tree
-        states = 1 + max(o.stored for o in share_prefixes(keeps))
-        a_token = stack.config.hidden_size * stack.model.dtype.itemsize * states
-        budget = max(max(lengths), min(budget, int(memory * 1e9 / a_token)))
+        budget = max(max(lengths), min(budget, _tokens_at_forks(stack, keeps, memory)))
     asked = toks.ids if toks.learn is None else [toks.ids, toks.learn]
     key = digest(fingerprint(model), model.dtype, keeps, asked) if partial else ''
     sums, before = _open_sums(partial, key, (n, len(toks)))
@@ -177,6 +176,12 @@ def cut_losses(
         seconds=(before + time.perf_counter() - start) / n, items=item_hash(asked))
     return [LossScore(task, *ratio_interval(o, counts), len(toks), o.tolist(), counts, toks.index,
                       toks.skipped, **about) for o in sums]
+
+# %% ../../nbs/reference/evaluation/losses.ipynb #clfork01
+def _tokens_at_forks(stack, keeps, memory):
+    "Tokens of a batch whose states, as they wait at the forks of the tree, fit into `memory` GB"
+    states = 1 + max(o.stored for o in share_prefixes(keeps))
+    return int(memory * 1e9 / (stack.config.hidden_size * stack.model.dtype.itemsize * states))
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #opensu01
 def _open_sums(path, key, shape):
@@ -256,8 +261,6 @@ def _check_parent(model, parent):
                              'model that this one was pruned from.')
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #1bcb090f
-_MAP_FILE = 'loss_map.safetensors'
-
 @dataclass
 class LossMap:
     "Loss without each block: entry [l, l+n] of `loss` is of the block of n layers that starts at l"
@@ -265,6 +268,12 @@ class LossMap:
     sums: np.ndarray     # (L+1, L+1, documents) nats
     counts: list[int]    # Predicted tokens of each document
     info: dict[str, Any] = field(default_factory=dict)
+
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def best_block(self, n: int) -> Block: ...
+        def save(self, folder: str | Path) -> Path: ...
+        @classmethod
+        def load(cls, path: str | Path) -> LossMap: ...
 
     def __repr__(self) -> str:
         return (f'LossMap({self.depth} layers, {len(self.blocks) - 1} blocks, {len(self.counts)} documents, '
@@ -294,41 +303,48 @@ class LossMap:
         table[range(depth + 1), range(depth + 1)] = sums[0, 0]
         return cls(table.sum(-1) / sum(counts), table, list(counts), info)
 
-    def best_block(self, n: int) -> Block:
-        "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
-        if n not in self.sizes:
-            raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.')
-        return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
+# %% ../../nbs/reference/evaluation/losses.ipynb #lmbest01
+@patch
+def best_block(self: LossMap, n: int) -> Block:
+    "The block of `n` layers with the lowest loss. Raises `PrunebookError` if not all of that size were measured"
+    if n not in self.sizes:
+        raise PrunebookError(f'n={n}: the map has not all blocks of that size. Give one of {self.sizes}.')
+    return Block(int(np.argmin(np.diagonal(self.loss, n))), n)
 
-    def save(self, folder: str | Path) -> Path:
-        "Write `loss_map.safetensors` into `folder`"
-        from safetensors.numpy import save
-        arrays = dict(sums=np.stack([self.sums[b] for b in self.blocks]), blocks=np.array(self.blocks, np.int32),
-                      counts=np.array(self.counts, np.int64))
-        check(not_empty(), folder=folder)
-        path = Path(folder)/_MAP_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, save(arrays, dict(depth=str(self.depth), info=json.dumps(self.info))))
-        return path
+# %% ../../nbs/reference/evaluation/losses.ipynb #lmsave01
+_MAP_FILE = 'loss_map.safetensors'
 
-    @classmethod
-    def load(cls, path: str | Path) -> LossMap:
-        "Read a folder or file that `save` wrote. Raises `PrunebookError` for anything else"
-        from safetensors import safe_open
-        path = Path(path)/_MAP_FILE if Path(path).is_dir() else Path(path)
-        with explained(f'{path} is no loss map', 'Give a file that LossMap.save wrote.'):
-            if not path.is_file(): raise ValueError('there is no such file')
-            with safe_open(path, 'numpy') as f:
-                about = f.metadata() or {}
-                sums, blocks, counts = (f.get_tensor(k) for k in ('sums', 'blocks', 'counts'))
-            depth, info = int(about['depth']), json.loads(about['info'])
-            fits = (1 <= depth < 1000 and isinstance(info, dict) and counts.ndim == 1
-                    and len(counts) and counts.min() >= 1 and sums.shape == (len(sums), len(counts))
-                    and blocks.shape == (len(sums), 2) and sums.dtype == np.float64 and np.isfinite(sums).all()
-                    and (0 <= blocks[:, 0]).all() and (blocks[:, 0] <= blocks[:, 1]).all() and (blocks <= depth).all()
-                    and (depth + 1)**2 * len(counts) <= max(10**7, 200 * sums.size))
-            if not fits: raise ValueError('its parts do not fit together')
-            return cls.of({(int(l), int(e)): s for (l, e), s in zip(blocks, sums)}, depth, counts.tolist(), info)
+@patch
+def save(self: LossMap, folder: str | Path) -> Path:
+    "Write `loss_map.safetensors` into `folder`"
+    from safetensors.numpy import save
+    arrays = dict(sums=np.stack([self.sums[b] for b in self.blocks]), blocks=np.array(self.blocks, np.int32),
+                  counts=np.array(self.counts, np.int64))
+    check(not_empty(), folder=folder)
+    path = Path(folder)/_MAP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, save(arrays, dict(depth=str(self.depth), info=json.dumps(self.info))))
+    return path
+
+# %% ../../nbs/reference/evaluation/losses.ipynb #lmload01
+@patch(cls_method=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
+def load(cls: LossMap, path: str | Path) -> LossMap:
+    "Read a folder or file that `save` wrote. Raises `PrunebookError` for anything else"
+    from safetensors import safe_open
+    path = Path(path)/_MAP_FILE if Path(path).is_dir() else Path(path)
+    with explained(f'{path} is no loss map', 'Give a file that LossMap.save wrote.'):
+        if not path.is_file(): raise ValueError('there is no such file')
+        with safe_open(path, 'numpy') as f:
+            about = f.metadata() or {}
+            sums, blocks, counts = (f.get_tensor(k) for k in ('sums', 'blocks', 'counts'))
+        depth, info = int(about['depth']), json.loads(about['info'])
+        fits = (1 <= depth < 1000 and isinstance(info, dict) and counts.ndim == 1
+                and len(counts) and counts.min() >= 1 and sums.shape == (len(sums), len(counts))
+                and blocks.shape == (len(sums), 2) and sums.dtype == np.float64 and np.isfinite(sums).all()
+                and (0 <= blocks[:, 0]).all() and (blocks[:, 0] <= blocks[:, 1]).all() and (blocks <= depth).all()
+                and (depth + 1)**2 * len(counts) <= max(10**7, 200 * sums.size))
+        if not fits: raise ValueError('its parts do not fit together')
+        return cls.of({(int(l), int(e)): s for (l, e), s in zip(blocks, sums)}, depth, counts.tolist(), info)
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #lossmap2
 def loss_map(
@@ -383,6 +399,9 @@ def judge_distances(losses: LossMap, distances: LayerDistances) -> 'pd.DataFrame
 class CutLosses:
     """How much the loss rises without layers: `losses(keeps, n)` gives it for each list of the layers that stay, in
     nats a token above the whole model, on the first `n` documents. What is wrong with these is refused at once"""
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def _measure(self, keeps, texts) -> list[list[float]]: ...
+
     def __init__(
         self,
         model: 'PreTrainedModel',
@@ -411,21 +430,23 @@ class CutLosses:
         sums = {o: sum(self.nats[o][:n]) for o in (whole, *keeps)}
         return [(sums[o] - sums[whole]) / sum(self.counts[:n]) for o in keeps]
 
-    def _measure(self, keeps, texts):
-        "Nats of each document for each of `keeps`; infinite where layers need the keys and values of one that is gone"
-        stack = LayerStack(self.model)
-        shares = getattr(stack.config, 'num_kv_shared_layers', 0)
-        def alone(keep):
-            try:
-                with stack.view(keep) as small: return text_loss(small, self.tokenizer, texts, **self.run).sums
-            except (KeyError, ValueError) as e:
-                if isinstance(e, PrunebookError) or not shares: raise
-                return [math.inf] * len(texts)
-        if shares: return [alone(o) for o in keeps]
-        try: return [o.sums for o in cut_losses(self.model, self.tokenizer, texts, keeps, **self.run)]
-        except PrunebookError as e:
-            if 'cannot start in the middle' not in str(e): raise
-        return [alone(o) for o in keeps]
+# %% ../../nbs/reference/evaluation/losses.ipynb #clmeas01
+@patch
+def _measure(self: CutLosses, keeps, texts):
+    "Nats of each document for each of `keeps`; infinite where layers need the keys and values of one that is gone"
+    stack = LayerStack(self.model)
+    shares = getattr(stack.config, 'num_kv_shared_layers', 0)
+    def alone(keep):
+        try:
+            with stack.view(keep) as small: return text_loss(small, self.tokenizer, texts, **self.run).sums
+        except (KeyError, ValueError) as e:
+            if isinstance(e, PrunebookError) or not shares: raise
+            return [math.inf] * len(texts)
+    if shares: return [alone(o) for o in keeps]
+    try: return [o.sums for o in cut_losses(self.model, self.tokenizer, texts, keeps, **self.run)]
+    except PrunebookError as e:
+        if 'cannot start in the middle' not in str(e): raise
+    return [alone(o) for o in keeps]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #textcu01
 def text_cut_losses(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Texts, max_length: int = 256,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
+from fastcore.basics import patch
 from ..core import PrunebookError, atomic_write, check, explained, file_name, not_empty, read_json, pd
 
 _log = logging.getLogger(__name__)
@@ -226,49 +227,35 @@ def _same_items(first, second):
 # %% ../../nbs/reference/evaluation/scores.ipynb #scores01
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def save(self, folder: str | Path) -> None: ...
+        @classmethod
+        def load(cls, folder: str | Path) -> Scores: ...
+
     def to_frame(self) -> 'pd.DataFrame':
         "A row per task: value, interval, k, n, baseline, …"
         first = ['task', 'metric', 'value', 'low', 'high', 'k', 'n', 'baseline', 'interval']
         table = pd.DataFrame([o.row() for o in self.values()])
         return table[[*(k for k in first if k in table), *(k for k in table if k not in first)]]
 
-    def save(self, folder: str | Path) -> None:
-        """Each score as TASK.json in `folder`, with its name in it; `load_score` reads it. Raises `PrunebookError`, and
-        writes none, if a score of other items is there, or of the same asked otherwise"""
-        check(not_empty(), folder=folder)
-        files = _score_files(folder, self)
-        for k, file in files.items():
-            if not file.is_file(): continue
-            (name, old), new = _read_score(file), self[k]
-            if name not in (None, str(k)) or not _same_items(old, new) or _asked(old, new) != _asked(new, old):
-                raise PrunebookError(f'{file} keeps a score of {old.n} items, and this one is of {new.n} others, or '
-                                     'asked otherwise. Choose another folder.')
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for k, o in self.items(): o.save(files[k], str(k))
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Scores:
-        """What `save` wrote, by the names that were asked, or the answers in lm-eval's sample logs, by task, filter and
-        metric. A file that is older than the name in it, or was renamed, goes by its own. Raises `PrunebookError` if
-        there is nothing"""
-        totals, found = re.compile(r'results_\d{4}-\d\d-\d\dT'), cls()  # of lm-eval, which stand beside its logs
-        for o in sorted(Path(folder).glob('*.json')):
-            if totals.match(o.name): continue
-            name, score = _read_score(o)
-            found[name if name is not None and _score_file(folder, name) == o else o.stem] = score
-        for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
-            new = _logged_scores(o)
-            if found.keys() & new.keys():
-                raise PrunebookError(f'{folder} has several logs of {min(new, default="")}. Give the folder of a '
-                                     'single run of lm-eval.')
-            found |= new
-        if not found:
-            raise PrunebookError(f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
-                                 '(--log_samples) kept.')
-        return found
-
     def __repr__(self) -> str: return '\n'.join(map(repr, self.values())) or 'Scores()'
     def _repr_html_(self) -> str | None: return self.to_frame()._repr_html_()  # pyright: ignore[reportCallIssue]
+
+# %% ../../nbs/reference/evaluation/scores.ipynb #scsave01
+@patch
+def save(self: Scores, folder: str | Path) -> None:
+    """Each score as TASK.json in `folder`, with its name in it; `load_score` reads it. Raises `PrunebookError`, and
+    writes none, if a score of other items is there, or of the same asked otherwise"""
+    check(not_empty(), folder=folder)
+    files = _score_files(folder, self)
+    for k, file in files.items():
+        if not file.is_file(): continue
+        (name, old), new = _read_score(file), self[k]
+        if name not in (None, str(k)) or not _same_items(old, new) or _asked(old, new) != _asked(new, old):
+            raise PrunebookError(f'{file} keeps a score of {old.n} items, and this one is of {new.n} others, or '
+                                 'asked otherwise. Choose another folder.')
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for k, o in self.items(): o.save(files[k], str(k))
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #loadsc01
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:
@@ -308,6 +295,28 @@ def _logged_scores(file):
                 asked = item_hash([[o['doc_hash'], o['prompt_hash']] for o in rows])
                 found[key] = Score(key, k / n, k, n, *wilson(k, n), [int(o) for o in right], [1] * n, 'lm-eval',
                                    math.nan, math.nan, items=asked)
+    return found
+
+# %% ../../nbs/reference/evaluation/scores.ipynb #scload01
+@patch(cls_method=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
+def load(cls: Scores, folder: str | Path) -> Scores:
+    """What `save` wrote, by the names that were asked, or the answers in lm-eval's sample logs, by task, filter and
+    metric. A file that is older than the name in it, or was renamed, goes by its own. Raises `PrunebookError` if
+    there is nothing"""
+    totals, found = re.compile(r'results_\d{4}-\d\d-\d\dT'), Scores()  # of lm-eval, which stand beside its logs
+    for o in sorted(Path(folder).glob('*.json')):
+        if totals.match(o.name): continue
+        name, score = _read_score(o)
+        found[name if name is not None and _score_file(folder, name) == o else o.stem] = score
+    for o in sorted(Path(folder).rglob('samples_*.jsonl')) if not found else ():
+        new = _logged_scores(o)
+        if found.keys() & new.keys():
+            raise PrunebookError(f'{folder} has several logs of {min(new, default="")}. Give the folder of a '
+                                 'single run of lm-eval.')
+        found |= new
+    if not found:
+        raise PrunebookError(f'{folder} has no scores. Give a folder that `prunebook evaluate --save` or lm-eval '
+                             '(--log_samples) kept.')
     return found
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #449753c7

@@ -24,6 +24,7 @@ from .scores import _PARENT_SCORINGS, _read_score, _score_files, LossScore, Pare
 from .scores import Scores, compare, item_hash, wilson
 from ..model.stack import LayerStack, fingerprint
 from ..pruning.strategies import prune_model
+from fastcore.basics import patch
 if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class Task:
     shots: ClassVar[int] = 0
     column: ClassVar[str] = 'text'
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def read(self, n: int | None = None) -> list: ...
+
     def __post_init__(self):
         scorings = dict(choice=SCORINGS, parent=tuple(_PARENT_SCORINGS)).get(self.kind)
         if self.items is None:
@@ -68,20 +72,6 @@ class Task:
         given = self.read_from or self.items
         return public_name(given) if isinstance(given, (str, Path)) else 'own'
 
-    def read(self, n: int | None = None) -> list:
-        """Its questions, `n` of them evenly spread, or its first `n` texts; or all. Raises `PrunebookError` if they
-        cannot be found"""
-        if isinstance(self.items, (str, Path)):
-            if self.reads_texts and not self.split:
-                return named_texts(str(self.items), 'validation', n, n, column=self.column)
-            if self.reads_texts: return load_texts(self.items, self.split, n, self.column)
-            return load_questions(self.items, n=n, split=self.split)
-        items = list(self.items() if callable(self.items) else self.items)  # pyright: ignore[reportArgumentType]
-        n, there = len(items) if n is None else n, len(items)
-        if not items: raise PrunebookError(f'task {self.name!r} has no items.')
-        if not 1 <= n <= there: raise PrunebookError(f'{self.name}: {n} of {there} items. Ask for 1 to {there}.')
-        return items[:n] if self.reads_texts else [items[i * there // n] for i in range(n)]
-
     def load(self, n: int | None = None) -> Self:
         "With its items as a list, read (as by `read`) and checked"
         return replace(self, items=self.read(n), read_from=self.read_from or self.items)
@@ -90,6 +80,22 @@ class Task:
               **run: Any) -> LossScore | ParentScore | Score:
         "The score of a model; `run` is how `evaluate` was asked to run, of which it takes what it needs"
         raise NotImplementedError
+
+# %% ../../nbs/reference/evaluation/tasks.ipynb #taskrdd1
+@patch
+def read(self: Task, n: int | None = None) -> list:
+    """Its questions, `n` of them evenly spread, or its first `n` texts; or all. Raises `PrunebookError` if they
+    cannot be found"""
+    if isinstance(self.items, (str, Path)):
+        if self.reads_texts and not self.split:
+            return named_texts(str(self.items), 'validation', n, n, column=self.column)
+        if self.reads_texts: return load_texts(self.items, self.split, n, self.column)
+        return load_questions(self.items, n=n, split=self.split)
+    items = list(self.items() if callable(self.items) else self.items)  # pyright: ignore[reportArgumentType]
+    n, there = len(items) if n is None else n, len(items)
+    if not items: raise PrunebookError(f'task {self.name!r} has no items.')
+    if not 1 <= n <= there: raise PrunebookError(f'{self.name}: {n} of {there} items. Ask for 1 to {there}.')
+    return items[:n] if self.reads_texts else [items[i * there // n] for i in range(n)]
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #tasklos1
 @dataclass(frozen=True, repr=False)
@@ -185,6 +191,9 @@ class GeneratedTask(_QuestionTask):
     in_chat: dict[str, Any] = field(default_factory=dict)  # prompt and stop there, and `begin`: item → start of a reply
     kind, keys = 'generated', ('shots', 'source', 'split', 'seed')
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def _fault(self, item) -> str | None: ...
+
     def _check(self):
         if self.ready: self.ready()
         check(whole(1), max_new_tokens=self.max_new_tokens)
@@ -193,14 +202,6 @@ class GeneratedTask(_QuestionTask):
                 wrong = self._fault(o) or next((f'{self.name} needs its {k} too.' for k in keys if k not in o), '')
                 if wrong: raise PrunebookError(f'{what} {i} is {o!r:.120}. {wrong}')
                 with explained(f'{self.name} cannot ask {what} {i}, {o!r:.120}'): (self.prompt or prompt)(o)
-
-    def _fault(self, item):
-        if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
-        if not isinstance(item.get('question', ''), str): return 'Its question must be a text.'
-        if not self.prompt and (not isinstance(item.get('question'), str) or 'choices' in item):
-            return 'Give a dict with question, a text, and answer, and no choices.'
-        if not self.right and last_number(str(item['answer'])) is None:
-            return 'Its answer must hold the number that stands at the end of the generated text.'
 
     def score(self, model, tokenizer, items, max_new_tokens=None, batch_tokens=None, progress=True, chat=False,
               thinking=False, **run):
@@ -220,6 +221,17 @@ class GeneratedTask(_QuestionTask):
                      written=written, truncated=cut, seconds=time.perf_counter() - start, source=self.source_name,
                      items=item_hash(items), shots=int(self.shots), chat=chat, max_new_tokens=most,
                      unfinished=unfinished, thinking=thinking if chat and knows_thinking(tokenizer) else None)
+
+# %% ../../nbs/reference/evaluation/tasks.ipynb #taskfau1
+@patch
+def _fault(self: GeneratedTask, item):
+    "What is wrong with a question or an example; `None` if nothing is"
+    if not isinstance(item, dict) or 'answer' not in item: return 'Give a dict with question and answer.'
+    if not isinstance(item.get('question', ''), str): return 'Its question must be a text.'
+    if not self.prompt and (not isinstance(item.get('question'), str) or 'choices' in item):
+        return 'Give a dict with question, a text, and answer, and no choices.'
+    if not self.right and last_number(str(item['answer'])) is None:
+        return 'Its answer must hold the number that stands at the end of the generated text.'
 
 # %% ../../nbs/reference/evaluation/tasks.ipynb #9e2c548b
 _EXAMPLES = json.loads((files('prunebook.evaluation')/'examples.json').read_text(encoding='utf-8'))

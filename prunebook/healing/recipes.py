@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from fastcore.basics import patch
 from ..core import PrunebookError, Registry, Rule, Settings, check, disk_errors, instance, not_empty, number
 from ..core import one_of, or_none, process, read_json, setting, whole, nn, torch
 from ..model.loading import quantization
@@ -161,6 +162,12 @@ class HealingConfig(Settings):
     # The same bits in every run on one machine, as long as memory suffices (paper: the same)
     deterministic: bool = setting(True, one_of(True, False))
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def replace(self, **changes: Any) -> HealingConfig: ...
+        @classmethod
+        def paper(cls, model_id: str = '', **changes: Any) -> HealingConfig: ...
+        def check_start(self, teacher: Any, folder: str | Path | None = None) -> None: ...
+
     def __post_init__(self):
         super().__post_init__()
         OBJECTIVES.find(self.objective)
@@ -192,20 +199,6 @@ class HealingConfig(Settings):
         "Does the recipe learn from the unpruned model?"
         return METHODS[self.method].needs_teacher or OBJECTIVES[self.objective].needs_teacher
 
-    def check_start(self, teacher: Any, folder: str | Path | None = None) -> None:
-        """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, if it cannot
-        keep its files in `folder`, and if its batch does not divide among the processes"""
-        check(or_none(not_empty()), folder=folder)
-        world = process().world
-        if self.batch_size % world:
-            raise PrunebookError(f'batch_size={self.batch_size} is not a multiple of {world} processes. Change one of '
-                                 'them.')
-        if self.needs_teacher and teacher is None:
-            raise PrunebookError(f'objective={self.objective!r}, method={self.method!r} learn from the unpruned '
-                                 'model: give it as teacher=… (--teacher).')
-        if folder and OBJECTIVES[self.objective].top:
-            with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
-
     @classmethod
     def of(cls, given: dict[str, Any], where: str = '') -> HealingConfig:
         "From a dict, such as a file of an older version. Raises `PrunebookError`"
@@ -213,23 +206,42 @@ class HealingConfig(Settings):
             given = {k: v for k, v in given.items() if k not in ('last', 'micro_batch')}
         return super().of(given, where)
 
-    def replace(self, **changes: Any) -> HealingConfig:
-        "A copy with some fields changed; alpha, warmup and save_every follow where they have their usual values"
-        usual = type(self)(steps=self.steps, rank=self.rank)
-        follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
-        if changes.get('method', self.method) != self.method: follow['options'] = None
-        return self.of(asdict(self) | follow | changes)
+# %% ../../nbs/reference/healing/recipes.ipynb #hcrepl01
+@patch
+def replace(self: HealingConfig, **changes: Any) -> HealingConfig:
+    "A copy with some fields changed; alpha, warmup and save_every follow where they have their usual values"
+    usual = type(self)(steps=self.steps, rank=self.rank)
+    follow = {k: None for k in ('alpha', 'warmup', 'save_every') if getattr(self, k) == getattr(usual, k)}
+    if changes.get('method', self.method) != self.method: follow['options'] = None
+    return self.of(asdict(self) | follow | changes)
 
-    @classmethod
-    def paper(
-        cls,
-        model_id: str = '',  # A hub id, or a folder that is called like one
-        **changes: Any       # Fields to set otherwise
-    ) -> HealingConfig:
-        """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
-        documents, 4-bit weights"""
-        own = next((v for k, v in PAPER_RECIPES.items() if Path(k).name == Path(model_id).name), {})
-        return cls(**dict[str, Any](bits=4) | own | changes)
+# %% ../../nbs/reference/healing/recipes.ipynb #hcpape01
+@patch(cls_method=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
+def paper(
+    cls: HealingConfig,
+    model_id: str = '',  # A hub id, or a folder that is called like one
+    **changes: Any       # Fields to set otherwise
+) -> HealingConfig:
+    """The recipe of arXiv:2403.17887, appendix B, for `model_id`, or the defaults if it has none: 5000 steps of 16
+    documents, 4-bit weights"""
+    own = next((v for k, v in PAPER_RECIPES.items() if Path(k).name == Path(model_id).name), {})
+    return HealingConfig(**dict[str, Any](bits=4) | own | changes)
+
+# %% ../../nbs/reference/healing/recipes.ipynb #hcstar01
+@patch
+def check_start(self: HealingConfig, teacher: Any, folder: str | Path | None = None) -> None:
+    """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, if it cannot
+    keep its files in `folder`, and if its batch does not divide among the processes"""
+    check(or_none(not_empty()), folder=folder)
+    world = process().world
+    if self.batch_size % world:
+        raise PrunebookError(f'batch_size={self.batch_size} is not a multiple of {world} processes. Change one of '
+                             'them.')
+    if self.needs_teacher and teacher is None:
+        raise PrunebookError(f'objective={self.objective!r}, method={self.method!r} learn from the unpruned '
+                             'model: give it as teacher=… (--teacher).')
+    if folder and OBJECTIVES[self.objective].top:
+        with disk_errors(folder): Path(folder).mkdir(parents=True, exist_ok=True)
 
 # %% ../../nbs/reference/healing/recipes.ipynb #e85b2b73
 QUICK = HealingConfig(steps=60, batch_size=4, max_length=256, learning_rate=5e-4, packing='chunk')

@@ -132,6 +132,25 @@ def _made_rows(model, tokenizer, said, own, seed, **how):
     except PrunebookError: held = []  # of fewer than ten
     return [answer_row(o, by='user' if i in own else 'parent', held_out=o in held, **about) for i, o in said.items()]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #unfini01
+def _unfinished_rows(part, key):
+    "The answers that a stopped call left in a file. Raises `PrunebookError` if it began with another `key`"
+    rows = []
+    for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
+        try: rows.append(json.loads(line))
+        except ValueError: break  # what was written last may be torn
+    if len(rows) > 1 and rows[0] != key:
+        raise PrunebookError(f'{part} holds answers of another model, to other prompts or with other settings. '
+                             'Give the same as then, or delete it.')
+    return rows[1:]
+
+# %% ../../nbs/reference/healing/teacher.ipynb #verdic01
+def _verdict(text, ended):
+    "Is an answer kept, or why not?"
+    if not text.strip(): return 'empty'
+    if not ended: return 'cut off'
+    return 'repeating' if repeats_itself(text) else 'kept'
+
 # %% ../../nbs/reference/healing/teacher.ipynb #writea01
 def write_answers(
     model: PreTrainedModel,
@@ -164,15 +183,9 @@ def write_answers(
     part = out.with_name(out.name + '.unfinished')
     with disk_errors(out): out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), lock(out), progress_bar(progress, 'answers', total=len(ids)) as bar:
-        rows = []
-        for line in part.read_text(encoding='utf-8').splitlines() if part.exists() else []:
-            try: rows.append(json.loads(line))
-            except ValueError: break  # what was written last may be torn
-        if len(rows) > 1 and rows[0] != key:
-            raise PrunebookError(f'{part} holds answers of another model, to other prompts or with other settings. '
-                                 'Give the same as then, or delete it.')
-        atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows[1:])))
-        done, new = {i: tuple(o) for i, *o in rows[1:]} | {i: (o[-1]['content'], 0, True) for i, o in own.items()}, 0
+        rows, new = _unfinished_rows(part, key), 0
+        atomic_write(part, ''.join(json.dumps(o) + '\n' for o in (key, *rows)))
+        done = {i: tuple(o) for i, *o in rows} | {i: (o[-1]['content'], 0, True) for i, o in own.items()}
         bar.update(len(done))
         if not bar.disable and (left := [o for i, o in enumerate(ids) if i not in done]):
             minutes = most_seconds(model, tokenizer, left, max_new_tokens, batch_tokens) / 60
@@ -187,8 +200,8 @@ def write_answers(
                 new += sum(o.tokens for o in found)
                 bar.update(len(rows))
                 bar.set_postfix_str(f'{new / max(bar.format_dict["elapsed"], 1e-9):,.0f} tokens/s')
-        faults = {i: 'kept' if i in own else 'empty' if not text.strip() else 'cut off' if not ended or i in too_long
-                  else 'repeating' if repeats_itself(text) else 'kept' for i, (text, _, ended) in done.items()}
+        faults = {i: 'kept' if i in own else _verdict(text, ended and i not in too_long)
+                  for i, (text, _, ended) in done.items()}
         counts, kept = Counter(faults.values()), [i for i in range(len(ids)) if faults[i] == 'kept']
         told = f'{len(kept)} of {len(ids)} answers kept; ' + ', '.join(
             f'{counts[k]} {k}' for k in ('empty', 'cut off', 'repeating'))
@@ -381,6 +394,19 @@ def _likeliest(stack, hidden, k, chunk=2**24):
         found.append((top.indices.int().cpu(), top.values.cpu(), rest.cpu()))
     return [torch.cat(o) for o in zip(*found)]
 
+# %% ../../nbs/reference/healing/teacher.ipynb #topkun01
+def _units(rows, counted):
+    "Where each document with a token that is `counted` stands in the rows: by its digest, the pairs (start, stop)"
+    units = {}
+    for r in np.unique(rows.order):  # some rows may never come
+        first, last = rows.ends[r:r + 2]
+        begins = first + np.flatnonzero(rows.pos[first:last] == 0)
+        for a, b in zip(begins, [*begins[1:], last]):
+            if not counted[a:b].any(): continue
+            unit = digest(rows.flat[a:b].tobytes(), counted[a:b].tobytes())
+            units.setdefault(bytes.fromhex(unit), []).append((a, b))
+    return units
+
 # %% ../../nbs/reference/healing/teacher.ipynb #topkro01
 def top_k_rows(
     teacher: PreTrainedModel,
@@ -396,14 +422,7 @@ def top_k_rows(
     k = min(k, stack.vocab_size)
     folder = Path(folder)/digest(fingerprint(teacher), teacher.dtype, getattr(teacher, 'is_loaded_in_4bit', False), k)
     counted = (rows.pos > 0) & (True if rows.learn is None else rows.learn)
-    units = {}
-    for r in np.unique(rows.order):  # some rows may never come
-        first, last = rows.ends[r:r + 2]
-        begins = first + np.flatnonzero(rows.pos[first:last] == 0)
-        for a, b in zip(begins, [*begins[1:], last]):
-            if not counted[a:b].any(): continue
-            unit = digest(rows.flat[a:b].tobytes(), counted[a:b].tobytes())
-            units.setdefault(bytes.fromhex(unit), []).append((a, b))
+    units = _units(rows, counted)
 
     def fill():
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ import hashlib, json, logging, math, os, random, shutil, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import numpy as np, torch
+from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -195,6 +196,9 @@ class _OrderedTrainer(Trainer):
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def history(self) -> list[dict[str, Any]]: ...
+
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def save_model(self, output_dir: str, _internal_call=False):
@@ -233,12 +237,14 @@ class _OrderedTrainer(Trainer):
         set_optimizer_state_dict(model, optimizer, dict(state=state, param_groups=note['groups']), options=options)
         self.lr_scheduler.load_state_dict(note['schedule'])
 
-    def history(self) -> list[dict[str, Any]]:
-        "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"
-        rows, steps = self.train_dataset, self.args.max_steps
-        tokens = np.cumsum(rows.lengths[rows.order].reshape(steps, -1).sum(1)).tolist()
-        return [dict(step=o['step'], loss=o['loss'], learning_rate=o['learning_rate'], tokens=tokens[o['step'] - 1])
-                for o in self.state.log_history if 'loss' in o]
+# %% ../../nbs/reference/healing/trainer.ipynb #ordehis1
+@patch
+def history(self: _OrderedTrainer) -> list[dict[str, Any]]:
+    "A dict a step: step, loss (nats a token), learning_rate, tokens (real ones so far)"
+    rows, steps = self.train_dataset, self.args.max_steps
+    tokens = np.cumsum(rows.lengths[rows.order].reshape(steps, -1).sum(1)).tolist()
+    return [dict(step=o['step'], loss=o['loss'], learning_rate=o['learning_rate'], tokens=tokens[o['step'] - 1])
+            for o in self.state.log_history if 'loss' in o]
 
 # %% ../../nbs/reference/healing/trainer.ipynb #709312dd
 def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Path, collator: Callable,

@@ -144,6 +144,17 @@ def check_precision(dtype: Any, bits: int | None) -> None:
     check(one_of(None, 4, 8), bits=bits)
     if isinstance(dtype, str): check(one_of('auto', 'bfloat16', 'float16', 'float32'), dtype=dtype)
 
+# %% ../../nbs/reference/model/loading.ipynb #readwe01
+def _read_weights(path, **kwargs) -> tuple[Any, Any]:
+    "A model and its tokenizer from a folder or the hub. Raises `ValueError` if weights are missing"
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
+    model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+        path, output_loading_info=True, **kwargs)  # a pair, because of output_loading_info
+    lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
+    if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
+    return model, tok
+
 # %% ../../nbs/reference/model/loading.ipynb #loadmo01
 def load_model(
     name: str = 'demo',       # A model of `ASSETS`, a folder, a `.gguf` file, a hub id, or `org/repository/file.gguf`
@@ -154,7 +165,6 @@ def load_model(
     **kwargs: Any             # To `from_pretrained`: revision, token, trust_remote_code, …
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # In eval mode
     "A causal language model and its tokenizer. Raises `PrunebookError` if `name` cannot be found or loaded"
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     name = str(name)
     if (older := kwargs.pop('torch_dtype', None)) is not None:  # transformers' earlier name
         if dtype != 'auto': raise PrunebookError(f'dtype={dtype!r}, torch_dtype={older!r}: give only dtype.')
@@ -176,13 +186,7 @@ def load_model(
     if bits: kwargs['quantization_config'] = quantization(bits)
     quietly = nullcontext() if progress else quiet()
     with explained(f'cannot load {redact(name)}', allowed_models(), kwargs.get('token')), quietly:
-        if gguf: model, tok = _read_gguf(path, gguf, **kwargs)
-        else:
-            tok = AutoTokenizer.from_pretrained(path, **hub_arguments(kwargs))
-            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                path, output_loading_info=True, **kwargs)  # a pair, because of output_loading_info
-            lost = sorted(info['missing_keys'])  # transformers fills them with random numbers
-            if lost: raise ValueError(f'weights are missing, such as {lost[0]}: `prunebook check` says more')
+        model, tok = _read_gguf(path, gguf, **kwargs) if gguf else _read_weights(path, **kwargs)
     rows = model.get_input_embeddings().weight.shape[0]
     problem = tokenizer_problem(tok, rows)
     if problem: raise PrunebookError(f'{name}: {problem} Put the right tokenizer beside the weights.')

@@ -98,6 +98,8 @@ def _offloaded(module):
 class LayerStack:
     "The decoder layers of a transformers `model`: `stack.layers`, `stack.cut(keep)`, `with stack.view(keep): …`"
     if TYPE_CHECKING:  # what `@patch` adds below
+        def copy(self) -> LayerStack: ...
+        def check_vocabulary(self, ids: Iterable[Sequence[int]]) -> None: ...
         @property
         def positions(self) -> int | None: ...
         @property
@@ -151,28 +153,32 @@ class LayerStack:
     def __repr__(self) -> str:
         return f'LayerStack({type(self.model).__name__}.{self.path}: {len(self)} × {type(self.layers[0]).__name__})'
 
-    def copy(self) -> LayerStack:
-        "Of a copy of the model with modules of its own and the same weights in memory"
-        model = self.model
-        same = [o for m in model.modules() for o in _offloaded(m)] + [*model.buffers()]
-        for m in model.modules():
-            state = getattr(m, 'state', None)
-            if state is not None and hasattr(state, 'CB'):  # in 8 bits, codes and scales move there at first use
-                if getattr(m.weight, 'CB', None) is not None: m.init_8bit_state()  # pyright: ignore[reportCallIssue]
-                same += [o for o in (state.CB, state.SCB) if o is not None]
-            if getattr(m, 'quant_state', None) is not None: same.append(m.quant_state)
-        memo = {id(o): o for o in same}
-        for p in model.parameters():  # objects of its own: `to` on one model leaves the other where it is
-            memo[id(p)] = nn.Parameter(p.detach(), p.requires_grad) if type(p) is nn.Parameter else p
-        return LayerStack(deepcopy(model, memo))
+# %% ../../nbs/reference/model/stack.ipynb #stkcop02
+@patch
+def copy(self: LayerStack) -> LayerStack:
+    "Of a copy of the model with modules of its own and the same weights in memory"
+    model = self.model
+    same = [o for m in model.modules() for o in _offloaded(m)] + [*model.buffers()]
+    for m in model.modules():
+        state = getattr(m, 'state', None)
+        if state is not None and hasattr(state, 'CB'):  # in 8 bits, codes and scales move there at first use
+            if getattr(m.weight, 'CB', None) is not None: m.init_8bit_state()  # pyright: ignore[reportCallIssue]
+            same += [o for o in (state.CB, state.SCB) if o is not None]
+        if getattr(m, 'quant_state', None) is not None: same.append(m.quant_state)
+    memo = {id(o): o for o in same}
+    for p in model.parameters():  # objects of its own: `to` on one model leaves the other where it is
+        memo[id(p)] = nn.Parameter(p.detach(), p.requires_grad) if type(p) is nn.Parameter else p
+    return LayerStack(deepcopy(model, memo))
 
-    def check_vocabulary(self, ids: Iterable[Sequence[int]]) -> None:
-        "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
-        top = max((max(o) for o in ids if len(o)), default=0)
-        rows = self.model.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportIndexIssue]
-        if top >= rows:
-            raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do '
-                                 'not belong together: load both from the same place.')
+# %% ../../nbs/reference/model/stack.ipynb #stkvoc01
+@patch
+def check_vocabulary(self: LayerStack, ids: Iterable[Sequence[int]]) -> None:
+    "Raises `PrunebookError` if a token of a text has no row in the model's embedding"
+    top = max((max(o) for o in ids if len(o)), default=0)
+    rows = self.model.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportIndexIssue]
+    if top >= rows:
+        raise PrunebookError(f'the tokenizer gives token {top}, and the model knows tokens 0 to {rows-1}. They do '
+                             'not belong together: load both from the same place.')
 
 # %% ../../nbs/reference/model/stack.ipynb #63a5ca47
 @patch(as_prop=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation

@@ -270,6 +270,25 @@ def _run_strategy(row, n, depth, given):
     plan = row.choose(n, depth, **options)
     return plan if isinstance(plan, Plan) else Plan(tuple(plan), depth, row.name)
 
+# %% ../../nbs/reference/pruning/strategies.ipynb #asstra01
+def _as_strategy(given: str | Callable | Strategy | Sequence[int]) -> Strategy:
+    "A row of `STRATEGIES` for what `choose_layers` takes: a name, a row, a function, or layers"
+    match given:
+        case str(): return STRATEGIES.find(given)
+        case Strategy(): return given
+        case _ if callable(given): return Strategy(getattr(given, '__name__', type(given).__name__), given)
+        case _: return Strategy('list', as_plan)  # layers
+
+# %% ../../nbs/reference/pruning/strategies.ipynb #asallo01
+def _as_allowed(given: Allowed | Callable[[list[int]], bool], depth: int) -> Allowed:
+    "`Allowed`, also from a function of the layers that stay. Raises `PrunebookError` for one of another depth"
+    if callable(given): given = Allowed(given, getattr(given, '__name__', type(given).__name__))
+    if not hasattr(given, 'fits'):
+        raise PrunebookError(f'allowed={given!r:.80}: give a function of the layers that stay, such as '
+                             'served_by("mlx", model.config).')
+    if given.depth is not None: _check_depth(f'allowed: {given.name} is of', given.depth, depth)
+    return given
+
 # %% ../../nbs/reference/pruning/strategies.ipynb #refpr023
 def choose_layers(
     strategy: str | Callable | Strategy | Sequence[int],  # A name in `STRATEGIES`, a function of (n, depth), or layers
@@ -287,11 +306,7 @@ def choose_layers(
 ) -> Plan:
     """The layers to drop. Raises `PrunebookError` for an unknown strategy or option, an `n` that does not fit, if a
     needed input is missing, if `distances` are of another `model`, or if no cut meets the budget or is allowed"""
-    match strategy:
-        case str(): row = STRATEGIES.find(strategy)
-        case Strategy(): row = strategy
-        case _ if callable(strategy): row = Strategy(getattr(strategy, '__name__', type(strategy).__name__), strategy)
-        case _: row = Strategy('list', as_plan)  # layers
+    row = _as_strategy(strategy)
     listed = row.choose is as_plan
     unknown = sorted(set(given) - {*_inputs, *row.options, *row.needs})
     if unknown:
@@ -305,11 +320,7 @@ def choose_layers(
     if not depth: raise PrunebookError('the number of layers is not known. Give depth=, distances= or model=.')
     if distances is not None: _check_depth('the distances are of', distances.depth, depth)
     if distances is not None and model is not None: distances.check_model(model)
-    if callable(allowed): allowed = Allowed(allowed, getattr(allowed, '__name__', type(allowed).__name__))
-    if allowed is not None and not hasattr(allowed, 'fits'):
-        raise PrunebookError(f'allowed={allowed!r:.80}: give a function of the layers that stay, such as '
-                             'served_by("mlx", model.config).')
-    if allowed and allowed.depth is not None: _check_depth(f'allowed: {allowed.name} is of', allowed.depth, depth)
+    if allowed is not None: allowed = _as_allowed(allowed, depth)
     limits = {k: v for k, v in dict(share=share, params=params, gb=gb, speedup=speedup).items() if v is not None}
     if listed:  # checked, but never replaced
         plan = as_plan(strategy, depth)  # pyright: ignore[reportArgumentType]  # layers, by the last case

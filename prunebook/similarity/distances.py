@@ -135,6 +135,12 @@ class LayerDistances:
         def save(self, folder: str | Path) -> Path: ...
         @classmethod
         def load(cls, folder: str | Path) -> LayerDistances: ...
+        def ranked(self, n: int) -> list[Block]: ...
+        def best_block(self, n: int) -> Block: ...
+        def verdicts(self) -> dict[int, Verdict]: ...
+        def best_blocks(self) -> pd.DataFrame: ...
+        def to_frame(self) -> pd.DataFrame: ...
+        def check_model(self, model: 'PreTrainedModel') -> None: ...
 
     def __repr__(self) -> str:
         name, of = self.info.get('measure', 'distance'), self.info.get('model', 'an unknown model')
@@ -167,53 +173,65 @@ class LayerDistances:
         table = self if self.info.get('measure') == 'block_influence' else self.also.get('block_influence')
         return None if table is None else np.diagonal(table.mean, 1)
 
-    def ranked(self, n: int) -> list[Block]:
-        "All blocks of `n` layers, most alike first, the shallower on a tie. Raises `PrunebookError` for other sizes"
-        check(whole(1, self.depth - 1), n=n)
-        return [Block(int(l), n) for l in np.argsort(np.diagonal(self.mean, n), kind='stable')]
+# %% ../../nbs/reference/similarity/distances.ipynb #ldrank01
+@patch
+def ranked(self: LayerDistances, n: int) -> list[Block]:
+    "All blocks of `n` layers, most alike first, the shallower on a tie. Raises `PrunebookError` for other sizes"
+    check(whole(1, self.depth - 1), n=n)
+    return [Block(int(l), n) for l in np.argsort(np.diagonal(self.mean, n), kind='stable')]
 
-    def best_block(self, n: int) -> Block:
-        "The block of `n` layers that changes its input least: l*(n)"
-        return self.ranked(n)[0]
+# %% ../../nbs/reference/similarity/distances.ipynb #ldbest01
+@patch
+def best_block(self: LayerDistances, n: int) -> Block:
+    "The block of `n` layers that changes its input least: l*(n)"
+    return self.ranked(n)[0]
 
-    def verdicts(self) -> dict[int, Verdict]:
-        """What the measurement says of each block size, by the rule of the run, or at 95 % for all sizes together.
-        Raises `PrunebookError` without covariances"""
-        if self.cov is None:
-            raise PrunebookError('these distances have no covariances, so differences between blocks have no error. '
-                                 'Measure again with layer_distances.')
-        asked = self.info.get('until')
-        rule = StoppingRule(**asked) if asked else StoppingRule(range(1, self.depth))
-        found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
-        return {v.n: v for v in rule.look(found)}
+# %% ../../nbs/reference/similarity/distances.ipynb #ldverd01
+@patch
+def verdicts(self: LayerDistances) -> dict[int, Verdict]:
+    """What the measurement says of each block size, by the rule of the run, or at 95 % for all sizes together.
+    Raises `PrunebookError` without covariances"""
+    if self.cov is None:
+        raise PrunebookError('these distances have no covariances, so differences between blocks have no error. '
+                             'Measure again with layer_distances.')
+    asked = self.info.get('until')
+    rule = StoppingRule(**asked) if asked else StoppingRule(range(1, self.depth))
+    found = RunningCovariance(self.count, by_size(self.mean), self.cov * (self.count - 1))
+    return {v.n: v for v in rule.look(found)}
 
-    def best_blocks(self) -> pd.DataFrame:
-        """A row for each n: n, start, stop, layers, distance, sem, runner_up_start, and certain, which is `False` for
-        sizes that the rule of the run does not name"""
-        certain = {n for n, v in self.verdicts().items() if v.certain} if self.cov is not None else set()
-        rows = []
-        for n in range(1, self.depth):
-            b, *rest = self.ranked(n)
-            rows.append(dict(n=n, start=b.start, stop=b.stop, layers=' '.join(map(str, b.layers)),
-                distance=self.mean[b.start, b.stop], sem=self.sem[b.start, b.stop],
-                runner_up_start=rest[0].start, certain=n in certain))
-        return pd.DataFrame(rows)
+# %% ../../nbs/reference/similarity/distances.ipynb #ldbloc01
+@patch
+def best_blocks(self: LayerDistances) -> pd.DataFrame:
+    """A row for each n: n, start, stop, layers, distance, sem, runner_up_start, and certain, which is `False` for
+    sizes that the rule of the run does not name"""
+    certain = {n for n, v in self.verdicts().items() if v.certain} if self.cov is not None else set()
+    rows = []
+    for n in range(1, self.depth):
+        b, *rest = self.ranked(n)
+        rows.append(dict(n=n, start=b.start, stop=b.stop, layers=' '.join(map(str, b.layers)),
+            distance=self.mean[b.start, b.stop], sem=self.sem[b.start, b.stop],
+            runner_up_start=rest[0].start, certain=n in certain))
+    return pd.DataFrame(rows)
 
-    def to_frame(self) -> pd.DataFrame:
-        "A row for every block, by size and place: n, start, stop, distance, sem"
-        l, r = np.triu_indices(self.depth + 1, 1)
-        frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
-        return frame.sort_values(['n', 'start'], ignore_index=True)
+# %% ../../nbs/reference/similarity/distances.ipynb #ldfram01
+@patch
+def to_frame(self: LayerDistances) -> pd.DataFrame:
+    "A row for every block, by size and place: n, start, stop, distance, sem"
+    l, r = np.triu_indices(self.depth + 1, 1)
+    frame = pd.DataFrame(dict(n=r - l, start=l, stop=r, distance=self.mean[l, r], sem=self.sem[l, r]))
+    return frame.sort_values(['n', 'start'], ignore_index=True)
 
-    def check_model(self, model: 'PreTrainedModel') -> None:
-        "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
-        depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
-        if self.depth != depth:
-            raise PrunebookError(f'the distances are of {self.depth} layers and the model has {depth}. Give what '
-                                 'belongs to this model.')
-        if was not in (None, now):
-            raise PrunebookError(f'the distances were measured on another model (fingerprint {was}; this one has '
-                                 f'{now}). Measure this model.')
+# %% ../../nbs/reference/similarity/distances.ipynb #ldchec01
+@patch
+def check_model(self: LayerDistances, model: 'PreTrainedModel') -> None:
+    "Raises `PrunebookError` if these are of another model. Without a fingerprint, only the depth is compared"
+    depth, was, now = len(LayerStack(model)), self.info.get('model_fingerprint'), fingerprint(model)
+    if self.depth != depth:
+        raise PrunebookError(f'the distances are of {self.depth} layers and the model has {depth}. Give what '
+                             'belongs to this model.')
+    if was not in (None, now):
+        raise PrunebookError(f'the distances were measured on another model (fingerprint {was}; this one has '
+                             f'{now}). Measure this model.')
 
 # %% ../../nbs/reference/similarity/distances.ipynb #5a7e0004
 def _between_blocks(depth):
@@ -266,11 +284,30 @@ def load(cls: LayerDistances, folder: str | Path) -> LayerDistances:
         if info.get('until'): StoppingRule(**info['until'])
         return make('', info, {k: make(f'{k}.', info | dict(measure=k), {}) for k in also})
 
-# %% ../../nbs/reference/similarity/distances.ipynb #982c333d
-_log = logging.getLogger(__name__)
-
+# %% ../../nbs/reference/similarity/distances.ipynb #ldprin01
 _probe = 'A probe: words, déjà vu, 3.14, CamelCase.\n\tdef f(x): return x  # ok'
 
+def _run_prints(model, tokenizer, texts, settings):
+    "What tells runs apart: the weights, the tokenizer's vocabulary and its output for a probe, texts and settings"
+    seen = tokenizer(_probe, add_special_tokens=True, verbose=False)['input_ids']
+    return dict(model=f'{fingerprint(model)} {model.dtype}',
+                tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
+                texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
+                settings=digest(json.dumps(settings, sort_keys=True)))
+
+# %% ../../nbs/reference/similarity/distances.ipynb #ldends01
+_log = logging.getLogger(__name__)
+
+def _warn_same_end(ends):
+    "Logs a warning if nearly all texts end in one token; `ends` counts these"
+    if ends.total() < 10: return
+    [(token, most)] = ends.most_common(1)
+    if most > .9 * ends.total():
+        _log.warning('%d of %d texts end in token %d, and the distances are measured at the last token: at the end '
+                     'of a turn, perhaps. Give plain texts, a smaller max_length, or tokens="all".',
+                     most, ends.total(), token)
+
+# %% ../../nbs/reference/similarity/distances.ipynb #982c333d
 def layer_distances(
     model: PreTrainedModel,    # Any decoder-only transformers model, on any device or devices
     tokenizer: PreTrainedTokenizerBase,
@@ -305,13 +342,7 @@ def layer_distances(
                 batch_tokens=operator.index(token_budget(batch_tokens, stack.device)))
     rule = asdict(until) | dict(ns=list(until.ns)) if until else None
     settings = take | dict(every=operator.index(every), until=rule)
-    prints = None
-    if partial:  # tells runs apart: by the weights, the tokenizer's vocabulary and its output for a probe, the texts
-        seen = tokenizer(_probe, add_special_tokens=True, verbose=False)['input_ids']
-        prints = dict(model=f'{fingerprint(model)} {model.dtype}',
-                      tokenizer=digest(sorted(tokenizer.get_vocab().items()), seen),
-                      texts=digest(*(o.encode('utf-8', 'surrogatepass') for o in texts)),
-                      settings=digest(json.dumps(settings, sort_keys=True)))
+    prints = _run_prints(model, tokenizer, texts, settings) if partial else None
     (rank, world), gather = process(), lambda o: o
     if world > 1:  # join the lists of all processes, in their order
         from accelerate.utils import gather_object as gather
@@ -328,12 +359,7 @@ def layer_distances(
             over = state.is_over(until, measures[0])
             if partial and rank == 0: state.save(Path(partial), prints)
             bar.update(len(group))
-    if tokens == 'last' and rank == 0 and ends.total() > 9:
-        [(token, most)] = ends.most_common(1)
-        if most > .9 * ends.total():
-            _log.warning('%d of %d texts end in token %d, and the distances are measured at the last token: at the end '
-                         'of a turn, perhaps. Give plain texts, a smaller max_length, or tokens="all".',
-                         most, ends.total(), token)
+    if tokens == 'last' and rank == 0: _warn_same_end(ends)
     info = dict(model=public_name(model.config.name_or_path), dtype=str(model.dtype), fingerprint=prints)
     info |= dict(model_fingerprint=fingerprint(model), **settings)
     if until: info['settled'] = {str(k): v for k, v in sorted(state.settled.items())}

@@ -8,7 +8,9 @@ import json, math, operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 import numpy as np
+from fastcore.basics import patch
 from ..core import Rule, atomic_write, check, explained, number, PrunebookError
 
 # %% auto #0
@@ -126,6 +128,11 @@ class _MeasurementCheckpoint:
     skipped: list[int] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)  # Block size: texts after which it was first settled
 
+    if TYPE_CHECKING:  # what `@patch` adds below
+        def save(self, path: Path, prints: dict[str, str]) -> None: ...
+        @classmethod
+        def load(cls, path: str | Path | None, prints: dict[str, str] | None) -> _MeasurementCheckpoint: ...
+
     def add(self, found: dict[str, RunningCovariance], skipped: list[int]) -> None:
         "Merge the statistics of a group"
         for m, o in found.items(): self.found[m] = self.found[m] + o if m in self.found else o
@@ -138,29 +145,33 @@ class _MeasurementCheckpoint:
             if v.settled: self.settled.setdefault(v.n, self.done)
         return bool(verdicts) and all(v.settled for v in verdicts)
 
-    def save(self, path: Path, prints: dict[str, str]) -> None:
-        "Write to one file, whole or not at all"
-        from safetensors.numpy import save
-        arrays = {f'{k}.mean': o.mean for k, o in self.found.items()}
-        arrays |= {f'{k}.products': np.ascontiguousarray(o.products) for k, o in self.found.items()}
-        told = dict(prints=prints, done=self.done, skipped=self.skipped, settled=self.settled,
-            counts={k: o.count for k, o in self.found.items()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, save(arrays, metadata=dict(state=json.dumps(told))))
+# %% ../../nbs/reference/similarity/stopping.ipynb #mcsave01
+@patch
+def save(self: _MeasurementCheckpoint, path: Path, prints: dict[str, str]) -> None:
+    "Write to one file, whole or not at all"
+    from safetensors.numpy import save
+    arrays = {f'{k}.mean': o.mean for k, o in self.found.items()}
+    arrays |= {f'{k}.products': np.ascontiguousarray(o.products) for k, o in self.found.items()}
+    told = dict(prints=prints, done=self.done, skipped=self.skipped, settled=self.settled,
+        counts={k: o.count for k, o in self.found.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, save(arrays, metadata=dict(state=json.dumps(told))))
 
-    @classmethod
-    def load(cls, path: str | Path | None, prints: dict[str, str] | None) -> _MeasurementCheckpoint:
-        """That of the run with these fingerprints, or a new one if there is no file. Raises `PrunebookError` for the
-        file of another run, or a damaged one"""
-        if not path or not Path(path).exists(): return cls()
-        from safetensors import safe_open
-        with explained(f'{path} is damaged', 'Delete it to start anew.'), safe_open(path, 'np') as f:
-            told = json.loads(f.metadata()['state'])
-            found = {k: RunningCovariance(n, f.get_tensor(f'{k}.mean'), f.get_tensor(f'{k}.products'))
-                     for k, n in told['counts'].items()}
-            differ = [k for k, v in (prints or {}).items() if told['prints'].get(k) != v]
-            made = cls(found, told['done'], told['skipped'], {int(k): v for k, v in told['settled'].items()})
-        if differ:
-            raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. Give the same as '
-                                 'that run to go on, or delete the file to start anew.')
-        return made
+# %% ../../nbs/reference/similarity/stopping.ipynb #mcload01
+@patch(cls_method=True)  # pyright: ignore[reportOptionalCall]  # a decorator: fastcore has no annotation
+def load(cls: _MeasurementCheckpoint, path: str | Path | None, prints: dict[str, str] | None) -> _MeasurementCheckpoint:
+    """That of the run with these fingerprints, or a new one if there is no file. Raises `PrunebookError` for the
+    file of another run, or a damaged one"""
+    if not path or not Path(path).exists(): return _MeasurementCheckpoint()
+    from safetensors import safe_open
+    with explained(f'{path} is damaged', 'Delete it to start anew.'), safe_open(path, 'np') as f:
+        told = json.loads(f.metadata()['state'])
+        found = {k: RunningCovariance(n, f.get_tensor(f'{k}.mean'), f.get_tensor(f'{k}.products'))
+                 for k, n in told['counts'].items()}
+        differ = [k for k, v in (prints or {}).items() if told['prints'].get(k) != v]
+        settled = {int(k): v for k, v in told['settled'].items()}
+        made = _MeasurementCheckpoint(found, told['done'], told['skipped'], settled)
+    if differ:
+        raise PrunebookError(f'{path} was left by a run with another {" and ".join(differ)}. Give the same as '
+                             'that run to go on, or delete the file to start anew.')
+    return made
