@@ -673,6 +673,7 @@ def _evaluate(
     check(whole(1), max_length=lengths.max_length)
     check(or_none(whole(1)), max_new_tokens=max_new_tokens)
     check(or_none(not_empty()), save=save)
+    positions = lengths.max_length if '--max-length' in _differ_in(lengths) else None
     if column != 'text' and not judge_texts:
         raise PrunebookError(f'--column {column}: it is of --judge-texts. Give them too.')
     if thinking and not chat: raise PrunebookError('--thinking is of the chat template. Give --chat.')
@@ -683,7 +684,7 @@ def _evaluate(
     asked = {str(o): in_forms(o) for o in tasks} if forms else {}
     ready = ready_tasks([o for four in asked.values() for o in four.values()] or tasks, n_questions, n_texts, sources)
     _check_task_options(ready.values(), n_questions=n_questions, chat=chat, max_new_tokens=max_new_tokens,
-                        n_texts=n_texts, max_length='--max-length' in _differ_in(lengths) and lengths.max_length)
+                        n_texts=n_texts, max_length=positions)
     needy = [k for k, o in ready.items() if o.kind == 'parent' and not parent]
     if needy:
         raise PrunebookError(f'{", ".join(needy)}: there is nothing to compare with. Give the unpruned model '
@@ -695,7 +696,7 @@ def _evaluate(
     models = [replace(source, model=o, revision=source.revision if o == source.model else None)
               for o in (source.model, other) if o]
     for o in models:  # both, before the first is scored
-        o.check('evaluate', teacher=parent, **vars(lengths))
+        o.check('evaluate', positions, teacher=parent, **vars(lengths))
         if chat and not all(t.reads_texts for t in ready.values()):
             where = dict(revision=o.revision, trust_remote_code=o.trust_remote_code)
             chat_prompt(load_tokenizer(o.model, **where), 'Hi', thinking)

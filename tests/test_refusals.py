@@ -111,6 +111,7 @@ evaluate demo --bits 16 --dtype float16                      | float16
 evaluate demo --bits 3                                       | bits=3
 evaluate demo --tasks c4 --judge-texts {questions} --column words | column 'words'
 evaluate demo --max-length 0                                 | max_length=0
+evaluate demo --max-length 99999                               | 99999
 evaluate demo --max-new-tokens 0                             | max_new_tokens=0
 evaluate demo --parent {missing}                             | missing.jsonl
 evaluate demo {missing}                                      | missing.jsonl
