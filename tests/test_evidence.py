@@ -76,6 +76,11 @@ def test_the_arms_of_should_you_run_and_go_on(tmp_path, capsys):
     assert (lines.kv_bytes_a_token == [2 * 384 * 30, 2 * 384 * 28]).all() and lines.generate_per_second.min() > 0
     assert all(len(o.split()) == 2 for o in lines.prompt_runs)
     capsys.readouterr()
+    assert should_you.main([*words, '--verify', '3', '--only', *names]) == 0
+    assert capsys.readouterr().out.count('3 of 3 as in the table') == 2
+    rows.assign(right=1 - rows.right).to_parquet(tmp_path/'should_you.parquet')  # every verdict a lie
+    assert should_you.main([*words, '--verify', '3', '--only', names[0]]) == 1
+    assert 'not confirmed' in capsys.readouterr().out
     should_you.main([*words, '--list'])
     assert 'q4_k_m: file, 3 answers' in capsys.readouterr().out
 
@@ -88,14 +93,14 @@ def test_the_arms_of_should_you_are_those_of_the_rules():
 @pytest.mark.thorough
 @pytest.mark.extra
 def test_the_rules_of_choosing_run_and_go_on(tmp_path, capsys):
-    "On the demo, two documents and three problems: plans and answers that are there stay, and one cut has one file"
+    "On the demo, a layer, one document and three problems: what is there stays, and one cut has one file"
     pytest.importorskip('llama_cpp_py_sync')
     words = ['--smoke', '--work', str(tmp_path), '--dtype', 'float32']
     choose.main(words)
     files = {o: o.read_bytes() for o in tmp_path.glob('*.json*')}
     plans = {o: json.loads((tmp_path/f'{o}.json').read_text()) for o in choose.RULES}
-    assert plans['middle']['layers'] == [14, 15] and {*plans['code']['held_out']} == {'maths', 'code'}
-    assert all(len(o['layers']) == 2 for o in plans.values())
+    assert plans['middle']['layers'] == [14] and {*plans['code']['held_out']} == {'maths', 'code'}
+    assert all(len(o['layers']) == 1 for o in plans.values())
     cuts = {' '.join(map(str, o['layers'])) for o in plans.values()}
     assert {o.stem for o in tmp_path.glob('*.jsonl')} == {o.stem for o in tmp_path.glob('*.gguf')} == cuts
     choose.main(words)
@@ -105,7 +110,7 @@ def test_the_rules_of_choosing_run_and_go_on(tmp_path, capsys):
     assert list(rows) == ['layers', 'item', 'right', 'written', 'tokens'] and len(rows) == 3 * len(cuts)
     capsys.readouterr()
     choose.main([*words, '--list'])
-    assert 'middle [14, 15]' in capsys.readouterr().out
+    assert 'middle [14]' in capsys.readouterr().out
 
 def test_what_chooses_is_not_what_judges():
     "24 answers of each kind to choose by, 24 others to judge by, and no problem of GSM8K among them"

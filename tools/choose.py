@@ -49,23 +49,24 @@ def said(kind, first, n=24):
     def fits(asked): return asked in maths if kind == 'maths' else asked.startswith('Write a Python function')
     return [o for o in load_texts(RESULTS/'abilities_answers.jsonl') if fits(o['messages'][0]['content'])][first:][:n]
 
-def plan_of(rule, model, tok, distances, n):
-    "The cut that a rule chooses, on `n` documents"
-    if rule == 'angle': return choose_layers('similarity', N, distances)
-    if rule == 'middle': return choose_layers('middle', N, depth=distances.depth)
-    if rule == 'c4': return choose_layers('texts', N, model=model, tokenizer=tok, texts=load_texts('demo', n=n))
-    return choose_layers('answers', N, model=model, tokenizer=tok, answers=said(rule, 0, n))
+def plan_of(rule, model, tok, distances, n, documents):
+    "The `n` layers that a rule drops, by so many documents"
+    if rule == 'angle': return choose_layers('similarity', n, distances)
+    if rule == 'middle': return choose_layers('middle', n, depth=distances.depth)
+    given = dict(model=model, tokenizer=tok)
+    if rule == 'c4': return choose_layers('texts', n, texts=load_texts('demo', n=documents), **given)
+    return choose_layers('answers', n, answers=said(rule, 0, documents), **given)
 
-def search(rules, name, work, dtype, n):
+def search(rules, name, work, dtype, n, documents):
     "The plan of each rule, a file each, with the loss of its cut on answers that no rule has read"
     if not (left := [o for o in rules if not (work/f'{o}.json').exists()]): return
     model, tok = load_model(name, dtype=dtype)
     distances = LayerDistances.load(RESULTS/name)
-    losses = {k: answer_cut_losses(model, tok, said(k, n, n), progress=False) for k in ('maths', 'code')}
+    losses = {k: answer_cut_losses(model, tok, said(k, documents, documents), False) for k in ('maths', 'code')}
     for rule in left:
-        plan = plan_of(rule, model, tok, distances, n)
+        plan = plan_of(rule, model, tok, distances, n, documents)
         note = dict(rule=rule, model=name, layers=sorted(plan.layers), details=plan.details,
-                    held_out={k: v([plan.keep], n)[0] for k, v in losses.items()})
+                    held_out={k: v([plan.keep], documents)[0] for k, v in losses.items()})
         atomic_write(work/f'{rule}.json', json.dumps(note, default=lambda o: o.tolist()) + '\n')
         print(rule, note['layers'], note['held_out'], flush=True)
 
@@ -97,13 +98,13 @@ def main(argv=None):
         return
     if args.publish: return publish(work, work/'choose' if args.smoke else RESULTS/'choose')
     work.mkdir(parents=True, exist_ok=True)
-    search(args.only, name, work, args.dtype, 2 if args.smoke else 24)
+    search(args.only, name, work, args.dtype, *((1, 1) if args.smoke else (N, 24)))
     if args.search: return
     task = replace(ready_tasks(GSM8K, 1)[GSM8K], items=gsm8k(3 if args.smoke else 600))
     for rule in args.only:
         layers = read_json(work/f'{rule}.json')['layers']
         cut = ' '.join(map(str, layers))
-        file = make(cut, Arm(n=N), name, layers, work, args.smoke, args.dtype)
+        file = make(cut, Arm(), name, layers, work, args.smoke, args.dtype)
         answer(cut, file, name, work, args.smoke, task)
 
 if __name__ == '__main__': main()

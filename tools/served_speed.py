@@ -43,7 +43,8 @@ def in_llama_cpp(path, prompt, generate, pipe, context=256):
     run.n_threads = run.n_threads_batch = threads()
     ctx, vocab = lib.llama_init_from_model(model, run), lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
     def decode(ids):
-        if lib.llama_decode(ctx, lib.llama_batch_get_one(ffi.new('llama_token[]', ids), len(ids))):
+        tokens = ffi.new('llama_token[]', ids)  # the batch points to it, and does not keep it
+        if lib.llama_decode(ctx, lib.llama_batch_get_one(tokens, len(ids))):
             raise RuntimeError(f'llama.cpp cannot run {path}')
         return int(np.frombuffer(ffi.buffer(lib.llama_get_logits_ith(ctx, -1), 4 * vocab), np.float32).argmax())
     def forget(): lib.llama_memory_clear(lib.llama_get_memory(ctx), True)

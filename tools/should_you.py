@@ -29,7 +29,9 @@ and values a token (16 bits), and prompt (512) and generated (64) tokens a secon
 
 An arm keeps its file and its answers in --work, eighty problems at a time, and goes on there. `--only ARM …` makes some
 arms, `--tasks TASK …` some scores, `--speed` the runs of all files that are there, `--list` shows what is there,
-`--publish` writes nbs/results/should_you.parquet and .csv, `--smoke` does all of it on the demo. One run at a time.
+`--publish` writes nbs/results/should_you.parquet and .csv, `--verify N` writes N published answers of each arm anew,
+drawn at random, and fails if too many are right or wrong otherwise, `--smoke` does all of it on the demo. One run at a
+time.
 """
 import argparse
 import json
@@ -39,6 +41,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from abilities import FIRST, TOKENS
 from prunebook import HealingConfig, as_plan, evaluate, heal, load_model, load_texts, prune_checkpoint, prune_model
@@ -46,7 +49,7 @@ from prunebook import save_pruned
 from prunebook.core import atomic_write, read_json
 from prunebook.estimates import model_size
 from prunebook.evaluation.generation import same_number
-from prunebook.evaluation.scores import load_score
+from prunebook.evaluation.scores import load_score, wilson
 from prunebook.evaluation.tasks import ready_tasks
 from prunebook.healing.packing import documents, training_rows
 from prunebook.model.loading import load_tokenizer
@@ -110,22 +113,43 @@ def make(name, arm, model, layers, work, smoke, dtype):
     print(f'{name}: {about["bytes"]:,} bytes', flush=True)
     return file
 
-def answer(name, file, model, work, smoke, task):
-    "The written answers of an arm, a line a problem; those that are there stay"
-    place, folder = work/f'{name}.jsonl', checkpoint_folder(model)
-    part, new = 2 if smoke else PART, 48 if smoke else NEW
-    there, tok = len(place.read_text().splitlines()) if place.exists() else 0, load_tokenizer(model)
+def write(file, model, task, items, smoke):
+    "Answers of a file to some problems, and whether each is right"
+    folder, tok = checkpoint_folder(model), load_tokenizer(model)
     config = folder/'generation_config.json'
     ends = read_json(config).get('eos_token_id') if config.is_file() else None
+    found = llama_replies(file, tok, [task.prompt(o) for o in items], 48 if smoke else NEW, SEQUENCES, chat=True,
+                          stop=task.stop, ends=ends)
+    return [dict(right=int(same_number(o.text, item)), written=o.text, tokens=o.tokens)
+            for o, item in zip(found, items)]
+
+def answer(name, file, model, work, smoke, task):
+    "The written answers of an arm, a line a problem; those that are there stay"
+    place, part = work/f'{name}.jsonl', 2 if smoke else PART
+    there = len(place.read_text().splitlines()) if place.exists() else 0
     for start in range(there, len(task.items), part):
         items = task.items[start:start + part]
-        asked = [task.prompt(o) for o in items]
-        found = llama_replies(file, tok, asked, new, SEQUENCES, chat=True, stop=task.stop, ends=ends)
-        rows = [dict(arm=name, task=GSM8K, item=start + i, right=int(same_number(o.text, items[i])), written=o.text,
-                     tokens=o.tokens) for i, o in enumerate(found)]
+        rows = [dict(arm=name, task=GSM8K, item=start + i) | o
+                for i, o in enumerate(write(file, model, task, items, smoke))]
         old = place.read_text() if place.exists() else ''
         atomic_write(place, old + ''.join(json.dumps(o) + '\n' for o in rows))
         print(f'{name}: {start + len(items)} of {len(task.items)} problems', flush=True)
+
+def verify(name, file, model, task, n, table, smoke):
+    """Writes `n` answers of an arm anew, drawn at random from a table. Are as many right or wrong as there, if two
+    instruction sets differ as often as the upper end of what was measured, 3 of 40? No, if the chance is below 1 %"""
+    two = (pd.read_parquet(RESULTS/f'should_you{o}.parquet').query('arm == "q4_k_m"').set_index('item').right
+           for o in ('', '_avx2'))
+    apart = (next(two) - next(two)).dropna()
+    share = wilson(int(apart.ne(0).sum()), len(apart))[1]
+    kept = table[(table.arm == name) & (table.task == GSM8K)].set_index('item').right
+    at = np.random.default_rng().choice(kept.index, min(n, len(kept)), replace=False)
+    again = [o['right'] for o in write(file, model, task, [task.items[i] for i in at], smoke)]
+    other = int((kept[at].to_numpy() != again).sum())
+    chance = binom.sf(other - 1, len(at), share)
+    print(f'{name}: {len(at) - other} of {len(at)} as in the table, problems {sorted(map(int, at))}: '
+          + ('confirmed' if chance >= .01 else f'not confirmed (so many others have a chance of {chance:.2g})'))
+    return chance >= .01
 
 def score(name, file, tasks, work, smoke):
     "The scores of an arm's weights by transformers, a file a task; those that are there stay"
@@ -173,6 +197,7 @@ def main(argv=None):
     p.add_argument('--tasks', nargs='+', metavar='TASK', default=[GSM8K], help='these scores')
     p.add_argument('--answers-cut', metavar='LAYERS', help='the two layers that own answers chose, such as 2,12')
     p.add_argument('--speed', action='store_true', help='tokens a second of all files that are there, in turn')
+    p.add_argument('--verify', type=int, metavar='N', help='write N published answers of each arm anew, and compare')
     p.add_argument('--publish', action='store_true', help='write the tables in nbs/results')
     p.add_argument('--list', action='store_true', help='show the arms, and what is there')
     p.add_argument('--smoke', action='store_true', help='a few problems and tokens, the demo model')
@@ -182,6 +207,9 @@ def main(argv=None):
     work = args.work or Path('should-you-smoke' if args.smoke else 'should-you-work')
     if odd := set(args.only) - {*ARMS}: p.error(f'no arms {sorted(odd)}; there are {", ".join(ARMS)}')
     if odd := set(args.tasks) - {GSM8K, *PLAIN}: p.error(f'no scores {sorted(odd)}; there are {[GSM8K, *PLAIN]}')
+    if args.verify:
+        table = pd.read_parquet((work if args.smoke else RESULTS)/'should_you.parquet')
+        args.only = [o for o in args.only if (table.arm == o).any()]
     if args.list:
         for name in ARMS:
             said, scores = work/f'{name}.jsonl', len(list((work/'scores'/name).glob('*.json')))
@@ -195,13 +223,17 @@ def main(argv=None):
     if not cut and any(ARMS[o].by == 'answers' and not (work/f'{o}.gguf').exists() for o in args.only):
         p.error('answers-2 drops the layers that experiment O chose: give them (--answers-cut), or other arms (--only)')
     work.mkdir(parents=True, exist_ok=True)
+    task, sound = ready_tasks(GSM8K, 3 if args.smoke else PROBLEMS)[GSM8K], []
     for name in args.only:
         arm = ARMS[name]
         model = 'demo' if args.smoke else arm.model
         layers = dropped(arm, model, cut) if not (work/f'{name}.gguf').exists() else []
         file = make(name, arm, model, layers, work, args.smoke, args.dtype)
-        if GSM8K in args.tasks:
-            answer(name, file, model, work, args.smoke, ready_tasks(GSM8K, 3 if args.smoke else PROBLEMS)[GSM8K])
+        if args.verify:
+            sound.append(verify(name, file, model, task, args.verify, table, args.smoke))
+            continue
+        if GSM8K in args.tasks: answer(name, file, model, work, args.smoke, task)
         score(name, file, args.tasks, work, args.smoke)
+    return int(not all(sound))
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': raise SystemExit(main())
