@@ -284,10 +284,11 @@ class Settings:
         "The fields that follow from others, and values in their usual type, by name"
         return {}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> Path:
         "Write as JSON"
         plain = lambda o: o.item() if hasattr(o, 'item') else str(o)  # numpy's numbers as Python's
         atomic_write(path, json.dumps(asdict(self), indent=1, default=plain) + '\n')
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -582,7 +582,7 @@ def _asked(models, tok, ready, progress):
 # %% ../nbs/reference/shrinking.ipynb #agreem01
 def _agreement(models, tok, answers, **run):
     "A row of the table: the share of the tokens of answers at which a model's likeliest token is the parent's"
-    pruned, healed = (divergence(models[k], models['parent'], tok, answers, **run)['agreement']
+    pruned, healed = (divergence(models[k], tok, models['parent'], answers, **run)['agreement']
                       for k in ('pruned', 'healed'))
     return dict(measure='agreement', parent=1., pruned=pruned.value, healed=healed.value, change=healed.value - 1,
                 low=healed.low - 1, high=healed.high - 1)

@@ -23,7 +23,7 @@ def test_the_naive_computation(kind, batch_tokens):
     "Documents of unequal length, in one batch and one by one; Gemma 2 caps its logits"
     parent, tok = tiny(kind, layers=4, **WIDE), word_tokenizer()
     small, docs = prune_model(parent, [1, 2]), texts(9)
-    found = divergence(small, parent, tok, docs, batch_tokens=batch_tokens, progress=False)
+    found = divergence(small, tok, parent, docs, batch_tokens=batch_tokens, progress=False)
     same, nats = naive(small, parent, tok(docs)['input_ids'])
     a, kl = found['agreement'], found['kl']
     assert a.sums == list(same) and 0 < a.value < 1
@@ -36,7 +36,7 @@ def test_the_naive_computation(kind, batch_tokens):
 
 def test_another_vocabulary():
     with pytest.raises(PrunebookError, match='vocabulary of 99 tokens and the parent one of 101'):
-        divergence(tiny(layers=2), tiny(layers=2, vocab_size=101), word_tokenizer(), texts(2), progress=False)
+        divergence(tiny(layers=2), word_tokenizer(), tiny(layers=2, vocab_size=101), texts(2), progress=False)
 
 @pytest.mark.parametrize('name', ['agreement', 'kl'])
 def test_a_task_of_two_models_needs_both(name):

@@ -51,7 +51,7 @@ def nan():
 
 @pytest.mark.parametrize('make, says, run', [
     (lambda: tiny('bert', **SMALL), 'is_decoder', lambda o: layer_distances(o, Letters(), texts, 64, progress=False)),
-    (nan, 'not a number', lambda o: divergence(o, tiny(), Letters(), texts, progress=False)),
+    (nan, 'not a number', lambda o: divergence(o, Letters(), tiny(), texts, progress=False)),
     (lambda: tiny(vocab_size=20), 'do not belong together', lambda o: wrote(o, Letters(), numbers, stop=()))],
     ids=['encoder', 'nan', 'small'])
 def test_models_that_cannot_be_scored(make, says, run):

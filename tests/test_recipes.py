@@ -31,7 +31,7 @@ def test_choose_prune_heal_compare(kind):
     small = prune_model(parent, plan)
     assert model_sizes(small).after()['params'] == plan.details['gives']['params'] == small.num_parameters()
     healed = heal(small, tok, docs, EXPERTS if kind == 'gpt_oss' else LIGHT, progress=False).model
-    assert 0 < divergence(healed, parent, tok, docs, progress=False)['agreement'].value < 1
+    assert 0 < divergence(healed, tok, parent, docs, progress=False)['agreement'].value < 1
     ids = torch.arange(3, 13)[None]
     out = healed.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert out.shape[1] > 10

@@ -211,7 +211,7 @@ def text_loss(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', te
                       source=source, loss_on=loss_on)[0]
 
 # %% ../../nbs/reference/evaluation/losses.ipynb #89a86acd
-def divergence(model: 'PreTrainedModel', parent: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', texts: Texts,
+def divergence(model: 'PreTrainedModel', tokenizer: 'PreTrainedTokenizerBase', parent: 'PreTrainedModel', texts: Texts,
                max_length: int = 512, batch_tokens: int | None = None, progress: bool = True,
                source: str = '', loss_on: str = 'all') -> dict[str, ParentScore]:
     """Top-1 "agreement" of `model` with `parent`, the unpruned model as an object of its own, and "kl",

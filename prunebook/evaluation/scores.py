@@ -63,10 +63,11 @@ class _Saved:
         fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
         return dict(kind=type(self).__name__) | fields
 
-    def save(self, path: str | Path, asked: str | None = None) -> None:
+    def save(self, path: str | Path, asked: str | None = None) -> Path:
         "Write as JSON, perhaps with the name of its task as it was `asked`; `load_score` reads it"
         name = {} if asked is None else dict(asked=asked)
         atomic_write(path, json.dumps(self.to_dict() | name, allow_nan=False) + '\n')
+        return Path(path)
 
     def _row(self, keys, **more): return dict(task=self.task) | more | {k: getattr(self, k) for k in keys.split()}
 
@@ -228,7 +229,7 @@ def _same_items(first, second):
 class Scores(dict):
     "Scores by task; `to_frame()` is a table with a row each"
     if TYPE_CHECKING:  # what `@patch` adds below
-        def save(self, folder: str | Path) -> None: ...
+        def save(self, folder: str | Path) -> Path: ...
         @classmethod
         def load(cls, folder: str | Path) -> Scores: ...
 
@@ -243,7 +244,7 @@ class Scores(dict):
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #scsave01
 @patch
-def save(self: Scores, folder: str | Path) -> None:
+def save(self: Scores, folder: str | Path) -> Path:
     """Each score as TASK.json in `folder`, with its name in it; `load_score` reads it. Raises `PrunebookError`, and
     writes none, if a score of other items is there, or of the same asked otherwise"""
     check(not_empty(), folder=folder)
@@ -256,6 +257,7 @@ def save(self: Scores, folder: str | Path) -> None:
                                  'asked otherwise. Choose another folder.')
     Path(folder).mkdir(parents=True, exist_ok=True)
     for k, o in self.items(): o.save(files[k], str(k))
+    return Path(folder)
 
 # %% ../../nbs/reference/evaluation/scores.ipynb #loadsc01
 def load_score(path: str | Path) -> LossScore | ParentScore | Score:

@@ -120,7 +120,7 @@ class DivergenceTask(LossTask):
             raise PrunebookError(f'{self.name}: there is nothing to compare with. Give the unpruned model (parent=).')
         passes, key = {} if passes is None else passes, item_hash(list(items))  # one pass gives both measures
         if key not in passes:
-            passes[key] = divergence(model, parent, tokenizer, items, max_length, batch_tokens, progress,
+            passes[key] = divergence(model, tokenizer, parent, items, max_length, batch_tokens, progress,
                                      self.source_name)
         return replace(passes[key][self.scoring], task=self.name, parent=fingerprint(parent))
 
