@@ -144,7 +144,7 @@ def _conversation_rows(said, recipe):
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
-    recipe: Any, # `HealingConfig`: its packing, max_length, batch_size, steps, seed and perhaps plain_share
+    recipe: HealingConfig,  # Its packing, max_length, batch_size, steps, seed and perhaps plain_share
     same_rows: bool = False  # Cut packed plain texts into the same rows for every seed, which then only orders them
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"

@@ -166,7 +166,8 @@ class HealingConfig(Settings):
         def replace(self, **changes: Any) -> HealingConfig: ...
         @classmethod
         def paper(cls, model_id: str = '', **changes: Any) -> HealingConfig: ...
-        def check_start(self, teacher: Any, folder: str | Path | None = None) -> None: ...
+        def check_start(self, teacher: PreTrainedModel | str | Path | None,
+                        folder: str | Path | None = None) -> None: ...
 
     def __post_init__(self):
         super().__post_init__()
@@ -229,7 +230,8 @@ def paper(
 
 # %% ../../nbs/reference/healing/recipes.ipynb #hcstar01
 @patch
-def check_start(self: HealingConfig, teacher: Any, folder: str | Path | None = None) -> None:
+def check_start(self: HealingConfig, teacher: PreTrainedModel | str | Path | None,
+                folder: str | Path | None = None) -> None:
     """Raises `PrunebookError` if the recipe learns from the unpruned model, and `teacher` is `None`, if it cannot
     keep its files in `folder`, and if its batch does not divide among the processes"""
     check(or_none(not_empty()), folder=folder)

@@ -28,7 +28,9 @@ from ..model.assets import ASSETS
 from ..model.loading import find_model, load_config, load_model, load_tokenizer
 from ..model.stack import LayerStack, evaluating, fingerprint
 from ..pruning.checkpoint import PARENT_NOTE, checkpoint_folder, read_tensors, sound_record, weights_mark
-if TYPE_CHECKING: from transformers import PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from prunebook.healing.recipes import HealingConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
 
@@ -85,15 +87,17 @@ def _compare_named(model, teacher, head, **load):
     _compare(student, tokenizer, teacher, other, True, head)
 
 # %% ../../nbs/reference/healing/teacher.ipynb #loadte01
-def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, bits: int | None = None,
+def load_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
+                 teacher: PreTrainedModel | str | Path, bits: int | None = None,
                  load: dict[str, Any] | None = None, head: bool = True) -> PreTrainedModel:
     """The unpruned model of `model`, loaded if it is a name, in 4 `bits` if so many are asked for, and as `load` says.
     Raises `PrunebookError` if its tokens are others, if it is smaller, or, by its name, as small as the pruned `model`.
     Of a model that is given, the tokens are not known. The size of the `head` counts only for its distribution"""
-    other, named = tokenizer, isinstance(teacher, (str, Path))
-    if named: teacher, other = load_model(str(teacher), bits=4 if bits == 4 else None, **load or {})
-    _compare(model, tokenizer, teacher, other, named, head)
-    return teacher
+    if named := isinstance(teacher, (str, Path)):
+        guide, other = load_model(str(teacher), bits=4 if bits == 4 else None, **load or {})
+    else: guide, other = teacher, tokenizer
+    _compare(model, tokenizer, guide, other, named, head)
+    return guide
 
 # %% ../../nbs/reference/healing/teacher.ipynb #teach007b
 def _asked_and_own(given):
@@ -338,7 +342,8 @@ def _with_room(tokenizer, prompts, recipe):
     return room
 
 # %% ../../nbs/reference/healing/teacher.ipynb #selfda01
-def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Any, prompts: Any, recipe: Any,
+def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
+              teacher: PreTrainedModel | str | Path, prompts: Any, recipe: HealingConfig,
               file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[Mapping]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
     those that are longer than a row. Raises `PrunebookError` before any answer if the prompts leave no room for a batch

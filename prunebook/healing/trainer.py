@@ -23,6 +23,7 @@ from ..core import kept_environment, sync_tree
 from .packing import Rows
 from ..model.assets import quiet
 from ..model.stack import LayerStack, float32_chunks
+if TYPE_CHECKING: from prunebook.healing.recipes import HealingConfig
 
 _log = logging.getLogger(__name__)
 
@@ -247,11 +248,12 @@ def history(self: _OrderedTrainer) -> list[dict[str, Any]]:
             for o in self.state.log_history if 'loss' in o]
 
 # %% ../../nbs/reference/healing/trainer.ipynb #709312dd
-def make_trainer(model: CausalLMLoss, rows: Rows, recipe: Any, folder: str | Path, collator: Callable,
+def make_trainer(model: CausalLMLoss, rows: Rows, recipe: HealingConfig, folder: str | Path, collator: Callable,
                  save: bool = False, progress: bool = True) -> _OrderedTrainer:
-    """A Trainer for `recipe`, a `HealingConfig`, that prints nothing but a bar, and if it shall `save`, writes
+    """A Trainer for a recipe that prints nothing but a bar, and if it shall `save`, writes
     checkpoints into `folder`"""
     world, accelerated = process().world, torch.accelerator.is_available()
+    assert recipe.warmup is not None and recipe.save_every is not None  # `complete` has set them
     mps = torch.backends.mps.is_available()  # some of it has no such form there
     own, longest = recipe.batch_size // world, int(rows.lengths.max())
     together = [n for n in range(1, own + 1) if own % n == 0 and n * longest <= (recipe.batch_tokens or math.inf)]
