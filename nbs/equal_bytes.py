@@ -16,7 +16,7 @@ NAMES = {'q4_k_m': '1.5B, q4_k_m', 'q3_k_m': '1.5B, q3_k_m', 'q2_k': '1.5B, q2_k
          'healed-2': '2 layers less, healed', 'cut-2-q3_k_m': '2 layers less, q3_k_m', '0.5b-q4_k_m': '0.5B, q4_k_m',
          '0.5b-q8_0': '0.5B, q8_0'}
 BESIDE = {'q3_k_m': (-8, 4, 'right', 'bottom'), 'cut-2-q3_k_m': (0, -18, 'center', 'top'),
-          '0.5b-q8_0': (0, -22, 'center', 'top')}  # labels that would meet another
+          '0.5b-q8_0': (0, -22, 'center', 'top'), 'cut-2': (8, 2, 'left', 'bottom')}  # labels that would meet another
 
 def read_arms():
     "What is known of each file, a row an arm"
@@ -78,8 +78,8 @@ def draw(arms, rows):
             value, low, high = share(values)
             cut, color = name in CUTS, 'C2' if name.startswith('0.5b') else 'C1' if name in CUTS else 'C0'
             mb = arms.bytes[name] / 1e6
-            ax.errorbar(mb, value, [[value - low], [high - value]], fmt='o', color=color, ms=7, elinewidth=1,
-                        mfc='w' if cut else color)
+            ax.errorbar(mb, value, [[value - low], [high - value]], fmt='D' if name.startswith('healed') else 'o',
+                        color=color, ms=7, elinewidth=1, mfc='w' if cut else color)
             few = '' if len(values) == PROBLEMS else f'\n({len(values)} of {PROBLEMS} problems)'
             x, y, ha, va = BESIDE.get(name, (8, -3, 'left', 'top'))
             ax.annotate(NAMES[name] + few, (mb, value), (x, y), textcoords='offset points', ha=ha, va=va, color=color)
