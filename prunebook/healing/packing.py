@@ -144,7 +144,7 @@ def _conversation_rows(said, recipe):
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str | Conversation],
-    recipe: HealingConfig,  # Its packing, max_length, batch_size, steps, seed and perhaps plain_share
+    recipe: 'HealingConfig',  # Its packing, max_length, batch_size, steps, seed and perhaps plain_share
     same_rows: bool = False  # Cut packed plain texts into the same rows for every seed, which then only orders them
 ) -> Rows:
     "`texts` as rows. Raises `PrunebookError` if they are fewer than one batch"
@@ -280,7 +280,7 @@ def documents(
     return found
 
 # %% ../../nbs/reference/healing/packing.ipynb #fitrows1
-def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, window: int, room: int = 0
+def fit_rows(recipe: 'HealingConfig', tokenizer: PreTrainedTokenizerBase, texts: Texts, window: int, room: int = 0
              ) -> HealingConfig:
     """The recipe with rows that hold the longest conversation of `texts` with `room` more tokens, within a `window`,
     and as many tokens a step. Errors are those of `documents`"""
@@ -293,7 +293,7 @@ def fit_rows(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, texts: T
     return recipe.replace(max_length=longest, batch_size=max(1, few // world) * world)
 
 # %% ../../nbs/reference/healing/packing.ipynb #mostst01
-def most_steps(recipe: HealingConfig, tokenizer: PreTrainedTokenizerBase, answers: Texts, reads: int = 3) -> int:
+def most_steps(recipe: 'HealingConfig', tokenizer: PreTrainedTokenizerBase, answers: Texts, reads: int = 3) -> int:
     "The steps of a recipe that read each of some answers so often"
     total = answer_tokens(tokenizer, answers, 2**30).total
     return max(1, reads * total // (recipe.batch_size * recipe.max_length))

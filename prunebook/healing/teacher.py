@@ -343,7 +343,7 @@ def _with_room(tokenizer, prompts, recipe):
 
 # %% ../../nbs/reference/healing/teacher.ipynb #selfda01
 def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-              teacher: PreTrainedModel | str | Path, prompts: Any, recipe: HealingConfig,
+              teacher: PreTrainedModel | str | Path, prompts: Any, recipe: 'HealingConfig',
               file: Path, progress: bool = True, load: dict[str, Any] | None = None) -> list[Mapping]:
     """Conversations to heal `model` on by `recipe`: the teacher's answers to `prompts`, which `file` keeps, without
     those that are longer than a row. Raises `PrunebookError` before any answer if the prompts leave no room for a batch

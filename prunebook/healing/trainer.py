@@ -248,7 +248,7 @@ def history(self: _OrderedTrainer) -> list[dict[str, Any]]:
             for o in self.state.log_history if 'loss' in o]
 
 # %% ../../nbs/reference/healing/trainer.ipynb #709312dd
-def make_trainer(model: CausalLMLoss, rows: Rows, recipe: HealingConfig, folder: str | Path, collator: Callable,
+def make_trainer(model: CausalLMLoss, rows: Rows, recipe: 'HealingConfig', folder: str | Path, collator: Callable,
                  save: bool = False, progress: bool = True) -> _OrderedTrainer:
     """A Trainer for a recipe that prints nothing but a bar, and if it shall `save`, writes
     checkpoints into `folder`"""
