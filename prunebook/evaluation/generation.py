@@ -4,11 +4,10 @@
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #9c8e23f1
 from __future__ import annotations
-import os, re, secrets, subprocess, sys, tempfile, time
+import os, re, secrets, subprocess, sys, time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from ..core import PrunebookError, installed, progress_bar, torch
 from ..data.texts import groups_by_length, prompt_tokens, retry_smaller_batch, token_budget
@@ -212,35 +211,12 @@ def same_mathematics(text: str, item: dict[str, Any]) -> bool:
     return bool(verify(gold=parse(item['solution']), target=parse(text)))
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #f2629fcb
-_LOCK = """
-set -e
-code=$1 place=$2 seconds=$3
-shift 3
-for socket in "$@"; do [ ! -S "$socket" ] || mount --bind /dev/null "$socket" || [ ! -S "$socket" ]; done
-lock() {
-    mount -o remount,bind,ro "$1" 2>/dev/null || true
-    if [ -d "$1" ] && [ -w "$1" ]
-    then echo "$1 can be written" >&2; exit 1
-    fi
-}
-# a space is written as an octal number there
-for at in $(cut -d " " -f 5 /proc/self/mountinfo | sed s/%/%%/g); do lock "$(printf "$at")"; done
-lock "$HOME"
-mount -t tmpfs -o size=16m tmpfs "$place"
-case "$(command -v setpriv) $0 $place" in  # sockets from outside a container are in /run, and on some systems these
-    /run/*|*" /run/"*) ;;
-    *) [ ! -d /run ] || mount -t tmpfs -o ro tmpfs /run
-esac
-cd "$place"
-exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$0" -I -c "$code" "$seconds"
-"""
 _RUN = """
 import os, signal, sys
 def run():
     mark, code = sys.stdin.readline().strip(), sys.stdin.read()
     out, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2): os.dup2(null, fd)
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))  # the first process of a namespace has no default
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     exec(code, {})
     os.write(out, mark.encode())
@@ -250,36 +226,35 @@ run()
 # %% ../../nbs/reference/evaluation/generation.ipynb #runpro00
 def run_program(code: str, seconds: float = 3., megabytes: int = 2048) -> bool:
     """Does a Python program that nobody has read come to its end, without an error and in time? Raises `PrunebookError`
-    where it cannot be locked up"""
+    where bubblewrap cannot lock it up"""
     import resource
     def limit():
         for kind, most in ((resource.RLIMIT_AS, megabytes << 20), (resource.RLIMIT_FSIZE, 1 << 24)):
             resource.setrlimit(kind, (most, most))
-    listed = Path('/proc/net/unix')  # a socket's name may be any bytes
-    lines = listed.read_text(errors='surrogateescape').splitlines() if listed.exists() else []
-    sockets = sorted({file for o in lines for file in o.split(maxsplit=7)[7:] if file[0] == '/'})
     mark = secrets.token_hex(8)  # a program that ends early cannot say that it passed
-    command = 'unshare --user --map-root-user --net --ipc --mount --pid --fork --kill-child sh -c'.split()
-    with tempfile.TemporaryDirectory() as place:
-        try: done = subprocess.run([*command, _LOCK, sys.executable, _RUN, place, str(seconds), *sockets],
-                                   input=f'{mark}\n{code}'.encode('utf-8', 'replace'), capture_output=True,
-                                   timeout=seconds + 9, preexec_fn=limit, start_new_session=True,  # no terminal
-                                   env=dict(PATH=os.environ.get('PATH', os.defpath), HOME=os.path.expanduser('~')))
-        except subprocess.TimeoutExpired: return False
-        except OSError as e: done = subprocess.CompletedProcess(command, 1, b'', str(e).encode())
+    own = (sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix))
+    seen = ('/usr', '/bin', '/lib', '/lib64', '/nix', '/etc/ld.so.cache', *own)  # of all files, and none to write
+    command = ['bwrap', *'--unshare-all --die-with-parent --new-session --cap-drop ALL --dev /dev'.split(),
+               *'--size 16777216 --tmpfs /tmp --chdir /tmp'.split(),  # it may write 16 MB
+               *(word for o in seen for word in ('--ro-bind-try', o, o)), *'--remount-ro /dev --remount-ro /'.split()]
+    try: done = subprocess.run([*command, sys.executable, '-I', '-c', _RUN, str(seconds)],
+                               input=f'{mark}\n{code}'.encode('utf-8', 'replace'), capture_output=True,
+                               timeout=seconds + 9, preexec_fn=limit,
+                               env=dict(PATH=os.environ.get('PATH', os.defpath)))
+    except subprocess.TimeoutExpired: return False
+    except OSError as e: done = subprocess.CompletedProcess(command, 1, b'', str(e).encode())
     if done.stdout == mark.encode(): return True
-    if not done.stderr.strip(): return False  # the program's own errors go nowhere: what is there is of the locks
+    if not done.stderr.strip(): return False  # the program's own errors go nowhere: what is there is of bubblewrap
     raise PrunebookError(f'this machine cannot lock up programs that a model wrote, so none is run '
-                         f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux, with '
-                         'unshare, setpriv and mount of util-linux, and user namespaces.')
+                         f'({done.stderr.decode(errors="replace").strip().splitlines()[-1]}). It takes Linux with '
+                         'bubblewrap (apt install bubblewrap) and user namespaces.')
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #checks01
 def check_sandbox() -> None:
     "Raises `PrunebookError` where programs cannot be locked up, or not in the time that they have"
     if not run_program(''):
         raise PrunebookError('an empty program does not end here within 12 seconds, so every answer would count as '
-                             'wrong. Locking up takes one mount for each file system: use a machine or a container '
-                             'with fewer.')
+                             'wrong.')
 
 # %% ../../nbs/reference/evaluation/generation.ipynb #passes01
 def passes_tests(text: str, item: dict[str, Any]) -> bool:
