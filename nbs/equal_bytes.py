@@ -87,3 +87,27 @@ def draw(arms, rows):
         ax.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
         ax.set_title('Three bits solve more than any cut at four, in fewer bytes', loc='left')
     return ax
+
+def times_as_fast(arms, kind):
+    "Of each file, its tokens a second over those of the whole model at four bits, (rounds,); kind: prompt or generate"
+    runs = {k: np.array(o.split(), float) for k, o in arms[f'{kind}_runs'].dropna().items()}
+    return {k: o / runs['q4_k_m'] for k, o in runs.items()}
+
+def draw_speed(arms):
+    "How fast each file reads a prompt and writes, beside the whole model at four bits: the median and all rounds"
+    kinds = {'prompt': 'reads a prompt', 'generate': 'writes'}
+    found = {kind: times_as_fast(arms, kind) for kind in kinds}
+    names = sorted(found['generate'], key=lambda o: np.median(found['generate'][o]))
+    with figure_style():
+        _, axes = plt.subplots(1, 2, figsize=(WIDE, .3 * len(names) + 1.2), sharey=True, layout='constrained')
+        for ax, (kind, title) in zip(axes, kinds.items()):
+            for y, name in enumerate(names):
+                values = found[kind][name]
+                cut, color = name in CUTS, 'C2' if name.startswith('0.5b') else 'C1' if name in CUTS else 'C0'
+                ax.plot([values.min(), values.max()], [y, y], color=color, lw=1)
+                ax.plot(np.median(values), y, 'o', color=color, ms=6, mfc='w' if cut else color)
+            ax.axvline(1, color='.6', ls='--', lw=1, zorder=0)
+            ax.set(yticks=range(len(names)), yticklabels=[NAMES[o] for o in names], xlim=(0, None),
+                   xlabel='times as fast as 4 bits')
+            ax.set_title(title, loc='left')
+    return axes

@@ -101,34 +101,6 @@ def by_healing(arm, task):
     o = items(arm, 'c4')
     return ratio_interval(o['sum'].to_numpy() - unhealed_losses()[0 if whole else 2], o['count'].to_numpy())
 
-@cache
-def unhealed_losses():
-    "(64,) summed C4 losses of the whole model (0) and of the cut (2), on the same documents, by another run"
-    stored = pd.read_parquet(RESULTS/'qwen2.5-coder-1.5b'/'items.parquet', filters=[
-        ('sweep', '==', 'cuts'), ('task', '==', 'c4'), ('strategy', 'in', ['none', 'similarity'])]).sort_values('index')
-    return {n: stored[stored.n == n].loss.to_numpy() for n in (0, 2)}
-
-def by_healing(arm, task):
-    "A healed model minus the one that it began with, paired, with its 95 % interval"
-    whole = arm.split('-seed')[0].endswith('-0')
-    if task != 'c4': return difference(task, 'parent' if whole else 'cut-2', arm)
-    o = items(arm, 'c4')
-    return ratio_interval(o['sum'].to_numpy() - unhealed_losses()[0 if whole else 2], o['count'].to_numpy())
-
-@cache
-def unhealed_losses():
-    "(64,) summed C4 losses of the whole model (0) and of the cut (2), on the same documents, by another run"
-    stored = pd.read_parquet(RESULTS/'qwen2.5-coder-1.5b'/'items.parquet', filters=[
-        ('sweep', '==', 'cuts'), ('task', '==', 'c4'), ('strategy', 'in', ['none', 'similarity'])]).sort_values('index')
-    return {n: stored[stored.n == n].loss.to_numpy() for n in (0, 2)}
-
-def by_healing(arm, task):
-    "A healed model minus the one that it began with, paired, with its 95 % interval"
-    whole = arm.split('-seed')[0].endswith('-0')
-    if task != 'c4': return difference(task, 'parent' if whole else 'cut-2', arm)
-    o = items(arm, 'c4')
-    return ratio_interval(o['sum'].to_numpy() - unhealed_losses()[0 if whole else 2], o['count'].to_numpy())
-
 def told(task, *arms): return with_interval(*difference(task, *arms), '+.2f' if task == 'c4' else '+.1f')
 
 def comparisons():
@@ -151,7 +123,7 @@ def draw_healings():
     with figure_style():
         axes = panels(2, 2, sharey=True)
         axes[0].figure.set_size_inches(5.6, 4)  # narrow, so that its text can be read on a phone
-        for ax, (task, label) in zip(axes, (('c4', 'C4 loss added (nats)'), (GSM8K, 'GSM8K problems gained (%)'))):
+        for ax, (task, label) in zip(axes, (('c4', 'C4 loss added (nats)'), (GSM8K, 'GSM8K gained (points)'))):
             for name in [*arms, *AGAIN]:
                 if not len(items(name, task)): continue
                 value, low, high = by_healing(name, task)

@@ -348,7 +348,7 @@ def _prune(
     strategy: str | None = None,   # how to choose them (default: similarity): STRATEGIES
     options: dict | None = None,   # of the strategy, as JSON such as '{"seed": 1}'
     prompts: str | None = None,    # for answers: everyday, a task, or a file of prompts or answers (default: everyday)
-    max_new_tokens: int = 512,     # for answers: most tokens of each
+    max_new_tokens: int = 256,     # for answers: most tokens of each
     distances: str | None = None,  # of `prunebook similarity`, or a run, which the card then names; else measured
     serve: Sequence[str] | None = None,  # choose only cuts that compute the same in these stacks: STACKS
     in_memory: bool = False,       # load the model and save the rest, instead of copying bytes from file to file

@@ -161,7 +161,7 @@ def write_answers(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Any,               # Texts; rows with `prompt`, `question` or `messages`; or a file of either
     out: str | Path,            # The .jsonl file
-    max_new_tokens: int = 512,  # Tokens after which an answer is cut off
+    max_new_tokens: int = 256,  # Tokens after which an answer is cut off
     temperature: float | None = None,  # Of sampling; greedy if `None`
     seed: int = 0,              # Of sampling
     batch_tokens: int | None = None,   # Prompts and answers of a batch; see `write_in_batches`
@@ -233,7 +233,7 @@ def _task_prompts(name, n):
 def ready_prompts(
     prompts: Any,          # "everyday", the name of a task, or as in `write_answers`
     tokenizer: PreTrainedTokenizerBase,
-    max_new_tokens: int = 512,
+    max_new_tokens: int = 256,
     window: int | None = None,  # Positions that the model knows
     n: int = 200           # Of a name, so many
 ) -> list[dict[str, Any]]:
@@ -255,7 +255,7 @@ def ready_prompts(
 
 # %% ../../nbs/reference/healing/teacher.ipynb #answer01
 def answers_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Any = 'everyday',
-               max_new_tokens: int = 512, seed: int = 0, n: int = 200, progress: bool = True) -> Path:
+               max_new_tokens: int = 256, seed: int = 0, n: int = 200, progress: bool = True) -> Path:
     """The file of the model's own greedy answers to prompts, as in `ready_prompts`, written now unless it is in the
     cache. A file of answers is returned as it is. Errors are those of `ready_prompts` and `write_answers`"""
     named = isinstance(prompts, (str, Path))
@@ -352,7 +352,7 @@ def self_data(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         if file.exists(): return
         asked = _with_room(tokenizer, prompts, recipe)
         teaches = load_teacher(model, tokenizer, teacher, recipe.teacher_bits, load, head=False)
-        write_answers(teaches, tokenizer, asked, file, progress=progress, max_new_tokens=min(512, recipe.max_length))
+        write_answers(teaches, tokenizer, asked, file, progress=progress, max_new_tokens=min(256, recipe.max_length))
     on_first(write)
     said, most = load_texts(file), recipe.max_length
     def fits(messages):
