@@ -1,0 +1,68 @@
+"What the pages of the findings draw. What they compute, and explain, stands on the pages."
+import matplotlib.pyplot as plt
+import numpy as np
+
+from prunebook.paper.figures import accuracy_axis, draw_points, figure_style, label_ends, name_panel, panels
+
+def draw_ask(added, text, letter):
+    "The loss that cuts add, and the accuracy above chance that they keep where answers are scored and letters picked"
+    with figure_style():
+        top, low = panels(2, columns=1, height=2.3, width=5.6, height_ratios=(1, 1.5), sharex=True)
+        top.fill_between(added.n, added.low, added.high, color='#0072B2', alpha=.15, lw=0)
+        top.plot(added.n, added.value, 'o:', color='#0072B2', mfc='white')
+        top.set(ylim=(0, .55), ylabel='added loss\n(nats per token)', title='The loss rises by up to 0.44 nats')
+        for o, label, color in ((text, 'score each answer', '#009E73'), (letter, 'pick a letter', '#b45f06')):
+            low.fill_between(o.n, 100 * o.low, 100 * o.high, color=color, alpha=.13, lw=0)
+            low.plot(o.n, 100 * o.value, 'o:', color=color, mfc='white')
+            low.annotate(label, (o.n.iloc[-1], 100 * o.value.iloc[-1]), (7, 0), textcoords='offset points',
+                         va='center', color=color)
+        low.axhline(0, color='0.5', lw=1, ls=':')
+        low.text(0, 2, 'chance', color='0.4', fontsize=9)
+        low.set(ylim=(-16, 115), xlim=(-.3, 11.5), xticks=range(0, 9, 2), xlabel='layers dropped, of 28',
+                ylabel='accuracy above\nchance, kept (%)', title='Scored answers mostly stay, letters fall to chance')
+
+def draw_tests(kept):
+    "The accuracy above chance, in %, that one cut keeps on each test"
+    with figure_style():
+        (ax,) = panels(1, height=2.9, width=5.6)
+        ax.barh(range(len(kept)), kept.value, color='#0072B2', height=.62, capsize=3,
+                xerr=[kept.value - kept.low, kept.high - kept.value], error_kw=dict(ecolor='0.25', lw=1))
+        ax.set_yticks(range(len(kept)), kept.index)
+        ax.axvline(100, color='0.5', ls='--', lw=.9)
+        ax.axvline(0, color='0.5', lw=.9)
+        ax.set(xlabel='accuracy above chance, kept (%)')
+        ax.figure.suptitle('The same cut keeps 96 % on one test, 5 % on another', x=.02, ha='left', fontsize=12)
+
+def draw_letters(own):
+    "Three measures of the letters by the layers dropped, and below, the probability that the answer is a letter"
+    with figure_style():
+        axes = top, low = panels(2, columns=1, height=2.4, width=5.6, sharex=True)
+        for name, color in dict(AUC='#6a3d9a', calibrated='#b45f06', accuracy='#0072B2').items():
+            rows = own[own.measure == name]
+            draw_points(top, rows.n, rows, False, color=color, label=name)
+        top.hlines((.25, .5), 0, rows.n.max(), color='0.5', ls='--', lw=.9, zorder=0)
+        rows = own[own.measure == 'a letter']
+        draw_points(low, rows.n, rows, False, color='0.3')
+        for ax, title in zip(axes, ('Picking the right letter fails first …', '… answering with a letter, later')):
+            accuracy_axis(ax)
+            ax.label_outer()
+            name_panel(ax, title)
+        top.set(ylim=(.15, .85), ylabel='accuracy or AUC')
+        low.set(ylim=(0, 1.05), ylabel='probability of a letter', xlabel='layers dropped, of 28')
+        label_ends(top)
+
+def draw_layers(found):
+    "What each layer's removal costs: a panel each for the loss, answers by likelihood and answers by letter"
+    looks = (('#0072B2', 'nats', (0, 1.3), 'The loss rises most without the first two and the last layer'),
+             ('#009E73', 'points lost', (-14, 40), 'Answers by likelihood need the first two for sure'),
+             ('#b45f06', 'points lost', (-14, 40), 'By letter, layers 3 to 12 cost more (chosen by looking)'))
+    with figure_style():
+        _, axes = plt.subplots(3, 1, figsize=(5.6, 5.4), sharex=True, layout='constrained')
+        for ax, (value, draws), (color, unit, ylim, title) in zip(axes, found.values(), looks):
+            ax.bar(range(28), value, color=color)
+            ax.vlines(range(28), *np.quantile(draws, [.025, .975], axis=0), color='0.25', lw=1)
+            ax.axhline(0, color='0.4', lw=.8)
+            ax.set_title(title, loc='left')
+            ax.set(ylim=ylim, ylabel=unit)
+        axes[2].axvspan(2.5, 12.5, color='0.92', zorder=0)
+        axes[2].set(xlabel='layer removed', xticks=range(0, 28, 3))
