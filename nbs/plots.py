@@ -1,8 +1,10 @@
 "What the pages of the findings draw. What they compute, and explain, stands on the pages."
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from prunebook.paper.figures import accuracy_axis, draw_points, figure_style, label_ends, name_panel, panels
+from prunebook.paper.figures import (
+    STRATEGY_COLOURS, accuracy_axis, draw_points, figure_style, label_ends, name_panel, panels)
 
 def draw_ask(added, text, letter):
     "The loss that cuts add, and the accuracy above chance that they keep where answers are scored and letters picked"
@@ -66,3 +68,22 @@ def draw_layers(found):
             ax.set(ylim=ylim, ylabel=unit)
         axes[2].axvspan(2.5, 12.5, color='0.92', zorder=0)
         axes[2].set(xlabel='layer removed', xticks=range(0, 28, 3))
+
+def draw_disagree(shares, cuts):
+    "What two cuts keep of the unpruned model by each measure, after healing with each seed"
+    with figure_style():
+        (ax,) = panels(1, height=3.6, width=5.6)
+        for seed, found in shares.items():
+            for i, (s, name) in enumerate(cuts.items()):
+                draws = np.stack([o[:, i] for o in found])
+                if seed: ax.plot(draws[:, 0], lw=.7, color=STRATEGY_COLOURS[s])
+                else:
+                    low, high = np.quantile(draws[:, 1:], [.025, .975], axis=1)
+                    draw_points(ax, range(len(found)), pd.DataFrame(dict(value=draws[:, 0], low=low, high=high)),
+                                color=STRATEGY_COLOURS[s], label=f'without\n{name}', ms=6, lw=2, capsize=3)
+        ax.axhline(100, color='0.5', ls='--', lw=.9, zorder=0)
+        ax.text(5.4, 101.5, 'unpruned', ha='right', color='0.4')
+        ax.set(xlim=(-.3, 5.4), ylim=(30, 125), ylabel='kept of the unpruned model (%)',
+               title='By loss one cut is better, by letter the other')
+        ax.set_xticks(range(5), ['loss', 'ARC-Easy,\nlikelihood', 'ARC-Easy,\nletter', 'MMLU,\nletter', 'BoolQ,\nAUC'])
+        label_ends(ax)
