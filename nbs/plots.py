@@ -87,3 +87,25 @@ def draw_disagree(shares, cuts):
                title='By loss one cut is better, by letter the other')
         ax.set_xticks(range(5), ['loss', 'ARC-Easy,\nlikelihood', 'ARC-Easy,\nletter', 'MMLU,\nletter', 'BoolQ,\nAUC'])
         label_ends(ax)
+
+def draw_regrets(found, models, columns):
+    "The regret of the angle, the middle and the median block by the layers dropped, a panel for each model"
+    looks = {'median block': ('0.5', 1.2, 4),
+             'similarity': (STRATEGY_COLOURS['similarity'], 2.2, 6.5), 'middle': (STRATEGY_COLOURS['middle'], 2.2, 4)}
+    with figure_style():
+        axes = panels(len(models), columns=1, height=2.1, width=5.6, sharex=True)
+        for ax, (title, (losses, _, ns)), top in zip(axes, models.items(), (4.8, 8.8, 4.8)):
+            for rule, (color, lw, ms) in looks.items():
+                own = found[title][..., columns.index(rule)]
+                low, high = np.quantile(own[:, 1:], [.025, .975], axis=1)
+                rows = pd.DataFrame(dict(value=own[:, 0], low=low, high=high), index=ns).query('value < @top')
+                draw_points(ax, rows.index, rows, False, color=color, lw=lw, ms=ms,
+                            label='angle' if rule == 'similarity' else rule)
+            ax.axhline(0, color='0.5', ls='--', lw=.9, zorder=0)
+            ax.set(title=f'{title}, {losses.depth} layers', xticks=range(0, 16, 2), xlim=(0, 19.5),
+                   ylim=(-.12 * top, top))
+        axes[-1].text(19.4, .1, 'best block', ha='right', color='0.4')
+        axes[-1].set_xlabel('layers dropped')
+        axes[0].figure.supylabel('regret (nats per token)', fontsize=11)
+        axes[0].figure.suptitle('Angle or middle: which is better changes with the size', x=.02, ha='left', fontsize=12)
+        label_ends(*axes)
