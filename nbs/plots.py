@@ -109,3 +109,81 @@ def draw_regrets(found, models, columns):
         axes[0].figure.supylabel('regret (nats per token)', fontsize=11)
         axes[0].figure.suptitle('Angle or middle: which is better changes with the size', x=.02, ha='left', fontsize=12)
         label_ends(*axes)
+
+def draw_record(ours, shown):
+    "The accuracy that our cuts keep, healed and not, by the layers removed, and below, what others published"
+    with figure_style():
+        top, below = panels(2, columns=1, height=2.4, width=5.6, sharey=True, sharex=True)
+        for healed, part in ours.groupby('healed'):
+            draw_points(top, 100 * part.fraction, part, healed, color=STRATEGY_COLOURS['similarity'],
+                        label='healed' if healed else 'not healed')
+        for model, color in (('Llama-2-7B', '#D55E00'), ('Llama-3-8B', '0.4'), ('Gemma-3-270M', '#DE8F05')):
+            part = shown[shown.model == model].sort_values('retained')
+            below.plot(100 * part.fraction, part.retained, 's', mfc='none', color=color, ms=7)
+            for o in part[part.method.str.contains('UIDL')].itertuples():
+                below.plot(100 * o.fraction, o.retained, 's', color=color, ms=7)
+                below.annotate('the original paper', (100 * o.fraction, o.retained), (10, 0), va='center', color=color,
+                               textcoords='offset points')
+            low = model == 'Gemma-3-270M'
+            at = 100 * part.fraction.iloc[0], part.retained.min() if low else part.retained.max()
+            below.annotate(model, at, (0, -17 if low else 10), textcoords='offset points', color=color,
+                           ha={'Llama-2-7B': 'left', 'Llama-3-8B': 'right'}.get(model, 'center'))
+        for ax in (top, below): ax.set(ylabel='accuracy kept (%)', ylim=(50, 104), xlim=(0, 52))
+        top.set(title='Ours: from eight of 30 layers on, healing brings much back')
+        below.set(xlabel='layers removed (%)', title='Published, on other tasks')
+        label_ends(top)
+
+def draw_cuts(against, layers, published):
+    "What each cut adds to the loss, with the layers that it takes; squares are published"
+    with figure_style():
+        (ax,) = panels(1, height=3.2, width=5.6)
+        order = sorted(against, key=lambda k: -against[k][0].difference)
+        for y, k in enumerate(order):
+            a, others = against[k][0], f'published: {k}' in published
+            color = STRATEGY_COLOURS['best_loss' if k == 'best block' else 'similarity'] if not others else '0.35'
+            ax.errorbar(a.difference, y, xerr=[[a.difference - a.low], [a.high - a.difference]], capsize=3, ms=7,
+                        fmt='s' if others else 'o', color=color, mfc='white')
+        ax.set_yticks(range(len(order)), [f'{k}: {layers[k]}' for k in order])
+        ax.set(xlim=(0, None), xlabel='added loss (nats per token)')
+        said = 'The block that the loss picks beats every published cut'
+        ax.figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_half(alone, together):
+    "The added loss per millisecond of each layer, attention and MLP removed alone, and below, that of sets of them"
+    with figure_style():
+        top, below = panels(2, columns=1, height=2.5, width=5.6)
+        for (part, y), color in zip(alone.items(), ('0.35', '#0072B2', '#D55E00')):
+            top.plot(range(1, len(y) + 1), np.sort(y), lw=1.8, color=color)
+            top.annotate({'layer': 'whole layer', 'mlp': 'MLP'}.get(part, part), (1, y.min()), (-5, 0), ha='right',
+                         va='center', textcoords='offset points', color=color)
+        top.set(yscale='log', yticks=(.01, .1, 1, 10), xlim=(-18, 31), xticks=(1, 10, 20, 30),
+                xlabel='parts, from the cheapest to the dearest', ylabel='added loss per ms saved')
+        top.yaxis.set_major_formatter('{x:g}')
+        top.set_title('Alone, attention is the cheapest part', loc='left')
+        for (label, draws), color in zip(together.items(), ['#0072B2', '0.35', '#009E73']):
+            low, high = np.quantile(draws[1:], [.025, .975], axis=0)
+            below.errorbar((10, 20, 30), draws[0], [draws[0] - low, high - draws[0]], fmt='o:', mfc='white',
+                           color=color)
+            below.annotate(label, (30, draws[0][-1]), (7, 0), textcoords='offset points', va='center', color=color)
+        below.set(xlim=(8, 44), xticks=(10, 20, 30), ylim=(0, 4.5), xlabel='time of the layers saved (%)',
+                  ylabel='added loss (nats per token)')
+        below.set_title('Together, it is dearer from 20 % on', loc='left')
+
+def draw_repairs(repairs, cuts, order):
+    "What each method changes of the loss of a cut, a panel a cut; arrows lie beyond the axis"
+    with figure_style():
+        axes = panels(3, columns=3, sharex=True, sharey=True)
+        axes[0].figure.set_size_inches(5.6, 2.6)  # narrow, so that its text can be read on a phone
+        for ax, cut in zip(axes, cuts):
+            for o in repairs[(repairs.cut == cut) & repairs.method.isin(order)].itertuples():
+                i = order.index(o.method)
+                error = [[o.change - o.change_low], [o.change_high - o.change]] if o.change < 1 else None
+                ax.errorbar(min(o.change, 1), i, xerr=error, fmt='o' if o.change < 1 else '>', ms=7, capsize=3,
+                            color='#0072B2')
+                if o.change > 1: ax.annotate(f'+{o.change:.1f}', (1, i), (-5, 9), textcoords='offset points',
+                                             ha='right', bbox=dict(fc='white', ec='none', pad=.5))
+            ax.axvline(0, color='0.5', lw=.9)
+            ax.set(title=f'without {cut}', xlabel='change (nats)')
+        axes[0].set_yticks(range(len(order)), order)
+        axes[0].figure.suptitle('The constant repairs one cut, the linear map ruins the others', x=.02, ha='left',
+                                fontsize=12)
