@@ -1,6 +1,15 @@
 "What the pages on the paper's figures draw. `book` is false for a reader's run: then no title says what is seen."
+from itertools import product
+
+import pandas as pd
+
+from prunebook.evaluation.tasks import task_title
+from prunebook.paper.claims import Unmeasured, measured
 from prunebook.paper.figures import (
-    figure_style, label_ends, name_panel, panels, percent_axis, plot_curves, plot_heatmap, short_name)
+    STRATEGY_COLOURS, accuracy_axis, draw_points, each_measured, escape_math, figure_style, label_ends, name_panel,
+    panels, percent_axis, plot_curves, plot_heatmap, short_name)
+
+BOTH = 'similarity', 'simple'
 
 def draw_places(own, published):
     "Where the block of least angle lies, by its size; grey are the paper's models"
@@ -43,3 +52,141 @@ def draw_maps(own, height, said):
         if ax is not axes[-1]: ax.set_xlabel('')
         if ax is not axes[len(own) // 2]: ax.images[0].colorbar.set_label('')
     if len(own) > 1: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_losses(runs):
+    "The loss over log V, where a uniform guess has 1, before and after healing, a panel for each model"
+    def load(run):
+        curves = {name: run.curve('c4', healed=h) for name, h in (('not healed', False), ('healed', True))
+                  if measured(run.curve, 'c4', healed=h)}
+        if not curves: raise Unmeasured('This run has no losses on texts.')
+        return curves
+    found, book = each_measured(runs, load), len(runs) > 1
+    axes = panels(len(found), columns=1, height=2, width=5.6, sharex=True, sharey=True)
+    with figure_style():
+        for (run, curves), ax in zip(found, axes):
+            for name, rows in curves.items():
+                scale = rows.normalized / rows.value
+                rows = rows.assign(value=rows.normalized, low=rows.low * scale, high=rows.high * scale)
+                if book: rows = rows[(rows.fraction_layers < .62) & (rows.value < 1.3)]
+                draw_points(ax, 100 * rows.fraction_layers, rows, name == 'healed', color='#0072B2', label=name)
+            ax.axhline(1, color='0.5', ls='--', lw=.9, zorder=0)
+            percent_axis(ax)
+            ax.label_outer()
+            name_panel(ax, short_name(run.name))
+        axes[0].set(ylim=(0, 1.3 if book else None))
+        if book: axes[0].set_yticks((0, .5, 1))
+        axes[0].annotate('uniform guess', (0, 1), (2, 3), textcoords='offset points', color='0.4', fontsize=10)
+        axes[0].figure.supylabel('loss / log V', fontsize=11)
+        if len(found) > 1: axes[0].figure.suptitle('Healing flattens the rise, least on the largest model', x=.02,
+                                                   ha='left', fontsize=12)
+        label_ends(*axes)
+
+def draw_mends(runs, gone):
+    "The share of the excess loss that healing removes under each rule, by model"
+    found = [(i, s, *gone(r, s)) for i, r in enumerate(runs) for s in BOTH if measured(gone, r, s)]
+    if not found: raise Unmeasured('No cut of these runs has losses healed and unhealed.')
+    own = sorted({i for i, *_ in found})
+    (ax,) = panels(1, height=1.4 + .5 * len(own), width=5.6)
+    with figure_style():
+        for i, strategy, value, low, high in found:
+            y = len(own) - 1 - own.index(i) + (.12 if strategy == 'similarity' else -.12)
+            ax.errorbar(100 * value, y, xerr=[[100 * (value - low)], [100 * (high - value)]], fmt='o', ms=7, capsize=3,
+                        color=STRATEGY_COLOURS[strategy])
+            if i != own[0]: continue
+            ax.annotate(strategy, (100 * value, y), (0, 9 if strategy == 'similarity' else -19), ha='center',
+                        textcoords='offset points', color=STRATEGY_COLOURS[strategy])
+        ax.set_yticks(range(len(own)), [short_name(runs[o].name) for o in reversed(own)])
+        ax.set(xlabel='excess loss removed by healing (%)', xlim=(0, 100), ylim=(-.6, len(own) - .3))
+        if len(runs) > 1: name_panel(ax, 'Healing removes the larger share under simple')
+
+def draw_strategies(runs, healed, said):
+    "The excess loss of the two strategies by the layers dropped, a panel for each model"
+    def load(run):
+        found = {s: run.items('c4', s, healed).excess() for s in BOTH if measured(run.items, 'c4', s, healed)}
+        if not found: raise Unmeasured('This run has neither of the two strategies.' if not healed else
+                                       'Nothing was healed in this run.')
+        return {s: rows[rows.fraction_layers <= (.45 if len(runs) > 1 else 1)] for s, rows in found.items()}
+    found = each_measured(runs, load)
+    axes = panels(len(found), columns=1, height=2, width=5.6, sharex=True, sharey=True)
+    with figure_style():
+        for (run, curves), ax in zip(found, axes):
+            for s, rows in curves.items():
+                draw_points(ax, 100 * rows.fraction_layers, rows, healed, color=STRATEGY_COLOURS[s], label=s)
+            percent_axis(ax)
+            ax.label_outer()
+            name_panel(ax, short_name(run.name))
+        axes[0].figure.supylabel('excess loss (nats per token)', fontsize=11)
+        axes[0].set_ylim(0, None)
+        if len(found) > 1: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+        label_ends(*axes)
+
+def draw_answers(runs):
+    "The accuracy of one model under the two strategies, a row for each task, left unhealed and right healed"
+    book = len(runs) > 1
+    def load(run):
+        found = [t for t in run.tasks() if run.knows(t) and all(measured(run.curve, t, s) for s in BOTH)]
+        if not found: raise Unmeasured('This run asked no task that the unpruned model knows under both strategies.')
+        return found[:2 if book else 4]
+    run, tasks = each_measured(runs, load)[-1]
+    axes = panels(2 * len(tasks), columns=2, height=2.4, sharex=True, sharey='row')
+    axes[0].figure.set_size_inches(5.6, 2.4 * len(tasks))  # narrow, so that its text can be read on a phone
+    with figure_style():
+        for (task, healed), ax in zip(product(tasks, (False, True)), axes):
+            for s in (s for s in BOTH if measured(run.curve, task, s, healed)):
+                rows = run.curve(task, s, healed)
+                draw_points(ax, 100 * rows.fraction_layers, rows, healed, color=STRATEGY_COLOURS[s])
+            start = run.curve(task).iloc[0]
+            ax.axhline(max(start.baseline, start.majority), color='0.5', ls='--', lw=.9, zorder=0)
+            percent_axis(ax)
+            accuracy_axis(ax)
+            ax.label_outer()
+            name_panel(ax, f'{escape_math(task_title(task))}, {"healed" if healed else "not healed"}')
+        for y, s in zip((.95, .82), BOTH):
+            axes[0].text(.97, y, s, color=STRATEGY_COLOURS[s], transform=axes[0].transAxes, ha='right', va='top')
+        axes[0].figure.supylabel('accuracy', fontsize=11)
+        said = 'For answers, neither rule is better throughout' if book else short_name(run.name)
+        axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_lengths(run, gaps, book):
+    "The excess loss of the two strategies by the tokens of healing, a panel for each cut"
+    axes = panels(min(3, len(gaps)), columns=1, height=2.3, width=5.6, sharex=True, sharey=True)
+    with figure_style():
+        for (n, g), ax in zip(gaps.items(), axes):
+            for s in BOTH:
+                own = g[g[s] > 0]
+                points = pd.DataFrame(dict(value=own[s], low=own[f'{s}_low'], high=own[f'{s}_high']))
+                draw_points(ax, own.index, points, color=STRATEGY_COLOURS[s], label=s)
+            ax.set(xscale='log', yscale='log', xlabel='healing tokens')
+            ax.xaxis.set_major_formatter(lambda v, _: f'{v / 1000:,.0f}k')
+            ax.yaxis.set_major_formatter('{x:g}')
+            ax.yaxis.set_minor_formatter(lambda v, _: f'{v:g}' if f'{v:g}'.strip('0.')[:1] in '25' else '')
+            ax.label_outer()
+            name_panel(ax, f'{short_name(run.name)}, n = {n}')
+        axes[0].figure.supylabel('excess loss (nats per token)', fontsize=11)
+        if book: axes[0].figure.suptitle('The lines approach, then run side by side', x=.02, ha='left', fontsize=12)
+        label_ends(*axes)
+
+def draw_controls(run, t, book):
+    "The loss of other rules minus that of similarity, a panel for each number of layers dropped"
+    ns = sorted(t.n.unique())
+    ns = ns if len(ns) <= 3 else [ns[1], ns[len(ns) // 2], ns[-1]]
+    order = list(dict.fromkeys([*STRATEGY_COLOURS, *t.strategy]))
+    order = [o for o in order if o in set(t.strategy)]
+    axes = panels(len(ns), columns=1, height=1.9, width=5.6, sharex=True, sharey=True)
+    with figure_style():
+        for n, ax in zip(ns, axes):
+            for o in t[t.n == n].itertuples():
+                bar = [[max(0, o.value - o.low)], [max(0, o.high - o.value)]] if o.value < 2 else None
+                ax.errorbar(min(o.value, 2), order.index(o.strategy), xerr=bar, fmt='o' if o.value < 2 else '>',
+                            mfc='white', capsize=2, ms=6, color=STRATEGY_COLOURS.get(o.strategy, '0.3'))
+            for name, far in t[(t.n == n) & (t.value >= 2)].groupby('strategy'):
+                ax.annotate(', '.join(f'+{v:.0f}' for v in sorted(far.value)), (2, order.index(name)), (-7, 0),
+                            ha='right', va='center', textcoords='offset points', fontsize=10, color='0.3')
+            ax.axvline(0, color='0.5', ls='--', lw=.9, zorder=0)
+            name_panel(ax, f'{n} of {run.depth} layers')
+            ax.set_yticks(range(len(order)), [escape_math(o.replace('_', ' ')) for o in order])
+            ax.set(xlim=(-2, 2.2), xticks=(-1, 0, 1, 2))
+        axes[0].invert_yaxis()
+        said = 'The middle costs about as much, the two ends far more'
+        if book: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+        axes[0].figure.supxlabel(f'loss minus that of similarity (nats per token), {short_name(run.name)}', fontsize=10)
