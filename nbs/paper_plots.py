@@ -4,7 +4,7 @@ from itertools import product
 import pandas as pd
 
 from prunebook.evaluation.tasks import task_title
-from prunebook.paper.claims import Unmeasured, measured
+from prunebook.paper.claims import Curve, Unmeasured, measured
 from prunebook.paper.figures import (
     STRATEGY_COLOURS, accuracy_axis, draw_points, each_measured, escape_math, figure_style, label_ends, name_panel,
     panels, percent_axis, plot_curves, plot_heatmap, short_name)
@@ -190,3 +190,124 @@ def draw_controls(run, t, book):
         said = 'The middle costs about as much, the two ends far more'
         if book: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
         axes[0].figure.supxlabel(f'loss minus that of similarity (nats per token), {short_name(run.name)}', fontsize=10)
+
+TASK_COLOURS = dict(mmlu='#b45f06', arc_easy='#009E73', piqa='0.45', sciq='#CC79A7', boolq='#8a6d00')
+
+def states(load):
+    "What `load` finds before and after healing, where it was measured"
+    return {name: load(healed) for name, healed in (('not healed', False), ('healed', True)) if measured(load, healed)}
+
+def draw_glance(run, tasks, book):
+    "What is kept on a task, and the loss that is added, before and after healing"
+    tasks = [*tasks[:1 if book else 2], 'c4']
+    axes = panels(len(tasks), 1, 2.4, 5.6, sharex=True)
+    with figure_style():
+        for task, ax in zip(tasks, axes):
+            color, scale = ('#0072B2', 1) if task == 'c4' else (TASK_COLOURS.get(task, '0.3'), 100)
+            load = Curve.excess if task == 'c4' else Curve.retention
+            found = states(lambda h: load(run.items(task, healed=h)))
+            for (name, rows), near in zip(found.items(), (2.6, 1)):
+                rows, healed = rows[rows.fraction_layers < (.62 if book else 1)], name == 'healed'
+                x, y, end = 100 * rows.fraction_layers, scale * rows[['value', 'low', 'high']], len(rows) - 1
+                draw_points(ax, x, y, healed, color=color, label=name)
+                for n in (1, 4) if book and not healed else ():
+                    at = rows.n.tolist().index(n)
+                    ax.plot(x[at], y.value[at], 'o', color=color, ms=9, mfc='none', mew=1.5)
+                    ax.annotate(n, (x[at], y.value[at]), (9, 1) if scale > 1 else (-3, 9), textcoords='offset points',
+                                color=color)
+                place = dict(xytext=(0, 26), ha='right') if healed and scale > 1 else dict(xytext=(7, -4))
+                if book and scale == 1: end = (y.value - near).abs().argmin()  # where no bar crosses the name
+                ax.annotate(name, (x[end], y.value[end]), textcoords='offset points', color=color, **place)
+            percent_axis(ax)
+            ax.label_outer()
+            if scale > 1:
+                ax.set(ylim=(-25, 125), yticks=range(0, 101, 25),
+                       ylabel=f'{escape_math(task_title(task))} above\nchance, kept (%)')
+                name_panel(ax, 'From 1 layer to 4, MMLU halves …' if book else short_name(run.name))
+            else:
+                ax.set(ylim=(0, 3 if book else None), ylabel='excess loss\n(nats per token)')
+                name_panel(ax, '… at the same loss' if book else '')
+            if book: ax.set_xlim(-2, 62)
+
+def draw_tasks(runs, known_tasks, healed, said):
+    "The accuracy above chance that is kept on up to three tasks, by the layers dropped, a panel for each model"
+    def load(run):
+        tasks = [t for t in known_tasks(run) if measured(run.items, t, healed=healed)]
+        first = [t for t in tasks if t in ('mmlu', 'arc_easy', 'sciq')] or tasks
+        if not first: raise Unmeasured('No known task was measured in this state.')
+        return {t: run.items(t, healed=healed).retention() for t in first[:3]}
+    found = each_measured(runs, load)
+    axes = panels(len(found), columns=1, height=2.1, width=5.6, sharex=True, sharey=True)
+    with figure_style():
+        for (run, curves), ax in zip(found, axes):
+            for task, rows in curves.items():
+                draw_points(ax, 100 * rows.fraction_layers, rows, healed, color=TASK_COLOURS.get(task, '0.2'),
+                            label=escape_math(task_title(task)))
+            for y in (0, 1): ax.axhline(y, color='0.5', ls='--', lw=.9, zorder=0)
+            percent_axis(ax)
+            ax.set(ylim=(-.25, 1.25), yticks=(0, .25, .5, .75, 1),
+                   yticklabels=('chance', '25 %', '50 %', '75 %', '100 %'))
+            ax.plot([20, 25, 35, 50], [1.22] * 4, 'v', color='0.45', ms=6)
+            name_panel(ax, short_name(run.name), pad=9)
+            ax.label_outer()
+        axes[0].figure.supylabel('accuracy above chance, kept', fontsize=11)
+        if len(runs) > 1: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+        label_ends(*axes)
+
+def draw_boolq(run, found, book):
+    "The accuracy on BoolQ, and below, the AUC, by the layers dropped, before and after healing"
+    top, below = panels(2, 1, 2.4, 5.6, sharex=True)
+    color = TASK_COLOURS['boolq']
+    with figure_style():
+        for name, (rows, auc) in found.items():
+            x, healed = 100 * rows.fraction_layers, name == 'healed'
+            for ax, points in ((top, rows), (below, auc)):
+                draw_points(ax, x, points, healed, color=color, label='_' if healed else name)
+                if healed: ax.annotate(name, (x.iloc[-1], points.value.iloc[-1]), (0, 26), color=color, ha='center',
+                                       textcoords='offset points')
+        top.axhline(auc.majority[0], color='0.3', ls='-.', lw=1, zorder=0)
+        top.annotate('the more frequent\nanswer alone', (1, auc.majority[0]), (3, 0), va='center', fontsize=9,
+                     xycoords=('axes fraction', 'data'), textcoords='offset points', color='0.3')
+        for ax in (top, below): percent_axis(ax)
+        top.set_xlabel('')
+        below.hlines(.5, 0, below.dataLim.x1, color='0.5', ls='--', lw=1, zorder=0)
+        top.set(ylim=(.3, .9), ylabel='accuracy')
+        below.set(ylim=(.3, .9), ylabel='AUC', xlabel=f'layers of {short_name(run.name)} dropped (%)')
+        for ax in (top, below): ax.set_xlim(-3, 1.12 * ax.dataLim.x1)  # room for the names
+        name_panel(top, 'Accuracy rests on the majority line …' if book else 'accuracy')
+        name_panel(below, '… while the AUC falls towards chance' if book else 'AUC')
+        label_ends(top, below)
+
+def draw_written(found, book):
+    "The right answers among those that the model writes out, a panel for each run and task"
+    found = sorted(found, key=lambda o: o[1] != 'gsm8k')[:4]
+    axes = panels(len(found), 1, 2.3, 5.6)
+    with figure_style():
+        for (run, task), ax in zip(found, axes):
+            for name, rows in states(lambda h: run.curve(task, healed=h)).items():
+                draw_points(ax, 100 * rows.fraction_layers, rows, name == 'healed', color='#6a3d9a',
+                            label='_' if name == 'healed' else name)
+                end = rows[['fraction_layers', 'value']].iloc[-2:].mean()
+                if name == 'healed': ax.annotate(name, (100 * end.fraction_layers, end.value), (6, 4), color='#6a3d9a',
+                                                 textcoords='offset points')
+            ax.hlines(run.curve(task).majority.iloc[0], 0, ax.dataLim.x1, color='0.3', ls='-.', lw=1, zorder=0)
+            percent_axis(ax)
+            name_panel(ax, f'{escape_math(task_title(task))}, {short_name(run.name)}')
+            accuracy_axis(ax)
+            ax.set_ylabel('right answers')
+            label_ends(ax)
+        said = 'Written answers fail from the first layers on'
+        if book: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_reading(read, solved, first, stops):
+    "The right answers that are kept where a number is read and where GSM8K is solved; dashed, the right number first"
+    with figure_style():
+        (ax,) = panels(1, height=2.8, width=5.6)
+        for rows, color, name in ((read, '#0072B2', 'read a number'), (solved, '#6a3d9a', 'solve GSM8K')):
+            draw_points(ax, rows.n, 100 * rows[['value', 'low', 'high']], False, color=color, label=name)
+        ax.plot(rows.n, first, '--', color='#0072B2', lw=1.2)
+        ax.annotate('right number,\nbut never stops', (2, stops), (-9, 0), va='center', ha='right',
+                    textcoords='offset points')
+        ax.set(xlabel='layers dropped', ylabel='right answers, kept (%)', ylim=(-5, 112), xlim=(-.2, 8),
+               xticks=range(7), title='It still reads a number,\nand no longer solves the problem')
+        label_ends(ax)
