@@ -162,14 +162,19 @@ def test_lean(tmp_path):
 
 # The command
 
-def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
-    "Killed before the merge, it goes on after the training"
+@pytest.fixture
+def four_bits(tmp_path):
+    "A checkpoint, the place of the healed one, and the words of the command"
     pytest.importorskip('bitsandbytes')
     src, out = saved(tmp_path/'src', tiny(hidden_size=64, intermediate_size=128)), tmp_path/'out'
     (tmp_path/'texts.txt').write_text('\n\n'.join(texts()))
     RECIPE.replace(bits=16).save(tmp_path/'recipe.json')
-    words = ['heal', str(src), str(out), '--texts', str(tmp_path/'texts.txt'), '--config',
-             str(tmp_path/'recipe.json'), '--bits', '4', '--no-progress']
+    return src, out, ['heal', str(src), str(out), '--texts', str(tmp_path/'texts.txt'), '--config',
+                      str(tmp_path/'recipe.json'), '--bits', '4', '--no-progress']
+
+def test_heal_in_four_bits_loads_nothing_else(four_bits, monkeypatch):
+    "Killed before the merge, it goes on after the training"
+    src, out, words = four_bits
     loaded, load = [], load_model
     def noted(*args, **kw):
         loaded.append(load(*args, **kw))
@@ -189,21 +194,16 @@ def test_heal_in_four_bits_loads_nothing_else(tmp_path, monkeypatch):
     assert read_json(out/'config.json')['prunebook']['healed']['bits'] == 4
 
 @pytest.mark.parametrize('chats', (True, False))
-def test_heal_in_four_bits_judges_the_answers(chats, tmp_path, monkeypatch, capsys):
+def test_heal_in_four_bits_judges_the_answers(chats, four_bits, tmp_path, monkeypatch, capsys):
     "Those of 4-bit copies; a model without a chat template has none, and is told not to be judged"
-    pytest.importorskip('bitsandbytes')
-    src, out = saved(tmp_path/'src', tiny(hidden_size=64, intermediate_size=128)), tmp_path/'out'
+    src, out, words = four_bits
     if chats: (src/'chat_template.jinja').write_text('{% for m in messages %}{{ m.content }} {% endfor %}')
-    (tmp_path/'texts.txt').write_text('\n\n'.join(texts()))
-    RECIPE.replace(bits=16).save(tmp_path/'recipe.json')
     asked, says = [], iter(('It is Ada.', ''))
     def answers(model, tok):
         asked.append((model.is_loaded_in_4bit, len(model.model.layers), model.name_or_path))
         return {'Who?': next(says)}
     monkeypatch.setattr('prunebook.healing.healing.sample_answers', answers)
-    words = ['heal', str(src), str(out), '--texts', str(tmp_path/'texts.txt'), '--config',
-             str(tmp_path/'recipe.json'), '--bits', '4', '--no-progress', '--json']
-    assert main(words) == (4 if chats else 0)
+    assert main([*words, '--json']) == (4 if chats else 0)
     said, err = capsys.readouterr()
     found, card = json.loads(said), (out/'README.md').read_text()
     assert found['not_judged'] == ('losses' if chats else 'losses and answers')
