@@ -110,4 +110,6 @@ def draw_speed(arms):
             ax.set(yticks=range(len(names)), yticklabels=[NAMES[o] for o in names], xlim=(0, None),
                    xlabel='times as fast as 4 bits')
             ax.set_title(title, loc='left')
+        title = 'Only the sibling is faster, and three bits write slower'
+        axes[0].figure.suptitle(title, x=.02, ha='left', fontsize=12)
     return axes

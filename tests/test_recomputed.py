@@ -1340,7 +1340,7 @@ def test_what_should_you_says_so_far():
     asked = {arm: o.right.to_numpy(float) for arm, o in table.groupby('arm')}
     for arm, o in table.groupby('arm'): assert o.item.tolist() == list(range(len(o))), arm
     page = [o[1:] for o in tables('practice/should_you') if len(o) > 4]
-    names, files = {}, [o for o in page if o[1].isdigit()]
+    names, files = {}, [o for o in page if len(o) == 5 and o[1].isdigit()]
     assert len(files) == len(arms)
     for (arm, o), found in zip(arms.sort_values('bytes', ascending=False).iterrows(), files):
         assert found[1:3] == [str(round(o.bytes / 1e6)), str(o.kv_bytes_a_token)]
@@ -1352,6 +1352,12 @@ def test_what_should_you_says_so_far():
         agrees(found[3], [100 * v for v in paired(asked[arm])], .05)
         assert (f'of {len(asked[arm])} problems' in found[3]) == (len(asked[arm]) < 400)
         agrees(found[4], [100 * (table[table.arm == arm].tokens >= 768).mean()], .05)
+    for k, column in (('prompt', -2), ('generate', -1)):
+        runs = {arm: np.array(o.split(), float) for arm, o in arms[f'{k}_runs'].items()}
+        for arm, name in names.items():
+            (cells,) = (o for o in page if len(o) == 6 and o[0] == name)
+            ratio = runs[arm] / runs['q4_k_m']
+            assert numbers(cells[column]) == pytest.approx([np.median(ratio), ratio.min(), ratio.max()], abs=.0051)
     whole = arms[(arms.model == 'qwen2.5-coder-1.5b') & (arms.dropped == '')]
     told = [o for o in page if o[-1] in ('better', 'worse', 'undecided', 'not measured')]
     wanted = []

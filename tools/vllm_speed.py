@@ -35,6 +35,7 @@ def measure(folders, batches, rounds, prompt, generate):
     for o in folders:
         ours, theirs = start.Pipe()
         start.Process(target=serve, args=(o, prompt, generate, max(batches), theirs), daemon=True).start()
+        theirs.close()  # so that a process that dies ends the wait
         ours.recv()
         pipes.append(ours)
     for k in range(rounds):
