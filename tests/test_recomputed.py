@@ -1332,6 +1332,31 @@ def test_what_the_map_says_so_far():
     best = np.array([o.argmax() for o in map(np.array, right.logprobs)])
     assert ((best == right.answer) == right.right).all(), 'the likeliest letter is the one that counts'
 
+def test_what_choosing_by_answers_keeps():
+    "Of each rule, the cut, its losses and the problems that it solves; own answers to maths minus two other rules"
+    plans = {o['rule']: o for o in json.loads((root/'results'/'choose.json').read_text())}
+    table = pd.read_parquet(root/'results'/'choose.parquet').sort_values('item')
+    asked = {cut: o for cut, o in table.groupby('layers') if len(o) == 600}
+    for o in asked.values(): assert o.item.tolist() == list(range(600))
+    page, names, right = [o[1:] for o in tables('findings/which_layers') if len(o) > 3], {}, {}
+    for rule, plan in plans.items():
+        (cells,) = (o for o in page if len(o) == 7 and o[1] == ' and '.join(map(str, plan['layers'])))
+        assert cells[2:4] == [f"{plan['held_out'][k]:.3f}" for k in ('maths', 'code')]
+        names[rule], found = cells[0], asked.get(' '.join(map(str, plan['layers'])))
+        if found is None: assert cells[4:] == ['not asked', '', '']
+        else:
+            right[rule] = found.right.to_numpy(float)
+            assert cells[4] == str(found.right.sum())
+            agrees(cells[5], [100 * v for v in paired(right[rule])], .05)
+            agrees(cells[6], [100 * (found.tokens >= 768).mean()], .05)
+    for other in ('angle', 'c4'):
+        (cells,) = (o for o in page if len(o) == 3 and o[0] == names[other])
+        if other not in right: assert cells[1:] == ['', 'not measured']
+        else:
+            found = [100 * v for v in paired(right['maths'] - right[other])]
+            agrees(cells[1], found, .05)
+            assert cells[2] == ('better' if found[1] > 0 else 'worse' if found[2] < 0 else 'undecided')
+
 def test_what_should_you_says_so_far():
     "Of each file, its bytes and the problems that it solves; of each cut, the two fixed comparisons with their words"
     arms = pd.read_csv(root/'results'/'should_you.csv', keep_default_na=False).set_index('arm')
@@ -1373,6 +1398,8 @@ def test_what_should_you_says_so_far():
         found = [100 * v for v in paired(asked[arm] - asked[other])]
         agrees(cells[2], found, .05)
         assert cells[3] == ('better' if found[1] > 0 else 'worse' if found[2] < 0 else 'undecided')
+    slower = np.median(np.divide(*(runs[o] for o in ('q3_k_m', 'q4_k_m'))))
+    assert f"q3_k_m wrote {slower:.2f}'" in (root.parent/'prunebook'/'estimates.py').read_text()
     close = asked['cut-2-q3_k_m'] - asked['0.5b-q4_k_m']
     means = close[np.random.default_rng(0).integers(0, 400, (20_000, 400))].mean(1)
     assert 3 * 2 * (means >= 0).mean() > .05, 'Holm: of the twelve tests, two have a larger p'
