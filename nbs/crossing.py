@@ -142,7 +142,7 @@ def draw_choices(choices):
     there = choices[[o is not None for o in choices.right]]
     there = there.iloc[np.argsort([o.mean() for o in there.right])]
     with figure_style():
-        _, (left, ax) = plt.subplots(1, 2, figsize=(WIDE, .5 * len(there) + 1.6), sharey=True, layout='constrained')
+        _, (left, ax) = plt.subplots(1, 2, figsize=(WIDE, .6 * len(there) + 1.2), sharey=True, layout='constrained')
         for y, (rule, o) in enumerate(there.iterrows()):
             color = 'C1' if rule in ('maths', 'code') else 'C0'
             low, high = np.quantile(resampled(o.right), [.025, .975])
@@ -150,9 +150,10 @@ def draw_choices(choices):
             ax.errorbar(o.right.mean(), y, xerr=[[o.right.mean() - low], [high - o.right.mean()]], fmt='o', color=color,
                         ms=6, elinewidth=1, capsize=2)
             ax.annotate(f'{o.right.sum():.0f}', (high, y), (6, 0), textcoords='offset points', va='center', color=color)
-        names = [f'{RULES[k]}: {", ".join(map(str, o))}' for k, o in there.layers.items()]
-        left.set(yticks=range(len(names)), yticklabels=names, xlim=(0, None), xlabel='added loss, nats a token',
-                 title='Own answers to other maths')
-        ax.set(xlim=(0, None), xlabel=f'of {PROBLEMS} problems solved', title='GSM8K, written')
+        names = [f'{RULES[k]}:\nlayers {" and ".join(map(str, o))}' for k, o in there.layers.items()]
+        left.set(yticks=range(len(names)), yticklabels=names, xlim=(0, None), ylim=(-.5, len(names) - .5),
+                 xlabel='added loss on other answers, nats')
+        ax.set(xlim=(0, None), xlabel=f'of {PROBLEMS} problems solved')
+        left.figure.suptitle('Own answers choose the better cut', x=.02, ha='left', fontsize=12)
         ax.xaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f} %')
     return left, ax

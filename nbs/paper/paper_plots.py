@@ -1,10 +1,14 @@
 "What the pages on the paper's figures draw. `book` is false for a reader's run: then no title says what is seen."
 from itertools import product
+from textwrap import fill
 
+import numpy as np
 import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Rectangle
 
 from prunebook.evaluation.tasks import task_title
-from prunebook.paper.claims import Curve, Unmeasured, measured
+from prunebook.paper.claims import CLAIMS, HOLDS, REFUTED, UNDECIDED, UNINFORMATIVE, Curve, Unmeasured, measured
 from prunebook.paper.figures import (
     STRATEGY_COLOURS, accuracy_axis, draw_points, each_measured, escape_math, figure_style, label_ends, name_panel,
     panels, percent_axis, plot_curves, plot_heatmap, short_name)
@@ -311,3 +315,32 @@ def draw_reading(read, solved, first, stops):
         ax.set(xlabel='layers dropped', ylabel='right answers, kept (%)', ylim=(-5, 112), xlim=(-.2, 8),
                xticks=range(7), title='It still reads a number,\nand no longer solves the problem')
         label_ends(ax)
+
+def draw_verdicts(runs, word_of):
+    "The word on every claim, a column for each model; hatched where it does not stand"
+    short = dict(C1='the least angle is deep', C2='the last layer is least alike', C3a='a plateau, unhealed',
+                 C3b='a plateau, healed', C3c='a larger cut is better', C4='the healed loss does not jump',
+                 C5a='similarity far better, unhealed', C5b='the two coincide, healed', C6a='lower rank, higher loss',
+                 C6b='lower rank, more right', C7a='seeds do not matter', C7b='examples do not matter',
+                 C8='reasoning has no plateau')
+    words = [HOLDS, REFUTED, UNDECIDED, UNINFORMATIVE, 'not measured']
+    found = [[run.finding(k) for run in runs] for k in CLAIMS]
+    codes = np.array([[words.index(word_of(o)) for o in row] for row in found])
+    with figure_style():
+        (ax,) = panels(1, height=6, width=5.6)
+        colours = ListedColormap(['#9ecae1', '#fdae6b', '0.88', '0.94', 'white'])
+        ax.imshow(codes, cmap=colours, vmin=0, vmax=4, aspect='auto')
+        for i, row in enumerate(found):
+            for j, o in enumerate(row):
+                weak = o.decided and not o.stands
+                if weak: ax.add_patch(Rectangle((j - .5, i - .5), 1, 1, fill=False, hatch='////', ec='white', lw=0))
+                ax.text(j, i, word_of(o) + ' †' * weak, ha='center', va='center', fontsize=10,
+                        color='0.1' if codes[i, j] < 2 else '0.4' if codes[i, j] < 4 else '0.65')
+        ax.set_xticks(range(len(runs)), [fill(short_name(o.name), 12) for o in runs])
+        ax.set_yticks(range(len(CLAIMS)), [fill(f'{k}: {short.get(k, "")}', 19) for k in CLAIMS])
+        ax.tick_params(length=0, labeltop=True, labelbottom=False)
+        for side in ax.spines.values(): side.set_visible(False)
+        every = [o for row in found for o in row if word_of(o) != 'not measured']
+        hold, fail = (sum(o.stands and o.word == w for o in every) for w in (HOLDS, REFUTED))
+        said = f'Of {len(every)} verdicts, {hold} hold and {fail} fail.\nThe others decide nothing'
+        ax.figure.suptitle(said, x=.02, ha='left', fontsize=12)
