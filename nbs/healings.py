@@ -1,4 +1,4 @@
-"""What the page *No healing is shown to bring written answers back* reads, compares and draws: the rows of experiment M."""
+"""What *No healing is shown to bring written answers back* reads, compares and draws: the rows of experiment M."""
 import json
 import re
 from functools import cache
