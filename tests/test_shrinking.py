@@ -265,6 +265,7 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_refused_before_loading(
     monkeypatch.setattr('prunebook.load_model', stop)
     with pytest.raises(PrunebookError, match='OddForCausalLM is an architecture that'):
         shrink(**given | dict(model=str(tmp_path/'odd')), gguf='f16')
+    with pytest.raises(KeyboardInterrupt): shrink(**given, gguf='f16')  # a known one is loaded
 
 def test_memory_is_judged_before_loading(given, monkeypatch):
     "The need is that of healing, as `estimate` says: the parent teaches from the memory that it is cut in"

@@ -371,20 +371,29 @@ def test_a_named_teacher_in_4_bits_is_loaded_in_4(tmp_path, monkeypatch):
     assert seen == [4]
     for a, b in zip(named.history, given.history): assert a['loss'] == pytest.approx(b['loss'], abs=1e-4)
 
-def test_the_command_writes_the_answers_and_heals(chat, tmp_path, monkeypatch, caplog):
+def test_the_command_writes_the_answers_and_heals(chat, tmp_path, capsys, monkeypatch, caplog):
     "On those that fit into a row"
     model, tok = chat
     save(tmp_path/'big', model, tok)
+    save(tmp_path/'other', model, family(CHATML, '<|begin_of_text|>', '<|im_end|>', SPECIAL.replace('eot', 'eom')))
     save(tmp_path/'small', prune_model(model, [2]), tok)
     SMALL.replace(steps=2, batch_size=3, max_length=200).save(tmp_path/'recipe.json')
-    write_rows(tmp_path/'asked.jsonl', PAIRS * 2)
+    for name, n in (('few', 1), ('many', 2)):
+        (tmp_path/f'{name}.jsonl').write_text('\n'.join(map(json.dumps, PAIRS * n)))
+    def command(prompts, by):
+        small, out, asked, big, recipe = (str(tmp_path/o) for o in ('small', 'out', prompts, by, 'recipe.json'))
+        return main(['heal', small, out, '--prompts', asked, '--teacher', big, '--config', recipe, '--no-progress',
+                     '--allow-empty'])
     said = [_Written('It is a.', 5, True)] * 3 + [_Written(' '.join(map(str, range(80))), 5, True)]
     monkeypatch.setattr(teacher, 'write_in_batches', lambda *a, **kw: [([0, 1, 2, 3], said)])
-    small, out, asked, big, recipe = (str(tmp_path/o) for o in ('small', 'out', 'asked.jsonl', 'big', 'recipe.json'))
-    assert main(['heal', small, out, '--prompts', asked, '--teacher', big, '--config', recipe, '--no-progress',
-                 '--allow-empty']) == 0
-    assert '1 of 4 answers are left out' in caplog.text
+    for wrong, says in ((('few.jsonl', 'big'), '2 prompts, fewer than one batch of 3'),
+                        (('many.jsonl', 'other'), 'another tokenizer')):
+        assert command(*wrong) == 2
+        assert says in capsys.readouterr().err
+        assert not (tmp_path/'out').exists()
+    assert command('many.jsonl', 'big') == 0 and '1 of 4 answers are left out' in caplog.text
     assert [o[1]['content'] for o in kept(tmp_path/'out'/'answers.jsonl')] == [o.text for o in said]
+
 
 @pytest.fixture
 def cut(chat, tmp_path, monkeypatch):
@@ -400,7 +409,9 @@ def cut(chat, tmp_path, monkeypatch):
                  '--prompts', str(tmp_path/'talks.jsonl'), '--max-new-tokens', '32', '--no-progress']) == 0
     return tmp_path
 
+
 HEAL = ['--steps', '50', '--batch-size', '1', '--max-length', '32', '--rank', '2', '--no-progress']
+
 
 def test_a_cut_knows_its_parent_and_learns_the_answers_that_chose_it(cut, caplog, monkeypatch):
     monkeypatch.setattr(teacher, 'write_answers', lambda *a, **kw: pytest.fail('they are there'))
@@ -417,6 +428,7 @@ def test_a_cut_knows_its_parent_and_learns_the_answers_that_chose_it(cut, caplog
     assert asked['max_length'] == every > read > 32  # rows hold also those that judge
     assert asked['steps'] < 50  # each answer three times at most
 
+
 def test_where_the_parent_is_stays_on_this_machine(cut):
     from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
     files = [str(o.relative_to(cut/'cut')) for o in (cut/'cut').rglob('*') if o.is_file()]
@@ -424,6 +436,7 @@ def test_where_the_parent_is_stays_on_this_machine(cut):
     assert read_json(cut/'cut'/PARENT_NOTE)['parent'] == str(cut/'parent')
     assert 'config.json' in published
     assert not any(str(cut).encode() in (cut/'cut'/o).read_bytes() for o in published)
+
 
 @pytest.mark.parametrize('fault, says', [
     ('gone', 'is not there'), ('other', 'has other weights now'), ('unknown', 'nobody noted where')])
@@ -442,6 +455,7 @@ def test_a_parent_that_is_not_there_is_named_before_anything_is_loaded(fault, sa
     assert '--teacher MODEL' in err and '--objective lm' in err
     assert not (cut/'healed').exists()
 
+
 def test_what_is_asked_of_a_healing_by_the_parent_is_refused_before_it_answers(cut, capsys, monkeypatch):
     monkeypatch.setattr(teacher, 'parent_answers', lambda *a, **kw: pytest.fail('it answered'))
     (cut/'full').mkdir()
@@ -449,6 +463,7 @@ def test_what_is_asked_of_a_healing_by_the_parent_is_refused_before_it_answers(c
     for args, says in ((['full'], 'is not empty'), (['healed', '--n-texts', '5'], '--n-texts 5')):
         assert main(['heal', str(cut/'cut'), str(cut/args[0]), *args[1:], *HEAL]) == 2
         assert says in capsys.readouterr().err
+
 
 def test_a_card_that_is_no_record_is_refused_in_words(cut, capsys):
     config = read_json(cut/'cut'/'config.json')

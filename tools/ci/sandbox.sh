@@ -5,4 +5,5 @@ step "bubblewrap"
 if ! command -v bwrap > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
   (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap) > /dev/null 2>&1 || true
 fi
-if command -v bwrap; then pytest -q -n 0 tests/test_tasks.py -k 'program or humaneval'; fi
+if command -v bwrap; then pytest -q -n 0 tests/test_tasks.py -k 'program or humaneval'
+else echo "there is no bubblewrap, and it cannot be installed: the programs of HumanEval are not tested"; fi
