@@ -482,6 +482,11 @@ def compare_options(
     table = pd.DataFrame([row(*o) for o in options])
     table['speed_estimate'] = table.speed_estimate[0] / table.speed_estimate
     table.attrs['notes'] = _notes(table, options, gb, context, batch)
+    if table.cache_gb[0] > .1 * table.file_gb[0]:
+        table.attrs['notes']['cache'] = (
+            f'keys and values in 8 bits take about {8.5 / 16 * table.cache_gb[0]:.3g} GB in place of '
+            f'{table.cache_gb[0]:.3g}, whatever the type of the weights: -fa on -ctk q8_0 -ctv q8_0 in llama.cpp, '
+            '--kv-cache-dtype fp8 in vLLM. Their answers are not measured here.')
     if 'q3_k_m' in bits:
         said = 'speed_estimate counts the bytes that a step reads. A processor may differ: on one, q3_k_m wrote 0.77'
         table.attrs['notes']['speed'] = f'{said} times as fast as q4_k_m (should_you.csv).'
@@ -499,8 +504,9 @@ def _notes(table, options, gb, context, batch):
         turn = (sibling * 1 + ~sibling * table.type.isin(few) * 2 + (table.dropped > 0) * 3)[table.fits]
         o = table.loc[turn.idxmin()]
         return dict(estimate=f'{o.model} as {o.type}{f" without {o.dropped} layers" if o.dropped else ""} is the first '
-                    f'that fits into {gb:.3g} GB, in the order: bits down to q3_k_m, the sibling, fewer bits, fewer '
-                    f'layers. Its answers: {o.quality}. Compare them on your own prompts.')
+                    f'that fits into {gb:.3g} GB, in the order that written answers gave: bits down to q3_k_m, the sibling, '
+                    f'fewer bits, fewer layers. Its answers: {o.quality}. Compare them on your own prompts. For a '
+                    'model that only ranks or classifies, no order is measured.')
     least = table.loc[i := table.total_gb.idxmin()]
     tokens = (context >> k for k in range(1, context.bit_length() - 6))
     size, type, n = options[i]

@@ -226,6 +226,12 @@ def test_a_gpu_that_is_smaller_than_the_smallest_option():
     tokens = int(re.search(r'a context of (\d+) tokens', table.attrs['notes']['possible'])[1])
     assert [compare_options(coder(), .4, n, 8).fits.any() for n in (tokens, 2 * tokens)] == [True, False]
 
+def test_where_the_cache_counts_its_bits_are_named():
+    "Before layers go: eight bits take 8.5 of 16, whatever the weights"
+    many = compare_options(coder(), 4, 8192, 8)
+    assert f'{8.5 / 16 * cache_gb(coder(), 8192, 8):.3g} GB' in many.attrs['notes']['cache']
+    assert 'cache' not in compare_options(coder(), 4, 512).attrs['notes']
+
 def test_a_model_without_a_known_sibling(pruned):
     "And the smallest of a family"
     notes = compare_options(pruned[1], gb=1).attrs['notes']
