@@ -505,8 +505,8 @@ def _notes(table, options, gb, context, batch):
         o = table.loc[turn.idxmin()]
         return dict(estimate=f'{o.model} as {o.type}{f" without {o.dropped} layers" if o.dropped else ""} is the first '
                     f'that fits into {gb:.3g} GB, in the order that written answers gave: bits down to q3_k_m, the '
-                    f'sibling, fewer bits, fewer layers. Its answers: {o.quality}. Compare them on your own prompts. For a '
-                    'model that only ranks or classifies, no order is measured.')
+                    f'sibling, fewer bits, fewer layers. Its answers: {o.quality}. Compare them on your own prompts. '
+                    'For a model that only ranks or classifies, no order is measured.')
     least = table.loc[i := table.total_gb.idxmin()]
     tokens = (context >> k for k in range(1, context.bit_length() - 6))
     size, type, n = options[i]
