@@ -36,7 +36,7 @@ def tables(page):
     for data, _ in outputs(page):
         made = ''.join([*data.get('text/html', ''), *data.get('text/markdown', '')])  # folded ones are in the latter
         for row in re.findall(r'<tr[^>]*>(.*?)</tr>', made, re.S):
-            yield [html.unescape(o) for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
+            yield [html.unescape(o).replace('\xa0', ' ') for o in re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S)]
 
 claims = list(tables('paper/claims'))
 rows = {}  # Verdict, number, threshold and adjusted p by claim, model and title of the task
@@ -1338,7 +1338,7 @@ def test_what_choosing_by_answers_keeps():
     table = pd.read_parquet(root/'results'/'choose.parquet').sort_values('item')
     asked = {cut: o for cut, o in table.groupby('layers') if len(o) == 600}
     for o in asked.values(): assert o.item.tolist() == list(range(600))
-    page, names, right = [o[1:] for o in tables('findings/which_layers') if len(o) > 3], {}, {}
+    page, names, right = [*tables('findings/which_layers')], {}, {}
     for rule, plan in plans.items():
         (cells,) = (o for o in page if len(o) == 7 and o[1] == ' and '.join(map(str, plan['layers'])))
         assert cells[2:4] == [f"{plan['held_out'][k]:.3f}" for k in ('maths', 'code')]
@@ -1364,7 +1364,7 @@ def test_what_should_you_says_so_far():
     table = table[table.task == 'gsm8k:shots=0'].sort_values('item')
     asked = {arm: o.right.to_numpy(float) for arm, o in table.groupby('arm')}
     for arm, o in table.groupby('arm'): assert o.item.tolist() == list(range(len(o))), arm
-    page = [o[1:] for o in tables('practice/should_you') if len(o) > 4]
+    page = [o for o in tables('practice/should_you') if len(o) > 3]
     names, files = {}, [o for o in page if len(o) == 5 and o[1].isdigit()]
     assert len(files) == len(arms)
     for (arm, o), found in zip(arms.sort_values('bytes', ascending=False).iterrows(), files):
