@@ -164,7 +164,7 @@ def _has_its_keys(stack):
     ids = torch.arange(3, device=stack.device)[None] + 1
     try:
         with torch.no_grad(), evaluating(stack.model): stack.body(ids, use_cache=True)
-    except (KeyError, ValueError): return False  # of transformers: of the forward pass, and of the config
+    except (KeyError, ValueError, AttributeError): return False  # of transformers: forward pass, config, empty cache
     return True
 
 def _loss_of(stack, keep, loss):
