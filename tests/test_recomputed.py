@@ -1402,5 +1402,5 @@ def test_what_should_you_says_so_far():
     assert f"q3_k_m wrote {slower:.2f}'" in (root.parent/'prunebook'/'estimates.py').read_text()
     close = asked['cut-2-q3_k_m'] - asked['0.5b-q4_k_m']
     means = close[np.random.default_rng(0).integers(0, 400, (20_000, 400))].mean(1)
-    assert 3 * 2 * (means >= 0).mean() > .05, 'Holm: of the thirteen tests, two have a larger p'
+    assert 3 * 2 * (means >= 0).mean() > .05, 'Holm: of the sixteen tests, two have a larger p'
     assert 'p is above 0.05 after Holm' in (root/'practice'/'should_you.ipynb').read_text()
