@@ -160,11 +160,12 @@ class NotAllowed(PrunebookError):
 # %% ../../nbs/reference/pruning/budget.ipynb #hasits01
 def _has_its_keys(stack):
     "Do all layers now in the stack find keys and values? Not if they read those of a layer that is gone, as in Gemma 4"
-    if not getattr(stack.config, 'num_kv_shared_layers', 0): return True
+    if not (shares := getattr(stack.config, 'num_kv_shared_layers', 0)): return True
+    if shares >= stack.config.num_hidden_layers: return False  # transformers 5.25 meets this with AttributeError
     ids = torch.arange(3, device=stack.device)[None] + 1
     try:
         with torch.no_grad(), evaluating(stack.model): stack.body(ids, use_cache=True)
-    except (KeyError, ValueError, AttributeError): return False  # of transformers: forward pass, config, empty cache
+    except (KeyError, ValueError): return False  # of transformers: of the forward pass, and of the config
     return True
 
 def _loss_of(stack, keep, loss):
