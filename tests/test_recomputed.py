@@ -1403,4 +1403,7 @@ def test_what_should_you_says_so_far():
     close = asked['cut-2-q3_k_m'] - asked['0.5b-q4_k_m']
     means = close[np.random.default_rng(0).integers(0, 400, (20_000, 400))].mean(1)
     assert 3 * 2 * (means >= 0).mean() > .05, 'Holm: of the sixteen tests, two have a larger p'
-    assert 'p is above 0.05 after Holm' in (root/'practice'/'should_you.ipynb').read_text()
+    prose = (root/'practice'/'should_you.ipynb').read_text()
+    assert 'p is above 0.05 after Holm' in prose
+    solved = {k: f'{v.sum():.0f}' for k, v in asked.items()}
+    assert f"leave {solved['answers-2']} of the 400 problems solved in place of {solved['cut-2']}" in prose
