@@ -627,9 +627,10 @@ def _shrink(
 ):
     "Choose a cut, heal it, judge it and check it: a smaller model that passed its gates, or none."
     if seed is not None: given['recipe'] = RECIPES['distill'].replace(seed=seed)
-    _check_column(given['column'], given['data'] or 'demo')
-    if _differ(pb.shrink, n_questions=given['n_questions']):
-        _check_task_options(map(parse_task, given['tasks'] or []), n_questions=given['n_questions'])
+    read, gates = given['read'], given['gates']
+    _check_column(read.column, read.data or 'demo')
+    if _differ(pb.Gates, n_questions=gates.n_questions):
+        _check_task_options(map(parse_task, gates.tasks or []), n_questions=gates.n_questions)
     try: done, rejected = pb.shrink(**given, dtype=dtype, revision=revision), {}
     except pb.Rejected as e: done, rejected = e.done, dict(rejected=str(e))
     if isinstance(done, pd.DataFrame): return dict(budget=done.to_dict('records'))

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from prunebook import HealingConfig
 
 # %% auto #0
-__all__ = ['candidate_cuts', 'answer_cuts', 'layers_to_drop', 'Shrunk', 'Budget', 'Gates', 'shrink', 'Rejected']
+__all__ = ['candidate_cuts', 'answer_cuts', 'layers_to_drop', 'Shrunk', 'Budget', 'Reading', 'Effort', 'Gates', 'shrink',
+           'Rejected']
 
 # %% ../nbs/reference/shrinking.ipynb #shr00005
 def _window(config):
@@ -202,10 +203,39 @@ class Budget:
     gb: float | None = None       # Or as leave at most so many GB of weights
     speedup: float | None = None  # Or as predict generation at least so many times as fast
 
+# %% ../nbs/reference/shrinking.ipynb #reading1
+@dataclass(frozen=True)
+class Reading:
+    "What the model reads to be cut and healed: prompts, which it answers itself, or texts"
+    # What the model answers, to be cut, healed and judged by: everyday, a task, or a file of prompts or answers
+    # (default: everyday for a chat model; else demo as data)
+    prompts: str | None = None
+    max_new_tokens: int = 256   # Tokens after which an answer is cut off, and left out
+    data: str | None = None     # Instead: texts or conversations, as in `load_texts` (10,000 of a hub set)
+    column: str = 'text'        # The column or field of them that holds the text
+
+    def __post_init__(self):
+        if self.data is not None and self.prompts is not None:
+            raise PrunebookError(f'data={str(self.data)!r}, prompts={str(self.prompts)!r}: texts to heal on, or '
+                                 'prompts that the model answers. Give one of both.')
+
+
+# %% ../nbs/reference/shrinking.ipynb #effort01
+@dataclass(frozen=True)
+class Effort:
+    "How long healing takes; the steps of the recipe if nothing is said"
+    minutes: float | None = None  # Time for healing, as estimated; the recipe's steps if `None`
+    tokens: int | None = None     # Instead: tokens to heal on
+
+
 # %% ../nbs/reference/shrinking.ipynb #gates001
 @dataclass(frozen=True)
 class Gates:
-    "What the healed model must keep, or it is rejected. Raises `PrunebookError` for gates that cannot judge"
+    """What judges the healed model, and what it must keep, or it is rejected. Raises `PrunebookError` for gates that
+    cannot judge"""
+    # Questions to judge on (default: arc_easy, piqa). Of those that you name, a third chooses the cut of a chat model
+    tasks: Sequence[str] | None = None
+    n_questions: int = 100               # Of each
     max_added_loss: float | None = None  # Gate: most nats a token that the healed model may lose
     min_retention: float | None = .8     # Gate: least share of a task's accuracy above chance that it keeps; 0: none
     strict: bool = False                 # Reject also a model of which a task stays undecided
@@ -224,20 +254,11 @@ def shrink(
     out: str | Path,              # Folder for the smaller model, its table and report.html
     drop: str | float | int | None = None,  # Layers to drop: a share or a number (default: 25%)
     budget: Budget = Budget(),
-    # What the model answers, to be cut, healed and judged by: everyday, a task, or a file of prompts or answers
-    # (default: everyday for a chat model; else demo as data)
-    prompts: str | None = None,
-    max_new_tokens: int = 256,    # Tokens after which an answer is cut off, and left out
-    data: str | None = None,      # Instead: texts or conversations, as in `load_texts` (10,000 of a hub set)
-    column: str = 'text',         # The column or field of them that holds the text
-    minutes: float | None = None, # Time for healing, as estimated; the recipe's steps if `None`
-    tokens: int | None = None,    # Instead: tokens to heal on
+    read: Reading = Reading(),
+    effort: Effort = Effort(),
     serve: Sequence[str] = (),    # Stacks that must run the result, of `STACKS`
     gguf: str | None = None,      # Also write OUT/model.gguf of this type, of `TYPES`
     recipe: HealingConfig | None = None,  # Of healing; `RECIPES['distill']` if `None`. Its seed also picks the judges
-    # Questions to judge on (default: arc_easy, piqa). Of those that you name, a third chooses the cut of a chat model
-    tasks: Sequence[str] | None = None,
-    n_questions: int = 100,       # Of each
     gates: Gates = Gates(),
     dry_run: bool = False,        # Check all that a run would, give the budget, and stop
     force: bool = False,          # Replace the folder if it is there
@@ -247,12 +268,13 @@ def shrink(
 ) -> 'Shrunk | pd.DataFrame':     # The result, or the time and memory of each step
     """A pruned, healed, judged and checked model. The same call goes on where one was interrupted. A model that fails
     a gate is left in OUT.rejected, in place of an earlier one. Raises `PrunebookError` before work that is in vain"""
-    rejected = _check_place(out, force, [o for o in (model, data, prompts) if o is not None])
-    if odd := sorted(load.keys() & {'seed', *(o.name for kind in (Budget, Gates) for o in fields(kind))}):
-        raise PrunebookError(f'{", ".join(odd)}: give budget=Budget(…), gates=Gates(…), or a recipe with its seed.')
+    rejected = _check_place(out, force, [o for o in (model, read.data, read.prompts) if o is not None])
+    groups = dict(budget=Budget, read=Reading, effort=Effort, gates=Gates)
+    flat = {o.name: f'{k}={kind.__name__}({o.name}=…)' for k, kind in groups.items() for o in fields(kind)}
+    if odd := sorted(load.keys() & {'seed', *flat}):
+        raise PrunebookError(f'{", ".join(odd)}: give {", ".join(flat.get(o, "a recipe with its seed") for o in odd)}.')
     load = dict(dtype='auto') | {k: v for k, v in load.items() if v is not None}
-    job = _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, recipe or RECIPES['distill'],
-                       minutes, tokens, serve, gguf, tasks, n_questions, gates, load)
+    job = _checked_job(model, drop, budget, read, effort, recipe or RECIPES['distill'], serve, gguf, gates, load)
     reads = [model, job.source]
     check_room(f'{os.path.abspath(out)}.unfinished', 1e9 * shrink_gb(job.size, job.recipe, bool(gguf)))
     if not force_memory: job.check_memory()
@@ -269,7 +291,7 @@ def shrink(
         models = dict(parent=parent, pruned=small, healed=healed.model)
         table = _once(work/'table.json', lambda: _judge(models, tok, judge, job, progress))
         if gates.min_retention:
-            table = _gated(table, gates.min_retention, minutes, models, tok, job.ready, work, progress)
+            table = _gated(table, gates.min_retention, effort.minutes, models, tok, job.ready, work, progress)
         answers = {k: pb.sample_answers(m, tok) for k, m in models.items()}
         problems = _failed(table, answers, gates)
         fewer = None
@@ -368,30 +390,30 @@ def notes(self: _Job, texts: list[Any], judge: list[Any], problems: list[str],
 # %% ../nbs/reference/shrinking.ipynb #dtype001
 def _dtype(load): return str(load['dtype']).removeprefix('torch.')
 
-def _checked_job(model, drop, budget, data, column, prompts, max_new_tokens, given, minutes, tokens, serve, gguf, tasks,
-                 n_questions, gates, load):
+def _checked_job(model, drop, budget, read, effort, given, serve, gguf, gates, load):
     "The job of a call. Raises `PrunebookError` for whatever needs no weights to be refused, the cheapest first"
-    named, tasks, bits = tasks is not None, _TASKS if tasks is None else tasks, load.get('bits')
+    named, tasks, bits = gates.tasks is not None, _TASKS if gates.tasks is None else gates.tasks, load.get('bits')
+    within = effort.minutes, effort.tokens, _dtype(load), bits
     check_precision(load['dtype'], bits)
     if bits in (4, 8):
         raise PrunebookError(f'bits={bits}: a quantised model cannot be healed. Heal in 4 bits by a recipe, or step '
                              'by step (prunebook heal --bits 4).')
-    ready, choosing = _ready_tasks(tasks, n_questions, gates), None
+    ready, choosing = _ready_tasks(tasks, gates), None
     about, size = _find_model(model, load)
-    recipe_within(given, size, minutes, tokens, _dtype(load), bits)  # refuses before prompts are read
-    by_answers, source = _what_it_reads(size, about, data, prompts)
+    recipe_within(given, size, *within)  # refuses before prompts are read
+    by_answers, source = _what_it_reads(size, about, read)
     n, limits = _check_cut(model, size, drop, budget, serve, gguf, about)
     if by_answers:
-        texts, judge = _asking(size, about, source, max_new_tokens), []
-        both = {k: _choosing_questions(o, n_questions) for k, o in ready.items() if named and not o.reads_texts}
+        texts, judge = _asking(size, about, source, read.max_new_tokens), []
+        both = {k: _choosing_questions(o, gates.n_questions) for k, o in ready.items() if named and not o.reads_texts}
         choosing = {k: o for k, (o, _) in both.items()}
         ready |= {k: o for k, (_, o) in both.items()}
-    else: texts, judge = _split_data(source, column, given.seed)
-    fitted = _fits(given, texts, size, about, max_new_tokens if by_answers else 0)
+    else: texts, judge = _split_data(source, read.column, given.seed)
+    fitted = _fits(given, texts, size, about, read.max_new_tokens if by_answers else 0)
     settings = dict(model=source_mark(model), budget=[*vars(budget).values()], recipe=digest(asdict(given)),
-                    minutes=minutes, tokens=tokens, tasks=[source_mark(str(o)) for o in tasks], n_questions=n_questions)
-    return _Job(size, source, texts, judge, n, limits, recipe_within(fitted, size, minutes, tokens, _dtype(load), bits),
-                ready, choosing, named, max_new_tokens, list(serve), load, settings)
+                    **vars(effort), tasks=[source_mark(str(o)) for o in tasks], n_questions=gates.n_questions)
+    return _Job(size, source, texts, judge, n, limits, recipe_within(fitted, size, *within), ready, choosing, named,
+                read.max_new_tokens, list(serve), load, settings)
 
 # %% ../nbs/reference/shrinking.ipynb #findmo01
 def _find_model(name, load):
@@ -400,9 +422,9 @@ def _find_model(name, load):
     hub = {k: v for k in ('revision', 'token', 'cache_dir', 'local_files_only') if (v := load.get(k))}
     return hub | dict(trust_remote_code=load.get('trust_remote_code', False)), model_size(name, progress=False, **hub)
 
-def _ready_tasks(tasks, n_questions, gates):
+def _ready_tasks(tasks, gates):
     "The tasks, with their questions. Raises `PrunebookError` for those that cannot judge, or not by these gates"
-    ready, every, least = ready_tasks(tasks, n_questions), ready_tasks(tasks), gates.min_retention
+    ready, every, least = ready_tasks(tasks, gates.n_questions), ready_tasks(tasks), gates.min_retention
     # all questions, with their choices in the order in which they are asked: more of them may be needed
     ready = {k: o if o.reads_texts else replace(o, read_from=every[k].items) for k, o in ready.items()}
     kinds = {k: o.kind for k, o in ready.items()}
@@ -432,13 +454,11 @@ def _check_place(out, force, reads):
 
 _TASKS = ('arc_easy', 'piqa')  # that judge where none is named
 
-def _what_it_reads(size, about, data, prompts):
-    """Is the model cut by its answers? And the prompts, or the data. Raises `PrunebookError` for both, and for prompts
-    of a model without a chat template"""
-    if data is not None and prompts is not None:
-        raise PrunebookError(f'data={str(data)!r}, prompts={str(prompts)!r}: texts to heal on, or prompts that the '
-                             'model answers. Give one of both.')
-    if data is not None: return False, str(data)
+def _what_it_reads(size, about, read):
+    """Is the model cut by its answers? And the prompts, or the data. Raises `PrunebookError` for prompts of a model
+    without a chat template"""
+    prompts = read.prompts
+    if read.data is not None: return False, str(read.data)
     if getattr(load_tokenizer(size.name, **about), 'chat_template', None): return True, str(prompts or 'everyday')
     if prompts is None: return False, 'demo'
     raise PrunebookError(f'{public_name(size.name)} has no chat template, so nobody can ask it '

@@ -1,6 +1,6 @@
 "One call from a model to a smaller one: it goes on after a kill, keeps nothing that failed a gate, and refuses early"
 import json, shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,16 +18,23 @@ from prunebook.model.stack import LayerStack, show_layers
 from prunebook.pruning.checkpoint import check_checkpoint
 from prunebook.serving.stacks import RUNNERS
 from prunebook.similarity.distances import layer_distances
-from prunebook.shrinking import Budget, Gates, Rejected, Shrunk, candidate_cuts, layers_to_drop, shrink
+from prunebook.shrinking import (Budget, Effort, Gates, Reading, Rejected, Shrunk, candidate_cuts, layers_to_drop)
 from support import architectures
 from support.checkpoints import edit_json
 from support.tiny import letter_tokenizer, save, texts, tiny, word_tokenizer, write_rows
 
 RECIPE = HealingConfig(steps=2, batch_size=2, max_length=16, rank=2, packing='packed')
 
+def shrink(*args, **given):
+    "A call by the names of its command: what a group holds goes into it"
+    for k, kind in dict(budget=Budget, read=Reading, effort=Effort, gates=Gates).items():
+        own = {o.name: given.pop(o.name) for o in fields(kind) if o.name in given}
+        if own: given[k] = replace(given.get(k, kind()), **own)
+    return shrinking.shrink(*args, **given)
+
 @pytest.fixture
 def given(own, tmp_path):
-    "The arguments of a call"
+    "The arguments of a call, by the names of its command"
     return dict(model=str(own/'model'), out=tmp_path/'out', drop=2, data=str(own/'texts.txt'), recipe=RECIPE,
                 tasks=[str(own/'mine.jsonl')], n_questions=10, progress=False)
 
@@ -147,7 +154,7 @@ def test_prompts_need_a_chat_template_and_no_texts(answered, given, own, monkeyp
 @pytest.mark.parametrize('name', ['arc_easy', 'arc_easy:scoring=letter,permute=1'])
 def test_the_questions_that_choose_and_judge_are_asked_in_the_same_order(name):
     from prunebook.data.questions import load_questions
-    task = shrinking._ready_tasks([name], 50, Gates())[name]
+    task = shrinking._ready_tasks([name], Gates(n_questions=50))[name]
     choose, judge = shrinking._choosing_questions(task, 20)
     def asked(items): return {(o['question'], *o['choices']) for o in items}
     assert len(choose.items) == 20 and len(judge.items) == 50
@@ -301,14 +308,15 @@ def test_what_is_kept_of_what_the_parent_knows(parent, healed, n, chance, least,
     "The interval decides. What it leaves open, and a task that the parent does not know, is named, and is no failure"
     row = shrinking._row('arc', asked((parent, healed, n), chance))
     if word is None:
-        assert shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), Gates(None, least)) == []
+        assert shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), Gates(min_retention=least)) == []
         return
     assert shrinking._word(row, least) == word
     row |= dict(gate=word)
     done = Shrunk('small', [dict(rule='middle', dropped=[1])], [row], {}, 8, [], [], least)
     assert word in str(done) and word in done.gates[0]
     for strict in (False, True):
-        found = shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), Gates(None, least, strict))
+        gates = Gates(min_retention=least, strict=strict)
+        found = shrinking._failed([dict(change=0.), row], dict(parent={}, healed={}), gates)
         assert bool(found) == (word == 'fails' or strict and word == 'undecided')
         assert all('arc' in o and word in o and f'{row["kept"]:.0%}' in o and f'{least:.0%}' in o for o in found)
 
