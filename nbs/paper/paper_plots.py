@@ -344,3 +344,76 @@ def draw_verdicts(runs, word_of):
         hold, fail = (sum(o.stands and o.word == w for o in every) for w in (HOLDS, REFUTED))
         said = f'Of {len(every)} verdicts, {hold} hold and {fail} fail.\nThe others decide nothing'
         ax.figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_gains(found, book):
+    "What few-shot examples add to the accuracy, by the share of layers dropped, a panel for each run and task"
+    axes = panels(len(found), columns=1, height=3, width=5.6)
+    with figure_style():
+        for (run, task, gain), ax in zip(found, axes):
+            draw_points(ax, 100 * gain.n / run.depth, 100 * gain[['value', 'low', 'high']], False, color='#0072B2')
+            ax.axhline(0, color='0.5', ls='--', lw=.9, zorder=0)
+            percent_axis(ax)
+            name_panel(ax, f'{short_name(run.name)}, {task_title(task)}')
+            ax.set_ylabel('gain from examples (points)')
+        said = 'Five examples help one whole model, and no cut for sure'
+        if book: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_seeds(found, label, said, book):
+    "Healed curves of two strategies, with all seeds where there are several, a panel for each run and task"
+    axes = panels(len(found), columns=1, height=2.5, width=5.6, sharex=True)
+    with figure_style():
+        for (run, task, curves), ax in zip(found, axes):
+            for s, (curve, rows) in curves.items():
+                peak = book and s == 'simple' and task != 'c4'  # its end lies on the other curve
+                draw_points(ax, 100 * curve.fraction_layers, curve, color=STRATEGY_COLOURS[s], label='' if peak else s)
+                x, y = curve.loc[curve.value.idxmax(), ['fraction_layers', 'value']]
+                if peak: ax.annotate(s, (100 * x, y), (9, 3), color=STRATEGY_COLOURS[s], textcoords='offset points')
+                ax.plot(100 * rows.fraction_layers, rows.value, 'x', color='black', ms=8, mew=1.3, zorder=5)
+            percent_axis(ax)
+            ax.label_outer()
+            if task != 'c4': accuracy_axis(ax)
+            shown = '' if task == 'c4' else f', {escape_math(task_title(task))}'
+            name_panel(ax, f'{short_name(run.name)}{shown}, {rows.seed.nunique()} seeds')
+            label_ends(ax)
+        x, side = (.03, 'left') if found[0][1] == 'c4' else (.97, 'right')  # above the curves
+        axes[0].text(x, .95, 'crosses: every seed', transform=axes[0].transAxes, va='top', ha=side)
+        axes[0].figure.supylabel(label, fontsize=11)
+        if book: axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+
+def draw_ranks(healed, tasks, book):
+    "Scores of healed cuts against the rank of the adapters, a row for each task and a column for each strategy"
+    names = [o for o in BOTH if o in set(healed.strategy)]
+    axes = panels(len(names) * len(tasks), columns=len(names), height=2.5, sharey='row')
+    axes[0].figure.set_size_inches(5.6, 2.5 * len(tasks))  # narrow, so that its text can be read on a phone
+    with figure_style():
+        for (task, strategy), ax in zip(product(tasks, names), axes):
+            own = healed[(healed.task == task) & (healed.strategy == strategy)]
+            for n, part in list(own.groupby('n'))[:3]:
+                points = part.groupby('rank')[['value', 'low', 'high']].mean().reset_index()
+                draw_points(ax, points['rank'], points, color=STRATEGY_COLOURS[strategy], label=f'n = {n}')
+            ax.set_xscale('log', base=2)
+            ax.set_xticks(sorted(healed['rank'].unique()))
+            ax.xaxis.set_major_formatter('{x:g}')
+            ax.set(xlabel='rank of the adapters',
+                   ylabel='loss (nats)' if task == 'c4' else f'{task_title(task)} accuracy')
+            if task != 'c4': accuracy_axis(ax)
+            name_panel(ax, strategy)
+            if strategy != names[0]: ax.set_ylabel('')
+        said = 'A lower rank has the higher loss, and no better accuracy' if book else 'Loss and accuracy by rank'
+        axes[0].figure.suptitle(said, x=.02, ha='left', fontsize=12)
+        label_ends(*axes)
+
+def draw_rank_lengths(run, healed, book):
+    "The loss against the healing tokens at the lowest and the highest rank, of one cut"
+    (ax,) = panels(1, height=3, width=5.6)
+    with figure_style():
+        for rank, color in {healed['rank'].min(): '#D55E00', healed['rank'].max(): '#0072B2'}.items():
+            points = healed[healed['rank'] == rank].groupby('healing_tokens')[['value', 'low', 'high']].mean()
+            points = points.reset_index()
+            draw_points(ax, points.healing_tokens, points, color=color, label=f'rank {rank:.0f}')
+        ax.set(xscale='log', xlabel='healing tokens', ylabel='loss (nats per token)')
+        ax.xaxis.set_major_formatter('{x:,.0f}')
+        name_panel(ax, f'{short_name(run.name)}, {healed.strategy.iloc[0]}, n = {healed.n.iloc[0]}')
+        said = 'With ten times the tokens and other texts,\nthe gap between ranks is smaller'
+        if book: ax.figure.suptitle(said, x=.02, ha='left', fontsize=12)
+        label_ends(ax)

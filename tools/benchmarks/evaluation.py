@@ -4,7 +4,7 @@ On an idle machine, with lm-eval installed; writes nbs/results."""
 import os
 import json
 from pathlib import Path
-import platform, statistics, time
+import statistics, time
 from importlib.metadata import version
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from prunebook.model.loading import load_model
 from prunebook.evaluation.scores import versions
 from prunebook.similarity.distances import layer_distances
 from prunebook.model.stack import LayerStack
+from measured import measured, processor
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -47,10 +48,10 @@ def alternate(first, second, times=5):
     medians = [statistics.median(o) for o in (*zip(*pairs), [a / b for a, b in pairs])]
     return dict(zip(('first', 'second', 'ratio'), (round(o, 2) for o in medians))) | dict(runs=times)
 
-def keep(name, result, dtype='bfloat16'):
-    "Into nbs/results, with the conditions"
-    about = dict(processor=platform.processor(), threads=torch.get_num_threads(), versions=versions(), dtype=dtype)
-    result = result | about
+def keep(name, result, dtype='bfloat16', code='evaluation/choices'):
+    "Into nbs/results, with the conditions and the `code` that is timed"
+    about = dict(processor=processor(), threads=torch.get_num_threads(), versions=versions(), dtype=dtype)
+    result = result | about | measured(code)
     Path(f'../results/{name}.json').write_text(json.dumps(result, indent=1) + '\n')
     return result
 
@@ -69,8 +70,8 @@ def plain():
 def shared(): return cut_losses(model, tok, texts, keeps, max_length=128, progress=False)
 applications = dict(layers_plain=sum(map(len, keeps)), layers_shared=sum(o.applications for o in share_prefixes(keeps)))
 ratio = round(applications['layers_plain'] / applications['layers_shared'], 2)
-sharing = keep('sharing', applications | dict(layers_ratio=ratio, documents=2, tokens=256) | alternate(plain, shared))
-sharing
+keep('sharing', applications | dict(layers_ratio=ratio, documents=2, tokens=256) | alternate(plain, shared),
+     code='evaluation/losses')
 
 items = load_questions('arc_easy', n=240)
 lm = HFLM(pretrained=model, tokenizer=tok, batch_size=32)
@@ -79,8 +80,7 @@ def harness():
     return lm.loglikelihood([Instance('loglikelihood', *o) for o in pairs], disable_tqdm=True)
 def ours(): return choice_accuracy(model, tok, items, progress=False)
 about = dict(items=len(items), task='arc_easy', harness=version('lm-eval'))
-choice = keep('choice_speed', about | alternate(harness, ours))
-choice
+keep('choice_speed', about | alternate(harness, ours))
 
 dev, test = load_questions('mmlu', split='dev'), load_questions('mmlu')
 subjects, per_subject = ['anatomy', 'sociology'], 40
@@ -154,7 +154,7 @@ keep('written_speed', dict(
     task='gsm8k', items=len(asked), clock='CPU seconds', runs=1, first=round(first, 1),
     second=round(second, 1), ratio=round(first / second, 2), same_texts=sum(map(str.__eq__, alone, batched)),
     examples_tokens=tokens(front), written_tokens=sum(map(tokens, alone)),
-    products=round(products / sum(own.values()), 3)), dtype='float32')
+    products=round(products / sum(own.values()), 3)), dtype='float32', code='evaluation/generation')
 torch.set_num_threads(threads)
 
 # the same on a model whose weights do not fit into the processor's cache: 64 chats in batches, and eight of them alone
@@ -182,7 +182,7 @@ keep('written_speed_chat', dict(
     written_tokens=[tokens(alone), tokens(batched)], first=round(a + c, 1), second=round(b, 1),
     tokens_a_second=[round(o, 1) for o in rates], ratio=round(rates[1] / rates[0], 2),
     ratios=[round(rates[1] * s / tokens(o), 2) for s, o in ((a, one), (c, more))],
-    same_texts=sum(map(str.__eq__, alone, batched))))
+    same_texts=sum(map(str.__eq__, alone, batched))), code='evaluation/generation')
 
 ids = torch.randint(5, 40000, (1, 512), generator=torch.Generator().manual_seed(0))
 def speed(m):
@@ -206,4 +206,4 @@ layer_bytes = sum(p.nbytes for p in stack.layers[0].parameters())
 all_bytes = sum(p.nbytes for p in model.parameters())
 rows = [dict(n=n, prefill=median(i, 0), decode=median(i, 1), bytes=round(1 - n * layer_bytes / all_bytes, 3))
         for i, n in enumerate(ns)]
-keep('pruned_speed', dict(runs=5, prefill_tokens=512, decode_tokens=32, rows=rows))
+keep('pruned_speed', dict(runs=5, prefill_tokens=512, decode_tokens=32, rows=rows), code='model/stack')

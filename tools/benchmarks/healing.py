@@ -9,6 +9,7 @@ import pandas as pd
 import torch, transformers
 from transformers import Trainer, TrainingArguments
 from peft import LoraConfig, get_peft_model
+from measured import measured, processor
 from prunebook.healing import packing
 from prunebook.healing.trainer import CausalLMLoss
 from prunebook.data.texts import load_texts
@@ -26,15 +27,14 @@ results = Path('../results/healing_benchmarks.json')
 
 def conditions():
     "The machine and the versions"
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    cpu = next((o.split(':')[1].strip() for o in lines if o.startswith('model name')), platform.processor())
-    return dict(processor=cpu, threads=torch.get_num_threads(), python=platform.python_version(),
+    return dict(processor=processor(), threads=torch.get_num_threads(), python=platform.python_version(),
                 torch=torch.__version__, transformers=transformers.__version__, date=time.strftime('%Y-%m-%d'))
 
 def keep(name, **values):
-    "Add a result to the file, with its conditions"
+    "Add a result to the file, with its conditions and the code that is timed"
     old = json.loads(results.read_text()) if results.exists() else {}
-    results.write_text(json.dumps(old | {name: values | dict(conditions=conditions())}, indent=1) + '\n')
+    about = dict(conditions=conditions()) | measured('healing/healing')
+    results.write_text(json.dumps(old | {name: values | about}, indent=1) + '\n')
 
 def say(name, text): print(text.format(**json.loads(results.read_text())[name]))
 

@@ -5,6 +5,7 @@ import json, os, platform, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from time import perf_counter, sleep
 import prunebook
+from measured import measured, processor
 from prunebook.pruning.checkpoint import check_checkpoint, prune_checkpoint
 from prunebook.model.stack import show_layers
 from prunebook.pruning.strategies import Plan
@@ -147,9 +148,8 @@ try:
 finally:
     shutil.rmtree(work)
 
-cpu = next((o.split(':')[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name')), platform.processor())
 conditions = dict(
-    processor=cpu,
+    processor=processor(),
     cores=os.cpu_count(),
     system=platform.system(),
     python=platform.python_version(),
@@ -159,6 +159,5 @@ conditions = dict(
     rounds=5,
 )
 Path('../results/pruning_benchmark.json').write_text(
-    json.dumps(dict(conditions=conditions, runs=rows, qwen3=qwen), indent=1)
+    json.dumps(dict(conditions=conditions, runs=rows, qwen3=qwen) | measured('pruning/checkpoint'), indent=1)
 )
-conditions

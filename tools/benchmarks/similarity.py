@@ -5,6 +5,7 @@ import importlib, json, os, platform, resource, statistics, subprocess, sys, tim
 from pathlib import Path
 import numpy as np
 import torch, transformers
+from measured import measured, processor
 from prunebook.model.assets import fetch
 from prunebook.similarity.stopping import RunningCovariance, by_size
 from prunebook.data.texts import batches, load_texts, token_budget, tokenize
@@ -18,14 +19,9 @@ os.chdir(Path(__file__).parents[2]/'nbs/reference')
 results = Path('../results/similarity_benchmarks.json')
 
 
-def cpu():
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    return next((o.split(':')[1].strip() for o in lines if o.startswith('model name')), platform.processor())
-
-
 def conditions():
     return dict(
-        processor=cpu(),
+        processor=processor(),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
@@ -35,10 +31,11 @@ def conditions():
 
 
 def keep(name, **values):
-    "Add a result to the file, with the conditions"
+    "Add a result to the file, with the conditions and the code that is timed"
     old = json.loads(results.read_text()) if results.exists() else {}
     results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(old | {name: values | dict(conditions=conditions())}, indent=1) + '\n')
+    about = dict(conditions=conditions()) | measured('similarity/distances')
+    results.write_text(json.dumps(old | {name: values | about}, indent=1) + '\n')
 
 
 def clock(f):
@@ -311,5 +308,5 @@ seconds = {k: [] for k in starts}
 for i in range(5):
     for k in list(starts) if i % 2 else list(starts)[::-1]:
         seconds[k].append(cpu_seconds(starts[k]))
-kept = dict(seconds=seconds, conditions=conditions())
+kept = dict(seconds=seconds, conditions=conditions()) | measured('cli')
 Path('../results/startup.json').write_text(json.dumps(kept, indent=1) + '\n')
