@@ -22,6 +22,7 @@ from .paper.runs import read_run as read_run
 from .paper.sweep import SweepConfig as SweepConfig, sweep as sweep
 from .serving.stacks import export_gguf as export_gguf, serving_report as serving_report
 from .estimates import estimate as estimate
-from .shrinking import Budget as Budget, Gates as Gates, Rejected as Rejected, shrink as shrink
+from .shrinking import (Budget as Budget, Effort as Effort, Gates as Gates, Reading as Reading, Rejected as Rejected,
+                        shrink as shrink)
 from .paper.reproduce import reproduce as reproduce
 from .paper.report import report as report
