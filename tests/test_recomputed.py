@@ -1,7 +1,7 @@
 """Every verdict of the page of claims and of the first page, for all kept models, and the tables and lines that other
 pages print, computed again from the kept rows. Nothing of prunebook is imported: the formulas are written here a second
 time, with numpy alone. Prose is not read: `test_pages` finds its numbers in what is printed."""
-import html, json, math, re
+import hashlib, html, json, math, re
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -1407,3 +1407,16 @@ def test_what_should_you_says_so_far():
     assert 'p is above 0.05 after Holm' in prose
     solved = {k: f'{v.sum():.0f}' for k, v in asked.items()}
     assert f"leave {solved['answers-2']} of the 400 problems solved in place of {solved['cut-2']}" in prose
+
+def test_a_time_is_marked_if_its_code_is_another_one():
+    def now(module): return hashlib.sha256((root.parent/f'prunebook/{module}.py').read_bytes()).hexdigest()[:8]
+    shown, files = {o[0]: o[1] for o in tables('reference/benchmarks') if len(o) == 5}, root/'results'
+    kept = {o.stem: json.loads(o.read_text()) for o in files.glob('*.json')}
+    kept |= kept['similarity_benchmarks'] | kept['healing_benchmarks']
+    kept |= {'pruning on disk': kept['pruning_benchmark'], 'start': kept['startup']}
+    names = [o for o in shown if o in kept]
+    assert len(names) == 23
+    for o in names:
+        of = kept[o].get('code', {})
+        old = not of or any(v.split()[-1] != now(k) for k, v in of.items())
+        assert shown[o] == f"{kept[o].get('commit', '')} {'†' * old}".strip(), f'{o}: measure it again, or run the page'
