@@ -1,10 +1,12 @@
 """The command line, by its promises: it starts at once, one clear line for every failure, sources that are never
 written, your own texts without the demo's, and a clean end in every case."""
-import json, os, shutil, subprocess, sys, time
+import json, os, re, shutil, subprocess, sys, time
+from inspect import signature
+from pkgutil import resolve_name
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, prunebook as pb
 from prunebook import HealingConfig
-from prunebook.cli import _answers, main
+from prunebook.cli import _PLAIN, _answers, _options, COMMANDS, main
 from prunebook.core import PrunebookError
 from prunebook.data.texts import answer_row, read_answers
 from prunebook.evaluation.generation import _SAMPLE_PROMPTS
@@ -404,6 +406,16 @@ def test_distances_of_another_model_are_told(own, tmp_path, caplog, ok):
         caplog.clear()
         ok('prune', tmp_path/name, tmp_path/f'{name}-out', '--n', 1, '--distances', tmp_path/'d')
         assert ('other weights' in caplog.text) == (name == 'other')
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_group_has_options(name):
+    "A group whose type the command line cannot find would take its options away in silence"
+    run = COMMANDS[name]
+    groups = {p.name for f in [run, *([resolve_name(f'prunebook.{run.like}')] if run.like else [])]
+              for p in signature(f).parameters.values()
+              if p.kind != p.VAR_KEYWORD and not re.fullmatch(_PLAIN, str(p.annotation))}
+    made_by_the_command = {'recipe', 'model', 'tokenizer', 'load', 'progress'}
+    assert groups - made_by_the_command <= {o.to.partition('.')[0] for o in _options(run).values()}
 
 def test_options_that_contradict_each_other(own, tmp_path, capsys, monkeypatch):
     refused(capsys, 'prune', own/'model', tmp_path/'p', '--drop', '1', '--strategy', 'simple', says='Give one of both')
