@@ -49,6 +49,19 @@ def test_shared_prompts_change_nothing(kind):
         got = _continuation_logprobs(model, pairs, batch_tokens=200)
         np.testing.assert_allclose(got, [plain(model, *o) for o in pairs], rtol=1e-4, atol=1e-4)
 
+def test_choices_fork():
+    "Every kind of attention runs choices behind each other, if they fit its window; recurrent layers do not"
+    forks = lambda kind, length, **kw: LayerStack(make(kind, **kw)).takes_forks(length)
+    with torch.inference_mode():
+        assert all(forks(kind, 100) for kind in CASES if kind not in ('gemma3', 'gemma3_text'))
+        assert not any(forks(kind, 9) for kind in RECURRENT)
+        for kind in ('gemma3', 'gemma3_text'):
+            assert forks(kind, 40, sliding_window=40) and not forks(kind, 41, sliding_window=40)
+    model, r = make('gemma3_text', sliding_window=40), random.Random(0)
+    for n in (20, 38):  # in rows of 29 and 47 tokens
+        pairs = [(c, words(r, 4)) for c in [words(r, n) for _ in range(3)] for _ in range(3)]
+        np.testing.assert_allclose(_continuation_logprobs(model, pairs), [plain(model, *o) for o in pairs], rtol=1e-4)
+
 def test_positions_in_tables():
     "GPT-Neo masks by place in the row, whatever mask it is given; also where copies of caches fill its tables"
     torch.manual_seed(0)

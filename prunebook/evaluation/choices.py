@@ -138,6 +138,41 @@ def _common_cache(stack, rows, plain=False):
         if common: stack.extend([common], cache)
     return len(common), cache
 
+# %% ../../nbs/reference/evaluation/choices.ipynb #contin02
+def _nats(stack, hidden, asked):
+    "Pair and nats of each token that is `asked`: its pair, row and place of the state in front of it, and the token"
+    pairs, rows, places, tokens = zip(*asked)
+    return list(zip(pairs, token_losses(stack, hidden[list(rows), list(places)], torch.tensor(tokens)).tolist()))
+
+def _forked(stack, requests, n, base):
+    "Pair and nats of each token of the choices, all in the row of their prompt, of which the cache holds `n` tokens"
+    rows = [[context[n:], *(c[:-1] for c in choices.values())] for context, choices in requests]
+    hidden = stack.fork(rows, stack.cache_copies(base, len(rows)) if n else None).last_hidden_state
+    asked = []
+    for row, (context, choices) in enumerate(requests):
+        end = len(context) - n
+        for p, c in choices.items():
+            places = [len(context) - n - 1, *range(end, end + len(c) - 1)]
+            asked += [(p, row, place, token) for place, token in zip(places, c)]
+            end += len(c) - 1
+    return _nats(stack, hidden, asked)
+
+def _apart(stack, requests, n, base):
+    """The same by two runs: the prompts, equally long where a choice goes on, and the rest of the choices, each on a
+    copy of its prompt's cache or, without a `base`, behind its prompt"""
+    contexts = [o for o, _ in requests]
+    tails = [(row, p, c) for row, (_, choices) in enumerate(requests) for p, c in choices.items()]
+    longer = [o for o in tails if len(o[2]) > 1]
+    cache = stack.cache_copies(base, len(requests)) if n else stack.new_cache() if base is not None and longer else None
+    hidden = stack.extend([c[n:] for c in contexts], cache).last_hidden_state
+    nats = _nats(stack, hidden, [(p, row, len(contexts[row]) - n - 1, c[0]) for row, p, c in tails])
+    if not longer: return nats
+    if cache is not None: cache.reorder_cache(torch.tensor([row for row, _, _ in longer], device=stack.device))
+    ahead = [contexts[row] if cache is None else [] for row, _, _ in longer]
+    hidden = stack.extend([a + c[:-1] for a, (_, _, c) in zip(ahead, longer)], cache).last_hidden_state
+    return nats + _nats(stack, hidden, [(p, row, len(a) + t, token) for row, (a, (_, p, c)) in
+                                        enumerate(zip(ahead, longer)) for t, token in enumerate(c[1:])])
+
 # %% ../../nbs/reference/evaluation/choices.ipynb #contin01
 def _continuation_logprobs(
     model: 'PreTrainedModel',
@@ -153,56 +188,37 @@ def _continuation_logprobs(
     for p, (context, choice) in enumerate(pairs): together[of and of[p], *context][p] = choice
     requests = [(context, choices) for (_, *context), choices in together.items()]
     n, base = _common_cache(stack, [c for c, _ in requests])
-    cached = base is not None
-    with torch.inference_mode(), evaluating(model): padded = cached and stack.takes_pads()
-
-    @torch.inference_mode()
-    def run(rows):
-        "The pair and the nats of each token of the choices"
-        contexts = [requests[i][0] for i in rows]
-        tails = [(r, p, c) for r, i in enumerate(rows) for p, c in requests[i][1].items()]
-        longer = [o for o in tails if len(o[2]) > 1]
-        cache = stack.cache_copies(base, len(rows)) if n else stack.new_cache() if cached and longer else None
-        hidden = stack.extend([c[n:] for c in contexts], cache).last_hidden_state
-        last = hidden[range(len(rows)), [len(c) - n - 1 for c in contexts]]
-        nll = token_losses(stack, last[[r for r, _, _ in tails]], torch.tensor([c[0] for _, _, c in tails])).tolist()
-        which = [p for _, p, _ in tails]
-        if longer:  # the rest of these, each on a copy of its prompt's cache, or behind its prompt
-            if cache is not None: cache.reorder_cache(torch.tensor([r for r, _, _ in longer], device=stack.device))
-            ahead = [[] if cached else contexts[r] for r, _, _ in longer]
-            filled = dict(filled=[len(contexts[r]) for r, _, _ in longer]) if padded else {}
-            rest = [a + c[:-1] for a, (_, _, c) in zip(ahead, longer)]
-            hidden = stack.extend(rest, cache, **filled).last_hidden_state
-            at = [(row, t) for row, (_, _, c) in enumerate(longer) for t in range(1, len(c))]
-            states = hidden[[row for row, _ in at], [len(ahead[row]) + t - 1 for row, t in at]]
-            nll += token_losses(stack, states, torch.tensor([longer[row][2][t] for row, t in at])).tolist()
-            which += [longer[row][1] for row, _ in at]
-        return zip(which, nll)
+    goes_on = [any(len(c) > 1 for c in choices.values()) for _, choices in requests]
 
     def computed(i):
         "Tokens that a request runs"
         context, choices = requests[i]
-        return len(context) - n + sum(len(c) + (0 if cached else len(context)) for c in choices.values() if len(c) > 1)
+        behind = 0 if base is not None else len(context)
+        return len(context) - n + sum(behind + len(c) - 1 for c in choices.values() if len(c) > 1)
+
+    with torch.inference_mode(), evaluating(model):
+        widest = n + max(map(computed, range(len(requests))), default=0)
+        forked = any(goes_on) and base is not None and stack.takes_forks(widest)
 
     def held(i):
         "Places that it takes in caches"
         context, choices = requests[i]
+        if forked: return n + computed(i)
         return len(context) + sum(len(context) + len(c) for c in choices.values() if len(c) > 1)
 
-    def longest(i): return max(map(len, requests[i][1].values()))
-
     def groups():
-        "Requests that run together: of like length, or equally long where a choice goes on and takes no pads"
+        "Requests that run together: of like length, or equally long where a choice goes on and cannot fork"
         alike = defaultdict(list)
-        for i, (c, _) in enumerate(requests): alike[len(c) if longest(i) > 1 and not padded else 0].append(i)
+        for i, (context, _) in enumerate(requests): alike[len(context) if goes_on[i] and not forked else 0].append(i)
         for length in sorted(alike, reverse=True):
-            # choices of like length stand together, so that they need little padding
-            todo = sorted(alike[length], key=lambda i: (-len(requests[i][0]), -longest(i)))
+            todo = sorted(alike[length], key=lambda i: (-computed(i), -max(map(len, requests[i][1].values()))))
             while todo:
                 take = max(1, min(budget // max(map(computed, todo)), max(budget, 2**14) // max(map(held, todo))))
                 yield todo[:take]
                 todo = todo[take:]
 
+    @torch.inference_mode()
+    def run(rows): return (_forked if forked else _apart)(stack, [requests[i] for i in rows], n, base)
     def cost(rows): return len(rows) * max(map(computed, rows))
     for rows, nats in retry_smaller_batch(run, groups(), cost):
         for p, v in nats: found[p] -= v

@@ -116,11 +116,11 @@ class LayerStack:
         def ffn_modules(self, layer: int = 0) -> list[str]: ...
         def new_cache(self) -> Any: ...
         def cache_copies(self, cache: Any, n: int) -> Any: ...
-        def extend(self, rows: Sequence[Sequence[int]], cache: Any = None,
-                   filled: Sequence[int] | None = None) -> Any: ...
+        def extend(self, rows: Sequence[Sequence[int]], cache: Any = None, **inputs: Any) -> Any: ...
+        def fork(self, rows: Sequence[Sequence[Sequence[int]]], cache: Any = None) -> Any: ...
         def check_causal(self) -> None: ...
         def takes_cache(self) -> bool: ...
-        def takes_pads(self) -> bool: ...
+        def takes_forks(self, length: int) -> bool: ...
 
     def __init__(self, model: 'PreTrainedModel | LayerStack'):
         self.model: PreTrainedModel = model.model if isinstance(model, LayerStack) else model
@@ -475,19 +475,24 @@ def cache_copies(self: LayerStack, cache: Any, n: int) -> Any:
 
 # %% ../../nbs/reference/model/stack.ipynb #refstk38
 @patch
-def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None,
-           filled: Sequence[int] | None = None) -> Any:
-    """Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows. Each of
-    its rows holds as many tokens as `filled` says, and pads behind them, which are not seen; no pads if `None`"""
+def extend(self: LayerStack, rows: Sequence[Sequence[int]], cache: Any = None, **inputs: Any) -> Any:
+    """Run the decoder on rows of tokens, padded on the right with 0, on top of a key-value cache, which grows. `inputs`
+    are more inputs of the decoder"""
     x = torch.nn.utils.rnn.pad_sequence([torch.tensor(o) for o in rows], batch_first=True).to(self.device)
-    if cache is None: return self.body(x)
-    how = {self.cache_name: cache}
-    if filled is not None:
-        real = torch.tensor(filled, device=x.device)[:, None]
-        held = torch.arange(cache.get_seq_length(), device=x.device) < real
-        how |= dict(attention_mask=torch.cat([held, torch.ones_like(x, dtype=torch.bool)], 1).long(),
-                    position_ids=real + torch.arange(x.shape[1], device=x.device))
-    return self.body(x, use_cache=True, **how)
+    return self.body(x, **inputs if cache is None else inputs | {self.cache_name: cache, 'use_cache': True})
+
+@patch
+def fork(self: LayerStack, rows: Sequence[Sequence[Sequence[int]]], cache: Any = None) -> Any:
+    """`extend` by rows of a beginning and its endings, which stand behind each other: each ending sees the cache, the
+    beginning and itself, and its positions go on from the beginning's (tree attention)"""
+    held = cache.get_seq_length() if cache is not None else 0
+    pad = lambda o, value: torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, o)), True, value).to(self.device)
+    at = [[held + t + (len(row[0]) if p else 0) for p, o in enumerate(row) for t in range(len(o))] for row in rows]
+    part = pad([[p for p, o in enumerate(row) for _ in o] for row in rows], -1)
+    sees = ((part[:, None] == part[:, :, None]) | (part[:, None] == 0)).tril()  # (B, q, q): of a query, the keys
+    mask = torch.zeros_like(sees, dtype=self.model.dtype).masked_fill_(~sees, torch.finfo(self.model.dtype).min)
+    return self.extend([sum(row, []) for row in rows], cache, position_ids=pad(at, 0),
+                       attention_mask=nn.functional.pad(mask, (held, 0))[:, None])
 
 # %% ../../nbs/reference/model/stack.ipynb #refstk39
 @patch
@@ -513,18 +518,18 @@ def takes_cache(self: LayerStack) -> bool:
 
 # %% ../../nbs/reference/model/stack.ipynb #refstk41
 @patch
-def takes_pads(self: LayerStack) -> bool:
-    """Does a row come out the same if pads stand in its key-value cache behind its tokens? Not where attention counts
-    places in the cache, as windows do"""
-    from transformers.cache_utils import DynamicLayer
-    if getattr(self.config, 'window_size', None): return False  # GPT-Neo's, which its cache does not know
-    tokens, rest = [[v % (self.vocab_size - 1) + 1 for v in o] for o in ((5, 7, 11, 13, 17), (19, 23, 29))]
+def takes_forks(self: LayerStack, length: int) -> bool:
+    "Does `fork` give each ending the states that it has in a row of its own, if cache and row take `length` places?"
+    windows = [getattr(self.config, o, None) for o in ('sliding_window', 'window_size', 'attention_chunk_size')]
+    if length > min(filter(None, [*windows, self.positions]), default=length): return False
+    known = lambda *ids: [v % (self.vocab_size - 1) + 1 for v in ids]
+    first, rest, ends = known(5, 7), known(11, 13), [known(17, 19, 23), known(29, 31)]
     try:
-        self.extend([tokens, tokens[:3]], cache := self.new_cache())
-        if any(type(o) is not DynamicLayer for o in cache.layers): return False
-        apart = self.extend([rest, rest], cache, filled=[5, 3]).last_hidden_state
+        self.extend([first], cache := self.new_cache())
+        forked = self.fork([[first + rest, *ends]]), self.fork([[rest, *ends]], cache)
     except Exception: return False  # as above
-    return same_states(apart[1:], self.extend([tokens[:3] + rest]).last_hidden_state[:, 3:])
+    want = [self.extend([first + rest + o]).last_hidden_state[0, 4:] for o in ends]
+    return all(same_states(o.last_hidden_state[0, -5:], torch.cat(want)) for o in forked)
 
 # %% ../../nbs/reference/model/stack.ipynb #d61a9d19
 def fingerprint(model: nn.Module) -> str:
