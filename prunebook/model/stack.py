@@ -491,7 +491,7 @@ def fork(self: LayerStack, rows: Sequence[Sequence[Sequence[int]]], cache: Any =
     part = pad([[p for p, o in enumerate(row) for _ in o] for row in rows], -1)
     sees = ((part[:, None] == part[:, :, None]) | (part[:, None] == 0)).tril()  # (B, q, q): of a query, the keys
     mask = torch.zeros_like(sees, dtype=self.model.dtype).masked_fill_(~sees, torch.finfo(self.model.dtype).min)
-    return self.extend([sum(row, []) for row in rows], cache, position_ids=pad(at, 0),
+    return self.extend([[t for o in row for t in o] for row in rows], cache, position_ids=pad(at, 0),
                        attention_mask=nn.functional.pad(mask, (held, 0))[:, None])
 
 # %% ../../nbs/reference/model/stack.ipynb #refstk39
