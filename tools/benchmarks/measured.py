@@ -8,9 +8,9 @@ from prunebook.core import source_mark
 PACKAGE = Path(prunebook.__file__).parent
 
 def measured(*modules):
-    "`commit`, with + if files have changed since, and `code`, a mark of each of `modules`, such as evaluation/choices"
-    git = ['git', '-C', PACKAGE.parent, 'describe', '--always', '--abbrev=8', '--exclude=*', '--dirty=+']
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    "`commit`, with + if the package has changed since, and `code`, a mark of each of `modules`, as evaluation/choices"
+    def git(*args): return subprocess.check_output(['git', '-C', PACKAGE, *args], text=True).strip()
+    commit = git('rev-parse', '--short=8', 'HEAD') + '+' * bool(git('status', '--porcelain', '.'))
     return dict(commit=commit, code={o: source_mark(PACKAGE/f'{o}.py') for o in modules})
 
 def processor():
