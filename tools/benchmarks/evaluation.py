@@ -104,7 +104,7 @@ for s in subjects:
     items = [o for o in test if o['subject'] == s][:per_subject]
     score, b = cpu_clock(lambda: our_mmlu(items))
     theirs, a = cpu_clock(lambda: harness_mmlu(items, size))
-    same += sum(x == y for x, y in zip(map(np.argmax, theirs), score.picked))
+    same += sum(int(x) == y for x, y in zip(map(np.argmax, theirs), score.picked))
     largest = max(largest, *(abs(x - y) for p, q in zip(theirs, score.logprobs) for x, y in zip(p, q)))
     rows.append(dict(subject=s, items=len(items), harness=round(a, 2), ours=round(b, 2), ratio=round(a / b, 2)))
 total = [round(sum(o[k] for o in rows), 1) for k in ('harness', 'ours')]
@@ -122,7 +122,7 @@ for s in [o for o in subjects if o not in {r['subject'] for r in rows}]:
     items = [o for o in test if o['subject'] == s][:52]
     score, theirs = our_mmlu(items), harness_mmlu(items, size=4)
     gaps = [abs(x - y) for p, q in zip(theirs, score.logprobs) for x, y in zip(p, q)]
-    equal = sum(x == y for x, y in zip(map(np.argmax, theirs), score.picked))
+    equal = sum(int(x) == y for x, y in zip(map(np.argmax, theirs), score.picked))
     rows.append(dict(subject=s, items=len(items), same_answers=equal, largest_difference=round(max(gaps), 6)))
     total = {k: sum(r[k] for r in rows) for k in ('items', 'same_answers')}
     keep('mmlu_same', dict(task='mmlu, 5-shot', model='qwen2.5-coder-0.5b', subjects=len(rows), **total,

@@ -57,10 +57,10 @@ def wide_collate(rows, width=None, **kw):
     empty = dict(ids=np.zeros(width, np.int32), pos=np.zeros(width, np.int32))
     return {k: v[:-1] for k, v in collate([*rows, empty], **kw).items()}
 
-def rate(seed, packing, width=None):
+def rate(seed, how, width=None):
     "Real tokens a second of one step"
-    cfg = HealingConfig(steps=1, warmup=0, batch_size=1 if packing == 'chunk' else 4, max_length=2048,
-                        packing=packing, seed=seed)
+    cfg = HealingConfig(steps=1, warmup=0, batch_size=1 if how == 'chunk' else 4, max_length=2048,
+                        packing=how, seed=seed)
     packing.collate = partial(wide_collate, width=width)
     try: result = heal(pruned, tok, texts, cfg, progress=False)
     finally: packing.collate = collate
