@@ -148,6 +148,7 @@ one_at_a_time(asked[:1]), in_batches(asked[:2])  # not counted
 (alone, first), (batched, second) = (cpu_clock(lambda: f(asked)) for f in (one_at_a_time, in_batches))
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen: in_batches(asked)
 own = {o.key: o.self_cpu_time_total for o in seen.key_averages()}
+del seen  # gigabytes of events, which the larger model below needs
 products = sum(own.get(f'aten::{o}', 0) for o in ('mm', 'addmm', 'bmm', '_scaled_dot_product_flash_attention_for_cpu'))
 tokens = lambda text: len(exact_tok(text)['input_ids'])
 keep('written_speed', dict(
