@@ -8,7 +8,7 @@ from support.tiny import tiny, word_tokenizer, words
 from prunebook.core import PrunebookError
 from prunebook.data.texts import tokenize
 from prunebook.paper.figures import plot_heatmap
-from prunebook.similarity.distances import LayerDistances, layer_distances
+from prunebook.similarity.distances import LayerDistances, angle, gram, layer_distances
 from prunebook.similarity.stopping import RunningCovariance, StoppingRule
 from prunebook.model.stack import LayerStack, fingerprint
 
@@ -98,6 +98,10 @@ def test_other_measures_and_tokens(tokens):
     for k in ('cosine', 'angle', 'block_influence'): assert off(got.also[k].mean, slow[k]) < 1e-5
     assert np.allclose(got.influence, np.diagonal(got.also['block_influence'].mean, 1))
     assert np.array_equal(got.influence, measure(model, docs=docs, measures=['block_influence']).influence)
+
+def test_a_small_angle_is_not_rounded_away():
+    x = torch.tensor([[[1., 0.]], [[1., 1e-5]]])  # in float32, their product and their lengths are 1
+    assert angle(gram(x))[0, 0, 1] == pytest.approx(1e-5 / np.pi, rel=1e-3)
 
 def test_leaves_the_model_alone():
     model = tiny('gpt2').train()
