@@ -103,6 +103,11 @@ def test_a_small_angle_is_not_rounded_away():
     x = torch.tensor([[[1., 0.]], [[1., 1e-5]]])  # in float32, their product and their lengths are 1
     assert angle(gram(x))[0, 0, 1] == pytest.approx(1e-5 / np.pi, rel=1e-3)
 
+def test_the_runner_up_is_the_second():
+    mean = np.zeros((5, 5))
+    for i, v in enumerate((.4, .1, .3, .2)): mean[i, i + 1] = v
+    assert LayerDistances(mean, mean * 0, 3).best_blocks()[['start', 'runner_up_start']].iloc[0].tolist() == [1, 3]
+
 def test_leaves_the_model_alone():
     model = tiny('gpt2').train()
     model.transformer.h[3].eval()
