@@ -6,7 +6,8 @@ from prunebook.core import PrunebookError
 from prunebook.evaluation.choices import SCORINGS, _common_cache, choice_accuracy, prompt
 from prunebook.evaluation.generation import begins_with_word, generate_texts, _greedy_config
 from prunebook.evaluation.losses import divergence, text_loss
-from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences, wilson
+from prunebook.evaluation.scores import LossScore, Score, Scores, compare, load_score, paired_differences
+from prunebook.evaluation.scores import ratio_interval, wilson
 from prunebook.evaluation import tasks
 from prunebook.evaluation.tasks import ChoiceTask, GeneratedTask, ask_cuts, evaluate
 from prunebook.model.stack import LayerStack
@@ -285,3 +286,9 @@ def test_of_the_best_cuts_those_that_answer_worse_are_dropped(monkeypatch):
     for task, says in ((first, '40 questions, and the judge sees all'), ('c4', 'c4 asks no questions')):
         with pytest.raises(PrunebookError, match=says): ask_cuts(model, None, [[0]], task, n_judge=40)
     assert len(asked) == 4, 'nothing is asked before all is read'
+
+def test_with_equal_counts_the_interval_is_that_of_a_mean():
+    from scipy.stats import t
+    sums = [1., 2., 4., 9.]
+    half = t.ppf(.975, 3) * np.std(sums, ddof=1) / 2  # of four documents with a token each
+    assert ratio_interval(sums, [1] * 4) == pytest.approx((4, 4 - half, 4 + half))

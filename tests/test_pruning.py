@@ -55,9 +55,10 @@ def test_searches_find_the_result_of_trying_everything():
         best = choose_layers('best_loss', n=2, model=model, loss=loss, progress=False)
         greedy = choose_layers('greedy', n=3, model=model, loss=loss, progress=False)
         keep = list(range(6))
-        for i in greedy.details['order']:
+        for i, value in zip(greedy.details['order'], greedy.details['losses']):
             tried = {o: loss(prune_model(model, [j for j in range(6) if j not in keep or j == o])) for o in keep}
             assert i == min(tried, key=tried.get)
+            assert value == pytest.approx(tried[i])
             keep.remove(i)
     assert best.layers[0] == min(by_hand, key=by_hand.get)
     assert best.details['losses'] == pytest.approx(list(by_hand.values()))
@@ -94,6 +95,9 @@ def test_equal_plans_are_one_key_of_a_dict():
     assert len({choose_layers([i], depth=4) for i in (0, 1, 1)}) == 2
     assert hash(as_plan(np.array([1]), 4)) == hash(as_plan('1', 4))
     assert len({*STRATEGIES.values()}) == len(STRATEGIES)
+
+def test_the_last_layer_has_a_name():
+    assert as_plan('2-3', 4) == as_plan('2:4', 4) == as_plan([2, 3], 4)
 
 def test_distances_and_a_model_belong_together(tiny_model, tmp_path):
     "Also as saved, beside the model as reloaded; the depth alone tells distances of a version without a fingerprint"
